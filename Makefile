@@ -1,0 +1,44 @@
+# make quickstart | test | check | format | lock | clean. The first one also makes .venv, in about a minute.
+PYTHON ?= python3.11
+BIN := .venv/bin
+UV = $(or $(shell command -v uv),.tools/uv/bin/uv)
+LOCK = $(UV) pip compile --quiet pyproject.toml --extra mini --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-header --no-annotate --override platform/requirements/overrides.txt -c platform/requirements/constraints.txt
+INSTALLED := .venv/installed
+
+.PHONY: quickstart test check format lock clean
+
+quickstart: $(INSTALLED)
+	$(BIN)/awares quickstart $(if $(AWARES_SEED),run.seed=$(AWARES_SEED)) $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/pytest $(ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Both sets from one resolution: gpu.txt may add packages to cpu.txt, never change a version.
+lock: | $(UV)
+	$(LOCK) --extra cpu --output-file platform/requirements/cpu.txt > /dev/null
+	$(LOCK) --extra gpu -c platform/requirements/cpu.txt --output-file platform/requirements/gpu.txt > /dev/null
+
+clean:
+	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	find awares platform jobs tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml platform/requirements/cpu.txt | $(UV)
+	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
+	VIRTUAL_ENV=.venv $(UV) pip sync --quiet --require-hashes platform/requirements/cpu.txt
+	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+.tools/uv/bin/uv:
+	$(PYTHON) -m venv .tools/uv
+	.tools/uv/bin/pip install --quiet uv

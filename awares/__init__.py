@@ -1,0 +1,131 @@
+"""The AwaRes method: a policy that looks at a low-resolution view, asks for the crops that it needs, and answers.
+
+Everything public is re-exported here. What needs torch loads on first use, so that `import awares` stays cheap. Where a function and
+its module share a name (`awares.reward.reward`, `awares.trajectory.trajectory`), import it from the module.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from awares.advantage import advantages
+from awares.chat import ChatFormat
+from awares.crops import Box, CropId, Mapping, area_fraction, crop_box, min_cover, target_crops
+from awares.episode import Episode, EpisodeSpec, StopReason, Turn, run_episode
+from awares.errors import AwaresError, ConfigError, DataError, PolicyError
+from awares.evaluation.bootstrap import difference, interval
+from awares.evaluation.decisions import Decisions, decisions, region_iou
+from awares.evaluation.scorers import Scorer, scorer
+from awares.evaluation.summary import Summary, summarise, table
+from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
+from awares.images import DecodeLimits, decode, low_view, render
+from awares.labels import Case, ExactMatch, Judge, Judgement, Verdict, label
+from awares.protocol import SYSTEM_PROMPT, Answer, CropRequest, Malformed, format_request, parse_turn
+from awares.reward import Reward, RewardSettings, Similarity, rewards, tool_cost
+from awares.sample import Label, Sample
+from awares.seeds import derive, shuffled
+from awares.similarity import SentenceSimilarity
+from awares.tokens import VisionLimits, rtr_pixel, rtr_token, visual_tokens
+from awares.trajectory import Trajectory
+from awares.view import View, crop_view, full_view, view_size
+
+if TYPE_CHECKING:
+    from awares.batch import Batch, collate, policy_logprobs, sequence_length, token_logprobs
+    from awares.losses import GrpoSettings, GrpoStats, grpo_loss, sft_loss
+
+_LAZY = {
+    "Batch": "awares.batch",
+    "collate": "awares.batch",
+    "policy_logprobs": "awares.batch",
+    "sequence_length": "awares.batch",
+    "token_logprobs": "awares.batch",
+    "GrpoSettings": "awares.losses",
+    "GrpoStats": "awares.losses",
+    "grpo_loss": "awares.losses",
+    "sft_loss": "awares.losses",
+}
+
+__all__ = [
+    "Answer",
+    "AwaresError",
+    "Batch",
+    "Box",
+    "Case",
+    "ChatFormat",
+    "ConfigError",
+    "CropId",
+    "CropRequest",
+    "DataError",
+    "Decisions",
+    "DecodeLimits",
+    "Episode",
+    "EpisodeSpec",
+    "ExactMatch",
+    "FinishReason",
+    "Generate",
+    "GenerateRequest",
+    "Generation",
+    "GrpoSettings",
+    "GrpoStats",
+    "Judge",
+    "Judgement",
+    "Label",
+    "Malformed",
+    "Mapping",
+    "PolicyError",
+    "Reward",
+    "RewardSettings",
+    "SYSTEM_PROMPT",
+    "Sample",
+    "Sampling",
+    "Scorer",
+    "SentenceSimilarity",
+    "Similarity",
+    "StopReason",
+    "Summary",
+    "Trajectory",
+    "Turn",
+    "Verdict",
+    "View",
+    "VisionLimits",
+    "advantages",
+    "area_fraction",
+    "collate",
+    "crop_box",
+    "crop_view",
+    "decisions",
+    "decode",
+    "derive",
+    "difference",
+    "format_request",
+    "full_view",
+    "grpo_loss",
+    "interval",
+    "label",
+    "low_view",
+    "min_cover",
+    "parse_turn",
+    "policy_logprobs",
+    "region_iou",
+    "render",
+    "rewards",
+    "rtr_pixel",
+    "rtr_token",
+    "run_episode",
+    "scorer",
+    "sequence_length",
+    "sft_loss",
+    "shuffled",
+    "summarise",
+    "table",
+    "target_crops",
+    "token_logprobs",
+    "tool_cost",
+    "view_size",
+    "visual_tokens",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'awares' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

@@ -1,0 +1,223 @@
+"""Episodes and trajectories to tensors, and logits to logprobs.
+
+    turns ----ids, one placeholder per view----+
+    original images --render--> views --image processor--> grid_thw, pixel_values
+                                               |               |
+                                               +-- expand -----+--> input_ids with as many image tokens as features, always
+
+Axes: B sequences, T tokens (padded on the right), I images of the whole batch in order of appearance, N patches, D values of a patch,
+V vocabulary, K kept positions. Qwen2.5-VL computes its three-axis positions inside forward from `mm_token_type_ids` (image tokens 1),
+the grids and the attention mask; WITHOUT `mm_token_type_ids` transformers falls back to plain positions and says nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from awares.episode import Episode, Turn
+from awares.errors import PolicyError
+from awares.images import render
+from awares.tokens import VisionLimits, visual_tokens
+from awares.trajectory import Trajectory
+from awares.view import view_size
+
+Item = Episode | Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a forward pass and a loss need. Outside `action_mask_BT` (the sampled or target tokens) logprobs and weights are 0 and
+    versions -1.
+
+    Example:
+        batch = collate(episodes, images, processor, limits).to("cuda")
+        logits = model(**batch.forward_inputs()).logits
+    """
+
+    input_ids_BT: Tensor
+    attention_mask_BT: Tensor
+    mm_token_type_ids_BT: Tensor
+    pixel_values_ND: Tensor
+    image_grid_thw_I3: Tensor
+    action_mask_BT: Tensor
+    behaviour_logprobs_BT: Tensor
+    weights_BT: Tensor
+    versions_BT: Tensor
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+    def forward_inputs(self) -> dict[str, Tensor]:
+        """Keyword arguments of Qwen2_5_VLForConditionalGeneration."""
+        return {
+            "input_ids": self.input_ids_BT,
+            "attention_mask": self.attention_mask_BT,
+            "mm_token_type_ids": self.mm_token_type_ids_BT,
+            "pixel_values": self.pixel_values_ND,
+            "image_grid_thw": self.image_grid_thw_I3,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One expanded sequence, all fields aligned by token."""
+
+    ids: list[int]
+    actions: list[bool]
+    logprobs: list[float]
+    weights: list[float]
+    versions: list[int]
+
+
+def collate(
+    items: Sequence[Item],
+    images: Callable[[str], Image],
+    processor: Any,
+    limits: VisionLimits,
+    low_ratio: float = 0.5,
+    tool_weight: float = 1.0,
+) -> Batch:
+    """Batch episodes or trajectories.
+
+    `images` gives the original image of a hash. `processor` is the policy's Qwen2_5_VLProcessor; `limits` override its own.
+    `tool_weight` is w_t, the weight of the tokens of a turn that asks for crops; other target tokens weigh 1. Every item has at least
+    one view, so no rank ever skips the vision tower. Raises PolicyError where placeholders, views, features or the processor's grid
+    disagree.
+    """
+    assert items, "a batch holds at least one item"
+    views = [_render(item, images(item.image), low_ratio) for item in items]
+    pixel_values_ND, grids_I3 = _process([view for shown in views for view in shown], processor, limits)
+    counts = (grids_I3.prod(1) // limits.merge**2).tolist()
+    rows, start = [], 0
+    for item, shown in zip(items, views, strict=True):
+        here = counts[start : start + len(shown)]
+        _check_counts(item, here, limits, low_ratio)
+        rows.append(_row(item, here, processor.image_token_id, tool_weight))
+        start += len(shown)
+    return _tensors(rows, pixel_values_ND, grids_I3, processor)
+
+
+def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) -> int:
+    """Tokens of an item after expansion, without touching pixels: for filtering and for filling batches."""
+    written = sum(len(turn.context_ids) + len(turn.sampled_ids) for turn in item.turns)
+    sizes = [view_size(view, item.image_size, low_ratio) for turn in item.turns for view in turn.views]
+    return written + sum(visual_tokens(size, limits) - 1 for size in sizes)
+
+
+def _render(item: Item, image: Image, low_ratio: float) -> list[Image]:
+    if image.size != item.image_size:
+        raise PolicyError(
+            f"{item.sample_id}: image {item.image} is {image.size}, the episode saw {item.image_size}; images must not change in the store"
+        )
+    shown = [render(image, view, low_ratio) for turn in item.turns for view in turn.views]
+    if not shown:
+        raise PolicyError(f"{item.sample_id}: no view, so nothing to train on; leave out episodes that stopped before their first turn")
+    return shown
+
+
+def _process(views: Sequence[Image], processor: Any, limits: VisionLimits) -> tuple[Tensor, Tensor]:
+    """Pixel values (N, D) and grids (I, 3) by the policy's own image processor."""
+    size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
+    done = processor.image_processor(images=list(views), size=size, return_tensors="pt")
+    return done["pixel_values"], done["image_grid_thw"]
+
+
+def _check_counts(item: Item, counts: Sequence[int], limits: VisionLimits, low_ratio: float) -> None:
+    sizes = [view_size(view, item.image_size, low_ratio) for turn in item.turns for view in turn.views]
+    expected = [visual_tokens(size, limits) for size in sizes]
+    if list(counts) != expected:
+        raise PolicyError(
+            f"{item.sample_id}: the processor makes {list(counts)} tokens of views {sizes}, {expected} expected; "
+            f"its patch and merge sizes must be {limits.patch} and {limits.merge}"
+        )
+
+
+def _row(item: Item, counts: Sequence[int], image_token_id: int, tool_weight: float) -> _Row:
+    row, remaining = _Row([], [], [], [], []), list(counts)
+    for number, turn in enumerate(item.turns, start=1):
+        _check_turn(item, number, turn, image_token_id)
+        context = _expand(turn.context_ids, remaining, image_token_id)
+        row.ids.extend((*context, *turn.sampled_ids))
+        row.actions.extend([False] * len(context) + [True] * len(turn.sampled_ids))
+        row.logprobs.extend([0.0] * len(context) + list(turn.logprobs))
+        weight = tool_weight if turn.crops else 1.0
+        row.weights.extend([0.0] * len(context) + [weight] * len(turn.sampled_ids))
+        row.versions.extend([-1] * len(context) + list(turn.versions))
+    return row
+
+
+def _check_turn(item: Item, number: int, turn: Turn, image_token_id: int) -> None:
+    places = turn.context_ids.count(image_token_id)
+    if places != len(turn.views):
+        raise PolicyError(f"{item.sample_id}, turn {number}: {places} image placeholders for {len(turn.views)} views")
+    if image_token_id in turn.sampled_ids:
+        raise PolicyError(f"{item.sample_id}, turn {number}: an image placeholder was sampled; mask ChatFormat.blocked_ids when sampling")
+
+
+def _expand(ids: Sequence[int], counts: list[int], image_token_id: int) -> list[int]:
+    """Ids with each placeholder repeated by the next of `counts`, which are used up."""
+    expanded: list[int] = []
+    for token in ids:
+        expanded.extend([token] * counts.pop(0) if token == image_token_id else [token])
+    return expanded
+
+
+def _tensors(rows: Sequence[_Row], pixel_values_ND: Tensor, grids_I3: Tensor, processor: Any) -> Batch:
+    width = max(len(row.ids) for row in rows)
+    pad_id = processor.tokenizer.pad_token_id
+    if pad_id is None:
+        raise PolicyError("the tokenizer has no pad token; set pad_token to <|endoftext|> in tokenizer_config.json")
+    ids_BT = torch.tensor([_fill(row.ids, width, pad_id) for row in rows])
+    return Batch(
+        input_ids_BT=ids_BT,
+        attention_mask_BT=torch.tensor([_fill([1] * len(row.ids), width, 0) for row in rows]),
+        mm_token_type_ids_BT=(ids_BT == processor.image_token_id).int(),
+        pixel_values_ND=pixel_values_ND,
+        image_grid_thw_I3=grids_I3,
+        action_mask_BT=torch.tensor([_fill(row.actions, width, False) for row in rows]),
+        behaviour_logprobs_BT=torch.tensor([_fill(row.logprobs, width, 0.0) for row in rows]),
+        weights_BT=torch.tensor([_fill(row.weights, width, 0.0) for row in rows]),
+        versions_BT=torch.tensor([_fill(row.versions, width, -1) for row in rows]),
+    )
+
+
+def _fill(values: Sequence[Any], width: int, padding: Any) -> list[Any]:
+    return [*values, *[padding] * (width - len(values))]
+
+
+def policy_logprobs(model: Callable[..., Any], batch: Batch, *, temperature: float = 1.0, blocked_ids: Sequence[int] = ()) -> Tensor:
+    """One forward pass: logprobs_BT of the sampled tokens, 0 elsewhere, with gradient.
+
+    The language head runs only at the K positions that some row of the batch needs, which at a real vocabulary is most of the memory.
+    `temperature` and `blocked_ids` must be those of sampling, so that these logprobs mean what the engine's processed logprobs mean.
+    """
+    mask_BT = batch.action_mask_BT[:, 1:]
+    kept_K = mask_BT.any(0).nonzero().squeeze(1)
+    logits_BKV = model(**batch.forward_inputs(), logits_to_keep=kept_K, use_cache=False).logits
+    rows, columns = mask_BT[:, kept_K].nonzero(as_tuple=True)
+    positions = kept_K[columns] + 1
+    chosen = _chosen(logits_BKV[rows, columns], batch.input_ids_BT[rows, positions], temperature, blocked_ids)
+    return chosen.new_zeros(batch.input_ids_BT.shape).index_put((rows, positions), chosen)
+
+
+def token_logprobs(logits_BTV: Tensor, input_ids_BT: Tensor, *, temperature: float = 1.0, blocked_ids: Sequence[int] = ()) -> Tensor:
+    """logprobs_BT in fp32 aligned to the ids: position t holds log p(token t | tokens before t), position 0 holds 0.
+
+    Goes row by row, so that no fp32 copy of all logits exists at once without gradient; with gradient prefer `policy_logprobs`.
+    """
+    rows = [_chosen(logits_TV[:-1], ids_T[1:], temperature, blocked_ids) for logits_TV, ids_T in zip(logits_BTV, input_ids_BT, strict=True)]
+    chosen = torch.stack(rows)
+    return torch.cat([chosen.new_zeros(len(rows), 1), chosen], dim=1)
+
+
+def _chosen(logits_NV: Tensor, ids_N: Tensor, temperature: float, blocked_ids: Sequence[int]) -> Tensor:
+    """Logprob of one id per row of logits: gather minus logsumexp, which never materialises a softmax."""
+    scaled_NV = logits_NV.float() / temperature
+    if blocked_ids:
+        scaled_NV = scaled_NV.index_fill(1, torch.tensor(list(blocked_ids), device=scaled_NV.device), float("-inf"))
+    return scaled_NV.gather(1, ids_N.unsqueeze(1)).squeeze(1) - scaled_NV.logsumexp(1)

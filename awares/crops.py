@@ -1,0 +1,184 @@
+"""The crop set: ten regions of an image, their geometry, and the mapping from evidence boxes to crops.
+
+Geometry is taken from the ORIGINAL image at native pixels. A crop spans half a side, rounded up, so that with odd sides opposite
+crops share a pixel row instead of leaving one out; right and bottom crops end at the far edge. A crop is never empty.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from itertools import combinations
+from typing import Literal, cast, get_args
+
+from awares.errors import ConfigError
+
+Box = tuple[int, int, int, int]
+"""left, top, right, bottom in pixels of the original image; right and bottom are exclusive."""
+
+Mapping = Literal["min_cover", "iou", "coverage"]
+"""How evidence boxes become target crops, see `target_crops`."""
+
+
+class CropId(StrEnum):
+    """A crop, named as the policy writes it (paper, supplement 7.3)."""
+
+    TOP_LEFT = "0"
+    TOP_RIGHT = "1"
+    BOTTOM_LEFT = "2"
+    BOTTOM_RIGHT = "3"
+    CENTER = "4"
+    TOP = "5"
+    BOTTOM = "6"
+    LEFT = "7"
+    RIGHT = "8"
+    ALL = "all"
+
+
+# Whole quarters of the image, so that areas compare exactly.
+_QUARTERS = {crop: 1 for crop in CropId} | dict.fromkeys((CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT), 2) | {CropId.ALL: 4}
+_LEFTMOST = frozenset((CropId.TOP_LEFT, CropId.BOTTOM_LEFT, CropId.LEFT))
+_RIGHTMOST = frozenset((CropId.TOP_RIGHT, CropId.BOTTOM_RIGHT, CropId.RIGHT))
+_TOPMOST = frozenset((CropId.TOP_LEFT, CropId.TOP_RIGHT, CropId.TOP))
+_BOTTOMMOST = frozenset((CropId.BOTTOM_LEFT, CropId.BOTTOM_RIGHT, CropId.BOTTOM))
+
+
+def _subsets() -> tuple[tuple[CropId, ...], ...]:
+    """Every non-empty subset of the crops in the order in which `min_cover` prefers them: area, count, then crop order."""
+    order = {crop: index for index, crop in enumerate(CropId)}
+    subsets = [subset for size in range(1, len(CropId) + 1) for subset in combinations(CropId, size)]
+    subsets.sort(key=lambda subset: (sum(_QUARTERS[crop] for crop in subset), len(subset), [order[crop] for crop in subset]))
+    return tuple(subsets)
+
+
+_PREFERENCE = _subsets()
+
+
+def crop_box(crop: CropId, size: tuple[int, int]) -> Box:
+    """The box of `crop` in an image of `size` (width, height), both at least 1."""
+    width, height = size
+    left, right = _span(width, crop in _LEFTMOST, crop in _RIGHTMOST, crop is CropId.CENTER)
+    top, bottom = _span(height, crop in _TOPMOST, crop in _BOTTOMMOST, crop is CropId.CENTER)
+    return left, top, right, bottom
+
+
+def _span(side: int, first: bool, last: bool, middle: bool) -> tuple[int, int]:
+    """Start and end along one side: its first, last or middle half, or the whole side."""
+    half = (side + 1) // 2
+    if first:
+        return 0, half
+    if last:
+        return side - half, side
+    if middle:
+        start = (side - half) // 2
+        return start, start + half
+    return 0, side
+
+
+def area_fraction(crops: Sequence[CropId]) -> float:
+    """Sum of the crops' nominal shares of the image (quadrant and center 0.25, half 0.5, all 1); overlaps count twice."""
+    return sum(_QUARTERS[crop] for crop in crops) / 4
+
+
+def clamp(box: Box, size: tuple[int, int]) -> Box:
+    """`box` cut to the image; one that lies outside or is empty becomes the nearest single pixel or row."""
+    width, height = size
+    left, top = min(max(box[0], 0), width - 1), min(max(box[1], 0), height - 1)
+    return left, top, max(min(box[2], width), left + 1), max(min(box[3], height), top + 1)
+
+
+def pad(box: Box, size: tuple[int, int], padding: float) -> Box:
+    """`box` grown on each side by `padding` times its own width or height (rounded), clamped to the image."""
+    grow_x, grow_y = round((box[2] - box[0]) * padding), round((box[3] - box[1]) * padding)
+    return clamp((box[0] - grow_x, box[1] - grow_y, box[2] + grow_x, box[3] + grow_y), size)
+
+
+def area(box: Box) -> int:
+    """Pixels inside `box`; 0 when it is empty."""
+    return max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
+
+
+def overlap(first: Box, second: Box) -> int:
+    """Pixels in both boxes."""
+    return area((max(first[0], second[0]), max(first[1], second[1]), min(first[2], second[2]), min(first[3], second[3])))
+
+
+def coverage(box: Box, crop: Box) -> float:
+    """The share of `box` that lies inside `crop`, 0 to 1; `box` must not be empty."""
+    return overlap(box, crop) / area(box)
+
+
+def iou(first: Box, second: Box) -> float:
+    """Intersection over union, 0 to 1; the boxes must not both be empty."""
+    shared = overlap(first, second)
+    return shared / (area(first) + area(second) - shared)
+
+
+def min_cover(
+    boxes: Sequence[Box], size: tuple[int, int], *, tau: float = 0.9, padding: float = 0.03, allow_all: bool = True
+) -> tuple[CropId, ...]:
+    """The smallest-area subset of the crops in which every box is covered.
+
+    A box is padded (2 to 5 % is usual), clamped, and counts as covered when ONE crop of the subset holds at least `tau` of it: an
+    object cut by two crops is not legible in either. Ties: fewer crops, then the order of `CropId`. Without boxes the evidence is
+    unknown, and the answer is `all`; with `allow_all` false top and bottom together take the place of `all`.
+
+    Example:
+        min_cover([(4, 4, 20, 20)], (112, 112))  # (CropId.TOP_LEFT,)
+    """
+    fallback = (CropId.ALL,) if allow_all else (CropId.TOP, CropId.BOTTOM)
+    if not boxes:
+        return fallback
+    usable = [crop for crop in CropId if allow_all or crop is not CropId.ALL]
+    covering = [frozenset(_covering(pad(box, size, padding), size, usable, tau)) for box in boxes]
+    if not all(covering):
+        return fallback
+    return next(subset for subset in _PREFERENCE if all(not crops.isdisjoint(subset) for crops in covering))
+
+
+def _covering(box: Box, size: tuple[int, int], crops: Sequence[CropId], tau: float) -> list[CropId]:
+    return [crop for crop in crops if coverage(box, crop_box(crop, size)) >= tau]
+
+
+def target_crops(
+    boxes: Sequence[Box],
+    size: tuple[int, int],
+    mapping: str = "min_cover",
+    *,
+    tau: float = 0.9,
+    padding: float = 0.03,
+    allow_all: bool = True,
+) -> tuple[CropId, ...]:
+    """The crops that hold the evidence, by one of three rules.
+
+    - `min_cover`: see there; never empty.
+    - `iou`: the paper's literal rule, every crop whose IoU with the bounding box of all boxes is at least `tau` (0.5 there). No
+      crop is smaller than a quarter, so a box under `tau` / 4 of the image maps to nothing: EMPTY.
+    - `coverage`: the same rule with coverage in place of IoU, for each box; `all` only where no other crop qualifies. Keeps a
+      quadrant AND the halves around it.
+
+    Raises ConfigError for another name.
+    """
+    check_mapping(mapping)
+    usable = [crop for crop in CropId if allow_all or crop is not CropId.ALL]
+    if mapping == "min_cover" or not boxes:
+        return min_cover(boxes, size, tau=tau, padding=padding, allow_all=allow_all)
+    if mapping == "iou":
+        union = _bounding(boxes, size)
+        return tuple(crop for crop in usable if iou(union, crop_box(crop, size)) >= tau)
+    chosen: set[CropId] = set()
+    for box in boxes:
+        held = _covering(pad(box, size, padding), size, usable, tau)
+        chosen.update([crop for crop in held if crop is not CropId.ALL] or held)
+    return tuple(crop for crop in CropId if crop in chosen)
+
+
+def check_mapping(name: str) -> Mapping:
+    """`name` if it is a known mapping, else ConfigError."""
+    if name not in get_args(Mapping):
+        raise ConfigError(f"method.mapping is {name!r}; use one of {', '.join(get_args(Mapping))}")
+    return cast(Mapping, name)
+
+
+def _bounding(boxes: Sequence[Box], size: tuple[int, int]) -> Box:
+    clamped = [clamp(box, size) for box in boxes]
+    lefts, tops, rights, bottoms = zip(*clamped, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)

@@ -1,0 +1,97 @@
+"""Image files to pixels, safely, and pixels to views."""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+
+from PIL import Image as pillow
+from PIL import ImageOps
+from PIL.Image import Image, Resampling
+
+from awares.crops import clamp
+from awares.errors import DataError
+from awares.tokens import padded_size
+from awares.view import View, view_size
+
+# What Pillow's decoders raise for corrupt data; the file comes from outside, so each of them is the file's fault.
+_CORRUPT = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, OverflowError, EOFError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """What an image file may be: at most `max_pixels` when decoded (a small file can hide billions), and one of `formats` (Pillow's names).
+
+    Example:
+        DecodeLimits(max_pixels=50_000_000, formats=("PNG",))
+    """
+
+    max_pixels: int = 80_000_000
+    formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+
+
+def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = "image") -> Image:
+    """The first frame of an image file as RGB, turned upright by its EXIF orientation; transparency lies on white.
+
+    Raises DataError naming `source` for a format that is not allowed, too many pixels, and truncated or corrupt data.
+    """
+    try:
+        with pillow.open(io.BytesIO(data), formats=limits.formats) as file:
+            _check_pixels(file.size, limits.max_pixels, source)
+            file.load()
+            return _to_rgb(ImageOps.exif_transpose(file))
+    except DataError:
+        raise
+    except pillow.DecompressionBombError as error:
+        raise DataError(f"{source}: too many pixels; shrink the image below {limits.max_pixels} pixels") from error
+    except pillow.UnidentifiedImageError as error:
+        raise DataError(f"{source}: not a readable image; allowed formats are {', '.join(limits.formats)}") from error
+    except _CORRUPT as error:
+        raise DataError(f"{source}: truncated or corrupt image ({error}); replace or remove it") from error
+
+
+def _check_pixels(size: tuple[int, int], most: int, source: str) -> None:
+    pixels = size[0] * size[1]
+    if pixels > most:
+        raise DataError(f"{source}: {size[0]} x {size[1]} is {pixels} pixels, more than {most}; shrink the image or raise the limit")
+    if pixels < 1:
+        raise DataError(f"{source}: the image is empty; replace or remove it")
+
+
+def _to_rgb(image: Image) -> Image:
+    if image.mode.startswith("I"):
+        # 16-bit grey: Pillow's own conversion clips at 255 and turns most scans white.
+        return image.convert("I").point(lambda tone: tone * (1 / 256)).convert("L").convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        over = image.convert("RGBA")
+        ground = pillow.new("RGBA", over.size, "white")
+        return pillow.alpha_composite(ground, over).convert("RGB")
+    return image.convert("RGB")
+
+
+def low_view(image: Image, ratio: float = 0.5) -> Image:
+    """The low-resolution view: each side times `ratio`, rounded down, LANCZOS (paper, section 4.3)."""
+    return image.resize(view_size(View(None), image.size, ratio), Resampling.LANCZOS)
+
+
+def render(image: Image, view: View, ratio: float = 0.5) -> Image:
+    """The pixels of a view of the original `image`: the low view, or a box at native pixels.
+
+    Aspect ratios above 200, which the processor refuses, are padded with black to the right or below.
+    """
+    if view.box is None:
+        shown = low_view(image, ratio)
+    elif view.box == (0, 0, *image.size):
+        shown = image
+    else:
+        shown = image.crop(clamp(view.box, image.size))
+    return _pad(shown)
+
+
+def _pad(image: Image) -> Image:
+    size = padded_size(image.size)
+    if size == image.size:
+        return image
+    canvas = pillow.new("RGB", size)
+    canvas.paste(image)
+    return canvas

@@ -1,0 +1,52 @@
+"""The benchmark's splits: images with questions, reproducible from (split, seed, index)."""
+
+import hashlib
+import io
+from collections.abc import Iterator
+
+import numpy as np
+
+from awares.mini.digits import Split
+from awares.mini.questions import Question, ask, sample_kind
+from awares.mini.scenes import LARGE, MIDDLE, Scene, draw, sample_scene
+from awares.sample import Sample
+from awares.seeds import derive
+
+
+def generate_split(split: Split, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
+    """`count` PNG files of scenes, each with one question. Scans of the two splits are disjoint.
+
+    `kind` is the question's kind, followed by the size of the smallest digit to be read, if any: "sum/small". Questions that
+    read nothing or a large digit are answerable in the low view, those that read a small one are not, and those between are uncertain.
+    """
+    for index in range(count):
+        rng = np.random.default_rng(derive(seed, f"mini/{split}", str(index)))
+        scene = sample_scene(split, rng)
+        question = ask(scene, sample_kind(rng), rng)
+        data = encode(scene)
+        yield (
+            data,
+            Sample(
+                sample_id=f"mini/{split}/{seed}/{index}",
+                image=hashlib.sha256(data).hexdigest(),
+                question=question.text,
+                answer=question.answer,
+                kind=kind(question),
+                evidence=tuple(item.box for item in question.items),
+            ),
+        )
+
+
+def encode(scene: Scene) -> bytes:
+    """The scene as a PNG file."""
+    buffer = io.BytesIO()
+    draw(scene).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def kind(question: Question) -> str:
+    """The question's kind and the size class of the smallest digit that it reads."""
+    if not question.reads:
+        return question.kind
+    size = "large" if question.height >= LARGE[0] else "middle" if question.height >= MIDDLE[0] else "small"
+    return f"{question.kind}/{size}"

@@ -1,0 +1,122 @@
+"""Batches of conversations as tensors.
+
+Axes: B conversations, L positions, N images of one size, P patches, F values of a patch.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from awares.chat import ChatFormat
+from awares.mini.conversation import Conversation, Form, Lesson, converse
+from awares.mini.digits import Split
+from awares.mini.scenes import draw, sample_scene
+from awares.mini.vision import CELL, patchify, vision_features
+
+IGNORED = -100
+BUCKETS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ImageGroup:
+    """Images of one size: their patches and, per merged token, its flat position in the batch."""
+
+    grid: tuple[int, int]
+    patches_NPF: Tensor
+    positions: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TalkBatch:
+    """Right-padded conversations; `targets_BL` is the next id where it is learned, else `IGNORED`."""
+
+    ids_BL: Tensor
+    targets_BL: Tensor
+    rope_3BL: Tensor
+    groups: tuple[ImageGroup, ...]
+
+
+def talk_batch(
+    split: Split, forms: Mapping[Form, int], chat: ChatFormat, plain: ChatFormat, lesson: Lesson, rng: np.random.Generator
+) -> list[TalkBatch]:
+    """Fresh scenes, `forms[form]` conversations of each form; half of them with the system prompt of `chat`, half with `plain`.
+
+    Sorted by length into `BUCKETS` batches: padding would cost more than the conversations.
+    """
+    talks = []
+    for form, count in forms.items():
+        for _ in range(count):
+            scene = sample_scene(split, rng)
+            talks.append(converse(form, scene, draw(scene), chat if rng.random() < 0.5 else plain, lesson, rng))
+    talks.sort(key=lambda talk: len(talk.ids))
+    cuts = [len(talks) * cut // BUCKETS for cut in range(BUCKETS + 1)]
+    return [collate(talks[start:end], chat.image_token_id) for start, end in pairwise(cuts)]
+
+
+def collate(talks: Sequence[Conversation], placeholder: int) -> TalkBatch:
+    """Pads the conversations and gathers their images by size."""
+    length = max(len(talk.ids) for talk in talks)
+    ids_BL = np.zeros((len(talks), length), np.int64)
+    targets_BL = np.full((len(talks), length), IGNORED, np.int64)
+    rope_3BL = np.zeros((3, len(talks), length), np.int64)
+    images: dict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
+    places: dict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
+    for row, talk in enumerate(talks):
+        count = len(talk.ids)
+        ids_BL[row, :count] = talk.ids
+        targets_BL[row, : count - 1] = np.where(talk.learned[1:], talk.ids[1:], IGNORED)
+        rope_3BL[:, row, :count], starts = _rope(talk, placeholder)
+        for pixels, start in zip(talk.images, starts, strict=True):
+            grid = (pixels.shape[0] // CELL, pixels.shape[1] // CELL)
+            images[grid].append(pixels)
+            places[grid].append(row * length + start + np.arange(grid[0] * grid[1]))
+    groups = tuple(ImageGroup(grid, patchify(np.stack(images[grid])), torch.from_numpy(np.concatenate(places[grid]))) for grid in images)
+    return TalkBatch(torch.from_numpy(ids_BL), torch.from_numpy(targets_BL), torch.from_numpy(rope_3BL), groups)
+
+
+def _rope(talk: Conversation, placeholder: int) -> tuple[np.ndarray, list[int]]:
+    """M-RoPE positions (3, L) of a conversation and where each image starts; the rule of transformers' get_rope_index for still images."""
+    pieces, starts, here, at = [], [], 0, 0
+    images = iter(talk.images)
+    ids = np.array(talk.ids)
+    while at < len(ids):
+        if ids[at] == placeholder:
+            pixels = next(images)
+            rows, columns = pixels.shape[0] // CELL, pixels.shape[1] // CELL
+            starts.append(at)
+            place = np.indices((1, rows, columns)).reshape(3, -1)
+            pieces.append(here + place)
+            here += max(rows, columns)
+            at += rows * columns
+        else:
+            pieces.append(np.full((3, 1), here))
+            here += 1
+            at += 1
+    return np.concatenate(pieces, axis=1).astype(np.int64), starts
+
+
+def answer_logits(model: Qwen2_5_VLForConditionalGeneration, batch: TalkBatch) -> tuple[Tensor, Tensor]:
+    """Logits (K, vocabulary) and targets (K,) of the K learned positions, in the order of the batch."""
+    inner = model.model
+    embeds_BLD = inner.language_model.embed_tokens(batch.ids_BL)
+    shape = embeds_BLD.shape
+    flat = embeds_BLD.reshape(-1, shape[-1])
+    for group in batch.groups:
+        features = vision_features(inner.visual, group.patches_NPF, *group.grid)
+        flat = flat.index_copy(0, group.positions, features.reshape(-1, shape[-1]))
+    hidden_BLD = inner.language_model(inputs_embeds=flat.view(shape), position_ids=batch.rope_3BL, use_cache=False).last_hidden_state
+    learned = batch.targets_BL != IGNORED
+    return model.lm_head(hidden_BLD[learned]), batch.targets_BL[learned]
+
+
+def answer_loss(model: Qwen2_5_VLForConditionalGeneration, batches: Sequence[TalkBatch]) -> Tensor:
+    """Mean negative log-likelihood of the learned ids of all batches."""
+    pairs = [answer_logits(model, batch) for batch in batches]
+    return functional.cross_entropy(torch.cat([logits for logits, _ in pairs]), torch.cat([targets for _, targets in pairs]))

@@ -1,0 +1,88 @@
+"""How well the tiny policy answers held-out questions: in the full view, the low view, and the low view followed by the right crops."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from awares.chat import ChatFormat
+from awares.crops import crop_box, min_cover
+from awares.images import render
+from awares.mini.benchmark import kind
+from awares.mini.conversation import SIZE, Conversation
+from awares.mini.digits import Split
+from awares.mini.lessons import answer_logits, collate
+from awares.mini.questions import Question, ask, sample_kind
+from awares.mini.scenes import Scene, draw, sample_scene
+from awares.view import View, full_view
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """Accuracy by view ("full", "low", "closer") and group ("all", "LR", "uncertain", "HR", and each kind).
+
+    Example:
+        Exam({"full": {"all": 0.95}})
+    """
+
+    accuracy: dict[str, dict[str, float]]
+
+    def lines(self) -> list[str]:
+        """One line per view, groups in a fixed order."""
+        return [f"{view:7}" + " ".join(f"{group} {value:.2f}" for group, value in groups.items()) for view, groups in self.accuracy.items()]
+
+
+@torch.no_grad()
+def examine(model: Qwen2_5_VLForConditionalGeneration, chat: ChatFormat, count: int, seed: int = 0, split: Split = "test") -> Exam:
+    """Greedy exact match on `count` questions per view (teacher-forced argmax at every position equals greedy decoding)."""
+    rng = np.random.default_rng((seed, 77))
+    questions = []
+    for _ in range(count):
+        scene = sample_scene(split, rng)
+        questions.append((scene, ask(scene, sample_kind(rng), rng)))
+    groups = [_groups(question) for _, question in questions]
+    views = {view: [_talk(view, scene, question, chat) for scene, question in questions] for view in ("full", "low", "closer")}
+    return Exam({view: _tally(_correct(model, talks, chat.image_token_id), groups) for view, talks in views.items()})
+
+
+def _talk(view: str, scene: Scene, question: Question, chat: ChatFormat) -> Conversation:
+    talk, image = Conversation(), draw(scene)
+    first = render(image, full_view(SIZE) if view == "full" else View(None))
+    talk.show(chat.first_turn(question.text), [first], chat.image_token_id)
+    if view == "closer":
+        crops = [render(image, View(crop_box(crop, SIZE))) for crop in min_cover([item.box for item in question.items], SIZE)]
+        talk.add(chat.target("Look closer."))
+        talk.show(chat.tool_reply(len(crops)), crops, chat.image_token_id)
+    talk.add(chat.target(question.answer), learned=True)
+    return talk
+
+
+def _groups(question: Question) -> tuple[str, ...]:
+    name = kind(question)
+    label = "HR" if name.endswith("/small") else "uncertain" if name.endswith("/middle") else "LR"
+    return ("all", label, name)
+
+
+def _correct(model: Qwen2_5_VLForConditionalGeneration, talks: Sequence[Conversation], placeholder: int, size: int = 100) -> list[bool]:
+    right: list[bool] = []
+    for start in range(0, len(talks), size):
+        part = talks[start : start + size]
+        logits, targets = answer_logits(model, collate(part, placeholder))
+        hits = (logits.argmax(-1) == targets).tolist()
+        for talk in part:
+            length = sum(talk.learned)
+            right.append(all(hits[:length]))
+            hits = hits[length:]
+    return right
+
+
+def _tally(right: Sequence[bool], groups: Sequence[tuple[str, ...]]) -> dict[str, float]:
+    marks: dict[str, list[bool]] = defaultdict(list)
+    for mark, names in zip(right, groups, strict=True):
+        for name in names:
+            marks[name].append(mark)
+    order = sorted(marks, key=lambda name: ({"all": 0, "LR": 1, "uncertain": 2, "HR": 3}.get(name, 4), name))
+    return {name: float(np.mean(marks[name])) for name in order}

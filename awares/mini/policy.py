@@ -1,0 +1,94 @@
+"""The tiny Qwen2.5-VL: the architecture class that vLLM serves for the 7B policy, at 2 M parameters; and the directory it is shipped in."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+from awares.mini.scenes import SIDE
+
+WIDTH = 128
+
+
+def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
+    """4 text layers and 4 vision blocks, 128 wide, embeddings untied (a tied pair is silently wrong after vLLM's layerwise reload).
+
+    `initializer_range` 0.08: at this width the usual 0.02 leaves attention uniform for long. RoPE's theta 100: it keeps the positions of a
+    4 x 4 grid apart.
+    """
+    ids: Any = tokenizer.convert_tokens_to_ids
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": WIDTH,
+            "intermediate_size": 3 * WIDTH,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 1024,
+            "initializer_range": 0.08,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 100.0},
+            "bos_token_id": None,
+            "eos_token_id": ids("<|im_end|>"),
+            "pad_token_id": ids("<|endoftext|>"),
+        },
+        vision_config={
+            "depth": 4,
+            "hidden_size": WIDTH,
+            "intermediate_size": 2 * WIDTH,
+            "num_heads": 4,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": SIDE,
+            "out_hidden_size": WIDTH,
+            "fullatt_block_indexes": [0, 1, 2, 3],
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+        tie_word_embeddings=False,
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2_5_VLForConditionalGeneration:
+    """A freshly initialised model in float32."""
+    torch.manual_seed(seed)
+    return Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
+
+
+def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLProcessor:
+    """The processor: views from one merged token (28 px) up to the whole scene pass unresized."""
+    limits = {"shortest_edge": 28 * 28, "longest_edge": SIDE * SIDE}
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=limits, patch_size=14, merge_size=2, temporal_patch_size=2),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size=limits, patch_size=14, merge_size=2, temporal_patch_size=2),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def save_policy(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Writes weights (bfloat16), configuration, tokenizer and processor as transformers and vLLM load them."""
+    build_processor(tokenizer).save_pretrained(directory)
+    model.to(torch.bfloat16).save_pretrained(directory)  # pyright: ignore[reportArgumentType]
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}"
+    "{% else %}<|vision_start|><|image_pad|><|vision_end|>{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)

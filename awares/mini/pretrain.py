@@ -1,0 +1,183 @@
+"""Pre-trains the tiny policy: python -m awares.mini.pretrain --out awares/mini/policy_weights
+
+    stage     what it learns                                                        from
+    glyphs    the vision tower reads shapes, colours and digits by plain             low views, quadrants, some full views
+              classification of what lies under each item
+    answers   the whole model converses about what its view shows                    full, low, crops, low + crops
+    guesses   the same, and questions that the low view cannot answer, so that       as above
+              the policy guesses in the right form where it cannot see
+
+Each batch is a pure function of (seed, stage, step): killed at any point, the script goes on from its last checkpoint as if nothing had
+happened. Digits come from training scans only; every figure it prints is measured on test scans.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from awares.chat import ChatFormat
+from awares.mini.conversation import Form, Lesson
+from awares.mini.glyphs import GlyphReader, glyph_batch
+from awares.mini.lessons import answer_loss, talk_batch
+from awares.mini.measure import Exam, examine
+from awares.mini.policy import build_model, save_policy
+from awares.mini.tokenizer import SYSTEM_PROMPT, train_tokenizer
+from awares.seeds import derive
+
+FORMS: dict[Form, int] = {"full": 10, "low": 18, "crop": 14, "closer": 24}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of training. `lesson` None is the glyph stage; the vision tower learns at `vision` times the learning rate, so that a
+    language model that knows nothing yet does not spoil it."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    vision: float
+    lesson: Lesson | None
+
+
+STAGES = (
+    Stage("glyphs", 1500, 2e-3, 1.0, None),
+    Stage("answers", 1600, 1.5e-3, 0.25, Lesson(questions=5, legible=16)),
+    Stage("guesses", 400, 5e-4, 0.25, Lesson(questions=5, legible=0)),
+)
+
+
+class Batches(Dataset[Any]):
+    """The batches of a stage, by step."""
+
+    def __init__(self, stage: Stage, chat: ChatFormat, seed: int) -> None:
+        self.stage, self.chat, self.seed = stage, chat, seed
+        self.plain = ChatFormat(chat.tokenizer)
+
+    def __len__(self) -> int:
+        return self.stage.steps
+
+    def __getitem__(self, step: int) -> Any:
+        torch.set_num_threads(1)
+        rng = np.random.default_rng(derive(self.seed, f"pretrain/{self.stage.name}", str(step)))
+        if self.stage.lesson is None:
+            return glyph_batch("train", rng)
+        return talk_batch("train", FORMS, self.chat, self.plain, self.stage.lesson, rng)
+
+
+class Pretraining:
+    """The model, its optimizer, and where it stands: `stage` and `step` are the next to run."""
+
+    def __init__(self, seed: int, work: Path) -> None:
+        self.seed, self.work = seed, work
+        self.tokenizer = train_tokenizer()
+        self.chat = ChatFormat(self.tokenizer, SYSTEM_PROMPT)
+        self.model = build_model(self.tokenizer, seed)
+        self.reader = GlyphReader(self.model.model.visual)
+        self.stage, self.step, self.seconds = 0, 0, 0.0
+        self.optimizer = self._optimizer()
+        self._resume()
+
+    def run(self, save_every: int, examine_every: int) -> Exam:
+        """Runs what is left of all stages."""
+        while self.stage < len(STAGES):
+            self._run_stage(STAGES[self.stage], save_every, examine_every)
+            self.stage, self.step = self.stage + 1, 0
+            self.optimizer = self._optimizer()
+            self._save()
+        return examine(self.model, self.chat, 2000)
+
+    def _run_stage(self, stage: Stage, save_every: int, examine_every: int) -> None:
+        begun, shown = time.monotonic() - self.seconds, []
+        for batch in self._batches(stage):
+            for group in self.optimizer.param_groups:
+                scale = stage.vision if group["vision"] else 1.0
+                group["lr"] = scale * stage.learning_rate * _schedule(self.step, stage.steps)
+            shown.append(self._learn(batch))
+            self.step, self.seconds = self.step + 1, time.monotonic() - begun
+            if self.step % 25 == 0:
+                print(f"{stage.name} {self.step}/{stage.steps} {self.seconds:.0f} s loss {np.mean(shown):.3f}", flush=True)
+                shown.clear()
+            if self.step % examine_every == 0:
+                print("\n".join((self.reader if stage.lesson is None else examine(self.model, self.chat, 600)).lines()), flush=True)
+            if self.step % save_every == 0:
+                self._save()
+
+    def _batches(self, stage: Stage) -> Iterator[Any]:
+        batches = Batches(stage, self.chat, self.seed)
+        return iter(DataLoader(batches, batch_size=None, sampler=range(self.step, stage.steps), num_workers=1, prefetch_factor=4))
+
+    def _learn(self, batch: Any) -> float:
+        loss: Tensor = self.reader.loss(batch) if STAGES[self.stage].lesson is None else answer_loss(self.model, batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters(), 1.0)
+        self.optimizer.step()
+        return loss.item()
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [*self.model.parameters(), *self.reader.heads.parameters()]
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        vision = list(self.reader.visual.parameters())
+        seen = {id(parameter) for parameter in vision}
+        others = [parameter for parameter in self._parameters() if id(parameter) not in seen]
+        groups = [{"params": vision, "vision": True}, {"params": others, "vision": False}]
+        return torch.optim.AdamW(groups, weight_decay=0.05, betas=(0.9, 0.98))
+
+    def _save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "heads": self.reader.heads.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "at": (self.stage, self.step, self.seconds),
+        }
+        torch.save(state, self.work / "next.pt")
+        (self.work / "next.pt").replace(self.work / "checkpoint.pt")
+
+    def _resume(self) -> None:
+        path = self.work / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = torch.load(path)
+        self.model.load_state_dict(state["model"])
+        self.reader.heads.load_state_dict(state["heads"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stage, self.step, self.seconds = state["at"]
+        print(f"resuming stage {self.stage} at step {self.step}", flush=True)
+
+
+def _schedule(step: int, steps: int, warmup: int = 50) -> float:
+    """Linear warm-up, then cosine to a twentieth."""
+    return min(1.0, (step + 1) / warmup) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
+
+
+def main() -> None:
+    """Trains, measures and writes the policy with its model card's figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="directory for the policy")
+    parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="directory for checkpoints")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="OpenMP threads")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    pretraining = Pretraining(arguments.seed, arguments.work)
+    exam = pretraining.run(save_every=100, examine_every=200)
+    print("\n".join(exam.lines()))
+    save_policy(pretraining.model, pretraining.tokenizer, arguments.out)
+    figures = {"seed": arguments.seed, "seconds": round(pretraining.seconds), "accuracy": exam.accuracy}
+    (arguments.out / "pretraining.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

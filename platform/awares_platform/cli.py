@@ -1,0 +1,115 @@
+"""The command line: `awares <command> --config FILE section.key=value ...`. Heavy imports come after parsing.
+
+User errors print one line and exit with status 2; Ctrl-C exits with 130 after everything that the session started has stopped.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from awares.errors import AwaresError
+from awares_platform.config import PlatformConfig, load
+
+MINI = Path("jobs/configs/mini.toml")
+_OVERRIDES = tyro.conf.arg(metavar="[SECTION.KEY=VALUE ...]", help="Settings that replace the file's.")
+Overrides = Annotated[tuple[str, ...], tyro.conf.Positional, _OVERRIDES]
+Setup = Annotated[Path, tyro.conf.arg(metavar="FILE", help="A setup in TOML, or a run's config.json.")]
+
+commands = tyro.extras.SubcommandApp()
+
+
+@commands.command
+def quickstart(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Run all five jobs on AwaRes-Mini, ask the served policy a question and write a report."""
+    return _run("quickstart", "awares_platform.quickstart", config, ("run.name=quickstart", *overrides))
+
+
+@commands.command
+def curate(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Label when and where to crop."""
+    return _run("curate", "awares_platform.curate", config, overrides)
+
+
+@commands.command
+def sft(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Fine-tune the base policy on the curated trajectories."""
+    return _run("sft", "awares_platform.sft", config, overrides)
+
+
+@commands.command
+def grpo(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Reinforce the fine-tuned policy: rollouts and learner side by side."""
+    return _run("grpo", "awares_platform.grpo.job", config, overrides)
+
+
+@commands.command
+def evaluate(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Compare policies on held-out questions."""
+    return _run("evaluate", "awares_platform.evaluate", config, overrides)
+
+
+@commands.command
+def serve(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Serve a policy over HTTP until SIGTERM or Ctrl-C."""
+    return _run("serve", "awares_platform.serve.app", config, overrides)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script `awares`."""
+    sys.exit(commands.cli(prog="awares", args=arguments))
+
+
+def job(command: Callable[..., int]) -> None:
+    """Entry point of one script in jobs/."""
+    sys.exit(tyro.cli(command))
+
+
+def _run(name: str, module: str, config: Path, overrides: Sequence[str]) -> int:
+    """Load the configuration, open a session and call `module`'s run(config)."""
+
+    def execute() -> None:
+        settings = load(config, overrides)
+        from awares_platform import local
+
+        with local.session(settings) as resolved:
+            _function(module)(resolved)
+
+    return guarded(name, execute)
+
+
+def _function(module: str) -> Callable[[PlatformConfig], Any]:
+    return importlib.import_module(module).run
+
+
+def guarded(name: str, execute: Callable[[], None]) -> int:
+    """Run a command; its exit status: 0, 2 for a user error (printed in one line), 130 after Ctrl-C."""
+    from awares_platform import logs
+
+    logs.configure()
+    try:
+        execute()
+    except KeyboardInterrupt:
+        print(f"awares {name}: interrupted; everything it started has stopped. Run it again to go on from its last state.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        cause = _user_error(error)
+        if cause is None or "AWARES_TRACEBACK" in os.environ:
+            raise
+        print(f"awares {name}: {cause}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _user_error(error: BaseException | None) -> AwaresError | None:
+    """The AwaresError behind `error`, through the wrappers that Ray puts around what a worker raised."""
+    while error is not None:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if isinstance(error, AwaresError) and not isinstance(inner, AwaresError):
+            return error
+        error = inner if isinstance(inner, BaseException) else None
+    return None

@@ -1,0 +1,26 @@
+"""[data]: which data set the run uses and how much of it."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from awares_platform.config.base import Section
+
+
+class DataConfig(Section):
+    """A data set in the store: datasets/<name>/<split>/*.parquet beside images/<hash>."""
+
+    name: str = Field(default="awares-mini", pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """Data set name; curation writes <name>-curated."""
+    source: Literal["mini", "store"] = "mini"
+    """"mini": generate AwaRes-Mini once; "store": the splits "train" and "test" are already in the store (dataset.write_samples)."""
+    train_samples: int = Field(default=4096, ge=1)
+    """Questions of the train split to use (and, for "mini", to generate)."""
+    test_samples: int = Field(default=2048, ge=1)
+    """Questions of the test split to use (and, for "mini", to generate)."""
+    seed: int = 0
+    """Seed of AwaRes-Mini's scenes: the data stay the same when run.seed changes."""
+    shard_rows: int = Field(default=512, ge=1)
+    """Rows per parquet shard: the unit in which curation resumes."""
+    image_cache: str = ""
+    """Directory of the local image cache; "" is one below the system's temporary directory."""

@@ -1,0 +1,49 @@
+"""[engine]: one vLLM engine. CPU and GPU differ by these values only."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from awares_platform.config.base import Section
+
+
+class EngineConfig(Section):
+    """Settings of every vLLM engine that a job starts."""
+
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Data type of the weights and activations; publish versions in the same one."""
+    threads: int = Field(default=1, ge=1)
+    """OpenMP threads of the engine process (CPU); two processes that both take every core collapse."""
+    kv_cache_gib: float | None = Field(default=1.0, gt=0)
+    """Memory for the KV cache in GiB; "none" takes what `gpu_memory_utilization` leaves beside the weights."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of a device's memory (on CPU: of the machine's) that the engine may use when `kv_cache_gib` is none."""
+    max_model_len: int = Field(default=1024, ge=32)
+    """Longest sequence in tokens: prompt, visual tokens and answer of both turns."""
+    max_images: int = Field(default=10, ge=1)
+    """Most images in one prompt: the low view and every returned crop."""
+    max_requests: int = Field(default=64, ge=1)
+    """Most sequences that the engine decodes at once; further requests wait inside the engine."""
+    max_batched_tokens: int = Field(default=2048, ge=32)
+    """Most tokens in one forward pass; longer prompts are prefilled in chunks."""
+    block_size: int = 32
+    """Tokens in one block of the prefix cache."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """Devices that share one engine's weights."""
+    enforce_eager: bool = True
+    """Run without compilation and CUDA graphs; false on GPUs trades start-up time for speed."""
+    start_timeout_s: float = Field(default=300.0, gt=0)
+    """Longest wait for an engine to come up."""
+    load_timeout_s: float = Field(default=120.0, gt=0)
+    """Longest wait for a weight version to be fetched and verified, and again for it to be applied."""
+    canary_bound: float = Field(default=0.02, gt=0)
+    """Largest mean |dlogp| between learner and engine over the canary's tokens. bfloat16 kernels of the two differ by about 0.001
+    to 0.005; one wrongly loaded tensor differs by much more."""
+
+    @field_validator("block_size")
+    @classmethod
+    def block_size_is_a_multiple_of_32(cls, value: int) -> int:
+        """vLLM's CPU attention refuses blocks of 16."""
+        if value <= 0 or value % 32:
+            raise ValueError(f"engine.block_size must be a positive multiple of 32, got {value}")
+        return value

@@ -1,0 +1,40 @@
+"""[evaluate]: which policies are compared, on how many questions, and how."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from awares_platform.config.base import Section
+
+PolicyName = Literal["full", "low", "escalate", "sft", "awares"]
+
+
+class EvaluateConfig(Section):
+    """Every policy answers the same held-out questions, greedily, on one engine."""
+
+    policies: tuple[PolicyName, ...] = ("full", "low", "escalate", "sft", "awares")
+    """full and low: the base policy at one resolution; escalate: VisionThink's protocol (low first, the whole image in reply to
+    any call) with the awares policy's decisions; sft and awares: the trained policies."""
+    questions: int = Field(default=2048, ge=1)
+    """Held-out questions: the first of the test split."""
+    in_flight: int = Field(default=64, ge=1)
+    """Questions at a time in the accuracy pass."""
+    latency_questions: int = Field(default=64, ge=0)
+    """Questions answered one at a time with cold caches before the accuracy pass: the latency figures; 0 leaves latency out."""
+    max_tokens: int = Field(default=32, ge=1)
+    """Token limit of a turn."""
+    scorer: str = "exact"
+    """Name in awares.evaluation.scorers."""
+    scorer_version: Literal["2026-03", "2026-08"] = "2026-08"
+    """Rules of the scorer: those of the paper's figures, or those since."""
+    engine_cpus: float = Field(default=0.5, ge=0)
+    """CPUs that Ray reserves for the engine's actor."""
+    engine_gpus: float = Field(default=0.0, ge=0)
+    """GPUs that Ray reserves for the engine's actor."""
+
+    @field_validator("policies")
+    @classmethod
+    def policies_are_unique(cls, policies: tuple[PolicyName, ...]) -> tuple[PolicyName, ...]:
+        if not policies or len(set(policies)) != len(policies):
+            raise ValueError(f"evaluate.policies = {list(policies)} must name each policy at most once, and at least one")
+        return policies

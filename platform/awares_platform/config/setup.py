@@ -1,0 +1,133 @@
+"""A setup: all sections of configuration together, read from a TOML file and dotted overrides.
+
+    jobs/configs/mini.toml ──┐
+                             ├── load ── PlatformConfig ── <run.directory>/<run.name>/<job>/config.json
+    grpo.learning_rate=1e-5 ─┘
+
+Every mistake is a ConfigError that names the key, and for an unknown key the nearest valid one. Imports nothing heavy.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from awares.errors import ConfigError
+from awares_platform.config.base import Section, nearest
+from awares_platform.config.curate import CurateConfig
+from awares_platform.config.data import DataConfig
+from awares_platform.config.engine import EngineConfig
+from awares_platform.config.evaluate import EvaluateConfig
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.config.method import MethodConfig
+from awares_platform.config.policy import PolicyConfig
+from awares_platform.config.run import RunConfig
+from awares_platform.config.serve import ServeConfig
+from awares_platform.config.sft import SftConfig
+from awares_platform.config.store import StoreConfig
+
+
+class PlatformConfig(Section):
+    """Everything that a job reads. Each section may be left out: its defaults are the mini setup's."""
+
+    run: RunConfig = RunConfig()
+    store: StoreConfig = StoreConfig()
+    policy: PolicyConfig = PolicyConfig()
+    method: MethodConfig = MethodConfig()
+    data: DataConfig = DataConfig()
+    engine: EngineConfig = EngineConfig()
+    curate: CurateConfig = CurateConfig()
+    sft: SftConfig = SftConfig()
+    grpo: GrpoConfig = GrpoConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    serve: ServeConfig = ServeConfig()
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
+    """The setup at `path` (TOML, or a run's resolved config.json) with `overrides` of the form "section.key=value" applied.
+
+    Raises ConfigError for an unreadable file, an unknown key or a value that its key does not take.
+    """
+    settings = _read(Path(path))
+    for override in overrides:
+        _apply(settings, override)
+    try:
+        return PlatformConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_explain(detail)}" for detail in error.errors())) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8")
+        return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give --config a TOML file, such as jobs/configs/mini.toml") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not valid {path.suffix.lstrip('.').upper() or 'TOML'}: {error}") from None
+
+
+def _apply(settings: dict[str, Any], override: str) -> None:
+    """Set one dotted key. A key that is none is left in place: validation names it."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or len(parts) < 2:
+        raise ConfigError(f"override {override!r}: write section.key=value, such as grpo.learning_rate=1e-5")
+    for part in parts[:-1]:
+        settings = settings.setdefault(part, {})
+        if not isinstance(settings, dict):
+            raise ConfigError(f"override {override!r}: {part!r} has no keys below it")
+    settings[parts[-1]] = _value(text.strip(), _annotation(parts))
+
+
+def _value(text: str, annotation: Any) -> Any:
+    """The TOML value that `text` spells, or `text` itself where it spells none or the key holds text."""
+    if annotation in (str, str | None, Path) and not text.startswith(('"', "'")):
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _annotation(parts: Sequence[str]) -> Any:
+    """The declared type of a dotted key; None for an unknown one."""
+    model: Any = PlatformConfig
+    for part in parts:
+        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        if field is None:
+            return None
+        model = field.annotation
+    return model
+
+
+def _explain(detail: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: no such key; the nearest is {nearest(key, _candidates(detail['loc']))}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return message if message.startswith(key) else f"{key}: {message}; got {detail['input']!r}"
+
+
+def _candidates(loc: tuple[int | str, ...]) -> list[str]:
+    """Keys to suggest: section names for a mistaken section, otherwise every key of the setup."""
+    if len(loc) == 1:
+        sections = list(PlatformConfig.model_fields)
+        return sections + [key for key in _keys(PlatformConfig) if key.endswith(f".{loc[0]}")]
+    siblings = [key for key in _keys(PlatformConfig) if key.startswith(f"{loc[0]}.")]
+    namesakes = [key for key in _keys(PlatformConfig) if key.endswith(f".{loc[-1]}")]
+    return siblings + namesakes
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key below `model` that holds a value rather than a section."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _keys(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

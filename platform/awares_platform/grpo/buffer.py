@@ -1,0 +1,126 @@
+"""EpisodeBuffer: finished groups between rollout actors and learner, with a staleness bound and a capacity gate.
+
+    issue() -> in flight -> add() -> ready -> take(version) -> learner
+       ^          |                    |
+       +--reissue-+        stale ------+
+
+A group is stale for version v when its oldest token is more than `bound` versions behind v. The gate keeps staleness from arising: an
+actor that holds version a may start a group only while those ready or in flight fill fewer than (a - v + bound + 1) batches, v being the
+version that the next batch updates. What becomes stale all the same (an actor that was slow to load) is dropped, counted and issued again.
+"""
+
+import heapq
+
+from awares_platform.grpo.group import Batch, Group, Outcome, Position, Prompt
+from awares_platform.grpo.prompts import Prompts
+
+
+class EpisodeBuffer:
+    """Holds the groups of one run. No clock, no lock, no network: the controller calls it from one thread.
+
+    Every prompt number is in exactly one place: not issued, waiting to be issued again, in flight, ready, or settled.
+    """
+
+    def __init__(self, prompts: Prompts, groups_per_step: int, bound: int) -> None:
+        self._prompts = prompts
+        self._groups_per_step = groups_per_step
+        self._bound = bound
+        self._again: list[tuple[int, int]] = []  # heap of (prompt number, attempt)
+        self._next = 0
+        self._in_flight: dict[int, Prompt] = {}
+        self._ready: dict[int, Group] = {}
+        self._floor = 0
+        self._version = 0
+        self.position = Position()
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    @property
+    def in_flight(self) -> int:
+        """Groups that actors are working on."""
+        return len(self._in_flight)
+
+    def restore(self, position: Position, groups: list[Group], version: int) -> None:
+        """Begins (again) at `position`: journalled `groups` that it does not cover are ready or settled by their outcome, every other
+        prompt issued before is issued again, groups in flight are kept. Nothing starts with weights older than `version`."""
+        self.position = position
+        self._floor = self._version = version
+        self._ready = {}
+        for group in groups:
+            if group.prompt.number not in position and group.prompt.number not in self._in_flight:
+                self._settle(group)
+        known = self._in_flight.keys() | self._ready.keys()
+        last = max((*known, *self.position.beyond, self._next - 1), default=-1)
+        self._next = max(self.position.watermark, last + 1)
+        missing = (n for n in range(self.position.watermark, self._next) if n not in known and n not in self.position)
+        self._again = [(number, 0) for number in missing]
+        heapq.heapify(self._again)
+
+    def room(self, loaded: int) -> int:
+        """Groups that an actor with weights of version `loaded` may start now."""
+        if loaded < self._floor:
+            return 0
+        ahead = loaded - self._version + self._bound + 1
+        return max(0, ahead * self._groups_per_step - len(self._ready) - len(self._in_flight))
+
+    def issue(self) -> Prompt:
+        """The next prompt to roll out: given up ones first, in order."""
+        if self._again:
+            number, attempt = heapq.heappop(self._again)
+        else:
+            number, attempt = self._next, 0
+            self._next += 1
+        first = self._prompts[number]
+        prompt = Prompt(number, first.epoch, first.sample, attempt)
+        self._in_flight[number] = prompt
+        return prompt
+
+    def reissue(self, prompt: Prompt) -> None:
+        """Gives `prompt` back: its actor died. Ignored when it is no longer in flight."""
+        if self._in_flight.get(prompt.number) == prompt:
+            del self._in_flight[prompt.number]
+            heapq.heappush(self._again, (prompt.number, prompt.attempt))
+
+    def add(self, group: Group) -> bool:
+        """Takes in a finished group. False (and nothing happens) when its prompt is not in flight: it was counted already."""
+        if self._in_flight.get(group.prompt.number) != group.prompt:
+            return False
+        del self._in_flight[group.prompt.number]
+        self._settle(group)
+        return True
+
+    def _settle(self, group: Group) -> None:
+        if group.outcome is Outcome.READY:
+            self._ready[group.prompt.number] = group
+        else:
+            self.position = self.position.settle(group.prompt.number)
+
+    def full(self, version: int) -> bool:
+        """Whether there is a batch for a learner that is about to update `version`. What is too stale for that is dropped."""
+        self._version = version
+        self._drop_stale(version)
+        return len(self._ready) >= self._groups_per_step
+
+    def take(self, step: int, version: int) -> Batch:
+        """The batch that updates `version`: the oldest groups. Only when `full(version)`."""
+        assert self.full(version), f"step {step} has {len(self._ready)} of {self._groups_per_step} groups"
+        first = sorted(self._ready.values(), key=_age)[: self._groups_per_step]
+        for group in first:
+            del self._ready[group.prompt.number]
+            self.position = self.position.settle(group.prompt.number)
+        self._version = version + 1  # what the gate measures against from now on
+        return Batch(step, tuple(first), self.position)
+
+    def _drop_stale(self, version: int) -> None:
+        for number, group in list(self._ready.items()):
+            if group.oldest is not None and version - group.oldest > self._bound:
+                del self._ready[number]
+                heapq.heappush(self._again, (number, group.prompt.attempt + 1))
+                self.dropped += 1
+
+
+def _age(group: Group) -> tuple[int, int]:
+    assert group.oldest is not None, "a ready group has sampled tokens"
+    return group.oldest, group.prompt.number

@@ -1,0 +1,40 @@
+"""The learner's figures of one step: token-weighted means over passes and ranks."""
+
+import torch
+import torch.distributed
+
+from awares.losses import GrpoStats
+
+_NAMES = {
+    "kl": "policy/kl",
+    "ratio": "policy/ratio",
+    "clip_fraction": "policy/clip_fraction",
+    "surprise": "policy/surprise",
+    "truncated_share": "importance/truncated",
+    "behaviour_gap": "importance/gap",
+}
+
+
+class Figures:
+    """Collects the stats of a rank's passes."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(len(_NAMES), dtype=torch.float64)
+        self._tokens = 0
+        self._loss = 0.0
+
+    def add(self, stats: GrpoStats) -> None:
+        """One pass. Its loss is already a share of the step's."""
+        self._sums += torch.tensor([getattr(stats, name) for name in _NAMES], dtype=torch.float64) * stats.tokens
+        self._tokens += stats.tokens
+        self._loss += stats.loss
+
+    def reduced(self) -> dict[str, float]:
+        """Metrics over all ranks; a collective call."""
+        totals = torch.cat([self._sums, torch.tensor([self._tokens, self._loss], dtype=torch.float64)]).float()
+        if torch.distributed.get_backend() == "nccl":
+            totals = totals.cuda()
+        torch.distributed.all_reduce(totals)
+        *sums, tokens, loss = totals.tolist()
+        means = {key: value / max(tokens, 1.0) for key, value in zip(_NAMES.values(), sums, strict=True)}
+        return {**means, "policy/loss": loss}

@@ -1,0 +1,179 @@
+"""The grpo job: who fills each queue, who drains it, who waits.
+
+                      prompts (only while the buffer has room: capacity gate)
+    Controller ---------------------------------------------------------------> RolloutActor x N
+      |  ^  ^                                                                     |    ^
+      |  |  +---- G episodes per prompt: ids, logprobs, versions, boxes ----------+    | HEAD polled; a new version is loaded
+      |  |                                                                             | while episodes go on, then the canary
+      |  Scoring: rewards, advantages                                               WeightBus (S3)
+      |  v                                                                             ^
+      | EpisodeBuffer --> Journal (S3, one segment per step)                           |
+      |  |                                                                             |
+      |  +---- batch(step, version): the oldest groups_per_step groups ----> Learner x M (Ray Train, DeepSpeed)
+      |        the learner waits here, and only here                          |    |
+      |                                                                       |    +-- every k steps: checkpoint (S3):
+      +<--- learned(step, metrics) -------------------------------------------+        weights, optimizer, step, position
+      |
+      +---- record() ----> this driver: metrics.jsonl, progress
+
+Actors wait when they are `staleness_bound` versions ahead; the learner waits when fewer than a batch is ready; nobody else waits.
+An actor dies: its prompts are issued again, another takes its place. The learner dies: Ray Train restarts it from its checkpoint, `attach`
+puts back what was handed out since. The controller or this driver dies: the job is started again, checkpoint and journal say where it
+stands. A canary mismatch: `batch` returns None, the learner returns, the mismatch is raised here.
+"""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+from ray.exceptions import RayActorError, RayTaskError
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from awares_platform.config import PlatformConfig
+from awares_platform.dataset import read_samples
+from awares_platform.grpo.buffer import EpisodeBuffer
+from awares_platform.grpo.controller import Controller
+from awares_platform.grpo.journal import Journal
+from awares_platform.grpo.prompts import Prompts
+from awares_platform.grpo.scoring import Scoring
+from awares_platform.progress import Progress
+from awares_platform.runs import Run
+from awares_platform.store import ObjectStore
+from awares_platform.training import checkpoint
+from awares_platform.training.policy import policy_key, read_meta, resolve
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoResult:
+    """`policy` is the exported policy's key in the store; `metrics` those of the last step, empty when all steps were done before.
+
+    Example:
+        GrpoResult(policy="runs/mini/policies/awares", steps=40, metrics={"reward/mean": 9.1}, wall_s=212.0)
+    """
+
+    policy: str
+    steps: int
+    metrics: dict[str, float]
+    wall_s: float
+
+
+class ControllerActor(Controller):
+    """The controller with its real parts, as a Ray actor."""
+
+    def __init__(self, config: PlatformConfig) -> None:
+        import torch
+
+        from awares.similarity import SentenceSimilarity
+        from awares_platform.grpo.rollout import RemoteActor
+
+        torch.set_num_threads(1)
+        store = ObjectStore.from_config(config.store)
+        settings = config.grpo
+        prompts = Prompts(read_samples(store, f"{config.data.name}-curated", "train"), config.run.seed)
+        super().__init__(
+            settings,
+            EpisodeBuffer(prompts, settings.groups_per_step, settings.staleness_bound),
+            Journal(store, config.run.name),
+            Scoring(SentenceSimilarity(config.method.similarity_model), config.method, settings),
+            lambda index: RemoteActor(config, index),
+        )
+
+
+def run(config: PlatformConfig) -> GrpoResult:
+    """Trains runs/<run>/policies/awares, or goes on where an earlier job of this run ended. Ray is initialised, the store reachable.
+
+    Raises PolicyError or DataError where policy or data do not fit, CanaryMismatch, LaunchError when actors or batches stay away, and
+    ray.train.TrainingFailedError when the learner failed for good.
+    """
+    started = time.monotonic()
+    store = ObjectStore.from_config(config.store)
+    policy, settings = policy_key(config.run.name, "awares"), config.grpo
+    done = read_meta(store, config.run.name, "awares")
+    if done is not None and done.get("step") == settings.steps:
+        log.info("%s is there after %d steps; nothing to do", policy, settings.steps)
+        return GrpoResult(policy, settings.steps, {}, time.monotonic() - started)
+    resolve(config, store, settings.start)  # a missing or misfitting policy ends the job before anything starts
+    with Run(config, "grpo") as record, Progress("grpo", total=settings.steps, unit="steps") as progress:
+        metrics = _Job(config, record, progress).run()
+    return GrpoResult(policy, settings.steps, metrics, time.monotonic() - started)
+
+
+class _Job:
+    """Controller and trainer of one job, from start to end."""
+
+    def __init__(self, config: PlatformConfig, record: Run, progress: Progress) -> None:
+        self._config, self._record, self._progress = config, record, progress
+        self._controller: Any = ray.remote(num_cpus=0)(ControllerActor).remote(config)
+        self._learner_error: Exception | None = None
+
+    def run(self) -> dict[str, float]:
+        """The last step's metrics. Raises what stopped the run."""
+        tending = self._controller.run.remote()
+        training = threading.Thread(target=self._train, name="grpo-train", daemon=True)
+        training.start()  # not in the main thread: there `fit` would take over SIGINT for good
+        try:
+            metrics = self._report()
+            _raise_plain(tending)
+            training.join()
+            if self._learner_error is not None:
+                raise self._learner_error
+        finally:
+            ray.kill(self._controller)
+        return metrics
+
+    def _train(self) -> None:
+        try:
+            _trainer(self._config, self._controller).fit()
+        except Exception as error:  # carried to the main thread, which raises it
+            self._learner_error = error
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        try:
+            ray.get(self._controller.close.remote())
+        except RayActorError as error:
+            log.debug("the controller is gone already: %s", error)
+
+    def _report(self) -> dict[str, float]:
+        """Writes metrics as steps finish, until the controller says that there are no more."""
+        metrics: dict[str, float] = {}
+        while (item := ray.get(self._controller.record.remote())) is not None:
+            step, metrics = item
+            self._record.metrics(step, metrics)
+            self._progress.advance(step + 1 - self._progress.done, note=_note(metrics))
+        return metrics
+
+
+def _trainer(config: PlatformConfig, controller: Any) -> TorchTrainer:
+    from awares_platform.grpo.learner import learn
+
+    settings = config.grpo
+    gpu = settings.learner_gpus > 0
+    resources = {"CPU": settings.learner_cpus, **({"GPU": settings.learner_gpus} if gpu else {})}
+    return TorchTrainer(
+        learn,
+        train_loop_config={"config": config.model_dump_json(), "controller": controller},
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(num_workers=settings.learner_workers, use_gpu=gpu, resources_per_worker=resources),
+        run_config=checkpoint.run_config(config.store, config.run.name, "grpo", settings.learner_restarts, settings.keep_checkpoints),
+    )
+
+
+def _raise_plain(tending: Any) -> None:
+    """Raises what stopped the controller, without Ray's wrapping."""
+    try:
+        ray.get(tending)
+    except RayTaskError as error:
+        raise error.cause from None
+
+
+def _note(metrics: dict[str, float]) -> str:
+    names = {"reward": "reward/mean", "accuracy": "accuracy/train", "RTR": "rtr/token", "calls": "call/rate", "KL": "policy/kl"}
+    return ", ".join(f"{name} {metrics[key]:.3f}" for name, key in names.items() if key in metrics)

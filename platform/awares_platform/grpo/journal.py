@@ -1,0 +1,196 @@
+"""Journal: every finished group in the object store, as runs/<run>/episodes/<segment>.parquet, one row per episode.
+
+A segment appears whole or not at all, and only under a number that nobody has used: of two controllers that write one run, the later one
+fails. Pixels are not recorded; an episode's views are pure functions of (image hash, box).
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from awares.crops import CropId
+from awares.episode import Episode, StopReason, Turn
+from awares.errors import DataError
+from awares.sample import Label, Sample
+from awares.view import View
+from awares_platform.errors import PreconditionFailed
+from awares_platform.grpo.group import Group, Member, Outcome, Prompt
+from awares_platform.store import ObjectStore
+
+_TURN = pa.struct(
+    [
+        ("context_ids", pa.list_(pa.int32())),
+        ("boxes", pa.list_(pa.list_(pa.int32()))),  # null: the low-resolution view
+        ("sampled_ids", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float64())),
+        ("versions", pa.list_(pa.int64())),
+        ("text", pa.string()),
+        ("crops", pa.list_(pa.string())),
+        ("stop", pa.string()),
+    ]
+)
+_SCHEMA = pa.schema(
+    [
+        ("prompt", pa.int64()),
+        ("attempt", pa.int32()),
+        ("epoch", pa.int32()),
+        ("member", pa.int32()),
+        ("outcome", pa.string()),
+        ("seconds", pa.float64()),
+        ("reward", pa.float64()),
+        ("reward_answer", pa.float64()),
+        ("reward_cost", pa.float64()),
+        ("correct", pa.bool_()),
+        ("advantage", pa.float64()),
+        ("sample", pa.string()),
+        ("sample_id", pa.string()),
+        ("image", pa.string()),
+        ("image_size", pa.list_(pa.int32())),
+        ("turns", pa.list_(_TURN)),
+        ("answer", pa.string()),
+        ("stop", pa.string()),
+        ("visual_tokens", pa.int32()),
+        ("rtr_token", pa.float64()),
+        ("rtr_pixel", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+
+
+class Journal:
+    """The durable record of one run's groups."""
+
+    def __init__(self, store: ObjectStore, run: str) -> None:
+        self._store = store
+        self._prefix = f"runs/{run}/episodes/"
+        self._segment = 0
+
+    def append(self, groups: Sequence[Group]) -> None:
+        """Writes one segment. Raises PreconditionFailed when another controller has written it."""
+        if not groups:
+            return
+        key = f"{self._prefix}{self._segment:08d}.parquet"
+        try:
+            self._store.put(key, encode(groups), if_none_match=True)
+        except PreconditionFailed as error:
+            raise PreconditionFailed(f"{key} exists: another grpo job writes this run; stop one of them or change run.name") from error
+        self._segment += 1
+
+    def read(self) -> list[Group]:
+        """All groups of the run by prompt number, the latest attempt of each. The next segment follows those read."""
+        groups: dict[int, Group] = {}
+        for key in sorted(info.key for info in self._store.list(self._prefix)):
+            for group in decode(self._store.get(key), key):
+                held = groups.get(group.prompt.number)
+                if held is None or held.prompt.attempt <= group.prompt.attempt:
+                    groups[group.prompt.number] = group
+            self._segment = int(key.rsplit("/", 1)[-1].removesuffix(".parquet")) + 1
+        return [groups[number] for number in sorted(groups)]
+
+
+def encode(groups: Sequence[Group]) -> bytes:
+    """A parquet file of `groups`."""
+    rows = [_row(group, index, member) for group in groups for index, member in enumerate(group.members)]
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def decode(data: bytes, key: str) -> list[Group]:
+    """The groups of a segment. Raises DataError naming `key` when it is damaged."""
+    try:
+        rows = pq.read_table(io.BytesIO(data)).to_pylist()
+        groups: dict[tuple[int, int], list[dict]] = {}
+        for row in rows:
+            groups.setdefault((row["prompt"], row["attempt"]), []).append(row)
+        return [_group(members) for members in groups.values()]
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{key}: not an episode segment ({error}); delete it, and its prompts are sampled again") from error
+
+
+def _row(group: Group, index: int, member: Member) -> dict:
+    episode = member.episode
+    return {
+        "prompt": group.prompt.number,
+        "attempt": group.prompt.attempt,
+        "epoch": group.prompt.epoch,
+        "member": index,
+        "outcome": group.outcome.value,
+        "seconds": group.seconds,
+        "reward": member.reward,
+        "reward_answer": member.answer,
+        "reward_cost": member.cost,
+        "correct": member.correct,
+        "advantage": member.advantage,
+        "sample": json.dumps(asdict(group.prompt.sample)),
+        "sample_id": episode.sample_id,
+        "image": episode.image,
+        "image_size": episode.image_size,
+        "turns": [_turn_row(turn) for turn in episode.turns],
+        "answer": episode.answer,
+        "stop": episode.stop.value,
+        "visual_tokens": episode.visual_tokens,
+        "rtr_token": episode.rtr_token,
+        "rtr_pixel": episode.rtr_pixel,
+        "error": episode.error,
+    }
+
+
+def _turn_row(turn: Turn) -> dict:
+    return {
+        "context_ids": turn.context_ids,
+        "boxes": [view.box for view in turn.views],
+        "sampled_ids": turn.sampled_ids,
+        "logprobs": turn.logprobs,
+        "versions": turn.versions,
+        "text": turn.text,
+        "crops": [crop.value for crop in turn.crops],
+        "stop": None if turn.stop is None else turn.stop.value,
+    }
+
+
+def _group(rows: list[dict]) -> Group:
+    first = rows[0]
+    prompt = Prompt(first["prompt"], first["epoch"], _sample(first["sample"]), first["attempt"])
+    return Group(prompt, tuple(_member(row) for row in rows), Outcome(first["outcome"]), first["seconds"])
+
+
+def _sample(text: str) -> Sample:
+    fields = json.loads(text)
+    fields["evidence"] = tuple(tuple(box) for box in fields["evidence"])
+    fields["crops"] = tuple(CropId(crop) for crop in fields["crops"])
+    fields["label"] = None if fields["label"] is None else Label(fields["label"])
+    return Sample(**fields)
+
+
+def _member(row: dict) -> Member:
+    episode = Episode(
+        row["sample_id"],
+        row["image"],
+        tuple(row["image_size"]),
+        tuple(_turn(turn) for turn in row["turns"]),
+        row["answer"],
+        StopReason(row["stop"]),
+        row["visual_tokens"],
+        row["rtr_token"],
+        row["rtr_pixel"],
+        row["error"],
+    )
+    return Member(episode, row["reward"], row["reward_answer"], row["reward_cost"], row["correct"], row["advantage"])
+
+
+def _turn(row: dict) -> Turn:
+    return Turn(
+        tuple(row["context_ids"]),
+        tuple(View(None if box is None else tuple(box)) for box in row["boxes"]),
+        tuple(row["sampled_ids"]),
+        tuple(row["logprobs"]),
+        tuple(row["versions"]),
+        row["text"],
+        tuple(CropId(crop) for crop in row["crops"]),
+        None if row["stop"] is None else StopReason(row["stop"]),
+    )

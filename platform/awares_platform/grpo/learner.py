@@ -1,0 +1,231 @@
+"""Learner: one rank of the data-parallel trainer (Ray Train V2, DeepSpeed ZeRO).
+
+    restore -> publish -> attach -> [ batch -> update -> publish -> learned -> (checkpoint) ] x steps -> export -> close
+                                       ^ waits for the controller; the only place where the learner waits for rollouts
+
+It never knows the fleet: batches come from the controller, weights go to the bus. Killed at any point, it resumes from its last checkpoint:
+weights, optimizer, step and position in the prompts. Versions never repeat: a resumed learner publishes the next free one.
+
+Logprobs are of the distribution that was sampled from: same temperature, same blocked ids, top_p 1. Axes: S distinct
+sequences of a pass, B the episodes that sampled them, T tokens.
+"""
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import ray
+import ray.train
+import torch
+import torch.distributed
+from torch import Tensor
+
+from awares.batch import Batch, collate, policy_logprobs
+from awares.chat import ChatFormat
+from awares.losses import GrpoSettings, grpo_loss
+from awares.tokens import VisionLimits
+from awares_platform.config import PlatformConfig
+from awares_platform.dataset import Images
+from awares_platform.grpo.canary import build
+from awares_platform.grpo.figures import Figures
+from awares_platform.grpo.group import Position
+from awares_platform.grpo.pixels import RememberingProcessor
+from awares_platform.grpo.shard import Minibatch, Shard, Trained
+from awares_platform.store import ObjectStore
+from awares_platform.training import checkpoint, lora, zero
+from awares_platform.training.policy import export_policy, load_policy, load_processor, resolve
+from awares_platform.weights import Publisher
+from awares_platform.weights.canary import learner_logprobs, to_extra
+
+
+def learn(loop: dict[str, Any]) -> None:
+    """Ray Train's train_loop_per_worker: `loop` holds "config" (PlatformConfig as JSON) and "controller" (an actor handle)."""
+    config = PlatformConfig.model_validate_json(loop["config"])
+    torch.set_num_threads(config.grpo.learner_threads)
+    Learner(config, loop["controller"]).run()
+
+
+class Learner:
+    """The state of one rank."""
+
+    def __init__(self, config: PlatformConfig, controller: Any) -> None:
+        settings = config.grpo
+        self._config, self._settings, self._controller = config, settings, controller
+        context = ray.train.get_context()
+        self._rank, self._ranks = context.get_world_rank(), context.get_world_size()
+        self._store = ObjectStore.from_config(config.store)
+        self._source = resolve(config, self._store, settings.start)
+        gpu = settings.learner_gpus > 0
+        self._device = ray.train.torch.get_device() if gpu else torch.device("cpu")
+        model = load_policy(self._source, config).to(self._device)
+        apart = settings.kl_beta > 0 and not config.policy.lora_rank
+        self._frozen = copy.deepcopy(model).requires_grad_(False).eval() if apart else None
+        self._served = getattr(torch, config.engine.dtype)
+        self._mirrored = config.policy.dtype != config.engine.dtype
+        self._mirror = self._make_mirror() if self._mirrored and self._rank == 0 else None
+        self._engine = zero.initialize(model, self._zero_settings(), gpu)
+        processor = load_processor(self._source, config)
+        self._chat = ChatFormat(processor.tokenizer, config.method.system_prompt)
+        self._processor = RememberingProcessor(processor)
+        self._images = Images(self._store, config.data.image_cache)
+        self._canary = build(config, self._store, self._images, self._chat)
+        self._loss = GrpoSettings(settings.clip, settings.clip, settings.kl_beta, settings.importance_cap)
+        self._publisher = Publisher(self._store, config.run.name) if self._rank == 0 else None
+
+    def _zero_settings(self) -> zero.ZeroSettings:
+        settings = self._settings
+        return zero.ZeroSettings(
+            stage=settings.zero_stage,
+            dtype=self._config.policy.dtype,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+        )
+
+    def run(self) -> None:
+        """The loop drawn above."""
+        saved = checkpoint.restore(self._engine, self._identity())
+        step = saved.step if saved else 0
+        position = Position(saved.state["watermark"], tuple(saved.state["beyond"])) if saved else Position()
+        version = self._publish()
+        self._tell("attach", version, position)
+        while step < self._settings.steps:
+            asked = time.monotonic()
+            shard: Shard | None = ray.get(self._controller.batch.remote(step, version, self._rank, self._ranks))
+            if shard is None:
+                return  # the controller stopped the run, and says why
+            started = time.monotonic()
+            figures = self._update(shard)
+            updated = time.monotonic()
+            version = self._publish()
+            times = {"time/wait": started - asked, "time/learn": updated - started, "time/publish": time.monotonic() - updated}
+            self._tell("learned", step, {**figures, **times})
+            step, position = step + 1, shard.position
+            if step % self._settings.checkpoint_every == 0 or step == self._settings.steps:
+                checkpoint.save(self._engine, step, self._identity(), asdict(position), figures)
+        self._export(step)
+        self._tell("close")
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not change under a run that is resumed."""
+        settings = self._settings
+        return {
+            "run.seed": self._config.run.seed,
+            "data.name": self._config.data.name,
+            "grpo.start": settings.start,
+            "grpo.steps": settings.steps,
+        }
+
+    def _tell(self, method: str, *arguments: Any) -> None:
+        """Rank 0 calls the controller; every rank goes on when it has answered."""
+        if self._rank == 0:
+            ray.get(getattr(self._controller, method).remote(*arguments))
+        torch.distributed.barrier()
+
+    # -- one step ----------------------------------------------------------------------------------------------------------------
+
+    def _update(self, shard: Shard) -> dict[str, float]:
+        """One optimizer step per minibatch. Returns the step's figures over all ranks."""
+        figures = Figures()
+        proximal = self._proximal(shard) if len(shard.minibatches) > 1 else None
+        norms = []
+        rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
+        for index, minibatch in enumerate(shard.minibatches):
+            if minibatch.total:
+                losses = self._losses(minibatch, proximal[index] if proximal else None, figures)
+                norms.append(zero.step(self._engine, losses, rate))
+        return {**figures.reduced(), "policy/grad_norm": max(norms, default=0.0), "policy/learning_rate": rate}
+
+    def _proximal(self, shard: Shard) -> list[list[Tensor]]:
+        """Logprobs of every pass before the first of several updates. With one update they are those of the update's own pass."""
+        with torch.no_grad():
+            return [[self._logprobs(self._collate(trained)) for trained in minibatch.passes] for minibatch in shard.minibatches]
+
+    def _losses(self, minibatch: Minibatch, proximal: list[Tensor] | None, figures: Figures) -> Iterator[Tensor]:
+        """The loss of each pass: summed over passes and averaged over ranks, the mean over the minibatch's episodes."""
+        for index, trained in enumerate(minibatch.passes):
+            batch = self._collate(trained)
+            reference_ST = self._reference(batch)
+            logprobs_ST = self._logprobs(batch)
+            held_ST = logprobs_ST.detach()
+            rows_B, behaviour_BT, advantages_B = _episodes(trained, batch)
+            loss, stats = grpo_loss(
+                logprobs_ST[rows_B],
+                behaviour_BT,
+                (held_ST if proximal is None else proximal[index])[rows_B],
+                (held_ST if reference_ST is None else reference_ST)[rows_B],
+                advantages_B,
+                batch.action_mask_BT[rows_B],
+                self._loss,
+                episodes=minibatch.total,
+            )
+            filler = trained[0].filler
+            if not filler:
+                figures.add(stats)
+            yield loss * (0.0 if filler else float(self._ranks))
+
+    def _collate(self, trained: tuple[Trained, ...]) -> Batch:
+        method = self._config.method
+        limits = VisionLimits(min_pixels=method.min_pixels, max_pixels=method.max_pixels)
+        return collate([item.episodes[0] for item in trained], self._images, self._processor, limits, method.low_ratio).to(self._device)
+
+    def _logprobs(self, batch: Batch) -> Tensor:
+        return policy_logprobs(self._engine, batch, temperature=self._settings.temperature, blocked_ids=self._chat.blocked_ids)
+
+    def _reference(self, batch: Batch) -> Tensor | None:
+        """Logprobs of the frozen starting policy: a copy of its own, or with LoRA this model with its adapters off."""
+        if self._settings.kl_beta == 0:
+            return None
+        off: AbstractContextManager[None] = nullcontext() if self._frozen is not None else lora.adapters_off(self._engine.module)
+        model = self._engine if self._frozen is None else self._frozen
+        with torch.no_grad(), off:
+            return policy_logprobs(model, batch, temperature=self._settings.temperature, blocked_ids=self._chat.blocked_ids)
+
+    # -- weights -----------------------------------------------------------------------------------------------------------------
+
+    def _publish(self) -> int:
+        """Puts the current weights on the bus, with their canary, as the next version; returns it on every rank."""
+        state = {name: tensor.to(self._served) for name, tensor in zero.full_state(self._engine).items()}
+        canary = self._score_canary(state)
+        version = torch.zeros(1, dtype=torch.int64, device=self._device)
+        if self._publisher is not None:
+            version += (self._publisher.version or 0) + 1
+            self._publisher.publish(int(version), state, {"canary": canary})
+        torch.distributed.broadcast(version, src=0)
+        return int(version)
+
+    def _score_canary(self, state: dict[str, Tensor]) -> dict[str, Any]:
+        """Logprobs by the weights as they are served: by the policy itself where it has that precision, else by a mirror on rank 0."""
+        if self._mirrored and self._mirror is None:
+            return {}
+        if self._mirror is not None:
+            fit = self._mirror.load_state_dict(state, strict=False)  # tied weights appear once
+            assert not fit.unexpected_keys, f"merged weights carry the policy's own names: {fit.unexpected_keys[:3]}"
+        model = self._engine if self._mirror is None else self._mirror
+        return to_extra(self._canary, learner_logprobs(model, self._processor, self._canary, self._device))
+
+    def _make_mirror(self) -> Any:
+        whole = self._config.policy.model_copy(update={"lora_rank": 0})
+        model = load_policy(self._source, self._config.model_copy(update={"policy": whole}))
+        return model.requires_grad_(False).eval().to(device=self._device, dtype=self._served)
+
+    def _export(self, step: int) -> None:
+        state = zero.full_state(self._engine)
+        if self._rank == 0:
+            export_policy(state, self._source, self._store, self._config.run.name, "awares", {"step": step})
+        torch.distributed.barrier()
+
+
+def _episodes(trained: tuple[Trained, ...], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """From S sequences to the B episodes that sampled them: each episode's row, its behaviour logprobs, its advantage."""
+    device = batch.input_ids_BT.device
+    counts_S = torch.tensor([len(item.episodes) for item in trained])
+    rows_B = torch.repeat_interleave(torch.arange(len(trained)), counts_S).to(device)
+    sampled = [logprob for item in trained for episode in item.episodes for turn in episode.turns for logprob in turn.logprobs]
+    behaviour_BT = torch.zeros(rows_B.shape[0], batch.input_ids_BT.shape[1], device=device)
+    behaviour_BT[batch.action_mask_BT[rows_B]] = torch.tensor(sampled, device=device)  # both row by row, in the order of tokens
+    advantages_B = torch.tensor([advantage for item in trained for advantage in item.advantages], device=device)
+    return rows_B, behaviour_BT, advantages_B

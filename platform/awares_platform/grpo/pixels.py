@@ -1,0 +1,48 @@
+"""A policy's processor that remembers views: the G episodes of a group share their low view, and often their crops."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+
+class RememberingProcessor:
+    """Stands in for a Qwen2.5-VL processor where `awares.batch.collate` wants one. Keeps the newest `capacity` views' features, keyed by
+    their pixels, so nothing can be served for another image.
+    """
+
+    def __init__(self, processor: Any, capacity: int = 512) -> None:
+        self.tokenizer = processor.tokenizer
+        self.image_token_id = processor.image_token_id
+        self._image_processor = processor.image_processor
+        self._capacity = capacity
+        self._views: OrderedDict[bytes, tuple[Tensor, Tensor]] = OrderedDict()
+
+    def image_processor(self, images: Sequence[Image], size: dict[str, int], return_tensors: str) -> dict[str, Tensor]:
+        """pixel_values (N, D) and image_grid_thw (I, 3) of `images`, in order; only what is new is processed."""
+        assert return_tensors == "pt"
+        keys = [_key(image, size) for image in images]
+        fresh = {key: image for key, image in zip(keys, images, strict=True) if key not in self._views}
+        if fresh:
+            self._process(fresh, size)
+        found = [self._views[key] for key in keys]
+        for key in keys:
+            self._views.move_to_end(key)
+        while len(self._views) > self._capacity:
+            self._views.popitem(last=False)
+        return {"pixel_values": torch.cat([pixels for pixels, _ in found]), "image_grid_thw": torch.stack([grid for _, grid in found])}
+
+    def _process(self, fresh: dict[bytes, Image], size: dict[str, int]) -> None:
+        done = self._image_processor(images=list(fresh.values()), size=size, return_tensors="pt")
+        grids_I3 = done["image_grid_thw"]
+        parts = done["pixel_values"].split(grids_I3.prod(1).tolist())
+        self._views |= dict(zip(fresh, zip(parts, grids_I3, strict=True), strict=True))
+
+
+def _key(image: Image, size: dict[str, int]) -> bytes:
+    shape = f"{image.mode} {image.size} {sorted(size.items())}".encode()
+    return hashlib.blake2b(image.tobytes(), digest_size=16, key=hashlib.blake2b(shape, digest_size=16).digest()).digest()

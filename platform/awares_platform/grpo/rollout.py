@@ -1,0 +1,158 @@
+"""RolloutActor: one engine, many episodes in flight, weights pulled from the bus while it generates.
+
+    rollout(prompt) x many -- run_episode x G --> Engine <-- load_version -- follow() <-- HEAD -- WeightBus
+                                 |
+                                 +-- crops are cut in this process from the original image
+
+It holds no state that matters: kill it at any time, its prompts are issued again and its successor pulls HEAD.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from awares.chat import ChatFormat
+from awares.episode import Episode, EpisodeSpec, StopReason, run_episode
+from awares.errors import DataError
+from awares.generate import Sampling
+from awares.seeds import derive
+from awares.tokens import VisionLimits
+from awares_platform.config import PlatformConfig
+from awares_platform.dataset import Images
+from awares_platform.engine import Engine, EngineError
+from awares_platform.grpo.canary import build
+from awares_platform.grpo.controller import ActorLost
+from awares_platform.grpo.group import Loaded, Prompt, Rollout
+from awares_platform.store import ObjectStore
+from awares_platform.training.policy import load_processor, resolve
+from awares_platform.weights import Subscriber, WeightsError
+from awares_platform.weights.canary import CanaryMismatch
+
+log = logging.getLogger(__name__)
+
+
+class RolloutActor:
+    """The actor's process. `start` first, then `follow` and any number of `rollout`s side by side."""
+
+    def __init__(self, config: PlatformConfig, index: int) -> None:
+        self._config, self._index = config, index
+        self._store = ObjectStore.from_config(config.store)
+        self._images = Images(self._store, config.data.image_cache)
+        self._subscriber = Subscriber(self._store, config.run.name)
+        self._mismatch: CanaryMismatch | None = None
+
+    async def start(self) -> None:
+        """Brings the engine up. Raises PolicyError or EngineError."""
+        config = self._config
+        policy = await asyncio.to_thread(resolve, config, self._store, config.grpo.start)
+        self._chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.system_prompt)
+        seed = derive(config.run.seed, "grpo", index=self._index) % 2**31
+        self._engine = await Engine.start(policy, config.engine, self._chat, self._limits(), seed)
+        self._canary = await asyncio.to_thread(build, config, self._store, self._images, self._chat)
+
+    async def follow(self) -> AsyncIterator[Loaded]:
+        """Loads every new HEAD it sees, skipping what lies between. Raises CanaryMismatch; EngineError when the engine must be restarted;
+        WeightsError when one version cannot be fetched twice although HEAD still names it."""
+        failed: int | None = None
+        while True:
+            head = await asyncio.to_thread(self._subscriber.head)
+            if head is not None and head != self._engine.version:
+                try:
+                    yield await self._load(head)
+                except CanaryMismatch as error:
+                    self._mismatch = error
+                    raise
+                except WeightsError as error:
+                    if head == failed:
+                        raise
+                    failed = head
+                    log.warning("version %d was not loaded (%s); trying the newest", head, error)
+            await asyncio.sleep(self._config.grpo.poll_s)
+
+    async def _load(self, version: int) -> Loaded:
+        started = time.perf_counter()
+        report = await self._engine.load_version(self._subscriber, version, self._canary)
+        assert report.canary_dlogp is not None, "a load with a canary measures it"
+        return Loaded(version, time.perf_counter() - started, report.pause_s, report.canary_dlogp)
+
+    async def rollout(self, prompt: Prompt) -> Rollout:
+        """G episodes of `prompt`, side by side. What fails is an episode with StopReason.ERROR, unless the engine itself is lost: then
+        raises EngineError, or the CanaryMismatch that stopped it."""
+        started = time.time()
+        size = self._config.grpo.group_size
+        try:
+            image = await asyncio.to_thread(self._images, prompt.sample.image)
+        except DataError as error:
+            return Rollout((_unread(prompt, error),) * size, started, time.time())
+        name = f"{prompt.number}.{prompt.attempt}"
+        plays = (run_episode(prompt.sample, image, self._engine, self._chat, self._spec(), f"{name}.{member}") for member in range(size))
+        episodes = tuple(await asyncio.gather(*plays))
+        if any(episode.stop is StopReason.ERROR for episode in episodes):
+            if self._mismatch is not None:
+                raise self._mismatch
+            await self._engine.check()
+        return Rollout(episodes, started, time.time())
+
+    def _limits(self) -> VisionLimits:
+        return VisionLimits(min_pixels=self._config.method.min_pixels, max_pixels=self._config.method.max_pixels)
+
+    def _spec(self) -> EpisodeSpec:
+        method, settings = self._config.method, self._config.grpo
+        return EpisodeSpec(
+            limits=self._limits(),
+            low_ratio=method.low_ratio,
+            max_turns=method.max_turns,
+            sampling=Sampling(temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens),
+            allow_all=method.allow_all,
+        )
+
+
+def _unread(prompt: Prompt, error: DataError) -> Episode:
+    sample = prompt.sample
+    return Episode(sample.sample_id, sample.image, (0, 0), (), None, StopReason.ERROR, 0, 0.0, 0.0, str(error))
+
+
+class RemoteActor:
+    """A RolloutActor in a Ray process of its own, as `controller.Actor`: Ray's errors become ActorLost, or the error itself."""
+
+    def __init__(self, config: PlatformConfig, index: int) -> None:
+        settings = config.grpo
+        options = {"num_cpus": settings.rollout_cpus, "num_gpus": settings.rollout_gpus, "max_concurrency": settings.groups_in_flight + 4}
+        self._handle = ray.remote(**options)(RolloutActor).remote(config, index)
+
+    async def start(self) -> None:
+        await _answer(self._handle.start.remote())
+
+    async def follow(self) -> AsyncIterator[Loaded]:
+        try:
+            async for reference in self._handle.follow.remote():
+                yield await _answer(reference)
+        except RayActorError as error:
+            raise ActorLost(_reason(error)) from None
+
+    async def rollout(self, prompt: Prompt) -> Rollout:
+        return await _answer(self._handle.rollout.remote(prompt))
+
+    def kill(self) -> None:
+        ray.kill(self._handle)
+
+
+async def _answer(reference: Any) -> Any:
+    """The value of an object reference, its failure without Ray's wrapping."""
+    try:
+        return await reference
+    except RayActorError as error:
+        raise ActorLost(_reason(error)) from None
+    except RayTaskError as error:
+        if isinstance(error.cause, EngineError):
+            raise ActorLost(str(error.cause)) from None
+        raise error.cause from None
+
+
+def _reason(error: RayActorError) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,37 @@
+"""Logging: plain lines where a person reads, JSON lines on a cluster where a collector does."""
+
+import json
+import logging
+import os
+import sys
+import traceback
+
+_PLAIN = "%(levelname).1s %(asctime)s %(name)s: %(message)s"
+_NOISY = ("botocore", "urllib3", "stamina", "httpx", "filelock", "fsspec")
+
+
+def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> None:
+    """Send this process's records to stderr. `json_lines` None means: on Kubernetes."""
+    if json_lines is None:
+        json_lines = "KUBERNETES_SERVICE_HOST" in os.environ
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if json_lines else logging.Formatter(_PLAIN, "%H:%M:%S"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(max(level, logging.ERROR))
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per record: time (Unix seconds), level, logger, message, process, and error where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": round(record.created, 3),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": record.process,
+        }
+        if record.exc_info and record.exc_info[0]:
+            fields["error"] = "".join(traceback.format_exception(*record.exc_info))
+        return json.dumps(fields, ensure_ascii=False)

@@ -1,0 +1,138 @@
+"""Line charts as inline SVG: one measure a chart, the raw values thin, their trend thick, the last value written out."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from awares_platform.metrics import Row
+
+WIDTH, HEIGHT = 340, 190
+LEFT, RIGHT, TOP, BOTTOM = 44, 56, 12, 26
+TREND_WEIGHT = 0.25
+
+Point = tuple[float, float]
+Place = Callable[[Point], Point]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A curve of the report: which job's which metric, and how people call it. `span` fixes the value axis.
+
+    Example:
+        Measure("grpo", "rollout/rtr_token", "Visual tokens (RTR)", "share of the full image's tokens")
+    """
+
+    job: str
+    key: str
+    title: str
+    note: str
+    span: tuple[float, float] | None = None
+
+
+MEASURES = (
+    Measure("grpo", "reward/mean", "Reward", "mean over the step's episodes"),
+    Measure("grpo", "accuracy/train", "Accuracy", "sampled answers, training questions"),
+    Measure("grpo", "rtr/token", "RTR", "visual tokens over the full image's"),
+    Measure("grpo", "call/rate", "Call rate", "share of episodes that ask for crops"),
+    Measure("grpo", "policy/kl", "KL to the SFT policy", "k3 estimate, nats per token"),
+    Measure("grpo", "staleness/mean", "Staleness", "versions behind, mean over sampled tokens"),
+    Measure("grpo", "canary/dlogp", "Canary", "mean |Δ logprob|, learner against engine, after a load"),
+    Measure("grpo", "overlap/fraction", "Overlap", "share of a step in which rollouts ran"),
+    Measure("sft", "loss/sft", "SFT loss", "weighted negative log-likelihood"),
+)
+
+
+def curves(metrics: dict[str, tuple[Row, ...]]) -> str:
+    """A figure for every measure that the run recorded."""
+    figures = []
+    for measure in MEASURES:
+        values = [(row.step, row.values.get(measure.key)) for row in metrics.get(measure.job, ())]
+        points = [(float(step), value) for step, value in values if value is not None]
+        if points:
+            figures.append(_figure(measure, points))
+    return "\n".join(figures)
+
+
+def _figure(measure: Measure, points: list[Point]) -> str:
+    title, note = escape(measure.title), escape(measure.note)
+    return f'<figure class="chart"><figcaption><b>{title}</b> <span>{note}</span></figcaption>{line_chart(points, measure.title, measure.span)}</figure>'
+
+
+def line_chart(points: Sequence[Point], label: str, span: tuple[float, float] | None = None) -> str:
+    """An SVG of `points` (step, value), in the order of the steps."""
+    low, high = span or _span([value for _, value in points])
+    first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
+
+    def place(point: Point) -> Point:
+        x = LEFT + (WIDTH - LEFT - RIGHT) * (point[0] - first) / (last - first)
+        return x, TOP + (HEIGHT - TOP - BOTTOM) * (high - point[1]) / (high - low)
+
+    smooth = trend(points)
+    end = place(smooth[-1])
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)} over steps, last {number(smooth[-1][1])}">'
+        f"{_value_axis(low, high, place, first)}{_step_axis(first, last)}"
+        f'<path class="raw" d="{_path(points, place)}"/><path class="trend" d="{_path(smooth, place)}"/>'
+        f'<circle class="end" cx="{end[0]:.1f}" cy="{end[1]:.1f}" r="3.5"/>'
+        f'<text class="value" x="{end[0] + 8:.1f}" y="{end[1] + 4:.1f}">{number(smooth[-1][1])}</text>'
+        f"{''.join(_hover(point, place(point)) for point in points)}</svg>"
+    )
+
+
+def trend(points: Sequence[Point]) -> list[Point]:
+    """Exponential moving average of the values, corrected for its start so that the first points are not held back."""
+    total = weight = 0.0
+    smooth = []
+    for step, value in points:
+        total = (1 - TREND_WEIGHT) * total + TREND_WEIGHT * value
+        weight = (1 - TREND_WEIGHT) * weight + TREND_WEIGHT
+        smooth.append((step, total / weight))
+    return smooth
+
+
+def number(value: float) -> str:
+    """A figure as people write it: three significant digits, no exponent where none is needed."""
+    if value != 0 and abs(value) < 0.001:
+        return f"{value:.0e}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round values between `low` and `high`, about `count` of them."""
+    rough = (high - low) / count
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
+    start = math.ceil(low / step - 1e-9)
+    return [round(index * step, 12) for index in range(start, math.floor(high / step + 1e-9) + 1)]
+
+
+def _span(values: list[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    return (low - margin if low < 0 or low - margin > 0 else 0.0), high + margin
+
+
+def _path(points: Sequence[Point], place: Place) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in map(place, points))
+
+
+def _value_axis(low: float, high: float, place: Place, first: float) -> str:
+    parts = []
+    for value in ticks(low, high):
+        y = place((first, value))[1]
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(value)}</text>')
+    return "".join(parts)
+
+
+def _step_axis(first: float, last: float) -> str:
+    y = HEIGHT - 8
+    return (
+        f'<text class="tick" x="{LEFT}" y="{y}">step {first:g}</text>'
+        f'<text class="tick" x="{WIDTH - RIGHT}" y="{y}" text-anchor="end">{last:g}</text>'
+    )
+
+
+def _hover(point: Point, at: Point) -> str:
+    return f'<circle class="hover" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="5"><title>step {point[0]:g}: {number(point[1])}</title></circle>'

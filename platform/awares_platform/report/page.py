@@ -1,0 +1,126 @@
+"""The page: sections in order, style inlined, nothing loaded from anywhere."""
+
+import logging
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from awares.errors import AwaresError
+from awares_platform.config import PlatformConfig
+from awares_platform.image_cache import Images
+from awares_platform.report.curves import curves
+from awares_platform.report.episodes import Fetch, episode_cards
+from awares_platform.report.records import DRAWN, RunRecord, read_run
+from awares_platform.report.shift import shift
+from awares_platform.report.tables import decisions_table, kinds_table, results_table
+from awares_platform.report.tradeoff import tradeoff
+from awares_platform.results import NAMES
+from awares_platform.store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+
+def run(config: PlatformConfig) -> Path:
+    """Write <run.directory>/<run.name>/report.html from what the run's jobs left, and return its path. Images come from the store."""
+    directory = Path(config.run.directory) / config.run.name
+    record = read_run(directory, config.run.name, config.run.seed)
+    images = Images(ObjectStore.from_config(config.store), config.data.image_cache or None)
+    path = directory / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(record, images, config.method.low_ratio), encoding="utf-8")
+    return path
+
+
+def render(record: RunRecord, fetch: Fetch, low_ratio: float = 0.5) -> str:
+    """The report as one HTML document. A section whose job has not run is left out."""
+    style = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
+    sections = "\n".join(section(record, fetch, low_ratio) for section in (_headline, _results, _shift, _curves, _episodes, _footer))
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>AwaRes · {escape(record.name)}</title><style>{style}</style></head>\n<body><main>\n{sections}\n</main></body></html>\n"
+    )
+
+
+def _headline(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
+    tiles = "".join(f'<div class="tile"><b>{value}</b><span>{escape(note)}</span></div>' for value, note in _tiles(record.policies))
+    return (
+        f"<header><p class='eyebrow'>awares-train · run {escape(record.name)} · seed {record.seed}</p>"
+        f"<h1>Look where it matters</h1><p class='lead'>A policy that sees a low-resolution view, asks for the crops that it needs, and answers.</p>"
+        f'<div class="tiles">{tiles}</div></header>'
+    )
+
+
+def _tiles(policies: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """The run in four figures, beside what they are to be compared with."""
+    awares = policies.get("awares")
+    if awares is None:
+        return []
+    beside = {name: f"{policies[name]['accuracy']:.1%} at {text}" for name, text in (("full", "full"), ("low", "low")) if name in policies}
+    tiles = [
+        (f"{awares['accuracy']:.1%}", "accuracy" + (f" ({', '.join(beside.values())} resolution)" if beside else "")),
+        (f"{awares['rtr_token']:.0%}", "of the full image's visual tokens"),
+        (f"{awares['call_rate']:.0%}", "of questions asked for crops"),
+    ]
+    if "escalate" in policies:
+        tiles.append((f"{policies['escalate']['rtr_token']:.0%}", "of tokens if every call returned the whole image"))
+    return tiles
+
+
+def _results(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
+    if not record.policies:
+        return ""
+    questions = max(row["n"] for row in record.policies.values())
+    kinds, decisions = kinds_table(record.policies), decisions_table(record.policies)
+    return (
+        f"<section><h2>Results</h2><p>{questions:,} held-out questions, greedy. Whiskers are bootstrap 95 % intervals; up and to the left is better.</p>"
+        f"{tradeoff(record.policies)}{results_table(record.policies)}"
+        f"{_titled('By kind of question', kinds)}{_titled('Decisions: when and where to look', decisions)}</section>"
+    )
+
+
+def _titled(title: str, body: str) -> str:
+    return f"<h3>{escape(title)}</h3>{body}" if body else ""
+
+
+def _shift(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
+    bars = shift(record.policies)
+    if not bars:
+        return ""
+    legend = '<p class="legend"><span class="policy-sft"><i></i>after SFT</span><span class="policy-awares"><i></i>after GRPO</span></p>'
+    return (
+        "<section><h2>What reinforcement changed</h2>"
+        f"<p>Share of held-out questions by what the policy asks for first. A question that asks for two crops counts for both.</p>{legend}{bars}</section>"
+    )
+
+
+def _curves(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
+    drawn = curves(record.metrics)
+    return f'<section><h2>Training</h2><div class="charts">{drawn}</div></section>' if drawn else ""
+
+
+def _episodes(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
+    name = next((name for name in DRAWN if record.episodes.get(name)), None)
+    if name is None:
+        return ""
+    try:
+        cards = episode_cards(record.episodes[name], fetch, low_ratio)
+    except AwaresError as error:
+        log.warning("the report has no episodes: %s", error)
+        return f"<section><h2>Episodes</h2><p>The images could not be read: {escape(str(error))}</p></section>"
+    return (
+        f"<section><h2>Episodes</h2><p>{escape(NAMES[name])} on held-out questions, picked for variety: mostly calls, and some failures. "
+        f'Left, what it saw first; right, the image, with what it asked to see; dashed, where the evidence is.</p><div class="episodes">{cards}</div></section>'
+    )
+
+
+def _footer(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
+    times = " · ".join(f"{escape(job)} {_duration(seconds)}" for job, seconds in record.wall_s.items())
+    versions = " · ".join(f"{escape(name)} {escape(version)}" for name, version in record.versions.items())
+    return f"<footer>{f'<p>{times}</p>' if times else ''}{f'<p>{versions}</p>' if versions else ''}</footer>"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,116 @@
+"""What a run left behind, read from its directory. A job that has not run is absent, never an error."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as parquet
+
+from awares.crops import Box
+from awares.errors import DataError
+from awares_platform.metrics import Row, read
+from awares_platform.results import NAMES
+
+DRAWN = ("awares", "sft")
+"""Policies whose episodes are worth drawing, the better first."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeRecord:
+    """One evaluated question, as drawn.
+
+    Example:
+        EpisodeRecord("mini/test/3", "9f2c...", (224, 224), "digit on the red circle?", "7", "7", True, "digit", "HR", ("0",), ((0, 0, 112, 112),), ((9, 9, 40, 40),), 32, 0.5, "answer")
+    """
+
+    sample_id: str
+    image: str
+    size: tuple[int, int]  # width, height
+    question: str
+    truth: str
+    answer: str | None
+    correct: bool
+    kind: str
+    label: str | None
+    crops: tuple[str, ...]
+    boxes: tuple[Box, ...]
+    evidence: tuple[Box, ...]
+    visual_tokens: int
+    rtr_token: float
+    stop: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Everything that the report draws. `metrics` maps a job to its rows; `policies` is that of evaluate's results.json.
+
+    Example:
+        RunRecord("mini", 0, {"grpo": (Row(0, 1763800000.0, {"reward/mean": 7.1}),)}, {"awares": {...}}, {"awares": (...)}, {"ray": "2.60.0"}, {"sft": 61.0})
+    """
+
+    name: str
+    seed: int
+    metrics: dict[str, tuple[Row, ...]]
+    policies: dict[str, dict[str, Any]]
+    episodes: dict[str, tuple[EpisodeRecord, ...]]
+    versions: dict[str, str]
+    wall_s: dict[str, float]
+
+
+def read_run(directory: Path, name: str, seed: int) -> RunRecord:
+    """Read `directory` (<run.directory>/<run.name>). Raises DataError naming a file that is damaged."""
+    results = _read_json(directory / "evaluate" / "results.json")
+    timing = _read_json(directory / "progress.json")
+    versions = next((_read_json(path) for path in sorted(directory.glob("*/versions.json"))), {})
+    return RunRecord(
+        name=name,
+        seed=seed,
+        metrics={job: tuple(read(path)) for job in ("sft", "grpo") if (path := directory / job / "metrics.jsonl").exists()},
+        policies={key: results["policies"][key] for key in NAMES if key in results.get("policies", {})},
+        episodes={key: _read_episodes(directory / "evaluate" / f"episodes-{key}.parquet") for key in DRAWN},
+        versions={str(key): str(value) for key, value in versions.items()},
+        wall_s=timing.get("wall_s", {}),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}); run the job that writes it again") from error
+
+
+def _read_episodes(path: Path) -> tuple[EpisodeRecord, ...]:
+    if not path.exists():
+        return ()
+    try:
+        return tuple(_episode(row) for row in parquet.read_table(path).to_pylist())
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}); run evaluate again") from error
+
+
+def _episode(row: dict[str, Any]) -> EpisodeRecord:
+    return EpisodeRecord(
+        sample_id=row["sample_id"],
+        image=row["image"],
+        size=(row["width"], row["height"]),
+        question=row["question"],
+        truth=row["truth"],
+        answer=row["answer"],
+        correct=bool(row["correct"]),
+        kind=row["kind"] or "",
+        label=row["label"],
+        crops=tuple(row["crops"]),
+        boxes=_boxes(row["boxes"]),
+        evidence=_boxes(row["evidence"]),
+        visual_tokens=row["visual_tokens"],
+        rtr_token=row["rtr_token"],
+        stop=row["stop"],
+    )
+
+
+def _boxes(rows: list[list[int]]) -> tuple[Box, ...]:
+    return tuple((left, top, right, bottom) for left, top, right, bottom in rows)

@@ -1,0 +1,82 @@
+"""The results as tables: policies by question kinds in the paper's form, their cost, and the decisions behind them."""
+
+from html import escape
+from typing import Any
+
+from awares_platform.results import NAMES
+
+DECISIONS = {
+    "call_precision": "call precision",
+    "call_recall": "call recall",
+    "call_f1": "call F1",
+    "call_fpr": "false calls",
+    "region_exact": "region exact",
+    "region_iou25": "region IoU ≥ 0.25",
+    "mean_area": "mean area",
+    "valid_rate": "valid requests",
+}
+
+
+LABELS = {"LR": "low suffices (LR)", "HR": "needs detail (HR)"}
+
+
+def results_table(policies: dict[str, dict[str, Any]]) -> str:
+    """One row a policy: accuracy with its interval, both RTRs, call rate, latency."""
+    head = ("policy", "accuracy ↑", "95 % interval", "RTR, tokens ↓", "RTR, pixels", "call rate", "latency p50 / p95")
+    rows = [
+        (
+            NAMES[name],
+            f"{row['accuracy']:.1%}",
+            f"{row['accuracy_ci95'][0]:.1%} – {row['accuracy_ci95'][1]:.1%}",
+            f"{row['rtr_token']:.3f}",
+            f"{row['rtr_pixel']:.3f}",
+            f"{row['call_rate']:.1%}",
+            f"{_seconds(row.get('latency_p50_s'))} / {_seconds(row.get('latency_p95_s'))}",
+        )
+        for name, row in policies.items()
+    ]
+    return _table(head, rows, list(policies))
+
+
+def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
+    """The paper's table 1 with question kinds in the place of benchmarks: accuracy (RTR)."""
+    kinds = sorted({kind for row in policies.values() for kind in row["by_kind"]})
+    rows = []
+    for name, row in policies.items():
+        cells = (_accuracy_rtr(row["by_kind"].get(kind)) for kind in kinds)
+        labels = (_accuracy_rtr(row["by_label"].get(label)) for label in LABELS)
+        rows.append((NAMES[name], *cells, *labels, _accuracy_rtr(row)))
+    return _table(("Acc ↑ (RTR ↓)", *kinds, *LABELS.values(), "all"), rows, list(policies))
+
+
+def decisions_table(policies: dict[str, dict[str, Any]]) -> str:
+    """When and where a policy asks, against the labels and the evidence."""
+    judged = {name: row["decision"] for name, row in policies.items() if row.get("decision")}
+    keys = [key for key in DECISIONS if any(key in row for row in judged.values())]
+    if not keys:
+        return ""
+    rows = [(NAMES[name], *(_decimal(row.get(key)) for key in keys)) for name, row in judged.items()]
+    return _table(("policy", *(DECISIONS[key] for key in keys)), rows, list(judged))
+
+
+def _accuracy_rtr(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    return f"{100 * row['accuracy']:.1f} ({row['rtr_token']:.2f})"
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def _decimal(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], names: list[str]) -> str:
+    columns = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = "".join(
+        f'<tr class="policy-{name}"><th scope="row"><i></i>{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        for name, row in zip(names, rows, strict=True)
+    )
+    return f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,0 +1,72 @@
+"""The crop loop behind the endpoint: encoded image and question -> Answer. Knows neither HTTP nor Ray."""
+
+import asyncio
+import hashlib
+import time
+import uuid
+from dataclasses import dataclass, replace
+
+from awares.chat import ChatFormat
+from awares.crops import Box
+from awares.episode import Episode, EpisodeSpec, run_episode
+from awares.errors import DataError
+from awares.generate import Generate, Sampling
+from awares.images import DecodeLimits, decode
+from awares.sample import Sample
+from awares.tokens import visual_tokens
+from awares.view import View, view_size
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished episode with its bill. `prompt_tokens` counts text and visual tokens of every context once.
+
+    Example:
+        Answer(episode, ((0, 0, 112, 112),), prompt_tokens=61, completion_tokens=14, version=3, latency_s=0.21)
+    """
+
+    episode: Episode
+    boxes: tuple[Box, ...]
+    prompt_tokens: int
+    completion_tokens: int
+    version: int
+    latency_s: float
+
+
+class CropLoop:
+    """Answers questions through any `Generate`; `context` is the engine's longest sequence in tokens."""
+
+    def __init__(self, generate: Generate, chat: ChatFormat, spec: EpisodeSpec, limits: DecodeLimits, context: int):
+        self._generate, self._chat, self._spec, self._limits, self._context = generate, chat, spec, limits, context
+
+    async def __call__(self, data: bytes, question: str, sampling: Sampling) -> Answer:
+        """Run one episode. Raises DataError for an image or a question that cannot be used; an episode without an answer is an Answer too."""
+        started = time.perf_counter()
+        image = await asyncio.to_thread(decode, data, self._limits)
+        self._check_length(question, image.size, sampling.max_tokens)
+        session = uuid.uuid4().hex
+        sample = Sample(session, hashlib.sha256(data).hexdigest(), question, answer="")
+        episode = await run_episode(sample, image, self._generate, self._chat, replace(self._spec, sampling=sampling), session)
+        return bill(episode, time.perf_counter() - started)
+
+    def _check_length(self, question: str, size: tuple[int, int], answer: int) -> None:
+        """What the policy asks for later cannot be known here; what it certainly needs can."""
+        low = view_size(View(None), size, self._spec.low_ratio)
+        needed = len(self._chat.first_turn(question)) - 1 + visual_tokens(low, self._spec.limits) + answer
+        if needed > self._context:
+            raise DataError(f"question, low-resolution view and answer need {needed} tokens of {self._context}; shorten the question")
+
+
+def bill(episode: Episode, latency_s: float) -> Answer:
+    """Count an episode's tokens: each context holds one placeholder per view, and the views' real tokens are `visual_tokens`."""
+    views = [view for turn in episode.turns for view in turn.views]
+    context = sum(len(turn.context_ids) for turn in episode.turns)
+    versions = [version for turn in episode.turns for version in turn.versions]
+    return Answer(
+        episode=episode,
+        boxes=tuple(view.box for view in views if view.box is not None),
+        prompt_tokens=context - len(views) + episode.visual_tokens,
+        completion_tokens=sum(len(turn.sampled_ids) for turn in episode.turns),
+        version=versions[-1] if versions else 0,
+        latency_s=latency_s,
+    )

@@ -1,0 +1,97 @@
+"""The replica, and the Serve options that it runs under."""
+
+import asyncio
+import os
+from typing import Any
+
+from pydantic import ValidationError
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from starlette.applications import Starlette
+
+from awares.errors import ConfigError
+from awares_platform.config import PlatformConfig
+from awares_platform.config.base import nearest
+from awares_platform.config.serve import ServeConfig
+from awares_platform.serve.croploop import CropLoop
+from awares_platform.serve.routes import Routes, create_app
+
+CONSTRUCTOR_TRIES = 2
+
+
+@serve.ingress()
+class Replica:
+    """One engine with the run's policy, and the HTTP application in front of it."""
+
+    async def __init__(self, config: PlatformConfig) -> None:
+        from awares.chat import ChatFormat
+        from awares.images import DecodeLimits
+        from awares_platform.engine import Engine
+        from awares_platform.play import greedy_spec
+        from awares_platform.store import ObjectStore
+        from awares_platform.training.policy import load_processor, resolve
+
+        settings = config.serve
+        self._settings = settings
+        self._token = read_token(settings)
+        policy = await asyncio.to_thread(resolve, config, ObjectStore.from_config(config.store), settings.policy)
+        chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.system_prompt)
+        self._engine = await Engine.start(policy, config.engine, chat, config.run.seed)
+        limits = DecodeLimits(max_pixels=settings.max_image_pixels)
+        self._loop = CropLoop(self._engine, chat, greedy_spec(config, settings.max_tokens), limits, config.engine.max_model_len)
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        """The application that Serve puts behind its proxies."""
+        return create_app(Routes(self._loop, self._settings, self._token, self._engine.check_health))
+
+    async def check_health(self) -> None:
+        """Serve replaces the replica when this raises."""
+        self._engine.check_health()
+
+    async def __del__(self) -> None:
+        if hasattr(self, "_engine"):
+            await self._engine.stop()
+
+
+def build_application(config: PlatformConfig) -> Application:
+    """The Serve application of a setup. Raises ConfigError before anything starts."""
+    settings = config.serve
+    scaling = autoscaling(settings.autoscaling)
+    deployment = serve.deployment(
+        Replica,
+        name="awares",
+        max_ongoing_requests=settings.max_ongoing_requests,
+        max_queued_requests=settings.max_queued_requests,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=settings.retry_after_s),
+        graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
+        max_constructor_retry_count=CONSTRUCTOR_TRIES,
+        ray_actor_options={"num_cpus": settings.replica_cpus, "num_gpus": settings.replica_gpus},
+        **({"autoscaling_config": scaling} if scaling else {"num_replicas": 1}),
+    )
+    return deployment.bind(config)
+
+
+def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
+    """Ray's autoscaling settings, None for a fixed replica. Ray itself drops unknown keys in silence: ConfigError names them."""
+    for key in options:
+        if key not in AutoscalingConfig.model_fields:
+            raise ConfigError(f"serve.autoscaling.{key}: no such key; the nearest is {nearest(key, AutoscalingConfig.model_fields)}")
+    try:
+        return AutoscalingConfig.model_validate(options) if options else None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(("serve.autoscaling", *map(str, first["loc"])))
+        raise ConfigError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def read_token(settings: ServeConfig) -> str | None:
+    """The bearer token, None for an open endpoint. Raises ConfigError if the named variable holds none."""
+    if settings.token_env is None:
+        return None
+    token = os.environ.get(settings.token_env, "").strip()
+    if not token:
+        raise ConfigError(
+            f"serve.token_env names the environment variable {settings.token_env}, which is unset or empty: set it, or leave serve.token_env out"
+        )
+    return token

@@ -1,0 +1,107 @@
+"""Images behind URLs, without lending clients our network position (server-side request forgery).
+
+A URL is fetched only when its host is allowlisted AND every address that the name resolves to is public; the connection goes to
+the address that was checked, so a name cannot change its mind in between (DNS rebinding). No redirects, no proxies from the
+environment, one time limit for everything, and no more bytes than allowed.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+import httpx
+
+from awares_platform.serve.openai import RequestError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolve = Callable[[str, int], Awaitable[list[Address]]]
+
+
+async def resolve(host: str, port: int) -> list[Address]:
+    """The addresses of a host name."""
+    rows = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [ipaddress.ip_address(row[4][0]) for row in rows]
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is on the public internet; an IPv4 address wrapped into IPv6 counts as what it wraps."""
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return mapped.is_global and not mapped.is_multicast
+
+
+def refused(message: str, code: str = "image_refused") -> RequestError:
+    """The error for a URL that we do not fetch, or that gives no image."""
+    return RequestError(message, param="messages.0.content", code=code)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteImages:
+    """Fetches images from `hosts`; empty refuses all.
+
+    Example:
+        RemoteImages(hosts=("images.example.com",), max_bytes=2**24, timeout_s=5.0)
+    """
+
+    hosts: tuple[str, ...]
+    max_bytes: int
+    timeout_s: float
+    resolve: Resolve = resolve
+    permitted: Callable[[Address], bool] = is_public
+
+    async def fetch(self, url: str) -> bytes:
+        """The body at `url`. Raises RequestError naming what was refused or failed."""
+        parts = self._check(url)
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await self._get(parts, await self._address(parts))
+        except TimeoutError:
+            raise refused(f"fetching the image took over {self.timeout_s:g} s", "image_timeout") from None
+        except (OSError, httpx.HTTPError) as error:
+            raise refused(f"fetching the image failed: {type(error).__name__}", "image_unreachable") from None
+
+    def _check(self, url: str) -> SplitResult:
+        if not self.hosts:
+            raise refused("remote images are not fetched here; send the image as a data: URL")
+        try:
+            parts = urlsplit(url)
+            valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise refused("image_url.url: expected a data:, https: or http: URL")
+        if parts.username is not None or parts.password is not None:
+            raise refused("image_url.url must not carry credentials")
+        if parts.hostname not in self.hosts:
+            raise refused(f"images are not fetched from {parts.hostname}; allowed: {', '.join(self.hosts)}")
+        return parts
+
+    async def _address(self, parts: SplitResult) -> Address:
+        assert parts.hostname is not None
+        addresses = await self.resolve(parts.hostname, _port(parts))
+        if not addresses or not all(self.permitted(address) for address in addresses):
+            raise refused(f"{parts.hostname} does not resolve to public addresses only")
+        return addresses[0]
+
+    async def _get(self, parts: SplitResult, address: Address) -> bytes:
+        host = f"[{address}]" if address.version == 6 else str(address)
+        url = parts._replace(netloc=f"{host}:{_port(parts)}", fragment="").geturl()
+        headers = {"host": parts.netloc, "accept": "image/*", "accept-encoding": "identity"}
+        async with (
+            httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=self.timeout_s) as client,
+            client.stream("GET", url, headers=headers, extensions={"sni_hostname": parts.hostname}) as response,
+        ):
+            if response.status_code != 200:
+                raise refused(f"{parts.hostname} answered {response.status_code}; expected 200 and no redirect", "image_unreachable")
+            data = bytearray()
+            async for piece in response.aiter_raw():
+                data += piece
+                if len(data) > self.max_bytes:
+                    raise refused(f"the image is over {self.max_bytes} bytes", "image_too_large")
+            return bytes(data)
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or (443 if parts.scheme == "https" else 80)

@@ -1,0 +1,122 @@
+"""The HTTP side: routes, bearer token, size limit, errors. A plain ASGI application, so that tests run it without Ray."""
+
+import hmac
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from awares.episode import StopReason
+from awares.errors import DataError
+from awares.generate import Sampling
+from awares_platform.config.serve import ServeConfig
+from awares_platform.serve.croploop import CropLoop
+from awares_platform.serve.openai import ChatRequest, RequestError, chat_completion, decode_data_url, model_list, parse_request
+from awares_platform.serve.remote import RemoteImages
+
+log = logging.getLogger(__name__)
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Routes:
+    """The three routes over one crop loop. `healthy` raises when the engine behind it is dead."""
+
+    def __init__(
+        self, loop: CropLoop, config: ServeConfig, token: str | None, healthy: Callable[[], None], remote: RemoteImages | None = None
+    ):
+        self._loop, self._config, self._healthy = loop, config, healthy
+        self._token = token.encode() if token else None
+        self._remote = remote or RemoteImages(config.image_hosts, config.max_request_bytes, config.fetch_timeout_s)
+        self._started = int(time.time())
+
+    async def health(self, request: Request) -> Response:
+        """GET /healthz: needs no token, so that probes need no secret."""
+        try:
+            self._healthy()
+        except Exception as error:  # whatever the engine's own check raises, a probe wants a status
+            raise RequestError(f"not healthy: {error}", status=503, code="unhealthy") from error
+        return JSONResponse({"status": "ok"})
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        self._authorize(request)
+        return JSONResponse(model_list(self._config.model, self._started))
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        self._authorize(request)
+        body, question = parse_request(await read_body(request, self._config.max_request_bytes), self._config)
+        data = (
+            decode_data_url(question.image_url) if question.image_url.startswith("data:") else await self._remote.fetch(question.image_url)
+        )
+        answer = await self._loop(data, question.text, self._sampling(body))
+        if answer.episode.stop is StopReason.ERROR:
+            raise RequestError(f"the engine failed: {answer.episode.error}", status=500, code="engine_error")
+        request_id = f"chatcmpl-{uuid.uuid4().hex}"
+        return JSONResponse(chat_completion(answer, request_id=request_id, model=self._config.model, created=int(time.time())))
+
+    def _sampling(self, body: ChatRequest) -> Sampling:
+        asked = body.max_completion_tokens or body.max_tokens or self._config.max_tokens
+        return Sampling(body.temperature, body.top_p, min(asked, self._config.max_tokens), body.seed)
+
+    def _authorize(self, request: Request) -> None:
+        if self._token is None:
+            return
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
+            raise RequestError("send the header Authorization: Bearer <token>", status=401, code="unauthorized")
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, never holding more than `limit` bytes of it. Raises RequestError 413."""
+    too_large = RequestError(f"the request is over {limit} bytes", status=413, code="request_too_large")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
+
+
+def _error(error: RequestError) -> JSONResponse:
+    headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
+    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+
+
+async def on_data_error(request: Request, error: Exception) -> Response:
+    """A request or an image that we refuse, by name."""
+    if isinstance(error, RequestError):
+        return _error(error)
+    return _error(RequestError(str(error), param="messages.0.content", code="invalid_image"))
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """An unknown path or method."""
+    assert isinstance(error, HTTPException)
+    return _error(RequestError(f"{request.method} {request.url.path}: {error.detail}", status=error.status_code, code="no_such_route"))
+
+
+async def on_crash(request: Request, error: Exception) -> Response:
+    """Our own fault: the log has the traceback (Starlette raises on), the client has no internals."""
+    return _error(RequestError("internal error; the replica's log says more", status=500, code="internal_error"))
+
+
+def create_app(routes: Routes) -> Starlette:
+    """The ASGI application around the routes."""
+    return Starlette(
+        routes=[
+            Route("/healthz", routes.health, methods=["GET"]),
+            Route("/v1/models", routes.models, methods=["GET"]),
+            Route("/v1/chat/completions", routes.chat, methods=["POST"]),
+        ],
+        exception_handlers={DataError: on_data_error, HTTPException: on_http_error, Exception: on_crash},
+    )

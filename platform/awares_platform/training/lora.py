@@ -1,0 +1,86 @@
+"""LoRA adapters as plain modules: y = base(x) + scale * up(down(x)), `base` frozen.
+
+Adapters are nn.Linear children, so ZeRO-3 gathers and partitions them like any other layer. With the adapters off, the
+model is the frozen reference that GRPO's KL term needs. Source: Hu et al., arXiv 2106.09685.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from awares.errors import PolicyError
+
+_TOWER = "visual"  # the vision tower's module name in Qwen2.5-VL; its weights stay frozen
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer with a low-rank adapter. `up` starts at zero, so a fresh adapter changes nothing."""
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__()
+        kind = {"dtype": base.weight.dtype, "device": base.weight.device}
+        self.base = base.requires_grad_(False)
+        self.down = nn.Linear(base.in_features, rank, bias=False, **kind)
+        self.up = nn.Linear(rank, base.out_features, bias=False, **kind)
+        self.scale = alpha / rank
+        self.enabled = True
+        bound = base.in_features**-0.5
+        with torch.no_grad():
+            self.down.weight.copy_(torch.empty(rank, base.in_features).uniform_(-bound, bound, generator=generator))
+            self.up.weight.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        return y + self.scale * self.up(self.down(x)) if self.enabled else y
+
+
+def attach(model: nn.Module, rank: int, alpha: float, targets: tuple[str, ...], seed: int) -> int:
+    """Freeze `model` and give every targeted linear layer outside the vision tower an adapter; returns how many.
+
+    The same seed gives the same adapters on every rank. Raises PolicyError if no layer matches.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model.requires_grad_(False)
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets and _TOWER not in name.split(".")
+    ]
+    if not found:
+        raise PolicyError(f"policy.lora_targets={list(targets)} match no linear layer of the language model; name layers such as 'q_proj'")
+    for name, module in found:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, LoraLinear(module, rank, alpha, generator))
+    return len(found)
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Within the block the model is the base model: the frozen reference of a LoRA run."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
+    for layer in layers:
+        layer.enabled = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enabled = True
+
+
+def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` of `model` under its original names, adapters folded into the weights in float32.
+
+    `model` tells which layers carry adapters (their tensors may be partitioned); `state` holds full tensors.
+    """
+    state = dict(state)
+    for name, module in model.named_modules():
+        if not isinstance(module, LoraLinear):
+            continue
+        down, up = state.pop(f"{name}.down.weight"), state.pop(f"{name}.up.weight")
+        weight = state.pop(f"{name}.base.weight")
+        state[f"{name}.weight"] = (weight.float() + module.scale * (up.float() @ down.float())).to(weight.dtype)
+        if (bias := state.pop(f"{name}.base.bias", None)) is not None:
+            state[f"{name}.bias"] = bias
+    return state

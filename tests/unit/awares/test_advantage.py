@@ -1,0 +1,35 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from awares.advantage import advantages
+
+
+def test_by_hand():
+    # mean 3, sample variance (4 + 0 + 4) / 2 = 4
+    assert advantages([1.0, 3.0, 5.0], eps=0.0) == [-1.0, 0.0, 1.0]
+    assert advantages([1.0, 3.0, 5.0], eps=2.0) == [-0.5, 0.0, 0.5]
+    assert advantages([1.0, 3.0], eps=0.0) == [pytest.approx(-math.sqrt(0.5)), pytest.approx(math.sqrt(0.5))]
+    assert advantages([0.0, 0.0, 0.0, 8.0], eps=0.0) == pytest.approx([-0.5, -0.5, -0.5, 1.5])
+
+
+def test_groups_that_teach_nothing_are_zero():
+    assert advantages([]) == []
+    assert advantages([3.0]) == [0.0]
+    assert advantages([0.1] * 8) == [0.0] * 8
+
+
+def test_the_area_cost_acts_when_answers_tie():
+    """facts/method.md, 1.8: 0.01 per image matters only through the division by the deviation."""
+    quadrant, half = 10 - 0.2525, 10 - 0.255
+    better, worse = advantages([quadrant, half])
+    assert better == pytest.approx(-worse) and better > 0.6
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=16))
+def test_centred_bounded_and_ordered(values):
+    got = advantages(values)
+    assert abs(sum(got)) < 1e-6 and max(map(abs, got)) <= math.sqrt(len(values))
+    assert sorted(range(len(values)), key=lambda i: (values[i], i)) == sorted(range(len(values)), key=lambda i: (got[i], values[i], i))

@@ -1,0 +1,77 @@
+import pytest
+
+from awares.crops import CropId, crop_box, iou
+from awares.episode import Episode, StopReason, Turn
+from awares.evaluation.decisions import decisions, region_iou
+from awares.evaluation.summary import summarise, table
+from awares.sample import Label, Sample
+
+C, S = CropId, StopReason
+
+
+def pair(label, target, asked, stop=S.ANSWER, rtr=0.25):
+    turns = (Turn((), (), (), (), (), "", asked, None if asked else stop),)
+    if asked:
+        turns += (Turn((), (), (), (), (), "", (), stop),)
+    return Episode("s", "h", (8, 8), turns, "7", stop, 4, rtr, rtr), Sample("s", "h", "?", "7", label=label, crops=target)
+
+
+PAIRS = [
+    pair(Label.HR, (C.TOP_LEFT,), (C.TOP_LEFT,), rtr=0.5),  # exact
+    pair(Label.HR, (C.TOP_LEFT, C.TOP_RIGHT), (C.TOP,), rtr=0.75),  # another set, the same region
+    pair(Label.HR, (C.TOP_LEFT,), (C.BOTTOM,), rtr=0.75),  # elsewhere
+    pair(Label.HR, (C.TOP_LEFT,), ()),  # missed
+    pair(Label.LR, (), (C.ALL,), rtr=1.25),  # not needed
+    pair(Label.LR, (), ()),
+    pair(Label.LR, (), (), S.MALFORMED),
+    pair(None, (), (C.CENTER,), rtr=0.5),  # unlabelled: counts in rates of use only
+    pair(Label.HR, (C.TOP_LEFT,), (), S.ERROR),  # counts nowhere
+]
+
+
+def test_by_hand():
+    got = decisions(PAIRS)
+    assert got.call_rate == 5 / 8
+    assert (got.precision, got.recall) == (3 / 4, 3 / 4) and got.f1 == pytest.approx(0.75)
+    assert got.false_positive_rate == 1 / 3
+    assert (got.region_exact, got.region_match) == (1 / 3, 2 / 3)
+    assert got.mean_area == pytest.approx((0.25 + 0.5 + 0.5 + 1.0 + 0.25) / 5)
+    assert got.valid_parse_rate == 5 / 6
+    assert got.histogram == {"none": 3, "0": 1, "1": 0, "2": 0, "3": 0, "4": 1, "5": 1, "6": 1, "7": 0, "8": 0, "all": 1}
+
+
+def test_nothing_to_count_is_none_not_zero():
+    got = decisions([pair(Label.LR, (), ())])
+    assert (got.precision, got.recall, got.region_exact, got.mean_area, got.valid_parse_rate) == (None,) * 5
+    assert decisions([]).call_rate is None
+
+
+def test_region_iou_agrees_with_boxes_on_single_crops():
+    for first in C:
+        for second in C:
+            assert region_iou([first], [second]) == pytest.approx(iou(crop_box(first, (400, 400)), crop_box(second, (400, 400))))
+    assert region_iou([C.TOP, C.BOTTOM], [C.ALL]) == 1.0
+
+
+def test_a_summary_by_hand():
+    episodes, samples = zip(*PAIRS, strict=True)
+    scores = [1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]
+    got = summarise(episodes, samples, scores, [float(i) for i in range(1, 10)], seed=1)
+    assert (got.n, got.errors) == (9, 1)
+    assert got.accuracy == pytest.approx(5 / 9)  # the episode that failed scores 0
+    assert got.accuracy_ci95[0] < 5 / 9 < got.accuracy_ci95[1]
+    assert got.rtr_token == pytest.approx((0.5 + 0.75 + 0.75 + 0.25 + 1.25 + 0.25 + 0.25 + 0.5) / 8)
+    assert (got.latency_p50_s, got.latency_p95_s) == (5.0, pytest.approx(8.6))
+    assert got.decisions == decisions(PAIRS)
+    assert summarise(episodes, samples, scores).latency_p50_s is None
+
+
+def test_the_table_has_the_papers_form():
+    episodes, samples = zip(*PAIRS[:2], strict=True)
+    right, half = summarise(episodes, samples, [1.0, 1.0]), summarise(episodes, samples, [1.0, 0.0])
+    assert table({"full": {"chartqa": right, "pope": half}, "low": {"chartqa": half, "pope": half}}).splitlines() == [
+        "| policy | chartqa acc (RTR) | pope acc (RTR) | average acc (RTR) |",
+        "|---|---|---|---|",
+        "| full | 100.00 [100.0, 100.0] (0.62) | 50.00 [0.0, 100.0] (0.62) | 75.00 (0.62) |",
+        "| low | 50.00 [0.0, 100.0] (0.62) | 50.00 [0.0, 100.0] (0.62) | 50.00 (0.62) |",
+    ]

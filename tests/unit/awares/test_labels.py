@@ -1,0 +1,31 @@
+import pytest
+
+from awares.labels import Case, ExactMatch, Judgement, Verdict, label, normalise
+from awares.sample import Label
+
+
+@pytest.mark.parametrize(
+    ("low", "full", "verdict", "both_wrong", "kept", "strict"),
+    [
+        ("7", "7", Verdict.TIE, False, Label.LR, Label.LR),
+        ("7", "1", Verdict.LOW, False, Label.LR, Label.LR),
+        ("1", "7", Verdict.FULL, False, Label.HR, Label.HR),
+        ("1", "2", Verdict.TIE, True, Label.LR, None),  # the paper's LR, or left out
+        (" 7. ", "1", Verdict.LOW, False, Label.LR, Label.LR),
+        ("", "7", Verdict.FULL, False, Label.HR, Label.HR),
+    ],
+)
+def test_exact_match_by_hand(low, full, verdict, both_wrong, kept, strict):
+    (judgement,) = ExactMatch()([Case("digit?", "7", low, full)])
+    assert judgement == Judgement(verdict, both_wrong)
+    assert (label(judgement), label(judgement, "drop")) == (kept, strict)
+
+
+def test_cases_are_judged_in_order():
+    cases = [Case("?", "7", "7", "1"), Case("?", "7", "1", "7"), Case("?", "7", "7", "7")]
+    assert [judgement.verdict for judgement in ExactMatch()(cases)] == [1, 2, 0]
+
+
+def test_normalise():
+    assert normalise("  The  Red\ncircle. ") == "the red circle"
+    assert normalise("3.5") == "3.5"

@@ -1,0 +1,124 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, log, tensor
+
+from awares.losses import GrpoSettings, grpo_loss, k3, sft_loss
+
+PLAIN = GrpoSettings(clip_low=0.2, clip_high=0.2, kl_beta=0.0, importance_cap=2.0)
+
+
+def test_sft_by_hand():
+    """Weights 5 on the tool turn: (5 * 0.2 + 5 * 0.4 + 1 * 1.0) / 11; the context's logprob does not count."""
+    logprobs = tensor([[-9.0, -0.2, -0.4], [-9.0, -1.0, -7.0]])
+    weights = tensor([[0.0, 5.0, 5.0], [0.0, 1.0, 0.0]])
+    assert sft_loss(logprobs, weights).item() == pytest.approx(4.0 / 11)
+
+
+def test_sft_micro_batches_add_up_to_the_whole():
+    logprobs, weights = tensor([[-0.2, -0.4], [-1.0, -3.0]]), tensor([[5.0, 5.0], [1.0, 0.0]])
+    parts = [sft_loss(logprobs[row : row + 1], weights[row : row + 1], normaliser=weights.sum()) for row in (0, 1)]
+    assert sum(part.item() for part in parts) == pytest.approx(sft_loss(logprobs, weights).item())
+
+
+def test_sft_ignores_garbage_and_survives_no_weight():
+    logprobs = tensor([[float("-inf"), -0.5], [float("nan"), -1.5]], requires_grad=True)
+    loss = sft_loss(logprobs, tensor([[0.0, 1.0], [0.0, 1.0]]))
+    loss.backward()
+    assert loss.item() == 1.0 and logprobs.grad is not None and logprobs.grad.tolist() == [[0.0, -0.5], [0.0, -0.5]]
+    assert sft_loss(tensor([[-1.0]]), tensor([[0.0]])).item() == 0.0
+
+
+def run(ratios, advantages, settings=PLAIN, *, lags=None, references=None, mask=None, episodes=None):
+    """The loss for given policy / proximal ratios, proximal / behaviour ratios (1) and reference / policy ratios (1)."""
+    ratio_BT = tensor(ratios)
+    proximal_BT = torch.full_like(ratio_BT, -1.0)
+    policy_BT = (proximal_BT + log(ratio_BT)).requires_grad_()
+    behaviour_BT = proximal_BT - log(tensor(lags)) if lags else proximal_BT
+    reference_BT = policy_BT.detach() + log(tensor(references)) if references else policy_BT.detach()
+    mask_BT = torch.ones_like(ratio_BT, dtype=torch.bool) if mask is None else tensor(mask)
+    loss, stats = grpo_loss(policy_BT, behaviour_BT, proximal_BT, reference_BT, tensor(advantages), mask_BT, settings, episodes)
+    loss.backward()
+    assert isinstance(policy_BT.grad, Tensor)
+    return loss.item(), stats, policy_BT.grad
+
+
+def test_grpo_clips_by_hand():
+    # Episode 1, A = 2: min(1.5*2, 1.2*2) = 2.4 and min(0.5*2, 0.8*2) = 1.0, mean 1.7. Episode 2, A = -1: min(-1.5, -1.2) = -1.5
+    # and min(-0.5, -0.8) = -0.8, mean -1.15. Loss = -(1.7 - 1.15) / 2.
+    loss, stats, gradient = run([[1.5, 0.5], [1.5, 0.5]], [2.0, -1.0])
+    assert loss == pytest.approx(-0.275)
+    assert stats.loss == pytest.approx(-0.275)
+    assert stats.clip_fraction == 0.5 and stats.ratio == pytest.approx(1.0) and stats.tokens == 4
+    # d loss / d logprob = -A * r / (|tau| * B) where not clipped
+    assert gradient.tolist() == [[0.0, pytest.approx(-2 * 0.5 / 4)], [pytest.approx(1.5 / 4), 0.0]]
+
+
+def test_each_episode_weighs_the_same_whatever_its_length():
+    # Episode 1 has one token, gain 1; episode 2 has three, gains -1: 1 and -1, not 1 and -3.
+    loss, stats, gradient = run([[1.0, 9.0, 9.0], [1.0, 1.0, 1.0]], [1.0, -1.0], mask=[[True, False, False], [True, True, True]])
+    assert loss == pytest.approx(0.0) and stats.tokens == 4
+    assert gradient.tolist() == [[-0.5, 0.0, 0.0], [pytest.approx(1 / 6)] * 3]
+
+
+def test_kl_to_the_reference_by_hand():
+    # reference / policy = 2: k3 = 2 - log 2 - 1; 0.5: 0.5 + log 2 - 1. Their mean is 0.25.
+    loss, stats, gradient = run([[1.0, 1.0]], [0.0], replace(PLAIN, kl_beta=0.05), references=[[2.0, 0.5]])
+    assert stats.kl == pytest.approx(0.25) and loss == pytest.approx(0.05 * 0.25)
+    # d k3 / d logprob = 1 - reference / policy
+    assert gradient.tolist() == [[pytest.approx(0.05 * (1 - 2.0) / 2), pytest.approx(0.05 * (1 - 0.5) / 2)]]
+
+
+def test_importance_weights_are_truncated_and_carry_no_gradient():
+    # proximal / behaviour = 0.5, 1.5, 8: weights 0.5, 1.5 and the cap 2; A = 3, ratio 1: mean (1.5 + 4.5 + 6) / 3 = 4
+    loss, stats, gradient = run([[1.0, 1.0, 1.0]], [3.0], lags=[[0.5, 1.5, 8.0]])
+    assert loss == pytest.approx(-4.0)
+    assert stats.truncated_share == pytest.approx(1 / 3)
+    assert stats.behaviour_gap == pytest.approx((math.log(2) + math.log(1.5) + math.log(8)) / 3)
+    assert gradient.tolist() == [[pytest.approx(-0.5), pytest.approx(-1.5), pytest.approx(-2.0)]]
+
+
+def test_synchronous_training_has_weights_of_one():
+    _, stats, _ = run([[1.5, 0.5]], [1.0])
+    assert stats.truncated_share == 0.0 and stats.behaviour_gap == 0.0
+
+
+def test_clip_bounds_may_differ():
+    loss, stats, _ = run([[1.25, 1.3]], [1.0], replace(PLAIN, clip_high=0.28))
+    assert loss == pytest.approx(-(1.25 + 1.28) / 2) and stats.clip_fraction == 0.5
+
+
+def test_micro_batches_add_up_to_the_whole():
+    ratios, advantages = [[1.5, 0.5], [0.9, 1.1]], [2.0, -1.0]
+    whole, _, gradient = run(ratios, advantages)
+    parts = [run(ratios[row : row + 1], advantages[row : row + 1], episodes=2) for row in (0, 1)]
+    assert sum(part[0] for part in parts) == pytest.approx(whole)
+    torch.testing.assert_close(torch.cat([part[2] for part in parts]), gradient)
+
+
+def test_garbage_outside_the_mask_reaches_nothing():
+    mask = tensor([[False, True, False]])
+    wild = tensor([[float("nan"), -0.5, float("-inf")]])
+    policy = wild.clone().requires_grad_()
+    loss, stats = grpo_loss(policy, wild, wild, wild, tensor([1.0]), mask, replace(PLAIN, kl_beta=0.1))
+    loss.backward()
+    assert loss.item() == -1.0 and stats.surprise == 0.5
+    assert policy.grad is not None and policy.grad.tolist() == [[0.0, -1.0, 0.0]]
+
+
+def test_an_episode_without_sampled_tokens_adds_nothing():
+    loss, stats, _ = run([[1.0], [1.0]], [1.0, 5.0], mask=[[True], [False]])
+    assert loss == pytest.approx(-0.5) and stats.tokens == 1
+
+
+def test_far_apart_policies_stay_finite():
+    far = tensor([[-500.0]])
+    loss, _ = grpo_loss(far.requires_grad_(), far * 0, far * 0, far * 0, tensor([1.0]), tensor([[True]]), GrpoSettings())
+    assert math.isfinite(loss.item())
+
+
+def test_k3_is_zero_at_the_reference_and_never_negative():
+    policy, reference = -torch.rand(100) * 5, -torch.rand(100) * 5
+    assert (k3(policy, reference) >= 0).all() and (k3(policy, policy) == 0).all()

@@ -1,0 +1,107 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from awares.errors import ConfigError
+from awares.evaluation.scorers import edit_distance, letter, scorer, yes_no_f1
+
+OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter."
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "prediction", "answers", "score"),
+    [
+        ("exact", "2026-08", " Seven. ", ["seven"], 1.0),
+        ("exact", "2026-08", "seven apples", ["seven"], 0.0),
+        # relaxed: 5 % inclusive, years too, percent only on the side that has it, zero and text by equality
+        ("chartqa", "2026-08", "10.5", ["10"], 1.0),
+        ("chartqa", "2026-08", "10.6", ["10"], 0.0),
+        ("chartqa", "2026-08", "12.", ["12"], 1.0),
+        ("chartqa", "2026-08", "2020", ["2008"], 1.0),
+        ("chartqa", "2026-08", "5%", ["5"], 0.0),
+        ("chartqa", "2026-08", "5%", ["0.05"], 1.0),
+        ("chartqa", "2026-08", "1,000", ["1000"], 0.0),
+        ("chartqa", "2026-08", "0.0", ["0"], 0.0),
+        ("chartqa", "2026-08", "0", ["0"], 1.0),
+        ("chartqa", "2026-08", "Yes", ["yes"], 1.0),
+        ("chartqa", "2026-08", "yes ", ["yes"], 0.0),
+        # ANLS: 1 - distance / longer, 0.5 kept, below it 0, best answer counts
+        ("docvqa", "2026-08", "Paris", ["paris"], 1.0),
+        ("docvqa", "2026-08", "parts", ["paris"], 0.8),
+        ("docvqa", "2026-08", "abxy", ["abcd"], 0.5),
+        ("docvqa", "2026-08", "axyz", ["abcd"], 0.0),
+        ("docvqa", "2026-08", "rome", ["paris", "rome"], 1.0),
+        ("docvqa", "2026-08", "", [""], 1.0),
+        ("docvqa", "2026-08", "a  b", ["a b"], 1.0),
+        ("docvqa", "2026-08", "a  c", ["a b"], 0.75),  # distance 1 after collapsing, length 4 before
+        # containment
+        ("ocrbench", "2026-08", "It reads: HELLO\nWORLD", ["hello world"], 1.0),
+        ("ocrbench", "2026-08", "hell", ["hello"], 0.0),
+        ("ocrbench", "2026-08", "\uff21\uff11", ["a1"], 1.0),
+        ("ocrbench", "2026-03", "\uff21\uff11", ["a1"], 0.0),
+        ("ocrbench_math", "2026-08", r"\frac { X } { 2 }", [r"\frac{X}{2}"], 1.0),
+        ("ocrbench_math", "2026-03", r"\frac { X } { 2 }", [r"\frac{X}{2}"], 0.0),
+        ("pope", "2026-08", " Yes ", ["yes"], 1.0),
+        ("pope", "2026-08", "Yes.", ["yes"], 0.0),
+        ("vstar_bench", "2026-08", "(B)", ["B"], 1.0),
+        ("vstar_bench", "2026-08", "The answer is C", ["C"], 1.0),
+        ("vstar_bench", "2026-08", "red", ["A"], 0.0),
+        ("realworldqa", "2026-08", "A. The red car", ["A"], 1.0),
+        ("realworldqa", "2026-08", "Two.", ["two"], 1.0),
+        ("realworldqa", "2026-08", "two", ["2"], 0.0),
+        ("realworldqa", "2026-03", "two", ["2"], 1.0),
+        ("realworldqa", "2026-03", "The bus", ["B"], 1.0),
+        ("realworldqa", "2026-03", "A. The red car", ["A"], 0.0),
+        ("realworldqa", "2026-03", "b", ["B"], 1.0),
+    ],
+)
+def test_scores_by_hand(name, version, prediction, answers, score):
+    assert scorer(name, version)(prediction, answers, OPTIONS) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("A", "A"),
+        ("a", "A"),
+        ("(D)", "D"),
+        ("B.", "B"),
+        ("C) the left one", "C"),
+        ("Answer: D", "D"),
+        ("The correct option is B", "B"),
+        ("I think it is B because of the sign", "B"),
+        ("either B or C", None),
+        ("none", None),
+        ("", None),
+    ],
+)
+def test_letters(text, read):
+    assert letter(text) == read
+
+
+def test_distances_by_hand():
+    assert [edit_distance(*pair) for pair in [("", ""), ("", "abc"), ("kitten", "sitting"), ("flaw", "lawn")]] == [0, 3, 3, 2]
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_scores_stay_in_range_and_a_right_answer_is_right(prediction, answer):
+    for name in ("exact", "chartqa", "docvqa", "ocrbench", "ocrbench_math", "pope", "realworldqa", "vstar_bench"):
+        assert 0.0 <= scorer(name)(prediction, [answer], "") <= 1.0
+    for name in ("exact", "docvqa", "ocrbench", "ocrbench_math", "pope"):
+        assert scorer(name)(answer, [answer], "") == 1.0
+
+
+def test_f1_over_yes_by_hand():
+    """Hits 2, false yes 1, missed yes 1 (an answer off format is not counted as missed): 4 / 6."""
+    said, true = ["yes", "Yes", "yes", "no", "maybe", "no"], ["yes", "yes", "no", "yes", "yes", "no"]
+    assert yes_no_f1(said, true) == pytest.approx(4 / 6)
+    assert math.isnan(yes_no_f1(["no"], ["no"]))
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(ConfigError, match="scorer 'charta' is unknown; use one of exact, chartqa"):
+        scorer("charta")
+    with pytest.raises(ConfigError, match="scorer version '2025' is unknown; use one of 2026-03, 2026-08"):
+        scorer("exact", "2025")

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from awares.errors import ConfigError
+from awares.similarity import SentenceSimilarity
+
+
+@pytest.fixture(scope="module")
+def minilm() -> SentenceSimilarity:
+    return SentenceSimilarity("minilm")
+
+
+def test_real_weights_order_answers_by_meaning(minilm):
+    same, digit, color, unrelated = minilm(["7", "3", "blue", "a photo of a dog"], ["7", "7", "red", "7"])
+    assert same == pytest.approx(1.0, abs=1e-5)
+    # facts/systems.md, section 2b: a wrong answer of the right kind costs only 0.27
+    assert digit == pytest.approx(0.73, abs=0.05) and color == pytest.approx(0.73, abs=0.05)
+    assert unrelated < 0.4
+
+
+def test_results_do_not_depend_on_the_memo_or_the_company(minilm):
+    alone = minilm(["seven"], ["7"])
+    together = minilm(["seven", "a much longer sentence about seven dwarfs", "x"], ["7", "7", "7"])
+    assert together[0] == pytest.approx(alone[0], abs=1e-6)
+    assert SentenceSimilarity()(["seven"], ["7"])[0] == pytest.approx(alone[0], abs=1e-5)
+    assert minilm([], []) == []
+
+
+def test_the_memo_saves_encoding_and_is_bounded(minilm, monkeypatch):
+    encoded = []
+
+    class Counting:
+        def encode(self, texts, **_):
+            encoded.extend(texts)
+            return np.eye(8)[[int(text) for text in texts]]
+
+    similarity = SentenceSimilarity("minilm", remember=3)
+    monkeypatch.setattr(similarity, "_encoder", Counting())
+    assert similarity(["1", "2"], ["1", "1"]) == [1.0, 0.0]
+    assert similarity(["2"], ["1"]) == [0.0] and encoded == ["1", "2"]
+    similarity(["3", "4"], ["5", "5"])
+    assert similarity(["5"], ["5"]) == [1.0] and encoded == ["1", "2", "3", "4", "5"]
+    similarity(["1"], ["1"])
+    assert encoded == ["1", "2", "3", "4", "5", "1"]
+
+
+def test_a_missing_model_names_the_setting():
+    with pytest.raises(ConfigError, match="method.similarity_model '/nowhere/model' cannot be loaded"):
+        SentenceSimilarity("/nowhere/model")

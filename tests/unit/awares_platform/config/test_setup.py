@@ -1,0 +1,167 @@
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from awares.errors import ConfigError
+from awares_platform.config import PlatformConfig, load
+from awares_platform.config.base import nearest
+from awares_platform.config.setup import _keys
+
+CONFIGS = Path(__file__).parents[4] / "jobs" / "configs"
+KEYS = [*_keys(PlatformConfig)]
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    path = tmp_path / "empty.toml"
+    path.write_text("")
+    return path
+
+
+def message(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_setup_loads_and_survives_its_resolved_json(path: Path, tmp_path: Path) -> None:
+    config = load(path)
+    resolved = tmp_path / "config.json"
+    resolved.write_text(config.model_dump_json())
+    assert load(resolved) == config
+
+
+def test_an_empty_file_is_the_mini_setup(empty: Path) -> None:
+    mini = load(CONFIGS / "mini.toml")
+    assert load(empty) == mini
+    assert (mini.store.endpoint, mini.policy.base, mini.data.source) == ("local", "mini", "mini")
+
+
+def test_the_paper_setup_has_the_papers_figures() -> None:
+    config = load(CONFIGS / "awares-7b.toml")
+    assert (config.policy.lora_rank, config.sft.tool_turn_weight, config.grpo.group_size, config.grpo.kl_beta) == (8, 5.0, 8, 0.05)
+    assert (config.method.alpha_miss, config.method.alpha_use, config.method.lambda_area, config.method.low_ratio) == (2, 0.25, 0.01, 0.5)
+    assert config.grpo.groups_per_step * config.grpo.group_size == 64
+
+
+def test_overrides_take_the_type_of_their_key(empty: Path) -> None:
+    config = load(
+        empty,
+        [
+            "grpo.learning_rate=1e-5",
+            "run.name=7",
+            "run.seed=3",
+            "sft.use_gpu=true",
+            "store.endpoint=http://127.0.0.1:9000",
+            'evaluate.policies=["low", "awares"]',
+            "engine.kv_cache_gib=none",
+            "serve.autoscaling.max_replicas=3",
+            "curate.judge_endpoint.url=http://judge:8000/v1",
+            "method.system_prompt=Say x = 1",
+        ],
+    )
+    assert config.grpo.learning_rate == 1e-5
+    assert config.run.name == "7"
+    assert config.run.seed == 3
+    assert config.sft.use_gpu is True
+    assert config.store.endpoint == "http://127.0.0.1:9000"
+    assert config.evaluate.policies == ("low", "awares")
+    assert config.engine.kv_cache_gib is None
+    assert config.serve.autoscaling == {"max_replicas": 3}
+    assert config.curate.judge_endpoint.url == "http://judge:8000/v1"
+    assert config.method.system_prompt == "Say x = 1"
+
+
+def test_the_last_override_of_a_key_counts(empty: Path) -> None:
+    assert load(empty, ["run.seed=1", "run.seed=2"]).run.seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("grpo.lerning_rate=1e-5", "grpo.lerning_rate: no such key; the nearest is grpo.learning_rate"),
+        ("serve.learning_rate=1e-5", "serve.learning_rate: no such key; the nearest is sft.learning_rate"),
+        ("gpro.learning_rate=1e-5", "gpro: no such key; the nearest is grpo"),
+        ("curate.judge_endpoint.modle=x", "curate.judge_endpoint.modle: no such key; the nearest is curate.judge_endpoint.model"),
+        ("run.seed=many", "run.seed: Input should be a valid integer"),
+        ("grpo.steps=0", "grpo.steps: Input should be greater than 0; got 0"),
+        ("run.name=../escape", "run.name: '../escape' is no run name"),
+        ("store.url=http://bucket", "store.url: 'http://bucket' is no store address: write s3://bucket/prefix"),
+        ("store.endpoint=127.0.0.1:9000", "store.endpoint: '127.0.0.1:9000' is no endpoint"),
+        ("learning_rate=1e-5", "override 'learning_rate=1e-5': write section.key=value"),
+        ("grpo.learning_rate", "override 'grpo.learning_rate': write section.key=value"),
+    ],
+)
+def test_a_mistake_names_the_key_and_what_would_be_right(empty: Path, override: str, expected: str) -> None:
+    assert expected in message(empty, override)
+
+
+def test_every_mistake_in_a_file_is_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text('[run]\nseeds = 1\n\n[sft]\nepochs = "two"\n')
+    assert message(path).splitlines() == [
+        f"{path}: run.seeds: no such key; the nearest is run.seed",
+        f"{path}: sft.epochs: Input should be a valid integer, unable to parse string as an integer; got 'two'",
+    ]
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    assert "absent.toml: No such file or directory; give --config a TOML file" in message(tmp_path / "absent.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[run\n")
+    assert "broken.toml: is not valid TOML" in message(broken)
+
+
+def test_sections_are_frozen(empty: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(empty).run.seed = 1  # type: ignore[misc]
+
+
+@given(st.sampled_from(KEYS), st.data())
+def test_a_key_with_one_letter_lost_finds_itself(key: str, data: st.DataObject) -> None:
+    section, _, name = key.partition(".")
+    lost = data.draw(st.integers(0, len(name) - 1))
+    typo = f"{section}.{name[:lost]}{name[lost + 1 :]}"
+    siblings = [other for other in KEYS if other.startswith(f"{section}.")]
+    assert typo in siblings or nearest(typo, siblings) == key or len(name) < 6
+
+
+@given(st.sampled_from(KEYS))
+def test_every_key_can_be_overridden_by_its_own_value(key: str) -> None:
+    config = load(CONFIGS / "mini.toml")
+    value = json.loads(config.model_dump_json())
+    for part in key.split("."):
+        value = value[part]
+    if isinstance(value, dict):
+        return
+    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    assert load(CONFIGS / "mini.toml", [f"{key}={text}"]) == config
+
+
+def test_every_key_is_documented() -> None:
+    undocumented = [
+        f"{section}.{name}"
+        for section, outer in PlatformConfig.model_fields.items()
+        for name, field in outer.annotation.model_fields.items()  # type: ignore[union-attr]
+        if not field.description
+    ]
+    assert not undocumented
+
+
+def test_the_setups_are_sparse_and_commented() -> None:
+    for path in CONFIGS.glob("*.toml"):
+        text = path.read_text()
+        assert text.startswith("#")
+        assert tomllib.loads(text)
+
+
+def test_configuration_imports_nothing_heavy() -> None:
+    script = "import sys, awares_platform.config; print([m for m in ('torch', 'ray', 'boto3', 'transformers', 'vllm') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -1,0 +1,290 @@
+"""The controller with a fake fleet, a journal in memory and a learner played by the test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from awares.episode import Episode
+from awares.sample import Sample
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.errors import LaunchError
+from awares_platform.grpo.buffer import EpisodeBuffer
+from awares_platform.grpo.controller import ActorLost, Controller
+from awares_platform.grpo.group import Group, Loaded, Member, Outcome, Position, Prompt, Rollout
+from awares_platform.grpo.prompts import Prompts
+
+
+class Bus:
+    """The newest version; actors see it at once."""
+
+    def __init__(self) -> None:
+        self.head = 0
+        self.changed = asyncio.Event()
+
+    def publish(self, version: int) -> None:
+        self.head = version
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class FakeActor:
+    """Plays every prompt with the weights it holds; `dies_at` kills it while it plays that prompt."""
+
+    def __init__(self, bus: Bus, episode: Callable[..., Episode], log: list[str], name: str, dies_at: int | None = None) -> None:
+        self.bus, self.episode, self.log, self.name, self.dies_at = bus, episode, log, name, dies_at
+        self.version = -1
+        self.dead = asyncio.Event()
+        self.mismatch_at: int | None = None
+
+    async def start(self) -> None:
+        self.log.append(f"start {self.name}")
+
+    async def follow(self) -> AsyncIterator[Loaded]:
+        while True:
+            if self.version != self.bus.head:
+                self.version = self.bus.head
+                if self.version == self.mismatch_at:
+                    raise ValueError(f"canary of version {self.version}")
+                yield Loaded(self.version, 0.1, 0.01, 0.001)
+            changing = asyncio.ensure_future(self.bus.changed.wait())
+            dying = asyncio.ensure_future(self.dead.wait())
+            await asyncio.wait([changing, dying], return_when=asyncio.FIRST_COMPLETED)
+            if self.dead.is_set():
+                raise ActorLost(self.name)
+
+    async def rollout(self, prompt: Prompt) -> Rollout:
+        version = self.version
+        self.log.append(f"{self.name} plays {prompt.number}")
+        if prompt.number == self.dies_at:
+            self.dead.set()
+        await asyncio.sleep(0.001)
+        if self.dead.is_set():
+            raise ActorLost(self.name)
+        return Rollout((self.episode(version), self.episode(version)), 0.0, 1.0)
+
+    def kill(self) -> None:
+        self.log.append(f"kill {self.name}")
+
+
+class MemoryJournal:
+    def __init__(self, groups: Sequence[Group] = ()) -> None:
+        self.groups = list(groups)
+
+    def append(self, groups: Sequence[Group]) -> None:
+        self.groups += groups
+
+    def read(self) -> list[Group]:
+        return list(self.groups)
+
+
+class Stage:
+    """A controller over fakes. `actors` are spawned in turn."""
+
+    def __init__(self, samples: list[Sample], episode: Callable[..., Episode], **settings: Any) -> None:
+        self.settings = GrpoConfig.model_validate(
+            {"groups_per_step": 2, "group_size": 2, "staleness_bound": 1, "groups_in_flight": 2, **settings}
+        )
+        self.bus, self.log, self.journal = Bus(), [], MemoryJournal()
+        self.spawned: list[FakeActor] = []
+        self.dies_at: list[int | None] = []
+        self.mismatch_at: int | None = None
+        self.episode = episode
+        self.outcome = Outcome.READY
+        buffer = EpisodeBuffer(Prompts(samples, 0), self.settings.groups_per_step, self.settings.staleness_bound)
+        self.controller = Controller(self.settings, buffer, self.journal, self.judge, self.spawn)  # pyright: ignore[reportArgumentType]
+
+    def spawn(self, index: int) -> FakeActor:
+        dies_at = self.dies_at.pop(0) if self.dies_at else None
+        self.spawned.append(FakeActor(self.bus, self.episode, self.log, f"actor{len(self.spawned)}", dies_at))
+        self.spawned[-1].mismatch_at = self.mismatch_at
+        return self.spawned[-1]
+
+    def judge(self, prompt: Prompt, rollout: Rollout) -> Group:
+        members = tuple(Member(episode, 1.0, 1.0, 0.0, True, 1.0 - 2 * index) for index, episode in enumerate(rollout.episodes))
+        return Group(prompt, members, self.outcome, 1.0)
+
+    def played(self) -> list[int]:
+        return [int(line.split()[-1]) for line in self.log if "plays" in line]
+
+    async def step(self, step: int, version: int) -> list[int] | None:
+        """One learner step; publishes version + 1. Returns the prompts of the batch, from the journal's and the position's view."""
+        shard = await self.controller.batch(step, version, 0, 1)
+        if shard is None:
+            return None
+        self.bus.publish(version + 1)
+        await self.controller.learned(step, {"policy/kl": 0.0})
+        position = shard.position
+        return [number for number in range(position.watermark + 10) if number in position]
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch, samples: list[Sample], make_episode: Callable[..., Episode]) -> Callable[..., Stage]:
+    monkeypatch.setattr("awares_platform.grpo.controller._RESTART_PAUSE_S", 0.0)
+    return lambda **settings: Stage(samples, make_episode, **settings)
+
+
+def play(scene: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await scene
+
+    asyncio.run(bounded())
+
+
+def test_rollouts_run_ahead_by_the_bound_and_no_further(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage()
+        running = asyncio.create_task(acted.controller.run())
+        await asyncio.sleep(0.05)
+        assert acted.played() == []  # no learner yet, so nobody knows which weights count
+        await acted.controller.attach(0, Position())
+        await asyncio.sleep(0.1)
+        assert acted.played() == [0, 1, 2, 3]  # bound 1: this batch and one more
+        assert await acted.step(0, 0) == [0, 1]
+        await asyncio.sleep(0.1)
+        assert acted.played() == [0, 1, 2, 3, 4, 5]
+        assert await acted.step(1, 1) == [0, 1, 2, 3]
+        await acted.controller.close()
+        await running
+
+    play(scene())
+
+
+def test_a_dead_actors_prompts_are_played_by_its_successor(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage()
+        acted.dies_at = [1]
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        assert await acted.step(0, 0) == [0, 1]
+        assert await acted.step(1, 1) == [0, 1, 2, 3]
+        await acted.controller.close()
+        await running
+        assert [line for line in acted.log if "1" == line.split()[-1]] == ["actor0 plays 1", "actor1 plays 1"]
+        assert acted.log.index("kill actor0") < acted.log.index("start actor1")
+        assert sorted(group.prompt.number for group in acted.journal.groups)[:4] == [0, 1, 2, 3]
+
+    play(scene())
+
+
+def test_too_many_deaths_stop_the_run(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage(actor_restarts=1)
+        acted.dies_at = [0, 0]
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        assert await acted.step(0, 0) is None
+        with pytest.raises(LaunchError, match="grpo.actor_restarts"):
+            await running
+        assert await acted.controller.record() is None
+
+    play(scene())
+
+
+def test_a_canary_mismatch_stops_the_learner_and_is_raised(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage()
+        acted.mismatch_at = 2
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        assert await acted.step(0, 0) == [0, 1]
+        await acted.step(1, 1)  # publishes version 2
+        assert await acted.step(2, 2) is None
+        with pytest.raises(ValueError, match="canary of version 2"):
+            await running
+
+    play(scene())
+
+
+def test_a_learner_that_resumes_gets_what_the_dead_one_held(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage(staleness_bound=3)
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        first = await acted.controller.batch(0, 0, 0, 1)
+        assert first is not None and first.position == Position(2)
+        acted.bus.publish(1)
+        await acted.controller.attach(1, Position())  # killed before its first checkpoint
+        again = await acted.controller.batch(0, 1, 0, 1)
+        assert again is not None and again.position == Position(2)
+        assert again.minibatches == first.minibatches
+        await acted.controller.close()
+        await running
+        assert sorted(acted.played()) == sorted(set(acted.played()))  # nothing was played twice
+
+    play(scene())
+
+
+def test_a_waiting_batch_of_a_dead_learner_takes_nothing(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage()
+        await acted.controller.attach(0, Position())
+        orphan = asyncio.create_task(acted.controller.batch(0, 0, 0, 1))
+        await asyncio.sleep(0.01)
+        await acted.controller.attach(1, Position())
+        assert await orphan is None
+        running = asyncio.create_task(acted.controller.run())
+        acted.bus.publish(1)
+        assert await acted.step(0, 1) == [0, 1]
+        await acted.controller.close()
+        await running
+
+    play(scene())
+
+
+def test_all_ranks_get_shares_of_one_batch(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage()
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        first, second = await asyncio.gather(*(acted.controller.batch(0, 0, rank, 2) for rank in range(2)))
+        assert first is not None and second is not None
+        # all four episodes are alike: one sequence, and the second rank only keeps in step
+        chunks = [shard.minibatches[0].passes for shard in (first, second)]
+        assert [[(len(item.episodes), item.filler) for item in chunk] for (chunk,) in chunks] == [[(4, False)], [(1, True)]]
+        assert first.position == second.position == Position(2)
+        await acted.controller.close()
+        await running
+
+    play(scene())
+
+
+def test_groups_that_all_fail_stop_the_run_with_their_cause(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage()
+        acted.outcome = Outcome.FAILED
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        assert await acted.step(0, 0) is None
+        with pytest.raises(LaunchError, match="4 groups in a row"):
+            await running
+
+    play(scene())
+
+
+def test_no_batch_in_time_stops_the_run(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage(batch_timeout_s=0.05)
+        acted.bus.head = -1  # nothing to load: the actors wait
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        assert await acted.step(0, 0) is None
+        with pytest.raises(LaunchError, match="0 of 2 groups ready"):
+            await running
+
+    play(scene())
+
+
+def test_finished_groups_are_in_the_journal_before_their_batch_is_handed_out(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage()
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        await acted.controller.batch(0, 0, 0, 1)
+        assert {0, 1} <= {group.prompt.number for group in acted.journal.groups}
+        await acted.controller.close()
+        await running
+
+    play(scene())

@@ -1,0 +1,66 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from awares.episode import Episode, StopReason
+from awares.sample import Sample
+from awares_platform.grpo.group import Batch, Group, Loaded, Member, Outcome, Position, Prompt
+from awares_platform.grpo.meter import Meter, Overlap
+
+
+def test_overlap_is_the_share_of_an_interval_with_groups_in_flight() -> None:
+    overlap = Overlap()
+    for active, now in ((1, 1.0), (2, 2.0), (0, 4.0), (1, 6.0)):
+        overlap.change(active, now)
+    assert overlap.fraction(0.0, 8.0) == pytest.approx((3 + 2) / 8)
+    assert overlap.fraction(8.0, 9.0) == 1.0  # still in flight
+    overlap.change(0, 9.5)
+    assert overlap.fraction(9.0, 10.0) == 0.5
+    assert overlap.fraction(10.0, 11.0) == 0.0
+
+
+def test_a_steps_metrics(call_episode: Episode, make_episode: Callable[..., Episode], samples: list[Sample]) -> None:
+    failed = replace(make_episode(), turns=(), answer=None, stop=StopReason.ERROR, rtr_token=0.0)
+    members = (
+        Member(call_episode, 9.74, 10.0, 0.26, True, 1.0),
+        Member(make_episode(4), 3.0, 5.0, 2.0, False, -1.0),
+        Member(failed, 0, 0, 0, False, None),
+    )
+    group = Group(Prompt(0, 0, samples[0]), members, Outcome.READY, seconds=2.0)
+    meter = Meter()
+    for load in (Loaded(3, 0.5, 0.03, 0.001), Loaded(4, 0.7, 0.05, 0.003)):
+        meter.loaded(load)
+    meter.finished(group)
+    meter.overlap.change(1, 0.0)
+    record = meter.step(Batch(0, (group,), Position(1)), version=5, learned={"policy/kl": 0.01}, start=1.0, end=2.0)
+    expected = {
+        "reward/mean": 6.37,
+        "reward/answer": 7.5,
+        "reward/cost": 1.13,
+        "accuracy/train": 0.5,
+        "rtr/token": 0.625,
+        "call/rate": 0.5,
+        "episodes/error": 1 / 3,
+        "tokens/sampled": 5,
+        "tokens/visual": 16 + 4 + 4,
+        "staleness/mean": (2 + 2 + 1 + 1 + 0) / 5,
+        "staleness/max": 2,
+        "time/load": 0.6,
+        "time/pause": 0.04,
+        "canary/dlogp": 0.003,
+        "time/rollout": 2.0,
+        "overlap/fraction": 1.0,
+        "groups/ready": 1,
+        "progress/episodes": 3,
+        "policy/kl": 0.01,
+    }
+    assert {key: record[key] for key in expected} == pytest.approx(expected)
+
+
+def test_loads_are_reported_once(make_group: Callable[..., Group], samples: list[Sample]) -> None:
+    meter = Meter()
+    meter.loaded(Loaded(1, 0.5, 0.03, 0.001))
+    batch = Batch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
+    assert "time/load" in meter.step(batch, 1, {}, 0.0, 1.0)
+    assert "time/load" not in meter.step(batch, 2, {}, 1.0, 2.0)

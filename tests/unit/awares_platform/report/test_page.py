@@ -1,0 +1,154 @@
+"""The whole page, from the files that the jobs write: complete, self-contained, and safe against what a model says."""
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from awares.crops import CropId
+from awares.episode import Episode, StopReason, Turn
+from awares.errors import DataError
+from awares.sample import Label, Sample
+from awares.view import View, crop_view
+from awares_platform.episode_rows import encode_episodes
+from awares_platform.metrics import MetricsWriter
+from awares_platform.report.page import render
+from awares_platform.report.records import read_run
+from awares_platform.results import Scored, figures
+
+SIZE = (64, 48)
+
+
+class Balance(HTMLParser):
+    """Records ids, and complains where tags do not close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [value for key, value in attrs if key == "id" and value]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _scored(index: int, crops: tuple[CropId, ...], answer: str | None, latency: float | None = 0.02) -> Scored:
+    sample = Sample(
+        f"q{index}",
+        f"{index:064x}",
+        f"digit {index} <b>?",
+        "7",
+        kind="digit" if index % 2 else "sum",
+        evidence=((2, 2, 20, 20),),
+        label=Label.HR,
+    )
+    first = Turn((1, 2), (View(None),), (3,), (0.0,), (0,), "GET_CROPS", crops, None if crops else StopReason.ANSWER)
+    second = Turn((4,), tuple(crop_view(crop, SIZE) for crop in crops), (5,), (0.0,), (0,), "7", (), StopReason.ANSWER)
+    stop = StopReason.ANSWER if answer else StopReason.MALFORMED
+    episode = Episode(
+        sample.sample_id,
+        sample.image,
+        SIZE,
+        (first, second) if crops else (first,),
+        answer,
+        stop,
+        4 + 4 * len(crops),
+        0.25 + 0.25 * len(crops),
+        0.3,
+    )
+    return Scored(sample, sample, episode, float(answer == "7"), latency)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A run's directory as sft, grpo and evaluate leave it."""
+    requests = [(), (CropId.TOP_LEFT,), (CropId.TOP, CropId.LEFT), (CropId.ALL,)]
+    after = [_scored(index, requests[index % 4], ("7", "7", "7", None, "<script>alert(1)</script>")[index % 5]) for index in range(20)]
+    before = [_scored(index, requests[1], "7") for index in range(20)]
+    direct = [_scored(index, (), "7", latency=None) for index in range(20)]
+    policies = {
+        "full": figures(direct, False, seed=0), "low": figures(direct, False, seed=0), "escalate": figures(before, True, seed=0),
+        "sft": figures(before, True, seed=0), "awares": figures(after, True, seed=0),
+    }  # fmt: skip
+    for job in ("sft", "grpo", "evaluate"):
+        (tmp_path / job).mkdir()
+    (tmp_path / "evaluate" / "results.json").write_text(json.dumps({"policies": policies}))
+    (tmp_path / "evaluate" / "episodes-awares.parquet").write_bytes(encode_episodes(after))
+    (tmp_path / "evaluate" / "versions.json").write_text('{"ray": "2.60.0"}')
+    (tmp_path / "progress.json").write_text('{"wall_s": {"grpo": 301.0}}')
+    writer = MetricsWriter(tmp_path / "grpo")
+    for step in range(6):
+        writer.report(
+            step, {"reward/mean": 7.0 + step / 5, "rtr/token": 0.6 - step / 20, "policy/kl": float("nan") if step == 2 else 0.01 * step}
+        )
+    writer.close()
+    return tmp_path
+
+
+def _fetch(digest: str) -> Image.Image:
+    return Image.new("RGB", SIZE, (200, 180, 40))
+
+
+def _page(directory: Path, fetch: Callable[[str], Image.Image] = _fetch) -> str:
+    return render(read_run(directory, "mini", 3), fetch)
+
+
+def test_every_section_is_there(directory):
+    page = _page(directory)
+    assert re.findall(r"<h2>(.*?)</h2>", page) == ["Results", "What reinforcement changed", "Training", "Episodes"]
+    assert "run mini · seed 3" in page and "grpo 5 min 01 s" in page and "ray 2.60.0" in page
+    assert re.findall(r"<figcaption><b>(.*?)</b>", page) == ["Reward", "RTR", "KL to the SFT policy"]
+    assert page.count('<article class="episode') == 12
+
+
+def test_nothing_is_loaded_from_anywhere(directory):
+    page = _page(directory)
+    assert re.findall(r"https?://|<script|<link|<iframe|@import|\bsrc=", page) == []
+    assert all(target.startswith("data:image/webp;base64,") for target in re.findall(r'href="([^"]*)"', page))
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
+
+
+def test_tags_close_and_ids_are_unique(directory):
+    balance = Balance()
+    balance.feed(_page(directory))
+    assert balance.open == []
+    assert len(balance.ids) == len(set(balance.ids)) > 0
+
+
+def test_what_the_model_says_is_text(directory):
+    page = _page(directory)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "no answer (malformed)" in page
+
+
+def test_a_run_without_jobs_still_has_a_page(tmp_path):
+    page = render(read_run(tmp_path, "mini", 0), _fetch)
+    assert "Look where it matters" in page and "<h2>" not in page
+
+
+def test_missing_images_leave_the_rest(directory):
+    def fetch(digest: str) -> Image.Image:
+        raise DataError("image 00ff is missing")
+
+    page = _page(directory, fetch)
+    assert "The images could not be read: image 00ff is missing" in page and "<h2>Results</h2>" in page
+
+
+def test_damaged_files_are_named(directory):
+    (directory / "evaluate" / "results.json").write_text("{")
+    with pytest.raises(DataError, match=r"results\.json is not JSON"):
+        read_run(directory, "mini", 0)
+    (directory / "evaluate" / "results.json").write_text("{}")
+    (directory / "evaluate" / "episodes-awares.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"episodes-awares\.parquet is damaged"):
+        read_run(directory, "mini", 0)

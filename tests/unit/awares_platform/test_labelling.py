@@ -1,0 +1,86 @@
+"""Labels and target crops from two answers."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from awares_platform.config import PlatformConfig
+from awares_platform.labelling import Answers, Labelled, Labeller, encode_shard
+from awares_platform.rows import decode_rows
+from PIL import Image
+from pydantic import ValidationError
+
+from awares.crops import CropId
+from awares.labels import Verdict
+from awares.sample import Label, Sample
+
+SAMPLE = Sample("s", "a" * 64, "digit?", "7", evidence=((4, 4, 36, 36),), label=Label.HR, crops=(CropId.ALL,))
+
+
+def label(low: str, full: str, sample: Sample = SAMPLE, fault: str = "", **sections: dict[str, Any]) -> Labelled:
+    config = PlatformConfig.model_validate(sections)
+
+    async def run() -> Labelled:
+        async with Labeller(config, lambda digest: Image.new("RGB", (112, 112))) as labeller:
+            return (await labeller([Answers(sample, low, full, fault)]))[0]
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("low", "full", "want", "crops", "verdict"),
+    [
+        ("7", "7", Label.LR, (), Verdict.TIE),
+        ("1", "2", Label.LR, (), Verdict.TIE),
+        ("7", "2", Label.LR, (), Verdict.LOW),
+        ("1", "7", Label.HR, (CropId.TOP_LEFT,), Verdict.FULL),
+    ],
+)
+def test_the_papers_table(low: str, full: str, want: Label, crops: tuple[CropId, ...], verdict: Verdict) -> None:
+    """Whatever annotation the sample came with is replaced."""
+    labelled = label(low, full)
+    assert labelled.sample == replace(SAMPLE, label=want, crops=crops)
+    assert labelled.verdict is verdict and labelled.fault == ""
+
+
+def test_both_wrong_can_be_dropped() -> None:
+    labelled = label("1", "2", curate={"both_wrong": "drop"})
+    assert labelled.sample is None and labelled.fault == "both answers are wrong"
+    assert label("7", "7", curate={"both_wrong": "drop"}).sample is not None
+
+
+def test_two_boxes_take_the_smallest_cover() -> None:
+    two = replace(SAMPLE, evidence=((4, 4, 36, 36), (76, 4, 108, 36)))
+    labelled = label("1", "7", two)
+    assert labelled.sample is not None and labelled.sample.crops == (CropId.TOP,)
+
+
+def test_the_papers_literal_iou_leaves_small_evidence_without_a_crop() -> None:
+    labelled = label("1", "7", method={"mapping": "iou"})
+    assert labelled.sample is None and 'method.mapping = "iou" maps the evidence' in labelled.fault
+    large = label("1", "7", replace(SAMPLE, evidence=((0, 0, 56, 56),)), method={"mapping": "iou"})
+    assert large.sample is not None and large.sample.crops == (CropId.TOP_LEFT, CropId.TOP, CropId.LEFT)
+
+
+def test_an_unusable_answer_and_missing_evidence_are_faults() -> None:
+    assert label("", "", fault="images/aa is damaged").fault == "images/aa is damaged"
+    bare = label("1", "7", replace(SAMPLE, evidence=()))
+    assert bare.sample is None and "has no evidence boxes" in bare.fault
+    assert label("7", "7", replace(SAMPLE, evidence=())).sample is not None
+
+
+def test_a_shard_keeps_answers_and_verdicts_of_what_is_usable() -> None:
+    kept, dropped = label("1", "7"), label("1", "7", replace(SAMPLE, sample_id="bare", evidence=()))
+    rows = decode_rows(encode_shard([kept, dropped], "ab12"), "k")
+    assert rows.samples == (kept.sample,)
+    assert rows.columns == ({"low_answer": "1", "full_answer": "7", "verdict": "FULL"},)
+    assert rows.metadata == {"fingerprint": "ab12"}
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ValidationError, match="curate.judge_endpoint.url"):
+        PlatformConfig.model_validate({"curate": {"judge": "endpoint"}})
+    endpoint = {"url": "http://judge/v1", "model": "m"}
+    with pytest.raises(ValidationError, match="both_wrong"):
+        PlatformConfig.model_validate({"curate": {"judge": "endpoint", "judge_endpoint": endpoint, "both_wrong": "drop"}})

@@ -1,0 +1,47 @@
+"""The repository's shape, guarded."""
+
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TOP = {
+    ".ci", ".github", ".gitignore", "LICENSE", "Makefile", "README.md", "awares", "helm", "jobs", "manifests", "platform", "pyproject.toml", "tests",
+}  # fmt: skip
+DRAWERS = {"utils", "util", "common", "helpers", "misc"}
+
+
+def tracked() -> list[Path]:
+    """Files that are or would be committed, relative to the root."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [Path(line) for line in listing.stdout.splitlines() if (ROOT / line).exists()]
+
+
+def test_platform_is_no_package() -> None:
+    assert not (ROOT / "platform" / "__init__.py").exists(), "it would shadow Python's own module platform"
+
+
+def test_top_level_entries_are_the_agreed_ones() -> None:
+    assert {path.parts[0] for path in tracked()} <= TOP
+
+
+def test_tests_have_no_packages_and_distinct_names() -> None:
+    files = [path for path in tracked() if path.parts[0] == "tests" and path.suffix == ".py"]
+    assert not [path for path in files if path.name == "__init__.py"]
+    assert not [path for path in files if "platform" in path.parts[:-1]], "tests/**/platform would shadow Python's own module platform"
+    names = [path.name for path in files if path.name.startswith("test_")]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_job_scripts_hold_no_logic() -> None:
+    scripts = sorted((ROOT / "jobs").glob("*.py"))
+    assert [path.stem for path in scripts] == ["curate", "evaluate", "grpo", "serve", "sft"]
+    for path in scripts:
+        lines = path.read_text().splitlines()
+        assert len(lines) < 60
+        assert not [line for line in lines if line.startswith("import ") and line.split()[1] not in ("sys",)]
+
+
+def test_no_drawers() -> None:
+    assert not [path for path in tracked() if path.suffix == ".py" and (path.stem in DRAWERS or DRAWERS & {*path.parts})]
