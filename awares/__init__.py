@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from awares.advantage import advantages
 from awares.chat import ChatFormat
-from awares.crops import Box, CropId, Mapping, area_fraction, crop_box, min_cover, target_crops
+from awares.crops import Box, CropId, CropMapping, area_fraction, crop_box, min_cover, target_crops
 from awares.episode import Episode, EpisodeSpec, StopReason, Turn, run_episode
 from awares.errors import AwaresError, ConfigError, DataError, PolicyError
 from awares.evaluation.bootstrap import difference, interval
@@ -53,6 +53,7 @@ __all__ = [
     "ChatFormat",
     "ConfigError",
     "CropId",
+    "CropMapping",
     "CropRequest",
     "DataError",
     "Decisions",
@@ -70,7 +71,6 @@ __all__ = [
     "Judgement",
     "Label",
     "Malformed",
-    "Mapping",
     "PolicyError",
     "Reward",
     "RewardSettings",

@@ -7,14 +7,14 @@ crops share a pixel row instead of leaving one out; right and bottom crops end a
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import combinations
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from awares.errors import ConfigError
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels of the original image; right and bottom are exclusive."""
 
-Mapping = Literal["min_cover", "iou", "coverage"]
+CropMapping = Literal["min_cover", "iou", "coverage"]
 """How evidence boxes become target crops, see `target_crops`."""
 
 
@@ -34,7 +34,7 @@ class CropId(StrEnum):
 
 
 # Whole quarters of the image, so that areas compare exactly.
-_QUARTERS = {crop: 1 for crop in CropId} | dict.fromkeys((CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT), 2) | {CropId.ALL: 4}
+_QUARTERS = dict.fromkeys(CropId, 1) | dict.fromkeys((CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT), 2) | {CropId.ALL: 4}
 _LEFTMOST = frozenset((CropId.TOP_LEFT, CropId.BOTTOM_LEFT, CropId.LEFT))
 _RIGHTMOST = frozenset((CropId.TOP_RIGHT, CropId.BOTTOM_RIGHT, CropId.RIGHT))
 _TOPMOST = frozenset((CropId.TOP_LEFT, CropId.TOP_RIGHT, CropId.TOP))
@@ -157,7 +157,8 @@ def target_crops(
 
     Raises ConfigError for another name.
     """
-    check_mapping(mapping)
+    if mapping not in get_args(CropMapping):
+        raise ConfigError(f"method.mapping is {mapping!r}; use one of {', '.join(get_args(CropMapping))}")
     usable = [crop for crop in CropId if allow_all or crop is not CropId.ALL]
     if mapping == "min_cover" or not boxes:
         return min_cover(boxes, size, tau=tau, padding=padding, allow_all=allow_all)
@@ -169,13 +170,6 @@ def target_crops(
         held = _covering(pad(box, size, padding), size, usable, tau)
         chosen.update([crop for crop in held if crop is not CropId.ALL] or held)
     return tuple(crop for crop in CropId if crop in chosen)
-
-
-def check_mapping(name: str) -> Mapping:
-    """`name` if it is a known mapping, else ConfigError."""
-    if name not in get_args(Mapping):
-        raise ConfigError(f"method.mapping is {name!r}; use one of {', '.join(get_args(Mapping))}")
-    return cast(Mapping, name)
 
 
 def _bounding(boxes: Sequence[Box], size: tuple[int, int]) -> Box:

@@ -12,7 +12,6 @@ happened. Digits come from training scans only; every figure it prints is measur
 """
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from awares.chat import ChatFormat
+from awares.mini.card import write_card
 from awares.mini.conversation import Form, Lesson
 from awares.mini.glyphs import GlyphReader, glyph_batch
 from awares.mini.lessons import answer_loss, talk_batch
@@ -34,6 +34,7 @@ from awares.mini.policy import build_model, save_policy
 from awares.mini.tokenizer import SYSTEM_PROMPT, train_tokenizer
 from awares.seeds import derive
 
+EXAM = 4000  # held-out questions of the final measurement
 FORMS: dict[Form, int] = {"full": 10, "low": 18, "crop": 14, "closer": 24}
 
 
@@ -94,7 +95,7 @@ class Pretraining:
             self.stage, self.step = self.stage + 1, 0
             self.optimizer = self._optimizer()
             self._save()
-        return examine(self.model, self.chat, 2000)
+        return examine(self.model, self.chat, EXAM)
 
     def _run_stage(self, stage: Stage, save_every: int, examine_every: int) -> None:
         begun, shown = time.monotonic() - self.seconds, []
@@ -175,8 +176,18 @@ def main() -> None:
     exam = pretraining.run(save_every=100, examine_every=200)
     print("\n".join(exam.lines()))
     save_policy(pretraining.model, pretraining.tokenizer, arguments.out)
-    figures = {"seed": arguments.seed, "seconds": round(pretraining.seconds), "accuracy": exam.accuracy}
-    (arguments.out / "pretraining.json").write_text(json.dumps(figures, indent=2) + "\n")
+    write_card(
+        arguments.out,
+        {
+            "command": f"python -m awares.mini.pretrain --out awares/mini/policy_weights --seed {arguments.seed}",
+            "seed": arguments.seed,
+            "seconds": round(pretraining.seconds),
+            "parameters": sum(parameter.numel() for parameter in pretraining.model.parameters()),
+            "vocabulary": len(pretraining.tokenizer),
+            "count": EXAM,
+            "accuracy": exam.accuracy,
+        },
+    )
 
 
 if __name__ == "__main__":

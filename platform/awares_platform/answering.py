@@ -1,6 +1,7 @@
 """Answerer: the Ray Data actor of curation. It holds one engine and answers a shard's questions at both resolutions, many at a time."""
 
 import asyncio
+import pickle
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import numpy as np
 from PIL.Image import Image
 
 from awares.chat import ChatFormat
+from awares.errors import AwaresError
 from awares.generate import Generate
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
@@ -24,7 +26,8 @@ Batch = dict[str, np.ndarray]
 
 
 class Answerer:
-    """Callable for `map_batches(batch_size=1)`: a batch with "key" and "rows" -> the same with the answers as columns of "rows".
+    """Callable for `map_batches(batch_size=1)`: a batch with "key" and "rows" -> the same with the answers as columns of "rows", or
+    with a pickled AwaresError as "failure": Ray Data would bury one that is raised in its own tracebacks.
 
     Starts its engine with the first shard, on its own event loop, and stops it with itself.
     """
@@ -38,13 +41,17 @@ class Answerer:
 
     def __call__(self, batch: Batch) -> Batch:
         samples = decode_rows(batch["rows"][0], str(batch["key"][0])).samples
-        answers = self._loop.run_until_complete(self._answer(samples))
+        try:
+            answers = self._loop.run_until_complete(self._answer(samples))
+        except AwaresError as error:
+            return {**batch, "failure": np.array([pickle.dumps(error)], dtype=object)}
         columns = {
             "low_answer": [one.low for one in answers],
             "full_answer": [one.full for one in answers],
             "fault": [one.fault for one in answers],
         }
-        return {**batch, "rows": np.array([encode_rows(samples, columns)], dtype=object)}
+        rows = np.array([encode_rows(samples, columns)], dtype=object)
+        return {**batch, "rows": rows, "failure": np.array([b""], dtype=object)}
 
     async def _answer(self, samples: Sequence[Sample]) -> list[Answers]:
         if self._engine is None:
@@ -60,7 +67,7 @@ class Answerer:
         config = self._config
         policy = resolve(config, ObjectStore.from_config(config.store), "base")
         self._chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.base_prompt)
-        self._engine = await Engine.start(policy, config.engine, self._chat, vision_limits(config), config.run.seed)
+        self._engine = await Engine.start(policy, config.engine, self._chat, seed=config.run.seed, limits=vision_limits(config))
 
     def __del__(self) -> None:
         if self._engine is not None:

@@ -13,20 +13,21 @@ from typing import Annotated, Any
 import tyro
 
 from awares.errors import AwaresError
-from awares_platform.config import PlatformConfig, load
+from awares_platform.config import load
 
 MINI = Path("jobs/configs/mini.toml")
 _OVERRIDES = tyro.conf.arg(metavar="[SECTION.KEY=VALUE ...]", help="Settings that replace the file's.")
 Overrides = Annotated[tuple[str, ...], tyro.conf.Positional, _OVERRIDES]
+_FRESH = tyro.conf.arg(help="Discard what an earlier quickstart left.")
 Setup = Annotated[Path, tyro.conf.arg(metavar="FILE", help="A setup in TOML, or a run's config.json.")]
 
 commands = tyro.extras.SubcommandApp()
 
 
 @commands.command
-def quickstart(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+def quickstart(overrides: Overrides = (), /, config: Setup = MINI, fresh: Annotated[bool, _FRESH] = False) -> int:
     """Run all five jobs on AwaRes-Mini, ask the served policy a question and write a report."""
-    return _run("quickstart", "awares_platform.quickstart", config, ("run.name=quickstart", *overrides))
+    return _run("quickstart", "awares_platform.quickstart", config, ("run.name=quickstart", *overrides), fresh=fresh)
 
 
 @commands.command
@@ -59,6 +60,43 @@ def serve(overrides: Overrides = (), /, config: Setup = MINI) -> int:
     return _run("serve", "awares_platform.serve.app", config, overrides)
 
 
+@commands.command
+def ask(
+    image: tyro.conf.Positional[Path],
+    question: tyro.conf.Positional[str],
+    /,
+    url: str = "http://127.0.0.1:8000",
+    token_env: str = "AWARES_TOKEN",
+) -> int:
+    """Ask a served policy one question about an image.
+
+    Args:
+        image: An image file.
+        question: What to ask about it.
+        url: Where `awares serve` listens.
+        token_env: Environment variable that holds the endpoint's bearer token, if it wants one.
+    """
+
+    def execute() -> None:
+        importlib.import_module("awares_platform.ask").run(image, question, url, token_env)
+
+    return guarded("ask", execute)
+
+
+@commands.command
+def report(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Write report.html of a run again."""
+
+    def execute() -> None:
+        settings = load(config, overrides)
+        from awares_platform import local
+
+        with local.store_session(settings) as resolved:
+            print(importlib.import_module("awares_platform.report").run(resolved))
+
+    return guarded("report", execute)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script `awares`."""
     sys.exit(commands.cli(prog="awares", args=arguments))
@@ -69,21 +107,17 @@ def job(command: Callable[..., int]) -> None:
     sys.exit(tyro.cli(command))
 
 
-def _run(name: str, module: str, config: Path, overrides: Sequence[str]) -> int:
-    """Load the configuration, open a session and call `module`'s run(config)."""
+def _run(name: str, module: str, config: Path, overrides: Sequence[str], **options: Any) -> int:
+    """Load the configuration, open a session and call `module`'s run(config, **options)."""
 
     def execute() -> None:
         settings = load(config, overrides)
         from awares_platform import local
 
         with local.session(settings) as resolved:
-            _function(module)(resolved)
+            importlib.import_module(module).run(resolved, **options)
 
     return guarded(name, execute)
-
-
-def _function(module: str) -> Callable[[PlatformConfig], Any]:
-    return importlib.import_module(module).run
 
 
 def guarded(name: str, execute: Callable[[], None]) -> int:

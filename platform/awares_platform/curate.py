@@ -13,6 +13,7 @@ Ray Data schedules and overlaps the two stages; the driver only counts. Kill any
 import hashlib
 import json
 import logging
+import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from awares.crops import CropId
-from awares.errors import AwaresError
 from awares.sample import Label, Sample
 from awares_platform.answering import Answerer
 from awares_platform.config import PlatformConfig
@@ -44,7 +44,6 @@ from awares_platform.store import ObjectStore
 log = logging.getLogger(__name__)
 
 SPLIT = "train"
-MAX_RESTARTS = 3  # of an answerer's process: Ray Data's default is without end
 LABEL_CPUS = 0.1  # labelling waits on endpoints or compares strings
 
 
@@ -53,10 +52,9 @@ class Shard:
     """A unit of work: `fingerprint` says what its labels depend on.
 
     Example:
-        Shard(3, "datasets/awares-mini-curated/train/part-00003.parquet", (sample,), "ab12...")
+        Shard("datasets/awares-mini-curated/train/part-00003.parquet", (sample,), "ab12...")
     """
 
-    index: int
     key: str
     samples: tuple[Sample, ...]
     fingerprint: str
@@ -135,7 +133,7 @@ def plan(config: PlatformConfig, samples: Sequence[Sample]) -> list[Shard]:
     for index, start in enumerate(range(0, len(samples), size)):
         part = tuple(samples[start : start + size])
         key = shard_key(curated_name(config), SPLIT, index)
-        shards.append(Shard(index, key, part, _digest([settings, *(repr(sample) for sample in part)])))
+        shards.append(Shard(key, part, _digest([settings, *(repr(sample) for sample in part)])))
     return shards
 
 
@@ -182,17 +180,15 @@ def is_finished(store: ObjectStore, shard: Shard) -> bool:
 
 
 def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
-    """Runs the pipeline; yields each shard's counts (see label_shard) as it is finished. Raises what the parts raise, as they raised it."""
+    """Runs the pipeline; yields each shard's counts (see label_shard) as it is finished. Raises what the parts failed with."""
     if not shards:
         return
     import ray.data
-    from ray.exceptions import RayTaskError
 
     curate = config.curate
     work = [{"key": shard.key, "fingerprint": shard.fingerprint, "rows": encode_rows(shard.samples)} for shard in shards]
     dataset = ray.data.from_items(work, override_num_blocks=len(work))
     dataset.context.enable_progress_bars = False
-    dataset.context.raise_original_map_exception = True
     answered = dataset.map_batches(
         Answerer,
         fn_constructor_args=(config,),
@@ -200,15 +196,12 @@ def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str
         compute=ray.data.ActorPoolStrategy(size=min(curate.engines, len(work))),
         num_cpus=curate.engine_cpus,
         num_gpus=curate.engine_gpus,
-        max_restarts=MAX_RESTARTS,
     )
-    try:
-        labelled = answered.map_batches(cast(Any, label_shard), fn_kwargs={"config": config}, batch_size=1, num_cpus=LABEL_CPUS)
-        yield from labelled.iter_rows()
-    except RayTaskError as error:
-        if isinstance(error.cause, AwaresError):
-            raise error.cause from None
-        raise
+    labelled = answered.map_batches(cast(Any, label_shard), fn_kwargs={"config": config}, batch_size=1, num_cpus=LABEL_CPUS)
+    for row in labelled.iter_rows():
+        if row["failure"]:
+            raise pickle.loads(row["failure"])
+        yield row
 
 
 def summarise(source: Split, curated: Split, planned: int, shards: int, resumed: int, dataset: str) -> CurateResult:

@@ -14,12 +14,9 @@ import asyncio
 import itertools
 import math
 import multiprocessing
-import pickle
 import shutil
 import tempfile
-import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -33,6 +30,7 @@ from awares_platform.config.engine import EngineConfig
 from awares_platform.engine_launch import EngineError
 from awares_platform.weights import canary as canaries
 from awares_platform.weights.canary import Canary
+from awares_platform.weights.load import Loader, LoadReport
 from awares_platform.weights.manifest import Manifest, WeightsError
 from awares_platform.weights.subscribe import Subscriber
 
@@ -43,34 +41,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "EngineError", "LoadReport"]
 
-_POLL_S = 0.02
 _STOP_S = 1.0  # then the process is killed: it holds nothing, and its interpreter takes seconds to wind down
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class LoadReport:
-    """One weight load: bytes and seconds per phase, and the canary's mean |dlogp| (None without a canary). Generation stood still for
-    `pause_s`, of which `apply_s` went into the weights; fetching and verifying ran beside it.
-
-    Example:
-        LoadReport(version=12, size=3627776, fetch_s=0.05, verify_s=0.01, apply_s=0.05, pause_s=0.08, canary_dlogp=0.0011)
-    """
-
-    version: int
-    size: int
-    fetch_s: float
-    verify_s: float
-    apply_s: float
-    pause_s: float
-    canary_dlogp: float | None
 
 
 class Engine:
     """A running engine; create it with `start`. Many requests may be in flight; one load at a time.
 
     Example:
-        async with await Engine.start(policy, config.engine, chat, limits, seed=0) as engine:
+        async with await Engine.start(policy, config.engine, chat, seed=0, limits=limits) as engine:
             generation = await engine(GenerateRequest(chat.first_turn(question), (low_view,), Sampling(), session="ep-1"))
     """
 
@@ -78,8 +57,7 @@ class Engine:
         self._llm, self._config, self._chat, self._logs = llm, config, chat, logs
         self._version = 0
         self._serial = itertools.count()
-        self._manifest: Manifest | None = None
-        self._subscriber: Subscriber | None = None
+        self._loader = Loader(llm)
         self._failure: str | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()
         self._open = asyncio.Event()
@@ -87,7 +65,7 @@ class Engine:
         self._loading = asyncio.Lock()
 
     @classmethod
-    async def start(cls, policy: Path, config: EngineConfig, chat: ChatFormat, limits: VisionLimits, seed: int = 0) -> Self:
+    async def start(cls, policy: Path, config: EngineConfig, chat: ChatFormat, seed: int = 0, *, limits: VisionLimits) -> Self:
         """Start an engine with the policy of a Hugging Face directory, as version 0.
 
         `limits` are the trainer's and override the directory's processor. Raises PolicyError for a policy that does not fit, EngineError
@@ -142,26 +120,31 @@ class Engine:
         refuses everything and must be restarted.
         """
         async with self._loading:
-            self._check()
+            await self.check()
             manifest = await asyncio.to_thread(subscriber.manifest, version)
-            staged = await self._administer(self._prefetch(subscriber, version), f"fetching version {version}")
+            fetch_s, verify_s = await self._administer(self._loader.prefetch(subscriber, version), f"fetching version {version}")
+            self._open.clear()
             try:
-                apply_s, pause_s = await self._administer(self._apply(manifest), f"applying version {version}")
+                apply_s, pause_s = await self._administer(self._loader.apply(manifest), f"applying version {version}")
+                self._version = version
+                self._open.set()
                 measured = None if canary is None else await self._measure(canary, manifest)
             except Exception as error:
                 self._poison(f"version {version} was not applied whole ({error}); restart the engine")
                 raise
-            return LoadReport(version, manifest.size, staged["fetch_s"], staged["verify_s"], apply_s, pause_s, measured)
+            return LoadReport(version, manifest.size, fetch_s, verify_s, apply_s, pause_s, measured)
 
     async def check(self) -> None:
         """Raise EngineError if the engine is dead or must be restarted."""
         self._check()
         if self._llm.errored:
-            raise EngineError(f"the engine process died; see {self._logs / 'engine.log'} and restart it")
+            raise self._died()
 
     async def stop(self) -> None:
         """Stop the engine and its process; may be called twice."""
         self._poison("the engine is stopped")
+        if self._llm.output_handler is not None:
+            self._llm.output_handler.cancel()  # else it reports the engine's end as an error
         await asyncio.to_thread(self._llm.shutdown, _STOP_S)
         shutil.rmtree(self._logs, ignore_errors=True)
 
@@ -215,43 +198,8 @@ class Engine:
             limits = f"engine.max_model_len is {self._config.max_model_len}, engine.max_images {self._config.max_images}"
             raise EngineError(f"the engine refused a prompt of {len(token_ids)} ids, {len(images)} images: {error} ({limits})") from error
         except (EngineDeadError, EngineGenerateError) as error:
-            raise EngineError(f"the engine failed: {error}; see {self._logs / 'engine.log'} and restart it") from error
+            raise self._died() from error
         raise EngineError("the engine ended a request without an output")
-
-    async def _prefetch(self, subscriber: Subscriber, version: int) -> dict[str, Any]:
-        """Stage the version in every worker; the slowest worker's seconds."""
-        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
-
-        if subscriber is not self._subscriber:
-            await self._llm.init_weight_transfer_engine(WeightTransferInitRequest({"subscriber": pickle.dumps(subscriber)}))
-            self._subscriber = subscriber
-        await self._llm.collective_rpc("begin_prefetch", args=(version,))
-        while None in (reports := await self._llm.collective_rpc("prefetch_report")):
-            await asyncio.sleep(_POLL_S)
-        if errors := [report["error"] for report in reports if report["error"]]:
-            raise WeightsError(errors[0])
-        return {phase: max(report[phase] for report in reports) for phase in ("fetch_s", "verify_s")}
-
-    async def _apply(self, manifest: Manifest) -> tuple[float, float]:
-        """Pause, update, resume. New requests wait meanwhile, those in flight keep their place."""
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
-        self._open.clear()
-        paused = time.perf_counter()
-        await self._llm.pause_generation(mode="keep", clear_cache=False)
-        started = time.perf_counter()
-        await self._llm.start_weight_update()
-        await self._llm.update_weights(WeightTransferUpdateRequest({"version": manifest.version}))
-        await self._llm.finish_weight_update(str(manifest.version))
-        if any("visual." in name for name in manifest.changed(self._manifest)):
-            # image embeddings are the vision tower's; the multimodal cache holds pixels, which no weight changes, and clearing it under
-            # requests in flight would fail them
-            await self._llm.reset_encoder_cache()
-        applied = time.perf_counter()
-        await self._llm.resume_generation()
-        self._version, self._manifest = manifest.version, manifest
-        self._open.set()
-        return applied - started, time.perf_counter() - paused
 
     async def _measure(self, canary: Canary, manifest: Manifest) -> float:
         rows = await asyncio.gather(*(self.score(ids, images) for ids, images in canary.prompts()))
@@ -275,6 +223,10 @@ class Engine:
         self._open.set()
         for task in self._in_flight:
             task.cancel()
+
+    def _died(self) -> EngineError:
+        log = self._logs / "engine.log"
+        return EngineError(f"the engine failed: {engine_launch.find_cause(log) or 'its process died'}; restart it (log: {log})")
 
     def _check(self) -> None:
         if self._failure is not None:

@@ -39,6 +39,7 @@ _PRELOAD = (
 )
 _GIB = 1 << 30
 _MEMORY = ("memory", "KV cache", "kv cache")
+_CONSEQUENCES = ("Engine core initialization failed", "EngineDeadError", "CancelledError")
 _CAUSE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): .+", re.MULTILINE)
 
 
@@ -119,7 +120,8 @@ def engine_args(policy: Path, config: EngineConfig, limits: VisionLimits, seed: 
         seed=seed,
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_requests,
-        max_num_batched_tokens=config.max_batched_tokens,
+        max_num_batched_tokens=max(config.max_batched_tokens, config.max_model_len) if on_cpu() else config.max_batched_tokens,
+        enable_chunked_prefill=not on_cpu(),  # vLLM's CPU runner dies when a prompt in pieces samples with a seed of its own
         block_size=config.block_size,  # pyright: ignore[reportArgumentType] vLLM lists the common sizes only
         gpu_memory_utilization=config.gpu_memory_utilization,
         kv_cache_memory_bytes=None if config.kv_cache_gib is None else int(config.kv_cache_gib * _GIB),
@@ -144,8 +146,12 @@ def launch(args: "AsyncEngineArgs") -> "AsyncLLM":
     """Start the engine and wait for it. Blocks for seconds to minutes; raises whatever vLLM raises."""
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    settings = args.create_engine_config()
+    if on_cpu():  # a full encoder budget would cut prompts in pieces too
+        ample = settings.scheduler_config.max_num_seqs * settings.model_config.max_model_len
+        settings.scheduler_config.max_num_encoder_input_tokens = settings.scheduler_config.encoder_cache_size = ample
     with _forked_from_preload():
-        return AsyncLLM.from_engine_args(args)
+        return AsyncLLM.from_vllm_config(settings, disable_log_stats=True)
 
 
 @contextlib.contextmanager
@@ -176,7 +182,10 @@ def write_logging(directory: Path) -> tuple[Path, Path]:
         "disable_existing_loggers": False,
         "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s"}},
         "handlers": handlers,
-        "loggers": {"vllm": {"handlers": [*handlers], "level": "INFO", "propagate": False}},
+        "loggers": {
+            "vllm": {"handlers": [*handlers], "level": "INFO", "propagate": False},
+            "vllm.logging_utils.dump_input": {"handlers": ["log"], "propagate": False},  # whole tensors, as errors
+        },
     }
     settings.write_text(json.dumps(content))
     return settings, log
@@ -184,9 +193,7 @@ def write_logging(directory: Path) -> tuple[Path, Path]:
 
 def explain(error: BaseException, log: Path, config: EngineConfig) -> EngineError:
     """The reason of a failed start, found in the engine process's log: vLLM's own exception says only that there was one."""
-    text = log.read_text(errors="replace") if log.exists() else ""
-    causes = [cause for cause in _CAUSE.findall(text) if "Engine core initialization failed" not in cause]
-    cause = causes[-1] if causes else f"{type(error).__name__}: {error}"
+    cause = find_cause(log) or f"{type(error).__name__}: {error}"
     if any(word in cause for word in _MEMORY):
         limit = f"engine.kv_cache_gib is {config.kv_cache_gib:g}" if config.kv_cache_gib is not None else "engine.kv_cache_gib is none"
         return EngineError(
@@ -194,6 +201,13 @@ def explain(error: BaseException, log: Path, config: EngineConfig) -> EngineErro
             f"{config.max_model_len}; change one of them. vLLM: {cause} (log: {log})"
         )
     return EngineError(f"the engine did not start: {cause} (log: {log})")
+
+
+def find_cause(log: Path) -> str:
+    """The last exception in a log that is a cause and not a consequence; "" if there is none."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    causes = [cause for cause in _CAUSE.findall(text) if not any(mark in cause for mark in _CONSEQUENCES)]
+    return causes[-1] if causes else ""
 
 
 def kill_children(before: set[int | None]) -> None:

@@ -51,7 +51,7 @@ class Evaluator:
         tokenizer = load_processor(base, config).tokenizer
         prompts = (config.method.base_prompt, config.method.system_prompt)
         self._base_chat, self._policy_chat = (ChatFormat(tokenizer, prompt) for prompt in prompts)
-        self._engine = await ColdEngine.start(base, config.engine, self._policy_chat, vision_limits(config), config.run.seed)
+        self._engine = await ColdEngine.start(base, config.engine, self._policy_chat, seed=config.run.seed, limits=vision_limits(config))
         self._publisher = Publisher(self._store, self._bus, keep=1)
         self._subscriber = Subscriber(self._store, self._bus)
 

@@ -5,15 +5,17 @@ low answer, full answer --judge--> verdict --> LR, or HR --grounding--> boxes --
 
 import asyncio
 import json
+import pickle
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL.Image import Image
 
 from awares.crops import CropId, target_crops
-from awares.errors import DataError
+from awares.errors import AwaresError, DataError
 from awares.labels import Case, Verdict, label
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
@@ -59,8 +61,20 @@ class Labelled:
 def label_shard(batch: Batch, config: PlatformConfig) -> Batch:
     """For `map_batches(batch_size=1)`: labels what Answerer answered, writes the curated shard, returns its counts.
 
-    In: {"key", "fingerprint", "rows"}; out: {"key", "lr", "hr", "unusable", "faults" (JSON list of reasons)}, one row each.
+    In: {"key", "fingerprint", "rows", "failure"}; out: {"key", "lr", "hr", "unusable", "faults" (JSON list of reasons), "failure"
+    (a pickled AwaresError, or empty)}, one row each.
     """
+    failure: bytes = batch["failure"][0]
+    counts: dict[str, Any] = {"key": str(batch["key"][0]), "lr": 0, "hr": 0, "unusable": 0, "faults": "[]", "failure": failure}
+    if not failure:
+        try:
+            counts |= _label_shard(batch, config)
+        except AwaresError as error:
+            counts["failure"] = pickle.dumps(error)
+    return {name: np.array([value], dtype=object if name == "failure" else None) for name, value in counts.items()}
+
+
+def _label_shard(batch: Batch, config: PlatformConfig) -> dict[str, Any]:
     key, fingerprint = str(batch["key"][0]), str(batch["fingerprint"][0])
     store = ObjectStore.from_config(config.store)
     rows = decode_rows(batch["rows"][0], key)
@@ -72,8 +86,7 @@ def label_shard(batch: Batch, config: PlatformConfig) -> Batch:
     store.put(key, encode_shard(labelled, fingerprint))
     labels = [one.sample.label for one in labelled if one.sample]
     faults = [f"{one.answers.sample.sample_id}: {one.fault}" for one in labelled if one.sample is None]
-    counts = {"key": key, "lr": labels.count(Label.LR), "hr": labels.count(Label.HR), "unusable": len(faults), "faults": json.dumps(faults)}
-    return {name: np.array([value]) for name, value in counts.items()}
+    return {"lr": labels.count(Label.LR), "hr": labels.count(Label.HR), "unusable": len(faults), "faults": json.dumps(faults)}
 
 
 async def _label_all(config: PlatformConfig, answers: Sequence[Answers], images: Images) -> list[Labelled]:

@@ -54,6 +54,13 @@ def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
         yield config
 
 
+@contextmanager
+def store_session(config: PlatformConfig) -> Iterator[PlatformConfig]:
+    """A session without Ray, for what only reads the store."""
+    with _sigterm_unwinds(), _store(config) as resolved:
+        yield resolved
+
+
 def _variables(config: PlatformConfig) -> dict[str, str]:
     """What every process of a run has in its environment: no usage reports, and as many OpenMP threads as it was told."""
     return {**_QUIET, "OMP_NUM_THREADS": str(config.engine.threads)}

@@ -158,5 +158,6 @@ def closing(question: EpisodeRecord, reply: Reply, results: dict[str, Any], page
     return (
         f"\n{table}\n\nAsked over HTTP: {question.question}   (truth: {question.truth})\n{reply.lines()}\n\n"
         f"{pace.clock(total)} in all. Results: {page.parent / 'results.json'}   Report: {page}\n"
-        f"Serve it again with `awares serve run.name={page.parent.name}`, then `awares ask {page.parent / 'question.png'} '{question.question}'`."
+        f"Serve it again: awares serve run.name={page.parent.name}\n"
+        f"and ask it: awares ask {page.parent / 'question.png'} '{question.question}'"
     )

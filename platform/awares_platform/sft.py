@@ -32,13 +32,15 @@ from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
 from awares_platform.training.failure import cause
 from awares_platform.training.order import SampleOrder
-from awares_platform.training.policy import fingerprint, policy_key, read_meta, resolve
+from awares_platform.training.policy import fingerprint, pinned, policy_key, read_meta, resolve
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
-_METHOD = {"system_prompt", "low_ratio", "min_pixels", "max_pixels"}  # the rest of the method is curation's and the reward's
-_OPERATION = {"use_gpu", "threads", "checkpoint_every", "keep_checkpoints", "max_failures"}  # how it runs, not what comes out
+# A recipe has what changes the policy. Of the method that is what it sees (the rest is curation's and the reward's); of sft, all but how
+# the work is divided, which moves results by rounding only (a checkpoint still insists on its own workers and stage).
+_METHOD = {"system_prompt", "low_ratio", "min_pixels", "max_pixels"}
+_OPERATION = {"micro_batch", "workers", "zero_stage", "use_gpu", "threads", "checkpoint_every", "keep_checkpoints", "max_failures"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def run(config: PlatformConfig) -> SftResult:
 
     Raises PolicyError or DataError where policy, checkpoint or data do not fit, and ray.train.TrainingFailedError when workers kept dying.
     """
-    started = time.monotonic()
+    started, config = time.monotonic(), pinned(config)
     store = ObjectStore.from_config(config.store)
     policy = policy_key(config.run.name, "sft")
     data = read_manifest(store, f"{config.data.name}-curated", "train")

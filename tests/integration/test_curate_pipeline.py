@@ -1,5 +1,6 @@
 """Curation end to end on the real parts: Ray Data, vLLM, SeaweedFS; killed in the middle, and resumed."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -44,13 +45,16 @@ def kill_in_the_middle(config: PlatformConfig, store: ObjectStore, directory: Pa
     setup.write_text(config.model_dump_json())
     code = "from awares_platform.cli import main; main()"
     with (directory / "curate.log").open("w") as log:
-        job = subprocess.Popen([sys.executable, "-c", code, "curate", "--config", str(setup)], stdout=log, stderr=log, start_new_session=True)
+        job = subprocess.Popen(
+            [sys.executable, "-c", code, "curate", "--config", str(setup)], stdout=log, stderr=log, start_new_session=True
+        )
         try:
             while not (left := curated_etags(store)):
                 assert job.poll() is None, f"curate ended before it could be killed:\n{(directory / 'curate.log').read_text()}"
                 time.sleep(0.02)
         finally:
-            os.killpg(job.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
             job.wait()
     return left
 

@@ -38,11 +38,3 @@ def nearest(key: str, valid: Iterable[str]) -> str:
         return same_name, difflib.SequenceMatcher(None, key, candidate).ratio()
 
     return max(valid, key=likeness)
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("PlatformConfig", "load"):
-        from awares_platform.config import setup
-
-        return getattr(setup, name)
-    raise AttributeError(name)

@@ -20,12 +20,12 @@ class EngineConfig(Section):
     """Share of a device's memory (on CPU: of the machine's) that the engine may use when `kv_cache_gib` is none."""
     max_model_len: int = Field(default=1024, ge=32)
     """Longest sequence in tokens: prompt, visual tokens and answer of both turns."""
-    max_images: int = Field(default=10, ge=1)
-    """Most images in one prompt: the low view and every returned crop."""
+    max_images: int = Field(default=11, ge=1)
+    """Most images in one prompt: the low view and every crop there is."""
     max_requests: int = Field(default=64, ge=1)
     """Most sequences that the engine decodes at once; further requests wait inside the engine."""
     max_batched_tokens: int = Field(default=2048, ge=32)
-    """Most tokens in one forward pass; longer prompts are prefilled in chunks."""
+    """Most tokens in one forward pass. On GPUs longer prompts are prefilled in chunks; on CPU at least `max_model_len` is taken."""
     block_size: int = 32
     """Tokens in one block of the prefix cache."""
     tensor_parallel: int = Field(default=1, ge=1)

@@ -51,8 +51,3 @@ class SftConfig(Section):
                 f"sft.batch_size={self.batch_size} is not a multiple of sft.workers * sft.micro_batch = {share}; try sft.batch_size={near}"
             )
         return self
-
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches per worker and optimizer step."""
-        return self.batch_size // (self.workers * self.micro_batch)

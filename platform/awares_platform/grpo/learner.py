@@ -21,6 +21,7 @@ import ray
 import ray.train
 import torch
 import torch.distributed
+from ray.train.torch import get_device
 from torch import Tensor
 
 from awares.batch import Batch, collate, policy_logprobs
@@ -59,7 +60,7 @@ class Learner:
         self._store = ObjectStore.from_config(config.store)
         self._source = resolve(config, self._store, settings.start)
         gpu = settings.learner_gpus > 0
-        self._device = ray.train.torch.get_device() if gpu else torch.device("cpu")
+        self._device = get_device() if gpu else torch.device("cpu")
         model = load_policy(self._source, config).to(self._device)
         apart = settings.kl_beta > 0 and not config.policy.lora_rank
         self._frozen = copy.deepcopy(model).requires_grad_(False).eval() if apart else None

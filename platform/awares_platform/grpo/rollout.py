@@ -52,7 +52,7 @@ class RolloutActor:
         policy = await asyncio.to_thread(resolve, config, self._store, config.grpo.start)
         self._chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.system_prompt)
         seed = derive(config.run.seed, "grpo", index=self._index) % 2**31
-        self._engine = await Engine.start(policy, config.engine, self._chat, self._limits(), seed)
+        self._engine = await Engine.start(policy, config.engine, self._chat, seed, limits=self._limits())
         self._canary = await asyncio.to_thread(build, config, self._store, self._images, self._chat)
 
     async def follow(self) -> AsyncIterator[Loaded]:
@@ -123,7 +123,7 @@ class RemoteActor:
     def __init__(self, config: PlatformConfig, index: int) -> None:
         settings = config.grpo
         options = {"num_cpus": settings.rollout_cpus, "num_gpus": settings.rollout_gpus, "max_concurrency": settings.groups_in_flight + 4}
-        self._handle = ray.remote(**options)(RolloutActor).remote(config, index)
+        self._handle: Any = ray.remote(**options)(RolloutActor).remote(config, index)
 
     async def start(self) -> None:
         await _answer(self._handle.start.remote())

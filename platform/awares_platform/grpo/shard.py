@@ -70,9 +70,9 @@ def _cut(trained: list[Trained], ranks: int, micro_batch: int) -> list[Minibatch
     total = sum(len(item.episodes) for item in trained)
     hands = [trained[rank::ranks] for rank in range(ranks)]
     passes = -(-len(hands[0]) // micro_batch)
-    filler = Trained(trained[-1].episodes[:1], (0.0,), filler=True) if trained else None
+    filler = [Trained(item.episodes[:1], (0.0,), filler=True) for item in trained[-1:]]
     cut = []
     for hand in hands:
-        chunks = [tuple(hand[start * micro_batch : (start + 1) * micro_batch]) for start in range(passes)]
-        cut.append(Minibatch(tuple(chunk or (filler,) for chunk in chunks if chunk or filler), total))
+        chunks = [tuple(hand[start * micro_batch : (start + 1) * micro_batch] or filler) for start in range(passes)]
+        cut.append(Minibatch(tuple(chunks), total))
     return cut

@@ -56,7 +56,8 @@ def curves(metrics: dict[str, tuple[Row, ...]]) -> str:
 
 def _figure(measure: Measure, points: list[Point]) -> str:
     title, note = escape(measure.title), escape(measure.note)
-    return f'<figure class="chart"><figcaption><b>{title}</b> <span>{note}</span></figcaption>{line_chart(points, measure.title, measure.span)}</figure>'
+    caption = f"<figcaption><b>{title}</b> <span>{note}</span></figcaption>"
+    return f'<figure class="chart">{caption}{line_chart(points, measure.title, measure.span)}</figure>'
 
 
 def line_chart(points: Sequence[Point], label: str, span: tuple[float, float] | None = None) -> str:

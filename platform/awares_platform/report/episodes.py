@@ -58,10 +58,12 @@ def card(episode: EpisodeRecord, image: Image, low_ratio: float) -> str:
     said = escape(episode.answer) if episode.answer is not None else f"<em>no answer ({escape(episode.stop)})</em>"
     asked = "asked for " + " and ".join(NAMES[CropId(crop)] for crop in episode.crops) if episode.crops else "answered directly"
     truth = "" if episode.correct else f'<span class="truth">truth: <b>{escape(episode.truth)}</b></span>'
+    before = _picture(low_view(image, low_ratio), image.size)
+    after = _picture(image, image.size, episode.boxes, episode.evidence, _mask_id(episode))
     return (
         f'<article class="episode {verdict}"><div class="views">'
-        f"<figure>{_picture(low_view(image, low_ratio), image.size)}<figcaption>sees first</figcaption></figure>"
-        f"<figure>{_picture(image, image.size, episode.boxes, episode.evidence, _mask_id(episode))}<figcaption>{escape(asked)}</figcaption></figure></div>"
+        f"<figure>{before}<figcaption>sees first</figcaption></figure>"
+        f"<figure>{after}<figcaption>{escape(asked)}</figcaption></figure></div>"
         f'<p class="question">{escape(episode.question)}</p>'
         f'<p class="answer"><span class="verdict" title="{verdict}">{"✓" if episode.correct else "✗"}</span> <b>{said}</b>{truth}</p>'
         f'<p class="bill">{_bill(episode)}</p></article>'
@@ -78,8 +80,8 @@ def _bill(episode: EpisodeRecord) -> str:
 
 
 def _picture(image: Image, size: tuple[int, int], boxes: Sequence[Box] = (), evidence: Sequence[Box] = (), mask: str = "") -> str:
-    """`image` stretched over a canvas of `size`. In that canvas's pixels, `boxes` are framed, the rest is dimmed through `mask` (an id), and
-    `evidence` has a dashed frame."""
+    """`image` stretched over a canvas of `size`. In that canvas's pixels, `boxes` are framed and the rest is dimmed, through `mask` (an
+    id); `evidence` has a dashed frame."""
     width, height = size
     drawing = f'<image href="{_data_url(image)}" width="{width}" height="{height}" preserveAspectRatio="none"/>'
     if boxes:

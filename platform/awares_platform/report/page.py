@@ -47,7 +47,8 @@ def _headline(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
     tiles = "".join(f'<div class="tile"><b>{value}</b><span>{escape(note)}</span></div>' for value, note in _tiles(record.policies))
     return (
         f"<header><p class='eyebrow'>awares-train · run {escape(record.name)} · seed {record.seed}</p>"
-        f"<h1>Look where it matters</h1><p class='lead'>A policy that sees a low-resolution view, asks for the crops that it needs, and answers.</p>"
+        f"<h1>Look where it matters</h1><p class='lead'>"
+        "A policy that sees a low-resolution view, asks for the crops that it needs, and answers.</p>"
         f'<div class="tiles">{tiles}</div></header>'
     )
 
@@ -74,7 +75,8 @@ def _results(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
     questions = max(row["n"] for row in record.policies.values())
     kinds, decisions = kinds_table(record.policies), decisions_table(record.policies)
     return (
-        f"<section><h2>Results</h2><p>{questions:,} held-out questions, greedy. Whiskers are bootstrap 95 % intervals; up and to the left is better.</p>"
+        f"<section><h2>Results</h2><p>{questions:,} held-out questions, greedy. "
+        f"Whiskers are bootstrap 95 % intervals; up and to the left is better.</p>"
         f"{tradeoff(record.policies)}{results_table(record.policies)}"
         f"{_titled('By kind of question', kinds)}{_titled('Decisions: when and where to look', decisions)}</section>"
     )
@@ -91,7 +93,8 @@ def _shift(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
     legend = '<p class="legend"><span class="policy-sft"><i></i>after SFT</span><span class="policy-awares"><i></i>after GRPO</span></p>'
     return (
         "<section><h2>What reinforcement changed</h2>"
-        f"<p>Share of held-out questions by what the policy asks for first. A question that asks for two crops counts for both.</p>{legend}{bars}</section>"
+        f"<p>Share of held-out questions by what the policy asks for first. "
+        f"A question that asks for two crops counts for both.</p>{legend}{bars}</section>"
     )
 
 
@@ -111,7 +114,8 @@ def _episodes(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
         return f"<section><h2>Episodes</h2><p>The images could not be read: {escape(str(error))}</p></section>"
     return (
         f"<section><h2>Episodes</h2><p>{escape(NAMES[name])} on held-out questions, picked for variety: mostly calls, and some failures. "
-        f'Left, what it saw first; right, the image, with what it asked to see; dashed, where the evidence is.</p><div class="episodes">{cards}</div></section>'
+        "Left, what it saw first; right, the image, with what it asked to see; dashed, where the evidence is."
+        f'</p><div class="episodes">{cards}</div></section>'
     )
 
 

@@ -21,7 +21,7 @@ class EpisodeRecord:
     """One evaluated question, as drawn.
 
     Example:
-        EpisodeRecord("mini/test/3", "9f2c...", (224, 224), "digit on the red circle?", "7", "7", True, "digit", "HR", ("0",), ((0, 0, 112, 112),), ((9, 9, 40, 40),), 32, 0.5, "answer")
+        EpisodeRecord("q3", "9f2c...", (64, 64), "digit?", "7", "7", True, "digit", "HR", ("0",), ((0, 0, 32, 32),), (), 2, 0.5, "answer")
     """
 
     sample_id: str
@@ -46,7 +46,7 @@ class RunRecord:
     """Everything that the report draws. `metrics` maps a job to its rows; `policies` is that of evaluate's results.json.
 
     Example:
-        RunRecord("mini", 0, {"grpo": (Row(0, 1763800000.0, {"reward/mean": 7.1}),)}, {"awares": {...}}, {"awares": (...)}, {"ray": "2.60.0"}, {"sft": 61.0})
+        RunRecord("mini", 0, {"grpo": (row,)}, {"awares": {...}}, {"awares": (episode,)}, {"ray": "2.60.0"}, {"sft": 61.0})
     """
 
     name: str

@@ -75,8 +75,8 @@ def _decimal(value: float | None) -> str:
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], names: list[str]) -> str:
     columns = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = "".join(
-        f'<tr class="policy-{name}"><th scope="row"><i></i>{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
-        for name, row in zip(names, rows, strict=True)
-    )
+    body = ""
+    for name, row in zip(names, rows, strict=True):
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        body += f'<tr class="policy-{name}"><th scope="row"><i></i>{escape(row[0])}</th>{cells}</tr>'
     return f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'

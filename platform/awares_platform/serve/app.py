@@ -31,7 +31,7 @@ def build(config: PlatformConfig) -> Application:
     """The application for a serveConfigV2 whose `args` are a setup's sections; Serve validates them into `config`.
 
     Example:
-        applications: [{name: awares, import_path: "awares_platform.serve.app:build", args: {run: {name: mini}, serve: {token_env: AWARES_TOKEN}}}]
+        {"name": "awares", "import_path": "awares_platform.serve.app:build", "args": {"run": {"name": "mini"}, "serve": {"port": 80}}}
     """
     return build_application(config)
 
@@ -94,9 +94,8 @@ def _check_policy(config: PlatformConfig) -> None:
 
     name = config.serve.policy
     if name != "base" and read_meta(ObjectStore.from_config(config.store), config.run.name, name) is None:
-        raise PolicyError(
-            f"run {config.run.name!r} has no complete policy {name!r} to serve: finish `awares {'grpo' if name == 'awares' else name}` first"
-        )
+        job = "grpo" if name == "awares" else name
+        raise PolicyError(f"run {config.run.name!r} has no complete policy {name!r} to serve: finish `awares {job}` first")
 
 
 def _check_serve_is_ours() -> None:
@@ -113,13 +112,12 @@ def _wait_until_running(config: PlatformConfig, stop: threading.Event) -> None:
         status = serve.status().applications[APP]
         if status.status is ApplicationStatus.RUNNING:
             return
-        said = "; ".join(filter(None, [status.message, *(deployment.message for deployment in status.deployments.values())]))
+        said = last_line("\n".join([status.message, *(deployment.message for deployment in status.deployments.values())]))
         if status.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-            raise LaunchError(f"the endpoint did not start: {last_line(said)}")
+            raise LaunchError(f"the endpoint did not start: {said}")
         if time.monotonic() > deadline:
-            raise LaunchError(
-                f"the endpoint did not start within serve.start_timeout_s={config.serve.start_timeout_s:g} s: {last_line(said) or 'no replica was placed'}"
-            )
+            limit = f"serve.start_timeout_s={config.serve.start_timeout_s:g} s"
+            raise LaunchError(f"the endpoint did not start within {limit}: {said or 'no replica was placed'}")
         stop.wait(POLL_S)
 
 

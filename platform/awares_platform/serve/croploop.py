@@ -40,7 +40,7 @@ class CropLoop:
         self._generate, self._chat, self._spec, self._limits, self._context = generate, chat, spec, limits, context
 
     async def __call__(self, data: bytes, question: str, sampling: Sampling) -> Answer:
-        """Run one episode. Raises DataError for an image or a question that cannot be used; an episode without an answer is an Answer too."""
+        """Run one episode. Raises DataError for an image or a question that is of no use; an episode without an answer is an Answer too."""
         started = time.perf_counter()
         image = await asyncio.to_thread(decode, data, self._limits)
         self._check_length(question, image.size, sampling.max_tokens)

@@ -28,7 +28,7 @@ class Replica:
         from awares.chat import ChatFormat
         from awares.images import DecodeLimits
         from awares_platform.engine import Engine
-        from awares_platform.play import greedy_spec
+        from awares_platform.play import greedy_spec, vision_limits
         from awares_platform.store import ObjectStore
         from awares_platform.training.policy import load_processor, resolve
 
@@ -37,17 +37,17 @@ class Replica:
         self._token = read_token(settings)
         policy = await asyncio.to_thread(resolve, config, ObjectStore.from_config(config.store), settings.policy)
         chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.system_prompt)
-        self._engine = await Engine.start(policy, config.engine, chat, config.run.seed)
+        self._engine = await Engine.start(policy, config.engine, chat, config.run.seed, limits=vision_limits(config))
         limits = DecodeLimits(max_pixels=settings.max_image_pixels)
         self._loop = CropLoop(self._engine, chat, greedy_spec(config, settings.max_tokens), limits, config.engine.max_model_len)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The application that Serve puts behind its proxies."""
-        return create_app(Routes(self._loop, self._settings, self._token, self._engine.check_health))
+        return create_app(Routes(self._loop, self._settings, self._token, self._engine.check))
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises."""
-        self._engine.check_health()
+        await self._engine.check()
 
     async def __del__(self) -> None:
         if hasattr(self, "_engine"):
@@ -57,7 +57,6 @@ class Replica:
 def build_application(config: PlatformConfig) -> Application:
     """The Serve application of a setup. Raises ConfigError before anything starts."""
     settings = config.serve
-    scaling = autoscaling(settings.autoscaling)
     deployment = serve.deployment(
         Replica,
         name="awares",
@@ -67,7 +66,7 @@ def build_application(config: PlatformConfig) -> Application:
         graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
         max_constructor_retry_count=CONSTRUCTOR_TRIES,
         ray_actor_options={"num_cpus": settings.replica_cpus, "num_gpus": settings.replica_gpus},
-        **({"autoscaling_config": scaling} if scaling else {"num_replicas": 1}),
+        autoscaling_config=autoscaling(settings.autoscaling),
     )
     return deployment.bind(config)
 
@@ -92,6 +91,6 @@ def read_token(settings: ServeConfig) -> str | None:
     token = os.environ.get(settings.token_env, "").strip()
     if not token:
         raise ConfigError(
-            f"serve.token_env names the environment variable {settings.token_env}, which is unset or empty: set it, or leave serve.token_env out"
+            f"serve.token_env names the environment variable {settings.token_env}, which is unset or empty: set it, or leave the key out"
         )
     return token

@@ -21,15 +21,15 @@ from awares_platform.serve.openai import ChatRequest, RequestError, chat_complet
 from awares_platform.serve.remote import RemoteImages
 
 log = logging.getLogger(__name__)
-Handler = Callable[[Request], Awaitable[Response]]
+Healthy = Callable[[], Awaitable[None]]
 
 
 class Routes:
     """The three routes over one crop loop. `healthy` raises when the engine behind it is dead."""
 
     def __init__(
-        self, loop: CropLoop, config: ServeConfig, token: str | None, healthy: Callable[[], None], remote: RemoteImages | None = None
-    ):
+        self, loop: CropLoop, config: ServeConfig, token: str | None, healthy: Healthy, remote: RemoteImages | None = None
+    ) -> None:
         self._loop, self._config, self._healthy = loop, config, healthy
         self._token = token.encode() if token else None
         self._remote = remote or RemoteImages(config.image_hosts, config.max_request_bytes, config.fetch_timeout_s)
@@ -38,7 +38,7 @@ class Routes:
     async def health(self, request: Request) -> Response:
         """GET /healthz: needs no token, so that probes need no secret."""
         try:
-            self._healthy()
+            await self._healthy()
         except Exception as error:  # whatever the engine's own check raises, a probe wants a status
             raise RequestError(f"not healthy: {error}", status=503, code="unhealthy") from error
         return JSONResponse({"status": "ok"})
@@ -52,14 +52,15 @@ class Routes:
         """POST /v1/chat/completions."""
         self._authorize(request)
         body, question = parse_request(await read_body(request, self._config.max_request_bytes), self._config)
-        data = (
-            decode_data_url(question.image_url) if question.image_url.startswith("data:") else await self._remote.fetch(question.image_url)
-        )
-        answer = await self._loop(data, question.text, self._sampling(body))
+        answer = await self._loop(await self._image(question.image_url), question.text, self._sampling(body))
         if answer.episode.stop is StopReason.ERROR:
-            raise RequestError(f"the engine failed: {answer.episode.error}", status=500, code="engine_error")
+            log.error("an episode failed: %s", answer.episode.error)
+            raise RequestError("the engine could not finish this episode; the replica's log says why", status=500, code="engine_error")
         request_id = f"chatcmpl-{uuid.uuid4().hex}"
         return JSONResponse(chat_completion(answer, request_id=request_id, model=self._config.model, created=int(time.time())))
+
+    async def _image(self, url: str) -> bytes:
+        return decode_data_url(url) if url.startswith("data:") else await self._remote.fetch(url)
 
     def _sampling(self, body: ChatRequest) -> Sampling:
         asked = body.max_completion_tokens or body.max_tokens or self._config.max_tokens

@@ -72,7 +72,7 @@ def filesystem(store: StoreConfig) -> pyarrow.fs.S3FileSystem:
 def save(engine: Any, step: int, identity: Mapping[str, Any], state: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
     """Publish a checkpoint after `step` finished steps. Every rank calls it, the same number of times; returns when it is in the store."""
     with tempfile.TemporaryDirectory(prefix="awares-checkpoint-") as directory:
-        engine.save_checkpoint(directory, tag=_TAG, save_latest=False, exclude_frozen_parameters=_partly_frozen(engine))
+        write(engine, Path(directory))
         if engine.global_rank == 0:
             saved = _describe(engine, step, identity, state)
             Path(directory, _META).write_text(json.dumps(asdict(saved)))
@@ -91,11 +91,21 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
     with checkpoint.as_directory() as directory:
         saved = Saved(**json.loads(Path(directory, _META).read_text()))
         _check(saved, _describe(engine, saved.step, identity, saved.state), checkpoint.path)
-        loaded, _ = engine.load_checkpoint(directory, tag=_TAG, load_module_strict=not _partly_frozen(engine))
-        if loaded is None:
-            raise PolicyError(f"checkpoint {checkpoint.path} lacks its DeepSpeed files; delete it to start this job anew")
+        read(engine, Path(directory))
         torch.distributed.barrier()  # nobody leaves the block, and so removes the files, while another rank reads
     return saved
+
+
+def write(engine: Any, directory: Path) -> None:
+    """This rank's part of the engine's state, and rank 0's of what is not sharded, into a directory."""
+    engine.save_checkpoint(str(directory), tag=_TAG, save_latest=False, exclude_frozen_parameters=_partly_frozen(engine))
+
+
+def read(engine: Any, directory: Path) -> None:
+    """Load what `write` wrote on all ranks. Raises PolicyError if it is not there."""
+    loaded, _ = engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=not _partly_frozen(engine))
+    if loaded is None:
+        raise PolicyError(f"checkpoint {directory} lacks DeepSpeed's files; delete it to start this job anew")
 
 
 def _partly_frozen(engine: Any) -> bool:

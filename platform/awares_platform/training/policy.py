@@ -27,6 +27,7 @@ PolicyName = Literal["base", "sft", "awares"]
 _MANIFEST = "manifest.json"
 _WEIGHTS = "model.safetensors"
 _SAMPLE_BYTES = 1 << 20
+_ETAG = "etag "
 
 
 def resolve(config: PlatformConfig, store: ObjectStore, name: PolicyName) -> Path:
@@ -37,6 +38,14 @@ def resolve(config: PlatformConfig, store: ObjectStore, name: PolicyName) -> Pat
     path = _base(config) if name == "base" else _download(store, policy_key(config.run.name, name), f"run `awares {_job(name)}` first")
     fit.check_directory(path)
     return path
+
+
+def pinned(config: PlatformConfig) -> PlatformConfig:
+    """`config` with a local policy.base made absolute: Ray Train's workers run in directories of their own."""
+    path = Path(config.policy.base).expanduser()
+    if config.policy.base == "mini" or not path.is_dir():
+        return config
+    return config.model_copy(update={"policy": config.policy.model_copy(update={"base": str(path.resolve())})})
 
 
 def policy_key(run: str, name: str) -> str:
@@ -138,7 +147,7 @@ def _base(config: PlatformConfig) -> Path:
         return Path(POLICY)
     if base.startswith("s3://"):
         store = ObjectStore.from_config(config.store.model_copy(update={"url": base.rstrip("/")}))
-        return _download(store, "", "check policy.base")
+        return _download(store, "", "check policy.base", foreign="/runs/" not in base)
     if Path(base).expanduser().is_dir():
         return Path(base).expanduser().resolve()
     return _hub(base)
@@ -157,15 +166,14 @@ def _hub(repository: str) -> Path:
         ) from error
 
 
-def _download(store: ObjectStore, key: str, remedy: str) -> Path:
-    """Mirror a stored policy into the cache, under the digest of what it consists of; whole or not at all."""
+def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) -> Path:
+    """Mirror a stored policy into the cache, whole or not at all, under the digest of what it consists of. Only one that no run of ours
+    wrote (`foreign`) may lack a manifest."""
     prefix = f"{key}/" if key else ""
-    try:
-        manifest = store.get(f"{prefix}{_MANIFEST}")
-    except NotFound as error:
-        raise PolicyError(f"there is no complete policy at {store.config.url}/{key}: {remedy}") from error
-    files: dict[str, str] = json.loads(manifest)["files"]
-    target = _cache() / hashlib.sha256(manifest).hexdigest()[:24]
+    files = _named(store, prefix) or (_listed(store, prefix) if foreign else {})
+    if not files:
+        raise PolicyError(f"there is no complete policy at {f'{store.config.url}/{key}'.rstrip('/')}: {remedy}")
+    target = _cache() / hashlib.sha256(json.dumps([store.config.url, key, files]).encode()).hexdigest()[:24]
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +181,7 @@ def _download(store: ObjectStore, key: str, remedy: str) -> Path:
     try:
         for name, digest in files.items():
             store.download_file(f"{prefix}{name}", staged / name)
-            if _digest(staged / name) != digest:
+            if not digest.startswith(_ETAG) and _digest(staged / name) != digest:
                 raise PolicyError(f"{store.config.url}/{prefix}{name} is damaged: its hash is not the manifest's; export the policy again")
         staged.rename(target)
     except OSError:
@@ -182,6 +190,20 @@ def _download(store: ObjectStore, key: str, remedy: str) -> Path:
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return target
+
+
+def _named(store: ObjectStore, prefix: str) -> dict[str, str]:
+    """File names and SHA-256 as the manifest has them; empty without one."""
+    try:
+        return json.loads(store.get(f"{prefix}{_MANIFEST}"))["files"]
+    except NotFound:
+        return {}
+
+
+def _listed(store: ObjectStore, prefix: str) -> dict[str, str]:
+    """File names and etags of a directory that somebody copied into the store."""
+    found = {info.key.removeprefix(prefix): f"{_ETAG}{info.etag}" for info in store.list(prefix)}
+    return {name: etag for name, etag in sorted(found.items()) if "/" not in name}
 
 
 def _cache() -> Path:

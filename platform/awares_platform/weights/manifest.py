@@ -14,6 +14,11 @@ from blake3 import blake3
 from awares.errors import AwaresError
 
 
+_SHOWN = 3  # differences that an error message lists
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
 class WeightsError(AwaresError):
     """A weight version is absent, damaged or does not fit; names the run and the version."""
 
@@ -76,6 +81,11 @@ class Manifest:
             lengths[entry.shard] = max(lengths.get(entry.shard, 0), entry.end)
         return lengths
 
+    @property
+    def shapes(self) -> Shapes:
+        """Tensor names and shapes."""
+        return {entry.name: entry.shape for entry in self.tensors}
+
     def changed(self, other: "Manifest | None") -> set[str]:
         """Names of the tensors that differ from those of `other`."""
         known = {} if other is None else {entry.name: entry.blake3 for entry in other.tensors}
@@ -137,3 +147,17 @@ class Head:
             return cls(int(values["epoch"]), published)
         except (ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"no HEAD of weights: {error}") from error
+
+
+def check_fit(expected: Shapes, received: Shapes, version: int, policy: str) -> None:
+    """Raise WeightsError unless `version` holds exactly the tensors that the engine's `policy` has."""
+    if expected == received:
+        return
+    both = sorted(expected.keys() & received.keys())
+    kinds = {
+        "missing": sorted(expected.keys() - received.keys()),
+        "unknown": sorted(received.keys() - expected.keys()),
+        "of another shape": [f"{name} {received[name]} for {expected[name]}" for name in both if received[name] != expected[name]],
+    }
+    found = "; ".join(f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}" for kind, names in kinds.items() if names)
+    raise WeightsError(f"version {version} is of another model than the engine's ({policy}): {found}. Use one policy.base for both")

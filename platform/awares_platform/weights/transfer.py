@@ -15,7 +15,6 @@ The prefetch is a thread because an engine process runs its calls between steps:
 
 import pickle
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -27,12 +26,8 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from awares.errors import AwaresError
 from awares_platform.engine_launch import BACKEND, end_with_parent
-from awares_platform.weights.manifest import TensorEntry, WeightsError
+from awares_platform.weights.manifest import Shapes, WeightsError, check_fit
 from awares_platform.weights.subscribe import Received, Subscriber
-
-_SHOWN = 3  # differences that an error message lists
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass
@@ -116,7 +111,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         report = PrefetchReport(version=version, error="", fetch_s=0.0, verify_s=0.0, size=0)
         try:
             received = self._subscriber.receive(version)
-            check_fit(self._expected, self._mapped(shapes(received.manifest.tensors)), version, self.model_config.model)
+            check_fit(self._expected, self._mapped(received.manifest.shapes), version, self.model_config.model)
             report.update(fetch_s=received.fetch_s, verify_s=received.verify_s, size=received.manifest.size)
             self._staged = received
         except AwaresError as error:
@@ -152,26 +147,6 @@ def checkpoint_shapes(directory: Path) -> Shapes:
         with safe_open(path, framework="pt") as file:
             found.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118, no mapping
     return found
-
-
-def shapes(tensors: tuple[TensorEntry, ...]) -> Shapes:
-    """Tensor names and shapes of a manifest."""
-    return {entry.name: entry.shape for entry in tensors}
-
-
-def check_fit(expected: Shapes, received: Shapes, version: int, policy: str) -> None:
-    """Raise WeightsError unless the version holds exactly the tensors of the model that the engine runs."""
-    if not expected or expected == received:
-        return
-    missing, extra = sorted(expected.keys() - received.keys()), sorted(received.keys() - expected.keys())
-    reshaped = [
-        f"{name} {tuple(received[name])} for {tuple(expected[name])}"
-        for name in sorted(expected.keys() & received.keys())
-        if received[name] != expected[name]
-    ]
-    kinds = {"missing": missing, "unknown": extra, "of another shape": reshaped}
-    found = "; ".join(f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}" for kind, names in kinds.items() if names)
-    raise WeightsError(f"version {version} is of another model than the engine's ({policy}): {found}. Use one policy.base for both")
 
 
 WeightTransferEngineFactory.register_engine(BACKEND, StoreTransfer)

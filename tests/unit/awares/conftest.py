@@ -54,7 +54,7 @@ def processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
 @pytest.fixture(scope="session")
 def policy(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
     """Hidden 64, two layers, fp32."""
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start", "vision_end")}
+    ids = {name: tokenizer.get_vocab()[f"<|{name}|>"] for name in ("image_pad", "video_pad", "vision_start", "vision_end")}
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer),

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from awares.batch import collate
+from awares.chat import ChatFormat
 from awares.crops import CropId
 from awares.episode import EpisodeSpec, StopReason, run_episode
 from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
@@ -21,7 +22,7 @@ IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
 class Script:
     """An engine that says what it was told to; versions count its calls."""
 
-    chat: object
+    chat: ChatFormat
     turns: list
     requests: list[GenerateRequest] = field(default_factory=list)
 

@@ -43,7 +43,7 @@ def test_exported_data_is_frozen_and_has_an_example():
     for name in awares.__all__:
         value = getattr(awares, name)
         if inspect.isclass(value) and hasattr(value, "__dataclass_fields__"):
-            assert value.__dataclass_params__.frozen and "__slots__" in vars(value), name
+            assert vars(value)["__dataclass_params__"].frozen and "__slots__" in vars(value), name
             assert "Example:" in (value.__doc__ or ""), name
         elif inspect.isclass(value) and not issubclass(value, Enum):
             assert value.__doc__, name

@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import cast
 
+from awares.crops import CropId
+from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.curate import CurateResult, Shard, is_finished, plan, policy_fingerprint, summarise
 from awares_platform.dataset import Split
 from awares_platform.errors import NotFound
 from awares_platform.rows import Fault, encode_rows
 from awares_platform.store import ObjectStore
-
-from awares.crops import CropId
-from awares.sample import Label, Sample
 
 
 def samples(count: int) -> list[Sample]:
@@ -58,7 +57,7 @@ def test_only_an_intact_shard_of_the_same_work_is_finished() -> None:
                 raise NotFound(key)
             return objects[key]
 
-    shard = Shard(0, "k", tuple(samples(2)), "ab12")
+    shard = Shard("k", tuple(samples(2)), "ab12")
     store = cast(ObjectStore, Reader())
     assert not is_finished(store, shard)
     objects["k"] = encode_rows(shard.samples, metadata={"fingerprint": "other"})

@@ -5,15 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from awares_platform.config import PlatformConfig
-from awares_platform.labelling import Answers, Labelled, Labeller, encode_shard
-from awares_platform.rows import decode_rows
 from PIL import Image
 from pydantic import ValidationError
 
 from awares.crops import CropId
 from awares.labels import Verdict
 from awares.sample import Label, Sample
+from awares_platform.config import PlatformConfig
+from awares_platform.labelling import Answers, Labelled, Labeller, encode_shard
+from awares_platform.rows import decode_rows
 
 SAMPLE = Sample("s", "a" * 64, "digit?", "7", evidence=((4, 4, 36, 36),), label=Label.HR, crops=(CropId.ALL,))
 

@@ -4,10 +4,6 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from awares_platform.answering import answer_both
-from awares_platform.config import PlatformConfig
-from awares_platform.labelling import Answers
-from awares_platform.play import EngineFailure, Played, check_engine, greedy_spec, play
 from PIL import Image
 from transformers import AutoTokenizer
 
@@ -18,6 +14,10 @@ from awares.episode import StopReason
 from awares.errors import DataError
 from awares.generate import FinishReason, GenerateRequest, Generation
 from awares.sample import Sample
+from awares_platform.answering import answer_both
+from awares_platform.config import PlatformConfig
+from awares_platform.labelling import Answers
+from awares_platform.play import EngineFailure, Played, check_engine, greedy_spec, play
 
 CONFIG = PlatformConfig()
 

@@ -29,7 +29,16 @@ samples = st.builds(
 
 def raw(**changes: object) -> dict[str, object]:
     """A good row with changes."""
-    row = {"sample_id": "a", "image": HASH, "question": "q", "answer": "1", "kind": "", "evidence": [[0, 0, 4, 4]], "label": "HR", "crops": ["0"]}
+    row = {
+        "sample_id": "a",
+        "image": HASH,
+        "question": "q",
+        "answer": "1",
+        "kind": "",
+        "evidence": [[0, 0, 4, 4]],
+        "label": "HR",
+        "crops": ["0"],
+    }
     return row | changes
 
 
@@ -63,7 +72,15 @@ def test_bad_rows_are_named_and_the_good_ones_kept() -> None:
     decoded = decode_rows(parquet(rows), "datasets/x/part-0.parquet")
     assert [sample.sample_id for sample in decoded.samples] == ["a", "b"]
     assert [fault.row for fault in decoded.faults] == [1, 2, 3, 4, 5, 6, 7]
-    assert [fault.reason.split(":")[0] for fault in decoded.faults] == ["sample_id", "image", "question", "evidence", "evidence", "label", "crops"]
+    assert [fault.reason.split(":")[0] for fault in decoded.faults] == [
+        "sample_id",
+        "image",
+        "question",
+        "evidence",
+        "evidence",
+        "label",
+        "crops",
+    ]
     assert str(decoded.faults[0]) == "datasets/x/part-0.parquet row 1: sample_id: empty"
 
 

@@ -19,7 +19,7 @@ from awares.tokens import VisionLimits
 from awares_platform.config.serve import ServeConfig
 from awares_platform.serve.croploop import CropLoop
 from awares_platform.serve.remote import RemoteImages
-from awares_platform.serve.routes import Routes, create_app
+from awares_platform.serve.routes import Healthy, Routes, create_app
 
 SPECIAL = [
     "<|endoftext|>",
@@ -72,13 +72,15 @@ def crop_loop(engine: ScriptedEngine, chat: ChatFormat) -> CropLoop:
     return CropLoop(engine, chat, spec, DecodeLimits(max_pixels=1_000_000), context=256)
 
 
+async def _healthy() -> None:
+    pass
+
+
 @pytest.fixture
 def client_for(crop_loop: CropLoop) -> Callable[..., TestClient]:
     """An HTTP client of the application, by ServeConfig's fields."""
 
-    def build(
-        token: str | None = None, remote: RemoteImages | None = None, healthy: Callable[[], None] = lambda: None, **fields: object
-    ) -> TestClient:
+    def build(token: str | None = None, remote: RemoteImages | None = None, healthy: Healthy = _healthy, **fields: object) -> TestClient:
         routes = Routes(crop_loop, ServeConfig.model_validate(fields), token, healthy, remote)
         return TestClient(create_app(routes), raise_server_exceptions=False)
 

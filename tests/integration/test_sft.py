@@ -1,0 +1,193 @@
+"""The sft job on real parts: Ray Train, DeepSpeed, SeaweedFS, a tiny random Qwen2.5-VL."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from awares.crops import CropId
+from awares.errors import PolicyError
+from awares.mini.benchmark import generate_split
+from awares.mini.policy import build_model, save_policy
+from awares.mini.tokenizer import train_tokenizer
+from awares.sample import Label, Sample
+from awares_platform import local, metrics, sft
+from awares_platform.config import PlatformConfig
+from awares_platform.config.data import DataConfig
+from awares_platform.config.policy import PolicyConfig
+from awares_platform.config.run import RunConfig
+from awares_platform.config.sft import SftConfig
+from awares_platform.dataset import put_image, write_samples
+from awares_platform.store import ObjectStore
+from awares_platform.training.policy import load_policy, policy_key, resolve
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+SAMPLES = 40
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that knows nothing yet."""
+    directory, tokenizer = tmp_path_factory.mktemp("base"), train_tokenizer()
+    save_policy(build_model(tokenizer, seed=0), tokenizer, directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def config(seaweed: ObjectStore, base: Path, tmp_path_factory: pytest.TempPathFactory) -> PlatformConfig:
+    """Curated data in a store of this module's own: direct answers, one crop, two crops, mixed within every batch."""
+    store = ObjectStore.from_config(seaweed.config.model_copy(update={"url": "s3://awares/sft"}))
+    write_samples(store, "tiny-curated", "train", list(_curated(store)))
+    return PlatformConfig(
+        run=RunConfig(name="reference", directory=tmp_path_factory.mktemp("runs"), seed=3),
+        store=store.config,
+        policy=PolicyConfig(base=str(base)),
+        data=DataConfig(name="tiny", image_cache=str(tmp_path_factory.mktemp("images"))),
+        sft=SftConfig(epochs=4, batch_size=16, micro_batch=8, learning_rate=3e-3, checkpoint_every=3, max_failures=1),
+    )
+
+
+def _curated(store: ObjectStore) -> Iterator[Sample]:
+    targets = ((), (CropId("4"),), (CropId("0"), CropId("5")))
+    for index, (png, sample) in enumerate(generate_split("train", SAMPLES, 0)):
+        crops = targets[index % 3]
+        image = put_image(store, png)
+        yield Sample(
+            sample.sample_id, image, sample.question, sample.answer, sample.kind, sample.evidence, Label.HR if crops else Label.LR, crops
+        )
+
+
+@pytest.fixture(scope="module")
+def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
+    with local.session(config) as ready:
+        yield ready
+
+
+@pytest.fixture(scope="module")
+def reference(session: PlatformConfig) -> sft.SftResult:
+    """The job, undisturbed: one worker, ZeRO-2."""
+    return sft.run(session)
+
+
+def test_the_loss_falls_and_every_step_is_recorded(session: PlatformConfig, reference: sft.SftResult) -> None:
+    rows = metrics.read(session.run.directory / "reference" / "sft" / "metrics.jsonl")
+    assert reference.steps == SAMPLES * 4 // 16 == 10
+    assert [row.step for row in rows] == list(range(1, 11))
+    losses = [row.values["loss/sft"] for row in rows]
+    assert losses[-1] < 0.6 * losses[0]
+    assert {"loss/tool_turn", "accuracy/tokens", "policy/learning_rate", "time/tokens_per_s", "time/step"} <= rows[0].values.keys()
+    assert rows[-1].values["accuracy/tokens"] > rows[0].values["accuracy/tokens"]
+
+
+def test_the_exported_policy_has_the_trained_weights(session: PlatformConfig, reference: sft.SftResult, tmp_path: Path) -> None:
+    store = ObjectStore.from_config(session.store)
+    exported = load_policy(resolve(session, store, "sft"), session)
+    [key] = [
+        info.key for info in store.list("runs/reference/checkpoints/") if info.key.endswith("step-00000010/zero/mp_rank_00_model_states.pt")
+    ]
+    store.download_file(key, tmp_path / "states.pt")
+    trained = load_policy(Path(session.policy.base), session)
+    trained.load_state_dict(torch.load(tmp_path / "states.pt", weights_only=False)["module"])
+    ids_BT = torch.arange(20, 44).reshape(2, 12)
+    with torch.no_grad():
+        assert torch.equal(exported(input_ids=ids_BT).logits, trained(input_ids=ids_BT).logits)
+    tokenizer = "tokenizer.json"
+    assert (resolve(session, store, "sft") / tokenizer).read_bytes() == Path(session.policy.base, tokenizer).read_bytes()
+
+
+def test_a_finished_job_returns_at_once(session: PlatformConfig, reference: sft.SftResult) -> None:
+    again = sft.run(session)
+    assert (again.steps, again.resumed_from, again.metrics) == (10, 10, {}) and again.wall_s < 5
+
+
+def test_a_killed_worker_resumes_and_ends_with_the_same_weights(session: PlatformConfig, reference: sft.SftResult) -> None:
+    killed = _named(session, "killed-worker")
+    rows = killed.run.directory / "killed-worker" / "sft" / "metrics.jsonl"
+    killer = _when(lambda: _steps(rows) >= 5, lambda: _train_worker().send_signal(signal.SIGKILL))
+    result = sft.run(killed)
+    killer.join()
+    assert result.steps == 10
+    lines = rows.read_text().splitlines()
+    assert len(lines) > 10  # steps after the newest checkpoint were done twice
+    assert _weights(killed) == _weights(session)  # and so no sample was lost or counted twice
+
+
+def test_a_killed_driver_resumes_and_ends_with_the_same_weights(session: PlatformConfig, reference: sft.SftResult) -> None:
+    killed = _named(session, "killed-driver")
+    rows = killed.run.directory / "killed-driver" / "sft" / "metrics.jsonl"
+    settings = killed.run.directory / "killed-driver.json"
+    settings.write_text(killed.model_dump_json())
+    code = (
+        "import sys; from awares_platform import config, local, sft\nwith local.session(config.load(sys.argv[1])) as ready: sft.run(ready)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    driver = subprocess.Popen([sys.executable, "-c", code, str(settings)], env=environment)
+    _wait(lambda: _steps(rows) >= 5 or driver.poll() is not None, seconds=240)
+    assert driver.poll() is None, "the driver ended before it could be killed"
+    driver.kill()
+    driver.wait()
+    result = sft.run(killed)
+    assert result.resumed_from in (3, 6) and result.steps == 10
+    assert _weights(killed) == _weights(session)
+
+
+def test_two_zero3_workers_train_on_the_same_batches_and_refuse_another_topology(session: PlatformConfig, reference: sft.SftResult) -> None:
+    settings = session.sft.model_copy(update={"workers": 2, "zero_stage": 3, "micro_batch": 4})
+    sharded = _named(session, "sharded").model_copy(update={"sft": settings})
+    result = sft.run(sharded)
+    one, two = (metrics.read(session.run.directory / name / "sft" / "metrics.jsonl") for name in ("reference", "sharded"))
+    for left, right in zip(one, two, strict=True):
+        assert left.values["loss/sft"] == pytest.approx(right.values["loss/sft"], rel=2e-2)
+    assert one[0].values["loss/sft"] == pytest.approx(two[0].values["loss/sft"], rel=1e-5)
+    assert result.steps == 10
+    store = ObjectStore.from_config(sharded.store)
+    store.delete(f"{policy_key('sharded', 'sft')}/manifest.json")
+    with pytest.raises(PolicyError, match=r"2 worker\(s\) at ZeRO stage 3; this run has 1 worker\(s\) at stage 2"):
+        sft.run(sharded.model_copy(update={"sft": session.sft}))
+
+
+def _named(config: PlatformConfig, name: str) -> PlatformConfig:
+    return config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
+
+
+def _weights(config: PlatformConfig) -> dict[str, str]:
+    path = resolve(config, ObjectStore.from_config(config.store), "sft")
+    return {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in load_file(path / "model.safetensors").items()}
+
+
+def _steps(rows: Path) -> int:
+    return len(rows.read_text().splitlines()) if rows.exists() else 0
+
+
+def _train_worker() -> psutil.Process:
+    workers = [process for process in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(process.cmdline())]
+    return random.choice(workers)
+
+
+def _when(condition: Callable[[], bool], action: Callable[[], object]) -> threading.Thread:
+    def watch() -> None:
+        _wait(condition, seconds=240)
+        action()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

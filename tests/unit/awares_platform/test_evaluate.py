@@ -1,0 +1,101 @@
+"""Evaluation around the engine: which questions count, labels from the answers, scores, and what is missing."""
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+from PIL import Image
+
+from awares.crops import CropId
+from awares.episode import Episode, StopReason
+from awares.errors import DataError, PolicyError
+from awares.evaluation.scorers import scorer
+from awares.sample import Label, Sample
+from awares_platform.config import PlatformConfig
+from awares_platform.errors import NotFound
+from awares_platform.evaluate import assemble, check_policies, label, latency_subset, score_all, usable
+from awares_platform.image_cache import Images
+from awares_platform.play import Played
+from awares_platform.protocols import PROTOCOLS
+from awares_platform.store import ObjectStore
+
+CONFIG = PlatformConfig()
+IMAGES = cast(Images, lambda digest: Image.new("RGB", (112, 112)))
+
+
+def sample(index: int, annotation: Label | None = None) -> Sample:
+    return Sample(f"s{index}", "a" * 64, "digit?", "7", "digit on", ((4, 4, 36, 36),), annotation)
+
+
+def played(index: int, answer: str | None, latency_s: float = 0.02) -> Played:
+    stop = StopReason.ANSWER if answer is not None else StopReason.MALFORMED
+    episode = Episode(f"s{index}", "a" * 64, (112, 112), (), answer, stop, 4, 0.25, 0.25)
+    return Played(sample(index), episode, latency_s, "")
+
+
+def test_a_question_without_an_image_is_left_out_for_all() -> None:
+    broken = Played(sample(1), None, 0.0, "images/aa is damaged")
+    rows = {"low": [played(0, "7"), broken], "full": [played(0, "7"), played(1, "7")]}
+    assert {policy: [one.sample.sample_id for one in kept] for policy, kept in usable(rows).items()} == {"low": ["s0"], "full": ["s0"]}
+    with pytest.raises(DataError, match="no question of split 'test' has a readable image.*is damaged"):
+        usable({"low": [broken]})
+
+
+def test_labels_come_from_the_low_and_full_answers() -> None:
+    rows = {"low": [played(0, "7"), played(1, "1"), played(2, None)], "full": [played(0, "7"), played(1, "7"), played(2, "2")]}
+    found = label(CONFIG, rows, IMAGES)
+    assert [(found[f"s{index}"].label, found[f"s{index}"].crops) for index in range(3)] == [
+        (Label.LR, ()),
+        (Label.HR, (CropId.TOP_LEFT,)),
+        (Label.LR, ()),
+    ]
+    alone = label(CONFIG, {"low": [Played(sample(0, Label.HR), played(0, "1").episode, 0.1, "")]}, IMAGES)
+    assert alone["s0"].label is None
+
+
+def test_scores_and_latencies() -> None:
+    rows = [played(0, "7.", 0.5), played(1, "8"), played(2, None)]
+    labelled = {one.sample.sample_id: one.sample for one in rows}
+    found = score_all(rows, labelled, scorer("exact"), alone={"s0"})
+    assert [(one.score, one.latency_s) for one in found] == [(1.0, 0.5), (0.0, None), (0.0, None)]
+
+
+def test_the_latency_questions_are_drawn_once_for_all_policies() -> None:
+    config = CONFIG.model_copy(update={"evaluate": CONFIG.evaluate.model_copy(update={"latency_questions": 5})})
+    samples = [sample(index) for index in range(50)]
+    drawn = latency_subset(config, samples)
+    assert len({one.sample_id for one in drawn}) == 5 and drawn == latency_subset(config, samples)
+    assert len(latency_subset(config, samples[:3])) == 3
+
+
+def test_results_hold_what_readers_rely_on() -> None:
+    rows = {policy: [played(0, "7"), played(1, "1")] for policy in ("full", "awares")}
+    labelled = {one.sample.sample_id: one.sample for one in rows["full"]}
+    scored = {policy: score_all(ones, labelled, scorer("exact"), {"s0"}) for policy, ones in rows.items()}
+    results = assemble(CONFIG, scored, labelled, unusable=1, faults=2)
+    wanted = {"accuracy", "accuracy_ci95", "rtr_token", "rtr_pixel", "call_rate", "latency_p50_s", "latency_p95_s", "n", "crops", "by_kind"}
+    assert all(wanted <= set(results["policies"][policy]) for policy in rows)
+    assert (results["questions"], results["unusable"], results["seed"]) == (2, 3, 0)
+    assert results["policies"]["full"]["n"] == 2 and results["comparisons"]["awares-full"]["accuracy"] == 0.0
+
+
+def test_a_policy_that_was_not_trained_is_named_with_both_remedies(tmp_path: Path) -> None:
+    class Empty:
+        def get(self, key: str) -> bytes:
+            raise NotFound(key)
+
+    store = cast(ObjectStore, Empty())
+    with pytest.raises(PolicyError) as caught:
+        check_policies(CONFIG, store)
+    message = str(caught.value)
+    assert "no policy awares or sft: run `awares grpo` and `awares sft`" in message and "evaluate.policies=['full', 'low']" in message
+    check_policies(CONFIG.model_copy(update={"evaluate": CONFIG.evaluate.model_copy(update={"policies": ("full", "low")})}), store)
+
+
+def test_the_protocols_are_those_of_the_issue() -> None:
+    full, low, escalate, awares = (PROTOCOLS[name].spec(CONFIG) for name in ("full", "low", "escalate", "awares"))
+    assert (full.view, full.max_turns) == ("full", 1) and (low.view, low.max_turns) == ("low", 1)
+    assert (escalate.view, escalate.reply, escalate.max_turns) == ("low", "all", 2)
+    assert (awares.view, awares.reply, awares.max_turns) == ("low", "crops", 2)
+    assert PROTOCOLS["escalate"].weights == PROTOCOLS["awares"].weights == "awares"
+    assert {name for name, protocol in PROTOCOLS.items() if protocol.may_call} == {"escalate", "sft", "awares"}

@@ -1,0 +1,54 @@
+"""A checkpoint of another run is refused, both sides named; the store becomes Ray Train's file system."""
+
+from dataclasses import replace
+
+import pytest
+
+from awares.errors import DataError, PolicyError
+from awares_platform.config.store import StoreConfig
+from awares_platform.training import checkpoint
+from awares_platform.training.checkpoint import Saved
+from awares_platform.training.failure import FailFast, cause
+
+SAVED = Saved(step=50, workers=2, stage=3, parameters="aa", identity={"run.seed": 0}, state={})
+
+
+def test_an_equal_checkpoint_fits() -> None:
+    checkpoint._check(SAVED, replace(SAVED), "awares/runs/x/checkpoints/sft/step-00000050")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (replace(SAVED, workers=4), r"saved by 2 worker\(s\) at ZeRO stage 3; this run has 4 worker\(s\) at stage 3"),
+        (replace(SAVED, stage=2), r"at ZeRO stage 3; this run has 2 worker\(s\) at stage 2"),
+        (replace(SAVED, parameters="bb"), "parameters aa; this run's have bb"),
+        (replace(SAVED, identity={"run.seed": 1}), "run.seed=0; this run has run.seed=1"),
+    ],
+)
+def test_a_checkpoint_of_another_run_names_both_sides_and_what_to_do(wanted: Saved, message: str) -> None:
+    with pytest.raises(PolicyError, match=message) as raised:
+        checkpoint._check(SAVED, wanted, "awares/runs/x/checkpoints/sft/step-00000050")
+    assert "delete awares/runs/x/checkpoints/sft to start this job anew" in str(raised.value)
+
+
+def test_ray_train_writes_below_the_runs_own_prefix() -> None:
+    store = StoreConfig(url="s3://bucket/team/mini", endpoint="http://127.0.0.1:9000")
+    config = checkpoint.run_config(store, "r1", "sft", max_failures=2, keep=3)
+    assert config.storage_path == "bucket/team/mini/runs/r1/checkpoints" and config.name == "sft"
+    assert config.failure_config.max_failures == 2 and config.checkpoint_config.num_to_keep == 3
+
+
+def test_final_errors_end_training_and_others_do_not() -> None:
+    FailFast().after_exception(None, {0: ConnectionResetError("peer")})
+    with pytest.raises(DataError, match="no rows"):
+        FailFast().after_exception(None, {0: ConnectionResetError("peer"), 1: DataError("no rows")})
+
+
+def test_the_cause_is_the_workers_own_error() -> None:
+    from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+
+    inner = PolicyError("of another model")
+    assert cause(WorkerGroupError("failed", {0: ConnectionResetError(), 1: inner})) is inner
+    assert cause(ControllerError(inner)) is inner
+    assert cause(ControllerError(WorkerGroupError("failed", {3: inner}))) is inner

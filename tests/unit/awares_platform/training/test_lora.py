@@ -1,0 +1,78 @@
+"""LoRA layers by hand: zero at the start, frozen base, off means base, merged means the same function."""
+
+import pytest
+import torch
+from torch import nn
+
+from awares.errors import PolicyError
+from awares_platform.training import lora
+
+
+class Tiny(nn.Module):
+    """The names of a Qwen2.5-VL: a language model, and a tower that must stay as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual = nn.ModuleDict({"gate_proj": nn.Linear(4, 4)})
+        self.language_model = nn.ModuleDict({"q_proj": nn.Linear(4, 6), "o_proj": nn.Linear(6, 3, bias=False)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.language_model["o_proj"](self.language_model["q_proj"](self.visual["gate_proj"](x)))
+
+
+@pytest.fixture
+def model() -> Tiny:
+    torch.manual_seed(0)
+    return Tiny()
+
+
+def test_fresh_adapters_change_nothing_and_only_adapters_learn(model: Tiny) -> None:
+    x = torch.randn(5, 4)
+    before = model(x)
+    assert lora.attach(model, 2, 16.0, ("q_proj", "o_proj", "gate_proj"), seed=0) == 2
+    assert torch.equal(model(x), before)
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == {f"language_model.{layer}.{part}.weight" for layer in ("q_proj", "o_proj") for part in ("down", "up")}
+
+
+def test_the_adapter_is_scaled_by_alpha_over_rank() -> None:
+    layer = lora.LoraLinear(nn.Linear(2, 2, bias=False), rank=1, alpha=4.0, generator=torch.Generator())
+    with torch.no_grad():
+        layer.base.weight.zero_()
+        layer.down.weight.copy_(torch.tensor([[1.0, 2.0]]))
+        layer.up.weight.copy_(torch.tensor([[3.0], [5.0]]))
+    assert layer(torch.tensor([1.0, 1.0])).tolist() == [36.0, 60.0]  # 4 / 1 * (1 + 2) * (3, 5)
+
+
+def test_adapters_off_is_the_base_model_even_after_an_error(model: Tiny) -> None:
+    x = torch.randn(5, 4)
+    before = model(x)
+    lora.attach(model, 2, 16.0, ("q_proj",), seed=0)
+    nn.init.ones_(model.get_parameter("language_model.q_proj.up.weight"))
+    with pytest.raises(RuntimeError), lora.adapters_off(model):
+        assert torch.equal(model(x), before)
+        raise RuntimeError
+    assert not torch.allclose(model(x), before)
+
+
+def test_merged_weights_have_the_original_names_and_the_same_function(model: Tiny) -> None:
+    x, plain = torch.randn(5, 4), Tiny()
+    lora.attach(model, 2, 16.0, ("q_proj", "o_proj"), seed=0)
+    for name, parameter in model.named_parameters():
+        if name.endswith("up.weight"):
+            nn.init.normal_(parameter)
+    plain.load_state_dict(lora.merged(model, model.state_dict()))
+    assert torch.allclose(plain(x), model(x), atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_adapters() -> None:
+    one, two = Tiny(), Tiny()
+    for each in (one, two):
+        lora.attach(each, 2, 16.0, ("q_proj",), seed=7)
+    name = "language_model.q_proj.down.weight"
+    assert torch.equal(one.get_parameter(name), two.get_parameter(name))
+
+
+def test_targets_that_match_nothing_are_named(model: Tiny) -> None:
+    with pytest.raises(PolicyError, match=r"policy.lora_targets=\['c_attn'\] match no linear layer"):
+        lora.attach(model, 2, 16.0, ("c_attn",), seed=0)
