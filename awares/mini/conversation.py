@@ -1,7 +1,7 @@
 """Conversations about scenes, from which the tiny policy learns to see and to answer before it learns to ask for crops.
 
-Four forms: the full view, the low view, a crop alone, and the low view followed by crops ("closer"). Half of the full and low
-conversations begin with a description of the scene. Only answers are learned.
+Four forms: the full view, the low view, a crop alone, and the low view followed by crops ("closer"). Full and low conversations may
+begin with a description of the scene. Only answers are learned.
 """
 
 from collections.abc import Sequence
@@ -50,14 +50,17 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What a stage of pre-training asks. `legible`: least height, in full-resolution pixels, of a digit that is asked for in the low view.
+    """What a stage of pre-training asks: how many questions of an image, how often its description first, and of what digits.
+
+    `legible` is the least height, in full-resolution pixels, of a digit that is asked for in the low view.
 
     Example:
-        Lesson(questions=6, legible=16)
+        Lesson(questions=4, described=0.3, legible=16)
     """
 
-    questions: int = 6
-    legible: int = 16
+    questions: int
+    described: float
+    legible: int
 
 
 def converse(form: Form, scene: Scene, image: Image, chat: ChatFormat, lesson: Lesson, rng: np.random.Generator) -> Conversation:
@@ -77,7 +80,7 @@ def converse(form: Form, scene: Scene, image: Image, chat: ChatFormat, lesson: L
     legible = lesson.legible if form == "low" else 0
     questions = [_answerable(scene, legible, rng) for _ in range(lesson.questions)]
     view = View(None) if form == "low" else full_view(SIZE)
-    _discuss(talk, chat, [render(image, view)], questions, _description(scene, legible) if rng.random() < 0.5 else None)
+    _discuss(talk, chat, [render(image, view)], questions, _description(scene, legible) if rng.random() < lesson.described else None)
     return talk
 
 

@@ -1,7 +1,8 @@
 """The glyph stage: the vision tower learns to read by plain classification.
 
-For every item in a view the merged tokens under its box are averaged, and three linear heads name its colour, shape and digit. A digit
-read out of a conversation comes late or never at this size; read this way it comes within minutes.
+For every item in a view the merged tokens under its box are averaged, and linear heads name its colour, shape, digit and, where the
+whole scene is in view, its place: the tower knows relative positions only, and a language model can ask for "top left" much sooner
+once the features say where they are. A digit read out of a conversation comes late or never at this size; read this way within minutes.
 
 Axes: R items (records), T merged tokens, D width.
 """
@@ -20,11 +21,12 @@ from awares.crops import Box, crop_box
 from awares.images import render
 from awares.mini.conversation import ONE_CROP, SIZE
 from awares.mini.digits import Split
-from awares.mini.scenes import COLORS, SHAPES, SIDE, Item, draw, sample_scene
+from awares.mini.scenes import COLORS, PLACES, SHAPES, SIDE, Item, draw, sample_scene
 from awares.mini.vision import CELL, patchify, vision_features
 from awares.view import View, full_view
 
-HEADS = {"color": tuple(COLORS), "shape": SHAPES, "digit": tuple(range(10))}
+HEADS = {"color": tuple(COLORS), "shape": SHAPES, "digit": tuple(range(10)), "place": PLACES}
+UNKNOWN = -100  # the place of an item in a crop
 SCENES, FULL_EVERY, CROP_EVERY = 112, 12, 3
 FAINT, LEGIBLE = 0.2, 14  # a digit below LEGIBLE px in the low view counts this much: it is mostly noise there
 CENTRAL = 3.0  # an item in the centre counts this much: it is rarer, and alone in lying across four tokens
@@ -38,7 +40,7 @@ class Sight:
     patches_NPF: Tensor
     view_R: Tensor
     share_RT: Tensor
-    labels_R3: Tensor
+    labels_R4: Tensor
     weight_R: Tensor
     height_R: Tensor
 
@@ -67,7 +69,15 @@ def _sight(views: Sequence[tuple[Image, Box, Sequence[Item]]], halved: bool = Fa
     pixels = np.stack([np.asarray(image) for image, _, _ in views])
     grid = (pixels.shape[1] // CELL, pixels.shape[2] // CELL)
     records = [(index, box, item) for index, (_, box, items) in enumerate(views) for item in items]
-    labels = [[HEADS["color"].index(item.color), HEADS["shape"].index(item.shape), item.digit] for _, _, item in records]
+    labels = [
+        [
+            HEADS["color"].index(item.color),
+            HEADS["shape"].index(item.shape),
+            item.digit,
+            PLACES.index(item.place) if box == (0, 0, *SIZE) else UNKNOWN,
+        ]
+        for _, box, item in records
+    ]
     return Sight(
         grid,
         patchify(pixels),
@@ -106,13 +116,14 @@ class GlyphReader:
         self.heads = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in HEADS.items()})
 
     def loss(self, sights: Sequence[Sight]) -> Tensor:
-        """Cross-entropy of colour, shape and (twice) digit, over all views."""
+        """Cross-entropy of colour, shape, place and (twice) digit, over all views."""
         weights = torch.cat([sight.weight_R for sight in sights])
-        labels = torch.cat([sight.labels_R3 for sight in sights])
+        labels = torch.cat([sight.labels_R4 for sight in sights])
         logits = self._logits(sights)
-        color, shape = (functional.cross_entropy(logits[name], labels[:, column]) for column, name in enumerate(("color", "shape")))
-        digit = functional.cross_entropy(logits["digit"], labels[:, 2], reduction="none")
-        return 0.5 * color + 0.5 * shape + 2 * (digit * weights).sum() / weights.sum()
+        named = {name: functional.cross_entropy(logits[name], labels[:, column], reduction="none") for column, name in enumerate(HEADS)}
+        digit = (named["digit"] * weights).sum() / weights.sum()
+        place = named["place"].sum() / (labels[:, 3] != UNKNOWN).sum()
+        return 0.5 * named["color"].mean() + 0.5 * named["shape"].mean() + 0.5 * place + 2 * digit
 
     def _logits(self, sights: Sequence[Sight]) -> dict[str, Tensor]:
         pooled = []
@@ -128,7 +139,7 @@ class GlyphReader:
         hits: dict[tuple[int, int], list[bool]] = defaultdict(list)
         for seed in range(batches):
             sights = glyph_batch("test", np.random.default_rng((seed, 99)))
-            right = self._logits(sights)["digit"].argmax(-1) == torch.cat([sight.labels_R3[:, 2] for sight in sights])
+            right = self._logits(sights)["digit"].argmax(-1) == torch.cat([sight.labels_R4[:, 2] for sight in sights])
             heights = torch.cat([sight.height_R for sight in sights])
             kinds = np.repeat(np.arange(3), [len(sight.view_R) for sight in sights])
             for kind, height, hit in zip(kinds, heights.tolist(), right.tolist(), strict=True):

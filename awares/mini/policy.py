@@ -35,7 +35,7 @@ def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
             "num_key_value_heads": 2,
             "max_position_embeddings": 1024,
             "initializer_range": 0.08,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 100.0},
+            "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10000.0},
             "bos_token_id": None,
             "eos_token_id": ids("<|im_end|>"),
             "pad_token_id": ids("<|endoftext|>"),

@@ -1,11 +1,13 @@
 """Pre-trains the tiny policy: python -m awares.mini.pretrain --out awares/mini/policy_weights
 
-    stage     what it learns                                                        from
-    glyphs    the vision tower reads shapes, colours and digits by plain             low views, quadrants, some full views
-              classification of what lies under each item
-    answers   the whole model converses about what its view shows                    full, low, crops, low + crops
-    guesses   the same, and questions that the low view cannot answer, so that       as above
-              the policy guesses in the right form where it cannot see
+    stage      what it learns                                                        from
+    glyphs     the vision tower reads shapes, colours, digits and places by plain    low views, quadrants, some full views
+               classification of what lies under each item
+    questions  the language model finds what a question asks for in features that    single questions, short and many: long conversations
+               stay as they are                                                      hide the image among their tokens
+    answers    the whole model converses about what its view shows                   full, low, crops, low + crops
+    guesses    the same, and questions that the low view cannot answer, so that      as above
+               the policy guesses in the right form where it cannot see
 
 Each batch is a pure function of (seed, stage, step): killed at any point, the script goes on from its last checkpoint as if nothing had
 happened. Digits come from training scans only; every figure it prints is measured on test scans.
@@ -35,25 +37,29 @@ from awares.mini.tokenizer import SYSTEM_PROMPT, train_tokenizer
 from awares.seeds import derive
 
 EXAM = 4000  # held-out questions of the final measurement
-FORMS: dict[Form, int] = {"full": 10, "low": 18, "crop": 14, "closer": 24}
+MUON_RATE = 12.0  # learning rate of Muon, which turns the language model's matrices, over that of AdamW, which has the rest
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of training. `lesson` None is the glyph stage; the vision tower learns at `vision` times the learning rate, so that a
-    language model that knows nothing yet does not spoil it."""
+    """A stretch of training: conversations of `forms` per batch, or the glyph stage when there are none.
+
+    The vision tower learns at `vision` times the learning rate: a language model that knows nothing yet would spoil it.
+    """
 
     name: str
     steps: int
     learning_rate: float
     vision: float
-    lesson: Lesson | None
+    forms: dict[Form, int]
+    lesson: Lesson
 
 
 STAGES = (
-    Stage("glyphs", 1500, 2e-3, 1.0, None),
-    Stage("answers", 1600, 1.5e-3, 0.25, Lesson(questions=5, legible=16)),
-    Stage("guesses", 400, 5e-4, 0.25, Lesson(questions=5, legible=0)),
+    Stage("glyphs", 1500, 2e-3, 1.0, {}, Lesson(0, 0, 0)),
+    Stage("questions", 300, 2e-3, 0.0, {"full": 16, "low": 104, "crop": 12, "closer": 24}, Lesson(1, 0, 16)),
+    Stage("answers", 900, 1.5e-3, 0.25, {"full": 12, "low": 20, "crop": 8, "closer": 24}, Lesson(4, 0.2, 16)),
+    Stage("guesses", 300, 5e-4, 0.25, {"full": 12, "low": 20, "crop": 8, "closer": 24}, Lesson(4, 0, 0)),
 )
 
 
@@ -70,13 +76,13 @@ class Batches(Dataset[Any]):
     def __getitem__(self, step: int) -> Any:
         torch.set_num_threads(1)
         rng = np.random.default_rng(derive(self.seed, f"pretrain/{self.stage.name}", str(step)))
-        if self.stage.lesson is None:
+        if not self.stage.forms:
             return glyph_batch("train", rng)
-        return talk_batch("train", FORMS, self.chat, self.plain, self.stage.lesson, rng)
+        return talk_batch("train", self.stage.forms, self.chat, self.plain, self.stage.lesson, rng)
 
 
 class Pretraining:
-    """The model, its optimizer, and where it stands: `stage` and `step` are the next to run."""
+    """The model, its optimizers, and where it stands: `stage` and `step` are the next to run."""
 
     def __init__(self, seed: int, work: Path) -> None:
         self.seed, self.work = seed, work
@@ -85,7 +91,7 @@ class Pretraining:
         self.model = build_model(self.tokenizer, seed)
         self.reader = GlyphReader(self.model.model.visual)
         self.stage, self.step, self.seconds = 0, 0, 0.0
-        self.optimizer = self._optimizer()
+        self.optimizers: list[torch.optim.Optimizer] = []
         self._resume()
 
     def run(self, save_every: int, examine_every: int) -> Exam:
@@ -93,23 +99,20 @@ class Pretraining:
         while self.stage < len(STAGES):
             self._run_stage(STAGES[self.stage], save_every, examine_every)
             self.stage, self.step = self.stage + 1, 0
-            self.optimizer = self._optimizer()
+            self.optimizers = self._optimizers()
             self._save()
         return examine(self.model, self.chat, EXAM)
 
     def _run_stage(self, stage: Stage, save_every: int, examine_every: int) -> None:
         begun, shown = time.monotonic() - self.seconds, []
         for batch in self._batches(stage):
-            for group in self.optimizer.param_groups:
-                scale = stage.vision if group["vision"] else 1.0
-                group["lr"] = scale * stage.learning_rate * _schedule(self.step, stage.steps)
-            shown.append(self._learn(batch))
+            shown.append(self._learn(stage, batch))
             self.step, self.seconds = self.step + 1, time.monotonic() - begun
             if self.step % 25 == 0:
                 print(f"{stage.name} {self.step}/{stage.steps} {self.seconds:.0f} s loss {np.mean(shown):.3f}", flush=True)
                 shown.clear()
             if self.step % examine_every == 0:
-                print("\n".join((self.reader if stage.lesson is None else examine(self.model, self.chat, 600)).lines()), flush=True)
+                print("\n".join((examine(self.model, self.chat, 400) if stage.forms else self.reader).lines()), flush=True)
             if self.step % save_every == 0:
                 self._save()
 
@@ -117,29 +120,37 @@ class Pretraining:
         batches = Batches(stage, self.chat, self.seed)
         return iter(DataLoader(batches, batch_size=None, sampler=range(self.step, stage.steps), num_workers=1, prefetch_factor=4))
 
-    def _learn(self, batch: Any) -> float:
-        loss: Tensor = self.reader.loss(batch) if STAGES[self.stage].lesson is None else answer_loss(self.model, batch)
-        self.optimizer.zero_grad()
+    def _learn(self, stage: Stage, batch: Any) -> float:
+        self.reader.visual.requires_grad_(stage.vision > 0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["share"] * stage.learning_rate * _schedule(self.step, stage.steps)
+            optimizer.zero_grad()
+        loss: Tensor = answer_loss(self.model, batch) if stage.forms else self.reader.loss(batch)
         loss.backward()
-        nn.utils.clip_grad_norm_(self._parameters(), 1.0)
-        self.optimizer.step()
+        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.reader.heads.parameters()], 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
         return loss.item()
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return [*self.model.parameters(), *self.reader.heads.parameters()]
-
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """Muon for the language model's matrices: it finds the attention that a question needs several times sooner. AdamW for the rest."""
         vision = list(self.reader.visual.parameters())
-        seen = {id(parameter) for parameter in vision}
-        others = [parameter for parameter in self._parameters() if id(parameter) not in seen]
-        groups = [{"params": vision, "vision": True}, {"params": others, "vision": False}]
-        return torch.optim.AdamW(groups, weight_decay=0.05, betas=(0.9, 0.98))
+        matrices = [parameter for parameter in self.model.model.language_model.layers.parameters() if parameter.ndim == 2]
+        taken = {id(parameter) for parameter in (*vision, *matrices)}
+        rest = [parameter for parameter in self.model.parameters() if id(parameter) not in taken]
+        scale = STAGES[min(self.stage, len(STAGES) - 1)].vision
+        groups = [{"params": vision, "share": scale}, {"params": [*rest, *self.reader.heads.parameters()], "share": 1.0}]
+        return [
+            torch.optim.AdamW(groups, weight_decay=0.05, betas=(0.9, 0.98)),
+            torch.optim.Muon([{"params": matrices, "share": MUON_RATE}], weight_decay=0.01),
+        ]
 
     def _save(self) -> None:
         state = {
             "model": self.model.state_dict(),
             "heads": self.reader.heads.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "at": (self.stage, self.step, self.seconds),
         }
         torch.save(state, self.work / "next.pt")
@@ -147,14 +158,16 @@ class Pretraining:
 
     def _resume(self) -> None:
         path = self.work / "checkpoint.pt"
-        if not path.exists():
-            return
-        state = torch.load(path)
-        self.model.load_state_dict(state["model"])
-        self.reader.heads.load_state_dict(state["heads"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.stage, self.step, self.seconds = state["at"]
-        print(f"resuming stage {self.stage} at step {self.step}", flush=True)
+        state = torch.load(path) if path.exists() else None
+        if state is not None:
+            self.stage, self.step, self.seconds = state["at"]
+            self.model.load_state_dict(state["model"])
+            self.reader.heads.load_state_dict(state["heads"])
+            print(f"resuming stage {self.stage} at step {self.step}", flush=True)
+        self.optimizers = self._optimizers()
+        if state is not None and self.step:
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
 
 
 def _schedule(step: int, steps: int, warmup: int = 50) -> float:

@@ -240,9 +240,8 @@ def _launch(policy: Path, config: EngineConfig, limits: VisionLimits, seed: int,
 
 
 def _generation(output: "CompletionOutput", version: int) -> Generation:
-    ids = tuple(output.token_ids)
-    assert output.logprobs is not None and len(output.logprobs) == len(ids)
-    logprobs = tuple(float(entry[token].logprob) for token, entry in zip(ids, output.logprobs, strict=True))
+    ids, entries = tuple(output.token_ids), output.logprobs or ()
+    logprobs = tuple(float(entry[token].logprob) for token, entry in zip(ids, entries, strict=True) if entry)
     spans = output.weight_versions or ()
     versions = tuple(int(span.version) for span in spans for _ in range(span.start, span.end)) or (version,) * len(ids)
     finish = FinishReason.STOP if output.finish_reason == "stop" else FinishReason.LENGTH

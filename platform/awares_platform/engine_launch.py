@@ -6,6 +6,7 @@ size of the KV cache is given. On GPUs vLLM starts its processes its own way.
 """
 
 import contextlib
+import importlib
 import importlib.metadata
 import json
 import multiprocessing
@@ -160,8 +161,7 @@ def _forked_from_preload() -> Iterator[None]:
     if not on_cpu():
         yield
         return
-    import vllm.v1.engine.utils as starter
-
+    starter: Any = importlib.import_module("vllm.v1.engine.utils")
     original = starter.get_mp_context
     starter.get_mp_context = lambda: multiprocessing.get_context("forkserver")
     try:

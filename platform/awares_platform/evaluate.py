@@ -5,7 +5,8 @@
                                                    awares weights: awares, escalate
                --> scores, labels from the low and full answers --> results.json, episodes-<policy>.parquet, the table
 
-Each policy first answers evaluate.latency_questions one at a time (latency), then the rest evaluate.in_flight at a time.
+Each policy first answers evaluate.latency_questions one at a time (latency), then the rest evaluate.in_flight at a time. Escalate takes
+over the answers that awares gave without a call: same weights, same greedy first turn.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from awares.episode import Episode
+from awares.episode import Episode, StopReason
 from awares.errors import AwaresError, DataError, PolicyError
 from awares.evaluation.scorers import Scorer, scorer
 from awares.sample import Sample
@@ -36,7 +37,7 @@ from awares_platform.store import ObjectStore
 log = logging.getLogger(__name__)
 
 SPLIT = "test"
-PROBES = 4  # questions of the canary that checks each weight switch
+PROBES = 32  # questions to take the canary of each weight switch from
 CHUNK = 256  # questions per call of the actor: the unit of progress
 
 PlayedBy = dict[str, list[Played]]
@@ -125,23 +126,37 @@ def _play_policies(config: PlatformConfig, actor: Any, samples: Sequence[Sample]
 
     played: PlayedBy = {}
     loaded: Weights = "base"
-    for policy in sorted(config.evaluate.policies, key=lambda policy: ("base", "sft", "awares").index(PROTOCOLS[policy].weights)):
+    for policy in sorted(config.evaluate.policies, key=_order):
         if PROTOCOLS[policy].weights != loaded:
             loaded = PROTOCOLS[policy].weights
             ray.get(actor.load.remote(loaded, samples[:PROBES]))
-        played[policy] = _play(config, actor, policy, samples, progress)
+        known = direct(played.get("awares", ())) if policy == "escalate" else []
+        played[policy] = _play(config, actor, policy, samples, known, progress)
         check_engine(played[policy])
     return played
 
 
-def _play(config: PlatformConfig, actor: Any, policy: str, samples: Sequence[Sample], progress: Progress) -> list[Played]:
-    """The latency subset alone, then the rest in chunks that are all submitted at once; back in the order of `samples`."""
+def _order(policy: str) -> tuple[int, bool]:
+    """Policies that share weights together, and escalate after awares."""
+    return ("base", "sft", "awares").index(PROTOCOLS[policy].weights), policy == "escalate"
+
+
+def direct(rows: Sequence[Played]) -> list[Played]:
+    """Episodes that ended with a first turn that asked for nothing: greedy decoding makes them the same whatever a call would return."""
+    return [one for one in rows if one.episode is not None and len(one.episode.turns) == 1 and one.episode.stop is not StopReason.ERROR]
+
+
+def _play(
+    config: PlatformConfig, actor: Any, policy: str, samples: Sequence[Sample], known: Sequence[Played], progress: Progress
+) -> list[Played]:
+    """The latency subset alone, then what is not `known` in chunks that are all submitted at once; back in the order of `samples`."""
     import ray
 
     alone = latency_subset(config, samples)
-    taken = {sample.sample_id for sample in alone}
+    played = {one.sample.sample_id: one for one in known}
+    taken = {sample.sample_id for sample in alone} | played.keys()
     rest = [sample for sample in samples if sample.sample_id not in taken]
-    played: dict[str, Played] = {}
+    progress.advance(len(samples) - len(rest) - len(alone), note=policy)
     for method, part in [(actor.play_alone, alone), (actor.play, rest)]:
         calls = [method.remote(policy, part[start : start + CHUNK]) for start in range(0, len(part), CHUNK)]
         for call in calls:

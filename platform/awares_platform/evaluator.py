@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from awares.chat import ChatFormat
+from awares.errors import DataError
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.dataset import Images
@@ -21,6 +22,8 @@ from awares_platform.weights.canary import Canary, learner_logprobs, to_extra
 from awares_platform.weights.manifest import folder
 from awares_platform.weights.publish import Publisher
 from awares_platform.weights.subscribe import Subscriber
+
+CANARY_SAMPLES = 4
 
 
 class ColdEngine(Engine):
@@ -57,11 +60,19 @@ class Evaluator:
 
     async def load(self, weights: Weights, probes: Sequence[Sample]) -> None:
         """Switches the engine to a trained policy, by the same path as in training: published, fetched, verified, applied, and checked
-        by a canary of `probes` against transformers. Raises CanaryMismatch if the engine computes something else."""
+        against transformers by a canary of the first readable `probes`. Raises CanaryMismatch if the engine computes something else."""
         path = await asyncio.to_thread(resolve, self._config, self._store, weights)
-        canary = Canary.build(probes, self._images, self._policy_chat, vision_limits(self._config), self._config.method.low_ratio)
+        readable = [sample for sample in probes if self._is_readable(sample)][:CANARY_SAMPLES]
+        canary = Canary.build(readable, self._images, self._policy_chat, vision_limits(self._config), self._config.method.low_ratio)
         version = await asyncio.to_thread(self._publish, path, canary)
         await self._engine.load_version(self._subscriber, version, canary)
+
+    def _is_readable(self, sample: Sample) -> bool:
+        try:
+            self._images(sample.image)
+        except DataError:
+            return False
+        return True
 
     def _publish(self, path: Path, canary: Canary) -> int:
         dtype = getattr(torch, self._config.engine.dtype)

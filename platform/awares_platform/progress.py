@@ -13,7 +13,7 @@ _QUIET_S = 5.0
 
 
 class Progress:
-    """Progress of one job over `total` units; context manager.
+    """Progress of one job over `total` units, which may be set later; context manager.
 
     Example:
         with Progress("grpo", total=40, unit="steps") as progress:
@@ -47,7 +47,7 @@ class Progress:
         """Count finished units; `note` says where things stand, such as "reward 0.82"."""
         self.done += count
         if self._bar and self._task is not None:
-            self._bar.update(self._task, advance=count, note=note)
+            self._bar.update(self._task, completed=self.done, total=self.total, note=note)
         else:
             self._print(note)
 

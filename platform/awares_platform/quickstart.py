@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from awares.errors import ConfigError
 from awares_platform import report
 from awares_platform.ask import Reply, ask
 from awares_platform.config import PlatformConfig
@@ -66,6 +67,10 @@ class State:
 
 def run(config: PlatformConfig, fresh: bool = False) -> None:
     """Run what has not finished yet, serve, ask, report. `fresh` discards an earlier run and its labels. Ray and the store are up."""
+    if "awares" not in config.evaluate.policies:
+        raise ConfigError(
+            f"evaluate.policies={list(config.evaluate.policies)} must hold awares: the quickstart serves it and asks it a question"
+        )
     directory = Path(config.run.directory) / config.run.name
     state = prepare(config, directory, fresh)
     pace = Pace(JOBS, state.finished)
@@ -84,7 +89,10 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
 
 
 def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> State:
-    """The state to go on from; a new one, with an empty run, for `fresh` or for another setup than last time's."""
+    """The state to go on from; a new one, with an empty run, for `fresh` or for another setup than last time's.
+
+    Raises ConfigError rather than discard a run that no quickstart made.
+    """
     path = directory / "progress.json"
     state = State(path, fingerprint(config))
     earlier: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
@@ -93,6 +101,8 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> State:
         state.wall_s = earlier["wall_s"]
         return state
     store = ObjectStore.from_config(config.store)
+    if not path.exists() and not fresh and (directory.exists() or any(store.list(f"runs/{config.run.name}/"))):
+        raise ConfigError(f"run {config.run.name!r} exists, and no quickstart made it: choose another run.name, or discard it with --fresh")
     store.delete_prefix(f"runs/{config.run.name}/")
     if fresh:
         store.delete_prefix(f"datasets/{config.data.name}-curated/")
@@ -117,7 +127,7 @@ def serve_and_ask(config: PlatformConfig, directory: Path, pace: Pace) -> tuple[
     question = held_out_question(config, directory)
     image = directory / "question.png"
     image.write_bytes(Images(ObjectStore.from_config(config.store), config.data.image_cache).read(question.image))
-    settings = config.serve.model_copy(update={"host": "127.0.0.1", "port": free_port(), "token_env": None})
+    settings = config.serve.model_copy(update={"policy": "awares", "host": "127.0.0.1", "port": free_port(), "token_env": None})
     with serving(config.model_copy(update={"serve": settings})) as url:
         pace.show("serve", f"asking at {url}")
         reply = ask(image, question.question, url)

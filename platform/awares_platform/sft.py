@@ -21,7 +21,6 @@ from typing import Any
 
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.queue import Empty, Queue
 
 from awares_platform.config import PlatformConfig
@@ -62,7 +61,7 @@ class SftResult:
 def run(config: PlatformConfig) -> SftResult:
     """Train runs/<run>/policies/sft, or go on where an earlier job of this run ended. Ray is initialised, the store reachable.
 
-    Raises PolicyError or DataError where policy, checkpoint or data do not fit, and ray.train.TrainingFailedError when workers kept dying.
+    Raises PolicyError or DataError where policy, checkpoint or data do not fit, StoreError, and what kept killing the workers.
     """
     started, config = time.monotonic(), pinned(config)
     store = ObjectStore.from_config(config.store)
@@ -119,8 +118,7 @@ def _messages(config: PlatformConfig, recipe: dict[str, Any]) -> Iterator[tuple[
     """What rank 0 tells, until training has ended. Raises what ended it early."""
     queue = Queue(actor_options={"num_cpus": 0})
     outcome: list[Exception | None] = []
-    trainer = _trainer(config, recipe, queue)
-    training = threading.Thread(target=_fit, args=(trainer, outcome), name="sft-train", daemon=True)
+    training = threading.Thread(target=_fit, args=(config, recipe, queue, outcome), name="sft-train", daemon=True)
     training.start()  # not in the main thread: there `fit` would take over SIGINT for good
     try:
         while True:
@@ -136,14 +134,12 @@ def _messages(config: PlatformConfig, recipe: dict[str, Any]) -> Iterator[tuple[
         raise outcome[0]
 
 
-def _fit(trainer: TorchTrainer, outcome: list[Exception | None]) -> None:
+def _fit(config: PlatformConfig, recipe: dict[str, Any], queue: Queue, outcome: list[Exception | None]) -> None:
     try:
-        trainer.fit()
+        _trainer(config, recipe, queue).fit()
         outcome.append(None)
-    except TrainingFailedError as error:
-        outcome.append(cause(error))
     except Exception as error:  # carried to the main thread, which raises it
-        outcome.append(error)
+        outcome.append(cause(error))
 
 
 def _trainer(config: PlatformConfig, recipe: dict[str, Any], queue: Queue) -> TorchTrainer:

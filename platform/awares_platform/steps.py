@@ -1,5 +1,6 @@
 """A job as a process: started on the session's Ray and store, its progress passed on, its output kept, ended with us whatever happens."""
 
+import logging
 import os
 import re
 import signal
@@ -7,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TextIO
 
 from awares_platform.config import PlatformConfig
 from awares_platform.errors import LaunchError
+
+log = logging.getLogger(__name__)
 
 EXPECTED_S = {"curate": 90.0, "sft": 150.0, "grpo": 300.0, "evaluate": 150.0, "serve": 60.0}
 """Seconds of each job on two cores, for the first estimate; what is measured replaces them."""
@@ -86,9 +89,9 @@ def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> No
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json(indent=1), "utf-8")
     pace.start(job)
-    with (directory / f"{job}.log").open("a", encoding="utf-8") as log, _process(job, setup) as process:
+    with (directory / f"{job}.log").open("a", encoding="utf-8") as kept, _process(job, setup) as process:
         assert process.stdout is not None, "the process's output is a pipe"
-        for note in _notes(process.stdout, log):
+        for note in _notes(process.stdout, kept):
             pace.show(job, note)
         status = process.wait()
     if status:
@@ -97,11 +100,11 @@ def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> No
     pace.finish(job)
 
 
-def _notes(output: IO[str], log: IO[str]) -> Iterator[str]:
+def _notes(output: IO[str], kept: IO[str]) -> Iterator[str]:
     """Copy everything to the log, and yield what the job says of its progress."""
     for line in output:
-        log.write(line)
-        log.flush()
+        kept.write(line)
+        kept.flush()
         if match := _PROGRESS.match(line.rstrip()):
             yield match["note"]
 
@@ -121,13 +124,17 @@ def _process(job: str, setup: Path) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Let the job unwind, then end what is left of its group, after a second Ctrl-C at once."""
+    try:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                pass
-        try:
+            process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        log.warning("process %d did not stop within %g s and is killed", process.pid, STOP_S)
+    finally:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass

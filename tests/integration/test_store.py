@@ -216,7 +216,7 @@ def test_a_store_that_is_down_is_given_up_within_the_budget(store: ObjectStore) 
         unused.bind(("127.0.0.1", 0))
         down = changed(store, endpoint=f"http://127.0.0.1:{unused.getsockname()[1]}", retry_budget_s=1.0)
         started = time.monotonic()
-        with pytest.raises(StoreUnavailable, match=r"/key: http://127.0.0.1:\d+ unavailable for the whole retry budget of 1 s.*store.endpoint"):
+        with pytest.raises(StoreUnavailable, match=r"/key: http://127.0.0.1:\d+ unavailable for .* of 1 s.*store.endpoint"):
             down.get("key")
         assert 0.9 < time.monotonic() - started < 5
 

@@ -23,14 +23,13 @@ stands. A canary mismatch: `batch` returns None, the learner returns, the mismat
 """
 
 import logging
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.train
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayTaskError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from awares_platform.config import PlatformConfig
@@ -100,55 +99,38 @@ def run(config: PlatformConfig) -> GrpoResult:
         return GrpoResult(policy, settings.steps, {}, time.monotonic() - started)
     resolve(config, store, settings.start)  # a missing or misfitting policy ends the job before anything starts
     with Run(config, "grpo") as record, Progress("grpo", total=settings.steps, unit="steps") as progress:
-        metrics = _Job(config, record, progress).run()
+        metrics = _steer(config, record, progress)
     return GrpoResult(policy, settings.steps, metrics, time.monotonic() - started)
 
 
-class _Job:
-    """Controller and trainer of one job, from start to end."""
+class TrainerActor:
+    """Runs Ray Train in a process of its own: killed with it, and `fit` takes over SIGINT there and not in the driver."""
 
-    def __init__(self, config: PlatformConfig, record: Run, progress: Progress) -> None:
-        self._config, self._record, self._progress = config, record, progress
-        self._controller: Any = ray.remote(num_cpus=0)(ControllerActor).remote(config)
-        self._learner_error: Exception | None = None
-
-    def run(self) -> dict[str, float]:
-        """The last step's metrics. Raises what stopped the run."""
-        tending = self._controller.run.remote()
-        training = threading.Thread(target=self._train, name="grpo-train", daemon=True)
-        training.start()  # not in the main thread: there `fit` would take over SIGINT for good
+    def fit(self, config: PlatformConfig, controller: Any) -> None:
+        """Returns when the learner is done or was told to stop. Raises TrainingFailedError. Either way the controller is closed."""
         try:
-            metrics = self._report()
-            _raise_plain(tending)
-            training.join()
-            if self._learner_error is not None:
-                raise self._learner_error
+            _trainer(config, controller).fit()
         finally:
-            ray.kill(self._controller)
-        return metrics
+            ray.get(controller.close.remote())
 
-    def _train(self) -> None:
-        try:
-            _trainer(self._config, self._controller).fit()
-        except Exception as error:  # carried to the main thread, which raises it
-            self._learner_error = error
-        finally:
-            self._close()
 
-    def _close(self) -> None:
-        try:
-            ray.get(self._controller.close.remote())
-        except RayActorError as error:
-            log.debug("the controller is gone already: %s", error)
-
-    def _report(self) -> dict[str, float]:
-        """Writes metrics as steps finish, until the controller says that there are no more."""
+def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str, float]:
+    """Controller and trainer from start to end, metrics as steps finish; returns the last step's. Raises what stopped the run."""
+    controller: Any = ray.remote(num_cpus=0)(ControllerActor).remote(config)
+    trainer: Any = ray.remote(num_cpus=0)(TrainerActor).remote()
+    try:
+        tending, training = controller.run.remote(), trainer.fit.remote(config, controller)
         metrics: dict[str, float] = {}
-        while (item := ray.get(self._controller.record.remote())) is not None:
+        while (item := ray.get(controller.record.remote())) is not None:
             step, metrics = item
-            self._record.metrics(step, metrics)
-            self._progress.advance(step + 1 - self._progress.done, note=_note(metrics))
+            record.metrics(step, metrics)
+            progress.advance(step + 1 - progress.done, note=_note(metrics))
+        _finish(tending)
+        _finish(training)
         return metrics
+    finally:
+        ray.kill(trainer)
+        ray.kill(controller)
 
 
 def _trainer(config: PlatformConfig, controller: Any) -> TorchTrainer:
@@ -166,10 +148,10 @@ def _trainer(config: PlatformConfig, controller: Any) -> TorchTrainer:
     )
 
 
-def _raise_plain(tending: Any) -> None:
-    """Raises what stopped the controller, without Ray's wrapping."""
+def _finish(task: Any) -> None:
+    """Waits for `task`; raises what stopped it without Ray's wrapping."""
     try:
-        ray.get(tending)
+        ray.get(task)
     except RayTaskError as error:
         raise error.cause from None
 

@@ -152,7 +152,7 @@ class Learner:
             reference_ST = self._reference(batch)
             logprobs_ST = self._logprobs(batch)
             held_ST = logprobs_ST.detach()
-            rows_B, behaviour_BT, advantages_B = _episodes(trained, batch)
+            rows_B, behaviour_BT, advantages_B = spread(trained, batch)
             loss, stats = grpo_loss(
                 logprobs_ST[rows_B],
                 behaviour_BT,
@@ -220,7 +220,7 @@ class Learner:
         torch.distributed.barrier()
 
 
-def _episodes(trained: tuple[Trained, ...], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def spread(trained: tuple[Trained, ...], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """From S sequences to the B episodes that sampled them: each episode's row, its behaviour logprobs, its advantage."""
     device = batch.input_ids_BT.device
     counts_S = torch.tensor([len(item.episodes) for item in trained])

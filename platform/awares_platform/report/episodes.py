@@ -14,7 +14,9 @@ from awares.images import low_view
 from awares_platform.report.records import EpisodeRecord
 from awares_platform.report.shift import NAMES
 
-SHOWN = 12
+CALLS, DIRECT, WRONG = 7, 3, 2
+"""A dozen."""
+
 LONGEST_SIDE = 640
 """Pixels: larger images are reduced for the page."""
 
@@ -25,16 +27,14 @@ Fetch = Callable[[str], Image]
 """Image hash to pixels; raises DataError or StoreError."""
 
 
-def choose(episodes: Sequence[EpisodeRecord], count: int = SHOWN) -> list[EpisodeRecord]:
-    """A varied dozen, the same for the same episodes: mostly calls, each kind of request in turn, and some failures of both sorts."""
+def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
+    """A varied dozen, the same for the same episodes: calls, direct answers and failures, filled up from the rest where one is short."""
     calls = [episode for episode in episodes if episode.crops and episode.correct]
     direct = [episode for episode in episodes if not episode.crops and episode.correct]
     wrong = [episode for episode in episodes if not episode.correct]
-    quota = {"calls": round(count * 0.58), "direct": round(count * 0.25)}
-    picked = _varied(calls, quota["calls"]) + _varied(direct, quota["direct"])
-    picked += _varied(wrong, count - len(picked))
+    picked = _varied(calls, CALLS) + _varied(direct, DIRECT) + _varied(wrong, WRONG)
     rest = [episode for episode in (*calls, *direct, *wrong) if episode not in picked]
-    return (picked + rest)[:count]
+    return (picked + rest)[: CALLS + DIRECT + WRONG]
 
 
 def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord]:
@@ -101,8 +101,9 @@ def _rect(box: Box, fill: str) -> str:
 def _frame(box: Box, stroke: float, kind: str) -> str:
     """A line inside of the box, so that boxes at the image's edge show whole."""
     left, top, right, bottom = box
+    dash = f' stroke-dasharray="{3 * stroke:.1f} {2 * stroke:.1f}"' if kind == "evidence" else ""
     return (
-        f'<rect class="{kind}" x="{left + stroke / 2:.1f}" y="{top + stroke / 2:.1f}" width="{right - left - stroke:.1f}" '
+        f'<rect class="{kind}"{dash} x="{left + stroke / 2:.1f}" y="{top + stroke / 2:.1f}" width="{right - left - stroke:.1f}" '
         f'height="{bottom - top - stroke:.1f}" stroke-width="{stroke:.1f}"/>'
     )
 

@@ -13,7 +13,7 @@ from awares_platform.report.curves import curves
 from awares_platform.report.episodes import Fetch, episode_cards
 from awares_platform.report.records import DRAWN, RunRecord, read_run
 from awares_platform.report.shift import shift
-from awares_platform.report.tables import decisions_table, kinds_table, results_table
+from awares_platform.report.tables import decisions_table, kinds_table, labels_table, results_table
 from awares_platform.report.tradeoff import tradeoff
 from awares_platform.results import NAMES
 from awares_platform.store import ObjectStore
@@ -35,15 +35,16 @@ def run(config: PlatformConfig) -> Path:
 def render(record: RunRecord, fetch: Fetch, low_ratio: float = 0.5) -> str:
     """The report as one HTML document. A section whose job has not run is left out."""
     style = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
-    sections = "\n".join(section(record, fetch, low_ratio) for section in (_headline, _results, _shift, _curves, _episodes, _footer))
+    sections = [_headline(record), _results(record), _shift(record), _curves(record), _episodes(record, fetch, low_ratio), _footer(record)]
+    body = "\n".join(filter(None, sections))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>AwaRes · {escape(record.name)}</title><style>{style}</style></head>\n<body><main>\n{sections}\n</main></body></html>\n"
+        f"<title>AwaRes · {escape(record.name)}</title><style>{style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
     )
 
 
-def _headline(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
+def _headline(record: RunRecord) -> str:
     tiles = "".join(f'<div class="tile"><b>{value}</b><span>{escape(note)}</span></div>' for value, note in _tiles(record.policies))
     return (
         f"<header><p class='eyebrow'>awares-train · run {escape(record.name)} · seed {record.seed}</p>"
@@ -69,36 +70,35 @@ def _tiles(policies: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     return tiles
 
 
-def _results(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
+def _results(record: RunRecord) -> str:
     if not record.policies:
         return ""
     questions = max(row["n"] for row in record.policies.values())
-    kinds, decisions = kinds_table(record.policies), decisions_table(record.policies)
+    detail = {
+        "By kind of question": kinds_table(record.policies),
+        "By what the question needs": labels_table(record.policies),
+        "Decisions: when and where to look": decisions_table(record.policies),
+    }
     return (
         f"<section><h2>Results</h2><p>{questions:,} held-out questions, greedy. "
         f"Whiskers are bootstrap 95 % intervals; up and to the left is better.</p>"
         f"{tradeoff(record.policies)}{results_table(record.policies)}"
-        f"{_titled('By kind of question', kinds)}{_titled('Decisions: when and where to look', decisions)}</section>"
+        f"{''.join(f'<h3>{escape(title)}</h3>{table}' for title, table in detail.items() if table)}</section>"
     )
 
 
-def _titled(title: str, body: str) -> str:
-    return f"<h3>{escape(title)}</h3>{body}" if body else ""
-
-
-def _shift(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
-    bars = shift(record.policies)
+def _shift(record: RunRecord) -> str:
+    bars = shift(record.policies, record.labels)
     if not bars:
         return ""
-    legend = '<p class="legend"><span class="policy-sft"><i></i>after SFT</span><span class="policy-awares"><i></i>after GRPO</span></p>'
     return (
         "<section><h2>What reinforcement changed</h2>"
         f"<p>Share of held-out questions by what the policy asks for first. "
-        f"A question that asks for two crops counts for both.</p>{legend}{bars}</section>"
+        f"A question that asks for two crops counts for both.</p>{bars}</section>"
     )
 
 
-def _curves(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
+def _curves(record: RunRecord) -> str:
     drawn = curves(record.metrics)
     return f'<section><h2>Training</h2><div class="charts">{drawn}</div></section>' if drawn else ""
 
@@ -119,7 +119,7 @@ def _episodes(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
     )
 
 
-def _footer(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
+def _footer(record: RunRecord) -> str:
     times = " · ".join(f"{escape(job)} {_duration(seconds)}" for job, seconds in record.wall_s.items())
     versions = " · ".join(f"{escape(name)} {escape(version)}" for name, version in record.versions.items())
     return f"<footer>{f'<p>{times}</p>' if times else ''}{f'<p>{versions}</p>' if versions else ''}</footer>"

@@ -43,16 +43,17 @@ class EpisodeRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """Everything that the report draws. `metrics` maps a job to its rows; `policies` is that of evaluate's results.json.
+    """Everything that the report draws. `metrics` maps a job to its rows; `policies` and `labels` are those of evaluate's results.json.
 
     Example:
-        RunRecord("mini", 0, {"grpo": (row,)}, {"awares": {...}}, {"awares": (episode,)}, {"ray": "2.60.0"}, {"sft": 61.0})
+        RunRecord("mini", 0, {"grpo": (row,)}, {"awares": {...}}, {...}, {"awares": (episode,)}, {"ray": "2.60.0"}, {"sft": 61.0})
     """
 
     name: str
     seed: int
     metrics: dict[str, tuple[Row, ...]]
     policies: dict[str, dict[str, Any]]
+    labels: dict[str, Any]
     episodes: dict[str, tuple[EpisodeRecord, ...]]
     versions: dict[str, str]
     wall_s: dict[str, float]
@@ -68,6 +69,7 @@ def read_run(directory: Path, name: str, seed: int) -> RunRecord:
         seed=seed,
         metrics={job: tuple(read(path)) for job in ("sft", "grpo") if (path := directory / job / "metrics.jsonl").exists()},
         policies={key: results["policies"][key] for key in NAMES if key in results.get("policies", {})},
+        labels=results.get("labels", {}),
         episodes={key: _read_episodes(directory / "evaluate" / f"episodes-{key}.parquet") for key in DRAWN},
         versions={str(key): str(value) for key, value in versions.items()},
         wall_s=timing.get("wall_s", {}),

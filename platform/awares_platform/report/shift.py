@@ -1,5 +1,6 @@
 """The policy's shift: how often each crop is asked for, after SFT and after GRPO."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from awares.crops import CropId, crop_box
@@ -18,27 +19,38 @@ NAMES = {
     CropId.ALL: "whole image",
 }
 
+LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels call for"}
 
-def shift(policies: dict[str, dict[str, Any]]) -> str:
-    """Paired bars: a direct answer, then every crop, as shares of all episodes. Empty until both policies were evaluated."""
-    if not all(name in policies and "crops" in policies[name] for name in ("sft", "awares")):
+
+def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) -> str:
+    """Bars per request: a direct answer, then every crop, as shares of all episodes; below them what the labels (results.json's) call for.
+
+    Empty until both policies were evaluated.
+    """
+    if not all(name in policies for name in ("sft", "awares")):
         return ""
-    before, after = (_shares(policies[name]) for name in ("sft", "awares"))
-    widest = max(*before.values(), *after.values(), 1e-9)
-    rows = [_row("direct", "answers directly", before, after, widest)]
-    rows += [_row(crop.value, NAMES[crop], before, after, widest) for crop in CropId]
-    return f'<div class="shift" role="table" aria-label="Share of episodes by request, after SFT and after GRPO">{"".join(rows)}</div>'
+    bars = {name: {key: count / policies[name]["n"] for key, count in policies[name]["crops"].items()} for name in ("sft", "awares")}
+    if labelled := _labelled(labels):
+        bars["low"] = labelled
+    widest = max(share for shares in bars.values() for share in shares.values())
+    rows = [_row("direct", "answers directly", bars, widest), *(_row(crop.value, NAMES[crop], bars, widest) for crop in CropId)]
+    legend = "".join(f'<span class="policy-{name}"><i></i>{LEGEND[name]}</span>' for name in bars)
+    table = f'<div class="shift" role="table" aria-label="Share of episodes by request">{"".join(rows)}</div>'
+    return f'<p class="legend">{legend}</p>{table}'
 
 
-def _shares(row: dict[str, Any]) -> dict[str, float]:
-    """Share of episodes; one that asks for two crops counts for both."""
-    return {key: row["crops"].get(key, 0) / row["n"] for key in ("direct", *(crop.value for crop in CropId))}
+def _labelled(labels: Mapping[str, Any]) -> dict[str, float]:
+    """Shares that a policy would have that asks exactly where the labels say so; empty without labels."""
+    counts = {label: labels.get("counts", {}).get(label, 0) for label in ("LR", "HR")}
+    total = sum(counts.values())
+    return {"direct": counts["LR"] / total} | {crop: count / total for crop, count in labels["crops"].items()} if total else {}
 
 
-def _row(key: str, name: str, before: dict[str, float], after: dict[str, float], widest: float) -> str:
+def _row(key: str, name: str, bars: Mapping[str, Mapping[str, float]], widest: float) -> str:
+    drawn = "".join(_bar(policy, shares.get(key, 0.0), widest) for policy, shares in bars.items())
     return (
-        f'<div class="shift-row" role="row"><span class="what" role="rowheader">{_icon(key)}{name}</span><span class="bars" role="cell">'
-        f"{_bar('sft', before[key], widest)}{_bar('awares', after[key], widest)}</span></div>"
+        f'<div class="shift-row" role="row"><span class="what" role="rowheader">{_icon(key)}{name}</span>'
+        f'<span class="bars" role="cell">{drawn}</span></div>'
     )
 
 

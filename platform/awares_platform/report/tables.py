@@ -17,7 +17,7 @@ DECISIONS = {
 }
 
 
-LABELS = {"LR": "low suffices (LR)", "HR": "needs detail (HR)"}
+LABELS = {"LR": "low resolution suffices (LR)", "HR": "needs detail (HR)"}
 
 
 def results_table(policies: dict[str, dict[str, Any]]) -> str:
@@ -41,12 +41,20 @@ def results_table(policies: dict[str, dict[str, Any]]) -> str:
 def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
     """The paper's table 1 with question kinds in the place of benchmarks: accuracy (RTR)."""
     kinds = sorted({kind for row in policies.values() for kind in row["by_kind"]})
-    rows = []
-    for name, row in policies.items():
-        cells = (_accuracy_rtr(row["by_kind"].get(kind)) for kind in kinds)
-        labels = (_accuracy_rtr(row["by_label"].get(label)) for label in LABELS)
-        rows.append((NAMES[name], *cells, *labels, _accuracy_rtr(row)))
-    return _table(("Acc ↑ (RTR ↓)", *kinds, *LABELS.values(), "all"), rows, list(policies))
+    return _groups(policies, "by_kind", {kind: kind for kind in kinds})
+
+
+def labels_table(policies: dict[str, dict[str, Any]]) -> str:
+    """Accuracy (RTR) where the low-resolution view suffices by annotation, and where it does not. Empty without labels."""
+    labels = {label: name for label, name in LABELS.items() if any(label in row["by_label"] for row in policies.values())}
+    return _groups(policies, "by_label", labels) if labels else ""
+
+
+def _groups(policies: dict[str, dict[str, Any]], key: str, names: dict[str, str]) -> str:
+    rows = [
+        (NAMES[policy], *(_accuracy_rtr(row[key].get(group)) for group in names), _accuracy_rtr(row)) for policy, row in policies.items()
+    ]
+    return _table(("Acc ↑ (RTR ↓)", *names.values(), "all"), rows, list(policies))
 
 
 def decisions_table(policies: dict[str, dict[str, Any]]) -> str:
@@ -62,7 +70,7 @@ def decisions_table(policies: dict[str, dict[str, Any]]) -> str:
 def _accuracy_rtr(row: dict[str, Any] | None) -> str:
     if row is None:
         return "–"
-    return f"{100 * row['accuracy']:.1f} ({row['rtr_token']:.2f})"
+    return f"{100 * row['accuracy']:.1f} <small>({row['rtr_token']:.2f})</small>"
 
 
 def _seconds(value: float | None) -> str:
@@ -77,6 +85,6 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], names: list[str])
     columns = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = ""
     for name, row in zip(names, rows, strict=True):
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        cells = "".join(f"<td>{cell}</td>" for cell in row[1:])
         body += f'<tr class="policy-{name}"><th scope="row"><i></i>{escape(row[0])}</th>{cells}</tr>'
     return f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -68,6 +68,15 @@ def serving(config: PlatformConfig, stop: threading.Event | None = None) -> Iter
         _wait_until_running(config, stop or threading.Event())
         yield base_url(config)
     finally:
+        _drain()
+
+
+def _drain() -> None:
+    """Let the replicas finish what they have while the proxies still carry their answers: a shutdown alone kills the proxies first."""
+    try:
+        if APP in serve.status().applications:
+            serve.delete(APP)
+    finally:
         serve.shutdown()
 
 

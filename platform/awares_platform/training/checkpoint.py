@@ -30,6 +30,7 @@ from awares_platform.training.failure import FailFast
 
 _TAG = "zero"
 _META = "awares.json"
+_ATTEMPTS = 8  # with exponential waits between them: about as long as store.retry_budget_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,11 @@ def run_config(store: StoreConfig, run: str, job: str, max_failures: int, keep: 
 
 def filesystem(store: StoreConfig) -> pyarrow.fs.S3FileSystem:
     """The store as a pyarrow file system; credentials come from the environment, as everywhere."""
-    if store.endpoint is None:
-        return pyarrow.fs.S3FileSystem(region=store.region)
-    endpoint = urlsplit(store.endpoint)
-    return pyarrow.fs.S3FileSystem(region=store.region, endpoint_override=endpoint.netloc, scheme=endpoint.scheme)
+    options: dict[str, Any] = {"region": store.region, "retry_strategy": pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS)}
+    if store.endpoint is not None:
+        endpoint = urlsplit(store.endpoint)
+        options |= {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme}
+    return pyarrow.fs.S3FileSystem(**options)
 
 
 def save(engine: Any, step: int, identity: Mapping[str, Any], state: Mapping[str, Any], metrics: Mapping[str, float]) -> None:

@@ -7,9 +7,10 @@ or a policy that does not fit would fail the same way again: those end the run a
 from typing import Any
 
 from ray.train import UserCallback
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from awares.errors import ConfigError, DataError, PolicyError
+from awares_platform.errors import StoreUnavailable
 
 FINAL = (ConfigError, DataError, PolicyError)
 
@@ -24,14 +25,15 @@ class FailFast(UserCallback):
                 raise error
 
 
-def cause(error: TrainingFailedError) -> Exception:
-    """What went wrong inside: the worker's own exception where there is one, else `error`."""
+def cause(error: Exception) -> Exception:
+    """What went wrong inside: the worker's own exception where there is one, else `error`; an S3 failure of Ray Train's as ours."""
     inner: Exception | None = None
+    if isinstance(error, OSError) and "AWS Error" in str(error):
+        remedy = "check the store, then run the job again: it goes on from its last checkpoint"
+        return StoreUnavailable(f"Ray Train lost the object store ({error}); {remedy}")
     if isinstance(error, ControllerError):
         inner = error.controller_failure
     elif isinstance(error, WorkerGroupError) and error.worker_failures:
         failures = error.worker_failures.values()
         inner = next((failure for failure in failures if isinstance(failure, FINAL)), next(iter(failures)))
-    if isinstance(inner, TrainingFailedError):
-        return cause(inner)
-    return inner or error
+    return cause(inner) if inner else error

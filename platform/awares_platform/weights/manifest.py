@@ -13,7 +13,6 @@ from blake3 import blake3
 
 from awares.errors import AwaresError
 
-
 _SHOWN = 3  # differences that an error message lists
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -1,5 +1,6 @@
 """Evaluation around the engine: which questions count, labels from the answers, scores, and what is missing."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -7,13 +8,13 @@ import pytest
 from PIL import Image
 
 from awares.crops import CropId
-from awares.episode import Episode, StopReason
+from awares.episode import Episode, StopReason, Turn
 from awares.errors import DataError, PolicyError
 from awares.evaluation.scorers import scorer
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.errors import NotFound
-from awares_platform.evaluate import assemble, check_policies, label, latency_subset, score_all, usable
+from awares_platform.evaluate import assemble, check_policies, direct, label, latency_subset, score_all, usable
 from awares_platform.image_cache import Images
 from awares_platform.play import Played
 from awares_platform.protocols import PROTOCOLS
@@ -99,3 +100,16 @@ def test_the_protocols_are_those_of_the_issue() -> None:
     assert (awares.view, awares.reply, awares.max_turns) == ("low", "crops", 2)
     assert PROTOCOLS["escalate"].weights == PROTOCOLS["awares"].weights == "awares"
     assert {name for name, protocol in PROTOCOLS.items() if protocol.may_call} == {"escalate", "sft", "awares"}
+
+
+def test_escalation_repeats_only_the_questions_with_a_call() -> None:
+    """An answer, a malformed turn and a cut answer are the same under either protocol; a call and an engine error are not."""
+    turn = Turn((1,), (), (2,), (0.0,), (0,), "7", (), StopReason.ANSWER)
+    ends = [(1, StopReason.ANSWER), (2, StopReason.ANSWER), (1, StopReason.MALFORMED), (1, StopReason.LENGTH), (1, StopReason.ERROR)]
+    rows = []
+    for index, (turns, stop) in enumerate(ends):
+        one = played(index, "7")
+        assert one.episode is not None
+        rows.append(replace(one, episode=replace(one.episode, turns=(turn,) * turns, stop=stop)))
+    rows.append(Played(sample(9), None, 0.0, "images/aa is damaged"))
+    assert [one.sample.sample_id for one in direct(rows)] == ["s0", "s2", "s3"]

@@ -19,7 +19,8 @@ def test_rows_are_flat_json_lines(tmp_path: Path) -> None:
 
 def test_a_resumed_run_overwrites_the_steps_that_it_repeats(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 2, "time": 5, "a/x": 2}\n{"step": 1, "time": 1, "a/x": 1, "a/y": 9}\n{"step": 1, "time": 7, "a/x": 3}\n{"step": 4, "ti')
+    rows = ['{"step": 2, "time": 5, "a/x": 2}', '{"step": 1, "time": 1, "a/x": 1, "a/y": 9}', '{"step": 1, "time": 7, "a/x": 3}']
+    path.write_text("\n".join([*rows, '{"step": 4, "ti']))
     assert read(path) == [Row(1, 7, {"a/x": 3, "a/y": 9}), Row(2, 5, {"a/x": 2})]
 
 

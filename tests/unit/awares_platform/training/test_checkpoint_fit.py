@@ -6,6 +6,7 @@ import pytest
 
 from awares.errors import DataError, PolicyError
 from awares_platform.config.store import StoreConfig
+from awares_platform.errors import StoreUnavailable
 from awares_platform.training import checkpoint
 from awares_platform.training.checkpoint import Saved
 from awares_platform.training.failure import FailFast, cause
@@ -52,3 +53,14 @@ def test_the_cause_is_the_workers_own_error() -> None:
     assert cause(WorkerGroupError("failed", {0: ConnectionResetError(), 1: inner})) is inner
     assert cause(ControllerError(inner)) is inner
     assert cause(ControllerError(WorkerGroupError("failed", {3: inner}))) is inner
+    assert cause(inner) is inner
+
+
+def test_a_lost_store_is_a_store_error() -> None:
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    lost = OSError("When uploading part for key 'x' in bucket 'b': AWS Error NETWORK_CONNECTION during UploadPart operation")
+    found = cause(WorkerGroupError("failed", {0: lost}))
+    assert isinstance(found, StoreUnavailable) and "run the job again" in str(found)
+    full = OSError(28, "No space left on device")
+    assert cause(full) is full

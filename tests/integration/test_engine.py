@@ -1,0 +1,345 @@
+"""The engine on a tiny random Qwen2.5-VL: real vLLM, real SeaweedFS, transformers as the reference."""
+
+import asyncio
+import hashlib
+import io
+import math
+import multiprocessing
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from awares.batch import collate, policy_logprobs
+from awares.chat import ChatFormat
+from awares.crops import CropId
+from awares.episode import Episode, EpisodeSpec, run_episode
+from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
+from awares.mini.benchmark import generate_split
+from awares.mini.policy import build_model, build_processor, save_policy
+from awares.mini.tokenizer import train_tokenizer
+from awares.protocol import format_request
+from awares.sample import Sample
+from awares.tokens import VisionLimits
+from awares_platform.config.engine import EngineConfig
+from awares_platform.engine import Engine, EngineError
+from awares_platform.store import ObjectStore
+from awares_platform.weights import Publisher, Subscriber, WeightsError
+from awares_platform.weights.canary import Canary, CanaryMismatch, check, learner_logprobs, tails, to_extra
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
+CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32)
+TOLERANCE = 0.01  # mean |dlogp| of bfloat16 kernels; measured 0.002 to 0.004
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One engine with what it is compared against; `runner` holds its event loop."""
+
+    runner: asyncio.Runner
+    engine: Engine
+    policy: Path
+    chat: ChatFormat
+    processor: Any
+    model: Qwen2_5_VLForConditionalGeneration
+    samples: tuple[Sample, ...]
+    images: dict[str, Image.Image]
+    canary: Canary
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    def ask(self, index: int, sampling: Sampling) -> GenerateRequest:
+        sample = self.samples[index % len(self.samples)]
+        return GenerateRequest(self.chat.first_turn(sample.question), (self.images[sample.image],), sampling, f"ask-{index}")
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Iterator[Setup]:
+    tokenizer = train_tokenizer()
+    policy = tmp_path_factory.mktemp("policy")
+    model = sharpened(build_model(tokenizer, seed=0))
+    save_policy(model, tokenizer, policy)
+    pictures = {hashlib.sha256(data).hexdigest(): (data, sample) for data, sample in generate_split("test", 8, seed=0)}
+    images = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, (data, _) in pictures.items()}
+    samples = tuple(sample for _, sample in pictures.values())
+    chat = ChatFormat(tokenizer)
+    canary = Canary.build(samples[:4], images.__getitem__, chat, LIMITS, 0.5)
+    with asyncio.Runner() as runner:
+        engine = runner.run(Engine.start(policy, CONFIG, chat, seed=3, limits=LIMITS))
+        try:
+            yield Setup(runner, engine, policy, chat, build_processor(tokenizer), model, samples, images, canary)
+        finally:
+            runner.run(engine.stop())
+
+
+def sharpened(model: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLForConditionalGeneration:
+    """Weights wide enough that every tensor matters to the output, biases and norms included."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    return model.to(torch.bfloat16).eval()  # pyright: ignore[reportArgumentType]
+
+
+def published(setup: Setup, model: Qwen2_5_VLForConditionalGeneration, state: dict[str, Tensor], publisher: Publisher) -> int:
+    """Publish `state` with the canary of `model`."""
+    version = max(publisher.version or 0, setup.engine.version) + 1
+    publisher.publish(version, state, {"canary": to_extra(setup.canary, learner_logprobs(model, setup.processor, setup.canary))})
+    return version
+
+
+def moved(model: Qwen2_5_VLForConditionalGeneration, seed: int) -> Qwen2_5_VLForConditionalGeneration:
+    """Another model of the same shape, every weight changed."""
+    torch.manual_seed(seed)
+    other = Qwen2_5_VLForConditionalGeneration(model.config).to(torch.bfloat16).eval()  # pyright: ignore[reportArgumentType]
+    other.load_state_dict({name: tensor + torch.randn_like(tensor) * 0.05 for name, tensor in model.state_dict().items()})
+    return other
+
+
+def mean_error(setup: Setup, model: Qwen2_5_VLForConditionalGeneration, episodes: list[Episode], sampling: Sampling, turn: int) -> float:
+    """Mean |dlogp| between engine and transformers over the tokens of every episode's `turn`."""
+    batch = collate(episodes, setup.images.__getitem__, setup.processor, LIMITS, 0.5)
+    with torch.no_grad():
+        expected_BT = policy_logprobs(model, batch, temperature=sampling.temperature, blocked_ids=setup.chat.blocked_ids)
+    errors: list[float] = []
+    for row, episode in enumerate(episodes):
+        skipped = sum(len(before.sampled_ids) for before in episode.turns[:turn])
+        count = len(episode.turns[turn].sampled_ids)
+        columns = batch.action_mask_BT[row].nonzero().squeeze(1)[skipped : skipped + count]
+        errors += (expected_BT[row, columns] - batch.behaviour_logprobs_BT[row, columns]).abs().tolist()
+    return math.fsum(errors) / len(errors)
+
+
+class Asking:
+    """The engine, but the first turn always asks for two crops, as a trained policy would."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._engine = setup.engine
+        self._request = setup.chat.target(format_request([CropId.TOP_LEFT, CropId.BOTTOM]))
+        self._image = setup.chat.image_token_id
+
+    async def __call__(self, request: GenerateRequest) -> Generation:
+        if request.token_ids.count(self._image) > 1:
+            return await self._engine(request)
+        count = len(self._request)
+        return Generation(self._request, (0.0,) * count, (0,) * count, FinishReason.STOP)
+
+
+def test_logprobs_are_those_of_the_sampled_distribution(setup: Setup) -> None:
+    sampling = Sampling(temperature=0.7, max_tokens=12)
+    spec = EpisodeSpec(LIMITS, sampling=sampling)
+
+    async def play() -> list[Episode]:
+        runs = [run_episode(one, setup.images[one.image], setup.engine, setup.chat, spec, one.sample_id) for one in setup.samples]
+        return list(await asyncio.gather(*runs))
+
+    episodes = setup.run(play())
+    assert not [episode.error for episode in episodes if episode.error]
+    assert mean_error(setup, setup.model, episodes, sampling, turn=0) < TOLERANCE
+
+
+def test_the_second_turn_sees_the_crops(setup: Setup) -> None:
+    sampling = Sampling(temperature=1.0, max_tokens=8)
+    spec = EpisodeSpec(LIMITS, sampling=sampling)
+
+    async def play() -> list[Episode]:
+        asking = Asking(setup)
+        runs = [run_episode(one, setup.images[one.image], asking, setup.chat, spec, one.sample_id) for one in setup.samples * 4]
+        return list(await asyncio.gather(*runs))
+
+    episodes = setup.run(play())
+    assert [len(episode.turns) for episode in episodes] == [2] * 32
+    assert all(len(episode.turns[1].views) == 2 for episode in episodes)
+    assert mean_error(setup, setup.model, episodes, sampling, turn=1) < TOLERANCE
+
+
+def test_placeholders_are_never_sampled_and_stop_tokens_are_kept(setup: Setup) -> None:
+    async def sample() -> list[Generation]:
+        return await asyncio.gather(*(setup.engine(setup.ask(index, Sampling(2.0, 1.0, 64, index))) for index in range(64)))
+
+    generations = setup.run(sample())
+    assert not set(setup.chat.blocked_ids) & {token for one in generations for token in one.token_ids}
+    stopped = [one for one in generations if one.finish is FinishReason.STOP]
+    assert stopped and all(one.token_ids[-1] in setup.chat.stop_ids for one in stopped)
+    assert all(token not in setup.chat.stop_ids for one in generations for token in one.token_ids[:-1])
+    cut = [one for one in generations if one.finish is FinishReason.LENGTH]
+    assert cut and all(len(one.token_ids) == 64 for one in cut)
+
+
+def test_the_same_seed_samples_the_same(setup: Setup) -> None:
+    first, second = (setup.run(setup.engine(setup.ask(0, Sampling(1.0, 0.9, 16, seed=7)))) for _ in range(2))
+    assert first.token_ids == second.token_ids
+
+
+def test_greedy_sampling_takes_the_likeliest(setup: Setup) -> None:
+    request = setup.ask(1, Sampling(temperature=0.0, max_tokens=4))
+    generation = setup.run(setup.engine(request))
+    others = setup.run(asyncio_gather(setup, [setup.ask(1, Sampling(1.0, 1.0, 1, seed)) for seed in range(48)]))
+    assert generation.logprobs[0] >= max(one.logprobs[0] for one in others) - 1e-4
+
+
+async def asyncio_gather(setup: Setup, requests: list[GenerateRequest]) -> list[Generation]:
+    return await asyncio.gather(*(setup.engine(request) for request in requests))
+
+
+def test_a_prompt_that_does_not_fit_names_the_settings(setup: Setup) -> None:
+    request = setup.ask(0, Sampling())
+    long = GenerateRequest(request.token_ids * 60, request.images * 1, request.sampling, "long")
+    with pytest.raises(EngineError, match=r"refused a prompt.*engine\.max_model_len is 1024"):
+        setup.run(setup.engine(long))
+    setup.run(setup.engine.check())
+
+
+def test_versions_change_within_a_generation_and_the_canary_passes(setup: Setup, seaweed: ObjectStore) -> None:
+    publisher, subscriber = Publisher(seaweed, "engine"), Subscriber(seaweed, "engine")
+    other = moved(setup.model, seed=1)
+    before = setup.engine.version
+    version = published(setup, other, dict(other.state_dict()), publisher)
+
+    async def load_while_generating() -> tuple[list[Generation], Any]:
+        sampling = Sampling(temperature=1.5, max_tokens=400)
+        work = [asyncio.create_task(setup.engine(setup.ask(index, sampling))) for index in range(96)]
+        await asyncio.sleep(0.3)
+        report = await setup.engine.load_version(subscriber, version, setup.canary)
+        return await asyncio.gather(*work), report
+
+    generations, report = setup.run(load_while_generating())
+    print(report)
+    assert setup.engine.version == version == report.version
+    assert report.canary_dlogp < CONFIG.canary_bound / 2
+    assert report.size == sum(tensor.numel() * 2 for tensor in other.state_dict().values())
+    assert 0 < report.apply_s < report.pause_s
+    assert {item for one in generations for item in one.versions} == {before, version}
+    assert any(set(one.versions) == {before, version} for one in generations)
+    assert all([*one.versions] == sorted(one.versions) for one in generations)
+
+    sampling = Sampling(temperature=0.7, max_tokens=12)
+    spec = EpisodeSpec(LIMITS, sampling=sampling)
+    episode = setup.run(run_episode(setup.samples[0], setup.images[setup.samples[0].image], setup.engine, setup.chat, spec, "after"))
+    assert mean_error(setup, other, [episode], sampling, turn=0) < 2 * TOLERANCE
+    assert set(episode.turns[0].versions) == {version}
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        "lm_head.weight",
+        "model.language_model.embed_tokens.weight",
+        "model.language_model.layers.2.self_attn.k_proj.weight",
+        "model.language_model.layers.1.mlp.up_proj.weight",
+        "model.language_model.layers.3.post_attention_layernorm.weight",
+        "model.language_model.norm.weight",
+        "model.visual.patch_embed.proj.weight",
+        "model.visual.blocks.1.attn.qkv.weight",
+        "model.visual.merger.mlp.2.weight",
+    ],
+)
+def test_the_canary_tells_one_wrong_tensor(setup: Setup, seaweed: ObjectStore, tensor: str) -> None:
+    """Loaded without a canary, so that the engine lives on; then measured against the learner's."""
+    publisher, subscriber = Publisher(seaweed, "wrong"), Subscriber(seaweed, "wrong")
+    state = dict(setup.model.state_dict())
+    state[tensor] = state[tensor].flip(0) if state[tensor].ndim > 1 else state[tensor].flip(0) + 0.5
+    version = published(setup, setup.model, state, publisher)
+
+    async def measure() -> float:
+        await setup.engine.load_version(subscriber, version)
+        rows = await asyncio.gather(*(setup.engine.score(ids, images) for ids, images in setup.canary.prompts()))
+        return check(setup.canary, subscriber.manifest(version), tails(rows, setup.canary), math.inf)
+
+    value = setup.run(measure())
+    print(tensor, value)
+    assert value > 2 * CONFIG.canary_bound
+
+
+def test_a_damaged_version_leaves_the_engine_as_it_was(setup: Setup, seaweed: ObjectStore) -> None:
+    publisher, subscriber = Publisher(seaweed, "damaged"), Subscriber(seaweed, "damaged")
+    before = setup.engine.version
+    version = published(setup, setup.model, dict(setup.model.state_dict()), publisher)
+    key = f"runs/damaged/weights/v{version:08d}/e1-00000.bin"
+    data = bytearray(seaweed.get(key))
+    data[100_000] ^= 1
+    seaweed.put(key, bytes(data))
+    with pytest.raises(WeightsError, match=rf"of version {version} .* does not hash"):
+        setup.run(setup.engine.load_version(subscriber, version))
+    generation = setup.run(setup.engine(setup.ask(0, Sampling(max_tokens=4))))
+    assert set(generation.versions) == {before}
+
+
+def test_a_version_of_another_model_is_refused(setup: Setup, seaweed: ObjectStore) -> None:
+    publisher, subscriber = Publisher(seaweed, "other"), Subscriber(seaweed, "other")
+    state = dict(setup.model.state_dict())
+    state["lm_head.weight"] = state["lm_head.weight"][:-1]
+    del state["model.visual.merger.mlp.2.bias"]
+    version = published(setup, setup.model, state, publisher)
+    with pytest.raises(WeightsError, match=r"another model than the engine's.*1 missing: visual\.merger\.mlp\.2\.bias; 1 of another shape"):
+        setup.run(setup.engine.load_version(subscriber, version))
+    setup.run(setup.engine(setup.ask(0, Sampling(max_tokens=4))))
+
+
+def test_a_mismatch_poisons_the_engine(setup: Setup, seaweed: ObjectStore) -> None:
+    publisher, subscriber = Publisher(seaweed, "mismatch"), Subscriber(seaweed, "mismatch")
+
+    async def load_what_the_learner_does_not_have() -> tuple[list[Any], float]:
+        engine = await Engine.start(setup.policy, CONFIG, setup.chat, limits=LIMITS)
+        try:
+            right = published(setup, setup.model, dict(setup.model.state_dict()), publisher)
+            report = await engine.load_version(subscriber, right, setup.canary)
+            work = [asyncio.create_task(engine(setup.ask(index, Sampling(1.5, 1.0, 900)))) for index in range(64)]
+            await asyncio.sleep(0.1)
+            wrong = published(setup, setup.model, dict(moved(setup.model, seed=2).state_dict()), publisher)
+            with pytest.raises(CanaryMismatch, match=rf"version {wrong}: mean .dlogp. .* above the bound 0\.02"):
+                await engine.load_version(subscriber, wrong, setup.canary)
+            with pytest.raises(EngineError, match="restart the engine"):
+                await engine(setup.ask(0, Sampling()))
+            with pytest.raises(EngineError, match="restart the engine"):
+                await engine.check()
+            return await asyncio.gather(*work, return_exceptions=True), report.canary_dlogp or 0.0
+        finally:
+            await engine.stop()
+
+    ended, right = setup.run(load_what_the_learner_does_not_have())
+    assert right < CONFIG.canary_bound / 2
+    assert any(isinstance(one, EngineError) for one in ended)
+    assert all(isinstance(one, EngineError | Generation) for one in ended)
+
+
+def test_a_dead_engine_says_so_and_leaves_nothing_behind(setup: Setup) -> None:
+    before = {child.pid for child in multiprocessing.active_children()}
+
+    async def kill() -> None:
+        engine = await Engine.start(setup.policy, CONFIG, setup.chat, limits=LIMITS)
+        work = asyncio.create_task(engine(setup.ask(0, Sampling(1.5, 1.0, 900))))
+        await asyncio.sleep(0.1)
+        for child in multiprocessing.active_children():
+            if child.pid not in before:
+                child.kill()
+        with pytest.raises(EngineError, match="restart it"):
+            await work
+        with pytest.raises(EngineError, match="restart it"):
+            await engine.check()
+        await engine.stop()
+
+    setup.run(kill())
+    assert {child.pid for child in multiprocessing.active_children()} == before
+
+
+def test_too_little_memory_for_one_sequence_names_the_settings(setup: Setup) -> None:
+    with pytest.raises(EngineError, match=r"no memory for the KV cache: engine\.kv_cache_gib is 0\.0001.*engine\.max_model_len 1024"):
+        setup.run(Engine.start(setup.policy, CONFIG.model_copy(update={"kv_cache_gib": 0.0001}), setup.chat, limits=LIMITS))
+
+
+def test_a_slow_start_is_given_up(setup: Setup) -> None:
+    before = {child.pid for child in multiprocessing.active_children()}
+    with pytest.raises(EngineError, match=r"not up after 0\.5 s; raise engine\.start_timeout_s"):
+        setup.run(Engine.start(setup.policy, CONFIG.model_copy(update={"start_timeout_s": 0.5}), setup.chat, limits=LIMITS))
+    setup.run(asyncio.sleep(1))
+    assert {child.pid for child in multiprocessing.active_children()} == before

@@ -1,0 +1,133 @@
+"""GRPO on the real parts: Ray, vLLM, DeepSpeed, SeaweedFS. The whole job is killed and resumed, and then a rollout actor is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from awares.sample import Label
+from awares_platform import local, metrics
+from awares_platform.config import PlatformConfig
+from awares_platform.dataset import ensure_mini, read_samples, write_samples
+from awares_platform.grpo.group import Outcome
+from awares_platform.grpo.job import run
+from awares_platform.grpo.journal import Journal
+from awares_platform.store import ObjectStore
+from awares_platform.training.policy import read_meta, resolve
+from awares_platform.weights import Subscriber
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+STEPS, GROUPS = 6, 4
+
+
+@pytest.fixture
+def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
+    """Curated data in the store, every fourth sample labelled HR; the base policy is trained as it is."""
+    settings = {
+        "run": {"name": "grpo-test", "directory": str(tmp_path / "runs")},
+        "store": {"url": "s3://awares/grpo-test", "endpoint": seaweed.config.endpoint, "retry_budget_s": 20},
+        "data": {"train_samples": 64, "test_samples": 1, "image_cache": str(tmp_path / "images")},
+        "engine": {"kv_cache_gib": 0.25},
+        "grpo": {
+            "start": "base",
+            "steps": STEPS,
+            "groups_per_step": GROUPS,
+            "group_size": 4,
+            "max_tokens": 8,
+            "staleness_bound": 1,
+            "checkpoint_every": 1,
+            "micro_batch": 8,
+            "learning_rate": 1e-4,
+        },
+    }
+    config = PlatformConfig.model_validate(settings)
+    store = ObjectStore.from_config(config.store)
+    ensure_mini(config, store)
+    samples = read_samples(store, "awares-mini", "train")
+    labelled = [replace(sample, label=Label.LR if index % 4 else Label.HR) for index, sample in enumerate(samples)]
+    write_samples(store, "awares-mini-curated", "train", labelled)
+    return config
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 400) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
+        time.sleep(0.1)
+
+
+def kill_job_after_first_checkpoint(config: PlatformConfig, store: ObjectStore, directory: Path) -> None:
+    """Runs `awares grpo` and kills it with SIGKILL once Ray Train names a checkpoint."""
+    setup = directory / "setup.json"
+    setup.write_text(config.model_dump_json())
+    output = directory / "grpo.log"
+
+    def checkpointed() -> bool:
+        assert job.poll() is None, f"grpo ended before it could be killed:\n{output.read_text()}"
+        found = [info.key for info in store.list("runs/grpo-test/checkpoints/grpo/") if info.key.endswith("snapshot.json")]
+        return any(b"step-0000000" in store.get(key) for key in found)
+
+    with output.open("w") as log:
+        code = "from awares_platform.cli import main; main()"
+        job = subprocess.Popen([sys.executable, "-c", code, "grpo", "--config", str(setup)], stdout=log, stderr=log, start_new_session=True)
+        children: list[psutil.Process] = []
+        try:
+            wait_for(checkpointed, "checkpoint")
+            children = psutil.Process(job.pid).children(recursive=True)
+        finally:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive, f"processes outlive a killed job: {alive}"
+
+
+def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[int]) -> None:
+    """Kills the rollout actor with SIGKILL once the resumed learner has published a step of its own."""
+    subscriber = Subscriber(store, config.run.name)
+    before = subscriber.head() or 0
+    wait_for(lambda: (subscriber.head() or 0) >= before + 2, "version of the resumed learner")
+    for process in psutil.Process().children(recursive=True):
+        if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::RolloutActor"):
+            process.kill()
+            killed.append(process.pid)
+
+
+def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_path: Path) -> None:
+    store = ObjectStore.from_config(config.store)
+    kill_job_after_first_checkpoint(config, store, tmp_path)
+    killed: list[int] = []
+    with local.session(config) as session:
+        killer = threading.Thread(target=kill_actor_after, args=(session, store, killed))
+        killer.start()
+        result = run(session)
+        killer.join()
+        again = run(session)
+    assert len(killed) == 1
+    assert (result.steps, again.metrics) == (STEPS, {})
+    assert read_meta(store, "grpo-test", "awares") == {"step": STEPS}
+
+    rows = metrics.read(Path(config.run.directory) / "grpo-test" / "grpo" / "metrics.jsonl")
+    assert [row.step for row in rows] == list(range(STEPS))
+    assert rows[-1].values["actors/restarts"] == 1
+    assert all((row.values["staleness/max"] or 0) <= 1 for row in rows)
+    assert all(0 <= (row.values.get("canary/dlogp") or 0) < config.engine.canary_bound for row in rows)
+    assert all((row.values["importance/gap"] or 0) < 0.05 for row in rows)
+
+    (saved,) = [info.key for info in store.list("runs/grpo-test/checkpoints/grpo/") if info.key.endswith(f"step-{STEPS:08d}/awares.json")]
+    position = json.loads(store.get(saved))["state"]
+    useless = [group for group in Journal(store, "grpo-test").read() if group.outcome is not Outcome.READY]
+    assert position["watermark"] + len(position["beyond"]) == STEPS * GROUPS + len(useless)
+
+    first, last = (load_file(resolve(config, store, name) / "model.safetensors") for name in ("base", "awares"))
+    assert first.keys() == last.keys()
+    assert any(not first[name].float().allclose(last[name].float()) for name in first)

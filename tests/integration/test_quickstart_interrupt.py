@@ -1,0 +1,103 @@
+"""The quickstart under interruption: Ctrl-C leaves nothing running, and the next run knows where it was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from awares.errors import ConfigError
+from awares_platform.config import PlatformConfig
+from awares_platform.quickstart import fingerprint, prepare
+from awares_platform.store import ObjectStore
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+STOP_S = 60
+
+
+@pytest.fixture
+def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
+    return PlatformConfig.model_validate(
+        {
+            "run": {"name": "quickstart", "directory": str(tmp_path)},
+            "store": {"url": "s3://awares/quickstart-test", "endpoint": seaweed.config.endpoint, "retry_budget_s": 10},
+        }
+    )
+
+
+def _earlier_run(config: PlatformConfig, store: ObjectStore, digest: str) -> Path:
+    """A run that finished curate and sft, of which the output of sft was deleted."""
+    directory = Path(config.run.directory) / "quickstart"
+    (directory / "curate").mkdir(parents=True)
+    state = {"fingerprint": digest, "finished": ["curate", "sft"], "wall_s": {"curate": 70.0, "sft": 90.0}}
+    (directory / "progress.json").write_text(json.dumps(state))
+    for key in ("runs/quickstart/sft/metrics.jsonl", "runs/other/kept", "datasets/awares-mini-curated/kept"):
+        store.put(key, b"1")
+    return directory
+
+
+def test_the_same_setup_goes_on(config: PlatformConfig) -> None:
+    store = ObjectStore.from_config(config.store)
+    directory = _earlier_run(config, store, fingerprint(config))
+    state = prepare(config, directory, fresh=False)
+    assert (state.finished, state.wall_s) == (["curate"], {"curate": 70.0, "sft": 90.0})
+    assert store.exists("runs/quickstart/sft/metrics.jsonl")
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_another_setup_and_fresh_start_clean(config: PlatformConfig, fresh: bool) -> None:
+    store = ObjectStore.from_config(config.store)
+    directory = _earlier_run(config, store, fingerprint(config) if fresh else "another")
+    state = prepare(config, directory, fresh)
+    assert (state.finished, state.wall_s) == ([], {})
+    assert [path.name for path in directory.iterdir()] == ["progress.json"]
+    assert not store.exists("runs/quickstart/sft/metrics.jsonl") and store.exists("runs/other/kept")
+    assert store.exists("datasets/awares-mini-curated/kept") is not fresh
+
+
+def test_a_run_that_no_quickstart_made_is_left_alone(config: PlatformConfig) -> None:
+    store = ObjectStore.from_config(config.store)
+    store.put("runs/quickstart/policies/awares/model.safetensors", b"precious")
+    directory = Path(config.run.directory) / "quickstart"
+    with pytest.raises(ConfigError, match="no quickstart made it: choose another run.name, or discard it with --fresh"):
+        prepare(config, directory, fresh=False)
+    assert store.exists("runs/quickstart/policies/awares/model.safetensors")
+    prepare(config, directory, fresh=True)
+    assert not store.exists("runs/quickstart/policies/awares/model.safetensors")
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"}
+    environment.pop("RAY_ADDRESS", None)
+    code = "from awares_platform.cli import main; main()"
+    settings = [f"run.directory={tmp_path / 'runs'}", "data.train_samples=64", "data.test_samples=8"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "quickstart", "--config", str(ROOT / "jobs/configs/mini.toml"), *settings],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert process.stdout is not None
+    said: list[str] = []
+    for line in iter(process.stdout.readline, ""):
+        said.append(line)
+        if line.startswith("[1/5] curate") and "starting the engine" in line or len(said) > 3:
+            break
+    time.sleep(2)
+    parent = psutil.Process(process.pid)
+    family = {parent, *parent.children(recursive=True)}
+    assert len(family) > 3, "".join(said)
+    parent.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=STOP_S)
+
+    assert process.returncode == 130, rest
+    assert "awares quickstart: interrupted; everything it started has stopped" in rest and "Traceback" not in rest
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    state = json.loads((tmp_path / "runs" / "quickstart" / "progress.json").read_text())
+    assert state["finished"] == [] and state["wall_s"]["curate"] > 0

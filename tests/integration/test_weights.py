@@ -1,0 +1,191 @@
+"""Publishing and subscribing against a real SeaweedFS."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from awares_platform.store import ObjectStore
+from awares_platform.weights import Manifest, Publisher, Subscriber, WeightsError, WriterFenced
+from awares_platform.weights.manifest import digest
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def run() -> str:
+    return f"run-{uuid.uuid4().hex[:8]}"
+
+
+def state(seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "head.weight": torch.randn(24, 16, generator=generator).to(torch.bfloat16),
+        "norm.weight": torch.tensor([float("nan"), float("inf"), -0.0, 1e-40], dtype=torch.float32),
+        "steps": torch.tensor(7 + seed),
+        "mask": torch.tensor([True, False, True]),
+        "nothing": torch.empty(0, 3),
+        "turned": torch.randn(6, 5, generator=generator).to(torch.float16).t(),
+    }
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    """Bit for bit, NaN and negative zero included."""
+    return [*left] == [*right] and all(
+        value.dtype == right[name].dtype
+        and value.shape == right[name].shape
+        and digest(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        == digest(right[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for name, value in left.items()
+    )
+
+
+def test_a_version_comes_back_bit_for_bit(seaweed: ObjectStore, run: str) -> None:
+    publisher, subscriber = Publisher(seaweed, run, shard_bytes=200), Subscriber(seaweed, run)
+    assert subscriber.head() is None
+    manifest = publisher.publish(1, state(), {"step": 40})
+    assert len(manifest.shards) > 2
+    assert subscriber.head() == 1
+    assert same(subscriber.fetch(1), state())
+    received = subscriber.receive(1)
+    assert received.manifest == manifest
+    assert received.manifest.extra == {"step": 40}
+    assert received.fetch_s > 0 and received.verify_s > 0
+
+
+def test_head_is_one_small_request(seaweed: ObjectStore, run: str) -> None:
+    for version in range(1, 7):
+        publisher = Publisher(seaweed, run)
+        publisher.publish(version, {"weight": torch.ones(4)})
+    requests: list[int] = []
+
+    class Counting(ObjectStore):
+        def get_with_etag(self, key: str) -> tuple[bytes, str]:
+            data, etag = super().get_with_etag(key)
+            requests.append(len(data))
+            return data, etag
+
+    assert Subscriber(Counting(seaweed.config), run).head() == 6
+    assert len(requests) == 1 and requests[0] < 1024
+
+
+def test_a_version_must_be_newer_than_head(seaweed: ObjectStore, run: str) -> None:
+    Publisher(seaweed, run).publish(5, state())
+    resumed = Publisher(seaweed, run)
+    assert resumed.version == 5
+    with pytest.raises(WeightsError, match="version 5 is not newer than HEAD's 5; go on with 6"):
+        resumed.publish(5, state())
+    resumed.publish(6, state(1))
+    assert Subscriber(seaweed, run).head() == 6
+
+
+class Interrupted(Exception):
+    """Where a publisher was killed."""
+
+
+def dying(store: ObjectStore, writes: int) -> ObjectStore:
+    """The same store, whose process dies after so many writes."""
+
+    class Dying(ObjectStore):
+        def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
+            nonlocal writes
+            if writes == 0:
+                raise Interrupted(key)
+            writes -= 1
+            return super().put(key, data, if_none_match=if_none_match, if_match=if_match)
+
+    return Dying(store.config)
+
+
+def test_a_half_published_version_is_invisible(seaweed: ObjectStore, run: str) -> None:
+    Publisher(seaweed, run).publish(1, state())
+    subscriber = Subscriber(seaweed, run)
+    died = []
+    for writes in range(1, 20):  # the first is the claim
+        try:
+            Publisher(dying(seaweed, writes), run, shard_bytes=200).publish(2, state(1))
+            break
+        except Interrupted as error:
+            died.append(str(error))
+            assert subscriber.head() == 1
+            assert same(subscriber.fetch(1), state())
+            with pytest.raises(WeightsError, match="version 2 is not published"):
+                subscriber.fetch(2)
+    assert len({key.rpartition("/")[2] for key in died} - {"manifest.json", "HEAD"}) > 2  # shards
+    assert {"manifest.json", "HEAD"} < {key.rpartition("/")[2] for key in died}
+    assert same(subscriber.fetch(2), state(1))
+
+
+def test_a_second_writer_fences_the_first(seaweed: ObjectStore, run: str) -> None:
+    first = Publisher(seaweed, run)
+    first.publish(1, state())
+    second = Publisher(seaweed, run)
+    with pytest.raises(WriterFenced, match=r"this writer \(epoch 1\) is fenced: a writer of epoch 2 has claimed.*run\.name"):
+        first.publish(2, state(1))
+    second.publish(2, state(2))
+    with pytest.raises(WriterFenced):
+        first.publish(3, state(1))
+    assert Subscriber(seaweed, run).head() == 2
+    assert same(Subscriber(seaweed, run).fetch(2), state(2))
+
+
+def test_a_writer_fenced_in_mid_publication_leaves_its_successor_alone(seaweed: ObjectStore, run: str) -> None:
+    Publisher(seaweed, run).publish(1, state())
+
+    class Overtaken(ObjectStore):
+        """Another learner publishes while this one uploads."""
+
+        def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
+            if key.endswith(".bin"):
+                Publisher(seaweed, run).publish(2, state(2))
+            return super().put(key, data, if_none_match=if_none_match, if_match=if_match)
+
+    with pytest.raises(WriterFenced):
+        Publisher(Overtaken(seaweed.config), run).publish(2, state(1))
+    assert same(Subscriber(seaweed, run).fetch(2), state(2))
+
+
+def test_only_the_newest_versions_are_kept(seaweed: ObjectStore, run: str) -> None:
+    publisher, subscriber = Publisher(seaweed, run, keep=2), Subscriber(seaweed, run)
+    for version in (1, 2, 3):
+        publisher.publish(version, state(version))
+    assert same(subscriber.fetch(2), state(2))
+    with pytest.raises(WeightsError, match="version 1 is not published or no longer kept; HEAD is at 3"):
+        subscriber.fetch(1)
+    assert not [*seaweed.list(f"runs/{run}/weights/v00000001/")]
+
+
+def flip(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (flip, r"tensor \S+ of version 1 .* does not hash"),
+        (lambda data: data[:-1], r"e1-00000\.bin is truncated"),
+        (None, r"e1-00000\.bin is missing"),
+    ],
+    ids=["flipped byte", "truncated", "missing"],
+)
+def test_a_damaged_shard_is_never_handed_out(seaweed: ObjectStore, run: str, damage: Callable[[bytes], bytes] | None, said: str) -> None:
+    Publisher(seaweed, run).publish(1, {"head.weight": torch.randn(64, 64)})
+    key = f"runs/{run}/weights/v00000001/e1-00000.bin"
+    if damage is None:
+        seaweed.delete(key)
+    else:
+        seaweed.put(key, damage(seaweed.get(key)))
+    with pytest.raises(WeightsError, match=said):
+        Subscriber(seaweed, run).fetch(1)
+
+
+def test_a_manifest_that_head_does_not_name_is_refused(seaweed: ObjectStore, run: str) -> None:
+    manifest = Publisher(seaweed, run).publish(1, state(), {"step": 1})
+    forged: Manifest = replace(manifest, extra={"step": 2})
+    seaweed.put(f"runs/{run}/weights/v00000001/manifest.json", forged.to_bytes())
+    with pytest.raises(WeightsError, match="does not hash to what HEAD names"):
+        Subscriber(seaweed, run).manifest(1)

@@ -1,0 +1,59 @@
+from types import SimpleNamespace
+from typing import Any
+
+import PIL.Image
+import torch
+
+from awares_platform.grpo.pixels import RememberingProcessor
+
+SIZE = {"shortest_edge": 784, "longest_edge": 12544}
+
+
+class CountingProcessor:
+    """One patch per 14 x 14 px, its value the image's first pixel; remembers how many images it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[int] = []
+
+    def __call__(self, images: list[PIL.Image.Image], size: dict[str, int], return_tensors: str) -> dict[str, Any]:
+        self.given.append(len(images))
+        grids = [(1, image.height // 14, image.width // 14) for image in images]
+        first = [image.getpixel((0, 0))[0] for image in images]  # pyright: ignore
+        parts = [torch.full((grid[1] * grid[2], 3), float(value)) for grid, value in zip(grids, first, strict=True)]
+        return {"pixel_values": torch.cat(parts), "image_grid_thw": torch.tensor(grids)}
+
+
+def square(value: int, side: int = 28) -> PIL.Image.Image:
+    return PIL.Image.new("RGB", (side, side), (value, 0, 0))
+
+
+def remembering(counting: CountingProcessor, capacity: int = 8) -> RememberingProcessor:
+    return RememberingProcessor(SimpleNamespace(tokenizer="t", image_token_id=9, image_processor=counting), capacity)
+
+
+def test_equal_views_are_processed_once_and_returned_in_order() -> None:
+    counting = CountingProcessor()
+    processor = remembering(counting)
+    for expected_calls in ([2], [2]):
+        done = processor.image_processor([square(1), square(2, 56), square(1)], SIZE, "pt")
+        assert done["pixel_values"][:, 0].tolist() == [1] * 4 + [2] * 16 + [1] * 4
+        assert done["image_grid_thw"].tolist() == [[1, 2, 2], [1, 4, 4], [1, 2, 2]]
+        assert counting.given == expected_calls
+    assert (processor.tokenizer, processor.image_token_id) == ("t", 9)
+
+
+def test_another_limit_or_size_is_another_view() -> None:
+    counting = CountingProcessor()
+    processor = remembering(counting)
+    processor.image_processor([square(1)], SIZE, "pt")
+    processor.image_processor([square(1)], {**SIZE, "longest_edge": 99999}, "pt")
+    processor.image_processor([PIL.Image.new("RGB", (56, 14), (1, 0, 0))], SIZE, "pt")  # the same bytes in another shape
+    assert counting.given == [1, 1, 1]
+
+
+def test_the_oldest_views_are_forgotten() -> None:
+    counting = CountingProcessor()
+    processor = remembering(counting, capacity=2)
+    for value in (1, 2, 1, 3, 1, 2):
+        processor.image_processor([square(value)], SIZE, "pt")
+    assert counting.given == [1] * 4  # 1, 2, 3, and 2 again: it was the oldest when 3 came

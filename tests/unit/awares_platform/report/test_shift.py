@@ -1,0 +1,37 @@
+"""The policy's shift, in shares."""
+
+import re
+
+from awares_platform.report.shift import shift
+
+POLICIES = {
+    "sft": {"n": 10, "crops": {"direct": 4, "0": 3, "all": 3}},
+    "awares": {"n": 10, "crops": {"direct": 8, "0": 1, "3": 2}},
+}
+
+
+def _shares(drawn: str, name: str) -> list[str]:
+    row = re.search(rf"</svg>{name}</span>(.*?)</div>", drawn)
+    assert row
+    return re.findall(r"<b>(.*?)</b>", row[1])
+
+
+def test_each_request_has_its_share_after_sft_and_after_grpo():
+    drawn = shift(POLICIES, {})
+    assert _shares(drawn, "answers directly") == ["40.0%", "80.0%"]
+    assert _shares(drawn, "top left") == ["30.0%", "10.0%"]
+    assert _shares(drawn, "bottom right") == ["0.0%", "20.0%"]
+    assert _shares(drawn, "whole image") == ["30.0%", "0.0%"]
+    assert drawn.count('class="shift-row"') == 11 and "labels" not in drawn
+
+
+def test_labels_are_beside_the_policies_where_there_are_any():
+    labels = {"counts": {"LR": 8, "HR": 2, "none": 5}, "crops": {"0": 2}}
+    drawn = shift(POLICIES, labels)
+    assert _shares(drawn, "answers directly") == ["40.0%", "80.0%", "80.0%"]
+    assert _shares(drawn, "top left") == ["30.0%", "10.0%", "20.0%"]
+    assert "what the labels call for" in drawn
+
+
+def test_without_both_policies_there_is_no_shift():
+    assert shift({"sft": POLICIES["sft"]}, {}) == ""
