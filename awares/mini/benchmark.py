@@ -6,18 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from awares.crops import min_cover
 from awares.mini.digits import Split
 from awares.mini.questions import Question, ask, sample_kind
-from awares.mini.scenes import LARGE, MIDDLE, Scene, draw, sample_scene
-from awares.sample import Sample
+from awares.mini.scenes import LARGE, MIDDLE, SIDE, SMALL, Scene, draw, sample_scene
+from awares.sample import Label, Sample
 from awares.seeds import derive
 
 
 def generate_split(split: Split, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """`count` PNG files of scenes, each with one question. Scans of the two splits are disjoint.
 
-    `kind` is the question's kind, followed by the size of the smallest digit to be read, if any: "sum/small". Questions that
-    read nothing or a large digit are answerable in the low view, those that read a small one are not, and those between are uncertain.
+    `kind` is the question's kind, followed by the size of the smallest digit to be read, if any: "sum/small". Questions that read nothing
+    or large digits are annotated LR, those that read a small one HR with the crops that cover the evidence, and those between not at all.
     """
     for index in range(count):
         rng = np.random.default_rng(derive(seed, f"mini/{split}", str(index)))
@@ -33,6 +34,8 @@ def generate_split(split: Split, count: int, seed: int) -> Iterator[tuple[bytes,
                 answer=question.answer,
                 kind=kind(question),
                 evidence=tuple(item.box for item in question.items),
+                label=(label := annotation(question)),
+                crops=min_cover([item.box for item in question.items], (SIDE, SIDE)) if label is Label.HR else (),
             ),
         )
 
@@ -42,6 +45,13 @@ def encode(scene: Scene) -> bytes:
     buffer = io.BytesIO()
     draw(scene).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def annotation(question: Question) -> Label | None:
+    """LR, HR, or None where the low view may or may not suffice."""
+    if not question.reads or question.height >= LARGE[0]:
+        return Label.LR
+    return Label.HR if question.height <= SMALL[1] else None
 
 
 def kind(question: Question) -> str:

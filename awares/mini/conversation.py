@@ -14,7 +14,7 @@ from PIL.Image import Image
 from awares.chat import ChatFormat
 from awares.crops import CropId, crop_box, min_cover
 from awares.images import render
-from awares.mini.questions import KINDS, Question, ask, name, sample_kind
+from awares.mini.questions import KINDS, Kind, Question, ask, name, sample_kind
 from awares.mini.scenes import SIDE, Item, Scene
 from awares.view import View, crop_view, full_view
 
@@ -50,7 +50,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What a stage of pre-training asks: how many questions of an image, how often its description first, and of what digits.
+    """What a stage of pre-training asks: how many questions of an image, how often its description first, of what kinds and digits.
 
     `legible` is the least height, in full-resolution pixels, of a digit that is asked for in the low view.
 
@@ -61,6 +61,7 @@ class Lesson:
     questions: int
     described: float
     legible: int
+    kinds: tuple[Kind, ...] = tuple(KINDS)
 
 
 def converse(form: Form, scene: Scene, image: Image, chat: ChatFormat, lesson: Lesson, rng: np.random.Generator) -> Conversation:
@@ -78,7 +79,7 @@ def converse(form: Form, scene: Scene, image: Image, chat: ChatFormat, lesson: L
         _look_closer(talk, chat, scene, image, question, rng)
         return talk
     legible = lesson.legible if form == "low" else 0
-    questions = [_answerable(scene, legible, rng) for _ in range(lesson.questions)]
+    questions = [_answerable(scene, lesson.kinds, legible, rng) for _ in range(lesson.questions)]
     view = View(None) if form == "low" else full_view(SIZE)
     _discuss(talk, chat, [render(image, view)], questions, _description(scene, legible) if rng.random() < lesson.described else None)
     return talk
@@ -116,9 +117,9 @@ def _look_closer(talk: Conversation, chat: ChatFormat, scene: Scene, image: Imag
         talk.add(chat.target(follow.answer), learned=True)
 
 
-def _answerable(scene: Scene, legible: int, rng: np.random.Generator) -> Question:
+def _answerable(scene: Scene, kinds: Sequence[Kind], legible: int, rng: np.random.Generator) -> Question:
     while True:
-        question = ask(scene, sample_kind(rng, tuple(KINDS)), rng)
+        question = ask(scene, sample_kind(rng, kinds), rng)
         if question.height >= legible:
             return question
 

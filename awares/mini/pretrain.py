@@ -3,11 +3,13 @@
     stage      what it learns                                                        from
     glyphs     the vision tower reads shapes, colours, digits and places by plain    low views, quadrants, some full views
                classification of what lies under each item
-    questions  the language model finds what a question asks for in features that    single questions, short and many: long conversations
-               stay as they are                                                      hide the image among their tokens
-    answers    the whole model converses about what its view shows                   full, low, crops, low + crops
+    questions  the language model finds what a question asks for in features that    single questions about one item
+               stay as they are
+    answers    the whole model answers what its view shows                           full, low, crops, low + crops; all kinds
     guesses    the same, and questions that the low view cannot answer, so that      as above
                the policy guesses in the right form where it cannot see
+
+Conversations hold one question: in longer ones the image is a few tokens among a hundred, and colours and places did not come at all.
 
 Each batch is a pure function of (seed, stage, step): killed at any point, the script goes on from its last checkpoint as if nothing had
 happened. Digits come from training scans only; every figure it prints is measured on test scans.
@@ -33,6 +35,7 @@ from awares.mini.glyphs import GlyphReader, glyph_batch
 from awares.mini.lessons import answer_loss, talk_batch
 from awares.mini.measure import Exam, examine
 from awares.mini.policy import build_model, save_policy
+from awares.mini.questions import Kind
 from awares.mini.tokenizer import SYSTEM_PROMPT, train_tokenizer
 from awares.seeds import derive
 
@@ -55,11 +58,12 @@ class Stage:
     lesson: Lesson
 
 
+ONE_ITEM: tuple[Kind, ...] = ("color", "color", "shape", "place", "place", "digit at", "digit on")
 STAGES = (
     Stage("glyphs", 1500, 2e-3, 1.0, {}, Lesson(0, 0, 0)),
-    Stage("questions", 300, 2e-3, 0.0, {"full": 16, "low": 104, "crop": 12, "closer": 24}, Lesson(1, 0, 16)),
-    Stage("answers", 900, 1.5e-3, 0.25, {"full": 12, "low": 20, "crop": 8, "closer": 24}, Lesson(4, 0.2, 16)),
-    Stage("guesses", 300, 5e-4, 0.25, {"full": 12, "low": 20, "crop": 8, "closer": 24}, Lesson(4, 0, 0)),
+    Stage("questions", 450, 2e-3, 0.0, {"full": 16, "low": 64, "closer": 12}, Lesson(1, 0, 16, ONE_ITEM)),
+    Stage("answers", 600, 1.5e-3, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(1, 0, 16)),
+    Stage("guesses", 200, 5e-4, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(1, 0, 0)),
 )
 
 

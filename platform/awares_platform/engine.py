@@ -64,6 +64,11 @@ class Engine:
         self._open.set()
         self._loading = asyncio.Lock()
 
+    @staticmethod
+    def prepare(config: EngineConfig) -> None:
+        """Begin what `start` takes longest for, the imports of the engine's process, beside whatever the caller does before `start`."""
+        engine_launch.prepare(config)
+
     @classmethod
     async def start(cls, policy: Path, config: EngineConfig, chat: ChatFormat, seed: int = 0, *, limits: VisionLimits) -> Self:
         """Start an engine with the policy of a Hugging Face directory, as version 0.
@@ -78,7 +83,7 @@ class Engine:
         settings, log = engine_launch.write_logging(logs)
         try:
             async with asyncio.timeout(config.start_timeout_s):
-                llm = await asyncio.to_thread(_launch, policy, config, limits, seed, settings)
+                llm = await asyncio.to_thread(engine_launch.launch, policy, config, limits, seed, settings)
                 engine = cls(llm, config, chat, logs)
                 await llm.update_weight_version("0")
         except TimeoutError as error:
@@ -115,13 +120,15 @@ class Engine:
     async def load_version(self, subscriber: Subscriber, version: int, canary: Canary | None = None) -> LoadReport:
         """Load a published version while generating; requests in flight go on with it, and their tokens say from where.
 
-        Raises WeightsError, with the engine as it was, when the version cannot be fetched, verified or does not fit; EngineError when
-        applying it failed, CanaryMismatch when the engine then computes something else than the learner: after these two the engine
-        refuses everything and must be restarted.
+        Raises WeightsError or StoreError, with the engine as it was, when the version cannot be fetched, verified or does not fit;
+        EngineError when applying it failed, CanaryMismatch when the engine then computes something else than the learner: after these
+        two the engine refuses everything and must be restarted.
         """
         async with self._loading:
             await self.check()
             manifest = await asyncio.to_thread(subscriber.manifest, version)
+            if canary is not None:
+                canaries.expected(canary, manifest)
             fetch_s, verify_s = await self._administer(self._loader.prefetch(subscriber, version), f"fetching version {version}")
             self._open.clear()
             try:
@@ -129,8 +136,8 @@ class Engine:
                 self._version = version
                 self._open.set()
                 measured = None if canary is None else await self._measure(canary, manifest)
-            except Exception as error:
-                self._poison(f"version {version} was not applied whole ({error}); restart the engine")
+            except BaseException as error:  # a cancelled load leaves the weights half updated too
+                self._poison(f"version {version} was not applied whole ({error or type(error).__name__}); restart the engine")
                 raise
             return LoadReport(version, manifest.size, fetch_s, verify_s, apply_s, pause_s, measured)
 
@@ -198,7 +205,9 @@ class Engine:
             limits = f"engine.max_model_len is {self._config.max_model_len}, engine.max_images {self._config.max_images}"
             raise EngineError(f"the engine refused a prompt of {len(token_ids)} ids, {len(images)} images: {error} ({limits})") from error
         except (EngineDeadError, EngineGenerateError) as error:
-            raise self._died() from error
+            if self._llm.errored:
+                raise self._died() from error
+            raise EngineError(f"the engine could not answer: {error.__cause__ or error}") from error
         raise EngineError("the engine ended a request without an output")
 
     async def _measure(self, canary: Canary, manifest: Manifest) -> float:
@@ -231,12 +240,6 @@ class Engine:
     def _check(self) -> None:
         if self._failure is not None:
             raise EngineError(self._failure)
-
-
-def _launch(policy: Path, config: EngineConfig, limits: VisionLimits, seed: int, settings: Path) -> "AsyncLLM":
-    engine_launch.set_environment(config)
-    engine_launch.preload()
-    return engine_launch.launch(engine_launch.engine_args(policy, config, limits, seed, settings))
 
 
 def _generation(output: "CompletionOutput", version: int) -> Generation:

@@ -101,8 +101,9 @@ def set_environment(config: EngineConfig) -> None:
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else the sampler's helpers are compiled at the first request: 10 s and a C++ compiler
 
 
-def preload() -> None:
-    """Start the process that CPU engines are forked from, importing vLLM in the background; once per process."""
+def prepare(config: EngineConfig) -> None:
+    """Set the environment and, on CPU, start the process that engines are forked from, once; it imports vLLM in the background."""
+    set_environment(config)
     if on_cpu():
         multiprocessing.set_forkserver_preload([*_PRELOAD])
         multiprocessing.forkserver.ensure_running()
@@ -143,11 +144,12 @@ def engine_args(policy: Path, config: EngineConfig, limits: VisionLimits, seed: 
     )
 
 
-def launch(args: "AsyncEngineArgs") -> "AsyncLLM":
+def launch(policy: Path, config: EngineConfig, limits: VisionLimits, seed: int, logging_file: Path) -> "AsyncLLM":
     """Start the engine and wait for it. Blocks for seconds to minutes; raises whatever vLLM raises."""
+    prepare(config)
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    settings = args.create_engine_config()
+    settings = engine_args(policy, config, limits, seed, logging_file).create_engine_config()
     if on_cpu():  # a full encoder budget would cut prompts in pieces too
         ample = settings.scheduler_config.max_num_seqs * settings.model_config.max_model_len
         settings.scheduler_config.max_num_encoder_input_tokens = settings.scheduler_config.encoder_cache_size = ample

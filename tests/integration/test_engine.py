@@ -5,6 +5,7 @@ import hashlib
 import io
 import math
 import multiprocessing
+import time
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from awares.batch import collate, policy_logprobs
 from awares.chat import ChatFormat
 from awares.crops import CropId
 from awares.episode import Episode, EpisodeSpec, run_episode
-from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
+from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
 from awares.mini.benchmark import generate_split
 from awares.mini.policy import build_model, build_processor, save_policy
 from awares.mini.tokenizer import train_tokenizer
@@ -37,7 +38,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32)
-TOLERANCE = 0.01  # mean |dlogp| of bfloat16 kernels; measured 0.002 to 0.004
+TOLERANCE = 0.04  # mean |dlogp|: in bfloat16 this model is 0.010 from itself in float32, on either side, over the temperature
 T = TypeVar("T")
 
 
@@ -67,12 +68,12 @@ class Setup:
 def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Iterator[Setup]:
     tokenizer = train_tokenizer()
     policy = tmp_path_factory.mktemp("policy")
-    model = sharpened(build_model(tokenizer, seed=0))
+    chat = ChatFormat(tokenizer)
+    model = sharpened(build_model(tokenizer, seed=0), chat.blocked_ids)
     save_policy(model, tokenizer, policy)
     pictures = {hashlib.sha256(data).hexdigest(): (data, sample) for data, sample in generate_split("test", 8, seed=0)}
     images = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, (data, _) in pictures.items()}
     samples = tuple(sample for _, sample in pictures.values())
-    chat = ChatFormat(tokenizer)
     canary = Canary.build(samples[:4], images.__getitem__, chat, LIMITS, 0.5)
     with asyncio.Runner() as runner:
         engine = runner.run(Engine.start(policy, CONFIG, chat, seed=3, limits=LIMITS))
@@ -82,11 +83,16 @@ def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Ite
             runner.run(engine.stop())
 
 
-def sharpened(model: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLForConditionalGeneration:
-    """Weights wide enough that every tensor matters to the output, biases and norms included."""
+def sharpened(model: Qwen2_5_VLForConditionalGeneration, blocked: tuple[int, ...]) -> Qwen2_5_VLForConditionalGeneration:
+    """A random model on whose output every tensor tells, vision, norms and biases included, and that likes the blocked ids."""
+    torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+            elif "visual" in name:
+                parameter.normal_(std=0.12)
+        model.lm_head.weight[list(blocked)] *= 3.0
     return model.to(torch.bfloat16).eval()  # pyright: ignore[reportArgumentType]
 
 
@@ -105,18 +111,27 @@ def moved(model: Qwen2_5_VLForConditionalGeneration, seed: int) -> Qwen2_5_VLFor
     return other
 
 
-def mean_error(setup: Setup, model: Qwen2_5_VLForConditionalGeneration, episodes: list[Episode], sampling: Sampling, turn: int) -> float:
-    """Mean |dlogp| between engine and transformers over the tokens of every episode's `turn`."""
+def errors(setup: Setup, model: Qwen2_5_VLForConditionalGeneration, episodes: list[Episode], turn: int, **sampling: Any) -> Tensor:
+    """Engine minus transformers: the logprobs of the sampled tokens of every episode's `turn`."""
     batch = collate(episodes, setup.images.__getitem__, setup.processor, LIMITS, 0.5)
     with torch.no_grad():
-        expected_BT = policy_logprobs(model, batch, temperature=sampling.temperature, blocked_ids=setup.chat.blocked_ids)
-    errors: list[float] = []
+        expected_BT = policy_logprobs(model, batch, **sampling)
+    found = []
     for row, episode in enumerate(episodes):
         skipped = sum(len(before.sampled_ids) for before in episode.turns[:turn])
-        count = len(episode.turns[turn].sampled_ids)
-        columns = batch.action_mask_BT[row].nonzero().squeeze(1)[skipped : skipped + count]
-        errors += (expected_BT[row, columns] - batch.behaviour_logprobs_BT[row, columns]).abs().tolist()
-    return math.fsum(errors) / len(errors)
+        columns = batch.action_mask_BT[row].nonzero().squeeze(1)[skipped : skipped + len(episode.turns[turn].sampled_ids)]
+        found.append(batch.behaviour_logprobs_BT[row, columns] - expected_BT[row, columns])
+    return torch.cat(found)
+
+
+async def play(setup: Setup, generate: Generate, sampling: Sampling, count: int) -> list[Episode]:
+    """`count` episodes side by side."""
+    spec = EpisodeSpec(LIMITS, sampling=sampling)
+    samples = [setup.samples[index % len(setup.samples)] for index in range(count)]
+    runs = [run_episode(one, setup.images[one.image], generate, setup.chat, spec, f"{index}") for index, one in enumerate(samples)]
+    episodes = list(await asyncio.gather(*runs))
+    assert not [episode.error for episode in episodes if episode.error]
+    return episodes
 
 
 class Asking:
@@ -134,32 +149,21 @@ class Asking:
         return Generation(self._request, (0.0,) * count, (0,) * count, FinishReason.STOP)
 
 
-def test_logprobs_are_those_of_the_sampled_distribution(setup: Setup) -> None:
-    sampling = Sampling(temperature=0.7, max_tokens=12)
-    spec = EpisodeSpec(LIMITS, sampling=sampling)
-
-    async def play() -> list[Episode]:
-        runs = [run_episode(one, setup.images[one.image], setup.engine, setup.chat, spec, one.sample_id) for one in setup.samples]
-        return list(await asyncio.gather(*runs))
-
-    episodes = setup.run(play())
-    assert not [episode.error for episode in episodes if episode.error]
-    assert mean_error(setup, setup.model, episodes, sampling, turn=0) < TOLERANCE
+def test_logprobs_are_those_of_the_distribution_sampled_from(setup: Setup) -> None:
+    """Temperature and the mask of placeholders included; a learner that forgets the mask is off by what it took away."""
+    episodes = setup.run(play(setup, setup.engine, Sampling(temperature=0.7, max_tokens=12), 32))
+    masked = errors(setup, setup.model, episodes, 0, temperature=0.7, blocked_ids=setup.chat.blocked_ids)
+    unmasked = errors(setup, setup.model, episodes, 0, temperature=0.7)
+    print("engine - transformers", masked.abs().mean(), masked.mean(), "unmasked", unmasked.mean())
+    assert masked.abs().mean() < TOLERANCE
+    assert masked.mean().abs() < unmasked.mean().abs() / 4
 
 
 def test_the_second_turn_sees_the_crops(setup: Setup) -> None:
-    sampling = Sampling(temperature=1.0, max_tokens=8)
-    spec = EpisodeSpec(LIMITS, sampling=sampling)
-
-    async def play() -> list[Episode]:
-        asking = Asking(setup)
-        runs = [run_episode(one, setup.images[one.image], asking, setup.chat, spec, one.sample_id) for one in setup.samples * 4]
-        return list(await asyncio.gather(*runs))
-
-    episodes = setup.run(play())
+    episodes = setup.run(play(setup, Asking(setup), Sampling(temperature=1.0, max_tokens=8), 32))
     assert [len(episode.turns) for episode in episodes] == [2] * 32
     assert all(len(episode.turns[1].views) == 2 for episode in episodes)
-    assert mean_error(setup, setup.model, episodes, sampling, turn=1) < TOLERANCE
+    assert errors(setup, setup.model, episodes, 1, blocked_ids=setup.chat.blocked_ids).abs().mean() < TOLERANCE
 
 
 def test_placeholders_are_never_sampled_and_stop_tokens_are_kept(setup: Setup) -> None:
@@ -181,14 +185,11 @@ def test_the_same_seed_samples_the_same(setup: Setup) -> None:
 
 
 def test_greedy_sampling_takes_the_likeliest(setup: Setup) -> None:
-    request = setup.ask(1, Sampling(temperature=0.0, max_tokens=4))
-    generation = setup.run(setup.engine(request))
-    others = setup.run(asyncio_gather(setup, [setup.ask(1, Sampling(1.0, 1.0, 1, seed)) for seed in range(48)]))
-    assert generation.logprobs[0] >= max(one.logprobs[0] for one in others) - 1e-4
+    async def sample() -> list[Generation]:
+        return await asyncio.gather(*(setup.engine(setup.ask(1, Sampling(1.0, 1.0, 1, seed))) for seed in range(48)))
 
-
-async def asyncio_gather(setup: Setup, requests: list[GenerateRequest]) -> list[Generation]:
-    return await asyncio.gather(*(setup.engine(request) for request in requests))
+    greedy = setup.run(setup.engine(setup.ask(1, Sampling(temperature=0.0, max_tokens=4))))
+    assert greedy.logprobs[0] >= max(one.logprobs[0] for one in setup.run(sample())) - TOLERANCE
 
 
 def test_a_prompt_that_does_not_fit_names_the_settings(setup: Setup) -> None:
@@ -222,11 +223,10 @@ def test_versions_change_within_a_generation_and_the_canary_passes(setup: Setup,
     assert any(set(one.versions) == {before, version} for one in generations)
     assert all([*one.versions] == sorted(one.versions) for one in generations)
 
-    sampling = Sampling(temperature=0.7, max_tokens=12)
-    spec = EpisodeSpec(LIMITS, sampling=sampling)
-    episode = setup.run(run_episode(setup.samples[0], setup.images[setup.samples[0].image], setup.engine, setup.chat, spec, "after"))
-    assert mean_error(setup, other, [episode], sampling, turn=0) < 2 * TOLERANCE
-    assert set(episode.turns[0].versions) == {version}
+    episodes = setup.run(play(setup, setup.engine, Sampling(temperature=1.0, max_tokens=12), 8))
+    assert errors(setup, other, episodes, 0, blocked_ids=setup.chat.blocked_ids).abs().mean() < TOLERANCE
+    assert errors(setup, setup.model, episodes, 0, blocked_ids=setup.chat.blocked_ids).abs().mean() > 2 * TOLERANCE
+    assert {one for episode in episodes for one in episode.turns[0].versions} == {version}
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_the_canary_tells_one_wrong_tensor(setup: Setup, seaweed: ObjectStore, t
     """Loaded without a canary, so that the engine lives on; then measured against the learner's."""
     publisher, subscriber = Publisher(seaweed, "wrong"), Subscriber(seaweed, "wrong")
     state = dict(setup.model.state_dict())
-    state[tensor] = state[tensor].flip(0) if state[tensor].ndim > 1 else state[tensor].flip(0) + 0.5
+    state[tensor] = state[tensor].flip(0) if state[tensor].ndim > 1 else state[tensor].roll(1)
     version = published(setup, setup.model, state, publisher)
 
     async def measure() -> float:
@@ -257,7 +257,7 @@ def test_the_canary_tells_one_wrong_tensor(setup: Setup, seaweed: ObjectStore, t
 
     value = setup.run(measure())
     print(tensor, value)
-    assert value > 2 * CONFIG.canary_bound
+    assert value > CONFIG.canary_bound
 
 
 def test_a_damaged_version_leaves_the_engine_as_it_was(setup: Setup, seaweed: ObjectStore) -> None:
@@ -296,7 +296,7 @@ def test_a_mismatch_poisons_the_engine(setup: Setup, seaweed: ObjectStore) -> No
             work = [asyncio.create_task(engine(setup.ask(index, Sampling(1.5, 1.0, 900)))) for index in range(64)]
             await asyncio.sleep(0.1)
             wrong = published(setup, setup.model, dict(moved(setup.model, seed=2).state_dict()), publisher)
-            with pytest.raises(CanaryMismatch, match=rf"version {wrong}: mean .dlogp. .* above the bound 0\.02"):
+            with pytest.raises(CanaryMismatch, match=rf"version {wrong}: mean .dlogp. .* above the bound 0\.06"):
                 await engine.load_version(subscriber, wrong, setup.canary)
             with pytest.raises(EngineError, match="restart the engine"):
                 await engine(setup.ask(0, Sampling()))
@@ -341,5 +341,7 @@ def test_a_slow_start_is_given_up(setup: Setup) -> None:
     before = {child.pid for child in multiprocessing.active_children()}
     with pytest.raises(EngineError, match=r"not up after 0\.5 s; raise engine\.start_timeout_s"):
         setup.run(Engine.start(setup.policy, CONFIG.model_copy(update={"start_timeout_s": 0.5}), setup.chat, limits=LIMITS))
-    setup.run(asyncio.sleep(1))
-    assert {child.pid for child in multiprocessing.active_children()} == before
+    deadline = time.monotonic() + 60
+    while {child.pid for child in multiprocessing.active_children()} != before:
+        assert time.monotonic() < deadline, "the abandoned engine lives on"
+        time.sleep(0.2)

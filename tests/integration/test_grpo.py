@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from safetensors.torch import load_file
 
 from awares.sample import Label
 from awares_platform import local, metrics
@@ -23,10 +22,10 @@ from awares_platform.grpo.group import Outcome
 from awares_platform.grpo.job import run
 from awares_platform.grpo.journal import Journal
 from awares_platform.store import ObjectStore
-from awares_platform.training.policy import read_meta, resolve
+from awares_platform.training.policy import load_policy, read_meta, resolve
 from awares_platform.weights import Subscriber
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 STEPS, GROUPS = 6, 4
 
 
@@ -59,7 +58,7 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
     return config
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 400) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 800) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
@@ -121,13 +120,15 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     assert rows[-1].values["actors/restarts"] == 1
     assert all((row.values["staleness/max"] or 0) <= 1 for row in rows)
     assert all(0 <= (row.values.get("canary/dlogp") or 0) < config.engine.canary_bound for row in rows)
-    assert all((row.values["importance/gap"] or 0) < 0.05 for row in rows)
+    # fresh tokens: what the engine sampled from and what the learner scores is one distribution, blocked ids and temperature included
+    fresh = [row.values["importance/gap"] or 0 for row in rows if row.values["staleness/max"] == 0]
+    assert fresh and max(fresh) < 0.03
 
     (saved,) = [info.key for info in store.list("runs/grpo-test/checkpoints/grpo/") if info.key.endswith(f"step-{STEPS:08d}/awares.json")]
     position = json.loads(store.get(saved))["state"]
     useless = [group for group in Journal(store, "grpo-test").read() if group.outcome is not Outcome.READY]
     assert position["watermark"] + len(position["beyond"]) == STEPS * GROUPS + len(useless)
 
-    first, last = (load_file(resolve(config, store, name) / "model.safetensors") for name in ("base", "awares"))
-    assert first.keys() == last.keys()
-    assert any(not first[name].float().allclose(last[name].float()) for name in first)
+    before, after = (load_policy(resolve(config, store, name), config).state_dict() for name in ("base", "awares"))
+    assert before.keys() == after.keys()
+    assert any(not before[name].allclose(after[name]) for name in before)

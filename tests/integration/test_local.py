@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -76,6 +77,8 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     yield process
     process.kill()
     process.wait()
+    for session in Path(tempfile.gettempdir()).glob(f"awares-ray-*/session_*_{process.pid}"):
+        shutil.rmtree(session.parent, ignore_errors=True)  # a killed session cannot
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -111,18 +111,23 @@ def to_extra(canary: Canary, logprobs: Logprobs) -> dict[str, Any]:
     return {"digest": canary.digest, "logprobs": [list(row) for row in logprobs]}
 
 
-def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) -> float:
-    """The mean |dlogp| between the learner's logprobs in `manifest` and the engine's `measured`.
-
-    Raises CanaryMismatch where it exceeds `bound` or is not a number, WeightsError where the two sides scored different prompts.
-    """
+def expected(canary: Canary, manifest: Manifest) -> Logprobs:
+    """The learner's logprobs in `manifest`. Raises WeightsError where there are none, or of other prompts."""
     published = manifest.extra.get("canary")
     if published is None:
         raise WeightsError(f"version {manifest.version} carries no canary; publish it with extra={{'canary': canary.to_extra(...)}}")
     if published["digest"] != canary.digest:
         raise WeightsError(f"version {manifest.version}: learner and engine built their canaries from different samples, images or limits")
-    pairs = [pair for expected, row in zip(published["logprobs"], measured, strict=True) for pair in zip(expected, row, strict=True)]
-    mean = math.fsum(abs(expected - value) for expected, value in pairs) / len(pairs)
+    return tuple(map(tuple, published["logprobs"]))
+
+
+def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) -> float:
+    """The mean |dlogp| between the learner's logprobs in `manifest` and the engine's `measured`.
+
+    Raises CanaryMismatch where it exceeds `bound` or is not a number, WeightsError as `expected`.
+    """
+    pairs = [pair for rows in zip(expected(canary, manifest), measured, strict=True) for pair in zip(*rows, strict=True)]
+    mean = math.fsum(abs(learned - computed) for learned, computed in pairs) / len(pairs)
     if not mean <= bound:  # also true of nan
         raise CanaryMismatch(
             f"version {manifest.version}: mean |dlogp| between learner and engine is {mean:.4g} over {len(pairs)} tokens, above the bound "

@@ -1,9 +1,11 @@
 """Labels and target crops from two answers."""
 
 import asyncio
+import pickle
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
@@ -12,8 +14,9 @@ from awares.crops import CropId
 from awares.labels import Verdict
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
-from awares_platform.labelling import Answers, Labelled, Labeller, encode_shard
-from awares_platform.rows import decode_rows
+from awares_platform.labelling import Answers, Labelled, Labeller, encode_shard, label_shard
+from awares_platform.play import EngineFailure
+from awares_platform.rows import decode_rows, encode_rows
 
 SAMPLE = Sample("s", "a" * 64, "digit?", "7", evidence=((4, 4, 36, 36),), label=Label.HR, crops=(CropId.ALL,))
 
@@ -84,3 +87,15 @@ def test_settings_that_cannot_work_are_refused() -> None:
     endpoint = {"url": "http://judge/v1", "model": "m"}
     with pytest.raises(ValidationError, match="both_wrong"):
         PlatformConfig.model_validate({"curate": {"judge": "endpoint", "judge_endpoint": endpoint, "both_wrong": "drop"}})
+
+
+def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
+    """The engine's failure passes through; one of labelling itself (here: a store that was never resolved) is caught the same way."""
+    rows = encode_rows([SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "fault": [""]})
+    batch = {
+        name: np.array([value], dtype=object) for name, value in {"key": "k", "fingerprint": "f", "rows": rows, "failure": b""}.items()
+    }
+    engine = label_shard(batch | {"failure": np.array([pickle.dumps(EngineFailure("died"))], dtype=object)}, PlatformConfig())
+    assert isinstance(pickle.loads(engine["failure"][0]), EngineFailure) and engine["lr"][0] == engine["hr"][0] == 0
+    store = label_shard(batch, PlatformConfig())
+    assert "names no server yet" in str(pickle.loads(store["failure"][0]))

@@ -66,22 +66,22 @@ def test_the_mean_difference_is_returned_within_the_bound(canary: Canary) -> Non
     manifest = Manifest(3, 1, (), {"canary": to_extra(canary, rows(canary, -1.0))})
     measured = [[*row] for row in rows(canary, -1.01)]
     measured[0][0] = -0.99
-    assert check(canary, manifest, tuple(map(tuple, measured)), 0.02) == pytest.approx(0.01)
+    assert check(canary, manifest, tuple(map(tuple, measured)), 0.06) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("value", [-1.5, math.nan])
 def test_a_mismatch_names_version_value_and_bound(canary: Canary, value: float) -> None:
     manifest = Manifest(3, 1, (), {"canary": to_extra(canary, rows(canary, -1.0))})
     with pytest.raises(
-        CanaryMismatch, match=r"version 3: mean \|dlogp\| .* is (0\.5|nan) over \d+ tokens, above the bound 0\.02"
+        CanaryMismatch, match=r"version 3: mean \|dlogp\| .* is (0\.5|nan) over \d+ tokens, above the bound 0\.06"
     ) as caught:
-        check(canary, manifest, rows(canary, value), 0.02)
+        check(canary, manifest, rows(canary, value), 0.06)
     assert "engine.canary_bound" in str(caught.value)
 
 
 def test_a_version_without_a_canary_or_with_another_is_refused(canary: Canary) -> None:
     with pytest.raises(WeightsError, match="version 3 carries no canary"):
-        check(canary, Manifest(3, 1, ()), rows(canary, 0.0), 0.02)
+        check(canary, Manifest(3, 1, ()), rows(canary, 0.0), 0.06)
     other = {"canary": {"digest": "00", "logprobs": []}}
     with pytest.raises(WeightsError, match="different samples, images or limits"):
-        check(canary, Manifest(3, 1, (), other), rows(canary, 0.0), 0.02)
+        check(canary, Manifest(3, 1, (), other), rows(canary, 0.0), 0.06)
