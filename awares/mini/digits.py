@@ -35,8 +35,34 @@ def scans(split: Split) -> Scans:
     return Scans((bunch.images[chosen] / 16.0).astype(np.float32), bunch.target[chosen].astype(int))
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=20_000)
 def glyph(split: Split, scan: int, height: int) -> np.ndarray:
     """The scan as an ink mask of (height, height) float32 in 0..1."""
-    small = Image.fromarray(scans(split).ink[scan], mode="F")
-    return np.clip(np.asarray(small.resize((height, height), Image.Resampling.BICUBIC)), 0.0, 1.0)
+    return _ink(_scan(split, scan).resize((height, height), Image.Resampling.BICUBIC))
+
+
+def warped_glyph(split: Split, scan: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    """As `glyph`, turned, slanted and stretched a little by chance: a few scans stand for many hands."""
+    turn, slant = rng.normal(0, 0.12), rng.normal(0, 0.15)
+    wide, tall = rng.uniform(0.9, 1.1, 2)
+    cos, sin = np.cos(turn), np.sin(turn)
+    matrix = np.array(((cos, -sin), (sin, cos))) @ np.array(((1, slant), (0, 1))) @ np.diag((1 / wide, 1 / tall)) * (_FINE / height)
+    shift = (_FINE - matrix @ (height, height)) / 2
+    affine = (matrix[0, 0], matrix[0, 1], shift[0], matrix[1, 0], matrix[1, 1], shift[1])
+    return _ink(_fine_scan(split, scan).transform((height, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
+
+
+_FINE = 24
+
+
+@lru_cache(maxsize=4_000)
+def _fine_scan(split: Split, scan: int) -> Image.Image:
+    return _scan(split, scan).resize((_FINE, _FINE), Image.Resampling.BICUBIC)
+
+
+def _scan(split: Split, scan: int) -> Image.Image:
+    return Image.fromarray(scans(split).ink[scan], mode="F")
+
+
+def _ink(image: Image.Image) -> np.ndarray:
+    return np.clip(np.asarray(image), 0.0, 1.0)

@@ -27,7 +27,7 @@ from awares.view import View, full_view
 
 HEADS = {"color": tuple(COLORS), "shape": SHAPES, "digit": tuple(range(10)), "place": PLACES}
 UNKNOWN = -100  # the place of an item in a crop
-SCENES, FULL_EVERY, CROP_EVERY = 112, 12, 3
+SCENES, FULL_EVERY, CROP_EVERY = 96, 4, 2
 FAINT, LEGIBLE = 0.2, 14  # a digit below LEGIBLE px in the low view counts this much: it is mostly noise there
 CENTRAL = 3.0  # an item in the centre counts this much: it is rarer, and alone in lying across four tokens
 
@@ -46,7 +46,7 @@ class Sight:
 
 
 def glyph_batch(split: Split, rng: np.random.Generator) -> tuple[Sight, ...]:
-    """The low views of fresh scenes, a crop of every third and the full view of every twelfth."""
+    """The low views of fresh scenes, a crop of every second and the full view of every fourth."""
     low, crops, full = [], [], []
     for index in range(SCENES):
         scene = sample_scene(split, rng)

@@ -60,7 +60,7 @@ class Stage:
 
 ONE_ITEM: tuple[Kind, ...] = ("color", "color", "shape", "place", "place", "digit at", "digit on")
 STAGES = (
-    Stage("glyphs", 1500, 2e-3, 1.0, {}, Lesson(0, 0, 0)),
+    Stage("glyphs", 2400, 2e-3, 1.0, {}, Lesson(0, 0, 0)),
     Stage("questions", 450, 2e-3, 0.0, {"full": 16, "low": 64, "closer": 12}, Lesson(1, 0, 16, ONE_ITEM)),
     Stage("answers", 600, 1.5e-3, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(1, 0, 16)),
     Stage("guesses", 200, 5e-4, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(1, 0, 0)),

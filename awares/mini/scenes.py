@@ -2,7 +2,8 @@
 
 A scene is 112 px square (16 merged visual tokens); its low view is 56 px (4 tokens) and so is a quadrant. Colours and shapes are legible in
 both views. Digits are drawn at heights from `SMALL` to `LARGE`: large ones survive the halving, small ones do not, and those
-between survive it sometimes, so that when to crop is a judgement about the image and not a rule.
+between survive it sometimes, so that when to crop is a judgement about the image and not a rule. Training scans are warped by chance, test
+scans drawn as they are.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from awares.crops import Box
-from awares.mini.digits import Split, glyph, scans
+from awares.mini.digits import Split, glyph, scans, warped_glyph
 
 SIDE = 112
 Place = Literal["top left", "top right", "bottom left", "bottom right", "center"]
@@ -102,7 +103,8 @@ def draw(scene: Scene) -> Image.Image:
         paint(canvas[top:bottom, left:right], mask(item.shape, right - left), np.array(COLORS[item.color], np.float32))
         offset = (right - left - item.height) // 2
         x, y = (edge + offset + int(rng.integers(-2, 3)) for edge in (left, top))
-        paint(canvas[y : y + item.height, x : x + item.height], glyph(scene.split, item.scan, item.height), INK)
+        ink = warped_glyph("train", item.scan, item.height, rng) if scene.split == "train" else glyph("test", item.scan, item.height)
+        paint(canvas[y : y + item.height, x : x + item.height], ink, INK)
     canvas += rng.integers(-NOISE, NOISE + 1, canvas.shape, dtype=np.int8)
     return Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
 

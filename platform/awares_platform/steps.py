@@ -2,10 +2,12 @@
 
 import logging
 import os
+import queue
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +22,8 @@ log = logging.getLogger(__name__)
 EXPECTED_S = {"curate": 90.0, "sft": 150.0, "grpo": 300.0, "evaluate": 150.0, "serve": 60.0}
 """Seconds of each job on two cores, for the first estimate; what is measured replaces them."""
 STOP_S = 30.0
+BEAT_S = 10.0
+"""A job that says nothing for so long is shown again, with the time that has passed."""
 TAIL_LINES = 15
 _PROGRESS = re.compile(r"^(?P<job>\w+) \[ *\d+ s\]: (?P<note>.*)$")
 _DONE = re.compile(r"^(?P<done>\d+)/(?P<total>\d+)\b")
@@ -89,24 +93,40 @@ def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> No
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json(indent=1), "utf-8")
     pace.start(job)
-    with (directory / f"{job}.log").open("a", encoding="utf-8") as kept, _process(job, setup) as process:
+    kept = directory / f"{job}.log"
+    with _process(job, setup) as process:
         assert process.stdout is not None, "the process's output is a pipe"
         for note in _notes(process.stdout, kept):
             pace.show(job, note)
         status = process.wait()
     if status:
-        tail = (directory / f"{job}.log").read_text("utf-8").splitlines()[-TAIL_LINES:]
-        raise LaunchError("\n".join([f"{job} failed with status {status}; the end of {directory / f'{job}.log'}:", *tail]))
+        tail = kept.read_text("utf-8").splitlines()[-TAIL_LINES:]
+        raise LaunchError("\n".join([f"{job} failed with status {status}; the end of {kept}:", *tail]))
     pace.finish(job)
 
 
-def _notes(output: IO[str], kept: IO[str]) -> Iterator[str]:
-    """Copy everything to the log, and yield what the job says of its progress."""
-    for line in output:
-        kept.write(line)
-        kept.flush()
-        if match := _PROGRESS.match(line.rstrip()):
-            yield match["note"]
+def _notes(output: IO[str], kept: Path) -> Iterator[str]:
+    """Copy everything to the log, and yield what the job says of its progress; its last words again when it is silent for `BEAT_S`."""
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    thread = threading.Thread(target=_listen, args=(output, kept, said), daemon=True)
+    thread.start()
+    note = "starting"
+    while thread.is_alive() or not said.empty():
+        with suppress(queue.Empty):
+            note = said.get(timeout=BEAT_S) or note
+        yield note
+    thread.join()
+
+
+def _listen(output: IO[str], kept: Path, said: queue.SimpleQueue[str]) -> None:
+    """The thread that reads a job's output until it ends; an empty note then wakes the reader."""
+    with kept.open("a", encoding="utf-8") as log_file:
+        for line in output:
+            log_file.write(line)
+            log_file.flush()
+            if match := _PROGRESS.match(line.rstrip()):
+                said.put(match["note"])
+    said.put("")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ fails. Pixels are not recorded; an episode's views are pure functions of (image 
 
 import io
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -20,6 +21,8 @@ from awares.view import View
 from awares_platform.errors import PreconditionFailed
 from awares_platform.grpo.group import Group, Member, Outcome, Prompt
 from awares_platform.store import ObjectStore
+
+log = logging.getLogger(__name__)
 
 _TURN = pa.struct(
     [
@@ -81,15 +84,25 @@ class Journal:
         self._segment += 1
 
     def read(self) -> list[Group]:
-        """All groups of the run by prompt number, the latest attempt of each. The next segment follows those read."""
+        """All groups of the run by prompt number, the latest attempt of each. The next segment follows those found.
+
+        A damaged segment is reported and skipped: what it held and no checkpoint covers is sampled again.
+        """
         groups: dict[int, Group] = {}
-        for key in sorted(info.key for info in self._store.list(self._prefix)):
-            for group in decode(self._store.get(key), key):
+        for key in sorted(info.key for info in self._store.list(self._prefix) if info.key.endswith(".parquet")):
+            for group in self._segment_groups(key):
                 held = groups.get(group.prompt.number)
                 if held is None or held.prompt.attempt <= group.prompt.attempt:
                     groups[group.prompt.number] = group
             self._segment = int(key.rsplit("/", 1)[-1].removesuffix(".parquet")) + 1
         return [groups[number] for number in sorted(groups)]
+
+    def _segment_groups(self, key: str) -> list[Group]:
+        try:
+            return decode(self._store.get(key), key)
+        except DataError as error:
+            log.warning("%s", error)
+            return []
 
 
 def encode(groups: Sequence[Group]) -> bytes:
@@ -109,7 +122,7 @@ def decode(data: bytes, key: str) -> list[Group]:
             groups.setdefault((row["prompt"], row["attempt"]), []).append(row)
         return [_group(members) for members in groups.values()]
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{key}: not an episode segment ({error}); delete it, and its prompts are sampled again") from error
+        raise DataError(f"{key}: not an episode segment ({error}); skipped, its prompts are sampled again") from error
 
 
 def _row(group: Group, index: int, member: Member) -> dict:

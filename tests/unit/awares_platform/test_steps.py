@@ -1,9 +1,11 @@
 """The pace that a person follows."""
 
 import io
+import os
 
 import pytest
 
+from awares_platform import steps
 from awares_platform.steps import EXPECTED_S, Pace
 
 JOBS = ("curate", "sft", "grpo", "evaluate", "serve")
@@ -39,3 +41,19 @@ def test_lines_say_which_job_of_how_many():
     assert lines[0] == "[1/5] curate   finished earlier"
     assert lines[2].startswith("[2/5] sft      3/80 steps loss 1.2   (0:00 elapsed, about ")
     assert lines[3] == "[2/5] sft      done in 0:00"
+
+
+def test_output_is_kept_and_progress_is_told_and_repeated(monkeypatch, tmp_path):
+    monkeypatch.setattr(steps, "BEAT_S", 0.05)
+    read, write = os.pipe()
+    kept = tmp_path / "sft.log"
+    with os.fdopen(read) as output, os.fdopen(write, "w") as job:
+        job.write("vLLM says much\nsft [    3 s]: 4/80 steps loss 1.2\n")
+        job.flush()
+        notes = steps._notes(output, kept)
+        assert next(notes) == "4/80 steps loss 1.2"
+        assert next(notes) == "4/80 steps loss 1.2"
+        job.write("sft [   90 s]: done\n")
+        job.close()
+        assert list(notes)[0] == "done"
+    assert kept.read_text() == "vLLM says much\nsft [    3 s]: 4/80 steps loss 1.2\nsft [   90 s]: done\n"
