@@ -28,11 +28,11 @@ class Scans:
 @lru_cache(maxsize=2)
 def scans(split: Split) -> Scans:
     """The split's scans: a seeded permutation of all 1,797, the last fifth for testing."""
-    bunch = load_digits()
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(bunch.target))
+    pixels, digit = (np.asarray(part) for part in load_digits(return_X_y=True))
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(digit))
     cut = int(len(order) * (1 - TEST_SHARE))
     chosen = order[:cut] if split == "train" else order[cut:]
-    return Scans((bunch.images[chosen] / 16.0).astype(np.float32), bunch.target[chosen].astype(int))
+    return Scans((pixels[chosen].reshape(-1, 8, 8) / 16.0).astype(np.float32), digit[chosen].astype(int))
 
 
 @lru_cache(maxsize=20_000)

@@ -6,9 +6,11 @@ window, so that window order is raster order and every block attends over the wh
 Axes: N images, P patches (14 px), T = P / 4 merged tokens, D hidden, H heads.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
@@ -26,7 +28,7 @@ def patchify(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(cells.reshape(count, rows * columns * MERGE**2, 3 * PATCH**2)))
 
 
-def vision_features(visual: nn.Module, patches_NPF: Tensor, rows: int, columns: int) -> Tensor:
+def vision_features(visual: Any, patches_NPF: Tensor, rows: int, columns: int) -> Tensor:
     """Merged features (N, T, out) of images that are `rows` x `columns` merged tokens; a still image is its frame twice."""
     count, length, _ = patches_NPF.shape
     weight = visual.patch_embed.proj.weight.sum(2).flatten(1)
@@ -49,6 +51,6 @@ def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _patch_positions(rows: int, columns: int) -> Tensor:
     """Row and column of every patch, (P, 2), in merge order."""
-    grid = np.stack(np.mgrid[0 : rows * MERGE, 0 : columns * MERGE], -1)
+    grid = np.moveaxis(np.indices((rows * MERGE, columns * MERGE)), 0, -1)
     ordered = grid.reshape(rows, MERGE, columns, MERGE, 2).transpose(0, 2, 1, 3, 4)
     return torch.from_numpy(np.ascontiguousarray(ordered.reshape(-1, 2)))

@@ -16,14 +16,14 @@ class GrpoConfig(Section):
     """Learner steps, one batch and one published version each."""
     groups_per_step: PositiveInt = 32
     """Prompts in a batch."""
-    group_size: int = Field(8, ge=2)
+    group_size: int = Field(default=8, ge=2)
     """Episodes per prompt (G)."""
     temperature: PositiveFloat = 1.0
     """Sampling temperature; the learner scores episodes under the same tempered distribution. top_p is always 1."""
     max_tokens: PositiveInt = 32
     """Sampled tokens per turn."""
 
-    staleness_bound: int = Field(2, ge=0)
+    staleness_bound: int = Field(default=2, ge=0)
     """Learner versions by which the oldest token of an episode may be behind the version that it updates; 0 is synchronous."""
     drop_uniform_groups: bool = False
     """Leave out groups whose rewards do not differ (they carry no advantage) and sample other prompts for them."""
@@ -36,24 +36,24 @@ class GrpoConfig(Section):
     """Engines that roll out."""
     groups_in_flight: PositiveInt = 16
     """Groups that one actor works on at once."""
-    rollout_cpus: float = Field(1.0, ge=0)
+    rollout_cpus: float = Field(default=1.0, ge=0)
     """CPUs that Ray reserves for an actor."""
-    rollout_gpus: float = Field(0.0, ge=0)
+    rollout_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves for an actor."""
-    actor_restarts: int = Field(20, ge=0)
+    actor_restarts: int = Field(default=20, ge=0)
     """Restarts of dead rollout actors, in all, before the run gives up."""
     poll_s: PositiveFloat = 0.25
     """Seconds between an actor's looks at the weight bus."""
 
     learner_workers: PositiveInt = 1
     """Data-parallel learner ranks."""
-    learner_cpus: float = Field(1.0, ge=0)
+    learner_cpus: float = Field(default=1.0, ge=0)
     """CPUs that Ray reserves for a rank."""
-    learner_gpus: float = Field(0.0, ge=0)
+    learner_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves for a rank."""
     learner_threads: PositiveInt = 1
     """Torch threads of a rank."""
-    learner_restarts: int = Field(3, ge=0)
+    learner_restarts: int = Field(default=3, ge=0)
     """Restarts of the learner from its last checkpoint before the run gives up."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """DeepSpeed ZeRO stage."""
@@ -64,11 +64,11 @@ class GrpoConfig(Section):
 
     learning_rate: PositiveFloat = 1e-5
     """AdamW's rate, decayed linearly to zero over `steps` (paper: 1e-5 in its text, 5e-5 in its supplement)."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's weight decay."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradient norm bound."""
-    kl_beta: float = Field(0.05, ge=0)
+    kl_beta: float = Field(default=0.05, ge=0)
     """Weight of the KL to the starting policy; 0 saves the reference pass."""
     clip: PositiveFloat = 0.2
     """Ratio clip between current and proximal policy."""

@@ -16,11 +16,13 @@ class PolicyConfig(Section):
     """Precision of the trained weights. bfloat16 keeps float32 master weights in the optimizer (DeepSpeed)."""
     attn: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention implementation of the trainer."""
-    lora_rank: int = Field(0, ge=0)
+    lora_rank: int = Field(default=0, ge=0)
     """Rank of the LoRA adapters; 0 trains all weights, the vision tower included (paper: 8)."""
-    lora_alpha: float = Field(16.0, gt=0)
+    lora_alpha: float = Field(default=16.0, gt=0)
     """LoRA scale: the adapter's product is multiplied by lora_alpha / lora_rank. The paper does not state it."""
-    lora_targets: tuple[str, ...] = Field(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1)
+    lora_targets: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
     """Linear layers of the language model that receive an adapter, by their last name. The vision tower stays frozen."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""

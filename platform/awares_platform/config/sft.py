@@ -10,35 +10,35 @@ from awares_platform.config.base import Section
 class SftConfig(Section):
     """SFT. Defaults suit AwaRes-Mini; the paper's are given per field."""
 
-    epochs: int = Field(2, ge=1)
+    epochs: int = Field(default=2, ge=1)
     """Passes over the curated samples (paper: 2)."""
-    learning_rate: float = Field(5e-4, gt=0)
+    learning_rate: float = Field(default=5e-4, gt=0)
     """Peak learning rate (paper: 1e-4 with LoRA)."""
-    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of all steps over which the learning rate rises linearly; a cosine to zero follows."""
-    weight_decay: float = Field(0.001, ge=0)
+    weight_decay: float = Field(default=0.001, ge=0)
     """AdamW weight decay; norms and biases are exempt."""
-    max_grad_norm: float = Field(1.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
     """Global gradient norm to clip to; 0 does not clip."""
-    tool_turn_weight: float = Field(5.0, gt=0)
+    tool_turn_weight: float = Field(default=5.0, gt=0)
     """w_t: weight of the tokens of a crop request; all other assistant tokens weigh 1."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     """Samples per optimizer step over all workers (paper: 16 in the text, 128 in the supplement)."""
-    micro_batch: int = Field(32, ge=1)
+    micro_batch: int = Field(default=32, ge=1)
     """Samples per worker and forward pass; batch_size is a multiple of workers * micro_batch."""
-    workers: int = Field(1, ge=1)
+    workers: int = Field(default=1, ge=1)
     """Data-parallel trainer processes."""
     use_gpu: bool = False
     """One GPU per worker (NCCL); otherwise CPU (gloo)."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(default=1, ge=1)
     """CPU threads, and CPUs reserved, per worker."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """DeepSpeed ZeRO stage: 1 shards optimizer state, 2 also gradients, 3 also parameters."""
-    checkpoint_every: int = Field(50, ge=1)
+    checkpoint_every: int = Field(default=50, ge=1)
     """Steps between checkpoints to the store."""
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
     """Newest checkpoints that stay in the store."""
-    max_failures: int = Field(2, ge=-1)
+    max_failures: int = Field(default=2, ge=-1)
     """Times that a lost worker may bring the run back from its newest checkpoint; -1 is without limit."""
 
     @model_validator(mode="after")
