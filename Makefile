@@ -1,4 +1,4 @@
-# make quickstart | test | check | format | lock | clean. The first one also makes .venv, in about a minute.
+# make quickstart | results | test | check | format | lock | clean. The first one also makes .venv, in about a minute.
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV = $(or $(shell command -v uv),.tools/uv/bin/uv)
@@ -6,10 +6,16 @@ LOCK = $(UV) pip compile --quiet pyproject.toml --extra mini --extra dev --pytho
 	--no-header --no-annotate --override platform/requirements/overrides.txt -c platform/requirements/constraints.txt
 INSTALLED := .venv/installed
 
-.PHONY: quickstart test check format lock clean
+.PHONY: quickstart results test check format lock clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/awares quickstart $(if $(AWARES_SEED),run.seed=$(AWARES_SEED)) $(ARGS)
+
+# The README's table: the quickstart with each of the seeds.
+SEEDS ?= 0 1 2
+results: $(INSTALLED)
+	for seed in $(SEEDS); do $(BIN)/awares quickstart run.name=quickstart-$$seed run.seed=$$seed $(ARGS) || exit; done
+	$(BIN)/python -m awares_platform.published README.md $(SEEDS:%=runs/quickstart-%/results.json)
 
 test: $(INSTALLED)
 	$(BIN)/pytest $(ARGS)

@@ -1,7 +1,8 @@
 """Conversations about scenes, from which the tiny policy learns to see and to answer before it learns to ask for crops.
 
-Four forms: the full view, the low view, a crop alone, and the low view followed by crops ("closer"). Full and low conversations may
-begin with a description of the scene. Only answers are learned.
+Four forms: the full view, the low view, a crop alone, and the low view followed by crops ("closer"). A conversation is one question, or a
+description of the whole scene: by place or by colour, items in any order, so that each word is looked up by the one before it. That is
+where finding comes from; asked single questions only, the model never learns to find. Only what the view shows is learned.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from awares.view import View, crop_view, full_view
 
 Form = Literal["full", "low", "crop", "closer"]
 SIZE = (SIDE, SIDE)
+BY_PLACE, BY_COLOR = "Describe the image.", "List the shapes."
 ONE_CROP = (CropId.TOP_LEFT, CropId.TOP_RIGHT, CropId.BOTTOM_LEFT, CropId.BOTTOM_RIGHT, CropId.CENTER)
 
 
@@ -50,15 +52,14 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What a stage of pre-training asks: how many questions of an image, how often its description first, of what kinds and digits.
+    """What a stage of pre-training asks of full and low views: how often a description, else one question, of which kinds and digits.
 
     `legible` is the least height, in full-resolution pixels, of a digit that is asked for in the low view.
 
     Example:
-        Lesson(questions=4, described=0.3, legible=16)
+        Lesson(described=0.2, legible=16)
     """
 
-    questions: int
     described: float
     legible: int
     kinds: tuple[Kind, ...] = tuple(KINDS)
@@ -71,7 +72,7 @@ def converse(form: Form, scene: Scene, image: Image, chat: ChatFormat, lesson: L
         crop = ONE_CROP[int(rng.integers(5))]
         inside = _inside(scene, (crop,))
         if inside:
-            _discuss(talk, chat, [render(image, crop_view(crop, SIZE))], [_digit_on(item) for item in inside])
+            _ask(talk, chat, render(image, crop_view(crop, SIZE)), _digit_on(inside[int(rng.integers(len(inside)))]))
             return talk
         form = "full"
     if form == "closer":
@@ -79,20 +80,30 @@ def converse(form: Form, scene: Scene, image: Image, chat: ChatFormat, lesson: L
         _look_closer(talk, chat, scene, image, question, rng)
         return talk
     legible = lesson.legible if form == "low" else 0
-    questions = [_answerable(scene, lesson.kinds, legible, rng) for _ in range(lesson.questions)]
-    view = View(None) if form == "low" else full_view(SIZE)
-    _discuss(talk, chat, [render(image, view)], questions, _description(scene, legible) if rng.random() < lesson.described else None)
+    shown = render(image, View(None) if form == "low" else full_view(SIZE))
+    if rng.random() < lesson.described:
+        _describe(talk, chat, shown, scene, legible, rng)
+    else:
+        _ask(talk, chat, shown, _answerable(scene, lesson.kinds, legible, rng))
     return talk
 
 
-def _discuss(
-    talk: Conversation, chat: ChatFormat, images: Sequence[Image], questions: Sequence[Question], description: str | None = None
-) -> None:
-    pairs = [("Describe the image.", description)] if description else []
-    pairs += [(question.text, question.answer) for question in questions]
-    for turn, (text, answer) in enumerate(pairs):
-        talk.show(chat.first_turn(text, len(images)) if turn == 0 else chat.follow_up(text), images, chat.image_token_id)
-        talk.add(chat.target(answer), learned=True)
+def _ask(talk: Conversation, chat: ChatFormat, image: Image, question: Question) -> None:
+    talk.show(chat.first_turn(question.text), [image], chat.image_token_id)
+    talk.add(chat.target(question.answer), learned=True)
+
+
+def _describe(talk: Conversation, chat: ChatFormat, image: Image, scene: Scene, legible: int, rng: np.random.Generator) -> None:
+    """Every item in any order: what is at a place, or where a colour is. A digit too small for the view is called small."""
+    by_place = rng.random() < 0.5
+    talk.show(chat.first_turn(BY_PLACE if by_place else BY_COLOR), [image], chat.image_token_id)
+    for turn, index in enumerate(rng.permutation(len(scene.items))):
+        item = scene.items[int(index)]
+        digit = str(item.digit) if item.height >= legible else "small"
+        key, found = (f"{item.place}:", f" {name(item)} {digit}") if by_place else (item.color, f" {item.shape} {item.place} {digit}")
+        talk.add(chat.encode(f"; {key}" if turn else key))
+        talk.add(chat.encode(found), learned=True)
+    talk.add((chat.end_id,), learned=True)
 
 
 def _look_closer(talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, question: Question, rng: np.random.Generator) -> None:
@@ -122,11 +133,6 @@ def _answerable(scene: Scene, kinds: Sequence[Kind], legible: int, rng: np.rando
         question = ask(scene, sample_kind(rng, kinds), rng)
         if question.height >= legible:
             return question
-
-
-def _description(scene: Scene, legible: int) -> str:
-    """The items in reading order; a digit too small for the view is called small."""
-    return "; ".join(f"{item.place}: {name(item)} {item.digit if item.height >= legible else 'small'}" for item in scene.items)
 
 
 def _digit_on(item: Item) -> Question:

@@ -1,14 +1,15 @@
-"""The glyph stage: the vision tower learns to read by plain classification.
+"""The glyph stage: the vision tower learns to read by plain classification, in the language model's own words.
 
-For every item in a view the merged tokens under its box are averaged, and linear heads name its colour, shape, digit and, where the
-whole scene is in view, its place: the tower knows relative positions only, and a language model can ask for "top left" much sooner
-once the features say where they are. A digit read out of a conversation comes late or never at this size; read this way within minutes.
+For every item in a view the merged tokens under its box are averaged and compared with the embeddings of words: its colour, shape, digit
+and, where the whole scene is in view, its place. A digit read out of a conversation comes late or never at this size; read this way within
+minutes. And because a red circle's features hold the embeddings of " red" and " circle", attention finds what a question names by
+comparing like with like, one rule for all words, and the answer is a copy.
 
-Axes: R items (records), T merged tokens, D width.
+Axes: R items (records), T merged tokens, D width, K values of an attribute.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,7 @@ HEADS = {"color": tuple(COLORS), "shape": SHAPES, "digit": tuple(range(10)), "pl
 UNKNOWN = -100  # the place of an item in a crop
 SCENES, FULL_EVERY, CROP_EVERY = 96, 4, 2
 FAINT, LEGIBLE = 0.2, 14  # a digit below LEGIBLE px in the low view counts this much: it is mostly noise there
+SHARPNESS = 1.0  # of the comparison with words, to begin with: in units of 1 / the squared length of a word, about 7
 CENTRAL = 3.0  # an item in the centre counts this much: it is rarer, and alone in lying across four tokens
 
 
@@ -108,12 +110,13 @@ def _overlap(cells: int, start: int, end: int, low: int, high: int) -> np.ndarra
 
 
 class GlyphReader:
-    """The vision tower with a linear head per attribute."""
+    """The vision tower, judged by how well its features name attributes: by dot products with fixed word embeddings, times `sharpness`."""
 
-    def __init__(self, visual: nn.Module) -> None:
+    def __init__(self, visual: nn.Module, words: Callable[[str], Tensor]) -> None:
+        """`words` gives the embedding (D,) of a phrase, the sum over its tokens."""
         self.visual = visual
-        width: int = visual.config.out_hidden_size  # pyright: ignore
-        self.heads = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in HEADS.items()})
+        self.sharpness = nn.Parameter(torch.full((len(HEADS),), SHARPNESS))
+        self._words = {name: torch.stack([words(f" {value}") for value in values]) for name, values in HEADS.items()}
 
     def loss(self, sights: Sequence[Sight]) -> Tensor:
         """Cross-entropy of colour, shape, place and (twice) digit, over all views."""
@@ -131,7 +134,8 @@ class GlyphReader:
             features = vision_features(self.visual, sight.patches_NPF, *sight.grid)
             pooled.append(torch.einsum("rt,rtd->rd", sight.share_RT, features[sight.view_R]))
         items_RD = torch.cat(pooled)
-        return {name: head(items_RD) for name, head in self.heads.items()}
+        scales = self.sharpness.unbind()
+        return {name: scale * items_RD @ words_KD.T for scale, (name, words_KD) in zip(scales, self._words.items(), strict=True)}
 
     @torch.no_grad()
     def lines(self, batches: int = 3) -> list[str]:

@@ -16,6 +16,8 @@ from transformers import (
 from awares.mini.scenes import SIDE
 
 WIDTH = 128
+LOUD, QUIET = 3.0, 0.1
+SPACE = "\u0120"  # how byte-level BPE writes a space at the start of a token
 
 
 def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
@@ -61,9 +63,25 @@ def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
 
 
 def build_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2_5_VLForConditionalGeneration:
-    """A freshly initialised model in float32."""
+    """A freshly initialised model in float32.
+
+    A token begins with the same vector where it is read and where it is written, and a word with the same one with and without the space
+    before it: to copy a word from the question or the image into the answer then takes no table of words. Nothing stays tied. Embeddings
+    are scaled up and what layers add is scaled down, or the layers' noise would drown the words.
+    """
     torch.manual_seed(seed)
-    return Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
+    model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
+    vocabulary = tokenizer.get_vocab()
+    spaced = {vocabulary[token[1:]]: index for token, index in vocabulary.items() if token[:1] == SPACE and token[1:] in vocabulary}
+    with torch.no_grad():
+        embeddings_VD = model.get_input_embeddings().weight
+        embeddings_VD[list(spaced)] = embeddings_VD[list(spaced.values())]
+        model.lm_head.weight.copy_(embeddings_VD)
+        embeddings_VD.mul_(LOUD)
+        for layer in model.model.language_model.layers:
+            layer.self_attn.o_proj.weight.mul_(QUIET)
+            layer.mlp.down_proj.weight.mul_(QUIET)
+    return model
 
 
 def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLProcessor:

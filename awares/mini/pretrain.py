@@ -3,13 +3,11 @@
     stage      what it learns                                                        from
     glyphs     the vision tower reads shapes, colours, digits and places by plain    low views, quadrants, some full views
                classification of what lies under each item
-    questions  the language model finds what a question asks for in features that    single questions about one item
-               stay as they are
+    words      the language model finds things in features that stay as they are     descriptions of whole scenes
+    questions  to find what a question asks for                                      single questions about one item
     answers    the whole model answers what its view shows                           full, low, crops, low + crops; all kinds
     guesses    the same, and questions that the low view cannot answer, so that      as above
                the policy guesses in the right form where it cannot see
-
-Conversations hold one question: in longer ones the image is a few tokens among a hundred, and colours and places did not come at all.
 
 Each batch is a pure function of (seed, stage, step): killed at any point, the script goes on from its last checkpoint as if nothing had
 happened. Digits come from training scans only; every figure it prints is measured on test scans.
@@ -40,7 +38,7 @@ from awares.mini.tokenizer import SYSTEM_PROMPT, train_tokenizer
 from awares.seeds import derive
 
 EXAM = 4000  # held-out questions of the final measurement
-MUON_RATE = 12.0  # learning rate of Muon, which turns the language model's matrices, over that of AdamW, which has the rest
+MUON_RATE = 8.0  # learning rate of Muon, which turns the language model's matrices, over that of AdamW, which has the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +58,11 @@ class Stage:
 
 ONE_ITEM: tuple[Kind, ...] = ("color", "color", "shape", "place", "place", "digit at", "digit on")
 STAGES = (
-    Stage("glyphs", 2400, 2e-3, 1.0, {}, Lesson(0, 0, 0)),
-    Stage("questions", 450, 2e-3, 0.0, {"full": 16, "low": 64, "closer": 12}, Lesson(1, 0, 16, ONE_ITEM)),
-    Stage("answers", 600, 1.5e-3, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(1, 0, 16)),
-    Stage("guesses", 200, 5e-4, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(1, 0, 0)),
+    Stage("glyphs", 2000, 2e-3, 1.0, {}, Lesson(0, 0)),
+    Stage("words", 350, 3e-3, 0.0, {"full": 10, "low": 34}, Lesson(1, 16)),
+    Stage("questions", 500, 3e-3, 0.0, {"full": 20, "low": 60, "closer": 12}, Lesson(0.2, 16, ONE_ITEM)),
+    Stage("answers", 600, 1.5e-3, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 16)),
+    Stage("guesses", 200, 5e-4, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 0)),
 )
 
 
@@ -93,10 +92,14 @@ class Pretraining:
         self.tokenizer = train_tokenizer()
         self.chat = ChatFormat(self.tokenizer, SYSTEM_PROMPT)
         self.model = build_model(self.tokenizer, seed)
-        self.reader = GlyphReader(self.model.model.visual)
+        self.reader = GlyphReader(self.model.model.visual, self._embedding)
         self.stage, self.step, self.seconds = 0, 0, 0.0
         self.optimizers: list[torch.optim.Optimizer] = []
         self._resume()
+
+    def _embedding(self, phrase: str) -> Tensor:
+        ids = torch.tensor(self.chat.encode(phrase))
+        return self.model.get_input_embeddings()(ids).detach().sum(0)
 
     def run(self, save_every: int, examine_every: int) -> Exam:
         """Runs what is left of all stages."""
@@ -132,7 +135,7 @@ class Pretraining:
             optimizer.zero_grad()
         loss: Tensor = answer_loss(self.model, batch) if stage.forms else self.reader.loss(batch)
         loss.backward()
-        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.reader.heads.parameters()], 1.0)
+        nn.utils.clip_grad_norm_([*self.model.parameters(), self.reader.sharpness], 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
         return loss.item()
@@ -144,7 +147,7 @@ class Pretraining:
         taken = {id(parameter) for parameter in (*vision, *matrices)}
         rest = [parameter for parameter in self.model.parameters() if id(parameter) not in taken]
         scale = STAGES[min(self.stage, len(STAGES) - 1)].vision
-        groups = [{"params": vision, "share": scale}, {"params": [*rest, *self.reader.heads.parameters()], "share": 1.0}]
+        groups = [{"params": vision, "share": scale}, {"params": [*rest, self.reader.sharpness], "share": 1.0}]
         return [
             torch.optim.AdamW(groups, weight_decay=0.05, betas=(0.9, 0.98)),
             torch.optim.Muon([{"params": matrices, "share": MUON_RATE}], weight_decay=0.01),
@@ -153,7 +156,7 @@ class Pretraining:
     def _save(self) -> None:
         state = {
             "model": self.model.state_dict(),
-            "heads": self.reader.heads.state_dict(),
+            "sharpness": self.reader.sharpness.data,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "at": (self.stage, self.step, self.seconds),
         }
@@ -166,7 +169,7 @@ class Pretraining:
         if state is not None:
             self.stage, self.step, self.seconds = state["at"]
             self.model.load_state_dict(state["model"])
-            self.reader.heads.load_state_dict(state["heads"])
+            self.reader.sharpness.data = state["sharpness"]
             print(f"resuming stage {self.stage} at step {self.step}", flush=True)
         self.optimizers = self._optimizers()
         if state is not None and self.step:

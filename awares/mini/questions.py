@@ -38,13 +38,13 @@ def ask(scene: Scene, kind: Kind, rng: np.random.Generator) -> Question:
     chosen = rng.permutation(len(scene.items))
     one, two = (scene.items[int(index)] for index in chosen[:2])
     if kind == "color":
-        return Question(kind, f"What color is the shape at the {one.place}?", one.color, (one,), False)
+        return Question(kind, f"What color is the shape in the {one.place}?", one.color, (one,), False)
     if kind == "shape":
-        return Question(kind, f"What shape is at the {one.place}?", one.shape, (one,), False)
+        return Question(kind, f"What shape is in the {one.place}?", one.shape, (one,), False)
     if kind == "place":
         return Question(kind, f"Where is the {name(one)}?", one.place, (one,), False)
     if kind == "digit at":
-        return Question(kind, f"What digit is at the {one.place}?", str(one.digit), (one,), True)
+        return Question(kind, f"What digit is in the {one.place}?", str(one.digit), (one,), True)
     if kind == "digit on":
         return Question(kind, f"What digit is on the {name(one)}?", str(one.digit), (one,), True)
     if kind == "sum":

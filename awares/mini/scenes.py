@@ -17,8 +17,8 @@ from awares.crops import Box
 from awares.mini.digits import Split, glyph, scans, warped_glyph
 
 SIDE = 112
-Place = Literal["top left", "top right", "bottom left", "bottom right", "center"]
-PLACES: tuple[Place, ...] = ("top left", "top right", "bottom left", "bottom right", "center")
+Place = Literal["northwest", "northeast", "southwest", "southeast", "center"]
+PLACES: tuple[Place, ...] = ("northwest", "northeast", "southwest", "southeast", "center")
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (230, 70, 60),
     "green": (70, 185, 90),
@@ -43,7 +43,7 @@ class Item:
     """A shape with a digit on it. `box` is the shape's box, `height` the digit's, in pixels of the full scene.
 
     Example:
-        Item("top left", "red", "circle", 7, 412, 11, (3, 2, 37, 36))
+        Item("northwest", "red", "circle", 7, 412, 11, (3, 2, 37, 36))
     """
 
     place: Place
@@ -75,9 +75,9 @@ def sample_scene(split: Split, rng: np.random.Generator) -> Scene:
 def _sample_item(split: Split, place: Place, color: str, rng: np.random.Generator) -> Item:
     size = int(rng.integers(32, 36))
     left, top = (int(rng.integers(1, SLOT - size + 1)) for _ in range(2))
-    if "right" in place:
+    if "east" in place:
         left = SIDE - size - left
-    if "bottom" in place:
+    if "south" in place:
         top = SIDE - size - top
     if place == "center":
         left = top = (SIDE - size) // 2

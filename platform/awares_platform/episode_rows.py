@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from awares.sample import Sample
-from awares_platform.results import Scored
+from awares_platform.scored import Scored
 
 SCHEMA = pa.schema(
     [

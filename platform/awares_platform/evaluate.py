@@ -13,25 +13,28 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from awares.episode import Episode, StopReason
+from awares.episode import StopReason
 from awares.errors import AwaresError, DataError, PolicyError
-from awares.evaluation.scorers import Scorer, scorer
+from awares.evaluation.scorers import scorer
 from awares.sample import Sample
+from awares.similarity import SentenceSimilarity
 from awares_platform.answering import both
 from awares_platform.config import PlatformConfig
 from awares_platform.dataset import Images, ensure_mini, read_split
 from awares_platform.episode_rows import encode_episodes
+from awares_platform.grpo.scoring import reward_settings
 from awares_platform.labelling import Labeller
 from awares_platform.play import Played, check_engine
 from awares_platform.progress import Progress
 from awares_platform.protocols import PROTOCOLS, Weights
-from awares_platform.results import Scored, caption, comparisons, figures, label_figures, table
+from awares_platform.results import caption, comparisons, figures, label_figures, table
 from awares_platform.runs import Run
+from awares_platform.scored import Earned, Scored, score_all
 from awares_platform.store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -72,7 +75,8 @@ def run(config: PlatformConfig) -> EvaluateResult:
         played = usable(play_all(config, split.samples))
         labelled = label(config, played, Images(store, config.data.image_cache))
         alone = {sample.sample_id for sample in latency_subset(config, split.samples)}
-        scored = {policy: score_all(rows, labelled, score, alone) for policy, rows in played.items()}
+        earned = Earned(SentenceSimilarity(config.method.similarity_model), reward_settings(config.method))
+        scored = {policy: score_all(rows, labelled, score, alone, earned) for policy, rows in played.items()}
         results = assemble(config, scored, labelled, unusable=len(split.samples) - len(labelled), faults=len(split.faults))
         files = {f"episodes-{policy}.parquet": encode_episodes(rows) for policy, rows in scored.items()}
         files["table.md"] = f"{table(results)}\n\n{caption(results)}\n".encode()
@@ -199,26 +203,6 @@ async def _label(config: PlatformConfig, answers: Sequence[Any], images: Images)
         return await labeller(answers)
 
 
-def score_all(rows: Sequence[Played], labelled: dict[str, Sample], score: Scorer, alone: set[str]) -> list[Scored]:
-    """Scores a policy's episodes; no answer scores 0."""
-    return [
-        Scored(
-            one.sample,
-            labelled[one.sample.sample_id],
-            episode,
-            score(episode.answer, (one.sample.answer,), one.sample.question) if episode.answer is not None else 0.0,
-            one.latency_s if one.sample.sample_id in alone else None,
-        )
-        for one, episode in _with_episodes(rows)
-    ]
-
-
-def _with_episodes(rows: Sequence[Played]) -> Iterator[tuple[Played, Episode]]:
-    for one in rows:
-        assert one.episode is not None, "questions without an episode were left out"
-        yield one, one.episode
-
-
 def assemble(
     config: PlatformConfig, scored: dict[str, list[Scored]], labelled: dict[str, Sample], *, unusable: int, faults: int
 ) -> dict[str, Any]:
@@ -238,5 +222,5 @@ def assemble(
 
 
 def _metrics(policy: str, row: dict[str, Any]) -> dict[str, float]:
-    names = ("accuracy", "rtr_token", "rtr_pixel", "call_rate", "latency_p50_s", "latency_p95_s")
+    names = ("accuracy", "reward", "rtr_token", "rtr_pixel", "call_rate", "latency_p50_s", "latency_p95_s")
     return {f"{policy}/{name}": row[name] for name in names if row[name] is not None}

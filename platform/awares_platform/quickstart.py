@@ -28,7 +28,7 @@ from awares_platform.steps import Pace, run_job
 from awares_platform.store import ObjectStore
 
 JOBS = ("curate", "sft", "grpo", "evaluate", "serve")
-REPORTED = ("accuracy", "accuracy_ci95", "rtr_token", "rtr_pixel", "call_rate", "latency_p50_s", "n")
+REPORTED = ("accuracy", "accuracy_ci95", "rtr_token", "rtr_pixel", "call_rate", "reward", "latency_p50_s", "n")
 
 
 @dataclass(slots=True)

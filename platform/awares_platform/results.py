@@ -5,19 +5,15 @@ results.json: {"policies": {name: figures}, "questions", "unusable", "labels", "
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from awares.crops import CropId
-from awares.episode import Episode
-from awares.errors import DataError
 from awares.evaluation.bootstrap import difference
 from awares.evaluation.decisions import Decisions, decisions
 from awares.evaluation.summary import summarise
 from awares.sample import Sample
+from awares_platform.scored import Scored
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NAMES = {
     "full": "full resolution",
     "low": "low resolution",
@@ -25,22 +21,6 @@ NAMES = {
     "sft": "AwaRes, SFT only",
     "awares": "AwaRes",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One question, one policy. `sample` carries the benchmark's annotation, `labelled` the label and crops from this evaluation's
-    own low and full answers. `latency_s` only where it was measured alone on the engine.
-
-    Example:
-        Scored(sample, labelled, episode, 1.0, 0.021)
-    """
-
-    sample: Sample
-    labelled: Sample
-    episode: Episode
-    score: float
-    latency_s: float | None
 
 
 def figures(scored: Sequence[Scored], may_call: bool, seed: int) -> dict[str, Any]:
@@ -51,12 +31,14 @@ def figures(scored: Sequence[Scored], may_call: bool, seed: int) -> dict[str, An
     episodes = [one.episode for one in scored]
     latencies = [one.latency_s for one in scored if one.latency_s is not None]
     summary = summarise(episodes, [one.labelled for one in scored], [one.score for one in scored], latencies, seed=seed)
+    earned = [one.reward for one in scored if one.reward is not None]
     histogram = dict(summary.decisions.histogram)
     row: dict[str, Any] = {
         "n": summary.n,
         "errors": summary.errors,
         "accuracy": summary.accuracy,
         "accuracy_ci95": list(summary.accuracy_ci95),
+        "reward": sum(earned) / len(earned) if earned else None,
         "rtr_token": summary.rtr_token,
         "rtr_pixel": summary.rtr_pixel,
         "visual_tokens": summary.visual_tokens,
@@ -123,7 +105,7 @@ def comparisons(scored: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, 
 
 def table(results: Mapping[str, Any]) -> str:
     """The policies as a Markdown table, in the paper's order: accuracy with its 95 % interval, RTR, calls, latency."""
-    head = ("policy", "accuracy", "95 % interval", "RTR (tokens)", "RTR (pixels)", "call rate", "latency p50", "p95")
+    head = ("policy", "accuracy", "95 % interval", "RTR (tokens)", "RTR (pixels)", "call rate", "reward", "latency p50", "p95")
     rows = [head, ("---", *("---:" for _ in head[1:]))]
     rows += [_row(name, results["policies"][name]) for name in NAMES if name in results["policies"]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
@@ -139,6 +121,7 @@ def _row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['rtr_token']:.3f}",
         f"{row['rtr_pixel']:.3f}",
         f"{row['call_rate']:.1%}",
+        "" if row["reward"] is None else f"{row['reward']:.2f}",
         _milliseconds(row["latency_p50_s"]),
         _milliseconds(row["latency_p95_s"]),
     )
@@ -163,13 +146,3 @@ def caption(results: Mapping[str, Any]) -> str:
     if latency["questions"]:
         text += f" Latency: {latency['questions']} questions one at a time with cold caches, from the decoded image to the last token."
     return text
-
-
-def fill_readme(readme: Path, results: Mapping[str, Any]) -> None:
-    """Replaces what stands between the results marks of `readme` by the table. Raises DataError if the marks are not there once each."""
-    text = readme.read_text("utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise DataError(f"{readme} needs the line {BEGIN} and, after it, the line {END}, once each")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    readme.write_text(f"{before}{BEGIN}\n{table(results)}\n\n{caption(results)}\n{END}{after}", "utf-8")

@@ -5,6 +5,7 @@ Axes: G episodes of a group.
 """
 
 import threading
+from dataclasses import fields
 
 from awares.advantage import advantages
 from awares.episode import Episode, StopReason
@@ -16,6 +17,11 @@ from awares_platform.config.method import MethodConfig
 from awares_platform.grpo.group import Group, Member, Outcome, Prompt, Rollout
 
 
+def reward_settings(method: MethodConfig) -> RewardSettings:
+    """The reward's weights as configured."""
+    return RewardSettings(**{weight.name: getattr(method, weight.name) for weight in fields(RewardSettings)})
+
+
 class Scoring:
     """Callable: (prompt, rollout) -> group. Thread-safe: one call of `similarity` at a time."""
 
@@ -23,13 +29,7 @@ class Scoring:
         self._similarity = similarity
         self._lock = threading.Lock()
         self._settings = settings
-        self._weights = RewardSettings(
-            answer_weight=method.answer_weight,
-            alpha_miss=method.alpha_miss,
-            alpha_use=method.alpha_use,
-            lambda_area=method.lambda_area,
-            malformed_cost=method.malformed_cost,
-        )
+        self._weights = reward_settings(method)
 
     def __call__(self, prompt: Prompt, rollout: Rollout) -> Group:
         """Judges the episodes of one prompt together. Raises DataError for a sample without a label."""

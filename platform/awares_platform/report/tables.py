@@ -21,8 +21,8 @@ LABELS = {"LR": "low resolution suffices (LR)", "HR": "needs detail (HR)"}
 
 
 def results_table(policies: dict[str, dict[str, Any]]) -> str:
-    """One row a policy: accuracy with its interval, both RTRs, call rate, latency."""
-    head = ("policy", "accuracy ↑", "95 % interval", "RTR, tokens ↓", "RTR, pixels", "call rate", "latency p50 / p95")
+    """One row a policy: accuracy with its interval, both RTRs, call rate, reward, latency."""
+    head = ("policy", "accuracy ↑", "95 % interval", "RTR, tokens ↓", "RTR, pixels", "call rate", "reward", "latency p50 / p95")
     rows = [
         (
             NAMES[name],
@@ -31,6 +31,7 @@ def results_table(policies: dict[str, dict[str, Any]]) -> str:
             f"{row['rtr_token']:.3f}",
             f"{row['rtr_pixel']:.3f}",
             f"{row['call_rate']:.1%}",
+            "" if row.get("reward") is None else f"{row['reward']:.2f}",
             f"{_seconds(row.get('latency_p50_s'))} / {_seconds(row.get('latency_p95_s'))}",
         )
         for name, row in policies.items()

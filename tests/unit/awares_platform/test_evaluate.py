@@ -11,16 +11,19 @@ from awares.crops import CropId
 from awares.episode import Episode, StopReason, Turn
 from awares.errors import DataError, PolicyError
 from awares.evaluation.scorers import scorer
+from awares.reward import RewardSettings
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.errors import NotFound
-from awares_platform.evaluate import assemble, check_policies, direct, label, latency_subset, score_all, usable
+from awares_platform.evaluate import assemble, check_policies, direct, label, latency_subset, usable
 from awares_platform.image_cache import Images
 from awares_platform.play import Played
 from awares_platform.protocols import PROTOCOLS
+from awares_platform.scored import Earned, score_all
 from awares_platform.store import ObjectStore
 
 CONFIG = PlatformConfig()
+EARNED = Earned(lambda answers, truths: [float(pair[0] == pair[1]) for pair in zip(answers, truths, strict=True)], RewardSettings())
 IMAGES = cast(Images, lambda digest: Image.new("RGB", (112, 112)))
 
 
@@ -57,8 +60,16 @@ def test_labels_come_from_the_low_and_full_answers() -> None:
 def test_scores_and_latencies() -> None:
     rows = [played(0, "7.", 0.5), played(1, "8"), played(2, None)]
     labelled = {one.sample.sample_id: one.sample for one in rows}
-    found = score_all(rows, labelled, scorer("exact"), alone={"s0"})
+    found = score_all(rows, labelled, scorer("exact"), {"s0"}, EARNED)
     assert [(one.score, one.latency_s) for one in found] == [(1.0, 0.5), (0.0, None), (0.0, None)]
+
+
+def test_rewards_as_in_training_where_there_is_a_label() -> None:
+    labels = (Label.LR, Label.HR, None)
+    rows = [played(index, "7") for index in range(3)]
+    labelled = {f"s{index}": sample(index, label) for index, label in enumerate(labels)}
+    found = score_all(rows, labelled, scorer("exact"), set(), EARNED)
+    assert [one.reward for one in found] == [10.0, 8.0, None]
 
 
 def test_the_latency_questions_are_drawn_once_for_all_policies() -> None:
@@ -72,7 +83,7 @@ def test_the_latency_questions_are_drawn_once_for_all_policies() -> None:
 def test_results_hold_what_readers_rely_on() -> None:
     rows = {policy: [played(0, "7"), played(1, "1")] for policy in ("full", "awares")}
     labelled = {one.sample.sample_id: one.sample for one in rows["full"]}
-    scored = {policy: score_all(ones, labelled, scorer("exact"), {"s0"}) for policy, ones in rows.items()}
+    scored = {policy: score_all(ones, labelled, scorer("exact"), {"s0"}, EARNED) for policy, ones in rows.items()}
     results = assemble(CONFIG, scored, labelled, unusable=1, faults=2)
     wanted = {"accuracy", "accuracy_ci95", "rtr_token", "rtr_pixel", "call_rate", "latency_p50_s", "latency_p95_s", "n", "crops", "by_kind"}
     assert all(wanted <= set(results["policies"][policy]) for policy in rows)

@@ -1,7 +1,6 @@
-"""Figures of hand-made episodes, the table, and the README between its marks."""
+"""Figures of hand-made episodes, and the table."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -9,11 +8,11 @@ import pytest
 
 from awares.crops import CropId, area_fraction
 from awares.episode import Episode, StopReason, Turn
-from awares.errors import DataError
 from awares.sample import Label, Sample
 from awares.view import View, crop_view
 from awares_platform.episode_rows import encode_episodes
-from awares_platform.results import BEGIN, END, Scored, comparisons, figures, fill_readme, label_figures, table
+from awares_platform.results import comparisons, figures, label_figures, table
+from awares_platform.scored import Scored
 
 SIZE = (112, 112)
 
@@ -29,7 +28,7 @@ def scored(
     ratio = 0.25 + area_fraction(crops)
     turns = (first, second) if crops else (first,)
     episode = Episode(sample.sample_id, sample.image, SIZE, turns, "7", StopReason.ANSWER, int(16 * ratio), ratio, ratio)
-    return Scored(sample, sample, episode, score, latency_s)
+    return Scored(sample, sample, episode, score, latency_s, 10 * score)
 
 
 FOUR = [
@@ -82,25 +81,11 @@ def results() -> dict[str, Any]:
 def test_the_table_is_in_the_papers_order() -> None:
     lines = table(results()).splitlines()
     assert lines[0].startswith("| policy") and lines[1].startswith("| ---") and lines[1].endswith(": |")
-    assert lines[2].split("|")[1].strip() == "low resolution" and lines[2].split("|")[7].strip() == ""
+    assert lines[2].split("|")[1].strip() == "low resolution" and lines[2].split("|")[8].strip() == ""
     assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == [
-        "AwaRes", "80.6%", "79.0% to 82.0%", "0.320", "0.310", "50.0%", "20 ms", "29 ms",
+        "AwaRes", "80.6%", "79.0% to 82.0%", "0.320", "0.310", "50.0%", "5.00", "20 ms", "29 ms",
     ]  # fmt: skip
     assert len({len(line) for line in lines}) == 1
-
-
-def test_the_readme_is_filled_between_its_marks_and_nowhere_else(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{BEGIN}\nstale text\n{END}\n\nafter\n")
-    fill_readme(readme, results())
-    once = readme.read_text()
-    assert once.startswith(f"# Title\n\n{BEGIN}\n| policy") and once.endswith(f"{END}\n\nafter\n") and "stale text" not in once
-    assert "2,048 held-out questions" in once and "64 questions one at a time" in once
-    fill_readme(readme, results())
-    assert readme.read_text() == once
-    readme.write_text(f"{END} {BEGIN}")
-    with pytest.raises(DataError, match="needs the line"):
-        fill_readme(readme, results())
 
 
 def test_episodes_as_rows() -> None:

@@ -39,7 +39,7 @@ def test_the_tokenizer_round_trips_any_text(text):
 def test_the_batched_forward_equals_transformers(model, form: Form):
     chat, rng = ChatFormat(TOKENIZER, SYSTEM_PROMPT), np.random.default_rng(3)
     scene = sample_scene("test", rng)
-    talk = converse(form, scene, draw(scene), chat, Lesson(3, 0.5, 16), rng)
+    talk = converse(form, scene, draw(scene), chat, Lesson(0.5, 16), rng)
     pixels = AutoProcessor.from_pretrained(POLICY).image_processor([Image.fromarray(image) for image in talk.images], return_tensors="pt")
     ids = torch.tensor([talk.ids])
 

@@ -6,8 +6,8 @@ from awares.mini.benchmark import generate_split, kind
 from awares.mini.questions import KINDS, ask, sample_kind
 from awares.mini.scenes import Item, Scene
 
-ONE = Item("top left", "red", "circle", 3, 0, 24, (2, 2, 36, 36))
-TWO = Item("bottom right", "blue", "square", 8, 1, 10, (76, 76, 110, 110))
+ONE = Item("northwest", "red", "circle", 3, 0, 24, (2, 2, 36, 36))
+TWO = Item("southeast", "blue", "square", 8, 1, 10, (76, 76, 110, 110))
 SCENE = Scene("train", 0, (ONE, TWO))
 
 
@@ -18,12 +18,12 @@ def _all_answers(question_kind):
 
 def test_every_kind_is_answered_from_the_scene():
     assert _all_answers("color") == {
-        ("What color is the shape at the top left?", "red"),
-        ("What color is the shape at the bottom right?", "blue"),
+        ("What color is the shape in the northwest?", "red"),
+        ("What color is the shape in the southeast?", "blue"),
     }
-    assert _all_answers("shape") == {("What shape is at the top left?", "circle"), ("What shape is at the bottom right?", "square")}
-    assert _all_answers("place") == {("Where is the red circle?", "top left"), ("Where is the blue square?", "bottom right")}
-    assert _all_answers("digit at") == {("What digit is at the top left?", "3"), ("What digit is at the bottom right?", "8")}
+    assert _all_answers("shape") == {("What shape is in the northwest?", "circle"), ("What shape is in the southeast?", "square")}
+    assert _all_answers("place") == {("Where is the red circle?", "northwest"), ("Where is the blue square?", "southeast")}
+    assert _all_answers("digit at") == {("What digit is in the northwest?", "3"), ("What digit is in the southeast?", "8")}
     assert _all_answers("digit on") == {("What digit is on the red circle?", "3"), ("What digit is on the blue square?", "8")}
     assert {answer for _, answer in _all_answers("sum")} == {"11"}
     assert {answer for _, answer in _all_answers("larger")} == {"8"}

@@ -18,7 +18,8 @@ from awares_platform.episode_rows import encode_episodes
 from awares_platform.metrics import MetricsWriter
 from awares_platform.report.page import render
 from awares_platform.report.records import read_run
-from awares_platform.results import Scored, figures
+from awares_platform.results import figures
+from awares_platform.scored import Scored
 
 SIZE = (64, 48)
 

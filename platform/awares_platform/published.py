@@ -1,0 +1,65 @@
+"""The README's table: the results of several quickstarts, one per seed, as means and ranges.
+
+python -m awares_platform.published README.md runs/quickstart-*/results.json
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from awares.errors import DataError
+from awares_platform.results import NAMES
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "accuracy": ("accuracy", lambda value: f"{100 * value:.1f}"),
+    "rtr_token": ("RTR, tokens", lambda value: f"{value:.3f}"),
+    "rtr_pixel": ("RTR, pixels", lambda value: f"{value:.3f}"),
+    "call_rate": ("calls, %", lambda value: f"{100 * value:.1f}"),
+    "reward": ("reward", lambda value: f"{value:.2f}"),
+    "latency_p50_s": ("latency p50, ms", lambda value: f"{1000 * value:.0f}"),
+}
+
+
+def published(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The table and its caption. Each cell is the mean over `runs` (results.json of a quickstart each), and the range in brackets."""
+    policies = [name for name in NAMES if all(name in run["policies"] for run in runs)]
+    lines = ["| policy | " + " | ".join(head for head, _ in COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for policy in policies:
+        cells = [_cell([run["policies"][policy][key] for run in runs], text) for key, (_, text) in COLUMNS.items()]
+        lines.append(f"| {NAMES[policy]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n\n" + _caption(runs)
+
+
+def _cell(values: Sequence[float | None], text: Callable[[float], str]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    low, high = text(min(known)), text(max(known))
+    mean = text(sum(known) / len(known))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def _caption(runs: Sequence[Mapping[str, Any]]) -> str:
+    questions = min(row["n"] for run in runs for row in run["policies"].values())
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    minutes = [sum(run["wall_s"].values()) / 60 for run in runs]
+    return (
+        f"Mean and range over seeds {seeds}; {questions:,} held-out questions each, greedy. "
+        f"A run took {min(minutes):.0f} to {max(minutes):.0f} minutes on two cores."
+    )
+
+
+def fill_readme(readme: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces what stands between the results marks of `readme`. Raises DataError if the marks are not there once each."""
+    text = readme.read_text("utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise DataError(f"{readme} needs the line {BEGIN} and, after it, the line {END}, once each")
+    before, _, rest = text.partition(BEGIN)
+    readme.write_text(f"{before}{BEGIN}\n{published(runs)}\n{END}{rest.partition(END)[2]}", "utf-8")
+
+
+if __name__ == "__main__":
+    fill_readme(Path(sys.argv[1]), [json.loads(Path(path).read_text("utf-8")) for path in sys.argv[2:]])
