@@ -70,7 +70,7 @@ def build_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2_5_VLForC
     are scaled up and what layers add is scaled down, or the layers' noise would drown the words.
     """
     torch.manual_seed(seed)
-    model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
+    model: Any = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
     vocabulary = tokenizer.get_vocab()
     spaced = {vocabulary[token[1:]]: index for token, index in vocabulary.items() if token[:1] == SPACE and token[1:] in vocabulary}
     with torch.no_grad():
