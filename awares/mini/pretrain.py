@@ -8,6 +8,7 @@
     answers    the whole model answers what its view shows                           full, low, crops, low + crops; all kinds
     guesses    the same, and questions that the low view cannot answer, so that      as above
                the policy guesses in the right form where it cannot see
+    sums       the same, with more of what takes longest                             as above
 
 Each batch is a pure function of (seed, stage, step): killed at any point, the script goes on from its last checkpoint as if nothing had
 happened. Digits come from training scans only; every figure it prints is measured on test scans.
@@ -33,7 +34,7 @@ from awares.mini.glyphs import GlyphReader, glyph_batch
 from awares.mini.lessons import answer_loss, talk_batch
 from awares.mini.measure import Exam, examine
 from awares.mini.policy import build_model, save_policy
-from awares.mini.questions import Kind
+from awares.mini.questions import KINDS, Kind
 from awares.mini.tokenizer import SYSTEM_PROMPT, train_tokenizer
 from awares.seeds import derive
 
@@ -57,12 +58,14 @@ class Stage:
 
 
 ONE_ITEM: tuple[Kind, ...] = ("color", "color", "shape", "place", "place", "digit at", "digit on")
+TWO_ITEMS: tuple[Kind, ...] = (*KINDS, "sum", "sum", "sum", "larger")
 STAGES = (
     Stage("glyphs", 2000, 2e-3, 1.0, {}, Lesson(0, 0)),
     Stage("words", 350, 3e-3, 0.0, {"full": 10, "low": 34}, Lesson(1, 16)),
     Stage("questions", 500, 3e-3, 0.0, {"full": 20, "low": 60, "closer": 12}, Lesson(0.2, 16, ONE_ITEM)),
     Stage("answers", 600, 1.5e-3, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 16)),
     Stage("guesses", 200, 5e-4, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 0)),
+    Stage("sums", 500, 1e-3, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 0, TWO_ITEMS)),
 )
 
 

@@ -139,6 +139,7 @@ def _connected(config: PlatformConfig, address: str, own_store: bool) -> Iterato
     variables["PYTHONPATH"] = os.pathsep.join(("platform", *source_tree.here().paths))  # "platform": below an uploaded working_dir
     with ExitStack() as stack:
         if own_store:
+            variables |= dict.fromkeys(_CREDENTIALS, "")  # those of the cluster's own store would come before the file's
             variables[_CREDENTIALS_FILE] = stack.enter_context(_credentials_file(config.run.directory))
         theirs = _submitted_variables()
         ours = {name: value for name, value in variables.items() if name not in theirs}

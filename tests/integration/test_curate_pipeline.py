@@ -1,13 +1,12 @@
 """Curation end to end on the real parts: Ray Data, vLLM, SeaweedFS; killed in the middle, and resumed."""
 
 import contextlib
-import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from awares.labels import Case, ExactMatch, label
@@ -40,7 +39,7 @@ def curated_etags(store: ObjectStore) -> dict[str, str]:
 
 
 def kill_in_the_middle(config: PlatformConfig, store: ObjectStore, directory: Path) -> dict[str, str]:
-    """Runs `awares curate` and kills it with SIGKILL after its first shard; the shards that it left."""
+    """Runs `awares curate` and kills it, and its Ray, with SIGKILL after its first shard; the shards that it left."""
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json())
     code = "from awares_platform.cli import main; main()"
@@ -53,8 +52,11 @@ def kill_in_the_middle(config: PlatformConfig, store: ObjectStore, directory: Pa
                 assert job.poll() is None, f"curate ended before it could be killed:\n{(directory / 'curate.log').read_text()}"
                 time.sleep(0.02)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(job.pid, signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(job.pid)
+                for member in (process, *process.children(recursive=True)):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        member.kill()
             job.wait()
     return left
 

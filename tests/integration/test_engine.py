@@ -329,7 +329,7 @@ def test_a_dead_engine_says_so_and_leaves_nothing_behind(setup: Setup) -> None:
         await engine.stop()
 
     setup.run(kill())
-    assert {child.pid for child in multiprocessing.active_children()} == before
+    assert {child.pid for child in multiprocessing.active_children()} <= before
 
 
 def test_too_little_memory_for_one_sequence_names_the_settings(setup: Setup) -> None:

@@ -150,8 +150,11 @@ def test_a_taken_port_is_one_clear_error_before_the_engine_starts(tmp_path: Path
 def test_sigterm_lets_requests_finish_and_leaves_nothing(served: Served) -> None:
     """The last test of this file: it stops the endpoint."""
     with ThreadPoolExecutor(2) as pool:
+        started = time.monotonic()
+        assert _post(served, _body(served))[0] == 200
+        usual_s = time.monotonic() - started
         waiting = [pool.submit(_post, served, _body(served)) for _ in range(2)]
-        time.sleep(0.02)
+        time.sleep(usual_s / 2)
         served.process.send_signal(signal.SIGTERM)
         statuses = [reply.result()[0] for reply in waiting]
     assert statuses[0] == 200, "the request in flight is finished"
