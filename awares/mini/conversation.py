@@ -21,6 +21,7 @@ from awares.view import View, crop_view, full_view
 
 Form = Literal["full", "low", "crop", "closer"]
 SIZE = (SIDE, SIDE)
+READING: tuple[Kind, ...] = ("digit at", "digit on", "sum", "larger")
 BY_PLACE, BY_COLOR = "Describe the image.", "List the shapes."
 ONE_CROP = (CropId.TOP_LEFT, CropId.TOP_RIGHT, CropId.BOTTOM_LEFT, CropId.BOTTOM_RIGHT, CropId.CENTER)
 
@@ -54,7 +55,8 @@ class Conversation:
 class Lesson:
     """What a stage of pre-training asks of full and low views: how often a description, else one question, of which kinds and digits.
 
-    `legible` is the least height, in full-resolution pixels, of a digit that is asked for in the low view.
+    `legible` is the least height, in full-resolution pixels, of a digit that is asked for in the low view; `closer` the kinds of questions
+    that are asked before crops.
 
     Example:
         Lesson(described=0.2, legible=16)
@@ -63,6 +65,7 @@ class Lesson:
     described: float
     legible: int
     kinds: tuple[Kind, ...] = tuple(KINDS)
+    closer: tuple[Kind, ...] = READING
 
 
 def converse(form: Form, scene: Scene, image: Image, chat: ChatFormat, lesson: Lesson, rng: np.random.Generator) -> Conversation:
@@ -76,7 +79,7 @@ def converse(form: Form, scene: Scene, image: Image, chat: ChatFormat, lesson: L
             return talk
         form = "full"
     if form == "closer":
-        question = ask(scene, sample_kind(rng, ("digit at", "digit on", "sum", "larger")), rng)
+        question = ask(scene, sample_kind(rng, lesson.closer), rng)
         _look_closer(talk, chat, scene, image, question, rng)
         return talk
     legible = lesson.legible if form == "low" else 0

@@ -9,6 +9,7 @@
     guesses    the same, and questions that the low view cannot answer, so that      as above
                the policy guesses in the right form where it cannot see
     sums       the same, with more of what takes longest                             as above
+    practice   the same, and that crops may come with any question                   as above
 
 Each batch is a pure function of (seed, stage, step): killed at any point, the script goes on from its last checkpoint as if nothing had
 happened. Digits come from training scans only; every figure it prints is measured on test scans.
@@ -66,6 +67,7 @@ STAGES = (
     Stage("answers", 600, 1.5e-3, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 16)),
     Stage("guesses", 200, 5e-4, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 0)),
     Stage("sums", 500, 1e-3, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 0, TWO_ITEMS)),
+    Stage("practice", 650, 1.5e-3, 0.25, {"full": 30, "low": 40, "crop": 8, "closer": 30}, Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS)),
 )
 
 
