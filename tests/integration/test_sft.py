@@ -151,13 +151,14 @@ def test_a_killed_driver_resumes_and_ends_with_the_same_weights(session: Platfor
 
 def test_damaged_images_and_rows_are_left_out_and_counted(session: PlatformConfig, tmp_path: Path) -> None:
     """Micro-batches of one: a damaged image empties its whole pass."""
-    store = ObjectStore.from_config(session.store)
+    store = ObjectStore.from_config(session.store.model_copy(update={"url": "s3://awares/spoilt"}))
     samples = list(_curated(store))[:8]
     write_samples(store, "spoilt-curated", "train", [*samples, replace(samples[0], sample_id="unlabelled", label=None)])
     for sample in samples[:2]:
         store.put(image_key(sample.image), b"rubbish")
     spoilt = _named(session, "spoilt").model_copy(
         update={
+            "store": store.config,
             "data": DataConfig(name="spoilt", image_cache=str(session.run.directory / "images")),
             "sft": session.sft.model_copy(update={"epochs": 1, "batch_size": 4, "micro_batch": 1}),
         }
