@@ -169,7 +169,9 @@ def _credentials_file(directory: Path) -> Iterator[str]:
 def _initialise(config: PlatformConfig, **options: Any) -> None:
     try:
         ray.init(log_to_driver=config.run.worker_logs, logging_level=logging.WARNING, **options)
-    except (ConnectionError, TimeoutError, RuntimeError) as error:
+    except Exception as error:  # a bare Exception, too: Ray's own for a node that is not up in time
+        if options["address"] == "local":
+            raise LaunchError(f"Ray did not start on this machine ({error}); end what keeps it busy and run this again") from error
         raise LaunchError(f"no Ray at {options['address']} ({error}); check RAY_ADDRESS, or unset it to start Ray here") from error
     _check_sources()
 

@@ -93,19 +93,40 @@ def decode_rows(data: bytes, key: str) -> Rows:
     """Decodes a file written by `encode_rows` (or by anything with the same columns); `key` names it in faults."""
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
-        known = pa.table({field.name: table.column(field.name).cast(field.type) for field in SCHEMA})
-    except (pa.ArrowException, OSError, KeyError) as error:
+        known = {field.name: table.column(field.name).cast(field.type) for field in SCHEMA}
+        further = {name: table.column(name) for name in table.column_names if name not in known}
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
         return Rows((), (), (Fault(key, None, f"not a readable sample file ({_first_line(error)}); write it again"),), {})
     samples, columns, faults = [], [], []
-    further = table.drop_columns(SCHEMA.names).to_pylist() if len(table.schema) > len(SCHEMA) else [{}] * len(table)
-    for index, (row, more) in enumerate(zip(known.to_pylist(), further, strict=True)):
+    for index, row in enumerate(_plain(pa.table({**known, **further}))):
         try:
+            if isinstance(row, UnicodeDecodeError):
+                raise row
             samples.append(_sample(row))
-            columns.append(more)
+            columns.append({name: row[name] for name in further})
         except ValueError as error:
             faults.append(Fault(key, index, str(error)))
-    raw = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items() if not name.startswith(b"ARROW:")}
-    return Rows(tuple(samples), tuple(columns), tuple(faults), raw)
+    return Rows(tuple(samples), tuple(columns), tuple(faults), _metadata(table.schema))
+
+
+def _plain(table: pa.Table) -> list[dict[str, Any] | UnicodeDecodeError]:
+    """The table's rows; the error in place of a row whose text is not UTF-8, which neither parquet nor Arrow checks."""
+    try:
+        return table.to_pylist()
+    except UnicodeDecodeError:
+        return [_plain_row(table.slice(index, 1)) for index in range(len(table))]
+
+
+def _plain_row(row: pa.Table) -> dict[str, Any] | UnicodeDecodeError:
+    try:
+        return row.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return error
+
+
+def _metadata(schema: pa.Schema) -> dict[str, str]:
+    entries = (schema.metadata or {}).items()
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in entries if not name.startswith(b"ARROW:")}
 
 
 def _first_line(error: Exception) -> str:

@@ -120,6 +120,19 @@ def test_a_store_that_cannot_be_used_is_named_before_ray_starts(config: Platform
         start()
 
 
+def test_a_ray_that_does_not_start_is_one_error(config: PlatformConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an overloaded machine, which is not to be made for a test: Ray gives up with a bare Exception."""
+
+    def give_up(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(local.ray, "init", give_up)
+    with pytest.raises(LaunchError, match="Ray did not start on this machine .*timed out during startup.*run this again"):
+        local._initialise(config, address="local")
+    with pytest.raises(LaunchError, match="no Ray at 10.0.0.1:6379 .* check RAY_ADDRESS"):
+        local._initialise(config, address="10.0.0.1:6379")
+
+
 def test_a_jobs_address_is_no_cluster_address(config: PlatformConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(LaunchError, match="RAY_ADDRESS=http://127.0.0.1:8265 is a Jobs API"), local.session(config):

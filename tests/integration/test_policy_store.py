@@ -86,6 +86,15 @@ def test_a_damaged_file_is_named_and_not_cached(config: PlatformConfig, store: O
             resolve(config, store, "awares")
 
 
+@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"files": 3}', b"\xff"])
+def test_a_damaged_manifest_is_named(config: PlatformConfig, store: ObjectStore, source: Path, damaged: bytes) -> None:
+    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft")
+    store.put(f"{key}/manifest.json", damaged)
+    for reading in (lambda: resolve(config, store, "sft"), lambda: read_meta(store, "r", "sft")):
+        with pytest.raises(PolicyError, match="policies/sft/manifest.json is no manifest of a policy .*; delete it and export"):
+            reading()
+
+
 def test_a_policy_in_another_place_of_the_store_can_be_the_base(config: PlatformConfig, store: ObjectStore, source: Path) -> None:
     export_policy({"w": torch.ones(3)}, source, store, "r", "sft")
     elsewhere = config.model_copy(update={"policy": PolicyConfig(base=f"{store.config.url}/{policy_key('r', 'sft')}")})

@@ -159,6 +159,8 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing(served: Served) -> None
         statuses = [reply.result()[0] for reply in waiting]
     assert statuses[0] == 200, "the request in flight is finished"
     assert served.process.wait(STOP_S) == 0
+    recorded = served.image.parent / "runs" / "mini" / "serve"
+    assert {"config.json", "versions.json", "metrics.jsonl"} <= {path.name for path in recorded.iterdir()}
     _, alive = psutil.wait_procs(served.family, timeout=10)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     with socket.socket() as probe:

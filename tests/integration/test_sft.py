@@ -1,14 +1,18 @@
 """The sft job on real parts: Ray Train, DeepSpeed, SeaweedFS, a tiny random Qwen2.5-VL."""
 
 import hashlib
+import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,18 +21,20 @@ import torch
 from safetensors.torch import load_file
 
 from awares.crops import CropId
-from awares.errors import PolicyError
+from awares.errors import DataError, PolicyError
 from awares.mini.benchmark import generate_split
 from awares.mini.policy import build_model, save_policy
 from awares.mini.tokenizer import train_tokenizer
 from awares.sample import Label, Sample
-from awares_platform import local, metrics, sft
+from awares_platform import local, metrics, seaweed, sft
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import DataConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.config.sft import SftConfig
+from awares_platform.config.store import StoreConfig
 from awares_platform.dataset import put_image, write_samples
+from awares_platform.image_cache import image_key
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_policy, policy_key, resolve
 
@@ -141,6 +147,80 @@ def test_a_killed_driver_resumes_and_ends_with_the_same_weights(session: Platfor
     result = sft.run(killed)
     assert result.resumed_from in (3, 6) and result.steps == 10
     assert _weights(killed) == _weights(session)
+
+
+def test_damaged_images_and_rows_are_left_out_and_counted(session: PlatformConfig, tmp_path: Path) -> None:
+    """Micro-batches of one: a damaged image empties its whole pass."""
+    store = ObjectStore.from_config(session.store.model_copy(update={"url": "s3://awares/spoilt"}))
+    samples = list(_curated(store))[:8]
+    write_samples(store, "spoilt-curated", "train", [*samples, replace(samples[0], sample_id="unlabelled", label=None)])
+    for sample in samples[:2]:
+        store.put(image_key(sample.image), b"rubbish")
+    spoilt = _named(session, "spoilt").model_copy(
+        update={
+            "store": store.config,
+            "data": DataConfig(name="spoilt", image_cache=str(session.run.directory / "images")),
+            "sft": session.sft.model_copy(update={"epochs": 1, "batch_size": 4, "micro_batch": 1}),
+        }
+    )
+    result = sft.run(spoilt)
+    rows = metrics.read(session.run.directory / "spoilt" / "sft" / "metrics.jsonl")
+    assert result.steps == 2 and sum(row.values["data/unreadable"] or 0 for row in rows) == 2
+    assert resolve(spoilt, store, "sft").is_dir()
+    for sample in samples:
+        store.put(image_key(sample.image), b"rubbish")
+    with pytest.raises(DataError, match="none of the 4 images of a batch is readable"):
+        sft.run(_named(spoilt, "hopeless").model_copy(update={"data": DataConfig(name="spoilt", image_cache=str(tmp_path))}))
+
+
+def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
+    session: PlatformConfig, reference: sft.SftResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command with its own SeaweedFS, which is killed between two checkpoints; the second time it starts over what is on disk."""
+    store = StoreConfig(url="s3://awares/lost", retry_budget_s=5)
+    job = session.model_copy(
+        update={
+            "run": session.run.model_copy(update={"directory": tmp_path / "runs"}),
+            "store": store,
+            "sft": session.sft.model_copy(update={"max_failures": 0}),
+        }
+    )
+    settings, rows = tmp_path / "setup.json", tmp_path / "runs" / "reference" / "sft" / "metrics.jsonl"
+    settings.write_text(job.model_dump_json())
+    with _disk(job, monkeypatch) as reopened:
+        write_samples(reopened, "tiny-curated", "train", list(_curated(reopened)))
+    command = _command(settings)
+    _wait(lambda: _steps(rows) >= 4 or command.poll() is not None, seconds=240)
+    [weed] = [process for process in psutil.Process(command.pid).children() if process.name() == "weed"]
+    weed.kill()
+    _, said = command.communicate(timeout=300)
+    assert command.returncode == 2, said
+    assert "Traceback" not in said and re.match(r"awares sft: .*(store\.endpoint|check the store)", said.strip().splitlines()[-1])
+    again = _command(settings)
+    _, said = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    steps = [json.loads(line)["step"] for line in rows.read_text().splitlines()]
+    assert steps[:4] == [1, 2, 3, 4] and steps[-7:] == [4, 5, 6, 7, 8, 9, 10]  # from the checkpoint of step 3
+    undisturbed = _weights(session)
+    with _disk(job, monkeypatch) as reopened:
+        assert _weights(job.model_copy(update={"store": reopened.config})) == undisturbed
+
+
+def _command(settings: Path) -> subprocess.Popen[str]:
+    code = "from awares_platform.cli import main; main()"
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "sft", "--config", str(settings)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+@contextmanager
+def _disk(config: PlatformConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """The store that a run with a SeaweedFS of its own has on disk."""
+    with monkeypatch.context() as environment, seaweed.serve(config.run.directory / ".store", config.store.bucket) as server:
+        environment.setenv("AWS_ACCESS_KEY_ID", server.access_key)
+        environment.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
+        yield ObjectStore.from_config(config.store.model_copy(update={"endpoint": server.endpoint}))
 
 
 def test_two_zero3_workers_train_on_the_same_batches_and_refuse_another_topology(session: PlatformConfig, reference: sft.SftResult) -> None:

@@ -33,16 +33,17 @@ from ray.exceptions import RayTaskError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from awares_platform.config import PlatformConfig
-from awares_platform.dataset import read_samples
+from awares_platform.dataset import read_split
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import Controller
 from awares_platform.grpo.journal import Journal
-from awares_platform.grpo.prompts import Prompts
+from awares_platform.grpo.prompts import Prompts, labelled
 from awares_platform.grpo.scoring import Scoring
 from awares_platform.progress import Progress
 from awares_platform.runs import Run
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
+from awares_platform.training.failure import cause
 from awares_platform.training.policy import policy_key, read_meta, resolve
 
 log = logging.getLogger(__name__)
@@ -63,9 +64,16 @@ class GrpoResult:
 
 
 class ControllerActor(Controller):
-    """The controller with its real parts, as a Ray actor."""
+    """The controller with its real parts, as a Ray actor. `open` comes first: what a constructor raises reaches a driver as text only."""
 
-    def __init__(self, config: PlatformConfig) -> None:
+    def __init__(self) -> None:
+        pass
+
+    async def open(self, config: PlatformConfig) -> tuple[int, int]:
+        """Reads the data and loads the similarity model. Returns how many samples there are and how many rows were of no use.
+
+        Raises DataError, StoreError, or PolicyError for the similarity model.
+        """
         import torch
 
         from awares.similarity import SentenceSimilarity
@@ -74,14 +82,16 @@ class ControllerActor(Controller):
         torch.set_num_threads(1)
         store = ObjectStore.from_config(config.store)
         settings = config.grpo
-        prompts = Prompts(read_samples(store, f"{config.data.name}-curated", "train"), config.run.seed)
+        split = read_split(store, f"{config.data.name}-curated", "train")
+        samples = labelled(split.samples)
         super().__init__(
             settings,
-            EpisodeBuffer(prompts, settings.groups_per_step, settings.staleness_bound),
+            EpisodeBuffer(Prompts(samples, config.run.seed), settings.groups_per_step, settings.staleness_bound),
             Journal(store, config.run.name),
             Scoring(SentenceSimilarity(config.method.similarity_model), config.method, settings),
             lambda index: RemoteActor(config, index),
         )
+        return len(samples), len(split.samples) - len(samples) + len(split.faults)
 
 
 def run(config: PlatformConfig) -> GrpoResult:
@@ -116,9 +126,11 @@ class TrainerActor:
 
 def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str, float]:
     """Controller and trainer from start to end, metrics as steps finish; returns the last step's. Raises what stopped the run."""
-    controller: Any = ray.remote(num_cpus=0)(ControllerActor).remote(config)
+    controller: Any = ray.remote(num_cpus=0)(ControllerActor).remote()
     trainer: Any = ray.remote(num_cpus=0)(TrainerActor).remote()
     try:
+        samples, unusable = _finish(controller.open.remote(config))
+        progress.say(f"{samples} samples" + (f" ({unusable} unusable rows left out)" if unusable else ""))
         tending, training = controller.run.remote(), trainer.fit.remote(config, controller)
         metrics: dict[str, float] = {}
         while (item := ray.get(controller.record.remote())) is not None:
@@ -148,12 +160,12 @@ def _trainer(config: PlatformConfig, controller: Any) -> TorchTrainer:
     )
 
 
-def _finish(task: Any) -> None:
-    """Waits for `task`; raises what stopped it without Ray's wrapping."""
+def _finish(task: Any) -> Any:
+    """The result of `task`; raises what stopped it without Ray's wrapping, and without Ray Train's."""
     try:
-        ray.get(task)
+        return ray.get(task)
     except RayTaskError as error:
-        raise error.cause from None
+        raise cause(error.cause) from None
 
 
 def _note(metrics: dict[str, float]) -> str:

@@ -109,19 +109,21 @@ def encode(groups: Sequence[Group]) -> bytes:
     """A parquet file of `groups`."""
     rows = [_row(group, index, member) for group in groups for index, member in enumerate(group.members)]
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 
 def decode(data: bytes, key: str) -> list[Group]:
     """The groups of a segment. Raises DataError naming `key` when it is damaged."""
     try:
-        rows = pq.read_table(io.BytesIO(data)).to_pylist()
+        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        if not table.schema.equals(_SCHEMA):
+            raise ValueError("its columns are others")
         groups: dict[tuple[int, int], list[dict]] = {}
-        for row in rows:
+        for row in table.to_pylist():
             groups.setdefault((row["prompt"], row["attempt"]), []).append(row)
         return [_group(members) for members in groups.values()]
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{key}: not an episode segment ({error}); skipped, its prompts are sampled again") from error
 
 

@@ -37,7 +37,7 @@ from awares_platform.grpo.pixels import RememberingProcessor
 from awares_platform.grpo.shard import Minibatch, Shard, Trained
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
-from awares_platform.training.policy import export_policy, load_policy, load_processor, resolve
+from awares_platform.training.policy import export_policy, fingerprint, load_policy, load_processor, resolve
 from awares_platform.weights import Publisher
 from awares_platform.weights.canary import learner_logprobs, to_extra
 
@@ -117,6 +117,7 @@ class Learner:
             "run.seed": self._config.run.seed,
             "data.name": self._config.data.name,
             "grpo.start": settings.start,
+            f"the policy {settings.start}": fingerprint(self._source),
             "grpo.steps": settings.steps,
         }
 

@@ -1,10 +1,14 @@
 """The run's order of prompts: every epoch is a seeded shuffle of the samples."""
 
+import logging
 from collections.abc import Sequence
 
+from awares.errors import DataError
 from awares.sample import Sample
 from awares.seeds import shuffled
 from awares_platform.grpo.group import Prompt
+
+log = logging.getLogger(__name__)
 
 
 class Prompts:
@@ -13,7 +17,7 @@ class Prompts:
     """
 
     def __init__(self, samples: Sequence[Sample], seed: int) -> None:
-        assert samples, "read_samples returns at least one"
+        assert samples, "labelled returns at least one"
         self._samples = {sample.sample_id: sample for sample in samples}
         self._seed = seed
         self._epoch = -1
@@ -25,3 +29,14 @@ class Prompts:
             self._order = shuffled(self._samples, self._seed, "grpo", epoch)
             self._epoch = epoch
         return Prompt(number, epoch, self._samples[self._order[place]])
+
+
+def labelled(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples whose episodes can be rewarded; the others are counted and reported. Raises DataError if none is left."""
+    kept = [sample for sample in samples if sample.label is not None]
+    if not kept:
+        raise DataError(f"none of {len(samples)} curated samples has a label; run `awares curate` again")
+    if len(kept) < len(samples):
+        first = next(sample.sample_id for sample in samples if sample.label is None)
+        log.warning("skipped %d samples without a label, such as %s", len(samples) - len(kept), first)
+    return kept

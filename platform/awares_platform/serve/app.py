@@ -20,6 +20,7 @@ from ray.serve.schema import ApplicationStatus
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.errors import LaunchError
+from awares_platform.runs import Run
 from awares_platform.serve.deployment import build_application, read_token
 from awares_platform.store import ObjectStore
 
@@ -38,10 +39,11 @@ def build(config: PlatformConfig) -> Application:
 
 def run(config: PlatformConfig) -> None:
     """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish. Ray runs and the store is reachable already."""
-    stop = threading.Event()
+    started, stop = time.monotonic(), threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with serving(config, stop) as url:
+        with Run(config, "serve") as record, serving(config, stop) as url:
+            record.metrics(0, {"time/start": time.monotonic() - started})
             if not stop.is_set():
                 print(f"serving {config.serve.policy} of run {config.run.name} at {url}/v1/chat/completions; Ctrl-C ends it", flush=True)
             stop.wait()

@@ -91,11 +91,19 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as directory:
-        saved = Saved(**json.loads(Path(directory, _META).read_text()))
+        saved = _read_meta(Path(directory, _META), checkpoint.path)
         _check(saved, _describe(engine, saved.step, identity, saved.state), checkpoint.path)
         read(engine, Path(directory))
         torch.distributed.barrier()  # nobody leaves the block, and so removes the files, while another rank reads
     return saved
+
+
+def _read_meta(path: Path, checkpoint: str) -> Saved:
+    try:
+        return Saved(**json.loads(path.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        remedy = f"delete {os.path.dirname(checkpoint)} to start this job anew"
+        raise PolicyError(f"checkpoint {checkpoint} does not say what it is of ({path.name}: {error}): {remedy}") from error
 
 
 def write(engine: Any, directory: Path) -> None:

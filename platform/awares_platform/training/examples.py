@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from PIL.Image import Image
+from PIL import Image
 from torch import Tensor
 
 from awares.batch import Batch, collate, sequence_length
@@ -20,6 +20,7 @@ from awares_platform.config.method import MethodConfig
 log = logging.getLogger(__name__)
 
 _NOMINAL_SIZE = (1024, 768)  # lengths only order a batch's samples, so no image need be read for them
+_BLANK_SIZE = (56, 56)
 _REPORTED = 5
 
 
@@ -62,7 +63,9 @@ def prepare(samples: Sequence[Sample], chat: ChatFormat, limits: VisionLimits, t
 class Collator:
     """Makes micro-batches: reads images, builds trajectories, renders and collates them. Unreadable images are counted and left out."""
 
-    def __init__(self, images: Callable[[str], Image], processor: Any, chat: ChatFormat, method: MethodConfig, tool_weight: float) -> None:
+    def __init__(
+        self, images: Callable[[str], Image.Image], processor: Any, chat: ChatFormat, method: MethodConfig, tool_weight: float
+    ) -> None:
         self._images, self._processor, self._chat, self._method, self._tool_weight = images, processor, chat, method, tool_weight
         self._limits = limits(method)
         self.unreadable = 0
@@ -70,15 +73,23 @@ class Collator:
     def __call__(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor]:
         """The batch, and a (B, T) mask of the target tokens that belong to crop requests.
 
-        Raises DataError if no image of the micro-batch is readable.
+        Where no image is readable, a blank one stands in without weight: ranks must make equally many passes.
         """
         items = [item for sample in samples if (item := self._trajectory(sample))]
         if not items:
-            raise DataError(f"no image of {len(samples)} samples is readable, such as {samples[0].image} of {samples[0].sample_id}")
-        batch = collate(items, self._images, self._processor, self._limits, self._method.low_ratio, self._tool_weight)
+            return self._blank(samples[0])
+        batch = self._collate(items, self._images)
         tool_BT = torch.zeros_like(batch.action_mask_BT)
         tool_BT[batch.action_mask_BT] = torch.tensor([flag for item in items for flag in item.tool_flags])
         return batch, tool_BT
+
+    def _blank(self, sample: Sample) -> tuple[Batch, Tensor]:
+        item = trajectory(sample, self._chat, _BLANK_SIZE)
+        batch = self._collate([item], lambda _: Image.new("RGB", _BLANK_SIZE))
+        return replace(batch, weights_BT=torch.zeros_like(batch.weights_BT)), torch.zeros_like(batch.action_mask_BT)
+
+    def _collate(self, items: Sequence[Trajectory], images: Callable[[str], Image.Image]) -> Batch:
+        return collate(items, images, self._processor, self._limits, self._method.low_ratio, self._tool_weight)
 
     def _trajectory(self, sample: Sample) -> Trajectory | None:
         try:

@@ -117,11 +117,9 @@ def export_policy(
 
 
 def read_meta(store: ObjectStore, run: str, name: str) -> dict[str, Any] | None:
-    """`meta` of an exported policy, None if there is no complete one."""
-    try:
-        return json.loads(store.get(f"{policy_key(run, name)}/{_MANIFEST}"))["meta"]
-    except NotFound:
-        return None
+    """`meta` of an exported policy, None if there is no complete one. Raises PolicyError for a damaged manifest."""
+    manifest = _manifest(store, f"{policy_key(run, name)}/")
+    return None if manifest is None else manifest["meta"]
 
 
 def fingerprint(path: Path) -> str:
@@ -194,10 +192,22 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
 
 def _named(store: ObjectStore, prefix: str) -> dict[str, str]:
     """File names and SHA-256 as the manifest has them; empty without one."""
+    manifest = _manifest(store, prefix)
+    return {} if manifest is None else manifest["files"]
+
+
+def _manifest(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
+    key = f"{prefix}{_MANIFEST}"
     try:
-        return json.loads(store.get(f"{prefix}{_MANIFEST}"))["files"]
+        manifest = json.loads(store.get(key))
+        if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) and isinstance(manifest.get("meta"), dict):
+            return manifest
+        reason = "it names no files"
     except NotFound:
-        return {}
+        return None
+    except ValueError as error:
+        reason = str(error)
+    raise PolicyError(f"{store.config.url}/{key} is no manifest of a policy ({reason}); delete it and export the policy again")
 
 
 def _listed(store: ObjectStore, prefix: str) -> dict[str, str]:

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from awares.batch import Batch, policy_logprobs
 from awares.chat import ChatFormat
+from awares.errors import DataError
 from awares.losses import sft_loss
 from awares_platform.config import PlatformConfig
-from awares_platform.dataset import Images, read_samples
+from awares_platform.dataset import Images, read_split
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, zero
 from awares_platform.training.examples import Collator, limits, prepare
@@ -51,8 +52,9 @@ class Tuner:
         chat = ChatFormat(processor.tokenizer, config.method.system_prompt)
         images = Images(self._store, config.data.image_cache)
         self._collate = Collator(images, processor, chat, config.method, self._settings.tool_turn_weight)
-        samples = read_samples(self._store, f"{config.data.name}-curated", "train")
-        self._examples = prepare(samples, chat, limits(config.method), self._settings.tool_turn_weight)
+        split = read_split(self._store, f"{config.data.name}-curated", "train")
+        self._faults = len(split.faults)
+        self._examples = prepare(split.samples, chat, limits(config.method), self._settings.tool_turn_weight)
         self._order = SampleOrder(len(self._examples.samples), self._settings.batch_size, self._settings.epochs, config.run.seed)
         gpu = self._settings.use_gpu
         self._device = ray.train.torch.get_device() if gpu else torch.device("cpu")
@@ -73,7 +75,7 @@ class Tuner:
         settings, steps = self._settings, self._order.steps
         saved = checkpoint.restore(self._engine, self._recipe)
         step = saved.step if saved else 0
-        self._tell("start", step, steps, len(self._examples.samples), self._examples.skipped)
+        self._tell("start", step, steps, len(self._examples.samples), self._examples.skipped + self._faults)
         while step < steps:
             figures = self._step(step)
             step += 1
@@ -94,9 +96,9 @@ class Tuner:
         mine = micro_batches(batch, examples.lengths, settings.micro_batch, self._workers)[self._rank]
         total = sum(examples.weights[index] for index in batch)
         rate = cosine(step, self._order.steps, settings.learning_rate, settings.warmup_ratio)
-        counts = _Counts(self._device)
+        counts, before = _Counts(self._device), self._collate.unreadable
         norm = zero.step(self._engine, self._losses(mine, total, counts), rate)
-        figures = counts.reduced()
+        figures = counts.reduced(self._collate.unreadable - before)
         seconds = time.monotonic() - started
         pace = {"time/step": seconds, "time/tokens_per_s": figures.pop("tokens") / seconds}
         return {**figures, "policy/learning_rate": rate, "policy/grad_norm": norm, **pace}
@@ -133,7 +135,7 @@ class _Watched:
     def correct(self, batch: Batch) -> Tensor:
         """How many target tokens had the highest probability."""
         after_K = self._kept_K + 1
-        return ((self._best_BK == batch.input_ids_BT[:, after_K]) & batch.action_mask_BT[:, after_K]).sum()
+        return ((self._best_BK == batch.input_ids_BT[:, after_K]) & (batch.weights_BT[:, after_K] > 0)).sum()
 
 
 class _Counts:
@@ -146,11 +148,18 @@ class _Counts:
         """Count a micro-batch; `total` is the weight of the whole batch."""
         loss = sft_loss(logprobs_BT, batch.weights_BT, normaliser=total)
         tool = -logprobs_BT[tool_BT].sum()
-        self._sums += torch.stack([loss, tool, tool_BT.sum(), correct, batch.action_mask_BT.sum(), batch.attention_mask_BT.sum()]).double()
+        targets = (batch.weights_BT > 0).sum()
+        self._sums += torch.stack([loss, tool, tool_BT.sum(), correct, targets, batch.attention_mask_BT.sum()]).double()
 
-    def reduced(self) -> dict[str, float]:
-        """Figures over all ranks; a step without a crop request has no tool-turn loss."""
-        torch.distributed.all_reduce(self._sums)
-        loss, tool, requests, correct, targets, tokens = self._sums.tolist()
-        figures = {"loss/sft": loss, "accuracy/tokens": correct / targets, "tokens": tokens}
+    def reduced(self, unreadable: int) -> dict[str, float]:
+        """Figures over all ranks, with the samples that were left out as `unreadable`; a step without a crop request has no tool-turn loss.
+
+        Raises DataError if nothing of the batch was readable: one bad image is left out, but not all of them in silence.
+        """
+        sums = torch.cat([self._sums, self._sums.new_tensor([unreadable])])
+        torch.distributed.all_reduce(sums)
+        loss, tool, requests, correct, targets, tokens, left_out = sums.tolist()
+        if not targets:
+            raise DataError(f"none of the {left_out:.0f} images of a batch is readable; check images/ in the store, then run sft again")
+        figures = {"loss/sft": loss, "accuracy/tokens": correct / targets, "tokens": tokens, "data/unreadable": left_out}
         return {**figures, "loss/tool_turn": tool / requests} if requests else figures

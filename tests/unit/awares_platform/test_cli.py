@@ -42,6 +42,17 @@ def test_a_user_error_is_one_line_and_status_2() -> None:
     assert result.stderr == "awares sft: jobs/configs/mini.toml: sft.lerning_rate: no such key; the nearest is sft.learning_rate\n"
 
 
+def test_a_typo_is_named_before_ray_is_even_imported() -> None:
+    script = (
+        "import sys\nfrom awares_platform import cli\n"
+        "try: cli.main(['grpo', 'grpo.lerning_rate=1'])\nexcept SystemExit as end: print(end.code)\n"
+        "print([name for name in ('torch', 'ray', 'vllm', 'boto3') if name in sys.modules])"
+    )
+    result = run("-c", script)
+    assert result.stderr == "awares grpo: jobs/configs/mini.toml: grpo.lerning_rate: no such key; the nearest is grpo.learning_rate\n"
+    assert result.stdout.split("\n")[:2] == ["2", "[]"]
+
+
 def test_statuses(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """Sample rows: exact round trips, and damage that becomes a fault with key and row."""
 
 import io
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,6 +83,32 @@ def test_bad_rows_are_named_and_the_good_ones_kept() -> None:
         "crops",
     ]
     assert str(decoded.faults[0]) == "datasets/x/part-0.parquet row 1: sample_id: empty"
+
+
+def test_text_that_is_not_utf8_costs_its_row_only() -> None:
+    """Parquet carries any bytes as text; Arrow complains only when Python asks for them."""
+    table = pa.Table.from_pylist([raw(sample_id=name) for name in "abc"], schema=SCHEMA)
+    for column in ("question", "verdict"):
+        spoilt = pa.array([b"q", b"\xff\xfe", b"q"], pa.binary()).view(pa.string())
+        kept = table.drop_columns([column]) if column in SCHEMA.names else table
+        buffer = io.BytesIO()
+        pq.write_table(kept.append_column(column, spoilt).replace_schema_metadata({b"\xff": b"\xff"}), buffer)
+        decoded = decode_rows(buffer.getvalue(), "k")
+        assert [sample.sample_id for sample in decoded.samples] == ["a", "c"]
+        assert [(fault.row, "utf-8" in fault.reason) for fault in decoded.faults] == [(1, True)]
+
+
+def test_two_thousand_corrupt_files_are_faults_and_never_raise() -> None:
+    data = encode_rows([Sample(f"s{i}", HASH, f"which digit {i}?", str(i % 10)) for i in range(50)], {"verdict": ["FULL"] * 50})
+    want, rng, faulty = decode_rows(data, "k").samples, random.Random(0), 0
+    for _ in range(2000):
+        broken = bytearray(data)
+        for _ in range(rng.choice((1, 1, 3, 8))):
+            broken[rng.randrange(len(broken))] = rng.randrange(256)
+        decoded = decode_rows(bytes(broken[: rng.choice((len(data), len(data), rng.randrange(len(data))))]), "k")
+        assert decoded.faults or decoded.samples == want
+        faulty += bool(decoded.faults)
+    assert faulty > 1500
 
 
 def test_a_file_that_is_none_is_one_fault() -> None:

@@ -1,4 +1,6 @@
+import random
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -27,3 +29,14 @@ def test_a_damaged_segment_is_named(make_group: Callable[..., Group], samples: l
     data = encode([make_group(Prompt(3, 0, samples[3]))])
     with pytest.raises(DataError, match="runs/x/episodes/00000003.parquet"):
         decode(data[:-20], "runs/x/episodes/00000003.parquet")
+
+
+def test_corrupt_segments_are_named_and_never_read_as_other_episodes(make_group: Callable[..., Group], samples: list[Sample]) -> None:
+    groups = [make_group(Prompt(number, 0, sample)) for number, sample in enumerate(samples)]
+    data, rng = encode(groups), random.Random(0)
+    for _ in range(1500):
+        broken = bytearray(data)
+        for _ in range(rng.choice((1, 1, 3, 8))):
+            broken[rng.randrange(len(broken))] = rng.randrange(256)
+        with suppress(DataError):
+            assert decode(bytes(broken), "k") == groups

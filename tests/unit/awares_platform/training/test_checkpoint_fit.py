@@ -1,6 +1,7 @@
 """A checkpoint of another run is refused, both sides named; the store becomes Ray Train's file system."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,14 @@ def test_a_checkpoint_of_another_run_names_both_sides_and_what_to_do(wanted: Sav
     with pytest.raises(PolicyError, match=message) as raised:
         checkpoint._check(SAVED, wanted, "awares/runs/x/checkpoints/sft/step-00000050")
     assert "delete awares/runs/x/checkpoints/sft to start this job anew" in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"step": 1}', b"\xff"])
+def test_a_checkpoint_that_does_not_say_what_it_is_of_is_named(content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "awares.json").write_bytes(content)
+    with pytest.raises(PolicyError, match="checkpoint runs/x/sft/step-1 .*awares.json.* delete runs/x/sft to start this job anew"):
+        checkpoint._read_meta(tmp_path / "awares.json", "runs/x/sft/step-1")
 
 
 def test_ray_train_writes_below_the_runs_own_prefix() -> None:

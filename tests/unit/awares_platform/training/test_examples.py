@@ -1,6 +1,7 @@
 """Curated samples become examples and micro-batches; what cannot be used is counted, never fatal, unless nothing is left."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,10 +75,11 @@ def test_items_with_one_two_and_three_images_share_a_micro_batch(processor: Any,
     assert batch.weights_BT.sum(1).tolist() == list(examples.weights)  # so the normaliser of a step is known before its images are read
 
 
-def test_an_unreadable_image_is_counted_and_left_out(processor: Any, chat: ChatFormat) -> None:
+def test_unreadable_images_are_counted_and_left_out(processor: Any, chat: ChatFormat) -> None:
     collate = _collator(processor, chat, _images)
     bad = Sample("s/9", "bad" + "0" * 61, "color?", "red", label=Label.LR)
     batch, _ = collate([bad, DIRECT])
     assert len(batch.input_ids_BT) == 1 and collate.unreadable == 1
-    with pytest.raises(DataError, match="no image of 1 samples is readable, such as bad0"):
-        collate([bad])
+    batch, tool_BT = collate([bad, replace(bad, label=Label.HR, crops=(CropId("4"),))])
+    assert collate.unreadable == 3
+    assert batch.action_mask_BT.any() and not batch.weights_BT.any() and not tool_BT.any()  # a pass that teaches nothing
