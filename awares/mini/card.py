@@ -10,8 +10,8 @@ GROUPS = ("all", "LR", "uncertain", "HR")
 TEXT = """# AwaRes-Mini policy
 
 A Qwen2.5-VL of {parameters:,} parameters (4 text layers and 4 vision blocks, 128 wide, embeddings untied, own tokenizer of {vocabulary}
-tokens), pre-trained from scratch to answer questions about AwaRes-Mini's scenes. It does not know the crop protocol: fine-tuning
-teaches that.
+tokens), pre-trained from scratch to answer questions about AwaRes-Mini's scenes. It can write a crop request when a command names the
+places; when to ask, and where, fine-tuning teaches.
 
     {command}
 

@@ -1,6 +1,7 @@
 """Conversations about scenes, from which the tiny policy learns to see and to answer before it learns to ask for crops.
 
-Four forms: the full view, the low view, a crop alone, and the low view followed by crops ("closer"). A conversation is one question, or a
+Five forms: the full view, the low view, a crop alone, the low view followed by crops ("closer"), and the low view with a command that names
+the places to request ("command"): how a request is written, but neither when nor where. Else a conversation is one question, or a
 description of the whole scene: by place or by colour, items in any order, so that each word is looked up by the one before it. That is
 where finding comes from; asked single questions only, the model never learns to find. Only what the view shows is learned.
 """
@@ -17,9 +18,10 @@ from awares.crops import CropId, crop_box, min_cover
 from awares.images import render
 from awares.mini.questions import KINDS, Kind, Question, ask, name, sample_kind
 from awares.mini.scenes import SIDE, Item, Scene
+from awares.protocol import format_request
 from awares.view import View, crop_view, full_view
 
-Form = Literal["full", "low", "crop", "closer"]
+Form = Literal["full", "low", "crop", "closer", "command"]
 SIZE = (SIDE, SIDE)
 READING: tuple[Kind, ...] = ("digit at", "digit on", "sum", "larger")
 BY_PLACE, BY_COLOR = "Describe the image.", "List the shapes."
@@ -56,7 +58,8 @@ class Lesson:
     """What a stage of pre-training asks of full and low views: how often a description, else one question, of which kinds and digits.
 
     `legible` is the least height, in full-resolution pixels, of a digit that is asked for in the low view; `closer` the kinds of questions
-    that are asked before crops.
+    that are asked before crops. `requests` shows the request that crops answer as it will be written, to be read past: its crop numbers are
+    digits, too. Writing one is left to fine-tuning.
 
     Example:
         Lesson(described=0.2, legible=16)
@@ -66,6 +69,7 @@ class Lesson:
     legible: int
     kinds: tuple[Kind, ...] = tuple(KINDS)
     closer: tuple[Kind, ...] = READING
+    requests: bool = False
 
 
 def converse(form: Form, scene: Scene, image: Image, chat: ChatFormat, lesson: Lesson, rng: np.random.Generator) -> Conversation:
@@ -80,7 +84,10 @@ def converse(form: Form, scene: Scene, image: Image, chat: ChatFormat, lesson: L
         form = "full"
     if form == "closer":
         question = ask(scene, sample_kind(rng, lesson.closer), rng)
-        _look_closer(talk, chat, scene, image, question, rng)
+        _look_closer(talk, chat, scene, image, question, lesson.requests, rng)
+        return talk
+    if form == "command":
+        _command(talk, chat, scene, image, rng)
         return talk
     legible = lesson.legible if form == "low" else 0
     shown = render(image, View(None) if form == "low" else full_view(SIZE))
@@ -109,7 +116,16 @@ def _describe(talk: Conversation, chat: ChatFormat, image: Image, scene: Scene, 
     talk.add((chat.end_id,), learned=True)
 
 
-def _look_closer(talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, question: Question, rng: np.random.Generator) -> None:
+def _command(talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, rng: np.random.Generator) -> None:
+    chosen = [scene.items[int(index)] for index in rng.permutation(len(scene.items))[: 1 + int(rng.random() < 0.3)]]
+    text = " and the ".join(item.place for item in chosen)
+    talk.show(chat.first_turn(f"Look at the {text}."), [render(image, View(None))], chat.image_token_id)
+    talk.add(chat.target(format_request(min_cover([item.box for item in chosen], SIZE))), learned=True)
+
+
+def _look_closer(
+    talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, question: Question, requests: bool, rng: np.random.Generator
+) -> None:
     """The low view, then crops that show the evidence (seldom the whole image), in one message or in two."""
     crops = list(min_cover([item.box for item in question.items], SIZE))
     if rng.random() < 0.1:
@@ -122,7 +138,7 @@ def _look_closer(talk: Conversation, chat: ChatFormat, scene: Scene, image: Imag
         talk.show(chat.first_turn(question.text, 1 + len(views)), [low, *views], chat.image_token_id)
     else:
         talk.show(chat.first_turn(question.text), [low], chat.image_token_id)
-        talk.add(chat.target("Look closer."))
+        talk.add(chat.target(format_request(crops) if requests else "Look closer."))
         talk.show(chat.tool_reply(len(views)), views, chat.image_token_id)
     talk.add(chat.target(question.answer), learned=True)
     for item in rng.permutation(np.array(_inside(scene, crops), dtype=object))[:2]:

@@ -10,6 +10,8 @@
                the policy guesses in the right form where it cannot see
     sums       the same, with more of what takes longest                             as above
     practice   the same, and that crops may come with any question                   as above
+    requests   to read past the request that crops answer                            as above
+    commands   to write a request on command: fine-tuning teaches when and where     as above, and commands
 
 Each batch is a pure function of (seed, stage, step): killed at any point, the script goes on from its last checkpoint as if nothing had
 happened. Digits come from training scans only; every figure it prints is measured on test scans.
@@ -60,6 +62,7 @@ class Stage:
 
 ONE_ITEM: tuple[Kind, ...] = ("color", "color", "shape", "place", "place", "digit at", "digit on")
 TWO_ITEMS: tuple[Kind, ...] = (*KINDS, "sum", "sum", "sum", "larger")
+COMMANDS: dict[Form, int] = {"full": 16, "low": 30, "closer": 42, "command": 20}
 STAGES = (
     Stage("glyphs", 2000, 2e-3, 1.0, {}, Lesson(0, 0)),
     Stage("words", 350, 3e-3, 0.0, {"full": 10, "low": 34}, Lesson(1, 16)),
@@ -68,6 +71,8 @@ STAGES = (
     Stage("guesses", 200, 5e-4, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 0)),
     Stage("sums", 500, 1e-3, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 0, TWO_ITEMS)),
     Stage("practice", 650, 1.5e-3, 0.25, {"full": 30, "low": 40, "crop": 8, "closer": 30}, Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS)),
+    Stage("requests", 300, 1e-3, 0.25, {"full": 20, "low": 34, "crop": 4, "closer": 50}, Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS, True)),
+    Stage("commands", 250, 1e-3, 0.25, COMMANDS, Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS, True)),
 )
 
 

@@ -12,7 +12,7 @@ class SftConfig(Section):
 
     epochs: int = Field(default=2, ge=1)
     """Passes over the curated samples (paper: 2)."""
-    learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate: float = Field(default=3e-4, gt=0)
     """Peak learning rate (paper: 1e-4 with LoRA)."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of all steps over which the learning rate rises linearly; a cosine to zero follows."""
