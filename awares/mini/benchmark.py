@@ -9,7 +9,7 @@ import numpy as np
 from awares.crops import min_cover
 from awares.mini.digits import Split
 from awares.mini.questions import Question, ask, sample_kind
-from awares.mini.scenes import LARGE, MIDDLE, SIDE, SMALL, Scene, draw, sample_scene
+from awares.mini.scenes import ILLEGIBLE, LARGE, MIDDLE, SIDE, Scene, draw, sample_scene
 from awares.sample import Label, Sample
 from awares.seeds import derive
 
@@ -18,7 +18,8 @@ def generate_split(split: Split, count: int, seed: int) -> Iterator[tuple[bytes,
     """`count` PNG files of scenes, each with one question. Scans of the two splits are disjoint.
 
     `kind` is the question's kind, followed by the size of the smallest digit to be read, if any: "sum/small". Questions that read nothing
-    or large digits are annotated LR, those that read a small one HR with the crops that cover the evidence, and those between not at all.
+    or large digits are annotated LR, those that read an illegible one HR with the crops that cover the evidence, and those between not at
+    all.
     """
     for index in range(count):
         rng = np.random.default_rng(derive(seed, f"mini/{split}", str(index)))
@@ -51,7 +52,7 @@ def annotation(question: Question) -> Label | None:
     """LR, HR, or None where the low view may or may not suffice."""
     if not question.reads or question.height >= LARGE[0]:
         return Label.LR
-    return Label.HR if question.height <= SMALL[1] else None
+    return Label.HR if question.height <= ILLEGIBLE else None
 
 
 def kind(question: Question) -> str:

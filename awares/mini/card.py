@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from awares.mini.scenes import ILLEGIBLE
+
 VIEWS = ("full", "low", "closer")
 GROUPS = ("all", "LR", "uncertain", "HR")
 TEXT = """# AwaRes-Mini policy
@@ -24,7 +26,7 @@ whose digits come from the other fifth.
 {rows}
 
 "closer" is the low view followed by the crops that show the evidence. LR: answerable in the low view (no digit to read, or large ones);
-HR: a small digit must be read; uncertain: one in between.
+HR: a digit must be read that is at most {illegible} px tall; uncertain: one in between.
 """
 
 
@@ -35,6 +37,7 @@ def write_card(directory: Path, figures: Mapping[str, Any]) -> None:
     rows = [f"| {view} | " + " | ".join(f"{accuracy[view][group]:.3f}" for group in GROUPS) + " |" for view in VIEWS]
     text = TEXT.format(
         **{name: figures[name] for name in ("parameters", "vocabulary", "command", "seed", "count")},
+        illegible=ILLEGIBLE,
         minutes=figures["seconds"] / 60,
         heads=" | ".join(GROUPS),
         rule="|".join("---" for _ in GROUPS),

@@ -11,7 +11,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from awares.chat import ChatFormat
 from awares.crops import crop_box, min_cover
 from awares.images import render
-from awares.mini.benchmark import kind
+from awares.mini.benchmark import annotation, kind
 from awares.mini.conversation import SIZE, Conversation
 from awares.mini.digits import Split
 from awares.mini.lessons import answer_logits, collate
@@ -61,9 +61,8 @@ def _talk(view: str, scene: Scene, question: Question, chat: ChatFormat) -> Conv
 
 
 def _groups(question: Question) -> tuple[str, ...]:
-    name = kind(question)
-    label = "HR" if name.endswith("/small") else "uncertain" if name.endswith("/middle") else "LR"
-    return ("all", label, name)
+    label = annotation(question)
+    return ("all", label.value if label else "uncertain", kind(question))
 
 
 def _correct(model: Qwen2_5_VLForConditionalGeneration, talks: Sequence[Conversation], placeholder: int, size: int = 100) -> list[bool]:

@@ -30,6 +30,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "square", "diamond", "cross")
 SMALL = (9, 11)
 MIDDLE = (12, 16)
+ILLEGIBLE = 10  # px: halved, a digit up to here is lost on the shipped policy, which reads 0.31 of 9 px, 0.43 of 10, 0.54 of 11
 LARGE = (19, 25)
 SHARES = (0.25, 0.15, 0.6)  # of small, middle and large digits
 CENTERED = 0.4  # share of scenes with an item in the centre

@@ -60,7 +60,7 @@ def test_batches_depend_on_the_step_alone():
 
 
 def test_the_shipped_policy_reads_what_it_should_and_guesses_what_it_cannot_see(model):
-    accuracy = examine(model, ChatFormat(TOKENIZER, SYSTEM_PROMPT), 1000, seed=1).accuracy
+    accuracy = examine(model, ChatFormat(TOKENIZER, SYSTEM_PROMPT), 3000, seed=1).accuracy
 
     assert accuracy["full"]["all"] >= 0.92
     assert accuracy["low"]["LR"] >= 0.90
