@@ -14,7 +14,7 @@ class DataConfig(Section):
     """Data set name; curation writes <name>-curated."""
     source: Literal["mini", "store"] = "mini"
     """"mini": generate AwaRes-Mini once; "store": the splits "train" and "test" are already in the store (dataset.write_samples)."""
-    train_samples: int = Field(default=8192, ge=1)
+    train_samples: int = Field(default=12288, ge=1)
     """Questions of the train split to use (and, for "mini", to generate)."""
     test_samples: int = Field(default=2048, ge=1)
     """Questions of the test split to use (and, for "mini", to generate)."""
