@@ -163,7 +163,7 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    gcs, dashboard, client = free_ports(3)
+    gcs, dashboard, client, agent = free_ports(4)
     logs = Path(f"/tmp/ray-test-{os.getpid()}")
     environment = {
         **os.environ,
@@ -178,10 +178,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     environment.pop("RAY_ADDRESS", None)
     options = [
         "--head", "--block", "--node-ip-address=127.0.0.2", f"--port={gcs}", "--dashboard-host=127.0.0.2", f"--dashboard-port={dashboard}",
-        f"--ray-client-server-port={client}", "--min-worker-port=41000", "--max-worker-port=41999", "--num-cpus=4",
+        f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
+        "--min-worker-port=41000", "--max-worker-port=41999", "--num-cpus=4",
         f"--object-store-memory={200 * 2**20}", f"--temp-dir={logs}", "--disable-usage-stats",
     ]  # fmt: skip
-    head = subprocess.Popen(["ray", "start", *options], env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    head = subprocess.Popen(["ray", "start", *options], env=environment, cwd=ROOT, stdout=open("/tmp/head.log","w"), stderr=subprocess.STDOUT)
     try:
         wait_for_port("127.0.0.2", dashboard)
         yield Cluster(f"http://127.0.0.2:{dashboard}", environment, logs)
@@ -194,7 +195,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def wait_for_port(host: str, port: int) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex((host, port)) == 0:
