@@ -179,10 +179,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     options = [
         "--head", "--block", "--node-ip-address=127.0.0.2", f"--port={gcs}", "--dashboard-host=127.0.0.2", f"--dashboard-port={dashboard}",
         f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
-        "--min-worker-port=41000", "--max-worker-port=41999", "--num-cpus=4",
+        "--min-worker-port=28000", "--max-worker-port=28999", "--num-cpus=4",
         f"--object-store-memory={200 * 2**20}", f"--temp-dir={logs}", "--disable-usage-stats",
     ]  # fmt: skip
-    head = subprocess.Popen(["ray", "start", *options], env=environment, cwd=ROOT, stdout=open("/tmp/head.log","w"), stderr=subprocess.STDOUT)
+    head = subprocess.Popen(["ray", "start", *options], env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for_port("127.0.0.2", dashboard)
         yield Cluster(f"http://127.0.0.2:{dashboard}", environment, logs)
