@@ -45,11 +45,9 @@ def _cell(values: Sequence[float | None], text: Callable[[float], str]) -> str:
 def _caption(runs: Sequence[Mapping[str, Any]]) -> str:
     questions = min(row["n"] for run in runs for row in run["policies"].values())
     seeds = ", ".join(str(run["seed"]) for run in runs)
-    minutes = [sum(run["wall_s"].values()) / 60 for run in runs]
-    return (
-        f"Mean and range over seeds {seeds}; {questions:,} held-out questions each, greedy. "
-        f"A run took {min(minutes):.0f} to {max(minutes):.0f} minutes on two cores."
-    )
+    what = f"Mean and range over seeds {seeds}" if len(runs) > 1 else f"Seed {seeds}"
+    longest = max(sum(run["wall_s"].values()) for run in runs) / 60
+    return f"{what}; {questions:,} held-out questions, greedy. A run took at most {longest:.1f} minutes on two cores."
 
 
 def fill_readme(readme: Path, runs: Sequence[Mapping[str, Any]]) -> None:
