@@ -76,10 +76,14 @@ def normalise(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip(" .").lower()
 
 
-def label(judgement: Judgement, both_wrong: BothWrong = "LR") -> Label | None:
-    """HR if full resolution is better, else LR; None (leave the sample out) where both are wrong and the policy is to drop."""
+def label(judgement: Judgement, both_wrong: BothWrong = "LR", *, sure: bool = True) -> Label | None:
+    """HR if full resolution is better, else LR; None (leave the sample out) where both are wrong and the policy is to drop.
+
+    `sure` false says that the low-resolution answer was little more than a guess. A guess that came out right is no proof that low
+    resolution is enough: where full resolution is as good, the label is HR.
+    """
     if judgement.verdict is Verdict.FULL:
         return Label.HR
-    if judgement.both_wrong and both_wrong == "drop":
-        return None
-    return Label.LR
+    if judgement.both_wrong:
+        return None if both_wrong == "drop" else Label.LR
+    return Label.LR if sure or judgement.verdict is Verdict.LOW else Label.HR

@@ -1,6 +1,7 @@
 """Answerer: the Ray Data actor of curation. It holds one engine and answers a shard's questions at both resolutions, many at a time."""
 
 import asyncio
+import math
 import pickle
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ class Answerer:
         columns = {
             "low_answer": [one.low for one in answers],
             "full_answer": [one.full for one in answers],
+            "confidence": [one.confidence for one in answers],
             "fault": [one.fault for one in answers],
         }
         rows = np.array([encode_rows(samples, columns)], dtype=object)
@@ -96,4 +98,5 @@ def both(low: Played, full: Played) -> Answers:
     """The two answers to one sample; an episode without an answer (a call, a malformed turn) gives ""."""
     assert low.sample == full.sample, "the two lists are aligned"
     answers = [played.episode.answer or "" if played.episode else "" for played in (low, full)]
-    return Answers(low.sample, answers[0], answers[1], low.fault or full.fault)
+    sampled = low.episode.turns[0].logprobs if low.episode and low.episode.answer else (-math.inf,)
+    return Answers(low.sample, answers[0], answers[1], math.exp(math.fsum(sampled)), low.fault or full.fault)

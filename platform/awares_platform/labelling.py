@@ -1,6 +1,6 @@
 """From two answers to a label and target crops (paper, section 3.2).
 
-low answer, full answer --judge--> verdict --> LR, or HR --grounding--> boxes --method.mapping--> crops
+low answer, full answer --judge--> verdict, confidence --> LR, or HR --grounding--> boxes --method.mapping--> crops
 """
 
 import asyncio
@@ -32,15 +32,17 @@ PAPER_IOU = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The base policy's two answers to a sample; "" stands for none. `fault` says why the sample cannot be used.
+    """The base policy's two answers to a sample; "" stands for none. `confidence` is the probability that the policy gave its low
+    answer, 0 for none. `fault` says why the sample cannot be used.
 
     Example:
-        Answers(sample, "1", "7", "")
+        Answers(sample, "1", "7", 0.62, "")
     """
 
     sample: Sample
     low: str
     full: str
+    confidence: float
     fault: str
 
 
@@ -49,7 +51,7 @@ class Labelled:
     """A sample with its label and target crops, or why it has none.
 
     Example:
-        Labelled(Answers(sample, "1", "7", ""), sample, Verdict.FULL, "")
+        Labelled(Answers(sample, "1", "7", 0.62, ""), sample, Verdict.FULL, "")
     """
 
     answers: Answers
@@ -79,7 +81,7 @@ def _label_shard(batch: Batch, config: PlatformConfig) -> dict[str, Any]:
     store = ObjectStore.from_config(config.store)
     rows = decode_rows(batch["rows"][0], key)
     answers = [
-        Answers(sample, columns["low_answer"], columns["full_answer"], columns["fault"])
+        Answers(sample, columns["low_answer"], columns["full_answer"], columns["confidence"], columns["fault"])
         for sample, columns in zip(rows.samples, rows.columns, strict=True)
     ]
     labelled = asyncio.run(_label_all(config, answers, Images(store, config.data.image_cache)))
@@ -95,11 +97,12 @@ async def _label_all(config: PlatformConfig, answers: Sequence[Answers], images:
 
 
 def encode_shard(labelled: Sequence[Labelled], fingerprint: str) -> bytes:
-    """The curated shard: usable samples with both answers and the verdict beside them."""
+    """The curated shard: usable samples with both answers, the low one's confidence and the verdict beside them."""
     usable = [(one.sample, one) for one in labelled if one.sample]
     columns = {
         "low_answer": [one.answers.low for _, one in usable],
         "full_answer": [one.answers.full for _, one in usable],
+        "confidence": [one.answers.confidence for _, one in usable],
         "verdict": ["" if one.verdict is None else one.verdict.name for _, one in usable],
     }
     return encode_rows([sample for sample, _ in usable], columns, {"fingerprint": fingerprint})
@@ -137,7 +140,7 @@ class Labeller:
         sample = answers.sample
         try:
             judgement = await self._judge(Case(sample.question, sample.answer, answers.low, answers.full))
-            chosen = label(judgement, self._config.both_wrong)
+            chosen = label(judgement, self._config.both_wrong, sure=answers.confidence >= self._config.min_confidence)
             if chosen is None:
                 return Labelled(answers, None, judgement.verdict, "both answers are wrong")
             crops = await self._crops(sample) if chosen is Label.HR else ()

@@ -64,12 +64,15 @@ class Rows:
 
 
 def encode_rows(
-    samples: Sequence[Sample], columns: Mapping[str, Sequence[str]] | None = None, metadata: Mapping[str, str] | None = None
+    samples: Sequence[Sample],
+    columns: Mapping[str, Sequence[str] | Sequence[float]] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A parquet file of `samples`, with further text `columns` (aligned with `samples`) and file `metadata`."""
+    """A parquet file of `samples`, with further `columns` of text or floats (aligned with `samples`) and file `metadata`."""
     table = pa.Table.from_pylist([_row(sample) for sample in samples], schema=SCHEMA)
     for name, values in (columns or {}).items():
-        table = table.append_column(name, pa.array(values, pa.string()))
+        numbers = values and isinstance(values[0], float)
+        table = table.append_column(name, pa.array(values, pa.float64() if numbers else pa.string()))
     table = table.replace_schema_metadata(dict(metadata or {}))
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)

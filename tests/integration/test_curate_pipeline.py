@@ -29,7 +29,7 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
         "store": {"url": "s3://awares/curate-test", "endpoint": seaweed.config.endpoint, "retry_budget_s": 10},
         "data": {"train_samples": SHARDS * ROWS, "test_samples": 1, "shard_rows": ROWS, "image_cache": str(tmp_path / "images")},
         "engine": {"kv_cache_gib": 0.25},
-        "curate": {"max_tokens": 8},
+        "curate": {"max_tokens": 8, "both_wrong": "LR"},
     }
     return PlatformConfig.model_validate(settings)
 
@@ -80,6 +80,7 @@ def test_killed_resumed_and_right(config: PlatformConfig, tmp_path: Path) -> Non
     assert read_manifest(store, "awares-mini-curated", "train")["shards"] == [shard.key for shard in plan(config, source)]
     for sample, columns in zip(split.samples, split.columns, strict=True):
         judgement = ExactMatch()([Case(sample.question, sample.answer, columns["low_answer"], columns["full_answer"])])[0]
-        assert sample.label is label(judgement) and columns["verdict"] == judgement.verdict.name
+        sure = columns["confidence"] >= config.curate.min_confidence
+        assert sample.label is label(judgement, sure=sure) and columns["verdict"] == judgement.verdict.name
         assert bool(sample.crops) == (sample.label is Label.HR)
     assert (Path(config.run.directory) / "curate-test" / "curate" / "metrics.jsonl").exists()

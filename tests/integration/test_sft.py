@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -173,11 +174,14 @@ def test_damaged_images_and_rows_are_left_out_and_counted(session: PlatformConfi
         sft.run(_named(spoilt, "hopeless").model_copy(update={"data": DataConfig(name="spoilt", image_cache=str(tmp_path))}))
 
 
-@pytest.mark.xfail(reason="seen: a store killed after step 6 held no checkpoint, and the run began again at step 1", strict=False)
 def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     session: PlatformConfig, reference: sft.SftResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command with its own SeaweedFS, which is killed between two checkpoints; the second time it starts over what is on disk."""
+    """The command with its own SeaweedFS, which is killed between two checkpoints; the second time it starts over what is on disk.
+
+    Ray Train notes a checkpoint when it next looks after its workers: with its 2 s, these ten steps would be over.
+    """
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     store = StoreConfig(url="s3://awares/lost", retry_budget_s=5)
     job = session.model_copy(
         update={
@@ -191,7 +195,7 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     with _disk(job, monkeypatch) as reopened:
         write_samples(reopened, "tiny-curated", "train", list(_curated(reopened)))
     command = _command(settings)
-    _wait(lambda: _steps(rows) >= 4 or command.poll() is not None, seconds=240)
+    _wait(lambda: _steps(rows) >= 5 or command.poll() is not None, seconds=240)
     [weed] = [process for process in psutil.Process(command.pid).children() if process.name() == "weed"]
     weed.kill()
     _, said = command.communicate(timeout=300)
@@ -201,7 +205,9 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     _, said = again.communicate(timeout=300)
     assert again.returncode == 0, said
     steps = [json.loads(line)["step"] for line in rows.read_text().splitlines()]
-    assert steps[:4] == [1, 2, 3, 4] and steps[-7:] == [4, 5, 6, 7, 8, 9, 10]  # from the checkpoint of step 3
+    begun = next(place for place, (one, following) in enumerate(pairwise(steps), start=1) if following <= one)
+    assert steps == [*range(1, begun + 1), *range(steps[begun], 11)]
+    assert steps[begun] in (4, 7)  # from the checkpoint of step 3, or of step 6 where the kill came late
     undisturbed = _weights(session)
     with _disk(job, monkeypatch) as reopened:
         assert _weights(job.model_copy(update={"store": reopened.config})) == undisturbed

@@ -37,8 +37,11 @@ class CurateConfig(Section):
     """"annotations": the samples' evidence boxes; "endpoint": a grounding model (the paper: Qwen3-VL-235B-A22B)."""
     grounding_endpoint: EndpointConfig = EndpointConfig()
     """The grounding model's endpoint."""
-    both_wrong: Literal["LR", "drop"] = "LR"
-    """A sample that the base policy fails at both resolutions: LR as in the paper, or left out."""
+    both_wrong: Literal["LR", "drop"] = "drop"
+    """A sample that the base policy fails at both resolutions: left out, or LR as in the paper."""
+    min_confidence: float = Field(default=0.9, ge=0, le=1)
+    """A right answer at low resolution that the base policy gave with less probability than this counts as a guess: HR, if full
+    resolution is right as well (paper: 0, the judge alone). Probability of the whole greedy answer, so it suits short ones only."""
     in_flight: int = Field(default=64, ge=1)
     """Requests at a time, per engine."""
     max_tokens: int = Field(default=32, ge=1)

@@ -1,8 +1,8 @@
 """[policy]: which model is trained and served, and how much of it learns."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from awares_platform.config.base import Section
 
@@ -17,12 +17,20 @@ class PolicyConfig(Section):
     attn: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention implementation of the trainer."""
     lora_rank: int = Field(default=0, ge=0)
-    """Rank of the LoRA adapters; 0 trains all weights, the vision tower included (paper: 8)."""
+    """Rank of the LoRA adapters; 0 trains the weights themselves (paper: 8)."""
     lora_alpha: float = Field(default=16.0, gt=0)
     """LoRA scale: the adapter's product is multiplied by lora_alpha / lora_rank. The paper does not state it."""
     lora_targets: tuple[str, ...] = Field(
         default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
     )
-    """Linear layers of the language model that receive an adapter, by their last name. The vision tower stays frozen."""
+    """Linear layers of the language model that receive an adapter, by their last name."""
+    train_vision: bool = False
+    """Train the vision tower, too. Frozen it is faster and forgets nothing: when to crop is for the language model to learn."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    @model_validator(mode="after")
+    def adapters_leave_the_vision_tower_alone(self) -> Self:
+        if self.lora_rank and self.train_vision:
+            raise ValueError("policy.train_vision needs policy.lora_rank = 0: adapters are for the language model only")
+        return self

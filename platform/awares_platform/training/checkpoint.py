@@ -3,7 +3,8 @@
     every rank --DeepSpeed shards--> its own directory --report (barrier)--> S3: step-00000050/ --last--> Ray Train's snapshot file
 
 The snapshot is written after the last shard has arrived, and it alone names the checkpoint to resume from: published means
-complete. It serves a worker group restarted after a lost worker and a job started anew after kill -9 alike.
+complete. It serves a worker group restarted after a lost worker and a job started anew after kill -9 alike. Ray Train writes it when its
+controller next looks after the workers (RAY_TRAIN_HEALTH_CHECK_INTERVAL_S, 2 s): a store that dies sooner has the checkpoint before.
 
 ZeRO shards its state over the workers, so a checkpoint fits its own number of workers and stage only; `restore` says so instead of
 failing deep inside. What leaves a run (zero.full_state, policy.export_policy, the weight bus) is free of any topology. Frozen weights are

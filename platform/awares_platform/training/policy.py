@@ -54,7 +54,8 @@ def policy_key(run: str, name: str) -> str:
 
 
 def load_policy(path: Path, config: PlatformConfig) -> "nn.Module":
-    """The model in policy.dtype, on the CPU, ready to train: every weight, or LoRA adapters on a frozen base when policy.lora_rank > 0.
+    """The model in policy.dtype, on the CPU, ready to train: LoRA adapters on a frozen base when policy.lora_rank > 0, else the language
+    model, and with policy.train_vision the vision tower.
 
     Raises PolicyError naming the tensors if the weights are not those of the architecture that config.json describes.
     """
@@ -74,6 +75,8 @@ def load_policy(path: Path, config: PlatformConfig) -> "nn.Module":
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
+    if not settings.train_vision:
+        model.get_submodule("model.visual").requires_grad_(False)
     if settings.lora_rank:
         lora.attach(model, settings.lora_rank, settings.lora_alpha, settings.lora_targets, config.run.seed)
     return model

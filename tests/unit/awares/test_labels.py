@@ -21,6 +21,19 @@ def test_exact_match_by_hand(low, full, verdict, both_wrong, kept, strict):
     assert (label(judgement), label(judgement, "drop")) == (kept, strict)
 
 
+@pytest.mark.parametrize(
+    ("judgement", "kept", "strict"),
+    [
+        (Judgement(Verdict.TIE), Label.HR, Label.HR),
+        (Judgement(Verdict.TIE, both_wrong=True), Label.LR, None),
+        (Judgement(Verdict.LOW), Label.LR, Label.LR),
+        (Judgement(Verdict.FULL), Label.HR, Label.HR),
+    ],
+)
+def test_a_guess_is_no_proof_that_low_resolution_is_enough(judgement, kept, strict):
+    assert (label(judgement, sure=False), label(judgement, "drop", sure=False)) == (kept, strict)
+
+
 def test_cases_are_judged_in_order():
     cases = [Case("?", "7", "7", "1"), Case("?", "7", "1", "7"), Case("?", "7", "7", "7")]
     assert [judgement.verdict for judgement in ExactMatch()(cases)] == [1, 2, 0]

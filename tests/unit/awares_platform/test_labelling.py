@@ -21,12 +21,15 @@ from awares_platform.rows import decode_rows, encode_rows
 SAMPLE = Sample("s", "a" * 64, "digit?", "7", evidence=((4, 4, 36, 36),), label=Label.HR, crops=(CropId.ALL,))
 
 
-def label(low: str, full: str, sample: Sample = SAMPLE, fault: str = "", **sections: dict[str, Any]) -> Labelled:
-    config = PlatformConfig.model_validate(sections)
+PAPER = {"both_wrong": "LR", "min_confidence": 0.0}
+
+
+def label(low: str, full: str, sample: Sample = SAMPLE, fault: str = "", confidence: float = 0.5, **sections: dict[str, Any]) -> Labelled:
+    config = PlatformConfig.model_validate({"curate": PAPER, **sections})
 
     async def run() -> Labelled:
         async with Labeller(config, lambda digest: Image.new("RGB", (112, 112))) as labeller:
-            return (await labeller([Answers(sample, low, full, fault)]))[0]
+            return (await labeller([Answers(sample, low, full, confidence, fault)]))[0]
 
     return asyncio.run(run())
 
@@ -53,6 +56,18 @@ def test_both_wrong_can_be_dropped() -> None:
     assert label("7", "7", curate={"both_wrong": "drop"}).sample is not None
 
 
+@pytest.mark.parametrize(("confidence", "want"), [(0.89, Label.HR), (0.9, Label.LR), (1.0, Label.LR)])
+def test_a_guess_that_came_out_right_is_no_proof(confidence: float, want: Label) -> None:
+    """By default; and it takes a full-resolution answer that is right, too."""
+    sure = {"both_wrong": "drop", "min_confidence": 0.9}
+    labelled = label("7", "7", confidence=confidence, curate=sure)
+    assert labelled.sample is not None and labelled.sample.label is want and labelled.verdict is Verdict.TIE
+    better = label("7", "2", confidence=confidence, curate=sure)
+    assert better.sample is not None and better.sample.label is Label.LR
+    assert label("1", "2", confidence=confidence, curate=sure).sample is None
+    assert PlatformConfig().curate.min_confidence == sure["min_confidence"]
+
+
 def test_two_boxes_take_the_smallest_cover() -> None:
     two = replace(SAMPLE, evidence=((4, 4, 36, 36), (76, 4, 108, 36)))
     labelled = label("1", "7", two)
@@ -77,13 +92,13 @@ def test_a_shard_keeps_answers_and_verdicts_of_what_is_usable() -> None:
     kept, dropped = label("1", "7"), label("1", "7", replace(SAMPLE, sample_id="bare", evidence=()))
     rows = decode_rows(encode_shard([kept, dropped], "ab12"), "k")
     assert rows.samples == (kept.sample,)
-    assert rows.columns == ({"low_answer": "1", "full_answer": "7", "verdict": "FULL"},)
+    assert rows.columns == ({"low_answer": "1", "full_answer": "7", "confidence": 0.5, "verdict": "FULL"},)
     assert rows.metadata == {"fingerprint": "ab12"}
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
     with pytest.raises(ValidationError, match="curate.judge_endpoint.url"):
-        PlatformConfig.model_validate({"curate": {"judge": "endpoint"}})
+        PlatformConfig.model_validate({"curate": {"judge": "endpoint", **PAPER}})
     endpoint = {"url": "http://judge/v1", "model": "m"}
     with pytest.raises(ValidationError, match="both_wrong"):
         PlatformConfig.model_validate({"curate": {"judge": "endpoint", "judge_endpoint": endpoint, "both_wrong": "drop"}})
@@ -91,7 +106,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
     """The engine's failure passes through; one of labelling itself (here: a store that was never resolved) is caught the same way."""
-    rows = encode_rows([SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "fault": [""]})
+    rows = encode_rows([SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "confidence": [0.5], "fault": [""]})
     batch = {
         name: np.array([value], dtype=object) for name, value in {"key": "k", "fingerprint": "f", "rows": rows, "failure": b""}.items()
     }

@@ -1,6 +1,7 @@
 """Playing many questions: order, the bound on what flies, faults, and a dying engine."""
 
 import asyncio
+import math
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from awares_platform.labelling import Answers
 from awares_platform.play import EngineFailure, Played, check_engine, greedy_spec, play
 
 CONFIG = PlatformConfig()
+LOGPROB = -0.1
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ class FakeEngine:
             raise RuntimeError("engine core died")
         first = "GET_CROPS: ['0']" if self.asks else "1"
         ids = self.chat.target("7" if request.images[-1].width == 112 or len(request.images) > 1 else first)
-        return Generation(ids, (0.0,) * len(ids), (0,) * len(ids), FinishReason.STOP)
+        return Generation(ids, (LOGPROB,) * len(ids), (0,) * len(ids), FinishReason.STOP)
 
 
 def images(digest: str) -> Image.Image:
@@ -88,7 +90,7 @@ def test_both_answers_come_from_one_turn_each(chat: ChatFormat) -> None:
     config = PlatformConfig()
     batch = [*samples(1), Sample("bad", "b" * 64, "q", "7")]
     answers = asyncio.run(answer_both(config, batch, images, FakeEngine(chat), chat, asyncio.Semaphore(8)))
-    assert answers[0] == Answers(batch[0], "1", "7", "")
-    assert (answers[1].low, answers[1].full) == ("", "") and "is damaged" in answers[1].fault
+    assert answers[0] == Answers(batch[0], "1", "7", pytest.approx(math.exp(2 * LOGPROB)), "")
+    assert (answers[1].low, answers[1].full, answers[1].confidence) == ("", "", 0.0) and "is damaged" in answers[1].fault
     asking = asyncio.run(answer_both(config, batch[:1], images, FakeEngine(chat, asks=True), chat, asyncio.Semaphore(8)))
-    assert asking == [Answers(batch[0], "", "7", "")]
+    assert asking == [Answers(batch[0], "", "7", 0.0, "")]
