@@ -44,6 +44,7 @@ from awares_platform.store import ObjectStore
 log = logging.getLogger(__name__)
 
 SPLIT = "train"
+COUNTED = ("lr", "hr", "dropped", "unusable")
 LABEL_CPUS = 0.1  # labelling waits on endpoints or compares strings
 
 
@@ -62,7 +63,8 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class CurateResult:
-    """What curation found. `crops` counts the HR samples' target crops by id; `unusable` and `source_faults` are rows left out.
+    """What curation found. `crops` counts the HR samples' target crops by id; `left_out` samples have no
+    label (both answers wrong, or unusable), `source_faults` rows could not be read.
 
     Example:
         CurateResult("datasets/awares-mini-curated/train/", 4096, 3270, 826, {"0": 210}, 4, 0, 8, 2)
@@ -73,7 +75,7 @@ class CurateResult:
     lr: int
     hr: int
     crops: dict[str, int]
-    unusable: int
+    left_out: int
     source_faults: int
     shards: int
     shards_resumed: int
@@ -119,10 +121,8 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
         for done, counts in enumerate(_label(config, pending), start=shards - len(pending) + 1):
             for reason in json.loads(counts["faults"])[:REPORTED_FAULTS]:
                 log.warning("%s: skipped %s", counts["key"], reason)
-            record.metrics(done, {f"shard/{name}": float(counts[name]) for name in ("lr", "hr", "unusable")})
-            progress.advance(
-                counts["lr"] + counts["hr"] + counts["unusable"], note=f"{counts['hr']} of the last {counts['lr'] + counts['hr']} HR"
-            )
+            record.metrics(done, {f"shard/{name}": float(counts[name]) for name in COUNTED})
+            progress.advance(sum(counts[name] for name in COUNTED), note=f"{counts['hr']} of the last {counts['lr'] + counts['hr']} HR")
 
 
 def plan(config: PlatformConfig, samples: Sequence[Sample]) -> list[Shard]:
@@ -214,7 +214,7 @@ def summarise(source: Split, curated: Split, planned: int, shards: int, resumed:
         lr=labels[Label.LR],
         hr=labels[Label.HR],
         crops={crop.value: crops[crop.value] for crop in CropId if crops[crop.value]},
-        unusable=planned - len(curated.samples),
+        left_out=planned - len(curated.samples),
         source_faults=len(source.faults),
         shards=shards,
         shards_resumed=resumed,
@@ -222,6 +222,6 @@ def summarise(source: Split, curated: Split, planned: int, shards: int, resumed:
 
 
 def _metrics(result: CurateResult) -> dict[str, float]:
-    counts = {name: getattr(result, name) for name in ("samples", "lr", "hr", "unusable", "source_faults", "shards", "shards_resumed")}
+    counts = {name: getattr(result, name) for name in ("samples", "lr", "hr", "left_out", "source_faults", "shards", "shards_resumed")}
     metrics = {f"curate/{name}": float(value) for name, value in counts.items()} | {"curate/hr_share": result.hr_share}
     return metrics | {f"crops/{crop}": float(count) for crop, count in result.crops.items()}

@@ -20,6 +20,7 @@ from awares.errors import DataError
 from awares.sample import Sample
 from awares_platform.errors import NotFound, PreconditionFailed
 from awares_platform.image_cache import Images, image_key
+from awares_platform.progress import Progress
 from awares_platform.rows import Fault, decode_rows, encode_rows
 from awares_platform.store import ObjectStore
 
@@ -177,8 +178,9 @@ def ensure_mini(config: "PlatformConfig", store: ObjectStore) -> None:
         recipe = {"count": count, "seed": config.data.seed, "shard_rows": config.data.shard_rows, "first": first}
         if _recipe(store, config.data.name, split) == recipe:
             continue
-        samples = _generate(store, split, count, config.data.seed)
-        write_samples(store, config.data.name, split, samples, config.data.shard_rows, recipe)
+        with Progress("data", total=count, unit=f"questions of AwaRes-Mini's {split} split") as progress:
+            samples = _generate(store, split, count, config.data.seed, progress)
+            write_samples(store, config.data.name, split, samples, config.data.shard_rows, recipe)
         log.info("wrote %d questions of AwaRes-Mini to %s", count, split_prefix(config.data.name, split))
 
 
@@ -189,7 +191,7 @@ def _recipe(store: ObjectStore, name: str, split: str) -> Any:
         return None
 
 
-def _generate(store: ObjectStore, split: MiniSplit, count: int, seed: int) -> Iterator[Sample]:
+def _generate(store: ObjectStore, split: MiniSplit, count: int, seed: int, progress: Progress) -> Iterator[Sample]:
     """Generates a split, uploading each distinct image once and several at a time."""
     from awares.mini.benchmark import generate_split
 
@@ -200,6 +202,7 @@ def _generate(store: ObjectStore, split: MiniSplit, count: int, seed: int) -> It
             if sample.image not in seen:
                 seen.add(sample.image)
                 uploads.append(pool.submit(put_image, store, data))
+            progress.advance()
             yield sample
         for upload in uploads:
             upload.result()

@@ -48,7 +48,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A sample with its label and target crops, or why it has none.
+    """A sample with its label and target crops, or why it has none; one that was dropped since both answers are wrong has no fault.
 
     Example:
         Labelled(Answers(sample, "1", "7", 0.62, ""), sample, Verdict.FULL, "")
@@ -63,11 +63,12 @@ class Labelled:
 def label_shard(batch: Batch, config: PlatformConfig) -> Batch:
     """For `map_batches(batch_size=1)`: labels what Answerer answered, writes the curated shard, returns its counts.
 
-    In: {"key", "fingerprint", "rows", "failure"}; out: {"key", "lr", "hr", "unusable", "faults" (JSON list of reasons), "failure"
-    (a pickled AwaresError, or empty)}, one row each.
+    In: {"key", "fingerprint", "rows", "failure"}; out: {"key", "lr", "hr", "dropped", "unusable", "faults" (JSON list of reasons),
+    "failure" (a pickled AwaresError, or empty)}, one row each.
     """
     failure: bytes = batch["failure"][0]
-    counts: dict[str, Any] = {"key": str(batch["key"][0]), "lr": 0, "hr": 0, "unusable": 0, "faults": "[]", "failure": failure}
+    none = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "faults": "[]"}
+    counts: dict[str, Any] = {"key": str(batch["key"][0]), **none, "failure": failure}
     if not failure:
         try:
             counts |= _label_shard(batch, config)
@@ -87,8 +88,9 @@ def _label_shard(batch: Batch, config: PlatformConfig) -> dict[str, Any]:
     labelled = asyncio.run(_label_all(config, answers, Images(store, config.data.image_cache)))
     store.put(key, encode_shard(labelled, fingerprint))
     labels = [one.sample.label for one in labelled if one.sample]
-    faults = [f"{one.answers.sample.sample_id}: {one.fault}" for one in labelled if one.sample is None]
-    return {"lr": labels.count(Label.LR), "hr": labels.count(Label.HR), "unusable": len(faults), "faults": json.dumps(faults)}
+    faults = [f"{one.answers.sample.sample_id}: {one.fault}" for one in labelled if one.fault]
+    counts = {"lr": labels.count(Label.LR), "hr": labels.count(Label.HR), "unusable": len(faults), "faults": json.dumps(faults)}
+    return {**counts, "dropped": len(labelled) - len(labels) - len(faults)}
 
 
 async def _label_all(config: PlatformConfig, answers: Sequence[Answers], images: Images) -> list[Labelled]:
@@ -142,7 +144,7 @@ class Labeller:
             judgement = await self._judge(Case(sample.question, sample.answer, answers.low, answers.full))
             chosen = label(judgement, self._config.both_wrong, sure=answers.confidence >= self._config.min_confidence)
             if chosen is None:
-                return Labelled(answers, None, judgement.verdict, "both answers are wrong")
+                return Labelled(answers, None, judgement.verdict, "")
             crops = await self._crops(sample) if chosen is Label.HR else ()
         except DataError as error:
             return Labelled(answers, None, None, str(error))

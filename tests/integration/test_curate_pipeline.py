@@ -74,7 +74,7 @@ def test_killed_resumed_and_right(config: PlatformConfig, tmp_path: Path) -> Non
     assert 1 <= result.shards_resumed < SHARDS and result.shards == SHARDS
     assert {key: etag for key, etag in curated_etags(store).items() if key in left} == left
     assert again.shards_resumed == SHARDS
-    assert (result.samples, result.unusable, result.lr + result.hr) == (SHARDS * ROWS - 1, 1, SHARDS * ROWS - 1)
+    assert (result.samples, result.left_out, result.lr + result.hr) == (SHARDS * ROWS - 1, 1, SHARDS * ROWS - 1)
     split = read_split(store, "awares-mini-curated", "train")
     assert [sample.sample_id for sample in split.samples] == [sample.sample_id for sample in source[:-1]]
     assert read_manifest(store, "awares-mini-curated", "train")["shards"] == [shard.key for shard in plan(config, source)]

@@ -77,5 +77,5 @@ def test_the_summary_by_hand() -> None:
     ]
     source = Split(tuple(samples(6)), ({},) * 6, (Fault("k", 3, "question: empty"),))
     result = summarise(source, Split(tuple(labelled), ({},) * 4, ()), planned=6, shards=3, resumed=1, dataset="d/")
-    assert result == CurateResult("d/", 4, 2, 2, {"0": 2, "3": 1}, unusable=2, source_faults=1, shards=3, shards_resumed=1)
+    assert result == CurateResult("d/", 4, 2, 2, {"0": 2, "3": 1}, left_out=2, source_faults=1, shards=3, shards_resumed=1)
     assert result.hr_share == 0.5
