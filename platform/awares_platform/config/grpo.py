@@ -62,7 +62,7 @@ class GrpoConfig(Section):
     minibatches: PositiveInt = 1
     """Optimizer steps per batch. With 1 the proximal policy is the current one and clipping never binds."""
 
-    learning_rate: PositiveFloat = 3e-5
+    learning_rate: PositiveFloat = 1e-4
     """AdamW's rate, decayed linearly to zero over `steps` (paper: 1e-5 in its text, 5e-5 in its supplement)."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's weight decay."""

@@ -12,7 +12,7 @@ class SftConfig(Section):
 
     epochs: int = Field(default=2, ge=1)
     """Passes over the curated samples (paper: 2)."""
-    learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate (paper: 1e-4 with LoRA)."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of all steps over which the learning rate rises linearly; a cosine to zero follows."""
@@ -20,8 +20,9 @@ class SftConfig(Section):
     """AdamW weight decay; norms and biases are exempt."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Global gradient norm to clip to; 0 does not clip."""
-    tool_turn_weight: float = Field(default=8.0, gt=0)
-    """w_t: weight of the tokens of a crop request; all other assistant tokens weigh 1 (paper: 5)."""
+    tool_turn_weight: float = Field(default=16.0, gt=0)
+    """w_t: weight of the tokens of a crop request; all other assistant tokens weigh 1 (paper: 5). The higher it is, the more often the
+    policy asks: GRPO can teach it to ask less, but never to ask where it never does."""
     batch_size: int = Field(default=64, ge=1)
     """Samples per optimizer step over all workers (paper: 16 in the text, 128 in the supplement)."""
     micro_batch: int = Field(default=32, ge=1)

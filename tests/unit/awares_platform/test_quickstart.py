@@ -28,7 +28,7 @@ def test_fingerprint_changes_with_what_results_depend_on():
     assert fingerprint(_config()) == fingerprint(
         _config(run={"directory": "elsewhere"}, store={"endpoint": "http://127.0.0.1:1"}, serve={"port": 1})
     )
-    assert len({fingerprint(_config(**sections)) for sections in ({}, {"run": {"seed": 1}}, {"sft": {"learning_rate": 1e-3}})}) == 3
+    assert len({fingerprint(_config(**sections)) for sections in ({}, {"run": {"seed": 1}}, {"sft": {"learning_rate": 2e-3}})}) == 3
 
 
 def test_state_counts_interrupted_attempts_but_not_as_finished(tmp_path):
