@@ -1,7 +1,7 @@
 """The model card of the tiny policy, written from the figures of its pre-training run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,12 @@ whose digits come from the other fifth.
 {rows}
 
 "closer" is the low view followed by the crops that show the evidence. LR: answerable in the low view (no digit to read, or large ones);
-HR: a digit must be read that is at most {illegible} px tall; uncertain: one in between.
+HR: a digit must be read that is at most {illegible} px tall; uncertain: one in between. Questions about one digit, by its height in the
+full image:
+
+| view | {heights} |
+|---|{height_rule}|
+{height_rows}
 """
 
 
@@ -34,13 +39,20 @@ def write_card(directory: Path, figures: Mapping[str, Any]) -> None:
     """Writes `figures` as pretraining.json and the card as README.md."""
     (directory / "pretraining.json").write_text(json.dumps(figures, indent=2) + "\n")
     accuracy = figures["accuracy"]
-    rows = [f"| {view} | " + " | ".join(f"{accuracy[view][group]:.3f}" for group in GROUPS) + " |" for view in VIEWS]
+    heights = [group for group in accuracy["low"] if group.endswith(" px")]
     text = TEXT.format(
         **{name: figures[name] for name in ("parameters", "vocabulary", "command", "seed", "count")},
         illegible=ILLEGIBLE,
         minutes=figures["seconds"] / 60,
         heads=" | ".join(GROUPS),
         rule="|".join("---" for _ in GROUPS),
-        rows="\n".join(rows),
+        rows=_rows(accuracy, VIEWS, GROUPS, 3),
+        heights=" | ".join(heights),
+        height_rule="|".join("---" for _ in heights),
+        height_rows=_rows(accuracy, VIEWS[:2], heights, 2),
     )
     (directory / "README.md").write_text(text)
+
+
+def _rows(accuracy: Mapping[str, Mapping[str, float]], views: Sequence[str], groups: Sequence[str], digits: int) -> str:
+    return "\n".join(f"| {view} | " + " | ".join(f"{accuracy[view][group]:.{digits}f}" for group in groups) + " |" for view in views)

@@ -19,10 +19,13 @@ from awares.mini.questions import Question, ask, sample_kind
 from awares.mini.scenes import Scene, draw, sample_scene
 from awares.view import View, full_view
 
+FIRST = ("all", "LR", "uncertain", "HR")
+
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """Accuracy by view ("full", "low", "closer") and group ("all", "LR", "uncertain", "HR", and each kind).
+    """Accuracy by view ("full", "low", "closer") and group ("all", "LR", "uncertain", "HR", each kind, and "9 px" and so on: questions
+    about one digit, by its height).
 
     Example:
         Exam({"full": {"all": 0.95}})
@@ -62,7 +65,8 @@ def _talk(view: str, scene: Scene, question: Question, chat: ChatFormat) -> Conv
 
 def _groups(question: Question) -> tuple[str, ...]:
     label = annotation(question)
-    return ("all", label.value if label else "uncertain", kind(question))
+    single = question.reads and len(question.items) == 1
+    return ("all", label.value if label else "uncertain", kind(question), *([f"{question.height} px"] if single else ()))
 
 
 def _correct(model: Qwen2_5_VLForConditionalGeneration, talks: Sequence[Conversation], placeholder: int, size: int = 100) -> list[bool]:
@@ -83,5 +87,12 @@ def _tally(right: Sequence[bool], groups: Sequence[tuple[str, ...]]) -> dict[str
     for mark, names in zip(right, groups, strict=True):
         for name in names:
             marks[name].append(mark)
-    order = sorted(marks, key=lambda name: ({"all": 0, "LR": 1, "uncertain": 2, "HR": 3}.get(name, 4), name))
-    return {name: float(np.mean(marks[name])) for name in order}
+    return {name: float(np.mean(marks[name])) for name in sorted(marks, key=_place)}
+
+
+def _place(group: str) -> tuple[int, int, str]:
+    """Sorts groups: labels first, then kinds by name, then heights by number."""
+    if group in FIRST:
+        return FIRST.index(group), 0, ""
+    height = group.removesuffix(" px")
+    return (len(FIRST), 0, group) if height == group else (len(FIRST) + 1, int(height), "")

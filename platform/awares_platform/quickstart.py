@@ -91,14 +91,14 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
 def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> State:
     """The state to go on from; a new one, with an empty run, for `fresh` or for another setup than last time's.
 
-    Raises ConfigError rather than discard a run that no quickstart made.
+    Raises ConfigError rather than discard a run that no quickstart made, and for a damaged progress.json.
     """
     path = directory / "progress.json"
     state = State(path, fingerprint(config))
-    earlier: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    if earlier.get("fingerprint") == state.fingerprint and not fresh:
-        state.finished = [job for job in earlier["finished"] if (directory / job).is_dir()]
-        state.wall_s = earlier["wall_s"]
+    earlier = None if fresh else _earlier(path)
+    if earlier and earlier.fingerprint == state.fingerprint:
+        state.finished = [job for job in earlier.finished if (directory / job).is_dir()]
+        state.wall_s = earlier.wall_s
         return state
     store = ObjectStore.from_config(config.store)
     if not path.exists() and not fresh and (directory.exists() or any(store.list(f"runs/{config.run.name}/"))):
@@ -109,6 +109,17 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> State:
     shutil.rmtree(directory, ignore_errors=True)
     state.save()
     return state
+
+
+def _earlier(path: Path) -> State | None:
+    """What progress.json says, if there is one. Raises ConfigError for a damaged one."""
+    try:
+        body = json.loads(path.read_text("utf-8"))
+        return State(path, body["fingerprint"], list(body["finished"]), dict(body["wall_s"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}); begin the run again with --fresh") from None
 
 
 def fingerprint(config: PlatformConfig) -> str:

@@ -61,6 +61,17 @@ def test_another_setup_and_fresh_start_clean(config: PlatformConfig, fresh: bool
     assert store.exists("datasets/awares-mini-curated/kept") is not fresh
 
 
+@pytest.mark.parametrize("damaged", ['{"fingerprint": "ab', "[]", '{"fingerprint": "ab", "finished": []}'])
+def test_a_damaged_progress_file_is_named_and_nothing_is_lost(config: PlatformConfig, damaged: str) -> None:
+    store = ObjectStore.from_config(config.store)
+    directory = _earlier_run(config, store, fingerprint(config))
+    (directory / "progress.json").write_text(damaged)
+    with pytest.raises(ConfigError, match=r"progress\.json is damaged .* --fresh"):
+        prepare(config, directory, fresh=False)
+    assert store.exists("runs/quickstart/sft/metrics.jsonl") and (directory / "curate").is_dir()
+    assert prepare(config, directory, fresh=True).finished == []
+
+
 def test_a_run_that_no_quickstart_made_is_left_alone(config: PlatformConfig) -> None:
     store = ObjectStore.from_config(config.store)
     store.put("runs/quickstart/policies/awares/model.safetensors", b"precious")

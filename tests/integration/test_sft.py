@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +26,7 @@ from awares.mini.benchmark import generate_split
 from awares.mini.policy import build_model, save_policy
 from awares.mini.tokenizer import train_tokenizer
 from awares.sample import Label, Sample
-from awares_platform import local, metrics, seaweed, sft
+from awares_platform import local, metrics, sft
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import DataConfig
 from awares_platform.config.policy import PolicyConfig
@@ -38,6 +37,7 @@ from awares_platform.dataset import put_image, write_samples
 from awares_platform.image_cache import image_key
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_policy, policy_key, resolve
+from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -190,44 +190,23 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
             "sft": session.sft.model_copy(update={"max_failures": 0}),
         }
     )
-    settings, rows = tmp_path / "setup.json", tmp_path / "runs" / "reference" / "sft" / "metrics.jsonl"
-    settings.write_text(job.model_dump_json())
-    with _disk(job, monkeypatch) as reopened:
+    rows = tmp_path / "runs" / "reference" / "sft" / "metrics.jsonl"
+    with disk(job) as reopened:
         write_samples(reopened, "tiny-curated", "train", list(_curated(reopened)))
-    command = _command(settings)
-    _wait(lambda: _steps(rows) >= 5 or command.poll() is not None, seconds=240)
-    [weed] = [process for process in psutil.Process(command.pid).children() if process.name() == "weed"]
-    weed.kill()
-    _, said = command.communicate(timeout=300)
-    assert command.returncode == 2, said
-    assert "Traceback" not in said and re.match(r"awares sft: .*(store\.endpoint|check the store)", said.strip().splitlines()[-1])
-    again = _command(settings)
-    _, said = again.communicate(timeout=300)
-    assert again.returncode == 0, said
+    command = start("sft", job)
+    wait_for(lambda: _steps(rows) >= 5, command)
+    kill_store(command)
+    status, shown, error = last_words(command)
+    assert status == 2 and re.match(r"awares sft: .*(store\.endpoint|check the store)", error), shown
+    status, shown, _ = last_words(start("sft", job))
+    assert status == 0, shown
     steps = [json.loads(line)["step"] for line in rows.read_text().splitlines()]
     begun = next(place for place, (one, following) in enumerate(pairwise(steps), start=1) if following <= one)
     assert steps == [*range(1, begun + 1), *range(steps[begun], 11)]
     assert steps[begun] in (4, 7)  # from the checkpoint of step 3, or of step 6 where the kill came late
     undisturbed = _weights(session)
-    with _disk(job, monkeypatch) as reopened:
+    with disk(job) as reopened:
         assert _weights(job.model_copy(update={"store": reopened.config})) == undisturbed
-
-
-def _command(settings: Path) -> subprocess.Popen[str]:
-    code = "from awares_platform.cli import main; main()"
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "sft", "--config", str(settings)], env=environment, stderr=subprocess.PIPE, text=True
-    )
-
-
-@contextmanager
-def _disk(config: PlatformConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    """The store that a run with a SeaweedFS of its own has on disk."""
-    with monkeypatch.context() as environment, seaweed.serve(config.run.directory / ".store", config.store.bucket) as server:
-        environment.setenv("AWS_ACCESS_KEY_ID", server.access_key)
-        environment.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
-        yield ObjectStore.from_config(config.store.model_copy(update={"endpoint": server.endpoint}))
 
 
 def test_two_zero3_workers_train_on_the_same_batches_and_refuse_another_topology(session: PlatformConfig, reference: sft.SftResult) -> None:

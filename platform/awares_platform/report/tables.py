@@ -1,5 +1,6 @@
 """The results as tables: policies by question kinds in the paper's form, their cost, and the decisions behind them."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -40,9 +41,13 @@ def results_table(policies: dict[str, dict[str, Any]]) -> str:
 
 
 def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
-    """The paper's table 1 with question kinds in the place of benchmarks: accuracy (RTR)."""
+    """Accuracy (RTR) of each kind of question: the paper's table 1, turned, with kinds in the place of benchmarks."""
     kinds = sorted({kind for row in policies.values() for kind in row["by_kind"]})
-    return _groups(policies, "by_kind", {kind: kind for kind in kinds})
+    rows = [(kind, *(_accuracy_rtr(row["by_kind"].get(kind)) for row in policies.values())) for kind in kinds]
+    rows.append(("all", *(_accuracy_rtr(row) for row in policies.values())))
+    columns = "".join(f'<th scope="col" class="policy-{name}"><i></i>{escape(NAMES[name])}</th>' for name in policies)
+    body = "".join(f'<tr><th scope="row">{escape(row[0])}</th>{_cells(row[1:])}</tr>' for row in rows)
+    return _whole(f'<th scope="col">Acc ↑ (RTR ↓)</th>{columns}', body)
 
 
 def labels_table(policies: dict[str, dict[str, Any]]) -> str:
@@ -84,8 +89,16 @@ def _decimal(value: float | None) -> str:
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], names: list[str]) -> str:
     columns = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = ""
-    for name, row in zip(names, rows, strict=True):
-        cells = "".join(f"<td>{cell}</td>" for cell in row[1:])
-        body += f'<tr class="policy-{name}"><th scope="row"><i></i>{escape(row[0])}</th>{cells}</tr>'
+    body = "".join(
+        f'<tr class="policy-{name}"><th scope="row"><i></i>{escape(row[0])}</th>{_cells(row[1:])}</tr>'
+        for name, row in zip(names, rows, strict=True)
+    )
+    return _whole(columns, body)
+
+
+def _cells(row: Sequence[str]) -> str:
+    return "".join(f"<td>{cell}</td>" for cell in row)
+
+
+def _whole(columns: str, body: str) -> str:
     return f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,0 +1,55 @@
+"""A job as a person starts it: the `awares` command with a Ray and a SeaweedFS of its own, its store looked into before and after."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from awares_platform import seaweed
+from awares_platform.config import PlatformConfig
+from awares_platform.store import ObjectStore
+
+
+@contextmanager
+def disk(config: PlatformConfig) -> Iterator[ObjectStore]:
+    """The store that such a run has, or will have, on disk."""
+    with pytest.MonkeyPatch.context() as environment, seaweed.serve(config.run.directory / ".store", config.store.bucket) as server:
+        environment.setenv("AWS_ACCESS_KEY_ID", server.access_key)
+        environment.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
+        yield ObjectStore.from_config(config.store.model_copy(update={"endpoint": server.endpoint}))
+
+
+def start(job: str, config: PlatformConfig, *overrides: str) -> subprocess.Popen[str]:
+    """`awares <job>`."""
+    setup = config.run.directory / "setup.json"
+    setup.write_text(config.model_dump_json())
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", "from awares_platform.cli import main; main()", job, "--config", str(setup), *overrides]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def kill_store(process: subprocess.Popen[str]) -> None:
+    """Kills the job's SeaweedFS with SIGKILL; the job must be alive."""
+    [weed] = [child for child in psutil.Process(process.pid).children() if child.name() == "weed"]
+    weed.kill()
+
+
+def last_words(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """The ended job's status, all that it printed, and the one line that a failed job ends with."""
+    shown, said = process.communicate(timeout=600)
+    assert "Traceback" not in said, said
+    return process.returncode, shown + said, (said.strip().splitlines() or [""])[-1]
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 600) -> None:
+    """Returns when `condition` holds. The job must live until then."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
