@@ -13,6 +13,7 @@ from awares.errors import DataError, PolicyError
 from awares.evaluation.scorers import scorer
 from awares.reward import RewardSettings
 from awares.sample import Label, Sample
+from awares.view import View
 from awares_platform.config import PlatformConfig
 from awares_platform.errors import NotFound
 from awares_platform.evaluate import assemble, check_policies, direct, label, latency_subset, usable
@@ -45,13 +46,23 @@ def test_a_question_without_an_image_is_left_out_for_all() -> None:
         usable({"low": [broken]})
 
 
+def sampled(index: int, answer: str | None, logprob: float = 0.0) -> Played:
+    one = played(index, answer)
+    assert one.episode is not None
+    turn = Turn((1,), (View(None),), (2,), (logprob,), (0,), answer or "", (), one.episode.stop)
+    return replace(one, episode=replace(one.episode, turns=(turn,)))
+
+
 def test_labels_come_from_the_low_and_full_answers() -> None:
-    rows = {"low": [played(0, "7"), played(1, "1"), played(2, None)], "full": [played(0, "7"), played(1, "7"), played(2, "2")]}
+    """As curation gives them: a guess that came out right is no proof, and where both answers are wrong there is no label."""
+    low = [sampled(0, "7"), sampled(1, "1"), sampled(2, None), sampled(3, "7", logprob=-1.0)]
+    rows = {"low": low, "full": [sampled(index, answer) for index, answer in enumerate("7727")]}
     found = label(CONFIG, rows, IMAGES)
-    assert [(found[f"s{index}"].label, found[f"s{index}"].crops) for index in range(3)] == [
+    assert [(found[f"s{index}"].label, found[f"s{index}"].crops) for index in range(4)] == [
         (Label.LR, ()),
         (Label.HR, (CropId.TOP_LEFT,)),
-        (Label.LR, ()),
+        (None, ()),
+        (Label.HR, (CropId.TOP_LEFT,)),
     ]
     alone = label(CONFIG, {"low": [Played(sample(0, Label.HR), played(0, "1").episode, 0.1, "")]}, IMAGES)
     assert alone["s0"].label is None
