@@ -42,6 +42,8 @@ from tests.integration.standalone import disk, kill_store, last_words, start, wa
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 SAMPLES = 40
+PROMPT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
+"""Ray Train notes a checkpoint when it next looks after its workers: with its 2 s, the ten steps here would be over."""
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +142,9 @@ def test_a_killed_driver_resumes_and_ends_with_the_same_weights(session: Platfor
     code = (
         "import sys; from awares_platform import config, local, sft\nwith local.session(config.load(sys.argv[1])) as ready: sft.run(ready)"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | PROMPT
     driver = subprocess.Popen([sys.executable, "-c", code, str(settings)], env=environment)
-    _wait(lambda: _steps(rows) >= 5 or driver.poll() is not None, seconds=240)
+    _wait(lambda: _steps(rows) >= 6 or driver.poll() is not None, seconds=240)
     assert driver.poll() is None, "the driver ended before it could be killed"
     driver.kill()
     driver.wait()
@@ -178,11 +180,9 @@ def test_damaged_images_and_rows_are_left_out_and_counted(session: PlatformConfi
 def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     session: PlatformConfig, reference: sft.SftResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command with its own SeaweedFS, which is killed between two checkpoints; the second time it starts over what is on disk.
-
-    Ray Train notes a checkpoint when it next looks after its workers: with its 2 s, these ten steps would be over.
-    """
-    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+    """The command with its own SeaweedFS, which is killed between two checkpoints; the second time it starts over what is on disk."""
+    for name, value in PROMPT.items():
+        monkeypatch.setenv(name, value)
     store = StoreConfig(url="s3://awares/lost", retry_budget_s=5)
     job = session.model_copy(
         update={
@@ -195,7 +195,7 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     with disk(job) as reopened:
         write_samples(reopened, "tiny-curated", "train", list(_curated(reopened)))
     command = start("sft", job)
-    wait_for(lambda: _steps(rows) >= 5, command)
+    wait_for(lambda: _steps(rows) >= 6, command)
     kill_store(command)
     status, shown, error = last_words(command)
     assert status == 2 and re.match(r"awares sft: .*(store\.endpoint|check the store)", error), shown
