@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from awares.mini.measure import GROUPS, VIEWS
 from awares.mini.scenes import ILLEGIBLE
 
-VIEWS = ("full", "low", "closer")
-GROUPS = ("all", "LR", "uncertain", "HR")
 TEXT = """# AwaRes-Mini policy
 
 A Qwen2.5-VL of {parameters:,} parameters (4 text layers and 4 vision blocks, 128 wide, embeddings untied, own tokenizer of {vocabulary}

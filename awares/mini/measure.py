@@ -19,7 +19,8 @@ from awares.mini.questions import Question, ask, sample_kind
 from awares.mini.scenes import Scene, draw, sample_scene
 from awares.view import View, full_view
 
-FIRST = ("all", "LR", "uncertain", "HR")
+VIEWS = ("full", "low", "closer")
+GROUPS = ("all", "LR", "uncertain", "HR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def examine(model: Qwen2_5_VLForConditionalGeneration, chat: ChatFormat, count: 
         scene = sample_scene(split, rng)
         questions.append((scene, ask(scene, sample_kind(rng), rng)))
     groups = [_groups(question) for _, question in questions]
-    views = {view: [_talk(view, scene, question, chat) for scene, question in questions] for view in ("full", "low", "closer")}
+    views = {view: [_talk(view, scene, question, chat) for scene, question in questions] for view in VIEWS}
     return Exam({view: _tally(_correct(model, talks, chat.image_token_id), groups) for view, talks in views.items()})
 
 
@@ -92,7 +93,7 @@ def _tally(right: Sequence[bool], groups: Sequence[tuple[str, ...]]) -> dict[str
 
 def _place(group: str) -> tuple[int, int, str]:
     """Sorts groups: labels first, then kinds by name, then heights by number."""
-    if group in FIRST:
-        return FIRST.index(group), 0, ""
+    if group in GROUPS:
+        return GROUPS.index(group), 0, ""
     height = group.removesuffix(" px")
-    return (len(FIRST), 0, group) if height == group else (len(FIRST) + 1, int(height), "")
+    return (len(GROUPS), 0, group) if height == group else (len(GROUPS) + 1, int(height), "")

@@ -46,10 +46,10 @@ def last_words(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, shown + said, (said.strip().splitlines() or [""])[-1]
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 600) -> None:
-    """Returns when `condition` holds. The job must live until then."""
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None, timeout_s: float = 600) -> None:
+    """Returns when `condition` holds. The job, if there is one, must live until then."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert process.poll() is None, process.communicate()[1]
+        assert process is None or process.poll() is None, "the job ended before that"
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
+        time.sleep(0.05)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -143,9 +142,8 @@ def test_a_killed_driver_resumes_and_ends_with_the_same_weights(session: Platfor
         "import sys; from awares_platform import config, local, sft\nwith local.session(config.load(sys.argv[1])) as ready: sft.run(ready)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | PROMPT
-    driver = subprocess.Popen([sys.executable, "-c", code, str(settings)], env=environment)
-    _wait(lambda: _steps(rows) >= 6 or driver.poll() is not None, seconds=240)
-    assert driver.poll() is None, "the driver ended before it could be killed"
+    driver = subprocess.Popen([sys.executable, "-c", code, str(settings)], env=environment, text=True)
+    wait_for(lambda: _steps(rows) >= 6, driver)
     driver.kill()
     driver.wait()
     result = sft.run(killed)
@@ -245,16 +243,9 @@ def _train_worker() -> psutil.Process:
 
 def _when(condition: Callable[[], bool], action: Callable[[], object]) -> threading.Thread:
     def watch() -> None:
-        _wait(condition, seconds=240)
+        wait_for(condition)
         action()
 
     thread = threading.Thread(target=watch)
     thread.start()
     return thread
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)

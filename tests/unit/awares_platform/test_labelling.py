@@ -59,13 +59,11 @@ def test_both_wrong_can_be_dropped() -> None:
 @pytest.mark.parametrize(("confidence", "want"), [(0.89, Label.HR), (0.9, Label.LR), (1.0, Label.LR)])
 def test_a_guess_that_came_out_right_is_no_proof(confidence: float, want: Label) -> None:
     """By default; and it takes a full-resolution answer that is right, too."""
-    sure = {"both_wrong": "drop", "min_confidence": 0.9}
-    labelled = label("7", "7", confidence=confidence, curate=sure)
+    labelled = label("7", "7", confidence=confidence, curate={})
     assert labelled.sample is not None and labelled.sample.label is want and labelled.verdict is Verdict.TIE
-    better = label("7", "2", confidence=confidence, curate=sure)
+    better = label("7", "2", confidence=confidence, curate={})
     assert better.sample is not None and better.sample.label is Label.LR
-    assert label("1", "2", confidence=confidence, curate=sure).sample is None
-    assert PlatformConfig().curate.min_confidence == sure["min_confidence"]
+    assert label("1", "2", confidence=confidence, curate={}).sample is None
 
 
 def test_two_boxes_take_the_smallest_cover() -> None:
