@@ -8,7 +8,7 @@ from html import escape
 from awares_platform.metrics import Row
 
 WIDTH, HEIGHT = 340, 190
-LEFT, RIGHT, TOP, BOTTOM = 44, 56, 12, 26
+LEFT, RIGHT, TOP, BOTTOM = 44, 66, 12, 26
 TREND_WEIGHT = 0.25
 
 Point = tuple[float, float]
