@@ -14,10 +14,12 @@ _TRANSIENT = (
     boto.IncompleteReadError,
 )
 _TRANSIENT_CODES = {
-    "500", "502", "503", "504", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException",
-    "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded",
+    "408", "429", "500", "502", "503", "504", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling",
+    "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded",
     "ConditionalRequestConflict", "OperationAborted",  # 409: two conditional writes met, neither has won yet
 }  # fmt: skip
+_FULL_CODES = {"507", "InsufficientStorage", "XMinioStorageFull"}
+_NEVER = {501, 505}  # not implemented: no later answer will differ
 _ABSENT_CODES = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _DENIED_CODES = {
     "401", "403", "AccessDenied", "AllAccessDisabled", "ExpiredToken", "Forbidden", "InvalidAccessKeyId", "InvalidToken",
@@ -31,7 +33,7 @@ _LOST_CODES = {"412", "PreconditionFailed"}
 def is_transient(error: Exception) -> bool:
     """Whether the same call may succeed later. Only named errors qualify; everything else is final at once."""
     if isinstance(error, boto.ClientError):
-        return code(error) in _TRANSIENT_CODES or _status(error) >= 500
+        return code(error) in _TRANSIENT_CODES or (_status(error) >= 500 and _status(error) not in _NEVER)
     return isinstance(error, _TRANSIENT)
 
 
@@ -55,6 +57,8 @@ def translate(error: Failure, key: str, config: StoreConfig) -> StoreError:
         return AccessDenied(f"{where}: no credentials ({error}); set {_VARIABLES}, or AWS_PROFILE")
     if reason in _DENIED_CODES:
         return AccessDenied(f"{where}: {server} denies access ({reason}); check {_VARIABLES} and the bucket's policy")
+    if reason in _FULL_CODES:
+        return StoreUnavailable(f"{where}: {server} is full ({error}); free space there")
     if is_transient(error):
         return StoreUnavailable(
             f"{where}: {server} unavailable for the whole retry budget of {config.retry_budget_s:g} s ({error}); "

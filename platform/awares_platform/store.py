@@ -16,15 +16,18 @@ from typing import Any, TypeVar
 import stamina
 from boto3.session import Session
 from botocore.client import Config as ClientConfig
+from botocore.exceptions import ClientError
 
 from awares.errors import ConfigError
 from awares_platform import multipart
 from awares_platform.config.store import StoreConfig
 from awares_platform.errors import NotFound, PreconditionFailed, StoreError
 from awares_platform.s3_errors import FAILURES, code, is_transient, translate
+from awares_platform.s3_replies import require_whole
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+SILENCE_S = 30.0  # of a server that is asked, until the attempt counts as failed; a reply that trickles may take longer
 _CREATION = threading.Lock()  # boto3 creates clients from shared state that is not thread-safe; clients themselves are
 
 
@@ -110,7 +113,7 @@ class ObjectStore:
             try:
                 response = self.client.get_object(**self.address(key), Range=f"bytes={start}-{end - 1}", **condition(False, if_match))
                 return response["Body"].read()
-            except self.client.exceptions.ClientError as error:
+            except ClientError as error:
                 if code(error) in ("416", "InvalidRange"):
                     return b""
                 raise
@@ -212,7 +215,7 @@ class ObjectStore:
         """This process's boto3 client."""
         options = ClientConfig(
             connect_timeout=5,
-            read_timeout=30,
+            read_timeout=SILENCE_S,
             retries={"total_max_attempts": 1},  # our own budget retries
             max_pool_connections=32,
             s3={"addressing_style": "path" if self.config.endpoint else "auto"},
@@ -220,7 +223,9 @@ class ObjectStore:
             response_checksum_validation="when_required",
         )
         with _CREATION:
-            return Session().client("s3", endpoint_url=self.config.endpoint, region_name=self.config.region, config=options)
+            client = Session().client("s3", endpoint_url=self.config.endpoint, region_name=self.config.region, config=options)
+        client.meta.events.register("before-parse.s3", require_whole)
+        return client
 
     @cached_property
     def _bucket_exists(self) -> bool:
@@ -229,9 +234,13 @@ class ObjectStore:
 
     def _delete_many(self, prefix: str, keys: Sequence[str]) -> None:
         request = {"Objects": [{"Key": self._full(key)} for key in keys], "Quiet": True}
-        reply = self.call(prefix, lambda: self.client.delete_objects(Bucket=self.config.bucket, Delete=request))
-        if failures := reply.get("Errors"):
-            raise StoreError(f"{self.config.url}/{prefix}: {len(failures)} objects not deleted; first: {failures[0]}")
+
+        def delete() -> None:
+            reply = self.client.delete_objects(Bucket=self.config.bucket, Delete=request)
+            if failures := reply.get("Errors"):  # of single objects, in a reply that as a whole is a success
+                raise ClientError({"Error": failures[0]}, "DeleteObjects")
+
+        self.call(prefix, delete)
 
     def _full(self, key: str) -> str:
         return f"{self.config.prefix}/{key}" if self.config.prefix else key

@@ -22,7 +22,8 @@ class StoreConfig(Section):
     """Region of the bucket. Servers other than AWS's ignore it."""
 
     retry_budget_s: float = Field(default=60.0, gt=0)
-    """Seconds to go on retrying one operation while the store is unavailable or asks to slow down."""
+    """Seconds to go on retrying one operation while the store is unavailable or asks to slow down. An attempt begun within them runs to its
+    end: 30 s later where the store stays silent."""
 
     @field_validator("url")
     @classmethod
