@@ -6,9 +6,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from awares_platform import multipart, seaweed
 from awares_platform.config.store import StoreConfig
 from awares_platform.errors import AccessDenied, MissingBucket, NotFound, PreconditionFailed, StoreError, StoreUnavailable
 from awares_platform.store import ObjectStore
+from tests.integration.fault_proxy import LostReply, proxy
 
 pytestmark = pytest.mark.integration
 
@@ -252,84 +252,49 @@ def test_a_store_killed_mid_upload_leaves_no_object_and_no_half_file(tmp_path: P
         assert not again.exists("large")
 
 
-@contextmanager
-def losing_replies(target: str, lose: Callable[[bytes], bool]) -> Iterator[str]:
-    """A proxy before `target` that passes every request on, and once closes the connection instead of returning the final reply."""
-    host, port = target.removeprefix("http://").split(":")
-    listener = socket.create_server(("127.0.0.1", 0))
-    lost = threading.Event()
-
-    def carry(client: socket.socket) -> None:
-        server = socket.create_connection((host, int(port)))
-        armed = threading.Event()
-
-        def requests() -> None:
-            while data := receive(client):
-                if lose(data) and not lost.is_set():
-                    armed.set()
-                server.sendall(data)
-            close(server)
-
-        threading.Thread(target=requests, daemon=True).start()
-        while data := receive(server):
-            if armed.is_set() and not data.startswith(b"HTTP/1.1 100"):
-                lost.set()
-                break
-            client.sendall(data)
-        close(client)
-
-    def accept() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=carry, args=(client,), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        assert lost.is_set()
-    finally:
-        close(listener)
-
-
-def receive(connection: socket.socket) -> bytes:
-    try:
-        return connection.recv(1 << 20)
-    except OSError:
-        return b""
-
-
-def close(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-    connection.close()
-
-
 def test_a_conditional_put_whose_reply_is_lost_counts_as_ours(store: ObjectStore) -> None:
-    with losing_replies(store.config.endpoint, lambda head: head.startswith(b"PUT ")) as endpoint:
-        etag = changed(store, endpoint=endpoint).put("HEAD", b"mine", if_none_match=True)
-    assert store.get_with_etag("HEAD") == (b"mine", etag)
-    with losing_replies(store.config.endpoint, lambda head: head.startswith(b"PUT ")) as endpoint:
-        newer = changed(store, endpoint=endpoint).put("HEAD", b"newer", if_match=etag)
-    assert store.get_with_etag("HEAD") == (b"newer", newer)
+    with proxy(store) as faults:
+        faults.on("*/HEAD", "PUT", fault=LostReply(), times=1)
+        etag = faults.store.put("HEAD", b"mine", if_none_match=True)
+        assert store.get_with_etag("HEAD") == (b"mine", etag)
+        faults.on("*/HEAD", "PUT", fault=LostReply(), times=1)
+        newer = faults.store.put("HEAD", b"newer", if_match=etag)
+        assert store.get_with_etag("HEAD") == (b"newer", newer)
+        assert [request.status for request in faults.requests if request.method == "PUT"] == [0, 412, 0, 412]
 
 
 def test_a_lost_race_is_not_taken_for_ours(store: ObjectStore) -> None:
     store.put("HEAD", b"theirs")
-    with losing_replies(store.config.endpoint, lambda head: head.startswith(b"PUT ")) as endpoint, pytest.raises(PreconditionFailed):
-        changed(store, endpoint=endpoint).put("HEAD", b"mine", if_none_match=True)
+    with proxy(store) as faults:
+        faults.on("*/HEAD", "PUT", fault=LostReply(), times=1)
+        with pytest.raises(PreconditionFailed):
+            faults.store.put("HEAD", b"mine", if_none_match=True)
+    assert store.get("HEAD") == b"theirs"
 
 
 def test_a_completion_whose_reply_is_lost_counts_as_ours(store: ObjectStore, large: Path, tmp_path: Path) -> None:
-    def completes(head: bytes) -> bool:
-        return head.startswith(b"POST ") and b"uploadId=" in head
-
-    with losing_replies(store.config.endpoint, completes) as endpoint:
-        changed(store, endpoint=endpoint).upload_file(large, "large", if_none_match=True)
+    with proxy(store) as faults:
+        faults.on("*/large", "POST", query="uploadId=*", fault=LostReply(), times=1)
+        faults.store.upload_file(large, "large", if_none_match=True)
+        assert [request.status for request in faults.requests if request.method == "POST"][:2] == [200, 0]
     store.download_file("large", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == large.read_bytes()
+
+
+def reply_about_one_object(code: str) -> dict[str, object]:
+    return {"Errors": [{"Key": "x", "Code": code, "Message": "injected"}]}
+
+
+def test_objects_that_could_not_be_deleted_are_tried_again_or_named(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put("dir/x", b"")
+    original, replies = store.client.delete_objects, [reply_about_one_object("SlowDown"), reply_about_one_object("InternalError")]
+    monkeypatch.setattr(store.client, "delete_objects", lambda **request: replies.pop() if replies else original(**request))
+    assert store.delete_prefix("dir/") == 1
+    assert not replies and not store.exists("dir/x")
+    store.put("dir/x", b"")
+    replies.append(reply_about_one_object("AccessDenied"))
+    with pytest.raises(AccessDenied, match="/dir: .* denies access"):
+        store.delete_prefix("dir/")
 
 
 def test_a_name_that_leads_out_of_the_directory_is_refused(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,477 @@
+"""A reverse proxy that stands between boto3 and a real S3 server and does to requests what networks and servers do.
+
+    ObjectStore ── boto3 ──> proxy ──> SeaweedFS
+                             one thread per connection; bodies pass in pieces; the first rule that fits a request spoils it
+
+Requests pass byte by byte, with their Host header: SigV4 signs it, and SeaweedFS verifies the Host that it receives.
+"""
+
+import fnmatch
+import socket
+import socketserver
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO, Literal, Protocol, cast
+from urllib.parse import unquote, urlsplit
+
+from awares_platform.store import ObjectStore
+
+PIECE = 64 * 1024
+_CODES = {404: "NoSuchKey", 412: "PreconditionFailed", 500: "InternalError", 503: "SlowDown", 507: "XMinioStorageFull"}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The proxy answers in the server's place, with S3's XML error. An empty `code` is the usual one of the status."""
+
+    status: int
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The connection is reset, and the request never reaches the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResetAfter:
+    """The connection is reset when this many bytes of the reply's body have passed; the client may have read fewer."""
+
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Only the first bytes of the reply's body pass. The reply says its `full` length, the shortened one (`honest`), or none (`absent`)."""
+
+    bytes: int
+    length: Literal["full", "honest", "absent"] = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """The byte at this offset of the reply's body is inverted."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """Bodies pass at this rate, in both directions."""
+
+    bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """The request reaches the server this much later."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """The request waits until `Faults.clear`, then goes on to the server, whether or not the client still waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostReply:
+    """The server does what it is asked to, and the connection closes before the client hears of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function is run in between: `before` the request reaches the server, or `after` its reply and before the client has it.
+
+    Example:
+        Call(lambda: os.kill(server.pid, signal.SIGKILL))
+    """
+
+    function: Callable[[], object]
+    when: Literal["before", "after"] = "before"
+
+
+Fault = Status | Reset | ResetAfter | Truncate | Flip | Throttle | Delay | Stall | LostReply | Call
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The requests that a fault befalls: patterns (fnmatch) of the key below the bucket and of the query, and a method.
+
+    Calls on the bucket (listing, delete_objects) have an empty key; `?*` fits objects only.
+
+    Example:
+        Rule("runs/*/HEAD", "PUT", "*", Status(503), times=2)
+    """
+
+    match: str
+    method: str | None
+    query: str
+    fault: Fault
+    times: int | None
+    cleared: threading.Event = field(default_factory=threading.Event)
+
+    def fits(self, method: str, key: str, query: str) -> bool:
+        """Whether the rule, used up or not, is about such a request."""
+        return self.method in (None, method) and fnmatch.fnmatchcase(key, self.match) and fnmatch.fnmatchcase(query, self.query)
+
+
+@dataclass(slots=True)
+class Request:
+    """What passed for one request: body bytes from the client (`bytes_in`) and to it (`bytes_out`). Status 0: no reply.
+
+    Example:
+        Request("GET", "runs/mini/HEAD", 206, bytes_in=0, bytes_out=17)
+    """
+
+    method: str
+    key: str
+    status: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Faults:
+    """The rules of a running proxy, what it saw, and the store behind it."""
+
+    store: ObjectStore
+    """The same bucket and prefix, through the proxy."""
+
+    def __init__(self, server: str, bucket: str) -> None:
+        self.server = server
+        self.closing = threading.Event()
+        self._bucket = bucket
+        self._lock = threading.Lock()
+        self._rules: list[tuple[Rule, int]] = []  # with how often each was used
+        self._requests: list[Request] = []
+
+    def on(self, match: str = "*", method: str | None = None, *, fault: Fault, times: int | None = None, query: str = "*") -> None:
+        """Let `fault` befall the next `times` requests that fit (see Rule), or all. Of several rules that fit, the oldest applies."""
+        with self._lock:
+            self._rules.append((Rule(match, method, query, fault, times), 0))
+
+    def clear(self) -> None:
+        """Forget all rules, and let go on what they stall."""
+        with self._lock:
+            for rule, _ in self._rules:
+                rule.cleared.set()
+            self._rules.clear()
+
+    @property
+    def requests(self) -> list[Request]:
+        """Every request so far, in the order in which they came."""
+        with self._lock:
+            return [replace(request) for request in self._requests]
+
+    def begin(self, method: str, target: str) -> tuple[Request, Rule | None]:
+        """Note a request, and take the rule that applies to it."""
+        parts = urlsplit(target)
+        key = unquote(parts.path).lstrip("/").removeprefix(self._bucket).removeprefix("/")
+        with self._lock:
+            self._requests.append(request := Request(method, key))
+            for index, (rule, used) in enumerate(self._rules):
+                if (rule.times is None or used < rule.times) and rule.fits(method, key, parts.query):
+                    self._rules[index] = (rule, used + 1)
+                    return request, rule
+        return request, None
+
+
+@contextmanager
+def proxy(store: ObjectStore, retry_budget_s: float = 5.0) -> Iterator[Faults]:
+    """Stand before the server of `store`; `faults.store` goes through the proxy. Without a rule, everything passes unchanged.
+
+    Example:
+        with proxy(store) as faults:
+            faults.on("*/v00000003/*.bin", "GET", fault=Status(500), times=3)
+            faults.store.get("v00000003/a.bin")
+    """
+    faults = Faults(store.config.endpoint or "", store.config.bucket)
+    with _Server(faults) as server:
+        endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        faults.store = ObjectStore(store.config.model_copy(update={"endpoint": endpoint, "retry_budget_s": retry_budget_s}))
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield faults
+        finally:
+            faults.closing.set()
+            faults.clear()
+            server.shutdown()
+            thread.join()
+            server.disconnect()
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection, bind_and_activate=False)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * PIECE)  # what a throttled client has sent is not yet here
+        self.server_bind()
+        self.server_activate()
+        self.faults = faults
+        self.open: set[socket.socket] = set()
+
+    def disconnect(self) -> None:
+        """End the connections, which ends their threads (`server_close` waits for none of them: they are daemons)."""
+        for connection in [*self.open]:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not self.faults.closing.is_set():
+            super().handle_error(cast("socket.socket", request), client_address)
+
+
+class _Closed(Exception):
+    """The connection to the client is to be closed now."""
+
+
+class _Reader(Protocol):
+    def readline(self) -> bytes: ...
+    def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(slots=True)
+class _Head:
+    """A start line and header lines as they came."""
+
+    start: bytes
+    lines: list[bytes]
+
+    @classmethod
+    def read(cls, source: _Reader) -> "_Head":
+        """The next head. Raises _Closed if the peer has gone."""
+        start, lines = source.readline(), []
+        while (line := source.readline()) not in (b"\r\n", b""):
+            lines.append(line)
+        if not line:
+            raise _Closed
+        return cls(start, lines)
+
+    @property
+    def words(self) -> list[str]:
+        return self.start.decode("latin-1").split()
+
+    def header(self, name: bytes) -> bytes:
+        """A header's value in lower case; empty if absent."""
+        values = [line.partition(b":")[2].strip().lower() for line in self.lines if line.lower().startswith(name + b":")]
+        return values[0] if values else b""
+
+    def without(self, *names: bytes) -> "_Head":
+        return _Head(self.start, [line for line in self.lines if line.partition(b":")[0].strip().lower() not in names])
+
+    def send(self, connection: socket.socket) -> None:
+        connection.sendall(b"".join([self.start, *self.lines, b"\r\n"]))
+
+
+class _Connection(socketserver.StreamRequestHandler):
+    """One client's connection, and one to the server for it."""
+
+    disable_nagle_algorithm = True
+    server: _Server
+    upstream: socket.socket | None = None
+    replies: BinaryIO
+
+    def handle(self) -> None:
+        self.server.open.add(self.connection)
+        try:
+            while True:
+                _exchange(self)
+        except (_Closed, OSError):
+            pass
+        finally:
+            self.server.open.discard(self.connection)
+            if self.upstream:
+                self.replies.close()
+                self.upstream.close()
+
+    def finish(self) -> None:
+        with suppress(OSError):
+            super().finish()
+
+    def connect(self) -> socket.socket:
+        """The connection to the server."""
+        if not self.upstream:
+            host, _, port = self.server.faults.server.removeprefix("http://").partition(":")
+            self.upstream = socket.create_connection((host, int(port)))
+            self.upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.replies = self.upstream.makefile("rb")
+        return self.upstream
+
+    def reset(self) -> None:
+        """Close with a TCP reset."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.rfile.close()
+        self.wfile.close()
+        self.connection.close()
+        raise _Closed
+
+
+def _exchange(client: _Connection) -> None:
+    """One request and its reply. Raises _Closed if the connection ends with it."""
+    head = _Head.read(cast("_Reader", client.rfile))
+    method, target, _ = head.words
+    faults = client.server.faults
+    request, rule = faults.begin(method, target)
+    fault = rule.fault if rule else None
+    match fault:
+        case Status():
+            _answer(client, head, request, fault)
+        case Reset():
+            client.reset()
+        case Delay(seconds):
+            faults.closing.wait(seconds)
+        case Stall():
+            assert rule
+            rule.cleared.wait()
+        case Call(function, "before"):
+            function()
+    if faults.closing.is_set():
+        raise _Closed
+    reply = _forward(client, head, request, fault)
+    if isinstance(fault, Call) and fault.when == "after":
+        fault.function()
+    _reply(client, method, reply, request, fault)
+    if b"close" in (head.header(b"connection"), reply.header(b"connection")):
+        raise _Closed
+
+
+def _answer(client: _Connection, head: _Head, request: Request, fault: Status) -> None:
+    """Answer in the server's place, and close."""
+    if not head.header(b"expect"):
+        for piece in _pieces(head, cast("_Reader", client.rfile)):  # closing with unread bytes would reset the connection
+            request.bytes_in += len(piece)
+    code = fault.code or _CODES.get(fault.status, "InternalError")
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
+    lines = [b"Content-Type: application/xml\r\n", b"Content-Length: %d\r\n" % len(body), b"Connection: close\r\n"]
+    request.status = fault.status
+    _Head(b"HTTP/1.1 %d Injected\r\n" % fault.status, lines).send(client.connection)
+    if request.method != "HEAD":
+        request.bytes_out = len(body)
+        client.connection.sendall(body)
+    client.connection.shutdown(socket.SHUT_WR)
+    while client.rfile.read1(PIECE):  # a client that does not wait for 100 Continue may still send
+        pass
+    raise _Closed
+
+
+def _forward(client: _Connection, head: _Head, request: Request, fault: Fault | None) -> _Head:
+    """Pass the request on; returns the head of the final reply."""
+    server = client.connect()
+    head.send(server)
+    if head.header(b"expect"):
+        reply = _Head.read(client.replies)
+        if reply.words[1] != "100":
+            return _Head(reply.start, [*reply.without(b"connection").lines, b"Connection: close\r\n"])  # its body may or may not come
+        reply.send(client.connection)
+    chunked = head.header(b"transfer-encoding") == b"chunked"
+    for piece in _throttled(_pieces(head, cast("_Reader", client.rfile)), fault, client.server.faults.closing):
+        request.bytes_in += len(piece)
+        server.sendall(_framed(piece, chunked))
+    if chunked:
+        server.sendall(b"0\r\n\r\n")
+    while (reply := _Head.read(client.replies)).words[1].startswith("1"):
+        reply.send(client.connection)
+    return reply
+
+
+def _reply(client: _Connection, method: str, head: _Head, request: Request, fault: Fault | None) -> None:
+    """Pass the reply back, spoilt as the fault says. The server's reply is always read to its end, so that its work is done."""
+    bodiless = method == "HEAD" or head.words[1] in ("204", "304")
+    body = iter(()) if bodiless else _pieces(head, client.replies, to_end=True)
+    if isinstance(fault, LostReply):
+        _drain(body)
+        raise _Closed
+    chunked = head.header(b"transfer-encoding") == b"chunked"
+    most = fault.bytes if isinstance(fault, Truncate | ResetAfter) else None
+    if isinstance(fault, Truncate) and fault.length != "full":
+        chunked = False
+        length = min(fault.bytes, int(head.header(b"content-length") or fault.bytes))
+        lines = [b"Content-Length: %d\r\n" % length] if fault.length == "honest" else [b"Connection: close\r\n"]
+        head = _Head(head.start, [*head.without(b"content-length", b"transfer-encoding", b"connection").lines, *lines])
+    request.status = int(head.words[1])
+    head.send(client.connection)
+    for piece in _throttled(_flipped(_first(body, most), fault), fault, client.server.faults.closing):
+        request.bytes_out += len(piece)
+        client.connection.sendall(_framed(piece, chunked))
+    _drain(body)
+    if isinstance(fault, ResetAfter):
+        client.reset()
+    if isinstance(fault, Truncate) and fault.length != "honest":
+        raise _Closed
+    if chunked:
+        client.connection.sendall(b"0\r\n\r\n")
+    elif not bodiless and not head.header(b"content-length"):
+        raise _Closed
+
+
+def _pieces(head: _Head, source: _Reader, to_end: bool = False) -> Iterator[bytes]:
+    """The body that follows `head`, without its framing. A reply (`to_end`) without a length goes on until the peer closes."""
+    if head.header(b"transfer-encoding") == b"chunked":
+        while size := int(source.readline().partition(b";")[0], 16):
+            yield from _exactly(size, source)
+            source.readline()
+        while source.readline() not in (b"\r\n", b""):
+            pass
+    elif length := head.header(b"content-length"):
+        yield from _exactly(int(length), source)
+    elif to_end:
+        while piece := source.read(PIECE):
+            yield piece
+
+
+def _exactly(size: int, source: _Reader) -> Iterator[bytes]:
+    while size:
+        if not (piece := source.read(min(size, PIECE))):
+            raise _Closed
+        size -= len(piece)
+        yield piece
+
+
+def _first(pieces: Iterator[bytes], most: int | None) -> Iterator[bytes]:
+    """The first `most` bytes; takes no piece that it does not need."""
+    if most is None:
+        yield from pieces
+        return
+    while most and (piece := next(pieces, b"")):
+        yield piece[:most]
+        most -= len(piece[:most])
+
+
+def _flipped(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
+    position = 0
+    for piece in pieces:
+        index = fault.offset - position if isinstance(fault, Flip) else -1
+        position += len(piece)
+        yield piece[:index] + bytes([piece[index] ^ 0xFF]) + piece[index + 1 :] if 0 <= index < len(piece) else piece
+
+
+def _throttled(pieces: Iterator[bytes], fault: Fault | None, closing: threading.Event) -> Iterator[bytes]:
+    """The same bytes, cut small and never ahead of the rate."""
+    if not isinstance(fault, Throttle):
+        yield from pieces
+        return
+    started, sent, step = time.monotonic(), 0, max(1, int(fault.bytes_per_s / 20))
+    for piece in pieces:
+        for start in range(0, len(piece), step):
+            part = piece[start : start + step]
+            sent += len(part)
+            if closing.wait(max(0.0, started + sent / fault.bytes_per_s - time.monotonic())):
+                raise _Closed
+            yield part
+
+
+def _framed(piece: bytes, chunked: bool) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+
+
+def _drain(pieces: Iterator[bytes]) -> None:
+    for _ in pieces:
+        pass
