@@ -1,0 +1,155 @@
+"""Blobs: a header that names dtype and shape, then the tensor's spans."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from awares_platform.weights.codec import span
+from awares_platform.weights.codec.stream import Cursor, number
+from awares_platform.weights.codec.words import WordType
+from awares_platform.weights.manifest import WeightsError
+
+_FORMAT = 1
+_MOST_DIMENSIONS = 64  # torch's own limit
+_EXPANSION = 1 << 16  # a zstd block holds 128 KiB at the most and takes more than two bytes
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """An encoded tensor, taken apart but not decoded: each span is a kind and its bytes.
+
+    Example:
+        Blob(WordType.of(torch.bfloat16), (320, 128), (("ulp", memoryview(b"...")),), 1204)
+    """
+
+    words: WordType
+    shape: tuple[int, ...]
+    spans: tuple[tuple[str, memoryview], ...]
+    size: int
+
+    @classmethod
+    def parse(cls, data: bytes | memoryview) -> "Blob":
+        """Raises WeightsError for anything that is no encoded tensor. Copies nothing."""
+        cursor = Cursor(memoryview(data).cast("B"))
+        words, shape = _header(cursor)
+        spans = tuple(_span(cursor) for _ in range(0, prod(shape) * words.size, span.BYTES))
+        cursor.end()
+        return cls(words, shape, spans, len(cursor.data))
+
+    @property
+    def kind(self) -> str:
+        """The kind that most of the bytes are; "dense" for an empty tensor."""
+        sizes = Counter({"dense": 0})
+        for name, data in self.spans:
+            sizes[name] += len(data)
+        return max(sizes, key=lambda name: sizes[name])
+
+    def check(self, base: Tensor | None, out: Tensor | None) -> None:
+        """Raise WeightsError unless it fits the base (or, without one, is whole and of a size that its bytes can hold) and `out`."""
+        for given in (base, out):
+            if given is not None and (given.dtype, tuple(given.shape)) != (self.words.dtype, self.shape):
+                raise WeightsError(f"an encoded {named(self.words.dtype, self.shape)} does not fit {described(given)}")
+        if base is None and self.kind_that_needs_a_base:
+            raise WeightsError(f"a delta ({self.kind_that_needs_a_base}) of {named(self.words.dtype, self.shape)} needs its base")
+        if base is None and prod(self.shape) * self.words.size > _EXPANSION * self.size:
+            raise WeightsError(f"encoded tensor is damaged: {self.size} bytes cannot hold {named(self.words.dtype, self.shape)}")
+
+    @property
+    def kind_that_needs_a_base(self) -> str | None:
+        """The first span's that is a delta."""
+        return next((name for name, _ in self.spans if name != "dense"), None)
+
+
+def encode(base: Tensor | None, new: Tensor, threads: int) -> bytes:
+    """See the package."""
+    if base is not None and (base.dtype, base.shape) != (new.dtype, new.shape):
+        raise ValueError(f"base and new must be alike, not {described(base)} and {described(new)}")
+    words = WordType.of(new.dtype)
+    old, now = None if base is None else words.words(base), words.words(new)
+    spans = [*_each(lambda at: span.encode(words, None if old is None else old[at], now[at]), _spans(now.size, words), threads)]
+    if base is not None and all(name == "same" for name, _ in spans):
+        return b""
+    parts: list[bytes | memoryview] = [bytes([_FORMAT, words.code, new.ndim]), *map(number, new.shape)]
+    for name, streams in spans:
+        parts += [bytes([span.KINDS.index(name)]), number(span.size(streams)), *streams]
+    return b"".join(parts)
+
+
+def decode(base: Tensor | None, data: bytes | memoryview, out: Tensor | None, threads: int) -> Tensor:
+    """See the package."""
+    if out is not None and (out.device.type != "cpu" or not out.is_contiguous()):
+        raise ValueError(f"out must be a contiguous CPU tensor, not strides {out.stride()} on {out.device}")
+    if not len(data):
+        return _unchanged(base, out)
+    blob = Blob.parse(data)
+    blob.check(base, out)
+    result = torch.empty(blob.shape, dtype=blob.words.dtype) if out is None else out
+    old, now = None if base is None else blob.words.words(base), blob.words.words(result)
+
+    def fill(job: tuple[slice, tuple[str, memoryview]]) -> None:
+        at, (name, streams) = job
+        span.decode(blob.words, name, streams, None if old is None else old[at], now[at])
+
+    for _ in _each(fill, zip(_spans(now.size, blob.words), blob.spans, strict=True), threads):
+        pass
+    return result
+
+
+def named(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
+    """bfloat16 (320, 128)."""
+    return f"{str(dtype).removeprefix('torch.')} {tuple(shape)}"
+
+
+def described(tensor: Tensor) -> str:
+    """The tensor's dtype and shape."""
+    return named(tensor.dtype, tensor.shape)
+
+
+def _unchanged(base: Tensor | None, out: Tensor | None) -> Tensor:
+    if base is None:
+        raise WeightsError("an unchanged tensor cannot be decoded without its base")
+    if out is not None and (out.dtype, out.shape) != (base.dtype, base.shape):
+        raise WeightsError(f"an unchanged {described(base)} does not fit {described(out)}")
+    result = torch.empty(base.shape, dtype=base.dtype) if out is None else out
+    words = WordType.of(base.dtype)
+    words.words(result)[:] = words.words(base)
+    return result
+
+
+def _header(cursor: Cursor) -> tuple[WordType, tuple[int, ...]]:
+    version, code, axes = cursor.take(3)
+    words = WordType.from_code(code)
+    if version != _FORMAT or words is None or axes > _MOST_DIMENSIONS:
+        raise WeightsError(f"no encoded tensor of format {_FORMAT}: it starts with {version}, {code}, {axes}")
+    shape = tuple(cursor.number() for _ in range(axes))
+    if prod(max(axis, 1) for axis in shape) >= 1 << 60:
+        raise WeightsError(f"encoded tensor is damaged: no tensor has shape {shape}")
+    return words, shape
+
+
+def _span(cursor: Cursor) -> tuple[str, memoryview]:
+    kind = cursor.take(1)[0]
+    if kind >= len(span.KINDS):
+        raise WeightsError(f"encoded tensor is damaged: a span of kind {kind}")
+    return span.KINDS[kind], cursor.take(cursor.number())
+
+
+def _spans(count: int, words: WordType) -> list[slice]:
+    length = span.BYTES // words.size
+    return [slice(start, start + length) for start in range(0, count, length)]
+
+
+def _each(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterable[Result]:
+    if threads == 1:
+        return map(function, items)
+    with ThreadPoolExecutor(threads) as pool:
+        return [*pool.map(function, items)]

@@ -1,0 +1,81 @@
+"""Spans: four MiB of a tensor, each in the kind that is cheapest for it."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from awares_platform.weights.codec import sparse
+from awares_platform.weights.codec.stream import Cursor, Parts, pack_planes, unpack_planes
+from awares_platform.weights.codec.words import Words, WordType, unzigzag, zigzag
+from awares_platform.weights.manifest import WeightsError
+
+BYTES = 1 << 22
+KINDS = ("same", "ulp", "steps", "xor", "dense")  # a blob holds the index
+_SAMPLES, _SAMPLE = 16, 512  # stretches of a large span on which the kinds compete, and their words
+_SPARSE = 1 / 8  # share of changed words up to which a number for every word costs more than marking those
+
+Encoder = Callable[[WordType, Words, Words], Parts]
+
+ENCODERS: dict[str, Encoder] = {
+    "ulp": sparse.encode,
+    "steps": lambda kind, base, new: pack_planes(zigzag(kind.steps(base, new))),
+    "xor": lambda kind, base, new: pack_planes(base ^ new),
+    "dense": lambda kind, base, new: pack_planes(new),
+}
+
+
+def encode(kind: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
+    """The cheapest kind and its bytes, never more than the words and 10 bytes per plane. `base` None allows only "dense"."""
+    name = "dense" if base is None else _choose(kind, base, new)
+    if base is None or name == "dense":
+        return "dense", pack_planes(new)
+    parts = ENCODERS[name](kind, base, new)
+    if not parts:
+        return "same", []
+    if size(parts) > new.nbytes // 2:  # the sample may have misled
+        return min((name, parts), ("dense", pack_planes(new)), key=lambda encoded: size(encoded[1]))
+    return name, parts
+
+
+def decode(kind: WordType, name: str, data: memoryview, base: Words | None, out: Words) -> None:
+    """Write the span's words into `out`, which may be `base`. Raises WeightsError; `out` is then undefined."""
+    cursor = Cursor(data)
+    if name == "dense":
+        unpack_planes(cursor, out)
+    elif base is None:
+        raise WeightsError(f"a delta ({name}) cannot be decoded without its base")
+    elif name in ("same", "ulp"):
+        if not np.may_share_memory(base, out):
+            out[:] = base
+        if name == "ulp":
+            sparse.decode(kind, cursor, out)
+    else:
+        delta = np.empty_like(out)
+        unpack_planes(cursor, delta)
+        out[:] = base ^ delta if name == "xor" else kind.step(base, unzigzag(delta))
+    cursor.end()
+
+
+def size(parts: Parts) -> int:
+    """Bytes of the parts."""
+    return sum(map(len, parts))
+
+
+def _choose(kind: WordType, base: Words, new: Words) -> str:
+    old, now = _sample(base), _sample(new)
+    changed = np.count_nonzero(old != now)
+    if changed > _SPARSE * len(old):
+        rivals = [*ENCODERS]
+    elif changed and np.count_nonzero(now[1:] == now[:-1]) >= len(now) // 2:
+        rivals = ["ulp", "dense"]
+    else:
+        return "ulp"
+    return min(rivals, key=lambda name: size(ENCODERS[name](kind, old, now)))
+
+
+def _sample(words: Words) -> Words:
+    """All of a small span, evenly spaced stretches of a large one."""
+    if len(words) <= _SAMPLES * _SAMPLE:
+        return words
+    starts = np.linspace(0, len(words) - _SAMPLE, _SAMPLES, dtype=np.int64)
+    return np.concatenate([words[start : start + _SAMPLE] for start in starts])

@@ -1,0 +1,396 @@
+"""The codec: exact bytes where a hand can compute them, round trips over everything else, and blobs that are damaged."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from awares_platform.weights.codec import decode, encode, kind, span, sparse
+from awares_platform.weights.codec.stream import Cursor, number
+from awares_platform.weights.codec.words import WordType, unzigzag, zigzag
+from awares_platform.weights.manifest import WeightsError
+
+FLOATS = [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu]
+INTEGERS = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool]
+BF16 = WordType.of(torch.bfloat16)
+SHAPES = [(), (0,), (1,), (7,), (3, 5), (0, 4), (2, 3, 4), (300,), (40, 61)]
+
+
+def bits(tensor: Tensor) -> bytes:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
+def same(left: Tensor, right: Tensor) -> bool:
+    """Bit for bit, NaN and negative zero included."""
+    return left.dtype == right.dtype and left.shape == right.shape and bits(left) == bits(right)
+
+
+def of_bits(raw: np.ndarray, dtype: torch.dtype, shape: tuple[int, ...] = (-1,)) -> Tensor:
+    raw = raw.view(np.uint8)
+    return (
+        torch.frombuffer(bytearray(raw), dtype=dtype).reshape(shape)
+        if len(raw)
+        else torch.empty(shape if shape != (-1,) else 0, dtype=dtype)
+    )
+
+
+def weights(count: int, seed: int = 0) -> Tensor:
+    return (torch.randn(count, generator=torch.Generator().manual_seed(seed)) * 0.02).bfloat16()
+
+
+def moved(base: Tensor, share: float, step: int = 1, seed: int = 1) -> Tensor:
+    """A share of the weights moved by up to so many representable values either way."""
+    random = np.random.default_rng(seed)
+    words = BF16.words(base)
+    steps = random.choice([-step, step], len(words)) if step == 1 else random.integers(-step, step + 1, len(words))
+    steps = np.where(random.random(len(words)) < share, steps, 0).astype(np.int16)
+    return of_bits(BF16.step(words, steps), torch.bfloat16, tuple(base.shape))
+
+
+# By hand
+
+
+def test_an_unchanged_tensor_is_no_bytes() -> None:
+    base = torch.tensor([1.0, float("nan"), -0.0])
+    assert encode(base, base.clone()) == b""
+    assert kind(b"") == "same"
+    result = decode(base, b"")
+    assert same(result, base) and result.data_ptr() != base.data_ptr()
+
+
+def test_a_dense_blob_byte_by_byte() -> None:
+    blob = encode(None, torch.tensor([[0x0201, 0x0403, 0x0605]], dtype=torch.int16))
+    header = [1, 10, 2, 1, 3]  # format, int16, two axes of 1 and 3
+    assert [*blob] == [*header, 4, 8, 3 << 1, 1, 3, 5, 3 << 1, 2, 4, 6]  # dense, 8 bytes: a raw plane of low bytes, one of high bytes
+    assert kind(blob) == "dense"
+
+
+def test_a_sparse_blob_byte_by_byte() -> None:
+    base = torch.zeros(400, dtype=torch.uint8)
+    new = base.clone()
+    new[2], new[3], new[8], new[120] = 1, 255, 7, 1
+    blob = encode(base, new)
+    changes = [2, 1 << 6 | 0, 2 << 6 | 4, 3 << 6 | 111 % 64]  # two unchanged and up; down; four unchanged and another step; a wide gap
+    streams = [4, 4 << 1, *changes, 1, 1 << 1, 111 // 64, 0, 1, 1 << 1, 14]  # a wide gap, no far gap, a step of 7
+    assert [*blob] == [1, 13, 1, 400 % 128 | 128, 400 // 128, 1, len(streams), *streams]
+    assert kind(blob) == "ulp"
+    assert same(decode(base, blob), new)
+
+
+def test_a_far_gap_is_a_number_of_its_own() -> None:
+    base = torch.zeros(6000, dtype=torch.int8)
+    new = base.clone()
+    new[5000] = -1
+    streams = [1, 1 << 1, 3 << 6 | 5000 % 64, 1, 1 << 1, 1 << 6, 1, *[2, 5000 // 64, 2, 0, 2, 0, 2, 0], 0]
+    assert [*encode(base, new)][-len(streams) :] == streams
+
+
+def test_neighbouring_floats_are_one_step_apart() -> None:
+    values = torch.tensor([-1e-40, -0.0, 0.0, 1e-40, 1.0, float("inf")])
+    words = WordType.of(torch.float32)
+    ordered = words.ordered(words.words(values))
+    assert [*ordered[1:3]] == [-1, 0]
+    assert [*ordered] == sorted(ordered)
+    up = torch.nextafter(values[:-1], torch.tensor(float("inf")))
+    steps = words.steps(words.words(values[:-1]), words.words(up))
+    assert [*steps] == [1, 2, 1, 1, 1]  # torch takes both zeros for one number
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e8m0fnu, torch.float16, torch.bfloat16])
+def test_steps_are_exact_between_any_two_bit_patterns(dtype: torch.dtype) -> None:
+    words = WordType.of(dtype)
+    every = np.arange(1 << 8 * words.size).astype(f"u{words.size}").view(f"i{words.size}")
+    assert len(np.unique(words.ordered(every))) == len(every)
+    for shift in (1, 3, 100, len(every) // 2):
+        new = np.roll(every, shift)
+        assert np.array_equal(words.step(every, words.steps(every, new)), new)
+        assert np.array_equal(unzigzag(zigzag(new)), new)
+
+
+def test_small_steps_have_small_zigzag_numbers() -> None:
+    assert [*zigzag(np.array([0, -1, 1, -2, 2, 127, -128], np.int8)).view(np.uint8)] == [0, 1, 2, 3, 4, 254, 255]
+
+
+def test_numbers_have_seven_bits_a_byte() -> None:
+    assert number(127) == b"\x7f" and number(300) == b"\xac\x02"
+    for value in (0, 1, 127, 128, 300, 2**62):
+        assert Cursor(memoryview(number(value))).number() == value
+    with pytest.raises(WeightsError, match="no number"):
+        Cursor(memoryview(b"\xff" * 12)).number()
+
+
+# Round trips
+
+PATTERNS = st.sampled_from(["none", "one", "few", "half", "all", "random bits", "nothing alike"])
+
+
+def changed(base: Tensor, pattern: str, random: np.random.Generator) -> Tensor:
+    raw = np.frombuffer(bits(base), np.uint8).copy().reshape(base.numel(), base.element_size())
+    count = {"none": 0, "one": 1, "few": len(raw) // 40, "half": len(raw) // 2}.get(pattern, len(raw))
+    hit = random.choice(len(raw), min(count, len(raw)), replace=False)
+    if pattern == "random bits":
+        raw ^= (1 << random.integers(0, 8, raw.shape)).astype(np.uint8)
+    elif pattern == "nothing alike":
+        raw = random.integers(0, 256, raw.shape).astype(np.uint8)
+    else:
+        raw[hit, 0] += random.choice(np.array([1, 255, 5], np.uint8), len(hit))
+    return of_bits(raw.reshape(-1), base.dtype, tuple(base.shape))
+
+
+@given(st.sampled_from(FLOATS + INTEGERS), st.sampled_from(SHAPES), PATTERNS, st.integers(0, 2**32))
+def test_every_tensor_comes_back_bit_for_bit(dtype: torch.dtype, shape: tuple[int, ...], pattern: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    size = int(np.prod(shape)) * dtype.itemsize
+    base = of_bits(random.integers(0, 256, size).astype(np.uint8), dtype, shape)
+    new = changed(base, pattern, random)
+    blob = encode(base, new)
+    assert (blob == b"") == (bits(base) == bits(new))
+    assert same(decode(base, blob), new)
+    assert same(decode(None, encode(None, new)), new)
+    for encoded in (blob, encode(None, new)):
+        assert len(encoded) <= size + 3 + 9 * len(shape) + 6 + 5 * dtype.itemsize
+
+
+@given(st.binary(max_size=240), st.binary(max_size=240), st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]))
+@example(b"\x00\x80\xff\x7f\xff\xff\x80\x7f", b"\x00\x00\xff\xff\x01\x00\x81\xff", torch.bfloat16)  # zeros, NaNs, infinity
+def test_raw_bit_patterns_come_back(left: bytes, right: bytes, dtype: torch.dtype) -> None:
+    size = min(len(left), len(right)) // 8 * 8
+    base, new = (of_bits(np.frombuffer(data[:size], np.uint8), dtype) for data in (left, right))
+    assert same(decode(base, encode(base, new)), new)
+
+
+@pytest.mark.parametrize("share", [0.0002, 0.004, 0.03, 0.2, 1.0])
+@pytest.mark.parametrize("step", [1, 3, 4000])
+def test_large_tensors_come_back(share: float, step: int) -> None:
+    base = weights(3_000_001)
+    new = moved(base, share, step)
+    blob = encode(base, new)
+    assert same(decode(base, blob), new)
+    assert len(blob) < base.nbytes
+
+
+@pytest.mark.parametrize("name", ["ulp", "steps", "xor", "dense"])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+def test_every_kind_is_exact_whether_or_not_it_is_cheapest(name: str, dtype: torch.dtype) -> None:
+    random = np.random.default_rng(3)
+    words = WordType.of(dtype)
+    base, new = (random.integers(0, 256, 999 * words.size).astype(np.uint8).view(f"i{words.size}") for _ in range(2))
+    streams = b"".join(span.ENCODERS[name](words, base, new))
+    out = np.empty_like(new)
+    span.decode(words, name, memoryview(streams), base, out)
+    assert np.array_equal(out, new)
+
+
+def test_views_are_encoded_as_their_values() -> None:
+    base, new = weights(6000).reshape(60, 100), moved(weights(6000), 0.02).reshape(60, 100)
+    blob = encode(base.t(), new.t())
+    assert blob == encode(base.t().contiguous(), new.t().contiguous())
+    assert same(decode(base.t(), blob), new.t().contiguous())
+    assert same(decode(base[::2], encode(base[::2], new[::2])), new[::2])
+    assert same(decode(base.t(), b""), base.t())
+    assert decode(base.t(), b"").is_contiguous()
+
+
+def test_threads_give_the_same_bytes() -> None:
+    base = weights(5_000_000)
+    new = moved(base, 0.03)
+    blob = encode(base, new)
+    assert encode(base, new, threads=3) == blob
+    assert same(decode(base, blob, threads=3), new)
+    assert same(decode(None, encode(None, new, threads=2), threads=2), new)
+
+
+def test_parameters_are_encoded_too() -> None:
+    base, new = torch.nn.Parameter(torch.ones(4)), torch.nn.Parameter(torch.tensor([1.0, 2.0, 1.0, 1.0]))
+    assert same(decode(base, encode(base, new)), new.detach())
+
+
+# The cheapest kind
+
+
+@pytest.mark.parametrize(
+    ("share", "step", "name", "most"),
+    [(0.012, 1, "ulp", 0.0070), (0.033, 1, "ulp", 0.0157), (0.081, 1, "ulp", 0.0312), (0.012, 40, "ulp", 0.0112), (1.0, 40, "steps", 0.45)],
+)
+def test_a_weight_update_takes_few_bytes(share: float, step: int, name: str, most: float) -> None:
+    base = weights(2_000_000)
+    blob = encode(base, moved(base, share, step))
+    assert kind(blob) == name
+    assert len(blob) < most * base.nbytes
+
+
+def test_unrelated_values_are_dense() -> None:
+    base, new = weights(100_000), weights(100_000, seed=2)
+    assert kind(encode(base, new)) == "dense"
+    assert len(encode(base, new)) < 0.75 * base.nbytes  # the exponents' share
+
+
+def test_flipped_bits_are_xor() -> None:
+    base = of_bits(np.random.default_rng(0).integers(0, 256, 80_000).astype(np.uint8), torch.int32)
+    assert kind(encode(base, base ^ 0x00800400)) == "xor"
+
+
+def test_values_that_repeat_are_dense_even_if_few_changed() -> None:
+    new = torch.zeros(100_000, dtype=torch.bfloat16)
+    base = moved(new, 0.05, 3000)
+    assert kind(encode(base, new)) == "dense"
+    assert len(encode(base, new)) < 64
+
+
+def test_a_sample_that_misleads_costs_no_more_than_dense() -> None:
+    base = torch.zeros(2_000_000, dtype=torch.int16)
+    new = torch.randint(-(2**15), 2**15, base.shape, generator=torch.Generator().manual_seed(0), dtype=torch.int16)
+    for start in np.linspace(0, len(new) - 512, 16, dtype=np.int64):
+        new[start : start + 512] = 0
+    assert len(encode(base, new)) <= new.nbytes + 3 + 9 + 16
+
+
+def test_each_span_of_a_tensor_has_its_own_kind() -> None:
+    base = weights(3 * (span.BYTES // 2))
+    new = base.clone()
+    new[: span.BYTES // 2] = moved(base[: span.BYTES // 2], 0.01)
+    new[span.BYTES :] = weights(span.BYTES // 2, seed=5)
+    blob = encode(base, new)
+    assert kind(blob) == "dense"
+    assert len(blob) < 0.75 * span.BYTES
+    assert same(decode(base, blob), new)
+
+
+# What does not fit
+
+
+def test_encoding_names_both_tensors_that_differ() -> None:
+    with pytest.raises(ValueError, match=r"bfloat16 \(2, 3\) and float32 \(3, 2\)"):
+        encode(torch.zeros(2, 3, dtype=torch.bfloat16), torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="complex64 cannot be encoded"):
+        encode(None, torch.zeros(2, dtype=torch.complex64))
+
+
+def test_a_delta_needs_its_base() -> None:
+    base = weights(1000)
+    blob = encode(base, moved(base, 0.05))
+    with pytest.raises(WeightsError, match=r"a delta \(ulp\) of bfloat16 \(1000,\) needs its base"):
+        decode(None, blob)
+    with pytest.raises(WeightsError, match="unchanged .* without its base"):
+        decode(None, b"")
+    with pytest.raises(WeightsError, match=r"bfloat16 \(1000,\) does not fit float16 \(1000,\)"):
+        decode(base.half(), blob)
+    with pytest.raises(WeightsError, match=r"does not fit bfloat16 \(10, 100\)"):
+        decode(base.reshape(10, 100), blob)
+
+
+def test_out_is_filled_and_returned() -> None:
+    base = weights(5000)
+    for share in (0.0, 0.03, 1.0):
+        new = moved(base, share, 3)
+        for given_base, blob in ((base, encode(base, new)), (None, encode(None, new))):
+            out = torch.zeros_like(base)
+            assert decode(given_base, blob, out=out) is out
+            assert same(out, new)
+        out = base.clone()
+        assert same(decode(out, encode(base, new), out=out), new)
+
+
+def test_out_must_fit() -> None:
+    base = weights(600)
+    for blob in (b"", encode(base, moved(base, 0.1))):
+        with pytest.raises(WeightsError, match=r"does not fit float32 \(600,\)"):
+            decode(base, blob, out=torch.zeros(600))
+        with pytest.raises(ValueError, match="contiguous"):
+            decode(base, blob, out=torch.zeros(1200, dtype=torch.bfloat16)[::2])
+
+
+# Damage
+
+
+def samples() -> list[tuple[Tensor | None, bytes]]:
+    base = weights(900).reshape(30, 30)
+    step = [encode(base, moved(base, share, step)) for share, step in ((0.05, 3), (0.02, 1), (1.0, 2), (0.6, 1))]
+    flipped = encode(base.view(torch.int16), base.view(torch.int16) ^ 0x0410)
+    repeated = encode(None, torch.full((4000,), 2.0))
+    far = torch.zeros(6000, dtype=torch.int16)
+    far[[5, 5500]] = torch.tensor([1, 9], dtype=torch.int16)
+    return [
+        *[(base, blob) for blob in step],
+        (base.view(torch.int16), flipped),
+        (None, encode(None, base)),
+        (None, repeated),
+        (torch.zeros_like(far), encode(torch.zeros_like(far), far)),
+    ]
+
+
+def survives(base: Tensor | None, blob: bytes) -> bool:
+    """Whether it decodes; anything but a tensor of the base's shape or a WeightsError fails the test."""
+    try:
+        result = decode(base, blob)
+        kind(blob)
+    except WeightsError:
+        return False
+    assert base is None or (result.dtype, result.shape) == (base.dtype, base.shape)
+    return True
+
+
+def test_the_samples_cover_every_kind() -> None:
+    assert {kind(blob) for _, blob in samples()} == {"ulp", "steps", "xor", "dense"}
+    assert all(survives(base, blob) for base, blob in samples())
+
+
+def test_a_truncated_blob_is_refused() -> None:
+    for base, blob in samples():
+        assert not any(survives(base, blob[:length]) for length in range(1, len(blob)))
+        assert not survives(base, blob + b"\0")
+
+
+def test_a_flipped_byte_is_refused_or_harmless() -> None:
+    for base, blob in samples():
+        for at in range(len(blob)):
+            for flip in (1, 0x40, 0x80, 0xFF):
+                survives(base, blob[:at] + bytes([blob[at] ^ flip]) + blob[at + 1 :])
+
+
+@given(st.binary(max_size=80), st.integers(0, 7))
+def test_garbage_is_refused_or_harmless(tail: bytes, which: int) -> None:
+    base, blob = samples()[which]
+    for kept in (0, 3, 6, 10):
+        survives(base, blob[:kept] + tail)
+
+
+def test_nothing_is_written_beyond_the_end() -> None:
+    words = np.zeros(200, np.int16)
+    for streams in (
+        [2, 2 << 1, 63, 40, 0, 0, 0],  # word 104
+        [1, 1 << 1, 192, 1, 1 << 1, 2, 0, 0],  # word 128
+        [1, 1 << 1, 192, 1, 1 << 1, 0, 1, *[2, 255] * 4, 0],  # the farthest that can be written
+        [101, 101 << 1, *[0] * 101, 0, 0, 0],  # more changes than words
+        [1, 1 << 1, 128, 0, 0, 0],  # a step that is missing
+        [1, 1 << 1, 0, 0, 0, 1, *[2, 6], *[2, 0]],  # a step too many
+        [1, 1 << 1, 192, 0, 0, 0],  # a wide gap that is missing
+    ):
+        with pytest.raises(WeightsError, match="damaged"):
+            sparse.decode(BF16, Cursor(memoryview(bytes(streams))), words[:100])
+        assert not words[100:].any()
+
+
+def test_lengths_are_checked_before_anything_is_allocated() -> None:
+    huge = [1, 0, 2, *number(2**40), *number(2**15)]
+    for blob in (
+        bytes([1, 0, 1, *number(2**59), 4, 0]),
+        bytes(huge),
+        bytes([*huge, 4, 1, 0] * 3),
+        bytes([1, 0, 3, *number(2**40) * 3]),
+        bytes([1, 0, 2, 0, *number(2**62)]),
+        bytes([1, 0, 1, *number(2**20), 4, 4, 0, 0, 0, 0]),
+    ):
+        with pytest.raises(WeightsError):
+            decode(None, blob)
+
+
+def test_a_frame_of_another_length_is_refused() -> None:
+    frame = pa.Codec("zstd").compress(bytes(50), asbytes=True)
+    for count in (49, 51):
+        streams = bytes([len(frame) << 1 | 1]) + frame
+        with pytest.raises(WeightsError, match="damaged"):
+            decode(None, bytes([1, 13, 1, count, 4, len(streams)]) + streams)
