@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from awares_platform.weights.codec import span
-from awares_platform.weights.codec.stream import Cursor, number
+from awares_platform.weights.codec.stream import Cursor, Parts, number, size
 from awares_platform.weights.codec.words import WordType
 from awares_platform.weights.manifest import WeightsError
 
@@ -78,9 +78,9 @@ def encode(base: Tensor | None, new: Tensor, threads: int) -> bytes:
     spans = [*_each(lambda at: span.encode(words, None if old is None else old[at], now[at]), _spans(now.size, words), threads)]
     if base is not None and all(name == "same" for name, _ in spans):
         return b""
-    parts: list[bytes | memoryview] = [bytes([_FORMAT, words.code, new.ndim]), *map(number, new.shape)]
+    parts: Parts = [bytes([_FORMAT, words.code, new.ndim]), *map(number, new.shape)]
     for name, streams in spans:
-        parts += [bytes([span.KINDS.index(name)]), number(span.size(streams)), *streams]
+        parts += [bytes([span.KINDS.index(name)]), number(size(streams)), *streams]
     return b"".join(parts)
 
 

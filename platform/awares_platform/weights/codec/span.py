@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from awares_platform.weights.codec import sparse
-from awares_platform.weights.codec.stream import Cursor, Parts, pack_planes, unpack_planes
+from awares_platform.weights.codec.stream import Cursor, Parts, pack_planes, size, unpack_planes
 from awares_platform.weights.codec.words import Words, WordType, unzigzag, zigzag
 from awares_platform.weights.manifest import WeightsError
 
@@ -13,6 +13,7 @@ BYTES = 1 << 22
 KINDS = ("same", "ulp", "steps", "xor", "dense")  # a blob holds the index
 _SAMPLES, _SAMPLE = 16, 512  # stretches of a large span on which the kinds compete, and their words
 _SPARSE = 1 / 8  # share of changed words up to which a number for every word costs more than marking those
+_QUICKER = 1.05  # of a large span, what it may cost more to mark every word, which is quicker
 
 Encoder = Callable[[WordType, Words, Words], Parts]
 
@@ -20,21 +21,19 @@ ENCODERS: dict[str, Encoder] = {
     "ulp": sparse.encode,
     "steps": lambda kind, base, new: pack_planes(zigzag(kind.steps(base, new))),
     "xor": lambda kind, base, new: pack_planes(base ^ new),
-    "dense": lambda kind, base, new: pack_planes(new),
+    "dense": lambda kind, base, new: pack_planes(kind.exponent_first(new)),
 }
 
 
 def encode(kind: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
     """The cheapest kind and its bytes, never more than the words and 10 bytes per plane. `base` None allows only "dense"."""
-    name = "dense" if base is None else _choose(kind, base, new)
-    if base is None or name == "dense":
-        return "dense", pack_planes(new)
+    if base is None:
+        return "dense", ENCODERS["dense"](kind, new, new)
+    name = _choose(kind, base, new)
     parts = ENCODERS[name](kind, base, new)
-    if not parts:
-        return "same", []
-    if size(parts) > new.nbytes // 2:  # the sample may have misled
-        return min((name, parts), ("dense", pack_planes(new)), key=lambda encoded: size(encoded[1]))
-    return name, parts
+    if name != "dense" and size(parts) > new.nbytes // 2:  # the sample may have misled
+        return min((name, parts), ("dense", ENCODERS["dense"](kind, base, new)), key=lambda encoded: size(encoded[1]))
+    return (name, parts) if parts else ("same", [])
 
 
 def decode(kind: WordType, name: str, data: memoryview, base: Words | None, out: Words) -> None:
@@ -42,6 +41,7 @@ def decode(kind: WordType, name: str, data: memoryview, base: Words | None, out:
     cursor = Cursor(data)
     if name == "dense":
         unpack_planes(cursor, out)
+        out[:] = kind.exponent_last(out)
     elif base is None:
         raise WeightsError(f"a delta ({name}) cannot be decoded without its base")
     elif name in ("same", "ulp"):
@@ -56,11 +56,6 @@ def decode(kind: WordType, name: str, data: memoryview, base: Words | None, out:
     cursor.end()
 
 
-def size(parts: Parts) -> int:
-    """Bytes of the parts."""
-    return sum(map(len, parts))
-
-
 def _choose(kind: WordType, base: Words, new: Words) -> str:
     old, now = _sample(base), _sample(new)
     changed = np.count_nonzero(old != now)
@@ -70,7 +65,10 @@ def _choose(kind: WordType, base: Words, new: Words) -> str:
         rivals = ["ulp", "dense"]
     else:
         return "ulp"
-    return min(rivals, key=lambda name: size(ENCODERS[name](kind, old, now)))
+    costs: dict[str, float] = {name: size(ENCODERS[name](kind, old, now)) for name in rivals}
+    if len(old) < len(base) and "steps" in costs:
+        costs["ulp"] *= _QUICKER
+    return min(costs, key=lambda name: costs[name])
 
 
 def _sample(words: Words) -> Words:

@@ -1,14 +1,19 @@
-"""Byte streams of a blob: numbers, zstd or raw bytes, and words split into byte planes."""
+"""Byte streams of a blob: numbers, bytes in the smallest of four layouts, and words split into byte planes."""
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from awares_platform.weights.codec.alphabet import Alphabet, Bytes
 from awares_platform.weights.codec.words import Words
 from awares_platform.weights.manifest import WeightsError
 
 _ZSTD = pa.Codec("zstd", compression_level=1)  # higher levels spend time on matches, and these bytes hold none
 _NUMBER_BYTES = 9  # 63 bits
+_RAW, _COMPRESSED, _NIBBLES, _CRUMBS = range(4)  # layouts
+_BITS = {_NIBBLES: 4, _CRUMBS: 2}
+_PROBE = 1 << 14  # bytes of a long stream on which the layouts compete
+_OUTSIDERS = 1 / 8  # share of bytes without a code from which on an alphabet is not worth its while
 
 Parts = list[bytes | memoryview]
 """Bytes still to be joined."""
@@ -56,26 +61,26 @@ def number(value: int) -> bytes:
     return bytes([*encoded, value])
 
 
-def pack(data: NDArray[np.uint8]) -> Parts:
-    """A stream: its length and how it is stored, then the bytes by zstd, or raw where that is no larger."""
-    body = _ZSTD.compress(data, asbytes=True)  # len(memoryview(a pyarrow buffer)) is the room that it once had
-    if len(body) < len(data):
-        return [number(len(body) << 1 | 1), body]
-    return [number(len(data) << 1), data.data]
+def size(parts: Parts) -> int:
+    """Bytes of the parts."""
+    return sum(map(len, parts))
 
 
-def unpack(cursor: Cursor, length: int) -> NDArray[np.uint8]:
+def pack(data: Bytes) -> Parts:
+    """A stream: length and layout, then the bytes in the layout that is smallest for them, or for the middle of many."""
+    alphabet = _alphabet(data)
+    if alphabet is not None:
+        parts = _pack_codes(data, alphabet)
+        if size(parts) < len(data):
+            return parts
+    return _pack_plain(data)
+
+
+def unpack(cursor: Cursor, length: int) -> Bytes:
     """The next stream, of `length` bytes: the caller has bounded them. Read-only."""
-    stored, compressed = divmod(cursor.number(), 2)
+    stored, layout = divmod(cursor.number(), 4)
     body = cursor.take(stored)
-    if not compressed:
-        if stored != length:
-            raise WeightsError(f"encoded tensor is damaged: a stream of {stored} bytes for {length}")
-        return np.frombuffer(body, np.uint8)
-    try:
-        return np.frombuffer(_ZSTD.decompress(pa.py_buffer(body), length), np.uint8)
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"encoded tensor is damaged: {error}") from error
+    return _unpack_codes(Cursor(body), length, _BITS[layout]) if layout in _BITS else _unpack_plain(body, length, layout)
 
 
 def pack_planes(words: Words) -> Parts:
@@ -104,3 +109,61 @@ def unpack_words(cursor: Cursor, most: int, dtype: DTypeLike) -> np.ndarray:
     if count:
         unpack_planes(cursor, words)
     return words
+
+
+def _alphabet(data: Bytes) -> Alphabet | None:
+    """The alphabet that makes the middle of the data smallest; None if plain bytes do."""
+    middle = data[max(0, len(data) - _PROBE) // 2 :][:_PROBE]
+    smallest, best = None, None
+    for bits in _BITS.values():
+        alphabet, outsiders = Alphabet.of(middle, bits)
+        if outsiders > _OUTSIDERS:
+            break
+        smallest = size(_pack_plain(middle)) if smallest is None else smallest
+        length = size(_pack_codes(middle, alphabet))
+        if length < smallest:
+            smallest, best = length, alphabet
+    return best
+
+
+def _pack_plain(data: Bytes) -> Parts:
+    body = _ZSTD.compress(data, asbytes=True)  # len(memoryview(a pyarrow buffer)) is the room that it once had
+    if len(body) < len(data):
+        return [number(len(body) << 2 | _COMPRESSED), body]
+    return [number(len(data) << 2 | _RAW), data.data]
+
+
+def _unpack_plain(body: memoryview, length: int, layout: int) -> Bytes:
+    if layout == _RAW:
+        if len(body) != length:
+            raise WeightsError(f"encoded tensor is damaged: a stream of {len(body)} bytes for {length}")
+        return np.frombuffer(body, np.uint8)
+    try:
+        return np.frombuffer(_ZSTD.decompress(pa.py_buffer(body), length), np.uint8)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"encoded tensor is damaged: {error}") from error
+
+
+def _pack_codes(data: Bytes, alphabet: Alphabet) -> Parts:
+    packed, outsiders = alphabet.pack(data)
+    body = [alphabet.values.tobytes(), *_pack_plain(packed), number(len(outsiders)), *_pack_plain(outsiders)]
+    layout = _NIBBLES if alphabet.bits == 4 else _CRUMBS
+    return [number(size(body) << 2 | layout), *body]
+
+
+def _unpack_codes(body: Cursor, length: int, bits: int) -> Bytes:
+    alphabet = Alphabet(bits, np.frombuffer(body.take((1 << bits) - 1), np.uint8))
+    packed = _next_plain(body, -(-length // alphabet.digits))
+    outsiders = _next_plain(body, min(body.number(), length))
+    body.end()
+    data = alphabet.unpack(packed, outsiders, length)
+    if data is None:
+        raise WeightsError(f"encoded tensor is damaged: {len(outsiders)} bytes outside its alphabet")
+    return data
+
+
+def _next_plain(body: Cursor, length: int) -> Bytes:
+    stored, layout = divmod(body.number(), 4)
+    if layout in _BITS:
+        raise WeightsError("encoded tensor is damaged: codes of codes")
+    return _unpack_plain(body.take(stored), length, layout)

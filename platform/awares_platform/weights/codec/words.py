@@ -82,6 +82,14 @@ class WordType:
         """The words that lie `steps` above `base`: the inverse of `steps`."""
         return self.ordered(self.ordered(base) + steps)
 
+    def exponent_first(self, words: Words) -> Words:
+        """Floats with the sign moved to the lowest bit: the exponent of bfloat16 and float32 then is a byte of its own."""
+        return words << 1 | words >> (8 * self.size - 1) & 1 if self.signed_magnitude else words
+
+    def exponent_last(self, words: Words) -> Words:
+        """The inverse of `exponent_first`."""
+        return words >> 1 & ((1 << 8 * self.size - 1) - 1) | words << (8 * self.size - 1) if self.signed_magnitude else words
+
 
 def zigzag(steps: Words) -> Words:
     """0, -1, 1, -2 ... as 0, 1, 2, 3 ...: small steps get small bytes whatever their sign."""

@@ -1,0 +1,69 @@
+"""Bytes of a small alphabet, several to a byte.
+
+Exponents, and small steps where most words moved, are a handful of values. Byte by byte zstd finds matches in them that cost more than they
+save, and Huffman coding spends a whole bit on a value however common. Two or four of them in a byte have neither fault, and are less to do.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Alphabet:
+    """The values that have a code of `bits` bits (2 or 4). The highest code stands for every other value, an outsider.
+
+    Example:
+        Alphabet(2, np.array([0, 1, 2], np.uint8))
+    """
+
+    bits: int
+    values: Bytes
+
+    @classmethod
+    def of(cls, data: Bytes, bits: int) -> tuple["Alphabet", float]:
+        """The most frequent values and the share of outsiders."""
+        counts = np.bincount(data, minlength=256)
+        order = np.argsort(-counts, kind="stable")[: (1 << bits) - 1].astype(np.uint8)
+        return cls(bits, order), 1 - counts[order].sum() / len(data)
+
+    @property
+    def outsider(self) -> int:
+        """The code of an outsider."""
+        return (1 << self.bits) - 1
+
+    @property
+    def digits(self) -> int:
+        """Codes in a byte."""
+        return 8 // self.bits
+
+    def pack(self, data: Bytes) -> tuple[Bytes, Bytes]:
+        """The codes, the first in a byte's lowest bits, and the outsiders in order."""
+        table = np.full(256, self.outsider, np.uint8)
+        table[self.values] = np.arange(self.outsider)
+        codes = np.frombuffer(data.tobytes().translate(table.tobytes()), np.uint8)
+        packed = np.zeros(-(-len(data) // self.digits), np.uint8)
+        for digit in range(self.digits):
+            part = codes[digit :: self.digits]
+            packed[: len(part)] |= part << self.bits * digit
+        return packed, data[codes == self.outsider]
+
+    def unpack(self, packed: Bytes, outsiders: Bytes, length: int) -> Bytes | None:
+        """The inverse of `pack`; None if the number of outsiders is wrong."""
+        shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
+        codes = np.arange(256, dtype=np.uint8)[:, None] >> shifts & self.outsider
+        data = _look_up(np.append(self.values, np.uint8(0))[codes], packed)[:length]
+        if len(outsiders):
+            places = np.flatnonzero(_look_up(codes == self.outsider, packed)[:length])
+            if len(places) != len(outsiders):
+                return None
+            data[places] = outsiders
+        return data
+
+
+def _look_up(table: NDArray[np.generic], packed: Bytes) -> Bytes:
+    """Rows of a table of 256 rows, each row taken as one number."""
+    return np.take(table.view(f"u{table.shape[1]}").reshape(-1), packed, mode="clip").view(np.uint8)
