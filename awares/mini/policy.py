@@ -21,7 +21,7 @@ SPACE = "\u0120"  # how byte-level BPE writes a space at the start of a token
 
 
 def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
-    """4 text layers and 4 vision blocks, 128 wide, embeddings untied (a tied pair is silently wrong after vLLM's layerwise reload).
+    """4 text layers and 4 vision blocks, 128 wide, embeddings untied (`build_model` says why).
 
     `initializer_range` 0.08: at this width the usual 0.02 leaves attention uniform for long. RoPE's theta 100: it keeps the positions of a
     4 x 4 grid apart.

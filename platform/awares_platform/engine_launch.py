@@ -63,8 +63,6 @@ def check_policy(policy: Path, chat: ChatFormat) -> None:
             f"{policy}: the model's image token is {settings.get('image_token_id')}, the tokenizer's is {chat.image_token_id}; "
             "model and tokenizer are of different policies"
         )
-    if settings.get("tie_word_embeddings") or settings.get("text_config", {}).get("tie_word_embeddings"):
-        raise PolicyError(f"{policy}: weight updates load tied embeddings wrongly; export the policy with tie_word_embeddings false")
 
 
 def check_memory(config: EngineConfig) -> None:

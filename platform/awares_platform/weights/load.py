@@ -66,14 +66,16 @@ class Loader:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
         paused = time.perf_counter()
-        await self._llm.pause_generation(mode="keep", clear_cache=False)
+        # pause_generation without its closing sleep of 20 ms, which is there for callers that read outputs in the meantime
+        await self._llm.engine_core.pause_scheduler_async(mode="keep", clear_cache=False)
         started = time.perf_counter()
         await self._llm.start_weight_update()
         await self._llm.update_weights(WeightTransferUpdateRequest({"version": manifest.version}))
         await self._llm.finish_weight_update(str(manifest.version))
         if any("visual." in name for name in manifest.changed(self._loaded)):
-            # image embeddings are the vision tower's; the multimodal cache holds pixels, which no weight changes, and clearing it under
-            # requests in flight would fail them
+            # The encoder cache holds the vision tower's outputs by the image's hash. The multimodal cache (processor outputs: pixels, grid,
+            # placeholder ranges) is made from the image alone, no weight enters it; cleared on one side of the process boundary while a
+            # request is on its way, the other side would refer to what is gone.
             await self._llm.reset_encoder_cache()
         applied = time.perf_counter()
         await self._llm.resume_generation()

@@ -5,9 +5,9 @@ Imported by the engine process only, which finds it as `worker_extension_cls`; i
     awares_platform.engine                 worker (this module)
       begin_prefetch(version) ----------->  a thread downloads, verifies and fits the version, while the worker generates
       prefetch_report() <---------------->  ... until it is staged
-      pause (keep) -> start_weight_update ->  layers go back to checkpoint layout
-      update_weights({"version"}) -------->  the staged tensors, one call for all of them
-      finish_weight_update -------------->  layers go to kernel layout, in place
+      pause (keep) -> start_weight_update ->  refuses where nothing is staged; touches nothing
+      update_weights({"version"}) -------->  apply.py: the modules of which a tensor changed since the version that is loaded
+      finish_weight_update -------------->  the version is what is loaded
       resume
 
 The prefetch is a thread because an engine process runs its calls between steps: a call that downloads would stop generation.
@@ -15,6 +15,7 @@ The prefetch is a thread because an engine process runs its calls between steps:
 
 import pickle
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -22,11 +23,11 @@ from typing import Any, TypedDict
 from safetensors import safe_open
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
-from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from awares.errors import AwaresError
 from awares_platform.engine_launch import BACKEND, end_with_parent
-from awares_platform.weights.manifest import Shapes, WeightsError, check_fit
+from awares_platform.weights.apply import Unit, aliases, apply, touched, units
+from awares_platform.weights.manifest import Manifest, Shapes, WeightsError, check_fit
 from awares_platform.weights.subscribe import Received, Subscriber
 
 
@@ -63,6 +64,9 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     _subscriber: Subscriber
     _staged: Received | None = None
+    _units: tuple[Unit, ...] = ()
+    _loaded: Manifest | None = None
+    _broken: str = ""
     _report: PrefetchReport | None = None
     _thread: threading.Thread | None = None
 
@@ -73,10 +77,13 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def init_transfer_engine(self, init_info: InitInfo) -> None:
         """Take the subscriber, and the shapes that the model was started with: a version must fit them."""
         self._subscriber = pickle.loads(init_info.subscriber)
+        self._aliases = aliases(self.model)
         self._expected = self._mapped(checkpoint_shapes(Path(self.model_config.model)))
 
     def begin_prefetch(self, version: int) -> None:
         """Start to stage `version`; `report` tells when it is there. One at a time."""
+        if self._broken:
+            raise WeightsError(self._broken)
         if self._thread is not None and self._thread.is_alive():
             raise WeightsError(f"version {version}: another prefetch is still running; wait for its report")
         self._staged = self._report = None
@@ -88,19 +95,24 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return self._report
 
     def start_weight_update(self) -> None:
-        """Put the layers back into checkpoint layout: on CPU, linear weights are prepacked."""
-        initialize_layerwise_reload(self.model)
+        """Raise WeightsError, before anything is touched, where there is nothing to apply or the model is half updated."""
+        if self._broken:
+            raise WeightsError(self._broken)
+        if self._staged is None:
+            raise WeightsError("no version is staged; prefetch one first")
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
-        """Load the staged version. What fails from here on leaves the model half updated: the engine must not be used again."""
+        """Apply the staged version. What fails in here leaves the model half updated: the worker then refuses every further update."""
         staged, self._staged = self._staged, None
         if staged is None or staged.manifest.version != update_info.version:
             raise WeightsError(f"version {update_info.version} is not staged; prefetch it first")
-        self.model.load_weights((name, tensor.to(self.device)) for name, tensor in staged.state.items())  # pyright: ignore[reportCallIssue]
+        changed = staged.manifest.changed(self._loaded)
+        self._broken = f"version {update_info.version} was not applied whole; restart the engine"
+        apply(self.model, self.model_config, touched(self._units, changed), staged.state)
+        self._loaded, self._broken = staged.manifest, ""
 
     def finish_weight_update(self) -> None:
-        """Bring the layers into kernel layout, into the storage that they had."""
-        finalize_layerwise_reload(self.model, self.model_config)
+        """Nothing is left to do: each module was finished by itself."""
 
     def shutdown(self) -> None:
         """Drop what is staged. A running download ends with the process."""
@@ -112,6 +124,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         try:
             received = self._subscriber.receive(version)
             check_fit(self._expected, self._mapped(received.manifest.shapes), version, self.model_config.model)
+            self._check_tied(received.manifest)
+            self._units = units(self.model, received.manifest.shapes)
             report.update(fetch_s=received.fetch_s, verify_s=received.verify_s, size=received.manifest.size)
             self._staged = received
         except AwaresError as error:
@@ -121,9 +135,26 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         self._report = report
 
     def _mapped(self, named: Shapes) -> Shapes:
-        """Shapes under vLLM's names: transformers saves one and the same model under older and newer names."""
+        """Shapes under vLLM's names, tied tensors once: transformers saves one and the same model under several sets of names."""
+        return {new: named[old] for new, old in self._renamed(named).items() if new not in self._aliases}
+
+    def _check_tied(self, manifest: Manifest) -> None:
+        """Raise WeightsError for a version whose output head differs from the embeddings that the engine's model ties it to."""
+        hashes = {entry.name: entry.blake3 for entry in manifest.tensors}
+        names = self._renamed(manifest.shapes)
+        for alias, first in self._aliases.items():
+            if alias in names and hashes[names[alias]] != hashes[names[first]]:
+                raise WeightsError(
+                    f"version {manifest.version}: {names[alias]} differs from {names[first]}, but the engine's policy "
+                    f"({self.model_config.model}) ties them; use one policy.base for both"
+                )
+
+    def _renamed(self, names: Iterable[str]) -> dict[str, str]:
+        """vLLM's names to those of a checkpoint."""
         mapper: Any = getattr(self.model, "hf_to_vllm_mapper", None)
-        return named if mapper is None else mapper.get_rename_mapper().apply_dict(dict(named))
+        if mapper is None:
+            return {name: name for name in names}
+        return mapper.get_rename_mapper().apply_dict({name: name for name in names})
 
 
 class WeightsExtension:
