@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -95,6 +95,35 @@ def report(overrides: Overrides = (), /, config: Setup = MINI) -> int:
             print(importlib.import_module("awares_platform.report").run(resolved))
 
     return guarded("report", execute)
+
+
+@commands.command
+def weights(
+    action: tyro.conf.Positional[Literal["ls", "show", "verify", "pull"]],
+    run: tyro.conf.Positional[str],
+    overrides: Overrides = (),
+    /,
+    config: Setup = MINI,
+    version: int | None = None,
+    out: Path | None = None,
+) -> int:
+    """Look into the weights that a run published: ls, show, verify (hashes whole chains again), pull (writes a checkpoint).
+
+    Args:
+        action: What to do.
+        run: Name of the run.
+        version: Which version; without it the newest, and for verify all of them.
+        out: Directory that pull writes to; without it <run>-v<version>.
+    """
+
+    def execute() -> None:
+        settings = load(config, (*overrides, f"run.name={run}"))
+        from awares_platform import local
+
+        with local.store_session(settings) as resolved:
+            importlib.import_module("awares_platform.weights_tool").run(resolved, action, version, out)
+
+    return guarded("weights", execute)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -28,6 +28,7 @@ from awares.tokens import VisionLimits
 from awares_platform import engine_launch
 from awares_platform.config.engine import EngineConfig
 from awares_platform.engine_launch import EngineError
+from awares_platform.training.policy import interface
 from awares_platform.weights import canary as canaries
 from awares_platform.weights.canary import Canary
 from awares_platform.weights.load import Loader, LoadReport
@@ -53,11 +54,11 @@ class Engine:
             generation = await engine(GenerateRequest(chat.first_turn(question), (low_view,), Sampling(), session="ep-1"))
     """
 
-    def __init__(self, llm: "AsyncLLM", config: EngineConfig, chat: ChatFormat, logs: Path) -> None:
-        self._llm, self._config, self._chat, self._logs = llm, config, chat, logs
+    def __init__(self, llm: "AsyncLLM", config: EngineConfig, chat: ChatFormat, logs: Path, reads: tuple[str, str]) -> None:
+        self._llm, self._config, self._chat, self._logs, self._reads = llm, config, chat, logs, reads
         self._version = 0
         self._serial = itertools.count()
-        self._loader = Loader(llm)
+        self._loader = Loader(llm, config.load_timeout_s)
         self._failure: str | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()
         self._open = asyncio.Event()
@@ -84,7 +85,7 @@ class Engine:
         try:
             async with asyncio.timeout(config.start_timeout_s):
                 llm = await asyncio.to_thread(engine_launch.launch, policy, config, limits, seed, settings)
-                engine = cls(llm, config, chat, logs)
+                engine = cls(llm, config, chat, logs, interface(policy))
                 await llm.update_weight_version("0")
         except TimeoutError as error:
             engine_launch.kill_children(before)
@@ -129,17 +130,20 @@ class Engine:
             manifest = await asyncio.to_thread(subscriber.manifest, version)
             if canary is not None:
                 canaries.expected(canary, manifest)
-            fetch_s, verify_s = await self._administer(self._loader.prefetch(subscriber, version), f"fetching version {version}")
+            self._check_reads(manifest)
+            prefetched = await self._administer(self._loader.prefetch(subscriber, version), f"fetching version {version}", None)
             self._open.clear()
             try:
-                apply_s, pause_s = await self._administer(self._loader.apply(manifest), f"applying version {version}")
+                apply_s, pause_s = await self._administer(
+                    self._loader.apply(manifest), f"applying version {version}", self._config.load_timeout_s
+                )
                 self._version = version
                 self._open.set()
                 measured = None if canary is None else await self._measure(canary, manifest)
             except BaseException as error:  # a cancelled load leaves the weights half updated too
                 self._poison(f"version {version} was not applied whole ({error or type(error).__name__}); restart the engine")
                 raise
-            return LoadReport(version, manifest.size, fetch_s, verify_s, apply_s, pause_s, measured)
+            return LoadReport(version, prefetched, apply_s, pause_s, measured)
 
     async def check(self) -> None:
         """Raise EngineError if the engine is dead or must be restarted."""
@@ -214,10 +218,20 @@ class Engine:
         rows = await asyncio.gather(*(self.score(ids, images) for ids, images in canary.prompts()))
         return canaries.check(canary, manifest, canaries.tails(rows, canary), self._config.canary_bound)
 
-    async def _administer(self, work: Coroutine[Any, Any, T], what: str) -> T:
-        """Run engine administration within engine.load_timeout_s, its failures translated."""
+    def _check_reads(self, manifest: Manifest) -> None:
+        """Raise WeightsError for weights that were trained on images or conversations processed in another way than this engine's."""
+        theirs = (manifest.processor, manifest.template)
+        for what, own, other in zip(("image processor", "tokenizer or chat template"), self._reads, theirs, strict=True):
+            if other and own != other:
+                raise WeightsError(
+                    f"version {manifest.version} belongs to a policy with another {what} ({other[:12]}) than the engine's ({own[:12]}); "
+                    "start engine and learner from one policy.base"
+                )
+
+    async def _administer(self, work: Coroutine[Any, Any, T], what: str, timeout_s: float | None) -> T:
+        """Run engine administration, its failures translated."""
         try:
-            async with asyncio.timeout(self._config.load_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 return await work
         except TimeoutError as error:
             raise EngineError(f"{what} took longer than engine.load_timeout_s = {self._config.load_timeout_s:g} s") from error

@@ -20,6 +20,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_processor, resolve
 from awares_platform.weights.canary import Canary, learner_logprobs, to_extra
 from awares_platform.weights.manifest import folder
+from awares_platform.weights.plan import Cadence
 from awares_platform.weights.publish import Publisher
 from awares_platform.weights.subscribe import Subscriber
 
@@ -55,7 +56,7 @@ class Evaluator:
         prompts = (config.method.base_prompt, config.method.system_prompt)
         self._base_chat, self._policy_chat = (ChatFormat(tokenizer, prompt) for prompt in prompts)
         self._engine = await ColdEngine.start(base, config.engine, self._policy_chat, seed=config.run.seed, limits=vision_limits(config))
-        self._publisher = Publisher(self._store, self._bus, keep=1)
+        self._publisher = Publisher(self._store, self._bus, cadence=Cadence(keep=1))
         self._subscriber = Subscriber(self._store, self._bus)
 
     async def load(self, weights: Weights, probes: Sequence[Sample]) -> None:

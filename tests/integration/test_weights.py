@@ -1,5 +1,6 @@
 """Publishing and subscribing against a real SeaweedFS."""
 
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from awares_platform.errors import StoreUnavailable
 from awares_platform.store import ObjectStore
-from awares_platform.weights import Manifest, Publisher, Subscriber, WeightsError, WriterFenced
+from awares_platform.weights import Cadence, Identity, Manifest, Publisher, Received, Subscriber, WeightsError, WriterFenced
 from awares_platform.weights.manifest import digest
+from awares_platform.weights.parts import whole
 
 pytestmark = pytest.mark.integration
 
@@ -44,7 +47,7 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 def test_a_version_comes_back_bit_for_bit(seaweed: ObjectStore, run: str) -> None:
-    publisher, subscriber = Publisher(seaweed, run, shard_bytes=200), Subscriber(seaweed, run)
+    publisher, subscriber = Publisher(seaweed, run, shard_bytes=64), Subscriber(seaweed, run)
     assert subscriber.head() is None
     manifest = publisher.publish(1, state(), {"step": 40})
     assert len(manifest.shards) > 2
@@ -53,7 +56,138 @@ def test_a_version_comes_back_bit_for_bit(seaweed: ObjectStore, run: str) -> Non
     received = subscriber.receive(1)
     assert received.manifest == manifest
     assert received.manifest.extra == {"step": 40}
-    assert received.fetch_s > 0 and received.verify_s > 0
+    assert received.fetch_s > 0 and received.decode_s > 0 and received.verify_s > 0
+    assert (received.hops, received.size) == (1, manifest.size)
+
+
+def changed(before: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """One weight in a hundred of `before` moves by the smallest step."""
+    generator = torch.Generator().manual_seed(seed)
+    after = {name: tensor.clone() for name, tensor in before.items()}
+    bits = after["large"].view(torch.int16)
+    bits += (torch.rand(bits.shape, generator=generator) < 0.01).to(torch.int16)
+    return after
+
+
+@pytest.fixture
+def chain(seaweed: ObjectStore, run: str) -> list[dict[str, Tensor]]:
+    """Versions 1 to 5: an anchor, and four deltas."""
+    publisher, states = Publisher(seaweed, run), [{**state(), "large": torch.randn(300, 1000).to(torch.bfloat16)}]
+    publisher.publish(1, states[0])
+    for version in range(2, 6):
+        states.append(changed(states[-1], version))
+        manifest = publisher.publish(version, states[-1], step=10 * version)
+        assert (manifest.base, manifest.step) == (version - 1, 10 * version)
+        assert manifest.changed_ratio == pytest.approx(0.01 * 300_000 / 300_413, rel=0.1)
+        assert manifest.size < 0.01 * 600_000
+    return states
+
+
+def test_a_reader_follows_by_deltas_and_a_joiner_starts_at_the_anchor(
+    seaweed: ObjectStore, run: str, chain: list[dict[str, Tensor]]
+) -> None:
+    subscriber = Subscriber(seaweed, run)
+    held = subscriber.receive(1)
+    followed = subscriber.receive(2, held)
+    assert (followed.hops, followed.size) == (1, followed.manifest.size)
+    late = subscriber.receive(5, followed)
+    assert late.hops == 3 and late.size < 20_000
+    joined = Subscriber(seaweed, run).receive(5)
+    assert joined.hops == 5 and joined.size > 400_000
+    for received, expected in ((held, chain[0]), (followed, chain[1]), (late, chain[4]), (joined, chain[4])):
+        assert same(dict(received.state), expected)
+    assert late.state["head.weight"] is held.state["head.weight"]  # unchanged: neither copied nor hashed again
+    again = subscriber.receive(5, late)
+    assert again.hops == again.size == 0 and same(dict(again.state), chain[4])
+
+
+def test_what_a_reader_holds_stays_as_it_is(seaweed: ObjectStore, run: str, chain: list[dict[str, Tensor]]) -> None:
+    subscriber = Subscriber(seaweed, run)
+    held = subscriber.receive(1)
+    subscriber.receive(3, held)
+    assert same(dict(held.state), chain[0])
+
+
+def test_a_delta_on_another_base_is_not_handed_out(seaweed: ObjectStore, run: str, chain: list[dict[str, Tensor]]) -> None:
+    subscriber = Subscriber(seaweed, run)
+    held = subscriber.receive(1)
+    drifted = {**held.state, "large": held.state["large"] + 1}
+    received = subscriber.receive(2, Received(held.manifest, drifted, 0, 0, 0, 0, 0))
+    assert same(dict(received.state), chain[1]) and received.hops == 2  # from the anchor: what was held led to something else
+
+
+def test_an_anchor_comes_every_so_many_versions(seaweed: ObjectStore, run: str) -> None:
+    publisher, weights = Publisher(seaweed, run, cadence=Cadence(anchor_every=3)), {"large": torch.randn(300, 1000).to(torch.bfloat16)}
+    for version in range(1, 6):
+        publisher.publish(version, weights)
+        weights = changed(weights, version)
+    subscriber = Subscriber(seaweed, run)
+    held = subscriber.receive(3)
+    assert subscriber.receive(4, held).hops == 1  # readers go on by the delta, and never wait for the anchor beside it
+    joined = subscriber.receive(5)
+    assert joined.hops == 2
+
+
+def test_a_resumed_publisher_begins_with_an_anchor(seaweed: ObjectStore, run: str, chain: list[dict[str, Tensor]]) -> None:
+    resumed = Publisher(seaweed, run)
+    assert resumed.publish(6, chain[0]).base is None
+    assert resumed.publish(7, chain[1]).base == 6
+    assert same(Subscriber(seaweed, run).fetch(7), chain[1])
+
+
+def test_nothing_changed_costs_nothing_but_a_manifest(seaweed: ObjectStore, run: str) -> None:
+    publisher = Publisher(seaweed, run)
+    publisher.publish(1, state())
+    manifest = publisher.publish(2, state())
+    assert manifest.size == 0 and manifest.changed_ratio == 0 and not manifest.shards
+    assert same(Subscriber(seaweed, run).fetch(2), state())
+
+
+def test_a_publication_runs_beside_its_caller(seaweed: ObjectStore, run: str) -> None:
+    gate = threading.Event()
+
+    class Slow(ObjectStore):
+        def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
+            if key.endswith(".bin"):
+                assert gate.wait(30)
+            return super().put(key, data, if_none_match=if_none_match, if_match=if_match)
+
+    publisher = Publisher(Slow(seaweed.config), run)
+    assert publisher.begin(whole(state())) == 1
+    assert Subscriber(seaweed, run).head() is None
+    gate.set()
+    publisher.wait()
+    assert Subscriber(seaweed, run).head() == 1
+    assert publisher.last is not None and publisher.last.seconds > 0
+    assert publisher.last.figures()["weights/bytes"] == publisher.last.manifest.size
+
+
+def test_a_failed_publication_is_raised_by_the_next_call_and_repeated_whole(seaweed: ObjectStore, run: str) -> None:
+    class Failing(ObjectStore):
+        failing = False
+
+        def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
+            if Failing.failing and key.endswith("manifest.json"):
+                raise StoreUnavailable(key)
+            return super().put(key, data, if_none_match=if_none_match, if_match=if_match)
+
+    publisher = Publisher(Failing(seaweed.config), run)
+    publisher.publish(1, state())
+    Failing.failing = True
+    assert publisher.begin(whole(state(1))) == 2
+    with pytest.raises(StoreUnavailable):
+        publisher.begin(whole(state(2)))
+    Failing.failing = False
+    assert publisher.version == 1
+    assert publisher.publish(2, state(2)).base == 1
+    assert same(Subscriber(seaweed, run).fetch(2), state(2))
+
+
+def test_the_manifest_says_what_the_weights_belong_to(seaweed: ObjectStore, run: str) -> None:
+    publisher = Publisher(seaweed, run, identity=Identity("5d1c", "77b0", 2.0))
+    publisher.publish(1, state())
+    manifest = Subscriber(seaweed, run).manifest(1)
+    assert (manifest.processor, manifest.template, manifest.adapter, manifest.epoch) == ("5d1c", "77b0", 2.0, 1)
 
 
 def test_head_is_one_small_request(seaweed: ObjectStore, run: str) -> None:
@@ -106,7 +240,7 @@ def test_a_half_published_version_is_invisible(seaweed: ObjectStore, run: str) -
     died = []
     for writes in range(1, 20):  # the first is the claim
         try:
-            Publisher(dying(seaweed, writes), run, shard_bytes=200).publish(2, state(1))
+            Publisher(dying(seaweed, writes), run, shard_bytes=64).publish(2, state(1))
             break
         except Interrupted as error:
             died.append(str(error))
@@ -149,7 +283,7 @@ def test_a_writer_fenced_in_mid_publication_leaves_its_successor_alone(seaweed: 
 
 
 def test_only_the_newest_versions_are_kept(seaweed: ObjectStore, run: str) -> None:
-    publisher, subscriber = Publisher(seaweed, run, keep=2), Subscriber(seaweed, run)
+    publisher, subscriber = Publisher(seaweed, run, cadence=Cadence(anchor_every=1, keep=2, grace_s=0)), Subscriber(seaweed, run)
     for version in (1, 2, 3):
         publisher.publish(version, state(version))
     assert same(subscriber.fetch(2), state(2))
@@ -166,15 +300,15 @@ def flip(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (flip, r"tensor \S+ of version 1 .* does not hash"),
-        (lambda data: data[:-1], r"e1-00000\.bin is truncated"),
-        (None, r"e1-00000\.bin is missing"),
+        (flip, r"tensor head\.weight"),
+        (lambda data: data[:-1], r"e1-a-r00000-00000\.bin is truncated"),
+        (None, r"e1-a-r00000-00000\.bin is missing"),
     ],
     ids=["flipped byte", "truncated", "missing"],
 )
 def test_a_damaged_shard_is_never_handed_out(seaweed: ObjectStore, run: str, damage: Callable[[bytes], bytes] | None, said: str) -> None:
     Publisher(seaweed, run).publish(1, {"head.weight": torch.randn(64, 64)})
-    key = f"runs/{run}/weights/v00000001/e1-00000.bin"
+    key = f"runs/{run}/weights/v00000001/e1-a-r00000-00000.bin"
     if damage is None:
         seaweed.delete(key)
     else:

@@ -16,6 +16,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.training import checkpoint, lora, zero
 from awares_platform.training.policy import load_policy
+from awares_platform.weights.adapter import folded, is_adapter
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -128,3 +129,49 @@ def test_a_fresh_state_is_the_base_and_a_copy(base: Path) -> None:
     assert state.keys() == whole.keys() and all(torch.equal(state[name], whole[name]) for name in whole)
     zero.step(engine, _losses(engine, 0), RATE)
     assert all(torch.equal(state[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_rank_alone_owns_every_weight(base: Path, stage: int) -> None:
+    engine = zero.initialize(_model(base), zero.ZeroSettings(stage, "float32", RATE))  # type: ignore[arg-type]
+    zero.step(engine, _losses(engine, 0), RATE)
+    found = {part.name: part.values.reshape(part.shape) for part in zero.owned(engine, torch.bfloat16)}
+    wanted = zero.full_state(engine)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name].to(torch.bfloat16)) for name in wanted)
+    zero.step(engine, _losses(engine, 1), RATE)
+    assert all(torch.equal(found[name], wanted[name].to(torch.bfloat16)) for name in wanted)  # copies
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_with_adapters_these_alone_are_owned(base: Path, stage: int) -> None:
+    engine = zero.initialize(_model(base, lora_rank=4), zero.ZeroSettings(stage, "float32", RATE))  # type: ignore[arg-type]
+    zero.step(engine, _losses(engine, 0), RATE)
+    found = {part.name: part.values.reshape(part.shape) for part in zero.owned(engine, torch.float32)}
+    assert found and all(is_adapter(name) for name in found)
+    scale = lora.scale(engine.module)
+    assert scale is not None
+    whole, start = zero.full_state(engine), dict(_model(base).state_dict())
+    changed, went = folded(found, scale, start)
+    assert went.keys() == found.keys() and {*went.values()} == changed.keys()
+    assert changed.keys() == {name for name in whole if not torch.equal(whole[name], start[name])}
+    assert all(torch.equal(changed[name], whole[name]) for name in changed)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_the_policy_computes_with_what_is_published(base: Path, stage: int) -> None:
+    engine = zero.initialize(_model(base), zero.ZeroSettings(stage, "float32", RATE))  # type: ignore[arg-type]
+    zero.step(engine, _losses(engine, 0), RATE)
+    exact = zero.full_state(engine)
+    served = _model(base)
+    served.load_state_dict({name: tensor.to(torch.bfloat16).float() for name, tensor in exact.items()})
+    ids_BT = torch.randint(20, 60, (2, 9), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        before = engine(input_ids=ids_BT).logits
+        with zero.rounded(engine, torch.bfloat16):
+            rounded = engine(input_ids=ids_BT).logits
+        torch.testing.assert_close(rounded, served(input_ids=ids_BT).logits, atol=2e-5, rtol=0)
+        assert (rounded - before).abs().max() > 1e-3
+        assert torch.equal(engine(input_ids=ids_BT).logits, before)
+    after = zero.full_state(engine)
+    assert all(torch.equal(after[name], exact[name]) for name in exact)

@@ -35,7 +35,7 @@ class EngineConfig(Section):
     start_timeout_s: float = Field(default=300.0, gt=0)
     """Longest wait for an engine to come up."""
     load_timeout_s: float = Field(default=120.0, gt=0)
-    """Longest wait for a weight version to be fetched and verified, and again for it to be applied."""
+    """Longest wait for a staged weight version to be applied, and for an answer of the engine's process while it stages one."""
     canary_bound: float = Field(default=0.06, gt=0)
     """Largest mean |dlogp| between learner and engine over the canary's tokens. On the mini policy bfloat16 kernels of the two differ by
     0.01 to 0.03, one wrongly loaded weight matrix makes it 0.1 or more."""

@@ -77,6 +77,11 @@ class GrpoConfig(Section):
     std_eps: PositiveFloat = 1e-4
     """Added to a group's standard deviation."""
 
+    anchor_every: PositiveInt = 16
+    """Longest chain of weight deltas: at the latest after so many versions one is published whole. Earlier when joining by deltas would
+    cost more, or when a reader found damage."""
+    keep_versions: PositiveInt = 4
+    """Newest weight versions that stay in the store, with what they are deltas to."""
     checkpoint_every: PositiveInt = 10
     """Steps between learner checkpoints."""
     keep_checkpoints: PositiveInt = 2

@@ -14,7 +14,7 @@ from typing import Protocol
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.errors import LaunchError
 from awares_platform.grpo.buffer import EpisodeBuffer
-from awares_platform.grpo.group import Batch, Group, Loaded, Outcome, Position, Prompt, Rollout
+from awares_platform.grpo.group import Batch, Group, Loaded, Missed, Outcome, Position, Prompt, Rollout
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.meter import Meter
 from awares_platform.grpo.shard import Shard, shards
@@ -35,8 +35,8 @@ class Actor(Protocol):
         """Returns when the engine is up."""
         ...
 
-    def follow(self) -> AsyncIterator[Loaded]:
-        """Endless: one item per version loaded from the weight bus."""
+    def follow(self) -> AsyncIterator[Loaded | Missed]:
+        """Endless: one item per version loaded from the weight bus, or missed."""
         ...
 
     async def rollout(self, prompt: Prompt) -> Rollout:
@@ -130,6 +130,10 @@ class Controller:
 
     async def _follow(self, actor: Actor, loaded: list[int]) -> None:
         async for load in actor.follow():
+            if isinstance(load, Missed):
+                self._meter.missed(load)
+                log.warning("a rollout actor goes on with version %d: %s", loaded[0], load.reason)
+                continue
             loaded[0] = load.version
             self._meter.loaded(load)
             await self._notify()

@@ -37,9 +37,11 @@ from awares_platform.grpo.pixels import RememberingProcessor
 from awares_platform.grpo.shard import Minibatch, Shard, Trained
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
-from awares_platform.training.policy import export_policy, fingerprint, load_policy, load_processor, resolve
-from awares_platform.weights import Publisher
+from awares_platform.training.policy import export_policy, fingerprint, interface, load_policy, load_processor, resolve
+from awares_platform.weights import Cadence, Identity, Publisher
 from awares_platform.weights.canary import learner_logprobs, to_extra
+
+_REPAIR_EVERY_S = 5.0
 
 
 def learn(loop: dict[str, Any]) -> None:
@@ -65,8 +67,6 @@ class Learner:
         apart = settings.kl_beta > 0 and not config.policy.lora_rank
         self._frozen = copy.deepcopy(model).requires_grad_(False).eval() if apart else None
         self._served = getattr(torch, config.engine.dtype)
-        self._mirrored = config.policy.dtype != config.engine.dtype
-        self._mirror = self._make_mirror() if self._mirrored and self._rank == 0 else None
         self._engine = zero.initialize(model, self._zero_settings(), gpu)
         processor = load_processor(self._source, config)
         self._chat = ChatFormat(processor.tokenizer, config.method.system_prompt)
@@ -74,7 +74,21 @@ class Learner:
         self._images = Images(self._store, config.data.image_cache)
         self._canary = build(config, self._store, self._images, self._chat)
         self._loss = GrpoSettings(settings.clip, settings.clip, settings.kl_beta, settings.importance_cap)
-        self._publisher = Publisher(self._store, config.run.name) if self._rank == 0 else None
+        self._scores = self._rank == 0 or settings.zero_stage == 3
+        self._publisher = self._make_publisher()
+
+    def _make_publisher(self) -> Publisher:
+        processor, template = interface(self._source)
+        return Publisher(
+            self._store,
+            self._config.run.name,
+            rank=self._rank,
+            ranks=self._ranks,
+            agree=_agree,
+            identity=Identity(processor, template, lora.scale(self._engine.module)),
+            cadence=Cadence(self._settings.anchor_every, self._settings.keep_versions),
+            threads=self._settings.learner_threads,
+        )
 
     def _zero_settings(self) -> zero.ZeroSettings:
         settings = self._settings
@@ -91,24 +105,32 @@ class Learner:
         saved = checkpoint.restore(self._engine, self._identity())
         step = saved.step if saved else 0
         position = Position(saved.state["watermark"], tuple(saved.state["beyond"])) if saved else Position()
-        version = self._publish()
+        version = self._publish(step)
         self._tell("attach", version, position)
         while step < self._settings.steps:
             asked = time.monotonic()
-            shard: Shard | None = ray.get(self._controller.batch.remote(step, version, self._rank, self._ranks))
+            shard = self._next(step, version)
             if shard is None:
                 return  # the controller stopped the run, and says why
             started = time.monotonic()
             figures = self._update(shard)
             updated = time.monotonic()
-            version = self._publish()
+            version = self._publish(step + 1)
             times = {"time/wait": started - asked, "time/learn": updated - started, "time/publish": time.monotonic() - updated}
-            self._tell("learned", step, {**figures, **times})
+            self._tell("learned", step, {**figures, **times, **self._published()})
             step, position = step + 1, shard.position
             if step % self._settings.checkpoint_every == 0 or step == self._settings.steps:
                 checkpoint.save(self._engine, step, self._identity(), asdict(position), figures)
+        self._publisher.wait()
         self._export(step)
         self._tell("close")
+
+    def _next(self, step: int, version: int) -> Shard | None:
+        """This rank's share of the next batch. Waiting for it is the time to look after readers of weights that are stuck."""
+        coming = self._controller.batch.remote(step, version, self._rank, self._ranks)
+        while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:
+            self._publisher.repair()
+        return ray.get(coming)
 
     def _identity(self) -> dict[str, Any]:
         """What must not change under a run that is resumed."""
@@ -188,37 +210,34 @@ class Learner:
 
     # -- weights -----------------------------------------------------------------------------------------------------------------
 
-    def _publish(self) -> int:
-        """Puts the current weights on the bus, with their canary, as the next version; returns it on every rank."""
-        state = {name: tensor.to(self._served) for name, tensor in zero.full_state(self._engine).items()}
-        canary = self._score_canary(state)
-        version = torch.zeros(1, dtype=torch.int64, device=self._device)
-        if self._publisher is not None:
-            version += (self._publisher.version or 0) + 1
-            self._publisher.publish(int(version), state, {"canary": canary})
-        torch.distributed.broadcast(version, src=0)
-        return int(version)
+    def _publish(self, step: int) -> int:
+        """Begins to put the current weights on the bus, with their canary, as the next version; returns it. The rest happens beside the
+        next step."""
+        extra = {"canary": self._score_canary()} if self._scores else {}
+        return self._publisher.begin(zero.owned(self._engine, self._served), extra, step=step)
 
-    def _score_canary(self, state: dict[str, Tensor]) -> dict[str, Any]:
-        """Logprobs by the weights as they are served: by the policy itself where it has that precision, else by a mirror on rank 0."""
-        if self._mirrored and self._mirror is None:
-            return {}
-        if self._mirror is not None:
-            fit = self._mirror.load_state_dict(state, strict=False)  # tied weights appear once
-            assert not fit.unexpected_keys, f"merged weights carry the policy's own names: {fit.unexpected_keys[:3]}"
-        model = self._engine if self._mirror is None else self._mirror
-        return to_extra(self._canary, learner_logprobs(model, self._processor, self._canary, self._device))
+    def _published(self) -> dict[str, float]:
+        """Figures of the version before the one that is on its way."""
+        last = self._publisher.last
+        return {} if last is None else last.figures()
 
-    def _make_mirror(self) -> Any:
-        whole = self._config.policy.model_copy(update={"lora_rank": 0})
-        model = load_policy(self._source, self._config.model_copy(update={"policy": whole}))
-        return model.requires_grad_(False).eval().to(device=self._device, dtype=self._served)
+    def _score_canary(self) -> dict[str, Any]:
+        """Logprobs by the weights as they are served. Under ZeRO-3 every rank takes part."""
+        with zero.rounded(self._engine, self._served):
+            return to_extra(self._canary, learner_logprobs(self._engine, self._processor, self._canary, self._device))
 
     def _export(self, step: int) -> None:
         state = zero.full_state(self._engine)
         if self._rank == 0:
             export_policy(state, self._source, self._store, self._config.run.name, "awares", {"step": step})
         torch.distributed.barrier()
+
+
+def _agree(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def spread(trained: tuple[Trained, ...], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

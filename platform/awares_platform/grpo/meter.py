@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 from awares.episode import StopReason
-from awares_platform.grpo.group import Batch, Group, Loaded, Member
+from awares_platform.grpo.group import Batch, Group, Loaded, Member, Missed
 
 
 class Overlap:
@@ -38,6 +38,7 @@ class Meter:
     def __init__(self) -> None:
         self.overlap = Overlap()
         self._loads: list[Loaded] = []
+        self._missed = 0
         self._outcomes: Counter[str] = Counter()
         self._episodes = 0
         self._restarts = 0
@@ -45,6 +46,10 @@ class Meter:
     def loaded(self, load: Loaded) -> None:
         """An actor loaded a version."""
         self._loads.append(load)
+
+    def missed(self, miss: Missed) -> None:
+        """An actor could not load a version."""
+        self._missed += 1
 
     def finished(self, group: Group) -> None:
         """A group came back, of whatever outcome."""
@@ -72,18 +77,34 @@ class Meter:
     def _fleet(self) -> dict[str, float]:
         """Loads and outcomes since the last step."""
         loads, self._loads = self._loads, []
+        missed, self._missed = self._missed, 0
         outcomes, self._outcomes = self._outcomes, Counter()
         metrics = {
             "groups/ready": float(outcomes["ready"]),
             "groups/uniform": float(outcomes["uniform"]),
             "groups/failed": float(outcomes["failed"]),
             "actors/restarts": float(self._restarts),
+            "weights/missed": float(missed),
+            "weights/detours": float(sum(load.report.prefetched.detours for load in loads)),
         }
-        if loads:
-            metrics["time/load"] = fmean(load.load_s for load in loads)
-            metrics["time/pause"] = fmean(load.pause_s for load in loads)
-            metrics["canary/dlogp"] = max(load.canary_dlogp for load in loads)
-        return metrics
+        return {**metrics, **_loading(loads)} if loads else metrics
+
+
+def _loading(loads: Iterable[Loaded]) -> dict[str, float]:
+    """Means over loads, in seconds and bytes; of the canary the worst."""
+    reports = [load.report for load in loads]
+    staged = [report.prefetched for report in reports]
+    canary = [report.canary_dlogp for report in reports if report.canary_dlogp is not None]
+    return {
+        "time/load": fmean(load.load_s for load in loads),
+        "time/fetch": fmean(stage.fetch_s for stage in staged),
+        "time/decode": fmean(stage.decode_s for stage in staged),
+        "time/verify": fmean(stage.verify_s for stage in staged),
+        "time/apply": fmean(report.apply_s for report in reports),
+        "time/pause": fmean(report.pause_s for report in reports),
+        "weights/loaded_bytes": fmean(stage.size for stage in staged),
+        **({"canary/dlogp": max(canary)} if canary else {}),
+    }
 
 
 def _behaviour(members: Iterable[Member]) -> dict[str, float]:

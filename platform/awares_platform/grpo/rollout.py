@@ -8,7 +8,6 @@ It holds no state that matters: kill it at any time, its prompts are issued agai
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -25,15 +24,16 @@ from awares.tokens import VisionLimits
 from awares_platform.config import PlatformConfig
 from awares_platform.dataset import Images
 from awares_platform.engine import Engine, EngineError
+from awares_platform.errors import StoreError
 from awares_platform.grpo.canary import build
 from awares_platform.grpo.controller import ActorLost
-from awares_platform.grpo.group import Loaded, Prompt, Rollout
+from awares_platform.grpo.group import Loaded, Missed, Prompt, Rollout
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_processor, resolve
 from awares_platform.weights import Subscriber, WeightsError
 from awares_platform.weights.canary import CanaryMismatch
 
-log = logging.getLogger(__name__)
+_SLOWEST_POLL_S = 15.0
 
 
 class RolloutActor:
@@ -55,30 +55,32 @@ class RolloutActor:
         self._engine = await Engine.start(policy, config.engine, self._chat, seed, limits=self._limits())
         self._canary = await asyncio.to_thread(build, config, self._store, self._images, self._chat)
 
-    async def follow(self) -> AsyncIterator[Loaded]:
-        """Loads every new HEAD it sees, skipping what lies between. Raises CanaryMismatch; EngineError when the engine must be restarted;
-        WeightsError when one version cannot be fetched twice although HEAD still names it."""
-        failed: int | None = None
-        while True:
-            head = await asyncio.to_thread(self._subscriber.head)
-            if head is not None and head != self._engine.version:
-                try:
-                    yield await self._load(head)
-                except CanaryMismatch as error:
-                    self._mismatch = error
-                    raise
-                except WeightsError as error:
-                    if head == failed:
-                        raise
-                    failed = head
-                    log.warning("version %d was not loaded (%s); trying the newest", head, error)
-            await asyncio.sleep(self._config.grpo.poll_s)
+    async def follow(self) -> AsyncIterator[Loaded | Missed]:
+        """Loads every new HEAD it sees, skipping what lies between. What cannot be fetched is missed and tried again, ever more slowly.
 
-    async def _load(self, version: int) -> Loaded:
+        Raises CanaryMismatch, and EngineError when the engine must be restarted."""
+        failures = 0
+        while True:
+            try:
+                if (load := await self._load_newest()) is not None:
+                    failures = 0
+                    yield load
+            except CanaryMismatch as error:
+                self._mismatch = error
+                raise
+            except (WeightsError, StoreError) as error:
+                failures += 1
+                yield Missed(self._subscriber.seen.version, str(error))
+            await asyncio.sleep(min(_SLOWEST_POLL_S, self._config.grpo.poll_s * 2**failures))
+
+    async def _load_newest(self) -> Loaded | None:
+        """Loads HEAD, if it is not what the engine has."""
+        head = await asyncio.to_thread(self._subscriber.head)
+        if head is None or head == self._engine.version:
+            return None
         started = time.perf_counter()
-        report = await self._engine.load_version(self._subscriber, version, self._canary)
-        assert report.canary_dlogp is not None, "a load with a canary measures it"
-        return Loaded(version, time.perf_counter() - started, report.pause_s, report.canary_dlogp)
+        report = await self._engine.load_version(self._subscriber, head, self._canary)
+        return Loaded(report, time.perf_counter() - started)
 
     async def rollout(self, prompt: Prompt) -> Rollout:
         """G episodes of `prompt`, side by side. What fails is an episode with StopReason.ERROR, unless the engine itself is lost: then
@@ -128,7 +130,7 @@ class RemoteActor:
     async def start(self) -> None:
         await _answer(self._handle.start.remote())
 
-    async def follow(self) -> AsyncIterator[Loaded]:
+    async def follow(self) -> AsyncIterator[Loaded | Missed]:
         try:
             async for reference in self._handle.follow.remote():
                 yield await _answer(reference)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from awares.errors import PolicyError
+from awares_platform.weights.adapter import fold
 
 _TOWER = "visual"  # the vision tower's module name in Qwen2.5-VL; its weights stay frozen
 
@@ -69,6 +70,11 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
             layer.enabled = True
 
 
+def scale(model: nn.Module) -> float | None:
+    """What adapters of `model` are multiplied with; None if it has none."""
+    return next((module.scale for module in model.modules() if isinstance(module, LoraLinear)), None)
+
+
 def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`state` of `model` under its original names, adapters folded into the weights in float32.
 
@@ -80,7 +86,7 @@ def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         down, up = state.pop(f"{name}.down.weight"), state.pop(f"{name}.up.weight")
         weight = state.pop(f"{name}.base.weight")
-        state[f"{name}.weight"] = (weight.float() + module.scale * (up.float() @ down.float())).to(weight.dtype)
+        state[f"{name}.weight"] = fold(weight, down, up, module.scale)
         if (bias := state.pop(f"{name}.base.bias", None)) is not None:
             state[f"{name}.bias"] = bias
     return state

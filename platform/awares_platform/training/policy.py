@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from blake3 import blake3
+
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.errors import NotFound
@@ -101,22 +103,27 @@ def export_policy(
 
     Tokenizer and processor stay byte for byte those of the base. Returns the key of the directory. `meta` (JSON) goes into the manifest.
     """
-    from safetensors.torch import save_file
-
     key = policy_key(run, name)
     with tempfile.TemporaryDirectory(prefix="awares-export-") as directory:
-        for file in sorted(source.iterdir()):
-            if file.is_file() and not _is_weights(file.name) and file.name != _MANIFEST:
-                shutil.copyfile(file, Path(directory, file.name))
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, Path(directory, _WEIGHTS), metadata={"format": "pt"})
-        fit.set_dtype(Path(directory), next(iter(state.values())).dtype)
-        fit.check_directory(Path(directory))
+        write_policy(state, source, Path(directory))
         files = {path.name: _digest(path) for path in sorted(Path(directory).iterdir())}
         store.delete(f"{key}/{_MANIFEST}")  # from here to the last line the policy counts as absent, never as half replaced
         for file in files:
             store.upload_file(Path(directory, file), f"{key}/{file}")
         store.put(f"{key}/{_MANIFEST}", json.dumps({"files": files, "meta": dict(meta or {})}, indent=1).encode())
     return key
+
+
+def write_policy(state: Mapping[str, "Tensor"], source: Path, directory: Path) -> None:
+    """A policy of these weights in an empty directory, with every other file of `source`."""
+    from safetensors.torch import save_file
+
+    for file in sorted(source.iterdir()):
+        if file.is_file() and not _is_weights(file.name) and file.name != _MANIFEST:
+            shutil.copyfile(file, directory / file.name)
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, directory / _WEIGHTS, metadata={"format": "pt"})
+    fit.set_dtype(directory, next(iter(state.values())).dtype)
+    fit.check_directory(directory)
 
 
 def read_meta(store: ObjectStore, run: str, name: str) -> dict[str, Any] | None:
@@ -134,6 +141,17 @@ def fingerprint(path: Path) -> str:
             file.seek(max(0, size - _SAMPLE_BYTES))
             digest.update(f"{weights.name} {size} ".encode() + file.read())
     return digest.hexdigest()[:16]
+
+
+def interface(path: Path) -> tuple[str, str]:
+    """Hex blake3 of what turns images into pixels, and of what turns a conversation into ids: policies with the same ones read alike."""
+    template = ("chat_template.jinja", "chat_template.json", "tokenizer.json", "tokenizer_config.json")
+    return _joint(path, "processor_config.json", "preprocessor_config.json"), _joint(path, *template)
+
+
+def _joint(path: Path, *names: str) -> str:
+    held = [(name, (path / name).read_bytes()) for name in names if (path / name).is_file()]
+    return blake3(b"".join(name.encode() + len(data).to_bytes(8, "little") + data for name, data in held)).hexdigest()
 
 
 def _job(name: str) -> str:

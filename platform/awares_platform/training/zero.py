@@ -6,7 +6,8 @@ number of micro-batches of any size, as long as it is the same number on every w
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from awares_platform.training import lora
+from awares_platform.weights.adapter import is_adapter
+from awares_platform.weights.parts import Part, copied, even
 
 _BUCKET = 50_000_000  # elements; DeepSpeed's default of 5e8 would reserve 2 GB per worker for a model of a few MB
 
@@ -118,14 +121,71 @@ def full_state(engine: Any) -> dict[str, Tensor]:
     copies: they stay what they are while training goes on. Tied weights appear once, under their first name.
     """
     model, first = engine.module, engine.global_rank == 0
-    persistent = set(model.state_dict().keys()) if first else set()
-    tensors = [*model.named_parameters(), *((name, buffer) for name, buffer in model.named_buffers() if name in persistent)]
     state: dict[str, Tensor] = {}
-    for name, tensor in tensors:
+    for name, tensor in _named(model):
         with _gathered(tensor):
             if first:
                 state[name] = tensor.detach().to("cpu", copy=True)
     return lora.merged(model, state) if first else {}
+
+
+def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
+    """This rank's share of the weights, on the CPU, floating point ones in `dtype`; the ranks' shares make up every weight once.
+
+    No collective and no gathering: ZeRO-3 hands over the slices that the rank has, the other stages, where every rank has all weights, an
+    even cut. A model with adapters yields these alone, under the names of the layers that they belong to.
+    """
+    rank, ranks = engine.global_rank, engine.dp_world_size
+    named = _named(engine.module)
+    if lora.scale(engine.module) is not None:
+        named = [(name, tensor) for name, tensor in named if is_adapter(name)]
+    sliced = [(name, tensor) for name, tensor in named if hasattr(tensor, "ds_tensor")]
+    replicated = [(name, tensor) for name, tensor in named if not hasattr(tensor, "ds_tensor")]
+    return [*(_slice(name, tensor, rank, dtype) for name, tensor in sliced), *even(replicated, rank, ranks, dtype)]
+
+
+@contextmanager
+def rounded(engine: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Within the block the weights have the values that `dtype` can hold, in the precision that they are trained in: the policy computes
+    with what is published. Every rank, with its own slices; costs a copy of them on the CPU where `dtype` is not that of training."""
+    held = [tensor for _, parameter in _named(engine.module) for tensor in _storage(parameter) if _narrows(tensor, dtype)]
+    exact = [tensor.detach().to("cpu", copy=True) for tensor in held]
+    with torch.no_grad():
+        for tensor in held:
+            tensor.copy_(tensor.to(dtype))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, values in zip(held, exact, strict=True):
+                tensor.copy_(values)
+
+
+def _narrows(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return tensor.is_floating_point() and tensor.element_size() > dtype.itemsize
+
+
+def _storage(tensor: Tensor) -> list[Tensor]:
+    """Where a parameter's values lie on this rank: ZeRO-3 keeps small ones whole beside the slice."""
+    if not hasattr(tensor, "ds_tensor"):
+        return [tensor.data]
+    partitioned: Any = tensor  # with the attributes that DeepSpeed gave it
+    whole = [tensor.data] if tensor.shape == partitioned.ds_shape else []
+    return [partitioned.ds_tensor.data, *whole]
+
+
+def _slice(name: str, tensor: Any, rank: int, dtype: torch.dtype) -> Part:
+    """The rank's slice of a parameter that ZeRO-3 partitioned, without the padding of the last ones."""
+    length = tensor.ds_tensor.ds_numel
+    start = min(rank * length, tensor.ds_numel)
+    values = tensor.ds_tensor.detach().reshape(-1)[: min(length, tensor.ds_numel - start)]
+    return Part(name, tuple(tensor.ds_shape), start, copied(values, dtype))
+
+
+def _named(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and those buffers that a checkpoint holds, each once."""
+    persistent = set(model.state_dict().keys())
+    return [*model.named_parameters(), *((name, buffer) for name, buffer in model.named_buffers() if name in persistent)]
 
 
 def _gathered(tensor: Tensor) -> Any:

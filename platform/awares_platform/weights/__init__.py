@@ -1,15 +1,18 @@
 """Weights over object storage: the learner publishes versions, whoever wants one pulls it; nobody knows the fleet.
 
-learner --Publisher--> runs/<run>/weights/v00000012/{*.bin, manifest.json}, then HEAD   (HEAD last: published means complete)
+learner ranks --Publisher--> runs/<run>/weights/v00000012/{*.bin, manifest.json, anchor.json}, then HEAD   (published means complete)
                                           |
-engine process <--Subscriber-- (prefetch and verify while generating; pause, apply, resume)      transfer.py, in vLLM's worker
-engine <--extra["canary"]-- (logprobs of the learner, recomputed by the engine after every load)  canary.py
+engine process <--Subscriber-- (fetch, decode, verify while generating; pause, apply, resume)      transfer.py, in vLLM's worker
+engine <--extra["canary"]-- (logprobs of the learner, recomputed by the engine after every load)   canary.py
 
-manifest --> publish, subscribe --> transfer
+write: parts --> shards (codec) --> publish --> ledger (plan, manifests, retention) --> writer (HEAD)
+read:  head (which way is cheapest) --> fetch --> assemble (codec, proof) --> subscribe --> transfer
 """
 
 from awares_platform.weights.manifest import Manifest, WeightsError
-from awares_platform.weights.publish import Publisher, WriterFenced
-from awares_platform.weights.subscribe import Subscriber
+from awares_platform.weights.plan import Cadence, Identity
+from awares_platform.weights.publish import Publisher
+from awares_platform.weights.subscribe import Received, Subscriber
+from awares_platform.weights.writer import WriterFenced
 
-__all__ = ["Manifest", "Publisher", "Subscriber", "WeightsError", "WriterFenced"]
+__all__ = ["Cadence", "Identity", "Manifest", "Publisher", "Received", "Subscriber", "WeightsError", "WriterFenced"]

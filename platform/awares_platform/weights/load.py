@@ -3,8 +3,8 @@
 import asyncio
 import pickle
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from awares_platform.weights.manifest import Manifest, WeightsError
 from awares_platform.weights.subscribe import Subscriber
@@ -16,18 +16,32 @@ _POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class LoadReport:
-    """One weight load: bytes and seconds per phase, and the canary's mean |dlogp| (None without a canary). Generation stood still for
-    `pause_s`, of which `apply_s` went into the weights; fetching and verifying ran beside it.
+class Prefetched:
+    """What staging a version took: manifests and bytes, damage met on the way, and the slowest worker's seconds.
 
     Example:
-        LoadReport(version=12, size=3627776, fetch_s=0.05, verify_s=0.01, apply_s=0.05, pause_s=0.08, canary_dlogp=0.0011)
+        Prefetched(hops=1, size=135000, detours=0, fetch_s=0.05, decode_s=0.01, verify_s=0.01)
+    """
+
+    hops: int
+    size: int
+    detours: int
+    fetch_s: float
+    decode_s: float
+    verify_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """One weight load, and the canary's mean |dlogp| (None without a canary). Generation stood still for `pause_s`, of which `apply_s` went
+    into the weights; all that `prefetched` counts ran beside it.
+
+    Example:
+        LoadReport(12, Prefetched(...), apply_s=0.05, pause_s=0.08, canary_dlogp=0.0011)
     """
 
     version: int
-    size: int
-    fetch_s: float
-    verify_s: float
+    prefetched: Prefetched
     apply_s: float
     pause_s: float
     canary_dlogp: float | None
@@ -36,13 +50,14 @@ class LoadReport:
 class Loader:
     """One engine's loads, one at a time. Knows what is loaded, so that only what changed is invalidated."""
 
-    def __init__(self, llm: "AsyncLLM") -> None:
-        self._llm = llm
+    def __init__(self, llm: "AsyncLLM", timeout_s: float) -> None:
+        self._llm, self._timeout_s = llm, timeout_s
         self._subscriber: Subscriber | None = None
         self._loaded: Manifest | None = None
 
-    async def prefetch(self, subscriber: Subscriber, version: int) -> tuple[float, float]:
-        """Stage the version in every worker while the engine generates; the slowest worker's seconds of fetching and of verifying.
+    async def prefetch(self, subscriber: Subscriber, version: int) -> Prefetched:
+        """Stage the version in every worker while the engine generates. Takes as long as the store does; only a worker that does not even
+        answer raises TimeoutError.
 
         Raises WeightsError when a worker could not fetch, verify or fit it; the engine is as it was.
         """
@@ -51,12 +66,16 @@ class Loader:
         if subscriber is not self._subscriber:
             await self._llm.init_weight_transfer_engine(WeightTransferInitRequest({"subscriber": pickle.dumps(subscriber)}))
             self._subscriber = subscriber
-        await self._llm.collective_rpc("begin_prefetch", args=(version,))
-        while None in (reports := await self._llm.collective_rpc("prefetch_report")):
+        await self._call("begin_prefetch", version)
+        while None in (reports := await self._call("prefetch_report")):
             await asyncio.sleep(_POLL_S)
         if errors := [report["error"] for report in reports if report["error"]]:
             raise WeightsError(errors[0])
-        return max(report["fetch_s"] for report in reports), max(report["verify_s"] for report in reports)
+        return Prefetched(**{field.name: max(report[field.name] for report in reports) for field in fields(Prefetched)})
+
+    async def _call(self, method: str, *arguments: Any) -> list[Any]:
+        async with asyncio.timeout(self._timeout_s):
+            return await self._llm.collective_rpc(method, args=arguments)
 
     async def apply(self, manifest: Manifest) -> tuple[float, float]:
         """Pause, load the staged version, resume; seconds of applying and of the whole pause. Requests in flight keep their place.

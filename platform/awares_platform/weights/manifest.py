@@ -1,12 +1,13 @@
-"""What a published version holds (manifest.json) and which versions are published (HEAD).
+"""What a published version holds: manifest.json, and anchor.json where a version has two forms.
 
-Trust goes one way: HEAD names the blake3 of a manifest, the manifest names the blake3 of every tensor. Whatever does not hash to what
-HEAD leads to was not published.
+Trust goes one way: HEAD names the blake3 of a manifest, the manifest names the blake3 of every piece of every tensor as it must come out.
+Whatever does not hash to what HEAD leads to was not published.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from blake3 import blake3
@@ -38,46 +39,77 @@ def version_folder(run: str, version: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class TensorEntry:
-    """Where one tensor lies: bytes start to end (exclusive) of a shard, little-endian and row-major. `blake3` is the result's.
+class Piece:
+    """Elements start to end (exclusive) of a flattened tensor, encoded as `length` bytes at `offset` of a shard; none at all where the
+    base's are unchanged. `blake3` is that of the decoded elements, little-endian.
 
     Example:
-        TensorEntry("lm_head.weight", "bfloat16", (320, 128), "e1-00000.bin", 0, 81920, "af13...")
+        Piece(0, 40960, "e1-r00000-00000.bin", 0, 1311, "ulp", "af13...")
+    """
+
+    start: int
+    end: int
+    shard: str
+    offset: int
+    length: int
+    kind: str
+    blake3: str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One tensor, row-major, as pieces that cover it from first to last element; several where several ranks wrote it.
+
+    Example:
+        TensorEntry("lm_head.weight", "bfloat16", (320, 128), (piece,))
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    shard: str
-    start: int
-    end: int
-    blake3: str
+    pieces: tuple[Piece, ...]
+
+    @property
+    def result(self) -> tuple[tuple[int, str], ...]:
+        """What the tensor must come out as, whatever it was encoded against."""
+        return tuple((piece.end, piece.blake3) for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One published version. `epoch` is its writer's; `extra` is JSON that travels with the weights (the canary, the step).
+    """One form of a published version: all of it (an anchor, `base` None), or what has to be done to version `base`.
+
+    `epoch` is its writer's, `step` the optimizer's, `changed` the share of elements that differ from the version before (None without one).
+    `processor` and `template` are the blake3 of the policy's image processor and chat template, "" where the writer had none. With
+    `adapter` set the tensors are a LoRA adapter's, `adapter` its scale. `extra` is JSON that travels with the weights (the canary).
 
     Example:
-        Manifest(12, 1, (entry,), {"step": 12})
+        Manifest(12, 1, (entry,), base=11, step=12, changed=0.031)
     """
 
     version: int
     epoch: int
     tensors: tuple[TensorEntry, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)
+    base: int | None = None
+    step: int = 0
+    changed_ratio: float | None = None
+    processor: str = ""
+    template: str = ""
+    adapter: float | None = None
 
     @property
     def size(self) -> int:
-        """Bytes of all tensors."""
-        return sum(entry.end - entry.start for entry in self.tensors)
+        """Bytes to download."""
+        return sum(piece.length for entry in self.tensors for piece in entry.pieces)
 
     @property
     def shards(self) -> dict[str, int]:
         """Shard name to its length in bytes, in order."""
         lengths: dict[str, int] = {}
-        for entry in self.tensors:
-            lengths[entry.shard] = max(lengths.get(entry.shard, 0), entry.end)
+        for piece in self.pieces():
+            if piece.length:
+                lengths[piece.shard] = max(lengths.get(piece.shard, 0), piece.offset + piece.length)
         return lengths
 
     @property
@@ -85,67 +117,45 @@ class Manifest:
         """Tensor names and shapes."""
         return {entry.name: entry.shape for entry in self.tensors}
 
+    def pieces(self) -> list[Piece]:
+        """Every piece of every tensor."""
+        return [piece for entry in self.tensors for piece in entry.pieces]
+
     def changed(self, other: "Manifest | None") -> set[str]:
         """Names of the tensors that differ from those of `other`."""
-        known = {} if other is None else {entry.name: entry.blake3 for entry in other.tensors}
-        return {entry.name for entry in self.tensors if known.get(entry.name) != entry.blake3}
+        known = {} if other is None else {entry.name: entry.result for entry in other.tensors}
+        return {entry.name for entry in self.tensors if known.get(entry.name) != entry.result}
 
     def to_bytes(self) -> bytes:
         """JSON, the same bytes for the same manifest."""
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True).encode()
+        values = {name: getattr(self, name) for name in _PLAIN} | {"extra": dict(self.extra)}
+        tensors = [[entry.name, entry.dtype, entry.shape, [_row(piece) for piece in entry.pieces]] for entry in self.tensors]
+        return json.dumps({**values, "tensors": tensors}, separators=(",", ":"), sort_keys=True).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
         """Raises WeightsError for anything that is no manifest."""
         try:
             values = json.loads(data)
-            tensors = tuple(TensorEntry(**{**entry, "shape": tuple(entry["shape"])}) for entry in values["tensors"])
-            return cls(int(values["version"]), int(values["epoch"]), tensors, values["extra"])
+            tensors = tuple(_entry(*row) for row in values["tensors"])
+            return cls(tensors=tensors, extra=values["extra"], **{name: values[name] for name in _PLAIN})
         except (ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"no manifest of weights: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """One published version and the blake3 of its manifest."""
-
-    version: int
-    manifest: str
+_PLAIN = ("version", "epoch", "base", "step", "changed_ratio", "processor", "template", "adapter")
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The one mutable object: the writer's epoch and the versions that can be fetched, newest first.
+def _row(piece: Piece) -> list[Any]:
+    return [piece.start, piece.end, piece.shard, piece.offset, piece.length, piece.kind, piece.blake3]
 
-    Example:
-        Head(1, (Published(12, "9c0e..."), Published(11, "07aa...")))
-    """
 
-    epoch: int
-    published: tuple[Published, ...] = ()
-
-    @property
-    def version(self) -> int | None:
-        """The newest version; None before the first."""
-        return self.published[0].version if self.published else None
-
-    def find(self, version: int) -> Published | None:
-        """The entry of `version`; None if it is not published, or no longer kept."""
-        return next((entry for entry in self.published if entry.version == version), None)
-
-    def to_bytes(self) -> bytes:
-        """JSON."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "Head":
-        """Raises WeightsError for anything that is no HEAD."""
-        try:
-            values = json.loads(data)
-            published = tuple(Published(int(entry["version"]), str(entry["manifest"])) for entry in values["published"])
-            return cls(int(values["epoch"]), published)
-        except (ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"no HEAD of weights: {error}") from error
+def _entry(name: str, dtype: str, shape: list[int], rows: list[list[Any]]) -> TensorEntry:
+    pieces = tuple(Piece(*row) for row in rows)
+    ends = [0, *(piece.end for piece in pieces)]
+    if [piece.start for piece in pieces] != ends[:-1] or ends[-1] != prod(shape) or any(piece.end < piece.start for piece in pieces):
+        raise ValueError(f"the pieces of {name} do not cover its {prod(shape)} elements")
+    return TensorEntry(name, dtype, tuple(shape), pieces)
 
 
 def check_fit(expected: Shapes, received: Shapes, version: int, policy: str) -> None:

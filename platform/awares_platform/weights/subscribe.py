@@ -1,54 +1,78 @@
-"""Subscribing: find HEAD, download a version, verify every byte, and only then hand it out."""
+"""Subscribing: find HEAD, download the cheapest way to a version, decode it, verify every byte, and only then hand it out."""
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from awares_platform.errors import NotFound
 from awares_platform.store import ObjectStore
-from awares_platform.weights.manifest import Head, Manifest, TensorEntry, WeightsError, digest, folder, version_folder
+from awares_platform.weights.assemble import State, assemble, verify
+from awares_platform.weights.fetch import fetch
+from awares_platform.weights.head import Head, Hop, head_key
+from awares_platform.weights.lease import lease
+from awares_platform.weights.manifest import Manifest, WeightsError, digest, version_folder
+from awares_platform.weights.retention import want_anchor
 
-_CONNECTIONS = 4
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A verified version: tensors on the CPU in the manifest's order, and the seconds of downloading and of hashing.
+    """A verified version: tensors on the CPU in the manifest's order, how many manifests and bytes led to it, the seconds of waiting for
+    bytes, of decoding and of hashing, and how often damage was met on the way.
 
     Example:
-        Received(manifest, {"lm_head.weight": tensor}, 0.04, 0.01)
+        Received(manifest, {"lm_head.weight": tensor}, hops=1, size=135000, fetch_s=0.04, decode_s=0.01, verify_s=0.01)
     """
 
     manifest: Manifest
     state: Mapping[str, Tensor]
+    hops: int
+    size: int
     fetch_s: float
+    decode_s: float
     verify_s: float
+    detours: int = 0
+
+
+class _Damaged(WeightsError):
+    """What came out is not what was published, because of `hops`; with none named, of any on the way or of what was held."""
+
+    def __init__(self, reason: str, hops: tuple[Hop, ...] = ()) -> None:
+        super().__init__(reason)
+        self.hops = hops
 
 
 class Subscriber:
-    """A reader of a run's weights. Picklable; holds no tensors.
+    """A reader of a run's weights. Picklable; holds no tensors: `receive` builds on what its caller holds.
 
     Example:
         subscriber = Subscriber(store, "mini")
-        if (version := subscriber.head()) is not None:
-            state = subscriber.fetch(version)
+        held = None
+        while (version := subscriber.head()) is not None:
+            held = subscriber.receive(version, held)  # deltas, where they are cheaper than an anchor
     """
 
-    def __init__(self, store: ObjectStore, run: str) -> None:
-        self.store, self.run = store, run
+    def __init__(self, store: ObjectStore, run: str, *, connections: int = 4, threads: int = 1) -> None:
+        self.store, self.run, self._connections, self._threads = store, run, connections, threads
         self._seen = Head(0)
 
     def head(self) -> int | None:
         """The newest published version, None before the first: one small request."""
         try:
-            self._seen = Head.from_bytes(self.store.get(f"{folder(self.run)}/HEAD"))
+            self._seen = Head.from_bytes(self.store.get(head_key(self.run)))
         except NotFound:
             return None
         return self._seen.version
+
+    @property
+    def seen(self) -> Head:
+        """HEAD as `head` saw it last."""
+        return self._seen
 
     def manifest(self, version: int) -> Manifest:
         """The manifest of a published version, verified against HEAD.
@@ -61,46 +85,76 @@ class Subscriber:
             published = self._seen.find(version)
         if published is None:
             raise WeightsError(f"run {self.run}: version {version} is not published or no longer kept; HEAD is at {newest}: take that one")
-        key = f"{version_folder(self.run, version)}/manifest.json"
-        try:
-            data = self.store.get(key)
-        except NotFound as error:
-            raise WeightsError(f"run {self.run}: version {version} has just been retired; take the newest ({self.head()})") from error
-        if digest(data) != published.manifest:
-            raise WeightsError(f"run {self.run}: {key} does not hash to what HEAD names; publish version {version} again as a new one")
-        return Manifest.from_bytes(data)
+        return self._read(Hop(version, published.forms[0]))
 
     def fetch(self, version: int) -> dict[str, Tensor]:
         """All tensors of a version, verified. Raises WeightsError; never returns part of a version."""
         return dict(self.receive(version).state)
 
-    def receive(self, version: int) -> Received:
-        """Like `fetch`, with the manifest and the seconds. Holds the version's bytes once."""
-        started = time.perf_counter()
-        manifest = self.manifest(version)
-        with ThreadPoolExecutor(_CONNECTIONS) as pool:
-            shards = dict(zip(manifest.shards, pool.map(lambda shard: self._shard(manifest, shard), manifest.shards), strict=True))
-        fetched = time.perf_counter()
-        state = {entry.name: self._tensor(manifest, entry, shards[entry.shard]) for entry in manifest.tensors}
-        return Received(manifest, state, fetched - started, time.perf_counter() - fetched)
+    def receive(self, version: int, held: Received | None = None) -> Received:
+        """The version, built on what the caller holds or from an anchor, whichever are fewer bytes. What is held stays as it is.
 
-    def _shard(self, manifest: Manifest, shard: str) -> bytearray:
-        key = f"{version_folder(self.run, manifest.version)}/{shard}"
+        Memory: the version, and beside it the tensors of the version before where they differ; a few shards. Where bytes turn out
+        damaged they are read once more, then another way is tried, first of all without what is held; where there is none, the writer is
+        asked for an anchor. Raises WeightsError or StoreError.
+        """
+        self.manifest(version)
+        avoid: set[Hop] = set()
+        damage: _Damaged | None = None
+        detours = 0
+        while (hops := self._seen.path(version, held.manifest.version if held else None, avoid)) is not None:
+            try:
+                with lease(self.store, self.run, {version, *(hop.version for hop in hops)}):
+                    return replace(self.walk(hops, held), detours=detours)
+            except _Damaged as error:
+                log.warning("%s; trying %s", error, "another way" if damage else "once more")
+                detours += 1
+                if damage is None:  # the bytes may have been damaged on their way: the same again
+                    damage = error
+                elif held is not None and not error.hops:
+                    held = None
+                else:
+                    avoid.update(error.hops or hops)
+        want_anchor(self.store, self.run, version)
+        raise WeightsError(f"{damage or f'run {self.run}: nothing leads to version {version}'}; asked the writer for an anchor") from damage
+
+    def walk(self, hops: Sequence[Hop], held: Received | None = None) -> Received:
+        """What these hops lead to, from what is held. Only the result is hashed, for it proves everything below it.
+
+        Raises WeightsError or StoreError. `receive` finds the hops, and other ones where these are damaged.
+        """
+        started, decode_s = time.perf_counter(), 0.0
+        manifest, state = (held.manifest, held.state) if held else (None, {})
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
+            for hop in hops:
+                try:
+                    manifest = self._read(hop)
+                    shards = fetch(self.store, self.run, manifest, self._connections)
+                    state, seconds = assemble(manifest, {} if hop.form.base is None else state, shards, pool)
+                except WeightsError as error:
+                    raise _Damaged(f"version {hop.version}: {error}", (hop,)) from error
+                decode_s += seconds
+            assert manifest is not None, "the way from nothing to a version has a hop"
+            fetched = time.perf_counter()
+            self._verify(manifest, state, held, pool)
+        verify_s, size = time.perf_counter() - fetched, sum(hop.form.size for hop in hops)
+        return Received(manifest, state, len(hops), size, fetched - started - decode_s, decode_s, verify_s)
+
+    def _verify(self, manifest: Manifest, state: State, held: Received | None, pool: ThreadPoolExecutor) -> None:
+        try:
+            verify(manifest, state, held.manifest if held else None, held.state if held else {}, pool)
+        except WeightsError as error:
+            raise _Damaged(f"run {self.run}: {error}") from error
+
+    def _read(self, hop: Hop) -> Manifest:
+        key = f"{version_folder(self.run, hop.version)}/{hop.form.name}"
         try:
             data = self.store.get(key)
         except NotFound as error:
-            raise WeightsError(f"run {self.run}: {key} is missing; take the newest version ({self.head()})") from error
-        if len(data) < manifest.shards[shard]:
-            raise WeightsError(f"run {self.run}: {key} is truncated: {len(data)} of {manifest.shards[shard]} bytes; take another version")
-        return bytearray(data)  # writable, as torch wants its buffers
-
-    def _tensor(self, manifest: Manifest, entry: TensorEntry, shard: bytearray) -> Tensor:
-        data = memoryview(shard)[entry.start : entry.end]
-        if digest(data) != entry.blake3:
-            raise WeightsError(
-                f"run {self.run}: tensor {entry.name} of version {manifest.version} ({entry.shard}, bytes {entry.start} to {entry.end}) "
-                "does not hash to what its manifest names: the object is damaged; take another version"
-            )
-        if not len(data):
-            return torch.empty(entry.shape, dtype=getattr(torch, entry.dtype))
-        return torch.frombuffer(data, dtype=getattr(torch, entry.dtype)).reshape(entry.shape)
+            raise WeightsError(f"run {self.run}: version {hop.version} has just been retired; take the newest ({self.head()})") from error
+        if digest(data) != hop.form.digest:
+            raise WeightsError(f"run {self.run}: {key} does not hash to what HEAD names; publish version {hop.version} again as a new one")
+        manifest = Manifest.from_bytes(data)
+        if (manifest.version, manifest.base) != (hop.version, hop.form.base):
+            raise WeightsError(f"run {self.run}: {key} is of version {manifest.version} on {manifest.base}, not as HEAD says")
+        return manifest

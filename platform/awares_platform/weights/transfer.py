@@ -15,17 +15,20 @@ The prefetch is a thread because an engine process runs its calls between steps:
 
 import pickle
 import threading
-from collections.abc import Iterable
+from collections import ChainMap
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from safetensors import safe_open
+from torch import Tensor
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 from awares.errors import AwaresError
 from awares_platform.engine_launch import BACKEND, end_with_parent
+from awares_platform.weights.adapter import Checkpoint, folded
 from awares_platform.weights.apply import Unit, aliases, apply, touched, units
 from awares_platform.weights.manifest import Manifest, Shapes, WeightsError, check_fit
 from awares_platform.weights.subscribe import Received, Subscriber
@@ -51,19 +54,40 @@ class PrefetchReport(TypedDict):
     version: int
     error: str
     fetch_s: float
+    decode_s: float
     verify_s: float
     size: int
+    hops: int
+    detours: int
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A version as the model takes it: tensors by the names of the policy's checkpoint, and which of them each published one becomes.
+
+    Example:
+        Staged(manifest, {"model.norm.weight": tensor}, {"model.norm.weight": "model.norm.weight"})
+    """
+
+    manifest: Manifest
+    state: Mapping[str, Tensor]
+    becomes: Mapping[str, str]
+
+    def changed(self, loaded: Manifest | None) -> set[str]:
+        """Names of the tensors that are not those of the version `loaded`."""
+        return {self.becomes[name] for name in self.manifest.changed(loaded) if name in self.becomes}
 
 
 class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
-    """Loads versions from the object store into this worker's model."""
+    """Loads versions from the object store into this worker's model. Keeps the newest received one on the host: deltas build on it."""
 
     init_info_cls = InitInfo
     update_info_cls = UpdateInfo
     supports_draft_weight_update = False
 
     _subscriber: Subscriber
-    _staged: Received | None = None
+    _held: Received | None = None
+    _staged: Staged | None = None
     _units: tuple[Unit, ...] = ()
     _loaded: Manifest | None = None
     _broken: str = ""
@@ -106,7 +130,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         staged, self._staged = self._staged, None
         if staged is None or staged.manifest.version != update_info.version:
             raise WeightsError(f"version {update_info.version} is not staged; prefetch it first")
-        changed = staged.manifest.changed(self._loaded)
+        changed = staged.changed(self._loaded)
         self._broken = f"version {update_info.version} was not applied whole; restart the engine"
         apply(self.model, self.model_config, touched(self._units, changed), staged.state)
         self._loaded, self._broken = staged.manifest, ""
@@ -120,19 +144,30 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def _prefetch(self, version: int) -> None:
         """The thread's body: whatever fails becomes the report's error, and the engine goes on with the version that it has."""
-        report = PrefetchReport(version=version, error="", fetch_s=0.0, verify_s=0.0, size=0)
+        report = PrefetchReport(version=version, error="", fetch_s=0.0, decode_s=0.0, verify_s=0.0, size=0, hops=0, detours=0)
         try:
-            received = self._subscriber.receive(version)
-            check_fit(self._expected, self._mapped(received.manifest.shapes), version, self.model_config.model)
-            self._check_tied(received.manifest)
-            self._units = units(self.model, received.manifest.shapes)
-            report.update(fetch_s=received.fetch_s, verify_s=received.verify_s, size=received.manifest.size)
-            self._staged = received
+            self._held = received = self._subscriber.receive(version, self._held)
+            staged = self._fitted(received)
+            self._units = units(self.model, staged.state)
+            for name in ("fetch_s", "decode_s", "verify_s", "size", "hops", "detours"):
+                report[name] = getattr(received, name)
+            self._staged = staged
         except AwaresError as error:
             report["error"] = str(error)
         except Exception as error:  # a thread's exception would otherwise vanish, and the engine wait for its report until the timeout
             report["error"] = f"{type(error).__name__}: {error}"
         self._report = report
+
+    def _fitted(self, received: Received) -> Staged:
+        """Raises WeightsError for a version of another model; an adapter is folded into the policy that the engine was started with."""
+        manifest, directory = received.manifest, Path(self.model_config.model)
+        if manifest.adapter is not None:
+            base = Checkpoint(directory)
+            weights, becomes = folded(received.state, manifest.adapter, base)
+            return Staged(manifest, ChainMap(weights, base), becomes)  # pyright: ignore[reportArgumentType], only read
+        check_fit(self._expected, self._mapped(manifest.shapes), manifest.version, self.model_config.model)
+        self._check_tied(manifest)
+        return Staged(manifest, received.state, {name: name for name in received.state})
 
     def _mapped(self, named: Shapes) -> Shapes:
         """Shapes under vLLM's names, tied tensors once: transformers saves one and the same model under several sets of names."""
@@ -140,10 +175,10 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def _check_tied(self, manifest: Manifest) -> None:
         """Raise WeightsError for a version whose output head differs from the embeddings that the engine's model ties it to."""
-        hashes = {entry.name: entry.blake3 for entry in manifest.tensors}
+        results = {entry.name: entry.result for entry in manifest.tensors}
         names = self._renamed(manifest.shapes)
         for alias, first in self._aliases.items():
-            if alias in names and hashes[names[alias]] != hashes[names[first]]:
+            if alias in names and results[names[alias]] != results[names[first]]:
                 raise WeightsError(
                     f"version {manifest.version}: {names[alias]} differs from {names[first]}, but the engine's policy "
                     f"({self.model_config.model}) ties them; use one policy.base for both"

@@ -14,6 +14,7 @@ from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import ActorLost, Controller
 from awares_platform.grpo.group import Group, Loaded, Member, Outcome, Position, Prompt, Rollout
 from awares_platform.grpo.prompts import Prompts
+from awares_platform.weights.load import LoadReport, Prefetched
 
 
 class Bus:
@@ -47,7 +48,7 @@ class FakeActor:
                 self.version = self.bus.head
                 if self.version == self.mismatch_at:
                     raise ValueError(f"canary of version {self.version}")
-                yield Loaded(self.version, 0.1, 0.01, 0.001)
+                yield Loaded(LoadReport(self.version, Prefetched(1, 0, 0, 0.0, 0.0, 0.0), 0.01, 0.01, 0.001), 0.1)
             changing = asyncio.ensure_future(self.bus.changed.wait())
             dying = asyncio.ensure_future(self.dead.wait())
             await asyncio.wait([changing, dying], return_when=asyncio.FIRST_COMPLETED)

@@ -5,8 +5,14 @@ import pytest
 
 from awares.episode import Episode, StopReason
 from awares.sample import Sample
-from awares_platform.grpo.group import Batch, Group, Loaded, Member, Outcome, Position, Prompt
+from awares_platform.grpo.group import Batch, Group, Loaded, Member, Missed, Outcome, Position, Prompt
 from awares_platform.grpo.meter import Meter, Overlap
+from awares_platform.weights.load import LoadReport, Prefetched
+
+
+def load(version: int, load_s: float, pause_s: float, canary: float, size: int = 0, detours: int = 0) -> Loaded:
+    staged = Prefetched(hops=1, size=size, detours=detours, fetch_s=0.1, decode_s=0.02, verify_s=0.03)
+    return Loaded(LoadReport(version, staged, 0.01, pause_s, canary), load_s)
 
 
 def test_overlap_is_the_share_of_an_interval_with_groups_in_flight() -> None:
@@ -29,8 +35,9 @@ def test_a_steps_metrics(call_episode: Episode, make_episode: Callable[..., Epis
     )
     group = Group(Prompt(0, 0, samples[0]), members, Outcome.READY, seconds=2.0)
     meter = Meter()
-    for load in (Loaded(3, 0.5, 0.03, 0.001), Loaded(4, 0.7, 0.05, 0.003)):
-        meter.loaded(load)
+    for item in (load(3, 0.5, 0.03, 0.001, size=100), load(4, 0.7, 0.05, 0.003, size=300, detours=2)):
+        meter.loaded(item)
+    meter.missed(Missed(5, "damaged"))
     meter.finished(group)
     meter.overlap.change(1, 0.0)
     record = meter.step(Batch(0, (group,), Position(1)), version=5, learned={"policy/kl": 0.01}, start=1.0, end=2.0)
@@ -48,7 +55,14 @@ def test_a_steps_metrics(call_episode: Episode, make_episode: Callable[..., Epis
         "staleness/max": 2,
         "time/load": 0.6,
         "time/pause": 0.04,
+        "time/fetch": 0.1,
+        "time/decode": 0.02,
+        "time/verify": 0.03,
+        "time/apply": 0.01,
         "canary/dlogp": 0.003,
+        "weights/loaded_bytes": 200,
+        "weights/detours": 2,
+        "weights/missed": 1,
         "time/rollout": 2.0,
         "overlap/fraction": 1.0,
         "groups/ready": 1,
@@ -60,7 +74,9 @@ def test_a_steps_metrics(call_episode: Episode, make_episode: Callable[..., Epis
 
 def test_loads_are_reported_once(make_group: Callable[..., Group], samples: list[Sample]) -> None:
     meter = Meter()
-    meter.loaded(Loaded(1, 0.5, 0.03, 0.001))
+    meter.loaded(load(1, 0.5, 0.03, 0.001))
+    meter.missed(Missed(2, "damaged"))
     batch = Batch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
-    assert "time/load" in meter.step(batch, 1, {}, 0.0, 1.0)
-    assert "time/load" not in meter.step(batch, 2, {}, 1.0, 2.0)
+    first, second = meter.step(batch, 1, {}, 0.0, 1.0), meter.step(batch, 2, {}, 1.0, 2.0)
+    assert "time/load" in first and first["weights/missed"] == 1
+    assert "time/load" not in second and second["weights/missed"] == 0

@@ -1,53 +1,64 @@
-"""Manifests and HEAD: JSON and back, differences, and what no manifest gets."""
+"""Manifests: JSON and back, differences, and what no manifest gets."""
+
+import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from awares_platform.weights.manifest import Head, Manifest, Published, TensorEntry, WeightsError, check_fit
+from awares_platform.weights.manifest import Manifest, Piece, TensorEntry, WeightsError, check_fit
 
-HEAD = TensorEntry("lm_head.weight", "bfloat16", (320, 128), "e1-00000.bin", 0, 81920, "aa")
-NORM = TensorEntry("model.norm.weight", "bfloat16", (128,), "e1-00001.bin", 64, 320, "bb")
+HEAD = TensorEntry(
+    "lm_head.weight",
+    "bfloat16",
+    (320, 128),
+    (Piece(0, 20480, "s0.bin", 0, 700, "ulp", "aa"), Piece(20480, 40960, "s1.bin", 64, 800, "dense", "bb")),
+)
+NORM = TensorEntry("model.norm.weight", "bfloat16", (128,), (Piece(0, 128, "s1.bin", 864, 0, "same", "cc"),))
 
 
 def test_a_manifest_survives_json() -> None:
-    manifest = Manifest(12, 3, (HEAD, NORM), {"step": 9, "canary": {"logprobs": [[-0.25]]}})
+    manifest = Manifest(12, 3, (HEAD, NORM), {"canary": {"logprobs": [[-0.25]]}}, 11, 9, 0.03125, "5d", "77", 2.0)
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+    anchor = Manifest(12, 3, (HEAD,))
+    assert Manifest.from_bytes(anchor.to_bytes()) == anchor
+    assert anchor.base is None and anchor.adapter is None
 
 
 def test_a_manifest_counts_bytes_and_shards() -> None:
     manifest = Manifest(1, 1, (HEAD, NORM))
-    assert manifest.size == 81920 + 256
-    assert manifest.shards == {"e1-00000.bin": 81920, "e1-00001.bin": 320}
+    assert manifest.size == 700 + 800
+    assert manifest.shards == {"s0.bin": 700, "s1.bin": 864}
+    assert manifest.shapes == {"lm_head.weight": (320, 128), "model.norm.weight": (128,)}
 
 
-def test_changed_names_what_differs_by_hash() -> None:
+def test_changed_compares_results_and_not_how_they_are_encoded() -> None:
     before = Manifest(1, 1, (HEAD, NORM))
-    after = Manifest(2, 1, (HEAD, TensorEntry("model.norm.weight", "bfloat16", (128,), "e1-00000.bin", 0, 256, "cc")))
+    recoded = replace(HEAD, pieces=tuple(replace(piece, shard="other.bin", length=9, kind="dense") for piece in HEAD.pieces))
+    after = Manifest(2, 1, (recoded, replace(NORM, pieces=(replace(NORM.pieces[0], blake3="dd"),))))
     assert after.changed(before) == {"model.norm.weight"}
     assert after.changed(after) == set()
     assert after.changed(None) == {"lm_head.weight", "model.norm.weight"}
 
 
-def test_head_survives_json_and_finds_versions() -> None:
-    head = Head(2, (Published(12, "aa"), Published(11, "bb")))
-    assert Head.from_bytes(head.to_bytes()) == head
-    assert head.version == 12
-    assert head.find(11) == Published(11, "bb")
-    assert head.find(10) is None
-    assert Head(1).version is None
+def rows(manifest: Manifest) -> Any:
+    return json.loads(manifest.to_bytes())
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b'{"version": 1}', b'{"version": 1, "epoch": 1, "tensors": [{"name": "x"}], "extra": {}}']
+    "spans", [[(0, 20480)], [(0, 20480), (20481, 40960)], [(0, 30000), (20480, 40960)], [(20480, 40960), (0, 20480)], []]
 )
+def test_pieces_must_cover_their_tensor(spans: list[tuple[int, int]]) -> None:
+    values = rows(Manifest(1, 1, (HEAD,)))
+    values["tensors"][0][3] = [[start, end, "s0.bin", 0, 9, "dense", "aa"] for start, end in spans]
+    with pytest.raises(WeightsError, match=r"no manifest.*the pieces of lm_head\.weight do not cover its 40960 elements"):
+        Manifest.from_bytes(json.dumps(values).encode())
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"version": 1}', b'{"version": 1, "epoch": 1, "tensors": [["x"]], "extra": {}}'])
 def test_what_is_no_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(WeightsError, match="no manifest"):
         Manifest.from_bytes(data)
-
-
-@pytest.mark.parametrize("data", [b"", b"7", b'{"epoch": 1}', b'{"epoch": 1, "published": [{"version": "x", "manifest": ""}]}'])
-def test_what_is_no_head_is_refused(data: bytes) -> None:
-    with pytest.raises(WeightsError, match="no HEAD"):
-        Head.from_bytes(data)
 
 
 def test_a_version_of_another_model_is_named_with_both_sides() -> None:

@@ -1,0 +1,38 @@
+"""A reader's lease on the versions that it downloads; retention.py says how the writer sees it."""
+
+import json
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from itertools import count
+from uuid import uuid4
+
+from awares.errors import AwaresError
+from awares_platform.store import ObjectStore
+from awares_platform.weights.manifest import folder
+
+BEAT_S = 10.0
+
+
+@contextmanager
+def lease(store: ObjectStore, run: str, versions: Collection[int], beat_s: float = BEAT_S) -> Iterator[None]:
+    """Within the block the versions stay in the store. What is done within `beat_s` costs no request: the writer's grace covers it."""
+    key, done = f"{folder(run)}/leases/{uuid4().hex}", threading.Event()
+
+    def beat() -> None:
+        for number in count():
+            if done.wait(beat_s):
+                if number:
+                    store.delete(key)
+                return
+            try:
+                store.put(key, json.dumps({"versions": sorted(versions), "beat": number}).encode())
+            except AwaresError:
+                continue  # the download that runs beside this meets the same store, and has the right to say so
+
+    thread = threading.Thread(target=beat, name="weights-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()

@@ -1,0 +1,57 @@
+"""One rank of a small learner that trains and publishes, once per ZeRO stage: `python publishing_rank.py <rank> <ranks> <setup.json>`.
+
+Rank 0 leaves what every version must be in <run.directory>/<stage>-<version>.pt; the runs are called <run.name>-<stage>.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+
+from awares_platform.config import PlatformConfig
+from awares_platform.store import ObjectStore
+from awares_platform.training import zero
+from awares_platform.training.policy import load_policy
+from awares_platform.weights import Publisher
+
+STAGES = (1, 2, 3)
+STEPS = 3
+RATE = 1e-5
+
+
+def agree(value: Any) -> Any:
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def train(rank: int, ranks: int, stage: int, config: PlatformConfig) -> None:
+    model = load_policy(Path(config.policy.base), config)
+    engine = zero.initialize(model, zero.ZeroSettings(stage, "float32", RATE))  # type: ignore[arg-type]
+    publisher = Publisher(ObjectStore.from_config(config.store), f"{config.run.name}-{stage}", rank=rank, ranks=ranks, agree=agree)
+    for step in range(STEPS):
+        version = publisher.begin(zero.owned(engine, torch.bfloat16), step=step)
+        whole = zero.full_state(engine)
+        if rank == 0:
+            state = {name: tensor.to(torch.bfloat16) for name, tensor in whole.items()}
+            torch.save(state, config.run.directory / f"{stage}-{version}.pt")
+        ids_BT = torch.randint(20, 60, (3, 7), generator=torch.Generator().manual_seed(10 * step + rank))
+        logprobs_BTV = engine(input_ids=ids_BT).logits.float().log_softmax(-1)
+        zero.step(engine, [-logprobs_BTV[:, :-1].gather(2, ids_BT[:, 1:, None]).mean()], RATE)
+    publisher.wait()
+
+
+def main(rank: int, ranks: int, setup: Path) -> None:
+    torch.set_num_threads(1)
+    config = PlatformConfig.model_validate_json(setup.read_text())
+    meeting = f"file://{config.run.directory}/meeting"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks)
+    for stage in STAGES:
+        train(rank, ranks, stage, config)
+    torch.distributed.barrier()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
