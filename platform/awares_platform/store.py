@@ -23,7 +23,7 @@ from awares_platform import multipart
 from awares_platform.config.store import StoreConfig
 from awares_platform.errors import NotFound, PreconditionFailed, StoreError
 from awares_platform.s3_errors import FAILURES, code, is_transient, translate
-from awares_platform.s3_replies import require_whole
+from awares_platform.s3_messages import require_whole, send_at_once
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -225,6 +225,8 @@ class ObjectStore:
         with _CREATION:
             client = Session().client("s3", endpoint_url=self.config.endpoint, region_name=self.config.region, config=options)
         client.meta.events.register("before-parse.s3", require_whole)
+        for write in ("PutObject", "UploadPart"):
+            client.meta.events.register_first(f"before-call.s3.{write}", send_at_once)
         return client
 
     @cached_property

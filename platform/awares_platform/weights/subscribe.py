@@ -12,7 +12,7 @@ from awares_platform.errors import NotFound
 from awares_platform.store import ObjectStore
 from awares_platform.weights.assemble import State, assemble, verify
 from awares_platform.weights.fetch import fetch
-from awares_platform.weights.head import Head, Hop, head_key
+from awares_platform.weights.head import Head, Hop, Published, head_key
 from awares_platform.weights.lease import lease
 from awares_platform.weights.manifest import Manifest, WeightsError, digest, version_folder
 from awares_platform.weights.retention import want_anchor
@@ -75,17 +75,18 @@ class Subscriber:
         return self._seen
 
     def manifest(self, version: int) -> Manifest:
-        """The manifest of a published version, verified against HEAD.
+        """The manifest of a published version, in whichever form, verified against HEAD.
 
-        Raises WeightsError for a version that HEAD does not lead to or a manifest that does not hash right.
+        Raises WeightsError for a version that HEAD does not lead to, or a manifest that does not hash right; the writer is then asked for
+        an anchor.
         """
-        published = self._seen.find(version)
-        if published is None:
-            newest = self.head()
-            published = self._seen.find(version)
-        if published is None:
-            raise WeightsError(f"run {self.run}: version {version} is not published or no longer kept; HEAD is at {newest}: take that one")
-        return self._read(Hop(version, published.forms[0]))
+        damage: WeightsError | None = None
+        for form in self._find(version).forms:
+            try:
+                return self._read(Hop(version, form))
+            except WeightsError as error:
+                damage = damage or error
+        raise self._stuck(version, damage) from damage
 
     def fetch(self, version: int) -> dict[str, Tensor]:
         """All tensors of a version, verified. Raises WeightsError; never returns part of a version."""
@@ -98,7 +99,7 @@ class Subscriber:
         damaged they are read once more, then another way is tried, first of all without what is held; where there is none, the writer is
         asked for an anchor. Raises WeightsError or StoreError.
         """
-        self.manifest(version)
+        self._find(version)
         avoid: set[Hop] = set()
         damage: _Damaged | None = None
         detours = 0
@@ -115,8 +116,7 @@ class Subscriber:
                     held = None
                 else:
                     avoid.update(error.hops or hops)
-        want_anchor(self.store, self.run, version)
-        raise WeightsError(f"{damage or f'run {self.run}: nothing leads to version {version}'}; asked the writer for an anchor") from damage
+        raise self._stuck(version, damage) from damage
 
     def walk(self, hops: Sequence[Hop], held: Received | None = None) -> Received:
         """What these hops lead to, from what is held. Only the result is hashed, for it proves everything below it.
@@ -140,6 +140,22 @@ class Subscriber:
         verify_s, size = time.perf_counter() - fetched, sum(hop.form.size for hop in hops)
         return Received(manifest, state, len(hops), size, fetched - started - decode_s, decode_s, verify_s)
 
+    def _find(self, version: int) -> Published:
+        """The version in HEAD, which is read again if it did not name it when it was seen last. Raises WeightsError."""
+        if (published := self._seen.find(version)) is None:
+            newest = self.head()
+            published = self._seen.find(version)
+            if published is None:
+                raise WeightsError(
+                    f"run {self.run}: version {version} is not published or no longer kept; HEAD is at {newest}: take that one"
+                )
+        return published
+
+    def _stuck(self, version: int, damage: WeightsError | None) -> WeightsError:
+        """Asks the writer for an anchor, and says so."""
+        want_anchor(self.store, self.run, version)
+        return WeightsError(f"{damage or f'run {self.run}: nothing leads to version {version}'}; asked the writer for an anchor")
+
     def _verify(self, manifest: Manifest, state: State, held: Received | None, pool: ThreadPoolExecutor) -> None:
         try:
             verify(manifest, state, held.manifest if held else None, held.state if held else {}, pool)
@@ -153,7 +169,7 @@ class Subscriber:
         except NotFound as error:
             raise WeightsError(f"run {self.run}: version {hop.version} has just been retired; take the newest ({self.head()})") from error
         if digest(data) != hop.form.digest:
-            raise WeightsError(f"run {self.run}: {key} does not hash to what HEAD names; publish version {hop.version} again as a new one")
+            raise WeightsError(f"run {self.run}: {key} does not hash to what HEAD names")
         manifest = Manifest.from_bytes(data)
         if (manifest.version, manifest.base) != (hop.version, hop.form.base):
             raise WeightsError(f"run {self.run}: {key} is of version {manifest.version} on {manifest.base}, not as HEAD says")

@@ -1,6 +1,7 @@
-"""Whether an S3 reply came whole. botocore checks the length of streamed bodies only: it takes a cut listing for an empty one."""
+"""S3 messages that go and come whole, where botocore leaves a gap."""
 
 import re
+from io import BytesIO
 from typing import Any
 
 from botocore.exceptions import ResponseStreamingError
@@ -8,8 +9,20 @@ from botocore.exceptions import ResponseStreamingError
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/")
 
 
+def send_at_once(params: dict[str, Any], **_: object) -> None:
+    """botocore's `before-call` handler of writes: the body leaves right behind the headers.
+
+    botocore would send the headers, wait for "100 Continue", then send the body: a round trip more, and a process that is killed meanwhile
+    leaves a request without a body, which SeaweedFS takes for one of an empty body.
+    """
+    if isinstance(params.get("body"), BytesIO):
+        params["body"] = params["body"].getvalue()
+
+
 def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
     """botocore's `before-parse` handler. Raises ResponseStreamingError, which is_transient, if the reply was cut on its way.
+
+    By itself botocore checks the length of streamed bodies only, and takes a cut listing for an empty one.
 
     A streamed body is yet to be read; then this checks the headers, and botocore counts the bytes against them.
     """

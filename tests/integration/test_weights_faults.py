@@ -1,0 +1,332 @@
+"""The weight bus under faults that really happen: between boto3 and SeaweedFS stands a proxy that does to requests what it is told.
+
+In every case readers go on with the last good version, nothing that was published is lost, and the writer goes on.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from awares_platform.errors import StoreUnavailable
+from awares_platform.store import ObjectStore
+from awares_platform.weights import Cadence, Publisher, Received, Subscriber, WeightsError
+from awares_platform.weights.head import head_key
+from awares_platform.weights.manifest import version_folder
+from awares_platform.weights.retention import wanted
+from tests.integration.fault_proxy import Call, Fault, Faults, Flip, LostReply, Reset, Status, Throttle, Truncate, proxy
+
+pytestmark = pytest.mark.integration
+
+ELEMENTS = 200_000
+
+
+@pytest.fixture
+def run() -> str:
+    return f"run-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def faults(seaweed: ObjectStore) -> Iterator[Faults]:
+    with proxy(seaweed, retry_budget_s=3.0) as found:
+        yield found
+
+
+def weights(version: int) -> dict[str, Tensor]:
+    """Versions that differ from each other in one weight of a hundred."""
+    large = torch.randn(ELEMENTS, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    large.view(torch.int16)[version::101] += version
+    return {"large": large, "norm": torch.ones(8, dtype=torch.bfloat16)}
+
+
+def holds(received: Received, version: int) -> bool:
+    return received.manifest.version == version and all(
+        torch.equal(received.state[name], value) for name, value in weights(version).items()
+    )
+
+
+def published(store: ObjectStore, run: str, newest: int, **options: Any) -> Publisher:
+    publisher = Publisher(store, run, **options)
+    for version in range(1, newest + 1):
+        publisher.publish(version, weights(version))
+    return publisher
+
+
+# -- on the way --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "times"),
+    [(Flip(100), 1), (Truncate(50, "honest"), 1), (Truncate(50, "full"), 1), (Reset(), 2), (Status(500), 2), (Status(503, "SlowDown"), 2)],
+    ids=["flipped byte", "short", "cut", "resets", "500", "slow down"],
+)
+def test_a_delta_that_is_damaged_on_its_way_is_read_again(seaweed: ObjectStore, run: str, faults: Faults, fault: Fault, times: int) -> None:
+    published(seaweed, run, 2)
+    subscriber = Subscriber(faults.store, run)
+    held = subscriber.receive(1)
+    faults.on(match="*/v00000002/*.bin", method="GET", fault=fault, times=times)
+    received = subscriber.receive(2, held)
+    assert holds(received, 2) and received.hops == 1
+    seen_by_the_store = isinstance(fault, Reset | Status) or fault == Truncate(50, "full")
+    assert received.detours == (0 if seen_by_the_store or fault == Truncate(50, "honest") else 1)
+
+
+def test_a_store_that_fails_for_long_leaves_readers_with_what_they_have(seaweed: ObjectStore, run: str, faults: Faults) -> None:
+    published(seaweed, run, 2)
+    subscriber = Subscriber(faults.store, run)
+    held = subscriber.receive(1)
+    faults.on(match="*.bin", method="GET", fault=Status(500))
+    with pytest.raises(StoreUnavailable, match=r"v00000002/e1-d-r00000-00000\.bin"):
+        subscriber.receive(2, held)
+    assert holds(held, 1) and not wanted(seaweed, run)
+    faults.clear()
+    assert holds(subscriber.receive(2, held), 2)
+
+
+def test_a_crawling_store_is_waited_for(seaweed: ObjectStore, run: str, faults: Faults) -> None:
+    """At 10 kB/s; the reader holds what it has until the last byte is there, and a lease keeps the version meanwhile."""
+    published(seaweed, run, 2)
+    subscriber = Subscriber(faults.store, run)
+    held = subscriber.receive(1)
+    [size] = subscriber.manifest(2).shards.values()
+    faults.on(match="*/v00000002/*.bin", method="GET", fault=Throttle(10_000))
+    started = time.monotonic()
+    received = subscriber.receive(2, held)
+    assert holds(received, 2) and holds(held, 1)
+    assert received.fetch_s > 0.7 * size / 10_000 and time.monotonic() - started >= received.fetch_s
+
+
+def test_a_lost_reply_to_head_counts_as_published(seaweed: ObjectStore, run: str, faults: Faults) -> None:
+    publisher = published(faults.store, run, 1)
+    faults.on(match="*/HEAD", method="PUT", fault=LostReply(), times=1)
+    publisher.publish(2, weights(2))
+    publisher.publish(3, weights(3))
+    assert holds(Subscriber(seaweed, run).receive(3), 3)
+
+
+# -- at rest -----------------------------------------------------------------------------------------------------------------------
+
+
+def flip(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 16]) + data[middle + 1 :]
+
+
+DAMAGE: list[Any] = [flip, lambda data: data[: len(data) // 2], None]
+
+
+def damage(store: ObjectStore, key: str, how: Callable[[bytes], bytes] | None) -> None:
+    if how is None:
+        store.delete(key)
+    else:
+        store.put(key, how(store.get(key)))
+
+
+@pytest.mark.parametrize("how", DAMAGE, ids=["flipped byte", "truncated", "missing"])
+def test_readers_stuck_at_a_damaged_delta_get_an_anchor_with_the_next_version(
+    seaweed: ObjectStore, run: str, how: Callable[[bytes], bytes] | None
+) -> None:
+    publisher = published(seaweed, run, 3)
+    subscriber = Subscriber(seaweed, run)
+    held = subscriber.receive(1)
+    damage(seaweed, f"{version_folder(run, 2)}/e1-d-r00000-00000.bin", how)
+    with pytest.raises(WeightsError, match=r"asked the writer for an anchor"):
+        subscriber.receive(3, held)
+    assert holds(held, 1) and wanted(seaweed, run) == {3}
+    publisher.publish(4, weights(4))
+    received = subscriber.receive(4, held)
+    assert holds(received, 4) and received.hops == 1
+    assert not wanted(seaweed, run)
+    publisher.publish(5, weights(5))
+    assert subscriber.receive(5, received).hops == 1
+
+
+@pytest.mark.parametrize("how", DAMAGE, ids=["flipped byte", "truncated", "missing"])
+@pytest.mark.parametrize("version", [1, 3], ids=["anchor", "delta"])
+def test_a_waiting_writer_repairs_the_newest_version(
+    seaweed: ObjectStore, run: str, how: Callable[[bytes], bytes] | None, version: int
+) -> None:
+    """The reader waits for a version, the writer for the reader's episodes: without the repair both would wait for ever."""
+    publisher = published(seaweed, run, version)
+    subscriber = Subscriber(seaweed, run)
+    held = subscriber.receive(version - 1) if version > 1 else None
+    damage(seaweed, f"{version_folder(run, version)}/e1-{'d' if version > 1 else 'a'}-r00000-00000.bin", how)
+    with pytest.raises(WeightsError, match="asked the writer for an anchor"):
+        subscriber.receive(version, held)
+    deadline = time.monotonic() + 30
+    while wanted(seaweed, run):
+        publisher.repair()
+        time.sleep(0.05)
+        assert time.monotonic() < deadline
+    subscriber.head()
+    assert holds(subscriber.receive(version, held), version)
+    manifest = publisher.publish(version + 1, weights(version + 1))
+    assert manifest.base == version
+    assert holds(subscriber.receive(version + 1, held), version + 1)
+
+
+def test_a_damaged_manifest_is_not_believed(seaweed: ObjectStore, run: str) -> None:
+    publisher = published(seaweed, run, 2)
+    subscriber = Subscriber(seaweed, run)
+    held = subscriber.receive(1)
+    damage(seaweed, f"{version_folder(run, 2)}/manifest.json", flip)
+    with pytest.raises(WeightsError, match="does not hash to what HEAD names"):
+        subscriber.receive(2, held)
+    assert holds(held, 1)
+    publisher.publish(3, weights(3))
+    assert holds(subscriber.receive(3, held), 3)
+
+
+# -- writers -----------------------------------------------------------------------------------------------------------------------
+
+
+def _publish_one(store: ObjectStore, run: str) -> None:
+    """A process that resumes a run and publishes one version after another."""
+    publisher = Publisher(store, run, cadence=Cadence(anchor_every=2))
+    while True:
+        publisher.publish(version := (publisher.version or 0) + 1, weights(version))
+
+
+def test_a_publisher_killed_before_any_of_its_writes_loses_nothing_and_is_followed_by_another(
+    seaweed: ObjectStore, run: str, faults: Faults
+) -> None:
+    published(seaweed, run, 1)
+    forked, lost, subscriber, held = multiprocessing.get_context("fork"), [], Subscriber(seaweed, run), None
+    for write in range(1, 13):  # over a claim, an anchor, a delta, and an anchor beside a delta
+        before = subscriber.seen.version
+        process: Any = forked.Process(target=_publish_one, args=(ObjectStore(faults.store.config), run))
+        countdown = iter(range(write - 1, -1, -1))
+
+        def strike(countdown: Iterator[int] = countdown, process: Any = process) -> None:
+            if next(countdown, 0) == 0:
+                os.kill(process.pid, signal.SIGKILL)
+                wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
+
+        faults.clear()
+        faults.on(match="?*", method="PUT", fault=Call(strike))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        lost.append(next(request.key for request in reversed(faults.requests) if request.method == "PUT").rpartition("/")[2])
+        try:
+            newest = subscriber.head()
+            assert newest is not None and newest >= (before or 1)
+            held = subscriber.receive(newest, held)
+            assert holds(held, newest)
+            assert holds(Subscriber(seaweed, run).receive(newest), newest)
+        except WeightsError as error:  # killed between headers and body of HEAD: readers keep what they have, the next writer rebuilds it
+            assert "no HEAD of weights" in str(error)
+    assert {"HEAD", "manifest.json", "anchor.json"} <= {*lost}
+    assert any("-d-" in key for key in lost) and any("-a-" in key for key in lost)
+    final = Publisher(seaweed, run)
+    assert final.version is not None and final.version >= (subscriber.seen.version or 1)
+    assert holds(Subscriber(seaweed, run).receive(final.version), final.version)
+
+
+def test_an_emptied_head_is_rebuilt_by_the_next_writer(seaweed: ObjectStore, run: str) -> None:
+    first = published(seaweed, run, 3)
+    subscriber = Subscriber(seaweed, run)
+    held = subscriber.receive(1)
+    seaweed.put(head_key(run), b"")
+    with pytest.raises(WeightsError, match="no HEAD of weights"):
+        subscriber.head()
+    second = Publisher(seaweed, run)
+    assert second.version == 3
+    assert holds(subscriber.receive(3, held), 3) and holds(Subscriber(seaweed, run).receive(2), 2)
+    second.publish(4, weights(4))
+    assert holds(subscriber.receive(4, held), 4)
+    with pytest.raises(WeightsError, match="is fenced: a writer of epoch 2"):
+        first.publish(5, weights(5))
+
+
+def test_a_full_store_is_named_and_publishing_goes_on_when_there_is_space(seaweed: ObjectStore, run: str, faults: Faults) -> None:
+    publisher = published(faults.store, run, 2)
+    subscriber = Subscriber(seaweed, run)
+    held = subscriber.receive(2)
+    faults.on(match="*.bin", method="PUT", fault=Status(507))
+    with pytest.raises(StoreUnavailable, match=r"v00000003/e1-d-r00000-00000\.bin.*full"):
+        publisher.publish(3, weights(3))
+    assert subscriber.head() == 2 and holds(subscriber.receive(2, held), 2)
+    faults.clear()
+    manifest = publisher.publish(3, weights(3))
+    assert manifest.base == 2
+    assert holds(subscriber.receive(3, held), 3)
+
+
+def test_two_writers_at_once_publish_one_history(seaweed: ObjectStore, run: str) -> None:
+    """Both publish as fast as they can; each version is one writer's, whole, and in the end one writer is left."""
+    fenced, versions = [], []
+
+    def write(first: int) -> None:
+        publisher = Publisher(seaweed, run)
+        try:
+            for _ in range(6):
+                version = (publisher.version or 0) + 1
+                publisher.publish(version, {"large": torch.full((100,), float(first)), "version": torch.tensor(version)})
+                versions.append((version, first))
+        except WeightsError as error:
+            fenced.append(str(error))
+
+    threads = [threading.Thread(target=write, args=(first,)) for first in (1, 2)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join()
+    assert len(fenced) == 1 and "is fenced" in fenced[0]
+    assert len({version for version, _ in versions}) == len(versions)
+    subscriber = Subscriber(seaweed, run)
+    newest = subscriber.head()
+    assert newest == max(versions)[0]
+    received = subscriber.receive(newest)
+    assert received.state["version"] == newest and torch.equal(received.state["large"], torch.full((100,), float(max(versions)[1])))
+
+
+# -- readers -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_fell_behind_what_is_kept_goes_on_from_an_anchor(seaweed: ObjectStore, run: str) -> None:
+    publisher = Publisher(seaweed, run, cadence=Cadence(anchor_every=4, keep=1, grace_s=0))
+    publisher.publish(1, weights(1))
+    subscriber = Subscriber(seaweed, run)
+    held = subscriber.receive(1)
+    for version in range(2, 12):
+        publisher.publish(version, weights(version))
+    newest = subscriber.head()
+    assert newest == 11
+    received = subscriber.receive(newest, held)
+    assert holds(received, 11) and received.hops == 3  # the anchor of version 9, two deltas
+
+
+def test_the_same_delta_offered_twice_is_applied_once(seaweed: ObjectStore, run: str, faults: Faults) -> None:
+    published(seaweed, run, 2)
+    subscriber = Subscriber(faults.store, run)
+    once = subscriber.receive(2, subscriber.receive(1))
+    before = len(faults.requests)
+    twice = subscriber.receive(2, once)
+    assert holds(twice, 2) and twice.hops == 0
+    assert not [request for request in faults.requests[before:] if request.key.endswith(".bin")]
+
+
+def test_clocks_that_jump_change_nothing(seaweed: ObjectStore, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the bus reads a wall clock: not the lease, not the grace, not the order of versions."""
+    publisher = Publisher(seaweed, run, cadence=Cadence(anchor_every=2, keep=1, grace_s=5))
+    publisher.publish(1, weights(1))
+    subscriber = Subscriber(seaweed, run)
+    held, real, offset = subscriber.receive(1), time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + offset[0])
+    for version, jump in ((2, 86_400.0), (3, -86_400.0), (4, 10 * 365 * 86_400.0), (5, 0.0)):
+        offset[0] = jump
+        publisher.publish(version, weights(version))
+        held = subscriber.receive(version, held)
+        assert holds(held, version)
+    stored = {info.key.partition("weights/v")[2][:8] for info in seaweed.list(f"runs/{run}/weights/v")}
+    assert stored == {f"{version:08d}" for version in range(1, 6)}  # no jump made the grace pass
