@@ -14,6 +14,7 @@ import multiprocessing.forkserver
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import connection
@@ -104,7 +105,22 @@ def prepare(config: EngineConfig) -> None:
     set_environment(config)
     if on_cpu():
         multiprocessing.set_forkserver_preload([*_PRELOAD])
-        multiprocessing.forkserver.ensure_running()
+        with _importing_as_here():
+            multiprocessing.forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _importing_as_here() -> Iterator[None]:
+    """Make the server import from where this process does: Python 3.11 hands it sys.path and it ignores that, so that a checkout beside an
+    installed package would drive an engine process of the installed one."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def engine_args(policy: Path, config: EngineConfig, limits: VisionLimits, seed: int, logging_file: Path) -> "AsyncEngineArgs":

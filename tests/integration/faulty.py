@@ -1,0 +1,45 @@
+"""Subscribers that hand a damaged version to the engine's process, past every check of it. Imported there when they are unpickled."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from awares_platform.store import ObjectStore
+from awares_platform.weights.subscribe import Received, Subscriber
+
+
+class Bending(Subscriber):
+    """One tensor arrives in another shape than its manifest says."""
+
+    def __init__(self, store: ObjectStore, run: str, tensor: str) -> None:
+        super().__init__(store, run)
+        self._tensor_name = tensor
+
+    def receive(self, version: int) -> Received:
+        received = super().receive(version)
+        return replace(received, state={**received.state, self._tensor_name: received.state[self._tensor_name][:-1]})
+
+
+class Breaking(Bending):
+    """Reading one tensor fails, when others are loaded already."""
+
+    def receive(self, version: int) -> Received:
+        received = Subscriber.receive(self, version)
+        return replace(received, state=_Broken(received.state, self._tensor_name))
+
+
+class _Broken(Mapping[str, Tensor]):
+    def __init__(self, state: Mapping[str, Tensor], broken: str) -> None:
+        self._state, self._broken = state, broken
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name == self._broken:
+            raise MemoryError(f"injected: no room for {name}")
+        return self._state[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)

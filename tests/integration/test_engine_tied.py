@@ -1,0 +1,157 @@
+"""A policy whose output head is tied to its embeddings, updated while it runs; transformers is the reference."""
+
+import asyncio
+import hashlib
+import io
+import math
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from awares.chat import ChatFormat
+from awares.generate import GenerateRequest, Sampling
+from awares.mini.benchmark import generate_split
+from awares.mini.policy import build_config, build_processor, save_policy
+from awares.mini.tokenizer import train_tokenizer
+from awares.tokens import VisionLimits
+from awares_platform.config.engine import EngineConfig
+from awares_platform.engine import Engine, EngineError
+from awares_platform.store import ObjectStore
+from awares_platform.weights import Publisher, Subscriber, WeightsError
+from awares_platform.weights.canary import Canary, CanaryMismatch, Logprobs, check, learner_logprobs, tails, to_extra
+from tests.integration.faulty import Breaking
+from tests.integration.training_step import first_step
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
+CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32)
+STEP = 0.05  # of the tensor's root mean square
+EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One engine with a tied policy."""
+
+    runner: asyncio.Runner
+    engine: Engine
+    chat: ChatFormat
+    processor: Any
+    canary: Canary
+    batch: Canary
+    publisher: Publisher
+    subscriber: Subscriber
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    def publish(self, state: dict[str, Tensor], learner: Logprobs) -> int:
+        version = (self.publisher.version or 0) + 1
+        self.publisher.publish(version, state, {"canary": to_extra(self.canary, learner)})
+        return version
+
+    def logprobs(self, model: Any) -> Logprobs:
+        return learner_logprobs(model, self.processor, self.canary)
+
+    async def score(self) -> Logprobs:
+        return tails(await asyncio.gather(*(self.engine.score(ids, images) for ids, images in self.canary.prompts())), self.canary)
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Iterator[Setup]:
+    tokenizer = train_tokenizer()
+    policy: Path = tmp_path_factory.mktemp("policy")
+    save_policy(model(seed=0), tokenizer, policy)
+    chat = ChatFormat(tokenizer)
+    pictures = {hashlib.sha256(data).hexdigest(): (data, sample) for data, sample in generate_split("test", 12, seed=0)}
+    images = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, (data, _) in pictures.items()}
+    samples = [sample for _, sample in pictures.values()]
+    canary, batch = (Canary.build(some, images.__getitem__, chat, LIMITS, 0.5) for some in (samples[:4], samples[4:]))
+    bus = Publisher(seaweed, "tied"), Subscriber(seaweed, "tied")
+    with asyncio.Runner() as runner:
+        engine = runner.run(Engine.start(policy, CONFIG, chat, seed=3, limits=LIMITS))
+        try:
+            yield Setup(runner, engine, chat, build_processor(tokenizer), canary, batch, *bus)
+        finally:
+            runner.run(engine.stop())
+
+
+def model(seed: int, *, tied: bool = True) -> Qwen2_5_VLForConditionalGeneration:
+    """A random tied model, or one that could have come of it: with a head of its own."""
+    config = build_config(train_tokenizer())
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
+    torch.manual_seed(seed)
+    return Qwen2_5_VLForConditionalGeneration(config).to(torch.bfloat16).eval()  # pyright: ignore[reportArgumentType]
+
+
+def exported(policy: Any) -> dict[str, Tensor]:
+    """As a checkpoint holds it: the shared tensor once."""
+    return {name: tensor.detach().clone() for name, tensor in policy.named_parameters()}
+
+
+def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
+    """All tensors, then the embedding alone, then everything but the embedding."""
+    first, second = model(1), model(2)
+    steps = [exported(first), {**exported(first), EMBEDDING: exported(second)[EMBEDDING]}]
+    steps.append({**exported(second), EMBEDDING: steps[1][EMBEDDING]})
+    assert HEAD not in steps[0]
+    for state in steps:
+        reference = model(0)
+        reference.load_state_dict(state, strict=False)
+        version = setup.publish(state, setup.logprobs(reference))
+        report = setup.run(setup.engine.load_version(setup.subscriber, version, setup.canary))
+        print("tied", report)
+        assert 0 < (report.canary_dlogp or math.nan) < CONFIG.canary_bound / 2
+
+
+@pytest.mark.parametrize("stale", [HEAD, EMBEDDING])
+def test_one_of_the_two_left_behind_is_a_mismatch(setup: Setup, stale: str) -> None:
+    """What vLLM's reload of the whole model does to the head. The learner's logprobs are of a model in which that one is a step behind."""
+    now, learner = model(3), model(3, tied=False)
+    step = first_step(model(3, tied=False), setup.processor, setup.batch)[stale]
+    learner.load_state_dict(now.state_dict())
+    with torch.no_grad():
+        learner.get_parameter(stale).sub_(STEP * step)
+    version = setup.publish(exported(now), setup.logprobs(learner))
+    manifest = setup.subscriber.manifest(version)
+    setup.run(setup.engine.load_version(setup.subscriber, version))
+    measured = setup.run(setup.score())
+    print(stale, check(setup.canary, manifest, measured, math.inf))
+    with pytest.raises(CanaryMismatch):
+        check(setup.canary, manifest, measured, CONFIG.canary_bound)
+
+
+def test_a_version_that_names_both_must_hold_the_same_twice(setup: Setup) -> None:
+    policy = model(4)
+    both = {**exported(policy), HEAD: exported(policy)[EMBEDDING]}
+    version = setup.publish(both, setup.logprobs(policy))
+    report = setup.run(setup.engine.load_version(setup.subscriber, version, setup.canary))
+    assert 0 < (report.canary_dlogp or math.nan) < CONFIG.canary_bound / 2
+
+    untied = setup.publish({**both, HEAD: both[HEAD] * 1.01}, setup.logprobs(policy))
+    with pytest.raises(WeightsError, match=rf"version {untied}: lm_head\.weight differs from model\.language_model\.embed_tokens\.weight"):
+        setup.run(setup.engine.load_version(setup.subscriber, untied, setup.canary))
+    setup.run(setup.engine.check())
+
+
+def test_a_load_that_fails_half_way_ends_the_engine(setup: Setup, seaweed: ObjectStore) -> None:
+    """The last test of the file."""
+    policy = model(5)
+    version = setup.publish(exported(policy), setup.logprobs(policy))
+    breaking = Breaking(seaweed, "tied", "model.language_model.layers.2.mlp.up_proj.weight")
+    before = setup.engine.version
+    with pytest.raises(EngineError, match=rf"applying version {version} failed"):
+        setup.run(setup.engine.load_version(breaking, version, setup.canary))
+    assert setup.engine.version == before
+    for work in (setup.engine(GenerateRequest(setup.chat.first_turn("digit?"), (), Sampling(), "s")), setup.engine.check()):
+        with pytest.raises(EngineError, match=f"version {version} was not applied whole.*restart the engine"):
+            setup.run(work)
