@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -128,6 +128,7 @@ def test_an_alphabet_packs_four_or_two_to_a_byte() -> None:
     assert [*packed] == [0, 1 << 4, 1 | 2 << 4, 3 | 0 << 4, 1] and not len(others)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=300), st.sampled_from([2, 4]))
 def test_every_alphabet_is_exact(values: list[int], bits: int) -> None:
     data = np.array(values, np.uint8)
@@ -161,6 +162,7 @@ def changed(base: Tensor, pattern: str, random: np.random.Generator) -> Tensor:
     return of_bits(raw.reshape(-1), base.dtype, tuple(base.shape))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FLOATS + INTEGERS), st.sampled_from(SHAPES), PATTERNS, st.integers(0, 2**32))
 def test_every_tensor_comes_back_bit_for_bit(dtype: torch.dtype, shape: tuple[int, ...], pattern: str, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -175,6 +177,7 @@ def test_every_tensor_comes_back_bit_for_bit(dtype: torch.dtype, shape: tuple[in
         assert len(encoded) <= size + 3 + 9 * len(shape) + 6 + 5 * dtype.itemsize
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=240), st.binary(max_size=240), st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]))
 @example(b"\x00\x80\xff\x7f\xff\xff\x80\x7f", b"\x00\x00\xff\xff\x01\x00\x81\xff", torch.bfloat16)  # zeros, NaNs, infinity
 def test_raw_bit_patterns_come_back(left: bytes, right: bytes, dtype: torch.dtype) -> None:
@@ -380,6 +383,7 @@ def test_a_flipped_byte_is_refused_or_harmless() -> None:
                 survives(base, blob[:at] + bytes([blob[at] ^ flip]) + blob[at + 1 :])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80), st.integers(0, 7))
 def test_garbage_is_refused_or_harmless(tail: bytes, which: int) -> None:
     base, blob = samples()[which]
