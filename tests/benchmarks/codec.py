@@ -4,9 +4,9 @@
 
 Updates are synthetic (float32 weights moved by noise until a given share of their bfloat16 roundings changed) and real (consecutive
 bfloat16 copies of a Qwen2.5-VL that AdamW trains here, in float32, on random tokens and pixels). The floor is the entropy of which weights
-changed and by how many representable values, taken as independent; where tensors differ, a codec can be below it. Speeds are full-model bytes
-per second of CPU time on one thread (neighbours on the machine do not count), the best of several repetitions; decoding writes into memory
-that exists. --quick takes a minute and smaller tensors.
+changed and by how many representable values, taken as independent; where tensors differ, a codec can be below it. Speeds are of full-model
+bytes and CPU time on one thread (neighbours on the machine do not count), the best of several repetitions; decoding writes into memory that
+exists. --quick takes a minute and smaller tensors.
 """
 
 import argparse

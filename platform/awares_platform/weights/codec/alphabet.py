@@ -24,11 +24,12 @@ class Alphabet:
     values: Bytes
 
     @classmethod
-    def of(cls, data: Bytes, bits: int) -> tuple["Alphabet", float]:
-        """The most frequent values and the share of outsiders."""
+    def of(cls, data: Bytes, outsiders: float) -> "Alphabet | None":
+        """The smallest alphabet that leaves at most that share of the data outside. None if there is none, or need be none: all bytes equal."""
         counts = np.bincount(data, minlength=256)
-        order = np.argsort(-counts, kind="stable")[: (1 << bits) - 1].astype(np.uint8)
-        return cls(bits, order), 1 - counts[order].sum() / len(data)
+        order = np.argsort(-counts, kind="stable").astype(np.uint8)
+        sizes = [bits for bits in (2, 4) if counts[order[(1 << bits) - 1 :]].sum() <= outsiders * len(data)]
+        return cls(sizes[0], order[: (1 << sizes[0]) - 1]) if sizes and counts[order[0]] < len(data) else None
 
     @property
     def outsider(self) -> int:

@@ -44,7 +44,7 @@ def decode(kind: WordType, cursor: Cursor, words: Words) -> None:
     """Move the changed ones of `words` (the base's, overwritten). Raises WeightsError before it would write beyond them."""
     changes = unpack_words(cursor, len(words), np.uint8)
     wide = _Queue(unpack_words(cursor, len(changes), np.uint8))
-    far = _Queue(unpack_words(cursor, len(wide), np.uint32))
+    far = _Queue(unpack_words(cursor, len(wide), np.uint16))
     others = _Queue(unzigzag(unpack_words(cursor, len(changes), words.dtype)))
     last = -1
     for at in range(0, len(changes), _BLOCK):
@@ -94,14 +94,14 @@ def _changed(old: Words, now: Words) -> Positions:
     return lane + ((hit - np.arange(len(hit))) << 3)[lane >> 3]
 
 
-def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, NDArray[np.uint32]]:
+def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, NDArray[np.uint16]]:
     """Changes, wide gaps and far gaps; `moved` is overwritten with the first."""
     gaps = np.empty_like(changed)
     gaps[0] = changed[0] - last
     np.subtract(changed[1:], changed[:-1], out=gaps[1:])
     gaps -= 1
     where = np.flatnonzero(gaps > _GAP)
-    high, wide = (gaps[where] >> _GAP_BITS).astype(np.uint32), moved[where]
+    high, wide = (gaps[where] >> _GAP_BITS).astype(np.uint16), moved[where]
     moved[where] = _WIDE
     moved |= gaps.astype(np.uint8) & _GAP
     far = high > _GAP

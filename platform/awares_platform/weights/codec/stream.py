@@ -12,8 +12,9 @@ _ZSTD = pa.Codec("zstd", compression_level=1)  # higher levels spend time on mat
 _NUMBER_BYTES = 9  # 63 bits
 _RAW, _COMPRESSED, _NIBBLES, _CRUMBS = range(4)  # layouts
 _BITS = {_NIBBLES: 4, _CRUMBS: 2}
-_PROBE = 1 << 14  # bytes of a long stream on which the layouts compete
-_OUTSIDERS = 1 / 8  # share of bytes without a code from which on an alphabet is not worth its while
+_SHORT = 512  # bytes below which an alphabet is not worth its while
+_PROBE = 1 << 13  # bytes of a long stream on which the layouts compete
+_OUTSIDERS = 1 / 16  # share of bytes without a code up to which they do
 
 Parts = list[bytes | memoryview]
 """Bytes still to be joined."""
@@ -112,18 +113,10 @@ def unpack_words(cursor: Cursor, most: int, dtype: DTypeLike) -> np.ndarray:
 
 
 def _alphabet(data: Bytes) -> Alphabet | None:
-    """The alphabet that makes the middle of the data smallest; None if plain bytes do."""
+    """An alphabet that makes the middle of the data smaller than plain bytes do; None if none does."""
     middle = data[max(0, len(data) - _PROBE) // 2 :][:_PROBE]
-    smallest, best = None, None
-    for bits in _BITS.values():
-        alphabet, outsiders = Alphabet.of(middle, bits)
-        if outsiders > _OUTSIDERS:
-            break
-        smallest = size(_pack_plain(middle)) if smallest is None else smallest
-        length = size(_pack_codes(middle, alphabet))
-        if length < smallest:
-            smallest, best = length, alphabet
-    return best
+    alphabet = Alphabet.of(middle, _OUTSIDERS) if len(data) >= _SHORT else None
+    return alphabet if alphabet is not None and size(_pack_codes(middle, alphabet)) < size(_pack_plain(middle)) else None
 
 
 def _pack_plain(data: Bytes) -> Parts:
