@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from awares_platform.weights.head import head_key
 from awares_platform.weights.manifest import version_folder
 from awares_platform.weights.retention import wanted
 from tests.integration.fault_proxy import Call, Fault, Faults, Flip, LostReply, Reset, Status, Throttle, Truncate, proxy
+from tests.integration.standalone import wait_for
 
 pytestmark = pytest.mark.integration
 
