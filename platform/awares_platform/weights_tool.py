@@ -78,14 +78,14 @@ def verify(subscriber: Subscriber, version: int | None) -> None:
         for index, hop in enumerate(hops):
             base = hop.form.base
             if base is not None and base not in states:
-                progress.say(f"version {hop.version}: not verified, for version {base} is damaged or no longer kept")
+                print(f"version {hop.version}: not verified, for version {base} is damaged or no longer kept")
                 continue
             try:
                 states[hop.version] = subscriber.walk([hop], None if base is None else states[base])
-                progress.say(f"version {hop.version}: {_form(hop.form)} hashes right")
+                print(f"version {hop.version}: {_form(hop.form)} hashes right")
             except WeightsError as error:
                 damaged.append(str(error))
-                progress.say(f"DAMAGED  {error}")
+                print(f"DAMAGED  {error}")
             progress.advance(1)
             needed = {later.form.base for later in hops[index + 1 :]}
             states = {past: held for past, held in states.items() if past in needed}

@@ -16,16 +16,16 @@ class Bending(Subscriber):
         super().__init__(store, run)
         self._tensor_name = tensor
 
-    def receive(self, version: int) -> Received:
-        received = super().receive(version)
+    def receive(self, version: int, held: Received | None = None) -> Received:
+        received = super().receive(version, held)
         return replace(received, state={**received.state, self._tensor_name: received.state[self._tensor_name][:-1]})
 
 
 class Breaking(Bending):
     """Reading one tensor fails, when others are loaded already."""
 
-    def receive(self, version: int) -> Received:
-        received = Subscriber.receive(self, version)
+    def receive(self, version: int, held: Received | None = None) -> Received:
+        received = Subscriber.receive(self, version, held)
         return replace(received, state=_Broken(received.state, self._tensor_name))
 
 

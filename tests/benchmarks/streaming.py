@@ -1,0 +1,187 @@
+"""How much generation costs weights that stream in: tokens per second with a new version every learner step, over tokens without.
+
+    PYTHONPATH=.:platform python tests/benchmarks/streaming.py [--quick] [--step-s S] [--json PATH]
+
+One vLLM engine with the bundled policy, kept full of requests; SeaweedFS on loopback. Windows of equal length, with and without updates,
+take turns in one run (A B B A ...), so that what else happens on the machine meets both. An update is what GRPO does after each step: a
+share of the language model's weights moves by a representable value, a publisher encodes and uploads, the engine polls, prefetches,
+pauses, applies, and scores the canary; nothing is left out. Also reported: the pause of each update, and the time from `begin` to loaded.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import io
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+from PIL import Image
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+from awares.chat import ChatFormat
+from awares.generate import GenerateRequest, Sampling
+from awares.images import low_view
+from awares.mini import POLICY
+from awares.mini.benchmark import generate_split
+from awares.tokens import VisionLimits
+from awares_platform import seaweed
+from awares_platform.config.engine import EngineConfig
+from awares_platform.config.store import StoreConfig
+from awares_platform.engine import Engine
+from awares_platform.store import ObjectStore
+from awares_platform.weights import Publisher, Subscriber
+from awares_platform.weights.canary import Canary, learner_logprobs, to_extra
+from awares_platform.weights.load import LoadReport
+from awares_platform.weights.parts import whole
+
+LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
+IN_FLIGHT = 64
+MOVED = 0.3  # share of weights that a step moves; at a mini run's learning rate
+
+
+@dataclass(slots=True)
+class Load:
+    """Requests that keep the engine full; counts the tokens that came back."""
+
+    engine: Engine
+    requests: list[GenerateRequest]
+    tokens: int = 0
+
+    async def run(self, slot: int) -> None:
+        while True:
+            for request in self.requests[slot::IN_FLIGHT]:
+                generation = await self.engine(request)
+                self.tokens += len(generation.token_ids)
+
+
+@dataclass(slots=True)
+class Bus:
+    """Publishes a version every `step_s`, and follows as a rollout actor does."""
+
+    engine: Engine
+    publisher: Publisher
+    subscriber: Subscriber
+    canary: Canary
+    versions: list[tuple[dict[str, torch.Tensor], Any]]
+    step_s: float
+    reports: list[tuple[LoadReport, float]]
+
+    async def run(self) -> None:
+        while True:
+            started = time.perf_counter()
+            state, extra = self.versions[(self.publisher.version or 0) % len(self.versions)]
+            begun = await asyncio.to_thread(self.publisher.begin, whole(state), extra)
+            while self.subscriber.seen.version != begun:
+                await asyncio.sleep(0.1)
+                await asyncio.to_thread(self.subscriber.head)
+            report = await self.engine.load_version(self.subscriber, begun, self.canary)
+            self.reports.append((report, time.perf_counter() - started))
+            await asyncio.sleep(max(0.0, self.step_s - (time.perf_counter() - started)))
+
+
+async def measure(engine: Engine, load: Load, bus: Bus, windows: int, window_s: float, tell: Any) -> tuple[list[float], list[float]]:
+    """Tokens per second of windows without and with updates."""
+    rates: tuple[list[float], list[float]] = ([], [])
+    tasks = [asyncio.create_task(load.run(slot)) for slot in range(IN_FLIGHT)]
+    await asyncio.sleep(window_s / 2)
+    for number in range(2 * windows):
+        streaming = number % 4 in (1, 2)
+        tell(f"window {number + 1} of {2 * windows}, {'with' if streaming else 'without'} updates")
+        streams = asyncio.create_task(bus.run()) if streaming else None
+        before, started = load.tokens, time.perf_counter()
+        await asyncio.sleep(window_s)
+        rates[streaming].append((load.tokens - before) / (time.perf_counter() - started))
+        if streams is not None:
+            while engine._loading.locked():  # noqa: SLF001, a load must not be cancelled half way
+                await asyncio.sleep(0.01)
+            streams.cancel()
+            await asyncio.gather(streams, return_exceptions=True)
+            bus.publisher.wait()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return rates
+
+
+def versions(canary: Canary, processor: Any, count: int) -> list[tuple[dict[str, torch.Tensor], Any]]:
+    """States that a step apart could be, each with its canary."""
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.bfloat16).eval()
+    generator, found = torch.Generator().manual_seed(0), []
+    for _ in range(count):
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "visual" not in name:
+                    parameter.view(torch.int16).add_((torch.rand(parameter.shape, generator=generator) < MOVED).to(torch.int16))
+        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        found.append((state, {"canary": to_extra(canary, learner_logprobs(model, processor, canary))}))
+    return found
+
+
+async def benchmark(store: ObjectStore, given: argparse.Namespace, tell: Any) -> dict[str, Any]:
+    processor = AutoProcessor.from_pretrained(POLICY)
+    chat = ChatFormat(processor.tokenizer)
+    pictures = {hashlib.sha256(data).hexdigest(): (data, sample) for data, sample in generate_split("test", 256, seed=0)}
+    images = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, (data, _) in pictures.items()}
+    samples = [sample for _, sample in pictures.values()]
+    canary = Canary.build(samples[:4], images.__getitem__, chat, LIMITS)
+    tell("the versions that will stream in, and the engine")
+    states = versions(canary, processor, 4)
+    sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=32)
+    async with await Engine.start(Path(POLICY), EngineConfig(), chat, seed=0, limits=LIMITS) as engine:
+        views = {name: low_view(image) for name, image in images.items()}
+        requests = [
+            GenerateRequest(chat.first_turn(sample.question), (views[sample.image],), sampling, sample.sample_id) for sample in samples
+        ]
+        bus = Bus(engine, Publisher(store, "streaming"), Subscriber(store, "streaming"), canary, states, given.step_s, [])
+        rates = await measure(engine, Load(engine, requests), bus, 2 if given.quick else 6, 10.0 if given.quick else 20.0, tell)
+    reports = [report for report, _ in bus.reports]
+    pauses = sorted(report.pause_s for report in reports)
+    return {
+        "tokens_per_s": {"without": rates[0], "with": rates[1]},
+        "ratio": median(rates[1]) / median(rates[0]),
+        "updates": len(reports),
+        "pause_s": {"p50": median(pauses), "p95": pauses[int(0.95 * len(pauses))], "max": pauses[-1]},
+        "apply_s": median(report.apply_s for report in reports),
+        "fetch_s": median(report.prefetched.fetch_s for report in reports),
+        "decode_s": median(report.prefetched.decode_s for report in reports),
+        "verify_s": median(report.prefetched.verify_s for report in reports),
+        "bytes": median(report.prefetched.size for report in reports),
+        "begin_to_loaded_s": median(seconds for _, seconds in bus.reports),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter windows")
+    parser.add_argument("--step-s", type=float, default=1.6, help="seconds of a learner step; 1.6 is the quickstart's")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name, seaweed.serve(Path(name, "store"), "awares") as server:
+        os.environ |= {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
+        store = ObjectStore.from_config(StoreConfig(url="s3://awares/benchmark", endpoint=server.endpoint))
+        with Progress(TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as progress:
+            task = progress.add_task("")
+            figures = asyncio.run(benchmark(store, given, lambda what: progress.update(task, description=what)))
+    pause = figures["pause_s"]
+    print(f"tokens/s without updates {median(figures['tokens_per_s']['without']):.0f}, with {median(figures['tokens_per_s']['with']):.0f}")
+    print(f"throughput with updates over without: {figures['ratio']:.3f} ({figures['updates']} updates, one per {given.step_s:g} s)")
+    p50, p95, apply = (f"{seconds * 1e3:.0f} ms" for seconds in (pause["p50"], pause["p95"], figures["apply_s"]))
+    print(f"pause per update: p50 {p50}, p95 {p95}; applying {apply}")
+    print(f"begin to loaded {figures['begin_to_loaded_s']:.2f} s, {figures['bytes'] / 1e6:.2f} MB")
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

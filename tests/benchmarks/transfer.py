@@ -1,0 +1,180 @@
+"""From `publish` to weights in a reader's memory, verified: over what boto3 alone needs for the same bytes, and over whole checkpoints.
+
+    PYTHONPATH=.:platform python tests/benchmarks/transfer.py [--quick] [--json PATH]
+
+One real SeaweedFS on loopback. Per update: the bus (encode, upload, manifest, HEAD, poll, download, decode, verify), one boto3 put and get
+of as many bytes, and a whole checkpoint (safetensors through upload_file and download_file), in turns, the median of several; all in one
+run, so that their ratios mean something. Then 1 to 8 readers in processes of their own receive one version from the same store at once.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from awares_platform import seaweed
+from awares_platform.config.store import StoreConfig
+from awares_platform.store import ObjectStore
+from awares_platform.weights import Cadence, Publisher, Received, Subscriber
+
+TENSOR = (4096, 1024)
+READERS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Seconds, of medians; `size` in bytes as sent.
+
+    Example:
+        Row("3.3 % changed", 8_388_608, 157_000, 0.09, 0.02, 0.31)
+    """
+
+    update: str
+    full: int
+    size: int
+    bus_s: float
+    boto3_s: float
+    checkpoint_s: float
+
+
+def state(megabytes: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    count = max(1, megabytes * 1_000_000 // (2 * TENSOR[0] * TENSOR[1]))
+    return {f"layers.{index}.weight": (torch.randn(TENSOR, generator=generator) * 0.02).to(torch.bfloat16) for index in range(count)}
+
+
+def changed(before: dict[str, Tensor], share: float, seed: int) -> dict[str, Tensor]:
+    """Some weights move by one representable value, as they do in training."""
+    generator, after = torch.Generator().manual_seed(seed), {}
+    for name, tensor in before.items():
+        words = tensor.clone().view(torch.int16)
+        moved = torch.rand(words.shape, generator=generator) < share
+        words += moved.to(torch.int16)
+        after[name] = words.view(torch.bfloat16)
+    return after
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = work()
+    return time.perf_counter() - started, result
+
+
+def compare(store: ObjectStore, share: float, before: dict[str, Tensor], repetitions: int, directory: Path) -> Row:
+    name = f"{share:.1%} changed"
+    publisher = Publisher(store, f"transfer-{share}", cadence=Cadence(anchor_every=10**6))
+    subscriber = Subscriber(store, f"transfer-{share}")
+    publisher.publish(1, before)
+    held, times, size = subscriber.receive(1), ([], [], []), 0
+    for number in range(2, repetitions + 2):
+        before = changed(before, share, number)
+        bus_s, (manifest, held) = timed(
+            lambda held=held, before=before, number=number: _through_bus(publisher, subscriber, number, before, held)
+        )
+        assert all(torch.equal(held.state[key], before[key]) for key in before)
+        size, data = manifest.size, os.urandom(manifest.size)
+        boto3_s, _ = timed(lambda data=data: (store.put("same-bytes", data), store.get("same-bytes")))
+        checkpoint_s, _ = timed(lambda before=before: _through_checkpoint(store, before, directory))
+        for found, seconds in zip(times, (bus_s, boto3_s, checkpoint_s), strict=True):
+            found.append(seconds)
+    return Row(name, sum(tensor.nbytes for tensor in before.values()), size, *map(median, times))
+
+
+def _through_bus(
+    publisher: Publisher, subscriber: Subscriber, version: int, values: dict[str, Tensor], held: Received
+) -> tuple[Any, Received]:
+    manifest = publisher.publish(version, values)
+    assert subscriber.head() == version
+    return manifest, subscriber.receive(version, held)
+
+
+def _through_checkpoint(store: ObjectStore, values: dict[str, Tensor], directory: Path) -> None:
+    save_file(values, directory / "sent.safetensors")
+    store.upload_file(directory / "sent.safetensors", "checkpoint")
+    store.download_file("checkpoint", directory / "got.safetensors")
+    load_file(directory / "got.safetensors")
+
+
+def read(store: ObjectStore, start: Any, ready: Any, seconds: Any) -> None:
+    """A reader's process: holds version 1, receives version 2 when all are told to."""
+    torch.set_num_threads(1)
+    subscriber = Subscriber(store, "scaling")
+    held = subscriber.receive(1)
+    ready.release()
+    start.wait()
+    begun = time.perf_counter()
+    subscriber.head()
+    subscriber.receive(2, held)
+    seconds.put(time.perf_counter() - begun)
+
+
+def scale(store: ObjectStore, readers: int) -> float:
+    """Seconds until the slowest of so many readers has version 2."""
+    context = multiprocessing.get_context("spawn")
+    start, ready, seconds = context.Event(), context.Semaphore(0), context.Queue()
+    processes = [context.Process(target=read, args=(store, start, ready, seconds)) for _ in range(readers)]
+    for process in processes:
+        process.start()
+    for _ in processes:
+        ready.acquire()
+    start.set()
+    slowest = max(seconds.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return slowest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller tensors, fewer repetitions")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    before, rows, scaling = state(50 if given.quick else 400), [], {}
+    with tempfile.TemporaryDirectory() as name, seaweed.serve(Path(name, "store"), "awares") as server:
+        os.environ |= {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
+        store = ObjectStore.from_config(StoreConfig(url="s3://awares/benchmark", endpoint=server.endpoint))
+        with Progress(TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as progress:
+            task = progress.add_task("")
+            for share in (0.012, 0.033, 0.081):
+                progress.update(task, description=f"{share:.1%} changed")
+                row = compare(store, share, before, 3 if given.quick else 5, Path(name))
+                rows.append(row)
+                progress.console.print(
+                    f"{row.update}: {row.size / row.full:.2%} of {row.full / 1e6:.0f} MB; publish to loaded {row.bus_s:.2f} s = "
+                    f"{row.bus_s / row.boto3_s:.1f} x boto3 for the same bytes ({row.boto3_s:.2f} s), "
+                    f"{row.bus_s / row.checkpoint_s:.3f} x a whole checkpoint ({row.checkpoint_s:.2f} s)",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+            publisher = Publisher(store, "scaling")
+            publisher.publish(1, before)
+            publisher.publish(2, changed(before, 0.033, 1))
+            for readers in READERS:
+                progress.update(task, description=f"{readers} readers")
+                scaling[readers] = scale(store, readers)
+                progress.console.print(
+                    f"{readers} readers of one version, 3.3 % changed: {scaling[readers]:.2f} s, "
+                    f"{scaling[readers] / scaling[1] / readers:.2f} x of one after the other",
+                    highlight=False,
+                )
+    if given.json:
+        given.json.write_text(json.dumps({"updates": [asdict(row) for row in rows], "readers_s": scaling}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
