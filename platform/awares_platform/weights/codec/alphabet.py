@@ -25,7 +25,7 @@ class Alphabet:
 
     @classmethod
     def of(cls, data: Bytes, outsiders: float) -> "Alphabet | None":
-        """The smallest alphabet that leaves at most that share of the data outside. None if there is none, or need be none: all bytes equal."""
+        """The smallest that leaves at most that share of the data outside; None if none does, or all bytes are equal and need none."""
         counts = np.bincount(data, minlength=256)
         order = np.argsort(-counts, kind="stable").astype(np.uint8)
         sizes = [bits for bits in (2, 4) if counts[order[(1 << bits) - 1 :]].sum() <= outsiders * len(data)]

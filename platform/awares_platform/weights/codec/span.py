@@ -11,7 +11,7 @@ from awares_platform.weights.manifest import WeightsError
 
 BYTES = 1 << 22
 KINDS = ("same", "ulp", "steps", "xor", "dense")  # a blob holds the index
-_SAMPLES, _SAMPLE = 16, 512  # stretches of a large span on which the kinds compete, and their words
+_SAMPLES, _SAMPLE = 8, 512  # stretches of a large span on which the kinds compete, and their words
 _SPARSE = 1 / 8  # share of changed words up to which a number for every word costs more than marking those
 _QUICKER = 1.05  # of a large span, what it may cost more to mark every word, which is quicker
 

@@ -12,8 +12,9 @@ _ZSTD = pa.Codec("zstd", compression_level=1)  # higher levels spend time on mat
 _NUMBER_BYTES = 9  # 63 bits
 _RAW, _COMPRESSED, _NIBBLES, _CRUMBS = range(4)  # layouts
 _BITS = {_NIBBLES: 4, _CRUMBS: 2}
+_FRAME = 12  # bytes that zstd adds
 _SHORT = 512  # bytes below which an alphabet is not worth its while
-_PROBE = 1 << 13  # bytes of a long stream on which the layouts compete
+_PROBE = 1 << 12  # bytes of a long stream on which the layouts compete
 _OUTSIDERS = 1 / 16  # share of bytes without a code up to which they do
 
 Parts = list[bytes | memoryview]
@@ -69,12 +70,15 @@ def size(parts: Parts) -> int:
 
 def pack(data: Bytes) -> Parts:
     """A stream: length and layout, then the bytes in the layout that is smallest for them, or for the middle of many."""
-    alphabet = _alphabet(data)
-    if alphabet is not None:
-        parts = _pack_codes(data, alphabet)
-        if size(parts) < len(data):
-            return parts
-    return _pack_plain(data)
+    middle = data[max(0, len(data) - _PROBE) // 2 :][:_PROBE]
+    alphabet = Alphabet.of(middle, _OUTSIDERS) if len(data) >= _SHORT else None
+    if alphabet is None:
+        return _pack_plain(data)
+    whole, coded, plain = len(middle) == len(data), _pack_codes(middle, alphabet), _pack_plain(middle)
+    if size(coded) >= size(plain):
+        return plain if whole else _pack_plain(data)
+    coded = coded if whole else _pack_codes(data, alphabet)
+    return coded if size(coded) < len(data) else _pack_plain(data)
 
 
 def unpack(cursor: Cursor, length: int) -> Bytes:
@@ -112,17 +116,11 @@ def unpack_words(cursor: Cursor, most: int, dtype: DTypeLike) -> np.ndarray:
     return words
 
 
-def _alphabet(data: Bytes) -> Alphabet | None:
-    """An alphabet that makes the middle of the data smaller than plain bytes do; None if none does."""
-    middle = data[max(0, len(data) - _PROBE) // 2 :][:_PROBE]
-    alphabet = Alphabet.of(middle, _OUTSIDERS) if len(data) >= _SHORT else None
-    return alphabet if alphabet is not None and size(_pack_codes(middle, alphabet)) < size(_pack_plain(middle)) else None
-
-
 def _pack_plain(data: Bytes) -> Parts:
-    body = _ZSTD.compress(data, asbytes=True)  # len(memoryview(a pyarrow buffer)) is the room that it once had
-    if len(body) < len(data):
-        return [number(len(body) << 2 | _COMPRESSED), body]
+    if len(data) > _FRAME:
+        body = _ZSTD.compress(data, asbytes=True)  # the memoryview of a pyarrow buffer is as long as the room that it had
+        if len(body) < len(data):
+            return [number(len(body) << 2 | _COMPRESSED), body]
     return [number(len(data) << 2 | _RAW), data.data]
 
 
