@@ -336,7 +336,7 @@ def main() -> None:
             progress.update(task, description=what)
 
         for update in updates(given.quick, tell):
-            found = [*measure(update, 3 if given.quick else 7, tell)]
+            found = [*measure(update, 3 if given.quick else 5, tell)]
             progress.console.print(table(found), highlight=False, soft_wrap=True)
             rows += found
     if given.json:

@@ -4,13 +4,13 @@
     new = decode(base, blob)        # engine: bit for bit
 
 Kinds: "same" (no bytes), "ulp" (the few changed words, and how many representable values each moved), "steps" (the same for every word,
-in byte planes), "xor" (byte planes of the bits that differ), "dense" (byte planes of the values; needs no base). Every byte stream is zstd
-or, where that is no smaller, raw. A blob is
+in byte planes), "xor" (byte planes of the bits that differ), "dense" (byte planes of the values; needs no base). Every byte stream is zstd,
+of two or four values to a byte where few values are frequent, or raw where that is no larger. A blob is
 
     format 1 | dtype | axes | each axis | per span of 4 MiB: kind, length, streams
 
-in single bytes and LEB128 numbers. It is never larger than the tensor's own bytes plus 3 + 9 per axis plus, for each span, 6 and 5 per
-byte of the dtype: 16 bytes in 4 MiB of bfloat16.
+in single bytes and LEB128 numbers. It is never larger than the tensor's own bytes plus 3 + 9 per axis plus, for each span, 5 and 4 per
+byte of the dtype: 13 bytes in 4 MiB of bfloat16.
 
 Whoever decodes must verify the result (the manifest's blake3): a delta on the wrong base of the right shape decodes to something else.
 """

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 1 << 15
+
 Bytes = NDArray[np.uint8]
 
 
@@ -45,26 +47,33 @@ class Alphabet:
         """The codes, the first in a byte's lowest bits, and the outsiders in order."""
         table = np.full(256, self.outsider, np.uint8)
         table[self.values] = np.arange(self.outsider)
-        codes = np.frombuffer(data.tobytes().translate(table.tobytes()), np.uint8)
-        packed = np.zeros(-(-len(data) // self.digits), np.uint8)
-        for digit in range(self.digits):
-            part = codes[digit :: self.digits]
-            packed[: len(part)] |= part << self.bits * digit
-        return packed, data[codes == self.outsider]
+        padded = data.tobytes().translate(table.tobytes()).ljust(-(-len(data) // self.digits) * self.digits, b"\0")
+        codes = np.frombuffer(padded, np.uint8)
+        rows = codes.view(f"u{self.digits}")  # the codes of a byte as one number, eight bits apart
+        packed = rows.astype(np.uint8)
+        for digit in range(1, self.digits):
+            packed |= (rows >> (8 - self.bits) * digit).astype(np.uint8)
+        return packed, data[codes[: len(data)] == self.outsider]
 
     def unpack(self, packed: Bytes, outsiders: Bytes, length: int) -> Bytes | None:
         """The inverse of `pack`; None if the number of outsiders is wrong."""
-        shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
-        codes = np.arange(256, dtype=np.uint8)[:, None] >> shifts & self.outsider
+        codes = np.arange(256, dtype=np.uint8)[:, None] >> np.arange(0, 8, self.bits, dtype=np.uint8) & self.outsider
         data = _look_up(np.append(self.values, np.uint8(0))[codes], packed)[:length]
         if len(outsiders):
-            places = np.flatnonzero(_look_up(codes == self.outsider, packed)[:length])
-            if len(places) != len(outsiders):
+            outside = codes == self.outsider
+            hit = np.flatnonzero(np.frombuffer(packed.tobytes().translate(outside.any(axis=1).tobytes()), bool))
+            row, digit = np.nonzero(outside[packed[hit]])
+            places = hit[row] * self.digits + digit
+            if len(places) != len(outsiders) or places[-1] >= length:
                 return None
             data[places] = outsiders
         return data
 
 
 def _look_up(table: NDArray[np.generic], packed: Bytes) -> Bytes:
-    """Rows of a table of 256 rows, each row taken as one number."""
-    return np.take(table.view(f"u{table.shape[1]}").reshape(-1), packed, mode="clip").view(np.uint8)
+    """Rows of a table of 256 rows, each row taken as one number; in blocks, because numpy makes every index eight bytes."""
+    rows = table.view(f"u{table.shape[1]}").reshape(-1)
+    found = np.empty(len(packed), rows.dtype)
+    for at in range(0, len(packed), _BLOCK):
+        np.take(rows, packed[at : at + _BLOCK], out=found[at : at + _BLOCK], mode="clip")
+    return found.view(np.uint8)

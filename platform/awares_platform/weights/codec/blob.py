@@ -53,20 +53,20 @@ class Blob:
             sizes[name] += len(data)
         return max(sizes, key=lambda name: sizes[name])
 
+    @property
+    def delta(self) -> str | None:
+        """The first kind that needs a base; None if none does."""
+        return next((name for name, _ in self.spans if name != "dense"), None)
+
     def check(self, base: Tensor | None, out: Tensor | None) -> None:
         """Raise WeightsError unless it fits the base (or, without one, is whole and of a size that its bytes can hold) and `out`."""
         for given in (base, out):
             if given is not None and (given.dtype, tuple(given.shape)) != (self.words.dtype, self.shape):
                 raise WeightsError(f"an encoded {named(self.words.dtype, self.shape)} does not fit {described(given)}")
-        if base is None and self.kind_that_needs_a_base:
-            raise WeightsError(f"a delta ({self.kind_that_needs_a_base}) of {named(self.words.dtype, self.shape)} needs its base")
+        if base is None and self.delta:
+            raise WeightsError(f"a delta ({self.delta}) of {named(self.words.dtype, self.shape)} needs its base")
         if base is None and prod(self.shape) * self.words.size > _EXPANSION * self.size:
             raise WeightsError(f"encoded tensor is damaged: {self.size} bytes cannot hold {named(self.words.dtype, self.shape)}")
-
-    @property
-    def kind_that_needs_a_base(self) -> str | None:
-        """The first span's that is a delta."""
-        return next((name for name, _ in self.spans if name != "dense"), None)
 
 
 def encode(base: Tensor | None, new: Tensor, threads: int) -> bytes:

@@ -26,7 +26,7 @@ ENCODERS: dict[str, Encoder] = {
 
 
 def encode(kind: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
-    """The cheapest kind and its bytes, never more than the words and 10 bytes per plane. `base` None allows only "dense"."""
+    """The cheapest kind and its bytes, never more than the words' and 4 per plane. `base` None allows only "dense"."""
     if base is None:
         return "dense", ENCODERS["dense"](kind, new, new)
     name = _choose(kind, base, new)
