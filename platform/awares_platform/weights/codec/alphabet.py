@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 1 << 15
+from awares_platform.weights.codec.words import Bytes
 
-Bytes = NDArray[np.uint8]
+_BLOCK = 1 << 15  # bytes looked up at a time
 
 
 @dataclass(frozen=True, slots=True)

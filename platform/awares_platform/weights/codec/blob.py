@@ -17,7 +17,7 @@ from awares_platform.weights.manifest import WeightsError
 
 _FORMAT = 1
 _MOST_DIMENSIONS = 64  # torch's own limit
-_EXPANSION = 1 << 16  # a zstd block holds 128 KiB at the most and takes more than two bytes
+_EXPANSION = 1 << 18  # a zstd block holds 128 KiB at the most, in three bytes at the least, and each byte may be four values
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,7 +31,7 @@ class Blob:
         Blob(WordType.of(torch.bfloat16), (320, 128), (("ulp", memoryview(b"...")),), 1204)
     """
 
-    words: WordType
+    word: WordType
     shape: tuple[int, ...]
     spans: tuple[tuple[str, memoryview], ...]
     size: int
@@ -40,10 +40,10 @@ class Blob:
     def parse(cls, data: bytes | memoryview) -> "Blob":
         """Raises WeightsError for anything that is no encoded tensor. Copies nothing."""
         cursor = Cursor(memoryview(data).cast("B"))
-        words, shape = _header(cursor)
-        spans = tuple(_span(cursor) for _ in range(0, prod(shape) * words.size, span.BYTES))
+        word, shape = _header(cursor)
+        spans = tuple(_span(cursor) for _ in range(0, prod(shape) * word.size, span.BYTES))
         cursor.end()
-        return cls(words, shape, spans, len(cursor.data))
+        return cls(word, shape, spans, len(cursor.data))
 
     @property
     def kind(self) -> str:
@@ -61,24 +61,24 @@ class Blob:
     def check(self, base: Tensor | None, out: Tensor | None) -> None:
         """Raise WeightsError unless it fits the base (or, without one, is whole and of a size that its bytes can hold) and `out`."""
         for given in (base, out):
-            if given is not None and (given.dtype, tuple(given.shape)) != (self.words.dtype, self.shape):
-                raise WeightsError(f"an encoded {named(self.words.dtype, self.shape)} does not fit {described(given)}")
+            if given is not None and (given.dtype, tuple(given.shape)) != (self.word.dtype, self.shape):
+                raise WeightsError(f"an encoded {named(self.word.dtype, self.shape)} does not fit {described(given)}")
         if base is None and self.delta:
-            raise WeightsError(f"a delta ({self.delta}) of {named(self.words.dtype, self.shape)} needs its base")
-        if base is None and prod(self.shape) * self.words.size > _EXPANSION * self.size:
-            raise WeightsError(f"encoded tensor is damaged: {self.size} bytes cannot hold {named(self.words.dtype, self.shape)}")
+            raise WeightsError(f"a delta ({self.delta}) of {named(self.word.dtype, self.shape)} needs its base")
+        if base is None and prod(self.shape) * self.word.size > _EXPANSION * self.size:
+            raise WeightsError(f"encoded tensor is damaged: {self.size} bytes cannot hold {named(self.word.dtype, self.shape)}")
 
 
 def encode(base: Tensor | None, new: Tensor, threads: int) -> bytes:
     """See the package."""
     if base is not None and (base.dtype, base.shape) != (new.dtype, new.shape):
         raise ValueError(f"base and new must be alike, not {described(base)} and {described(new)}")
-    words = WordType.of(new.dtype)
-    old, now = None if base is None else words.words(base), words.words(new)
-    spans = [*_each(lambda at: span.encode(words, None if old is None else old[at], now[at]), _spans(now.size, words), threads)]
+    word = WordType.of(new.dtype)
+    old, now = None if base is None else word.words(base), word.words(new)
+    spans = [*_each(lambda at: span.encode(word, None if old is None else old[at], now[at]), _spans(now.size, word), threads)]
     if base is not None and all(name == "same" for name, _ in spans):
         return b""
-    parts: Parts = [bytes([_FORMAT, words.code, new.ndim]), *map(number, new.shape)]
+    parts: Parts = [bytes([_FORMAT, word.code, new.ndim]), *map(number, new.shape)]
     for name, streams in spans:
         parts += [bytes([span.KINDS.index(name)]), number(size(streams)), *streams]
     return b"".join(parts)
@@ -92,14 +92,14 @@ def decode(base: Tensor | None, data: bytes | memoryview, out: Tensor | None, th
         return _unchanged(base, out)
     blob = Blob.parse(data)
     blob.check(base, out)
-    result = torch.empty(blob.shape, dtype=blob.words.dtype) if out is None else out
-    old, now = None if base is None else blob.words.words(base), blob.words.words(result)
+    result = torch.empty(blob.shape, dtype=blob.word.dtype) if out is None else out
+    old, now = None if base is None else blob.word.words(base), blob.word.words(result)
 
     def fill(job: tuple[slice, tuple[str, memoryview]]) -> None:
         at, (name, streams) = job
-        span.decode(blob.words, name, streams, None if old is None else old[at], now[at])
+        span.decode(blob.word, name, streams, None if old is None else old[at], now[at])
 
-    for _ in _each(fill, zip(_spans(now.size, blob.words), blob.spans, strict=True), threads):
+    for _ in _each(fill, zip(_spans(now.size, blob.word), blob.spans, strict=True), threads):
         pass
     return result
 
@@ -120,20 +120,20 @@ def _unchanged(base: Tensor | None, out: Tensor | None) -> Tensor:
     if out is not None and (out.dtype, out.shape) != (base.dtype, base.shape):
         raise WeightsError(f"an unchanged {described(base)} does not fit {described(out)}")
     result = torch.empty(base.shape, dtype=base.dtype) if out is None else out
-    words = WordType.of(base.dtype)
-    words.words(result)[:] = words.words(base)
+    word = WordType.of(base.dtype)
+    word.words(result)[:] = word.words(base)
     return result
 
 
 def _header(cursor: Cursor) -> tuple[WordType, tuple[int, ...]]:
     version, code, axes = cursor.take(3)
-    words = WordType.from_code(code)
-    if version != _FORMAT or words is None or axes > _MOST_DIMENSIONS:
+    word = WordType.from_code(code)
+    if version != _FORMAT or word is None or axes > _MOST_DIMENSIONS:
         raise WeightsError(f"no encoded tensor of format {_FORMAT}: it starts with {version}, {code}, {axes}")
     shape = tuple(cursor.number() for _ in range(axes))
     if prod(max(axis, 1) for axis in shape) >= 1 << 60:
         raise WeightsError(f"encoded tensor is damaged: no tensor has shape {shape}")
-    return words, shape
+    return word, shape
 
 
 def _span(cursor: Cursor) -> tuple[str, memoryview]:
@@ -143,8 +143,8 @@ def _span(cursor: Cursor) -> tuple[str, memoryview]:
     return span.KINDS[kind], cursor.take(cursor.number())
 
 
-def _spans(count: int, words: WordType) -> list[slice]:
-    length = span.BYTES // words.size
+def _spans(count: int, word: WordType) -> list[slice]:
+    length = span.BYTES // word.size
     return [slice(start, start + length) for start in range(0, count, length)]
 
 

@@ -19,44 +19,44 @@ Encoder = Callable[[WordType, Words, Words], Parts]
 
 ENCODERS: dict[str, Encoder] = {
     "ulp": sparse.encode,
-    "steps": lambda kind, base, new: pack_planes(zigzag(kind.steps(base, new))),
-    "xor": lambda kind, base, new: pack_planes(base ^ new),
-    "dense": lambda kind, base, new: pack_planes(kind.exponent_first(new)),
+    "steps": lambda word, base, new: pack_planes(zigzag(word.steps(base, new))),
+    "xor": lambda word, base, new: pack_planes(base ^ new),
+    "dense": lambda word, base, new: pack_planes(word.exponent_first(new)),
 }
 
 
-def encode(kind: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
+def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
     """The cheapest kind and its bytes, never more than the words' and 4 per plane. `base` None allows only "dense"."""
     if base is None:
-        return "dense", ENCODERS["dense"](kind, new, new)
-    name = _choose(kind, base, new)
-    parts = ENCODERS[name](kind, base, new)
+        return "dense", ENCODERS["dense"](word, new, new)
+    name = _choose(word, base, new)
+    parts = ENCODERS[name](word, base, new)
     if name != "dense" and size(parts) > new.nbytes // 2:  # the sample may have misled
-        return min((name, parts), ("dense", ENCODERS["dense"](kind, base, new)), key=lambda encoded: size(encoded[1]))
+        return min((name, parts), ("dense", ENCODERS["dense"](word, base, new)), key=lambda encoded: size(encoded[1]))
     return (name, parts) if parts else ("same", [])
 
 
-def decode(kind: WordType, name: str, data: memoryview, base: Words | None, out: Words) -> None:
+def decode(word: WordType, name: str, data: memoryview, base: Words | None, out: Words) -> None:
     """Write the span's words into `out`, which may be `base`. Raises WeightsError; `out` is then undefined."""
     cursor = Cursor(data)
     if name == "dense":
         unpack_planes(cursor, out)
-        out[:] = kind.exponent_last(out)
+        out[:] = word.exponent_last(out)
     elif base is None:
         raise WeightsError(f"a delta ({name}) cannot be decoded without its base")
     elif name in ("same", "ulp"):
         if not np.may_share_memory(base, out):
             out[:] = base
         if name == "ulp":
-            sparse.decode(kind, cursor, out)
+            sparse.decode(word, cursor, out)
     else:
         delta = np.empty_like(out)
         unpack_planes(cursor, delta)
-        out[:] = base ^ delta if name == "xor" else kind.step(base, unzigzag(delta))
+        out[:] = base ^ delta if name == "xor" else word.step(base, unzigzag(delta))
     cursor.end()
 
 
-def _choose(kind: WordType, base: Words, new: Words) -> str:
+def _choose(word: WordType, base: Words, new: Words) -> str:
     old, now = _sample(base), _sample(new)
     changed = np.count_nonzero(old != now)
     if changed > _SPARSE * len(old):
@@ -65,7 +65,7 @@ def _choose(kind: WordType, base: Words, new: Words) -> str:
         rivals = ["ulp", "dense"]
     else:
         return "ulp"
-    costs: dict[str, float] = {name: size(ENCODERS[name](kind, old, now)) for name in rivals}
+    costs: dict[str, float] = {name: size(ENCODERS[name](word, old, now)) for name in rivals}
     if len(old) < len(base) and "steps" in costs:
         costs["ulp"] *= _QUICKER
     return min(costs, key=lambda name: costs[name])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from awares_platform.weights.codec.stream import Cursor, Parts, pack_words, unpack_words
-from awares_platform.weights.codec.words import Words, WordType, unzigzag, zigzag
+from awares_platform.weights.codec.words import Bytes, Words, WordType, unzigzag, zigzag
 from awares_platform.weights.manifest import WeightsError
 
 _BLOCK = 1 << 18  # words, or changes, whose temporaries stay in the caches
@@ -21,17 +21,16 @@ _GAP = (1 << _GAP_BITS) - 1
 _DOWN, _OTHER, _WIDE = 1 << _GAP_BITS, 2 << _GAP_BITS, 3 << _GAP_BITS
 
 Positions = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
 
 
-def encode(kind: WordType, base: Words, new: Words) -> Parts:
+def encode(word: WordType, base: Words, new: Words) -> Parts:
     """The four streams: changes, wide gaps, far gaps, other steps. Empty if no word changed."""
     last, blocks = -1, []
     for start in range(0, len(base), _BLOCK):
         old, now = base[start : start + _BLOCK], new[start : start + _BLOCK]
         changed = _changed(old, now)
         if len(changed):
-            steps = kind.steps(old[changed], now[changed])
+            steps = word.steps(old[changed], now[changed])
             other = np.abs(steps) != 1
             moved = (steps == -1).view(np.uint8) << _GAP_BITS
             moved |= other.view(np.uint8) << _GAP_BITS + 1
@@ -40,7 +39,7 @@ def encode(kind: WordType, base: Words, new: Words) -> Parts:
     return [part for stream in zip(*blocks, strict=True) for part in pack_words(np.concatenate(stream))]
 
 
-def decode(kind: WordType, cursor: Cursor, words: Words) -> None:
+def decode(word: WordType, cursor: Cursor, words: Words) -> None:
     """Move the changed ones of `words` (the base's, overwritten). Raises WeightsError before it would write beyond them."""
     changes = unpack_words(cursor, len(words), np.uint8)
     wide = _Queue(unpack_words(cursor, len(changes), np.uint8))
@@ -55,7 +54,7 @@ def decode(kind: WordType, cursor: Cursor, words: Words) -> None:
         steps = 1 - 2 * (moved >> _GAP_BITS).astype(words.dtype)
         other = np.flatnonzero(moved >= _OTHER)
         steps[other] = others.pop(len(other))
-        words[positions] = kind.step(words[positions], steps)
+        words[positions] = word.step(words[positions], steps)
     for queue in (wide, far, others):
         queue.end()
 

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike
 
-from awares_platform.weights.codec.alphabet import Alphabet, Bytes
-from awares_platform.weights.codec.words import Words
+from awares_platform.weights.codec.alphabet import Alphabet
+from awares_platform.weights.codec.words import Bytes, Words
 from awares_platform.weights.manifest import WeightsError
 
 _ZSTD = pa.Codec("zstd", compression_level=1)  # higher levels spend time on matches, and these bytes hold none

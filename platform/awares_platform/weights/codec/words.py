@@ -9,6 +9,7 @@ from torch import Tensor
 
 Words = NDArray[np.integer]
 """One signed integer of 1, 2, 4 or 8 bytes per element, little-endian."""
+Bytes = NDArray[np.uint8]
 
 _SIGN_MAGNITUDE = (
     torch.bfloat16,
