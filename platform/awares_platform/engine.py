@@ -58,7 +58,7 @@ class Engine:
         self._llm, self._config, self._chat, self._logs, self._reads = llm, config, chat, logs, reads
         self._version = 0
         self._serial = itertools.count()
-        self._loader = Loader(llm, config.load_timeout_s)
+        self._loader = Loader(llm, config.load_timeout_s, config.stage_on_device)
         self._failure: str | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()
         self._open = asyncio.Event()

@@ -105,12 +105,12 @@ def prepare(config: EngineConfig) -> None:
     set_environment(config)
     if on_cpu():
         multiprocessing.set_forkserver_preload([*_PRELOAD])
-        with _importing_as_here():
+        with importing_as_here():
             multiprocessing.forkserver.ensure_running()
 
 
 @contextlib.contextmanager
-def _importing_as_here() -> Iterator[None]:
+def importing_as_here() -> Iterator[None]:
     """Make the server import from where this process does: Python 3.11 hands it sys.path and it ignores that, so that a checkout beside an
     installed package would drive an engine process of the installed one."""
     before = os.environ.get("PYTHONPATH")

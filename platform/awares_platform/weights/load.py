@@ -50,8 +50,8 @@ class LoadReport:
 class Loader:
     """One engine's loads, one at a time. Knows what is loaded, so that only what changed is invalidated."""
 
-    def __init__(self, llm: "AsyncLLM", timeout_s: float) -> None:
-        self._llm, self._timeout_s = llm, timeout_s
+    def __init__(self, llm: "AsyncLLM", timeout_s: float, stage_on_device: bool = False) -> None:
+        self._llm, self._timeout_s, self._stage_on_device = llm, timeout_s, stage_on_device
         self._subscriber: Subscriber | None = None
         self._loaded: Manifest | None = None
 
@@ -64,7 +64,8 @@ class Loader:
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
         if subscriber is not self._subscriber:
-            await self._llm.init_weight_transfer_engine(WeightTransferInitRequest({"subscriber": pickle.dumps(subscriber)}))
+            init = {"subscriber": pickle.dumps(subscriber), "stage_on_device": self._stage_on_device}
+            await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init))
             self._subscriber = subscriber
         await self._call("begin_prefetch", version)
         while None in (reports := await self._call("prefetch_report")):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
@@ -29,7 +30,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from awares.errors import AwaresError
 from awares_platform.engine_launch import BACKEND, end_with_parent
 from awares_platform.weights.adapter import Checkpoint, folded
-from awares_platform.weights.apply import Unit, aliases, apply, touched, units
+from awares_platform.weights.apply import Unit, aliases, apply, staged, touched, units
 from awares_platform.weights.manifest import Manifest, Shapes, WeightsError, check_fit
 from awares_platform.weights.subscribe import Received, Subscriber
 
@@ -39,6 +40,7 @@ class InitInfo(WeightTransferInitInfo):
     """`subscriber`: a pickled awares_platform.weights.Subscriber (bytes are what vLLM's calls carry)."""
 
     subscriber: bytes
+    stage_on_device: bool
 
 
 @dataclass
@@ -63,19 +65,15 @@ class PrefetchReport(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A version as the model takes it: tensors by the names of the policy's checkpoint, and which of them each published one becomes.
+    """A version that is ready to be applied: which units it changes, and their tensors.
 
     Example:
-        Staged(manifest, {"model.norm.weight": tensor}, {"model.norm.weight": "model.norm.weight"})
+        Staged(manifest, (unit,), {"lm_head.weight": tensor})
     """
 
     manifest: Manifest
+    units: tuple[Unit, ...]
     state: Mapping[str, Tensor]
-    becomes: Mapping[str, str]
-
-    def changed(self, loaded: Manifest | None) -> set[str]:
-        """Names of the tensors that are not those of the version `loaded`."""
-        return {self.becomes[name] for name in self.manifest.changed(loaded) if name in self.becomes}
 
 
 class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
@@ -86,9 +84,9 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     supports_draft_weight_update = False
 
     _subscriber: Subscriber
+    _stage_on_device: bool
     _held: Received | None = None
     _staged: Staged | None = None
-    _units: tuple[Unit, ...] = ()
     _loaded: Manifest | None = None
     _broken: str = ""
     _report: PrefetchReport | None = None
@@ -101,6 +99,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def init_transfer_engine(self, init_info: InitInfo) -> None:
         """Take the subscriber, and the shapes that the model was started with: a version must fit them."""
         self._subscriber = pickle.loads(init_info.subscriber)
+        self._stage_on_device = init_info.stage_on_device
         self._aliases = aliases(self.model)
         self._expected = self._mapped(checkpoint_shapes(Path(self.model_config.model)))
 
@@ -127,13 +126,12 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
         """Apply the staged version. What fails in here leaves the model half updated: the worker then refuses every further update."""
-        staged, self._staged = self._staged, None
-        if staged is None or staged.manifest.version != update_info.version:
+        version, self._staged = self._staged, None
+        if version is None or version.manifest.version != update_info.version:
             raise WeightsError(f"version {update_info.version} is not staged; prefetch it first")
-        changed = staged.changed(self._loaded)
         self._broken = f"version {update_info.version} was not applied whole; restart the engine"
-        apply(self.model, self.model_config, touched(self._units, changed), staged.state)
-        self._loaded, self._broken = staged.manifest, ""
+        apply(self.model, self.model_config, version.units, version.state)
+        self._loaded, self._broken = version.manifest, ""
 
     def finish_weight_update(self) -> None:
         """Nothing is left to do: each module was finished by itself."""
@@ -147,27 +145,41 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         report = PrefetchReport(version=version, error="", fetch_s=0.0, decode_s=0.0, verify_s=0.0, size=0, hops=0, detours=0)
         try:
             self._held = received = self._subscriber.receive(version, self._held)
-            staged = self._fitted(received)
-            self._units = units(self.model, staged.state)
+            self._staged = self._stage(received)
             for name in ("fetch_s", "decode_s", "verify_s", "size", "hops", "detours"):
                 report[name] = getattr(received, name)
-            self._staged = staged
         except AwaresError as error:
             report["error"] = str(error)
         except Exception as error:  # a thread's exception would otherwise vanish, and the engine wait for its report until the timeout
             report["error"] = f"{type(error).__name__}: {error}"
         self._report = report
 
-    def _fitted(self, received: Received) -> Staged:
-        """Raises WeightsError for a version of another model; an adapter is folded into the policy that the engine was started with."""
-        manifest, directory = received.manifest, Path(self.model_config.model)
+    def _stage(self, received: Received) -> Staged:
+        manifest = received.manifest
+        state, changed = self._fitted(received)
+        found = touched(units(self.model, state), changed)
+        if not self._stage_on_device:
+            return Staged(manifest, found, state)
+        try:
+            return Staged(manifest, found, staged(found, state, self.device))
+        except torch.OutOfMemoryError as error:
+            raise WeightsError(
+                f"version {manifest.version}: no room on {self.device} for its changed tensors beside those in use; lower "
+                "engine.gpu_memory_utilization or set engine.stage_on_device to false"
+            ) from error
+
+    def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
+        """All tensors of the model, and which of them differ from what is loaded. An adapter is folded into the policy that the engine was
+        started with. Raises WeightsError for a version of another model."""
+        manifest, changed = received.manifest, received.manifest.changed(self._loaded)
         if manifest.adapter is not None:
-            base = Checkpoint(directory)
-            weights, becomes = folded(received.state, manifest.adapter, base)
-            return Staged(manifest, ChainMap(weights, base), becomes)  # pyright: ignore[reportArgumentType], only read
+            base = Checkpoint(Path(self.model_config.model))
+            weights, went = folded(received.state, manifest.adapter, base)
+            state: Mapping[str, Tensor] = ChainMap(weights, base)  # pyright: ignore[reportArgumentType, reportAssignmentType], only read
+            return state, {went[name] for name in changed}
         check_fit(self._expected, self._mapped(manifest.shapes), manifest.version, self.model_config.model)
         self._check_tied(manifest)
-        return Staged(manifest, received.state, {name: name for name in received.state})
+        return received.state, changed
 
     def _mapped(self, named: Shapes) -> Shapes:
         """Shapes under vLLM's names, tied tensors once: transformers saves one and the same model under several sets of names."""

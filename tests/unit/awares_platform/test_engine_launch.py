@@ -1,6 +1,9 @@
 """What is refused before an engine starts, and how a failed start is explained."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from awares.chat import ChatFormat
 from awares.errors import PolicyError
 from awares.mini.tokenizer import train_tokenizer
 from awares_platform.config.engine import EngineConfig
-from awares_platform.engine_launch import EngineError, check_memory, check_policy, explain, find_cause, write_logging
+from awares_platform.engine_launch import EngineError, check_memory, check_policy, explain, find_cause, importing_as_here, write_logging
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,16 @@ def test_a_cache_larger_than_the_machine_is_refused() -> None:
     check_memory(EngineConfig(kv_cache_gib=None))
     with pytest.raises(EngineError, match=r"no memory for the KV cache: engine\.kv_cache_gib is 1e\+06"):
         check_memory(EngineConfig(kv_cache_gib=1e6))
+
+
+def test_a_process_started_from_here_imports_from_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), "", *sys.path])
+    show = [sys.executable, "-c", "import sys; print(*sys.path, sep='\\n')"]
+    with importing_as_here():
+        listed = subprocess.run(show, capture_output=True, text=True, check=True)
+    assert listed.stdout.splitlines()[1:3] == [str(tmp_path), os.getcwd()]
+    assert os.environ["PYTHONPATH"] == "/elsewhere"
 
 
 def test_block_sizes_that_vllm_refuses_are_refused_first() -> None:

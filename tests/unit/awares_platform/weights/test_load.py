@@ -1,0 +1,86 @@
+"""Loading a version from the side of the engine's owner: what is called, in which order, and which caches go."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from awares_platform.weights.load import Loader
+from awares_platform.weights.manifest import Manifest, Piece, TensorEntry
+
+pytestmark = pytest.mark.slow  # importing vLLM takes all of it
+
+APPLIED = ["pause keep", "start", "update {'version': 1}", "finish 1"]
+
+
+class Llm:
+    """vLLM's AsyncLLM, as far as the loader calls it. `fails` is the call that raises."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.calls: list[str] = []
+        self.engine_core, self._fails = self, fails
+
+    async def pause_scheduler_async(self, mode: str, clear_cache: bool) -> None:
+        assert not clear_cache
+        self._call(f"pause {mode}")
+
+    async def start_weight_update(self) -> None:
+        self._call("start")
+
+    async def update_weights(self, request: Any) -> None:
+        self._call(f"update {request.update_info}")
+
+    async def finish_weight_update(self, version: str) -> None:
+        self._call(f"finish {version}")
+
+    async def reset_encoder_cache(self) -> None:
+        self._call("reset encoder cache")
+
+    async def resume_generation(self) -> None:
+        self._call("resume")
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if self._fails and name.startswith(self._fails):
+            raise RuntimeError(name)
+
+
+def manifest(version: int, *, visual: str, text: str) -> Manifest:
+    hashes = {"model.visual.patch_embed.proj.weight": visual, "lm_head.weight": text}
+    return Manifest(
+        version,
+        1,
+        tuple(TensorEntry(name, "bfloat16", (4,), (Piece(0, 4, "s", 0, 8, "dense", digest),)) for name, digest in hashes.items()),
+    )
+
+
+def test_the_encoder_cache_goes_when_the_vision_tower_changed() -> None:
+    llm = Llm()
+    loader = Loader(cast(Any, llm), 10.0)
+
+    async def load(one: Manifest) -> list[str]:
+        llm.calls.clear()
+        apply_s, pause_s = await loader.apply(one)
+        assert 0 <= apply_s <= pause_s
+        return [call for call in llm.calls if call.startswith("re")]
+
+    async def run() -> None:
+        assert await load(manifest(1, visual="a", text="a")) == ["reset encoder cache", "resume"]  # nothing is known of version 0
+        assert await load(manifest(2, visual="a", text="b")) == ["resume"]
+        assert await load(manifest(3, visual="b", text="b")) == ["reset encoder cache", "resume"]
+
+    asyncio.run(run())
+
+
+def test_generation_goes_on_after_everything_else() -> None:
+    llm = Llm()
+    asyncio.run(Loader(cast(Any, llm), 10.0).apply(manifest(1, visual="a", text="a")))
+    assert llm.calls == [*APPLIED, "reset encoder cache", "resume"]
+
+
+@pytest.mark.parametrize("count", range(1, 5))
+def test_a_load_that_fails_leaves_the_engine_paused(count: int) -> None:
+    llm = Llm(fails=APPLIED[count - 1])
+    with pytest.raises(RuntimeError):
+        asyncio.run(Loader(cast(Any, llm), 10.0).apply(manifest(1, visual="a", text="a")))
+    assert llm.calls == APPLIED[:count]
