@@ -6,7 +6,7 @@ engine process <--Subscriber-- (fetch, decode, verify while generating; pause, a
 engine <--extra["canary"]-- (logprobs of the learner, recomputed by the engine after every load)   canary.py
 
 write: parts --> shards (codec) --> publish --> ledger (plan, manifests, retention) --> writer (HEAD)
-read:  head (which way is cheapest) --> fetch --> assemble (codec, proof) --> subscribe --> transfer --> apply (what changed, module by module)
+read:  head (which way is cheapest) --> fetch --> assemble (codec, proof) --> subscribe --> transfer --> apply (module by module)
 """
 
 from awares_platform.weights.manifest import Manifest, WeightsError
