@@ -2,21 +2,22 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/streaming.py [--quick] [--step-s S] [--json PATH]
 
-One vLLM engine with the bundled policy, kept full of requests; SeaweedFS on loopback. Windows of equal length, with and without updates,
-take turns in one run (A B B A ...), so that what else happens on the machine meets both. An update is what GRPO does after each step: a
-share of the language model's weights moves by a representable value, a publisher encodes and uploads, the engine polls, prefetches,
+One vLLM engine with the bundled policy, kept full of groups of requests; SeaweedFS on loopback. Windows of equal length, with and without
+updates, take turns in one run (A B B A ...), so that what else happens on the machine meets both. An update is what GRPO does after each
+step: a share of the language model's weights moves by a representable value, a publisher encodes and uploads, the engine polls, prefetches,
 pauses, applies, and scores the canary; nothing is left out. Also reported: the pause of each update, and the time from `begin` to loaded.
 """
 
 import argparse
 import asyncio
-import hashlib
 import io
 import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,7 +46,8 @@ from awares_platform.weights.load import LoadReport
 from awares_platform.weights.parts import whole
 
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
-IN_FLIGHT = 64
+GROUPS_IN_FLIGHT = 16  # as GRPO's actors have
+GROUP = 8
 MOVED = 0.3  # share of weights that a step moves; at a mini run's learning rate
 
 
@@ -54,14 +56,13 @@ class Load:
     """Requests that keep the engine full; counts the tokens that came back."""
 
     engine: Engine
-    requests: list[GenerateRequest]
     tokens: int = 0
 
-    async def run(self, slot: int) -> None:
-        while True:
-            for request in self.requests[slot::IN_FLIGHT]:
-                generation = await self.engine(request)
-                self.tokens += len(generation.token_ids)
+    async def run(self, groups: Iterator[GenerateRequest]) -> None:
+        """One group after another; the slots share `groups`, so that no prompt comes twice and none is in the prefix cache."""
+        for request in groups:
+            generations = await asyncio.gather(*(self.engine(request) for _ in range(GROUP)))
+            self.tokens += sum(len(generation.token_ids) for generation in generations)
 
 
 @dataclass(slots=True)
@@ -75,9 +76,11 @@ class Bus:
     versions: list[tuple[dict[str, torch.Tensor], Any]]
     step_s: float
     reports: list[tuple[LoadReport, float]]
+    going: bool = True
 
     async def run(self) -> None:
-        while True:
+        self.going = True
+        while self.going:
             started = time.perf_counter()
             state, extra = self.versions[(self.publisher.version or 0) % len(self.versions)]
             begun = await asyncio.to_thread(self.publisher.begin, whole(state), extra)
@@ -89,10 +92,12 @@ class Bus:
             await asyncio.sleep(max(0.0, self.step_s - (time.perf_counter() - started)))
 
 
-async def measure(engine: Engine, load: Load, bus: Bus, windows: int, window_s: float, tell: Any) -> tuple[list[float], list[float]]:
+async def measure(
+    load: Load, groups: Iterator[GenerateRequest], bus: Bus, windows: int, window_s: float, tell: Any
+) -> tuple[list[float], list[float]]:
     """Tokens per second of windows without and with updates."""
     rates: tuple[list[float], list[float]] = ([], [])
-    tasks = [asyncio.create_task(load.run(slot)) for slot in range(IN_FLIGHT)]
+    tasks = [asyncio.create_task(load.run(groups)) for _ in range(GROUPS_IN_FLIGHT)]
     await asyncio.sleep(window_s / 2)
     for number in range(2 * windows):
         streaming = number % 4 in (1, 2)
@@ -102,22 +107,20 @@ async def measure(engine: Engine, load: Load, bus: Bus, windows: int, window_s: 
         await asyncio.sleep(window_s)
         rates[streaming].append((load.tokens - before) / (time.perf_counter() - started))
         if streams is not None:
-            while engine._loading.locked():  # noqa: SLF001, a load must not be cancelled half way
-                await asyncio.sleep(0.01)
-            streams.cancel()
-            await asyncio.gather(streams, return_exceptions=True)
-            bus.publisher.wait()
+            bus.going = False
+            await streams  # a load must not be cancelled half way
+    assert not any(task.done() for task in tasks), "the prompts ran out; make more"
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     return rates
 
 
-def versions(canary: Canary, processor: Any, count: int) -> list[tuple[dict[str, torch.Tensor], Any]]:
+def versions(canary: Canary, processor: Any, number: int) -> list[tuple[dict[str, torch.Tensor], Any]]:
     """States that a step apart could be, each with its canary."""
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.bfloat16).eval()
     generator, found = torch.Generator().manual_seed(0), []
-    for _ in range(count):
+    for _ in range(number):
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "visual" not in name:
@@ -127,23 +130,27 @@ def versions(canary: Canary, processor: Any, count: int) -> list[tuple[dict[str,
     return found
 
 
+def prompts(chat: ChatFormat) -> Iterator[GenerateRequest]:
+    """First turns of ever new questions about ever new scenes."""
+    sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=32)
+    for seed in count():
+        for data, sample in generate_split("train", 256, seed=seed):
+            view = low_view(Image.open(io.BytesIO(data)).convert("RGB"))
+            yield GenerateRequest(chat.first_turn(sample.question), (view,), sampling, f"{seed}/{sample.sample_id}")
+
+
 async def benchmark(store: ObjectStore, given: argparse.Namespace, tell: Any) -> dict[str, Any]:
     processor = AutoProcessor.from_pretrained(POLICY)
     chat = ChatFormat(processor.tokenizer)
-    pictures = {hashlib.sha256(data).hexdigest(): (data, sample) for data, sample in generate_split("test", 256, seed=0)}
-    images = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, (data, _) in pictures.items()}
-    samples = [sample for _, sample in pictures.values()]
-    canary = Canary.build(samples[:4], images.__getitem__, chat, LIMITS)
+    probes = [(Image.open(io.BytesIO(data)).convert("RGB"), sample) for data, sample in generate_split("test", 4, seed=0)]
+    images = {sample.image: image for image, sample in probes}
+    canary = Canary.build([sample for _, sample in probes], images.__getitem__, chat, LIMITS)
     tell("the versions that will stream in, and the engine")
     states = versions(canary, processor, 4)
-    sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=32)
     async with await Engine.start(Path(POLICY), EngineConfig(), chat, seed=0, limits=LIMITS) as engine:
-        views = {name: low_view(image) for name, image in images.items()}
-        requests = [
-            GenerateRequest(chat.first_turn(sample.question), (views[sample.image],), sampling, sample.sample_id) for sample in samples
-        ]
         bus = Bus(engine, Publisher(store, "streaming"), Subscriber(store, "streaming"), canary, states, given.step_s, [])
-        rates = await measure(engine, Load(engine, requests), bus, 2 if given.quick else 6, 10.0 if given.quick else 20.0, tell)
+        windows, window_s = (2, 10.0) if given.quick else (6, 20.0)
+        rates = await measure(Load(engine), prompts(chat), bus, windows, window_s, tell)
     reports = [report for report, _ in bus.reports]
     pauses = sorted(report.pause_s for report in reports)
     return {

@@ -7,7 +7,7 @@ import math
 import multiprocessing
 import time
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +31,8 @@ from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
 from awares_platform.engine import Engine, EngineError
 from awares_platform.store import ObjectStore
-from awares_platform.weights import Publisher, Subscriber, WeightsError
+from awares_platform.weights import Identity, Manifest, Publisher, Subscriber, WeightsError
+from awares_platform.weights.adapter import fold
 from awares_platform.weights.canary import Canary, CanaryMismatch, check, learner_logprobs, tails, to_extra
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -259,6 +260,48 @@ def test_the_canary_tells_one_wrong_tensor(setup: Setup, seaweed: ObjectStore, t
     value = setup.run(measure())
     print(tensor, value)
     assert value > CONFIG.canary_bound
+
+
+def test_an_adapter_alone_is_folded_into_the_policy_that_the_engine_was_started_with(setup: Setup, seaweed: ObjectStore) -> None:
+    publisher = Publisher(seaweed, "adapter", identity=Identity(adapter=0.5))
+    subscriber = Subscriber(seaweed, "adapter")
+    folded = moved(setup.model, seed=0)
+    folded.load_state_dict(setup.model.state_dict())
+    layers = {name: module for name, module in folded.named_modules() if name.endswith(("q_proj", "down_proj")) and "visual" not in name}
+    for step in range(2):
+        adapter: dict[str, Tensor] = {}
+        for name, module in layers.items():
+            weight = setup.model.get_submodule(name).weight
+            adapter[f"{name}.down.weight"] = torch.randn(2, weight.shape[1]) * 0.3
+            adapter[f"{name}.up.weight"] = torch.randn(weight.shape[0], 2) * 0.3
+            module.weight.data = fold(weight.data, adapter[f"{name}.down.weight"], adapter[f"{name}.up.weight"], 0.5)
+        version = published(setup, folded, adapter, publisher)
+        report = setup.run(setup.engine.load_version(subscriber, version, setup.canary))
+        print("adapter", step, report.canary_dlogp)
+        assert (report.canary_dlogp or 0) < CONFIG.canary_bound
+        stale = learner_logprobs(setup.model, setup.processor, setup.canary)
+        with pytest.raises(CanaryMismatch):
+            check(setup.canary, replace_canary(subscriber.manifest(version), setup.canary, stale), measured(setup), CONFIG.canary_bound)
+    assert report.prefetched.size < 50_000
+
+
+def measured(setup: Setup) -> Any:
+    async def score() -> Any:
+        return await asyncio.gather(*(setup.engine.score(ids, images) for ids, images in setup.canary.prompts()))
+
+    return tails(setup.run(score()), setup.canary)
+
+
+def replace_canary(manifest: Manifest, canary: Canary, logprobs: Any) -> Manifest:
+    return replace(manifest, extra={"canary": to_extra(canary, logprobs)})
+
+
+def test_weights_that_were_trained_on_other_pixels_are_refused(setup: Setup, seaweed: ObjectStore) -> None:
+    publisher, subscriber = Publisher(seaweed, "pixels", identity=Identity(processor="5d1c")), Subscriber(seaweed, "pixels")
+    version = published(setup, setup.model, dict(setup.model.state_dict()), publisher)
+    with pytest.raises(WeightsError, match=r"belongs to a policy with another image processor \(5d1c\)"):
+        setup.run(setup.engine.load_version(subscriber, version))
+    assert len(setup.run(setup.engine(setup.ask(0, Sampling(max_tokens=4)))).token_ids) > 0
 
 
 def test_a_damaged_version_leaves_the_engine_as_it_was(setup: Setup, seaweed: ObjectStore) -> None:

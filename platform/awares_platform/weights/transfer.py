@@ -176,7 +176,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
             base = Checkpoint(Path(self.model_config.model))
             weights, went = folded(received.state, manifest.adapter, base)
             state: Mapping[str, Tensor] = ChainMap(weights, base)  # pyright: ignore[reportArgumentType, reportAssignmentType], only read
-            return state, {went[name] for name in changed}
+            on_base = self._loaded is None or self._loaded.adapter is not None
+            return state, {went[name] for name in changed} if on_base else {*state}
         check_fit(self._expected, self._mapped(manifest.shapes), manifest.version, self.model_config.model)
         self._check_tied(manifest)
         return received.state, changed
