@@ -38,6 +38,8 @@ MEASURES = (
     Measure("grpo", "policy/kl", "KL to the SFT policy", "k3 estimate, nats per token"),
     Measure("grpo", "staleness/mean", "Staleness", "versions behind, mean over sampled tokens"),
     Measure("grpo", "canary/dlogp", "Canary", "mean |Δ logprob|, learner against engine, after a load"),
+    Measure("grpo", "weights/share", "Weights sent", "bytes of a version over the whole policy's"),
+    Measure("grpo", "time/pause", "Pause", "seconds that a load holds generation up"),
     Measure("grpo", "overlap/fraction", "Overlap", "share of a step in which rollouts ran"),
     Measure("sft", "loss/sft", "SFT loss", "weighted negative log-likelihood"),
 )
