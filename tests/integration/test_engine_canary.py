@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
-CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32)
+CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32, stage_on_device=True)
 STEP = 0.05
 FAMILIES = {
     "untied head": ("lm_head",),

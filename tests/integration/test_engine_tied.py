@@ -32,7 +32,7 @@ from tests.integration.training_step import first_step
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
-CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32, stage_on_device=True)
+CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32)
 STEP = 0.05  # of the tensor's root mean square
 EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 T = TypeVar("T")
