@@ -4,14 +4,17 @@
 
 One vLLM engine with the bundled policy, kept full of groups of requests; SeaweedFS on loopback. Windows of equal length, with and without
 updates, take turns in one run (A B B A ...), so that what else happens on the machine meets both. An update is what GRPO does after each
-step: a share of the language model's weights moves by a representable value, a publisher encodes and uploads, the engine polls, prefetches,
-pauses, applies, and scores the canary; nothing is left out. Also reported: the pause of each update, and the time from `begin` to loaded.
+step: a share of the language model's weights moves by a representable value, a publisher in a process of its own encodes and uploads, the
+engine polls, prefetches, pauses, applies, and scores the canary; nothing is left out. All of it shares one machine here, so the publisher
+works in every window; in those without updates for a run that nobody follows. Also reported: the pause of each update, and the time from
+`begin` to loaded.
 """
 
 import argparse
 import asyncio
 import io
 import json
+import multiprocessing
 import os
 import tempfile
 import time
@@ -43,12 +46,19 @@ from awares_platform.store import ObjectStore
 from awares_platform.weights import Publisher, Subscriber
 from awares_platform.weights.canary import Canary, learner_logprobs, to_extra
 from awares_platform.weights.load import LoadReport
-from awares_platform.weights.parts import whole
+from awares_platform.weights.parts import Part, whole
 
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 GROUPS_IN_FLIGHT = 16  # as GRPO's actors have
 GROUP = 8
+POLL_S = 0.25  # as GRPO's actors do
+SETTLE_S = 2.0  # for the version before the window to be loaded
+RUNS = ("not-followed", "followed")
+FOLLOWED = 1
 MOVED = 0.3  # share of weights that a step moves; at a mini run's learning rate
+
+
+State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -65,58 +75,61 @@ class Load:
             self.tokens += sum(len(generation.token_ids) for generation in generations)
 
 
+def learner(store: ObjectStore, states: list[State], step_s: float, target: Any, begun: Any) -> None:
+    """A process that publishes a version every `step_s` seconds, for the run RUNS[target]; tells when it began with each."""
+    torch.set_num_threads(1)
+    publishers = [Publisher(store, run) for run in RUNS]
+    while True:
+        started, publisher = time.perf_counter(), publishers[target.value]
+        state, extra = states[(publisher.version or 0) % len(states)]
+        parts = [Part(part.name, part.shape, part.start, part.values.clone()) for part in whole(state)]
+        version = publisher.begin(parts, extra)
+        if publisher is publishers[FOLLOWED]:
+            begun.put((version, time.time()))
+        time.sleep(max(0.0, step_s - (time.perf_counter() - started)))
+
+
 @dataclass(slots=True)
-class Bus:
-    """Publishes a version every `step_s`, and follows as a rollout actor does."""
+class Follower:
+    """Follows the bus as a rollout actor does."""
 
     engine: Engine
-    publisher: Publisher
     subscriber: Subscriber
-    canary: Canary
-    versions: list[tuple[dict[str, torch.Tensor], Any]]
-    step_s: float
-    reports: list[tuple[LoadReport, float]]
-    going: bool = True
+    canary: Canary | None
+    loads: list[tuple[LoadReport, float]]
 
     async def run(self) -> None:
-        self.going = True
-        while self.going:
-            started = time.perf_counter()
-            state, extra = self.versions[(self.publisher.version or 0) % len(self.versions)]
-            begun = await asyncio.to_thread(self.publisher.begin, whole(state), extra)
-            while self.subscriber.seen.version != begun:
-                await asyncio.sleep(0.1)
-                await asyncio.to_thread(self.subscriber.head)
-            report = await self.engine.load_version(self.subscriber, begun, self.canary)
-            self.reports.append((report, time.perf_counter() - started))
-            await asyncio.sleep(max(0.0, self.step_s - (time.perf_counter() - started)))
+        while True:
+            version = await asyncio.to_thread(self.subscriber.head)
+            if version is not None and version != self.engine.version:
+                report = await self.engine.load_version(self.subscriber, version, self.canary)
+                self.loads.append((report, time.time()))
+            await asyncio.sleep(POLL_S)
 
 
 async def measure(
-    load: Load, groups: Iterator[GenerateRequest], bus: Bus, windows: int, window_s: float, tell: Any
+    load: Load, groups: Iterator[GenerateRequest], follower: Follower, target: Any, windows: int, window_s: float, tell: Any
 ) -> tuple[list[float], list[float]]:
     """Tokens per second of windows without and with updates."""
     rates: tuple[list[float], list[float]] = ([], [])
-    tasks = [asyncio.create_task(load.run(groups)) for _ in range(GROUPS_IN_FLIGHT)]
-    await asyncio.sleep(window_s / 2)
+    tasks = [*(asyncio.create_task(load.run(groups)) for _ in range(GROUPS_IN_FLIGHT)), asyncio.create_task(follower.run())]
+    await asyncio.sleep(window_s)
     for number in range(2 * windows):
         streaming = number % 4 in (1, 2)
         tell(f"window {number + 1} of {2 * windows}, {'with' if streaming else 'without'} updates")
-        streams = asyncio.create_task(bus.run()) if streaming else None
+        target.value = FOLLOWED if streaming else 0
+        await asyncio.sleep(SETTLE_S)
         before, started = load.tokens, time.perf_counter()
         await asyncio.sleep(window_s)
         rates[streaming].append((load.tokens - before) / (time.perf_counter() - started))
-        if streams is not None:
-            bus.going = False
-            await streams  # a load must not be cancelled half way
-    assert not any(task.done() for task in tasks), "the prompts ran out; make more"
+    assert not any(task.done() for task in tasks), "the load or the follower ended early"
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     return rates
 
 
-def versions(canary: Canary, processor: Any, number: int) -> list[tuple[dict[str, torch.Tensor], Any]]:
+def versions(canary: Canary, processor: Any, number: int) -> list[State]:
     """States that a step apart could be, each with its canary."""
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.bfloat16).eval()
     generator, found = torch.Generator().manual_seed(0), []
@@ -148,10 +161,16 @@ async def benchmark(store: ObjectStore, given: argparse.Namespace, tell: Any) ->
     tell("the versions that will stream in, and the engine")
     states = versions(canary, processor, 4)
     async with await Engine.start(Path(POLICY), EngineConfig(), chat, seed=0, limits=LIMITS) as engine:
-        bus = Bus(engine, Publisher(store, "streaming"), Subscriber(store, "streaming"), canary, states, given.step_s, [])
+        context = multiprocessing.get_context("spawn")
+        target, begun = context.Value("i", 0), context.SimpleQueue()
+        process = context.Process(target=learner, args=(store, states, given.step_s, target, begun), daemon=True)
+        process.start()
+        follower = Follower(engine, Subscriber(store, RUNS[FOLLOWED]), None if given.no_canary else canary, [])
         windows, window_s = (2, 10.0) if given.quick else (6, 20.0)
-        rates = await measure(Load(engine), prompts(chat), bus, windows, window_s, tell)
-    reports = [report for report, _ in bus.reports]
+        rates = await measure(Load(engine), prompts(chat), follower, target, windows, window_s, tell)
+        process.kill()
+    starts = dict(begun.get() for _ in iter(begun.empty, True))
+    reports = [report for report, _ in follower.loads]
     pauses = sorted(report.pause_s for report in reports)
     return {
         "tokens_per_s": {"without": rates[0], "with": rates[1]},
@@ -163,7 +182,7 @@ async def benchmark(store: ObjectStore, given: argparse.Namespace, tell: Any) ->
         "decode_s": median(report.prefetched.decode_s for report in reports),
         "verify_s": median(report.prefetched.verify_s for report in reports),
         "bytes": median(report.prefetched.size for report in reports),
-        "begin_to_loaded_s": median(seconds for _, seconds in bus.reports),
+        "begin_to_loaded_s": median(ended - starts[report.version] for report, ended in follower.loads),
     }
 
 
@@ -171,6 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter windows")
     parser.add_argument("--step-s", type=float, default=1.6, help="seconds of a learner step; 1.6 is the quickstart's")
+    parser.add_argument("--no-canary", action="store_true", help="leave the canary out, to see what it costs")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,5 +1,7 @@
 """Subscribers that hand a damaged version to the engine's process, past every check of it. Imported there when they are unpickled."""
 
+import os
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -29,6 +31,14 @@ class Breaking(Bending):
         return replace(received, state=_Broken(received.state, self._tensor_name))
 
 
+class Dying(Bending):
+    """The engine's process is killed while it reads one tensor, when others are loaded already."""
+
+    def receive(self, version: int, held: Received | None = None) -> Received:
+        received = Subscriber.receive(self, version, held)
+        return replace(received, state=_Killing(received.state, self._tensor_name))
+
+
 class _Broken(Mapping[str, Tensor]):
     def __init__(self, state: Mapping[str, Tensor], broken: str) -> None:
         self._state, self._broken = state, broken
@@ -43,3 +53,10 @@ class _Broken(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._state)
+
+
+class _Killing(_Broken):
+    def __getitem__(self, name: str) -> Tensor:
+        if name == self._broken:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._state[name]

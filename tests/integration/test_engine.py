@@ -34,6 +34,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.weights import Identity, Manifest, Publisher, Subscriber, WeightsError
 from awares_platform.weights.adapter import fold
 from awares_platform.weights.canary import Canary, CanaryMismatch, check, learner_logprobs, tails, to_extra
+from tests.integration.faulty import Dying
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -389,3 +390,23 @@ def test_a_slow_start_is_given_up(setup: Setup) -> None:
     while {child.pid for child in multiprocessing.active_children()} != before:
         assert time.monotonic() < deadline, "the abandoned engine lives on"
         time.sleep(0.2)
+
+
+def test_an_engine_that_dies_while_it_applies_a_version_says_so(setup: Setup, seaweed: ObjectStore) -> None:
+    """The last test of the file: its engine is gone afterwards. The rollout actor that held it is replaced, as test_grpo.py shows."""
+    publisher = Publisher(seaweed, "dying")
+    dying = Dying(seaweed, "dying", "model.language_model.layers.1.mlp.down_proj.weight")
+    version, before = published(setup, setup.model, dict(setup.model.state_dict()), publisher), setup.engine.version
+
+    async def die() -> None:
+        work = asyncio.create_task(setup.engine(setup.ask(0, Sampling(1.5, 1.0, 900))))
+        await asyncio.sleep(0.1)
+        with pytest.raises(EngineError):
+            await setup.engine.load_version(dying, version)
+        with pytest.raises(EngineError):
+            await work
+        with pytest.raises(EngineError, match="restart"):
+            await setup.engine.check()
+
+    setup.run(die())
+    assert setup.engine.version == before

@@ -12,7 +12,7 @@ from awares_platform.weights.subscribe import Subscriber
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
-_POLL_S = 0.02
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +83,17 @@ class Loader:
 
         Whatever it raises leaves the engine paused, its weights in an unknown state.
         """
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
         paused = time.perf_counter()
         # pause_generation without its closing sleep of 20 ms, which is there for callers that read outputs in the meantime
         await self._llm.engine_core.pause_scheduler_async(mode="keep", clear_cache=False)
         started = time.perf_counter()
-        await self._llm.start_weight_update()
-        await self._llm.update_weights(WeightTransferUpdateRequest({"version": manifest.version}))
-        await self._llm.finish_weight_update(str(manifest.version))
+        await self._llm.collective_rpc("apply_version", args=(manifest.version,))
         if any("visual." in name for name in manifest.changed(self._loaded)):
             # The encoder cache holds the vision tower's outputs by the image's hash. The multimodal cache (processor outputs: pixels, grid,
             # placeholder ranges) is made from the image alone, no weight enters it; cleared on one side of the process boundary while a
             # request is on its way, the other side would refer to what is gone.
             await self._llm.reset_encoder_cache()
         applied = time.perf_counter()
-        await self._llm.resume_generation()
+        await asyncio.gather(self._llm.update_weight_version(str(manifest.version)), self._llm.resume_generation())  # sent in this order
         self._loaded = manifest
         return applied - started, time.perf_counter() - paused

@@ -5,9 +5,11 @@ Imported by the engine process only, which finds it as `worker_extension_cls`; i
     awares_platform.engine                 worker (this module)
       begin_prefetch(version) ----------->  a thread downloads, verifies and fits the version, while the worker generates
       prefetch_report() <---------------->  ... until it is staged
-      pause (keep) -> start_weight_update ->  refuses where nothing is staged; touches nothing
-      update_weights({"version"}) -------->  apply.py: the modules of which a tensor changed since the version that is loaded
-      finish_weight_update -------------->  the version is what is loaded
+      pause (keep)
+      apply_version(version) ------------->  vLLM's three steps of a weight update, in one call: each call more keeps the engine waiting
+                                               start_weight_update: refuses where nothing is staged; touches nothing
+                                               update_weights: apply.py, the modules of which a tensor changed since the loaded version
+                                               finish_weight_update
       resume
 
 The prefetch is a thread because an engine process runs its calls between steps: a call that downloads would stop generation.
@@ -217,6 +219,13 @@ class WeightsExtension:
     def prefetch_report(self) -> PrefetchReport | None:
         """The last prefetch's report; None while it runs."""
         return self.weight_transfer_engine.report()
+
+    def apply_version(self, version: int) -> None:
+        """Load the staged `version` into the model. Generation must be paused."""
+        worker: Any = self
+        worker.start_weight_update()
+        worker.update_weights({"version": version})
+        worker.finish_weight_update()
 
 
 def checkpoint_shapes(directory: Path) -> Shapes:

@@ -10,7 +10,7 @@ from awares_platform.weights.manifest import Manifest, Piece, TensorEntry
 
 pytestmark = pytest.mark.slow  # importing vLLM takes all of it
 
-APPLIED = ["pause keep", "start", "update {'version': 1}", "finish 1"]
+APPLIED = ["pause keep", "apply_version 1"]
 
 
 class Llm:
@@ -24,14 +24,11 @@ class Llm:
         assert not clear_cache
         self._call(f"pause {mode}")
 
-    async def start_weight_update(self) -> None:
-        self._call("start")
+    async def collective_rpc(self, method: str, args: tuple[int]) -> None:
+        self._call(f"{method} {args[0]}")
 
-    async def update_weights(self, request: Any) -> None:
-        self._call(f"update {request.update_info}")
-
-    async def finish_weight_update(self, version: str) -> None:
-        self._call(f"finish {version}")
+    async def update_weight_version(self, version: str) -> None:
+        self._call(f"version {version}")
 
     async def reset_encoder_cache(self) -> None:
         self._call("reset encoder cache")
@@ -75,10 +72,10 @@ def test_the_encoder_cache_goes_when_the_vision_tower_changed() -> None:
 def test_generation_goes_on_after_everything_else() -> None:
     llm = Llm()
     asyncio.run(Loader(cast(Any, llm), 10.0).apply(manifest(1, visual="a", text="a")))
-    assert llm.calls == [*APPLIED, "reset encoder cache", "resume"]
+    assert llm.calls == [*APPLIED, "reset encoder cache", "version 1", "resume"]
 
 
-@pytest.mark.parametrize("count", range(1, 5))
+@pytest.mark.parametrize("count", range(1, len(APPLIED) + 1))
 def test_a_load_that_fails_leaves_the_engine_paused(count: int) -> None:
     llm = Llm(fails=APPLIED[count - 1])
     with pytest.raises(RuntimeError):
