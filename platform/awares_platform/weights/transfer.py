@@ -88,6 +88,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     _subscriber: Subscriber
     _stage_on_device: bool
     _held: Received | None = None
+    _units: tuple[tuple[str, ...], tuple[Unit, ...]] | None = None  # of a version with these names
     _staged: Staged | None = None
     _loaded: Manifest | None = None
     _broken: str = ""
@@ -159,7 +160,9 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _stage(self, received: Received) -> Staged:
         manifest = received.manifest
         state, changed = self._fitted(received)
-        found = touched(units(self.model, state), changed)
+        if self._units is None or self._units[0] != tuple(state):
+            self._units = tuple(state), units(self.model, state)
+        found = touched(self._units[1], changed)
         if not self._stage_on_device:
             return Staged(manifest, found, state)
         try:
