@@ -135,7 +135,7 @@ class Engine:
             self._open.clear()
             try:
                 apply_s, pause_s = await self._administer(
-                    self._loader.apply(manifest), f"applying version {version}", self._config.load_timeout_s
+                    self._loader.apply(version, prefetched.vision), f"applying version {version}", self._config.load_timeout_s
                 )
                 self._version = version
                 self._open.set()

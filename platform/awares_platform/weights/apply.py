@@ -85,7 +85,7 @@ def touched(found: Iterable[Unit], changed: set[str]) -> tuple[Unit, ...]:
     return tuple(unit for unit in found if not changed.isdisjoint(unit.tensors))
 
 
-def staged(found: Iterable[Unit], state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+def on_device(found: Iterable[Unit], state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """The units' tensors on `device`, so that `apply` has only to copy there."""
     return {name: state[name].to(device) for unit in found for name in unit.tensors}
 

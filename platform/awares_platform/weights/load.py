@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from awares_platform.weights.manifest import Manifest, WeightsError
+from awares_platform.weights.manifest import WeightsError
 from awares_platform.weights.subscribe import Subscriber
 
 if TYPE_CHECKING:
@@ -17,10 +17,11 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
-    """What staging a version took: manifests and bytes, damage met on the way, and the slowest worker's seconds.
+    """What staging a version took: manifests and bytes, damage met on the way, and the slowest worker's seconds; and whether the vision
+    tower will change.
 
     Example:
-        Prefetched(hops=1, size=135000, detours=0, fetch_s=0.05, decode_s=0.01, verify_s=0.01)
+        Prefetched(hops=1, size=135000, detours=0, fetch_s=0.05, decode_s=0.01, verify_s=0.01, vision=False)
     """
 
     hops: int
@@ -29,6 +30,7 @@ class Prefetched:
     fetch_s: float
     decode_s: float
     verify_s: float
+    vision: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,11 @@ class LoadReport:
 
 
 class Loader:
-    """One engine's loads, one at a time. Knows what is loaded, so that only what changed is invalidated."""
+    """One engine's loads, one at a time."""
 
     def __init__(self, llm: "AsyncLLM", timeout_s: float, stage_on_device: bool = False) -> None:
         self._llm, self._timeout_s, self._stage_on_device = llm, timeout_s, stage_on_device
         self._subscriber: Subscriber | None = None
-        self._loaded: Manifest | None = None
 
     async def prefetch(self, subscriber: Subscriber, version: int) -> Prefetched:
         """Stage the version in every worker while the engine generates. Takes as long as the store does; only a worker that does not even
@@ -78,7 +79,7 @@ class Loader:
         async with asyncio.timeout(self._timeout_s):
             return await self._llm.collective_rpc(method, args=arguments)
 
-    async def apply(self, manifest: Manifest) -> tuple[float, float]:
+    async def apply(self, version: int, vision: bool) -> tuple[float, float]:
         """Pause, load the staged version, resume; seconds of applying and of the whole pause. Requests in flight keep their place.
 
         Whatever it raises leaves the engine paused, its weights in an unknown state.
@@ -87,13 +88,12 @@ class Loader:
         # pause_generation without its closing sleep of 20 ms, which is there for callers that read outputs in the meantime
         await self._llm.engine_core.pause_scheduler_async(mode="keep", clear_cache=False)
         started = time.perf_counter()
-        await self._llm.collective_rpc("apply_version", args=(manifest.version,))
-        if any("visual." in name for name in manifest.changed(self._loaded)):
+        await self._llm.collective_rpc("apply_version", args=(version,))
+        if vision:
             # The encoder cache holds the vision tower's outputs by the image's hash. The multimodal cache (processor outputs: pixels, grid,
             # placeholder ranges) is made from the image alone, no weight enters it; cleared on one side of the process boundary while a
             # request is on its way, the other side would refer to what is gone.
             await self._llm.reset_encoder_cache()
         applied = time.perf_counter()
-        await asyncio.gather(self._llm.update_weight_version(str(manifest.version)), self._llm.resume_generation())  # sent in this order
-        self._loaded = manifest
+        await asyncio.gather(self._llm.update_weight_version(str(version)), self._llm.resume_generation())  # sent in this order
         return applied - started, time.perf_counter() - paused

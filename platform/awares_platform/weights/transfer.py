@@ -32,7 +32,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from awares.errors import AwaresError
 from awares_platform.engine_launch import BACKEND, end_with_parent
 from awares_platform.weights.adapter import Checkpoint, folded
-from awares_platform.weights.apply import Unit, aliases, apply, staged, touched, units
+from awares_platform.weights.apply import Unit, aliases, apply, on_device, touched, units
 from awares_platform.weights.manifest import Manifest, Shapes, WeightsError, check_fit
 from awares_platform.weights.subscribe import Received, Subscriber
 
@@ -63,6 +63,7 @@ class PrefetchReport(TypedDict):
     size: int
     hops: int
     detours: int
+    vision: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def init_transfer_engine(self, init_info: InitInfo) -> None:
         """Take the subscriber, and the shapes that the model was started with: a version must fit them."""
         self._subscriber = pickle.loads(init_info.subscriber)
+        self._held = None  # it was another run's, where versions of the same number are other weights
         self._stage_on_device = init_info.stage_on_device
         self._aliases = aliases(self.model)
         self._expected = self._mapped(checkpoint_shapes(Path(self.model_config.model)))
@@ -145,10 +147,11 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def _prefetch(self, version: int) -> None:
         """The thread's body: whatever fails becomes the report's error, and the engine goes on with the version that it has."""
-        report = PrefetchReport(version=version, error="", fetch_s=0.0, decode_s=0.0, verify_s=0.0, size=0, hops=0, detours=0)
+        report = PrefetchReport(version=version, error="", fetch_s=0.0, decode_s=0.0, verify_s=0.0, size=0, hops=0, detours=0, vision=False)
         try:
             self._held = received = self._subscriber.receive(version, self._held)
-            self._staged = self._stage(received)
+            self._staged = staged = self._stage(received)
+            report["vision"] = any("visual." in name for unit in staged.units for name in unit.tensors)
             for name in ("fetch_s", "decode_s", "verify_s", "size", "hops", "detours"):
                 report[name] = getattr(received, name)
         except AwaresError as error:
@@ -166,7 +169,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         if not self._stage_on_device:
             return Staged(manifest, found, state)
         try:
-            return Staged(manifest, found, staged(found, state, self.device))
+            return Staged(manifest, found, on_device(found, state, self.device))
         except torch.OutOfMemoryError as error:
             raise WeightsError(
                 f"version {manifest.version}: no room on {self.device} for its changed tensors beside those in use; lower "

@@ -21,7 +21,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.model_loader.reload import record_metadata_for_reloading
 from vllm.model_executor.models.utils import AutoWeightsLoader, WeightsMapper
 
-from awares_platform.weights.apply import Policy, aliases, apply, policy, staged, touched, units
+from awares_platform.weights.apply import Policy, aliases, apply, on_device, policy, touched, units
 from awares_platform.weights.manifest import WeightsError
 
 pytestmark = pytest.mark.slow  # importing vLLM takes most of it
@@ -198,7 +198,7 @@ def test_a_fused_module_is_one_unit_and_so_is_a_tied_pair() -> None:
 def test_only_what_changed_goes_to_the_device_ahead() -> None:
     state = checkpoint(0)
     found = touched(units(started(state, packed=False), state), {"model.layers.1.v_proj.bias"})
-    ahead = staged(found, state, torch.device("meta"))
+    ahead = on_device(found, state, torch.device("meta"))
     assert [*ahead] == [f"model.layers.1.{part}_proj.{kind}" for part in "qkv" for kind in ("weight", "bias")]
     assert all(tensor.is_meta for tensor in ahead.values())
 
