@@ -134,7 +134,9 @@ class Publisher:
         return plan.version
 
     def wait(self) -> None:
-        """Returns when no publication runs. Raises what failed in it, once."""
+        """Returns when neither a publication nor a repair runs. Raises what failed in the publication, once."""
+        if self._repairing is not None:
+            self._repairing.result()  # its failures are in the log; HEAD is its until it ends
         running, self._running = self._running, None
         if running is None:
             return
@@ -151,10 +153,10 @@ class Publisher:
 
         Raises what failed in the last publication.
         """
-        if self._running is not None and self._running.done():
-            self.wait()
-        if self._running is None and (self._repairing is None or self._repairing.done()):
-            self._repairing = self._thread.submit(self._repair)
+        if (self._running is not None and not self._running.done()) or (self._repairing is not None and not self._repairing.done()):
+            return
+        self.wait()
+        self._repairing = self._thread.submit(self._repair)
 
     # -- in the thread -----------------------------------------------------------------------------------------------------------
 
