@@ -99,7 +99,7 @@ def report(overrides: Overrides = (), /, config: Setup = MINI) -> int:
 
 @commands.command
 def weights(
-    action: tyro.conf.Positional[Literal["ls", "show", "verify", "pull"]],
+    action: tyro.conf.Positional[Literal["ls", "show", "verify", "pull", "pin", "unpin"]],
     run: tyro.conf.Positional[str],
     overrides: Overrides = (),
     /,
@@ -107,7 +107,8 @@ def weights(
     version: int | None = None,
     out: Path | None = None,
 ) -> int:
-    """Look into the weights that a run published: ls, show, verify (hashes whole chains again), pull (writes a checkpoint).
+    """Look into the weights that a run published: ls, show, verify (hashes whole chains again), pull (writes a checkpoint), pin (keeps a
+    version), unpin.
 
     Args:
         action: What to do.

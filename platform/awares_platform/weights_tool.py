@@ -1,4 +1,4 @@
-"""`awares weights ls|show|verify|pull`: a run's published weights as a person looks at them."""
+"""`awares weights ls|show|verify|pull|pin|unpin`: a run's published weights as a person looks at them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from awares_platform.training.policy import resolve, write_policy
 from awares_platform.weights import Manifest, Received, Subscriber, WeightsError
 from awares_platform.weights.adapter import Checkpoint, folded
 from awares_platform.weights.head import Form, Hop
-from awares_platform.weights.retention import pinned
+from awares_platform.weights.retention import pin, pinned, unpin
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -30,8 +30,10 @@ def run(config: PlatformConfig, action: str, version: int | None, out: Path | No
         print("\n".join(details(subscriber, newest if version is None else version)))
     elif action == "verify":
         verify(subscriber, version)
-    else:
+    elif action == "pull":
         print(pull(config, subscriber, newest if version is None else version, out))
+    else:
+        keep(subscriber, action, newest if version is None else version)
 
 
 def listing(subscriber: Subscriber, pins: set[int]) -> Iterator[str]:
@@ -112,6 +114,14 @@ def pull(config: PlatformConfig, subscriber: Subscriber, version: int, out: Path
     directory.mkdir(parents=True, exist_ok=True)
     write_policy(state, source, directory)
     return directory
+
+
+def keep(subscriber: Subscriber, action: str, version: int) -> None:
+    """Pin a version, so that it stays in the store whatever is published after it, or unpin it."""
+    if subscriber.seen.find(version) is None:
+        subscriber.manifest(version)  # raises, and says what there is
+    (pin if action == "pin" else unpin)(subscriber.store, subscriber.run, version)
+    print(f"version {version} of run {subscriber.run} is {action}ned")
 
 
 def _hops(subscriber: Subscriber, version: int | None) -> list[Hop]:

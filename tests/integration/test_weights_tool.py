@@ -23,7 +23,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.weights import Cadence, Identity, Publisher, WeightsError
 from awares_platform.weights.adapter import canonical
 from awares_platform.weights.manifest import version_folder
-from awares_platform.weights.retention import pin
+from awares_platform.weights.retention import pinned
 
 pytestmark = pytest.mark.integration
 
@@ -56,7 +56,8 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 def test_ls_and_show_say_what_is_there(seaweed: ObjectStore, config: PlatformConfig, capsys: pytest.CaptureFixture[str]) -> None:
     publish(seaweed, config, [moved(seed) for seed in range(4)])
-    pin(seaweed, config.run.name, 2)
+    weights_tool.run(config, "pin", 2, None)
+    assert lines(capsys) == [f"version 2 of run {config.run.name} is pinned"]
     weights_tool.run(config, "ls", None, None)
     head, *rows = lines(capsys)
     assert head.split() == ["version", "step", "changed", "forms"]
@@ -67,6 +68,10 @@ def test_ls_and_show_say_what_is_there(seaweed: ObjectStore, config: PlatformCon
     assert f"version    3 of run {config.run.name}, optimizer step 30, writer epoch 1" in shown
     assert "joining    1 -> 2 -> 3" in shown and "processor 5d1c, template 77b0" in shown
     assert "ulp" in shown and "same" in shown
+    weights_tool.run(config, "unpin", 2, None)
+    assert not pinned(seaweed, config.run.name)
+    with pytest.raises(WeightsError, match="version 9 is not published"):
+        weights_tool.run(config, "pin", 9, None)
 
 
 def test_verify_names_what_is_damaged_and_what_cannot_be_told(

@@ -43,7 +43,7 @@ class RolloutActor:
         self._config, self._index = config, index
         self._store = ObjectStore.from_config(config.store)
         self._images = Images(self._store, config.data.image_cache)
-        self._subscriber = Subscriber(self._store, config.run.name)
+        self._subscriber = Subscriber(self._store, config.run.name, threads=config.engine.threads)
         self._mismatch: CanaryMismatch | None = None
 
     async def start(self) -> None:
