@@ -166,7 +166,7 @@ async def benchmark(store: ObjectStore, given: argparse.Namespace, tell: Any) ->
         process = context.Process(target=learner, args=(store, states, given.step_s, target, begun), daemon=True)
         process.start()
         follower = Follower(engine, Subscriber(store, RUNS[FOLLOWED]), None if given.no_canary else canary, [])
-        windows, window_s = (2, 10.0) if given.quick else (6, 20.0)
+        windows, window_s = (2, 8.0) if given.quick else (12, 8.0)
         rates = await measure(Load(engine), prompts(chat), follower, target, windows, window_s, tell)
         process.kill()
     starts = dict(begun.get() for _ in iter(begun.empty, True))
@@ -188,7 +188,7 @@ async def benchmark(store: ObjectStore, given: argparse.Namespace, tell: Any) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter windows")
+    parser.add_argument("--quick", action="store_true", help="fewer windows")
     parser.add_argument("--step-s", type=float, default=1.6, help="seconds of a learner step; 1.6 is the quickstart's")
     parser.add_argument("--no-canary", action="store_true", help="leave the canary out, to see what it costs")
     parser.add_argument("--json", type=Path, help="where to write the figures")
