@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from awares.chat import ChatFormat
@@ -19,6 +18,7 @@ from awares_platform.protocols import PROTOCOLS, Weights
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_processor, resolve
 from awares_platform.weights.canary import Canary, learner_logprobs, to_extra
+from awares_platform.weights.checkpoint import Checkpoint
 from awares_platform.weights.manifest import folder
 from awares_platform.weights.plan import Cadence
 from awares_platform.weights.publish import Publisher
@@ -77,7 +77,7 @@ class Evaluator:
 
     def _publish(self, path: Path, canary: Canary) -> int:
         dtype = getattr(torch, self._config.engine.dtype)
-        state = {name: tensor.to(dtype) for file in sorted(path.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+        state = {name: tensor.to(dtype) for name, tensor in Checkpoint(path).items()}
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype, local_files_only=True).eval()
         expected = learner_logprobs(model, load_processor(path, self._config), canary)
         version = (self._publisher.version or 0) + 1

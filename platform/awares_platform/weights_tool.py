@@ -10,7 +10,8 @@ from awares_platform.progress import Progress
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import resolve, write_policy
 from awares_platform.weights import Manifest, Received, Subscriber, WeightsError
-from awares_platform.weights.adapter import Checkpoint, folded
+from awares_platform.weights.adapter import folded
+from awares_platform.weights.checkpoint import Checkpoint
 from awares_platform.weights.head import Form, Hop
 from awares_platform.weights.retention import pin, pinned, unpin
 

@@ -16,22 +16,8 @@ from awares_platform import multipart, seaweed
 from awares_platform.config.store import StoreConfig
 from awares_platform.errors import NotFound, PreconditionFailed, StoreError, StoreUnavailable
 from awares_platform.store import ObjectStore
-from tests.integration.fault_proxy import (
-    Call,
-    Delay,
-    Fault,
-    Faults,
-    Flip,
-    LostReply,
-    Request,
-    Reset,
-    ResetAfter,
-    Stall,
-    Status,
-    Throttle,
-    Truncate,
-    proxy,
-)
+from tests.integration.fault import Call, Delay, Fault, Flip, LostReply, Reset, ResetAfter, Stall, Status, Throttle, Truncate
+from tests.integration.fault_proxy import Faults, Request, proxy
 
 pytestmark = pytest.mark.integration
 BODY = bytes(range(256)) * 4

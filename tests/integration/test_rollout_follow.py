@@ -18,7 +18,8 @@ from awares_platform.weights import Publisher, Received, Subscriber
 from awares_platform.weights.canary import Canary, CanaryMismatch
 from awares_platform.weights.load import LoadReport, Prefetched
 from awares_platform.weights.manifest import version_folder
-from tests.integration.fault_proxy import Status, proxy
+from tests.integration.fault import Status
+from tests.integration.fault_proxy import proxy
 
 pytestmark = pytest.mark.integration
 

@@ -17,7 +17,8 @@ from awares_platform import multipart, seaweed
 from awares_platform.config.store import StoreConfig
 from awares_platform.errors import AccessDenied, MissingBucket, NotFound, PreconditionFailed, StoreError, StoreUnavailable
 from awares_platform.store import ObjectStore
-from tests.integration.fault_proxy import LostReply, proxy
+from tests.integration.fault import LostReply
+from tests.integration.fault_proxy import proxy
 
 pytestmark = pytest.mark.integration
 

@@ -22,7 +22,8 @@ from awares_platform.weights.head import head_key
 from awares_platform.weights.manifest import version_folder
 from awares_platform.weights.retention import wanted
 from tests.integration import publishing_process
-from tests.integration.fault_proxy import Call, Fault, Faults, Flip, LostReply, Reset, Status, Throttle, Truncate, proxy
+from tests.integration.fault import Call, Fault, Flip, LostReply, Reset, Status, Throttle, Truncate
+from tests.integration.fault_proxy import Faults, proxy
 from tests.integration.publishing_process import weights
 from tests.integration.standalone import wait_for
 

@@ -4,10 +4,8 @@ An adapter of the layer x is the tensors x.down.weight (rank, in) and x.up.weigh
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
-from safetensors import safe_open
 from torch import Tensor
 
 from awares_platform.weights.manifest import WeightsError
@@ -31,26 +29,6 @@ def canonical(name: str) -> str:
     for pattern, newer in _OLDER:
         name = pattern.sub(newer, name)
     return name
-
-
-class Checkpoint(Mapping[str, Tensor]):
-    """The tensors of a policy's safetensors files by name, read from the disk when asked for."""
-
-    def __init__(self, directory: Path) -> None:
-        self._files: dict[str, Path] = {}
-        for path in sorted(directory.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                self._files.update(dict.fromkeys(file.keys(), path))
-
-    def __getitem__(self, name: str) -> Tensor:
-        with safe_open(self._files[name], framework="pt") as file:
-            return file.get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
 
 
 def folded(adapter: Mapping[str, Tensor], scale: float, base: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from awares_platform.weights.manifest import WeightsError, folder
 
-FORM_NAMES = ("manifest.json", "anchor.json", "repair.json")
+FIRST, ANCHOR, REPAIR = FORM_NAMES = ("manifest.json", "anchor.json", "repair.json")
 
 
 def head_key(run: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from awares_platform.errors import StoreError
 from awares_platform.store import ObjectStore
-from awares_platform.weights.head import Form, Head, Published
+from awares_platform.weights.head import ANCHOR, FIRST, REPAIR, Form, Head, Published
 from awares_platform.weights.manifest import Manifest, WeightsError, digest, version_folder
 from awares_platform.weights.plan import Cadence, Costs, Identity, Plan
 from awares_platform.weights.retention import Collector, answered, wanted
@@ -57,7 +57,7 @@ class Ledger:
             base, changed = (plan.base, _ratio([share[kind] for share in shares])) if kind == "delta" else (None, None)
             tensors = entries([share[kind] for share in shares], plan.version)
             manifests.append(replace(blank, tensors=tensors, base=base, changed_ratio=changed))
-            forms.append(self._write(manifests[-1], "anchor.json" if forms else "manifest.json"))
+            forms.append(self._write(manifests[-1], ANCHOR if forms else FIRST))
         newest = Published(plan.version, tuple(forms))
         self._writer.advance(self._collector.kept(Head(plan.epoch, (newest, *self._writer.head.published))))
         self._costs.add(newest)
@@ -69,7 +69,7 @@ class Ledger:
         """Give the newest version a new anchor in place of whatever anchor it has."""
         assert self._newest is not None, "only what this writer published can be repaired by it"
         tensors = entries([share["anchor"] for share in shares], self._newest.version)
-        form = self._write(replace(self._newest, tensors=tensors, base=None, changed_ratio=None), "repair.json")
+        form = self._write(replace(self._newest, tensors=tensors, base=None, changed_ratio=None), REPAIR)
         newest, *older = self._writer.head.published
         repaired = Published(newest.version, (*(known for known in newest.forms if known.base is not None), form))
         self._writer.advance((repaired, *older))

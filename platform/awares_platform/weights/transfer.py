@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 from awares.errors import AwaresError
 from awares_platform.engine_launch import BACKEND, end_with_parent
-from awares_platform.weights.adapter import Checkpoint, folded
+from awares_platform.weights.adapter import folded
 from awares_platform.weights.apply import Unit, aliases, apply, on_device, touched, units
+from awares_platform.weights.checkpoint import Checkpoint
 from awares_platform.weights.manifest import Manifest, Shapes, WeightsError, check_fit
 from awares_platform.weights.subscribe import Received, Subscriber
 
@@ -106,7 +106,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         self._held = None  # it was another run's, where versions of the same number are other weights
         self._stage_on_device = init_info.stage_on_device
         self._aliases = aliases(self.model)
-        self._expected = self._mapped(checkpoint_shapes(Path(self.model_config.model)))
+        self._expected = self._mapped(Checkpoint(Path(self.model_config.model)).shapes)
 
     def begin_prefetch(self, version: int) -> None:
         """Start to stage `version`; `report` tells when it is there. One at a time."""
@@ -232,15 +232,6 @@ class WeightsExtension:
         worker.start_weight_update()
         worker.update_weights({"version": version})
         worker.finish_weight_update()
-
-
-def checkpoint_shapes(directory: Path) -> Shapes:
-    """Tensor names and shapes of a checkpoint, from its safetensors headers."""
-    found: dict[str, tuple[int, ...]] = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118, no mapping
-    return found
 
 
 WeightTransferEngineFactory.register_engine(BACKEND, StoreTransfer)
