@@ -1,15 +1,13 @@
 """The engine on a tiny random Qwen2.5-VL: real vLLM, real SeaweedFS, transformers as the reference."""
 
 import asyncio
-import hashlib
-import io
 import math
 import multiprocessing
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
@@ -22,44 +20,34 @@ from awares.chat import ChatFormat
 from awares.crops import CropId
 from awares.episode import Episode, EpisodeSpec, run_episode
 from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
-from awares.mini.benchmark import generate_split
 from awares.mini.policy import build_model, build_processor, save_policy
 from awares.mini.tokenizer import train_tokenizer
 from awares.protocol import format_request
 from awares.sample import Sample
-from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
 from awares_platform.engine import Engine, EngineError
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Identity, Manifest, Publisher, Subscriber, WeightsError
 from awares_platform.weights.adapter import fold
-from awares_platform.weights.canary import Canary, CanaryMismatch, check, learner_logprobs, tails, to_extra
+from awares_platform.weights.canary import Canary, CanaryMismatch, check, learner_logprobs, to_extra
 from tests.integration.faulty import Dying
+from tests.integration.running_engine import LIMITS, Running, scenes, started
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32)
 TOLERANCE = 0.04  # mean |dlogp|: in bfloat16 this model is 0.010 from itself in float32, on either side, over the temperature
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Setup:
-    """One engine with what it is compared against; `runner` holds its event loop."""
+class Setup(Running):
+    """One engine with what it is compared against."""
 
-    runner: asyncio.Runner
-    engine: Engine
     policy: Path
-    chat: ChatFormat
     processor: Any
     model: Qwen2_5_VLForConditionalGeneration
     samples: tuple[Sample, ...]
     images: dict[str, Image.Image]
-    canary: Canary
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
 
     def ask(self, index: int, sampling: Sampling) -> GenerateRequest:
         sample = self.samples[index % len(self.samples)]
@@ -73,16 +61,10 @@ def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Ite
     chat = ChatFormat(tokenizer)
     model = sharpened(build_model(tokenizer, seed=0), chat.blocked_ids)
     save_policy(model, tokenizer, policy)
-    pictures = {hashlib.sha256(data).hexdigest(): (data, sample) for data, sample in generate_split("test", 8, seed=0)}
-    images = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, (data, _) in pictures.items()}
-    samples = tuple(sample for _, sample in pictures.values())
+    samples, images = scenes(8)
     canary = Canary.build(samples[:4], images.__getitem__, chat, LIMITS, 0.5)
-    with asyncio.Runner() as runner:
-        engine = runner.run(Engine.start(policy, CONFIG, chat, seed=3, limits=LIMITS))
-        try:
-            yield Setup(runner, engine, policy, chat, build_processor(tokenizer), model, samples, images, canary)
-        finally:
-            runner.run(engine.stop())
+    with started(policy, CONFIG, chat) as (runner, engine):
+        yield Setup(runner, engine, chat, canary, policy, build_processor(tokenizer), model, samples, images)
 
 
 def sharpened(model: Qwen2_5_VLForConditionalGeneration, blocked: tuple[int, ...]) -> Qwen2_5_VLForConditionalGeneration:
@@ -255,8 +237,8 @@ def test_the_canary_tells_one_wrong_tensor(setup: Setup, seaweed: ObjectStore, t
 
     async def measure() -> float:
         await setup.engine.load_version(subscriber, version)
-        rows = await asyncio.gather(*(setup.engine.score(ids, images) for ids, images in setup.canary.prompts()))
-        return check(setup.canary, subscriber.manifest(version), tails(rows, setup.canary), math.inf)
+        measured = await setup.score()
+        return check(setup.canary, subscriber.manifest(version), measured, math.inf)
 
     value = setup.run(measure())
     print(tensor, value)
@@ -282,15 +264,13 @@ def test_an_adapter_alone_is_folded_into_the_policy_that_the_engine_was_started_
         assert (report.canary_dlogp or 0) < CONFIG.canary_bound
         stale = learner_logprobs(setup.model, setup.processor, setup.canary)
         with pytest.raises(CanaryMismatch):
-            check(setup.canary, replace_canary(subscriber.manifest(version), setup.canary, stale), measured(setup), CONFIG.canary_bound)
+            check(
+                setup.canary,
+                replace_canary(subscriber.manifest(version), setup.canary, stale),
+                setup.run(setup.score()),
+                CONFIG.canary_bound,
+            )
     assert report.prefetched.size < 50_000
-
-
-def measured(setup: Setup) -> Any:
-    async def score() -> Any:
-        return await asyncio.gather(*(setup.engine.score(ids, images) for ids, images in setup.canary.prompts()))
-
-    return tails(setup.run(score()), setup.canary)
 
 
 def replace_canary(manifest: Manifest, canary: Canary, logprobs: Any) -> Manifest:

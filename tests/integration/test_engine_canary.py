@@ -6,38 +6,31 @@ The step is the first one of Adam, by the gradient of a batch that the canary do
     exact 0.030 | at 3 %: text families 0.33 to 2.3, patch embedding 0.71, merger 0.42, vision mlp 0.39, norms 0.079, qkv 0.070, proj 0.032
 """
 
-import asyncio
-import hashlib
-import io
 import math
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 import awares.mini
 from awares.chat import ChatFormat
 from awares.generate import GenerateRequest, Sampling
-from awares.mini.benchmark import generate_split
-from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
-from awares_platform.engine import Engine, EngineError
+from awares_platform.engine import EngineError
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Publisher, Subscriber
-from awares_platform.weights.canary import Canary, CanaryMismatch, Logprobs, check, learner_logprobs, tails, to_extra
+from awares_platform.weights.canary import Canary, CanaryMismatch, Logprobs, check, learner_logprobs, to_extra
 from tests.integration.faulty import Bending
+from tests.integration.running_engine import LIMITS, Running, scenes, started
 from tests.integration.training_step import first_step
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
-LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32, stage_on_device=True)
 STEP = 0.05
 FAMILIES = {
@@ -59,25 +52,17 @@ FAMILIES = {
     "merger": ("merger.mlp",),
 }
 LARGER = {"vision attention output": 0.15}  # at 0.05 it moves fewer tokens than bfloat16 does
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Setup:
+class Setup(Running):
     """One engine, the weights that the learner has, and for each of them the way that a step takes."""
 
-    runner: asyncio.Runner
-    engine: Engine
-    chat: ChatFormat
-    canary: Canary
     learner: Logprobs
     state: dict[str, Tensor]
     step: dict[str, Tensor]
     publisher: Publisher
     subscriber: Subscriber
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
 
     def publish(self, state: dict[str, Tensor]) -> int:
         """`state`, said to be what the learner has."""
@@ -87,33 +72,22 @@ class Setup:
 
     def measure(self, version: int) -> Logprobs:
         """What the engine computes of the canary with `version`, whatever it is: loaded without a canary, so that the engine lives on."""
-
-        async def score() -> Logprobs:
-            await self.engine.load_version(self.subscriber, version)
-            rows = await asyncio.gather(*(self.engine.score(ids, images) for ids, images in self.canary.prompts()))
-            return tails(rows, self.canary)
-
-        return self.run(score())
+        self.run(self.engine.load_version(self.subscriber, version))
+        return self.run(self.score())
 
 
 @pytest.fixture(scope="module")
 def setup(seaweed: ObjectStore) -> Iterator[Setup]:
     processor = AutoProcessor.from_pretrained(POLICY)
     chat = ChatFormat(processor.tokenizer)
-    pictures = {hashlib.sha256(data).hexdigest(): (data, sample) for data, sample in generate_split("test", 12, seed=0)}
-    images = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, (data, _) in pictures.items()}
-    samples = [sample for _, sample in pictures.values()]
+    samples, images = scenes(12)
     canary, batch = (Canary.build(some, images.__getitem__, chat, LIMITS, 0.5) for some in (samples[:4], samples[4:]))
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.bfloat16).eval()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     learner, step = learner_logprobs(model, processor, canary), first_step(model, processor, batch)
     bus = Publisher(seaweed, "canary"), Subscriber(seaweed, "canary")
-    with asyncio.Runner() as runner:
-        engine = runner.run(Engine.start(POLICY, CONFIG, chat, seed=3, limits=LIMITS))
-        try:
-            yield Setup(runner, engine, chat, canary, learner, state, step, *bus)
-        finally:
-            runner.run(engine.stop())
+    with started(POLICY, CONFIG, chat) as (runner, engine):
+        yield Setup(runner, engine, chat, canary, learner, state, step, *bus)
 
 
 def test_the_exact_version_passes(setup: Setup) -> None:

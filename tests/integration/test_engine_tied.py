@@ -1,58 +1,44 @@
 """A policy whose output head is tied to its embeddings, updated while it runs; transformers is the reference."""
 
-import asyncio
-import hashlib
-import io
 import math
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from awares.chat import ChatFormat
 from awares.generate import GenerateRequest, Sampling
-from awares.mini.benchmark import generate_split
 from awares.mini.policy import build_config, build_processor, save_policy
 from awares.mini.tokenizer import train_tokenizer
-from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
-from awares_platform.engine import Engine, EngineError
+from awares_platform.engine import EngineError
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Publisher, Subscriber, WeightsError
-from awares_platform.weights.canary import Canary, CanaryMismatch, Logprobs, check, learner_logprobs, tails, to_extra
+from awares_platform.weights.canary import Canary, CanaryMismatch, Logprobs, check, learner_logprobs, to_extra
 from tests.integration.faulty import Breaking
+from tests.integration.running_engine import LIMITS, Running, scenes, started
 from tests.integration.training_step import first_step
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32)
 STEP = 0.05  # of the tensor's root mean square
 EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Setup:
+class Setup(Running):
     """One engine with a tied policy."""
 
-    runner: asyncio.Runner
-    engine: Engine
-    chat: ChatFormat
     processor: Any
-    canary: Canary
     batch: Canary
     publisher: Publisher
     subscriber: Subscriber
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
 
     def publish(self, state: dict[str, Tensor], learner: Logprobs) -> int:
         version = (self.publisher.version or 0) + 1
@@ -62,9 +48,6 @@ class Setup:
     def logprobs(self, model: Any) -> Logprobs:
         return learner_logprobs(model, self.processor, self.canary)
 
-    async def score(self) -> Logprobs:
-        return tails(await asyncio.gather(*(self.engine.score(ids, images) for ids, images in self.canary.prompts())), self.canary)
-
 
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Iterator[Setup]:
@@ -72,17 +55,11 @@ def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Ite
     policy: Path = tmp_path_factory.mktemp("policy")
     save_policy(model(seed=0), tokenizer, policy)
     chat = ChatFormat(tokenizer)
-    pictures = {hashlib.sha256(data).hexdigest(): (data, sample) for data, sample in generate_split("test", 12, seed=0)}
-    images = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, (data, _) in pictures.items()}
-    samples = [sample for _, sample in pictures.values()]
+    samples, images = scenes(12)
     canary, batch = (Canary.build(some, images.__getitem__, chat, LIMITS, 0.5) for some in (samples[:4], samples[4:]))
     bus = Publisher(seaweed, "tied"), Subscriber(seaweed, "tied")
-    with asyncio.Runner() as runner:
-        engine = runner.run(Engine.start(policy, CONFIG, chat, seed=3, limits=LIMITS))
-        try:
-            yield Setup(runner, engine, chat, build_processor(tokenizer), canary, batch, *bus)
-        finally:
-            runner.run(engine.stop())
+    with started(policy, CONFIG, chat) as (runner, engine):
+        yield Setup(runner, engine, chat, canary, build_processor(tokenizer), batch, *bus)
 
 
 def model(seed: int, *, tied: bool = True) -> Qwen2_5_VLForConditionalGeneration:

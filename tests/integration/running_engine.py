@@ -1,0 +1,57 @@
+"""A real engine that a test file starts once, with the event loop that it lives on."""
+
+import asyncio
+import hashlib
+import io
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from awares.chat import ChatFormat
+from awares.mini.benchmark import generate_split
+from awares.sample import Sample
+from awares.tokens import VisionLimits
+from awares_platform.config.engine import EngineConfig
+from awares_platform.engine import Engine
+from awares_platform.weights.canary import Canary, Logprobs, tails
+
+LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Running:
+    """What every test of an engine needs; each file adds what it compares with."""
+
+    runner: asyncio.Runner
+    engine: Engine
+    chat: ChatFormat
+    canary: Canary
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    async def score(self) -> Logprobs:
+        """What the engine computes of the canary now."""
+        return tails(await asyncio.gather(*(self.engine.score(ids, images) for ids, images in self.canary.prompts())), self.canary)
+
+
+@contextmanager
+def started(policy: Path, config: EngineConfig, chat: ChatFormat) -> Iterator[tuple[asyncio.Runner, Engine]]:
+    with asyncio.Runner() as runner:
+        engine = runner.run(Engine.start(policy, config, chat, seed=3, limits=LIMITS))
+        try:
+            yield runner, engine
+        finally:
+            runner.run(engine.stop())
+
+
+def scenes(count: int) -> tuple[tuple[Sample, ...], dict[str, Image.Image]]:
+    """Held-out questions, and their images by hash."""
+    pictures = {hashlib.sha256(data).hexdigest(): (data, sample) for data, sample in generate_split("test", count, seed=0)}
+    images = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, (data, _) in pictures.items()}
+    return tuple(sample for _, sample in pictures.values()), images
