@@ -378,8 +378,12 @@ def test_an_engine_that_dies_while_it_applies_a_version_says_so(setup: Setup, se
     dying = Dying(seaweed, "dying", "model.language_model.layers.1.mlp.down_proj.weight")
     version, before = published(setup, setup.model, dict(setup.model.state_dict()), publisher), setup.engine.version
 
+    async def generate() -> None:
+        while True:
+            await setup.engine(setup.ask(0, Sampling(1.5, 1.0, 100)))
+
     async def die() -> None:
-        work = asyncio.create_task(setup.engine(setup.ask(0, Sampling(1.5, 1.0, 900))))
+        work = asyncio.create_task(generate())
         await asyncio.sleep(0.1)
         with pytest.raises(EngineError):
             await setup.engine.load_version(dying, version)
