@@ -215,7 +215,7 @@ class Engine:
         raise EngineError("the engine ended a request without an output")
 
     async def _measure(self, canary: Canary, manifest: Manifest) -> float:
-        rows = await asyncio.gather(*(self.score(ids, images) for ids, images in canary.prompts()))
+        rows = await asyncio.gather(*(self.score(ids, images) for ids, images in canary.prompts))
         return canaries.check(canary, manifest, canaries.tails(rows, canary), self._config.canary_bound)
 
     def _check_reads(self, manifest: Manifest) -> None:

@@ -3,7 +3,8 @@
     PYTHONPATH=.:platform python tests/benchmarks/streaming.py [--quick] [--step-s S] [--json PATH]
 
 One vLLM engine with the bundled policy, kept full of groups of requests; SeaweedFS on loopback. Windows of equal length, with and without
-updates, take turns in one run (A B B A ...), so that what else happens on the machine meets both. An update is what GRPO does after each
+updates, take turns in one run (A B B A ...), so that what else happens on the machine meets both; the ratio is the median over such blocks
+of four, in each of which a steady drift of the machine cancels. An update is what GRPO does after each
 step: a share of the language model's weights moves by a representable value, a publisher in a process of its own encodes and uploads, the
 engine polls, prefetches, pauses, applies, and scores the canary; nothing is left out. All of it shares one machine here, so the publisher
 works in every window; in those without updates for a run that nobody follows. Also reported: the pause of each update, and the time from
@@ -52,6 +53,7 @@ LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 GROUPS_IN_FLIGHT = 16  # as GRPO's actors have
 GROUP = 8
 POLL_S = 0.25  # as GRPO's actors do
+WARM_WINDOWS = 3  # the engine's first half minute is slower
 SETTLE_S = 2.0  # for the version before the window to be loaded
 RUNS = ("not-followed", "followed")
 FOLLOWED = 1
@@ -113,7 +115,8 @@ async def measure(
     """Tokens per second of windows without and with updates."""
     rates: tuple[list[float], list[float]] = ([], [])
     tasks = [*(asyncio.create_task(load.run(groups)) for _ in range(GROUPS_IN_FLIGHT)), asyncio.create_task(follower.run())]
-    await asyncio.sleep(window_s)
+    tell("warming up")
+    await asyncio.sleep(WARM_WINDOWS * window_s)
     for number in range(2 * windows):
         streaming = number % 4 in (1, 2)
         tell(f"window {number + 1} of {2 * windows}, {'with' if streaming else 'without'} updates")
@@ -169,12 +172,14 @@ async def benchmark(store: ObjectStore, given: argparse.Namespace, tell: Any) ->
         windows, window_s = (2, 8.0) if given.quick else (12, 8.0)
         rates = await measure(Load(engine), prompts(chat), follower, target, windows, window_s, tell)
         process.kill()
+    blocks = [sum(rates[1][at : at + 2]) / sum(rates[0][at : at + 2]) for at in range(0, windows, 2)]
     starts = dict(begun.get() for _ in iter(begun.empty, True))
     reports = [report for report, _ in follower.loads]
     pauses = sorted(report.pause_s for report in reports)
     return {
         "tokens_per_s": {"without": rates[0], "with": rates[1]},
-        "ratio": median(rates[1]) / median(rates[0]),
+        "ratio": median(blocks),
+        "blocks": blocks,
         "updates": len(reports),
         "pause_s": {"p50": median(pauses), "p95": pauses[int(0.95 * len(pauses))], "max": pauses[-1]},
         "apply_s": median(report.apply_s for report in reports),
@@ -202,7 +207,9 @@ def main() -> None:
             figures = asyncio.run(benchmark(store, given, lambda what: progress.update(task, description=what)))
     pause = figures["pause_s"]
     print(f"tokens/s without updates {median(figures['tokens_per_s']['without']):.0f}, with {median(figures['tokens_per_s']['with']):.0f}")
-    print(f"throughput with updates over without: {figures['ratio']:.3f} ({figures['updates']} updates, one per {given.step_s:g} s)")
+    low, high = min(figures["blocks"]), max(figures["blocks"])
+    print(f"throughput with updates over without: {figures['ratio']:.3f} (blocks of four windows: {low:.3f} to {high:.3f})")
+    print(f"{figures['updates']} updates, one per {given.step_s:g} s")
     p50, p95, apply = (f"{seconds * 1e3:.0f} ms" for seconds in (pause["p50"], pause["p95"], figures["apply_s"]))
     print(f"pause per update: p50 {p50}, p95 {p95}; applying {apply}")
     print(f"begin to loaded {figures['begin_to_loaded_s']:.2f} s, {figures['bytes'] / 1e6:.2f} MB")

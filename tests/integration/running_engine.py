@@ -37,7 +37,7 @@ class Running:
 
     async def score(self) -> Logprobs:
         """What the engine computes of the canary now."""
-        return tails(await asyncio.gather(*(self.engine.score(ids, images) for ids, images in self.canary.prompts())), self.canary)
+        return tails(await asyncio.gather(*(self.engine.score(ids, images) for ids, images in self.canary.prompts)), self.canary)
 
 
 @contextmanager

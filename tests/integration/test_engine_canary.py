@@ -133,7 +133,7 @@ def test_a_tensor_of_wrong_shape_ends_the_engine(setup: Setup, seaweed: ObjectSt
         with pytest.raises(EngineError, match="restart the engine"):
             await setup.engine.load_version(setup.subscriber, before, setup.canary)
         with pytest.raises(Exception, match=f"version {version} was not applied whole"):  # the process behind it refuses too
-            await setup.engine._llm.collective_rpc("begin_prefetch", args=(before,))
+            await setup.engine._llm.collective_rpc("begin_prefetch", args=(before, setup.subscriber.seen.to_bytes()))
 
     setup.run(load())
     assert setup.engine.version == before

@@ -2,21 +2,19 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from awares_platform.weights import codec
+from awares_platform.weights.each import each
 from awares_platform.weights.manifest import Manifest, Piece, TensorEntry, WeightsError, digest
 from awares_platform.weights.shards import raw
 
 State = Mapping[str, Tensor]
 
 
-def assemble(
-    manifest: Manifest, base: State, shards: Iterator[tuple[str, memoryview]], pool: ThreadPoolExecutor
-) -> tuple[dict[str, Tensor], float]:
+def assemble(manifest: Manifest, base: State, shards: Iterator[tuple[str, memoryview]], threads: int) -> tuple[dict[str, Tensor], float]:
     """The tensors of the version, and the seconds of decoding. Tensors of which nothing changed are those of `base`; `base` stays as it is.
 
     Raises WeightsError for a piece that does not decode, and what `shards` raises. Nothing is verified yet.
@@ -32,14 +30,12 @@ def assemble(
     seconds = 0.0
     for shard, data in shards:
         started = time.perf_counter()
-        jobs = [pool.submit(_decode, entry, piece, base, state, data) for entry, piece in held[shard]]
-        for job in jobs:
-            job.result()
+        each(lambda at: _decode(*at, base, state, data), held[shard], threads)  # noqa: B023, it is called before the next shard comes
         seconds += time.perf_counter() - started
     return state, seconds
 
 
-def verify(manifest: Manifest, state: State, known: Manifest | None, proven: State, pool: ThreadPoolExecutor) -> None:
+def verify(manifest: Manifest, state: State, known: Manifest | None, proven: State, threads: int) -> None:
     """Raise WeightsError unless every piece hashes to what the manifest names.
 
     Tensors that are the very ones of `proven`, which was verified against `known`, are not hashed again.
@@ -51,8 +47,7 @@ def verify(manifest: Manifest, state: State, known: Manifest | None, proven: Sta
         if state[entry.name] is not proven.get(entry.name) or results.get(entry.name) != entry.result
         for piece in entry.pieces
     ]
-    for job in [pool.submit(_verify, entry, piece, state, manifest.version) for entry, piece in fresh]:
-        job.result()
+    each(lambda at: _verify(*at, state, manifest.version), fresh, threads)
 
 
 def _started(entry: TensorEntry, base: Tensor | None) -> Tensor:

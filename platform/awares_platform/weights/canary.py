@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,9 +37,10 @@ class CanaryMismatch(WeightsError):
     """An engine computes other logprobs than the learner whose weights it loaded."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Canary:
-    """A fixed set of two-turn sequences with their original images. Learner and engines build it from the same samples.
+    """A fixed set of two-turn sequences with their original images. Learner and engines build it from the same samples. What every load
+    needs of it is made once.
 
     Example:
         canary = Canary.build(samples[:4], images, chat, limits, low_ratio=0.5)
@@ -63,6 +65,7 @@ class Canary:
             items.append(trajectory(asked, chat, originals[sample.image].size))
         return cls(tuple(items), originals, chat.image_token_id, limits, low_ratio)
 
+    @cached_property
     def prompts(self) -> list[tuple[tuple[int, ...], tuple[Image, ...]]]:
         """Per item its whole sequence, one placeholder per image, and the images as the policy sees them."""
         return [(_ids(item), self._views(item)) for item in self.items]
@@ -72,7 +75,7 @@ class Canary:
         after = [ids[ids.index(self.image_token_id) :] for ids in map(_ids, self.items)]
         return [sum(token != self.image_token_id for token in ids) for ids in after]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A hash of ids, pixels and limits: two sides with the same one score the same thing."""
         ids = json.dumps([[_ids(item) for item in self.items], self.limits.min_pixels, self.limits.max_pixels])

@@ -68,7 +68,7 @@ class Loader:
             init = {"subscriber": pickle.dumps(subscriber), "stage_on_device": self._stage_on_device}
             await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init))
             self._subscriber = subscriber
-        await self._call("begin_prefetch", version)
+        await self._call("begin_prefetch", version, subscriber.seen.to_bytes())
         while None in (reports := await self._call("prefetch_report")):
             await asyncio.sleep(_POLL_S)
         if errors := [report["error"] for report in reports if report["error"]]:

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -71,8 +70,13 @@ class Subscriber:
 
     @property
     def seen(self) -> Head:
-        """HEAD as `head` saw it last."""
+        """HEAD as `head` saw it last, or as it was told."""
         return self._seen
+
+    @seen.setter
+    def seen(self, head: Head) -> None:
+        """Take HEAD from another reader, which has just read it."""
+        self._seen = head
 
     def manifest(self, version: int) -> Manifest:
         """The manifest of a published version, in whichever form, verified against HEAD.
@@ -125,18 +129,17 @@ class Subscriber:
         """
         started, decode_s = time.perf_counter(), 0.0
         manifest, state = (held.manifest, held.state) if held else (None, {})
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
-            for hop in hops:
-                try:
-                    manifest = self._read(hop)
-                    shards = fetch(self.store, self.run, manifest, self._connections)
-                    state, seconds = assemble(manifest, {} if hop.form.base is None else state, shards, pool)
-                except WeightsError as error:
-                    raise _Damaged(f"version {hop.version}: {error}", (hop,)) from error
-                decode_s += seconds
-            assert manifest is not None, "the way from nothing to a version has a hop"
-            fetched = time.perf_counter()
-            self._verify(manifest, state, held, pool)
+        for hop in hops:
+            try:
+                manifest = self._read(hop)
+                shards = fetch(self.store, self.run, manifest, self._connections)
+                state, seconds = assemble(manifest, {} if hop.form.base is None else state, shards, self._threads)
+            except WeightsError as error:
+                raise _Damaged(f"version {hop.version}: {error}", (hop,)) from error
+            decode_s += seconds
+        assert manifest is not None, "the way from nothing to a version has a hop"
+        fetched = time.perf_counter()
+        self._verify(manifest, state, held)
         verify_s, size = time.perf_counter() - fetched, sum(hop.form.size for hop in hops)
         return Received(manifest, state, len(hops), size, fetched - started - decode_s, decode_s, verify_s)
 
@@ -156,9 +159,9 @@ class Subscriber:
         want_anchor(self.store, self.run, version)
         return WeightsError(f"{damage or f'run {self.run}: nothing leads to version {version}'}; asked the writer for an anchor")
 
-    def _verify(self, manifest: Manifest, state: State, held: Received | None, pool: ThreadPoolExecutor) -> None:
+    def _verify(self, manifest: Manifest, state: State, held: Received | None) -> None:
         try:
-            verify(manifest, state, held.manifest if held else None, held.state if held else {}, pool)
+            verify(manifest, state, held.manifest if held else None, held.state if held else {}, self._threads)
         except WeightsError as error:
             raise _Damaged(f"run {self.run}: {error}") from error
 

@@ -3,7 +3,7 @@
 Imported by the engine process only, which finds it as `worker_extension_cls`; importing it registers the backend. Two phases:
 
     awares_platform.engine                 worker (this module)
-      begin_prefetch(version) ----------->  a thread downloads, verifies and fits the version, while the worker generates
+      begin_prefetch(version, HEAD) ----->  a thread downloads, verifies and fits the version, while the worker generates
       prefetch_report() <---------------->  ... until it is staged
       pause (keep)
       apply_version(version) ------------->  vLLM's three steps of a weight update, in one call: each call more keeps the engine waiting
@@ -33,6 +33,7 @@ from awares_platform.engine_launch import BACKEND, end_with_parent
 from awares_platform.weights.adapter import folded
 from awares_platform.weights.apply import Unit, aliases, apply, on_device, touched, units
 from awares_platform.weights.checkpoint import Checkpoint
+from awares_platform.weights.head import Head
 from awares_platform.weights.manifest import Manifest, Shapes, WeightsError, check_fit
 from awares_platform.weights.subscribe import Received, Subscriber
 
@@ -108,13 +109,14 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         self._aliases = aliases(self.model)
         self._expected = self._mapped(Checkpoint(Path(self.model_config.model)).shapes)
 
-    def begin_prefetch(self, version: int) -> None:
-        """Start to stage `version`; `report` tells when it is there. One at a time."""
+    def begin_prefetch(self, version: int, head: Head) -> None:
+        """Start to stage `version`, of which `head` knows; `report` tells when it is there. One at a time."""
         if self._broken:
             raise WeightsError(self._broken)
         if self._thread is not None and self._thread.is_alive():
             raise WeightsError(f"version {version}: another prefetch is still running; wait for its report")
         self._staged = self._report = None
+        self._subscriber.seen = head
         self._thread = threading.Thread(target=self._prefetch, args=(version,), name=f"prefetch-v{version}", daemon=True)
         self._thread.start()
 
@@ -218,9 +220,9 @@ class WeightsExtension:
 
     weight_transfer_engine: StoreTransfer
 
-    def begin_prefetch(self, version: int) -> None:
-        """Start to download and verify `version` in the background."""
-        self.weight_transfer_engine.begin_prefetch(version)
+    def begin_prefetch(self, version: int, head: bytes) -> None:
+        """Start to download and verify `version` in the background. `head` is HEAD as the caller read it: workers need not ask again."""
+        self.weight_transfer_engine.begin_prefetch(version, Head.from_bytes(head))
 
     def prefetch_report(self) -> PrefetchReport | None:
         """The last prefetch's report; None while it runs."""

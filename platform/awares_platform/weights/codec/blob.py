@@ -1,11 +1,8 @@
 """Blobs: a header that names dtype and shape, then the tensor's spans."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,14 +10,12 @@ from torch import Tensor
 from awares_platform.weights.codec import span
 from awares_platform.weights.codec.stream import Cursor, Parts, number, size
 from awares_platform.weights.codec.words import WordType
+from awares_platform.weights.each import each
 from awares_platform.weights.manifest import WeightsError
 
 _FORMAT = 1
 _MOST_DIMENSIONS = 64  # torch's own limit
 _EXPANSION = 1 << 18  # a zstd block holds 128 KiB at the most, in three bytes at the least, and each byte may be four values
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +70,7 @@ def encode(base: Tensor | None, new: Tensor, threads: int) -> bytes:
         raise ValueError(f"base and new must be alike, not {described(base)} and {described(new)}")
     word = WordType.of(new.dtype)
     old, now = None if base is None else word.words(base), word.words(new)
-    spans = [*_each(lambda at: span.encode(word, None if old is None else old[at], now[at]), _spans(now.size, word), threads)]
+    spans = each(lambda at: span.encode(word, None if old is None else old[at], now[at]), _spans(now.size, word), threads)
     if base is not None and all(name == "same" for name, _ in spans):
         return b""
     parts: Parts = [bytes([_FORMAT, word.code, new.ndim]), *map(number, new.shape)]
@@ -99,8 +94,7 @@ def decode(base: Tensor | None, data: bytes | memoryview, out: Tensor | None, th
         at, (name, streams) = job
         span.decode(blob.word, name, streams, None if old is None else old[at], now[at])
 
-    for _ in _each(fill, zip(_spans(now.size, blob.word), blob.spans, strict=True), threads):
-        pass
+    each(fill, zip(_spans(now.size, blob.word), blob.spans, strict=True), threads)
     return result
 
 
@@ -146,10 +140,3 @@ def _span(cursor: Cursor) -> tuple[str, memoryview]:
 def _spans(count: int, word: WordType) -> list[slice]:
     length = span.BYTES // word.size
     return [slice(start, start + length) for start in range(0, count, length)]
-
-
-def _each(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterable[Result]:
-    if threads == 1:
-        return map(function, items)
-    with ThreadPoolExecutor(threads) as pool:
-        return [*pool.map(function, items)]

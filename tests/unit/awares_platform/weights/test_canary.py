@@ -31,7 +31,7 @@ def picture(name: str) -> Image.Image:
 
 
 def test_a_prompt_holds_both_turns_and_their_images(canary: Canary, chat: ChatFormat) -> None:
-    (ids, images), _ = canary.prompts()
+    (ids, images), _ = canary.prompts
     assert ids.count(chat.image_token_id) == len(images) == 2
     assert images[0].size == (56, 56)
     assert ids[: len(chat.first_turn("digit on the red circle?"))] == chat.first_turn("digit on the red circle?")
@@ -39,7 +39,7 @@ def test_a_prompt_holds_both_turns_and_their_images(canary: Canary, chat: ChatFo
 
 
 def test_text_after_the_first_image_is_compared(canary: Canary, chat: ChatFormat) -> None:
-    for (ids, _), count in zip(canary.prompts(), canary.compared(), strict=True):
+    for (ids, _), count in zip(canary.prompts, canary.compared(), strict=True):
         first = ids.index(chat.image_token_id)
         assert count == len(ids) - first - 2
     rows = tails([[float(index) for index in range(90)]] * 2, canary)
