@@ -51,10 +51,16 @@ seccompProfile:
 {{- end }}
 {{- end }}
 
-{{/* Of every container from our image. Threads: else every process of a node takes all of its cores. */}}
-{{- define "awares.env" -}}
+{{/* Of every container from our image. */}}
+{{- define "awares.homeEnv" -}}
 - {name: HOME, value: /home/awares}
+- {name: PYTHONPATH, value: "/opt/awares:/opt/awares/platform"}
 - {name: PYTHONDONTWRITEBYTECODE, value: "1"}
+{{- end }}
+
+{{/* Of every Ray container. Threads: else every process of a node takes all of its cores. */}}
+{{- define "awares.env" -}}
+{{ include "awares.homeEnv" . }}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: VLLM_NO_USAGE_STATS, value: "1"}
 - {name: HF_HUB_DISABLE_TELEMETRY, value: "1"}
@@ -86,4 +92,26 @@ seccompProfile:
 {{- if .setup }}
 - {name: setup, mountPath: /etc/awares, readOnly: true}
 {{- end }}
+{{- end }}
+
+{{/* A pod from our image that is none of Ray's nodes: it never asks the Kubernetes API. */}}
+{{- define "awares.plainPod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+securityContext:
+  {{- include "awares.podSecurity" . | nindent 2 }}
+{{- end }}
+
+{{- define "awares.plainContainer" -}}
+image: {{ include "awares.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+workingDir: /opt/awares
+securityContext:
+  {{- include "awares.containerSecurity" . | nindent 2 }}
 {{- end }}

@@ -28,3 +28,10 @@ ray.io/gang-scheduling-enabled: "true"
 kueue.x-k8s.io/podset-{{ $topology.mode }}-topology: {{ $topology.level }}
 {{- end }}
 {{- end }}
+
+{{/* Priority class of the pods, where the queue knows no other priority. Input: that of awares.rayPod. */}}
+{{- define "awares.queuePodPriority" -}}
+{{- if and .queued (eq .root.Values.queue.kind "yunikorn") -}}
+{{ .root.Values.queue.priorityClass }}
+{{- end -}}
+{{- end }}

@@ -12,16 +12,13 @@ metadata:
     {{- with include "awares.queuePodAnnotations" . | trim }}{{ . | nindent 4 }}{{ end }}
 spec:
   serviceAccountName: {{ include "awares.serviceAccount" (dict "root" $root "who" .account) }}
-  automountServiceAccountToken: {{ and (eq .role "head") .autoscaler }}
-  enableServiceLinks: false
-  terminationGracePeriodSeconds: {{ .grace }}
-  {{- with $root.Values.imagePullSecrets }}
-  imagePullSecrets:
-    {{- range . }}
-    - name: {{ . }}
-    {{- end }}
+  {{- if and (eq .role "head") .autoscaler }}
+  {{- include "awares.plainPod" $root | replace "automountServiceAccountToken: false" "automountServiceAccountToken: true" | nindent 2 }}
+  {{- else }}
+  {{- include "awares.plainPod" $root | nindent 2 }}
   {{- end }}
-  {{- with get .group "priorityClassName" | default .settings.priorityClassName }}
+  terminationGracePeriodSeconds: {{ .grace }}
+  {{- with get .group "priorityClassName" | default .settings.priorityClassName | default (include "awares.queuePodPriority" .) }}
   priorityClassName: {{ . }}
   {{- end }}
   {{- with merge (dict) .group.nodeSelector ($spot | ternary (get .group "spot" | default dict).nodeSelector dict) }}
@@ -46,15 +43,9 @@ spec:
           {{- include "awares.podLabels" $ | nindent 10 }}
           ray.io/group: {{ $.name }}
   {{- end }}
-  securityContext:
-    {{- include "awares.podSecurity" $root | nindent 4 }}
   containers:
     - name: ray-{{ .role }}
-      image: {{ include "awares.image" $root | quote }}
-      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-      workingDir: /opt/awares
-      securityContext:
-        {{- include "awares.containerSecurity" $root | nindent 8 }}
+      {{- include "awares.plainContainer" $root | nindent 6 }}
       ports:
         {{- include "awares.rayPorts" . | nindent 8 }}
       env:
