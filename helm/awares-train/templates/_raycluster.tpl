@@ -2,7 +2,17 @@
 
 {{/* A group's values over groupDefaults, as YAML. Input: root, group. */}}
 {{- define "awares.group" -}}
-{{ include "awares.over" (dict "defaults" .root.Values.groupDefaults "given" .group) }}
+{{- $group := include "awares.over" (dict "defaults" .root.Values.groupDefaults "given" .group) | fromYaml -}}
+{{ set $group "nodeSelector" (include "awares.present" $group.nodeSelector | fromYaml) | toYaml }}
+{{- end }}
+
+{{/* The entries of a map that are not null, as YAML: null takes away what a preset says. */}}
+{{- define "awares.present" -}}
+{{- $kept := dict -}}
+{{- range $key, $value := . -}}
+{{- if not (kindIs "invalid" $value) }}{{ $_ := set $kept $key $value }}{{ end -}}
+{{- end -}}
+{{ toYaml $kept }}
 {{- end }}
 
 {{/* Values over defaults, as YAML. Not mergeOverwrite: it takes false, 0 and "" for values that were not given. */}}
