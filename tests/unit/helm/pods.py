@@ -33,7 +33,7 @@ def _of(doc: Doc) -> Iterator[Doc]:
             if inner.get(key):
                 yield from _cluster(doc, inner[key])
         if inner.get("submitterPodTemplate"):
-            yield _pod(doc, "submitter", inner["submitterPodTemplate"], {"ray.io/originated-from-cr-name": name})
+            yield _pod(doc, "submitter", inner["submitterPodTemplate"], {})
     elif kind == "CronJob":
         yield _pod(doc, "pod", spec["jobTemplate"]["spec"]["template"], {})
     elif "template" in spec and "spec" in spec["template"]:
@@ -41,12 +41,9 @@ def _of(doc: Doc) -> Iterator[Doc]:
 
 
 def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
-    labels = {
-        "ray.io/cluster": doc["metadata"]["name"],
-        "ray.io/is-ray-node": "yes",
-        "ray.io/originated-from-cr-name": doc["metadata"]["name"],
-        "ray.io/originated-from-crd": doc["kind"],
-    }
+    """A RayJob's or RayService's cluster gets a random suffix: nothing rendered can select its pods by ray.io/cluster."""
+    name = doc["metadata"]["name"] + ("" if doc["kind"] == "RayCluster" else "-x7k2p")
+    labels = {"ray.io/cluster": name, "ray.io/is-ray-node": "yes", "app.kubernetes.io/name": "kuberay"}
     head = spec["headGroupSpec"]
     yield _pod(doc, "head", head["template"], labels | {"ray.io/node-type": "head", "ray.io/group": "headgroup"})
     for group in spec.get("workerGroupSpecs") or ():
