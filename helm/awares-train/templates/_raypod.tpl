@@ -29,10 +29,6 @@ spec:
   tolerations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- with .group.affinity }}
-  affinity:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
   {{- with get .group "topologySpread" }}
   topologySpreadConstraints:
     - maxSkew: 1
