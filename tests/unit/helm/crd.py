@@ -11,7 +11,7 @@ import copy
 import os
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def faults(doc: Doc) -> list[str]:
     return errors + [f"{name_of(doc)}: {message}" for message in broken_rules(full, schema)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _validator(key: tuple[str, str]) -> Draft202012Validator:
     schema = closed(definitions()[key])
     schema["properties"]["metadata"] = {"type": "object"}
@@ -78,7 +78,9 @@ def closed(schema: Any) -> Any:
     """An OpenAPI schema as a JSON schema that refuses unknown fields."""
     if not isinstance(schema, dict):
         return schema
-    kept = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes-") and key not in ("format", "nullable", "default")}
+    kept = {
+        key: value for key, value in schema.items() if not key.startswith("x-kubernetes-") and key not in ("format", "nullable", "default")
+    }
     if schema.get("x-kubernetes-int-or-string"):
         kept.pop("type", None)
         kept["anyOf"] = [{"type": "integer"}, {"type": "string"}]
@@ -129,7 +131,7 @@ def holds(rule: str, value: Any) -> bool:
         return False
 
 
-@lru_cache(maxsize=None)
+@cache
 def _program(rule: str) -> celpy.Runner:
     environment = celpy.Environment()
     return environment.program(environment.compile(rule))

@@ -53,7 +53,11 @@ def _passes(policies: Sequence[Doc], direction: str, subject: Peer, other: Peer,
     """Whether `subject`'s policies of a direction admit `other`; ports are always the target's."""
     if subject.namespace != NAMESPACE:
         return True
-    own = [policy["spec"] for policy in policies if direction in _types(policy["spec"]) and matches(policy["spec"]["podSelector"], subject.labels)]
+    own = [
+        policy["spec"]
+        for policy in policies
+        if direction in _types(policy["spec"]) and matches(policy["spec"]["podSelector"], subject.labels)
+    ]
     side = "to" if direction == "Egress" else "from"
     rules = [rule for spec in own for rule in spec.get(direction.lower()) or ()]
     return not own or any(_rule(rule, side, other, target, port, protocol) for rule in rules)
@@ -65,7 +69,9 @@ def _types(spec: Doc) -> list[str]:
 
 def _rule(rule: Doc, side: str, other: Peer, target: Peer, port: int, protocol: str) -> bool:
     peers, ports = rule.get(side) or (), rule.get("ports") or ()
-    return (not peers or any(_peer(peer, other) for peer in peers)) and (not ports or any(_port(entry, target, port, protocol) for entry in ports))
+    return (not peers or any(_peer(peer, other) for peer in peers)) and (
+        not ports or any(_port(entry, target, port, protocol) for entry in ports)
+    )
 
 
 def _peer(peer: Doc, other: Peer) -> bool:

@@ -61,7 +61,9 @@ def deletion_rules_are_allowed(spec: Spec, gates: Collection[str]) -> Iterator[s
 
 
 def deletion_rules_are_distinct(spec: Spec, _: Collection[str]) -> Iterator[str]:
-    keys = [(rule["policy"], *sorted((rule["condition"].get(key) or "" for key in ("jobStatus", "jobDeploymentStatus")))) for rule in _rules(spec)]
+    keys = [
+        (rule["policy"], *sorted(rule["condition"].get(key) or "" for key in ("jobStatus", "jobDeploymentStatus"))) for rule in _rules(spec)
+    ]
     for key, count in Counter(keys).items():
         if count > 1:
             yield f"{count} deletion rules say {key[0]} on {key[-1]}"

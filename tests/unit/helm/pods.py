@@ -22,7 +22,7 @@ def expand(docs: Sequence[Doc]) -> list[Doc]:
 
 
 def _of(doc: Doc) -> Iterator[Doc]:
-    kind, spec, name = doc["kind"], doc.get("spec") or {}, doc["metadata"]["name"]
+    kind, spec = doc["kind"], doc.get("spec") or {}
     if kind == "Pod":
         yield copy.deepcopy(doc)
     elif kind == "RayCluster":
@@ -54,7 +54,10 @@ def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
 def _pod(doc: Doc, part: str, template: Doc, labels: dict[str, Any]) -> Doc:
     metadata = copy.deepcopy(template.get("metadata") or {})
     metadata["labels"] = labels | (metadata.get("labels") or {})
-    metadata |= {"name": f"{doc['kind'].lower()}-{doc['metadata']['name']}-{part}", "namespace": doc["metadata"].get("namespace", "default")}
+    metadata |= {
+        "name": f"{doc['kind'].lower()}-{doc['metadata']['name']}-{part}",
+        "namespace": doc["metadata"].get("namespace", "default"),
+    }
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": copy.deepcopy(template["spec"])}
 
 

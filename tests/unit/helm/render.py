@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def refusal(values: Mapping[str, Any], preset: str | None = None, major: int = 4
     return done.stderr
 
 
-@lru_cache(maxsize=None)
+@cache
 def _template(values: str, preset: str | None, major: int, release: str) -> subprocess.CompletedProcess[str]:
     arguments = ["template", release, str(CHART), "--namespace", NAMESPACE]
     if preset is not None:
@@ -76,7 +76,7 @@ def _template(values: str, preset: str | None, major: int, release: str) -> subp
     return helm(arguments, major, json.loads(values))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(text: str) -> tuple[Doc, ...]:
     return tuple(doc for doc in yaml.load_all(text, yaml.CSafeLoader) if doc)
 

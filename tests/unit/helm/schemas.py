@@ -1,7 +1,7 @@
 """Kubernetes' own kinds against the strict schemas of several versions, which the package kubernetes-validate carries."""
 
 import json
-from functools import lru_cache
+from functools import cache
 
 import kubernetes_validate
 from jsonschema import Draft202012Validator
@@ -18,7 +18,7 @@ def faults(doc: Doc, version: str) -> list[str]:
     return list(_faults(json.dumps(doc, sort_keys=True), version))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _faults(text: str, version: str) -> tuple[str, ...]:
     doc = json.loads(text)
     try:
@@ -28,7 +28,7 @@ def _faults(text: str, version: str) -> tuple[str, ...]:
     return tuple(f"{name_of(doc)}: {error.json_path.removeprefix('$.')}: {error.message}" for error in validator.iter_errors(doc))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _validator(api_version: str, kind: str, version: str) -> Draft202012Validator:
     """A schema file is named after the kind, the first part of the group and the version.
 
@@ -41,7 +41,7 @@ def _validator(api_version: str, kind: str, version: str) -> Draft202012Validato
     return Draft202012Validator(schema, registry=Resource.from_contents(schema) @ _definitions(version))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _definitions(version: str) -> Registry:
     return Resource.from_contents(schema_contents(f"{_folder(version)}/_definitions.json", version)) @ Registry()
 

@@ -13,7 +13,8 @@ from tests.unit.helm.render import NAMESPACE, Doc, name_of, of_kind
 SERVE_PORT = 8000
 HEAD_PORTS = {6379, 8265, 10001, 8080, SERVE_PORT}
 HERE = ("localhost", "127.0.0.1", "0.0.0.0")
-ADDRESS = re.compile(r"\b(?:https?://)?([a-z][a-z0-9-]*(?:\.[a-z0-9-]+)*\.svc(?:\.cluster\.local)?|(?<=//)[a-z0-9.-]+)(?::(\d+))?")
+HOST = r"[a-z0-9][a-z0-9.-]*"
+ADDRESS = re.compile(rf"https?://({HOST})(?::(\d+))?|(?<![/\w.-])({HOST}\.svc(?:\.cluster\.local)?)(?::(\d+))?")
 
 
 def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
@@ -25,7 +26,9 @@ def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bo
 
 def _expression(part: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     value, values = labels.get(part["key"]), part.get("values") or ()
-    return {"In": value in values, "NotIn": value not in values, "Exists": value is not None, "DoesNotExist": value is None}[part["operator"]]
+    return {"In": value in values, "NotIn": value not in values, "Exists": value is not None, "DoesNotExist": value is None}[
+        part["operator"]
+    ]
 
 
 def selected(pods: Sequence[Doc], selector: Mapping[str, Any] | None) -> list[Doc]:
@@ -130,7 +133,8 @@ def addresses(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
     """Host names of this namespace in variables, arguments and TOML are Services, with the port."""
     known = service_ports(docs)
     for where, text in _texts(docs, pods):
-        for host, port in ADDRESS.findall(text):
+        for found in ADDRESS.finditer(text):
+            host, port = found[1] or found[3], found[2] or found[4]
             name, _, rest = host.partition(".")
             if host in HERE or "." in host and ".svc" not in host:
                 continue

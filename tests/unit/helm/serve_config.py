@@ -72,7 +72,9 @@ def _application(application: dict[str, Any]) -> Iterator[str]:
         yield f"{name}: route_prefix {prefix!r} does not begin with a slash"
     for deployment in application.get("deployments", ()):
         if isinstance(deployment.get("autoscaling_config"), dict):
-            yield from _refusals(f"{name}: autoscaling_config of {deployment.get('name')}", AutoscalingConfig, deployment["autoscaling_config"])
+            yield from _refusals(
+                f"{name}: autoscaling_config of {deployment.get('name')}", AutoscalingConfig, deployment["autoscaling_config"]
+            )
     module, _, attribute = application.get("import_path", "").partition(":")
     if not module.startswith("awares_platform.") or not hasattr(import_module(module), attribute):
         yield f"{name}: import_path {application.get('import_path')!r} names nothing in awares_platform"

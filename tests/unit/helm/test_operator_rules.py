@@ -1,54 +1,22 @@
 """Each of the operator's rules refuses its red case, and the green documents pass them all."""
 
-import copy
 from typing import Any
 
 import pytest
 
 from tests.unit.helm.operator_rules import DEFAULT_GATES, faults
-from tests.unit.helm.render import Doc
+from tests.unit.helm.samples import OUT, document
 
-POD = {"spec": {"containers": [{"name": "ray", "image": "ray"}]}}
-CLUSTER = {
-    "rayVersion": "2.60.0",
-    "enableInTreeAutoscaling": True,
-    "autoscalerOptions": {"version": "v2"},
-    "headGroupSpec": {"rayStartParams": {}, "template": POD},
-    "workerGroupSpecs": [{"groupName": "cpu", "minReplicas": 0, "maxReplicas": 2, "rayStartParams": {}, "template": POD}],
+SELECTED = {
+    "rayClusterSpec": OUT,
+    "clusterSelector": {"ray.io/cluster": "c"},
+    "shutdownAfterJobFinishes": OUT,
+    "ttlSecondsAfterFinished": OUT,
 }
-JOB = {"entrypoint": "true", "shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": 60, "rayClusterSpec": CLUSTER}
-SERVICE = {
-    "serveConfigV2": "",
-    "rayClusterConfig": CLUSTER,
-    "upgradeStrategy": {
-        "type": "NewClusterWithIncrementalUpgrade",
-        "clusterUpgradeOptions": {"maxSurgePercent": 20, "stepSizePercent": 10, "intervalSeconds": 5, "gatewayClassName": "istio"},
-    },
-}
-CRON = {"schedule": "0 3 * * *", "jobTemplate": JOB}
-SPECS = {"RayCluster": CLUSTER, "RayJob": JOB, "RayService": SERVICE, "RayCronJob": CRON}
-OUT = object()
-SELECTED = {"rayClusterSpec": OUT, "clusterSelector": {"ray.io/cluster": "c"}, "shutdownAfterJobFinishes": OUT, "ttlSecondsAfterFinished": OUT}
 RULE = {"policy": "DeleteCluster", "condition": {"jobStatus": "FAILED"}}
 BY_RULES = {"shutdownAfterJobFinishes": OUT, "ttlSecondsAfterFinished": OUT}
 HEAD_ENV = "headGroupSpec.template.spec.containers.0.env"
 OPTIONS = "upgradeStrategy.clusterUpgradeOptions"
-
-
-def document(kind: str, changes: dict[str, Any], name: str = "sample", annotations: dict[str, str] | None = None) -> Doc:
-    """The green document of a kind with dotted keys changed, or taken out by OUT."""
-    spec = copy.deepcopy(SPECS[kind])
-    for path, value in changes.items():
-        *parents, last = path.split(".")
-        place: Any = spec
-        for part in parents:
-            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-        if value is OUT:
-            del place[last]
-        else:
-            place[last] = copy.deepcopy(value)
-    metadata = {"name": name} | ({"annotations": annotations} if annotations else {})
-    return {"apiVersion": "ray.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
 
 
 @pytest.mark.parametrize("kind", ["RayCluster", "RayJob", "RayService"])
@@ -72,7 +40,10 @@ def test_names_are_short_dns_labels(kind: str, limit: int) -> None:
 CLUSTER_CASES = [
     ({"headGroupSpec.template": {"spec": {"containers": []}}}, "head has no container"),
     ({"workerGroupSpecs.0.template": {"spec": {}}}, "group cpu has no container"),
-    ({"headGroupSpec.resources": {"CPU": "1"}, "headGroupSpec.rayStartParams": {"num-cpus": "0"}}, "head sets resources and rayStartParams"),
+    (
+        {"headGroupSpec.resources": {"CPU": "1"}, "headGroupSpec.rayStartParams": {"num-cpus": "0"}},
+        "head sets resources and rayStartParams",
+    ),
     ({"workerGroupSpecs.0.rayStartParams": {"labels": "a=b"}}, "group cpu sets rayStartParams.labels"),
     ({"enableInTreeAutoscaling": False, "workerGroupSpecs.0.maxReplicas": OUT}, "needs minReplicas and maxReplicas"),
     ({"workerGroupSpecs.0.minReplicas": 3}, "has minReplicas 3 and maxReplicas 2"),
@@ -199,7 +170,9 @@ def test_services(changes: dict[str, Any], sentence: str) -> None:
 
 
 def test_incremental_upgrade_is_behind_a_gate() -> None:
-    assert faults(document("RayService", {}), ()) == ["RayService/sample: incremental upgrade needs the feature gate RayServiceIncrementalUpgrade"]
+    assert faults(document("RayService", {}), ()) == [
+        "RayService/sample: incremental upgrade needs the feature gate RayServiceIncrementalUpgrade"
+    ]
 
 
 @pytest.mark.parametrize(("text", "taken"), [("30m", True), ("600", True), ("1h30m", True), ("0s", False), ("-5m", False), ("soon", False)])
