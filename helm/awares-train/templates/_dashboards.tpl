@@ -26,7 +26,8 @@
     "legendFormat" (list $legend (get $panel "legend" | default "{{job}}") | compact | join " ")) -}}
 {{- end -}}
 {{- range $legend, $expression := get $panel "expressions" | default dict -}}
-{{- $targets = append $targets (dict "refId" (printf "Q%d" (len $targets)) "expr" (replace "SELECT" $select $expression) "legendFormat" $legend) -}}
+{{- $targets = append $targets (dict "refId" (printf "Q%d" (len $targets)) "expr" (replace "SELECT" $select $expression)
+    "legendFormat" ($legend | default (get $panel "legend"))) -}}
 {{- end -}}
 {{ toJson $targets }}
 {{- end }}

@@ -1,4 +1,4 @@
-{{/* Flows to DNS, heads, the store and the endpoint. Input of each: the root. */}}
+{{/* Flows to DNS, heads and the endpoint, and from Prometheus. Input of each: the root, unless it says otherwise. */}}
 
 {{/* Jobs API and dashboard (8265): from the operator, submitters and tests; a test asks Ray, a submitter submits. */}}
 {{- define "awares.headFlows" }}
@@ -72,40 +72,6 @@ egress:
       {{- range .Values.networkPolicy.apiServer.ports }}
       - {port: {{ . }}, protocol: TCP}
       {{- end }}
-{{- end }}
-
-{{/* S3, and where models come from: from Ray's pods and the tests. */}}
-{{- define "awares.storeFlows" }}
-{{- $clients := append (include "awares.clusters" . | fromJsonArray) "test" }}
-{{- $expressions := list (dict "key" "app.kubernetes.io/component" "operator" "In" "values" $clients) }}
-{{ include "awares.flow" (dict "root" . "flow" "store" "expressions" $expressions "rules" (include "awares.storeRules" . | trim)) }}
-{{- if .Values.seaweedfs.enabled }}
-{{- $from := list (dict "podSelector" (dict "matchLabels" (include "awares.releaseLabels" . | fromYaml) "matchExpressions" $expressions)) }}
-{{- $ports := list (dict "port" 8333 "protocol" "TCP") }}
-{{- $rules := dict "policyTypes" (list "Ingress") "ingress" (list (dict "from" $from "ports" $ports)) }}
-{{ include "awares.flow" (dict "root" . "flow" "seaweedfs" "select" (dict "app.kubernetes.io/component" "seaweedfs") "rules" (toYaml $rules)) }}
-{{- end }}
-{{- end }}
-
-{{- define "awares.storeRules" }}
-policyTypes: [Egress]
-egress:
-  {{- if .Values.seaweedfs.enabled }}
-  - to:
-      - {{ include "awares.peer" (dict "root" . "component" "seaweedfs") | nindent 8 | trim }}
-    ports:
-      - {port: 8333, protocol: TCP}
-  {{- end }}
-  - to:
-      {{- range .Values.networkPolicy.store.cidrs }}
-      - ipBlock:
-          cidr: {{ . }}
-          {{- if eq . "0.0.0.0/0" }}
-          except: {{ toJson $.Values.networkPolicy.store.except }}
-          {{- end }}
-      {{- end }}
-    ports:
-      {{- include "awares.storePorts" . | trim | nindent 6 }}
 {{- end }}
 
 {{/* Port 8000 of the endpoint's workers. */}}

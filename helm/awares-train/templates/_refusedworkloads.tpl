@@ -1,4 +1,4 @@
-{{/* Groups, jobs and endpoints that KubeRay would refuse, or that would never start. */}}
+{{/* Groups and endpoints that KubeRay would refuse, or that would never start. */}}
 
 {{- define "awares.refuseGroups" }}
 {{- $own := false }}
@@ -34,65 +34,6 @@
 {{- $replicas := kindIs "invalid" $group.replicas | ternary $group.minReplicas $group.replicas }}
 {{- if and (le (int $group.minReplicas) (int $group.maxReplicas)) (or (lt (int $replicas) (int $group.minReplicas)) (gt (int $replicas) (int $group.maxReplicas))) }}
 {{ .path }}.replicas={{ $replicas }} is not between minReplicas={{ $group.minReplicas }} and maxReplicas={{ $group.maxReplicas }}: move one of the three
-{{- end }}
-{{- end }}
-
-{{- define "awares.refuseJobs" }}
-{{- range $name, $given := .Values.jobs }}
-{{- $job := include "awares.job" (dict "root" $ "job" $given) | fromYaml }}
-{{- if $job.enabled }}
-{{- include "awares.refuseJob" (dict "root" $ "path" (printf "jobs.%s" $name) "name" $name "job" $job) }}
-{{- end }}
-{{- end }}
-{{- end }}
-
-{{/* Input: root, path, name, job. */}}
-{{- define "awares.refuseJob" }}
-{{- $root := .root }}{{ $job := .job }}{{ $path := .path }}
-{{- $policies := list }}{{ range $job.deletionRules }}{{ $policies = append $policies .policy }}{{ end }}
-{{- if and $job.deletionRules (not (kindIs "invalid" $job.ttlSecondsAfterFinished)) }}
-{{ $path }}.deletionRules and {{ $path }}.ttlSecondsAfterFinished={{ $job.ttlSecondsAfterFinished }} are two ways to clean up, of which KubeRay takes one: leave the other out
-{{- end }}
-{{- if and $job.deletionRules (eq $job.cluster "own") (or $job.suspend (eq $root.Values.queue.kind "kueue")) }}
-{{ $path }}.deletionRules cannot be with {{ $job.suspend | ternary "suspend" "queue.kind=kueue, which suspends jobs" }}: use {{ $path }}.ttlSecondsAfterFinished instead
-{{- end }}
-{{- if and (has "DeleteWorkers" $policies) $root.Values.cluster.autoscaler.enabled }}
-{{ $path }}.deletionRules with DeleteWorkers cannot be with cluster.autoscaler.enabled, which would bring the workers back: use DeleteCluster, or switch the autoscaler off
-{{- end }}
-{{- $seen := list }}
-{{- range $job.deletionRules }}
-{{- $rule := printf "%s on %s" .policy (.condition.jobStatus | default .condition.jobDeploymentStatus) }}
-{{- if has $rule $seen }}
-{{ $path }}.deletionRules say {{ $rule }} twice: leave one of them out
-{{- end }}
-{{- $seen = append $seen $rule }}
-{{- end }}
-{{- if eq $job.cluster "shared" }}
-{{- include "awares.refuseSharedJob" (dict "root" $root "path" $path "job" $job "policies" $policies) }}
-{{- else }}
-{{- range $job.groups }}
-{{- if not (hasKey $root.Values.cluster.groups .) }}
-{{ $path }}.groups names {{ . }}, which is none of cluster.groups: {{ keys $root.Values.cluster.groups | sortAlpha | join ", " }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- if has .name $job.before }}
-{{ $path }}.before names the job itself: leave {{ .name }} out
-{{- end }}
-{{- end }}
-
-{{/* Input: root, path, job, policies. */}}
-{{- define "awares.refuseSharedJob" }}
-{{- if not .root.Values.cluster.enabled }}
-{{ .path }}.cluster=shared needs the RayCluster: set cluster.enabled=true, or {{ .path }}.cluster=own
-{{- end }}
-{{- if or .job.suspend (not (kindIs "invalid" .job.ttlSecondsAfterFinished)) }}
-{{ .path }}.cluster=shared takes neither suspend nor ttlSecondsAfterFinished, which are for a cluster of its own: leave them out, or set {{ .path }}.cluster=own
-{{- end }}
-{{- range .policies }}
-{{- if has . (list "DeleteCluster" "DeleteWorkers") }}
-{{ $.path }}.deletionRules with {{ . }} would delete a shared cluster: use DeleteSelf or DeleteNone, or set {{ $.path }}.cluster=own
-{{- end }}
 {{- end }}
 {{- end }}
 
