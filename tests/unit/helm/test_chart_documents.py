@@ -1,4 +1,4 @@
-"""What is rendered is valid: Kubernetes' strict schemas, also for pods inside custom resources, the CRDs, the operator's own rules, Serve."""
+"""What is rendered is valid: Kubernetes' strict schemas, also for pods inside custom resources; CRDs; the operator's rules; Serve."""
 
 import pytest
 

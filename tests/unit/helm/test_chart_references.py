@@ -31,7 +31,7 @@ def test_every_setup_is_one_that_the_jobs_take(case: Case, tmp_path: Path) -> No
     assert store.bucket == (case.values["store"]["bucket"])
     for doc in of_kind(case.docs(), "RayJob", "RayCronJob"):
         entrypoint = doc["spec"].get("jobTemplate", doc["spec"])["entrypoint"]
-        for command in re.findall(r"python jobs/\w+\.py --config (\S+)([^&|;\"']*)", entrypoint):
+        for command in re.findall(r"python jobs/\w+\.py --config ([^\s\"']+)([^&|;\"']*)", entrypoint):
             assert command[0] == "/etc/awares/setup.toml"
             load(setup, shlex.split(command[1]))
 
@@ -77,7 +77,9 @@ FULL = document(
         "authOptions": {"mode": "token", "secretName": "token"},
     },
 )
-JOB_ = document("RayJob", {"entrypoint": "python jobs/grpo.py --config /etc/awares/setup.toml", "clusterSelector": {"ray.io/cluster": "sample"}})
+JOB_ = document(
+    "RayJob", {"entrypoint": "python jobs/grpo.py --config /etc/awares/setup.toml", "clusterSelector": {"ray.io/cluster": "sample"}}
+)
 JOB_["spec"].pop("rayClusterSpec")
 SETUP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "setup"}, "data": {"setup.toml": 'a = "http://dashboard:80"'}}
 SERVICE_ = {
@@ -115,7 +117,7 @@ def changed(part: str, path: str, value: object) -> list[Doc]:
     place = docs[part]
     for key in parents:
         place = place[int(key)] if isinstance(place, list) else place[key]
-    place[last] = value
+    place[int(last) if isinstance(place, list) else last] = value
     return [*docs.values()]
 
 
@@ -126,7 +128,12 @@ def test_the_green_set_passes() -> None:
 CONTAINER = f"spec.{HEAD}.containers.0"
 RED = [
     ("cluster", f"spec.{HEAD}.volumes.0.configMap.name", "other", "there is no ConfigMap other"),
-    ("cluster", f"spec.{HEAD}.volumes.0.configMap", {"name": "setup", "items": [{"key": "x", "path": "x"}]}, "ConfigMap setup has no key x"),
+    (
+        "cluster",
+        f"spec.{HEAD}.volumes.0.configMap",
+        {"name": "setup", "items": [{"key": "x", "path": "x"}]},
+        "ConfigMap setup has no key x",
+    ),
     ("cluster", f"{CONTAINER}.env.0.valueFrom.secretKeyRef.name", "other", "there is no Secret other"),
     ("cluster", f"{CONTAINER}.env.0.valueFrom.secretKeyRef.key", "other", "Secret store has no key other"),
     ("cluster", f"{CONTAINER}.envFrom", [{"configMapRef": {"name": "gone"}}], "there is no ConfigMap gone"),
