@@ -11,8 +11,9 @@
 {{- if or .Values.cluster.autoscaler.enabled .Values.endpoint.autoscaler.enabled }}
 {{ include "awares.flow" (dict "root" . "flow" "api-server" "select" $heads "rules" (include "awares.apiServerRules" . | trim)) }}
 {{- end }}
-{{- range $component, $settings := dict "cluster" .Values.cluster "endpoint" .Values.endpoint }}
-{{- if and $settings.enabled $settings.gcsFaultTolerance.enabled }}
+{{- range $component := include "awares.clusters" . | fromJsonArray }}
+{{- $settings := eq $component "endpoint" | ternary $.Values.endpoint $.Values.cluster }}
+{{- if $settings.gcsFaultTolerance.enabled }}
 {{- /* Of all pods of the component: the operator's clean-up of Redis is one, too. */}}
 {{- $port := regexFind "[0-9]+$" $settings.gcsFaultTolerance.redisAddress | default "6379" }}
 {{- $rules := printf "policyTypes: [Egress]\negress:\n  - ports: [{port: %s, protocol: TCP}]" $port }}

@@ -34,7 +34,9 @@ submissionMode: K8sJobMode
 clusterSelector:
   ray.io/cluster: {{ include "awares.clusterName" $root }}
 {{- else }}
-suspend: {{ .job.suspend }}
+{{- if .job.suspend }}
+suspend: true
+{{- end }}
 backoffLimit: {{ .job.backoffLimit }}
 rayClusterSpec:
   {{- include "awares.clusterSpec" (dict "root" $root "component" (printf "job-%s" .name) "settings" $root.Values.cluster "groups" .job.groups

@@ -21,7 +21,7 @@ spec:
   {{- with get .group "priorityClassName" | default .settings.priorityClassName | default (include "awares.queuePodPriority" .) }}
   priorityClassName: {{ . }}
   {{- end }}
-  {{- with merge (dict) .group.nodeSelector ($spot | ternary (get .group "spot" | default dict).nodeSelector dict) }}
+  {{- with merge (include "awares.present" .group.nodeSelector | fromYaml) ($spot | ternary (get .group "spot" | default dict).nodeSelector dict) }}
   nodeSelector:
     {{- toYaml . | nindent 4 }}
   {{- end }}
