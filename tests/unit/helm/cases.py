@@ -1,6 +1,6 @@
 """The values matrix: what people install, one entry per feature that changes what is rendered.
 
-Each case is a preset, values on top of it, and the Secrets that its user makes beforehand.
+Each case is a preset, values on top of it, and what its user brings: Secrets, accounts, hosts.
 """
 
 import copy
@@ -35,12 +35,12 @@ class Case:
     name: str
     values: dict[str, Any] = field(default_factory=dict)
     preset: str | None = None
-    secrets: dict[str, frozenset[str]] = field(default_factory=dict)
+    given: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def outside(self) -> dict[str, frozenset[str]]:
-        """Secrets that exist beside the release."""
-        return SECRETS | self.secrets
+        """What exists beside the release."""
+        return SECRETS | self.given
 
     def docs(self, major: int = 4) -> tuple[Doc, ...]:
         return render(self.values, self.preset, major)
@@ -148,7 +148,7 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
     Case(
         "fault tolerance",
         on_base({"cluster": {"gcsFaultTolerance": REDIS}, "endpoint": {"gcsFaultTolerance": REDIS}}),
-        secrets={"Secret/redis": frozenset({"redis-password"})},
+        given={"Secret/redis": frozenset({"redis-password"})},
     ),
     Case(
         "cloud identity",
@@ -174,12 +174,54 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
                 "imagePullSecrets": ["registry"],
             }
         ),
-        secrets={"Secret/registry": frozenset({".dockerconfigjson"})},
+        given={"Secret/registry": frozenset({".dockerconfigjson"})},
     ),
     Case("SeaweedFS that keeps its data", on_base({"seaweedfs": {"enabled": True, "persistence": {"enabled": True}}})),
     Case(
         "open",
         on_base({"auth": {"mode": "disabled", "existingSecret": None}, "endpoint": {"token": {"existingSecret": None, "open": True}}}),
     ),
+    Case(
+        "named and labelled by the user",
+        on_base(
+            {
+                "fullnameOverride": "vision",
+                "image": {"repository": "registry.example.org/awares", "digest": f"sha256:{'a' * 64}"},
+                "serviceAccounts": {"runs": {"create": False, "name": "identity"}},
+                "pods": {"labels": {"team": "vision"}, "annotations": {"example.org/owner": "vision"}},
+                "endpoint": {
+                    "service": {"port": 80, "annotations": {"example.org/lb": "internal"}},
+                    "ingress": {"enabled": True, "host": "vision.example.org"},
+                    "httpRoute": {"enabled": True, "parentRefs": [{"name": "edge", "namespace": "gateways"}]},
+                },
+            },
+            ALL_JOBS,
+        ),
+        given={"ServiceAccount/identity": frozenset()},
+    ),
+    Case(
+        "a judge and callers by name",
+        on_base(
+            {
+                "pods": {"env": [{"name": "JUDGE_KEY", "valueFrom": {"secretKeyRef": {"name": "judge", "key": "key"}}}]},
+                "setup": {
+                    "curate": {
+                        "judge": "endpoint",
+                        "both_wrong": "LR",
+                        "judge_endpoint": {"url": "http://judge.models.svc:8000/v1", "model": "judge", "api_key_variable": "JUDGE_KEY"},
+                    }
+                },
+                "networkPolicy": {
+                    "extraEgress": [{"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "models"}}}]}],
+                    "endpoint": {"from": [{"podSelector": {"matchLabels": {"app": "shop"}}}], "cidrs": ["192.0.2.0/24"]},
+                    "dashboard": {"from": [{"podSelector": {"matchLabels": {"app": "portal"}}}]},
+                    "operator": {"namespaceLabels": {"kubernetes.io/metadata.name": "kuberay"}},
+                },
+            },
+            ALL_JOBS,
+        ),
+        given={"Secret/judge": frozenset({"key"}), "Host/judge.models.svc": frozenset()},
+    ),
+    Case("kueue for the endpoint, too", on_base(FIXED, _queue("kueue"), {"queue": {"endpoint": True}})),
     Case("no policies, no tests", on_base({"networkPolicy": {"enabled": False}, "tests": {"enabled": False}})),
 ]

@@ -59,12 +59,9 @@ def faults(world: World) -> list[str]:
     """Every reference that leads nowhere."""
     docs, pods = world.docs, world.pods
     found = [sentence for rule in (volumes, mounts, environment, accounts, variables, paths) for sentence in rule(world)]
-    found += [
-        sentence
-        for rule in (selectors.services, selectors.monitors, selectors.budgets, selectors.addresses)
-        for sentence in rule(docs, pods)
-    ]
-    return [*found, *selectors.routes(docs), *selectors.clusters(docs), *selectors.spreads(pods)]
+    found += [sentence for rule in (selectors.services, selectors.monitors, selectors.budgets) for sentence in rule(docs, pods)]
+    found += [*selectors.routes(docs), *selectors.clusters(docs), *selectors.spreads(pods)]
+    return found + [*selectors.addresses(docs, pods, world.outside)]
 
 
 def _missing(world: World, kind: str, name: str, keys: Collection[str], optional: bool, where: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ KubeRay makes Services of its own: <cluster>-head-svc, and <service>-head-svc an
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from tests.unit.helm.pods import containers
@@ -129,14 +129,14 @@ def clusters(docs: Sequence[Doc]) -> Iterator[str]:
             yield f"{name_of(doc)}: there is no RayCluster {selector['ray.io/cluster']}"
 
 
-def addresses(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """Host names of this namespace in variables, arguments and TOML are Services, with the port."""
+def addresses(docs: Sequence[Doc], pods: Sequence[Doc], outside: Collection[str] = ()) -> Iterator[str]:
+    """Host names of the cluster in variables, arguments and TOML are Services of this namespace, with the port, or named as outside."""
     known = service_ports(docs)
     for where, text in _texts(docs, pods):
         for found in ADDRESS.finditer(text):
             host, port = found[1] or found[3], found[2] or found[4]
             name, _, rest = host.partition(".")
-            if host in HERE or "." in host and ".svc" not in host:
+            if host in HERE or f"Host/{host}" in outside or "." in host and ".svc" not in host:
                 continue
             if rest and rest.split(".")[0] != NAMESPACE:
                 yield f"{where}: {host} is not in the namespace {NAMESPACE}"

@@ -14,8 +14,9 @@ from tests.unit.helm.render import Doc, of_kind
 GUARDED = [case for case in CASES if case.name != "no policies, no tests"]
 OPERATOR = Peer("the operator", {"app.kubernetes.io/name": "kuberay-operator"}, "kuberay")
 PROMETHEUS = Peer("Prometheus", {"app.kubernetes.io/name": "prometheus"}, "monitoring")
-GATEWAY = Peer("a gateway", {"app": "gateway"}, "gateways")
+CALLER = Peer("a caller of the endpoint", {"app": "shop"})
 RAY_PORTS = (6379, 8265, 10002, 33333)
+REDIS = Peer("Redis", namespace="", address="10.20.30.40")
 Flow = tuple[Peer, Peer, int, str]
 
 
@@ -47,7 +48,11 @@ def needed(case: Case) -> Iterator[Flow]:
         yield from ((source, *_store(stores), "TCP") for source in everyone)
         yield from ((OPERATOR, head, port, "TCP") for port in (8265, 8000))
         yield from ((submitter, head, 8265, "TCP") for submitter in submitters)
+        yield from ((test, head, 8265, "TCP") for test in component(others, "test") if "ray" in test.name)
+    yield from ((test, *_store(stores), "TCP") for test in component(others, "test") if "store" in test.name)
+    yield from ((peer, DNS, 53, "UDP") for peer in others)
     yield from _autoscaled(docs)
+    yield from _redis(docs)
     yield from _endpoint(docs, others)
     if case.values.get("monitoring"):
         yield from ((PROMETHEUS, peer, 8080, "TCP") for peers in clusters.values() for peer in peers)
@@ -64,10 +69,16 @@ def _autoscaled(docs: tuple[Doc, ...]) -> Iterator[Flow]:
             yield from ((Peer.of(expand([doc])[0]), API_SERVER, port, "TCP") for port in (443, 6443))
 
 
+def _redis(docs: tuple[Doc, ...]) -> Iterator[Flow]:
+    for doc in docs:
+        if any(spec.get("gcsFaultToleranceOptions") for spec in cluster_specs(doc)):
+            yield Peer.of(expand([doc])[0]), REDIS, 6379, "TCP"
+
+
 def _endpoint(docs: tuple[Doc, ...], others: list[Peer]) -> Iterator[Flow]:
     for doc in of_kind(docs, "RayService"):
         for pod in expand([doc])[1:]:
-            yield GATEWAY, Peer.of(pod), 8000, "TCP"
+            yield CALLER, Peer.of(pod), 8000, "TCP"
             yield from ((test, Peer.of(pod), 8000, "TCP") for test in component(others, "test"))
 
 
@@ -94,6 +105,18 @@ def test_needed_flows_pass(case: Case) -> None:
     flows = [*needed(case)]
     assert len(flows) > 10
     assert [f"{a.name} -> {b.name}:{port}/{protocol}" for a, b, port, protocol in flows if not passes(a, b, port, protocol)] == []
+
+
+def test_callers_and_dashboards_can_be_named() -> None:
+    case = next(case for case in CASES if case.name == "a judge and callers by name")
+    passes = partial(allowed, case.docs())
+    worker = Peer.of(expand(of_kind(case.docs(), "RayService"))[-1])
+    head = ray_pods(case.docs())["RayCluster/awares-awares-train-cluster"][0]
+    judge, portal = Peer("the judge", {"app": "judge"}, "models"), Peer("a portal", {"app": "portal"})
+    balancer = Peer("a load balancer", namespace="", address="192.0.2.7")
+    assert passes(balancer, worker, 8000) and passes(portal, head, 8265) and passes(head, judge, 8000)
+    assert not passes(INTERNET, worker, 8000) and not passes(STRANGER, worker, 8000) and not passes(portal, head, 6379)
+    assert not passes(Peer("an impostor", OPERATOR.labels, "elsewhere"), head, 8265)
 
 
 @pytest.mark.parametrize("case", GUARDED, ids=str)
