@@ -97,9 +97,9 @@ template:
   {{- include "awares.rayPod" . | nindent 2 }}
 {{- end }}
 
-{{/* The start, or what the autoscaler has made of it: an upgrade must not take workers from a running job. */}}
+{{/* Workers at the start, or what the autoscaler has made of them: an upgrade must not take workers from a running job. */}}
 {{- define "awares.replicas" -}}
-{{- $replicas := kindIs "invalid" .group.replicas | ternary .group.minReplicas .group.replicas -}}
+{{- $replicas := kindIs "invalid" .group.replicas | ternary (.autoscaler | ternary .group.minReplicas .group.maxReplicas) .group.replicas -}}
 {{- if and .autoscaler .live -}}
 {{- range dig "spec" "workerGroupSpecs" list (lookup "ray.io/v1" "RayCluster" .root.Release.Namespace .live) -}}
 {{- if eq .groupName $.name -}}

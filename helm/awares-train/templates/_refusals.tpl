@@ -57,7 +57,7 @@ setup.{{ $key }}={{ get $section (last $path) | toJson }} would be replaced by {
 queue.kind={{ $queue.kind }} needs queue.name: name the queue that admits the release's clusters
 {{- end }}
 {{- if .Values.cluster.autoscaler.enabled }}
-queue.kind={{ $queue.kind }} admits whole clusters, and cluster.autoscaler.enabled changes them afterwards: set cluster.autoscaler.enabled=false and minReplicas to what a run needs
+queue.kind={{ $queue.kind }} admits whole clusters, and cluster.autoscaler.enabled changes them afterwards: set cluster.autoscaler.enabled=false, and each group's maxReplicas to what a run needs
 {{- end }}
 {{- if and $queue.endpoint .Values.endpoint.enabled .Values.endpoint.autoscaler.enabled }}
 queue.endpoint with queue.kind={{ $queue.kind }} admits whole clusters, and endpoint.autoscaler.enabled changes them afterwards: set one of them to false

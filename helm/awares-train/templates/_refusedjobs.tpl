@@ -45,29 +45,6 @@
 {{- end }}
 {{- end }}
 
-{{/* GPUs that a job's actors and workers take at once, against what its groups may have. Input: root, path, name, job. */}}
-{{- define "awares.refuseSize" }}
-{{- $setup := .root.Values.setup }}
-{{- $grpo := get $setup "grpo" | default dict }}
-{{- $rollouts := mulf (dig "rollout_actors" 1 $grpo) (dig "rollout_gpus" 0 $grpo) }}
-{{- $ranks := mulf (dig "learner_workers" 1 $grpo) (dig "learner_gpus" 0 $grpo) }}
-{{- $taken := dict "grpo" (addf $rollouts $ranks) "evaluate" (dig "evaluate" "engine_gpus" 0 $setup)
-    "sft" (dig "sft" "use_gpu" false $setup | ternary (dig "sft" "workers" 1 $setup) 0)
-    "curate" (mulf (dig "curate" "engines" 1 $setup) (dig "curate" "engine_gpus" 0 $setup)) }}
-{{- $offered := 0 }}
-{{- range $name, $given := .root.Values.cluster.groups }}
-{{- $group := include "awares.group" (dict "root" $.root "group" $given) | fromYaml }}
-{{- if and $group.enabled (or (eq $.job.cluster "shared") (not $.job.groups) (has $name $.job.groups)) }}
-{{- $offered = add $offered (mul (int $group.gpus) (int $group.maxReplicas)) }}
-{{- end }}
-{{- end }}
-{{- range append .job.before .name }}
-{{- if gt (get $taken . | float64) (float64 $offered) }}
-{{ $.path }} needs {{ get $taken . }} GPUs at once for setup.{{ . }}, its groups offer {{ $offered }}: raise a group's gpus or maxReplicas, or take fewer in setup.{{ . }}
-{{- end }}
-{{- end }}
-{{- end }}
-
 {{/* Input: root, path, given, job, policies. */}}
 {{- define "awares.refuseSharedJob" }}
 {{- if not .root.Values.cluster.enabled }}

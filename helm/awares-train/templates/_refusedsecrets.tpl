@@ -55,15 +55,24 @@ store.externalSecret.remoteRefs.{{ $key }}.key is empty: name the remote secret 
 {{- if .Values.endpoint.enabled }}
 {{- $wanted = append $wanted (list "endpoint.token.existingSecret" .Values.endpoint.token.existingSecret (list "token")) }}
 {{- end }}
+{{- range $part := list .Values.cluster .Values.endpoint }}
+{{- if and $part.enabled $part.gcsFaultTolerance.enabled }}
+{{- $wanted = append $wanted (list "gcsFaultTolerance.existingSecret" $part.gcsFaultTolerance.existingSecret (list "redis-password")) }}
+{{- end }}
+{{- end }}
 {{- range $wanted }}
-{{- $value := first . }}{{ $name := index . 1 }}{{ $keys := last . }}
-{{- if $name }}
-{{- $data := dig "data" dict (lookup "v1" "Secret" $.Release.Namespace $name) | default dict }}
-{{- range $keys }}
-{{- if not (hasKey $data .) }}
-{{ $value }}={{ $name }}: there is no such Secret with the key {{ . }} in namespace {{ $.Release.Namespace }}; kubectl create secret generic {{ $name }} --namespace {{ $.Release.Namespace }}{{ range $keys }} --from-literal={{ . }}=...{{ end }}
+{{- include "awares.refuseMissingKeys" (dict "root" $ "value" (first .) "name" (index . 1) "keys" (last .)) }}
 {{- end }}
 {{- end }}
-{{- end }}
+
+{{/* Input: root, value (that names the Secret), name, keys. */}}
+{{- define "awares.refuseMissingKeys" }}
+{{- $place := .root.Release.Namespace }}
+{{- $data := dict }}
+{{- if .name }}{{ $data = dig "data" dict (lookup "v1" "Secret" $place .name) | default dict }}{{ end }}
+{{- $missing := list }}
+{{- range .keys }}{{ if not (hasKey $data .) }}{{ $missing = append $missing . }}{{ end }}{{ end }}
+{{- if and .name $missing }}
+{{ .value }}={{ .name }}: there is no such Secret with the key {{ join " and the key " $missing }} in namespace {{ $place }}; kubectl create secret generic {{ .name }} --namespace {{ $place }}{{ range .keys }} --from-literal={{ . }}=...{{ end }}
 {{- end }}
 {{- end }}

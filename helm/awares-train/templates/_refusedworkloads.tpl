@@ -31,8 +31,8 @@
 {{- if gt (int $group.minReplicas) (int $group.maxReplicas) }}
 {{ .path }}.minReplicas={{ $group.minReplicas }} exceeds maxReplicas={{ $group.maxReplicas }}: raise {{ .path }}.maxReplicas, or lower minReplicas
 {{- end }}
-{{- $replicas := kindIs "invalid" $group.replicas | ternary $group.minReplicas $group.replicas }}
-{{- if and (le (int $group.minReplicas) (int $group.maxReplicas)) (or (lt (int $replicas) (int $group.minReplicas)) (gt (int $replicas) (int $group.maxReplicas))) }}
+{{- $replicas := int $group.replicas }}
+{{- if and (not (kindIs "invalid" $group.replicas)) (or (lt $replicas (int $group.minReplicas)) (gt $replicas (int $group.maxReplicas))) }}
 {{ .path }}.replicas={{ $replicas }} is not between minReplicas={{ $group.minReplicas }} and maxReplicas={{ $group.maxReplicas }}: move one of the three
 {{- end }}
 {{- end }}
@@ -47,14 +47,13 @@ endpoint.autoscaling.minReplicas={{ $scale.minReplicas }} exceeds maxReplicas={{
 {{- if lt (int $scale.maxReplicas) 1 }}
 endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} serves nothing: set at least 1, or endpoint.enabled=false
 {{- end }}
-{{- $offered := 0 }}
-{{- range $endpoint.groups }}
-{{- $group := include "awares.group" (dict "root" $ "group" .) | fromYaml }}
-{{- if $group.enabled }}{{ $offered = add $offered (mul (int $group.gpus) (int $group.maxReplicas)) }}{{ end }}
+{{- $groups := include "awares.groupsOf" (dict "root" . "groups" $endpoint.groups) | fromYaml }}
+{{- range $kind, $each := dict "GPU" (dig "serve" "replica_gpus" 0 .Values.setup) "CPU" (dig "serve" "replica_cpus" 1 .Values.setup) }}
+{{- $needed := mulf $scale.maxReplicas $each }}
+{{- $offered := include "awares.offered" (dict "groups" $groups "kind" $kind) | float64 }}
+{{- if gt $needed $offered }}
+endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} with setup.serve.replica_{{ lower $kind }}s={{ $each }} needs {{ $needed }} {{ $kind }}s, endpoint.groups offer {{ $offered }}: raise a group's maxReplicas or {{ eq $kind "GPU" | ternary "gpus" "numCpus" }}, or lower endpoint.autoscaling.maxReplicas
 {{- end }}
-{{- $each := dig "serve" "replica_gpus" 0 .Values.setup }}
-{{- if gt (mulf $scale.maxReplicas $each) (float64 $offered) }}
-endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} with setup.serve.replica_gpus={{ $each }} needs {{ mulf $scale.maxReplicas $each }} GPUs, endpoint.groups offer {{ $offered }}: raise a group's maxReplicas or gpus, or lower maxReplicas
 {{- end }}
 {{- include "awares.refuseUpgrade" $endpoint }}
 {{- if and $endpoint.ingress.enabled (not $endpoint.ingress.host) }}
@@ -74,6 +73,9 @@ endpoint.upgrade=incremental needs endpoint.autoscaler.enabled=true and endpoint
 {{- end }}
 {{- if gt (int .incremental.stepSizePercent) (int .incremental.maxSurgePercent) }}
 endpoint.incremental.stepSizePercent={{ .incremental.stepSizePercent }} exceeds maxSurgePercent={{ .incremental.maxSurgePercent }}: lower the first
+{{- end }}
+{{- if or .ingress.enabled .httpRoute.enabled }}
+endpoint.upgrade=incremental moves the traffic of the Gateway that KubeRay makes, which endpoint.{{ .ingress.enabled | ternary "ingress" "httpRoute" }} would bypass: leave it out, and send clients to that Gateway
 {{- end }}
 {{- end }}
 {{- end }}
