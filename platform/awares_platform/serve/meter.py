@@ -45,8 +45,9 @@ class EndpointMeter:
 
     @cached_property
     def _counters(self) -> dict[str, Any]:
-        from ray.serve.metrics import Counter
+        from ray.serve import metrics
 
+        Counter: Any = metrics.Counter  # its annotation knows tuples of one tag only
         return {
             "requests": Counter("awares_serve_requests", "Requests by HTTP status and error code", ("status", "code")),
             "answers": Counter("awares_serve_answers", "Episodes by how they ended", ("stop",)),
@@ -57,9 +58,9 @@ class EndpointMeter:
 
     @cached_property
     def _latency(self) -> Any:
-        from ray.serve.metrics import Histogram
+        from ray.serve import metrics
 
-        return Histogram("awares_serve_latency_seconds", "Time of a request in its replica", [*LATENCY_S], ("status",))
+        return metrics.Histogram("awares_serve_latency_seconds", "Time of a request in its replica", [*LATENCY_S], ("status",))
 
 
 def full_tokens(answer: Answer) -> int:
