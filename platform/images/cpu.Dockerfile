@@ -1,5 +1,5 @@
 # Image for machines without a GPU: trials, CI, the cpu worker group. `make images` builds it; the context is the repository.
-ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 # The tag's digest, sha256:..., so that the same bytes are built on again: make images PYTHON_DIGEST=sha256:...
 ARG PYTHON_DIGEST=
 

@@ -1,6 +1,6 @@
 # Image for GPU nodes: learner, rollouts, endpoint, and the head beside them. `make images` builds it; the context is the repository.
 # CUDA comes with the locked packages, the driver with the node: the base is plain Python.
-ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 # The tag's digest, sha256:..., so that the same bytes are built on again: make images PYTHON_DIGEST=sha256:...
 ARG PYTHON_DIGEST=
 
