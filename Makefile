@@ -1,4 +1,4 @@
-# make quickstart | results | test | check | format | lock | images | clean. The first one also makes .venv, in about a minute.
+# make quickstart | results | test | check | format | lock | clean. The first one also makes .venv, in about a minute.
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV = $(or $(shell command -v uv),.tools/uv/bin/uv)
@@ -6,7 +6,7 @@ LOCK = $(UV) pip compile --quiet pyproject.toml --extra mini --extra dev --pytho
 	--no-header --no-annotate --override platform/requirements/overrides.txt -c platform/requirements/constraints.txt
 INSTALLED := .venv/installed
 
-.PHONY: quickstart results test check format lock images clean
+.PHONY: quickstart results test check format lock clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/awares quickstart $(if $(AWARES_SEED),run.seed=$(AWARES_SEED)) $(ARGS)
@@ -35,6 +35,10 @@ lock: | $(UV)
 	$(LOCK) --extra cpu --output-file platform/requirements/cpu.txt > /dev/null
 	$(LOCK) --extra gpu -c platform/requirements/cpu.txt --output-file platform/requirements/gpu.txt > /dev/null
 
+clean:
+	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	find awares platform jobs tests -name __pycache__ -prune -exec rm -rf {} +
+
 # Both images, with whatever container engine there is; IMAGE names another repository, PYTHON_DIGEST=sha256:... pins the base image.
 ENGINE = $(firstword $(foreach name,docker podman,$(shell command -v $(name))))
 IMAGE ?= awares-train
@@ -42,14 +46,11 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BUILD = $(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
 	$(if $(PYTHON_DIGEST),--build-arg PYTHON_DIGEST=$(PYTHON_DIGEST)) $(ARGS)
 
+.PHONY: images
 images:
 	$(if $(ENGINE),,$(error no container engine: install docker or podman, or build platform/images/*.Dockerfile where there is one))
 	$(BUILD) --file platform/images/gpu.Dockerfile --tag $(IMAGE):$(VERSION) .
 	$(BUILD) --file platform/images/cpu.Dockerfile --tag $(IMAGE):$(VERSION)-cpu .
-
-clean:
-	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
-	find awares platform jobs tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml platform/requirements/cpu.txt | $(UV)
 	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
