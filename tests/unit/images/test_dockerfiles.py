@@ -75,13 +75,19 @@ def test_the_context_holds_nothing_else(name: str, path: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_only_develops_is_removed(name: str) -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    (removed,) = re.findall(r"uv pip uninstall ([^\n\\]+)", text(name))
-    wanted = {re.split(r"[\[=<>]", requirement)[0] for requirement in extras["dev"]}
+    """The script's output is what the build stage hands to uv, after the project is installed."""
+    project = (ROOT / "pyproject.toml").read_text()
+    said = subprocess.run(
+        [sys.executable, str(IMAGES / "development.py"), str(ROOT / "pyproject.toml")], capture_output=True, text=True, check=True
+    )
+    removed, extras = said.stdout.split(), tomllib.loads(project)["project"]["optional-dependencies"]
+    assert {re.split(r"[\[=<>]", requirement)[0] for requirement in extras["dev"]} < set(removed)
+    assert {"pytest", "ruff", "pyright", "hatchling", "ninja"} <= set(removed)
+    assert not set(removed) & {re.split(r"[\[=<>]", requirement)[0] for requirement in tomllib.loads(project)["project"]["dependencies"]}
     lock = (ROOT / "platform/requirements" / f"{name.partition('.')[0]}.txt").read_text()
-    assert wanted <= set(removed.split())
-    for package in removed.split():
+    for package in removed:
         assert re.search(rf"^{package}==", lock, re.MULTILINE), f"{package} is not in the lock"
+    assert re.search(r"--editable \. .*development\.py pyproject\.toml > (\S+) && uv pip uninstall --requirement \1", text(name), re.DOTALL)
 
 
 def test_each_image_installs_its_own_lock() -> None:
