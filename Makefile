@@ -46,6 +46,19 @@ clean:
 	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find awares platform jobs tests -name __pycache__ -prune -exec rm -rf {} +
 
+# Both images, with whatever container engine there is; IMAGE names another repository, PYTHON_DIGEST=sha256:... pins the base image.
+ENGINE = $(firstword $(foreach name,docker podman,$(shell command -v $(name))))
+IMAGE ?= awares-train
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BUILD = $(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
+	$(if $(PYTHON_DIGEST),--build-arg PYTHON_DIGEST=$(PYTHON_DIGEST)) $(ARGS)
+
+.PHONY: images
+images:
+	$(if $(ENGINE),,$(error no container engine: install docker or podman, or build platform/images/*.Dockerfile where there is one))
+	$(BUILD) --file platform/images/gpu.Dockerfile --tag $(IMAGE):$(VERSION) .
+	$(BUILD) --file platform/images/cpu.Dockerfile --tag $(IMAGE):$(VERSION)-cpu .
+
 $(INSTALLED): pyproject.toml platform/requirements/cpu.txt | $(UV)
 	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
 	VIRTUAL_ENV=.venv $(UV) pip sync --quiet --require-hashes platform/requirements/cpu.txt
