@@ -13,8 +13,9 @@
 {{- $source := dict "name" "source" "type" "datasource" "query" "prometheus" -}}
 {{- $namespace := dict "name" "namespace" "type" "query" "datasource" (dict "type" "prometheus" "uid" "${source}")
     "query" "label_values(ray_node_cpu_count, namespace)" "refresh" 2 -}}
-{{- dict "uid" (printf "awares-%s" .name) "title" .dashboard.title "tags" (list "awares-train") "schemaVersion" 39 "refresh" "30s" "editable" true
-    "time" (dict "from" "now-3h" "to" "now") "templating" (dict "list" (list $source $namespace)) "panels" $panels | toPrettyJson -}}
+{{- dict "uid" (printf "awares-%s" .name) "title" .dashboard.title "tags" (list "awares-train") "schemaVersion" 39
+    "refresh" "30s" "editable" true "time" (dict "from" "now-3h" "to" "now")
+    "templating" (dict "list" (list $source $namespace)) "panels" $panels | toPrettyJson -}}
 {{- end }}
 
 {{/* Queries of a panel: metrics by their legend, or whole expressions. */}}

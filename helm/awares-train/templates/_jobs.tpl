@@ -39,8 +39,9 @@ suspend: true
 {{- end }}
 backoffLimit: {{ .job.backoffLimit }}
 rayClusterSpec:
-  {{- include "awares.clusterSpec" (dict "root" $root "component" (printf "job-%s" .name) "settings" $root.Values.cluster "groups" .job.groups
-      "account" "runs" "setup" true "queued" true "autoscaler" $root.Values.cluster.autoscaler.enabled "grace" 90) | nindent 2 }}
+  {{- include "awares.clusterSpec" (dict "root" $root "component" (printf "job-%s" .name) "settings" $root.Values.cluster
+      "groups" .job.groups "account" "runs" "setup" true "queued" true "grace" 90
+      "autoscaler" $root.Values.cluster.autoscaler.enabled) | nindent 2 }}
 {{- end }}
 {{- include "awares.jobEnd" . }}
 {{- with .job.activeDeadlineSeconds }}

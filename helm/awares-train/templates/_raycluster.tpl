@@ -29,7 +29,7 @@
 
 {{/*
 Input: root, component, settings (cluster or endpoint), groups (names; empty for all), account (runs or endpoint), autoscaler, setup,
-serve (whether port 8000 is served), env (beyond everyone's), grace (seconds), queued, live (name of the RayCluster that may be there already).
+serve (whether port 8000 is served), env (beyond everyone's), grace (seconds), queued, live (name of the RayCluster that may be there).
 suspend stands nowhere unless it is true: a queue sets it, and an upgrade must not take it back.
 */}}
 {{- define "awares.clusterSpec" -}}
@@ -99,7 +99,8 @@ template:
 
 {{/* Workers at the start, or what the autoscaler has made of them: an upgrade must not take workers from a running job. */}}
 {{- define "awares.replicas" -}}
-{{- $replicas := kindIs "invalid" .group.replicas | ternary (.autoscaler | ternary .group.minReplicas .group.maxReplicas) .group.replicas -}}
+{{- $start := .autoscaler | ternary .group.minReplicas .group.maxReplicas -}}
+{{- $replicas := kindIs "invalid" .group.replicas | ternary $start .group.replicas -}}
 {{- if and .autoscaler .live -}}
 {{- range dig "spec" "workerGroupSpecs" list (lookup "ray.io/v1" "RayCluster" .root.Release.Namespace .live) -}}
 {{- if eq .groupName $.name -}}

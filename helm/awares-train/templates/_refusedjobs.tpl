@@ -14,13 +14,16 @@
 {{- $root := .root }}{{ $job := .job }}{{ $path := .path }}
 {{- $policies := list }}{{ range $job.deletionRules }}{{ $policies = append $policies .policy }}{{ end }}
 {{- if and $job.deletionRules (not (kindIs "invalid" $job.ttlSecondsAfterFinished)) }}
-{{ $path }}.deletionRules and {{ $path }}.ttlSecondsAfterFinished={{ $job.ttlSecondsAfterFinished }} are two ways to clean up, of which KubeRay takes one: leave the other out
+{{ $path }}.deletionRules and {{ $path }}.ttlSecondsAfterFinished={{ $job.ttlSecondsAfterFinished }} are two ways to clean up, of which
+  KubeRay takes one: leave the other out
 {{- end }}
 {{- if and $job.deletionRules (eq $job.cluster "own") (or $job.suspend (eq $root.Values.queue.kind "kueue")) }}
-{{ $path }}.deletionRules cannot be with {{ $job.suspend | ternary "suspend" "queue.kind=kueue, which suspends jobs" }}: use {{ $path }}.ttlSecondsAfterFinished instead
+{{ $path }}.deletionRules cannot be with {{ $job.suspend | ternary "suspend" "queue.kind=kueue, which suspends jobs" }}: use
+  {{ $path }}.ttlSecondsAfterFinished instead
 {{- end }}
 {{- if and (has "DeleteWorkers" $policies) $root.Values.cluster.autoscaler.enabled }}
-{{ $path }}.deletionRules with DeleteWorkers cannot be with cluster.autoscaler.enabled, which would bring the workers back: use DeleteCluster, or switch the autoscaler off
+{{ $path }}.deletionRules with DeleteWorkers cannot be with cluster.autoscaler.enabled, which would bring the workers back: use
+  DeleteCluster, or switch the autoscaler off
 {{- end }}
 {{- $seen := list }}
 {{- range $job.deletionRules }}
@@ -51,7 +54,8 @@
 {{ .path }}.cluster=shared needs the RayCluster: set cluster.enabled=true, or {{ .path }}.cluster=own
 {{- end }}
 {{- if or .job.suspend (gt (int (get .given "backoffLimit")) 0) (not (kindIs "invalid" .job.ttlSecondsAfterFinished)) }}
-{{ .path }}.cluster=shared takes neither suspend nor backoffLimit nor ttlSecondsAfterFinished, which are for a cluster of its own: leave them out, or set {{ .path }}.cluster=own
+{{ .path }}.cluster=shared takes neither suspend nor backoffLimit nor ttlSecondsAfterFinished, which are for a cluster of its own: leave
+  them out, or set {{ .path }}.cluster=own
 {{- end }}
 {{- range .policies }}
 {{- if has . (list "DeleteCluster" "DeleteWorkers") }}

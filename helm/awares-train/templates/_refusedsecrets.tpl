@@ -7,20 +7,24 @@
 
 {{- define "awares.refuseSecrets" }}
 {{- if and (ne .Values.auth.mode "disabled") (not .Values.auth.existingSecret) }}
-auth.existingSecret is not given: kubectl create secret generic awares-ray --from-literal=auth_token=$(openssl rand -hex 24), then set auth.existingSecret=awares-ray
+auth.existingSecret is not given: kubectl create secret generic awares-ray --from-literal=auth_token=$(openssl rand -hex 24), then set
+  auth.existingSecret=awares-ray
 {{- end }}
 {{- $tokens := .Values.endpoint.token }}
 {{- if and .Values.endpoint.enabled (not $tokens.existingSecret) (not $tokens.open) }}
-endpoint.token.existingSecret is not given: kubectl create secret generic awares-endpoint --from-literal=token=$(openssl rand -hex 24), then set endpoint.token.existingSecret=awares-endpoint, or endpoint.token.open=true for an endpoint without a token
+endpoint.token.existingSecret is not given: kubectl create secret generic awares-endpoint --from-literal=token=$(openssl rand -hex 24),
+  then set endpoint.token.existingSecret=awares-endpoint, or endpoint.token.open=true for an endpoint without a token
 {{- end }}
 {{- $accounts := .Values.serviceAccounts }}
 {{- if not .Values.store.existingSecret }}
 {{- if .Values.seaweedfs.enabled }}
 store.existingSecret is not given, and SeaweedFS needs keys: name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
 {{- else if and $accounts.runs.create (not $accounts.runs.annotations) }}
-store.existingSecret is not given, and serviceAccounts.runs.annotations name no cloud identity: name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or annotate the service account
+store.existingSecret is not given, and serviceAccounts.runs.annotations name no cloud identity: name a Secret with AWS_ACCESS_KEY_ID and
+  AWS_SECRET_ACCESS_KEY, or annotate the service account
 {{- else if and .Values.endpoint.enabled $accounts.endpoint.create (not $accounts.endpoint.annotations) }}
-store.existingSecret is not given, and serviceAccounts.endpoint.annotations name no cloud identity: name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or annotate the service account
+store.existingSecret is not given, and serviceAccounts.endpoint.annotations name no cloud identity: name a Secret with AWS_ACCESS_KEY_ID
+  and AWS_SECRET_ACCESS_KEY, or annotate the service account
 {{- end }}
 {{- end }}
 {{- include "awares.refuseExternalSecret" . }}
@@ -33,7 +37,8 @@ store.existingSecret is not given, and serviceAccounts.endpoint.annotations name
 {{- $external := .Values.store.externalSecret }}
 {{- if $external.enabled }}
 {{- if not (and .Values.store.existingSecret $external.secretStoreRef.name) }}
-store.externalSecret.enabled needs store.existingSecret, the Secret to write, and store.externalSecret.secretStoreRef.name, where to read: set both
+store.externalSecret.enabled needs store.existingSecret, the Secret to write, and store.externalSecret.secretStoreRef.name, where to read:
+  set both
 {{- end }}
 {{- range $key, $ref := $external.remoteRefs }}
 {{- if not $ref.key }}
@@ -47,7 +52,8 @@ store.externalSecret.remoteRefs.{{ $key }}.key is empty: name the remote secret 
 {{- define "awares.refuseMissing" }}
 {{- $wanted := list }}
 {{- if not .Values.store.externalSecret.enabled }}
-{{- $wanted = append $wanted (list "store.existingSecret" .Values.store.existingSecret (list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY")) }}
+{{- $keys := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+{{- $wanted = append $wanted (list "store.existingSecret" .Values.store.existingSecret $keys) }}
 {{- end }}
 {{- if ne .Values.auth.mode "disabled" }}
 {{- $wanted = append $wanted (list "auth.existingSecret" .Values.auth.existingSecret (list "auth_token")) }}
@@ -73,6 +79,7 @@ store.externalSecret.remoteRefs.{{ $key }}.key is empty: name the remote secret 
 {{- $missing := list }}
 {{- range .keys }}{{ if not (hasKey $data .) }}{{ $missing = append $missing . }}{{ end }}{{ end }}
 {{- if and .name $missing }}
-{{ .value }}={{ .name }}: there is no such Secret with the key {{ join " and the key " $missing }} in namespace {{ $place }}; kubectl create secret generic {{ .name }} --namespace {{ $place }}{{ range .keys }} --from-literal={{ . }}=...{{ end }}
+{{ .value }}={{ .name }}: there is no such Secret with the key {{ join " and the key " $missing }} in namespace {{ $place }}; kubectl
+  create secret generic {{ .name }} --namespace {{ $place }}{{ range .keys }} --from-literal={{ . }}=...{{ end }}
 {{- end }}
 {{- end }}

@@ -34,7 +34,8 @@
     (mulf (dig "grpo" "learner_workers" 1 $) (dig "grpo" (printf "learner_%s" $kind) $one $)) }}
   evaluate: {{ dig "evaluate" (printf "engine_%s" $kind) $half $ }}
   curate: {{ mulf (dig "curate" "engines" 1 $) (dig "curate" (printf "engine_%s" $kind) $half $) }}
-  sft: {{ mulf (dig "sft" "workers" 1 $) (eq $kind "cpus" | ternary (dig "sft" "threads" 1 $) (dig "sft" "use_gpu" false $ | ternary 1 0)) }}
+  {{- $rank := eq $kind "cpus" | ternary (dig "sft" "threads" 1 $) (dig "sft" "use_gpu" false $ | ternary 1 0) }}
+  sft: {{ mulf (dig "sft" "workers" 1 $) $rank }}
 {{- end }}
 {{- end }}
 
@@ -48,7 +49,8 @@
 {{- range append $.job.before $.name }}
 {{- $needed := dig (printf "%ss" (lower $kind)) . 0 $taken }}
 {{- if gt (float64 $needed) $offered }}
-{{ $.path }} needs {{ $needed }} {{ $kind }}s at once for setup.{{ . }}, its groups offer {{ $offered }}: raise a group's maxReplicas or {{ eq $kind "GPU" | ternary "gpus" "numCpus" }}, or take fewer in setup.{{ . }}
+{{ $.path }} needs {{ $needed }} {{ $kind }}s at once for setup.{{ . }}, its groups offer {{ $offered }}: raise a group's maxReplicas or
+  {{ eq $kind "GPU" | ternary "gpus" "numCpus" }}, or take fewer in setup.{{ . }}
 {{- end }}
 {{- end }}
 {{- end }}

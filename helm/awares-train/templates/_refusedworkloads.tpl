@@ -16,7 +16,8 @@
 {{- end }}
 {{- end }}
 {{- if and $settings.gcsFaultTolerance.enabled (not (regexMatch "^[^:]+:[0-9]+$" $settings.gcsFaultTolerance.redisAddress)) }}
-{{ $part }}.gcsFaultTolerance.redisAddress={{ $settings.gcsFaultTolerance.redisAddress | quote }} is no address: write host:port of a Redis server
+{{ $part }}.gcsFaultTolerance.redisAddress={{ $settings.gcsFaultTolerance.redisAddress | quote }} is no address: write host:port of a
+  Redis server
 {{- end }}
 {{- end }}
 {{- end }}
@@ -26,14 +27,17 @@
 {{- define "awares.refuseGroup" }}
 {{- $group := .group }}
 {{- if and (gt (int $group.gpus) 0) (not $group.nodeSelector) }}
-{{ .path }}.gpus={{ $group.gpus }} without {{ .path }}.nodeSelector: name the nodes by a label, such as nvidia.com/gpu.product, so that a run never mixes accelerators
+{{ .path }}.gpus={{ $group.gpus }} without {{ .path }}.nodeSelector: name the nodes by a label, such as nvidia.com/gpu.product, so that a
+  run never mixes accelerators
 {{- end }}
 {{- if gt (int $group.minReplicas) (int $group.maxReplicas) }}
-{{ .path }}.minReplicas={{ $group.minReplicas }} exceeds maxReplicas={{ $group.maxReplicas }}: raise {{ .path }}.maxReplicas, or lower minReplicas
+{{ .path }}.minReplicas={{ $group.minReplicas }} exceeds maxReplicas={{ $group.maxReplicas }}: raise {{ .path }}.maxReplicas, or lower
+  minReplicas
 {{- end }}
 {{- $replicas := int $group.replicas }}
 {{- if and (not (kindIs "invalid" $group.replicas)) (or (lt $replicas (int $group.minReplicas)) (gt $replicas (int $group.maxReplicas))) }}
-{{ .path }}.replicas={{ $replicas }} is not between minReplicas={{ $group.minReplicas }} and maxReplicas={{ $group.maxReplicas }}: move one of the three
+{{ .path }}.replicas={{ $replicas }} is not between minReplicas={{ $group.minReplicas }} and maxReplicas={{ $group.maxReplicas }}: move
+  one of the three
 {{- end }}
 {{- end }}
 
@@ -42,7 +46,8 @@
 {{- if $endpoint.enabled }}
 {{- $scale := $endpoint.autoscaling }}
 {{- if gt (int $scale.minReplicas) (int $scale.maxReplicas) }}
-endpoint.autoscaling.minReplicas={{ $scale.minReplicas }} exceeds maxReplicas={{ $scale.maxReplicas }}: raise endpoint.autoscaling.maxReplicas, or lower minReplicas
+endpoint.autoscaling.minReplicas={{ $scale.minReplicas }} exceeds maxReplicas={{ $scale.maxReplicas }}: raise
+  endpoint.autoscaling.maxReplicas, or lower minReplicas
 {{- end }}
 {{- if lt (int $scale.maxReplicas) 1 }}
 endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} serves nothing: set at least 1, or endpoint.enabled=false
@@ -52,7 +57,9 @@ endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} serves nothing: set at
 {{- $needed := mulf $scale.maxReplicas $each }}
 {{- $offered := include "awares.offered" (dict "groups" $groups "kind" $kind) | float64 }}
 {{- if gt $needed $offered }}
-endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} with setup.serve.replica_{{ lower $kind }}s={{ $each }} needs {{ $needed }} {{ $kind }}s, endpoint.groups offer {{ $offered }}: raise a group's maxReplicas or {{ eq $kind "GPU" | ternary "gpus" "numCpus" }}, or lower endpoint.autoscaling.maxReplicas
+endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} with setup.serve.replica_{{ lower $kind }}s={{ $each }} needs {{ $needed }}
+  {{ $kind }}s, endpoint.groups offer {{ $offered }}: raise a group's maxReplicas or {{ eq $kind "GPU" | ternary "gpus" "numCpus" }}, or
+  lower endpoint.autoscaling.maxReplicas
 {{- end }}
 {{- end }}
 {{- include "awares.refuseUpgrade" $endpoint }}
@@ -72,10 +79,12 @@ endpoint.httpRoute.enabled needs endpoint.httpRoute.parentRefs: name the Gateway
 endpoint.upgrade=incremental needs endpoint.autoscaler.enabled=true and endpoint.gatewayClassName: set both, or endpoint.upgrade=none
 {{- end }}
 {{- if gt (int .incremental.stepSizePercent) (int .incremental.maxSurgePercent) }}
-endpoint.incremental.stepSizePercent={{ .incremental.stepSizePercent }} exceeds maxSurgePercent={{ .incremental.maxSurgePercent }}: lower the first
+endpoint.incremental.stepSizePercent={{ .incremental.stepSizePercent }} exceeds maxSurgePercent={{ .incremental.maxSurgePercent }}: lower
+  the first
 {{- end }}
 {{- if or .ingress.enabled .httpRoute.enabled }}
-endpoint.upgrade=incremental moves the traffic of the Gateway that KubeRay makes, which endpoint.{{ .ingress.enabled | ternary "ingress" "httpRoute" }} would bypass: leave it out, and send clients to that Gateway
+endpoint.upgrade=incremental moves the traffic of the Gateway that KubeRay makes, which
+  endpoint.{{ .ingress.enabled | ternary "ingress" "httpRoute" }} would bypass: leave it out, and send clients to that Gateway
 {{- end }}
 {{- end }}
 {{- end }}

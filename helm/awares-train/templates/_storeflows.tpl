@@ -9,7 +9,8 @@
 {{- $from := list (dict "podSelector" (dict "matchLabels" (include "awares.releaseLabels" . | fromYaml) "matchExpressions" $expressions)) }}
 {{- $ports := list (dict "port" 8333 "protocol" "TCP") }}
 {{- $rules := dict "policyTypes" (list "Ingress") "ingress" (list (dict "from" $from "ports" $ports)) }}
-{{ include "awares.flow" (dict "root" . "flow" "seaweedfs" "select" (dict "app.kubernetes.io/component" "seaweedfs") "rules" (toYaml $rules)) }}
+{{- $select := dict "app.kubernetes.io/component" "seaweedfs" }}
+{{ include "awares.flow" (dict "root" . "flow" "seaweedfs" "select" $select "rules" (toYaml $rules)) }}
 {{- end }}
 {{- end }}
 
