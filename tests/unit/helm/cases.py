@@ -4,6 +4,7 @@ Each case is a preset, values on top of it, and what its user brings: Secrets, a
 """
 
 import copy
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +56,7 @@ def on_base(*changes: dict[str, Any]) -> dict[str, Any]:
     Example:
         on_base({"store": {"bucket": "other"}})["store"]  # {"bucket": "other", "existingSecret": "store"}
     """
-    merged = copy.deepcopy(BASE)
+    merged = json.loads(json.dumps(BASE))  # not deepcopy, which keeps parts that are the same object one object
     for change in changes:
         _merge(merged, change)
     return merged
