@@ -226,3 +226,8 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
     Case("kueue for the endpoint, too", on_base(FIXED, _queue("kueue"), {"queue": {"endpoint": True}})),
     Case("no policies, no tests", on_base({"networkPolicy": {"enabled": False}, "tests": {"enabled": False}})),
 ]
+
+
+def docs(name: str) -> tuple[Doc, ...]:
+    """The documents of the case of that name."""
+    return next(case for case in CASES if case.name == name).docs()

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.unit.helm.cases import CASES, PRESET_VALUES, PRESETS, SECRETS, Case
-from tests.unit.helm.render import CHART, NAMESPACE, RELEASE, ROOT, helm
+from tests.unit.helm.render import CHART, NAMESPACE, RELEASE, ROOT, Doc, helm
 from tests.unit.helm.selectors import service_ports
 
 
@@ -57,11 +57,21 @@ def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_umbrella_renders_what_the_chart_does(umbrella: Path, preset: str) -> None:
     """Its values lie under the chart's name; `global` reaches the closed schema."""
-    values = {"awares-train": yaml.safe_load((CHART / "presets" / f"{preset}.yaml").read_text()), "global": {"region": "here"}}
+    file = str(CHART / "presets" / f"{preset}.yaml")
+    above = yaml.safe_load(Path(file).read_text())
+    values = {"awares-train": _over(above, PRESET_VALUES), "global": {"region": "here"}}
     done = helm(["template", RELEASE, str(umbrella), "--namespace", NAMESPACE], values=values)
     assert done.returncode == 0, done.stderr
-    own = helm(["template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", str(CHART / "presets" / f"{preset}.yaml")])
+    own = helm(["template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", file], values=PRESET_VALUES)
     assert _docs(done.stdout) == _docs(own.stdout) != []
+
+
+def _over(below: Doc, above: Doc) -> Doc:
+    """`below` with the values of `above` in it, as helm lays one values file over another."""
+    merged = dict(below)
+    for key, value in above.items():
+        merged[key] = _over(below.get(key, {}), value) if isinstance(value, dict) else value
+    return merged
 
 
 def test_the_umbrella_refuses_unknown_keys_of_the_chart(umbrella: Path) -> None:
