@@ -148,7 +148,7 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
     ),
     Case(
         "fault tolerance",
-        on_base({"cluster": {"gcsFaultTolerance": REDIS}, "endpoint": {"gcsFaultTolerance": REDIS}}),
+        on_base(ALL_JOBS, {"cluster": {"gcsFaultTolerance": REDIS}, "endpoint": {"gcsFaultTolerance": REDIS}}),
         given={"Secret/redis": frozenset({"redis-password"})},
     ),
     Case(

@@ -70,9 +70,12 @@ def _autoscaled(docs: tuple[Doc, ...]) -> Iterator[Flow]:
 
 
 def _redis(docs: tuple[Doc, ...]) -> Iterator[Flow]:
+    """KubeRay's clean-up pod is made of the head's template; where it cannot reach Redis, deleting the cluster hangs."""
     for doc in docs:
         if any(spec.get("gcsFaultToleranceOptions") for spec in cluster_specs(doc)):
-            yield Peer.of(expand([doc])[0]), REDIS, 6379, "TCP"
+            head = Peer.of(expand([doc])[0])
+            yield head, REDIS, 6379, "TCP"
+            yield Peer("the clean-up of Redis", head.labels | {"ray.io/node-type": "redis-cleanup"}), REDIS, 6379, "TCP"
 
 
 def _endpoint(docs: tuple[Doc, ...], others: list[Peer]) -> Iterator[Flow]:
