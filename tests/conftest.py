@@ -9,7 +9,6 @@ from awares_platform import seaweed as server
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
 
-
 STARTED = pytest.StashKey[float]()
 
 
