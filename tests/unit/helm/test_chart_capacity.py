@@ -2,8 +2,8 @@
 
 import re
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -15,21 +15,20 @@ from tests.unit.helm.references import cluster_specs
 from tests.unit.helm.render import Doc, of_kind
 from tests.unit.helm.security import amount
 
-Bundle = tuple[float, float]
-"""CPUs and GPUs."""
+Labels = Mapping[str, str]
 
 
-def demand(job: str, config: PlatformConfig) -> list[Bundle]:
-    """What the actors of a job reserve at the same time."""
-    if job == "curate":
-        return [(config.curate.engine_cpus, config.curate.engine_gpus)] * config.curate.engines
-    if job == "sft":
-        return [(config.sft.threads, float(config.sft.use_gpu))] * config.sft.workers
-    if job == "evaluate":
-        return [(config.evaluate.engine_cpus, config.evaluate.engine_gpus)]
-    grpo = config.grpo
-    actors = [(grpo.rollout_cpus, grpo.rollout_gpus)] * grpo.rollout_actors
-    return [(grpo.learner_cpus, grpo.learner_gpus)] * grpo.learner_workers + actors
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What one actor reserves, and the labels of the nodes that it may run on.
+
+    Example:
+        Bundle(1.0, 1.0, {"awares/group": "rollout"})
+    """
+
+    cpus: float
+    gpus: float
+    selector: Labels = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -37,11 +36,29 @@ class Node:
     """What is left of a worker.
 
     Example:
-        Node(8.0, 1.0)
+        Node(8.0, 1.0, {"awares/group": "rollout"})
     """
 
     cpus: float
     gpus: float
+    labels: Labels = field(default_factory=dict)
+
+    def takes(self, bundle: Bundle) -> bool:
+        fits = self.cpus >= bundle.cpus and self.gpus >= bundle.gpus
+        return fits and all(self.labels.get(key) == value for key, value in bundle.selector.items())
+
+
+def demand(job: str, config: PlatformConfig) -> list[Bundle]:
+    """What the actors of a job reserve at the same time."""
+    if job == "curate":
+        return [Bundle(config.curate.engine_cpus, config.curate.engine_gpus)] * config.curate.engines
+    if job == "sft":
+        return [Bundle(config.sft.threads, float(config.sft.use_gpu), config.sft.selector)] * config.sft.workers
+    if job == "evaluate":
+        return [Bundle(config.evaluate.engine_cpus, config.evaluate.engine_gpus)]
+    grpo = config.grpo
+    actors = [Bundle(grpo.rollout_cpus, grpo.rollout_gpus, grpo.rollout_selector)] * grpo.rollout_actors
+    return [Bundle(grpo.learner_cpus, grpo.learner_gpus, grpo.learner_selector)] * grpo.learner_workers + actors
 
 
 def nodes(spec: Doc) -> list[Node]:
@@ -51,20 +68,20 @@ def nodes(spec: Doc) -> list[Node]:
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
         cpus = amount((group.get("resources") or {}).get("CPU", limits["cpu"]))
         gpus = sum(amount(value) for key, value in limits.items() if key.endswith("/gpu"))
-        found += [Node(cpus, gpus) for _ in range(group["maxReplicas"])]
+        found += [Node(cpus, gpus, group.get("labels") or {}) for _ in range(group["maxReplicas"])]
     return found
 
 
 def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
-    """The bundles that find no node: largest first, each on the node that it fits most tightly."""
+    """The bundles that find no node: the choosiest and largest first, each on the node that it fits most tightly."""
     left = []
-    for cpus, gpus in sorted(bundles, key=lambda bundle: (-bundle[1], -bundle[0])):
-        fitting = [node for node in places if node.cpus >= cpus and node.gpus >= gpus]
+    for bundle in sorted(bundles, key=lambda one: (-len(one.selector), -one.gpus, -one.cpus)):
+        fitting = [node for node in places if node.takes(bundle)]
         if not fitting:
-            left.append((cpus, gpus))
+            left.append(bundle)
             continue
-        node = min(fitting, key=lambda node: (node.gpus - gpus, node.cpus - cpus))
-        node.cpus, node.gpus = node.cpus - cpus, node.gpus - gpus
+        node = min(fitting, key=lambda node: (node.gpus - bundle.gpus, node.cpus - bundle.cpus))
+        node.cpus, node.gpus = node.cpus - bundle.cpus, node.gpus - bundle.gpus
     return left
 
 
@@ -91,7 +108,7 @@ def test_replicas_fit_the_endpoints_groups(case: Case) -> None:
     for doc in of_kind(case.docs(), "RayService"):
         application = yaml.safe_load(doc["spec"]["serveConfigV2"])["applications"][0]
         serve = PlatformConfig.model_validate(application["args"]).serve
-        bundles = [(serve.replica_cpus, serve.replica_gpus)] * serve.autoscaling.get("max_replicas", 1)
+        bundles = [Bundle(serve.replica_cpus, serve.replica_gpus)] * serve.autoscaling.get("max_replicas", 1)
         assert unplaced(bundles, nodes(cluster_specs(doc)[0])) == []
 
 
@@ -113,6 +130,9 @@ def test_trial_preset_fits_what_it_says() -> None:
 
 
 def test_a_bundle_that_fits_nowhere_is_named() -> None:
-    assert unplaced([(1.0, 0.0)] * 3, [Node(2.0, 0.0)]) == [(1.0, 0.0)]
-    assert unplaced([(1.0, 1.0), (4.0, 0.0)], [Node(4.0, 0.0), Node(8.0, 1.0)]) == []
-    assert unplaced([(1.0, 1.0), (8.0, 0.0)], [Node(4.0, 0.0), Node(8.0, 1.0)]) == [(8.0, 0.0)]
+    small, large, labelled = Node(4.0, 0.0), Node(8.0, 1.0), Node(8.0, 1.0, {"pool": "a"})
+    assert unplaced([Bundle(1.0, 0.0)] * 3, [Node(2.0, 0.0)]) == [Bundle(1.0, 0.0)]
+    assert unplaced([Bundle(1.0, 1.0), Bundle(4.0, 0.0)], [replace(small), replace(large)]) == []
+    assert unplaced([Bundle(1.0, 1.0), Bundle(8.0, 0.0)], [replace(small), replace(large)]) == [Bundle(8.0, 0.0)]
+    assert unplaced([Bundle(1.0, 1.0), Bundle(1.0, 1.0, {"pool": "a"})], [replace(labelled), replace(large)]) == []
+    assert unplaced([Bundle(1.0, 1.0, {"pool": "b"})], [replace(labelled), replace(large)]) == [Bundle(1.0, 1.0, {"pool": "b"})]

@@ -77,7 +77,9 @@ def test_a_topology_spread_counts_the_groups_own_pods() -> None:
 
 
 def test_a_disabled_group_is_not_there_and_a_further_one_may_be() -> None:
-    spec = cluster({"cluster": {"groups": {"cpu": {"enabled": False}, "judge": {"maxReplicas": 2}}}})
+    size = {"cpu": "1", "memory": "4Gi"}
+    judge = {"maxReplicas": 2, "resources": {"requests": size, "limits": size}}
+    spec = cluster({"cluster": {"groups": {"cpu": {"enabled": False}, "judge": judge}}})
     assert sorted(one["groupName"] for one in spec["workerGroupSpecs"]) == ["judge", "learner", "rollout"]
 
 
