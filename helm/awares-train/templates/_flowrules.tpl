@@ -1,0 +1,162 @@
+{{/* Flows to DNS, heads, the store and the endpoint. Input of each: the root. */}}
+
+{{/* Jobs API and dashboard (8265): from the operator, submitters and tests; a test asks Ray, a submitter submits. */}}
+{{- define "awares.headFlows" }}
+{{- $heads := dict "ray.io/node-type" "head" }}
+{{- include "awares.flow" (dict "root" . "flow" "dashboard" "select" $heads "rules" (include "awares.dashboardRules" . | trim)) }}
+{{- range list "submitter" "test" }}
+{{- $rules := include "awares.clientRules" (dict "root" $ "endpoint" (and (eq . "test") $.Values.endpoint.enabled)) | trim }}
+{{ include "awares.flow" (dict "root" $ "flow" . "select" (dict "app.kubernetes.io/component" .) "rules" $rules) }}
+{{- end }}
+{{- if or .Values.cluster.autoscaler.enabled .Values.endpoint.autoscaler.enabled }}
+{{ include "awares.flow" (dict "root" . "flow" "api-server" "select" $heads "rules" (include "awares.apiServerRules" . | trim)) }}
+{{- end }}
+{{- range $component, $settings := dict "cluster" .Values.cluster "endpoint" .Values.endpoint }}
+{{- if and $settings.enabled $settings.gcsFaultTolerance.enabled }}
+{{- /* Of all pods of the component: the operator's clean-up of Redis is one, too. */}}
+{{- $port := regexFind "[0-9]+$" $settings.gcsFaultTolerance.redisAddress | default "6379" }}
+{{- $rules := printf "policyTypes: [Egress]\negress:\n  - ports: [{port: %s, protocol: TCP}]" $port }}
+{{ include "awares.flow" (dict "root" $ "flow" (printf "redis-%s" $component) "rules" $rules
+    "select" (dict "app.kubernetes.io/component" $component)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "awares.dashboardRules" }}
+policyTypes: [Ingress]
+ingress:
+  - from:
+      - namespaceSelector:
+          matchLabels: {{ toJson .Values.networkPolicy.operator.namespaceLabels }}
+        podSelector:
+          matchLabels: {{ toJson .Values.networkPolicy.operator.podLabels }}
+    ports:
+      - {port: 8265, protocol: TCP}
+      - {port: 8000, protocol: TCP}
+  - from:
+      - {{ include "awares.peer" (dict "root" . "component" "submitter") | nindent 8 | trim }}
+      - {{ include "awares.peer" (dict "root" . "component" "test") | nindent 8 | trim }}
+      {{- with .Values.networkPolicy.dashboard.from }}{{ toYaml . | nindent 6 }}{{ end }}
+    ports:
+      - {port: 8265, protocol: TCP}
+{{- end }}
+
+{{/* Of submitters and tests. Input: root, endpoint (whether it asks it, too). */}}
+{{- define "awares.clientRules" }}
+policyTypes: [Egress]
+egress:
+  - to:
+      - podSelector:
+          matchLabels:
+            {{- include "awares.releaseLabels" .root | nindent 12 }}
+            ray.io/node-type: head
+    ports:
+      - {port: 8265, protocol: TCP}
+  {{- if .endpoint }}
+  - to:
+      - {{ include "awares.peer" (dict "root" .root "component" "endpoint" "type" "worker") | nindent 8 | trim }}
+    ports:
+      - {port: 8000, protocol: TCP}
+  {{- end }}
+{{- end }}
+
+{{/* The autoscaler changes its RayCluster. */}}
+{{- define "awares.apiServerRules" }}
+policyTypes: [Egress]
+egress:
+  - to:
+      {{- range .Values.networkPolicy.apiServer.cidrs }}
+      - ipBlock: {cidr: {{ . }}}
+      {{- end }}
+    ports:
+      {{- range .Values.networkPolicy.apiServer.ports }}
+      - {port: {{ . }}, protocol: TCP}
+      {{- end }}
+{{- end }}
+
+{{/* S3, and where models come from: from Ray's pods and the tests. */}}
+{{- define "awares.storeFlows" }}
+{{- $clients := append (include "awares.clusters" . | fromJsonArray) "test" }}
+{{- $expressions := list (dict "key" "app.kubernetes.io/component" "operator" "In" "values" $clients) }}
+{{ include "awares.flow" (dict "root" . "flow" "store" "expressions" $expressions "rules" (include "awares.storeRules" . | trim)) }}
+{{- if .Values.seaweedfs.enabled }}
+{{- $from := list (dict "podSelector" (dict "matchLabels" (include "awares.releaseLabels" . | fromYaml) "matchExpressions" $expressions)) }}
+{{- $ports := list (dict "port" 8333 "protocol" "TCP") }}
+{{- $rules := dict "policyTypes" (list "Ingress") "ingress" (list (dict "from" $from "ports" $ports)) }}
+{{ include "awares.flow" (dict "root" . "flow" "seaweedfs" "select" (dict "app.kubernetes.io/component" "seaweedfs") "rules" (toYaml $rules)) }}
+{{- end }}
+{{- end }}
+
+{{- define "awares.storeRules" }}
+policyTypes: [Egress]
+egress:
+  {{- if .Values.seaweedfs.enabled }}
+  - to:
+      - {{ include "awares.peer" (dict "root" . "component" "seaweedfs") | nindent 8 | trim }}
+    ports:
+      - {port: 8333, protocol: TCP}
+  {{- end }}
+  - to:
+      {{- range .Values.networkPolicy.store.cidrs }}
+      - ipBlock:
+          cidr: {{ . }}
+          {{- if eq . "0.0.0.0/0" }}
+          except: {{ toJson $.Values.networkPolicy.store.except }}
+          {{- end }}
+      {{- end }}
+    ports:
+      {{- include "awares.storePorts" . | trim | nindent 6 }}
+{{- end }}
+
+{{/* Port 8000 of the endpoint's workers. */}}
+{{- define "awares.endpointFlow" }}
+{{- $select := dict "app.kubernetes.io/component" "endpoint" "ray.io/node-type" "worker" }}
+{{ include "awares.flow" (dict "root" . "flow" "endpoint" "select" $select "rules" (include "awares.endpointRules" . | trim)) }}
+{{- end }}
+
+{{- define "awares.endpointRules" }}
+policyTypes: [Ingress]
+ingress:
+  - from:
+      {{- with .Values.networkPolicy.endpoint.from }}
+      {{- toYaml . | nindent 6 }}
+      {{- else }}
+      - namespaceSelector: {}
+      {{- end }}
+      - {{ include "awares.peer" (dict "root" . "component" "test") | nindent 8 | trim }}
+      {{- range .Values.networkPolicy.endpoint.cidrs }}
+      - ipBlock: {cidr: {{ . }}}
+      {{- end }}
+    ports:
+      - {port: 8000, protocol: TCP}
+{{- end }}
+
+{{/* Input: networkPolicy.dns. */}}
+{{- define "awares.dnsRules" }}
+policyTypes: [Egress]
+egress:
+  - to:
+      - namespaceSelector:
+          matchLabels: {{ toJson .namespaceLabels }}
+        podSelector:
+          matchLabels: {{ toJson .podLabels }}
+      {{- range .cidrs }}
+      - ipBlock: {cidr: {{ . }}}
+      {{- end }}
+    ports:
+      - {port: 53, protocol: UDP}
+      - {port: 53, protocol: TCP}
+{{- end }}
+
+{{/* Prometheus asks every Ray pod; a head also for its autoscaler and dashboard. */}}
+{{- define "awares.metricsRules" }}
+policyTypes: [Ingress]
+ingress:
+  - from:
+      - namespaceSelector:
+          matchLabels: {{ toJson .Values.networkPolicy.monitoring.namespaceLabels }}
+    ports:
+      - {port: 8080, protocol: TCP}
+      - {port: 44217, protocol: TCP}
+      - {port: 44227, protocol: TCP}
+{{- end }}

@@ -1,0 +1,88 @@
+{{/* RayJobs: what they run, on which cluster, and what becomes of both. */}}
+
+{{/* A job's values over jobDefaults, as YAML. Input: root, job. */}}
+{{- define "awares.job" -}}
+{{ include "awares.over" (dict "defaults" .root.Values.jobDefaults "given" .job) }}
+{{- end }}
+
+{{/* Input: root, name, job, kind (RayJob or RayCronJob). */}}
+{{- define "awares.jobName" -}}
+{{ include "awares.name" (dict "root" .root "part" (list .name .job.suffix | compact | join "-") "kind" .kind) }}
+{{- end }}
+
+{{/* The command line. KubeRay puts it into a shell script of its own as it stands, so several commands are one quoted argument. */}}
+{{- define "awares.entrypoint" -}}
+{{- $job := .job -}}
+{{- $commands := list -}}
+{{- range append $job.before .name -}}
+{{- $words := concat (list "python" (printf "jobs/%s.py" .) "--config" "/etc/awares/setup.toml") $job.args -}}
+{{- $commands = append $commands (join " " $words) -}}
+{{- end -}}
+{{- if $job.before -}}
+sh -c "{{ join " && " $commands }}"
+{{- else -}}
+{{ first $commands }}
+{{- end -}}
+{{- end }}
+
+{{/* Spec of a RayJob. Input: root, name, job. */}}
+{{- define "awares.jobSpec" -}}
+{{- $root := .root -}}
+entrypoint: {{ include "awares.entrypoint" . | toJson }}
+submissionMode: K8sJobMode
+{{- if eq .job.cluster "shared" }}
+clusterSelector:
+  ray.io/cluster: {{ include "awares.clusterName" $root }}
+{{- else }}
+suspend: {{ .job.suspend }}
+backoffLimit: {{ .job.backoffLimit }}
+rayClusterSpec:
+  {{- include "awares.clusterSpec" (dict "root" $root "component" (printf "job-%s" .name) "settings" $root.Values.cluster "groups" .job.groups
+      "account" "runs" "setup" true "queued" true "autoscaler" $root.Values.cluster.autoscaler.enabled "grace" 90) | nindent 2 }}
+{{- end }}
+{{- include "awares.jobEnd" . }}
+{{- with .job.activeDeadlineSeconds }}
+activeDeadlineSeconds: {{ int64 . }}
+{{- end }}
+{{- with .job.preRunningDeadlineSeconds }}
+preRunningDeadlineSeconds: {{ int64 . }}
+{{- end }}
+submitterConfig:
+  backoffLimit: {{ .job.submitterBackoffLimit }}
+submitterPodTemplate:
+  {{- include "awares.submitter" $root | nindent 2 }}
+{{- end }}
+
+{{/* What becomes of cluster and RayJob afterwards: rules or a time to live, never both. A shared cluster stays. */}}
+{{- define "awares.jobEnd" -}}
+{{- if .job.deletionRules }}
+deletionStrategy:
+  deletionRules:
+    {{- toYaml .job.deletionRules | nindent 4 }}
+{{- else if eq .job.cluster "own" }}
+shutdownAfterJobFinishes: true
+ttlSecondsAfterFinished: {{ kindIs "invalid" .job.ttlSecondsAfterFinished | ternary 600 .job.ttlSecondsAfterFinished | int64 }}
+{{- end }}
+{{- end }}
+
+{{/* The pod that submits; KubeRay gives its first container the command and Ray's token. */}}
+{{- define "awares.submitter" -}}
+metadata:
+  labels:
+    {{- include "awares.podLabels" (dict "root" . "component" "submitter") | nindent 4 }}
+    {{- with .Values.pods.labels }}{{ toYaml . | nindent 4 }}{{ end }}
+spec:
+  restartPolicy: Never
+  {{- include "awares.plainPod" . | nindent 2 }}
+  containers:
+    - name: ray-job-submitter
+      {{- include "awares.plainContainer" . | nindent 6 }}
+      env:
+        {{- include "awares.homeEnv" . | nindent 8 }}
+      resources:
+        {{- toYaml .Values.submitter.resources | nindent 8 }}
+      volumeMounts:
+        {{- include "awares.mounts" (dict "root" .) | nindent 8 }}
+  volumes:
+    {{- include "awares.volumes" (dict "root" .) | nindent 4 }}
+{{- end }}

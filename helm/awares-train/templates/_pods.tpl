@@ -1,0 +1,117 @@
+{{/* What every pod has: security, environment, volumes. */}}
+
+{{- define "awares.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ .Values.podSecurity.runAsUser }}
+runAsGroup: {{ .Values.podSecurity.runAsGroup }}
+fsGroup: {{ .Values.podSecurity.fsGroup }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "awares.containerSecurity" -}}
+allowPrivilegeEscalation: false
+privileged: false
+readOnlyRootFilesystem: {{ .Values.podSecurity.readOnlyRootFilesystem }}
+runAsNonRoot: true
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* The store's credentials. */}}
+{{- define "awares.storeEnv" -}}
+{{- if .Values.store.existingSecret }}
+{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+- name: {{ . }}
+  valueFrom:
+    secretKeyRef: {name: {{ $.Values.store.existingSecret }}, key: {{ . }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The endpoint's bearer token. */}}
+{{- define "awares.tokenEnv" -}}
+{{- if .Values.endpoint.token.existingSecret }}
+- name: AWARES_SERVE_TOKEN
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.endpoint.token.existingSecret }}, key: token}
+{{- end }}
+{{- end }}
+
+{{/* Ray's token, for pods that KubeRay does not know. */}}
+{{- define "awares.authEnv" -}}
+- name: RAY_AUTH_MODE
+  value: {{ .Values.auth.mode }}
+{{- if ne .Values.auth.mode "disabled" }}
+- name: RAY_AUTH_TOKEN
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.auth.existingSecret }}, key: auth_token}
+{{- end }}
+{{- end }}
+
+{{/* Of every container from our image. */}}
+{{- define "awares.homeEnv" -}}
+- {name: HOME, value: /home/awares}
+- {name: PYTHONPATH, value: "/opt/awares:/opt/awares/platform"}
+- {name: PYTHONDONTWRITEBYTECODE, value: "1"}
+{{- end }}
+
+{{/* Of every Ray container. Threads: else every process of a node takes all of its cores. */}}
+{{- define "awares.env" -}}
+{{ include "awares.homeEnv" . }}
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+- {name: VLLM_NO_USAGE_STATS, value: "1"}
+- {name: HF_HUB_DISABLE_TELEMETRY, value: "1"}
+- {name: TOKENIZERS_PARALLELISM, value: "false"}
+- {name: OMP_NUM_THREADS, value: {{ dig "engine" "threads" 1 .Values.setup | int | quote }}}
+{{- include "awares.storeEnv" . }}
+{{- end }}
+
+{{/* Volumes of a pod from our image. Input: root, shm (a size, or nothing), setup (whether it reads setup.toml). */}}
+{{- define "awares.volumes" -}}
+- {name: tmp, emptyDir: {}}
+- {name: home, emptyDir: {}}
+{{- if .shm }}
+- name: shm
+  emptyDir: {medium: Memory, sizeLimit: {{ .shm }}}
+{{- end }}
+{{- if .setup }}
+- name: setup
+  configMap: {name: {{ include "awares.setupName" .root }}}
+{{- end }}
+{{- end }}
+
+{{- define "awares.mounts" -}}
+- {name: tmp, mountPath: /tmp}
+- {name: home, mountPath: /home/awares}
+{{- if .shm }}
+- {name: shm, mountPath: /dev/shm}
+{{- end }}
+{{- if .setup }}
+- {name: setup, mountPath: /etc/awares, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{/* A pod from our image that is none of Ray's nodes: it never asks the Kubernetes API. */}}
+{{- define "awares.plainPod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+securityContext:
+  {{- include "awares.podSecurity" . | nindent 2 }}
+{{- end }}
+
+{{- define "awares.plainContainer" -}}
+image: {{ include "awares.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+workingDir: /opt/awares
+securityContext:
+  {{- include "awares.containerSecurity" . | nindent 2 }}
+{{- end }}

@@ -1,0 +1,37 @@
+{{/* Labels and annotations by which Kueue, Volcano and YuniKorn know what is theirs. */}}
+
+{{/* Of a RayCluster, RayJob or RayService. Input: root, name (of the object). */}}
+{{- define "awares.queueLabels" -}}
+{{- $queue := .root.Values.queue -}}
+{{- if eq $queue.kind "kueue" }}
+kueue.x-k8s.io/queue-name: {{ $queue.name }}
+{{- with $queue.priorityClass }}
+kueue.x-k8s.io/priority-class: {{ . }}
+{{- end }}
+{{- else if eq $queue.kind "volcano" }}
+volcano.sh/queue-name: {{ $queue.name }}
+ray.io/gang-scheduling-enabled: "true"
+{{- with $queue.priorityClass }}
+ray.io/priority-class-name: {{ . }}
+{{- end }}
+{{- else if eq $queue.kind "yunikorn" }}
+yunikorn.apache.org/app-id: {{ .name }}
+yunikorn.apache.org/queue: {{ $queue.name }}
+ray.io/gang-scheduling-enabled: "true"
+{{- end }}
+{{- end }}
+
+{{/* Of the pods: Kueue's topology-aware scheduling. Input: that of awares.rayPod. */}}
+{{- define "awares.queuePodAnnotations" -}}
+{{- $topology := .root.Values.queue.topology -}}
+{{- if and (eq .root.Values.queue.kind "kueue") .queued (eq .role "worker") (ne $topology.mode "none") }}
+kueue.x-k8s.io/podset-{{ $topology.mode }}-topology: {{ $topology.level }}
+{{- end }}
+{{- end }}
+
+{{/* Priority class of the pods, where the queue knows no other priority. Input: that of awares.rayPod. */}}
+{{- define "awares.queuePodPriority" -}}
+{{- if and .queued (eq .root.Values.queue.kind "yunikorn") -}}
+{{ .root.Values.queue.priorityClass }}
+{{- end -}}
+{{- end }}

@@ -1,0 +1,111 @@
+{{/* The spec of a RayCluster: of one that stays, of a job's own, and of the endpoint's. */}}
+
+{{/* A group's values over groupDefaults, as YAML. Input: root, group. */}}
+{{- define "awares.group" -}}
+{{ include "awares.over" (dict "defaults" .root.Values.groupDefaults "given" .group) }}
+{{- end }}
+
+{{/* Values over defaults, as YAML. Not mergeOverwrite: it takes false, 0 and "" for values that were not given. */}}
+{{- define "awares.over" -}}
+{{- $merged := deepCopy .defaults -}}
+{{- range $key, $value := .given -}}
+{{- if and (kindIs "map" $value) (kindIs "map" (get $merged $key)) -}}
+{{- $value = include "awares.over" (dict "defaults" (get $merged $key) "given" $value) | fromYaml -}}
+{{- end -}}
+{{- $_ := set $merged $key $value -}}
+{{- end -}}
+{{ toYaml $merged }}
+{{- end }}
+
+{{/*
+Input: root, component, settings (cluster or endpoint), groups (names; empty for all), account (runs or endpoint), autoscaler, setup,
+ports and env (of the Ray containers, beyond everyone's), grace (seconds).
+*/}}
+{{- define "awares.clusterSpec" -}}
+{{- $root := .root -}}
+rayVersion: {{ $root.Values.rayVersion | quote }}
+authOptions:
+  mode: {{ $root.Values.auth.mode }}
+  {{- if ne $root.Values.auth.mode "disabled" }}
+  secretName: {{ $root.Values.auth.existingSecret }}
+  {{- end }}
+enableInTreeAutoscaling: {{ .autoscaler }}
+{{- if .autoscaler }}
+autoscalerOptions:
+  {{- include "awares.autoscaler" . | nindent 2 }}
+{{- end }}
+{{- if .settings.gcsFaultTolerance.enabled }}
+gcsFaultToleranceOptions:
+  {{- include "awares.faultTolerance" .settings.gcsFaultTolerance | nindent 2 }}
+{{- end }}
+headGroupSpec:
+  rayStartParams:
+    dashboard-host: "0.0.0.0"
+    {{- with .settings.head.objectStoreMemory }}
+    object-store-memory: {{ int64 . | quote }}
+    {{- end }}
+  resources: {CPU: "0"}
+  labels: {awares/group: head}
+  template:
+    {{- include "awares.rayPod" (merge (dict "role" "head" "group" .settings.head) .) | nindent 4 }}
+workerGroupSpecs:
+{{- range $name, $given := .settings.groups }}
+{{- $group := include "awares.group" (dict "root" $root "group" $given) | fromYaml }}
+{{- if and $group.enabled (or (not $.groups) (has $name $.groups)) }}
+- {{ include "awares.workerGroup" (merge (dict "role" "worker" "name" $name "group" $group) $) | nindent 2 | trim }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Input: that of awares.clusterSpec, with name and group. */}}
+{{- define "awares.workerGroup" -}}
+groupName: {{ .name }}
+replicas: {{ kindIs "invalid" .group.replicas | ternary .group.minReplicas .group.replicas }}
+minReplicas: {{ .group.minReplicas }}
+maxReplicas: {{ .group.maxReplicas }}
+{{- if .autoscaler }}
+{{- if not (kindIs "invalid" .group.idleTimeoutSeconds) }}
+idleTimeoutSeconds: {{ .group.idleTimeoutSeconds }}
+{{- end }}
+priority: {{ .group.priority }}
+{{- end }}
+rayStartParams:
+  metrics-export-port: "8080"
+  {{- with .group.objectStoreMemory }}
+  object-store-memory: {{ int64 . | quote }}
+  {{- end }}
+{{- $counted := deepCopy .group.customResources }}
+{{- if not (kindIs "invalid" .group.numCpus) }}{{ $_ := set $counted "CPU" (.group.numCpus | toString) }}{{ end }}
+{{- with $counted }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+labels:
+  {{- toYaml (merge (dict "awares/group" .name) .group.labels) | nindent 2 }}
+template:
+  {{- include "awares.rayPod" . | nindent 2 }}
+{{- end }}
+
+{{/* Without restartPolicy: the autoscaler's version 2 allows no other than Never. */}}
+{{- define "awares.autoscaler" -}}
+version: v2
+idleTimeoutSeconds: {{ .settings.autoscaler.idleTimeoutSeconds }}
+upscalingMode: {{ .settings.autoscaler.upscalingMode }}
+resources:
+  {{- toYaml .settings.autoscaler.resources | nindent 2 }}
+securityContext:
+  {{- include "awares.containerSecurity" .root | nindent 2 }}
+volumeMounts:
+- {name: tmp, mountPath: /tmp}
+- {name: home, mountPath: /home/awares}
+{{- end }}
+
+{{- define "awares.faultTolerance" -}}
+backend: redis
+redisAddress: {{ .redisAddress }}
+{{- if .existingSecret }}
+redisPassword:
+  valueFrom:
+    secretKeyRef: {name: {{ .existingSecret }}, key: redis-password}
+{{- end }}
+{{- end }}

@@ -1,0 +1,87 @@
+{{/* The pod template of a head or worker. Input: that of awares.clusterSpec, with role (head or worker) and group. */}}
+
+{{- define "awares.rayPod" -}}
+{{- $root := .root -}}
+{{- $spot := and (eq .role "worker") .group.spot.enabled -}}
+metadata:
+  labels:
+    {{- include "awares.podLabels" . | nindent 4 }}
+    {{- with $root.Values.pods.labels }}{{ toYaml . | nindent 4 }}{{ end }}
+  annotations:
+    {{- toYaml (merge (deepCopy $root.Values.pods.annotations) (dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false")) | nindent 4 }}
+    {{- with include "awares.queuePodAnnotations" . | trim }}{{ . | nindent 4 }}{{ end }}
+spec:
+  serviceAccountName: {{ include "awares.serviceAccount" (dict "root" $root "who" .account) }}
+  {{- if and (eq .role "head") .autoscaler }}
+  {{- include "awares.plainPod" $root | replace "automountServiceAccountToken: false" "automountServiceAccountToken: true" | nindent 2 }}
+  {{- else }}
+  {{- include "awares.plainPod" $root | nindent 2 }}
+  {{- end }}
+  terminationGracePeriodSeconds: {{ .grace }}
+  {{- with get .group "priorityClassName" | default .settings.priorityClassName | default (include "awares.queuePodPriority" .) }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with merge (dict) .group.nodeSelector ($spot | ternary (get .group "spot" | default dict).nodeSelector dict) }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with concat .group.tolerations ($spot | ternary (get .group "spot" | default dict).tolerations list) }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .group.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with get .group "topologySpread" }}
+  topologySpreadConstraints:
+    - maxSkew: 1
+      topologyKey: {{ . }}
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "awares.podLabels" $ | nindent 10 }}
+          ray.io/group: {{ $.name }}
+  {{- end }}
+  containers:
+    - name: ray-{{ .role }}
+      {{- include "awares.plainContainer" $root | nindent 6 }}
+      ports:
+        {{- include "awares.rayPorts" . | nindent 8 }}
+      env:
+        {{- include "awares.env" $root | nindent 8 }}
+        {{- with .env }}{{ . | trim | nindent 8 }}{{ end }}
+        {{- with $root.Values.pods.env }}{{ toYaml . | nindent 8 }}{{ end }}
+      resources:
+        {{- include "awares.rayResources" .group | trim | nindent 8 }}
+      volumeMounts:
+        {{- include "awares.mounts" (dict "root" $root "shm" .group.shm "setup" .setup) | nindent 8 }}
+  volumes:
+    {{- include "awares.volumes" (dict "root" $root "shm" .group.shm "setup" .setup) | nindent 4 }}
+{{- end }}
+
+{{/* Names that KubeRay and the PodMonitors look for. */}}
+{{- define "awares.rayPorts" -}}
+- {name: metrics, containerPort: 8080}
+{{- if .serve }}
+- {name: serve, containerPort: 8000}
+{{- end }}
+{{- if eq .role "head" }}
+- {name: gcs-server, containerPort: 6379}
+- {name: dashboard, containerPort: 8265}
+- {name: client, containerPort: 10001}
+- {name: as-metrics, containerPort: 44217}
+- {name: dash-metrics, containerPort: 44227}
+{{- end }}
+{{- end }}
+
+{{/* A group's requests and limits with its GPUs. */}}
+{{- define "awares.rayResources" -}}
+{{- $gpus := int (get . "gpus" | default 0) -}}
+{{- range $kind := list "requests" "limits" }}
+{{- $given := deepCopy (get $.resources $kind | default dict) }}
+{{- if $gpus }}{{ $_ := set $given $.gpuResource ($gpus | toString) }}{{ end }}
+{{ $kind }}:
+  {{- toYaml $given | nindent 2 }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,57 @@
+{{/* The setup: values, what the chart fills in, and its TOML. */}}
+
+{{/* The whole setup as YAML. */}}
+{{- define "awares.setup" -}}
+{{- $setup := deepCopy .Values.setup -}}
+{{- $store := get $setup "store" | default dict -}}
+{{- $url := printf "s3://%s/%s" .Values.store.bucket (trimAll "/" .Values.store.prefix) | trimSuffix "/" -}}
+{{- $address := dict "url" $url "endpoint" (include "awares.storeEndpoint" .) "region" .Values.store.region -}}
+{{- $_ := set $setup "store" (merge $address $store) -}}
+{{- $_ := set $setup "run" (merge (get $setup "run" | default dict) (dict "directory" "/home/awares/runs")) -}}
+{{- $serve := dict "host" "0.0.0.0" "port" 8000 "autoscaling" (include "awares.serveAutoscaling" . | fromYaml) -}}
+{{- if .Values.endpoint.token.existingSecret -}}
+{{- $_ := set $serve "token_env" "AWARES_SERVE_TOKEN" -}}
+{{- end -}}
+{{- $_ := set $setup "serve" (merge $serve (get $setup "serve" | default dict)) -}}
+{{ toYaml $setup }}
+{{- end }}
+
+{{/* Address of the S3 server; "none" is AWS. */}}
+{{- define "awares.storeEndpoint" -}}
+{{- if .Values.seaweedfs.enabled -}}
+http://{{ include "awares.seaweedfsName" . }}:8333
+{{- else -}}
+{{ .Values.store.endpoint | default "none" }}
+{{- end -}}
+{{- end }}
+
+{{- define "awares.serveAutoscaling" -}}
+{{- with .Values.endpoint.autoscaling -}}
+min_replicas: {{ .minReplicas }}
+max_replicas: {{ .maxReplicas }}
+target_ongoing_requests: {{ .targetOngoingRequests }}
+upscale_delay_s: {{ .upscaleDelaySeconds }}
+downscale_delay_s: {{ .downscaleDelaySeconds }}
+{{- end -}}
+{{- end }}
+
+{{/* A section and those below it as TOML. Input: path, keys. Not toToml: it writes whole numbers with a point, which integer keys refuse. */}}
+{{- define "awares.tomlSection" -}}
+[{{ .path }}]
+{{- range $key, $value := .keys }}
+{{- if not (kindIs "map" $value) }}
+{{ $key }} = {{ if kindIs "invalid" $value }}"none"{{ else }}{{ toJson $value }}{{ end }}
+{{- end }}
+{{- end }}
+{{ range $key, $value := .keys }}
+{{- if kindIs "map" $value }}
+{{ include "awares.tomlSection" (dict "path" (printf "%s.%s" $.path $key) "keys" $value) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "awares.toml" -}}
+{{- range $section, $keys := include "awares.setup" . | fromYaml }}
+{{ include "awares.tomlSection" (dict "path" $section "keys" $keys) }}
+{{- end }}
+{{- end }}
