@@ -1,4 +1,4 @@
-"""The simulator: what the API server holds, realised as real processes on this machine. A test double of a cluster with KubeRay, named as one.
+"""The simulator, a test double of a cluster with KubeRay: what the API server holds, realised as real processes on this machine.
 
     helm ──> ApiServer ──> Objects <── Controller, one thread, one look after the other:
                                         Services      loopback addresses that forward to ready pods

@@ -58,7 +58,8 @@ class Kubelet:
 
     def _start(self, body: Body) -> None:
         self._started += 1
-        place = Place(self.addresses.address(), self._base / str(self._started), self._base / "claims", self._mark, self.services.rewrite)
+        free, root = self.addresses, self._base / str(self._started)
+        place = Place(free.address(), root, self._base / "claims", self._mark, self.services.rewrite, free.twin)
         try:
             pod = self._running[body["metadata"]["uid"]] = RunningPod(self._objects, body, place)
         except NotFound as error:

@@ -150,7 +150,7 @@ class RayClusters:
         status: Body = {"desiredWorkerReplicas": wanted, "availableWorkerReplicas": workers, "readyWorkerReplicas": wanted if ready else 0}
         status |= {"conditions": conditions, "observedGeneration": metadata["generation"], "state": state}
         if head is not None:
-            status["head"] = {"podIP": head["status"].get("podIP", ""), "podName": head["metadata"]["name"]}
+            status["head"] = {"podIP": head.get("status", {}).get("podIP", ""), "podName": head["metadata"]["name"]}
         self._objects.set_status(self.kind, metadata["namespace"], metadata["name"], status)
 
 

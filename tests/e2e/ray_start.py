@@ -37,7 +37,9 @@ def pod(cluster: Body, group: Body, addresses: Addresses, serve_port: int, head:
     flags, ports = _listening(addresses, serve_port, head)
     flags |= {key: value for key, value in (group.get("rayStartParams") or {}).items() if key not in _OWN} | _capacity(group, container)
     user = " ".join([*container.get("command", []), *container.get("args", [])])
-    start = "exec ray start --block --disable-usage-stats " + " ".join(f"--{key}={_quoted(value)}" for key, value in flags.items())
+    start = "exec ray start --block --disable-usage-stats " + " ".join(
+        f"--{key}={_quoted(value)}" if value else f"--{key}" for key, value in flags.items()
+    )
     container["command"], container["args"] = ["bash", "-c"], [f"{user} && {start}" if user else start]
     container["env"] = [*container.get("env", []), *_variables(cluster), *_token(cluster)]
     container.pop("readinessProbe", None)  # the operator makes its own: ray_cluster.py asks the dashboard
@@ -65,7 +67,7 @@ def _listening(addresses: Addresses, serve_port: int, head: tuple[str, int] | No
         return {**flags, "address": f"{head[0]}:{head[1]}"}, ports
     gcs, dashboard, client = addresses.port(), addresses.port(), addresses.port()
     flags |= {"port": str(gcs), "dashboard-host": "$(POD_IP)", "dashboard-port": str(dashboard), "ray-client-server-port": str(client)}
-    return {"head": "true", "temp-dir": "$(SIMULATOR_TEMP)", **flags}, {**ports, GCS: gcs, DASHBOARD: dashboard, 10001: client}
+    return {"head": "", "temp-dir": "$(SIMULATOR_TEMP)", **flags}, {**ports, GCS: gcs, DASHBOARD: dashboard, 10001: client}
 
 
 def _capacity(group: Body, container: Body) -> Flags:

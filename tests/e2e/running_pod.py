@@ -20,7 +20,7 @@ class Place:
     """Where a pod runs: its address, its directory, and how text that names Services reads here.
 
     Example:
-        Place("127.80.3.4", Path("/tmp/aw-x/4"), Path("/tmp/aw-x/claims"), "aw-x", lambda text, namespace: text)
+        Place("127.80.3.4", Path("/tmp/aw-x/4"), Path("/tmp/aw-x/claims"), "aw-x", lambda text, namespace: text, addresses.twin)
     """
 
     address: str
@@ -28,6 +28,7 @@ class Place:
     claims: Path
     mark: str
     names: Callable[[str, str], str]
+    twin: Callable[[], int]
 
 
 class RunningPod:
@@ -46,6 +47,10 @@ class RunningPod:
         volumes.rewrite_files(body, self._places, self._named)
         for container in everything:
             environment.resolve(objects, self._located(), container)  # what is missing is missed before anything runs
+        self._weed: dict[str, int] = {}
+        self._moved = dict(moved(body))
+        for container in body["spec"]["containers"]:
+            self._move(_command(container))
         self._inits = list(body["spec"].get("initContainers") or [])
         self.processes: dict[str, Process] = {}
         self.restarts, self._ready, self._probed = 0, False, 0.0
@@ -110,7 +115,7 @@ class RunningPod:
         """Where a declared port, by name or number, really is."""
         declared = [port for container in self.body["spec"]["containers"] for port in container.get("ports") or []]
         number = next((port["containerPort"] for port in declared if name in (port.get("name"), port["containerPort"])), name)
-        return moved(self.body).get(int(number), int(number))
+        return self._moved.get(int(number), int(number))
 
     def terminate(self) -> None:
         """SIGTERM to every container."""
@@ -121,6 +126,9 @@ class RunningPod:
         """Wait for every container's end."""
         for process in self.processes.values():
             process.wait()
+        for port in self._weed.values():
+            for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                path.unlink(missing_ok=True)
 
     def log(self) -> str:
         """What its containers printed."""
@@ -130,25 +138,30 @@ class RunningPod:
         """`text` with this pod's paths and Services' addresses."""
         return self._named(self._paths(container).rewrite(text))
 
+    def _move(self, command: list[str]) -> None:
+        """Look up ports for a SeaweedFS."""
+        ports = image.weed_ports(command, self.place.twin)
+        self._weed |= ports
+        self._moved |= {image.declared(command, flag): port for flag, port in ports.items()}
+
     def _passes(self, container: Body) -> bool:
         check = container.get("readinessProbe")
         return check is None or probe.passes(check, self.place.address, self.port, lambda command: self._invocation(container, command))
 
     def _start(self, container: Body) -> None:
-        command = container.get("command") or image.entrypoint(container.get("image", ""))
-        invocation = self._invocation(container, [*command, *container.get("args", [])])
+        invocation = self._invocation(container, _command(container))
         self.processes[container["name"]] = Process(*invocation, self.place.root / f"{container['name']}.log")
 
     def _invocation(self, container: Body, command: Sequence[str]) -> tuple[list[str], dict[str, str], Path]:
         """Command, environment and directory of a process in `container`."""
         given = environment.resolve(self._objects, self._located(), container)
-        given["SIMULATOR_TEMP"] = str(self.place.root / "r")
         variables = {name: self.text(value, container) for name, value in given.items()}
-        variables = {**image.variables(), "HOME": str(self.place.root), **variables, MARK: self.place.mark}
+        own = {MARK: self.place.mark, "SIMULATOR_TEMP": str(self.place.root / "r")}
+        variables = {**image.variables(), "HOME": str(self.place.root), **variables, **own}
         variables.setdefault("TMPDIR", str(self._paths(container).real.get("/tmp", self.place.root)))
-        here = image.arguments([environment.expand(argument, variables) for argument in command])
+        here = [self._own(self.text(argument, container)) for argument in image.arguments(list(command), self._weed)]
         directory = self._paths(container).rewrite(container.get("workingDir") or image.HOME)
-        return [self._own(self.text(argument, container)) for argument in here], variables, Path(directory)
+        return [environment.expand(argument, variables) for argument in here], variables, Path(directory)
 
     def _own(self, argument: str) -> str:
         """Every address of a pod is its one address."""
@@ -163,6 +176,11 @@ class RunningPod:
 
     def _located(self) -> Body:
         return {**self.body, "status": {"podIP": self.place.address, "hostIP": self.place.address, "podIPs": [{"ip": self.place.address}]}}
+
+
+def _command(container: Body) -> list[str]:
+    command = container.get("command") or image.entrypoint(container.get("image", ""))
+    return [*command, *container.get("args", [])]
 
 
 def moved(body: Body) -> Mapping[int, int]:

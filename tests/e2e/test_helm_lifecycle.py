@@ -58,7 +58,8 @@ spec:
   template:
     metadata: {labels: {app: a}}
     spec:
-      containers: [{name: main, image: {{ .Values.image | quote }}, env: [{name: B, value: b}, {name: A, value: {{ .Values.image | quote }}}]}]}
+      containers:
+        - {name: main, image: {{ .Values.image | quote }}, env: [{name: B, value: b}, {name: A, value: {{ .Values.image | quote }}}]}
 """
 
 
