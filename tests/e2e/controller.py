@@ -41,19 +41,18 @@ class Controller:
     def __init__(self, objects: Objects, base: Path) -> None:
         self.objects, self.mark = objects, base.name
         self.kubelet = Kubelet(objects, base, self.mark)
-        clusters = RayClusters(objects, self.kubelet)
-        parts = (
-            self.kubelet.services,
-            Workloads(objects),
-            clusters,
-            RayJobs(objects, clusters),
-            RayServices(objects, clusters),
-            self.kubelet,
-        )
+        parts = [self.kubelet.services, Workloads(objects), *self._ray(objects), self.kubelet]
         self._parts = tuple(part.reconcile for part in parts)
         self.faults: list[str] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="controller")
+
+    def _ray(self, objects: Objects) -> list[RayClusters | RayJobs | RayServices]:
+        """KubeRay's part, where its CRDs are."""
+        if not objects.kinds.knows("ray.io/v1", "RayCluster"):
+            return []
+        clusters = RayClusters(objects, self.kubelet)
+        return [clusters, RayJobs(objects, clusters), RayServices(objects, clusters)]
 
     def start(self) -> None:
         """Begin."""

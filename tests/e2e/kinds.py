@@ -109,6 +109,10 @@ class Kinds:
         """The kind that an object names. KeyError for one that is unknown here."""
         return self._by_name[api_version, name]
 
+    def knows(self, api_version: str, name: str) -> bool:
+        """Whether there is such a kind here."""
+        return (api_version, name) in self._by_name
+
     def groups(self) -> dict[str, list[str]]:
         """Versions per group, without the core group."""
         found: dict[str, list[str]] = {}

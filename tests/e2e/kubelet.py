@@ -1,6 +1,7 @@
 """Realises Pod objects as processes: starts new ones, writes their status, ends those whose object is gone."""
 
 import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from tests.e2e.forwarder import Target
 from tests.e2e.objects import Body, NotFound, Objects, now
 from tests.e2e.running_pod import Place, RunningPod
 from tests.e2e.services import Services
+
+_GRACE_S = 8.0  # whatever terminationGracePeriodSeconds says: a test does not wait for minutes
 
 
 class Kubelet:
@@ -91,6 +94,7 @@ class Kubelet:
         """Younger ones first, so that Ray's workers leave before their head."""
         for pod in reversed(pods):
             pod.terminate()
+        deadline = time.monotonic() + _GRACE_S
         for pod in reversed(pods):
-            pod.wait()
+            pod.wait(deadline)
             del self._running[pod.uid]

@@ -5,13 +5,14 @@ import ctypes
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
 MARK = "AWARES_SIMULATOR"  # in the environment of whatever a simulator starts: how leftovers are found
-_KILL_S = 5.0
+_GONE_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -44,19 +45,19 @@ class Process:
             self._family |= set(psutil.Process(self._popen.pid).children(recursive=True))
         self._popen.terminate()
 
-    def wait(self) -> None:
-        """Wait for the end of it and of its children; kill what takes longer than a few seconds."""
+    def wait(self, deadline: float) -> None:
+        """Wait for the end of it and of its children; kill what is still there at `deadline`, by time.monotonic()."""
         try:
-            self._popen.wait(_KILL_S)
+            self._popen.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self._family |= set(psutil.Process(self._popen.pid).children(recursive=True))
             self._popen.kill()
             self._popen.wait()
-        _, alive = psutil.wait_procs(self._family, timeout=_KILL_S)
+        _, alive = psutil.wait_procs(self._family, timeout=max(0.1, deadline - time.monotonic()))
         for process in alive:
             process.kill()
-        psutil.wait_procs(alive, timeout=_KILL_S)
+        psutil.wait_procs(alive, timeout=_GONE_S)
 
 
 def leftovers(mark: str) -> list[psutil.Process]:

@@ -22,7 +22,7 @@ class RayClusters:
     def __init__(self, objects: Objects, kubelet: Kubelet) -> None:
         self._objects, self.kubelet = objects, kubelet
         self.kind = objects.kinds.of("ray.io/v1", "RayCluster")
-        self._pods, self._services = objects.kinds.of("v1", "Pod"), objects.kinds.of("v1", "Service")
+        self._pods = objects.kinds.of("v1", "Pod")
         self._secrets = objects.kinds.of("v1", "Secret")
 
     def reconcile(self) -> None:
@@ -112,12 +112,11 @@ class RayClusters:
         self._objects.delete(self._pods, pod["metadata"]["namespace"], pod["metadata"]["name"])
 
     def _head_service(self, cluster: Body) -> None:
-        name, namespace = f"{cluster['metadata']['name']}-head-svc", cluster["metadata"]["namespace"]
+        name = f"{cluster['metadata']['name']}-head-svc"
         selector = {"ray.io/cluster": cluster["metadata"]["name"], "ray.io/node-type": "head"}
         create_service(
             self._objects, self.kind, cluster, name, selector, (ray_start.GCS, ray_start.DASHBOARD, 10001, 8080, ray_start.SERVE)
         )
-        assert self._objects.get(self._services, namespace, name)
 
     def _at(self, cluster: Body, head: Body) -> Dashboard | None:
         pod = self.kubelet.pod(head)
@@ -167,8 +166,8 @@ def create_service(objects: Objects, kind, owner: Body, name: str, selector: dic
     except NotFound:
         objects.create(services, namespace, owned(kind, owner, name, {"spec": spec}))
     else:
-        if found["spec"] != spec:
-            objects.replace(services, namespace, name, {**found, "spec": spec})
+        if found["spec"] != found["spec"] | spec:
+            objects.replace(services, namespace, name, {**found, "spec": found["spec"] | spec})
 
 
 def _wanted(group: Body) -> int:

@@ -122,10 +122,10 @@ class RunningPod:
         for process in self.processes.values():
             process.terminate()
 
-    def wait(self) -> None:
-        """Wait for every container's end."""
+    def wait(self, deadline: float) -> None:
+        """Wait for every container's end, kill what is there at `deadline`, by time.monotonic()."""
         for process in self.processes.values():
-            process.wait()
+            process.wait(deadline)
         for port in self._weed.values():
             for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ A name in a pod's command, environment or files is replaced by the address, `nam
 declared one only where something on the machine has that port on every address. NetworkPolicies are not realised.
 """
 
+import contextlib
 import itertools
 import re
 from collections.abc import Callable, Mapping
@@ -43,6 +44,8 @@ class Services:
         for key, body in bodies.items():
             for port in body["spec"].get("ports") or []:
                 self._listen(key, port["port"])
+            if "clusterIP" not in body["spec"] and key in self._listening:
+                self._assign(key)
 
     def address(self, namespace: str, name: str, port: int) -> str:
         """host:port at which this machine reaches a Service. KeyError for one that is not there."""
@@ -68,6 +71,12 @@ class Services:
             actual = port if port > 1023 and is_free(found.address, port) else self._addresses.port()
             self._forwarder.listen(found.address, actual, lambda: self._choose(key, port, found))
             found.ports[port] = actual
+
+    def _assign(self, key: tuple[str, str]) -> None:
+        """Write the address into the object: helm 3 waits for it."""
+        with self._objects.changed, contextlib.suppress(NotFound):
+            body = self._objects.get(self._kind, *key)
+            self._objects.replace(self._kind, *key, {**body, "spec": {**body["spec"], "clusterIP": self._listening[key].address}})
 
     def _forget(self, key: tuple[str, str]) -> None:
         found = self._listening.pop(key)

@@ -59,7 +59,8 @@ spec:
         - {name: URL, value: "http://pages.default.svc.cluster.local:8080/index.html"}
         - {name: WORD, valueFrom: {secretKeyRef: {name: word, key: word}}}
       command: [python, -c]
-      args: ["import os, urllib.request as r; t = r.urlopen(os.environ['URL']).read().decode(); print(t); exit(os.environ['WORD'] not in t)"]
+      args:
+        - "import os, urllib.request as r; t = r.urlopen(os.environ['URL']).read().decode(); print(t); exit(os.environ['WORD'] not in t)"
 """
 JOB = """
 apiVersion: batch/v1
