@@ -1,4 +1,4 @@
-{{/* Flows to DNS, heads, the store and the endpoint. Input of each: the root. */}}
+{{/* Flows to DNS, heads and the endpoint, and from Prometheus. Input of each: the root, unless it says otherwise. */}}
 
 {{/* Jobs API and dashboard (8265): from the operator, submitters and tests; a test asks Ray, a submitter submits. */}}
 {{- define "awares.headFlows" }}
@@ -11,8 +11,9 @@
 {{- if or .Values.cluster.autoscaler.enabled .Values.endpoint.autoscaler.enabled }}
 {{ include "awares.flow" (dict "root" . "flow" "api-server" "select" $heads "rules" (include "awares.apiServerRules" . | trim)) }}
 {{- end }}
-{{- range $component, $settings := dict "cluster" .Values.cluster "endpoint" .Values.endpoint }}
-{{- if and $settings.enabled $settings.gcsFaultTolerance.enabled }}
+{{- range $component := include "awares.clusters" . | fromJsonArray }}
+{{- $settings := eq $component "endpoint" | ternary $.Values.endpoint $.Values.cluster }}
+{{- if $settings.gcsFaultTolerance.enabled }}
 {{- /* Of all pods of the component: the operator's clean-up of Redis is one, too. */}}
 {{- $port := regexFind "[0-9]+$" $settings.gcsFaultTolerance.redisAddress | default "6379" }}
 {{- $rules := printf "policyTypes: [Egress]\negress:\n  - ports: [{port: %s, protocol: TCP}]" $port }}
@@ -72,40 +73,6 @@ egress:
       {{- range .Values.networkPolicy.apiServer.ports }}
       - {port: {{ . }}, protocol: TCP}
       {{- end }}
-{{- end }}
-
-{{/* S3, and where models come from: from Ray's pods and the tests. */}}
-{{- define "awares.storeFlows" }}
-{{- $clients := append (include "awares.clusters" . | fromJsonArray) "test" }}
-{{- $expressions := list (dict "key" "app.kubernetes.io/component" "operator" "In" "values" $clients) }}
-{{ include "awares.flow" (dict "root" . "flow" "store" "expressions" $expressions "rules" (include "awares.storeRules" . | trim)) }}
-{{- if .Values.seaweedfs.enabled }}
-{{- $from := list (dict "podSelector" (dict "matchLabels" (include "awares.releaseLabels" . | fromYaml) "matchExpressions" $expressions)) }}
-{{- $ports := list (dict "port" 8333 "protocol" "TCP") }}
-{{- $rules := dict "policyTypes" (list "Ingress") "ingress" (list (dict "from" $from "ports" $ports)) }}
-{{ include "awares.flow" (dict "root" . "flow" "seaweedfs" "select" (dict "app.kubernetes.io/component" "seaweedfs") "rules" (toYaml $rules)) }}
-{{- end }}
-{{- end }}
-
-{{- define "awares.storeRules" }}
-policyTypes: [Egress]
-egress:
-  {{- if .Values.seaweedfs.enabled }}
-  - to:
-      - {{ include "awares.peer" (dict "root" . "component" "seaweedfs") | nindent 8 | trim }}
-    ports:
-      - {port: 8333, protocol: TCP}
-  {{- end }}
-  - to:
-      {{- range .Values.networkPolicy.store.cidrs }}
-      - ipBlock:
-          cidr: {{ . }}
-          {{- if eq . "0.0.0.0/0" }}
-          except: {{ toJson $.Values.networkPolicy.store.except }}
-          {{- end }}
-      {{- end }}
-    ports:
-      {{- include "awares.storePorts" . | trim | nindent 6 }}
 {{- end }}
 
 {{/* Port 8000 of the endpoint's workers. */}}

@@ -43,16 +43,3 @@ podSelector:
 {{- end -}}
 {{ toJson $found }}
 {{- end }}
-
-{{/* Ports of the S3 server and of what models are downloaded from. */}}
-{{- define "awares.storePorts" -}}
-{{- $ports := .Values.networkPolicy.store.ports -}}
-{{- $address := .Values.store.endpoint | default "" -}}
-{{- if $address -}}
-{{- $given := urlParse $address | dig "host" "" | regexFind ":[0-9]+$" | trimPrefix ":" -}}
-{{- $ports = append $ports ($given | default (hasPrefix "http://" $address | ternary 80 443) | int) -}}
-{{- end -}}
-{{- range uniq $ports }}
-- {port: {{ int . }}, protocol: TCP}
-{{- end }}
-{{- end }}

@@ -34,11 +34,14 @@ submissionMode: K8sJobMode
 clusterSelector:
   ray.io/cluster: {{ include "awares.clusterName" $root }}
 {{- else }}
-suspend: {{ .job.suspend }}
+{{- if .job.suspend }}
+suspend: true
+{{- end }}
 backoffLimit: {{ .job.backoffLimit }}
 rayClusterSpec:
-  {{- include "awares.clusterSpec" (dict "root" $root "component" (printf "job-%s" .name) "settings" $root.Values.cluster "groups" .job.groups
-      "account" "runs" "setup" true "queued" true "autoscaler" $root.Values.cluster.autoscaler.enabled "grace" 90) | nindent 2 }}
+  {{- include "awares.clusterSpec" (dict "root" $root "component" (printf "job-%s" .name) "settings" $root.Values.cluster
+      "groups" .job.groups "account" "runs" "setup" true "queued" true "grace" 90
+      "autoscaler" $root.Values.cluster.autoscaler.enabled) | nindent 2 }}
 {{- end }}
 {{- include "awares.jobEnd" . }}
 {{- with .job.activeDeadlineSeconds }}

@@ -24,7 +24,7 @@ Input: root, part, kind. The Services that KubeRay names after a cluster or serv
     .kind $name (len $name) (int $limit) .root.Release.Name) -}}
 {{- end -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
-{{- fail (printf "\n\n%s %q is no DNS-1035 name: begin the release name or fullnameOverride with a lower-case letter, then letters, digits, '-'"
+{{- fail (printf "\n\n%s %q is no DNS-1035 name: begin the release name or fullnameOverride with a small letter, then letters, digits, '-'"
     .kind $name) -}}
 {{- end -}}
 {{ $name }}

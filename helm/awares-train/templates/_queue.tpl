@@ -15,7 +15,7 @@ ray.io/gang-scheduling-enabled: "true"
 ray.io/priority-class-name: {{ . }}
 {{- end }}
 {{- else if eq $queue.kind "yunikorn" }}
-yunikorn.apache.org/app-id: {{ .name }}
+yunikorn.apache.org/app-id: {{ printf "%s-%s" .root.Release.Namespace .name | trunc 63 | trimSuffix "-" }}
 yunikorn.apache.org/queue: {{ $queue.name }}
 ray.io/gang-scheduling-enabled: "true"
 {{- end }}

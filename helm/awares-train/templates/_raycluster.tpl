@@ -2,7 +2,17 @@
 
 {{/* A group's values over groupDefaults, as YAML. Input: root, group. */}}
 {{- define "awares.group" -}}
-{{ include "awares.over" (dict "defaults" .root.Values.groupDefaults "given" .group) }}
+{{- $group := include "awares.over" (dict "defaults" .root.Values.groupDefaults "given" .group) | fromYaml -}}
+{{ set $group "nodeSelector" (include "awares.present" $group.nodeSelector | fromYaml) | toYaml }}
+{{- end }}
+
+{{/* The entries of a map that are not null, as YAML: null takes away what a preset says. */}}
+{{- define "awares.present" -}}
+{{- $kept := dict -}}
+{{- range $key, $value := . -}}
+{{- if not (kindIs "invalid" $value) }}{{ $_ := set $kept $key $value }}{{ end -}}
+{{- end -}}
+{{ toYaml $kept }}
 {{- end }}
 
 {{/* Values over defaults, as YAML. Not mergeOverwrite: it takes false, 0 and "" for values that were not given. */}}
@@ -19,7 +29,8 @@
 
 {{/*
 Input: root, component, settings (cluster or endpoint), groups (names; empty for all), account (runs or endpoint), autoscaler, setup,
-ports and env (of the Ray containers, beyond everyone's), grace (seconds).
+serve (whether port 8000 is served), env (beyond everyone's), grace (seconds), queued, live (name of the RayCluster that may be there).
+suspend stands nowhere unless it is true: a queue sets it, and an upgrade must not take it back.
 */}}
 {{- define "awares.clusterSpec" -}}
 {{- $root := .root -}}
@@ -60,7 +71,7 @@ workerGroupSpecs:
 {{/* Input: that of awares.clusterSpec, with name and group. */}}
 {{- define "awares.workerGroup" -}}
 groupName: {{ .name }}
-replicas: {{ kindIs "invalid" .group.replicas | ternary .group.minReplicas .group.replicas }}
+replicas: {{ include "awares.replicas" . }}
 minReplicas: {{ .group.minReplicas }}
 maxReplicas: {{ .group.maxReplicas }}
 {{- if .autoscaler }}
@@ -84,6 +95,20 @@ labels:
   {{- toYaml (merge (dict "awares/group" .name) .group.labels) | nindent 2 }}
 template:
   {{- include "awares.rayPod" . | nindent 2 }}
+{{- end }}
+
+{{/* Workers at the start, or what the autoscaler has made of them: an upgrade must not take workers from a running job. */}}
+{{- define "awares.replicas" -}}
+{{- $start := .autoscaler | ternary .group.minReplicas .group.maxReplicas -}}
+{{- $replicas := kindIs "invalid" .group.replicas | ternary $start .group.replicas -}}
+{{- if and .autoscaler .live -}}
+{{- range dig "spec" "workerGroupSpecs" list (lookup "ray.io/v1" "RayCluster" .root.Release.Namespace .live) -}}
+{{- if eq .groupName $.name -}}
+{{- $replicas = min (max (int .replicas) (int $.group.minReplicas)) (int $.group.maxReplicas) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{ int $replicas }}
 {{- end }}
 
 {{/* Without restartPolicy: the autoscaler's version 2 allows no other than Never. */}}

@@ -2,13 +2,14 @@
 
 {{- define "awares.rayPod" -}}
 {{- $root := .root -}}
-{{- $spot := and (eq .role "worker") .group.spot.enabled -}}
+{{- $spot := and (eq .role "worker") .group.spot.enabled | ternary (get .group "spot") (dict "nodeSelector" dict "tolerations" list) -}}
+{{- $stay := dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" -}}
 metadata:
   labels:
     {{- include "awares.podLabels" . | nindent 4 }}
     {{- with $root.Values.pods.labels }}{{ toYaml . | nindent 4 }}{{ end }}
   annotations:
-    {{- toYaml (merge (deepCopy $root.Values.pods.annotations) (dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false")) | nindent 4 }}
+    {{- toYaml (merge (deepCopy $root.Values.pods.annotations) $stay) | nindent 4 }}
     {{- with include "awares.queuePodAnnotations" . | trim }}{{ . | nindent 4 }}{{ end }}
 spec:
   serviceAccountName: {{ include "awares.serviceAccount" (dict "root" $root "who" .account) }}
@@ -21,16 +22,12 @@ spec:
   {{- with get .group "priorityClassName" | default .settings.priorityClassName | default (include "awares.queuePodPriority" .) }}
   priorityClassName: {{ . }}
   {{- end }}
-  {{- with merge (dict) .group.nodeSelector ($spot | ternary (get .group "spot" | default dict).nodeSelector dict) }}
+  {{- with merge (include "awares.present" .group.nodeSelector | fromYaml) $spot.nodeSelector }}
   nodeSelector:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- with concat .group.tolerations ($spot | ternary (get .group "spot" | default dict).tolerations list) }}
+  {{- with concat .group.tolerations $spot.tolerations }}
   tolerations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .group.affinity }}
-  affinity:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with get .group "topologySpread" }}

@@ -35,7 +35,7 @@ downscale_delay_s: {{ .downscaleDelaySeconds }}
 {{- end -}}
 {{- end }}
 
-{{/* A section and those below it as TOML. Input: path, keys. Not toToml: it writes whole numbers with a point, which integer keys refuse. */}}
+{{/* A section and those below it as TOML. Input: path, keys. Not toToml: it writes 4 as 4.0, which integer keys refuse. */}}
 {{- define "awares.tomlSection" -}}
 [{{ .path }}]
 {{- range $key, $value := .keys }}

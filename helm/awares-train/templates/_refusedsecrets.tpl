@@ -1,0 +1,85 @@
+{{/* Secrets that are not named, or not there. */}}
+
+{{/* "yes" when Helm talks to a cluster: offline, lookup returns nothing at all, not even an empty list. */}}
+{{- define "awares.live" -}}
+{{- if lookup "v1" "Secret" .Release.Namespace "" }}yes{{ end -}}
+{{- end }}
+
+{{- define "awares.refuseSecrets" }}
+{{- if and (ne .Values.auth.mode "disabled") (not .Values.auth.existingSecret) }}
+auth.existingSecret is not given: kubectl create secret generic awares-ray --from-literal=auth_token=$(openssl rand -hex 24), then set
+  auth.existingSecret=awares-ray
+{{- end }}
+{{- $tokens := .Values.endpoint.token }}
+{{- if and .Values.endpoint.enabled (not $tokens.existingSecret) (not $tokens.open) }}
+endpoint.token.existingSecret is not given: kubectl create secret generic awares-endpoint --from-literal=token=$(openssl rand -hex 24),
+  then set endpoint.token.existingSecret=awares-endpoint, or endpoint.token.open=true for an endpoint without a token
+{{- end }}
+{{- $accounts := .Values.serviceAccounts }}
+{{- if not .Values.store.existingSecret }}
+{{- if .Values.seaweedfs.enabled }}
+store.existingSecret is not given, and SeaweedFS needs keys: name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+{{- else if and $accounts.runs.create (not $accounts.runs.annotations) }}
+store.existingSecret is not given, and serviceAccounts.runs.annotations name no cloud identity: name a Secret with AWS_ACCESS_KEY_ID and
+  AWS_SECRET_ACCESS_KEY, or annotate the service account
+{{- else if and .Values.endpoint.enabled $accounts.endpoint.create (not $accounts.endpoint.annotations) }}
+store.existingSecret is not given, and serviceAccounts.endpoint.annotations name no cloud identity: name a Secret with AWS_ACCESS_KEY_ID
+  and AWS_SECRET_ACCESS_KEY, or annotate the service account
+{{- end }}
+{{- end }}
+{{- include "awares.refuseExternalSecret" . }}
+{{- if include "awares.live" . }}
+{{- include "awares.refuseMissing" . }}
+{{- end }}
+{{- end }}
+
+{{- define "awares.refuseExternalSecret" }}
+{{- $external := .Values.store.externalSecret }}
+{{- if $external.enabled }}
+{{- if not (and .Values.store.existingSecret $external.secretStoreRef.name) }}
+store.externalSecret.enabled needs store.existingSecret, the Secret to write, and store.externalSecret.secretStoreRef.name, where to read:
+  set both
+{{- end }}
+{{- range $key, $ref := $external.remoteRefs }}
+{{- if not $ref.key }}
+store.externalSecret.remoteRefs.{{ $key }}.key is empty: name the remote secret that holds it
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Secrets that the values name, and their keys, on a cluster that can be asked. */}}
+{{- define "awares.refuseMissing" }}
+{{- $wanted := list }}
+{{- if not .Values.store.externalSecret.enabled }}
+{{- $keys := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+{{- $wanted = append $wanted (list "store.existingSecret" .Values.store.existingSecret $keys) }}
+{{- end }}
+{{- if ne .Values.auth.mode "disabled" }}
+{{- $wanted = append $wanted (list "auth.existingSecret" .Values.auth.existingSecret (list "auth_token")) }}
+{{- end }}
+{{- if .Values.endpoint.enabled }}
+{{- $wanted = append $wanted (list "endpoint.token.existingSecret" .Values.endpoint.token.existingSecret (list "token")) }}
+{{- end }}
+{{- range $part := list .Values.cluster .Values.endpoint }}
+{{- if and $part.enabled $part.gcsFaultTolerance.enabled }}
+{{- $wanted = append $wanted (list "gcsFaultTolerance.existingSecret" $part.gcsFaultTolerance.existingSecret (list "redis-password")) }}
+{{- end }}
+{{- end }}
+{{- range $wanted }}
+{{- include "awares.refuseMissingKeys" (dict "root" $ "value" (first .) "name" (index . 1) "keys" (last .)) }}
+{{- end }}
+{{- end }}
+
+{{/* Input: root, value (that names the Secret), name, keys. */}}
+{{- define "awares.refuseMissingKeys" }}
+{{- $place := .root.Release.Namespace }}
+{{- $data := dict }}
+{{- if .name }}{{ $data = dig "data" dict (lookup "v1" "Secret" $place .name) | default dict }}{{ end }}
+{{- $missing := list }}
+{{- range .keys }}{{ if not (hasKey $data .) }}{{ $missing = append $missing . }}{{ end }}{{ end }}
+{{- if and .name $missing }}
+{{ .value }}={{ .name }}: there is no such Secret with the key {{ join " and the key " $missing }} in namespace {{ $place }}; kubectl
+  create secret generic {{ .name }} --namespace {{ $place }}{{ range .keys }} --from-literal={{ . }}=...{{ end }}
+{{- end }}
+{{- end }}

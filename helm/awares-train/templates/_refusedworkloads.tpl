@@ -1,0 +1,90 @@
+{{/* Groups and endpoints that KubeRay would refuse, or that would never start. */}}
+
+{{- define "awares.refuseGroups" }}
+{{- $own := false }}
+{{- range .Values.jobs }}
+{{- $job := include "awares.job" (dict "root" $ "job" .) | fromYaml }}
+{{- if and $job.enabled (eq $job.cluster "own") }}{{ $own = true }}{{ end }}
+{{- end }}
+{{- range $part, $used := dict "cluster" (or .Values.cluster.enabled $own) "endpoint" .Values.endpoint.enabled }}
+{{- $settings := get $.Values $part }}
+{{- if $used }}
+{{- range $name, $given := $settings.groups }}
+{{- $group := include "awares.group" (dict "root" $ "group" $given) | fromYaml }}
+{{- if $group.enabled }}
+{{- include "awares.refuseGroup" (dict "path" (printf "%s.groups.%s" $part $name) "group" $group) }}
+{{- end }}
+{{- end }}
+{{- if and $settings.gcsFaultTolerance.enabled (not (regexMatch "^[^:]+:[0-9]+$" $settings.gcsFaultTolerance.redisAddress)) }}
+{{ $part }}.gcsFaultTolerance.redisAddress={{ $settings.gcsFaultTolerance.redisAddress | quote }} is no address: write host:port of a
+  Redis server
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Input: path, group. */}}
+{{- define "awares.refuseGroup" }}
+{{- $group := .group }}
+{{- if and (gt (int $group.gpus) 0) (not $group.nodeSelector) }}
+{{ .path }}.gpus={{ $group.gpus }} without {{ .path }}.nodeSelector: name the nodes by a label, such as nvidia.com/gpu.product, so that a
+  run never mixes accelerators
+{{- end }}
+{{- if gt (int $group.minReplicas) (int $group.maxReplicas) }}
+{{ .path }}.minReplicas={{ $group.minReplicas }} exceeds maxReplicas={{ $group.maxReplicas }}: raise {{ .path }}.maxReplicas, or lower
+  minReplicas
+{{- end }}
+{{- $replicas := int $group.replicas }}
+{{- if and (not (kindIs "invalid" $group.replicas)) (or (lt $replicas (int $group.minReplicas)) (gt $replicas (int $group.maxReplicas))) }}
+{{ .path }}.replicas={{ $replicas }} is not between minReplicas={{ $group.minReplicas }} and maxReplicas={{ $group.maxReplicas }}: move
+  one of the three
+{{- end }}
+{{- end }}
+
+{{- define "awares.refuseEndpoint" }}
+{{- $endpoint := .Values.endpoint }}
+{{- if $endpoint.enabled }}
+{{- $scale := $endpoint.autoscaling }}
+{{- if gt (int $scale.minReplicas) (int $scale.maxReplicas) }}
+endpoint.autoscaling.minReplicas={{ $scale.minReplicas }} exceeds maxReplicas={{ $scale.maxReplicas }}: raise
+  endpoint.autoscaling.maxReplicas, or lower minReplicas
+{{- end }}
+{{- if lt (int $scale.maxReplicas) 1 }}
+endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} serves nothing: set at least 1, or endpoint.enabled=false
+{{- end }}
+{{- $groups := include "awares.groupsOf" (dict "root" . "groups" $endpoint.groups) | fromYaml }}
+{{- range $kind, $each := dict "GPU" (dig "serve" "replica_gpus" 0 .Values.setup) "CPU" (dig "serve" "replica_cpus" 1 .Values.setup) }}
+{{- $needed := mulf $scale.maxReplicas $each }}
+{{- $offered := include "awares.offered" (dict "groups" $groups "kind" $kind) | float64 }}
+{{- if gt $needed $offered }}
+endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} with setup.serve.replica_{{ lower $kind }}s={{ $each }} needs {{ $needed }}
+  {{ $kind }}s, endpoint.groups offer {{ $offered }}: raise a group's maxReplicas or {{ eq $kind "GPU" | ternary "gpus" "numCpus" }}, or
+  lower endpoint.autoscaling.maxReplicas
+{{- end }}
+{{- end }}
+{{- include "awares.refuseUpgrade" $endpoint }}
+{{- if and $endpoint.ingress.enabled (not $endpoint.ingress.host) }}
+endpoint.ingress.enabled needs endpoint.ingress.host: name the host that clients ask
+{{- end }}
+{{- if and $endpoint.httpRoute.enabled (not $endpoint.httpRoute.parentRefs) }}
+endpoint.httpRoute.enabled needs endpoint.httpRoute.parentRefs: name the Gateway that the route joins
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Input: endpoint. */}}
+{{- define "awares.refuseUpgrade" }}
+{{- if eq .upgrade "incremental" }}
+{{- if not (and .autoscaler.enabled .gatewayClassName) }}
+endpoint.upgrade=incremental needs endpoint.autoscaler.enabled=true and endpoint.gatewayClassName: set both, or endpoint.upgrade=none
+{{- end }}
+{{- if gt (int .incremental.stepSizePercent) (int .incremental.maxSurgePercent) }}
+endpoint.incremental.stepSizePercent={{ .incremental.stepSizePercent }} exceeds maxSurgePercent={{ .incremental.maxSurgePercent }}: lower
+  the first
+{{- end }}
+{{- if or .ingress.enabled .httpRoute.enabled }}
+endpoint.upgrade=incremental moves the traffic of the Gateway that KubeRay makes, which
+  endpoint.{{ .ingress.enabled | ternary "ingress" "httpRoute" }} would bypass: leave it out, and send clients to that Gateway
+{{- end }}
+{{- end }}
+{{- end }}

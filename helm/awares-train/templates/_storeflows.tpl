@@ -1,0 +1,49 @@
+{{/* Flows to the store. Input of each: the root. */}}
+
+{{/* S3, and where models come from: from Ray's pods and the tests. */}}
+{{- define "awares.storeFlows" }}
+{{- $clients := append (include "awares.clusters" . | fromJsonArray) "test" }}
+{{- $expressions := list (dict "key" "app.kubernetes.io/component" "operator" "In" "values" $clients) }}
+{{ include "awares.flow" (dict "root" . "flow" "store" "expressions" $expressions "rules" (include "awares.storeRules" . | trim)) }}
+{{- if .Values.seaweedfs.enabled }}
+{{- $from := list (dict "podSelector" (dict "matchLabels" (include "awares.releaseLabels" . | fromYaml) "matchExpressions" $expressions)) }}
+{{- $ports := list (dict "port" 8333 "protocol" "TCP") }}
+{{- $rules := dict "policyTypes" (list "Ingress") "ingress" (list (dict "from" $from "ports" $ports)) }}
+{{- $select := dict "app.kubernetes.io/component" "seaweedfs" }}
+{{ include "awares.flow" (dict "root" . "flow" "seaweedfs" "select" $select "rules" (toYaml $rules)) }}
+{{- end }}
+{{- end }}
+
+{{- define "awares.storeRules" }}
+policyTypes: [Egress]
+egress:
+  {{- if .Values.seaweedfs.enabled }}
+  - to:
+      - {{ include "awares.peer" (dict "root" . "component" "seaweedfs") | nindent 8 | trim }}
+    ports:
+      - {port: 8333, protocol: TCP}
+  {{- end }}
+  - to:
+      {{- range .Values.networkPolicy.store.cidrs }}
+      - ipBlock:
+          cidr: {{ . }}
+          {{- if eq . "0.0.0.0/0" }}
+          except: {{ toJson $.Values.networkPolicy.store.except }}
+          {{- end }}
+      {{- end }}
+    ports:
+      {{- include "awares.storePorts" . | trim | nindent 6 }}
+{{- end }}
+
+{{/* Ports of the S3 server and of what models are downloaded from. */}}
+{{- define "awares.storePorts" -}}
+{{- $ports := .Values.networkPolicy.store.ports -}}
+{{- $address := .Values.store.endpoint | default "" -}}
+{{- if $address -}}
+{{- $given := urlParse $address | dig "host" "" | regexFind ":[0-9]+$" | trimPrefix ":" -}}
+{{- $ports = append $ports ($given | default (hasPrefix "http://" $address | ternary 80 443) | int) -}}
+{{- end -}}
+{{- range uniq $ports }}
+- {port: {{ int . }}, protocol: TCP}
+{{- end }}
+{{- end }}
