@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.e2e.objects import Body, Objects
+from tests.e2e.ray_dashboard import Unanswered
 
 
 @dataclass(slots=True)
@@ -14,7 +15,9 @@ class FakeDashboard:
         FakeDashboard(["FAILED", "SUCCEEDED"])
     """
 
-    statuses: list[str]
+    statuses: list[str] = field(default_factory=list)
+    serves: str = "RUNNING"
+    deployed: list[dict[str, Any]] = field(default_factory=list)
     submitted: list[dict[str, Any]] = field(default_factory=list)
     host: str = "127.0.0.2"
     port: int = 8265
@@ -28,6 +31,14 @@ class FakeDashboard:
     def job_log(self, submission: str) -> str:
         return f"log of {submission}"
 
+    def deploy(self, config: dict[str, Any]) -> None:
+        if "applications" not in config:
+            raise Unanswered("PUT: 400 no applications")
+        self.deployed.append(config)
+
+    def applications(self) -> dict[str, Any]:
+        return {"awares": {"status": self.serves, "deployments": {}}}
+
 
 @dataclass(frozen=True, slots=True)
 class FakePod:
@@ -40,7 +51,7 @@ class FakePod:
 
 
 class FakeClusters:
-    """What RayJobs asks of RayClusters; every cluster is ready at once."""
+    """What RayJobs and RayServices ask of RayClusters; every cluster is ready at once."""
 
     def __init__(self, objects: Objects, dashboard: FakeDashboard) -> None:
         self.kind = objects.kinds.of("ray.io/v1", "RayCluster")
@@ -54,6 +65,9 @@ class FakeClusters:
 
     def dashboard(self, cluster: Body) -> FakeDashboard:
         return self._dashboard
+
+    def serve_port(self, cluster: Body) -> int:
+        return 12345
 
     def head(self, cluster: Body) -> Body:
         return cluster

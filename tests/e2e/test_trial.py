@@ -8,17 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from boto3.session import Session
 
 from awares.mini.benchmark import generate_split
 from tests.e2e import helm
-from tests.e2e.client import Asked, asking
+from tests.e2e.client import asking
 from tests.e2e.controller import simulator
 from tests.e2e.kinds import Kinds, builtin, crd_directory, custom
 from tests.e2e.process import leftovers
 from tests.e2e.release import NAMESPACE, Release, ask, new_keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+FEW = ("setup.data.train_samples=64", "setup.data.test_samples=16", "tests.waitSeconds=10")
 SHORT = "setup.serve.max_tokens=1"  # a version of the endpoint that every answer shows: one token a turn
 SCENE, SAMPLE = next(iter(generate_split("test", 1, seed=5)))
 
@@ -29,7 +31,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     home = tmp_path_factory.mktemp("home")
     with simulator(kinds) as (controller, server):
         release = Release(helm.Helm(binary, server.kubeconfig(home), home), controller, new_keys())
-        release.install("tests.waitSeconds=10")
+        release.install(*FEW)
         yield release
 
 
@@ -71,14 +73,8 @@ def test_helm_test_passes(trial: Release) -> None:
     trial.helm.do("test", "trial", "--timeout", "120s")
 
 
-def shown(asked: Asked, condition: bool) -> bool:
-    return bool(asked.answers) and condition
-
-
 def served(trial: Release) -> str:
     """Which policy the RayService was told to serve."""
-    import yaml
-
     return yaml.safe_load(trial.one("RayService")["spec"]["serveConfigV2"])["applications"][0]["args"]["serve"]["policy"]
 
 
@@ -87,7 +83,7 @@ def test_upgrade_and_rollback_change_the_version_without_a_failed_request(trial:
     with asking(trial.url("endpoint"), SCENE, SAMPLE.question, token(trial)) as asked:
         trial.wait("first answer", lambda: asked.longest() > 1)
         usual = asked.longest()
-        trial.upgrade("tests.waitSeconds=10", "setup.serve.policy=awares", SHORT)
+        trial.upgrade(*FEW, "setup.serve.policy=awares", SHORT)
         assert served(trial) == "awares"
         trial.wait("answers of the new version", lambda: 0 <= asked.longest() < usual)
         trial.helm.do("rollback", "trial", "1")
