@@ -107,6 +107,7 @@ def _variables(cluster: Body) -> list[Body]:
         {"name": "RAY_CLUSTER_NAME", "value": name},
         {"name": "FQ_RAY_IP", "value": f"{name}-head-svc.{namespace}.svc.cluster.local"},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
+        {"name": "RAY_worker_niceness", "value": "0"},  # ours: a pod's workers compete with its own raylet only, here with everybody
     ]
 
 
