@@ -28,9 +28,9 @@ policyTypes: [Ingress]
 ingress:
   - from:
       - namespaceSelector:
-          matchLabels: {{ toJson .Values.networkPolicy.operator.namespaceLabels }}
+          matchLabels: {{ include "awares.present" .Values.networkPolicy.operator.namespaceLabels | fromYaml | toJson }}
         podSelector:
-          matchLabels: {{ toJson .Values.networkPolicy.operator.podLabels }}
+          matchLabels: {{ include "awares.present" .Values.networkPolicy.operator.podLabels | fromYaml | toJson }}
     ports:
       - {port: 8265, protocol: TCP}
       - {port: 8000, protocol: TCP}
@@ -104,9 +104,9 @@ policyTypes: [Egress]
 egress:
   - to:
       - namespaceSelector:
-          matchLabels: {{ toJson .namespaceLabels }}
+          matchLabels: {{ include "awares.present" .namespaceLabels | fromYaml | toJson }}
         podSelector:
-          matchLabels: {{ toJson .podLabels }}
+          matchLabels: {{ include "awares.present" .podLabels | fromYaml | toJson }}
       {{- range .cidrs }}
       - ipBlock: {cidr: {{ . }}}
       {{- end }}
@@ -121,7 +121,7 @@ policyTypes: [Ingress]
 ingress:
   - from:
       - namespaceSelector:
-          matchLabels: {{ toJson .Values.networkPolicy.monitoring.namespaceLabels }}
+          matchLabels: {{ include "awares.present" .Values.networkPolicy.monitoring.namespaceLabels | fromYaml | toJson }}
     ports:
       - {port: 8080, protocol: TCP}
       - {port: 44217, protocol: TCP}

@@ -22,7 +22,8 @@ spec:
   {{- with get .group "priorityClassName" | default .settings.priorityClassName | default (include "awares.queuePodPriority" .) }}
   priorityClassName: {{ . }}
   {{- end }}
-  {{- with merge (include "awares.present" .group.nodeSelector | fromYaml) $spot.nodeSelector }}
+  {{- $nodes := include "awares.present" .group.nodeSelector | fromYaml }}
+  {{- with merge $nodes (include "awares.present" $spot.nodeSelector | fromYaml) }}
   nodeSelector:
     {{- toYaml . | nindent 4 }}
   {{- end }}
