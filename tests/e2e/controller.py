@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Controller:
         finally:
             self.kubelet.stop()
 
-    def _guarded(self, reconcile) -> None:
+    def _guarded(self, reconcile: Callable[[], None]) -> None:
         try:
             reconcile()
         except Exception:  # shown at the end: the simulator must go on, so that teardown finds its processes

@@ -7,6 +7,7 @@ nothing, as in the operator without `upgradeStrategy: Recreate`.
 import base64
 
 from tests.e2e import ray_start
+from tests.e2e.kinds import Kind
 from tests.e2e.kubelet import Kubelet
 from tests.e2e.objects import Body, NotFound, Objects, now
 from tests.e2e.ownership import belongs, owned
@@ -153,7 +154,7 @@ class RayClusters:
         self._objects.set_status(self.kind, metadata["namespace"], metadata["name"], status)
 
 
-def create_service(objects: Objects, kind, owner: Body, name: str, selector: dict[str, str], ports: tuple[int, ...]) -> None:
+def create_service(objects: Objects, kind: Kind, owner: Body, name: str, selector: dict[str, str], ports: tuple[int, ...]) -> None:
     """A Service of the operator's; its selector follows where it changed."""
     services, namespace = objects.kinds.of("v1", "Service"), owner["metadata"]["namespace"]
     spec = {

@@ -9,7 +9,7 @@ import yaml
 
 from tests.e2e import helm, replica_sets
 from tests.e2e.api_server import running
-from tests.e2e.kinds import Kinds, builtin, crd_directory, custom
+from tests.e2e.kinds import Kinds
 from tests.e2e.objects import NotFound, Objects
 
 pytestmark = pytest.mark.integration
@@ -61,11 +61,6 @@ spec:
       containers:
         - {name: main, image: {{ .Values.image | quote }}, env: [{name: B, value: b}, {name: A, value: {{ .Values.image | quote }}}]}
 """
-
-
-@pytest.fixture(scope="module")
-def kinds() -> Kinds:
-    return Kinds([*builtin(), *custom(crd_directory())])
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from awares.mini.benchmark import generate_split
 from tests.e2e import helm
 from tests.e2e.client import asking
 from tests.e2e.controller import simulator
-from tests.e2e.kinds import Kinds, builtin, crd_directory, custom
+from tests.e2e.kinds import Kinds
 from tests.e2e.process import leftovers
 from tests.e2e.release import NAMESPACE, Release, ask, new_keys
 
@@ -26,8 +26,8 @@ SCENE, SAMPLE = next(iter(generate_split("test", 1, seed=5)))
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    binary, kinds = helm.binary("helm"), Kinds([*builtin(), *custom(crd_directory())])
+def trial(kinds: Kinds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    binary = helm.binary("helm")
     home = tmp_path_factory.mktemp("home")
     with simulator(kinds) as (controller, server):
         release = Release(helm.Helm(binary, server.kubeconfig(home), home), controller, new_keys())
