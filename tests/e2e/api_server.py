@@ -193,7 +193,8 @@ class _Handler(BaseHTTPRequestHandler):
         objects = self.server.objects
         if subresource == "status":
             return objects.set_status(kind, namespace, name, body.get("status") or {})
-        body = admit(kind, body, self._strict())
+        spec = {key: value for key, value in body.items() if key != "status"}  # a write to the object itself leaves the status alone
+        body = admit(kind, spec, self._strict())
         return body if self._dry() else objects.replace(kind, namespace, name, body)
 
     def _delete(self) -> tuple[int, Any]:

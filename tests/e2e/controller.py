@@ -32,7 +32,7 @@ from tests.e2e.ray_job import RayJobs
 from tests.e2e.ray_service import RayServices
 from tests.e2e.workloads import Workloads
 
-_LOOK_S = 0.2
+_LOOK_S = 0.4
 
 
 class Controller:
@@ -41,6 +41,7 @@ class Controller:
     def __init__(self, objects: Objects, base: Path) -> None:
         self.objects, self.mark = objects, base.name
         self.kubelet = Kubelet(objects, base, self.mark)
+        self.job_logs: dict[tuple[str, str], str] = {}
         parts = [self.kubelet.services, Workloads(objects), *self._ray(objects), self.kubelet]
         self._parts = tuple(part.reconcile for part in parts)
         self.faults: list[str] = []
@@ -52,7 +53,9 @@ class Controller:
         if not objects.kinds.knows("ray.io/v1", "RayCluster"):
             return []
         clusters = RayClusters(objects, self.kubelet)
-        return [clusters, RayJobs(objects, clusters), RayServices(objects, clusters)]
+        jobs = RayJobs(objects, clusters)
+        self.job_logs = jobs.logs
+        return [clusters, jobs, RayServices(objects, clusters)]
 
     def start(self) -> None:
         """Begin."""

@@ -65,7 +65,7 @@ def leftovers(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            marked = process.environ().get(MARK) == mark and process.pid != os.getpid()
-            if marked and process.status() != psutil.STATUS_ZOMBIE:
+            marked = process.environ().get(MARK) == mark or f"/{mark}/" in process.cwd()  # a title may have overwritten the environment
+            if marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

@@ -24,11 +24,12 @@ _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 class RayJobs:
-    """Reconciles RayJobs."""
+    """Reconciles RayJobs. `logs` has what ended drivers printed, by namespace and name; on a cluster the submitter's pod has it."""
 
     def __init__(self, objects: Objects, clusters: RayClusters) -> None:
         self._objects, self._clusters = objects, clusters
         self._kind = objects.kinds.of("ray.io/v1", "RayJob")
+        self.logs: dict[tuple[str, str], str] = {}
 
     def reconcile(self) -> None:
         """One look at every RayJob."""
@@ -113,7 +114,7 @@ class RayJobs:
         seen = dashboard.job(status["jobId"])
         status |= {"jobStatus": seen["status"], "message": seen.get("message") or ""}
         if seen["status"] in _ENDED:
-            status["log"] = dashboard.job_log(status["jobId"])[-20_000:]  # not of KubeRay: there the submitter pod has it
+            self.logs[job["metadata"]["namespace"], job["metadata"]["name"]] = dashboard.job_log(status["jobId"])
             self._finish(job, status, "Complete" if seen["status"] == "SUCCEEDED" else "Failed", "AppFailed")
 
     def _finish(self, job: Body, status: Body, phase: str, reason: str) -> None:

@@ -41,7 +41,7 @@ def pod(cluster: Body, group: Body, addresses: Addresses, serve_port: int, head:
         f"--{key}={_quoted(value)}" if value else f"--{key}" for key, value in flags.items()
     )
     container["command"], container["args"] = ["bash", "-c"], [f"{user} && {start}" if user else start]
-    container["env"] = [*container.get("env", []), *_variables(cluster), *_token(cluster)]
+    container["env"] = [*container.get("env", []), *_variables(cluster, head or ("$(POD_IP)", ports[GCS])), *_token(cluster)]
     container.pop("readinessProbe", None)  # the operator makes its own: ray_cluster.py asks the dashboard
     spec = {**template["spec"], "containers": [container, *template["spec"]["containers"][1:]], "restartPolicy": "Never"}
     metadata = {**template.get("metadata", {})}
@@ -99,11 +99,12 @@ def quantity(value: Any) -> float:
     return float(text.removesuffix(unit)) * _UNITS[unit]
 
 
-def _variables(cluster: Body) -> list[Body]:
+def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
     """What the operator sets in every Ray container."""
     name, namespace = cluster["metadata"]["name"], cluster["metadata"]["namespace"]
     return [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "RAY_ADDRESS", "value": f"{gcs[0]}:{gcs[1]}"},
         {"name": "RAY_CLUSTER_NAME", "value": name},
         {"name": "FQ_RAY_IP", "value": f"{name}-head-svc.{namespace}.svc.cluster.local"},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},

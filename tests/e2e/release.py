@@ -70,7 +70,7 @@ class Release:
         names = [body["metadata"]["name"] for body in self.all("Pod")]
         return "\n".join(f"== {name}\n{self.controller.kubelet.logs(NAMESPACE, name)[-1500:]}" for name in names)
 
-    def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 300) -> None:
+    def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 600) -> None:
         """Until `condition` holds."""
         deadline = time.monotonic() + timeout_s
         while not condition():
