@@ -4,12 +4,19 @@
 {{- define "awares.headFlows" }}
 {{- $heads := dict "ray.io/node-type" "head" }}
 {{- include "awares.flow" (dict "root" . "flow" "dashboard" "select" $heads "rules" (include "awares.dashboardRules" . | trim)) }}
-{{- range list "submitter" "test" }}
+{{- range include "awares.clients" . | fromJsonArray }}
 {{- $rules := include "awares.clientRules" (dict "root" $ "endpoint" (and (eq . "test") $.Values.endpoint.enabled)) | trim }}
 {{ include "awares.flow" (dict "root" $ "flow" . "select" (dict "app.kubernetes.io/component" .) "rules" $rules) }}
 {{- end }}
-{{- if or .Values.cluster.autoscaler.enabled .Values.endpoint.autoscaler.enabled }}
-{{ include "awares.flow" (dict "root" . "flow" "api-server" "select" $heads "rules" (include "awares.apiServerRules" . | trim)) }}
+{{- $scaled := list }}
+{{- range include "awares.clusters" . | fromJsonArray }}
+{{- $settings := eq . "endpoint" | ternary $.Values.endpoint $.Values.cluster }}
+{{- if $settings.autoscaler.enabled }}{{ $scaled = append $scaled . }}{{ end }}
+{{- end }}
+{{- if $scaled }}
+{{- $among := list (dict "key" "app.kubernetes.io/component" "operator" "In" "values" $scaled) }}
+{{ include "awares.flow" (dict "root" . "flow" "api-server" "select" $heads "expressions" $among
+    "rules" (include "awares.apiServerRules" . | trim)) }}
 {{- end }}
 {{- range $component := include "awares.clusters" . | fromJsonArray }}
 {{- $settings := eq $component "endpoint" | ternary $.Values.endpoint $.Values.cluster }}
@@ -23,6 +30,14 @@
 {{- end }}
 {{- end }}
 
+{{/* Components that ask heads, as a JSON list. */}}
+{{- define "awares.clients" -}}
+{{- $clients := list -}}
+{{- if include "awares.submits" . }}{{ $clients = append $clients "submitter" }}{{ end -}}
+{{- if .Values.tests.enabled }}{{ $clients = append $clients "test" }}{{ end -}}
+{{ toJson $clients }}
+{{- end }}
+
 {{- define "awares.dashboardRules" }}
 policyTypes: [Ingress]
 ingress:
@@ -34,12 +49,16 @@ ingress:
     ports:
       - {port: 8265, protocol: TCP}
       - {port: 8000, protocol: TCP}
+  {{- $clients := include "awares.clients" . | fromJsonArray }}
+  {{- if or $clients .Values.networkPolicy.dashboard.from }}
   - from:
-      - {{ include "awares.peer" (dict "root" . "component" "submitter") | nindent 8 | trim }}
-      - {{ include "awares.peer" (dict "root" . "component" "test") | nindent 8 | trim }}
+      {{- range $clients }}
+      - {{ include "awares.peer" (dict "root" $ "component" .) | nindent 8 | trim }}
+      {{- end }}
       {{- with .Values.networkPolicy.dashboard.from }}{{ toYaml . | nindent 6 }}{{ end }}
     ports:
       - {port: 8265, protocol: TCP}
+  {{- end }}
 {{- end }}
 
 {{/* Of submitters and tests. Input: root, endpoint (whether it asks it, too). */}}
@@ -90,7 +109,9 @@ ingress:
       {{- else }}
       - namespaceSelector: {}
       {{- end }}
+      {{- if .Values.tests.enabled }}
       - {{ include "awares.peer" (dict "root" . "component" "test") | nindent 8 | trim }}
+      {{- end }}
       {{- range .Values.networkPolicy.endpoint.cidrs }}
       - ipBlock: {cidr: {{ . }}}
       {{- end }}

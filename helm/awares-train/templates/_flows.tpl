@@ -32,6 +32,16 @@ podSelector:
     {{- end }}
 {{- end }}
 
+{{/* "yes" when a job is enabled, so that submitters come. */}}
+{{- define "awares.submits" -}}
+{{- $found := false -}}
+{{- range .Values.jobs -}}
+{{- $job := include "awares.job" (dict "root" $ "job" .) | fromYaml -}}
+{{- if $job.enabled }}{{ $found = true }}{{ end -}}
+{{- end -}}
+{{- if $found }}yes{{ end -}}
+{{- end }}
+
 {{/* Components that are Ray clusters, as a JSON list. */}}
 {{- define "awares.clusters" -}}
 {{- $found := list -}}

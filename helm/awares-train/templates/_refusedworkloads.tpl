@@ -34,6 +34,15 @@
 {{ .path }}.minReplicas={{ $group.minReplicas }} exceeds maxReplicas={{ $group.maxReplicas }}: raise {{ .path }}.maxReplicas, or lower
   minReplicas
 {{- end }}
+{{- $missing := list }}
+{{- range $kind := list "requests" "limits" }}
+{{- range $resource := list "cpu" "memory" }}
+{{- if not (dig $kind $resource "" $group.resources) }}{{ $missing = append $missing (printf "%s.%s" $kind $resource) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- if $missing }}
+{{ .path }}.resources has no {{ join ", " $missing }}: set them, for the scheduler to place its pods and for Ray to know what they have
+{{- end }}
 {{- $replicas := int $group.replicas }}
 {{- if and (not (kindIs "invalid" $group.replicas)) (or (lt $replicas (int $group.minReplicas)) (gt $replicas (int $group.maxReplicas))) }}
 {{ .path }}.replicas={{ $replicas }} is not between minReplicas={{ $group.minReplicas }} and maxReplicas={{ $group.maxReplicas }}: move
