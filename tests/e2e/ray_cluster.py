@@ -10,6 +10,7 @@ from tests.e2e import ray_start
 from tests.e2e.kinds import Kind
 from tests.e2e.kubelet import Kubelet
 from tests.e2e.objects import Body, NotFound, Objects, now
+from tests.e2e.operator_view import OperatorView
 from tests.e2e.ownership import belongs, owned
 from tests.e2e.ray_dashboard import Dashboard
 from tests.e2e.running_pod import moved
@@ -21,7 +22,7 @@ class RayClusters:
     """Reconciles RayClusters; RayJobs and RayServices ask it for dashboards."""
 
     def __init__(self, objects: Objects, kubelet: Kubelet) -> None:
-        self._objects, self.kubelet = objects, kubelet
+        self._objects, self.kubelet, self._view = objects, kubelet, OperatorView()
         self.kind = objects.kinds.of("ray.io/v1", "RayCluster")
         self._pods = objects.kinds.of("v1", "Pod")
         self._secrets = objects.kinds.of("v1", "Secret")
@@ -29,6 +30,11 @@ class RayClusters:
     def reconcile(self) -> None:
         """One look at every RayCluster."""
         for cluster in self._objects.list(self.kind):
+            metadata, said = cluster["metadata"], self._view.refusal(cluster)
+            if said:
+                status = {"state": "failed", "reason": said, "observedGeneration": metadata["generation"]}
+                self._objects.set_status(self.kind, metadata["namespace"], metadata["name"], status)
+                continue
             pods = self._objects.list(self._pods, cluster["metadata"]["namespace"], lambda pod, cluster=cluster: belongs(cluster, pod))
             if cluster["spec"].get("suspend"):
                 for pod in pods:

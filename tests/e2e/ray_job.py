@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import yaml
 
 from tests.e2e.objects import Body, NotFound, Objects, now
+from tests.e2e.operator_view import OperatorView
 from tests.e2e.ownership import owned
 from tests.e2e.ray_cluster import RayClusters
 from tests.e2e.ray_dashboard import Unanswered
@@ -27,7 +28,7 @@ class RayJobs:
     """Reconciles RayJobs. `logs` has what ended drivers printed, by namespace and name; on a cluster the submitter's pod has it."""
 
     def __init__(self, objects: Objects, clusters: RayClusters) -> None:
-        self._objects, self._clusters = objects, clusters
+        self._objects, self._clusters, self._view = objects, clusters, OperatorView()
         self._kind = objects.kinds.of("ray.io/v1", "RayJob")
         self.logs: dict[tuple[str, str], str] = {}
 
@@ -47,13 +48,15 @@ class RayJobs:
 
     def _step(self, job: Body, status: Body) -> None:
         phase, spec = status.get("jobDeploymentStatus", ""), job["spec"]
-        if phase in ("Complete", "Failed"):
+        if said := self._view.refusal(job):
+            status |= {"jobDeploymentStatus": "ValidationFailed", "message": said}
+        elif phase in ("Complete", "Failed"):
             self._clean_up(job, status)
         elif spec.get("suspend"):
             self._suspend(job, status)
         elif self._late(spec, status, phase):
             self._finish(job, status, "Failed", "DeadlineExceeded")
-        elif phase in ("", "Retrying", "Suspended"):
+        elif phase in ("", "Retrying", "Suspended", "ValidationFailed"):
             self._begin(job, status)
         elif phase == "Initializing":
             self._submit(job, status)

@@ -15,6 +15,7 @@ import yaml
 
 from tests.e2e import ray_start
 from tests.e2e.objects import Body, NotFound, Objects, now
+from tests.e2e.operator_view import OperatorView
 from tests.e2e.ownership import belongs, owned
 from tests.e2e.ray_cluster import RayClusters, create_service
 from tests.e2e.ray_dashboard import Dashboard, Unanswered
@@ -27,7 +28,7 @@ class RayServices:
     """Reconciles RayServices. What was put where is remembered here, by cluster."""
 
     def __init__(self, objects: Objects, clusters: RayClusters) -> None:
-        self._objects, self._clusters = objects, clusters
+        self._objects, self._clusters, self._view = objects, clusters, OperatorView()
         self._kind, self._pods = objects.kinds.of("ray.io/v1", "RayService"), objects.kinds.of("v1", "Pod")
         self._put: dict[str, str] = {}
         self._retired: dict[str, float] = {}
@@ -36,7 +37,9 @@ class RayServices:
         """One look at every RayService."""
         for service in self._objects.list(self._kind):
             clusters = self._own(service)
-            if service["spec"].get("suspend"):
+            if said := self._view.refusal(service):
+                self._report(service, None, {}, said)
+            elif service["spec"].get("suspend"):
                 for cluster in clusters:
                     self._delete(cluster)
                 self._report(service, None, {}, "Suspended")

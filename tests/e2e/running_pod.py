@@ -13,6 +13,7 @@ from tests.e2e.process import MARK, Process
 
 PORTS = "simulator/ports"  # annotation: where a declared port really is, "8265=12345,8000=12346"
 _PROBE_S = 3.0
+_LONGEST_BACKOFF_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class RunningPod:
             self._move(_command(container))
         self._inits = list(body["spec"].get("initContainers") or [])
         self.processes: dict[str, Process] = {}
-        self.restarts, self._ready, self._probed = 0, False, 0.0
+        self.restarts, self._ready, self._probed, self._again = 0, False, 0.0, 0.0
         self.failed_init = ""
         self.advance()
 
@@ -83,10 +84,14 @@ class RunningPod:
             self.advance()
 
     def _restart(self) -> None:
+        """Start ended containers again, later and later."""
+        if time.monotonic() < self._again:
+            return
         for container in self.body["spec"]["containers"]:
             if self.processes[container["name"]].status is not None:
                 self.restarts += 1
                 self._ready = False
+                self._again = time.monotonic() + min(2**self.restarts, _LONGEST_BACKOFF_S)
                 self._start(container)
 
     @property

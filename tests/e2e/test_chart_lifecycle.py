@@ -10,6 +10,7 @@ from tests.e2e.api_server import running
 from tests.e2e.kinds import Kinds
 from tests.e2e.objects import Body, Objects
 from tests.e2e.release import CHART, new_keys
+from tests.unit.helm.operator_rules import faults
 
 pytestmark = pytest.mark.integration
 
@@ -62,6 +63,8 @@ def test_a_preset_is_installed_upgraded_rolled_back_and_gone(cli: helm.Helm, obj
     cli.do("install", "r", str(CHART), *preset(name))
     before = {kind: {body["metadata"]["name"]: body["metadata"]["generation"] for body in all_of(objects, kind)} for kind in OURS}
     assert before["RayCluster"] or before["RayJob"] or before["RayService"]
+    refused = [said for kind in ("RayCluster", "RayJob", "RayService") for body in all_of(objects, kind) for said in faults(body)]
+    assert refused == [], "the operator takes what the API server stored, CRD defaults included"
     cli.do("upgrade", "r", str(CHART), *preset(name), "--set", "setup.run.seed=7")
     changed = {
         kind for kind in OURS for body in all_of(objects, kind) if body["metadata"]["generation"] != before[kind][body["metadata"]["name"]]

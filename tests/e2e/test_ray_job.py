@@ -9,7 +9,9 @@ from tests.e2e.kinds import Kind, Kinds, builtin
 from tests.e2e.objects import Body, Objects
 from tests.e2e.ray_job import RayJobs
 
-CLUSTER = {"workerGroupSpecs": [{"groupName": "cpu", "replicas": 1}]}
+POD = {"spec": {"containers": [{"name": "ray"}]}}
+WORKERS = [{"groupName": "cpu", "replicas": 1, "minReplicas": 0, "maxReplicas": 1, "template": POD}]
+CLUSTER = {"rayVersion": "2.60.0", "headGroupSpec": {"template": POD}, "workerGroupSpecs": WORKERS}
 
 
 @pytest.fixture
@@ -113,3 +115,10 @@ def test_deletion_rules_follow_how_it_ended(objects: Objects) -> None:
     objects.set_status(job.kind, "default", "j", {**body["status"], "endTime": "2020-01-01T00:00:00Z"})
     job.jobs.reconcile()
     assert objects.list(job.kind) == [] and job.names() == [], "the RayJob went, and with it what it owns"
+
+
+def test_what_the_operator_refuses_does_not_run(objects: Objects) -> None:
+    job = Job(objects, [], clusterSelector={"ray.io/cluster": "shared"}, backoffLimit=1)
+    status = job.look(3)
+    assert status["jobDeploymentStatus"] == "ValidationFailed" and "backoffLimit" in status["message"]
+    assert job.dashboard.submitted == []

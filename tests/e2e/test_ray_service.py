@@ -10,6 +10,10 @@ from tests.e2e.objects import Body, Objects
 from tests.e2e.ray_service import RayServices
 
 
+def cluster(version: str) -> Body:
+    return {"rayVersion": version, "headGroupSpec": {"template": {"spec": {"containers": [{"name": "ray"}]}}}}
+
+
 class Service:
     """One RayService and what is done to it."""
 
@@ -22,7 +26,7 @@ class Service:
         self.kind = self.objects.kinds.of("ray.io/v1", "RayService")
         body = {
             "serveConfigV2": "applications: [{name: awares}]",
-            "rayClusterConfig": {"rayVersion": "1"},
+            "rayClusterConfig": cluster("2.60.0"),
             "rayClusterDeletionDelaySeconds": 0,
         }
         self.objects.create(self.kind, "default", {"metadata": {"name": "s"}, "spec": {**body, **spec}})
@@ -78,7 +82,7 @@ def test_without_upgrades_another_cluster_configuration_does_nothing() -> None:
     service = Service(upgradeStrategy={"type": "None"})
     service.look(3)
     before = service.names()
-    service.change(rayClusterConfig={"rayVersion": "2"})
+    service.change(rayClusterConfig=cluster("2.60.1"))
     assert ready(service.look(3)) == "True" and service.names() == before
 
 
@@ -86,7 +90,7 @@ def test_a_second_cluster_takes_over_once_it_serves() -> None:
     service = Service(upgradeStrategy={"type": "NewCluster"})
     service.look(3)
     [first] = service.names()
-    service.change(rayClusterConfig={"rayVersion": "2"})
+    service.change(rayClusterConfig=cluster("2.60.1"))
     service.dashboard.serves = "DEPLOYING"
     assert ready(service.look(3)) == "True", "the first one goes on"
     assert len(service.names()) == 2 and service.target() == first
@@ -108,4 +112,11 @@ def test_suspension_takes_the_cluster(times: int) -> None:
     service.look(times)
     service.change(suspend=True)
     service.look()
+    assert service.names() == []
+
+
+def test_what_the_operator_refuses_does_not_serve() -> None:
+    service = Service(upgradeStrategy={"type": "NewClusterWithIncrementalUpgrade"})
+    status = service.look(3)
+    assert ready(status) == "False" and "incremental" in status["conditions"][0]["message"].lower()
     assert service.names() == []
