@@ -1,6 +1,5 @@
 {{/* Ray Serve's configuration: what `awares serve` runs, from the same values. */}}
 
-{{/* Only the sections that a replica reads: a changed sft.learning_rate must not replace replicas. */}}
 {{- define "awares.serveConfig" -}}
 proxy_location: EveryNode
 http_options:
@@ -11,5 +10,21 @@ applications:
     route_prefix: /
     import_path: awares_platform.serve.app:build
     args:
-      {{- pick (include "awares.setup" . | fromYaml) "run" "store" "policy" "method" "engine" "serve" | toYaml | nindent 6 }}
+      {{- include "awares.serveArgs" . | nindent 6 }}
+{{- end }}
+
+{{/* Only what a replica reads: a changed sft.learning_rate must not replace replicas. One that follows a run reads its data's name, too. */}}
+{{- define "awares.serveArgs" -}}
+{{- $setup := include "awares.setup" . | fromYaml -}}
+{{- $read := pick $setup "run" "store" "policy" "method" "engine" "serve" -}}
+{{- if dig "serve" "follow" false $setup -}}
+{{- range $section, $keys := dict "data" (list "name" "image_cache") "grpo" (list "start") -}}
+{{- $kept := dict -}}
+{{- range $key, $value := get $setup $section | default dict -}}
+{{- if has $key $keys }}{{ $_ := set $kept $key $value }}{{ end -}}
+{{- end -}}
+{{- if $kept }}{{ $_ := set $read $section $kept }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml $read }}
 {{- end }}
