@@ -1,12 +1,14 @@
-# make quickstart | results | test | check | format | lock | clean. The first one also makes .venv, in about a minute.
+# make quickstart | results | test | check | tools | format | lock | clean. The first one also makes .venv, in about a minute.
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV = $(or $(shell command -v uv),.tools/uv/bin/uv)
-LOCK = $(UV) pip compile --quiet pyproject.toml --extra mini --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-header --no-annotate --override platform/requirements/overrides.txt -c platform/requirements/constraints.txt
+COMPILE = $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+LOCK = $(COMPILE) pyproject.toml --extra mini --extra dev --override platform/requirements/overrides.txt \
+	-c platform/requirements/constraints.txt
+CHECKOV := checkov==3.3.30
 INSTALLED := .venv/installed
 
-.PHONY: quickstart results test check format lock clean
+.PHONY: quickstart results test check tools format lock clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/awares quickstart $(if $(AWARES_SEED),run.seed=$(AWARES_SEED)) $(ARGS)
@@ -30,14 +32,32 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Both sets from one resolution: gpu.txt may add packages to cpu.txt, never change a version.
+# The real helm 4, helm 3 and kubectl in .tools/bin, checkov in .tools/checkov: what tests/unit/helm and tests/e2e run.
+tools:
+	$(PYTHON) .ci/tools.py
+
+# Both sets from one resolution: gpu.txt may add packages to cpu.txt, never change a version. checkov's packages are apart: they share a venv with nothing.
 lock: | $(UV)
 	$(LOCK) --extra cpu --output-file platform/requirements/cpu.txt > /dev/null
 	$(LOCK) --extra gpu -c platform/requirements/cpu.txt --output-file platform/requirements/gpu.txt > /dev/null
+	echo $(CHECKOV) | $(COMPILE) - --output-file platform/requirements/tools.txt > /dev/null
 
 clean:
 	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find awares platform jobs tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Both images, with whatever container engine there is; IMAGE names another repository, PYTHON_DIGEST=sha256:... pins the base image.
+ENGINE = $(firstword $(foreach name,docker podman,$(shell command -v $(name))))
+IMAGE ?= awares-train
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BUILD = $(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
+	$(if $(PYTHON_DIGEST),--build-arg PYTHON_DIGEST=$(PYTHON_DIGEST)) $(ARGS)
+
+.PHONY: images
+images:
+	$(if $(ENGINE),,$(error no container engine: install docker or podman, or build platform/images/*.Dockerfile where there is one))
+	$(BUILD) --file platform/images/gpu.Dockerfile --tag $(IMAGE):$(VERSION) .
+	$(BUILD) --file platform/images/cpu.Dockerfile --tag $(IMAGE):$(VERSION)-cpu .
 
 $(INSTALLED): pyproject.toml platform/requirements/cpu.txt | $(UV)
 	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv

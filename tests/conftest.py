@@ -1,5 +1,6 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and a time by which the last slow test has begun."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,22 @@ import pytest
 from awares_platform import seaweed as server
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
+
+STARTED = pytest.StashKey[float]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="skip, and say so, what is marked slow and not begun after so many minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[STARTED] = time.monotonic()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and "slow" in item.keywords and time.monotonic() - item.config.stash[STARTED] > 60 * minutes:
+        pytest.skip(f"no time left: the {minutes:g} minutes of --minutes are over; run this file by itself")
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ class Reply:
     """What the endpoint said.
 
     Example:
-        Reply("7", ("0",), ((0, 0, 56, 56),), 8, 0.5, 31, 18, 2, "answer", 0.12)
+        Reply("7", ("0",), ((0, 0, 56, 56),), 8, 0.5, 31, 18, 2, "answer", 0.12, 0)
     """
 
     answer: str
@@ -36,6 +36,7 @@ class Reply:
     turns: int
     stop: str
     latency_s: float
+    weight_version: int
 
     def lines(self) -> str:
         """The reply as a person reads it."""
@@ -47,7 +48,7 @@ class Reply:
             f"crops    {looked or 'none: the low-resolution view was enough'}\n"
             f"tokens   {self.visual_tokens} visual ({self.rtr_token:.0%} of the full image's), {self.prompt_tokens} prompt with them, "
             f"{self.completion_tokens} sampled in {self.turns} turn{'s' if self.turns > 1 else ''}\n"
-            f"latency  {self.latency_s * 1000:.0f} ms"
+            f"latency  {self.latency_s * 1000:.0f} ms" + (f"\nweights  version {self.weight_version}" if self.weight_version else "")
         )
 
 
@@ -82,6 +83,7 @@ def _reply(body: Mapping[str, Any]) -> Reply:
         turns=extension["turns"],
         stop=extension["stop"],
         latency_s=extension["latency_s"],
+        weight_version=extension["weight_version"],
     )
 
 

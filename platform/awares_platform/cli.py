@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,8 +15,11 @@ import tyro
 
 from awares.errors import AwaresError
 from awares_platform.config import load
+from awares_platform.plan.assumptions import Assumptions
 
 MINI = Path("jobs/configs/mini.toml")
+PAPER = Path("jobs/configs/awares-7b.toml")
+H100 = Assumptions()
 _OVERRIDES = tyro.conf.arg(metavar="[SECTION.KEY=VALUE ...]", help="Settings that replace the file's.")
 Overrides = Annotated[tuple[str, ...], tyro.conf.Positional, _OVERRIDES]
 _FRESH = tyro.conf.arg(help="Discard what an earlier quickstart left.")
@@ -125,6 +129,31 @@ def weights(
             importlib.import_module("awares_platform.weights_tool").run(resolved, action, version, out)
 
     return guarded("weights", execute)
+
+
+@commands.command
+def plan(
+    overrides: Overrides = (),
+    /,
+    config: Setup = PAPER,
+    json: bool = False,
+    assume: tyro.conf.OmitArgPrefixes[Assumptions] = H100,
+) -> int:
+    """Size a run before any GPU is rented: memory per GPU, episodes in flight, S3 traffic, hours and GPU-hours. Reads the setup only.
+
+    Args:
+        json: Print all figures as JSON.
+        assume: What the plan takes for granted.
+    """
+
+    def execute() -> None:
+        settings = load(config, overrides)
+        from awares_platform.plan import make, render
+
+        sheet = make(settings, assume)
+        print(dumps(sheet.as_json(), indent=1) if json else render(sheet))
+
+    return guarded("plan", execute)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,9 +1,10 @@
 """Metrics of a job: one JSON line per report, always; TensorBoard beside it where that is installed.
 
     job ── report(step, {"area/name": value}) ── metrics.jsonl ── read ── report.html
-                                             └── tensorboard/
+                                             ├── tensorboard/
+                                             └── Ray's metrics agent ── Prometheus, while Ray is connected
 
-A failing disk or event writer never stops a run: it is logged once, and the run goes on.
+A failing disk, event writer or exporter never stops a run: it is logged once, and the run goes on.
 """
 
 import json
@@ -15,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from awares_platform.prometheus import Gauges
 
 log = logging.getLogger(__name__)
 _KEY = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_.@-]+)+")
@@ -34,11 +37,12 @@ class Row:
 
 
 class MetricsWriter:
-    """Appends rows to `<directory>/metrics.jsonl`."""
+    """Appends rows to `<directory>/metrics.jsonl`, and sets the gauges if there are some."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, gauges: Gauges | None = None) -> None:
         self.path = directory / "metrics.jsonl"
         self._events: Any = _event_writer(directory / "tensorboard")
+        self._gauges = gauges
         self._failed = False
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
@@ -55,6 +59,8 @@ class MetricsWriter:
             if not self._failed:
                 log.warning("%s: metrics are not recorded (%s); the run goes on", self.path, error)
             self._failed = True
+        if self._gauges:
+            self._gauges.report(values)
 
     def close(self) -> None:
         """Flush the event file."""

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from awares.errors import DataError
+from awares_platform.marked import fill
 from awares_platform.results import NAMES
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{100 * value:.1f}"),
     "rtr_token": ("RTR, tokens", lambda value: f"{value:.3f}"),
@@ -50,14 +49,5 @@ def _caption(runs: Sequence[Mapping[str, Any]]) -> str:
     return f"{what}; {questions:,} held-out questions, greedy. A run took at most {longest:.1f} minutes on two cores."
 
 
-def fill_readme(readme: Path, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Replaces what stands between the results marks of `readme`. Raises DataError if the marks are not there once each."""
-    text = readme.read_text("utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise DataError(f"{readme} needs the line {BEGIN} and, after it, the line {END}, once each")
-    before, _, rest = text.partition(BEGIN)
-    readme.write_text(f"{before}{BEGIN}\n{published(runs)}\n{END}{rest.partition(END)[2]}", "utf-8")
-
-
 if __name__ == "__main__":
-    fill_readme(Path(sys.argv[1]), [json.loads(Path(path).read_text("utf-8")) for path in sys.argv[2:]])
+    fill(Path(sys.argv[1]), "results", published([json.loads(Path(path).read_text("utf-8")) for path in sys.argv[2:]]))

@@ -16,6 +16,7 @@ from typing import Self
 from awares_platform.config import PlatformConfig
 from awares_platform.errors import NotFound, StoreError
 from awares_platform.metrics import MetricsWriter
+from awares_platform.prometheus import Gauges
 from awares_platform.store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Run:
         self._bring_back_metrics()
         (self.directory / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n", "utf-8")
         (self.directory / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n", "utf-8")
-        self._writer = MetricsWriter(self.directory)
+        self._writer = MetricsWriter(self.directory, Gauges(self.job, self.config.run.name))
         self.mirror()
         return self
 

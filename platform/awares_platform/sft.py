@@ -39,7 +39,17 @@ _POLL_S = 0.5
 # A recipe has what changes the policy. Of the method that is what it sees (the rest is curation's and the reward's); of sft, all but how
 # the work is divided, which moves results by rounding only (a checkpoint still insists on its own workers and stage).
 _METHOD = {"system_prompt", "low_ratio", "min_pixels", "max_pixels"}
-_OPERATION = {"micro_batch", "workers", "zero_stage", "use_gpu", "threads", "checkpoint_every", "keep_checkpoints", "max_failures"}
+_OPERATION = {
+    "micro_batch",
+    "workers",
+    "zero_stage",
+    "use_gpu",
+    "selector",
+    "threads",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "max_failures",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +162,12 @@ def _trainer(config: PlatformConfig, recipe: dict[str, Any], queue: Queue) -> To
         tune,
         train_loop_config={"config": config.model_dump_json(), "figures": queue, "recipe": recipe},
         torch_config=TorchConfig(backend="nccl" if settings.use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(num_workers=settings.workers, use_gpu=settings.use_gpu, resources_per_worker=resources),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=settings.workers,
+            use_gpu=settings.use_gpu,
+            resources_per_worker=resources,
+            label_selector=settings.selector or None,
+        ),
         run_config=checkpoint.run_config(config.store, config.run.name, job, settings.max_failures, settings.keep_checkpoints),
     )
 

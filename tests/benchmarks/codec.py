@@ -28,6 +28,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from awares_platform.marked import fill
 from awares_platform.weights import codec
 from awares_platform.weights.codec.words import WordType
 
@@ -322,10 +323,24 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def readme(rows: list[Row]) -> str:
+    """The README's table: a line per update, a column per codec."""
+    found = {update: [row for row in rows if row.update == update] for update in dict.fromkeys(row.update for row in rows)}
+    lines = ["| update | changed | ours | encode, decode | " + " | ".join(codec.name for codec in CODECS[1:]) + " |"]
+    lines.append("|---" * (4 + len(CODECS) - 1) + "|")
+    for update, (ours, *rivals) in found.items():
+        shares = " | ".join(f"{100 * rival.ratio:.3g} %" for rival in rivals)
+        lines.append(
+            f"| {update} | {100 * ours.changed:.2g} % | {100 * ours.ratio:.3g} % | {ours.encode:.1f}, {ours.decode:.1f} | {shares} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller tensors, fewer repetitions")
     parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--readme", type=Path, help="document to fill with the table, between its codec marks")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = []
@@ -341,6 +356,8 @@ def main() -> None:
             rows += found
     if given.json:
         given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    if given.readme:
+        fill(given.readme, "codec", readme(rows))
 
 
 if __name__ == "__main__":

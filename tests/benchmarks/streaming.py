@@ -43,6 +43,7 @@ from awares_platform import seaweed
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.store import StoreConfig
 from awares_platform.engine import Engine
+from awares_platform.marked import fill
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Publisher, Subscriber
 from awares_platform.weights.canary import Canary, learner_logprobs, to_extra
@@ -191,12 +192,27 @@ async def benchmark(store: ObjectStore, given: argparse.Namespace, tell: Any) ->
     }
 
 
+def lines(figures: dict[str, Any], step_s: float) -> list[str]:
+    """What is said of the figures."""
+    pause, rates = figures["pause_s"], figures["tokens_per_s"]
+    low, high = min(figures["blocks"]), max(figures["blocks"])
+    p50, p95, apply = (f"{seconds * 1e3:.0f} ms" for seconds in (pause["p50"], pause["p95"], figures["apply_s"]))
+    return [
+        f"tokens/s with updates over without: {figures['ratio']:.3f} (blocks of four windows: {low:.3f} to {high:.3f})",
+        f"median tokens/s {median(rates['with']):.0f} with, {median(rates['without']):.0f} without; "
+        f"{figures['updates']} updates of {figures['bytes'] / 1e6:.2f} MB, one per {step_s:g} s",
+        f"pause per update: p50 {p50}, p95 {p95}, most of it the step in flight; applying {apply}",
+        f"from the learner's `begin` to loaded, canary included: {figures['begin_to_loaded_s']:.2f} s",
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer windows")
     parser.add_argument("--step-s", type=float, default=1.6, help="seconds of a learner step; 1.6 is the quickstart's")
     parser.add_argument("--no-canary", action="store_true", help="leave the canary out, to see what it costs")
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--readme", type=Path, help="document to fill with the figures, between its streaming marks")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name, seaweed.serve(Path(name, "store"), "awares") as server:
@@ -205,14 +221,10 @@ def main() -> None:
         with Progress(TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as progress:
             task = progress.add_task("")
             figures = asyncio.run(benchmark(store, given, lambda what: progress.update(task, description=what)))
-    pause = figures["pause_s"]
-    print(f"tokens/s without updates {median(figures['tokens_per_s']['without']):.0f}, with {median(figures['tokens_per_s']['with']):.0f}")
-    low, high = min(figures["blocks"]), max(figures["blocks"])
-    print(f"throughput with updates over without: {figures['ratio']:.3f} (blocks of four windows: {low:.3f} to {high:.3f})")
-    print(f"{figures['updates']} updates, one per {given.step_s:g} s")
-    p50, p95, apply = (f"{seconds * 1e3:.0f} ms" for seconds in (pause["p50"], pause["p95"], figures["apply_s"]))
-    print(f"pause per update: p50 {p50}, p95 {p95}; applying {apply}")
-    print(f"begin to loaded {figures['begin_to_loaded_s']:.2f} s, {figures['bytes'] / 1e6:.2f} MB")
+    found = lines(figures, given.step_s)
+    print("\n".join(found))
+    if given.readme:
+        fill(given.readme, "streaming", "\n".join(f"- {line}" for line in found))
     if given.json:
         given.json.write_text(json.dumps(figures, indent=1))
 

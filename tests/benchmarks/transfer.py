@@ -28,6 +28,7 @@ from torch import Tensor
 
 from awares_platform import seaweed
 from awares_platform.config.store import StoreConfig
+from awares_platform.marked import fill
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Cadence, Publisher, Received, Subscriber
 
@@ -138,10 +139,23 @@ def scale(store: ObjectStore, readers: int) -> float:
     return slowest
 
 
+def readme(rows: list[Row], scaling: dict[int, float]) -> str:
+    """The README's table, and the readers' line."""
+    lines = ["| changed | bytes sent | publish to loaded | over boto3, the same bytes | over a whole checkpoint |", "|---|---|---|---|---|"]
+    for row in rows:
+        share, boto3, checkpoint = row.size / row.full, row.bus_s / row.boto3_s, row.bus_s / row.checkpoint_s
+        lines.append(f"| {row.update.removesuffix(' changed')} | {share:.2%} | {row.bus_s:.2f} s | {boto3:.1f} | {checkpoint:.2f} |")
+    readers = ", ".join(f"{count}: {seconds:.2f} s" for count, seconds in scaling.items())
+    return "\n".join(
+        [*lines, "", f"{rows[0].full / 1e6:.0f} MB of bfloat16. Readers that receive one version at once, on two cores: {readers}."]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller tensors, fewer repetitions")
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--readme", type=Path, help="document to fill with the table, between its transfer marks")
     given = parser.parse_args()
     torch.set_num_threads(1)
     before, rows, scaling = state(50 if given.quick else 400), [], {}
@@ -172,6 +186,8 @@ def main() -> None:
                     f"{scaling[readers] / scaling[1] / readers:.2f} x of one after the other",
                     highlight=False,
                 )
+    if given.readme:
+        fill(given.readme, "transfer", readme(rows, scaling))
     if given.json:
         given.json.write_text(json.dumps({"updates": [asdict(row) for row in rows], "readers_s": scaling}, indent=1))
 

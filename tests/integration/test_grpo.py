@@ -14,16 +14,21 @@ from pathlib import Path
 import psutil
 import pytest
 
+from awares.mini import generate_split
 from awares.sample import Label
 from awares_platform import local, metrics
+from awares_platform.ask import ask
 from awares_platform.config import PlatformConfig
+from awares_platform.config.serve import ServeConfig
 from awares_platform.dataset import ensure_mini, read_samples, write_samples
 from awares_platform.grpo.group import Outcome
 from awares_platform.grpo.job import run
 from awares_platform.grpo.journal import Journal
+from awares_platform.quickstart import free_port
+from awares_platform.serve.app import serving
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_policy, read_meta, resolve
-from awares_platform.weights import Subscriber
+from awares_platform.weights import Publisher, Subscriber
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 STEPS, GROUPS = 6, 4
@@ -101,6 +106,25 @@ def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[in
             killed.append(process.pid)
 
 
+def served_while_published(session: PlatformConfig, store: ObjectStore, image: Path) -> None:
+    """An endpoint that follows the run answers with its newest version, and with the next one once that is out."""
+    config = session.model_copy(update={"serve": ServeConfig(policy="base", follow=True, port=free_port())})
+    data, sample = next(iter(generate_split("test", 1, seed=5)))
+    image.write_bytes(data)
+    publisher, subscriber = Publisher(store, config.run.name), Subscriber(store, config.run.name)
+    newest = subscriber.head()
+    assert newest is not None
+    with serving(config) as url:
+
+        def version() -> int:
+            return ask(image, sample.question, url).weight_version
+
+        assert version() == newest
+        held = subscriber.receive(newest)
+        publisher.publish(newest + 1, held.state, held.manifest.extra)
+        wait_for(lambda: version() == newest + 1, "answer by the next version", 60)
+
+
 def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_path: Path) -> None:
     store = ObjectStore.from_config(config.store)
     kill_job_after_first_checkpoint(config, store, tmp_path)
@@ -111,6 +135,7 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
         result = run(session)
         killer.join()
         again = run(session)
+        served_while_published(session, store, tmp_path / "scene.png")
     assert len(killed) == 1
     assert (result.steps, again.metrics) == (STEPS, {})
     assert read_meta(store, "grpo-test", "awares") == {"step": STEPS}

@@ -11,7 +11,7 @@ import torch
 from awares_platform.config import PlatformConfig
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.run import RunConfig
-from awares_platform.grpo.group import Loaded, Missed
+from awares_platform.follow import Loaded, Missed
 from awares_platform.grpo.rollout import RolloutActor
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Publisher, Received, Subscriber

@@ -1,8 +1,10 @@
 """`awares serve` as a user runs it: real Ray Serve, real vLLM on the shipped policy, over HTTP, until SIGTERM."""
 
 import base64
+import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +136,36 @@ def test_a_full_queue_says_come_back_later(served: Served) -> None:
     statuses = [status for status, _, _ in replies]
     assert set(statuses) == {200, 503}
     assert all(headers["retry-after"] == "3" for status, headers, _ in replies if status == 503)
+
+
+def _exported(served: Served) -> dict[tuple[str, str], float]:
+    """Our counters on the metrics page of the endpoint's Ray node, by name and HTTP status, summed over all other labels."""
+    agents = [one for one in psutil.Process(served.process.pid).children(recursive=True) if one.cmdline()[:1] == ["ray::DashboardAgent"]]
+    ports = [at.laddr.port for one in agents for at in one.net_connections("tcp") if at.status == psutil.CONN_LISTEN]
+    found: dict[tuple[str, str], float] = {}
+    for port in ports:
+        with (
+            suppress(OSError, http.client.HTTPException),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as reply,
+        ):
+            for name, labels, value in re.findall(r"^ray_awares_serve_(\w+){(.*)} (\S+)$", reply.read().decode(), re.MULTILINE):
+                status = re.search(r'status="(\d+)"', labels)
+                key = (name, status[1] if status else "")
+                found[key] = found.get(key, 0.0) + float(value)
+    return found
+
+
+def test_what_was_answered_and_refused_is_on_the_metrics_page(served: Served) -> None:
+    """Workers hand their counts to the node's agent every ten seconds."""
+    status, _, text = _post(served, _body(served))
+    used = json.loads(text)["awares"]["visual_tokens"]
+    _post(served, _body(served), token="wrong")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and ("requests_total", "401") not in (counted := _exported(served)):
+        time.sleep(1)
+    assert status == 200 and counted["requests_total", "200"] >= 1 and counted["requests_total", "401"] >= 1
+    assert counted["visual_tokens_total", ""] >= used and counted["full_tokens_total", ""] > 0
+    assert counted["latency_seconds_count", "200"] == counted["requests_total", "200"]
 
 
 def test_a_taken_port_is_one_clear_error_before_the_engine_starts(tmp_path: Path) -> None:

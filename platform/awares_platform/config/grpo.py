@@ -40,6 +40,8 @@ class GrpoConfig(Section):
     """CPUs that Ray reserves for an actor."""
     rollout_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves for an actor."""
+    rollout_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels of the Ray nodes that actors may run on, such as {"awares/group" = "rollout"}; empty takes any."""
     actor_restarts: int = Field(default=20, ge=0)
     """Restarts of dead rollout actors, in all, before the run gives up."""
     poll_s: PositiveFloat = 0.25
@@ -51,6 +53,8 @@ class GrpoConfig(Section):
     """CPUs that Ray reserves for a rank."""
     learner_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves for a rank."""
+    learner_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels of the Ray nodes that ranks may run on; empty takes any."""
     learner_threads: PositiveInt = 1
     """Torch threads of a rank."""
     learner_restarts: int = Field(default=3, ge=0)

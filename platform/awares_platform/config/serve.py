@@ -13,6 +13,9 @@ class ServeConfig(Section):
     policy: Literal["base", "sft", "awares"] = "awares"
     """Which policy of the run to serve."""
 
+    follow: bool = False
+    """Load every version that the run's GRPO publishes, while serving. A replica starts from `policy`, which must then be grpo.start."""
+
     model: str = Field(default="awares", min_length=1)
     """Name under which clients ask for it (`model` of a request, `id` in /v1/models)."""
 

@@ -31,6 +31,8 @@ class SftConfig(Section):
     """Data-parallel trainer processes."""
     use_gpu: bool = False
     """One GPU per worker (NCCL); otherwise CPU (gloo)."""
+    selector: dict[str, str] = Field(default_factory=dict)
+    """Labels of the Ray nodes that workers may run on; empty takes any."""
     threads: int = Field(default=1, ge=1)
     """CPU threads, and CPUs reserved, per worker."""
     zero_stage: Literal[0, 1, 2, 3] = 2

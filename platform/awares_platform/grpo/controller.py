@@ -13,8 +13,9 @@ from typing import Protocol
 
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.errors import LaunchError
+from awares_platform.follow import Loaded, Missed
 from awares_platform.grpo.buffer import EpisodeBuffer
-from awares_platform.grpo.group import Batch, Group, Loaded, Missed, Outcome, Position, Prompt, Rollout
+from awares_platform.grpo.group import Batch, Group, Outcome, Position, Prompt, Rollout
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.meter import Meter
 from awares_platform.grpo.shard import Shard, shards
@@ -101,7 +102,7 @@ class Controller:
             actor = self._spawn(index)
             try:
                 await actor.start()
-                await self._drive(actor)
+                await self._drive(actor, index)
             except ActorLost as error:
                 self._count_restart(index, error)
             finally:
@@ -110,32 +111,32 @@ class Controller:
 
     def _count_restart(self, index: int, error: ActorLost) -> None:
         self._restarts += 1
-        self._meter.restarted()
+        self._meter.restarted(index)
         log.warning("rollout actor %d is gone (%s); its prompts are issued again and it is replaced", index, error)
         if self._restarts > self._settings.actor_restarts:
             raise LaunchError(
                 f"rollout actors died {self._restarts} times (last: {error}); see Ray's logs for the cause, or raise grpo.actor_restarts"
             ) from error
 
-    async def _drive(self, actor: Actor) -> None:
+    async def _drive(self, actor: Actor, index: int) -> None:
         """Follows weights and issues prompts side by side, until one of them raises."""
         loaded = [-1]
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow(actor, loaded))
+                group.create_task(self._follow(actor, index, loaded))
                 group.create_task(self._issue(actor, loaded, group))
         except ExceptionGroup as errors:
             fatal = [error for error in errors.exceptions if not isinstance(error, ActorLost)]
             raise (fatal or errors.exceptions)[0] from None
 
-    async def _follow(self, actor: Actor, loaded: list[int]) -> None:
+    async def _follow(self, actor: Actor, index: int, loaded: list[int]) -> None:
         async for load in actor.follow():
             if isinstance(load, Missed):
                 self._meter.missed(load)
                 log.warning("a rollout actor goes on with version %d: %s", loaded[0], load.reason)
                 continue
             loaded[0] = load.version
-            self._meter.loaded(load)
+            self._meter.loaded(index, load)
             await self._notify()
 
     async def _issue(self, actor: Actor, loaded: list[int], group: asyncio.TaskGroup) -> None:

@@ -8,7 +8,6 @@ from enum import StrEnum
 
 from awares.episode import Episode, StopReason
 from awares.sample import Sample
-from awares_platform.weights.load import LoadReport
 
 
 class Outcome(StrEnum):
@@ -108,32 +107,3 @@ class Batch:
     step: int
     groups: tuple[Group, ...]
     position: Position
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """An actor now generates with `version`, after `load_s` seconds from the moment it saw HEAD; what they went into is in the report.
-
-    Example:
-        Loaded(LoadReport(4, Prefetched(...), apply_s=0.02, pause_s=0.03, canary_dlogp=0.0012), load_s=0.21)
-    """
-
-    report: LoadReport
-    load_s: float
-
-    @property
-    def version(self) -> int:
-        """What it generates with."""
-        return self.report.version
-
-
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """An actor could not load what HEAD names, goes on with what it has, and will try again.
-
-    Example:
-        Missed(version=5, reason="run mini: ... does not hash to what its manifest names")
-    """
-
-    version: int | None
-    reason: str

@@ -155,7 +155,12 @@ def _trainer(config: PlatformConfig, controller: Any) -> TorchTrainer:
         learn,
         train_loop_config={"config": config.model_dump_json(), "controller": controller},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(num_workers=settings.learner_workers, use_gpu=gpu, resources_per_worker=resources),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=settings.learner_workers,
+            use_gpu=gpu,
+            resources_per_worker=resources,
+            label_selector=settings.learner_selector or None,
+        ),
         run_config=checkpoint.run_config(config.store, config.run.name, "grpo", settings.learner_restarts, settings.keep_checkpoints),
     )
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 from awares.episode import StopReason
-from awares_platform.grpo.group import Batch, Group, Loaded, Member, Missed
+from awares_platform.follow import Loaded, Missed
+from awares_platform.grpo.group import Batch, Group, Member
 
 
 class Overlap:
@@ -38,14 +39,16 @@ class Meter:
     def __init__(self) -> None:
         self.overlap = Overlap()
         self._loads: list[Loaded] = []
+        self._versions: dict[int, int] = {}  # what each living actor generates with
         self._missed = 0
         self._outcomes: Counter[str] = Counter()
         self._episodes = 0
         self._restarts = 0
 
-    def loaded(self, load: Loaded) -> None:
+    def loaded(self, actor: int, load: Loaded) -> None:
         """An actor loaded a version."""
         self._loads.append(load)
+        self._versions[actor] = load.version
 
     def missed(self, miss: Missed) -> None:
         """An actor could not load a version."""
@@ -55,18 +58,21 @@ class Meter:
         """A group came back, of whatever outcome."""
         self._outcomes[group.outcome.value] += 1
 
-    def restarted(self) -> None:
+    def restarted(self, actor: int) -> None:
         """An actor died and is replaced."""
         self._restarts += 1
+        self._versions.pop(actor, None)
 
     def step(self, batch: Batch, version: int, learned: Mapping[str, float], start: float, end: float) -> dict[str, float]:
-        """All metrics of a finished step that updated `version`, at work from `start` to `end`."""
+        """All metrics of a finished step that updated `version`, at work from `start` to `end`. weights/lag: how many versions the
+        actor that is furthest behind has yet to load."""
         members = [member for group in batch.groups for member in group.members]
         self._episodes += len(members)
         metrics = {
             **_behaviour(members),
             **_staleness(batch.groups, version),
             **self._fleet(),
+            **({"weights/lag": float(version - min(self._versions.values()))} if self._versions else {}),
             "time/rollout": fmean(group.seconds for group in batch.groups),
             "overlap/fraction": self.overlap.fraction(start, end),
             "progress/episodes": float(self._episodes),

@@ -24,16 +24,14 @@ from awares.tokens import VisionLimits
 from awares_platform.config import PlatformConfig
 from awares_platform.dataset import Images
 from awares_platform.engine import Engine, EngineError
-from awares_platform.errors import StoreError
+from awares_platform.follow import Loaded, Missed, follow
 from awares_platform.grpo.canary import build
 from awares_platform.grpo.controller import ActorLost
-from awares_platform.grpo.group import Loaded, Missed, Prompt, Rollout
+from awares_platform.grpo.group import Prompt, Rollout
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_processor, resolve
-from awares_platform.weights import Subscriber, WeightsError
+from awares_platform.weights import Subscriber
 from awares_platform.weights.canary import CanaryMismatch
-
-_SLOWEST_POLL_S = 15.0
 
 
 class RolloutActor:
@@ -56,31 +54,13 @@ class RolloutActor:
         self._canary = await asyncio.to_thread(build, config, self._store, self._images, self._chat)
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Loads every new HEAD it sees, skipping what lies between. What cannot be fetched is missed and tried again, ever more slowly.
-
-        Raises CanaryMismatch, and EngineError when the engine must be restarted."""
-        failures = 0
-        while True:
-            try:
-                if (load := await self._load_newest()) is not None:
-                    failures = 0
-                    yield load
-            except CanaryMismatch as error:
-                self._mismatch = error
-                raise
-            except (WeightsError, StoreError) as error:
-                failures += 1
-                yield Missed(self._subscriber.seen.version, str(error))
-            await asyncio.sleep(min(_SLOWEST_POLL_S, self._config.grpo.poll_s * 2**failures))
-
-    async def _load_newest(self) -> Loaded | None:
-        """Loads HEAD, if it is not what the engine has."""
-        head = await asyncio.to_thread(self._subscriber.head)
-        if head is None or head == self._engine.version:
-            return None
-        started = time.perf_counter()
-        report = await self._engine.load_version(self._subscriber, head, self._canary)
-        return Loaded(report, time.perf_counter() - started)
+        """Keeps the engine at the newest version. Raises CanaryMismatch, and EngineError when the engine must be restarted."""
+        try:
+            async for load in follow(self._engine, self._subscriber, self._canary, self._config.grpo.poll_s):
+                yield load
+        except CanaryMismatch as error:
+            self._mismatch = error
+            raise
 
     async def rollout(self, prompt: Prompt) -> Rollout:
         """G episodes of `prompt`, side by side. What fails is an episode with StopReason.ERROR, unless the engine itself is lost: then
@@ -124,8 +104,13 @@ class RemoteActor:
 
     def __init__(self, config: PlatformConfig, index: int) -> None:
         settings = config.grpo
-        options = {"num_cpus": settings.rollout_cpus, "num_gpus": settings.rollout_gpus, "max_concurrency": settings.groups_in_flight + 4}
-        self._handle: Any = ray.remote(**options)(RolloutActor).remote(config, index)
+        options = {
+            "num_cpus": settings.rollout_cpus,
+            "num_gpus": settings.rollout_gpus,
+            "label_selector": settings.rollout_selector or None,
+        }
+        concurrency = settings.groups_in_flight + 4
+        self._handle: Any = ray.remote(**options, max_concurrency=concurrency)(RolloutActor).remote(config, index)
 
     async def start(self) -> None:
         await _answer(self._handle.start.remote())

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from ray import serve
@@ -16,6 +16,10 @@ from awares_platform.config.base import nearest
 from awares_platform.config.serve import ServeConfig
 from awares_platform.serve.croploop import CropLoop
 from awares_platform.serve.routes import Routes, create_app
+
+if TYPE_CHECKING:
+    from awares.chat import ChatFormat
+    from awares_platform.serve.following import Following
 
 CONSTRUCTOR_TRIES = 2
 
@@ -39,7 +43,21 @@ class Replica:
         chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.system_prompt)
         self._engine = await Engine.start(policy, config.engine, chat, config.run.seed, limits=vision_limits(config))
         limits = DecodeLimits(max_pixels=settings.max_image_pixels)
+        self._following = await self._follow(config, chat) if settings.follow else None
         self._loop = CropLoop(self._engine, chat, greedy_spec(config, settings.max_tokens), limits, config.engine.max_model_len)
+
+    async def _follow(self, config: PlatformConfig, chat: "ChatFormat") -> "Following":
+        from awares_platform.dataset import Images
+        from awares_platform.grpo.canary import build
+        from awares_platform.serve.following import Following
+        from awares_platform.store import ObjectStore
+        from awares_platform.weights import Subscriber
+
+        store = ObjectStore.from_config(config.store)
+        canary = await asyncio.to_thread(build, config, store, Images(store, config.data.image_cache), chat)
+        following = Following(self._engine, Subscriber(store, config.run.name, threads=config.engine.threads), canary)
+        await following.start()
+        return following
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The application that Serve puts behind its proxies."""
@@ -48,8 +66,12 @@ class Replica:
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises."""
         await self._engine.check()
+        if self._following is not None:
+            self._following.check()
 
     async def __del__(self) -> None:
+        if following := getattr(self, "_following", None):
+            await following.stop()
         if hasattr(self, "_engine"):
             await self._engine.stop()
 
@@ -57,6 +79,11 @@ class Replica:
 def build_application(config: PlatformConfig) -> Application:
     """The Serve application of a setup. Raises ConfigError before anything starts."""
     settings = config.serve
+    if settings.follow and settings.policy != config.grpo.start:
+        raise ConfigError(
+            f"serve.follow loads what GRPO publishes over its start: set serve.policy={config.grpo.start} (grpo.start), not "
+            f"{settings.policy}"
+        )
     deployment = serve.deployment(
         Replica,
         name="awares",

@@ -1,5 +1,6 @@
 """The HTTP side: routes, bearer token, size limit, errors. A plain ASGI application, so that tests run it without Ray."""
 
+import asyncio
 import hmac
 import logging
 import time
@@ -8,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -16,7 +17,8 @@ from awares.episode import StopReason
 from awares.errors import DataError
 from awares.generate import Sampling
 from awares_platform.config.serve import ServeConfig
-from awares_platform.serve.croploop import CropLoop
+from awares_platform.serve.croploop import Answer, CropLoop
+from awares_platform.serve.meter import GONE, EndpointMeter
 from awares_platform.serve.openai import ChatRequest, RequestError, chat_completion, decode_data_url, model_list, parse_request
 from awares_platform.serve.remote import RemoteImages
 
@@ -34,6 +36,7 @@ class Routes:
         self._token = token.encode() if token else None
         self._remote = remote or RemoteImages(config.image_hosts, config.max_request_bytes, config.fetch_timeout_s)
         self._started = int(time.time())
+        self._meter = EndpointMeter()
 
     async def health(self, request: Request) -> Response:
         """GET /healthz: needs no token, so that probes need no secret."""
@@ -49,15 +52,25 @@ class Routes:
         return JSONResponse(model_list(self._config.model, self._started))
 
     async def chat(self, request: Request) -> Response:
-        """POST /v1/chat/completions."""
+        """POST /v1/chat/completions, counted whatever becomes of it."""
+        started = time.perf_counter()
+        try:
+            answer = await self._answer(request)
+        except (Exception, asyncio.CancelledError) as error:
+            self._meter.refused(*_outcome(error), time.perf_counter() - started)
+            raise
+        self._meter.answered(answer, time.perf_counter() - started)
+        request_id = f"chatcmpl-{uuid.uuid4().hex}"
+        return JSONResponse(chat_completion(answer, request_id=request_id, model=self._config.model, created=int(time.time())))
+
+    async def _answer(self, request: Request) -> Answer:
         self._authorize(request)
         body, question = parse_request(await read_body(request, self._config.max_request_bytes), self._config)
         answer = await self._loop(await self._image(question.image_url), question.text, self._sampling(body))
         if answer.episode.stop is StopReason.ERROR:
             log.error("an episode failed: %s", answer.episode.error)
             raise RequestError("the engine could not finish this episode; the replica's log says why", status=500, code="engine_error")
-        request_id = f"chatcmpl-{uuid.uuid4().hex}"
-        return JSONResponse(chat_completion(answer, request_id=request_id, model=self._config.model, created=int(time.time())))
+        return answer
 
     async def _image(self, url: str) -> bytes:
         return decode_data_url(url) if url.startswith("data:") else await self._remote.fetch(url)
@@ -93,11 +106,24 @@ def _error(error: RequestError) -> JSONResponse:
     return JSONResponse(error.body(), status_code=error.status, headers=headers)
 
 
-async def on_data_error(request: Request, error: Exception) -> Response:
+def _as_request_error(error: DataError) -> RequestError:
     """A request or an image that we refuse, by name."""
-    if isinstance(error, RequestError):
-        return _error(error)
-    return _error(RequestError(str(error), param="messages.0.content", code="invalid_image"))
+    return error if isinstance(error, RequestError) else RequestError(str(error), param="messages.0.content", code="invalid_image")
+
+
+def _outcome(error: BaseException) -> tuple[int, str]:
+    """The status and code under which a request that got no answer is counted: the same that its client is told."""
+    if isinstance(error, DataError):
+        refusal = _as_request_error(error)
+        return refusal.status, refusal.code
+    gone = isinstance(error, asyncio.CancelledError | ClientDisconnect)
+    return (GONE, "client_gone") if gone else (500, "internal_error")
+
+
+async def on_data_error(request: Request, error: Exception) -> Response:
+    """Tell the client what was wrong."""
+    assert isinstance(error, DataError)
+    return _error(_as_request_error(error))
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

@@ -18,6 +18,7 @@ ANSWER = {
     "usage": {"prompt_tokens": 31, "completion_tokens": 18},
     "awares": {
         "crops": ["0"], "boxes": [[0, 0, 56, 56]], "visual_tokens": 8, "rtr_token": 0.5, "turns": 2, "stop": "answer", "latency_s": 0.1234,
+        "weight_version": 12,
     },
 }  # fmt: skip
 
@@ -78,6 +79,7 @@ def test_the_reply_is_read_and_printed(server, image, monkeypatch):
         "crops    top left [0, 0, 56, 56]",
         "tokens   8 visual (50% of the full image's), 31 prompt with them, 18 sampled in 2 turns",
         "latency  123 ms",
+        "weights  version 12",
     ]
 
 

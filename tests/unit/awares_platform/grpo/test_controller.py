@@ -10,9 +10,10 @@ from awares.episode import Episode
 from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.errors import LaunchError
+from awares_platform.follow import Loaded
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import ActorLost, Controller
-from awares_platform.grpo.group import Group, Loaded, Member, Outcome, Position, Prompt, Rollout
+from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt, Rollout
 from awares_platform.grpo.prompts import Prompts
 from awares_platform.weights.load import LoadReport, Prefetched
 

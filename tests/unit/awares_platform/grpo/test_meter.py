@@ -5,7 +5,8 @@ import pytest
 
 from awares.episode import Episode, StopReason
 from awares.sample import Sample
-from awares_platform.grpo.group import Batch, Group, Loaded, Member, Missed, Outcome, Position, Prompt
+from awares_platform.follow import Loaded, Missed
+from awares_platform.grpo.group import Batch, Group, Member, Outcome, Position, Prompt
 from awares_platform.grpo.meter import Meter, Overlap
 from awares_platform.weights.load import LoadReport, Prefetched
 
@@ -36,7 +37,7 @@ def test_a_steps_metrics(call_episode: Episode, make_episode: Callable[..., Epis
     group = Group(Prompt(0, 0, samples[0]), members, Outcome.READY, seconds=2.0)
     meter = Meter()
     for item in (load(3, 0.5, 0.03, 0.001, size=100), load(4, 0.7, 0.05, 0.003, size=300, detours=2)):
-        meter.loaded(item)
+        meter.loaded(0, item)
     meter.missed(Missed(5, "damaged"))
     meter.finished(group)
     meter.overlap.change(1, 0.0)
@@ -74,9 +75,20 @@ def test_a_steps_metrics(call_episode: Episode, make_episode: Callable[..., Epis
 
 def test_loads_are_reported_once(make_group: Callable[..., Group], samples: list[Sample]) -> None:
     meter = Meter()
-    meter.loaded(load(1, 0.5, 0.03, 0.001))
+    meter.loaded(0, load(1, 0.5, 0.03, 0.001))
     meter.missed(Missed(2, "damaged"))
     batch = Batch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
     first, second = meter.step(batch, 1, {}, 0.0, 1.0), meter.step(batch, 2, {}, 1.0, 2.0)
     assert "time/load" in first and first["weights/missed"] == 1
     assert "time/load" not in second and second["weights/missed"] == 0
+
+
+def test_the_lag_is_that_of_the_living_actor_furthest_behind(make_group: Callable[..., Group], samples: list[Sample]) -> None:
+    meter = Meter()
+    batch = Batch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
+    assert "weights/lag" not in meter.step(batch, 0, {}, 0.0, 1.0)
+    for actor, version in ((0, 5), (1, 2), (1, 3)):
+        meter.loaded(actor, load(version, 0.5, 0.03, 0.001))
+    assert meter.step(batch, 5, {}, 0.0, 1.0)["weights/lag"] == 2
+    meter.restarted(1)
+    assert meter.step(batch, 6, {}, 0.0, 1.0)["weights/lag"] == 1

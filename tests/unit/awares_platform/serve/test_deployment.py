@@ -49,3 +49,9 @@ def test_the_token_comes_from_the_named_variable(monkeypatch):
     monkeypatch.setenv("TEST_AWARES_TOKEN", "")
     with pytest.raises(ConfigError, match="TEST_AWARES_TOKEN, which is unset or empty"):
         read_token(ServeConfig(token_env="TEST_AWARES_TOKEN"))
+
+
+def test_a_follower_starts_from_what_the_weights_build_on() -> None:
+    with pytest.raises(ConfigError, match=r"serve\.policy=sft \(grpo\.start\), not awares"):
+        build_application(PlatformConfig.model_validate({"serve": {"follow": True}}))
+    assert build_application(PlatformConfig.model_validate({"serve": {"follow": True, "policy": "sft"}}))

@@ -1,0 +1,149 @@
+"""The shape of a Qwen2.5-VL, and what follows from it alone: parameters, adapters, bytes of KV cache."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from awares.errors import ConfigError, PolicyError
+
+_REPOSITORY = re.compile(r"(?:[^/]+/)?Qwen2\.5-VL-(\d+B)(?:-Instruct)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Sizes of the language model, then of the vision tower (`v_`); names are those of config.json, shortened.
+
+    Example:
+        KNOWN["7B"].parameters  # 8292166656
+    """
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocab: int
+    tied: bool
+    v_hidden: int = 1280
+    v_depth: int = 32
+    v_intermediate: int = 3420
+    patch: int = 14
+    merge: int = 2
+    v_temporal: int = 2
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden // self.heads
+
+    @property
+    def kv_width(self) -> int:
+        """Width of the keys (or values) of one token in one layer."""
+        return self.kv_heads * self.head_dim
+
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of the linear layers of one decoder layer, by the names that policy.lora_targets takes."""
+        hidden, kv, wide = self.hidden, self.kv_width, self.intermediate
+        attention = {"q_proj": (hidden, hidden), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (hidden, hidden)}
+        return attention | {"gate_proj": (hidden, wide), "up_proj": (hidden, wide), "down_proj": (wide, hidden)}
+
+    @property
+    def layer_parameters(self) -> int:
+        """One decoder layer: its linear layers, the biases of q, k and v, two norms."""
+        return sum(a * b for a, b in self.linear().values()) + self.hidden + 2 * self.kv_width + 2 * self.hidden
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Embedding and head; one matrix where they are tied."""
+        return self.vocab * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def language_parameters(self) -> int:
+        """The language model with embedding and head."""
+        return self.layers * self.layer_parameters + self.hidden + self.embedding_parameters
+
+    @property
+    def vision_parameters(self) -> int:
+        """Patch embedding, blocks (two norms, qkv, proj and a gated MLP, all with biases) and merger."""
+        width, wide, merged = self.v_hidden, self.v_intermediate, self.v_hidden * self.merge**2
+        block = 2 * width + 4 * (width * width + width) + 3 * width * wide + 2 * wide + width
+        merger = width + merged * merged + merged + merged * self.hidden + self.hidden
+        return 3 * self.v_temporal * self.patch**2 * width + self.v_depth * block + merger
+
+    @property
+    def parameters(self) -> int:
+        """All of it."""
+        return self.language_parameters + self.vision_parameters
+
+    def adapter_parameters(self, rank: int, targets: Sequence[str]) -> int:
+        """LoRA: rank * (inputs + outputs) per adapted layer (Hu et al., arXiv 2106.09685, section 4.1). Raises ConfigError."""
+        linear = self.linear()
+        unknown = [name for name in targets if name not in linear]
+        if unknown:
+            raise ConfigError(f"policy.lora_targets names {unknown[0]!r}, which no decoder layer has; choose from {', '.join(linear)}")
+        return rank * self.layers * sum(sum(linear[name]) for name in targets)
+
+    def kv_bytes(self, element: int) -> int:
+        """Bytes of KV cache per token: keys and values (2) * layers * kv_heads * head_dim * bytes of an element."""
+        return 2 * self.layers * self.kv_width * element
+
+
+KNOWN = {
+    "3B": Geometry(2048, 36, 16, 2, 11008, 151936, tied=True),
+    "7B": Geometry(3584, 28, 28, 4, 18944, 152064, tied=False),
+    "32B": Geometry(5120, 64, 40, 8, 27648, 152064, tied=False, v_intermediate=3456),
+    "72B": Geometry(8192, 80, 64, 8, 29568, 152064, tied=False, v_intermediate=3456),
+}
+"""Qwen/Qwen2.5-VL-<size>-Instruct, from each repository's config.json. (Table 1 of the technical report, arXiv 2502.13923, prints another
+vocabulary and another vision MLP for the small ones; these give the published numbers of parameters to the last one.)"""
+
+
+def geometry(base: str) -> Geometry:
+    """The geometry of policy.base: the shipped mini, a local directory with a config.json, or a released size by its name."""
+    if base == "mini":
+        from awares.mini import POLICY
+
+        return read(Path(POLICY))
+    path = Path(base).expanduser()
+    if path.is_dir():
+        return read(path)
+    match = _REPOSITORY.fullmatch(base)
+    if match is None or match[1] not in KNOWN:
+        names = ", ".join(f"Qwen/Qwen2.5-VL-{size}-Instruct" for size in KNOWN)
+        raise ConfigError(
+            f"policy.base={base}: no geometry is known for it; give a local directory with its config.json, or one of {names}"
+        )
+    return KNOWN[match[1]]
+
+
+def read(directory: Path) -> Geometry:
+    """The geometry that a directory's config.json tells, in transformers' present layout (text_config) or the flat one before it."""
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        return _geometry(config, config.get("text_config", config), config["vision_config"])
+    except OSError as error:
+        raise PolicyError(f"{path}: {error.strerror}; policy.base must be a Hugging Face directory of a Qwen2.5-VL") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise PolicyError(f"{path} is not the config.json of a Qwen2.5-VL ({type(error).__name__}: {error})") from error
+
+
+def _geometry(config: dict[str, Any], text: dict[str, Any], vision: dict[str, Any]) -> Geometry:
+    return Geometry(
+        hidden=int(text["hidden_size"]),
+        layers=int(text["num_hidden_layers"]),
+        heads=int(text["num_attention_heads"]),
+        kv_heads=int(text["num_key_value_heads"]),
+        intermediate=int(text["intermediate_size"]),
+        vocab=int(text["vocab_size"]),
+        tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+        v_hidden=int(vision.get("hidden_size", 1280)),
+        v_depth=int(vision.get("depth", 32)),
+        v_intermediate=int(vision.get("intermediate_size", 3420)),
+        patch=int(vision.get("patch_size", 14)),
+        merge=int(vision.get("spatial_merge_size", 2)),
+        v_temporal=int(vision.get("temporal_patch_size", 2)),
+    )

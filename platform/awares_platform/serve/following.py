@@ -1,0 +1,52 @@
+"""A replica that follows a run in training: its engine has the newest published version, its requests wait for nothing but the pause."""
+
+import asyncio
+import contextlib
+import logging
+
+from awares_platform.engine import Engine
+from awares_platform.errors import StoreError
+from awares_platform.follow import Missed, follow, load_newest
+from awares_platform.weights import Subscriber, WeightsError
+from awares_platform.weights.canary import Canary, CanaryMismatch
+
+log = logging.getLogger(__name__)
+POLL_S = 2.0
+
+
+class Following:
+    """Beside the requests of one replica, from `start` to `stop`."""
+
+    def __init__(self, engine: Engine, subscriber: Subscriber, canary: Canary) -> None:
+        self._engine, self._subscriber, self._canary = engine, subscriber, canary
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Loads what is published, so that the first request meets it, and goes on from there. A store that is away does not keep the
+        replica from serving what it has. Raises CanaryMismatch or EngineError."""
+        try:
+            await load_newest(self._engine, self._subscriber, self._canary)
+        except CanaryMismatch:
+            raise
+        except (WeightsError, StoreError) as error:
+            log.warning("starting with version %d: %s", self._engine.version, error)
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        async for load in follow(self._engine, self._subscriber, self._canary, POLL_S):
+            if isinstance(load, Missed):
+                log.warning("going on with version %d: %s", self._engine.version, load.reason)
+            else:
+                log.info("serving version %d after a pause of %.0f ms", load.version, 1000 * load.report.pause_s)
+
+    def check(self) -> None:
+        """Raise what ended it: the engine must then be replaced."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+
+    async def stop(self) -> None:
+        """Follow no longer."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, WeightsError):
+                await self._task

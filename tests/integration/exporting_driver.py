@@ -1,0 +1,48 @@
+"""A driver on a Ray of its own whose job and endpoint report values; prints the lines of Ray's metrics page that are ours.
+
+Arguments: the directory for metrics.jsonl and Ray's sessions, the port of the metrics page.
+"""
+
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import ray
+
+from awares_platform.metrics import MetricsWriter
+from awares_platform.prometheus import Gauges
+from awares_platform.serve.meter import EndpointMeter
+
+PATIENCE_S = 60.0
+WANTED = ("ray_awares_reward_mean{", "ray_awares_serve_requests_total{", "ray_awares_serve_latency_seconds_count{")
+
+
+def page(port: int) -> list[str]:
+    """Our lines, none while the agent is not up."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+            return [line for line in reply.read().decode().splitlines() if line.startswith("ray_awares_")]
+    except OSError:
+        return []
+
+
+def main(directory: str, port: int) -> None:
+    """Report once, then read the page until all is there."""
+    ray.init(
+        address="local", num_cpus=1, include_dashboard=False, object_store_memory=10**8, log_to_driver=False,
+        _metrics_export_port=port, _system_config={"metrics_report_interval_ms": 200},
+    )  # fmt: skip
+    MetricsWriter(Path(directory), Gauges("grpo", "seven")).report(3, {"reward/mean": 8.25})
+    EndpointMeter().refused(401, "unauthorized", 0.25)
+    deadline = time.monotonic() + PATIENCE_S
+    lines = page(port)
+    while not all(any(line.startswith(wanted) for line in lines) for wanted in WANTED) and time.monotonic() < deadline:
+        time.sleep(0.2)
+        lines = page(port)
+    print("\n".join(lines))
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

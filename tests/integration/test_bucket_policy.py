@@ -1,0 +1,97 @@
+"""Every request of the store, and of the file system that Ray Train writes checkpoints with, is one that the writer's policy grants.
+
+Requests are seen by a proxy before a real S3 server. What a request needs follows from its method and whether it names an object.
+"""
+
+from pathlib import Path
+
+import pyarrow.fs
+import pytest
+
+from awares_platform.store import ObjectStore
+from awares_platform.training.checkpoint import filesystem
+from tests.integration.fault_proxy import Faults, Request, proxy
+from tests.unit.manifests.policy import PREFIX, allows
+
+pytestmark = pytest.mark.integration
+WRITER = Path(__file__).parents[2] / "manifests/iampolicy.writer.yaml"
+OBJECT = {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "PUT": "s3:PutObject", "POST": "s3:PutObject", "DELETE": "s3:DeleteObject"}
+BUCKET = {"GET": "s3:ListBucket", "HEAD": "s3:ListBucket", "PUT": "s3:CreateBucket", "POST": "s3:DeleteObject", "DELETE": "s3:DeleteBucket"}
+"""POST to a bucket deletes the objects that its body names: that they are below the prefix is tests/unit/awares_platform's to check."""
+
+
+ARROW_PROBE = "$extremelyunlikelytoexist$"
+"""A bucket that Arrow asks for once, to learn from the refusal's headers what server this is."""
+
+
+def refused(requests: list[Request], prefix: str) -> list[str]:
+    """Requests that a role with the writer's policy alone could not make."""
+    found = []
+    for request in requests:
+        if request.key.rstrip("/"):
+            key = request.key.replace(prefix, PREFIX, 1) if request.key.startswith(prefix) else request.key
+            granted = allows(WRITER, OBJECT[request.method], key)
+        else:
+            granted = BUCKET[request.method] == "s3:DeleteObject" or allows(WRITER, BUCKET[request.method])
+        if not granted:
+            found.append(f"{request.method} {request.key}")
+    return found
+
+
+def use_store(store: ObjectStore, scratch: Path) -> None:
+    """Every method of ObjectStore once."""
+    large = scratch / "large"
+    large.write_bytes(b"x" * (9 * 2**20))
+    store.check()
+    etag = store.put("policy/a", b"1", if_none_match=True)
+    store.put("policy/a", b"2", if_match=etag)
+    store.get_range("policy/a", 0, 1)
+    assert not store.exists("policy/absent")
+    store.upload_file(large, "policy/large")
+    store.download_file("policy/large", scratch / "back")
+    assert len([*store.list("policy/")]) == 2
+    store.delete("policy/a")
+    assert store.delete_prefix("policy/") == 1
+
+
+def use_filesystem(files: pyarrow.fs.S3FileSystem, root: str, scratch: Path) -> None:
+    """What Ray Train's storage does with a checkpoint: make directories, copy one up and down, look, list, delete."""
+    shard = scratch / "shards"
+    shard.mkdir()
+    (shard / "rank-0.pt").write_bytes(b"y" * 2**20)
+    files.create_dir(f"{root}/checkpoints/sft/step-1", recursive=True)
+    with files.open_output_stream(f"{root}/checkpoints/sft/.marker") as stream:
+        stream.write(b"")
+    pyarrow.fs.copy_files(
+        str(shard), f"{root}/checkpoints/sft/step-1", source_filesystem=pyarrow.fs.LocalFileSystem(), destination_filesystem=files
+    )
+    found = files.get_file_info(pyarrow.fs.FileSelector(f"{root}/checkpoints/sft", recursive=True))
+    assert any(info.path.endswith("rank-0.pt") for info in found)
+    assert files.get_file_info(f"{root}/checkpoints/absent").type == pyarrow.fs.FileType.NotFound
+    with files.open_input_stream(f"{root}/checkpoints/sft/step-1/rank-0.pt") as stream:
+        assert len(stream.read()) == 2**20
+    files.delete_dir(f"{root}/checkpoints/sft/step-1")
+
+
+@pytest.fixture
+def faults(seaweed: ObjectStore):
+    with proxy(seaweed) as running:
+        yield running
+
+
+def test_the_store_makes_no_other_request(faults: Faults, tmp_path: Path) -> None:
+    use_store(faults.store, tmp_path)
+    assert {request.method for request in faults.requests} == {"GET", "HEAD", "PUT", "POST", "DELETE"}
+    assert refused(faults.requests, faults.store.config.prefix) == []
+
+
+def test_checkpoints_make_no_other_request(faults: Faults, tmp_path: Path) -> None:
+    config = faults.store.config
+    use_filesystem(filesystem(config), f"{config.bucket}/{config.prefix}/policy", tmp_path)
+    assert len(faults.requests) > 5
+    asked = [request for request in faults.requests if request.key != ARROW_PROBE]
+    assert refused(asked, config.prefix) == []
+
+
+def test_a_request_elsewhere_is_noticed() -> None:
+    assert refused([Request("GET", "tests/a"), Request("GET", "other/a"), Request("PUT", "")], "tests") == ["GET other/a", "PUT "]

@@ -1,0 +1,60 @@
+"""Parameters and KV bytes against published and real numbers."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from awares.errors import ConfigError, PolicyError
+from awares.mini import POLICY
+from awares_platform.plan.geometry import KNOWN, geometry, read
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"), [("3B", 3_754_622_976), ("7B", 8_292_166_656), ("32B", 33_452_718_336), ("72B", 73_410_777_344)]
+)
+def test_released_sizes_have_their_published_parameters(size: str, parameters: int) -> None:
+    assert geometry(f"Qwen/Qwen2.5-VL-{size}-Instruct").parameters == parameters
+
+
+def test_the_shipped_policy_has_the_parameters_of_its_file() -> None:
+    from safetensors import safe_open
+
+    with safe_open(Path(POLICY) / "model.safetensors", "pt") as file:
+        stored = {name: file.get_tensor(name).numel() for name in file.keys()}
+    shape = geometry("mini")
+    assert shape.parameters == sum(stored.values())
+    assert shape.vision_parameters == sum(size for name, size in stored.items() if "visual" in name)
+
+
+def test_kv_bytes_of_the_7b() -> None:
+    assert KNOWN["7B"].kv_bytes(2) == 2 * 28 * 4 * 128 * 2 == 57_344
+
+
+def test_adapters_of_the_7b_at_rank_8() -> None:
+    attention = (3584 + 3584) + (3584 + 512) * 2 + (3584 + 3584)
+    mlp = 3 * (3584 + 18944)
+    targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert KNOWN["7B"].adapter_parameters(8, targets) == 8 * 28 * (attention + mlp) == 20_185_088
+    assert KNOWN["7B"].adapter_parameters(2, ("v_proj",)) == 2 * 28 * (3584 + 512)
+
+
+def test_the_flat_layout_of_older_files_is_read_too(tmp_path: Path) -> None:
+    config = json.loads((Path(POLICY) / "config.json").read_text())
+    flat = {**config.pop("text_config"), **config}
+    (tmp_path / "config.json").write_text(json.dumps(flat))
+    assert read(tmp_path) == geometry("mini")
+
+
+def test_what_is_no_policy_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"policy.base=Qwen/Qwen2.5-VL-5B-Instruct: no geometry is known for it; give a local directory"):
+        geometry("Qwen/Qwen2.5-VL-5B-Instruct")
+    with pytest.raises(ConfigError, match=r"policy.base=s3://awares/base"):
+        geometry("s3://awares/base")
+    with pytest.raises(PolicyError, match=r"config.json: No such file"):
+        geometry(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"hidden_size": 8}')
+    with pytest.raises(PolicyError, match=r"not the config.json of a Qwen2.5-VL"):
+        geometry(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"policy.lora_targets names 'proj', which no decoder layer has; choose from q_proj"):
+        KNOWN["7B"].adapter_parameters(8, ("proj",))

@@ -1,0 +1,163 @@
+"""Traffic and hours, hand-computed; the sheet; what a plan refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from awares.errors import ConfigError
+from awares_platform.config import PlatformConfig, load
+from awares_platform.plan import Assumptions, make, render
+from awares_platform.plan.geometry import Geometry
+from awares_platform.plan.hours import Pass, sequence_flops
+from awares_platform.plan.traffic import CHANGED, USELESS, between, period, traffic
+
+ROOT = Path(__file__).parents[4]
+PAPER = ROOT / "jobs/configs/awares-7b.toml"
+
+
+def setup(*overrides: str) -> PlatformConfig:
+    return load(PAPER, overrides)
+
+
+def test_interpolation() -> None:
+    points = ((1.0, 10.0), (3.0, 30.0))
+    assert [between(points, x) for x in (0.5, 1.0, 2.0, 3.0, 9.0)] == [10.0, 10.0, 20.0, 30.0, 30.0]
+    assert between(CHANGED, 1e-5, log=True) == pytest.approx(0.094)
+    assert between(CHANGED, 10**-4.5, log=True) == pytest.approx((0.094 + 0.43) / 2)
+
+
+def test_the_measured_shares_are_those_of_the_readme() -> None:
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| AdamW")]
+    assert len(rows) == 3
+    for row, (rate, share) in zip(rows, CHANGED, strict=True):
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert float(cells[0].removeprefix("AdamW, ")) == rate
+        assert float(cells[1].rstrip(" %")) / 100 == pytest.approx(share)
+        config = setup("policy.lora_rank=0", f"grpo.learning_rate={rate}")
+        assert traffic(config, 10**9, Assumptions()).delta / 2e9 == pytest.approx(float(cells[2].rstrip(" %")) / 100)
+
+
+def test_traffic_of_a_full_run() -> None:
+    bus = traffic(setup("policy.lora_rank=0"), 10**9, Assumptions())
+    assert bus.delta == pytest.approx(0.0405 * 2e9)
+    assert bus.anchor == pytest.approx(0.78 * 2e9)
+    assert bus.weights_up == pytest.approx(0.0405 * 2e9 + 0.78 * 2e9 / 16)
+    assert bus.weights_down == pytest.approx(4 * 0.0405 * 2e9)
+    assert bus.images == 2 * 8 * 0.5e6
+    assert bus.checkpoints == pytest.approx(14e9 / 10)
+
+
+def test_dear_deltas_bring_the_anchor_sooner() -> None:
+    from awares_platform.weights import plan
+
+    assert USELESS == plan._USELESS
+    for delta in (1, 5, 6, 40, 60):
+        costs, versions = plan.Costs(anchor=100), 1
+        while not costs.want_anchor(16):
+            costs.deltas.append(delta)
+            versions += 1
+        assert versions - 1 in (period(delta, 100, 16), period(delta, 100, 16) - 1)
+
+
+def test_an_adapter_travels_whole() -> None:
+    bus = traffic(setup(), 20_185_088, Assumptions())
+    assert bus.delta == bus.anchor == bus.weights_up == pytest.approx(0.78 * 2 * 20_185_088)
+
+
+def test_a_stated_share_replaces_the_measured_one() -> None:
+    bus = traffic(setup("policy.lora_rank=0"), 10**9, Assumptions(changed_share=0.43))
+    assert (bus.changed, bus.delta) == (0.43, pytest.approx(0.144 * 2e9))
+
+
+def test_flops_of_a_sequence() -> None:
+    shape = Geometry(
+        hidden=8, layers=3, heads=2, kv_heads=1, intermediate=16, vocab=100, tied=False, v_hidden=4, v_depth=1, v_intermediate=6
+    )
+    full, frozen = Pass(1, 1, 1), Pass(1, 0, 0)
+    assert shape.layer_parameters == 64 + 32 + 32 + 64 + 3 * 128 + 8 + 8 + 16
+    expected = 6 * 3 * 608 * 50 + 3 * (2 * 3 * 8 * 50 * 50) + 2 * shape.vision_parameters * 20 * 4
+    assert sequence_flops(shape, 50, 20, full, frozen) == expected
+
+
+def test_hours_follow_from_flops() -> None:
+    base = make(setup(), Assumptions())
+    sft, grpo = base.hours["sft"], base.hours["grpo"]
+    assert (sft.steps, sft.gpus, grpo.steps, grpo.gpus) == (2 * 391, 8, 6250, 8)
+    assert sft.hours == pytest.approx(sft.steps * sft.learn_s / 3600) and sft.gpu_hours == pytest.approx(8 * sft.hours)
+    assert grpo.step_s == max(grpo.learn_s, grpo.rollout_s)
+    tokens, shape = base.lengths, base.shape
+    language = shape.layers * shape.layer_parameters * tokens.mean * 6
+    attention = 2 * 28 * 3584 * tokens.mean**2 * 4
+    tower = shape.vision_parameters * tokens.visual * 4 * 4
+    assert grpo.learn_s == pytest.approx(64 * (language + attention + tower) / (4 * 989e12 * 0.3))
+    half = make(setup(), Assumptions(train_mfu=0.15)).hours["grpo"]
+    assert half.learn_s == pytest.approx(2 * grpo.learn_s)
+    synchronous = make(setup("grpo.staleness_bound=0"), Assumptions()).hours["grpo"]
+    assert synchronous.step_s == pytest.approx(synchronous.learn_s + synchronous.rollout_s)
+
+
+def test_what_does_not_fit_is_said_with_remedies() -> None:
+    sheet = make(setup("policy.lora_rank=0"), Assumptions(gpu_gib=39.5))
+    assert [fault.split(" needs ")[0] for fault in sheet.faults[:2]] == ["a rank of sft", "a rank of grpo"]
+    assert "try grpo.zero_stage=3, grpo.micro_batch=1, policy.lora_rank=8" in sheet.faults[1]
+    assert "DOES NOT FIT: a rank of grpo" in render(sheet)
+    small = make(setup(), Assumptions(gpu_gib=22))
+    assert any(
+        fault.startswith("the KV cache has 0.0 GiB, too little for one sequence of engine.max_model_len=8192") for fault in small.faults
+    )
+
+
+def test_the_table_fits_a_terminal_and_the_papers_setup_fits_its_gpus() -> None:
+    table = render(make(setup(), Assumptions()))
+    assert "It fits GPUs of 79.6 GiB." in table and "DOES NOT" not in table
+    assert max(len(line) for line in table.splitlines()) <= 140
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"gpu_gib": 0}, "--gpu-gib 0: give a positive number"),
+        ({"peak_tflops": float("nan")}, "--peak-tflops nan: give a positive number"),
+        ({"overhead_gib": -1.0}, "--overhead-gib -1.0: give a positive number"),
+        ({"train_mfu": 1.5}, "--train-mfu 1.5: it is a share: give a number between 0 and 1"),
+        ({"prefill_mfu": 0.0}, "--prefill-mfu 0.0: it is a share"),
+        ({"call_rate": 2}, "--call-rate 2: it is a share"),
+        ({"changed_share": 1.1}, "--changed-share 1.1: it is a share"),
+        ({"image": "1700*2200"}, r"--image 1700\*2200: write width x height in pixels, such as 1700x2200"),
+        ({"image": "0x10"}, "--image 0x10: write width x height"),
+        ({"crop": "9"}, "--crop 9: give one of 0, 1, 2"),
+    ],
+)
+def test_bad_assumptions_are_refused_by_name(values: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Assumptions(**values).check()
+
+
+def test_a_setup_for_cpus_is_refused() -> None:
+    with pytest.raises(ConfigError, match="grpo.learner_gpus=0.*a plan is for GPUs; set them to true, 1 and 1"):
+        make(load(ROOT / "jobs/configs/mini.toml"), Assumptions())
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    script = (
+        "import sys\nfrom awares_platform import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "finally: print([name for name in ('torch', 'ray', 'vllm', 'boto3') if name in sys.modules], file=sys.stderr)"
+    )
+    return subprocess.run([sys.executable, "-c", script, "plan", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_prints_json_and_imports_nothing_heavy() -> None:
+    result = run("--json", "--gpu-gib", "39.5", "grpo.zero_stage=3")
+    figures = json.loads(result.stdout)
+    assert result.stderr.strip() == "[]"
+    assert figures["policy"]["parameters"] == 8_292_166_656 and figures["assumptions"]["gpu_gib"] == 39.5
+    assert figures["trainer_bytes"]["grpo"]["total"] == figures["trainer_bytes_by_zero_stage"]["grpo"]["3"]
+
+
+def test_the_command_refuses_in_one_line() -> None:
+    result = run("--train-mfu", "2")
+    assert result.stderr.splitlines()[0] == "awares plan: --train-mfu 2.0: it is a share: give a number between 0 and 1"

@@ -1,0 +1,137 @@
+"""Custom resources against their definitions, as a strict API server would: unknown fields, types, and the CEL rules.
+
+    AWARES_CRDS/*.yaml ── per (apiVersion, kind): schema, closed ── jsonschema ─┐
+                                        └── x-kubernetes-validations ── celpy ──┴── faults
+
+Rules that compare with the previous object (oldSelf) need one and are left out. Definitions are parsed once per session, a schema is
+closed when a document first asks for it.
+"""
+
+import copy
+import os
+import re
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import celpy
+import pytest
+import yaml
+from celpy.adapter import json_to_cel
+from jsonschema import Draft202012Validator
+
+from tests.unit.helm.render import Doc, name_of
+
+ADVICE = "AWARES_CRDS names no directory with CRDs: put in one those of KubeRay 1.7, Kueue, Gateway API and prometheus-operator"
+OWN_GROUP = re.compile(r"([a-z]+(\.authorization)?(\.k8s\.io)?)?")
+
+
+def directory() -> Path:
+    """Where the definitions lie. Skips the test where there are none."""
+    path = Path(os.environ.get("AWARES_CRDS", "") or "/nonexistent")
+    if not list(path.glob("*.yaml")):
+        pytest.skip(ADVICE)
+    return path
+
+
+@lru_cache(maxsize=1)
+def definitions() -> dict[tuple[str, str], Doc]:
+    """The openAPIV3Schema of every served version, by apiVersion and kind."""
+    found = {}
+    for path in sorted(directory().glob("*.yaml")):
+        for doc in yaml.load_all(path.read_bytes(), yaml.CSafeLoader):
+            spec = doc["spec"]
+            for version in spec["versions"]:
+                found[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = version["schema"]["openAPIV3Schema"]
+    return found
+
+
+def is_custom(doc: Doc) -> bool:
+    """Whether the document's group is not one of Kubernetes' own.
+
+    Example:
+        "v1", "apps/v1", "rbac.authorization.k8s.io/v1": no; "ray.io/v1", "kueue.x-k8s.io/v1beta2", "gateway.networking.k8s.io/v1": yes
+    """
+    return not OWN_GROUP.fullmatch(doc["apiVersion"].rpartition("/")[0])
+
+
+def faults(doc: Doc) -> list[str]:
+    """What a strict API server with the definition would refuse; one sentence each."""
+    key = doc["apiVersion"], doc["kind"]
+    if key not in definitions():
+        return [f"{name_of(doc)}: no definition of {doc['kind']} in {doc['apiVersion']}"]
+    schema = definitions()[key]
+    full = defaulted(doc, schema)
+    errors = [f"{name_of(doc)}: {error.json_path.removeprefix('$.')}: {error.message}" for error in _validator(key).iter_errors(full)]
+    return errors + [f"{name_of(doc)}: {message}" for message in broken_rules(full, schema)]
+
+
+@cache
+def _validator(key: tuple[str, str]) -> Draft202012Validator:
+    schema = closed(definitions()[key])
+    schema["properties"]["metadata"] = {"type": "object"}
+    return Draft202012Validator(schema)
+
+
+def closed(schema: Any) -> Any:
+    """An OpenAPI schema as a JSON schema that refuses unknown fields."""
+    if not isinstance(schema, dict):
+        return schema
+    kept = {
+        key: value for key, value in schema.items() if not key.startswith("x-kubernetes-") and key not in ("format", "nullable", "default")
+    }
+    if schema.get("x-kubernetes-int-or-string"):
+        kept.pop("type", None)
+        kept["anyOf"] = [{"type": "integer"}, {"type": "string"}]
+        return kept
+    if "properties" in kept:
+        kept["properties"] = {name: closed(part) for name, part in kept["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if key in kept:
+            kept[key] = closed(kept[key])
+    open_object = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in kept
+    if kept.get("type") == "object" and "properties" in kept and not open_object:
+        kept["additionalProperties"] = False
+    if schema.get("nullable") and isinstance(kept.get("type"), str):
+        kept["type"] = [kept["type"], "null"]
+    return kept
+
+
+def defaulted(value: Any, schema: Any) -> Any:
+    """`value` with the schema's defaults filled in, as the API server does before it evaluates rules."""
+    if isinstance(value, dict):
+        properties, more = schema.get("properties", {}), schema.get("additionalProperties")
+        full = {key: copy.deepcopy(part["default"]) for key, part in properties.items() if "default" in part} | value
+        return {key: defaulted(part, properties.get(key, more if isinstance(more, dict) else {})) for key, part in full.items()}
+    if isinstance(value, list):
+        return [defaulted(part, schema.get("items", {})) for part in value]
+    return value
+
+
+def broken_rules(value: Any, schema: Any, path: str = "") -> Iterator[str]:
+    """The messages of the CEL rules that do not hold, at any depth."""
+    for rule in schema.get("x-kubernetes-validations", ()):
+        if "oldSelf" not in rule["rule"] and not holds(rule["rule"], value):
+            yield f"{path or 'document'}: {rule.get('message', rule['rule'])}"
+    if isinstance(value, dict):
+        properties, more = schema.get("properties", {}), schema.get("additionalProperties")
+        for key, part in value.items():
+            yield from broken_rules(part, properties.get(key, more if isinstance(more, dict) else {}), f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from broken_rules(part, schema.get("items", {}), f"{path}[{index}]")
+
+
+def holds(rule: str, value: Any) -> bool:
+    """Whether a CEL rule is true of `value`; an evaluation that fails counts as false, as on the API server."""
+    try:
+        return bool(_program(rule).evaluate({"self": json_to_cel(value)}))
+    except celpy.CELEvalError:
+        return False
+
+
+@cache
+def _program(rule: str) -> celpy.Runner:
+    environment = celpy.Environment()
+    return environment.program(environment.compile(rule))

@@ -1,0 +1,66 @@
+"""The pods that a chart leads to: those it renders, and those that operators make of templates inside other resources.
+
+    RayCluster, RayJob, RayService, RayCronJob ─ headGroupSpec, workerGroupSpecs, submitterPodTemplate ─┐
+    Deployment, StatefulSet, Job, CronJob ────── template ────────────────────────────────────────────┤── Pod documents
+    Pod ──────────────────────────────────────────────────────────────────────────────────────────────┘
+
+A linter for pods sees none of the nested ones by itself.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tests.unit.helm.render import Doc
+
+CLUSTER_KEYS = ("rayClusterSpec", "rayClusterConfig")
+
+
+def expand(docs: Sequence[Doc]) -> list[Doc]:
+    """Every pod of the documents as a Pod, named <kind>-<name>-<part>. Labels of Ray's pods are those that KubeRay adds."""
+    return [pod for doc in docs for pod in _of(doc)]
+
+
+def _of(doc: Doc) -> Iterator[Doc]:
+    kind, spec = doc["kind"], doc.get("spec") or {}
+    if kind == "Pod":
+        yield copy.deepcopy(doc)
+    elif kind == "RayCluster":
+        yield from _cluster(doc, spec)
+    elif kind in ("RayJob", "RayService", "RayCronJob"):
+        inner = spec.get("jobTemplate", spec)
+        for key in CLUSTER_KEYS:
+            if inner.get(key):
+                yield from _cluster(doc, inner[key])
+        if inner.get("submitterPodTemplate"):
+            yield _pod(doc, "submitter", inner["submitterPodTemplate"], {})
+    elif kind == "CronJob":
+        yield _pod(doc, "pod", spec["jobTemplate"]["spec"]["template"], {})
+    elif "template" in spec and "spec" in spec["template"]:
+        yield _pod(doc, "pod", spec["template"], {})
+
+
+def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
+    """A RayJob's or RayService's cluster gets a random suffix: nothing rendered can select its pods by ray.io/cluster."""
+    name = doc["metadata"]["name"] + ("" if doc["kind"] == "RayCluster" else "-x7k2p")
+    labels = {"ray.io/cluster": name, "ray.io/is-ray-node": "yes", "app.kubernetes.io/name": "kuberay"}
+    head = spec["headGroupSpec"]
+    yield _pod(doc, "head", head["template"], labels | {"ray.io/node-type": "head", "ray.io/group": "headgroup"})
+    for group in spec.get("workerGroupSpecs") or ():
+        name = group["groupName"]
+        yield _pod(doc, name, group["template"], labels | {"ray.io/node-type": "worker", "ray.io/group": name})
+
+
+def _pod(doc: Doc, part: str, template: Doc, labels: dict[str, Any]) -> Doc:
+    metadata = copy.deepcopy(template.get("metadata") or {})
+    metadata["labels"] = labels | (metadata.get("labels") or {})
+    metadata |= {
+        "name": f"{doc['kind'].lower()}-{doc['metadata']['name']}-{part}",
+        "namespace": doc["metadata"].get("namespace", "default"),
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": copy.deepcopy(template["spec"])}
+
+
+def containers(pod: Doc) -> list[Doc]:
+    """Init containers, then containers."""
+    return [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]

@@ -1,0 +1,95 @@
+"""The chart as helm renders it: documents per values set, by helm 4 or helm 3, each set rendered once per session.
+
+    values, preset ── helm template ── YAML ── documents (shared between tests: copy before changing one)
+
+helm's caches lie in a temporary directory, and it sees no cluster: nothing is read from or written into the home directory.
+"""
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+CHART = ROOT / "helm" / "awares-train"
+PRESETS = CHART / "presets"
+RELEASE, NAMESPACE = "awares", "training"
+BINARIES = {4: "helm", 3: "helm3"}
+
+Doc = dict[str, Any]
+
+
+def binary(name: str) -> Path:
+    """A tool of `make tools`. Skips the test where it is missing."""
+    path = ROOT / ".tools" / "bin" / name
+    if not path.exists():
+        pytest.skip(f"{path.relative_to(ROOT)} is missing: run `make tools`")
+    return path
+
+
+@lru_cache(maxsize=1)
+def environment() -> dict[str, str]:
+    """Variables under which helm keeps to a temporary directory and knows no cluster."""
+    home = tempfile.mkdtemp(prefix="helm-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HELM_", "KUBE"))}
+    places = {f"HELM_{kind}_HOME": f"{home}/{kind.lower()}" for kind in ("CACHE", "CONFIG", "DATA")}
+    return kept | places | {"KUBECONFIG": f"{home}/kubeconfig"}
+
+
+def helm(arguments: Sequence[str], major: int = 4, values: Mapping[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run helm, with `values` as a values file on its standard input; the caller looks at the return code."""
+    command = [str(binary(BINARIES[major])), *arguments]
+    if values is not None:
+        command += ["--values", "-"]
+    return subprocess.run(command, input=json.dumps(values or {}), env=environment(), capture_output=True, text=True, timeout=60)
+
+
+def render(values: Mapping[str, Any], preset: str | None = None, major: int = 4, release: str = RELEASE) -> tuple[Doc, ...]:
+    """The documents of the chart under `preset` and then `values`. Fails the test with helm's words if it refuses them."""
+    done = _template(json.dumps(values, sort_keys=True), preset, major, release)
+    assert done.returncode == 0, f"helm {major} refused {json.dumps(values)} (preset {preset}):\n{done.stderr}"
+    return _parse(done.stdout)
+
+
+def refusal(values: Mapping[str, Any], preset: str | None = None, major: int = 4, release: str = RELEASE) -> str:
+    """What helm says when it refuses `values`. Fails the test if it takes them."""
+    done = _template(json.dumps(values, sort_keys=True), preset, major, release)
+    assert done.returncode != 0, f"helm {major} took {json.dumps(values)} (preset {preset}), which should be refused"
+    return done.stderr
+
+
+@cache
+def _template(values: str, preset: str | None, major: int, release: str) -> subprocess.CompletedProcess[str]:
+    arguments = ["template", release, str(CHART), "--namespace", NAMESPACE]
+    if preset is not None:
+        arguments += ["--values", str(PRESETS / f"{preset}.yaml")]
+    return helm(arguments, major, json.loads(values))
+
+
+@cache
+def _parse(text: str) -> tuple[Doc, ...]:
+    return tuple(doc for doc in yaml.load_all(text, yaml.CSafeLoader) if doc)
+
+
+def name_of(doc: Doc) -> str:
+    """How a fault names a document.
+
+    Example:
+        name_of({"kind": "Service", "metadata": {"name": "head"}})  # "Service/head"
+    """
+    return f"{doc['kind']}/{doc['metadata']['name']}"
+
+
+def of_kind(docs: Sequence[Doc], *kinds: str) -> list[Doc]:
+    """The documents of these kinds, in order."""
+    return [doc for doc in docs if doc["kind"] in kinds]

@@ -1,0 +1,159 @@
+"""Selectors, ports and addresses: what a rendered set expects to find behind a name is behind it.
+
+KubeRay makes Services of its own: <cluster>-head-svc, and <service>-head-svc and <service>-serve-svc; they count as rendered.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from tests.unit.helm.pods import containers
+from tests.unit.helm.render import NAMESPACE, Doc, name_of, of_kind
+
+SERVE_PORT = 8000
+HEAD_PORTS = {6379, 8265, 10001, 8080, SERVE_PORT}
+HERE = ("localhost", "127.0.0.1", "0.0.0.0")
+HOST = r"[a-z0-9][a-z0-9.-]*"
+ADDRESS = re.compile(rf"https?://({HOST})(?::(\d+))?|(?<![/\w.-])({HOST}\.svc(?:\.cluster\.local)?)(?::(\d+))?")
+
+
+def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector, with matchLabels and matchExpressions, selects the labels; an empty one selects all."""
+    selector = selector or {}
+    same = all(labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items())
+    return same and all(_expression(part, labels) for part in selector.get("matchExpressions") or ())
+
+
+def _expression(part: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(part["key"]), part.get("values") or ()
+    return {"In": value in values, "NotIn": value not in values, "Exists": value is not None, "DoesNotExist": value is None}[
+        part["operator"]
+    ]
+
+
+def selected(pods: Sequence[Doc], selector: Mapping[str, Any] | None) -> list[Doc]:
+    """The pods that a label selector selects."""
+    return [pod for pod in pods if matches(selector, pod["metadata"].get("labels") or {})]
+
+
+def port_of(pod: Doc, port: int | str) -> int | None:
+    """The number of a container port of the pod, given by number or name; None if it has none such."""
+    for container in containers(pod):
+        for entry in container.get("ports") or ():
+            if port in (entry["containerPort"], entry.get("name")):
+                return entry["containerPort"]
+    return None
+
+
+def service_ports(docs: Sequence[Doc]) -> dict[str, set[int | str]]:
+    """Numbers and names of the ports of every Service, KubeRay's own included."""
+    found: dict[str, set[int | str]] = {}
+    for doc in of_kind(docs, "Service"):
+        found[doc["metadata"]["name"]] = {value for port in doc["spec"]["ports"] for value in (port["port"], port.get("name")) if value}
+    for doc in of_kind(docs, "RayCluster", "RayService"):
+        found[f"{doc['metadata']['name'][:41]}-head-svc"] = {*HEAD_PORTS}
+        if doc["kind"] == "RayService":
+            found[f"{doc['metadata']['name'][:40]}-serve-svc"] = {SERVE_PORT}
+    return found
+
+
+def services(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
+    """A Service selects pods, and each of them has its target ports; one of a Ray head selects heads."""
+    for doc in of_kind(docs, "Service"):
+        if not doc["spec"].get("selector"):
+            continue
+        behind = selected(pods, {"matchLabels": {k: v for k, v in doc["spec"]["selector"].items() if k != "ray.io/serve"}})
+        if not behind:
+            yield f"{name_of(doc)}: selects no pod: {doc['spec']['selector']}"
+        for port in doc["spec"]["ports"]:
+            target = port.get("targetPort", port["port"])
+            yield from (f"{name_of(doc)}: {name_of(pod)} has no port {target}" for pod in behind if port_of(pod, target) is None)
+
+
+def routes(docs: Sequence[Doc]) -> Iterator[str]:
+    """Backends of Ingresses and HTTPRoutes are Services with that port."""
+    known = service_ports(docs)
+    for doc in of_kind(docs, "Ingress", "HTTPRoute"):
+        for name, port in _backends(doc):
+            if port not in known.get(name, ()):
+                yield f"{name_of(doc)}: there is no Service {name} with port {port}"
+
+
+def _backends(doc: Doc) -> Iterator[tuple[str, int | str]]:
+    for rule in doc["spec"]["rules"]:
+        for path in (rule.get("http") or {}).get("paths", ()):
+            service = path["backend"]["service"]
+            yield service["name"], service["port"].get("number") or service["port"]["name"]
+        for backend in rule.get("backendRefs") or ():
+            yield backend["name"], backend["port"]
+
+
+def monitors(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
+    """A PodMonitor selects pods of which one has each of its ports."""
+    for doc in of_kind(docs, "PodMonitor"):
+        behind = selected(pods, doc["spec"]["selector"])
+        if not behind:
+            yield f"{name_of(doc)}: selects no pod"
+        for endpoint in doc["spec"]["podMetricsEndpoints"]:
+            port = endpoint.get("port") or endpoint.get("portNumber")
+            if behind and not any(port_of(pod, port) for pod in behind):
+                yield f"{name_of(doc)}: no selected pod has the port {port}"
+
+
+def budgets(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
+    """A PodDisruptionBudget selects pods; a workload's selector selects its own template's pods."""
+    for doc in of_kind(docs, "PodDisruptionBudget"):
+        if not selected(pods, doc["spec"]["selector"]):
+            yield f"{name_of(doc)}: selects no pod"
+    for doc in of_kind(docs, "Deployment", "StatefulSet"):
+        if not matches(doc["spec"]["selector"], doc["spec"]["template"]["metadata"]["labels"]):
+            yield f"{name_of(doc)}: its selector does not select its own pods"
+        if doc["kind"] == "StatefulSet" and doc["spec"]["serviceName"] not in service_ports(docs):
+            yield f"{name_of(doc)}: there is no Service {doc['spec']['serviceName']}"
+
+
+def spreads(pods: Sequence[Doc]) -> Iterator[str]:
+    """A topology spread constraint counts the pod that carries it."""
+    for pod in pods:
+        for part in pod["spec"].get("topologySpreadConstraints") or ():
+            if not matches(part.get("labelSelector"), pod["metadata"]["labels"]):
+                yield f"{name_of(pod)}: its topology spread over {part['topologyKey']} does not count itself"
+
+
+def clusters(docs: Sequence[Doc]) -> Iterator[str]:
+    """A job's clusterSelector names a RayCluster of the set."""
+    names = {doc["metadata"]["name"] for doc in of_kind(docs, "RayCluster")}
+    for doc in of_kind(docs, "RayJob", "RayCronJob"):
+        selector = doc["spec"].get("jobTemplate", doc["spec"]).get("clusterSelector")
+        if selector and selector["ray.io/cluster"] not in names:
+            yield f"{name_of(doc)}: there is no RayCluster {selector['ray.io/cluster']}"
+
+
+def addresses(docs: Sequence[Doc], pods: Sequence[Doc], outside: Collection[str] = ()) -> Iterator[str]:
+    """Host names of the cluster in variables, arguments and TOML are Services of this namespace, with the port, or named as outside."""
+    known = service_ports(docs)
+    for where, text in _texts(docs, pods):
+        for found in ADDRESS.finditer(text):
+            host, port = found[1] or found[3], found[2] or found[4]
+            name, _, rest = host.partition(".")
+            if host in HERE or f"Host/{host}" in outside or "." in host and ".svc" not in host:
+                continue
+            if rest and rest.split(".")[0] != NAMESPACE:
+                yield f"{where}: {host} is not in the namespace {NAMESPACE}"
+            elif name not in known:
+                yield f"{where}: there is no Service {name}"
+            elif port and int(port) not in known[name]:
+                yield f"{where}: Service {name} has no port {port}"
+
+
+def _texts(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[tuple[str, str]]:
+    for doc in of_kind(docs, "ConfigMap"):
+        for key, text in (doc.get("data") or {}).items():
+            if key.endswith(".toml"):
+                yield f"{name_of(doc)}: {key}", text
+    for pod in pods:
+        for container in containers(pod):
+            for entry in container.get("env") or ():
+                yield f"{name_of(pod)}: {entry['name']}", str(entry.get("value", ""))
+            for text in [*(container.get("command") or ()), *(container.get("args") or ())]:
+                yield f"{name_of(pod)}: {container['name']}", text

@@ -1,0 +1,114 @@
+"""Dashboards and rules ask for metrics that exist: ours in the sources, Ray's in Ray; every alert says what to do."""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import ray
+
+from tests.unit.helm.cases import CASES
+from tests.unit.helm.render import NAMESPACE, ROOT, Doc, of_kind
+
+METRIC = re.compile(r"\bray_[a-z0-9_]+")
+HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
+
+
+@lru_cache(maxsize=1)
+def documents() -> tuple[Doc, ...]:
+    return next(case for case in CASES if case.name == "monitoring").docs()
+
+
+def dashboards() -> list[Doc]:
+    maps = [doc for doc in of_kind(documents(), "ConfigMap") if doc["metadata"]["labels"].get("grafana_dashboard")]
+    return [json.loads(text) for doc in maps for text in doc["data"].values()]
+
+
+def alerts() -> list[Doc]:
+    return [rule for doc in of_kind(documents(), "PrometheusRule") for group in doc["spec"]["groups"] for rule in group["rules"]]
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Where it stands, and the expression."""
+    for board in dashboards():
+        yield from (
+            (f"{board['title']}: {panel['title']}", target["expr"]) for panel in board["panels"] for target in panel.get("targets", ())
+        )
+    yield from ((rule["alert"], rule["expr"]) for rule in alerts())
+
+
+@lru_cache(maxsize=1)
+def ours() -> frozenset[str]:
+    """Names under which the platform's metrics reach Prometheus: "area/name" of jobs, and what is named outright."""
+    text = "\n".join(path.read_text() for folder in ("awares", "platform") for path in (ROOT / folder).rglob("*.py"))
+    reported = {f"ray_awares_{area}_{name}" for area, name in re.findall(r'"([a-z0-9_]+)/([A-Za-z0-9_]+)"', text)}
+    outright = set(re.findall(r'"(awares_[a-z0-9_]+)"', text))
+    return frozenset(reported | {f"ray_{name}{suffix}" for name in outright for suffix in ("", "_total")})
+
+
+@lru_cache(maxsize=1)
+def rays() -> str:
+    """Ray's own dashboards, which name what Ray exports."""
+    folder = Path(ray.__file__).parent / "dashboard" / "modules" / "metrics" / "dashboards"
+    return "\n".join(path.read_text() for path in folder.glob("*.py"))
+
+
+def is_known(metric: str) -> bool:
+    base = HISTOGRAM.sub("", metric)
+    return metric in ours() or base in ours() if metric.startswith("ray_awares_") else metric in rays()
+
+
+def test_every_metric_exists() -> None:
+    asked = {(where, metric) for where, text in expressions() for metric in METRIC.findall(text)}
+    assert len(asked) > 30
+    assert sorted((where, metric) for where, metric in asked if not is_known(metric)) == []
+    assert not is_known("ray_awares_reward_maen") and not is_known("ray_node_gpu_utilisation")
+
+
+def test_expressions_keep_to_the_namespace() -> None:
+    """Rules name the release's, dashboards let the reader choose; brackets match."""
+    for where, text in expressions():
+        assert f'namespace="{NAMESPACE}"' in text or 'namespace="$namespace"' in text, where
+        assert all(text.count(left) == text.count(right) for left, right in ("()", "[]", "{}")), where
+
+
+def test_every_alert_has_a_runbook_and_a_severity() -> None:
+    assert len(alerts()) == len({rule["alert"] for rule in alerts()}) >= 5
+    for rule in alerts():
+        assert rule["labels"]["severity"] in ("info", "warning", "critical")
+        assert len(rule["annotations"]["runbook"]) > 80 and rule["annotations"]["summary"].endswith("."), rule["alert"]
+
+
+def test_commands_and_keys_in_runbooks_exist() -> None:
+    """A runbook that sends its reader to a value or setting that is not there is worse than none."""
+    from awares_platform.config import PlatformConfig
+    from awares_platform.config.setup import _keys
+
+    known = {*_keys(PlatformConfig)} | {f"setup.{key}" for key in _keys(PlatformConfig)}
+    sections = "|".join(PlatformConfig.model_fields)
+    named = {key for rule in alerts() for key in re.findall(rf"\b((?:setup\.)?(?:{sections})\.[a-z_]+)\b", rule["annotations"]["runbook"])}
+    assert named and sorted(named - known) == []
+
+
+@pytest.mark.parametrize("board", [0, 1])
+def test_dashboards_are_whole(board: int) -> None:
+    dashboard = dashboards()[board]
+    assert dashboard["uid"] and dashboard["title"] and "namespace" in [one["name"] for one in dashboard["templating"]["list"]]
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(ids) == len(set(ids)) >= 5
+    assert not overlaps([panel["gridPos"] for panel in dashboard["panels"]])
+    for panel in dashboard["panels"]:
+        assert panel["title"] and (panel["type"] == "row" or all(target["expr"] for target in panel["targets"]))
+
+
+def overlaps(places: list[dict[str, int]]) -> bool:
+    """Whether two panels share a cell of the grid."""
+    cells = [(x, y) for one in places for x in range(one["x"], one["x"] + one["w"]) for y in range(one["y"], one["y"] + one["h"])]
+    return len(cells) != len(set(cells))
+
+
+def test_overlapping_panels_would_be_seen() -> None:
+    left, right = {"x": 0, "y": 0, "w": 12, "h": 8}, {"x": 12, "y": 0, "w": 12, "h": 8}
+    assert not overlaps([left, right]) and overlaps([left, right | {"x": 11}])

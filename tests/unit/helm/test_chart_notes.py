@@ -1,0 +1,89 @@
+"""NOTES.txt names things that are there, and the umbrella hands its values down."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.helm.cases import CASES, PRESET_VALUES, PRESETS, SECRETS, Case
+from tests.unit.helm.render import CHART, NAMESPACE, RELEASE, ROOT, Doc, helm
+from tests.unit.helm.selectors import service_ports
+
+
+def notes(case: Case) -> str:
+    """What `helm install` of the case prints. helm 3 prints nothing without a cluster."""
+    preset = ["--values", str(CHART / "presets" / f"{case.preset}.yaml")] if case.preset else []
+    done = helm(["install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--dry-run=client", *preset], values=case.values)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("\nNOTES:\n")[2]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_notes_name_what_is_there(case: Case) -> None:
+    text = notes(case)
+    ports = service_ports(case.docs())
+    forwards = re.findall(r"port-forward service/(\S+) \d+:(\d+)", text)
+    assert all(int(port) in ports[name] for name, port in forwards)
+    assert {f"Secret/{name}" for name in re.findall(r"get secret (\S+)", text)} <= case.outside.keys()
+    assert all((ROOT / script).exists() for script in re.findall(r"python (jobs/\w+\.py)", text))
+    assert f"helm test {RELEASE} --namespace {NAMESPACE}" in text
+    kinds = {doc["kind"] for doc in case.docs()}
+    assert ("RayCluster" in kinds) is ("ray job submit" in text) and ("RayService" in kinds) is ("awares ask" in text)
+
+
+def test_notes_warn_of_what_is_left_open() -> None:
+    by_name = {case.name: notes(case) for case in CASES if case.name in ("default", "open", "no policies, no tests")}
+    assert "auth.mode=disabled: whoever" in by_name["open"] and "RAY_AUTH_TOKEN" not in by_name["open"]
+    assert "networkPolicy.enabled=false: whoever" in by_name["no policies, no tests"]
+    assert "whoever" not in by_name["default"] and "RAY_AUTH_TOKEN" in by_name["default"]
+
+
+@pytest.fixture(scope="module")
+def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The umbrella with its local dependency alone, in a copy: the operator's chart is not fetched here."""
+    charts = tmp_path_factory.mktemp("charts")
+    copies = [shutil.copytree(chart, charts / chart.name) for chart in (CHART, CHART.with_name("awares-train-with-operator"))]
+    path = copies[1] / "Chart.yaml"
+    chart = yaml.safe_load(path.read_text())
+    chart["dependencies"] = chart["dependencies"][:1]
+    path.write_text(yaml.safe_dump(chart))
+    done = helm(["dependency", "build", str(copies[1])])
+    assert done.returncode == 0, done.stderr
+    return copies[1]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_umbrella_renders_what_the_chart_does(umbrella: Path, preset: str) -> None:
+    """Its values lie under the chart's name; `global` reaches the closed schema."""
+    file = str(CHART / "presets" / f"{preset}.yaml")
+    above = yaml.safe_load(Path(file).read_text())
+    values = {"awares-train": _over(above, PRESET_VALUES), "global": {"region": "here"}}
+    done = helm(["template", RELEASE, str(umbrella), "--namespace", NAMESPACE], values=values)
+    assert done.returncode == 0, done.stderr
+    own = helm(["template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", file], values=PRESET_VALUES)
+    assert _docs(done.stdout) == _docs(own.stdout) != []
+
+
+def _over(below: Doc, above: Doc) -> Doc:
+    """`below` with the values of `above` in it, as helm lays one values file over another."""
+    merged = dict(below)
+    for key, value in above.items():
+        merged[key] = _over(below.get(key, {}), value) if isinstance(value, dict) else value
+    return merged
+
+
+def test_the_umbrella_refuses_unknown_keys_of_the_chart(umbrella: Path) -> None:
+    done = helm(["template", RELEASE, str(umbrella)], values={"awares-train": PRESET_VALUES | {"clutser": {}}})
+    assert done.returncode != 0 and "additional properties 'clutser' not allowed" in done.stderr
+
+
+def _docs(text: str) -> list[str]:
+    return sorted(yaml.safe_dump(doc) for doc in yaml.load_all(text, yaml.CSafeLoader) if doc)
+
+
+def test_the_secrets_of_the_cases_are_those_that_the_chart_documents() -> None:
+    """Keys of Secrets are an interface to whoever makes them: values.yaml says them all."""
+    text = (CHART / "values.yaml").read_text()
+    assert [key for keys in SECRETS.values() for key in keys if key not in text] == []

@@ -1,0 +1,48 @@
+"""What an IAM policy grants, as far as ours go: actions, resources with `*`, and the operators that they use.
+
+Semantics: AWS's IAM reference, "Policy evaluation logic" and "Condition operators".
+"""
+
+import json
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BUCKET, PREFIX = "MY-BUCKET", "MY-PREFIX"
+
+
+def statements(path: Path) -> list[dict[str, Any]]:
+    """The statements of a policy file, whichever key of the AWS command's input holds it."""
+    (document,) = yaml.safe_load(path.read_text()).values()
+    return json.loads(document)["Statement"]
+
+
+def actions(path: Path) -> set[str]:
+    """Every action that a policy allows."""
+    return {action for statement in statements(path) if statement["Effect"] == "Allow" for action in statement["Action"]}
+
+
+def allows(path: Path, action: str, key: str | None = None, context: Mapping[str, str] | None = None) -> bool:
+    """Whether the policy alone grants `action` on an object of the bucket, or on the bucket itself where `key` is None."""
+    arn = f"arn:aws:s3:::{BUCKET}" + (f"/{key}" if key is not None else "")
+    return any(
+        statement["Effect"] == "Allow"
+        and action in statement["Action"]
+        and any(fnmatchcase(arn, resource) for resource in statement["Resource"])
+        and _holds(statement.get("Condition", {}), context or {})
+        for statement in statements(path)
+    )
+
+
+def _holds(conditions: Mapping[str, Mapping[str, list[str]]], context: Mapping[str, str]) -> bool:
+    for operator, wanted in conditions.items():
+        for key, patterns in wanted.items():
+            if key not in context:
+                if not operator.endswith("IfExists"):
+                    return False
+            elif not any(fnmatchcase(context[key], pattern) for pattern in patterns):
+                return False
+    return True

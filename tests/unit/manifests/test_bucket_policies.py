@@ -1,0 +1,114 @@
+"""The bucket policies grant what the code calls: no less, no more; and the AWS commands in their first lines take them as they are."""
+
+import ast
+import re
+from pathlib import Path
+
+import botocore.session
+import pytest
+import yaml
+from botocore.validate import ParamValidator
+
+from tests.unit.manifests.policy import PREFIX, actions, allows, statements
+
+ROOT = Path(__file__).parents[3]
+MANIFESTS, PLATFORM = ROOT / "manifests", ROOT / "platform/awares_platform"
+READER, WRITER = MANIFESTS / "iampolicy.reader.yaml", MANIFESTS / "iampolicy.writer.yaml"
+
+ACTION = {
+    "abort_multipart_upload": "s3:AbortMultipartUpload",
+    "complete_multipart_upload": "s3:PutObject",
+    "create_multipart_upload": "s3:PutObject",
+    "delete_object": "s3:DeleteObject",
+    "delete_objects": "s3:DeleteObject",
+    "get_object": "s3:GetObject",
+    "head_bucket": "s3:ListBucket",
+    "head_object": "s3:GetObject",
+    "list_objects_v2": "s3:ListBucket",
+    "put_object": "s3:PutObject",
+    "upload_part": "s3:PutObject",
+}
+"""What each S3 call needs, from AWS's Service Authorization Reference for S3."""
+READS = {"get_object", "get_range", "get_with_etag", "head", "exists", "list", "check", "download_file", "download_directory"}
+"""ObjectStore's methods that do not write: what resolving and serving a policy uses."""
+
+
+def calls(path: Path) -> set[str]:
+    """Names of the methods that a module calls on a boto3 client."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Attribute | ast.Name):
+            owner = node.func.value
+            name = owner.attr if isinstance(owner, ast.Attribute) else owner.id
+            if name == "client" and node.func.attr not in ("stream", "meta"):
+                found.add(node.func.attr)
+    return found
+
+
+def test_only_the_store_and_its_multipart_part_call_s3() -> None:
+    """seaweed.py asks the private server that it has started itself."""
+    callers = {path.name for path in PLATFORM.rglob("*.py") if calls(path) & ACTION.keys()}
+    assert callers == {"store.py", "multipart.py", "seaweed.py"}
+
+
+def test_the_writer_may_do_exactly_what_the_store_calls() -> None:
+    used = calls(PLATFORM / "store.py") | calls(PLATFORM / "multipart.py")
+    assert used <= ACTION.keys(), "a new call: find its action"
+    assert actions(WRITER) == {ACTION[call] for call in used}
+
+
+def test_the_reader_may_do_exactly_what_reading_calls() -> None:
+    tree = ast.parse((PLATFORM / "store.py").read_text())
+    store = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "ObjectStore")
+    reading = [node for node in store.body if isinstance(node, ast.FunctionDef) and node.name in READS]
+    used = {
+        node.func.attr
+        for method in reading
+        for node in ast.walk(method)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ACTION
+    }
+    assert len(used) == 3
+    assert actions(READER) == {ACTION[call] for call in used}
+
+
+@pytest.mark.parametrize("policy", [READER, WRITER])
+def test_the_prefix_is_the_border(policy: Path) -> None:
+    inside, outside = f"{PREFIX}/runs/a/HEAD", f"{PREFIX}-of-others/runs/a/HEAD"
+    assert allows(policy, "s3:GetObject", inside) and not allows(policy, "s3:GetObject", outside)
+    assert allows(policy, "s3:PutObject", inside) == (policy == WRITER)
+    assert not allows(policy, "s3:PutObject", outside) and not allows(policy, "s3:DeleteObject", outside)
+    for prefix, allowed in ((PREFIX, True), (f"{PREFIX}/runs/", True), ("", False), ("other/", False)):
+        assert allows(policy, "s3:ListBucket", None, {"s3:prefix": prefix}) == allowed, prefix
+    assert allows(policy, "s3:ListBucket"), "ObjectStore.check lists without a prefix"
+    assert not allows(policy, "s3:DeleteBucket") and not allows(policy, "s3:PutBucketPolicy")
+
+
+def test_nothing_goes_without_tls() -> None:
+    (statement,) = statements(MANIFESTS / "bucketpolicy.tls.yaml")
+    assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert statement["Resource"] == ["arn:aws:s3:::MY-BUCKET", "arn:aws:s3:::MY-BUCKET/*"]
+
+
+@pytest.mark.parametrize("name", ["bucketlifecycle.aws", "bucketpolicy.tls", "iampolicy.reader", "iampolicy.writer"])
+def test_the_command_in_the_first_line_takes_the_file(name: str) -> None:
+    """--cli-input-yaml is the operation's parameters; the others are options of the same command."""
+    path = MANIFESTS / f"{name}.yaml"
+    first = path.read_text().splitlines()[0]
+    match = re.match(r"# aws (\w+) ([\w-]+) (.*?)--cli-input-yaml file://manifests/([\w.-]+\.yaml)", first)
+    assert match is not None, first
+    service, command, options, file = match.groups()
+    assert file == path.name
+    operation = "".join(word.capitalize() for word in command.split("-"))
+    model = botocore.session.Session().get_service_model(service.replace("s3api", "s3")).operation_model(operation)
+    given = dict(zip(*[iter(options.split())] * 2, strict=True))
+    flags = {"".join(word.capitalize() for word in flag.removeprefix("--").split("-")): value for flag, value in given.items()}
+    report = ParamValidator().validate({**flags, **yaml.safe_load(path.read_text())}, model.input_shape)
+    assert not report.has_errors(), report.generate_report()
+
+
+def test_lifecycle_rules_never_expire_what_a_run_wrote() -> None:
+    rules = yaml.safe_load((MANIFESTS / "bucketlifecycle.aws.yaml").read_text())["LifecycleConfiguration"]["Rules"]
+    assert all(rule["Status"] == "Enabled" for rule in rules)
+    assert not any("Days" in rule.get("Expiration", {}) or "Date" in rule.get("Expiration", {}) for rule in rules)
+    assert any("AbortIncompleteMultipartUpload" in rule for rule in rules)

@@ -1,0 +1,126 @@
+"""Every manifest is named after its kind, says in its first line what it is for, fits its schema, and agrees with its neighbours."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+MANIFESTS = ROOT / "manifests"
+FILES = sorted(MANIFESTS.glob("*.yaml"))
+AWS = {"bucketlifecycle", "bucketpolicy", "iampolicy"}
+"""Inputs of AWS commands, not Kubernetes objects."""
+CLOUD = AWS | {"nodepool", "ec2nodeclass", "computeclass"}
+"""What belongs to one cloud, so that no kustomization can hold all of it."""
+
+
+def kind(path: Path) -> str:
+    return path.name.partition(".")[0]
+
+
+def doc(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())
+
+
+OBJECTS = [path for path in FILES if kind(path) not in AWS and path.name != "kustomization.yaml"]
+
+
+def by(prefix: str) -> list[dict[str, Any]]:
+    return [doc(path) for path in OBJECTS if kind(path) == prefix]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_name_and_first_line(path: Path) -> None:
+    assert re.fullmatch(r"[a-z0-9]+\.[a-z0-9-]+\.yaml|kustomization\.yaml", path.name)
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ") and 40 <= len(first) <= 160 and path.read_text().splitlines()[1] != ""
+    assert [entry for entry in MANIFESTS.iterdir() if entry.suffix != ".yaml"] == []
+
+
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
+def test_a_file_holds_one_object_of_the_kind_that_it_is_named_after(path: Path) -> None:
+    assert doc(path)["kind"].lower() == kind(path)
+    assert len(list(yaml.safe_load_all(path.read_text()))) == 1
+
+
+def test_the_kustomization_holds_all_that_is_not_of_one_cloud() -> None:
+    listed = doc(MANIFESTS / "kustomization.yaml")["resources"]
+    assert sorted(listed) == [path.name for path in FILES if kind(path) not in CLOUD and path.name != "kustomization.yaml"]
+
+
+def test_kubectl_builds_it() -> None:
+    places = os.pathsep.join((str(ROOT / ".tools/bin"), os.environ.get("PATH", "")))
+    kubectl = shutil.which("kubectl", path=places)
+    if kubectl is None:
+        pytest.skip("no kubectl: `make tools` brings it")
+    built = subprocess.run([kubectl, "kustomize", str(MANIFESTS)], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    objects = [(one["kind"], one["metadata"]["name"]) for one in yaml.safe_load_all(built.stdout)]
+    assert len(objects) == len(doc(MANIFESTS / "kustomization.yaml")["resources"]) == len(set(objects))
+
+
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
+def test_objects_fit_their_definitions(path: Path) -> None:
+    """Kubernetes' own kinds against its strict schemas, custom ones against the CRDs that AWARES_CRDS names."""
+    crd = pytest.importorskip("tests.unit.helm.crd", reason="the checker of custom resources is not here")
+    schemas = pytest.importorskip("tests.unit.helm.schemas")
+    one = doc(path)
+    if not crd.is_custom(one):
+        assert [fault for version in schemas.VERSIONS for fault in schemas.faults(one, version)] == []
+    elif (one["apiVersion"], one["kind"]) in crd.definitions():
+        assert crd.faults(one) == []
+    else:
+        assert kind(path) in CLOUD, f"no definition of {one['apiVersion']} {one['kind']} is at hand"
+
+
+def test_queue_objects_name_each_other() -> None:
+    (queue,), (local,), (namespace,) = by("clusterqueue"), by("localqueue"), by("namespace")
+    flavors = {flavor["metadata"]["name"] for flavor in by("resourceflavor")}
+    (group,) = queue["spec"]["resourceGroups"]
+    assert {flavor["name"] for flavor in group["flavors"]} == flavors
+    for flavor in group["flavors"]:
+        assert [resource["name"] for resource in flavor["resources"]] == group["coveredResources"]
+    assert local["spec"]["clusterQueue"] == queue["metadata"]["name"]
+    assert local["metadata"]["namespace"] == namespace["metadata"]["name"]
+    assert queue["spec"]["namespaceSelector"]["matchLabels"].items() <= namespace["metadata"]["labels"].items()
+
+
+def test_node_pools_carry_the_labels_that_flavors_select() -> None:
+    pools = {pool["spec"]["template"]["metadata"]["labels"]["awares-train/pool"] for pool in by("nodepool")}
+    classes = {one["spec"]["nodePoolConfig"]["nodeLabels"]["awares-train/pool"] for one in by("computeclass")}
+    gpu = {flavor["spec"]["nodeLabels"]["awares-train/pool"] for flavor in by("resourceflavor") if "nodeTaints" in flavor["spec"]}
+    assert pools == classes == gpu == {"learner", "rollout"}
+
+
+def test_gpu_pools_are_tainted_and_flavors_tolerate_it() -> None:
+    for pool in by("nodepool"):
+        assert {"key": "nvidia.com/gpu", "value": "true", "effect": "NoSchedule"} in pool["spec"]["template"]["spec"]["taints"]
+        assert pool["spec"]["limits"]["nvidia.com/gpu"] == 8
+    for flavor in by("resourceflavor"):
+        assert len(flavor["spec"].get("tolerations", [])) == len(flavor["spec"].get("nodeTaints", []))
+
+
+def test_each_cloud_has_a_pool_for_learners_and_a_spot_pool_for_rollouts() -> None:
+    names = {path.name for path in FILES if kind(path) in ("nodepool", "computeclass")}
+    assert {name.partition(".")[2] for name in names} == {
+        f"{cloud}-{pool}.yaml" for cloud in ("eks", "gke", "aks") for pool in ("learner", "rollout-spot")
+    }
+
+
+def test_the_gateway_takes_routes_of_the_namespace() -> None:
+    (gateway,), (namespace,) = by("gateway"), by("namespace")
+    for listener in gateway["spec"]["listeners"]:
+        allowed = listener["allowedRoutes"]["namespaces"]["selector"]["matchLabels"]
+        assert allowed.items() <= namespace["metadata"]["labels"].items()
+        assert listener["tls"]["mode"] == "Terminate"
+
+
+def test_priorities_are_ordered() -> None:
+    value = {one["metadata"]["name"]: one["value"] for one in by("priorityclass") + by("workloadpriorityclass")}
+    assert value["awares-endpoint"] > value["awares-learner"] > value["awares-rollout"] > 0
+    assert value["awares-training"] > value["awares-evaluation"]
