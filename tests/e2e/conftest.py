@@ -1,0 +1,10 @@
+"""The kinds of a cluster with KubeRay's CRDs, read once."""
+
+import pytest
+
+from tests.e2e.kinds import Kinds, builtin, crd_directory, custom
+
+
+@pytest.fixture(scope="session")
+def kinds() -> Kinds:
+    return Kinds([*builtin(), *custom(crd_directory())])

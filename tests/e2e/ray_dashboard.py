@@ -1,0 +1,80 @@
+"""A head's dashboard over HTTP, as the operator uses it: Jobs API, Serve's REST API, nodes."""
+
+import contextlib
+import http.client
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+_LIMIT_S = 30.0
+
+
+class Unanswered(Exception):
+    """The dashboard is not there, or refuses; the text is what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """One head's dashboard; `token` is Ray's, None where authentication is off.
+
+    Example:
+        Dashboard("127.80.3.4", 8265, "secret").nodes()
+    """
+
+    host: str
+    port: int
+    token: str | None = field(repr=False)
+
+    def up(self) -> bool:
+        """Whether it answers with the token."""
+        with contextlib.suppress(Unanswered):
+            return bool(self._ask("GET", "/api/version"))
+        return False
+
+    def nodes(self) -> int:
+        """Nodes that are alive."""
+        with contextlib.suppress(Unanswered):
+            rows = self._ask("GET", "/nodes?view=summary")["data"]["summary"]
+            return sum(row["raylet"].get("state") == "ALIVE" for row in rows)
+        return 0
+
+    def submit(self, body: dict[str, Any]) -> None:
+        """Start a job. Raises Unanswered."""
+        self._ask("POST", "/api/jobs/", body)
+
+    def job(self, submission: str) -> dict[str, Any]:
+        """status, message, start_time, ... of a job. Raises Unanswered."""
+        return self._ask("GET", f"/api/jobs/{submission}")
+
+    def stop_job(self, submission: str) -> None:
+        """Ask a job to end. Raises Unanswered."""
+        self._ask("POST", f"/api/jobs/{submission}/stop")
+
+    def job_log(self, submission: str) -> str:
+        """What a job's driver printed. Raises Unanswered."""
+        return self._ask("GET", f"/api/jobs/{submission}/logs")["logs"]
+
+    def deploy(self, config: dict[str, Any]) -> None:
+        """PUT Serve applications. Raises Unanswered with Serve's own message for a bad configuration."""
+        self._ask("PUT", "/api/serve/applications/", config)
+
+    def applications(self) -> dict[str, Any]:
+        """Serve's applications by name. Raises Unanswered."""
+        return self._ask("GET", "/api/serve/applications/").get("applications", {})
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        headers = {"content-type": "application/json"}
+        if self.token is not None:
+            headers["authorization"] = f"Bearer {self.token}"
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=_LIMIT_S)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            text = response.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise Unanswered(f"{method} {path}: {type(error).__name__}: {error}") from error
+        finally:
+            connection.close()
+        if response.status >= 300:
+            raise Unanswered(f"{method} {path}: {response.status} {text[:2000]}")
+        return json.loads(text) if text else {}

@@ -1,0 +1,94 @@
+"""The chart's presets against the fake API server, both majors of helm: CRD schemas, defaults, lookups, upgrades. No pod runs here."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import helm
+from tests.e2e.api_server import running
+from tests.e2e.kinds import Kinds
+from tests.e2e.objects import Body, Objects
+from tests.e2e.release import CHART, new_keys
+from tests.unit.helm.operator_rules import faults
+
+pytestmark = pytest.mark.integration
+
+PRESETS = sorted(path.stem for path in (CHART / "presets").glob("*.yaml"))
+OURS = (
+    "ConfigMap",
+    "NetworkPolicy",
+    "PodDisruptionBudget",
+    "RayCluster",
+    "RayJob",
+    "RayService",
+    "Service",
+    "ServiceAccount",
+    "StatefulSet",
+)
+
+
+@pytest.fixture
+def objects(kinds: Kinds) -> Objects:
+    return Objects(kinds)
+
+
+@pytest.fixture(params=["helm", "helm3"])
+def cli(request: pytest.FixtureRequest, objects: Objects, tmp_path: Path) -> Iterator[helm.Helm]:
+    path = helm.binary(request.param)
+    with running(objects) as server:
+        yield helm.Helm(path, server.kubeconfig(tmp_path), tmp_path)
+
+
+def add_secrets(objects: Objects) -> None:
+    for name, data in new_keys().items():
+        objects.create(objects.kinds.of("v1", "Secret"), "default", {"metadata": {"name": name}, "stringData": data})
+
+
+def all_of(objects: Objects, name: str) -> list[Body]:
+    [kind] = [kind for kind in objects.kinds.all if kind.name == name and kind.version != "v1alpha1"]
+    return objects.list(kind)
+
+
+def preset(name: str) -> list[str]:
+    """The preset with what it says must be set."""
+    path = CHART / "presets" / f"{name}.yaml"
+    given = [] if name == "trial" else ["--set", "store.bucket=awares"]
+    return ["-f", str(path), *given]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_installed_upgraded_rolled_back_and_gone(cli: helm.Helm, objects: Objects, name: str) -> None:
+    add_secrets(objects)
+    cli.do("install", "r", str(CHART), *preset(name))
+    before = {kind: {body["metadata"]["name"]: body["metadata"]["generation"] for body in all_of(objects, kind)} for kind in OURS}
+    assert before["RayCluster"] or before["RayJob"] or before["RayService"]
+    refused = [said for kind in ("RayCluster", "RayJob", "RayService") for body in all_of(objects, kind) for said in faults(body)]
+    assert refused == [], "the operator takes what the API server stored, CRD defaults included"
+    cli.do("upgrade", "r", str(CHART), *preset(name), "--set", "setup.run.seed=7")
+    changed = {
+        kind for kind in OURS for body in all_of(objects, kind) if body["metadata"]["generation"] != before[kind][body["metadata"]["name"]]
+    }
+    assert changed and changed <= {"ConfigMap", "RayService"}, "a seed is in the setup alone: no cluster is touched"
+    cli.do("rollback", "r", "1")
+    cli.do("uninstall", "r", "--wait")
+    assert {kind: all_of(objects, kind) for kind in OURS} == dict.fromkeys(OURS, [])
+    assert sorted(body["metadata"]["name"] for body in all_of(objects, "Secret")) == sorted(new_keys())
+
+
+@pytest.mark.parametrize("missing", sorted(new_keys()))
+def test_a_missing_secret_is_named_before_anything_is_made(cli: helm.Helm, objects: Objects, missing: str) -> None:
+    add_secrets(objects)
+    objects.delete(objects.kinds.of("v1", "Secret"), "default", missing)
+    ended = cli.run("install", "r", str(CHART), *preset("trial"))
+    assert ended.status != 0 and missing in ended.err
+    assert all_of(objects, "RayCluster") == [] == all_of(objects, "ConfigMap")
+
+
+def test_a_secret_without_its_key_is_named(cli: helm.Helm, objects: Objects) -> None:
+    add_secrets(objects)
+    secrets = objects.kinds.of("v1", "Secret")
+    body = objects.get(secrets, "default", "awares-ray")
+    objects.replace(secrets, "default", "awares-ray", {**body, "data": {"token": "eA=="}})
+    ended = cli.run("install", "r", str(CHART), *preset("trial"))
+    assert ended.status != 0 and "awares-ray" in ended.err and "auth_token" in ended.err

@@ -1,0 +1,119 @@
+"""The trial preset in the simulator, from `helm install` to `helm uninstall`: real helm, Ray, vLLM, DeepSpeed, SeaweedFS; one installation.
+
+The tests are the chapters of one story, in their order.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from boto3.session import Session
+
+from awares.mini.benchmark import generate_split
+from tests.e2e import helm
+from tests.e2e.client import asking
+from tests.e2e.controller import simulator
+from tests.e2e.kinds import Kinds
+from tests.e2e.process import leftovers
+from tests.e2e.release import NAMESPACE, Release, ask, new_keys
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
+FEW = ("setup.data.train_samples=64", "setup.data.test_samples=16", "tests.waitSeconds=10")
+SHORT = "setup.serve.max_tokens=1"  # a version of the endpoint that every answer shows: one token a turn
+SCENE, SAMPLE = next(iter(generate_split("test", 1, seed=5)))
+
+
+@pytest.fixture(scope="module")
+def trial(kinds: Kinds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    binary = helm.binary("helm")
+    home = tmp_path_factory.mktemp("home")
+    with simulator(kinds) as (controller, server):
+        release = Release(helm.Helm(binary, server.kubeconfig(home), home), controller, new_keys())
+        release.install(*FEW)
+        yield release
+
+
+def token(trial: Release) -> str:
+    return trial.keys["awares-endpoint"]["token"]
+
+
+def test_head_and_workers_come_up(trial: Release) -> None:
+    trial.wait("ready clusters", lambda: [body.get("status", {}).get("state") for body in trial.all("RayCluster")] == ["ready", "ready"])
+    roles = sorted(
+        body["metadata"]["labels"]["ray.io/node-type"] for body in trial.all("Pod") if "ray.io/cluster" in body["metadata"]["labels"]
+    )
+    assert roles == ["head", "head", "worker", "worker"]
+
+
+def test_the_grpo_job_trains_to_the_end(trial: Release) -> None:
+    ended = ("Complete", "Failed")
+    trial.wait("end of the grpo job", lambda: trial.one("RayJob").get("status", {}).get("jobDeploymentStatus") in ended, 1200)
+    status = trial.one("RayJob")["status"]
+    assert (status["jobDeploymentStatus"], status["jobStatus"]) == ("Complete", "SUCCEEDED"), list(trial.controller.job_logs.values())
+    assert "jobs/grpo.py" in trial.one("RayJob")["spec"]["entrypoint"]
+    store = trial.keys["awares-store"]
+    client = Session(store["AWS_ACCESS_KEY_ID"], store["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1").client(
+        "s3", endpoint_url=trial.url("seaweedfs")
+    )
+    listed = client.list_objects_v2(Bucket="awares", Prefix="trial/runs/trial/policies/awares/")
+    assert any(item["Key"].endswith(".safetensors") for item in listed["Contents"])
+
+
+def test_the_endpoint_answers_those_with_the_token(trial: Release) -> None:
+    trial.wait("endpoint", lambda: trial.one("RayService").get("status", {}).get("serviceStatus") == "Running")
+    answer = ask(trial.url("endpoint"), SCENE, SAMPLE.question, token(trial))
+    assert answer.status == 200, answer.body
+    assert answer.body["usage"]["completion_tokens"] > 1 and answer.body["awares"]["visual_tokens"] >= 4
+    assert [ask(trial.url("endpoint"), SCENE, SAMPLE.question, other).status for other in (None, "another")] == [401, 401]
+
+
+def test_helm_test_passes(trial: Release) -> None:
+    trial.helm.do("test", "trial", "--timeout", "120s")
+
+
+def served(trial: Release) -> str:
+    """Which policy the RayService was told to serve."""
+    return yaml.safe_load(trial.one("RayService")["spec"]["serveConfigV2"])["applications"][0]["args"]["serve"]["policy"]
+
+
+def test_upgrade_and_rollback_change_the_version_without_a_failed_request(trial: Release) -> None:
+    pods = {body["metadata"]["uid"] for body in trial.all("Pod") if "ray.io/cluster" in body["metadata"]["labels"]}
+    with asking(trial.url("endpoint"), SCENE, SAMPLE.question, token(trial)) as asked:
+        trial.wait("first answer", lambda: asked.longest() > 1)
+        usual = asked.longest()
+        trial.upgrade(*FEW, "setup.serve.policy=awares", SHORT)
+        assert served(trial) == "awares"
+        trial.wait("answers of the new version", lambda: 0 <= asked.longest() < usual)
+        trial.helm.do("rollback", "trial", "1")
+        assert served(trial) == "base"
+        trial.wait("answers of the first version", lambda: asked.longest() == usual)
+    assert asked.failures == []
+    assert len(asked.answers) > 10
+    assert pods == {body["metadata"]["uid"] for body in trial.all("Pod") if "ray.io/cluster" in body["metadata"]["labels"]}, "no new pods"
+
+
+def test_helm_test_fails_when_s3_is_down(trial: Release) -> None:
+    objects, body = trial.controller.objects, trial.one("StatefulSet")
+    objects.replace(
+        objects.kinds.of("apps/v1", "StatefulSet"), NAMESPACE, body["metadata"]["name"], {**body, "spec": {**body["spec"], "replicas": 0}}
+    )
+    trial.wait("end of SeaweedFS", lambda: not [pod for pod in trial.all("Pod") if "seaweedfs" in pod["metadata"]["name"]])
+    ended = trial.helm.run("test", "trial", "--timeout", "120s")
+    assert ended.status != 0
+    [failed] = [pod for pod in trial.all("Pod") if pod.get("status", {}).get("phase") == "Failed"]
+    assert "store" in failed["metadata"]["name"]
+    assert "probe store" in trial.controller.kubelet.logs(NAMESPACE, failed["metadata"]["name"])
+
+
+def test_uninstall_leaves_nothing(trial: Release, tmp_path: Path) -> None:
+    trial.helm.do("uninstall", "trial", "--wait")
+    trial.wait("end of all processes", lambda: not leftovers(trial.controller.mark), 60)
+    left = {
+        kind: [body["metadata"]["name"] for body in trial.all(kind)] for kind in ("RayCluster", "RayJob", "RayService", "Service", "Pod")
+    }
+    tested = [name for name in left.pop("Pod") if "test-" not in name]  # a failed test's pod stays, by the chart's own wish
+    assert (left, tested) == ({"RayCluster": [], "RayJob": [], "RayService": [], "Service": []}, [])
+    assert sorted(body["metadata"]["name"] for body in trial.all("Secret")) == sorted(trial.keys), "the user's own stay"
+    assert json.loads(trial.helm.do("list", "--output", "json")) == []
