@@ -37,7 +37,7 @@ clusterSelector:
 {{- if .job.suspend }}
 suspend: true
 {{- end }}
-backoffLimit: {{ .job.backoffLimit }}
+backoffLimit: {{ int64 .job.backoffLimit }}
 rayClusterSpec:
   {{- include "awares.clusterSpec" (dict "root" $root "component" (printf "job-%s" .name) "settings" $root.Values.cluster
       "groups" .job.groups "account" "runs" "setup" true "queued" true "grace" 90
@@ -51,7 +51,7 @@ activeDeadlineSeconds: {{ int64 . }}
 preRunningDeadlineSeconds: {{ int64 . }}
 {{- end }}
 submitterConfig:
-  backoffLimit: {{ .job.submitterBackoffLimit }}
+  backoffLimit: {{ int64 .job.submitterBackoffLimit }}
 submitterPodTemplate:
   {{- include "awares.submitter" $root | nindent 2 }}
 {{- end }}

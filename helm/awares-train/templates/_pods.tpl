@@ -2,9 +2,9 @@
 
 {{- define "awares.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: {{ .Values.podSecurity.runAsUser }}
-runAsGroup: {{ .Values.podSecurity.runAsGroup }}
-fsGroup: {{ .Values.podSecurity.fsGroup }}
+runAsUser: {{ int64 .Values.podSecurity.runAsUser }}
+runAsGroup: {{ int64 .Values.podSecurity.runAsGroup }}
+fsGroup: {{ int64 .Values.podSecurity.fsGroup }}
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
@@ -26,7 +26,7 @@ seccompProfile:
 {{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
 - name: {{ . }}
   valueFrom:
-    secretKeyRef: {name: {{ $.Values.store.existingSecret }}, key: {{ . }}}
+    secretKeyRef: {name: {{ $.Values.store.existingSecret | quote }}, key: {{ . }}}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -36,7 +36,7 @@ seccompProfile:
 {{- if .Values.endpoint.token.existingSecret }}
 - name: AWARES_SERVE_TOKEN
   valueFrom:
-    secretKeyRef: {name: {{ .Values.endpoint.token.existingSecret }}, key: token}
+    secretKeyRef: {name: {{ .Values.endpoint.token.existingSecret | quote }}, key: token}
 {{- end }}
 {{- end }}
 
@@ -47,7 +47,7 @@ seccompProfile:
 {{- if ne .Values.auth.mode "disabled" }}
 - name: RAY_AUTH_TOKEN
   valueFrom:
-    secretKeyRef: {name: {{ .Values.auth.existingSecret }}, key: auth_token}
+    secretKeyRef: {name: {{ .Values.auth.existingSecret | quote }}, key: auth_token}
 {{- end }}
 {{- end }}
 
@@ -101,7 +101,7 @@ enableServiceLinks: false
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 securityContext:

@@ -4,12 +4,12 @@
 {{- define "awares.queueLabels" -}}
 {{- $queue := .root.Values.queue -}}
 {{- if eq $queue.kind "kueue" }}
-kueue.x-k8s.io/queue-name: {{ $queue.name }}
+kueue.x-k8s.io/queue-name: {{ $queue.name | quote }}
 {{- with $queue.priorityClass }}
 kueue.x-k8s.io/priority-class: {{ . }}
 {{- end }}
 {{- else if eq $queue.kind "volcano" }}
-volcano.sh/queue-name: {{ $queue.name }}
+volcano.sh/queue-name: {{ $queue.name | quote }}
 ray.io/gang-scheduling-enabled: "true"
 {{- with $queue.priorityClass }}
 ray.io/priority-class-name: {{ . }}

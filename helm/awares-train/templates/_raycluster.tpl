@@ -38,7 +38,7 @@ rayVersion: {{ $root.Values.rayVersion | quote }}
 authOptions:
   mode: {{ $root.Values.auth.mode }}
   {{- if ne $root.Values.auth.mode "disabled" }}
-  secretName: {{ $root.Values.auth.existingSecret }}
+  secretName: {{ $root.Values.auth.existingSecret | quote }}
   {{- end }}
 enableInTreeAutoscaling: {{ .autoscaler }}
 {{- if .autoscaler }}
@@ -72,13 +72,13 @@ workerGroupSpecs:
 {{- define "awares.workerGroup" -}}
 groupName: {{ .name }}
 replicas: {{ include "awares.replicas" . }}
-minReplicas: {{ .group.minReplicas }}
-maxReplicas: {{ .group.maxReplicas }}
+minReplicas: {{ int64 .group.minReplicas }}
+maxReplicas: {{ int64 .group.maxReplicas }}
 {{- if .autoscaler }}
 {{- if not (kindIs "invalid" .group.idleTimeoutSeconds) }}
-idleTimeoutSeconds: {{ .group.idleTimeoutSeconds }}
+idleTimeoutSeconds: {{ int64 .group.idleTimeoutSeconds }}
 {{- end }}
-priority: {{ .group.priority }}
+priority: {{ int64 .group.priority }}
 {{- end }}
 rayStartParams:
   metrics-export-port: "8080"
@@ -114,7 +114,7 @@ template:
 {{/* Without restartPolicy: the autoscaler's version 2 allows no other than Never. */}}
 {{- define "awares.autoscaler" -}}
 version: v2
-idleTimeoutSeconds: {{ .settings.autoscaler.idleTimeoutSeconds }}
+idleTimeoutSeconds: {{ int64 .settings.autoscaler.idleTimeoutSeconds }}
 upscalingMode: {{ .settings.autoscaler.upscalingMode }}
 resources:
   {{- toYaml .settings.autoscaler.resources | nindent 2 }}
@@ -127,10 +127,10 @@ volumeMounts:
 
 {{- define "awares.faultTolerance" -}}
 backend: redis
-redisAddress: {{ .redisAddress }}
+redisAddress: {{ .redisAddress | quote }}
 {{- if .existingSecret }}
 redisPassword:
   valueFrom:
-    secretKeyRef: {name: {{ .existingSecret }}, key: redis-password}
+    secretKeyRef: {name: {{ .existingSecret | quote }}, key: redis-password}
 {{- end }}
 {{- end }}

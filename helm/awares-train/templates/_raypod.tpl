@@ -12,7 +12,7 @@ metadata:
     {{- toYaml (merge (deepCopy $root.Values.pods.annotations) $stay) | nindent 4 }}
     {{- with include "awares.queuePodAnnotations" . | trim }}{{ . | nindent 4 }}{{ end }}
 spec:
-  serviceAccountName: {{ include "awares.serviceAccount" (dict "root" $root "who" .account) }}
+  serviceAccountName: {{ include "awares.serviceAccount" (dict "root" $root "who" .account) | quote }}
   {{- if and (eq .role "head") .autoscaler }}
   {{- include "awares.plainPod" $root | replace "automountServiceAccountToken: false" "automountServiceAccountToken: true" | nindent 2 }}
   {{- else }}
@@ -20,7 +20,7 @@ spec:
   {{- end }}
   terminationGracePeriodSeconds: {{ .grace }}
   {{- with get .group "priorityClassName" | default .settings.priorityClassName | default (include "awares.queuePodPriority" .) }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- $nodes := include "awares.present" .group.nodeSelector | fromYaml }}
   {{- with merge $nodes (include "awares.present" $spot.nodeSelector | fromYaml) }}
@@ -34,7 +34,7 @@ spec:
   {{- with get .group "topologySpread" }}
   topologySpreadConstraints:
     - maxSkew: 1
-      topologyKey: {{ . }}
+      topologyKey: {{ . | quote }}
       whenUnsatisfiable: ScheduleAnyway
       labelSelector:
         matchLabels:

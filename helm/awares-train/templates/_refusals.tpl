@@ -5,7 +5,7 @@ configmap.yaml includes it first. A sentence is a line; an indented line goes on
 
 {{- define "awares.refuse" -}}
 {{- $said := list -}}
-{{- range list "Store" "Versions" "Secrets" "Setup" "Groups" "Jobs" "Endpoint" "Queue" -}}
+{{- range list "Store" "Versions" "Secrets" "Accounts" "Pods" "Setup" "Groups" "Jobs" "Endpoint" "Queue" -}}
 {{- range regexReplaceAll "\n +" (include (printf "awares.refuse%s" .) $) " " | splitList "\n" -}}
 {{- with trim . }}{{ $said = append $said . }}{{ end -}}
 {{- end -}}

@@ -83,3 +83,27 @@ store.externalSecret.remoteRefs.{{ $key }}.key is empty: name the remote secret 
   create secret generic {{ .name }} --namespace {{ $place }}{{ range .keys }} --from-literal={{ . }}=...{{ end }}
 {{- end }}
 {{- end }}
+
+{{- define "awares.refuseAccounts" }}
+{{- range $who, $account := .Values.serviceAccounts }}
+{{- if and (not $account.create) (not $account.name) (or (eq $who "runs") $.Values.endpoint.enabled) }}
+serviceAccounts.{{ $who }}.create=false without serviceAccounts.{{ $who }}.name: name the service account that is there, such as default
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What pods may not be given, for the chart or KubeRay sets it: a key that is there twice would win over it. */}}
+{{- define "awares.refusePods" }}
+{{- range $key := keys .Values.pods.labels | sortAlpha }}
+{{- if regexMatch "^(ray[.]io/.*|app[.]kubernetes[.]io/(instance|part-of|component))$" $key }}
+pods.labels.{{ $key }} would replace a label that policies, budgets and Services select pods by: leave it out, or choose another key
+{{- end }}
+{{- end }}
+{{- $ours := list "AWARES_SERVE_TOKEN" }}
+{{- range include "awares.env" . | fromYamlArray }}{{ $ours = append $ours .name }}{{ end }}
+{{- range .Values.pods.env }}
+{{- if has .name $ours }}
+pods.env names {{ .name }}, which the chart sets: leave it out
+{{- end }}
+{{- end }}
+{{- end }}

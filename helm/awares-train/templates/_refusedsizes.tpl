@@ -55,3 +55,35 @@
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* A Kubernetes quantity as a number. */}}
+{{- define "awares.amount" -}}
+{{- $units := dict "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0
+    "Pi" 1125899906842624.0 -}}
+{{- $text := toString . -}}
+{{- $unit := regexFind "[A-Za-z]+$" $text -}}
+{{- printf "%.3f" (mulf (trimSuffix $unit $text | float64) (get $units $unit | default 1.0)) -}}
+{{- end }}
+
+{{/* Requests above limits, and memory-backed volumes above what holds them. Input: path, and of a group or head: resources, shm,
+objectStoreMemory. */}}
+{{- define "awares.refuseSizes" }}
+{{- $limits := .resources.limits | default dict }}
+{{- range $resource, $request := .resources.requests | default dict }}
+{{- $limit := get $limits $resource | default $request }}
+{{- if gt (include "awares.amount" $request | float64) (include "awares.amount" $limit | float64) }}
+{{ $.path }}.resources.requests.{{ $resource }}={{ $request }} exceeds its limit of {{ $limit }}: raise the limit, or lower the request
+{{- end }}
+{{- end }}
+{{- if .shm }}
+{{- $shm := include "awares.amount" .shm | float64 }}
+{{- if ge $shm (include "awares.amount" ($limits.memory | default "1Pi") | float64) }}
+{{ .path }}.shm={{ .shm }} leaves nothing of the memory limit of {{ $limits.memory }}, which it counts against: raise the
+  limit, or lower shm
+{{- end }}
+{{- if gt (.objectStoreMemory | default 0 | float64) $shm }}
+{{ .path }}.objectStoreMemory={{ int64 .objectStoreMemory }} exceeds {{ .path }}.shm={{ .shm }}, and Ray would not start: raise shm, or
+  lower objectStoreMemory
+{{- end }}
+{{- end }}
+{{- end }}

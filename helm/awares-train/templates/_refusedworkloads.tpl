@@ -9,11 +9,15 @@
 {{- range $part, $used := dict "cluster" (or .Values.cluster.enabled $own) "endpoint" .Values.endpoint.enabled }}
 {{- $settings := get $.Values $part }}
 {{- if $used }}
+{{- include "awares.refuseSizes" (merge (dict "path" (printf "%s.head" $part)) $settings.head) }}
 {{- range $name, $given := $settings.groups }}
 {{- $group := include "awares.group" (dict "root" $ "group" $given) | fromYaml }}
 {{- if $group.enabled }}
 {{- include "awares.refuseGroup" (dict "path" (printf "%s.groups.%s" $part $name) "group" $group) }}
 {{- end }}
+{{- end }}
+{{- if not (include "awares.groupsOf" (dict "root" $ "groups" $settings.groups) | fromYaml) }}
+{{ $part }}.groups are all disabled, and the head takes no work: enable one, or set {{ $part }}.enabled=false
 {{- end }}
 {{- if and $settings.gcsFaultTolerance.enabled (not (regexMatch "^[^:]+:[0-9]+$" $settings.gcsFaultTolerance.redisAddress)) }}
 {{ $part }}.gcsFaultTolerance.redisAddress={{ $settings.gcsFaultTolerance.redisAddress | quote }} is no address: write host:port of a
@@ -34,6 +38,7 @@
 {{ .path }}.minReplicas={{ $group.minReplicas }} exceeds maxReplicas={{ $group.maxReplicas }}: raise {{ .path }}.maxReplicas, or lower
   minReplicas
 {{- end }}
+{{- include "awares.refuseSizes" (merge (dict "path" .path) $group) }}
 {{- $missing := list }}
 {{- range $kind := list "requests" "limits" }}
 {{- range $resource := list "cpu" "memory" }}
