@@ -79,6 +79,7 @@ class _Refused(Exception):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every answer waits 40 ms for the acknowledgement of its headers
     server: ApiServer
 
     def log_message(self, format: str, *args: Any) -> None:

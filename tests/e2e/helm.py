@@ -13,13 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def binary(name: str) -> Path:
-    """`helm`, `helm3` or `kubectl` of `make tools`; AWARES_TOOLS names another directory. Skips the test that asks where it is missing."""
-    directory = Path(os.environ.get("AWARES_TOOLS") or ROOT / ".tools" / "bin")
-    if not os.access(directory / name, os.X_OK):
-        pytest.skip(
-            f"{directory / name} is missing: `make tools` puts helm, helm3 and kubectl there (AWARES_TOOLS names another directory)"
-        )
-    return directory / name
+    """`helm`, `helm3` or `kubectl` of `make tools`. Skips the test that asks where it is missing."""
+    path = ROOT / ".tools" / "bin" / name
+    if not os.access(path, os.X_OK):
+        pytest.skip(f"{path.relative_to(ROOT)} is missing: run `make tools`")
+    return path
 
 
 @dataclass(frozen=True, slots=True)

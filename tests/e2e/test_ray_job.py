@@ -91,7 +91,7 @@ def test_deadlines_fail_it(objects: Objects, deadline: str, status: str) -> None
 
 
 def test_suspension_takes_the_cluster_and_its_end_begins_anew(objects: Objects) -> None:
-    job = Job(objects, ["RUNNING"], suspend=False)
+    job = Job(objects, ["RUNNING"], suspend=False, shutdownAfterJobFinishes=True)
     job.look(3)
     body = objects.get(job.kind, "default", "j")
     objects.replace(job.kind, "default", "j", {**body, "spec": {**body["spec"], "suspend": True}})
