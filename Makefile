@@ -1,4 +1,4 @@
-# make quickstart | results | test | check | tools | format | lock | clean. The first one also makes .venv, in about a minute.
+# make quickstart | results | test | check | tools | images | format | lock | clean. The first one also makes .venv, in about a minute.
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV = $(or $(shell command -v uv),.tools/uv/bin/uv)

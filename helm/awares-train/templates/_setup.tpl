@@ -40,7 +40,7 @@ downscale_delay_s: {{ .downscaleDelaySeconds }}
 [{{ .path }}]
 {{- range $key, $value := .keys }}
 {{- if not (kindIs "map" $value) }}
-{{ $key }} = {{ if kindIs "invalid" $value }}"none"{{ else }}{{ toJson $value }}{{ end }}
+{{ if regexMatch "^[A-Za-z0-9_-]+$" $key }}{{ $key }}{{ else }}{{ $key | quote }}{{ end }} = {{ if kindIs "invalid" $value }}"none"{{ else }}{{ toJson $value }}{{ end }}
 {{- end }}
 {{- end }}
 {{ range $key, $value := .keys }}

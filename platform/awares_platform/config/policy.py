@@ -15,7 +15,7 @@ class PolicyConfig(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the trained weights. bfloat16 keeps float32 master weights in the optimizer (DeepSpeed)."""
     attn: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention implementation of the trainer."""
+    """Attention implementation of the trainer. flash_attention_2 needs the package flash-attn, which the locked sets leave out."""
     lora_rank: int = Field(default=0, ge=0)
     """Rank of the LoRA adapters; 0 trains the weights themselves (paper: 8)."""
     lora_alpha: float = Field(default=16.0, gt=0)

@@ -104,13 +104,11 @@ class RemoteActor:
 
     def __init__(self, config: PlatformConfig, index: int) -> None:
         settings = config.grpo
-        options = {
-            "num_cpus": settings.rollout_cpus,
-            "num_gpus": settings.rollout_gpus,
-            "label_selector": settings.rollout_selector or None,
-        }
-        concurrency = settings.groups_in_flight + 4
-        self._handle: Any = ray.remote(**options, max_concurrency=concurrency)(RolloutActor).remote(config, index)
+        options: dict[str, Any] = {"num_cpus": settings.rollout_cpus, "num_gpus": settings.rollout_gpus}
+        options["max_concurrency"] = settings.groups_in_flight + 4
+        if settings.rollout_selector:
+            options["label_selector"] = settings.rollout_selector
+        self._handle: Any = ray.remote(**options)(RolloutActor).remote(config, index)
 
     async def start(self) -> None:
         await _answer(self._handle.start.remote())

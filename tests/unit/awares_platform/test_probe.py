@@ -14,7 +14,16 @@ from awares_platform.errors import LaunchError, StoreError
 ANSWER = {
     "choices": [{"message": {"content": "white"}}],
     "usage": {"prompt_tokens": 31, "completion_tokens": 18},
-    "awares": {"crops": [], "boxes": [], "visual_tokens": 8, "rtr_token": 0.5, "turns": 1, "stop": "answer", "latency_s": 0.1},
+    "awares": {
+        "crops": [],
+        "boxes": [],
+        "visual_tokens": 8,
+        "rtr_token": 0.5,
+        "turns": 1,
+        "stop": "answer",
+        "latency_s": 0.1,
+        "weight_version": 0,
+    },
 }
 
 

@@ -1,5 +1,7 @@
 """Both images keep the rules, each rule catches its violation, and what they copy and remove is there."""
 
+import contextlib
+import importlib.metadata
 import os
 import re
 import shutil
@@ -9,6 +11,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.unit.images.dockerfile import faults, ignored, parse, sources
 
@@ -88,6 +92,26 @@ def test_what_only_develops_is_removed(name: str) -> None:
     for package in removed:
         assert re.search(rf"^{package}==", lock, re.MULTILINE), f"{package} is not in the lock"
     assert re.search(r"--editable \. .*development\.py pyproject\.toml > (\S+) && uv pip uninstall --requirement \1", text(name), re.DOTALL)
+
+
+def test_nothing_that_runs_needs_what_is_removed() -> None:
+    """Ninja apart, which vLLM names for what it compiles: its wheel has that done. Followed over the packages that are installed here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    waiting = [*project["dependencies"], *project["optional-dependencies"]["cpu"], *project["optional-dependencies"]["mini"]]
+    needed: set[str] = set()
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        name = canonicalize_name(requirement.name)
+        if name in needed or (requirement.marker and not any(requirement.marker.evaluate({"extra": extra}) for extra in ("", "serve"))):
+            continue
+        needed.add(name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # for another platform
+            waiting += importlib.metadata.requires(name) or []
+    removed = subprocess.run(
+        [sys.executable, str(IMAGES / "development.py"), str(ROOT / "pyproject.toml")], capture_output=True, text=True, check=True
+    )
+    assert {"jsonschema", "pyyaml", "torch"} < needed
+    assert needed & set(removed.stdout.split()) <= {"ninja"}
 
 
 def test_each_image_installs_its_own_lock() -> None:

@@ -2,18 +2,22 @@
 
 import ast
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 import pytest
 import yaml
 from botocore.validate import ParamValidator
 
+from awares_platform.weights.lease import lease
+from awares_platform.weights.retention import want_anchor
 from tests.unit.manifests.policy import PREFIX, actions, allows, statements
 
 ROOT = Path(__file__).parents[3]
 MANIFESTS, PLATFORM = ROOT / "manifests", ROOT / "platform/awares_platform"
-READER, WRITER = MANIFESTS / "iampolicy.reader.yaml", MANIFESTS / "iampolicy.writer.yaml"
+READER, FOLLOWER, WRITER = (MANIFESTS / f"iampolicy.{name}.yaml" for name in ("reader", "follower", "writer"))
 
 ACTION = {
     "abort_multipart_upload": "s3:AbortMultipartUpload",
@@ -71,7 +75,36 @@ def test_the_reader_may_do_exactly_what_reading_calls() -> None:
     assert actions(READER) == {ACTION[call] for call in used}
 
 
-@pytest.mark.parametrize("policy", [READER, WRITER])
+class Recorded:
+    """Stands for a store and keeps the actions and keys of what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[str, str]] = []
+
+    def put(self, key: str, data: bytes) -> None:
+        self.written.append(("s3:PutObject", f"{PREFIX}/{key}"))
+
+    def delete(self, key: str) -> None:
+        self.written.append(("s3:DeleteObject", f"{PREFIX}/{key}"))
+
+
+def test_a_follower_writes_its_leases_and_wishes_only() -> None:
+    store: Any = Recorded()
+    with lease(store, "a", {1}, beat_s=0.01):
+        time.sleep(0.2)
+    deadline = time.monotonic() + 5
+    while store.written[-1][0] != "s3:DeleteObject" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    want_anchor(store, "a", 7)
+    assert {action for action, _ in store.written} == {"s3:PutObject", "s3:DeleteObject"}
+    for action, key in store.written:
+        assert allows(FOLLOWER, action, key) and allows(WRITER, action, key) and not allows(READER, action, key), (action, key)
+    for key in ("runs/a/weights/HEAD", "runs/a/weights/v00000001/manifest.json", "runs/a/policies/awares/manifest.json"):
+        assert allows(FOLLOWER, "s3:GetObject", f"{PREFIX}/{key}")
+        assert not allows(FOLLOWER, "s3:PutObject", f"{PREFIX}/{key}") and not allows(FOLLOWER, "s3:DeleteObject", f"{PREFIX}/{key}")
+
+
+@pytest.mark.parametrize("policy", [READER, FOLLOWER, WRITER])
 def test_the_prefix_is_the_border(policy: Path) -> None:
     inside, outside = f"{PREFIX}/runs/a/HEAD", f"{PREFIX}-of-others/runs/a/HEAD"
     assert allows(policy, "s3:GetObject", inside) and not allows(policy, "s3:GetObject", outside)
@@ -90,7 +123,7 @@ def test_nothing_goes_without_tls() -> None:
     assert statement["Resource"] == ["arn:aws:s3:::MY-BUCKET", "arn:aws:s3:::MY-BUCKET/*"]
 
 
-@pytest.mark.parametrize("name", ["bucketlifecycle.aws", "bucketpolicy.tls", "iampolicy.reader", "iampolicy.writer"])
+@pytest.mark.parametrize("name", ["bucketlifecycle.aws", "bucketpolicy.tls", "iampolicy.reader", "iampolicy.follower", "iampolicy.writer"])
 def test_the_command_in_the_first_line_takes_the_file(name: str) -> None:
     """--cli-input-yaml is the operation's parameters; the others are options of the same command."""
     path = MANIFESTS / f"{name}.yaml"

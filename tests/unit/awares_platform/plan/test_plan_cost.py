@@ -1,6 +1,7 @@
 """Traffic and hours, hand-computed; the sheet; what a plan refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,14 +31,14 @@ def test_interpolation() -> None:
 
 
 def test_the_measured_shares_are_those_of_the_readme() -> None:
-    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| AdamW")]
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if re.match(r"\| [^|]*AdamW,? \d", line)]
     assert len(rows) == 3
     for row, (rate, share) in zip(rows, CHANGED, strict=True):
         cells = [cell.strip() for cell in row.strip("|").split("|")]
-        assert float(cells[0].removeprefix("AdamW, ")) == rate
+        assert float(cells[0].split()[-1]) == rate
         assert float(cells[1].rstrip(" %")) / 100 == pytest.approx(share)
         config = setup("policy.lora_rank=0", f"grpo.learning_rate={rate}")
-        assert traffic(config, 10**9, Assumptions()).delta / 2e9 == pytest.approx(float(cells[2].rstrip(" %")) / 100)
+        assert traffic(config, 10**9, Assumptions()).delta / 2e9 == pytest.approx(float(cells[2].rstrip(" %")) / 100, rel=0.01)
 
 
 def test_traffic_of_a_full_run() -> None:
