@@ -20,6 +20,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STARTED] = time.monotonic()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is quick runs first: it fails soonest, and is never what no time was left for."""
+    items.sort(key=lambda item: "slow" in item.keywords)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     minutes = item.config.getoption("--minutes")
     if minutes is not None and "slow" in item.keywords and time.monotonic() - item.config.stash[STARTED] > 60 * minutes:
