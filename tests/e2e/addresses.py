@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 _SINGLE = range(12_000, 19_900)
 _TWINS = range(20_000, 22_700)
-_TWIN_OFFSET = 10_000
+TWIN_OFFSET = 10_000
 _RANGES = range(23_000, 29_900, 100)
 
 
@@ -22,7 +22,7 @@ class Addresses:
         self._network = f"127.{source.randrange(64, 250)}"
         self._hosts = iter(range(256 * source.randrange(1, 200) + 2, 2**16))
         self._ports = _free(source.sample(_SINGLE, len(_SINGLE)))
-        self._twins = (port for port in _free(source.sample(_TWINS, len(_TWINS))) if is_free("0.0.0.0", port + _TWIN_OFFSET))
+        self._twins = (port for port in _free(source.sample(_TWINS, len(_TWINS))) if is_free("0.0.0.0", port + TWIN_OFFSET))
         self._starts = _free(source.sample(_RANGES, len(_RANGES)))
 
     def address(self) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e import environment, image, probe, volumes
+from tests.e2e.addresses import TWIN_OFFSET
 from tests.e2e.objects import Body, Objects
 from tests.e2e.process import MARK, Process
 
@@ -132,8 +133,9 @@ class RunningPod:
         for process in self.processes.values():
             process.wait(deadline)
         for port in self._weed.values():
-            for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
-                path.unlink(missing_ok=True)
+            for number in (port, port + TWIN_OFFSET):
+                for path in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                    path.unlink(missing_ok=True)
 
     def log(self) -> str:
         """What its containers printed."""
