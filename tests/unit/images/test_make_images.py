@@ -1,5 +1,6 @@
 """What `make images` would run, and what it says without a container engine."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,8 @@ ROOT = Path(__file__).parents[3]
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", "-n", "images", *arguments], cwd=ROOT, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}  # of `make test ARGS=...`
+    return subprocess.run(["make", "-n", "images", *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
 def test_both_images_are_built_from_the_repository() -> None:
