@@ -9,6 +9,7 @@ from awares_platform import seaweed as server
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
 
+LONGEST = {"test_sft": 2, "test_trial": 3}
 STARTED = pytest.StashKey[float]()
 
 
@@ -21,8 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is quick runs first: it fails soonest, and is never what no time was left for."""
-    items.sort(key=lambda item: "slow" in item.keywords)
+    """What is quick runs first: it fails soonest, and is never what no time was left for. The longest lanes come last."""
+    items.sort(key=lambda item: LONGEST.get(item.path.stem, 1) if "slow" in item.keywords else 0)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
