@@ -180,7 +180,7 @@ def main() -> None:
             publisher.publish(2, changed(before, 0.033, 1))
             for readers in READERS:
                 progress.update(task, description=f"{readers} readers")
-                scaling[readers] = scale(store, readers)
+                scaling[readers] = median(scale(store, readers) for _ in range(1 if given.quick else 3))
                 progress.console.print(
                     f"{readers} readers of one version, 3.3 % changed: {scaling[readers]:.2f} s, "
                     f"{scaling[readers] / scaling[1] / readers:.2f} x of one after the other",
