@@ -8,7 +8,6 @@
 """
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,17 +17,17 @@ from typing import Any
 import yaml
 
 from awares_platform.config import PlatformConfig
+from awares_platform.marked import filled
 
 NAMED = {"groupDefaults": "group", "jobDefaults": "job"}
 """Sections whose keys others take, too: by name under $defs."""
-BEGIN, END = "<!-- values:begin -->", "<!-- values:end -->"
 SHORT = 60
 _KINDS = {bool: "boolean", str: "string", int: "integer", float: "number"}
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One key of values.yaml. `sections` are the values below a map without an annotation.
+    """One key of values.yaml. `below` are the values of a map that is written out.
 
     Example:
         Value("store.bucket", "", "S3 bucket of all state.", {"type": "string"}, ())
@@ -45,10 +44,9 @@ def files(chart: Path) -> dict[Path, str]:
     """What the generated files of `chart` should hold, by path."""
     values = read_values((chart / "values.yaml").read_text("utf-8"))
     types = yaml.safe_load((chart / "schema.types.yaml").read_text("utf-8"))
-    readme = chart / "README.md"
     return {
         chart / "values.schema.json": json.dumps(schema(values, types), indent=1) + "\n",
-        readme: with_table(readme.read_text("utf-8"), table(values)),
+        chart / "README.md": filled(chart / "README.md", "values", table(values)),
     }
 
 
@@ -152,14 +150,6 @@ def _default(value: Value) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def with_table(readme: str, rows: str) -> str:
-    """`readme` with the table between its two markers replaced. Raises ValueError where they are missing."""
-    if not re.search(f"{BEGIN}.*{END}", readme, re.DOTALL):
-        raise ValueError(f"README.md holds no {BEGIN} ... {END}: put both lines where the table of values belongs")
-    before, _, rest = readme.partition(BEGIN)
-    return f"{before}{BEGIN}\n{rows}\n{END}{rest.partition(END)[2]}"
 
 
 def main(arguments: list[str]) -> None:

@@ -84,11 +84,6 @@ def test_a_default_that_shows_no_type_needs_an_annotation() -> None:
         chart.schema(chart.read_values("items: []\n"), {})
 
 
-def test_a_readme_without_markers_is_refused() -> None:
-    with pytest.raises(ValueError, match="put both lines where the table of values belongs"):
-        chart.with_table("# Chart\n", "| key |")
-
-
 def test_every_value_is_described() -> None:
     """By a comment of its own; entries of groups and jobs are described where their keys have defaults."""
     entries = ("cluster.groups.", "endpoint.groups.", "jobs.")
