@@ -47,7 +47,8 @@ class _Damaged(WeightsError):
 
 
 class Subscriber:
-    """A reader of a run's weights. Picklable; holds no tensors: `receive` builds on what its caller holds.
+    """A reader of a run's weights. Picklable; holds no tensors: `receive` builds on what its caller holds. `seen` is HEAD as it was read
+    last, by this reader or by one that handed it over.
 
     Example:
         subscriber = Subscriber(store, "mini")
@@ -58,25 +59,15 @@ class Subscriber:
 
     def __init__(self, store: ObjectStore, run: str, *, connections: int = 4, threads: int = 1) -> None:
         self.store, self.run, self._connections, self._threads = store, run, connections, threads
-        self._seen = Head(0)
+        self.seen = Head(0)
 
     def head(self) -> int | None:
         """The newest published version, None before the first: one small request."""
         try:
-            self._seen = Head.from_bytes(self.store.get(head_key(self.run)))
+            self.seen = Head.from_bytes(self.store.get(head_key(self.run)))
         except NotFound:
             return None
-        return self._seen.version
-
-    @property
-    def seen(self) -> Head:
-        """HEAD as `head` saw it last, or as it was told."""
-        return self._seen
-
-    @seen.setter
-    def seen(self, head: Head) -> None:
-        """Take HEAD from another reader, which has just read it."""
-        self._seen = head
+        return self.seen.version
 
     def manifest(self, version: int) -> Manifest:
         """The manifest of a published version, in whichever form, verified against HEAD.
@@ -107,7 +98,7 @@ class Subscriber:
         avoid: set[Hop] = set()
         damage: _Damaged | None = None
         detours = 0
-        while (hops := self._seen.path(version, held.manifest.version if held else None, avoid)) is not None:
+        while (hops := self.seen.path(version, held.manifest.version if held else None, avoid)) is not None:
             try:
                 with lease(self.store, self.run, {version, *(hop.version for hop in hops)}):
                     return replace(self.walk(hops, held), detours=detours)
@@ -145,9 +136,9 @@ class Subscriber:
 
     def _find(self, version: int) -> Published:
         """The version in HEAD, which is read again if it did not name it when it was seen last. Raises WeightsError."""
-        if (published := self._seen.find(version)) is None:
+        if (published := self.seen.find(version)) is None:
             newest = self.head()
-            published = self._seen.find(version)
+            published = self.seen.find(version)
             if published is None:
                 raise WeightsError(
                     f"run {self.run}: version {version} is not published or no longer kept; HEAD is at {newest}: take that one"
