@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 from ray import serve
@@ -17,10 +17,6 @@ from awares_platform.config.serve import ServeConfig
 from awares_platform.serve.croploop import CropLoop
 from awares_platform.serve.routes import Routes, create_app
 
-if TYPE_CHECKING:
-    from awares.chat import ChatFormat
-    from awares_platform.serve.following import Following
-
 CONSTRUCTOR_TRIES = 2
 
 
@@ -33,31 +29,20 @@ class Replica:
         from awares.images import DecodeLimits
         from awares_platform.engine import Engine
         from awares_platform.play import greedy_spec, vision_limits
+        from awares_platform.serve.following import Following
         from awares_platform.store import ObjectStore
         from awares_platform.training.policy import load_processor, resolve
 
         settings = config.serve
         self._settings = settings
         self._token = read_token(settings)
-        policy = await asyncio.to_thread(resolve, config, ObjectStore.from_config(config.store), settings.policy)
+        store = ObjectStore.from_config(config.store)
+        policy = await asyncio.to_thread(resolve, config, store, settings.policy)
         chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.system_prompt)
         self._engine = await Engine.start(policy, config.engine, chat, config.run.seed, limits=vision_limits(config))
         limits = DecodeLimits(max_pixels=settings.max_image_pixels)
-        self._following = await self._follow(config, chat) if settings.follow else None
+        self._following = await Following.begin(self._engine, config, store, chat) if settings.follow else None
         self._loop = CropLoop(self._engine, chat, greedy_spec(config, settings.max_tokens), limits, config.engine.max_model_len)
-
-    async def _follow(self, config: PlatformConfig, chat: "ChatFormat") -> "Following":
-        from awares_platform.dataset import Images
-        from awares_platform.grpo.canary import build
-        from awares_platform.serve.following import Following
-        from awares_platform.store import ObjectStore
-        from awares_platform.weights import Subscriber
-
-        store = ObjectStore.from_config(config.store)
-        canary = await asyncio.to_thread(build, config, store, Images(store, config.data.image_cache), chat)
-        following = Following(self._engine, Subscriber(store, config.run.name, threads=config.engine.threads), canary)
-        await following.start()
-        return following
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The application that Serve puts behind its proxies."""

@@ -3,10 +3,16 @@
 import asyncio
 import contextlib
 import logging
+from typing import Self
 
+from awares.chat import ChatFormat
+from awares_platform.config import PlatformConfig
+from awares_platform.dataset import Images
 from awares_platform.engine import Engine
 from awares_platform.errors import StoreError
 from awares_platform.follow import Missed, follow, load_newest
+from awares_platform.grpo.canary import build
+from awares_platform.store import ObjectStore
 from awares_platform.weights import Subscriber, WeightsError
 from awares_platform.weights.canary import Canary, CanaryMismatch
 
@@ -15,15 +21,22 @@ POLL_S = 2.0
 
 
 class Following:
-    """Beside the requests of one replica, from `start` to `stop`."""
+    """Beside the requests of one replica, from `begin` to `stop`."""
 
     def __init__(self, engine: Engine, subscriber: Subscriber, canary: Canary) -> None:
         self._engine, self._subscriber, self._canary = engine, subscriber, canary
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
+    @classmethod
+    async def begin(cls, engine: Engine, config: PlatformConfig, store: ObjectStore, chat: ChatFormat) -> Self:
         """Loads what is published, so that the first request meets it, and goes on from there. A store that is away does not keep the
-        replica from serving what it has. Raises CanaryMismatch or EngineError."""
+        replica from serving what it has. Raises DataError without curated data, CanaryMismatch, EngineError."""
+        canary = await asyncio.to_thread(build, config, store, Images(store, config.data.image_cache), chat)
+        following = cls(engine, Subscriber(store, config.run.name, threads=config.engine.threads), canary)
+        await following._start()
+        return following
+
+    async def _start(self) -> None:
         try:
             await load_newest(self._engine, self._subscriber, self._canary)
         except CanaryMismatch:
