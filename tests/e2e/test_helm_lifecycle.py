@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.e2e import helm, replica_sets
+from tests.e2e import helm, replica_sets, small_chart
 from tests.e2e.api_server import running
 from tests.e2e.kinds import Kinds
 from tests.e2e.objects import NotFound, Objects
@@ -70,14 +69,8 @@ def objects(kinds: Kinds) -> Objects:
 
 @pytest.fixture
 def chart(tmp_path: Path) -> Path:
-    directory = tmp_path / "small"
-    (directory / "templates").mkdir(parents=True)
-    (directory / "Chart.yaml").write_text(yaml.safe_dump({"apiVersion": "v2", "name": "small", "version": "0.1.0"}))
-    (directory / "values.yaml").write_text("image: one\nextra: true\n")
     parts = {"cluster": CLUSTER, "settings": SETTINGS, "token": TOKEN, "probe": PROBE, "deployment": DEPLOYMENT}
-    for name, text in parts.items():
-        (directory / "templates" / f"{name}.yaml").write_text(text)
-    return directory
+    return small_chart.write(tmp_path / "small", "image: one\nextra: true\n", parts)
 
 
 def realise(objects: Objects, stop: threading.Event) -> None:

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.e2e import helm
+from tests.e2e import helm, small_chart
 from tests.e2e.controller import Controller, simulator
 from tests.e2e.kinds import Kinds, builtin
 from tests.e2e.process import leftovers
@@ -81,13 +80,7 @@ spec:
 
 @pytest.fixture
 def chart(tmp_path: Path) -> Path:
-    directory = tmp_path / "small"
-    (directory / "templates").mkdir(parents=True)
-    (directory / "Chart.yaml").write_text(yaml.safe_dump({"apiVersion": "v2", "name": "small", "version": "0.1.0"}))
-    (directory / "values.yaml").write_text("page: one\nretries: 1\n")
-    for name, text in {"server": SERVER, "test": TEST, "job": JOB}.items():
-        (directory / "templates" / f"{name}.yaml").write_text(text)
-    return directory
+    return small_chart.write(tmp_path / "small", "page: one\nretries: 1\n", {"server": SERVER, "test": TEST, "job": JOB})
 
 
 @pytest.fixture(params=["helm", "helm3"])

@@ -2,12 +2,13 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from awares_platform.quickstart import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -21,10 +22,7 @@ def _value(page: str, name: str, *labels: str) -> float:
 
 
 def test_the_metrics_page_has_what_a_run_and_the_endpoint_report(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(ROOT / "tests/integration/exporting_driver.py"), str(tmp_path), str(port)]
+    command = [sys.executable, str(ROOT / "tests/integration/exporting_driver.py"), str(tmp_path), str(free_port())]
     environment = {
         **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"
     }  # fmt: skip

@@ -24,6 +24,7 @@ import pytest
 
 from awares.mini import generate_split
 from awares_platform.ask import ask
+from awares_platform.quickstart import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -53,19 +54,13 @@ def _command(directory: Path, port: int, *overrides: str) -> subprocess.Popen[st
     )  # fmt: skip
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     directory = tmp_path_factory.mktemp("serve")
     data, sample = next(iter(generate_split("test", 1, seed=5)))
     image = directory / "scene.png"
     image.write_bytes(data)
-    port = _free_port()
+    port = free_port()
     limits = ("serve.max_ongoing_requests=1", "serve.max_queued_requests=2", "serve.retry_after_s=3", "serve.max_request_bytes=1_000_000")
     process = _command(directory, port, "serve.token_env=TEST_TOKEN", *limits)
     assert process.stdout is not None
