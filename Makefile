@@ -1,4 +1,4 @@
-# make quickstart | results | test | check | tools | images | format | lock | clean. The first one also makes .venv, in about a minute.
+# make quickstart | results | test | check | tools | images | format | lock | clean. The first one also makes .venv, in about two minutes.
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV = $(or $(shell command -v uv),.tools/uv/bin/uv)
@@ -61,7 +61,7 @@ images:
 
 $(INSTALLED): pyproject.toml platform/requirements/cpu.txt | $(UV)
 	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
-	VIRTUAL_ENV=.venv $(UV) pip sync --quiet --require-hashes platform/requirements/cpu.txt
+	VIRTUAL_ENV=.venv $(UV) pip sync --quiet --require-hashes --compile-bytecode platform/requirements/cpu.txt
 	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
