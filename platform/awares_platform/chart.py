@@ -80,33 +80,51 @@ def _comments(lines: list[str], line: int) -> tuple[str, dict[str, Any] | None]:
 def schema(values: tuple[Value, ...], types: dict[str, Any]) -> dict[str, Any]:
     """The closed schema of all values."""
     definitions = dict(types) | setup_definitions()
+    properties: dict[str, Any] = {}
     for value in values:
+        properties[value.path] = _schema(value, types)
         if name := NAMED.get(value.path):
-            definitions[name] = _schema(value)
-    properties = {value.path: {"$ref": f"#/$defs/{NAMED[value.path]}"} if value.path in NAMED else _schema(value) for value in values}
+            definitions[name] = _partial(properties[value.path])
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Values of awares-train",
         "type": "object",
         "additionalProperties": False,
+        "required": [value.path for value in values],
         "properties": properties,
         "$defs": definitions,
     }
 
 
-def _schema(value: Value) -> dict[str, Any]:
-    """The annotation, or what the default shows."""
+def _schema(value: Value, types: dict[str, Any]) -> dict[str, Any]:
+    """The annotation, or what the default shows. A key with a default is required: Helm takes away what a user sets to null."""
     said = {"description": value.help} if value.help else {}
     if value.schema is not None:
         return said | value.schema
     if isinstance(value.default, dict):
         below = value.below or tuple(Value(key, default, "", None, ()) for key, default in value.default.items())
-        properties = {item.path.rpartition(".")[2]: _schema(item) for item in below}
-        return {**said, "type": "object", "additionalProperties": False, "properties": properties}
+        properties = {_key(item): _schema(item, types) for item in below}
+        required = [_key(item) for item in below if not _takes_null(properties[_key(item)], types)]
+        return {**said, "type": "object", "additionalProperties": False, "required": required, "properties": properties}
     kind = _KINDS.get(type(value.default))
     if kind is None:
         raise ValueError(f"values.yaml: {value.path} = {value.default!r} does not show its type: add a line `# @schema {{...}}` above it")
     return said | {"type": kind}
+
+
+def _key(value: Value) -> str:
+    return value.path.rpartition(".")[2]
+
+
+def _takes_null(schema: dict[str, Any], types: dict[str, Any]) -> bool:
+    named = types.get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+    return "null" in named.get("type", ())
+
+
+def _partial(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without what it requires: what is left out comes from the defaults."""
+    below = {key: _partial(item) for key, item in schema.get("properties", {}).items()}
+    return {key: item for key, item in schema.items() if key != "required"} | ({"properties": below} if below else {})
 
 
 def setup_definitions() -> dict[str, Any]:

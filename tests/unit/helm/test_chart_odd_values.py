@@ -72,3 +72,14 @@ def test_clashes_are_refused(name: str) -> None:
     changes, words = CLASHES[name]
     lines = [line.replace("/", ".") for line in refusal(on_base(ALL_JOBS, changes)).splitlines()]
     assert len([line for line in lines if all(word in line for word in words)]) == 1
+
+
+@pytest.mark.parametrize("major", (4, 3))
+@pytest.mark.parametrize("path", ("rayVersion", "store.prefix", "cluster.head.resources", "groupDefaults.spot.enabled", "monitoring.rules"))
+def test_a_default_that_is_taken_away_is_missed(path: str, major: int) -> None:
+    """Helm takes away what is set to null: the schema names it before a template stumbles."""
+    values: Any = None
+    for key in reversed(path.split(".")):
+        values = {key: values}
+    [line] = [line.replace("/", ".") for line in refusal(on_base(ALL_JOBS, values), major=major).splitlines() if line.startswith("- ")]
+    assert all(word in line for word in (*path.split("."), "missing" if major == 4 else "required"))

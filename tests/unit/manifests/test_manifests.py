@@ -4,11 +4,15 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.unit.helm.render import render
+from tests.unit.helm.security import amount
 
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
@@ -88,6 +92,34 @@ def test_queue_objects_name_each_other() -> None:
     assert local["spec"]["clusterQueue"] == queue["metadata"]["name"]
     assert local["metadata"]["namespace"] == namespace["metadata"]["name"]
     assert queue["spec"]["namespaceSelector"]["matchLabels"].items() <= namespace["metadata"]["labels"].items()
+
+
+def documented_queue() -> dict[str, Any]:
+    """The values that docs/install.md gives those who have Kueue."""
+    blocks = re.findall(r"(?m)(?:^    .*\n)+", (ROOT / "helm/docs/install.md").read_text())
+    (block,) = [block for block in blocks if "kind: kueue" in block]
+    return yaml.safe_load(block)
+
+
+def test_the_queue_has_room_for_each_job_of_the_preset_and_pools_keep_it_apart() -> None:
+    (queue,) = by("clusterqueue")
+    pools = {flavor["metadata"]["name"]: flavor["spec"]["nodeLabels"]["awares-train/pool"] for flavor in by("resourceflavor")}
+    quotas = {
+        (pools[flavor["name"]], resource["name"]): amount(resource["nominalQuota"])
+        for flavor in queue["spec"]["resourceGroups"][0]["flavors"]
+        for resource in flavor["resources"]
+    }
+    docs = render({"store": {"bucket": "runs"}} | documented_queue(), "two-pools")
+    jobs = {job["metadata"]["labels"]["app.kubernetes.io/component"]: job["spec"] for job in docs if job["kind"] == "RayJob"}
+    assert set(jobs) == {"job-curate", "job-sft", "job-grpo", "job-evaluate"}
+    for name, job in jobs.items():
+        asked: Counter[tuple[str, str]] = Counter()
+        for group in job["rayClusterSpec"]["workerGroupSpecs"]:
+            pod = group["template"]["spec"]
+            for resource, quantity in pod["containers"][0]["resources"]["requests"].items():
+                asked[pod["nodeSelector"]["awares-train/pool"], resource] += group["replicas"] * amount(quantity)
+        over = {key: value for key, value in asked.items() if key[1] != "ephemeral-storage" and value > quotas[key]}
+        assert over == {}, name
 
 
 def test_node_pools_carry_the_labels_that_flavors_select() -> None:
