@@ -19,8 +19,9 @@ results: $(INSTALLED)
 	for seed in $(SEEDS); do $(BIN)/awares quickstart run.name=quickstart-$$seed run.seed=$$seed $(ARGS) || exit; done
 	$(BIN)/python -m awares_platform.published README.md $(SEEDS:%=runs/quickstart-%/results.json)
 
+# Two processes at a time; a file's tests stay together. For one test, or a debugger: .venv/bin/pytest FILE.
 test: $(INSTALLED)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
