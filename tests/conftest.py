@@ -9,7 +9,7 @@ from awares_platform import seaweed as server
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
 
-LONGEST = {"test_sft": 2, "test_trial": 3}
+LONGEST = {"test_trial_helm3": 2, "test_sft": 3, "test_trial": 4}
 STARTED = pytest.StashKey[float]()
 
 

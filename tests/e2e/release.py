@@ -65,6 +65,17 @@ class Release:
         """Where this machine reaches that Service."""
         return f"http://{self.controller.kubelet.services.address(NAMESPACE, *self.service(component))}"
 
+    @property
+    def token(self) -> str:
+        """What a client of the endpoint must say."""
+        return self.keys["awares-endpoint"]["token"]
+
+    def left(self) -> dict[str, list[str]]:
+        """Names of what an uninstalled release should not have left, by kind. A failed test's pod stays, by the chart's own wish."""
+        kinds = ("RayCluster", "RayJob", "RayService", "Service", "Pod")
+        names = {kind: [body["metadata"]["name"] for body in self.all(kind)] for kind in kinds}
+        return {kind: kept for kind, found in names.items() if (kept := [name for name in found if "test-" not in name])}
+
     def logs(self) -> str:
         """The end of every running pod's log, for a message."""
         names = [body["metadata"]["name"] for body in self.all("Pod")]

@@ -47,10 +47,6 @@ def after_what_went_well(request: pytest.FixtureRequest, failed_before: int) -> 
         pytest.skip("an earlier test of this story failed")
 
 
-def token(trial: Release) -> str:
-    return trial.keys["awares-endpoint"]["token"]
-
-
 def test_head_and_workers_come_up(trial: Release) -> None:
     trial.wait("ready clusters", lambda: [body.get("status", {}).get("state") for body in trial.all("RayCluster")] == ["ready", "ready"])
     roles = sorted(
@@ -75,7 +71,7 @@ def test_the_grpo_job_trains_to_the_end(trial: Release) -> None:
 
 def test_the_endpoint_answers_those_with_the_token(trial: Release) -> None:
     trial.wait("endpoint", lambda: trial.one("RayService").get("status", {}).get("serviceStatus") == "Running")
-    answer = ask(trial.url("endpoint"), SCENE, SAMPLE.question, token(trial))
+    answer = ask(trial.url("endpoint"), SCENE, SAMPLE.question, trial.token)
     assert answer.status == 200, answer.body
     assert answer.body["usage"]["completion_tokens"] > 1 and answer.body["awares"]["visual_tokens"] >= 4
     assert [ask(trial.url("endpoint"), SCENE, SAMPLE.question, other).status for other in (None, "another")] == [401, 401]
@@ -92,7 +88,7 @@ def served(trial: Release) -> str:
 
 def test_upgrade_and_rollback_change_the_version_without_a_failed_request(trial: Release) -> None:
     pods = {body["metadata"]["uid"] for body in trial.all("Pod") if "ray.io/cluster" in body["metadata"]["labels"]}
-    with asking(trial.url("endpoint"), SCENE, SAMPLE.question, token(trial)) as asked:
+    with asking(trial.url("endpoint"), SCENE, SAMPLE.question, trial.token) as asked:
         trial.wait("first answer", lambda: asked.longest() > 1)
         usual = asked.longest()
         trial.upgrade(*FEW, "setup.serve.policy=awares", SHORT)
@@ -122,10 +118,6 @@ def test_helm_test_fails_when_s3_is_down(trial: Release) -> None:
 def test_uninstall_leaves_nothing(trial: Release, tmp_path: Path) -> None:
     trial.helm.do("uninstall", "trial", "--wait")
     trial.wait("end of all processes", lambda: not leftovers(trial.controller.mark), 60)
-    left = {
-        kind: [body["metadata"]["name"] for body in trial.all(kind)] for kind in ("RayCluster", "RayJob", "RayService", "Service", "Pod")
-    }
-    tested = [name for name in left.pop("Pod") if "test-" not in name]  # a failed test's pod stays, by the chart's own wish
-    assert (left, tested) == ({"RayCluster": [], "RayJob": [], "RayService": [], "Service": []}, [])
+    assert trial.left() == {}
     assert sorted(body["metadata"]["name"] for body in trial.all("Secret")) == sorted(trial.keys), "the user's own stay"
     assert json.loads(trial.helm.do("list", "--output", "json")) == []
