@@ -34,10 +34,17 @@ def schema() -> dict[str, Any]:
     return json.loads((CHART / "values.schema.json").read_text())
 
 
+def over(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """What Helm makes of values: defaults below them, and without what is null."""
+    merged = {key: over(defaults.get(key) or {}, item) if isinstance(item, dict) else item for key, item in values.items()}
+    return {key: item for key, item in {**defaults, **merged}.items() if item is not None or key not in values}
+
+
 def faults(values: dict[str, Any]) -> list[str]:
-    """What the schema says about values over the defaults' shape."""
+    """What the schema says about values over the defaults."""
     validator = jsonschema.Draft7Validator(schema())
-    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in validator.iter_errors(values)]
+    whole = over(yaml.safe_load((CHART / "values.yaml").read_text()), values)
+    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in validator.iter_errors(whole)]
 
 
 def setup_of(path: Path) -> dict[str, Any]:
@@ -66,10 +73,22 @@ def test_the_schema_is_closed_and_typed_by_defaults() -> None:
     assert built["additionalProperties"] is False
     assert built["properties"]["name"] == {"description": "A name, in two lines.", "type": "string"}
     server = built["properties"]["server"]
-    assert server["additionalProperties"] is False
+    assert (server["additionalProperties"], server["required"]) == (False, ["port", "labels"])
     assert server["properties"]["port"] == {"description": "Where | it listens.", "type": "integer", "minimum": 1}
     assert server["properties"]["labels"]["properties"] == {"a": {"type": "string"}}
     assert built["$defs"]["text"] == {"type": "string"}
+
+
+def test_what_has_a_default_is_required_unless_null_may_stand_for_it() -> None:
+    text = 'group:\n  # @schema {type: [string, "null"]}\n  zone: a\n  # @schema {$ref: "#/$defs/size"}\n  size: 1\n  name: x\n'
+    types = {"size": {"type": ["integer", "null"]}}
+    assert chart.schema(chart.read_values(text), types)["properties"]["group"]["required"] == ["name"]
+
+
+def test_entries_of_groups_and_jobs_may_leave_out_what_their_defaults_have() -> None:
+    built = schema()
+    assert "enabled" in built["properties"]["groupDefaults"]["required"]
+    assert "required" not in json.dumps([built["$defs"][name] for name in chart.NAMED.values()])
 
 
 def test_the_table_has_one_row_for_each_described_value() -> None:
@@ -112,8 +131,7 @@ def test_only_labels_annotations_and_global_are_open() -> None:
 
 
 def test_defaults_and_presets_fit_the_schema() -> None:
-    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert faults(defaults) == []
+    assert faults({}) == []
     assert len(PRESETS) == 4
     assert [f"{path.name}: {fault}" for path in PRESETS for fault in faults(yaml.safe_load(path.read_text()))] == []
 
