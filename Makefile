@@ -48,7 +48,7 @@ clean:
 	find awares platform jobs tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Both images, with whatever container engine there is; IMAGE names another repository, PYTHON_DIGEST=sha256:... pins the base image.
-ENGINE = $(firstword $(foreach name,docker podman,$(shell command -v $(name))))
+ENGINE = $(firstword $(foreach name,docker podman buildah,$(shell command -v $(name))))
 IMAGE ?= awares-train
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BUILD = $(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
@@ -56,7 +56,7 @@ BUILD = $(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(sh
 
 .PHONY: images
 images:
-	$(if $(ENGINE),,$(error no container engine: install docker or podman, or build platform/images/*.Dockerfile where there is one))
+	$(if $(ENGINE),,$(error no container engine: install docker, podman or buildah, or build platform/images/*.Dockerfile where there is one))
 	$(BUILD) --file platform/images/gpu.Dockerfile --tag $(IMAGE):$(VERSION) .
 	$(BUILD) --file platform/images/cpu.Dockerfile --tag $(IMAGE):$(VERSION)-cpu .
 

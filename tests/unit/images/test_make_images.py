@@ -25,5 +25,5 @@ def test_no_engine_is_one_clear_error() -> None:
     said = make("ENGINE=")
     assert said.returncode == 2 and said.stdout == ""
     assert said.stderr.strip().endswith(
-        "no container engine: install docker or podman, or build platform/images/*.Dockerfile where there is one.  Stop."
+        "no container engine: install docker, podman or buildah, or build platform/images/*.Dockerfile where there is one.  Stop."
     )
