@@ -111,7 +111,7 @@ def _through_checkpoint(store: ObjectStore, values: dict[str, Tensor], directory
 
 
 def read(store: ObjectStore, start: Any, ready: Any, seconds: Any) -> None:
-    """A reader's process: holds version 1, receives version 2 when all are told to; not the first time, as memory is slow when it is new."""
+    """A reader's process: holds version 1, receives version 2 when all are told to; not the first time, as new memory is slow."""
     torch.set_num_threads(1)
     subscriber = Subscriber(store, "scaling")
     held = subscriber.receive(1)
