@@ -70,6 +70,14 @@ class Release:
         """What a client of the endpoint must say."""
         return self.keys["awares-endpoint"]["token"]
 
+    def on_head(self, command: str) -> str:
+        """A command for the RayCluster that stays, with the paths and names that its head has here."""
+        heads = [body for body in self.all("Pod") if body["metadata"]["labels"].get("ray.io/node-type") == "head"]
+        [head] = [body for body in heads if body["metadata"]["labels"]["app.kubernetes.io/component"] == "cluster"]
+        pod = self.controller.kubelet.pod(head)
+        assert pod is not None
+        return pod.text(command, pod.body["spec"]["containers"][0])
+
     def left(self) -> dict[str, list[str]]:
         """Names of what an uninstalled release should not have left, by kind. A failed test's pod stays, by the chart's own wish."""
         kinds = ("RayCluster", "RayJob", "RayService", "Service", "Pod")

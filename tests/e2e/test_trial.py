@@ -4,6 +4,10 @@ The tests are the chapters of one story, in their order.
 """
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +71,25 @@ def test_the_grpo_job_trains_to_the_end(trial: Release) -> None:
     )
     listed = client.list_objects_v2(Bucket="awares", Prefix="trial/runs/trial/policies/awares/")
     assert any(item["Key"].endswith(".safetensors") for item in listed["Contents"])
+
+
+def test_a_job_is_submitted_as_the_notes_say(trial: Release) -> None:
+    """The notes' own line, with the head's Service for the forwarded port. The run is finished: a second grpo sees that and ends."""
+    notes = trial.helm.do("get", "notes", "trial")
+    [command] = re.findall(r"^ *(ray job submit .*)$", notes, re.MULTILINE)
+    [service] = re.findall(r"port-forward service/(\S+-head-svc) 8265:8265", notes)
+    address = trial.controller.kubelet.services.address(NAMESPACE, service, 8265)
+    words = trial.on_head(command.replace("127.0.0.1:8265", address)).split()
+
+    def submit(token: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        program = Path(sys.executable).with_name(words[0])
+        return subprocess.run([program, *words[1:]], env=environment, capture_output=True, text=True, timeout=300)
+
+    done = submit(trial.keys["awares-ray"]["auth_token"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing to do" in done.stdout and "succeeded" in done.stdout
+    assert submit("another").returncode != 0
 
 
 def test_the_endpoint_answers_those_with_the_token(trial: Release) -> None:
