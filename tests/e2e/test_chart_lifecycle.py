@@ -92,3 +92,22 @@ def test_a_secret_without_its_key_is_named(cli: helm.Helm, objects: Objects) -> 
     objects.replace(secrets, "default", "awares-ray", {**body, "data": {"token": "eA=="}})
     ended = cli.run("install", "r", str(CHART), *preset("trial"))
     assert ended.status != 0 and "awares-ray" in ended.err and "auth_token" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("unknown", "sentence"),
+    [
+        (("RayCluster", "RayJob", "RayService", "RayCronJob"), "this cluster does not know ray.io/v1: install the operator first"),
+        (("RayCronJob",), "this cluster's definitions are of a KubeRay before 1.6"),
+    ],
+)
+@pytest.mark.parametrize("major", ["helm", "helm3"])
+def test_a_cluster_without_todays_kuberay_is_refused(
+    kinds: Kinds, tmp_path: Path, major: str, unknown: tuple[str, ...], sentence: str
+) -> None:
+    objects = Objects(Kinds([kind for kind in kinds.all if kind.name not in unknown]))
+    add_secrets(objects)
+    with running(objects) as server:
+        ended = helm.Helm(helm.binary(major), server.kubeconfig(tmp_path), tmp_path).run("install", "r", str(CHART), *preset("trial"))
+    assert ended.status != 0 and sentence in ended.err
+    assert all_of(objects, "ConfigMap") == []

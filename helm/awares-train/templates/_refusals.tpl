@@ -35,6 +35,9 @@ rayVersion={{ .Values.rayVersion }} is not supported: name the version of Ray in
 {{- if and (include "awares.live" .) (not (.Capabilities.APIVersions.Has "ray.io/v1")) }}
 this cluster does not know ray.io/v1: install the operator first, with helm install kuberay-operator kuberay/kuberay-operator --version
   {{ .Values.kuberay.version }}
+{{- else if and (include "awares.live" .) (not (.Capabilities.APIVersions.Has "ray.io/v1/RayCronJob")) }}
+this cluster's definitions are of a KubeRay before 1.6, for they have no RayCronJob: upgrade the operator to {{ .Values.kuberay.version }},
+  and with kubectl apply --server-side its CRDs, which helm upgrade leaves as they are
 {{- end }}
 {{- end }}
 
