@@ -5,6 +5,7 @@ nothing, as in the operator without `upgradeStrategy: Recreate`.
 """
 
 import base64
+import contextlib
 
 from tests.e2e import ray_start
 from tests.e2e.kinds import Kind
@@ -33,7 +34,7 @@ class RayClusters:
             metadata, said = cluster["metadata"], self._view.refusal(cluster)
             if said:
                 status = {"state": "failed", "reason": said, "observedGeneration": metadata["generation"]}
-                self._objects.set_status(self.kind, metadata["namespace"], metadata["name"], status)
+                self._set_status(metadata, status)
                 continue
             pods = self._objects.list(self._pods, cluster["metadata"]["namespace"], lambda pod, cluster=cluster: belongs(cluster, pod))
             if cluster["spec"].get("suspend"):
@@ -157,7 +158,11 @@ class RayClusters:
         status |= {"conditions": conditions, "observedGeneration": metadata["generation"], "state": state}
         if head is not None:
             status["head"] = {"podIP": head.get("status", {}).get("podIP", ""), "podName": head["metadata"]["name"]}
-        self._objects.set_status(self.kind, metadata["namespace"], metadata["name"], status)
+        self._set_status(metadata, status)
+
+    def _set_status(self, metadata: Body, status: Body) -> None:
+        with contextlib.suppress(NotFound):  # it may have been deleted since this look at it began
+            self._objects.set_status(self.kind, metadata["namespace"], metadata["name"], status)
 
 
 def create_service(objects: Objects, kind: Kind, owner: Body, name: str, selector: dict[str, str], ports: tuple[int, ...]) -> None:
