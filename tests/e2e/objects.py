@@ -78,7 +78,10 @@ class Objects:
         return [body for body in found if namespace in ("", body["metadata"].get("namespace", "")) and accept(body)]
 
     def create(self, kind: Kind, namespace: str, body: Body) -> Body:
-        """Store a new object. Raises Conflict if it exists, NotFound if its namespace does not."""
+        """Store a new object. Raises Conflict if it exists, NotFound if its namespace does not.
+
+        One whose owners are all gone is removed again, as the garbage collector would: a controller may be late.
+        """
         body = copy.deepcopy(body)
         metadata = body.setdefault("metadata", {})
         if not metadata.get("name"):
@@ -91,7 +94,10 @@ class Objects:
             if key_of(kind, metadata.get("namespace", ""), metadata["name"]) in self._items:
                 raise Conflict(f'{kind.plural} "{metadata["name"]}" already exists')
             metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
-            return self._put("ADDED", kind, _normal(kind, body))
+            created = self._put("ADDED", kind, _normal(kind, body))
+            if self._orphaned(created):
+                self._remove(kind, created)
+            return created
 
     def replace(self, kind: Kind, namespace: str, name: str, body: Body) -> Body:
         """Store a changed object, its status left as it is. Raises NotFound, or Conflict if `body` names an older version."""
@@ -131,9 +137,12 @@ class Objects:
 
     def _collect(self, owner: str) -> None:
         for other, child in list(self._items.values()):
-            owners = child["metadata"].get("ownerReferences", [])
-            if any(reference["uid"] == owner for reference in owners) and not any(self._lives(reference["uid"]) for reference in owners):
+            if any(reference["uid"] == owner for reference in child["metadata"].get("ownerReferences", [])) and self._orphaned(child):
                 self._remove(other, child)
+
+    def _orphaned(self, body: Body) -> bool:
+        owners = body["metadata"].get("ownerReferences", [])
+        return bool(owners) and not any(self._lives(reference["uid"]) for reference in owners)
 
     def _lives(self, uid: str) -> bool:
         return any(body["metadata"]["uid"] == uid for _, body in self._items.values())

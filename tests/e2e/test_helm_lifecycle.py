@@ -153,3 +153,13 @@ def test_owned_objects_go_with_their_owner(objects: Objects) -> None:
     objects.create(settings, "default", {"metadata": {"name": "stranger"}})
     objects.delete(settings, "default", "owner")
     assert [body["metadata"]["name"] for body in objects.list(settings)] == ["stranger"]
+
+
+def test_what_is_made_for_an_owner_that_is_gone_goes_too(objects: Objects) -> None:
+    """As by a controller that looked at the owner before it was deleted."""
+    settings = objects.kinds.of("v1", "ConfigMap")
+    owner = objects.create(settings, "default", {"metadata": {"name": "owner"}})
+    objects.delete(settings, "default", "owner")
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+    objects.create(settings, "default", {"metadata": {"name": "late", "ownerReferences": [reference]}})
+    assert objects.list(settings) == []
