@@ -17,7 +17,7 @@ quickstart: $(INSTALLED)
 SEEDS ?= 0 1 2
 results: $(INSTALLED)
 	for seed in $(SEEDS); do $(BIN)/awares quickstart run.name=quickstart-$$seed run.seed=$$seed $(ARGS) || exit; done
-	$(BIN)/python -m awares_platform.published README.md $(SEEDS:%=runs/quickstart-%/results.json)
+	$(BIN)/python .ci/results_table.py README.md $(SEEDS:%=runs/quickstart-%/results.json)
 
 # Two processes at a time; a file's tests stay together. For one test, or a debugger: .venv/bin/pytest FILE.
 test: $(INSTALLED)

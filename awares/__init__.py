@@ -19,7 +19,14 @@ from awares.evaluation.summary import Summary, summarise, table
 from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
 from awares.images import DecodeLimits, decode, low_view, render
 from awares.labels import Case, ExactMatch, Judge, Judgement, Verdict, label
-from awares.protocol import SYSTEM_PROMPT, Answer, CropRequest, Malformed, format_request, parse_turn
+from awares.protocol import (
+    SYSTEM_PROMPT,
+    Answer,
+    CropRequest,
+    Malformed,
+    format_request,
+    parse_turn,
+)
 from awares.reward import Reward, RewardSettings, Similarity, rewards, tool_cost
 from awares.sample import Label, Sample
 from awares.seeds import derive, shuffled

@@ -50,7 +50,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        return replace(
+            self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)}
+        )
 
     def forward_inputs(self) -> dict[str, Tensor]:
         """Keyword arguments of Qwen2_5_VLForConditionalGeneration."""
@@ -91,7 +93,9 @@ def collate(
     """
     assert items, "a batch holds at least one item"
     views = [_render(item, images(item.image), low_ratio) for item in items]
-    pixel_values_ND, grids_I3 = _process([view for shown in views for view in shown], processor, limits)
+    pixel_values_ND, grids_I3 = _process(
+        [view for shown in views for view in shown], processor, limits
+    )
     counts = (grids_I3.prod(1) // limits.merge**2).tolist()
     rows, start = [], 0
     for item, shown in zip(items, views, strict=True):
@@ -105,7 +109,9 @@ def collate(
 def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) -> int:
     """Tokens of an item after expansion, without touching pixels: for filtering and for filling batches."""
     written = sum(len(turn.context_ids) + len(turn.sampled_ids) for turn in item.turns)
-    sizes = [view_size(view, item.image_size, low_ratio) for turn in item.turns for view in turn.views]
+    sizes = [
+        view_size(view, item.image_size, low_ratio) for turn in item.turns for view in turn.views
+    ]
     return written + sum(visual_tokens(size, limits) - 1 for size in sizes)
 
 
@@ -116,7 +122,9 @@ def _render(item: Item, image: Image, low_ratio: float) -> list[Image]:
         )
     shown = [render(image, view, low_ratio) for turn in item.turns for view in turn.views]
     if not shown:
-        raise PolicyError(f"{item.sample_id}: no view, so nothing to train on; leave out episodes that stopped before their first turn")
+        raise PolicyError(
+            f"{item.sample_id}: no view, so nothing to train on; leave out episodes that stopped before their first turn"
+        )
     return shown
 
 
@@ -127,8 +135,12 @@ def _process(views: Sequence[Image], processor: Any, limits: VisionLimits) -> tu
     return done["pixel_values"], done["image_grid_thw"]
 
 
-def _check_counts(item: Item, counts: Sequence[int], limits: VisionLimits, low_ratio: float) -> None:
-    sizes = [view_size(view, item.image_size, low_ratio) for turn in item.turns for view in turn.views]
+def _check_counts(
+    item: Item, counts: Sequence[int], limits: VisionLimits, low_ratio: float
+) -> None:
+    sizes = [
+        view_size(view, item.image_size, low_ratio) for turn in item.turns for view in turn.views
+    ]
     expected = [visual_tokens(size, limits) for size in sizes]
     if list(counts) != expected:
         raise PolicyError(
@@ -154,9 +166,13 @@ def _row(item: Item, counts: Sequence[int], image_token_id: int, tool_weight: fl
 def _check_turn(item: Item, number: int, turn: Turn, image_token_id: int) -> None:
     places = turn.context_ids.count(image_token_id)
     if places != len(turn.views):
-        raise PolicyError(f"{item.sample_id}, turn {number}: {places} image placeholders for {len(turn.views)} views")
+        raise PolicyError(
+            f"{item.sample_id}, turn {number}: {places} image placeholders for {len(turn.views)} views"
+        )
     if image_token_id in turn.sampled_ids:
-        raise PolicyError(f"{item.sample_id}, turn {number}: an image placeholder was sampled; mask ChatFormat.blocked_ids when sampling")
+        raise PolicyError(
+            f"{item.sample_id}, turn {number}: an image placeholder was sampled; mask ChatFormat.blocked_ids when sampling"
+        )
 
 
 def _expand(ids: Sequence[int], counts: list[int], image_token_id: int) -> list[int]:
@@ -167,11 +183,15 @@ def _expand(ids: Sequence[int], counts: list[int], image_token_id: int) -> list[
     return expanded
 
 
-def _tensors(rows: Sequence[_Row], pixel_values_ND: Tensor, grids_I3: Tensor, processor: Any) -> Batch:
+def _tensors(
+    rows: Sequence[_Row], pixel_values_ND: Tensor, grids_I3: Tensor, processor: Any
+) -> Batch:
     width = max(len(row.ids) for row in rows)
     pad_id = processor.tokenizer.pad_token_id
     if pad_id is None:
-        raise PolicyError("the tokenizer has no pad token; set pad_token to <|endoftext|> in tokenizer_config.json")
+        raise PolicyError(
+            "the tokenizer has no pad token; set pad_token to <|endoftext|> in tokenizer_config.json"
+        )
     ids_BT = torch.tensor([_fill(row.ids, width, pad_id) for row in rows])
     return Batch(
         input_ids_BT=ids_BT,
@@ -190,7 +210,13 @@ def _fill(values: Sequence[Any], width: int, padding: Any) -> list[Any]:
     return [*values, *[padding] * (width - len(values))]
 
 
-def policy_logprobs(model: Callable[..., Any], batch: Batch, *, temperature: float = 1.0, blocked_ids: Sequence[int] = ()) -> Tensor:
+def policy_logprobs(
+    model: Callable[..., Any],
+    batch: Batch,
+    *,
+    temperature: float = 1.0,
+    blocked_ids: Sequence[int] = (),
+) -> Tensor:
     """One forward pass: logprobs_BT of the sampled tokens, 0 elsewhere, with gradient.
 
     The language head runs only at the K positions that some row of the batch needs, which at a real vocabulary is most of the memory.
@@ -201,23 +227,38 @@ def policy_logprobs(model: Callable[..., Any], batch: Batch, *, temperature: flo
     logits_BKV = model(**batch.forward_inputs(), logits_to_keep=kept_K, use_cache=False).logits
     rows, columns = mask_BT[:, kept_K].nonzero(as_tuple=True)
     positions = kept_K[columns] + 1
-    chosen = _chosen(logits_BKV[rows, columns], batch.input_ids_BT[rows, positions], temperature, blocked_ids)
+    chosen = _chosen(
+        logits_BKV[rows, columns], batch.input_ids_BT[rows, positions], temperature, blocked_ids
+    )
     return chosen.new_zeros(batch.input_ids_BT.shape).index_put((rows, positions), chosen)
 
 
-def token_logprobs(logits_BTV: Tensor, input_ids_BT: Tensor, *, temperature: float = 1.0, blocked_ids: Sequence[int] = ()) -> Tensor:
+def token_logprobs(
+    logits_BTV: Tensor,
+    input_ids_BT: Tensor,
+    *,
+    temperature: float = 1.0,
+    blocked_ids: Sequence[int] = (),
+) -> Tensor:
     """logprobs_BT in fp32 aligned to the ids: position t holds log p(token t | tokens before t), position 0 holds 0.
 
     Goes row by row, so that no fp32 copy of all logits exists at once without gradient; with gradient prefer `policy_logprobs`.
     """
-    rows = [_chosen(logits_TV[:-1], ids_T[1:], temperature, blocked_ids) for logits_TV, ids_T in zip(logits_BTV, input_ids_BT, strict=True)]
+    rows = [
+        _chosen(logits_TV[:-1], ids_T[1:], temperature, blocked_ids)
+        for logits_TV, ids_T in zip(logits_BTV, input_ids_BT, strict=True)
+    ]
     chosen = torch.stack(rows)
     return torch.cat([chosen.new_zeros(len(rows), 1), chosen], dim=1)
 
 
-def _chosen(logits_NV: Tensor, ids_N: Tensor, temperature: float, blocked_ids: Sequence[int]) -> Tensor:
+def _chosen(
+    logits_NV: Tensor, ids_N: Tensor, temperature: float, blocked_ids: Sequence[int]
+) -> Tensor:
     """Logprob of one id per row of logits: gather minus logsumexp, which never materialises a softmax."""
     scaled_NV = logits_NV.float() / temperature
     if blocked_ids:
-        scaled_NV = scaled_NV.index_fill(1, torch.tensor(list(blocked_ids), device=scaled_NV.device), float("-inf"))
+        scaled_NV = scaled_NV.index_fill(
+            1, torch.tensor(list(blocked_ids), device=scaled_NV.device), float("-inf")
+        )
     return scaled_NV.gather(1, ids_N.unsqueeze(1)).squeeze(1) - scaled_NV.logsumexp(1)

@@ -16,7 +16,14 @@ from awares.errors import DataError, PolicyError
 
 _IMAGE = "<|image_pad|>"
 _REQUIRED = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", _IMAGE)
-_PLACEHOLDERS = ("<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", _IMAGE, "<|video_pad|>")
+_PLACEHOLDERS = (
+    "<|im_start|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    _IMAGE,
+    "<|video_pad|>",
+)
 _STOPS = ("<|im_end|>", "<|endoftext|>")
 
 
@@ -37,20 +44,38 @@ class ChatFormat:
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         missing = [token for token in _REQUIRED if token not in vocabulary]
         if missing:
-            raise PolicyError(f"the tokenizer lacks {', '.join(missing)}; use the tokenizer of a Qwen2.5-VL policy")
-        start, self.end_id, vision_start, vision_end, self.image_token_id = (vocabulary[token] for token in _REQUIRED)
-        self.stop_ids: tuple[int, ...] = tuple(vocabulary[token] for token in _STOPS if token in vocabulary)
-        self.blocked_ids: tuple[int, ...] = tuple(vocabulary[token] for token in _PLACEHOLDERS if token in vocabulary)
+            raise PolicyError(
+                f"the tokenizer lacks {', '.join(missing)}; use the tokenizer of a Qwen2.5-VL policy"
+            )
+        start, self.end_id, vision_start, vision_end, self.image_token_id = (
+            vocabulary[token] for token in _REQUIRED
+        )
+        self.stop_ids: tuple[int, ...] = tuple(
+            vocabulary[token] for token in _STOPS if token in vocabulary
+        )
+        self.blocked_ids: tuple[int, ...] = tuple(
+            vocabulary[token] for token in _PLACEHOLDERS if token in vocabulary
+        )
         self._image = (vision_start, self.image_token_id, vision_end)
         newline = self._literal("\n")
         self._user = (start, *self._literal("user\n"))
         self._between = (self.end_id, *newline, start, *self._literal("assistant\n"))
         self._resume = (*newline, *self._user)
-        self._system = (start, *self._literal("system\n"), *self.encode(system_prompt), self.end_id, *newline) if system_prompt else ()
+        self._system = (
+            (start, *self._literal("system\n"), *self.encode(system_prompt), self.end_id, *newline)
+            if system_prompt
+            else ()
+        )
 
     def first_turn(self, question: str, images: int = 1) -> tuple[int, ...]:
         """The prompt of turn 1, up to where the assistant begins; `images` placeholders precede the question."""
-        return (*self._system, *self._user, *(self._image * images), *self.encode(question), *self._between)
+        return (
+            *self._system,
+            *self._user,
+            *(self._image * images),
+            *self.encode(question),
+            *self._between,
+        )
 
     def follow_up(self, question: str) -> tuple[int, ...]:
         """A further question in the same conversation, from after the sampled <|im_end|> up to the next turn's start."""
@@ -78,7 +103,11 @@ class ChatFormat:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of sampled ids without special tokens, for parsing and display only."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
 
     def _literal(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+        return tuple(
+            self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        )

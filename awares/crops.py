@@ -34,7 +34,11 @@ class CropId(StrEnum):
 
 
 # Whole quarters of the image, so that areas compare exactly.
-_QUARTERS = dict.fromkeys(CropId, 1) | dict.fromkeys((CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT), 2) | {CropId.ALL: 4}
+_QUARTERS = (
+    dict.fromkeys(CropId, 1)
+    | dict.fromkeys((CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT), 2)
+    | {CropId.ALL: 4}
+)
 _LEFTMOST = frozenset((CropId.TOP_LEFT, CropId.BOTTOM_LEFT, CropId.LEFT))
 _RIGHTMOST = frozenset((CropId.TOP_RIGHT, CropId.BOTTOM_RIGHT, CropId.RIGHT))
 _TOPMOST = frozenset((CropId.TOP_LEFT, CropId.TOP_RIGHT, CropId.TOP))
@@ -44,8 +48,16 @@ _BOTTOMMOST = frozenset((CropId.BOTTOM_LEFT, CropId.BOTTOM_RIGHT, CropId.BOTTOM)
 def _subsets() -> tuple[tuple[CropId, ...], ...]:
     """Every non-empty subset of the crops in the order in which `min_cover` prefers them: area, count, then crop order."""
     order = {crop: index for index, crop in enumerate(CropId)}
-    subsets = [subset for size in range(1, len(CropId) + 1) for subset in combinations(CropId, size)]
-    subsets.sort(key=lambda subset: (sum(_QUARTERS[crop] for crop in subset), len(subset), [order[crop] for crop in subset]))
+    subsets = [
+        subset for size in range(1, len(CropId) + 1) for subset in combinations(CropId, size)
+    ]
+    subsets.sort(
+        key=lambda subset: (
+            sum(_QUARTERS[crop] for crop in subset),
+            len(subset),
+            [order[crop] for crop in subset],
+        )
+    )
     return tuple(subsets)
 
 
@@ -98,7 +110,14 @@ def area(box: Box) -> int:
 
 def overlap(first: Box, second: Box) -> int:
     """Pixels in both boxes."""
-    return area((max(first[0], second[0]), max(first[1], second[1]), min(first[2], second[2]), min(first[3], second[3])))
+    return area(
+        (
+            max(first[0], second[0]),
+            max(first[1], second[1]),
+            min(first[2], second[2]),
+            min(first[3], second[3]),
+        )
+    )
 
 
 def coverage(box: Box, crop: Box) -> float:
@@ -113,7 +132,12 @@ def iou(first: Box, second: Box) -> float:
 
 
 def min_cover(
-    boxes: Sequence[Box], size: tuple[int, int], *, tau: float = 0.9, padding: float = 0.03, allow_all: bool = True
+    boxes: Sequence[Box],
+    size: tuple[int, int],
+    *,
+    tau: float = 0.9,
+    padding: float = 0.03,
+    allow_all: bool = True,
 ) -> tuple[CropId, ...]:
     """The smallest-area subset of the crops in which every box is covered.
 
@@ -131,7 +155,9 @@ def min_cover(
     covering = [frozenset(_covering(pad(box, size, padding), size, usable, tau)) for box in boxes]
     if not all(covering):
         return fallback
-    return next(subset for subset in _PREFERENCE if all(not crops.isdisjoint(subset) for crops in covering))
+    return next(
+        subset for subset in _PREFERENCE if all(not crops.isdisjoint(subset) for crops in covering)
+    )
 
 
 def _covering(box: Box, size: tuple[int, int], crops: Sequence[CropId], tau: float) -> list[CropId]:
@@ -158,7 +184,9 @@ def target_crops(
     Raises ConfigError for another name.
     """
     if mapping not in get_args(CropMapping):
-        raise ConfigError(f"method.mapping is {mapping!r}; use one of {', '.join(get_args(CropMapping))}")
+        raise ConfigError(
+            f"method.mapping is {mapping!r}; use one of {', '.join(get_args(CropMapping))}"
+        )
     usable = [crop for crop in CropId if allow_all or crop is not CropId.ALL]
     if mapping == "min_cover" or not boxes:
         return min_cover(boxes, size, tau=tau, padding=padding, allow_all=allow_all)

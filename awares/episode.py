@@ -107,7 +107,14 @@ class EpisodeSpec:
     max_crops: int = len(CropId)
 
 
-async def run_episode(sample: Sample, image: Image, generate: Generate, chat: ChatFormat, spec: EpisodeSpec, session: str) -> Episode:
+async def run_episode(
+    sample: Sample,
+    image: Image,
+    generate: Generate,
+    chat: ChatFormat,
+    spec: EpisodeSpec,
+    session: str,
+) -> Episode:
     """Run one episode on the original `image` (RGB). Never raises for a bad rollout: the episode says how it stopped.
 
     `session` names the episode to the engine, the same for all its turns.
@@ -117,15 +124,31 @@ async def run_episode(sample: Sample, image: Image, generate: Generate, chat: Ch
         await _play(turns, sample, image, generate, chat, spec, session)
     # The one boundary of style.md, rule 10: an engine or an image that fails costs this episode, not the group or the fleet.
     except Exception as error:
-        return finish(sample, image.size, turns, None, StopReason.ERROR, spec, error=f"{type(error).__name__}: {error}")
+        return finish(
+            sample,
+            image.size,
+            turns,
+            None,
+            StopReason.ERROR,
+            spec,
+            error=f"{type(error).__name__}: {error}",
+        )
     last = turns[-1]
     assert last.stop is not None, "a played episode has stopped"
-    kept = last.stop in (StopReason.ANSWER, StopReason.LENGTH) and isinstance(parse_turn(last.text), Answer)
+    kept = last.stop in (StopReason.ANSWER, StopReason.LENGTH) and isinstance(
+        parse_turn(last.text), Answer
+    )
     return finish(sample, image.size, turns, last.text if kept else None, last.stop, spec)
 
 
 def finish(
-    sample: Sample, size: tuple[int, int], turns: Sequence[Turn], answer: str | None, stop: StopReason, spec: EpisodeSpec, error: str = ""
+    sample: Sample,
+    size: tuple[int, int],
+    turns: Sequence[Turn],
+    answer: str | None,
+    stop: StopReason,
+    spec: EpisodeSpec,
+    error: str = "",
 ) -> Episode:
     """The episode of `turns`, with its visual tokens and ratios counted."""
     sizes = [view_size(view, size, spec.low_ratio) for turn in turns for view in turn.views]
@@ -144,7 +167,13 @@ def finish(
 
 
 async def _play(
-    turns: list[Turn], sample: Sample, image: Image, generate: Generate, chat: ChatFormat, spec: EpisodeSpec, session: str
+    turns: list[Turn],
+    sample: Sample,
+    image: Image,
+    generate: Generate,
+    chat: ChatFormat,
+    spec: EpisodeSpec,
+    session: str,
 ) -> None:
     """Append turns until one stops."""
     context = chat.first_turn(sample.question)
@@ -165,7 +194,12 @@ async def _play(
 
 
 def _turn(
-    context: tuple[int, ...], views: tuple[View, ...], generation: Generation, chat: ChatFormat, spec: EpisodeSpec, last_turn: bool
+    context: tuple[int, ...],
+    views: tuple[View, ...],
+    generation: Generation,
+    chat: ChatFormat,
+    spec: EpisodeSpec,
+    last_turn: bool,
 ) -> Turn:
     """Read a generation as a turn; `crops` is set only where they will be returned."""
     text = chat.decode(generation.token_ids).strip()
@@ -178,7 +212,16 @@ def _turn(
         stop = StopReason.MALFORMED
     elif isinstance(parsed, CropRequest):
         stop, crops = (StopReason.TURN_LIMIT, ()) if last_turn else (None, parsed.crops)
-    return Turn(context, views, generation.token_ids, generation.logprobs, generation.versions, text, crops, stop)
+    return Turn(
+        context,
+        views,
+        generation.token_ids,
+        generation.logprobs,
+        generation.versions,
+        text,
+        crops,
+        stop,
+    )
 
 
 def _reply(crops: Sequence[CropId], size: tuple[int, int], spec: EpisodeSpec) -> tuple[View, ...]:
@@ -192,10 +235,14 @@ def _check(generation: Generation, chat: ChatFormat) -> None:
     """Refuse what would poison training: misaligned records, placeholders among the sampled ids, a stop without its token."""
     count = len(generation.token_ids)
     if count == 0 or count != len(generation.logprobs) or count != len(generation.versions):
-        lengths = f"{count} ids, {len(generation.logprobs)} logprobs, {len(generation.versions)} versions"
+        lengths = (
+            f"{count} ids, {len(generation.logprobs)} logprobs, {len(generation.versions)} versions"
+        )
         raise PolicyError(f"the engine returned {lengths}; each sampled id needs one of each")
     blocked = set(chat.blocked_ids).intersection(generation.token_ids)
     if blocked:
-        raise PolicyError(f"the engine sampled the placeholder ids {sorted(blocked)}; mask ChatFormat.blocked_ids when sampling")
+        raise PolicyError(
+            f"the engine sampled the placeholder ids {sorted(blocked)}; mask ChatFormat.blocked_ids when sampling"
+        )
     if generation.finish is FinishReason.STOP and generation.token_ids[-1] not in chat.stop_ids:
         raise PolicyError("the engine left out the stop token; a Generation includes it")

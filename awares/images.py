@@ -15,7 +15,18 @@ from awares.tokens import padded_size
 from awares.view import View, view_size
 
 # What Pillow's decoders raise for corrupt data; the file comes from outside, so each of them is the file's fault.
-_CORRUPT = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, OverflowError, EOFError, struct.error, zlib.error)
+_CORRUPT = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +54,25 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = 
     except DataError:
         raise
     except pillow.DecompressionBombError as error:
-        raise DataError(f"{source}: too many pixels; shrink the image below {limits.max_pixels} pixels") from error
+        raise DataError(
+            f"{source}: too many pixels; shrink the image below {limits.max_pixels} pixels"
+        ) from error
     except pillow.UnidentifiedImageError as error:
-        raise DataError(f"{source}: not a readable image; allowed formats are {', '.join(limits.formats)}") from error
+        raise DataError(
+            f"{source}: not a readable image; allowed formats are {', '.join(limits.formats)}"
+        ) from error
     except _CORRUPT as error:
-        raise DataError(f"{source}: truncated or corrupt image ({error}); replace or remove it") from error
+        raise DataError(
+            f"{source}: truncated or corrupt image ({error}); replace or remove it"
+        ) from error
 
 
 def _check_pixels(size: tuple[int, int], most: int, source: str) -> None:
     pixels = size[0] * size[1]
     if pixels > most:
-        raise DataError(f"{source}: {size[0]} x {size[1]} is {pixels} pixels, more than {most}; shrink the image or raise the limit")
+        raise DataError(
+            f"{source}: {size[0]} x {size[1]} is {pixels} pixels, more than {most}; shrink the image or raise the limit"
+        )
     if pixels < 1:
         raise DataError(f"{source}: the image is empty; replace or remove it")
 

@@ -50,7 +50,9 @@ class GrpoStats:
     tokens: int
 
 
-def sft_loss(logprobs_BT: Tensor, weights_BT: Tensor, normaliser: float | Tensor | None = None) -> Tensor:
+def sft_loss(
+    logprobs_BT: Tensor, weights_BT: Tensor, normaliser: float | Tensor | None = None
+) -> Tensor:
     """Weighted negative log-likelihood, -sum(w * logprob) / sum(w); a scalar with gradient.
 
     The tool-call turn's tokens weigh w_t (paper, section 3.3), context and padding 0. `normaliser` replaces the sum of this batch's
@@ -58,7 +60,11 @@ def sft_loss(logprobs_BT: Tensor, weights_BT: Tensor, normaliser: float | Tensor
     """
     weighed_BT = weights_BT != 0
     total = torch.where(weighed_BT, logprobs_BT, 0.0).mul(weights_BT).sum()
-    below = weights_BT.sum() if normaliser is None else torch.as_tensor(normaliser, dtype=total.dtype, device=total.device)
+    below = (
+        weights_BT.sum()
+        if normaliser is None
+        else torch.as_tensor(normaliser, dtype=total.dtype, device=total.device)
+    )
     return -total / below.clamp(min=torch.finfo(total.dtype).tiny)
 
 
@@ -95,7 +101,9 @@ def grpo_loss(
         loss=loss.item(),
         kl=_mean(kl_BT, mask_BT),
         ratio=_mean(ratio_BT, mask_BT),
-        clip_fraction=_mean((clipped_BT * advantages_BT < ratio_BT * advantages_BT).float(), mask_BT),
+        clip_fraction=_mean(
+            (clipped_BT * advantages_BT < ratio_BT * advantages_BT).float(), mask_BT
+        ),
         truncated_share=_mean((_exp(lag_BT) > settings.importance_cap).float(), mask_BT),
         behaviour_gap=_mean(lag_BT.abs(), mask_BT),
         surprise=_mean(-policy_BT, mask_BT),

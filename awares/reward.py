@@ -49,19 +49,33 @@ class Reward:
     cost: float
 
 
-def reward(episode: Episode, sample: Sample, similarity: Similarity, settings: RewardSettings) -> Reward:
+def reward(
+    episode: Episode, sample: Sample, similarity: Similarity, settings: RewardSettings
+) -> Reward:
     """The reward of one episode, see `rewards`."""
     return rewards([episode], [sample], similarity, settings)[0]
 
 
-def rewards(episodes: Sequence[Episode], samples: Sequence[Sample], similarity: Similarity, settings: RewardSettings) -> list[Reward]:
+def rewards(
+    episodes: Sequence[Episode],
+    samples: Sequence[Sample],
+    similarity: Similarity,
+    settings: RewardSettings,
+) -> list[Reward]:
     """The rewards of aligned episodes and samples, with one call of `similarity`.
 
     An episode that stopped by ERROR says nothing about the policy: its reward is 0, and callers leave it out of its group.
     Raises DataError for a sample without a label.
     """
-    answered = [index for index, episode in enumerate(episodes) if episode.answer and episode.stop is not StopReason.ERROR]
-    values = similarity([episodes[index].answer or "" for index in answered], [samples[index].answer for index in answered])
+    answered = [
+        index
+        for index, episode in enumerate(episodes)
+        if episode.answer and episode.stop is not StopReason.ERROR
+    ]
+    values = similarity(
+        [episodes[index].answer or "" for index in answered],
+        [samples[index].answer for index in answered],
+    )
     similar = dict(zip(answered, values, strict=True))
     scored = []
     for index, (episode, sample) in enumerate(zip(episodes, samples, strict=True)):
@@ -74,10 +88,16 @@ def rewards(episodes: Sequence[Episode], samples: Sequence[Sample], similarity: 
 def tool_cost(episode: Episode, sample: Sample, settings: RewardSettings) -> float:
     """The cost column of the table above; 0 for ERROR. Raises DataError for a sample without a label."""
     if sample.label is None:
-        raise DataError(f"sample {sample.sample_id} has no label, so a missed call cannot be told; run curate first")
+        raise DataError(
+            f"sample {sample.sample_id} has no label, so a missed call cannot be told; run curate first"
+        )
     if episode.stop is StopReason.ERROR:
         return 0.0
-    refused = settings.malformed_cost if episode.stop in (StopReason.MALFORMED, StopReason.TURN_LIMIT) else 0.0
+    refused = (
+        settings.malformed_cost
+        if episode.stop in (StopReason.MALFORMED, StopReason.TURN_LIMIT)
+        else 0.0
+    )
     if episode.crops:
         return settings.alpha_use + settings.lambda_area * area_fraction(episode.crops) + refused
     if refused:

@@ -12,7 +12,10 @@ def derive(run_seed: int, job: str, sample_id: str = "", epoch: int = 0, index: 
         derive(0, "grpo", "mini/train/17", epoch=1, index=3)
     """
     # Length-prefixed parts: no two uses share one encoding.
-    encoded = b"".join(len(part).to_bytes(4) + part for part in (str(value).encode() for value in (run_seed, job, sample_id, epoch, index)))
+    encoded = b"".join(
+        len(part).to_bytes(4) + part
+        for part in (str(value).encode() for value in (run_seed, job, sample_id, epoch, index))
+    )
     return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest()) >> 1
 
 

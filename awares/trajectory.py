@@ -45,16 +45,35 @@ def trajectory(sample: Sample, chat: ChatFormat, image_size: tuple[int, int]) ->
         raise DataError(f"sample {sample.sample_id} has no answer; remove it")
     prompt, low = chat.first_turn(sample.question), (View(None),)
     if sample.label is Label.LR:
-        return Trajectory(sample.sample_id, sample.image, image_size, (_target(chat, prompt, low, sample.answer),))
+        return Trajectory(
+            sample.sample_id, sample.image, image_size, (_target(chat, prompt, low, sample.answer),)
+        )
     if not sample.crops:
-        raise DataError(f"sample {sample.sample_id} is labelled HR but has no crops; set method.mapping to min_cover and run curate again")
+        raise DataError(
+            f"sample {sample.sample_id} is labelled HR but has no crops; set method.mapping to min_cover and run curate again"
+        )
     views = tuple(crop_view(crop, image_size) for crop in sample.crops)
     request = _target(chat, prompt, low, format_request(sample.crops), sample.crops)
     answer = _target(chat, chat.tool_reply(len(views)), views, sample.answer)
     return Trajectory(sample.sample_id, sample.image, image_size, (request, answer))
 
 
-def _target(chat: ChatFormat, context: tuple[int, ...], views: tuple[View, ...], text: str, crops: tuple[CropId, ...] = ()) -> Turn:
+def _target(
+    chat: ChatFormat,
+    context: tuple[int, ...],
+    views: tuple[View, ...],
+    text: str,
+    crops: tuple[CropId, ...] = (),
+) -> Turn:
     ids = chat.target(text)
     zeros = (0.0,) * len(ids)
-    return Turn(context, views, ids, zeros, (0,) * len(ids), text, crops, None if crops else StopReason.ANSWER)
+    return Turn(
+        context,
+        views,
+        ids,
+        zeros,
+        (0,) * len(ids),
+        text,
+        crops,
+        None if crops else StopReason.ANSWER,
+    )

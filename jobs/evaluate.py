@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:1] = [str(ROOT), str(ROOT / "platform")]  # an uploaded clone must win over an installed one, for both packages
+sys.path[:1] = [
+    str(ROOT),
+    str(ROOT / "platform"),
+]  # an uploaded clone must win over an installed one, for both packages
 
 if __name__ == "__main__":
-    from awares_platform import cli
+    from awares_platform.cli import main as cli
 
     cli.job(cli.evaluate)

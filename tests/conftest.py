@@ -5,16 +5,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from awares_platform import seaweed as server
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
+from awares_platform.store import seaweed as server
 
 LONGEST = {"test_trial_helm3": 2, "test_sft": 3, "test_trial": 4}
 STARTED = pytest.StashKey[float]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--minutes", type=float, help="skip, and say so, what is marked slow and not begun after so many minutes")
+    parser.addoption(
+        "--minutes",
+        type=float,
+        help="skip, and say so, what is marked slow and not begun after so many minutes",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,8 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     minutes = item.config.getoption("--minutes")
-    if minutes is not None and "slow" in item.keywords and time.monotonic() - item.config.stash[STARTED] > 60 * minutes:
-        pytest.skip(f"no time left: the {minutes:g} minutes of --minutes are over; run this file by itself")
+    if (
+        minutes is not None
+        and "slow" in item.keywords
+        and time.monotonic() - item.config.stash[STARTED] > 60 * minutes
+    ):
+        pytest.skip(
+            f"no time left: the {minutes:g} minutes of --minutes are over; run this file by itself"
+        )
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +48,12 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
 
     Its credentials are in the environment, for this process and those that a test starts.
     """
-    with pytest.MonkeyPatch.context() as environment, server.serve(tmp_path_factory.mktemp("seaweed"), "awares") as running:
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        server.serve(tmp_path_factory.mktemp("seaweed"), "awares") as running,
+    ):
         environment.setenv("AWS_ACCESS_KEY_ID", running.access_key)
         environment.setenv("AWS_SECRET_ACCESS_KEY", running.secret_key)
-        yield ObjectStore.from_config(StoreConfig(url="s3://awares/tests", endpoint=running.endpoint, retry_budget_s=10))
+        yield ObjectStore.from_config(
+            StoreConfig(url="s3://awares/tests", endpoint=running.endpoint, retry_budget_s=10)
+        )

@@ -38,11 +38,25 @@ class Decisions:
 
 def decisions(pairs: Iterable[tuple[Episode, Sample]]) -> Decisions:
     """Diagnostics over episodes and their samples; episodes that stopped by ERROR count nowhere."""
-    played = [(episode, sample) for episode, sample in pairs if episode.stop is not StopReason.ERROR]
+    played = [
+        (episode, sample) for episode, sample in pairs if episode.stop is not StopReason.ERROR
+    ]
     called = [bool(episode.crops) for episode, _ in played]
-    needed = [(bool(episode.crops), sample.label is Label.HR) for episode, sample in played if sample.label is not None]
-    hits, calls, needs = needed.count((True, True)), sum(call for call, _ in needed), sum(need for _, need in needed)
-    regions = [(episode.crops, sample.crops) for episode, sample in played if episode.crops and sample.label is Label.HR and sample.crops]
+    needed = [
+        (bool(episode.crops), sample.label is Label.HR)
+        for episode, sample in played
+        if sample.label is not None
+    ]
+    hits, calls, needs = (
+        needed.count((True, True)),
+        sum(call for call, _ in needed),
+        sum(need for _, need in needed),
+    )
+    regions = [
+        (episode.crops, sample.crops)
+        for episode, sample in played
+        if episode.crops and sample.label is Label.HR and sample.crops
+    ]
     valid = [not _refused(episode) for episode, _ in played if episode.crops or _refused(episode)]
     return Decisions(
         call_rate=_share(called),
@@ -66,7 +80,12 @@ def region_iou(first: Sequence[CropId], second: Sequence[CropId]) -> float:
 
 def _cells(crops: Sequence[CropId]) -> set[tuple[int, int]]:
     boxes = [crop_box(crop, (4, 4)) for crop in crops]
-    return {(x, y) for left, top, right, bottom in boxes for x in range(left, right) for y in range(top, bottom)}
+    return {
+        (x, y)
+        for left, top, right, bottom in boxes
+        for x in range(left, right)
+        for y in range(top, bottom)
+    }
 
 
 def _refused(episode: Episode) -> bool:
@@ -75,7 +94,11 @@ def _refused(episode: Episode) -> bool:
 
 
 def _histogram(episodes: Iterable[Episode]) -> dict[str, int]:
-    counts = Counter(name for episode in episodes for name in ([crop.value for crop in episode.crops] or ["none"]))
+    counts = Counter(
+        name
+        for episode in episodes
+        for name in ([crop.value for crop in episode.crops] or ["none"])
+    )
     return {name: counts[name] for name in ("none", *(crop.value for crop in CropId))}
 
 

@@ -30,7 +30,13 @@ Scorer = Callable[[str, Sequence[str], str], float]
 _RELAXED = 0.05
 _ANLS_THRESHOLD = 0.5
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_NUMBER_WORDS: dict[str, str] = dict(zip("zero one two three four five six seven eight nine ten".split(), map(str, range(11)), strict=True))
+_NUMBER_WORDS: dict[str, str] = dict(
+    zip(
+        "zero one two three four five six seven eight nine ten".split(),
+        map(str, range(11)),
+        strict=True,
+    )
+)
 _LETTER_RULES = (
     re.compile(r"ANSWER\s*(?:IS|:)?\s*:?\s*\(?([A-D])\b"),
     re.compile(r"^\s*\(?([A-D])\s*[).:,]"),
@@ -76,7 +82,12 @@ def docvqa(prediction: str, answers: Sequence[str], question: str = "") -> float
 
 def _relative_distance(prediction: str, answer: str) -> float:
     length = max(len(prediction), len(answer))
-    return edit_distance(" ".join(prediction.lower().split()), " ".join(answer.lower().split())) / length if length else 0.0
+    return (
+        edit_distance(" ".join(prediction.lower().split()), " ".join(answer.lower().split()))
+        / length
+        if length
+        else 0.0
+    )
 
 
 def edit_distance(first: str, second: str) -> int:
@@ -85,12 +96,16 @@ def edit_distance(first: str, second: str) -> int:
     for row, left in enumerate(first, start=1):
         current = [row]
         for column, right in enumerate(second, start=1):
-            current.append(min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (left != right)))
+            current.append(
+                min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (left != right))
+            )
         previous = current
     return previous[-1]
 
 
-def ocrbench(prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08") -> float:
+def ocrbench(
+    prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
+) -> float:
     """1 when an accepted answer is contained, without case; full-width ASCII is folded since 2026-07-30."""
     return float(any(_flat(answer, version) in _flat(prediction, version) for answer in answers))
 
@@ -100,7 +115,9 @@ def _flat(text: str, version: Version) -> str:
     return flat.translate(_FULL_WIDTH) if version == "2026-08" else flat
 
 
-def ocrbench_math(prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08") -> float:
+def ocrbench_math(
+    prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
+) -> float:
     """HME100k: case kept and spaces removed. Before 2026-04-10 the prediction alone was lower-cased."""
     said = prediction.lower() if version == "2026-03" else prediction
     return float(any(_squeezed(answer) in _squeezed(said) for answer in answers))
@@ -115,7 +132,9 @@ def pope(prediction: str, answers: Sequence[str], question: str = "") -> float:
     return float(prediction.lower().strip() in [answer.lower().strip() for answer in answers])
 
 
-def realworldqa(prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08") -> float:
+def realworldqa(
+    prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
+) -> float:
     """Equality without case and full stop. An option's letter counts as read by `letter` (2026-08), or as the letter itself or the
     text of that option in the question, with number words as digits (2026-03)."""
     return float(any(_realworld(prediction, answer, question, version) for answer in answers))
@@ -123,9 +142,16 @@ def realworldqa(prediction: str, answers: Sequence[str], question: str = "", *, 
 
 def _realworld(prediction: str, answer: str, question: str, version: Version) -> bool:
     if version == "2026-08":
-        return letter(prediction) == answer.strip() if answer.strip() in set("ABCD") else _bare(prediction) == _bare(answer)
+        return (
+            letter(prediction) == answer.strip()
+            if answer.strip() in set("ABCD")
+            else _bare(prediction) == _bare(answer)
+        )
     said = _NUMBER_WORDS.get(_bare(prediction), _bare(prediction))
-    options = {_bare(text): key.lower() for key, text in re.findall(r"^\s*\(?([A-D])[.)]\s*(.+?)\s*$", question, re.MULTILINE)}
+    options = {
+        _bare(text): key.lower()
+        for key, text in re.findall(r"^\s*\(?([A-D])[.)]\s*(.+?)\s*$", question, re.MULTILINE)
+    }
     return options.get(said, said) == _bare(answer)
 
 
@@ -156,7 +182,9 @@ def scorer(name: str, version: str = "2026-08") -> Scorer:
         scorer("chartqa")("14.2", ["14"], "")  # 1.0
     """
     if version not in get_args(Version):
-        raise ConfigError(f"scorer version {version!r} is unknown; use one of {', '.join(get_args(Version))}")
+        raise ConfigError(
+            f"scorer version {version!r} is unknown; use one of {', '.join(get_args(Version))}"
+        )
     rules = cast(Version, version)
     table: dict[str, Scorer] = {
         "exact": exact,
@@ -175,7 +203,14 @@ def scorer(name: str, version: str = "2026-08") -> Scorer:
 
 def yes_no_f1(predictions: Sequence[str], answers: Sequence[str]) -> float:
     """POPE's F1 over "yes", as published: a missed yes counts only where "no" was said. NaN without any yes."""
-    said, true = [text.lower().strip() for text in predictions], [text.lower().strip() for text in answers]
+    said, true = (
+        [text.lower().strip() for text in predictions],
+        [text.lower().strip() for text in answers],
+    )
     pairs = list(zip(said, true, strict=True))
-    hits, false_yes, false_no = pairs.count(("yes", "yes")), pairs.count(("yes", "no")), pairs.count(("no", "yes"))
+    hits, false_yes, false_no = (
+        pairs.count(("yes", "yes")),
+        pairs.count(("yes", "no")),
+        pairs.count(("no", "yes")),
+    )
     return 2 * hits / (2 * hits + false_yes + false_no) if hits + false_yes + false_no else math.nan

@@ -33,13 +33,27 @@ class Summary:
 
 
 def summarise(
-    episodes: Sequence[Episode], samples: Sequence[Sample], scores: Sequence[float], latencies: Sequence[float] = (), *, seed: int = 0
+    episodes: Sequence[Episode],
+    samples: Sequence[Sample],
+    scores: Sequence[float],
+    latencies: Sequence[float] = (),
+    *,
+    seed: int = 0,
 ) -> Summary:
     """The summary of aligned, non-empty episodes, samples and scores in [0, 1]; `latencies` are seconds per episode, or empty."""
-    assert len(episodes) == len(samples) == len(scores) > 0, "episodes, samples and scores are aligned and not empty"
+    assert len(episodes) == len(samples) == len(scores) > 0, (
+        "episodes, samples and scores are aligned and not empty"
+    )
     played = [episode for episode in episodes if episode.stop is not StopReason.ERROR]
-    counted = [0.0 if episode.stop is StopReason.ERROR else score for episode, score in zip(episodes, scores, strict=True)]
-    p50, p95 = (float(value) for value in np.quantile(latencies, [0.5, 0.95])) if latencies else (None, None)
+    counted = [
+        0.0 if episode.stop is StopReason.ERROR else score
+        for episode, score in zip(episodes, scores, strict=True)
+    ]
+    p50, p95 = (
+        (float(value) for value in np.quantile(latencies, [0.5, 0.95]))
+        if latencies
+        else (None, None)
+    )
     return Summary(
         n=len(episodes),
         errors=len(episodes) - len(played),
@@ -62,11 +76,16 @@ def table(summaries: Mapping[str, Mapping[str, Summary]]) -> str:
     """
     benchmarks = list(next(iter(summaries.values())))
     heads = [*benchmarks, "average"] if len(benchmarks) > 1 else benchmarks
-    lines = ["| policy | " + " | ".join(f"{head} acc (RTR)" for head in heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    lines = [
+        "| policy | " + " | ".join(f"{head} acc (RTR)" for head in heads) + " |",
+        "|---" * (len(heads) + 1) + "|",
+    ]
     for policy, row in summaries.items():
         cells = [_cell(row[benchmark]) for benchmark in benchmarks]
         if len(benchmarks) > 1:
-            cells.append(f"{100 * _mean([s.accuracy for s in row.values()]):.2f} ({_mean([s.rtr_token for s in row.values()]):.2f})")
+            cells.append(
+                f"{100 * _mean([s.accuracy for s in row.values()]):.2f} ({_mean([s.rtr_token for s in row.values()]):.2f})"
+            )
         lines.append(f"| {policy} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -36,7 +36,9 @@ def generate_split(split: Split, count: int, seed: int) -> Iterator[tuple[bytes,
                 kind=kind(question),
                 evidence=tuple(item.box for item in question.items),
                 label=(label := annotation(question)),
-                crops=min_cover([item.box for item in question.items], (SIDE, SIDE)) if label is Label.HR else (),
+                crops=min_cover([item.box for item in question.items], (SIDE, SIDE))
+                if label is Label.HR
+                else (),
             ),
         )
 
@@ -44,7 +46,9 @@ def generate_split(split: Split, count: int, seed: int) -> Iterator[tuple[bytes,
 def encode(scene: Scene) -> bytes:
     """The scene as a PNG file."""
     buffer = io.BytesIO()
-    draw(scene).save(buffer, "PNG", compress_level=1)  # noise does not compress, and trying takes longer than drawing
+    draw(scene).save(
+        buffer, "PNG", compress_level=1
+    )  # noise does not compress, and trying takes longer than drawing
     return buffer.getvalue()
 
 
@@ -59,5 +63,11 @@ def kind(question: Question) -> str:
     """The question's kind and the size class of the smallest digit that it reads."""
     if not question.reads:
         return question.kind
-    size = "large" if question.height >= LARGE[0] else "middle" if question.height >= MIDDLE[0] else "small"
+    size = (
+        "large"
+        if question.height >= LARGE[0]
+        else "middle"
+        if question.height >= MIDDLE[0]
+        else "small"
+    )
     return f"{question.kind}/{size}"

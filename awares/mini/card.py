@@ -40,7 +40,9 @@ def write_card(directory: Path, figures: Mapping[str, Any]) -> None:
     accuracy = figures["accuracy"]
     heights = [group for group in accuracy["low"] if group.endswith(" px")]
     text = TEXT.format(
-        **{name: figures[name] for name in ("parameters", "vocabulary", "command", "seed", "count")},
+        **{
+            name: figures[name] for name in ("parameters", "vocabulary", "command", "seed", "count")
+        },
         illegible=ILLEGIBLE,
         minutes=figures["seconds"] / 60,
         heads=" | ".join(GROUPS),
@@ -53,5 +55,15 @@ def write_card(directory: Path, figures: Mapping[str, Any]) -> None:
     (directory / "README.md").write_text(text)
 
 
-def _rows(accuracy: Mapping[str, Mapping[str, float]], views: Sequence[str], groups: Sequence[str], digits: int) -> str:
-    return "\n".join(f"| {view} | " + " | ".join(f"{accuracy[view][group]:.{digits}f}" for group in groups) + " |" for view in views)
+def _rows(
+    accuracy: Mapping[str, Mapping[str, float]],
+    views: Sequence[str],
+    groups: Sequence[str],
+    digits: int,
+) -> str:
+    return "\n".join(
+        f"| {view} | "
+        + " | ".join(f"{accuracy[view][group]:.{digits}f}" for group in groups)
+        + " |"
+        for view in views
+    )

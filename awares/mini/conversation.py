@@ -25,7 +25,13 @@ Form = Literal["full", "low", "crop", "closer", "command"]
 SIZE = (SIDE, SIDE)
 READING: tuple[Kind, ...] = ("digit at", "digit on", "sum", "larger")
 BY_PLACE, BY_COLOR = "Describe the image.", "List the shapes."
-ONE_CROP = (CropId.TOP_LEFT, CropId.TOP_RIGHT, CropId.BOTTOM_LEFT, CropId.BOTTOM_RIGHT, CropId.CENTER)
+ONE_CROP = (
+    CropId.TOP_LEFT,
+    CropId.TOP_RIGHT,
+    CropId.BOTTOM_LEFT,
+    CropId.BOTTOM_RIGHT,
+    CropId.CENTER,
+)
 
 
 @dataclass(slots=True)
@@ -72,14 +78,26 @@ class Lesson:
     requests: bool = False
 
 
-def converse(form: Form, scene: Scene, image: Image, chat: ChatFormat, lesson: Lesson, rng: np.random.Generator) -> Conversation:
+def converse(
+    form: Form,
+    scene: Scene,
+    image: Image,
+    chat: ChatFormat,
+    lesson: Lesson,
+    rng: np.random.Generator,
+) -> Conversation:
     """A conversation of this form about `image`, the drawn scene."""
     talk = Conversation()
     if form == "crop":
         crop = ONE_CROP[int(rng.integers(5))]
         inside = _inside(scene, (crop,))
         if inside:
-            _ask(talk, chat, render(image, crop_view(crop, SIZE)), _digit_on(inside[int(rng.integers(len(inside)))]))
+            _ask(
+                talk,
+                chat,
+                render(image, crop_view(crop, SIZE)),
+                _digit_on(inside[int(rng.integers(len(inside)))]),
+            )
             return talk
         form = "full"
     if form == "closer":
@@ -103,28 +121,54 @@ def _ask(talk: Conversation, chat: ChatFormat, image: Image, question: Question)
     talk.add(chat.target(question.answer), learned=True)
 
 
-def _describe(talk: Conversation, chat: ChatFormat, image: Image, scene: Scene, legible: int, rng: np.random.Generator) -> None:
+def _describe(
+    talk: Conversation,
+    chat: ChatFormat,
+    image: Image,
+    scene: Scene,
+    legible: int,
+    rng: np.random.Generator,
+) -> None:
     """Every item in any order: what is at a place, or where a colour is. A digit too small for the view is called small."""
     by_place = rng.random() < 0.5
     talk.show(chat.first_turn(BY_PLACE if by_place else BY_COLOR), [image], chat.image_token_id)
     for turn, index in enumerate(rng.permutation(len(scene.items))):
         item = scene.items[int(index)]
         digit = str(item.digit) if item.height >= legible else "small"
-        key, found = (f"{item.place}:", f" {name(item)} {digit}") if by_place else (item.color, f" {item.shape} {item.place} {digit}")
+        key, found = (
+            (f"{item.place}:", f" {name(item)} {digit}")
+            if by_place
+            else (item.color, f" {item.shape} {item.place} {digit}")
+        )
         talk.add(chat.encode(f"; {key}" if turn else key))
         talk.add(chat.encode(found), learned=True)
     talk.add((chat.end_id,), learned=True)
 
 
-def _command(talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, rng: np.random.Generator) -> None:
-    chosen = [scene.items[int(index)] for index in rng.permutation(len(scene.items))[: 1 + int(rng.random() < 0.3)]]
+def _command(
+    talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, rng: np.random.Generator
+) -> None:
+    chosen = [
+        scene.items[int(index)]
+        for index in rng.permutation(len(scene.items))[: 1 + int(rng.random() < 0.3)]
+    ]
     text = " and the ".join(item.place for item in chosen)
-    talk.show(chat.first_turn(f"Look at the {text}."), [render(image, View(None))], chat.image_token_id)
-    talk.add(chat.target(format_request(min_cover([item.box for item in chosen], SIZE))), learned=True)
+    talk.show(
+        chat.first_turn(f"Look at the {text}."), [render(image, View(None))], chat.image_token_id
+    )
+    talk.add(
+        chat.target(format_request(min_cover([item.box for item in chosen], SIZE))), learned=True
+    )
 
 
 def _look_closer(
-    talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, question: Question, requests: bool, rng: np.random.Generator
+    talk: Conversation,
+    chat: ChatFormat,
+    scene: Scene,
+    image: Image,
+    question: Question,
+    requests: bool,
+    rng: np.random.Generator,
 ) -> None:
     """The low view, then crops that show the evidence (seldom the whole image), in one message or in two."""
     crops = list(min_cover([item.box for item in question.items], SIZE))
@@ -135,7 +179,9 @@ def _look_closer(
     views = [render(image, View(crop_box(crop, SIZE))) for crop in crops]
     low = render(image, View(None))
     if rng.random() < 0.3:
-        talk.show(chat.first_turn(question.text, 1 + len(views)), [low, *views], chat.image_token_id)
+        talk.show(
+            chat.first_turn(question.text, 1 + len(views)), [low, *views], chat.image_token_id
+        )
     else:
         talk.show(chat.first_turn(question.text), [low], chat.image_token_id)
         talk.add(chat.target(format_request(crops) if requests else "Look closer."))
@@ -147,7 +193,9 @@ def _look_closer(
         talk.add(chat.target(follow.answer), learned=True)
 
 
-def _answerable(scene: Scene, kinds: Sequence[Kind], legible: int, rng: np.random.Generator) -> Question:
+def _answerable(
+    scene: Scene, kinds: Sequence[Kind], legible: int, rng: np.random.Generator
+) -> Question:
     while True:
         question = ask(scene, sample_kind(rng, kinds), rng)
         if question.height >= legible:
@@ -155,7 +203,9 @@ def _answerable(scene: Scene, kinds: Sequence[Kind], legible: int, rng: np.rando
 
 
 def _digit_on(item: Item) -> Question:
-    return Question("digit on", f"What digit is on the {name(item)}?", str(item.digit), (item,), True)
+    return Question(
+        "digit on", f"What digit is on the {name(item)}?", str(item.digit), (item,), True
+    )
 
 
 def _inside(scene: Scene, crops: Sequence[CropId]) -> list[Item]:
@@ -165,4 +215,9 @@ def _inside(scene: Scene, crops: Sequence[CropId]) -> list[Item]:
 
 
 def _covers(outer: tuple[int, int, int, int], inner: tuple[int, int, int, int]) -> bool:
-    return outer[0] <= inner[0] and outer[1] <= inner[1] and outer[2] >= inner[2] and outer[3] >= inner[3]
+    return (
+        outer[0] <= inner[0]
+        and outer[1] <= inner[1]
+        and outer[2] >= inner[2]
+        and outer[3] >= inner[3]
+    )

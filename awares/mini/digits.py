@@ -32,7 +32,9 @@ def scans(split: Split) -> Scans:
     order = np.random.default_rng(SPLIT_SEED).permutation(len(digit))
     cut = int(len(order) * (1 - TEST_SHARE))
     chosen = order[:cut] if split == "train" else order[cut:]
-    return Scans((pixels[chosen].reshape(-1, 8, 8) / 16.0).astype(np.float32), digit[chosen].astype(int))
+    return Scans(
+        (pixels[chosen].reshape(-1, 8, 8) / 16.0).astype(np.float32), digit[chosen].astype(int)
+    )
 
 
 @lru_cache(maxsize=20_000)
@@ -46,10 +48,19 @@ def warped_glyph(split: Split, scan: int, height: int, rng: np.random.Generator)
     turn, slant = rng.normal(0, 0.12), rng.normal(0, 0.15)
     wide, tall = rng.uniform(0.9, 1.1, 2)
     cos, sin = np.cos(turn), np.sin(turn)
-    matrix = np.array(((cos, -sin), (sin, cos))) @ np.array(((1, slant), (0, 1))) @ np.diag((1 / wide, 1 / tall)) * (_FINE / height)
+    matrix = (
+        np.array(((cos, -sin), (sin, cos)))
+        @ np.array(((1, slant), (0, 1)))
+        @ np.diag((1 / wide, 1 / tall))
+        * (_FINE / height)
+    )
     shift = (_FINE - matrix @ (height, height)) / 2
     affine = (matrix[0, 0], matrix[0, 1], shift[0], matrix[1, 0], matrix[1, 1], shift[1])
-    return _ink(_fine_scan(split, scan).transform((height, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
+    return _ink(
+        _fine_scan(split, scan).transform(
+            (height, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR
+        )
+    )
 
 
 _FINE = 24

@@ -29,7 +29,10 @@ from awares.view import View, full_view
 HEADS = {"color": tuple(COLORS), "shape": SHAPES, "digit": tuple(range(10)), "place": PLACES}
 UNKNOWN = -100  # the place of an item in a crop
 SCENES, FULL_EVERY, CROP_EVERY = 96, 4, 2
-FAINT, LEGIBLE = 0.2, 14  # a digit below LEGIBLE px in the low view counts this much: it is mostly noise there
+FAINT, LEGIBLE = (
+    0.2,
+    14,
+)  # a digit below LEGIBLE px in the low view counts this much: it is mostly noise there
 SHARPNESS = 1.0  # of the comparison with words, to begin with: in units of 1 / the squared length of a word, about 7
 CENTRAL = 3.0  # an item in the centre counts this much: it is rarer, and alone in lying across four tokens
 
@@ -56,15 +59,28 @@ def glyph_batch(split: Split, rng: np.random.Generator) -> tuple[Sight, ...]:
         low.append((render(image, View(None)), full_view(SIZE).box, scene.items))
         if index % CROP_EVERY == 0:
             item = scene.items[int(rng.integers(len(scene.items)))]
-            box = next(crop_box(crop, SIZE) for crop in ONE_CROP if _inside(crop_box(crop, SIZE), item.box))
-            crops.append((render(image, View(box)), box, [other for other in scene.items if _inside(box, other.box)]))
+            box = next(
+                crop_box(crop, SIZE) for crop in ONE_CROP if _inside(crop_box(crop, SIZE), item.box)
+            )
+            crops.append(
+                (
+                    render(image, View(box)),
+                    box,
+                    [other for other in scene.items if _inside(box, other.box)],
+                )
+            )
         if index % FULL_EVERY == 0:
             full.append((image, full_view(SIZE).box, scene.items))
     return _sight(low, halved=True), _sight(crops), _sight(full)
 
 
 def _inside(outer: Box, inner: Box) -> bool:
-    return outer[0] <= inner[0] and outer[1] <= inner[1] and outer[2] >= inner[2] and outer[3] >= inner[3]
+    return (
+        outer[0] <= inner[0]
+        and outer[1] <= inner[1]
+        and outer[2] >= inner[2]
+        and outer[3] >= inner[3]
+    )
 
 
 def _sight(views: Sequence[tuple[Image, Box, Sequence[Item]]], halved: bool = False) -> Sight:
@@ -116,14 +132,20 @@ class GlyphReader:
         """`words` gives the embedding (D,) of a phrase, the sum over its tokens."""
         self.visual = visual
         self.sharpness = nn.Parameter(torch.full((len(HEADS),), SHARPNESS))
-        self._words = {name: torch.stack([words(f" {value}") for value in values]) for name, values in HEADS.items()}
+        self._words = {
+            name: torch.stack([words(f" {value}") for value in values])
+            for name, values in HEADS.items()
+        }
 
     def loss(self, sights: Sequence[Sight]) -> Tensor:
         """Cross-entropy of colour, shape, place and (twice) digit, over all views."""
         weights = torch.cat([sight.weight_R for sight in sights])
         labels = torch.cat([sight.labels_R4 for sight in sights])
         logits = self._logits(sights)
-        named = {name: functional.cross_entropy(logits[name], labels[:, column], reduction="none") for column, name in enumerate(HEADS)}
+        named = {
+            name: functional.cross_entropy(logits[name], labels[:, column], reduction="none")
+            for column, name in enumerate(HEADS)
+        }
         digit = (named["digit"] * weights).sum() / weights.sum()
         place = named["place"].sum() / (labels[:, 3] != UNKNOWN).sum()
         return 0.5 * named["color"].mean() + 0.5 * named["shape"].mean() + 0.5 * place + 2 * digit
@@ -135,7 +157,10 @@ class GlyphReader:
             pooled.append(torch.einsum("rt,rtd->rd", sight.share_RT, features[sight.view_R]))
         items_RD = torch.cat(pooled)
         scales = self.sharpness.unbind()
-        return {name: scale * items_RD @ words_KD.T for scale, (name, words_KD) in zip(scales, self._words.items(), strict=True)}
+        return {
+            name: scale * items_RD @ words_KD.T
+            for scale, (name, words_KD) in zip(scales, self._words.items(), strict=True)
+        }
 
     @torch.no_grad()
     def lines(self, batches: int = 3) -> list[str]:
@@ -143,11 +168,20 @@ class GlyphReader:
         hits: dict[tuple[int, int], list[bool]] = defaultdict(list)
         for seed in range(batches):
             sights = glyph_batch("test", np.random.default_rng((seed, 99)))
-            right = self._logits(sights)["digit"].argmax(-1) == torch.cat([sight.labels_R4[:, 2] for sight in sights])
+            right = self._logits(sights)["digit"].argmax(-1) == torch.cat(
+                [sight.labels_R4[:, 2] for sight in sights]
+            )
             heights = torch.cat([sight.height_R for sight in sights])
             kinds = np.repeat(np.arange(3), [len(sight.view_R) for sight in sights])
             for kind, height, hit in zip(kinds, heights.tolist(), right.tolist(), strict=True):
                 hits[int(kind), height // 4 * 4].append(hit)
         names = (f"low view ({SIDE // 2} px)", "crop", "full view")
-        curve = {kind: [f"{height} px {np.mean(hits[k, height]):.2f}" for k, height in sorted(hits) if k == kind] for kind in range(3)}
+        curve = {
+            kind: [
+                f"{height} px {np.mean(hits[k, height]):.2f}"
+                for k, height in sorted(hits)
+                if k == kind
+            ]
+            for kind in range(3)
+        }
         return [f"{name}: " + ", ".join(curve[kind]) for kind, name in enumerate(names)]

@@ -44,7 +44,12 @@ class TalkBatch:
 
 
 def talk_batch(
-    split: Split, forms: Mapping[Form, int], chat: ChatFormat, plain: ChatFormat, lesson: Lesson, rng: np.random.Generator
+    split: Split,
+    forms: Mapping[Form, int],
+    chat: ChatFormat,
+    plain: ChatFormat,
+    lesson: Lesson,
+    rng: np.random.Generator,
 ) -> list[TalkBatch]:
     """Fresh scenes, `forms[form]` conversations of each form; half of them with the system prompt of `chat`, half with `plain`.
 
@@ -54,7 +59,11 @@ def talk_batch(
     for form, count in forms.items():
         for _ in range(count):
             scene = sample_scene(split, rng)
-            talks.append(converse(form, scene, draw(scene), chat if rng.random() < 0.5 else plain, lesson, rng))
+            talks.append(
+                converse(
+                    form, scene, draw(scene), chat if rng.random() < 0.5 else plain, lesson, rng
+                )
+            )
     talks.sort(key=lambda talk: len(talk.ids))
     cuts = [len(talks) * cut // BUCKETS for cut in range(BUCKETS + 1)]
     return [collate(talks[start:end], chat.image_token_id) for start, end in pairwise(cuts)]
@@ -77,8 +86,15 @@ def collate(talks: Sequence[Conversation], placeholder: int) -> TalkBatch:
             grid = (pixels.shape[0] // CELL, pixels.shape[1] // CELL)
             images[grid].append(pixels)
             places[grid].append(row * length + start + np.arange(grid[0] * grid[1]))
-    groups = tuple(ImageGroup(grid, patchify(np.stack(images[grid])), torch.from_numpy(np.concatenate(places[grid]))) for grid in images)
-    return TalkBatch(torch.from_numpy(ids_BL), torch.from_numpy(targets_BL), torch.from_numpy(rope_3BL), groups)
+    groups = tuple(
+        ImageGroup(
+            grid, patchify(np.stack(images[grid])), torch.from_numpy(np.concatenate(places[grid]))
+        )
+        for grid in images
+    )
+    return TalkBatch(
+        torch.from_numpy(ids_BL), torch.from_numpy(targets_BL), torch.from_numpy(rope_3BL), groups
+    )
 
 
 def _rope(talk: Conversation, placeholder: int) -> tuple[np.ndarray, list[int]]:
@@ -102,7 +118,9 @@ def _rope(talk: Conversation, placeholder: int) -> tuple[np.ndarray, list[int]]:
     return np.concatenate(pieces, axis=1).astype(np.int64), starts
 
 
-def answer_logits(model: Qwen2_5_VLForConditionalGeneration, batch: TalkBatch) -> tuple[Tensor, Tensor]:
+def answer_logits(
+    model: Qwen2_5_VLForConditionalGeneration, batch: TalkBatch
+) -> tuple[Tensor, Tensor]:
     """Logits (K, vocabulary) and targets (K,) of the K learned positions, in the order of the batch."""
     inner = model.model
     embeds_BLD = inner.language_model.embed_tokens(batch.ids_BL)
@@ -111,7 +129,9 @@ def answer_logits(model: Qwen2_5_VLForConditionalGeneration, batch: TalkBatch) -
     for group in batch.groups:
         features = vision_features(inner.visual, group.patches_NPF, *group.grid)
         flat = flat.index_copy(0, group.positions, features.reshape(-1, shape[-1]))
-    hidden_BLD = inner.language_model(inputs_embeds=flat.view(shape), position_ids=batch.rope_3BL, use_cache=False).last_hidden_state
+    hidden_BLD = inner.language_model(
+        inputs_embeds=flat.view(shape), position_ids=batch.rope_3BL, use_cache=False
+    ).last_hidden_state
     learned = batch.targets_BL != IGNORED
     return model.lm_head(hidden_BLD[learned]), batch.targets_BL[learned]
 
@@ -119,4 +139,6 @@ def answer_logits(model: Qwen2_5_VLForConditionalGeneration, batch: TalkBatch) -
 def answer_loss(model: Qwen2_5_VLForConditionalGeneration, batches: Sequence[TalkBatch]) -> Tensor:
     """Mean negative log-likelihood of the learned ids of all batches."""
     pairs = [answer_logits(model, batch) for batch in batches]
-    return functional.cross_entropy(torch.cat([logits for logits, _ in pairs]), torch.cat([targets for _, targets in pairs]))
+    return functional.cross_entropy(
+        torch.cat([logits for logits, _ in pairs]), torch.cat([targets for _, targets in pairs])
+    )

@@ -36,11 +36,20 @@ class Exam:
 
     def lines(self) -> list[str]:
         """One line per view, groups in a fixed order."""
-        return [f"{view:7}" + " ".join(f"{group} {value:.2f}" for group, value in groups.items()) for view, groups in self.accuracy.items()]
+        return [
+            f"{view:7}" + " ".join(f"{group} {value:.2f}" for group, value in groups.items())
+            for view, groups in self.accuracy.items()
+        ]
 
 
 @torch.no_grad()
-def examine(model: Qwen2_5_VLForConditionalGeneration, chat: ChatFormat, count: int, seed: int = 0, split: Split = "test") -> Exam:
+def examine(
+    model: Qwen2_5_VLForConditionalGeneration,
+    chat: ChatFormat,
+    count: int,
+    seed: int = 0,
+    split: Split = "test",
+) -> Exam:
     """Greedy exact match on `count` questions per view (teacher-forced argmax at every position equals greedy decoding)."""
     rng = np.random.default_rng((seed, 77))
     questions = []
@@ -48,8 +57,16 @@ def examine(model: Qwen2_5_VLForConditionalGeneration, chat: ChatFormat, count: 
         scene = sample_scene(split, rng)
         questions.append((scene, ask(scene, sample_kind(rng), rng)))
     groups = [_groups(question) for _, question in questions]
-    views = {view: [_talk(view, scene, question, chat) for scene, question in questions] for view in VIEWS}
-    return Exam({view: _tally(_correct(model, talks, chat.image_token_id), groups) for view, talks in views.items()})
+    views = {
+        view: [_talk(view, scene, question, chat) for scene, question in questions]
+        for view in VIEWS
+    }
+    return Exam(
+        {
+            view: _tally(_correct(model, talks, chat.image_token_id), groups)
+            for view, talks in views.items()
+        }
+    )
 
 
 def _talk(view: str, scene: Scene, question: Question, chat: ChatFormat) -> Conversation:
@@ -57,7 +74,10 @@ def _talk(view: str, scene: Scene, question: Question, chat: ChatFormat) -> Conv
     first = render(image, full_view(SIZE) if view == "full" else View(None))
     talk.show(chat.first_turn(question.text), [first], chat.image_token_id)
     if view == "closer":
-        crops = [render(image, View(crop_box(crop, SIZE))) for crop in min_cover([item.box for item in question.items], SIZE)]
+        crops = [
+            render(image, View(crop_box(crop, SIZE)))
+            for crop in min_cover([item.box for item in question.items], SIZE)
+        ]
         talk.add(chat.target("Look closer."))
         talk.show(chat.tool_reply(len(crops)), crops, chat.image_token_id)
     talk.add(chat.target(question.answer), learned=True)
@@ -67,10 +87,20 @@ def _talk(view: str, scene: Scene, question: Question, chat: ChatFormat) -> Conv
 def _groups(question: Question) -> tuple[str, ...]:
     label = annotation(question)
     single = question.reads and len(question.items) == 1
-    return ("all", label.value if label else "uncertain", kind(question), *([f"{question.height} px"] if single else ()))
+    return (
+        "all",
+        label.value if label else "uncertain",
+        kind(question),
+        *([f"{question.height} px"] if single else ()),
+    )
 
 
-def _correct(model: Qwen2_5_VLForConditionalGeneration, talks: Sequence[Conversation], placeholder: int, size: int = 100) -> list[bool]:
+def _correct(
+    model: Qwen2_5_VLForConditionalGeneration,
+    talks: Sequence[Conversation],
+    placeholder: int,
+    size: int = 100,
+) -> list[bool]:
     right: list[bool] = []
     for start in range(0, len(talks), size):
         part = talks[start : start + size]

@@ -37,7 +37,11 @@ def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
             "num_key_value_heads": 2,
             "max_position_embeddings": 1024,
             "initializer_range": 0.08,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10000.0},
+            "rope_parameters": {
+                "rope_type": "default",
+                "mrope_section": [4, 6, 6],
+                "rope_theta": 10000.0,
+            },
             "bos_token_id": None,
             "eos_token_id": ids("<|im_end|>"),
             "pad_token_id": ids("<|endoftext|>"),
@@ -62,7 +66,9 @@ def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2_5_VLForConditionalGeneration:
+def build_model(
+    tokenizer: PreTrainedTokenizerBase, seed: int
+) -> Qwen2_5_VLForConditionalGeneration:
     """A freshly initialised model in float32.
 
     A token begins with the same vector where it is read and where it is written, and a word with the same one with and without the space
@@ -72,7 +78,11 @@ def build_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2_5_VLForC
     torch.manual_seed(seed)
     model: Any = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
     vocabulary = tokenizer.get_vocab()
-    spaced = {vocabulary[token[1:]]: index for token, index in vocabulary.items() if token[:1] == SPACE and token[1:] in vocabulary}
+    spaced = {
+        vocabulary[token[1:]]: index
+        for token, index in vocabulary.items()
+        if token[:1] == SPACE and token[1:] in vocabulary
+    }
     with torch.no_grad():
         embeddings_VD = model.get_input_embeddings().weight
         embeddings_VD[list(spaced)] = embeddings_VD[list(spaced.values())]
@@ -88,14 +98,20 @@ def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLProcessor:
     """The processor: views from one merged token (28 px) up to the whole scene pass unresized."""
     limits = {"shortest_edge": 28 * 28, "longest_edge": SIDE * SIDE}
     return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=limits, patch_size=14, merge_size=2, temporal_patch_size=2),
+        image_processor=Qwen2VLImageProcessor(
+            size=limits, patch_size=14, merge_size=2, temporal_patch_size=2
+        ),
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=limits, patch_size=14, merge_size=2, temporal_patch_size=2),
+        video_processor=Qwen2VLVideoProcessor(
+            size=limits, patch_size=14, merge_size=2, temporal_patch_size=2
+        ),
         chat_template=CHAT_TEMPLATE,
     )
 
 
-def save_policy(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+def save_policy(
+    model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, directory: Path
+) -> None:
     """Writes weights (bfloat16), configuration, tokenizer and processor as transformers and vLLM load them."""
     build_processor(tokenizer).save_pretrained(directory)
     model.to(torch.bfloat16).save_pretrained(directory)  # pyright: ignore[reportArgumentType]

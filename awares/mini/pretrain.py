@@ -66,12 +66,49 @@ COMMANDS: dict[Form, int] = {"full": 16, "low": 30, "closer": 42, "command": 20}
 STAGES = (
     Stage("glyphs", 2000, 2e-3, 1.0, {}, Lesson(0, 0)),
     Stage("words", 350, 3e-3, 0.0, {"full": 10, "low": 34}, Lesson(1, 16)),
-    Stage("questions", 500, 3e-3, 0.0, {"full": 20, "low": 60, "closer": 12}, Lesson(0.2, 16, ONE_ITEM)),
-    Stage("answers", 600, 1.5e-3, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 16)),
-    Stage("guesses", 200, 5e-4, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 0)),
-    Stage("sums", 500, 1e-3, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 0, TWO_ITEMS)),
-    Stage("practice", 650, 1.5e-3, 0.25, {"full": 30, "low": 40, "crop": 8, "closer": 30}, Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS)),
-    Stage("requests", 300, 1e-3, 0.25, {"full": 20, "low": 34, "crop": 4, "closer": 50}, Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS, True)),
+    Stage(
+        "questions",
+        500,
+        3e-3,
+        0.0,
+        {"full": 20, "low": 60, "closer": 12},
+        Lesson(0.2, 16, ONE_ITEM),
+    ),
+    Stage(
+        "answers",
+        600,
+        1.5e-3,
+        0.25,
+        {"full": 28, "low": 44, "crop": 8, "closer": 28},
+        Lesson(0.1, 16),
+    ),
+    Stage(
+        "guesses", 200, 5e-4, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 0)
+    ),
+    Stage(
+        "sums",
+        500,
+        1e-3,
+        0.25,
+        {"full": 28, "low": 44, "crop": 8, "closer": 28},
+        Lesson(0.1, 0, TWO_ITEMS),
+    ),
+    Stage(
+        "practice",
+        650,
+        1.5e-3,
+        0.25,
+        {"full": 30, "low": 40, "crop": 8, "closer": 30},
+        Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS),
+    ),
+    Stage(
+        "requests",
+        300,
+        1e-3,
+        0.25,
+        {"full": 20, "low": 34, "crop": 4, "closer": 50},
+        Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS, True),
+    ),
     Stage("commands", 250, 1e-3, 0.25, COMMANDS, Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS, True)),
 )
 
@@ -126,22 +163,42 @@ class Pretraining:
             shown.append(self._learn(stage, batch))
             self.step, self.seconds = self.step + 1, time.monotonic() - begun
             if self.step % 25 == 0:
-                print(f"{stage.name} {self.step}/{stage.steps} {self.seconds:.0f} s loss {np.mean(shown):.3f}", flush=True)
+                print(
+                    f"{stage.name} {self.step}/{stage.steps} {self.seconds:.0f} s loss {np.mean(shown):.3f}",
+                    flush=True,
+                )
                 shown.clear()
             if self.step % examine_every == 0:
-                print("\n".join((examine(self.model, self.chat, 400) if stage.forms else self.reader).lines()), flush=True)
+                print(
+                    "\n".join(
+                        (
+                            examine(self.model, self.chat, 400) if stage.forms else self.reader
+                        ).lines()
+                    ),
+                    flush=True,
+                )
             if self.step % save_every == 0:
                 self._save()
 
     def _batches(self, stage: Stage) -> Iterator[Any]:
         batches = Batches(stage, self.chat, self.seed)
-        return iter(DataLoader(batches, batch_size=None, sampler=range(self.step, stage.steps), num_workers=1, prefetch_factor=4))
+        return iter(
+            DataLoader(
+                batches,
+                batch_size=None,
+                sampler=range(self.step, stage.steps),
+                num_workers=1,
+                prefetch_factor=4,
+            )
+        )
 
     def _learn(self, stage: Stage, batch: Any) -> float:
         self.reader.visual.requires_grad_(stage.vision > 0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["share"] * stage.learning_rate * _schedule(self.step, stage.steps)
+                group["lr"] = (
+                    group["share"] * stage.learning_rate * _schedule(self.step, stage.steps)
+                )
             optimizer.zero_grad()
         loss: Tensor = answer_loss(self.model, batch) if stage.forms else self.reader.loss(batch)
         loss.backward()
@@ -153,11 +210,18 @@ class Pretraining:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the language model's matrices: it finds the attention that a question needs several times sooner. AdamW for the rest."""
         vision = list(self.reader.visual.parameters())
-        matrices = [parameter for parameter in self.model.model.language_model.layers.parameters() if parameter.ndim == 2]
+        matrices = [
+            parameter
+            for parameter in self.model.model.language_model.layers.parameters()
+            if parameter.ndim == 2
+        ]
         taken = {id(parameter) for parameter in (*vision, *matrices)}
         rest = [parameter for parameter in self.model.parameters() if id(parameter) not in taken]
         scale = STAGES[min(self.stage, len(STAGES) - 1)].vision
-        groups = [{"params": vision, "share": scale}, {"params": [*rest, self.reader.sharpness], "share": 1.0}]
+        groups = [
+            {"params": vision, "share": scale},
+            {"params": [*rest, self.reader.sharpness], "share": 1.0},
+        ]
         return [
             torch.optim.AdamW(groups, weight_decay=0.05, betas=(0.9, 0.98)),
             torch.optim.Muon([{"params": matrices, "share": MUON_RATE}], weight_decay=0.01),
@@ -194,9 +258,13 @@ def _schedule(step: int, steps: int, warmup: int = 50) -> float:
 
 def main() -> None:
     """Trains, measures and writes the policy with its model card's figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="directory for the policy")
-    parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="directory for checkpoints")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/pretrain"), help="directory for checkpoints"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="OpenMP threads")
     arguments = parser.parse_args()

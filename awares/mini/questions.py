@@ -9,7 +9,15 @@ import numpy as np
 from awares.mini.scenes import LARGE, Item, Scene
 
 Kind = Literal["color", "shape", "place", "digit at", "digit on", "sum", "larger"]
-KINDS: dict[Kind, float] = {"color": 0.13, "shape": 0.13, "place": 0.14, "digit at": 0.2, "digit on": 0.2, "sum": 0.1, "larger": 0.1}
+KINDS: dict[Kind, float] = {
+    "color": 0.13,
+    "shape": 0.13,
+    "place": 0.14,
+    "digit at": 0.2,
+    "digit on": 0.2,
+    "sum": 0.1,
+    "larger": 0.1,
+}
 """Share of each kind in the benchmark."""
 
 
@@ -38,7 +46,9 @@ def ask(scene: Scene, kind: Kind, rng: np.random.Generator) -> Question:
     chosen = rng.permutation(len(scene.items))
     one, two = (scene.items[int(index)] for index in chosen[:2])
     if kind == "color":
-        return Question(kind, f"What color is the shape in the {one.place}?", one.color, (one,), False)
+        return Question(
+            kind, f"What color is the shape in the {one.place}?", one.color, (one,), False
+        )
     if kind == "shape":
         return Question(kind, f"What shape is in the {one.place}?", one.shape, (one,), False)
     if kind == "place":

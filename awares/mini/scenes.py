@@ -69,7 +69,10 @@ def sample_scene(split: Split, rng: np.random.Generator) -> Scene:
     """Draws a scene: four or five items, no colour twice, heights by `SHARES`."""
     places = PLACES if rng.random() < CENTERED else PLACES[:4]
     colors = rng.permutation(list(COLORS))
-    items = tuple(_sample_item(split, place, str(color), rng) for place, color in zip(places, colors, strict=False))
+    items = tuple(
+        _sample_item(split, place, str(color), rng)
+        for place, color in zip(places, colors, strict=False)
+    )
     return Scene(split, int(rng.integers(2**31)), items)
 
 
@@ -101,10 +104,18 @@ def draw(scene: Scene) -> Image.Image:
     canvas = np.full((SIDE, SIDE, 3), rng.uniform(205, 240), np.float32)
     for item in scene.items:
         left, top, right, bottom = item.box
-        paint(canvas[top:bottom, left:right], mask(item.shape, right - left), np.array(COLORS[item.color], np.float32))
+        paint(
+            canvas[top:bottom, left:right],
+            mask(item.shape, right - left),
+            np.array(COLORS[item.color], np.float32),
+        )
         offset = (right - left - item.height) // 2
         x, y = (edge + offset + int(rng.integers(-2, 3)) for edge in (left, top))
-        ink = warped_glyph("train", item.scan, item.height, rng) if scene.split == "train" else glyph("test", item.scan, item.height)
+        ink = (
+            warped_glyph("train", item.scan, item.height, rng)
+            if scene.split == "train"
+            else glyph("test", item.scan, item.height)
+        )
         paint(canvas[y : y + item.height, x : x + item.height], ink, INK)
     canvas += rng.integers(-NOISE, NOISE + 1, canvas.shape, dtype=np.int8)
     return Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))

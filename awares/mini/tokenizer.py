@@ -54,8 +54,19 @@ def _corpus() -> Iterator[str]:
         question = ask(scene, sample_kind(rng), rng)
         yield question.text
         yield question.answer
-        yield from (f"; {item.place}: {item.color} {item.shape} small; {item.color} {item.shape} {item.place}" for item in scene.items)
-        yield from ("user\n", "assistant\n", "system\n", SYSTEM_PROMPT, "Describe the image.", "List the shapes.", "Look closer.")
+        yield from (
+            f"; {item.place}: {item.color} {item.shape} small; {item.color} {item.shape} {item.place}"
+            for item in scene.items
+        )
+        yield from (
+            "user\n",
+            "assistant\n",
+            "system\n",
+            SYSTEM_PROMPT,
+            "Describe the image.",
+            "List the shapes.",
+            "Look closer.",
+        )
     for _ in range(200):
         for words in (COLORS, SHAPES, PLACES):
             yield from words

@@ -24,8 +24,12 @@ def patchify(images: np.ndarray) -> Tensor:
     count, height, width, _ = images.shape
     rows, columns = height // CELL, width // CELL
     pixels = (images.astype(np.float32) / 255.0 - MEAN) / STD
-    cells = pixels.reshape(count, rows, MERGE, PATCH, columns, MERGE, PATCH, 3).transpose(0, 1, 4, 2, 5, 7, 3, 6)
-    return torch.from_numpy(np.ascontiguousarray(cells.reshape(count, rows * columns * MERGE**2, 3 * PATCH**2)))
+    cells = pixels.reshape(count, rows, MERGE, PATCH, columns, MERGE, PATCH, 3).transpose(
+        0, 1, 4, 2, 5, 7, 3, 6
+    )
+    return torch.from_numpy(
+        np.ascontiguousarray(cells.reshape(count, rows * columns * MERGE**2, 3 * PATCH**2))
+    )
 
 
 def vision_features(visual: Any, patches_NPF: Tensor, rows: int, columns: int) -> Tensor:
@@ -38,7 +42,9 @@ def vision_features(visual: Any, patches_NPF: Tensor, rows: int, columns: int) -
         attention = block.attn
         qkv = attention.qkv(block.norm1(hidden_NPD)).view(count, length, 3, attention.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
+        mixed = functional.scaled_dot_product_attention(
+            _rotate(query, cos, sin), _rotate(key, cos, sin), value
+        )
         hidden_NPD = hidden_NPD + attention.proj(mixed.transpose(1, 2).reshape(count, length, -1))
         hidden_NPD = hidden_NPD + block.mlp(block.norm2(hidden_NPD))
     return visual.merger(hidden_NPD).view(count, length // MERGE**2, -1)

@@ -35,9 +35,22 @@ def main(target: Path) -> None:
         names = sorted(set(re.findall(r"\bcu[A-Z]\w+(?=\()", source.read_text())))
         stub.write_text("".join(f"int {name}(void) {{ return 999; }}\n" for name in names))
         compiler = os.environ.get("CC", "gcc")
-        subprocess.run([compiler, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", f"{scratch}/libcuda.so.1", str(stub)], check=True)
+        subprocess.run(
+            [
+                compiler,
+                "-shared",
+                "-fPIC",
+                "-Wl,-soname,libcuda.so.1",
+                "-o",
+                f"{scratch}/libcuda.so.1",
+                str(stub),
+            ],
+            check=True,
+        )
         places = [driver.libdevice_dir, scratch]
-        built = _build("cuda_utils", str(source), scratch, places, driver.include_dirs, driver.libraries, [])
+        built = _build(
+            "cuda_utils", str(source), scratch, places, driver.include_dirs, driver.libraries, []
+        )
         (target / ARTIFACT).write_bytes(Path(built).read_bytes())
     (target / COMPILER).write_text(SCRIPT.format(artifact=target / ARTIFACT))
     (target / COMPILER).chmod(0o755)

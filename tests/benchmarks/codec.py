@@ -12,6 +12,7 @@ exists. --quick takes a minute and smaller tensors.
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -28,7 +29,6 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from awares_platform.marked import fill
 from awares_platform.weights import codec
 from awares_platform.weights.codec.words import WordType
 
@@ -106,7 +106,10 @@ class Chunked(Ours):
 
     def encode(self, base: Tensor, new: Tensor) -> Any:
         old, now = BF16.words(base).view(np.uint16), BF16.words(new).view(np.uint16)
-        return [self.chunk(old[at : at + CHUNK], now[at : at + CHUNK]) for at in range(0, len(now), CHUNK)]
+        return [
+            self.chunk(old[at : at + CHUNK], now[at : at + CHUNK])
+            for at in range(0, len(now), CHUNK)
+        ]
 
     def decode(self, base: Tensor, blob: Any, out: Tensor) -> None:
         old, now = BF16.words(base).view(np.uint16), BF16.words(out).view(np.uint16)
@@ -181,9 +184,13 @@ def synthetic(share: float, count: int) -> Update:
     few, low, high = slice(min(count, 1 << 20)), 0.0, 0.02
     for _ in range(30):
         rate = (low + high) / 2
-        more = ((master[few] + rate * noise[few]).bfloat16() != master[few].bfloat16()).float().mean() > share
+        more = (
+            (master[few] + rate * noise[few]).bfloat16() != master[few].bfloat16()
+        ).float().mean() > share
         low, high = (low, rate) if more else (rate, high)
-    return Update(f"synthetic {share:.1%}", [(master.bfloat16(), noise.mul_(low).add_(master).bfloat16())])
+    return Update(
+        f"synthetic {share:.1%}", [(master.bfloat16(), noise.mul_(low).add_(master).bfloat16())]
+    )
 
 
 def configuration(quick: bool) -> Qwen2_5_VLConfig:
@@ -197,7 +204,11 @@ def configuration(quick: bool) -> Qwen2_5_VLConfig:
             "num_attention_heads": width // 64,
             "num_key_value_heads": width // 128,
             "max_position_embeddings": 1024,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [8, 12, 12], "rope_theta": 10000.0},
+            "rope_parameters": {
+                "rope_type": "default",
+                "mrope_section": [8, 12, 12],
+                "rope_theta": 10000.0,
+            },
             "bos_token_id": None,
             "eos_token_id": None,
         },
@@ -246,7 +257,11 @@ def trained(rate: float, quick: bool, tell: Callable[[str], None]) -> Update:
         optimizer.zero_grad()
         if step >= warm:
             versions.append([weight.detach().bfloat16() for weight in model.parameters()])
-    pairs = [pair for old, new in zip(versions, versions[1:], strict=False) for pair in zip(old, new, strict=True)]
+    pairs = [
+        pair
+        for old, new in zip(versions, versions[1:], strict=False)
+        for pair in zip(old, new, strict=True)
+    ]
     return Update(f"Qwen2.5-VL, AdamW {rate:g}", pairs)
 
 
@@ -274,7 +289,11 @@ def floor(update: Update) -> tuple[float, float, float]:
         steps = BF16.steps(BF16.words(base), BF16.words(new)).view(np.uint16)
         histogram += np.bincount(steps, minlength=1 << 16)
     total, changed = histogram.sum(), histogram[1:].sum()
-    return changed / total, (histogram[1] + histogram[-1]) / max(changed, 1), entropy(histogram) / 16
+    return (
+        changed / total,
+        (histogram[1] + histogram[-1]) / max(changed, 1),
+        entropy(histogram) / 16,
+    )
 
 
 def length(blob: object) -> int:
@@ -300,15 +319,32 @@ def measure(update: Update, repetitions: int, tell: Callable[[str], None]) -> It
     for rival in CODECS:
         tell(f"{update.name}: {rival.name}")
         blobs = [rival.encode(base, new) for base, new in update.pairs]
-        decoding = [(base, blob, out) for (base, _), blob, out in zip(update.pairs, blobs, outs, strict=True)]
-        encode_s = best(lambda rival=rival: [rival.encode(base, new) for base, new in update.pairs], repetitions)
-        decode_s = best(lambda rival=rival, decoding=decoding: [rival.decode(*job) for job in decoding], repetitions)
+        decoding = [
+            (base, blob, out)
+            for (base, _), blob, out in zip(update.pairs, blobs, outs, strict=True)
+        ]
+        encode_s = best(
+            lambda rival=rival: [rival.encode(base, new) for base, new in update.pairs], repetitions
+        )
+        decode_s = best(
+            lambda rival=rival, decoding=decoding: [rival.decode(*job) for job in decoding],
+            repetitions,
+        )
         for (_, new), out in zip(update.pairs, outs, strict=True):
-            assert torch.equal(out.view(torch.int16), new.view(torch.int16)), f"{rival.name} is not lossless"
+            assert torch.equal(out.view(torch.int16), new.view(torch.int16)), (
+                f"{rival.name} is not lossless"
+            )
             out.zero_()
         speeds = (update.size / seconds / 1e9 for seconds in (encode_s, decode_s))
         yield Row(
-            update.name, rival.name, update.size / 1e6, changed, one_step, entropy_floor, sum(map(length, blobs)) / update.size, *speeds
+            update.name,
+            rival.name,
+            update.size / 1e6,
+            changed,
+            one_step,
+            entropy_floor,
+            sum(map(length, blobs)) / update.size,
+            *speeds,
         )
 
 
@@ -319,14 +355,23 @@ def table(rows: list[Row]) -> str:
             lines += [
                 f"\n{row.update}: {row.megabytes:.0f} MB, {row.changed:.2%} changed, {row.one_step:.0%} by one step, floor {row.floor:.3%}"
             ]
-        lines += [f"  {row.codec:28}{row.ratio:9.3%} of full bytes{row.encode:8.2f} GB/s encode{row.decode:8.2f} GB/s decode"]
+        lines += [
+            f"  {row.codec:28}{row.ratio:9.3%} of full bytes{row.encode:8.2f} GB/s encode{row.decode:8.2f} GB/s decode"
+        ]
     return "\n".join(lines)
 
 
 def readme(rows: list[Row]) -> str:
     """The README's table: a line per update, a column per codec."""
-    found = {update: [row for row in rows if row.update == update] for update in dict.fromkeys(row.update for row in rows)}
-    lines = ["| update | changed | ours | encode, decode | " + " | ".join(codec.name for codec in CODECS[1:]) + " |"]
+    found = {
+        update: [row for row in rows if row.update == update]
+        for update in dict.fromkeys(row.update for row in rows)
+    }
+    lines = [
+        "| update | changed | ours | encode, decode | "
+        + " | ".join(codec.name for codec in CODECS[1:])
+        + " |"
+    ]
     lines.append("|---" * (4 + len(CODECS) - 1) + "|")
     for update, (ours, *rivals) in found.items():
         shares = " | ".join(f"{100 * rival.ratio:.3g} %" for rival in rivals)
@@ -337,14 +382,20 @@ def readme(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="smaller tensors, fewer repetitions")
     parser.add_argument("--json", type=Path, help="where to write the rows")
-    parser.add_argument("--readme", type=Path, help="document to fill with the table, between its codec marks")
+    parser.add_argument(
+        "--readme", type=Path, help="document to fill with the table, between its codec marks"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = []
-    with Progress(TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as progress:
+    with Progress(
+        TextColumn("{task.description}"), TimeElapsedColumn(), transient=True
+    ) as progress:
         task = progress.add_task("")
 
         def tell(what: str) -> None:
@@ -357,6 +408,9 @@ def main() -> None:
     if given.json:
         given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     if given.readme:
+        sys.path.append(str(Path(__file__).parents[2] / ".ci"))
+        from marked import fill
+
         fill(given.readme, "codec", readme(rows))
 
 

@@ -11,6 +11,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,10 +27,8 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from awares_platform import seaweed
 from awares_platform.config.store import StoreConfig
-from awares_platform.marked import fill
-from awares_platform.store import ObjectStore
+from awares_platform.store import ObjectStore, seaweed
 from awares_platform.weights import Cadence, Publisher, Received, Subscriber
 
 TENSOR = (4096, 1024)
@@ -55,7 +54,12 @@ class Row:
 def state(megabytes: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     count = max(1, megabytes * 1_000_000 // (2 * TENSOR[0] * TENSOR[1]))
-    return {f"layers.{index}.weight": (torch.randn(TENSOR, generator=generator) * 0.02).to(torch.bfloat16) for index in range(count)}
+    return {
+        f"layers.{index}.weight": (torch.randn(TENSOR, generator=generator) * 0.02).to(
+            torch.bfloat16
+        )
+        for index in range(count)
+    }
 
 
 def changed(before: dict[str, Tensor], share: float, seed: int) -> dict[str, Tensor]:
@@ -75,7 +79,9 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - started, result
 
 
-def compare(store: ObjectStore, share: float, before: dict[str, Tensor], repetitions: int, directory: Path) -> Row:
+def compare(
+    store: ObjectStore, share: float, before: dict[str, Tensor], repetitions: int, directory: Path
+) -> Row:
     name = f"{share:.1%} changed"
     publisher = Publisher(store, f"transfer-{share}", cadence=Cadence(anchor_every=10**6))
     subscriber = Subscriber(store, f"transfer-{share}")
@@ -84,11 +90,15 @@ def compare(store: ObjectStore, share: float, before: dict[str, Tensor], repetit
     for number in range(2, repetitions + 2):
         before = changed(before, share, number)
         bus_s, (manifest, held) = timed(
-            lambda held=held, before=before, number=number: _through_bus(publisher, subscriber, number, before, held)
+            lambda held=held, before=before, number=number: _through_bus(
+                publisher, subscriber, number, before, held
+            )
         )
         assert all(torch.equal(held.state[key], before[key]) for key in before)
         size, data = manifest.size, os.urandom(manifest.size)
-        boto3_s, _ = timed(lambda data=data: (store.put("same-bytes", data), store.get("same-bytes")))
+        boto3_s, _ = timed(
+            lambda data=data: (store.put("same-bytes", data), store.get("same-bytes"))
+        )
         checkpoint_s, _ = timed(lambda before=before: _through_checkpoint(store, before, directory))
         for found, seconds in zip(times, (bus_s, boto3_s, checkpoint_s), strict=True):
             found.append(seconds)
@@ -96,7 +106,11 @@ def compare(store: ObjectStore, share: float, before: dict[str, Tensor], repetit
 
 
 def _through_bus(
-    publisher: Publisher, subscriber: Subscriber, version: int, values: dict[str, Tensor], held: Received
+    publisher: Publisher,
+    subscriber: Subscriber,
+    version: int,
+    values: dict[str, Tensor],
+    held: Received,
 ) -> tuple[Any, Received]:
     manifest = publisher.publish(version, values)
     assert subscriber.head() == version
@@ -128,7 +142,9 @@ def scale(store: ObjectStore, readers: int) -> float:
     """Seconds until the slowest of so many readers has version 2."""
     context = multiprocessing.get_context("spawn")
     start, ready, seconds = context.Event(), context.Semaphore(0), context.Queue()
-    processes = [context.Process(target=read, args=(store, start, ready, seconds)) for _ in range(readers)]
+    processes = [
+        context.Process(target=read, args=(store, start, ready, seconds)) for _ in range(readers)
+    ]
     for process in processes:
         process.start()
     for _ in processes:
@@ -142,28 +158,55 @@ def scale(store: ObjectStore, readers: int) -> float:
 
 def readme(rows: list[Row], scaling: dict[int, float]) -> str:
     """The README's table, and the readers' line."""
-    lines = ["| changed | bytes sent | publish to loaded | over boto3, the same bytes | over a whole checkpoint |", "|---|---|---|---|---|"]
+    lines = [
+        "| changed | bytes sent | publish to loaded | over boto3, the same bytes | over a whole checkpoint |",
+        "|---|---|---|---|---|",
+    ]
     for row in rows:
-        share, boto3, checkpoint = row.size / row.full, row.bus_s / row.boto3_s, row.bus_s / row.checkpoint_s
-        lines.append(f"| {row.update.removesuffix(' changed')} | {share:.2%} | {row.bus_s:.2f} s | {boto3:.1f} | {checkpoint:.2f} |")
+        share, boto3, checkpoint = (
+            row.size / row.full,
+            row.bus_s / row.boto3_s,
+            row.bus_s / row.checkpoint_s,
+        )
+        lines.append(
+            f"| {row.update.removesuffix(' changed')} | {share:.2%} | {row.bus_s:.2f} s | {boto3:.1f} | {checkpoint:.2f} |"
+        )
     readers = ", ".join(f"{count}: {seconds:.2f} s" for count, seconds in scaling.items())
     return "\n".join(
-        [*lines, "", f"{rows[0].full / 1e6:.0f} MB of bfloat16. Readers that receive one version at once, on two cores: {readers}."]
+        [
+            *lines,
+            "",
+            f"{rows[0].full / 1e6:.0f} MB of bfloat16. Readers that receive one version at once, on two cores: {readers}.",
+        ]
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="smaller tensors, fewer repetitions")
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--readme", type=Path, help="document to fill with the table, between its transfer marks")
+    parser.add_argument(
+        "--readme", type=Path, help="document to fill with the table, between its transfer marks"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     before, rows, scaling = state(50 if given.quick else 400), [], {}
-    with tempfile.TemporaryDirectory() as name, seaweed.serve(Path(name, "store"), "awares") as server:
-        os.environ |= {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
-        store = ObjectStore.from_config(StoreConfig(url="s3://awares/benchmark", endpoint=server.endpoint))
-        with Progress(TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as progress:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        seaweed.serve(Path(name, "store"), "awares") as server,
+    ):
+        os.environ |= {
+            "AWS_ACCESS_KEY_ID": server.access_key,
+            "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        }
+        store = ObjectStore.from_config(
+            StoreConfig(url="s3://awares/benchmark", endpoint=server.endpoint)
+        )
+        with Progress(
+            TextColumn("{task.description}"), TimeElapsedColumn(), transient=True
+        ) as progress:
             task = progress.add_task("")
             for share in (0.012, 0.033, 0.081):
                 progress.update(task, description=f"{share:.1%} changed")
@@ -181,16 +224,23 @@ def main() -> None:
             publisher.publish(2, changed(before, 0.033, 1))
             for readers in READERS:
                 progress.update(task, description=f"{readers} readers")
-                scaling[readers] = median(scale(store, readers) for _ in range(1 if given.quick else 3))
+                scaling[readers] = median(
+                    scale(store, readers) for _ in range(1 if given.quick else 3)
+                )
                 progress.console.print(
                     f"{readers} readers of one version, 3.3 % changed: {scaling[readers]:.2f} s, "
                     f"{scaling[readers] / scaling[1] / readers:.2f} x of one after the other",
                     highlight=False,
                 )
     if given.readme:
+        sys.path.append(str(Path(__file__).parents[2] / ".ci"))
+        from marked import fill
+
         fill(given.readme, "transfer", readme(rows, scaling))
     if given.json:
-        given.json.write_text(json.dumps({"updates": [asdict(row) for row in rows], "readers_s": scaling}, indent=1))
+        given.json.write_text(
+            json.dumps({"updates": [asdict(row) for row in rows], "readers_s": scaling}, indent=1)
+        )
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import helm
-from tests.e2e.api_server import running
-from tests.e2e.kinds import Kinds
-from tests.e2e.objects import Body, Objects
-from tests.e2e.release import CHART, new_keys
+from tests.simulator import helm
+from tests.simulator.api_server import running
+from tests.simulator.kinds import Kinds
+from tests.simulator.objects import Body, Objects
+from tests.simulator.release import CHART, new_keys
 from tests.unit.helm.operator_rules import faults
 
 pytestmark = pytest.mark.integration
@@ -42,11 +42,17 @@ def cli(request: pytest.FixtureRequest, objects: Objects, tmp_path: Path) -> Ite
 
 def add_secrets(objects: Objects) -> None:
     for name, data in new_keys().items():
-        objects.create(objects.kinds.of("v1", "Secret"), "default", {"metadata": {"name": name}, "stringData": data})
+        objects.create(
+            objects.kinds.of("v1", "Secret"),
+            "default",
+            {"metadata": {"name": name}, "stringData": data},
+        )
 
 
 def all_of(objects: Objects, name: str) -> list[Body]:
-    [kind] = [kind for kind in objects.kinds.all if kind.name == name and kind.version != "v1alpha1"]
+    [kind] = [
+        kind for kind in objects.kinds.all if kind.name == name and kind.version != "v1alpha1"
+    ]
     return objects.list(kind)
 
 
@@ -58,26 +64,48 @@ def preset(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_installed_upgraded_rolled_back_and_gone(cli: helm.Helm, objects: Objects, name: str) -> None:
+def test_a_preset_is_installed_upgraded_rolled_back_and_gone(
+    cli: helm.Helm, objects: Objects, name: str
+) -> None:
     add_secrets(objects)
     cli.do("install", "r", str(CHART), *preset(name))
-    before = {kind: {body["metadata"]["name"]: body["metadata"]["generation"] for body in all_of(objects, kind)} for kind in OURS}
+    before = {
+        kind: {
+            body["metadata"]["name"]: body["metadata"]["generation"]
+            for body in all_of(objects, kind)
+        }
+        for kind in OURS
+    }
     assert before["RayCluster"] or before["RayJob"] or before["RayService"]
-    refused = [said for kind in ("RayCluster", "RayJob", "RayService") for body in all_of(objects, kind) for said in faults(body)]
+    refused = [
+        said
+        for kind in ("RayCluster", "RayJob", "RayService")
+        for body in all_of(objects, kind)
+        for said in faults(body)
+    ]
     assert refused == [], "the operator takes what the API server stored, CRD defaults included"
     cli.do("upgrade", "r", str(CHART), *preset(name), "--set", "setup.run.seed=7")
     changed = {
-        kind for kind in OURS for body in all_of(objects, kind) if body["metadata"]["generation"] != before[kind][body["metadata"]["name"]]
+        kind
+        for kind in OURS
+        for body in all_of(objects, kind)
+        if body["metadata"]["generation"] != before[kind][body["metadata"]["name"]]
     }
-    assert changed and changed <= {"ConfigMap", "RayService"}, "a seed is in the setup alone: no cluster is touched"
+    assert changed and changed <= {"ConfigMap", "RayService"}, (
+        "a seed is in the setup alone: no cluster is touched"
+    )
     cli.do("rollback", "r", "1")
     cli.do("uninstall", "r", "--wait")
     assert {kind: all_of(objects, kind) for kind in OURS} == dict.fromkeys(OURS, [])
-    assert sorted(body["metadata"]["name"] for body in all_of(objects, "Secret")) == sorted(new_keys())
+    assert sorted(body["metadata"]["name"] for body in all_of(objects, "Secret")) == sorted(
+        new_keys()
+    )
 
 
 @pytest.mark.parametrize("missing", sorted(new_keys()))
-def test_a_missing_secret_is_named_before_anything_is_made(cli: helm.Helm, objects: Objects, missing: str) -> None:
+def test_a_missing_secret_is_named_before_anything_is_made(
+    cli: helm.Helm, objects: Objects, missing: str
+) -> None:
     add_secrets(objects)
     objects.delete(objects.kinds.of("v1", "Secret"), "default", missing)
     ended = cli.run("install", "r", str(CHART), *preset("trial"))
@@ -97,7 +125,10 @@ def test_a_secret_without_its_key_is_named(cli: helm.Helm, objects: Objects) -> 
 @pytest.mark.parametrize(
     ("unknown", "sentence"),
     [
-        (("RayCluster", "RayJob", "RayService", "RayCronJob"), "this cluster does not know ray.io/v1: install the operator first"),
+        (
+            ("RayCluster", "RayJob", "RayService", "RayCronJob"),
+            "this cluster does not know ray.io/v1: install the operator first",
+        ),
         (("RayCronJob",), "this cluster's definitions are of a KubeRay before 1.6"),
     ],
 )
@@ -108,6 +139,8 @@ def test_a_cluster_without_todays_kuberay_is_refused(
     objects = Objects(Kinds([kind for kind in kinds.all if kind.name not in unknown]))
     add_secrets(objects)
     with running(objects) as server:
-        ended = helm.Helm(helm.binary(major), server.kubeconfig(tmp_path), tmp_path).run("install", "r", str(CHART), *preset("trial"))
+        ended = helm.Helm(helm.binary(major), server.kubeconfig(tmp_path), tmp_path).run(
+            "install", "r", str(CHART), *preset("trial")
+        )
     assert ended.status != 0 and sentence in ended.err
     assert all_of(objects, "ConfigMap") == []

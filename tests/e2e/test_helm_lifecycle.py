@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import helm, replica_sets, small_chart
-from tests.e2e.api_server import running
-from tests.e2e.kinds import Kinds
-from tests.e2e.objects import NotFound, Objects
+from tests.simulator import helm, replica_sets, small_chart
+from tests.simulator.api_server import running
+from tests.simulator.kinds import Kinds
+from tests.simulator.objects import NotFound, Objects
 
 pytestmark = pytest.mark.integration
 
@@ -69,7 +69,13 @@ def objects(kinds: Kinds) -> Objects:
 
 @pytest.fixture
 def chart(tmp_path: Path) -> Path:
-    parts = {"cluster": CLUSTER, "settings": SETTINGS, "token": TOKEN, "probe": PROBE, "deployment": DEPLOYMENT}
+    parts = {
+        "cluster": CLUSTER,
+        "settings": SETTINGS,
+        "token": TOKEN,
+        "probe": PROBE,
+        "deployment": DEPLOYMENT,
+    }
     return small_chart.write(tmp_path / "small", "image: one\nextra: true\n", parts)
 
 
@@ -78,7 +84,11 @@ def realise(objects: Objects, stop: threading.Event) -> None:
     pods, deployments = objects.kinds.of("v1", "Pod"), objects.kinds.of("apps/v1", "Deployment")
     while not stop.wait(0.05):
         for body in objects.list(pods):
-            phase = "Succeeded" if {"name": "A", "value": "two"} in body["spec"]["containers"][0]["env"] else "Failed"
+            phase = (
+                "Succeeded"
+                if {"name": "A", "value": "two"} in body["spec"]["containers"][0]["env"]
+                else "Failed"
+            )
             objects.set_status(pods, "default", body["metadata"]["name"], {"phase": phase})
         for body in objects.list(deployments):
             replica_sets.report(objects, body, ready=1)
@@ -110,32 +120,56 @@ def test_a_release_lives_and_leaves_nothing(cli: helm.Helm, chart: Path, objects
     token = objects.get(secrets, "default", "r-token")["data"]["token"]
     assert cli.run("test", "r", "--timeout", "10s").status != 0, "image one fails the test"
 
-    cli.do("upgrade", "r", str(chart), "--set", "image=two,extra=false", "--wait", "--timeout", "20s")
+    cli.do(
+        "upgrade", "r", str(chart), "--set", "image=two,extra=false", "--wait", "--timeout", "20s"
+    )
     assert image(objects) == "two"
-    assert objects.get(settings, "default", "r-settings")["data"] == {"image": "two"}, "a key that the chart drops goes"
-    assert objects.get(secrets, "default", "r-token")["data"]["token"] == token, "lookup finds the first one"
-    container = objects.get(objects.kinds.of("apps/v1", "Deployment"), "default", "r")["spec"]["template"]["spec"]["containers"]
-    assert container == [{"name": "main", "image": "two", "env": [{"name": "B", "value": "b"}, {"name": "A", "value": "two"}]}]
+    assert objects.get(settings, "default", "r-settings")["data"] == {"image": "two"}, (
+        "a key that the chart drops goes"
+    )
+    assert objects.get(secrets, "default", "r-token")["data"]["token"] == token, (
+        "lookup finds the first one"
+    )
+    container = objects.get(objects.kinds.of("apps/v1", "Deployment"), "default", "r")["spec"][
+        "template"
+    ]["spec"]["containers"]
+    assert container == [
+        {
+            "name": "main",
+            "image": "two",
+            "env": [{"name": "B", "value": "b"}, {"name": "A", "value": "two"}],
+        }
+    ]
     cli.do("test", "r", "--timeout", "10s")
 
     cli.do("rollback", "r", "1", "--wait", "--timeout", "20s")
     assert image(objects) == "one"
-    assert objects.get(settings, "default", "r-settings")["data"] == {"image": "one", "extra": "yes"}
+    assert objects.get(settings, "default", "r-settings")["data"] == {
+        "image": "one",
+        "extra": "yes",
+    }
     assert [row["revision"] for row in cli.read("history", "r")] == [1, 2, 3]
     assert [row["name"] for row in cli.read("list")] == ["r"]
 
     cli.do("uninstall", "r", "--wait", "--timeout", "20s")
     assert cli.read("list") == []
-    assert [body["metadata"]["name"] for body in objects.list(secrets)] == ["r-token"], "kept by its annotation, and nothing else"
+    assert [body["metadata"]["name"] for body in objects.list(secrets)] == ["r-token"], (
+        "kept by its annotation, and nothing else"
+    )
     with pytest.raises(NotFound):
         objects.get(objects.kinds.of("ray.io/v1", "RayCluster"), "default", "r")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
-    [("headGroupSpec:", "headGroupSpecs:", "headGroupSpec"), ('rayVersion: "2.60.0"', "rayVersion: 2", "rayVersion")],
+    [
+        ("headGroupSpec:", "headGroupSpecs:", "headGroupSpec"),
+        ('rayVersion: "2.60.0"', "rayVersion: 2", "rayVersion"),
+    ],
 )
-def test_a_bad_custom_resource_is_refused(cli: helm.Helm, chart: Path, objects: Objects, old: str, new: str, said: str) -> None:
+def test_a_bad_custom_resource_is_refused(
+    cli: helm.Helm, chart: Path, objects: Objects, old: str, new: str, said: str
+) -> None:
     path = chart / "templates" / "cluster.yaml"
     path.write_text(path.read_text().replace(old, new))
     ended = cli.run("install", "r", str(chart))
@@ -146,10 +180,19 @@ def test_a_bad_custom_resource_is_refused(cli: helm.Helm, chart: Path, objects: 
 def test_owned_objects_go_with_their_owner(objects: Objects) -> None:
     settings = objects.kinds.of("v1", "ConfigMap")
     owner = objects.create(settings, "default", {"metadata": {"name": "owner"}})
-    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
-    child = objects.create(settings, "default", {"metadata": {"name": "child", "ownerReferences": [reference]}})
+    reference = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "name": "owner",
+        "uid": owner["metadata"]["uid"],
+    }
+    child = objects.create(
+        settings, "default", {"metadata": {"name": "child", "ownerReferences": [reference]}}
+    )
     grandchild = {**reference, "name": "child", "uid": child["metadata"]["uid"]}
-    objects.create(settings, "default", {"metadata": {"name": "grandchild", "ownerReferences": [grandchild]}})
+    objects.create(
+        settings, "default", {"metadata": {"name": "grandchild", "ownerReferences": [grandchild]}}
+    )
     objects.create(settings, "default", {"metadata": {"name": "stranger"}})
     objects.delete(settings, "default", "owner")
     assert [body["metadata"]["name"] for body in objects.list(settings)] == ["stranger"]
@@ -160,6 +203,13 @@ def test_what_is_made_for_an_owner_that_is_gone_goes_too(objects: Objects) -> No
     settings = objects.kinds.of("v1", "ConfigMap")
     owner = objects.create(settings, "default", {"metadata": {"name": "owner"}})
     objects.delete(settings, "default", "owner")
-    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
-    objects.create(settings, "default", {"metadata": {"name": "late", "ownerReferences": [reference]}})
+    reference = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "name": "owner",
+        "uid": owner["metadata"]["uid"],
+    }
+    objects.create(
+        settings, "default", {"metadata": {"name": "late", "ownerReferences": [reference]}}
+    )
     assert objects.list(settings) == []

@@ -4,10 +4,10 @@ from typing import Any, cast
 
 import pytest
 
-from tests.e2e.fake_clusters import FakeClusters, FakeDashboard
-from tests.e2e.kinds import Kind, Kinds, builtin
-from tests.e2e.objects import Body, Objects
-from tests.e2e.ray_job import RayJobs
+from tests.simulator.fake_clusters import FakeClusters, FakeDashboard
+from tests.simulator.kinds import Kind, Kinds, builtin
+from tests.simulator.objects import Body, Objects
+from tests.simulator.ray_job import RayJobs
 
 POD = {"spec": {"containers": [{"name": "ray"}]}}
 WORKERS = [{"groupName": "cpu", "replicas": 1, "minReplicas": 0, "maxReplicas": 1, "template": POD}]
@@ -17,7 +17,9 @@ CLUSTER = {"rayVersion": "2.60.0", "headGroupSpec": {"template": POD}, "workerGr
 @pytest.fixture
 def objects() -> Objects:
     names = ("RayCluster", "RayJob")
-    return Objects(Kinds([*builtin(), *(Kind("ray.io", "v1", name, f"{name.lower()}s") for name in names)]))
+    return Objects(
+        Kinds([*builtin(), *(Kind("ray.io", "v1", name, f"{name.lower()}s") for name in names)])
+    )
 
 
 class Job:
@@ -29,7 +31,11 @@ class Job:
         self.jobs = RayJobs(objects, cast(Any, self.clusters))
         self.kind = objects.kinds.of("ray.io/v1", "RayJob")
         own = {} if "clusterSelector" in spec else {"rayClusterSpec": CLUSTER}
-        objects.create(self.kind, "default", {"metadata": {"name": "j"}, "spec": {"entrypoint": "true", **own, **spec}})
+        objects.create(
+            self.kind,
+            "default",
+            {"metadata": {"name": "j"}, "spec": {"entrypoint": "true", **own, **spec}},
+        )
 
     def look(self, times: int = 1) -> Body:
         """So many rounds of the controller; the status after them."""
@@ -44,14 +50,32 @@ class Job:
 
 
 def test_it_runs_on_its_own_cluster_which_goes_afterwards(objects: Objects) -> None:
-    job = Job(objects, ["SUCCEEDED"], shutdownAfterJobFinishes=True, ttlSecondsAfterFinished=0, metadata={"a": "b"}, entrypointNumCpus=1)
+    job = Job(
+        objects,
+        ["SUCCEEDED"],
+        shutdownAfterJobFinishes=True,
+        ttlSecondsAfterFinished=0,
+        metadata={"a": "b"},
+        entrypointNumCpus=1,
+    )
     status = job.look()
-    assert status["jobDeploymentStatus"] == "Initializing" and job.names() == [status["rayClusterName"]]
+    assert status["jobDeploymentStatus"] == "Initializing" and job.names() == [
+        status["rayClusterName"]
+    ]
     assert job.look()["jobStatus"] == "PENDING"
-    submission = {"entrypoint": "true", "submission_id": status["jobId"], "metadata": {"a": "b"}, "entrypoint_num_cpus": 1}
+    submission = {
+        "entrypoint": "true",
+        "submission_id": status["jobId"],
+        "metadata": {"a": "b"},
+        "entrypoint_num_cpus": 1,
+    }
     assert job.dashboard.submitted == [submission]
     status = job.look()
-    assert (status["jobDeploymentStatus"], status["jobStatus"], status["succeeded"]) == ("Complete", "SUCCEEDED", 1)
+    assert (status["jobDeploymentStatus"], status["jobStatus"], status["succeeded"]) == (
+        "Complete",
+        "SUCCEEDED",
+        1,
+    )
     job.look()
     assert job.names() == []
 
@@ -63,29 +87,47 @@ def test_a_failed_job_is_tried_again_on_a_new_cluster(objects: Objects) -> None:
     second = job.look()["rayClusterName"]
     assert second != first and job.names() == [second]
     status = job.look(2)
-    assert (status["jobDeploymentStatus"], status["failed"], status["succeeded"]) == ("Complete", 1, 1)
+    assert (status["jobDeploymentStatus"], status["failed"], status["succeeded"]) == (
+        "Complete",
+        1,
+        1,
+    )
 
 
 def test_retries_end(objects: Objects) -> None:
     job = Job(objects, ["FAILED", "FAILED"], backoffLimit=1)
     status = job.look(8)
-    assert (status["jobDeploymentStatus"], status["reason"], status["failed"]) == ("Failed", "AppFailed", 2)
+    assert (status["jobDeploymentStatus"], status["reason"], status["failed"]) == (
+        "Failed",
+        "AppFailed",
+        2,
+    )
     assert len(job.dashboard.submitted) == 2
 
 
 def test_a_selected_cluster_stays(objects: Objects) -> None:
-    job = Job(objects, ["SUCCEEDED"], clusterSelector={"ray.io/cluster": "shared"}, shutdownAfterJobFinishes=True)
+    job = Job(
+        objects,
+        ["SUCCEEDED"],
+        clusterSelector={"ray.io/cluster": "shared"},
+        shutdownAfterJobFinishes=True,
+    )
     objects.create(job.clusters.kind, "default", {"metadata": {"name": "shared"}, "spec": CLUSTER})
     job.clusters.reconcile()
     assert job.look(5)["rayClusterName"] == "shared" and job.names() == ["shared"]
 
 
-@pytest.mark.parametrize(("deadline", "status"), [("activeDeadlineSeconds", "RUNNING"), ("preRunningDeadlineSeconds", "")])
+@pytest.mark.parametrize(
+    ("deadline", "status"),
+    [("activeDeadlineSeconds", "RUNNING"), ("preRunningDeadlineSeconds", "")],
+)
 def test_deadlines_fail_it(objects: Objects, deadline: str, status: str) -> None:
     job = Job(objects, ["RUNNING"], **{deadline: 60})
     job.look(3 if status else 1)
     body = objects.get(job.kind, "default", "j")
-    objects.set_status(job.kind, "default", "j", {**body["status"], "startTime": "2020-01-01T00:00:00Z"})
+    objects.set_status(
+        job.kind, "default", "j", {**body["status"], "startTime": "2020-01-01T00:00:00Z"}
+    )
     ended = job.look()
     assert (ended["jobDeploymentStatus"], ended["reason"]) == ("Failed", "DeadlineExceeded")
 
@@ -106,19 +148,29 @@ def rule(policy: str, status: str, ttl: int = 0) -> Body:
 
 
 def test_deletion_rules_follow_how_it_ended(objects: Objects) -> None:
-    rules = [rule("DeleteWorkers", "SUCCEEDED"), rule("DeleteCluster", "FAILED"), rule("DeleteSelf", "SUCCEEDED", 3600)]
+    rules = [
+        rule("DeleteWorkers", "SUCCEEDED"),
+        rule("DeleteCluster", "FAILED"),
+        rule("DeleteSelf", "SUCCEEDED", 3600),
+    ]
     job = Job(objects, ["SUCCEEDED"], deletionStrategy={"deletionRules": rules})
     job.look(5)
     [cluster] = objects.list(job.clusters.kind)
     assert cluster["spec"]["workerGroupSpecs"][0]["suspend"] is True
     body = objects.get(job.kind, "default", "j")
-    objects.set_status(job.kind, "default", "j", {**body["status"], "endTime": "2020-01-01T00:00:00Z"})
+    objects.set_status(
+        job.kind, "default", "j", {**body["status"], "endTime": "2020-01-01T00:00:00Z"}
+    )
     job.jobs.reconcile()
-    assert objects.list(job.kind) == [] and job.names() == [], "the RayJob went, and with it what it owns"
+    assert objects.list(job.kind) == [] and job.names() == [], (
+        "the RayJob went, and with it what it owns"
+    )
 
 
 def test_what_the_operator_refuses_does_not_run(objects: Objects) -> None:
     job = Job(objects, [], clusterSelector={"ray.io/cluster": "shared"}, backoffLimit=1)
     status = job.look(3)
-    assert status["jobDeploymentStatus"] == "ValidationFailed" and "backoffLimit" in status["message"]
+    assert (
+        status["jobDeploymentStatus"] == "ValidationFailed" and "backoffLimit" in status["message"]
+    )
     assert job.dashboard.submitted == []

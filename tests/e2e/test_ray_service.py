@@ -4,14 +4,17 @@ from typing import Any, cast
 
 import pytest
 
-from tests.e2e.fake_clusters import FakeClusters, FakeDashboard
-from tests.e2e.kinds import Kind, Kinds, builtin
-from tests.e2e.objects import Body, Objects
-from tests.e2e.ray_service import RayServices
+from tests.simulator.fake_clusters import FakeClusters, FakeDashboard
+from tests.simulator.kinds import Kind, Kinds, builtin
+from tests.simulator.objects import Body, Objects
+from tests.simulator.ray_service import RayServices
 
 
 def cluster(version: str) -> Body:
-    return {"rayVersion": version, "headGroupSpec": {"template": {"spec": {"containers": [{"name": "ray"}]}}}}
+    return {
+        "rayVersion": version,
+        "headGroupSpec": {"template": {"spec": {"containers": [{"name": "ray"}]}}},
+    }
 
 
 class Service:
@@ -19,7 +22,9 @@ class Service:
 
     def __init__(self, **spec: Any) -> None:
         names = ("RayCluster", "RayService")
-        self.objects = Objects(Kinds([*builtin(), *(Kind("ray.io", "v1", name, f"{name.lower()}s") for name in names)]))
+        self.objects = Objects(
+            Kinds([*builtin(), *(Kind("ray.io", "v1", name, f"{name.lower()}s") for name in names)])
+        )
         self.dashboard = FakeDashboard()
         self.clusters = FakeClusters(self.objects, self.dashboard)
         self.services = RayServices(self.objects, cast(Any, self.clusters))
@@ -29,7 +34,9 @@ class Service:
             "rayClusterConfig": cluster("2.60.0"),
             "rayClusterDeletionDelaySeconds": 0,
         }
-        self.objects.create(self.kind, "default", {"metadata": {"name": "s"}, "spec": {**body, **spec}})
+        self.objects.create(
+            self.kind, "default", {"metadata": {"name": "s"}, "spec": {**body, **spec}}
+        )
 
     def look(self, times: int = 1) -> Body:
         """So many rounds of the controller; the status after them."""
@@ -64,8 +71,12 @@ def test_it_serves_on_a_cluster_of_its_own() -> None:
     service.dashboard.serves = "RUNNING"
     status = service.look()
     assert (ready(status), status["serviceStatus"]) == ("True", "Running")
-    assert service.names() == [service.target()] == [status["activeServiceStatus"]["rayClusterName"]]
-    assert service.dashboard.deployed == [{"applications": [{"name": "awares"}], "http_options": {"host": "0.0.0.0", "port": 12345}}]
+    assert (
+        service.names() == [service.target()] == [status["activeServiceStatus"]["rayClusterName"]]
+    )
+    assert service.dashboard.deployed == [
+        {"applications": [{"name": "awares"}], "http_options": {"host": "0.0.0.0", "port": 12345}}
+    ]
 
 
 def test_another_configuration_is_put_to_the_same_cluster() -> None:
@@ -75,7 +86,10 @@ def test_another_configuration_is_put_to_the_same_cluster() -> None:
     service.change(serveConfigV2="applications: [{name: awares, args: {a: 1}}]")
     service.look(3)
     assert service.names() == before
-    assert [config["applications"][0].get("args") for config in service.dashboard.deployed] == [None, {"a": 1}]
+    assert [config["applications"][0].get("args") for config in service.dashboard.deployed] == [
+        None,
+        {"a": 1},
+    ]
 
 
 def test_without_upgrades_another_cluster_configuration_does_nothing() -> None:
@@ -103,7 +117,10 @@ def test_a_second_cluster_takes_over_once_it_serves() -> None:
 def test_what_serve_refuses_is_said() -> None:
     service = Service(serveConfigV2="application: []")
     status = service.look(3)
-    assert ready(status) == "False" and status["conditions"][0]["message"] == "PUT: 400 no applications"
+    assert (
+        ready(status) == "False"
+        and status["conditions"][0]["message"] == "PUT: 400 no applications"
+    )
 
 
 @pytest.mark.parametrize("times", [1, 3])

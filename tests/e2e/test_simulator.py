@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import helm, small_chart
-from tests.e2e.controller import Controller, simulator
-from tests.e2e.kinds import Kinds, builtin
-from tests.e2e.process import leftovers
+from tests.simulator import helm, small_chart
+from tests.simulator.controller import Controller, simulator
+from tests.simulator.kinds import Kinds, builtin
+from tests.simulator.process import leftovers
 
 pytestmark = pytest.mark.integration
 
@@ -80,21 +80,31 @@ spec:
 
 @pytest.fixture
 def chart(tmp_path: Path) -> Path:
-    return small_chart.write(tmp_path / "small", "page: one\nretries: 1\n", {"server": SERVER, "test": TEST, "job": JOB})
+    return small_chart.write(
+        tmp_path / "small", "page: one\nretries: 1\n", {"server": SERVER, "test": TEST, "job": JOB}
+    )
 
 
 @pytest.fixture(params=["helm", "helm3"])
-def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[helm.Helm, Controller]]:
+def cluster(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[helm.Helm, Controller]]:
     path = helm.binary(request.param)
     with simulator(Kinds(builtin())) as (controller, server):
         secrets = controller.objects.kinds.of("v1", "Secret")
-        controller.objects.create(secrets, "default", {"metadata": {"name": "word"}, "stringData": {"word": "one"}})
+        controller.objects.create(
+            secrets, "default", {"metadata": {"name": "word"}, "stringData": {"word": "one"}}
+        )
         yield helm.Helm(path, server.kubeconfig(tmp_path), tmp_path), controller
 
 
-def test_what_a_chart_renders_runs_and_ends(cluster: tuple[helm.Helm, Controller], chart: Path) -> None:
+def test_what_a_chart_renders_runs_and_ends(
+    cluster: tuple[helm.Helm, Controller], chart: Path
+) -> None:
     cli, controller = cluster
-    cli.do("install", "r", str(chart), "--wait", "--timeout", "60s")  # the hook's first pod fails, its second one finds what that left
+    cli.do(
+        "install", "r", str(chart), "--wait", "--timeout", "60s"
+    )  # the hook's first pod fails, its second one finds what that left
     address = controller.kubelet.services.address("default", "pages", 8080)
     assert (
         cli.do("test", "r", "--timeout", "60s", "--logs")
@@ -115,13 +125,19 @@ def test_what_a_chart_renders_runs_and_ends(cluster: tuple[helm.Helm, Controller
 def page_root(controller: Controller) -> str:
     """Where /srv/pages really is."""
     pods = controller.objects.kinds.of("v1", "Pod")
-    [body] = [body for body in controller.objects.list(pods) if body["metadata"].get("labels") == {"app": "pages"}]
+    [body] = [
+        body
+        for body in controller.objects.list(pods)
+        if body["metadata"].get("labels") == {"app": "pages"}
+    ]
     pod = controller.kubelet.pod(body)
     assert pod is not None
     return pod.text("/srv/pages", body["spec"]["containers"][0])
 
 
-def test_a_hook_that_fails_for_good_fails_the_installation(cluster: tuple[helm.Helm, Controller], chart: Path) -> None:
+def test_a_hook_that_fails_for_good_fails_the_installation(
+    cluster: tuple[helm.Helm, Controller], chart: Path
+) -> None:
     cli, _ = cluster
     ended = cli.run("install", "r", str(chart), "--set", "retries=0", "--timeout", "60s")
     assert ended.status != 0 and "pre-install" in ended.err
@@ -134,5 +150,10 @@ def test_a_pod_waits_for_its_secret(cluster: tuple[helm.Helm, Controller], chart
     controller.objects.delete(secrets, "default", "word")
     ended = cli.run("test", "r", "--timeout", "3s")
     assert ended.status != 0
-    waiting = controller.objects.get(pods, "default", "ask")["status"]["containerStatuses"][0]["state"]["waiting"]
-    assert waiting == {"reason": "CreateContainerConfigError", "message": 'secrets "word" not found'}
+    waiting = controller.objects.get(pods, "default", "ask")["status"]["containerStatuses"][0][
+        "state"
+    ]["waiting"]
+    assert waiting == {
+        "reason": "CreateContainerConfigError",
+        "message": 'secrets "word" not found',
+    }

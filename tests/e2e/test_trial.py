@@ -16,12 +16,12 @@ import yaml
 from boto3.session import Session
 
 from awares.mini.benchmark import generate_split
-from tests.e2e import helm
-from tests.e2e.client import asking
-from tests.e2e.controller import simulator
-from tests.e2e.kinds import Kinds
-from tests.e2e.process import leftovers
-from tests.e2e.release import NAMESPACE, Release, ask, new_keys
+from tests.simulator import helm
+from tests.simulator.client import asking
+from tests.simulator.controller import simulator
+from tests.simulator.kinds import Kinds
+from tests.simulator.process import leftovers
+from tests.simulator.release import NAMESPACE, Release, ask, new_keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
 FEW = ("setup.data.train_samples=64", "setup.data.test_samples=16", "tests.waitSeconds=10")
@@ -52,23 +52,37 @@ def after_what_went_well(request: pytest.FixtureRequest, failed_before: int) -> 
 
 
 def test_head_and_workers_come_up(trial: Release) -> None:
-    trial.wait("ready clusters", lambda: [body.get("status", {}).get("state") for body in trial.all("RayCluster")] == ["ready", "ready"])
+    trial.wait(
+        "ready clusters",
+        lambda: (
+            [body.get("status", {}).get("state") for body in trial.all("RayCluster")]
+            == ["ready", "ready"]
+        ),
+    )
     roles = sorted(
-        body["metadata"]["labels"]["ray.io/node-type"] for body in trial.all("Pod") if "ray.io/cluster" in body["metadata"]["labels"]
+        body["metadata"]["labels"]["ray.io/node-type"]
+        for body in trial.all("Pod")
+        if "ray.io/cluster" in body["metadata"]["labels"]
     )
     assert roles == ["head", "head", "worker", "worker"]
 
 
 def test_the_grpo_job_trains_to_the_end(trial: Release) -> None:
     ended = ("Complete", "Failed")
-    trial.wait("end of the grpo job", lambda: trial.one("RayJob").get("status", {}).get("jobDeploymentStatus") in ended, 1200)
+    trial.wait(
+        "end of the grpo job",
+        lambda: trial.one("RayJob").get("status", {}).get("jobDeploymentStatus") in ended,
+        1200,
+    )
     status = trial.one("RayJob")["status"]
-    assert (status["jobDeploymentStatus"], status["jobStatus"]) == ("Complete", "SUCCEEDED"), list(trial.controller.job_logs.values())
+    assert (status["jobDeploymentStatus"], status["jobStatus"]) == ("Complete", "SUCCEEDED"), list(
+        trial.controller.job_logs.values()
+    )
     assert "jobs/grpo.py" in trial.one("RayJob")["spec"]["entrypoint"]
     store = trial.keys["awares-store"]
-    client = Session(store["AWS_ACCESS_KEY_ID"], store["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1").client(
-        "s3", endpoint_url=trial.url("seaweedfs")
-    )
+    client = Session(
+        store["AWS_ACCESS_KEY_ID"], store["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
+    ).client("s3", endpoint_url=trial.url("seaweedfs"))
     listed = client.list_objects_v2(Bucket="awares", Prefix="trial/runs/trial/policies/awares/")
     assert any(item["Key"].endswith(".safetensors") for item in listed["Contents"])
 
@@ -84,7 +98,9 @@ def test_a_job_is_submitted_as_the_notes_say(trial: Release) -> None:
     def submit(token: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         program = Path(sys.executable).with_name(words[0])
-        return subprocess.run([program, *words[1:]], env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            [program, *words[1:]], env=environment, capture_output=True, text=True, timeout=300
+        )
 
     done = submit(trial.keys["awares-ray"]["auth_token"])
     assert done.returncode == 0, done.stdout + done.stderr
@@ -93,11 +109,20 @@ def test_a_job_is_submitted_as_the_notes_say(trial: Release) -> None:
 
 
 def test_the_endpoint_answers_those_with_the_token(trial: Release) -> None:
-    trial.wait("endpoint", lambda: trial.one("RayService").get("status", {}).get("serviceStatus") == "Running")
+    trial.wait(
+        "endpoint",
+        lambda: trial.one("RayService").get("status", {}).get("serviceStatus") == "Running",
+    )
     answer = ask(trial.url("endpoint"), SCENE, SAMPLE.question, trial.token)
     assert answer.status == 200, answer.body
-    assert answer.body["usage"]["completion_tokens"] > 1 and answer.body["awares"]["visual_tokens"] >= 4
-    assert [ask(trial.url("endpoint"), SCENE, SAMPLE.question, other).status for other in (None, "another")] == [401, 401]
+    assert (
+        answer.body["usage"]["completion_tokens"] > 1
+        and answer.body["awares"]["visual_tokens"] >= 4
+    )
+    assert [
+        ask(trial.url("endpoint"), SCENE, SAMPLE.question, other).status
+        for other in (None, "another")
+    ] == [401, 401]
 
 
 def test_helm_test_passes(trial: Release) -> None:
@@ -106,11 +131,17 @@ def test_helm_test_passes(trial: Release) -> None:
 
 def served(trial: Release) -> str:
     """Which policy the RayService was told to serve."""
-    return yaml.safe_load(trial.one("RayService")["spec"]["serveConfigV2"])["applications"][0]["args"]["serve"]["policy"]
+    return yaml.safe_load(trial.one("RayService")["spec"]["serveConfigV2"])["applications"][0][
+        "args"
+    ]["serve"]["policy"]
 
 
 def test_upgrade_and_rollback_change_the_version_without_a_failed_request(trial: Release) -> None:
-    pods = {body["metadata"]["uid"] for body in trial.all("Pod") if "ray.io/cluster" in body["metadata"]["labels"]}
+    pods = {
+        body["metadata"]["uid"]
+        for body in trial.all("Pod")
+        if "ray.io/cluster" in body["metadata"]["labels"]
+    }
     with asking(trial.url("endpoint"), SCENE, SAMPLE.question, trial.token) as asked:
         trial.wait("first answer", lambda: asked.longest() > 1)
         usual = asked.longest()
@@ -122,15 +153,25 @@ def test_upgrade_and_rollback_change_the_version_without_a_failed_request(trial:
         trial.wait("answers of the first version", lambda: asked.longest() == usual)
     assert asked.failures == []
     assert len(asked.answers) > 10
-    assert pods == {body["metadata"]["uid"] for body in trial.all("Pod") if "ray.io/cluster" in body["metadata"]["labels"]}, "no new pods"
+    assert pods == {
+        body["metadata"]["uid"]
+        for body in trial.all("Pod")
+        if "ray.io/cluster" in body["metadata"]["labels"]
+    }, "no new pods"
 
 
 def test_helm_test_fails_when_s3_is_down(trial: Release) -> None:
     objects, body = trial.controller.objects, trial.one("StatefulSet")
     objects.replace(
-        objects.kinds.of("apps/v1", "StatefulSet"), NAMESPACE, body["metadata"]["name"], {**body, "spec": {**body["spec"], "replicas": 0}}
+        objects.kinds.of("apps/v1", "StatefulSet"),
+        NAMESPACE,
+        body["metadata"]["name"],
+        {**body, "spec": {**body["spec"], "replicas": 0}},
     )
-    trial.wait("end of SeaweedFS", lambda: not [pod for pod in trial.all("Pod") if "seaweedfs" in pod["metadata"]["name"]])
+    trial.wait(
+        "end of SeaweedFS",
+        lambda: not [pod for pod in trial.all("Pod") if "seaweedfs" in pod["metadata"]["name"]],
+    )
     ended = trial.helm.run("test", "trial", "--timeout", "120s")
     assert ended.status != 0
     [failed] = [pod for pod in trial.all("Pod") if pod.get("status", {}).get("phase") == "Failed"]
@@ -142,5 +183,7 @@ def test_uninstall_leaves_nothing(trial: Release, tmp_path: Path) -> None:
     trial.helm.do("uninstall", "trial", "--wait")
     trial.wait("end of all processes", lambda: not leftovers(trial.controller.mark), 60)
     assert trial.left() == {}
-    assert sorted(body["metadata"]["name"] for body in trial.all("Secret")) == sorted(trial.keys), "the user's own stay"
+    assert sorted(body["metadata"]["name"] for body in trial.all("Secret")) == sorted(trial.keys), (
+        "the user's own stay"
+    )
     assert json.loads(trial.helm.do("list", "--output", "json")) == []

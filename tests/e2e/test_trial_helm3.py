@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from awares.mini.benchmark import generate_split
-from tests.e2e import helm
-from tests.e2e.controller import simulator
-from tests.e2e.kinds import Kinds
-from tests.e2e.process import leftovers
-from tests.e2e.release import Release, ask, new_keys
+from tests.simulator import helm
+from tests.simulator.controller import simulator
+from tests.simulator.kinds import Kinds
+from tests.simulator.process import leftovers
+from tests.simulator.release import Release, ask, new_keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 ENDPOINT = ("cluster.enabled=false", "jobs.grpo.enabled=false", "tests.waitSeconds=10")
@@ -20,7 +20,9 @@ ENDPOINT = ("cluster.enabled=false", "jobs.grpo.enabled=false", "tests.waitSecon
 def trial(kinds: Kinds, tmp_path: Path) -> Iterator[Release]:
     binary = helm.binary("helm3")
     with simulator(kinds) as (controller, server):
-        yield Release(helm.Helm(binary, server.kubeconfig(tmp_path), tmp_path), controller, new_keys())
+        yield Release(
+            helm.Helm(binary, server.kubeconfig(tmp_path), tmp_path), controller, new_keys()
+        )
 
 
 def test_helm_3_installs_tests_upgrades_and_uninstalls(trial: Release) -> None:
@@ -32,7 +34,10 @@ def test_helm_3_installs_tests_upgrades_and_uninstalls(trial: Release) -> None:
         return answer.body["usage"]["completion_tokens"]
 
     trial.install(*ENDPOINT)
-    trial.wait("endpoint", lambda: trial.one("RayService").get("status", {}).get("serviceStatus") == "Running")
+    trial.wait(
+        "endpoint",
+        lambda: trial.one("RayService").get("status", {}).get("serviceStatus") == "Running",
+    )
     usual = length()
     trial.helm.do("test", "trial", "--timeout", "120s")
     trial.upgrade(*ENDPOINT, "setup.serve.max_tokens=1")

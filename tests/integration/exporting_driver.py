@@ -10,19 +10,27 @@ from pathlib import Path
 
 import ray
 
-from awares_platform.metrics import MetricsWriter
-from awares_platform.prometheus import Gauges
+from awares_platform.runtime.metrics import MetricsWriter
+from awares_platform.runtime.prometheus import Gauges
 from awares_platform.serve.meter import EndpointMeter
 
 PATIENCE_S = 60.0
-WANTED = ("ray_awares_reward_mean{", "ray_awares_serve_requests_total{", "ray_awares_serve_latency_seconds_count{")
+WANTED = (
+    "ray_awares_reward_mean{",
+    "ray_awares_serve_requests_total{",
+    "ray_awares_serve_latency_seconds_count{",
+)
 
 
 def page(port: int) -> list[str]:
     """Our lines, none while the agent is not up."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
-            return [line for line in reply.read().decode().splitlines() if line.startswith("ray_awares_")]
+            return [
+                line
+                for line in reply.read().decode().splitlines()
+                if line.startswith("ray_awares_")
+            ]
     except OSError:
         return []
 
@@ -37,7 +45,10 @@ def main(directory: str, port: int) -> None:
     EndpointMeter().refused(401, "unauthorized", 0.25)
     deadline = time.monotonic() + PATIENCE_S
     lines = page(port)
-    while not all(any(line.startswith(wanted) for line in lines) for wanted in WANTED) and time.monotonic() < deadline:
+    while (
+        not all(any(line.startswith(wanted) for line in lines) for wanted in WANTED)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.2)
         lines = page(port)
     print("\n".join(lines))

@@ -100,4 +100,8 @@ class Rule:
 
     def fits(self, method: str, key: str, query: str) -> bool:
         """Whether the rule, used up or not, is about such a request."""
-        return self.method in (None, method) and fnmatch.fnmatchcase(key, self.match) and fnmatch.fnmatchcase(query, self.query)
+        return (
+            self.method in (None, method)
+            and fnmatch.fnmatchcase(key, self.match)
+            and fnmatch.fnmatchcase(query, self.query)
+        )

@@ -18,10 +18,29 @@ from typing import BinaryIO, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 from awares_platform.store import ObjectStore
-from tests.integration.fault import Call, Delay, Fault, Flip, LostReply, Reset, ResetAfter, Rule, Stall, Status, Throttle, Truncate
+from tests.integration.fault import (
+    Call,
+    Delay,
+    Fault,
+    Flip,
+    LostReply,
+    Reset,
+    ResetAfter,
+    Rule,
+    Stall,
+    Status,
+    Throttle,
+    Truncate,
+)
 
 PIECE = 64 * 1024
-_CODES = {404: "NoSuchKey", 412: "PreconditionFailed", 500: "InternalError", 503: "SlowDown", 507: "XMinioStorageFull"}
+_CODES = {
+    404: "NoSuchKey",
+    412: "PreconditionFailed",
+    500: "InternalError",
+    503: "SlowDown",
+    507: "XMinioStorageFull",
+}
 
 
 @dataclass(slots=True)
@@ -53,7 +72,15 @@ class Faults:
         self._rules: list[tuple[Rule, int]] = []  # with how often each was used
         self._requests: list[Request] = []
 
-    def on(self, match: str = "*", method: str | None = None, *, fault: Fault, times: int | None = None, query: str = "*") -> None:
+    def on(
+        self,
+        match: str = "*",
+        method: str | None = None,
+        *,
+        fault: Fault,
+        times: int | None = None,
+        query: str = "*",
+    ) -> None:
         """Let `fault` befall the next `times` requests that fit (see Rule), or all. Of several rules that fit, the oldest applies."""
         with self._lock:
             self._rules.append((Rule(match, method, query, fault, times), 0))
@@ -78,7 +105,9 @@ class Faults:
         with self._lock:
             self._requests.append(request := Request(method, key))
             for index, (rule, used) in enumerate(self._rules):
-                if (rule.times is None or used < rule.times) and rule.fits(method, key, parts.query):
+                if (rule.times is None or used < rule.times) and rule.fits(
+                    method, key, parts.query
+                ):
                     self._rules[index] = (rule, used + 1)
                     return request, rule
         return request, None
@@ -96,7 +125,9 @@ def proxy(store: ObjectStore, retry_budget_s: float = 5.0) -> Iterator[Faults]:
     faults = Faults(store.config.endpoint or "", store.config.bucket)
     with _Server(faults) as server:
         endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-        faults.store = ObjectStore(store.config.model_copy(update={"endpoint": endpoint, "retry_budget_s": retry_budget_s}))
+        faults.store = ObjectStore(
+            store.config.model_copy(update={"endpoint": endpoint, "retry_budget_s": retry_budget_s})
+        )
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
@@ -116,7 +147,9 @@ class _Server(socketserver.ThreadingTCPServer):
 
     def __init__(self, faults: Faults) -> None:
         super().__init__(("127.0.0.1", 0), _Connection, bind_and_activate=False)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * PIECE)  # what a throttled client has sent is not yet here
+        self.socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * PIECE
+        )  # what a throttled client has sent is not yet here
         self.server_bind()
         self.server_activate()
         self.faults = faults
@@ -165,11 +198,18 @@ class _Head:
 
     def header(self, name: bytes) -> bytes:
         """A header's value in lower case; empty if absent."""
-        values = [line.partition(b":")[2].strip().lower() for line in self.lines if line.lower().startswith(name + b":")]
+        values = [
+            line.partition(b":")[2].strip().lower()
+            for line in self.lines
+            if line.lower().startswith(name + b":")
+        ]
         return values[0] if values else b""
 
     def without(self, *names: bytes) -> "_Head":
-        return _Head(self.start, [line for line in self.lines if line.partition(b":")[0].strip().lower() not in names])
+        return _Head(
+            self.start,
+            [line for line in self.lines if line.partition(b":")[0].strip().lower() not in names],
+        )
 
     def send(self, connection: socket.socket) -> None:
         connection.sendall(b"".join([self.start, *self.lines, b"\r\n"]))
@@ -250,11 +290,17 @@ def _exchange(client: _Connection) -> None:
 def _answer(client: _Connection, head: _Head, request: Request, fault: Status) -> None:
     """Answer in the server's place, and close."""
     if not head.header(b"expect"):
-        for piece in _pieces(head, cast("_Reader", client.rfile)):  # closing with unread bytes would reset the connection
+        for piece in _pieces(
+            head, cast("_Reader", client.rfile)
+        ):  # closing with unread bytes would reset the connection
             request.bytes_in += len(piece)
     code = fault.code or _CODES.get(fault.status, "InternalError")
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
-    lines = [b"Content-Type: application/xml\r\n", b"Content-Length: %d\r\n" % len(body), b"Connection: close\r\n"]
+    lines = [
+        b"Content-Type: application/xml\r\n",
+        b"Content-Length: %d\r\n" % len(body),
+        b"Connection: close\r\n",
+    ]
     request.status = fault.status
     _Head(b"HTTP/1.1 %d Injected\r\n" % fault.status, lines).send(client.connection)
     if request.method != "HEAD":
@@ -273,10 +319,14 @@ def _forward(client: _Connection, head: _Head, request: Request, fault: Fault | 
     if head.header(b"expect"):
         reply = _Head.read(client.replies)
         if reply.words[1] != "100":
-            return _Head(reply.start, [*reply.without(b"connection").lines, b"Connection: close\r\n"])  # its body may or may not come
+            return _Head(
+                reply.start, [*reply.without(b"connection").lines, b"Connection: close\r\n"]
+            )  # its body may or may not come
         reply.send(client.connection)
     chunked = head.header(b"transfer-encoding") == b"chunked"
-    for piece in _throttled(_pieces(head, cast("_Reader", client.rfile)), fault, client.server.faults.closing):
+    for piece in _throttled(
+        _pieces(head, cast("_Reader", client.rfile)), fault, client.server.faults.closing
+    ):
         request.bytes_in += len(piece)
         server.sendall(_framed(piece, chunked))
     if chunked:
@@ -286,7 +336,9 @@ def _forward(client: _Connection, head: _Head, request: Request, fault: Fault | 
     return reply
 
 
-def _reply(client: _Connection, method: str, head: _Head, request: Request, fault: Fault | None) -> None:
+def _reply(
+    client: _Connection, method: str, head: _Head, request: Request, fault: Fault | None
+) -> None:
     """Pass the reply back, spoilt as the fault says. The server's reply is always read to its end, so that its work is done."""
     bodiless = method == "HEAD" or head.words[1] in ("204", "304")
     body = iter(()) if bodiless else _pieces(head, client.replies, to_end=True)
@@ -298,11 +350,20 @@ def _reply(client: _Connection, method: str, head: _Head, request: Request, faul
     if isinstance(fault, Truncate) and fault.length != "full":
         chunked = False
         length = min(fault.bytes, int(head.header(b"content-length") or fault.bytes))
-        lines = [b"Content-Length: %d\r\n" % length] if fault.length == "honest" else [b"Connection: close\r\n"]
-        head = _Head(head.start, [*head.without(b"content-length", b"transfer-encoding", b"connection").lines, *lines])
+        lines = (
+            [b"Content-Length: %d\r\n" % length]
+            if fault.length == "honest"
+            else [b"Connection: close\r\n"]
+        )
+        head = _Head(
+            head.start,
+            [*head.without(b"content-length", b"transfer-encoding", b"connection").lines, *lines],
+        )
     request.status = int(head.words[1])
     head.send(client.connection)
-    for piece in _throttled(_flipped(_first(body, most), fault), fault, client.server.faults.closing):
+    for piece in _throttled(
+        _flipped(_first(body, most), fault), fault, client.server.faults.closing
+    ):
         request.bytes_out += len(piece)
         client.connection.sendall(_framed(piece, chunked))
     _drain(body)
@@ -354,10 +415,16 @@ def _flipped(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
     for piece in pieces:
         index = fault.offset - position if isinstance(fault, Flip) else -1
         position += len(piece)
-        yield piece[:index] + bytes([piece[index] ^ 0xFF]) + piece[index + 1 :] if 0 <= index < len(piece) else piece
+        yield (
+            piece[:index] + bytes([piece[index] ^ 0xFF]) + piece[index + 1 :]
+            if 0 <= index < len(piece)
+            else piece
+        )
 
 
-def _throttled(pieces: Iterator[bytes], fault: Fault | None, closing: threading.Event) -> Iterator[bytes]:
+def _throttled(
+    pieces: Iterator[bytes], fault: Fault | None, closing: threading.Event
+) -> Iterator[bytes]:
     """The same bytes, cut small and never ahead of the rate."""
     if not isinstance(fault, Throttle):
         yield from pieces

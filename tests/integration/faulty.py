@@ -20,7 +20,10 @@ class Bending(Subscriber):
 
     def receive(self, version: int, held: Received | None = None) -> Received:
         received = super().receive(version, held)
-        return replace(received, state={**received.state, self._tensor_name: received.state[self._tensor_name][:-1]})
+        return replace(
+            received,
+            state={**received.state, self._tensor_name: received.state[self._tensor_name][:-1]},
+        )
 
 
 class Breaking(Bending):

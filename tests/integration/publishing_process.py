@@ -20,6 +20,10 @@ def weights(version: int) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    publisher = Publisher(ObjectStore(StoreConfig.model_validate_json(sys.argv[1])), sys.argv[2], cadence=Cadence(anchor_every=2))
+    publisher = Publisher(
+        ObjectStore(StoreConfig.model_validate_json(sys.argv[1])),
+        sys.argv[2],
+        cadence=Cadence(anchor_every=2),
+    )
     while True:
         publisher.publish(version := (publisher.version or 0) + 1, weights(version))

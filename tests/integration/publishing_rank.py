@@ -30,14 +30,22 @@ def agree(value: Any) -> Any:
 def train(rank: int, ranks: int, stage: int, config: PlatformConfig) -> None:
     model = load_policy(Path(config.policy.base), config)
     engine = zero.initialize(model, zero.ZeroSettings(stage, "float32", RATE))  # type: ignore[arg-type]
-    publisher = Publisher(ObjectStore.from_config(config.store), f"{config.run.name}-{stage}", rank=rank, ranks=ranks, agree=agree)
+    publisher = Publisher(
+        ObjectStore.from_config(config.store),
+        f"{config.run.name}-{stage}",
+        rank=rank,
+        ranks=ranks,
+        agree=agree,
+    )
     for step in range(STEPS):
         version = publisher.begin(zero.owned(engine, torch.bfloat16), step=step)
         whole = zero.full_state(engine)
         if rank == 0:
             state = {name: tensor.to(torch.bfloat16) for name, tensor in whole.items()}
             torch.save(state, config.run.directory / f"{stage}-{version}.pt")
-        ids_BT = torch.randint(20, 60, (3, 7), generator=torch.Generator().manual_seed(10 * step + rank))
+        ids_BT = torch.randint(
+            20, 60, (3, 7), generator=torch.Generator().manual_seed(10 * step + rank)
+        )
         logprobs_BTV = engine(input_ids=ids_BT).logits.float().log_softmax(-1)
         zero.step(engine, [-logprobs_BTV[:, :-1].gather(2, ids_BT[:, 1:, None]).mean()], RATE)
     publisher.wait()

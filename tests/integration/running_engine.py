@@ -16,8 +16,8 @@ from awares.mini.benchmark import generate_split
 from awares.sample import Sample
 from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
-from awares_platform.engine import Engine
-from awares_platform.weights.canary import Canary, Logprobs, tails
+from awares_platform.engine.canary import Canary, Logprobs, tails
+from awares_platform.engine.engine import Engine
 
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 T = TypeVar("T")
@@ -37,11 +37,18 @@ class Running:
 
     async def score(self) -> Logprobs:
         """What the engine computes of the canary now."""
-        return tails(await asyncio.gather(*(self.engine.score(ids, images) for ids, images in self.canary.prompts)), self.canary)
+        return tails(
+            await asyncio.gather(
+                *(self.engine.score(ids, images) for ids, images in self.canary.prompts)
+            ),
+            self.canary,
+        )
 
 
 @contextmanager
-def started(policy: Path, config: EngineConfig, chat: ChatFormat) -> Iterator[tuple[asyncio.Runner, Engine]]:
+def started(
+    policy: Path, config: EngineConfig, chat: ChatFormat
+) -> Iterator[tuple[asyncio.Runner, Engine]]:
     with asyncio.Runner() as runner:
         engine = runner.run(Engine.start(policy, config, chat, seed=3, limits=LIMITS))
         try:
@@ -52,6 +59,11 @@ def started(policy: Path, config: EngineConfig, chat: ChatFormat) -> Iterator[tu
 
 def scenes(count: int) -> tuple[tuple[Sample, ...], dict[str, Image.Image]]:
     """Held-out questions, and their images by hash."""
-    pictures = {hashlib.sha256(data).hexdigest(): (data, sample) for data, sample in generate_split("test", count, seed=0)}
-    images = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, (data, _) in pictures.items()}
+    pictures = {
+        hashlib.sha256(data).hexdigest(): (data, sample)
+        for data, sample in generate_split("test", count, seed=0)
+    }
+    images = {
+        name: Image.open(io.BytesIO(data)).convert("RGB") for name, (data, _) in pictures.items()
+    }
     return tuple(sample for _, sample in pictures.values()), images

@@ -10,15 +10,17 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from awares_platform import seaweed
 from awares_platform.config import PlatformConfig
-from awares_platform.store import ObjectStore
+from awares_platform.store import ObjectStore, seaweed
 
 
 @contextmanager
 def disk(config: PlatformConfig) -> Iterator[ObjectStore]:
     """The store that such a run has, or will have, on disk."""
-    with pytest.MonkeyPatch.context() as environment, seaweed.serve(config.run.directory / ".store", config.store.bucket) as server:
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        seaweed.serve(config.run.directory / ".store", config.store.bucket) as server,
+    ):
         environment.setenv("AWS_ACCESS_KEY_ID", server.access_key)
         environment.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
         yield ObjectStore.from_config(config.store.model_copy(update={"endpoint": server.endpoint}))
@@ -29,8 +31,18 @@ def start(job: str, config: PlatformConfig, *overrides: str) -> subprocess.Popen
     setup = config.run.directory / "setup.json"
     setup.write_text(config.model_dump_json())
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [sys.executable, "-c", "from awares_platform.cli import main; main()", job, "--config", str(setup), *overrides]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-c",
+        "from awares_platform.cli.main import main; main()",
+        job,
+        "--config",
+        str(setup),
+        *overrides,
+    ]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def kill_store(process: subprocess.Popen[str]) -> None:
@@ -46,7 +58,11 @@ def last_words(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, shown + said, (said.strip().splitlines() or [""])[-1]
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None, timeout_s: float = 600) -> None:
+def wait_for(
+    condition: Callable[[], bool],
+    process: subprocess.Popen[str] | None = None,
+    timeout_s: float = 600,
+) -> None:
     """Returns when `condition` holds. The job, if there is one, must live until then."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -15,8 +15,20 @@ from tests.unit.manifests.policy import PREFIX, allows
 
 pytestmark = pytest.mark.integration
 WRITER = Path(__file__).parents[2] / "manifests/iampolicy.writer.yaml"
-OBJECT = {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "PUT": "s3:PutObject", "POST": "s3:PutObject", "DELETE": "s3:DeleteObject"}
-BUCKET = {"GET": "s3:ListBucket", "HEAD": "s3:ListBucket", "PUT": "s3:CreateBucket", "POST": "s3:DeleteObject", "DELETE": "s3:DeleteBucket"}
+OBJECT = {
+    "GET": "s3:GetObject",
+    "HEAD": "s3:GetObject",
+    "PUT": "s3:PutObject",
+    "POST": "s3:PutObject",
+    "DELETE": "s3:DeleteObject",
+}
+BUCKET = {
+    "GET": "s3:ListBucket",
+    "HEAD": "s3:ListBucket",
+    "PUT": "s3:CreateBucket",
+    "POST": "s3:DeleteObject",
+    "DELETE": "s3:DeleteBucket",
+}
 """POST to a bucket deletes the objects that its body names: that they are below the prefix is tests/unit/awares_platform's to check."""
 
 
@@ -29,10 +41,16 @@ def refused(requests: list[Request], prefix: str) -> list[str]:
     found = []
     for request in requests:
         if request.key.rstrip("/"):
-            key = request.key.replace(prefix, PREFIX, 1) if request.key.startswith(prefix) else request.key
+            key = (
+                request.key.replace(prefix, PREFIX, 1)
+                if request.key.startswith(prefix)
+                else request.key
+            )
             granted = allows(WRITER, OBJECT[request.method], key)
         else:
-            granted = BUCKET[request.method] == "s3:DeleteObject" or allows(WRITER, BUCKET[request.method])
+            granted = BUCKET[request.method] == "s3:DeleteObject" or allows(
+                WRITER, BUCKET[request.method]
+            )
         if not granted:
             found.append(f"{request.method} {request.key}")
     return found
@@ -63,7 +81,10 @@ def use_filesystem(files: pyarrow.fs.S3FileSystem, root: str, scratch: Path) -> 
     with files.open_output_stream(f"{root}/checkpoints/sft/.marker") as stream:
         stream.write(b"")
     pyarrow.fs.copy_files(
-        str(shard), f"{root}/checkpoints/sft/step-1", source_filesystem=pyarrow.fs.LocalFileSystem(), destination_filesystem=files
+        str(shard),
+        f"{root}/checkpoints/sft/step-1",
+        source_filesystem=pyarrow.fs.LocalFileSystem(),
+        destination_filesystem=files,
     )
     found = files.get_file_info(pyarrow.fs.FileSelector(f"{root}/checkpoints/sft", recursive=True))
     assert any(info.path.endswith("rank-0.pt") for info in found)
@@ -81,7 +102,13 @@ def faults(seaweed: ObjectStore):
 
 def test_the_store_makes_no_other_request(faults: Faults, tmp_path: Path) -> None:
     use_store(faults.store, tmp_path)
-    assert {request.method for request in faults.requests} == {"GET", "HEAD", "PUT", "POST", "DELETE"}
+    assert {request.method for request in faults.requests} == {
+        "GET",
+        "HEAD",
+        "PUT",
+        "POST",
+        "DELETE",
+    }
     assert refused(faults.requests, faults.store.config.prefix) == []
 
 
@@ -94,4 +121,6 @@ def test_checkpoints_make_no_other_request(faults: Faults, tmp_path: Path) -> No
 
 
 def test_a_request_elsewhere_is_noticed() -> None:
-    assert refused([Request("GET", "tests/a"), Request("GET", "other/a"), Request("PUT", "")], "tests") == ["GET other/a", "PUT "]
+    assert refused(
+        [Request("GET", "tests/a"), Request("GET", "other/a"), Request("PUT", "")], "tests"
+    ) == ["GET other/a", "PUT "]

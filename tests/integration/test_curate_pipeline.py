@@ -11,11 +11,11 @@ import pytest
 
 from awares.labels import Case, ExactMatch, label
 from awares.sample import Label
-from awares_platform import local
 from awares_platform.config import PlatformConfig
-from awares_platform.curate import plan, run
-from awares_platform.dataset import ensure_mini, read_manifest, read_samples, read_split
-from awares_platform.image_cache import image_key
+from awares_platform.curate.job import plan, run
+from awares_platform.data.dataset import ensure_mini, read_manifest, read_samples, read_split
+from awares_platform.data.images import image_key
+from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -26,8 +26,17 @@ SHARDS, ROWS = 4, 8
 def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
     settings = {
         "run": {"name": "curate-test", "directory": str(tmp_path / "runs")},
-        "store": {"url": "s3://awares/curate-test", "endpoint": seaweed.config.endpoint, "retry_budget_s": 10},
-        "data": {"train_samples": SHARDS * ROWS, "test_samples": 1, "shard_rows": ROWS, "image_cache": str(tmp_path / "images")},
+        "store": {
+            "url": "s3://awares/curate-test",
+            "endpoint": seaweed.config.endpoint,
+            "retry_budget_s": 10,
+        },
+        "data": {
+            "train_samples": SHARDS * ROWS,
+            "test_samples": 1,
+            "shard_rows": ROWS,
+            "image_cache": str(tmp_path / "images"),
+        },
         "engine": {"kv_cache_gib": 0.25},
         "curate": {"max_tokens": 8, "both_wrong": "LR"},
     }
@@ -38,18 +47,25 @@ def curated_etags(store: ObjectStore) -> dict[str, str]:
     return {info.key: info.etag for info in store.list("datasets/awares-mini-curated/train/part-")}
 
 
-def kill_in_the_middle(config: PlatformConfig, store: ObjectStore, directory: Path) -> dict[str, str]:
+def kill_in_the_middle(
+    config: PlatformConfig, store: ObjectStore, directory: Path
+) -> dict[str, str]:
     """Runs `awares curate` and kills it, and its Ray, with SIGKILL after its first shard; the shards that it left."""
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json())
-    code = "from awares_platform.cli import main; main()"
+    code = "from awares_platform.cli.main import main; main()"
     with (directory / "curate.log").open("w") as log:
         job = subprocess.Popen(
-            [sys.executable, "-c", code, "curate", "--config", str(setup)], stdout=log, stderr=log, start_new_session=True
+            [sys.executable, "-c", code, "curate", "--config", str(setup)],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             while not (left := curated_etags(store)):
-                assert job.poll() is None, f"curate ended before it could be killed:\n{(directory / 'curate.log').read_text()}"
+                assert job.poll() is None, (
+                    f"curate ended before it could be killed:\n{(directory / 'curate.log').read_text()}"
+                )
                 time.sleep(0.02)
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -68,19 +84,32 @@ def test_killed_resumed_and_right(config: PlatformConfig, tmp_path: Path) -> Non
     damaged = source[-1]
     store.put(image_key(damaged.image), b"rubbish")
     left = kill_in_the_middle(config, store, tmp_path)
-    with local.session(config) as session:
+    with sessions.session(config) as session:
         result = run(session)
         again = run(session)
     assert 1 <= result.shards_resumed < SHARDS and result.shards == SHARDS
     assert {key: etag for key, etag in curated_etags(store).items() if key in left} == left
     assert again.shards_resumed == SHARDS
-    assert (result.samples, result.left_out, result.lr + result.hr) == (SHARDS * ROWS - 1, 1, SHARDS * ROWS - 1)
+    assert (result.samples, result.left_out, result.lr + result.hr) == (
+        SHARDS * ROWS - 1,
+        1,
+        SHARDS * ROWS - 1,
+    )
     split = read_split(store, "awares-mini-curated", "train")
-    assert [sample.sample_id for sample in split.samples] == [sample.sample_id for sample in source[:-1]]
-    assert read_manifest(store, "awares-mini-curated", "train")["shards"] == [shard.key for shard in plan(config, source)]
+    assert [sample.sample_id for sample in split.samples] == [
+        sample.sample_id for sample in source[:-1]
+    ]
+    assert read_manifest(store, "awares-mini-curated", "train")["shards"] == [
+        shard.key for shard in plan(config, source)
+    ]
     for sample, columns in zip(split.samples, split.columns, strict=True):
-        judgement = ExactMatch()([Case(sample.question, sample.answer, columns["low_answer"], columns["full_answer"])])[0]
+        judgement = ExactMatch()(
+            [Case(sample.question, sample.answer, columns["low_answer"], columns["full_answer"])]
+        )[0]
         sure = columns["confidence"] >= config.curate.min_confidence
-        assert sample.label is label(judgement, sure=sure) and columns["verdict"] == judgement.verdict.name
+        assert (
+            sample.label is label(judgement, sure=sure)
+            and columns["verdict"] == judgement.verdict.name
+        )
         assert bool(sample.crops) == (sample.label is Label.HR)
     assert (Path(config.run.directory) / "curate-test" / "curate" / "metrics.jsonl").exists()

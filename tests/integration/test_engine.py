@@ -25,11 +25,11 @@ from awares.mini.tokenizer import train_tokenizer
 from awares.protocol import format_request
 from awares.sample import Sample
 from awares_platform.config.engine import EngineConfig
-from awares_platform.engine import Engine, EngineError
+from awares_platform.engine.canary import Canary, CanaryMismatch, check, learner_logprobs, to_extra
+from awares_platform.engine.engine import Engine, EngineError
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Identity, Manifest, Publisher, Subscriber, WeightsError
 from awares_platform.weights.adapter import fold
-from awares_platform.weights.canary import Canary, CanaryMismatch, check, learner_logprobs, to_extra
 from tests.integration.faulty import Dying
 from tests.integration.running_engine import LIMITS, Running, scenes, started
 
@@ -51,7 +51,12 @@ class Setup(Running):
 
     def ask(self, index: int, sampling: Sampling) -> GenerateRequest:
         sample = self.samples[index % len(self.samples)]
-        return GenerateRequest(self.chat.first_turn(sample.question), (self.images[sample.image],), sampling, f"ask-{index}")
+        return GenerateRequest(
+            self.chat.first_turn(sample.question),
+            (self.images[sample.image],),
+            sampling,
+            f"ask-{index}",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +69,14 @@ def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Ite
     samples, images = scenes(8)
     canary = Canary.build(samples[:4], images.__getitem__, chat, LIMITS, 0.5)
     with started(policy, CONFIG, chat) as (runner, engine):
-        yield Setup(runner, engine, chat, canary, policy, build_processor(tokenizer), model, samples, images)
+        yield Setup(
+            runner, engine, chat, canary, policy, build_processor(tokenizer), model, samples, images
+        )
 
 
-def sharpened(model: Qwen2_5_VLForConditionalGeneration, blocked: tuple[int, ...]) -> Qwen2_5_VLForConditionalGeneration:
+def sharpened(
+    model: Qwen2_5_VLForConditionalGeneration, blocked: tuple[int, ...]
+) -> Qwen2_5_VLForConditionalGeneration:
     """A random model on whose output every tensor tells, vision, norms and biases included, and that likes the blocked ids."""
     torch.manual_seed(0)
     with torch.no_grad():
@@ -80,22 +89,44 @@ def sharpened(model: Qwen2_5_VLForConditionalGeneration, blocked: tuple[int, ...
     return model.to(torch.bfloat16).eval()  # pyright: ignore[reportArgumentType]
 
 
-def published(setup: Setup, model: Qwen2_5_VLForConditionalGeneration, state: dict[str, Tensor], publisher: Publisher) -> int:
+def published(
+    setup: Setup,
+    model: Qwen2_5_VLForConditionalGeneration,
+    state: dict[str, Tensor],
+    publisher: Publisher,
+) -> int:
     """Publish `state` with the canary of `model`."""
     version = max(publisher.version or 0, setup.engine.version) + 1
-    publisher.publish(version, state, {"canary": to_extra(setup.canary, learner_logprobs(model, setup.processor, setup.canary))})
+    publisher.publish(
+        version,
+        state,
+        {"canary": to_extra(setup.canary, learner_logprobs(model, setup.processor, setup.canary))},
+    )
     return version
 
 
-def moved(model: Qwen2_5_VLForConditionalGeneration, seed: int) -> Qwen2_5_VLForConditionalGeneration:
+def moved(
+    model: Qwen2_5_VLForConditionalGeneration, seed: int
+) -> Qwen2_5_VLForConditionalGeneration:
     """Another model of the same shape, every weight changed."""
     torch.manual_seed(seed)
     other = Qwen2_5_VLForConditionalGeneration(model.config).to(torch.bfloat16).eval()  # pyright: ignore[reportArgumentType]
-    other.load_state_dict({name: tensor + torch.randn_like(tensor) * 0.05 for name, tensor in model.state_dict().items()})
+    other.load_state_dict(
+        {
+            name: tensor + torch.randn_like(tensor) * 0.05
+            for name, tensor in model.state_dict().items()
+        }
+    )
     return other
 
 
-def errors(setup: Setup, model: Qwen2_5_VLForConditionalGeneration, episodes: list[Episode], turn: int, **sampling: Any) -> Tensor:
+def errors(
+    setup: Setup,
+    model: Qwen2_5_VLForConditionalGeneration,
+    episodes: list[Episode],
+    turn: int,
+    **sampling: Any,
+) -> Tensor:
     """Engine minus transformers: the logprobs of the sampled tokens of every episode's `turn`."""
     batch = collate(episodes, setup.images.__getitem__, setup.processor, LIMITS, 0.5)
     with torch.no_grad():
@@ -103,7 +134,11 @@ def errors(setup: Setup, model: Qwen2_5_VLForConditionalGeneration, episodes: li
     found = []
     for row, episode in enumerate(episodes):
         skipped = sum(len(before.sampled_ids) for before in episode.turns[:turn])
-        columns = batch.action_mask_BT[row].nonzero().squeeze(1)[skipped : skipped + len(episode.turns[turn].sampled_ids)]
+        columns = (
+            batch.action_mask_BT[row]
+            .nonzero()
+            .squeeze(1)[skipped : skipped + len(episode.turns[turn].sampled_ids)]
+        )
         found.append(batch.behaviour_logprobs_BT[row, columns] - expected_BT[row, columns])
     return torch.cat(found)
 
@@ -112,7 +147,10 @@ async def play(setup: Setup, generate: Generate, sampling: Sampling, count: int)
     """`count` episodes side by side."""
     spec = EpisodeSpec(LIMITS, sampling=sampling)
     samples = [setup.samples[index % len(setup.samples)] for index in range(count)]
-    runs = [run_episode(one, setup.images[one.image], generate, setup.chat, spec, f"{index}") for index, one in enumerate(samples)]
+    runs = [
+        run_episode(one, setup.images[one.image], generate, setup.chat, spec, f"{index}")
+        for index, one in enumerate(samples)
+    ]
     episodes = list(await asyncio.gather(*runs))
     assert not [episode.error for episode in episodes if episode.error]
     return episodes
@@ -136,7 +174,9 @@ class Asking:
 def test_logprobs_are_those_of_the_distribution_sampled_from(setup: Setup) -> None:
     """Temperature and the mask of placeholders included; a learner that forgets the mask is off by what it took away."""
     episodes = setup.run(play(setup, setup.engine, Sampling(temperature=0.7, max_tokens=12), 32))
-    masked = errors(setup, setup.model, episodes, 0, temperature=0.7, blocked_ids=setup.chat.blocked_ids)
+    masked = errors(
+        setup, setup.model, episodes, 0, temperature=0.7, blocked_ids=setup.chat.blocked_ids
+    )
     unmasked = errors(setup, setup.model, episodes, 0, temperature=0.7)
     print("engine - transformers", masked.abs().mean(), masked.mean(), "unmasked", unmasked.mean())
     assert masked.abs().mean() < TOLERANCE
@@ -147,30 +187,43 @@ def test_the_second_turn_sees_the_crops(setup: Setup) -> None:
     episodes = setup.run(play(setup, Asking(setup), Sampling(temperature=1.0, max_tokens=8), 32))
     assert [len(episode.turns) for episode in episodes] == [2] * 32
     assert all(len(episode.turns[1].views) == 2 for episode in episodes)
-    assert errors(setup, setup.model, episodes, 1, blocked_ids=setup.chat.blocked_ids).abs().mean() < TOLERANCE
+    assert (
+        errors(setup, setup.model, episodes, 1, blocked_ids=setup.chat.blocked_ids).abs().mean()
+        < TOLERANCE
+    )
 
 
 def test_placeholders_are_never_sampled_and_stop_tokens_are_kept(setup: Setup) -> None:
     async def sample() -> list[Generation]:
-        return await asyncio.gather(*(setup.engine(setup.ask(index, Sampling(2.0, 1.0, 64, index))) for index in range(64)))
+        return await asyncio.gather(
+            *(setup.engine(setup.ask(index, Sampling(2.0, 1.0, 64, index))) for index in range(64))
+        )
 
     generations = setup.run(sample())
-    assert not set(setup.chat.blocked_ids) & {token for one in generations for token in one.token_ids}
+    assert not set(setup.chat.blocked_ids) & {
+        token for one in generations for token in one.token_ids
+    }
     stopped = [one for one in generations if one.finish is FinishReason.STOP]
     assert stopped and all(one.token_ids[-1] in setup.chat.stop_ids for one in stopped)
-    assert all(token not in setup.chat.stop_ids for one in generations for token in one.token_ids[:-1])
+    assert all(
+        token not in setup.chat.stop_ids for one in generations for token in one.token_ids[:-1]
+    )
     cut = [one for one in generations if one.finish is FinishReason.LENGTH]
     assert cut and all(len(one.token_ids) == 64 for one in cut)
 
 
 def test_the_same_seed_samples_the_same(setup: Setup) -> None:
-    first, second = (setup.run(setup.engine(setup.ask(0, Sampling(1.0, 0.9, 16, seed=7)))) for _ in range(2))
+    first, second = (
+        setup.run(setup.engine(setup.ask(0, Sampling(1.0, 0.9, 16, seed=7)))) for _ in range(2)
+    )
     assert first.token_ids == second.token_ids
 
 
 def test_greedy_sampling_takes_the_likeliest(setup: Setup) -> None:
     async def sample() -> list[Generation]:
-        return await asyncio.gather(*(setup.engine(setup.ask(1, Sampling(1.0, 1.0, 1, seed))) for seed in range(48)))
+        return await asyncio.gather(
+            *(setup.engine(setup.ask(1, Sampling(1.0, 1.0, 1, seed))) for seed in range(48))
+        )
 
     greedy = setup.run(setup.engine(setup.ask(1, Sampling(temperature=0.0, max_tokens=4))))
     assert greedy.logprobs[0] >= max(one.logprobs[0] for one in setup.run(sample())) - TOLERANCE
@@ -184,7 +237,9 @@ def test_a_prompt_that_does_not_fit_names_the_settings(setup: Setup) -> None:
     setup.run(setup.engine.check())
 
 
-def test_versions_change_within_a_generation_and_the_canary_passes(setup: Setup, seaweed: ObjectStore) -> None:
+def test_versions_change_within_a_generation_and_the_canary_passes(
+    setup: Setup, seaweed: ObjectStore
+) -> None:
     publisher, subscriber = Publisher(seaweed, "engine"), Subscriber(seaweed, "engine")
     other = moved(setup.model, seed=1)
     before = setup.engine.version
@@ -192,7 +247,9 @@ def test_versions_change_within_a_generation_and_the_canary_passes(setup: Setup,
 
     async def load_while_generating() -> tuple[list[Generation], Any]:
         sampling = Sampling(temperature=1.5, max_tokens=400)
-        work = [asyncio.create_task(setup.engine(setup.ask(index, sampling))) for index in range(96)]
+        work = [
+            asyncio.create_task(setup.engine(setup.ask(index, sampling))) for index in range(96)
+        ]
         await asyncio.sleep(0.3)
         report = await setup.engine.load_version(subscriber, version, setup.canary)
         return await asyncio.gather(*work), report
@@ -202,15 +259,25 @@ def test_versions_change_within_a_generation_and_the_canary_passes(setup: Setup,
     assert setup.engine.version == version == report.version
     assert report.canary_dlogp < CONFIG.canary_bound / 2
     assert report.prefetched.hops == 1
-    assert 0 < report.prefetched.size < sum(tensor.numel() * 2 for tensor in other.state_dict().values())
+    assert (
+        0
+        < report.prefetched.size
+        < sum(tensor.numel() * 2 for tensor in other.state_dict().values())
+    )
     assert 0 < report.apply_s < report.pause_s
     assert {item for one in generations for item in one.versions} == {before, version}
     assert any(set(one.versions) == {before, version} for one in generations)
     assert all([*one.versions] == sorted(one.versions) for one in generations)
 
     episodes = setup.run(play(setup, setup.engine, Sampling(temperature=1.0, max_tokens=12), 8))
-    assert errors(setup, other, episodes, 0, blocked_ids=setup.chat.blocked_ids).abs().mean() < TOLERANCE
-    assert errors(setup, setup.model, episodes, 0, blocked_ids=setup.chat.blocked_ids).abs().mean() > 2 * TOLERANCE
+    assert (
+        errors(setup, other, episodes, 0, blocked_ids=setup.chat.blocked_ids).abs().mean()
+        < TOLERANCE
+    )
+    assert (
+        errors(setup, setup.model, episodes, 0, blocked_ids=setup.chat.blocked_ids).abs().mean()
+        > 2 * TOLERANCE
+    )
     assert {one for episode in episodes for one in episode.turns[0].versions} == {version}
 
 
@@ -245,19 +312,27 @@ def test_the_canary_tells_one_wrong_tensor(setup: Setup, seaweed: ObjectStore, t
     assert value > CONFIG.canary_bound
 
 
-def test_an_adapter_alone_is_folded_into_the_policy_that_the_engine_was_started_with(setup: Setup, seaweed: ObjectStore) -> None:
+def test_an_adapter_alone_is_folded_into_the_policy_that_the_engine_was_started_with(
+    setup: Setup, seaweed: ObjectStore
+) -> None:
     publisher = Publisher(seaweed, "adapter", identity=Identity(adapter=0.5))
     subscriber = Subscriber(seaweed, "adapter")
     folded = moved(setup.model, seed=0)
     folded.load_state_dict(setup.model.state_dict())
-    layers = {name: module for name, module in folded.named_modules() if name.endswith(("q_proj", "down_proj")) and "visual" not in name}
+    layers = {
+        name: module
+        for name, module in folded.named_modules()
+        if name.endswith(("q_proj", "down_proj")) and "visual" not in name
+    }
     for step in range(2):
         adapter: dict[str, Tensor] = {}
         for name, module in layers.items():
             weight = setup.model.get_submodule(name).weight
             adapter[f"{name}.down.weight"] = torch.randn(2, weight.shape[1]) * 0.3
             adapter[f"{name}.up.weight"] = torch.randn(weight.shape[0], 2) * 0.3
-            module.weight.data = fold(weight.data, adapter[f"{name}.down.weight"], adapter[f"{name}.up.weight"], 0.5)
+            module.weight.data = fold(
+                weight.data, adapter[f"{name}.down.weight"], adapter[f"{name}.up.weight"], 0.5
+            )
         version = published(setup, folded, adapter, publisher)
         report = setup.run(setup.engine.load_version(subscriber, version, setup.canary))
         print("adapter", step, report.canary_dlogp)
@@ -277,10 +352,17 @@ def replace_canary(manifest: Manifest, canary: Canary, logprobs: Any) -> Manifes
     return replace(manifest, extra={"canary": to_extra(canary, logprobs)})
 
 
-def test_weights_that_were_trained_on_other_pixels_are_refused(setup: Setup, seaweed: ObjectStore) -> None:
-    publisher, subscriber = Publisher(seaweed, "pixels", identity=Identity(processor="5d1c")), Subscriber(seaweed, "pixels")
+def test_weights_that_were_trained_on_other_pixels_are_refused(
+    setup: Setup, seaweed: ObjectStore
+) -> None:
+    publisher, subscriber = (
+        Publisher(seaweed, "pixels", identity=Identity(processor="5d1c")),
+        Subscriber(seaweed, "pixels"),
+    )
     version = published(setup, setup.model, dict(setup.model.state_dict()), publisher)
-    with pytest.raises(WeightsError, match=r"belongs to a policy with another image processor \(5d1c\)"):
+    with pytest.raises(
+        WeightsError, match=r"belongs to a policy with another image processor \(5d1c\)"
+    ):
         setup.run(setup.engine.load_version(subscriber, version))
     assert len(setup.run(setup.engine(setup.ask(0, Sampling(max_tokens=4)))).token_ids) > 0
 
@@ -305,7 +387,10 @@ def test_a_version_of_another_model_is_refused(setup: Setup, seaweed: ObjectStor
     state["lm_head.weight"] = state["lm_head.weight"][:-1]
     del state["model.visual.merger.mlp.2.bias"]
     version = published(setup, setup.model, state, publisher)
-    with pytest.raises(WeightsError, match=r"another model than the engine's.*1 missing: visual\.merger\.mlp\.2\.bias; 1 of another shape"):
+    with pytest.raises(
+        WeightsError,
+        match=r"another model than the engine's.*1 missing: visual\.merger\.mlp\.2\.bias; 1 of another shape",
+    ):
         setup.run(setup.engine.load_version(subscriber, version))
     setup.run(setup.engine(setup.ask(0, Sampling(max_tokens=4))))
 
@@ -318,10 +403,17 @@ def test_a_mismatch_poisons_the_engine(setup: Setup, seaweed: ObjectStore) -> No
         try:
             right = published(setup, setup.model, dict(setup.model.state_dict()), publisher)
             report = await engine.load_version(subscriber, right, setup.canary)
-            work = [asyncio.create_task(engine(setup.ask(index, Sampling(1.5, 1.0, 900)))) for index in range(64)]
+            work = [
+                asyncio.create_task(engine(setup.ask(index, Sampling(1.5, 1.0, 900))))
+                for index in range(64)
+            ]
             await asyncio.sleep(0.1)
-            wrong = published(setup, setup.model, dict(moved(setup.model, seed=2).state_dict()), publisher)
-            with pytest.raises(CanaryMismatch, match=rf"version {wrong}: mean .dlogp. .* above the bound 0\.06"):
+            wrong = published(
+                setup, setup.model, dict(moved(setup.model, seed=2).state_dict()), publisher
+            )
+            with pytest.raises(
+                CanaryMismatch, match=rf"version {wrong}: mean .dlogp. .* above the bound 0\.06"
+            ):
                 await engine.load_version(subscriber, wrong, setup.canary)
             with pytest.raises(EngineError, match="restart the engine"):
                 await engine(setup.ask(0, Sampling()))
@@ -358,25 +450,47 @@ def test_a_dead_engine_says_so_and_leaves_nothing_behind(setup: Setup) -> None:
 
 
 def test_too_little_memory_for_one_sequence_names_the_settings(setup: Setup) -> None:
-    with pytest.raises(EngineError, match=r"no memory for the KV cache: engine\.kv_cache_gib is 0\.0001.*engine\.max_model_len 1024"):
-        setup.run(Engine.start(setup.policy, CONFIG.model_copy(update={"kv_cache_gib": 0.0001}), setup.chat, limits=LIMITS))
+    with pytest.raises(
+        EngineError,
+        match=r"no memory for the KV cache: engine\.kv_cache_gib is 0\.0001.*engine\.max_model_len 1024",
+    ):
+        setup.run(
+            Engine.start(
+                setup.policy,
+                CONFIG.model_copy(update={"kv_cache_gib": 0.0001}),
+                setup.chat,
+                limits=LIMITS,
+            )
+        )
 
 
 def test_a_slow_start_is_given_up(setup: Setup) -> None:
     before = {child.pid for child in multiprocessing.active_children()}
     with pytest.raises(EngineError, match=r"not up after 0\.5 s; raise engine\.start_timeout_s"):
-        setup.run(Engine.start(setup.policy, CONFIG.model_copy(update={"start_timeout_s": 0.5}), setup.chat, limits=LIMITS))
+        setup.run(
+            Engine.start(
+                setup.policy,
+                CONFIG.model_copy(update={"start_timeout_s": 0.5}),
+                setup.chat,
+                limits=LIMITS,
+            )
+        )
     deadline = time.monotonic() + 60
     while {child.pid for child in multiprocessing.active_children()} != before:
         assert time.monotonic() < deadline, "the abandoned engine lives on"
         time.sleep(0.2)
 
 
-def test_an_engine_that_dies_while_it_applies_a_version_says_so(setup: Setup, seaweed: ObjectStore) -> None:
+def test_an_engine_that_dies_while_it_applies_a_version_says_so(
+    setup: Setup, seaweed: ObjectStore
+) -> None:
     """The last test of the file: its engine is gone afterwards. The rollout actor that held it is replaced, as test_grpo.py shows."""
     publisher = Publisher(seaweed, "dying")
     dying = Dying(seaweed, "dying", "model.language_model.layers.1.mlp.down_proj.weight")
-    version, before = published(setup, setup.model, dict(setup.model.state_dict()), publisher), setup.engine.version
+    version, before = (
+        published(setup, setup.model, dict(setup.model.state_dict()), publisher),
+        setup.engine.version,
+    )
 
     async def generate() -> None:
         while True:

@@ -20,10 +20,17 @@ import awares.mini
 from awares.chat import ChatFormat
 from awares.generate import GenerateRequest, Sampling
 from awares_platform.config.engine import EngineConfig
-from awares_platform.engine import EngineError
+from awares_platform.engine.canary import (
+    Canary,
+    CanaryMismatch,
+    Logprobs,
+    check,
+    learner_logprobs,
+    to_extra,
+)
+from awares_platform.engine.engine import EngineError
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Publisher, Subscriber
-from awares_platform.weights.canary import Canary, CanaryMismatch, Logprobs, check, learner_logprobs, to_extra
 from tests.integration.faulty import Bending
 from tests.integration.running_engine import LIMITS, Running, scenes, started
 from tests.integration.training_step import first_step
@@ -81,7 +88,10 @@ def setup(seaweed: ObjectStore) -> Iterator[Setup]:
     processor = AutoProcessor.from_pretrained(POLICY)
     chat = ChatFormat(processor.tokenizer)
     samples, images = scenes(12)
-    canary, batch = (Canary.build(some, images.__getitem__, chat, LIMITS, 0.5) for some in (samples[:4], samples[4:]))
+    canary, batch = (
+        Canary.build(some, images.__getitem__, chat, LIMITS, 0.5)
+        for some in (samples[:4], samples[4:])
+    )
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.bfloat16).eval()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     learner, step = learner_logprobs(model, processor, canary), first_step(model, processor, batch)
@@ -101,10 +111,15 @@ def test_the_exact_version_passes(setup: Setup) -> None:
 def test_a_family_that_is_a_step_behind_is_a_mismatch(setup: Setup, family: str) -> None:
     stale = [name for name in setup.state if all(part in name for part in FAMILIES[family])]
     size = LARGER.get(family, STEP)
-    behind = {name: (setup.state[name].float() - size * setup.step[name]).to(torch.bfloat16) for name in stale}
+    behind = {
+        name: (setup.state[name].float() - size * setup.step[name]).to(torch.bfloat16)
+        for name in stale
+    }
     version = setup.publish({**setup.state, **behind})
     manifest, measured = setup.subscriber.manifest(version), setup.measure(version)
-    print(f"{family}: {len(stale)} tensors, {size:.0%}: mean |dlogp| {check(setup.canary, manifest, measured, math.inf):.3f}")
+    print(
+        f"{family}: {len(stale)} tensors, {size:.0%}: mean |dlogp| {check(setup.canary, manifest, measured, math.inf):.3f}"
+    )
     with pytest.raises(CanaryMismatch, match=rf"version {version}: mean .dlogp."):
         check(setup.canary, manifest, measured, CONFIG.canary_bound)
 
@@ -126,14 +141,22 @@ def test_a_tensor_of_wrong_shape_ends_the_engine(setup: Setup, seaweed: ObjectSt
     async def load() -> None:
         with pytest.raises(EngineError, match=f"applying version {version} failed"):
             await setup.engine.load_version(bending, version, setup.canary)
-        with pytest.raises(EngineError, match=f"version {version} was not applied whole.*restart the engine"):
+        with pytest.raises(
+            EngineError, match=f"version {version} was not applied whole.*restart the engine"
+        ):
             await setup.engine.check()
         with pytest.raises(EngineError, match="restart the engine"):
-            await setup.engine(GenerateRequest(setup.chat.first_turn("digit?"), (), Sampling(), "s"))
+            await setup.engine(
+                GenerateRequest(setup.chat.first_turn("digit?"), (), Sampling(), "s")
+            )
         with pytest.raises(EngineError, match="restart the engine"):
             await setup.engine.load_version(setup.subscriber, before, setup.canary)
-        with pytest.raises(Exception, match=f"version {version} was not applied whole"):  # the process behind it refuses too
-            await setup.engine._llm.collective_rpc("begin_prefetch", args=(before, setup.subscriber.seen.to_bytes()))
+        with pytest.raises(
+            Exception, match=f"version {version} was not applied whole"
+        ):  # the process behind it refuses too
+            await setup.engine._llm.collective_rpc(
+                "begin_prefetch", args=(before, setup.subscriber.seen.to_bytes())
+            )
 
     setup.run(load())
     assert setup.engine.version == before

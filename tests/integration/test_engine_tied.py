@@ -16,10 +16,17 @@ from awares.generate import GenerateRequest, Sampling
 from awares.mini.policy import build_config, build_processor, save_policy
 from awares.mini.tokenizer import train_tokenizer
 from awares_platform.config.engine import EngineConfig
-from awares_platform.engine import EngineError
+from awares_platform.engine.canary import (
+    Canary,
+    CanaryMismatch,
+    Logprobs,
+    check,
+    learner_logprobs,
+    to_extra,
+)
+from awares_platform.engine.engine import EngineError
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Publisher, Subscriber, WeightsError
-from awares_platform.weights.canary import Canary, CanaryMismatch, Logprobs, check, learner_logprobs, to_extra
 from tests.integration.faulty import Breaking
 from tests.integration.running_engine import LIMITS, Running, scenes, started
 from tests.integration.training_step import first_step
@@ -56,7 +63,10 @@ def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Ite
     save_policy(model(seed=0), tokenizer, policy)
     chat = ChatFormat(tokenizer)
     samples, images = scenes(12)
-    canary, batch = (Canary.build(some, images.__getitem__, chat, LIMITS, 0.5) for some in (samples[:4], samples[4:]))
+    canary, batch = (
+        Canary.build(some, images.__getitem__, chat, LIMITS, 0.5)
+        for some in (samples[:4], samples[4:])
+    )
     bus = Publisher(seaweed, "tied"), Subscriber(seaweed, "tied")
     with started(policy, CONFIG, chat) as (runner, engine):
         yield Setup(runner, engine, chat, canary, build_processor(tokenizer), batch, *bus)
@@ -115,7 +125,10 @@ def test_a_version_that_names_both_must_hold_the_same_twice(setup: Setup) -> Non
     assert 0 < (report.canary_dlogp or math.nan) < CONFIG.canary_bound / 2
 
     untied = setup.publish({**both, HEAD: both[HEAD] * 1.01}, setup.logprobs(policy))
-    with pytest.raises(WeightsError, match=rf"version {untied}: lm_head\.weight differs from model\.language_model\.embed_tokens\.weight"):
+    with pytest.raises(
+        WeightsError,
+        match=rf"version {untied}: lm_head\.weight differs from model\.language_model\.embed_tokens\.weight",
+    ):
         setup.run(setup.engine.load_version(setup.subscriber, untied, setup.canary))
     setup.run(setup.engine.check())
 
@@ -129,6 +142,11 @@ def test_a_load_that_fails_half_way_ends_the_engine(setup: Setup, seaweed: Objec
     with pytest.raises(EngineError, match=rf"applying version {version} failed"):
         setup.run(setup.engine.load_version(breaking, version, setup.canary))
     assert setup.engine.version == before
-    for work in (setup.engine(GenerateRequest(setup.chat.first_turn("digit?"), (), Sampling(), "s")), setup.engine.check()):
-        with pytest.raises(EngineError, match=f"version {version} was not applied whole.*restart the engine"):
+    for work in (
+        setup.engine(GenerateRequest(setup.chat.first_turn("digit?"), (), Sampling(), "s")),
+        setup.engine.check(),
+    ):
+        with pytest.raises(
+            EngineError, match=f"version {version} was not applied whole.*restart the engine"
+        ):
             setup.run(work)

@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from awares_platform import local
 from awares_platform.config import PlatformConfig
-from awares_platform.dataset import ensure_mini, read_samples
-from awares_platform.evaluate import run
-from awares_platform.image_cache import image_key
+from awares_platform.data.dataset import ensure_mini, read_samples
+from awares_platform.data.images import image_key
+from awares_platform.evaluate.job import run
+from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import export_policy, resolve
 
@@ -23,8 +23,16 @@ def test_five_policies_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> No
     """`awares` gets the base's weights, so it must answer as `low` does after two switches; `sft` gets others, and must not."""
     settings = {
         "run": {"name": "evaluate-test", "directory": str(tmp_path / "runs")},
-        "store": {"url": "s3://awares/evaluate-test", "endpoint": seaweed.config.endpoint, "retry_budget_s": 10},
-        "data": {"train_samples": 1, "test_samples": QUESTIONS, "image_cache": str(tmp_path / "images")},
+        "store": {
+            "url": "s3://awares/evaluate-test",
+            "endpoint": seaweed.config.endpoint,
+            "retry_budget_s": 10,
+        },
+        "data": {
+            "train_samples": 1,
+            "test_samples": QUESTIONS,
+            "image_cache": str(tmp_path / "images"),
+        },
         "engine": {"kv_cache_gib": 0.25},
         "evaluate": {"latency_questions": 6, "max_tokens": 8, "in_flight": 16},
     }
@@ -35,10 +43,13 @@ def test_five_policies_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> No
     store.put(image_key(samples[-1].image), b"rubbish")
     base = resolve(config, store, "base")
     state = load_file(base / "model.safetensors")
-    other = {name: tensor * 1.5 if name.endswith("mlp.down_proj.weight") else tensor for name, tensor in state.items()}
+    other = {
+        name: tensor * 1.5 if name.endswith("mlp.down_proj.weight") else tensor
+        for name, tensor in state.items()
+    }
     export_policy(state, base, store, config.run.name, "awares")
     export_policy(other, base, store, config.run.name, "sft")
-    with local.session(config) as session:
+    with sessions.session(config) as session:
         result = run(session)
 
     policies = result.results["policies"]
@@ -48,12 +59,32 @@ def test_five_policies_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> No
     assert policies["full"]["rtr_token"] == 1.0 and policies["low"]["rtr_token"] == 0.25
     assert all(0 < row["latency_p50_s"] <= row["latency_p95_s"] for row in policies.values())
     directory = Path(config.run.directory) / "evaluate-test" / "evaluate"
-    episodes = {name: pq.read_table(directory / f"episodes-{name}.parquet").to_pylist() for name in policies}
-    assert [row["sample_id"] for row in episodes["awares"]] == [sample.sample_id for sample in samples[:-1]]
-    direct = [(low["turns"][0], awares["turns"][0]) for low, awares in zip(episodes["low"], episodes["awares"], strict=True)]
-    assert sum(low == awares for low, awares in direct) >= 0.9 * len(direct), "greedy answers differ only where bfloat16 ties"
-    assert sum(one["turns"][0] != two["turns"][0] for one, two in zip(episodes["sft"], episodes["low"], strict=True)) > 0
-    assert json.loads((directory / "results.json").read_text()) == json.loads(json.dumps(result.results))
-    assert store.get("runs/evaluate-test/evaluate/results.json") == (directory / "results.json").read_bytes()
+    episodes = {
+        name: pq.read_table(directory / f"episodes-{name}.parquet").to_pylist() for name in policies
+    }
+    assert [row["sample_id"] for row in episodes["awares"]] == [
+        sample.sample_id for sample in samples[:-1]
+    ]
+    direct = [
+        (low["turns"][0], awares["turns"][0])
+        for low, awares in zip(episodes["low"], episodes["awares"], strict=True)
+    ]
+    assert sum(low == awares for low, awares in direct) >= 0.9 * len(direct), (
+        "greedy answers differ only where bfloat16 ties"
+    )
+    assert (
+        sum(
+            one["turns"][0] != two["turns"][0]
+            for one, two in zip(episodes["sft"], episodes["low"], strict=True)
+        )
+        > 0
+    )
+    assert json.loads((directory / "results.json").read_text()) == json.loads(
+        json.dumps(result.results)
+    )
+    assert (
+        store.get("runs/evaluate-test/evaluate/results.json")
+        == (directory / "results.json").read_bytes()
+    )
     assert (directory / "table.md").read_text().startswith(result.table)
     assert not list(store.list("runs/evaluate-test/evaluate/weights/"))

@@ -10,24 +10,49 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError, ResponseStreamingError
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
-from awares_platform import multipart, seaweed
 from awares_platform.config.store import StoreConfig
 from awares_platform.errors import NotFound, PreconditionFailed, StoreError, StoreUnavailable
-from awares_platform.store import ObjectStore
-from tests.integration.fault import Call, Delay, Fault, Flip, LostReply, Reset, ResetAfter, Stall, Status, Throttle, Truncate
+from awares_platform.store import ObjectStore, multipart, seaweed
+from tests.integration.fault import (
+    Call,
+    Delay,
+    Fault,
+    Flip,
+    LostReply,
+    Reset,
+    ResetAfter,
+    Stall,
+    Status,
+    Throttle,
+    Truncate,
+)
 from tests.integration.fault_proxy import Faults, Request, proxy
 
 pytestmark = pytest.mark.integration
 BODY = bytes(range(256)) * 4
-CUTS = [Truncate(0), Truncate(50), Truncate(0, "honest"), Truncate(50, "honest"), Truncate(0, "absent"), Truncate(50, "absent")]
+CUTS = [
+    Truncate(0),
+    Truncate(50),
+    Truncate(0, "honest"),
+    Truncate(50, "honest"),
+    Truncate(0, "absent"),
+    Truncate(50, "absent"),
+]
 
 
 @pytest.fixture
 def store(seaweed: ObjectStore, request: pytest.FixtureRequest) -> ObjectStore:
     """A prefix of the test's own on the server itself."""
-    return ObjectStore(seaweed.config.model_copy(update={"url": f"s3://awares/{request.node.originalname}"}))
+    return ObjectStore(
+        seaweed.config.model_copy(update={"url": f"s3://awares/{request.node.originalname}"})
+    )
 
 
 @pytest.fixture
@@ -77,7 +102,9 @@ def test_without_a_rule_objects_pass_unchanged(faults: Faults, store: ObjectStor
     assert not store.exists("empty")
 
 
-def test_without_a_rule_large_files_pass_in_parts(faults: Faults, store: ObjectStore, large: Path, tmp_path: Path) -> None:
+def test_without_a_rule_large_files_pass_in_parts(
+    faults: Faults, store: ObjectStore, large: Path, tmp_path: Path
+) -> None:
     faults.store.upload_file(large, "large")
     faults.store.download_file("large", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == large.read_bytes()
@@ -98,7 +125,9 @@ def test_requests_are_noted_in_order_with_what_passed(faults: Faults) -> None:
         Request("GET", f"{prefix}/key", 206, 0, 2),
         Request("HEAD", f"{prefix}/absent", 404, 0, 0),
     ]
-    assert [(request.method, request.key, request.status) for request in faults.requests[3:]] == [("GET", "", 200)]  # is there a bucket?
+    assert [(request.method, request.key, request.status) for request in faults.requests[3:]] == [
+        ("GET", "", 200)
+    ]  # is there a bucket?
 
 
 def test_connections_are_kept_and_run_side_by_side(faults: Faults) -> None:
@@ -115,7 +144,9 @@ def test_connections_are_kept_and_run_side_by_side(faults: Faults) -> None:
 
 def test_a_chunked_request_passes(faults: Faults, store: ObjectStore) -> None:
     """As boto3 sends a stream of unknown length: signed by its headers only."""
-    url = faults.store.client.generate_presigned_url("put_object", Params=faults.store.address("chunked"))
+    url = faults.store.client.generate_presigned_url(
+        "put_object", Params=faults.store.address("chunked")
+    )
     host, target = url.removeprefix("http://").split("/", 1)
     name, port = host.split(":")
     with socket.create_connection((name, int(port))) as connection:
@@ -148,9 +179,16 @@ def test_rules_fit_by_key_method_query_and_times(faults: Faults) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "code"), [(Status(500), "InternalError"), (Status(503), "SlowDown"), (Status(409, "OperationAborted"), "OperationAborted")]
+    ("fault", "code"),
+    [
+        (Status(500), "InternalError"),
+        (Status(503), "SlowDown"),
+        (Status(409, "OperationAborted"), "OperationAborted"),
+    ],
 )
-def test_a_status_has_s3s_code(faults: Faults, store: ObjectStore, fault: Status, code: str) -> None:
+def test_a_status_has_s3s_code(
+    faults: Faults, store: ObjectStore, fault: Status, code: str
+) -> None:
     faults.on("*/key", fault=fault)
     with pytest.raises(ClientError) as error:
         raw_get(faults)
@@ -172,14 +210,18 @@ def test_a_status_has_s3s_code(faults: Faults, store: ObjectStore, fault: Status
         (Truncate(100), ResponseStreamingError),
     ],
 )
-def test_a_cut_connection_is_an_error_to_boto3(faults: Faults, fault: Fault, failure: type[Exception]) -> None:
+def test_a_cut_connection_is_an_error_to_boto3(
+    faults: Faults, fault: Fault, failure: type[Exception]
+) -> None:
     faults.on("*/key", "GET", fault=fault, times=1)
     with pytest.raises(failure):
         raw_get(faults)
     assert raw_get(faults) == BODY
 
 
-def test_a_reset_request_never_arrives_and_a_lost_reply_did_its_work(faults: Faults, store: ObjectStore) -> None:
+def test_a_reset_request_never_arrives_and_a_lost_reply_did_its_work(
+    faults: Faults, store: ObjectStore
+) -> None:
     faults.on("*/reset", "PUT", fault=Reset())
     faults.on("*/lost", "PUT", fault=LostReply())
     for key in ("reset", "lost"):
@@ -212,7 +254,9 @@ def test_a_throttled_body_is_no_faster_than_the_rate(faults: Faults, store: Obje
     assert store.get("slow") == data
 
 
-def test_a_stalled_request_waits_until_the_rules_are_cleared(faults: Faults, store: ObjectStore) -> None:
+def test_a_stalled_request_waits_until_the_rules_are_cleared(
+    faults: Faults, store: ObjectStore
+) -> None:
     faults.on("*/stalled", fault=Stall())
     with ThreadPoolExecutor(1) as pool:
         put = pool.submit(faults.store.put, "stalled", b"x")
@@ -232,11 +276,15 @@ def test_a_function_runs_before_or_after_the_server(faults: Faults, store: Objec
     assert seen == [False, b"2"]
 
 
-def test_a_server_killed_under_a_request_is_a_cut_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_killed_under_a_request_is_a_cut_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with seaweed.serve(tmp_path, "awares") as server:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
-        with proxy(ObjectStore(StoreConfig(endpoint=server.endpoint)), retry_budget_s=1.0) as faults:
+        with proxy(
+            ObjectStore(StoreConfig(endpoint=server.endpoint)), retry_budget_s=1.0
+        ) as faults:
             faults.store.put("key", BODY)
             faults.on("*/key", "GET", fault=Call(lambda: os.kill(server.pid, 9)), times=1)
             with pytest.raises(StoreUnavailable, match="mini/key"):
@@ -263,7 +311,17 @@ def test_leaving_ends_stalled_requests_without_their_effect(store: ObjectStore) 
 # What ObjectStore makes of it.
 
 
-@pytest.mark.parametrize("fault", [Status(500), Status(503), Status(429, "TooManyRequestsException"), Reset(), LostReply(), Truncate(9)])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Status(500),
+        Status(503),
+        Status(429, "TooManyRequestsException"),
+        Reset(),
+        LostReply(),
+        Truncate(9),
+    ],
+)
 def test_two_faults_are_ridden_over(faults: Faults, store: ObjectStore, fault: Fault) -> None:
     faults.on("*/key", "GET", fault=fault, times=2)
     assert faults.store.get("key") == BODY
@@ -291,7 +349,9 @@ def test_what_is_not_implemented_is_refused_at_once(faults: Faults) -> None:
 def test_a_full_store_is_named(store: ObjectStore, code: str) -> None:
     with proxy(store, retry_budget_s=2.0) as faults:
         faults.on(method="PUT", fault=Status(507, code))
-        with pytest.raises(StoreUnavailable, match=f"/key: http://.* is full .*{code}.*; free space there"):
+        with pytest.raises(
+            StoreUnavailable, match=f"/key: http://.* is full .*{code}.*; free space there"
+        ):
             faults.store.put("key", b"x")
     assert len(faults.requests) > 1
 
@@ -344,9 +404,15 @@ def test_a_large_download_rides_over_cut_parts(
     assert len(statuses(faults, "GET")) == 4
 
 
-@pytest.mark.parametrize("operation", [lambda store: store.get("key"), lambda store: store.put("key", b"x")], ids=["get", "put"])
-def test_a_silent_server_is_given_up(store: ObjectStore, operation: Callable[[ObjectStore], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("awares_platform.store.SILENCE_S", 1.5)
+@pytest.mark.parametrize(
+    "operation",
+    [lambda store: store.get("key"), lambda store: store.put("key", b"x")],
+    ids=["get", "put"],
+)
+def test_a_silent_server_is_given_up(
+    store: ObjectStore, operation: Callable[[ObjectStore], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("awares_platform.store.bucket.SILENCE_S", 1.5)
     with proxy(store, retry_budget_s=1.0) as faults:
         faults.on(fault=Stall())
         started = time.monotonic()
@@ -358,7 +424,7 @@ def test_a_silent_server_is_given_up(store: ObjectStore, operation: Callable[[Ob
 
 
 def test_one_silence_is_ridden_over(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("awares_platform.store.SILENCE_S", 1.0)
+    monkeypatch.setattr("awares_platform.store.bucket.SILENCE_S", 1.0)
     faults.on(fault=Stall(), times=1)
     assert faults.store.get("key") == BODY
     assert statuses(faults, "GET") == [0, 200]
@@ -366,7 +432,7 @@ def test_one_silence_is_ridden_over(faults: Faults, monkeypatch: pytest.MonkeyPa
 
 def test_a_slow_reply_is_no_silent_one(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes longer than the silence that is borne, and is read once."""
-    monkeypatch.setattr("awares_platform.store.SILENCE_S", 1.0)
+    monkeypatch.setattr("awares_platform.store.bucket.SILENCE_S", 1.0)
     store.put("key", BODY)
     with proxy(store, retry_budget_s=0.5) as faults:
         faults.on(fault=Throttle(len(BODY) / 2.5))

@@ -16,15 +16,16 @@ import pytest
 
 from awares.mini import generate_split
 from awares.sample import Label
-from awares_platform import local, metrics
-from awares_platform.ask import ask
+from awares_platform.cli.ask import ask
+from awares_platform.cli.quickstart import free_port
 from awares_platform.config import PlatformConfig
 from awares_platform.config.serve import ServeConfig
-from awares_platform.dataset import ensure_mini, read_samples, write_samples
+from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
 from awares_platform.grpo.group import Outcome
 from awares_platform.grpo.job import run
 from awares_platform.grpo.journal import Journal
-from awares_platform.quickstart import free_port
+from awares_platform.runtime import metrics
+from awares_platform.runtime.session import session as open_session
 from awares_platform.serve.app import serving
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_policy, read_meta, resolve
@@ -39,7 +40,11 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
     """Curated data in the store, every fourth sample labelled HR; the base policy is trained as it is."""
     settings = {
         "run": {"name": "grpo-test", "directory": str(tmp_path / "runs")},
-        "store": {"url": "s3://awares/grpo-test", "endpoint": seaweed.config.endpoint, "retry_budget_s": 20},
+        "store": {
+            "url": "s3://awares/grpo-test",
+            "endpoint": seaweed.config.endpoint,
+            "retry_budget_s": 20,
+        },
         "data": {"train_samples": 64, "test_samples": 1, "image_cache": str(tmp_path / "images")},
         "engine": {"kv_cache_gib": 0.25},
         "grpo": {
@@ -58,7 +63,10 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
     store = ObjectStore.from_config(config.store)
     ensure_mini(config, store)
     samples = read_samples(store, "awares-mini", "train")
-    labelled = [replace(sample, label=Label.LR if index % 4 else Label.HR) for index, sample in enumerate(samples)]
+    labelled = [
+        replace(sample, label=Label.LR if index % 4 else Label.HR)
+        for index, sample in enumerate(samples)
+    ]
     write_samples(store, "awares-mini-curated", "train", labelled)
     return config
 
@@ -70,7 +78,9 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 800) -
         time.sleep(0.1)
 
 
-def kill_job_after_first_checkpoint(config: PlatformConfig, store: ObjectStore, directory: Path) -> None:
+def kill_job_after_first_checkpoint(
+    config: PlatformConfig, store: ObjectStore, directory: Path
+) -> None:
     """Runs `awares grpo` and kills it with SIGKILL once Ray Train names a checkpoint."""
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json())
@@ -78,12 +88,21 @@ def kill_job_after_first_checkpoint(config: PlatformConfig, store: ObjectStore, 
 
     def checkpointed() -> bool:
         assert job.poll() is None, f"grpo ended before it could be killed:\n{output.read_text()}"
-        found = [info.key for info in store.list("runs/grpo-test/checkpoints/grpo/") if info.key.endswith("snapshot.json")]
+        found = [
+            info.key
+            for info in store.list("runs/grpo-test/checkpoints/grpo/")
+            if info.key.endswith("snapshot.json")
+        ]
         return any(b"step-0000000" in store.get(key) for key in found)
 
     with output.open("w") as log:
-        code = "from awares_platform.cli import main; main()"
-        job = subprocess.Popen([sys.executable, "-c", code, "grpo", "--config", str(setup)], stdout=log, stderr=log, start_new_session=True)
+        code = "from awares_platform.cli.main import main; main()"
+        job = subprocess.Popen(
+            [sys.executable, "-c", code, "grpo", "--config", str(setup)],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
         children: list[psutil.Process] = []
         try:
             wait_for(checkpointed, "checkpoint")
@@ -108,7 +127,9 @@ def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[in
 
 def served_while_published(session: PlatformConfig, store: ObjectStore, image: Path) -> None:
     """An endpoint that follows the run answers with its newest version, and with the next one once that is out."""
-    config = session.model_copy(update={"serve": ServeConfig(policy="base", follow=True, port=free_port())})
+    config = session.model_copy(
+        update={"serve": ServeConfig(policy="base", follow=True, port=free_port())}
+    )
     data, sample = next(iter(generate_split("test", 1, seed=5)))
     image.write_bytes(data)
     publisher, subscriber = Publisher(store, config.run.name), Subscriber(store, config.run.name)
@@ -129,7 +150,7 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     store = ObjectStore.from_config(config.store)
     kill_job_after_first_checkpoint(config, store, tmp_path)
     killed: list[int] = []
-    with local.session(config) as session:
+    with open_session(config) as session:
         killer = threading.Thread(target=kill_actor_after, args=(session, store, killed))
         killer.start()
         result = run(session)
@@ -144,16 +165,27 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     assert [row.step for row in rows] == list(range(STEPS))
     assert rows[-1].values["actors/restarts"] == 1
     assert all((row.values["staleness/max"] or 0) <= 1 for row in rows)
-    assert all(0 <= (row.values.get("canary/dlogp") or 0) < config.engine.canary_bound for row in rows)
+    assert all(
+        0 <= (row.values.get("canary/dlogp") or 0) < config.engine.canary_bound for row in rows
+    )
     # fresh tokens: what the engine sampled from and what the learner scores is one distribution, blocked ids and temperature included
     fresh = [row.values["importance/gap"] or 0 for row in rows if row.values["staleness/max"] == 0]
     assert fresh and max(fresh) < 0.03
 
-    (saved,) = [info.key for info in store.list("runs/grpo-test/checkpoints/grpo/") if info.key.endswith(f"step-{STEPS:08d}/awares.json")]
+    (saved,) = [
+        info.key
+        for info in store.list("runs/grpo-test/checkpoints/grpo/")
+        if info.key.endswith(f"step-{STEPS:08d}/awares.json")
+    ]
     position = json.loads(store.get(saved))["state"]
-    useless = [group for group in Journal(store, "grpo-test").read() if group.outcome is not Outcome.READY]
+    useless = [
+        group for group in Journal(store, "grpo-test").read() if group.outcome is not Outcome.READY
+    ]
     assert position["watermark"] + len(position["beyond"]) == STEPS * GROUPS + len(useless)
 
-    before, after = (load_policy(resolve(config, store, name), config).state_dict() for name in ("base", "awares"))
+    before, after = (
+        load_policy(resolve(config, store, name), config).state_dict()
+        for name in ("base", "awares")
+    )
     assert before.keys() == after.keys()
     assert any(not before[name].allclose(after[name]) for name in before)

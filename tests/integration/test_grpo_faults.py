@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from awares.sample import Label
-from awares_platform import metrics
 from awares_platform.config import PlatformConfig
-from awares_platform.dataset import ensure_mini, read_samples, write_samples
-from awares_platform.image_cache import image_key
+from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
+from awares_platform.data.images import image_key
+from awares_platform.runtime import metrics
 from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -40,7 +40,10 @@ def config(tmp_path: Path) -> PlatformConfig:
     config = PlatformConfig.model_validate(settings)
     with disk(config) as store:
         ensure_mini(config, store)
-        samples = [replace(sample, label=Label.LR) for sample in read_samples(store, "awares-mini", "train")]
+        samples = [
+            replace(sample, label=Label.LR)
+            for sample in read_samples(store, "awares-mini", "train")
+        ]
         store.put(image_key(samples[0].image), b"rubbish")
         samples[5], samples[6] = replace(samples[5], label=None), replace(samples[6], question=" ")
         write_samples(store, "awares-mini-curated", "train", samples)
@@ -53,12 +56,15 @@ def test_each_is_one_clear_error_and_the_run_goes_on_afterwards(config: Platform
     wait_for(lambda: rows.exists() and len(rows.read_text().splitlines()) >= 5, job)
     kill_store(job)
     status, shown, error = last_words(job)
-    assert status == 2 and re.match(r"awares grpo: .*(store\.endpoint|check the store)", error), shown
+    assert status == 2 and re.match(r"awares grpo: .*(store\.endpoint|check the store)", error), (
+        shown
+    )
     assert "46 samples (2 unusable rows left out)" in shown
 
     status, shown, error = last_words(start("grpo", config, "policy.lora_rank=4"))
     assert status == 2 and re.match(
-        r"awares grpo: checkpoint .* holds a model with parameters \w+; this run's have \w+ .*delete ", error
+        r"awares grpo: checkpoint .* holds a model with parameters \w+; this run's have \w+ .*delete ",
+        error,
     ), shown
 
     before = len(rows.read_text().splitlines())

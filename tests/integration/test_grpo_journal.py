@@ -16,10 +16,23 @@ pytestmark = pytest.mark.integration
 
 
 def group(number: int, attempt: int = 0) -> Group:
-    turn = Turn((1, 9, 2), (View(None),), (5, 6), (-0.1, -0.25), (attempt, attempt), "7", (), StopReason.ANSWER)
+    turn = Turn(
+        (1, 9, 2),
+        (View(None),),
+        (5, 6),
+        (-0.1, -0.25),
+        (attempt, attempt),
+        "7",
+        (),
+        StopReason.ANSWER,
+    )
     episode = Episode("s0", "ab" * 32, (112, 112), (turn,), "7", StopReason.ANSWER, 4, 0.25, 0.25)
     prompt = Prompt(number, 0, Sample("s0", "ab" * 32, "digit?", "7"), attempt)
-    return Group(prompt, (Member(episode, 1.0, 1.0, 0.0, True, 0.5), Member(episode, 0.0, 0.0, 0.0, False, -0.5)), Outcome.READY)
+    return Group(
+        prompt,
+        (Member(episode, 1.0, 1.0, 0.0, True, 0.5), Member(episode, 0.0, 0.0, 0.0, False, -0.5)),
+        Outcome.READY,
+    )
 
 
 def test_a_successor_reads_everything_and_goes_on_behind_it(seaweed: ObjectStore) -> None:
@@ -43,7 +56,9 @@ def test_the_later_of_two_controllers_fails(seaweed: ObjectStore) -> None:
         second.append([group(1)])
 
 
-def test_a_damaged_segment_is_reported_and_skipped(seaweed: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_segment_is_reported_and_skipped(
+    seaweed: ObjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
     journal = Journal(seaweed, "journal-c")
     journal.append([group(0)])
     journal.append([group(1)])

@@ -18,19 +18,22 @@ from pathlib import Path
 import psutil
 import pytest
 
-from awares_platform import local
 from awares_platform.config import PlatformConfig, load
 from awares_platform.errors import AccessDenied, LaunchError, MissingBucket, StoreUnavailable
+from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 
-SECRET = re.compile(rb"AWS_SECRET_ACCESS_KEY[\"'\\]*\s*[:=]\s*[\"'\\]*\w{4,}", re.IGNORECASE)  # the name, and a value
+SECRET = re.compile(
+    rb"AWS_SECRET_ACCESS_KEY[\"'\\]*\s*[:=]\s*[\"'\\]*\w{4,}", re.IGNORECASE
+)  # the name, and a value
 SESSION = """
 import os, sys, time, ray
 sys.path[:0] = [".", "platform"]
-from awares_platform import local, logs
+from awares_platform.runtime import logs
+from awares_platform.runtime.session import session
 from awares_platform.config import load
 from awares_platform.store import ObjectStore
 
@@ -40,7 +43,7 @@ def work(store):
     return os.environ["OMP_NUM_THREADS"], os.environ.get("RAY_USAGE_STATS_ENABLED")
 
 logs.configure()
-with local.session(load("jobs/configs/mini.toml", sys.argv[1:])) as config:
+with sessions.session(load("jobs/configs/mini.toml", sys.argv[1:])) as config:
     print("worker", *ray.get(work.remote(config.store)), flush=True)
     print("stored", ObjectStore.from_config(config.store).get("from-worker").decode(), flush=True)
     if os.environ.get("HOLD"):
@@ -51,7 +54,10 @@ with local.session(load("jobs/configs/mini.toml", sys.argv[1:])) as config:
 
 @pytest.fixture
 def config(tmp_path: Path) -> PlatformConfig:
-    return load(ROOT / "jobs/configs/mini.toml", [f"run.directory={tmp_path / 'runs'}", "store.retry_budget_s=2"])
+    return load(
+        ROOT / "jobs/configs/mini.toml",
+        [f"run.directory={tmp_path / 'runs'}", "store.retry_budget_s=2"],
+    )
 
 
 def family(process: psutil.Process) -> set[psutil.Process]:
@@ -61,7 +67,11 @@ def family(process: psutil.Process) -> set[psutil.Process]:
 
 def gone(processes: set[psutil.Process], within_s: float) -> set[psutil.Process]:
     """Those that still run after `within_s`."""
-    return {process for process in psutil.wait_procs(processes, within_s)[1] if process.status() != psutil.STATUS_ZOMBIE}
+    return {
+        process
+        for process in psutil.wait_procs(processes, within_s)[1]
+        if process.status() != psutil.STATUS_ZOMBIE
+    }
 
 
 @pytest.fixture
@@ -84,31 +94,39 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_session_leaves_nothing_running(held: subprocess.Popen[str], number: signal.Signals, tmp_path: Path) -> None:
+def test_a_session_leaves_nothing_running(
+    held: subprocess.Popen[str], number: signal.Signals, tmp_path: Path
+) -> None:
     processes = family(psutil.Process(held.pid))
     names = {process.name() for process in processes}
     assert {"weed", "raylet", "gcs_server"} <= names
     held.send_signal(number)
-    assert not gone(processes, within_s=120 if number == signal.SIGKILL else 40)  # Ray's agents mourn a killed raylet for a minute
-    with local.store_session(load(ROOT / "jobs/configs/mini.toml", [f"run.directory={tmp_path / 'runs'}"])) as config:
+    assert not gone(
+        processes, within_s=120 if number == signal.SIGKILL else 40
+    )  # Ray's agents mourn a killed raylet for a minute
+    with sessions.store_session(
+        load(ROOT / "jobs/configs/mini.toml", [f"run.directory={tmp_path / 'runs'}"])
+    ) as config:
         assert ObjectStore.from_config(config.store).get("from-worker") == b"1"
 
 
 def test_the_environment_is_as_before(config: PlatformConfig) -> None:
     before = dict(os.environ)
-    with local.store_session(config) as resolved:
+    with sessions.store_session(config) as resolved:
         assert resolved.store.endpoint and resolved.store.endpoint.startswith("http://127.0.0.1:")
         assert os.environ["AWS_SECRET_ACCESS_KEY"] != before.get("AWS_SECRET_ACCESS_KEY")
     assert dict(os.environ) == before
 
 
-def test_a_store_that_cannot_be_used_is_named_before_ray_starts(config: PlatformConfig, seaweed: ObjectStore, monkeypatch) -> None:
+def test_a_store_that_cannot_be_used_is_named_before_ray_starts(
+    config: PlatformConfig, seaweed: ObjectStore, monkeypatch
+) -> None:
     def start(**changes: object) -> None:
         store = seaweed.config.model_copy(update={"retry_budget_s": 1.0, **changes})
-        with local.session(config.model_copy(update={"store": store})):
+        with sessions.session(config.model_copy(update={"store": store})):
             raise AssertionError("a session began")
 
-    monkeypatch.setattr(local, "_initialise", lambda *_, **__: pytest.fail("Ray was started"))
+    monkeypatch.setattr(sessions, "_initialise", lambda *_, **__: pytest.fail("Ray was started"))
     with pytest.raises(MissingBucket):
         start(url="s3://nowhere/x")
     with socket.socket() as unused:
@@ -120,22 +138,32 @@ def test_a_store_that_cannot_be_used_is_named_before_ray_starts(config: Platform
         start()
 
 
-def test_a_ray_that_does_not_start_is_one_error(config: PlatformConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_that_does_not_start_is_one_error(
+    config: PlatformConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on an overloaded machine, which is not to be made for a test: Ray gives up with a bare Exception."""
 
     def give_up(**_: object) -> None:
         raise Exception("The current node timed out during startup.")
 
-    monkeypatch.setattr(local.ray, "init", give_up)
-    with pytest.raises(LaunchError, match="Ray did not start on this machine .*timed out during startup.*run this again"):
-        local._initialise(config, address="local")
+    monkeypatch.setattr(sessions.ray, "init", give_up)
+    with pytest.raises(
+        LaunchError,
+        match="Ray did not start on this machine .*timed out during startup.*run this again",
+    ):
+        sessions._initialise(config, address="local")
     with pytest.raises(LaunchError, match="no Ray at 10.0.0.1:6379 .* check RAY_ADDRESS"):
-        local._initialise(config, address="10.0.0.1:6379")
+        sessions._initialise(config, address="10.0.0.1:6379")
 
 
-def test_a_jobs_address_is_no_cluster_address(config: PlatformConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jobs_address_is_no_cluster_address(
+    config: PlatformConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
-    with pytest.raises(LaunchError, match="RAY_ADDRESS=http://127.0.0.1:8265 is a Jobs API"), local.session(config):
+    with (
+        pytest.raises(LaunchError, match="RAY_ADDRESS=http://127.0.0.1:8265 is a Jobs API"),
+        sessions.session(config),
+    ):
         pass
 
 
@@ -147,10 +175,26 @@ class Cluster:
     environment: dict[str, str]
     logs: Path
 
-    def submit(self, *entrypoint: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
-        environment = self.environment if token is None else {**self.environment, "RAY_AUTH_TOKEN": token}
-        command = ["ray", "job", "submit", "--address", self.jobs, "--working-dir", ".", "--", *entrypoint]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    def submit(
+        self, *entrypoint: str, token: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        environment = (
+            self.environment if token is None else {**self.environment, "RAY_AUTH_TOKEN": token}
+        )
+        command = [
+            "ray",
+            "job",
+            "submit",
+            "--address",
+            self.jobs,
+            "--working-dir",
+            ".",
+            "--",
+            *entrypoint,
+        ]
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        )
 
 
 def free_ports(count: int) -> list[int]:
@@ -182,7 +226,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "--min-worker-port=28000", "--max-worker-port=28999", "--num-cpus=4",
         f"--object-store-memory={200 * 2**20}", f"--temp-dir={logs}", "--disable-usage-stats",
     ]  # fmt: skip
-    head = subprocess.Popen(["ray", "start", *options], env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    head = subprocess.Popen(
+        ["ray", "start", *options],
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         wait_for_port("127.0.0.2", dashboard)
         yield Cluster(f"http://127.0.0.2:{dashboard}", environment, logs)

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from awares.errors import ConfigError
+from awares_platform.cli.quickstart import fingerprint, prepare
 from awares_platform.config import PlatformConfig
-from awares_platform.quickstart import fingerprint, prepare
 from awares_platform.store import ObjectStore
 
 pytestmark = pytest.mark.integration
@@ -26,7 +26,11 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
     return PlatformConfig.model_validate(
         {
             "run": {"name": "quickstart", "directory": str(tmp_path)},
-            "store": {"url": "s3://awares/quickstart-test", "endpoint": seaweed.config.endpoint, "retry_budget_s": 10},
+            "store": {
+                "url": "s3://awares/quickstart-test",
+                "endpoint": seaweed.config.endpoint,
+                "retry_budget_s": 10,
+            },
         }
     )
 
@@ -35,9 +39,17 @@ def _earlier_run(config: PlatformConfig, store: ObjectStore, digest: str) -> Pat
     """A run that finished curate and sft, of which the output of sft was deleted."""
     directory = Path(config.run.directory) / "quickstart"
     (directory / "curate").mkdir(parents=True)
-    state = {"fingerprint": digest, "finished": ["curate", "sft"], "wall_s": {"curate": 70.0, "sft": 90.0}}
+    state = {
+        "fingerprint": digest,
+        "finished": ["curate", "sft"],
+        "wall_s": {"curate": 70.0, "sft": 90.0},
+    }
     (directory / "progress.json").write_text(json.dumps(state))
-    for key in ("runs/quickstart/sft/metrics.jsonl", "runs/other/kept", "datasets/awares-mini-curated/kept"):
+    for key in (
+        "runs/quickstart/sft/metrics.jsonl",
+        "runs/other/kept",
+        "datasets/awares-mini-curated/kept",
+    ):
         store.put(key, b"1")
     return directory
 
@@ -61,8 +73,12 @@ def test_another_setup_and_fresh_start_clean(config: PlatformConfig, fresh: bool
     assert store.exists("datasets/awares-mini-curated/kept") is not fresh
 
 
-@pytest.mark.parametrize("damaged", ['{"fingerprint": "ab', "[]", '{"fingerprint": "ab", "finished": []}'])
-def test_a_damaged_progress_file_is_named_and_nothing_is_lost(config: PlatformConfig, damaged: str) -> None:
+@pytest.mark.parametrize(
+    "damaged", ['{"fingerprint": "ab', "[]", '{"fingerprint": "ab", "finished": []}']
+)
+def test_a_damaged_progress_file_is_named_and_nothing_is_lost(
+    config: PlatformConfig, damaged: str
+) -> None:
     store = ObjectStore.from_config(config.store)
     directory = _earlier_run(config, store, fingerprint(config))
     (directory / "progress.json").write_text(damaged)
@@ -76,7 +92,10 @@ def test_a_run_that_no_quickstart_made_is_left_alone(config: PlatformConfig) -> 
     store = ObjectStore.from_config(config.store)
     store.put("runs/quickstart/policies/awares/model.safetensors", b"precious")
     directory = Path(config.run.directory) / "quickstart"
-    with pytest.raises(ConfigError, match="no quickstart made it: choose another run.name, or discard it with --fresh"):
+    with pytest.raises(
+        ConfigError,
+        match="no quickstart made it: choose another run.name, or discard it with --fresh",
+    ):
         prepare(config, directory, fresh=False)
     assert store.exists("runs/quickstart/policies/awares/model.safetensors")
     prepare(config, directory, fresh=True)
@@ -87,8 +106,12 @@ def test_a_run_that_no_quickstart_made_is_left_alone(config: PlatformConfig) -> 
 def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"}
     environment.pop("RAY_ADDRESS", None)
-    code = "from awares_platform.cli import main; main()"
-    settings = [f"run.directory={tmp_path / 'runs'}", "data.train_samples=64", "data.test_samples=8"]
+    code = "from awares_platform.cli.main import main; main()"
+    settings = [
+        f"run.directory={tmp_path / 'runs'}",
+        "data.train_samples=64",
+        "data.test_samples=8",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-c", code, "quickstart", "--config", str(ROOT / "jobs/configs/mini.toml"), *settings],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=tmp_path,
@@ -107,7 +130,10 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     rest, _ = process.communicate(timeout=STOP_S)
 
     assert process.returncode == 130, rest
-    assert "awares quickstart: interrupted; everything it started has stopped" in rest and "Traceback" not in rest
+    assert (
+        "awares quickstart: interrupted; everything it started has stopped" in rest
+        and "Traceback" not in rest
+    )
     _, alive = psutil.wait_procs(family, timeout=10)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
     state = json.loads((tmp_path / "runs" / "quickstart" / "progress.json").read_text())

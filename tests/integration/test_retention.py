@@ -28,7 +28,10 @@ def run() -> str:
 
 def head(newest: int, anchors: tuple[int, ...]) -> Head:
     """Versions 1 to newest, deltas to the one before but for the anchors."""
-    forms = {version: Form("manifest.json", None if version in anchors else version - 1, 1, "") for version in range(1, newest + 1)}
+    forms = {
+        version: Form("manifest.json", None if version in anchors else version - 1, 1, "")
+        for version in range(1, newest + 1)
+    }
     return Head(1, tuple(Published(version, (forms[version],)) for version in range(newest, 0, -1)))
 
 
@@ -54,7 +57,9 @@ def test_chains_of_what_is_new_or_pinned_are_kept(seaweed: ObjectStore, run: str
     assert versions(collector.kept(head(9, anchors=(1, 4, 7)))) == [9, 8, 7]
 
 
-def test_what_is_dropped_is_deleted_after_the_grace_and_not_before(seaweed: ObjectStore, run: str) -> None:
+def test_what_is_dropped_is_deleted_after_the_grace_and_not_before(
+    seaweed: ObjectStore, run: str
+) -> None:
     clock = Clock()
     collector = Collector(seaweed, run, keep=1, grace_s=60, clock=clock)
     for version in (1, 2, 3):
@@ -66,7 +71,9 @@ def test_what_is_dropped_is_deleted_after_the_grace_and_not_before(seaweed: Obje
     assert collector.collect(only_newest) == []
     clock.now += 1
     assert collector.collect(only_newest) == [1, 2]
-    assert [info.key for info in seaweed.list(f"{folder(run)}/v")] == [f"{folder(run)}/v00000003/manifest.json"]
+    assert [info.key for info in seaweed.list(f"{folder(run)}/v")] == [
+        f"{folder(run)}/v00000003/manifest.json"
+    ]
 
 
 def test_what_a_crashed_writer_left_is_deleted_too(seaweed: ObjectStore, run: str) -> None:
@@ -95,13 +102,17 @@ def test_a_lease_keeps_versions_until_its_reader_is_gone(seaweed: ObjectStore, r
     for beat in range(3):
         seaweed.put(key, b'{"versions":[1,2],"beat":%d}' % beat)
         assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4, 2, 1]
-        clock.now += 50  # the reader's clock may say what it likes: only that the lease changes counts
+        clock.now += (
+            50  # the reader's clock may say what it likes: only that the lease changes counts
+        )
     clock.now += 50
     assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4]
     assert not seaweed.exists(key)
 
 
-def test_a_short_read_takes_no_lease_and_a_long_one_gives_it_back(seaweed: ObjectStore, run: str) -> None:
+def test_a_short_read_takes_no_lease_and_a_long_one_gives_it_back(
+    seaweed: ObjectStore, run: str
+) -> None:
     def leases() -> list[str]:
         return [info.key for info in seaweed.list(f"{folder(run)}/leases/")]
 
@@ -161,13 +172,17 @@ def test_readers_that_race_the_collector_get_whole_versions(seaweed: ObjectStore
     assert len(stored) < 39  # and the collector was at work
 
 
-def test_a_reader_of_a_retired_version_is_told_to_take_the_newest(seaweed: ObjectStore, run: str) -> None:
+def test_a_reader_of_a_retired_version_is_told_to_take_the_newest(
+    seaweed: ObjectStore, run: str
+) -> None:
     publisher = Publisher(seaweed, run, cadence=Cadence(anchor_every=1, keep=1, grace_s=0))
     publisher.publish(1, weights(1))
     late = Subscriber(seaweed, run)
     assert late.head() == 1
     publisher.publish(2, weights(2))
-    with pytest.raises(WeightsError, match=r"version 1 has just been retired; take the newest \(2\)"):
+    with pytest.raises(
+        WeightsError, match=r"version 1 has just been retired; take the newest \(2\)"
+    ):
         late.receive(1)
     assert torch.equal(late.receive(2).state["weight"], weights(2)["weight"])
     assert Head.from_bytes(seaweed.get(head_key(run))).version == 2

@@ -11,12 +11,12 @@ import torch
 from awares_platform.config import PlatformConfig
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.run import RunConfig
-from awares_platform.follow import Loaded, Missed
+from awares_platform.engine.canary import Canary, CanaryMismatch
+from awares_platform.engine.follow import Loaded, Missed
+from awares_platform.engine.load import LoadReport, Prefetched
 from awares_platform.grpo.rollout import RolloutActor
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Publisher, Received, Subscriber
-from awares_platform.weights.canary import Canary, CanaryMismatch
-from awares_platform.weights.load import LoadReport, Prefetched
 from awares_platform.weights.manifest import version_folder
 from tests.integration.fault import Status
 from tests.integration.fault_proxy import proxy
@@ -30,19 +30,29 @@ class FakeEngine:
     def __init__(self) -> None:
         self.version, self.held, self.mismatch_at = 0, cast(Received | None, None), -1
 
-    async def load_version(self, subscriber: Subscriber, version: int, canary: Canary | None) -> LoadReport:
+    async def load_version(
+        self, subscriber: Subscriber, version: int, canary: Canary | None
+    ) -> LoadReport:
         self.held = await asyncio.to_thread(subscriber.receive, version, self.held)
         if version == self.mismatch_at:
             raise CanaryMismatch(f"version {version}")
         self.version = version
         held = self.held
         return LoadReport(
-            version, Prefetched(held.hops, held.size, held.detours, held.fetch_s, held.decode_s, held.verify_s), 0.0, 0.0, 0.001
+            version,
+            Prefetched(
+                held.hops, held.size, held.detours, held.fetch_s, held.decode_s, held.verify_s
+            ),
+            0.0,
+            0.0,
+            0.001,
         )
 
 
 def actor(store: ObjectStore, run: str, engine: FakeEngine) -> RolloutActor:
-    config = PlatformConfig(run=RunConfig(name=run), store=store.config, grpo=GrpoConfig(poll_s=0.05))
+    config = PlatformConfig(
+        run=RunConfig(name=run), store=store.config, grpo=GrpoConfig(poll_s=0.05)
+    )
     found = RolloutActor(config, 0)
     found._engine, found._canary = cast(Any, engine), cast(Any, None)
     return found
@@ -69,14 +79,25 @@ def test_an_actor_goes_on_with_what_it_has_until_the_damage_is_mended(seaweed: O
         publisher.publish(2, weights(2))
         seaweed.delete(f"{version_folder(run, 2)}/e1-d-r00000-00000.bin")
         missed = await take(follow, 2)
-        assert all(isinstance(miss, Missed) and miss.version == 2 and "asked the writer for an anchor" in miss.reason for miss in missed)
-        assert engine.version == 1 and engine.held is not None and torch.equal(engine.held.state["weight"], weights(1)["weight"])
+        assert all(
+            isinstance(miss, Missed)
+            and miss.version == 2
+            and "asked the writer for an anchor" in miss.reason
+            for miss in missed
+        )
+        assert (
+            engine.version == 1
+            and engine.held is not None
+            and torch.equal(engine.held.state["weight"], weights(1)["weight"])
+        )
         publisher.publish(3, weights(3))
         publisher.publish(4, weights(4))
         found = await take(follow, 1)
         while isinstance(found[0], Missed):
             found = await take(follow, 1)
-        assert isinstance(found[0], Loaded) and found[0].version == 4  # what lay between was skipped
+        assert (
+            isinstance(found[0], Loaded) and found[0].version == 4
+        )  # what lay between was skipped
         assert torch.equal(engine.held.state["weight"], weights(4)["weight"])
 
     asyncio.run(watch())

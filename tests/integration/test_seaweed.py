@@ -10,17 +10,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from awares_platform import seaweed
 from awares_platform.config.store import StoreConfig
 from awares_platform.errors import LaunchError
-from awares_platform.store import ObjectStore
+from awares_platform.store import ObjectStore, seaweed
 
 pytestmark = pytest.mark.integration
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from awares_platform import seaweed
+from awares_platform.store import seaweed
 with seaweed.serve(Path(sys.argv[1]), "awares") as server:
     print(server.pid, flush=True)
     time.sleep(600)
@@ -29,7 +28,9 @@ with seaweed.serve(Path(sys.argv[1]), "awares") as server:
 
 def hold(directory: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
     """Another process that runs a server over `directory`, and that server."""
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(directory)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(directory)], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout
     return holder, psutil.Process(int(holder.stdout.readline()))
 
@@ -40,16 +41,24 @@ def open_store(server: seaweed.Server, environment: pytest.MonkeyPatch) -> Objec
     return ObjectStore(StoreConfig(endpoint=server.endpoint, retry_budget_s=5.0))
 
 
-def test_data_outlive_the_server_and_secrets_stay_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_outlive_the_server_and_secrets_stay_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with seaweed.serve(tmp_path / "weed", "awares") as first:
         open_store(first, monkeypatch).put("a", b"kept")
         process = psutil.Process(first.pid)
-        listening = {connection.laddr.ip for connection in process.net_connections("tcp") if connection.status == psutil.CONN_LISTEN}
+        listening = {
+            connection.laddr.ip
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        }
         command = process.cmdline()
     assert not process.is_running()
     assert listening == {"127.0.0.1"}
     assert "-master.telemetry=false" in command
-    assert not any(secret in " ".join(command) + repr(first) for secret in (first.access_key, first.secret_key))
+    assert not any(
+        secret in " ".join(command) + repr(first) for secret in (first.access_key, first.secret_key)
+    )
     assert first.secret_key not in (tmp_path / "weed" / "weed.log").read_text()
     with seaweed.serve(tmp_path / "weed", "awares") as second:
         assert second.secret_key != first.secret_key
@@ -61,7 +70,10 @@ def test_data_outlive_the_server_and_secrets_stay_secret(tmp_path: Path, monkeyp
 def test_one_run_at_a_time_uses_a_directory(tmp_path: Path) -> None:
     holder, server = hold(tmp_path)
     try:
-        with pytest.raises(LaunchError, match=f"{tmp_path}: in use by process {holder.pid}"), seaweed.serve(tmp_path, "awares"):
+        with (
+            pytest.raises(LaunchError, match=f"{tmp_path}: in use by process {holder.pid}"),
+            seaweed.serve(tmp_path, "awares"),
+        ):
             pass
     finally:
         holder.send_signal(signal.SIGINT)
@@ -69,16 +81,22 @@ def test_one_run_at_a_time_uses_a_directory(tmp_path: Path) -> None:
     assert not server.is_running()
 
 
-def test_a_killed_run_takes_its_server_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_takes_its_server_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     holder, server = hold(tmp_path)
     holder.kill()
     holder.wait()
-    with seaweed.serve(tmp_path, "awares") as successor:  # waits for the lock that the dying server still holds
+    with seaweed.serve(
+        tmp_path, "awares"
+    ) as successor:  # waits for the lock that the dying server still holds
         assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
         open_store(successor, monkeypatch).check()
 
 
-def test_a_taken_port_means_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seaweed_port: int) -> None:
+def test_a_taken_port_means_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seaweed_port: int
+) -> None:
     original = seaweed._free_ports
     offers = iter([{**original(), "s3": seaweed_port}, original()])
     monkeypatch.setattr(seaweed, "_free_ports", lambda: next(offers))
@@ -93,13 +111,17 @@ def seaweed_port(seaweed: ObjectStore) -> int:
     return int(seaweed.config.endpoint.rpartition(":")[2])
 
 
-def test_a_server_that_cannot_start_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_cannot_start_says_where_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = tmp_path / "weed"
     broken.write_text("#!/bin/sh\necho no space left on device\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setattr(seaweed, "_binary", lambda: str(broken))
     started = time.monotonic()
-    with pytest.raises(LaunchError, match=r"SeaweedFS did not start \(no space left on device\); see .*weed.log"):
+    with pytest.raises(
+        LaunchError, match=r"SeaweedFS did not start \(no space left on device\); see .*weed.log"
+    ):
         with seaweed.serve(tmp_path / "data", "awares"):
             pass
     assert time.monotonic() - started < 10
@@ -112,7 +134,9 @@ def test_an_absent_binary_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         seaweed._binary()
 
 
-def test_the_servers_environment_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_servers_environment_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("UNRELATED_SECRET", "do not inherit")
     with seaweed.serve(tmp_path, "awares") as server:
         assert "UNRELATED_SECRET" not in Path(f"/proc/{server.pid}/environ").read_text()

@@ -23,8 +23,8 @@ import psutil
 import pytest
 
 from awares.mini import generate_split
-from awares_platform.ask import ask
-from awares_platform.quickstart import free_port
+from awares_platform.cli.ask import ask
+from awares_platform.cli.quickstart import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -44,8 +44,14 @@ class Served:
 
 
 def _command(directory: Path, port: int, *overrides: str) -> subprocess.Popen[str]:
-    settings = [f"run.directory={directory / 'runs'}", "serve.policy=base", f"serve.port={port}", "engine.kv_cache_gib=0.25", *overrides]
-    code = "from awares_platform.cli import main; main()"
+    settings = [
+        f"run.directory={directory / 'runs'}",
+        "serve.policy=base",
+        f"serve.port={port}",
+        "engine.kv_cache_gib=0.25",
+        *overrides,
+    ]
+    code = "from awares_platform.cli.main import main; main()"
     environment = {**os.environ, "TEST_TOKEN": TOKEN, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(
@@ -61,7 +67,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     image = directory / "scene.png"
     image.write_bytes(data)
     port = free_port()
-    limits = ("serve.max_ongoing_requests=1", "serve.max_queued_requests=2", "serve.retry_after_s=3", "serve.max_request_bytes=1_000_000")
+    limits = (
+        "serve.max_ongoing_requests=1",
+        "serve.max_queued_requests=2",
+        "serve.retry_after_s=3",
+        "serve.max_request_bytes=1_000_000",
+    )
     process = _command(directory, port, "serve.token_env=TEST_TOKEN", *limits)
     assert process.stdout is not None
     try:
@@ -72,7 +83,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 break
         assert said and said[-1].startswith("serving base of run mini"), "".join(said)
         parent = psutil.Process(process.pid)
-        yield Served(process, {parent, *parent.children(recursive=True)}, f"http://127.0.0.1:{port}", image, sample.question)
+        yield Served(
+            process,
+            {parent, *parent.children(recursive=True)},
+            f"http://127.0.0.1:{port}",
+            image,
+            sample.question,
+        )
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -80,27 +97,45 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def _post(served: Served, body: Any, token: str | None = TOKEN) -> tuple[int, dict[str, str], str]:
-    headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
-    request = urllib.request.Request(f"{served.url}/v1/chat/completions", json.dumps(body).encode(), headers)
+    headers = {
+        "content-type": "application/json",
+        **({"authorization": f"Bearer {token}"} if token else {}),
+    }
+    request = urllib.request.Request(
+        f"{served.url}/v1/chat/completions", json.dumps(body).encode(), headers
+    )
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, dict(response.headers), response.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code, {key.lower(): value for key, value in error.headers.items()}, error.read().decode()
+        return (
+            error.code,
+            {key.lower(): value for key, value in error.headers.items()},
+            error.read().decode(),
+        )
 
 
 def _body(served: Served, image: bytes | None = None) -> dict[str, Any]:
     data = base64.b64encode(image or served.image.read_bytes()).decode()
-    content = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}, {"type": "text", "text": served.question}]
+    content = [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
+        {"type": "text", "text": served.question},
+    ]
     return {"model": "awares", "messages": [{"role": "user", "content": content}], "max_tokens": 16}
 
 
-def test_a_question_is_answered_with_its_bill(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_is_answered_with_its_bill(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TEST_TOKEN", TOKEN)
     reply = ask(served.image, served.question, served.url, "TEST_TOKEN")
     assert reply.answer or reply.stop != "answer"
     assert reply.visual_tokens >= 4 and 0 < reply.rtr_token <= 2.25 and reply.turns in (1, 2)
-    assert reply.prompt_tokens > reply.visual_tokens and reply.completion_tokens > 0 and reply.latency_s > 0
+    assert (
+        reply.prompt_tokens > reply.visual_tokens
+        and reply.completion_tokens > 0
+        and reply.latency_s > 0
+    )
 
     status, _, text = _post(served, _body(served))
     extension = json.loads(text)["awares"]
@@ -135,15 +170,26 @@ def test_a_full_queue_says_come_back_later(served: Served) -> None:
 
 def _exported(served: Served) -> dict[tuple[str, str], float]:
     """Our counters on the metrics page of the endpoint's Ray node, by name and HTTP status, summed over all other labels."""
-    agents = [one for one in psutil.Process(served.process.pid).children(recursive=True) if one.cmdline()[:1] == ["ray::DashboardAgent"]]
-    ports = [at.laddr.port for one in agents for at in one.net_connections("tcp") if at.status == psutil.CONN_LISTEN]
+    agents = [
+        one
+        for one in psutil.Process(served.process.pid).children(recursive=True)
+        if one.cmdline()[:1] == ["ray::DashboardAgent"]
+    ]
+    ports = [
+        at.laddr.port
+        for one in agents
+        for at in one.net_connections("tcp")
+        if at.status == psutil.CONN_LISTEN
+    ]
     found: dict[tuple[str, str], float] = {}
     for port in ports:
         with (
             suppress(OSError, http.client.HTTPException),
             urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as reply,
         ):
-            for name, labels, value in re.findall(r"^ray_awares_serve_(\w+){(.*)} (\S+)$", reply.read().decode(), re.MULTILINE):
+            for name, labels, value in re.findall(
+                r"^ray_awares_serve_(\w+){(.*)} (\S+)$", reply.read().decode(), re.MULTILINE
+            ):
                 status = re.search(r'status="(\d+)"', labels)
                 key = (name, status[1] if status else "")
                 found[key] = found.get(key, 0.0) + float(value)
@@ -156,9 +202,15 @@ def test_what_was_answered_and_refused_is_on_the_metrics_page(served: Served) ->
     used = json.loads(text)["awares"]["visual_tokens"]
     _post(served, _body(served), token="wrong")
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and ("requests_total", "401") not in (counted := _exported(served)):
+    while time.monotonic() < deadline and ("requests_total", "401") not in (
+        counted := _exported(served)
+    ):
         time.sleep(1)
-    assert status == 200 and counted["requests_total", "200"] >= 1 and counted["requests_total", "401"] >= 1
+    assert (
+        status == 200
+        and counted["requests_total", "200"] >= 1
+        and counted["requests_total", "401"] >= 1
+    )
     assert counted["visual_tokens_total", ""] >= used and counted["full_tokens_total", ""] > 0
     assert counted["latency_seconds_count", "200"] == counted["requests_total", "200"]
 
@@ -171,7 +223,13 @@ def test_a_taken_port_is_one_clear_error_before_the_engine_starts(tmp_path: Path
         process = _command(tmp_path, port)
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert said.strip().splitlines()[-1].startswith(f"awares serve: serve.port={port} on 127.0.0.1 cannot be used: another process listens")
+    assert (
+        said.strip()
+        .splitlines()[-1]
+        .startswith(
+            f"awares serve: serve.port={port} on 127.0.0.1 cannot be used: another process listens"
+        )
+    )
     assert "Traceback" not in said
 
 
@@ -188,7 +246,9 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing(served: Served) -> None
     assert statuses[0] == 200, "the request in flight is finished"
     assert served.process.wait(STOP_S) == 0
     recorded = served.image.parent / "runs" / "mini" / "serve"
-    assert {"config.json", "versions.json", "metrics.jsonl"} <= {path.name for path in recorded.iterdir()}
+    assert {"config.json", "versions.json", "metrics.jsonl"} <= {
+        path.name for path in recorded.iterdir()
+    }
     _, alive = psutil.wait_procs(served.family, timeout=10)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     with socket.socket() as probe:

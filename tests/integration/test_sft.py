@@ -25,15 +25,17 @@ from awares.mini.benchmark import generate_split
 from awares.mini.policy import build_model, save_policy
 from awares.mini.tokenizer import train_tokenizer
 from awares.sample import Label, Sample
-from awares_platform import local, metrics, sft
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import DataConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.config.sft import SftConfig
 from awares_platform.config.store import StoreConfig
-from awares_platform.dataset import put_image, write_samples
-from awares_platform.image_cache import image_key
+from awares_platform.data.dataset import put_image, write_samples
+from awares_platform.data.images import image_key
+from awares_platform.runtime import metrics
+from awares_platform.runtime.session import session as open_session
+from awares_platform.sft import job as sft
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_policy, policy_key, resolve
 from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
@@ -54,7 +56,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def config(seaweed: ObjectStore, base: Path, tmp_path_factory: pytest.TempPathFactory) -> PlatformConfig:
+def config(
+    seaweed: ObjectStore, base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> PlatformConfig:
     """Curated data in a store of this module's own: direct answers, one crop, two crops, mixed within every batch."""
     store = ObjectStore.from_config(seaweed.config.model_copy(update={"url": "s3://awares/sft"}))
     write_samples(store, "tiny-curated", "train", list(_curated(store)))
@@ -63,7 +67,14 @@ def config(seaweed: ObjectStore, base: Path, tmp_path_factory: pytest.TempPathFa
         store=store.config,
         policy=PolicyConfig(base=str(base)),
         data=DataConfig(name="tiny", image_cache=str(tmp_path_factory.mktemp("images"))),
-        sft=SftConfig(epochs=4, batch_size=16, micro_batch=8, learning_rate=3e-3, checkpoint_every=3, max_failures=1),
+        sft=SftConfig(
+            epochs=4,
+            batch_size=16,
+            micro_batch=8,
+            learning_rate=3e-3,
+            checkpoint_every=3,
+            max_failures=1,
+        ),
     )
 
 
@@ -73,13 +84,20 @@ def _curated(store: ObjectStore) -> Iterator[Sample]:
         crops = targets[index % 3]
         image = put_image(store, png)
         yield Sample(
-            sample.sample_id, image, sample.question, sample.answer, sample.kind, sample.evidence, Label.HR if crops else Label.LR, crops
+            sample.sample_id,
+            image,
+            sample.question,
+            sample.answer,
+            sample.kind,
+            sample.evidence,
+            Label.HR if crops else Label.LR,
+            crops,
         )
 
 
 @pytest.fixture(scope="module")
 def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
-    with local.session(config) as ready:
+    with open_session(config) as ready:
         yield ready
 
 
@@ -89,31 +107,49 @@ def reference(session: PlatformConfig) -> sft.SftResult:
     return sft.run(session)
 
 
-def test_the_loss_falls_and_every_step_is_recorded(session: PlatformConfig, reference: sft.SftResult) -> None:
+def test_the_loss_falls_and_every_step_is_recorded(
+    session: PlatformConfig, reference: sft.SftResult
+) -> None:
     rows = metrics.read(session.run.directory / "reference" / "sft" / "metrics.jsonl")
     assert reference.steps == SAMPLES * 4 // 16 == 10
     assert [row.step for row in rows] == list(range(1, 11))
     losses = [row.values["loss/sft"] for row in rows]
     assert losses[-1] < 0.6 * losses[0]
-    assert {"loss/tool_turn", "accuracy/tokens", "policy/learning_rate", "time/tokens_per_s", "time/step"} <= rows[0].values.keys()
+    assert {
+        "loss/tool_turn",
+        "accuracy/tokens",
+        "policy/learning_rate",
+        "time/tokens_per_s",
+        "time/step",
+    } <= rows[0].values.keys()
     assert rows[-1].values["accuracy/tokens"] > rows[0].values["accuracy/tokens"]
 
 
-def test_the_exported_policy_has_the_trained_weights(session: PlatformConfig, reference: sft.SftResult, tmp_path: Path) -> None:
+def test_the_exported_policy_has_the_trained_weights(
+    session: PlatformConfig, reference: sft.SftResult, tmp_path: Path
+) -> None:
     store = ObjectStore.from_config(session.store)
     exported = load_policy(resolve(session, store, "sft"), session)
     [key] = [
-        info.key for info in store.list("runs/reference/checkpoints/") if info.key.endswith("step-00000010/zero/mp_rank_00_model_states.pt")
+        info.key
+        for info in store.list("runs/reference/checkpoints/")
+        if info.key.endswith("step-00000010/zero/mp_rank_00_model_states.pt")
     ]
     store.download_file(key, tmp_path / "states.pt")
     trained = load_policy(Path(session.policy.base), session)
-    absent, unknown = trained.load_state_dict(torch.load(tmp_path / "states.pt", weights_only=False)["module"], strict=False)
-    assert not unknown and all(name.startswith("model.visual.") for name in absent)  # what is frozen is not saved
+    absent, unknown = trained.load_state_dict(
+        torch.load(tmp_path / "states.pt", weights_only=False)["module"], strict=False
+    )
+    assert not unknown and all(
+        name.startswith("model.visual.") for name in absent
+    )  # what is frozen is not saved
     ids_BT = torch.arange(20, 44).reshape(2, 12)
     with torch.no_grad():
         assert torch.equal(exported(input_ids=ids_BT).logits, trained(input_ids=ids_BT).logits)
     tokenizer = "tokenizer.json"
-    assert (resolve(session, store, "sft") / tokenizer).read_bytes() == Path(session.policy.base, tokenizer).read_bytes()
+    assert (resolve(session, store, "sft") / tokenizer).read_bytes() == Path(
+        session.policy.base, tokenizer
+    ).read_bytes()
 
 
 def test_a_finished_job_returns_at_once(session: PlatformConfig, reference: sft.SftResult) -> None:
@@ -121,7 +157,9 @@ def test_a_finished_job_returns_at_once(session: PlatformConfig, reference: sft.
     assert (again.steps, again.resumed_from, again.metrics) == (10, 10, {}) and again.wall_s < 5
 
 
-def test_a_killed_worker_resumes_and_ends_with_the_same_weights(session: PlatformConfig, reference: sft.SftResult) -> None:
+def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
+    session: PlatformConfig, reference: sft.SftResult
+) -> None:
     killed = _named(session, "killed-worker")
     rows = killed.run.directory / "killed-worker" / "sft" / "metrics.jsonl"
     killer = _when(lambda: _steps(rows) >= 5, lambda: _train_worker().send_signal(signal.SIGKILL))
@@ -133,16 +171,20 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(session: Platfor
     assert _weights(killed) == _weights(session)  # and so no sample was lost or counted twice
 
 
-def test_a_killed_driver_resumes_and_ends_with_the_same_weights(session: PlatformConfig, reference: sft.SftResult) -> None:
+def test_a_killed_driver_resumes_and_ends_with_the_same_weights(
+    session: PlatformConfig, reference: sft.SftResult
+) -> None:
     killed = _named(session, "killed-driver")
     rows = killed.run.directory / "killed-driver" / "sft" / "metrics.jsonl"
     settings = killed.run.directory / "killed-driver.json"
     settings.write_text(killed.model_dump_json())
-    code = (
-        "import sys; from awares_platform import config, local, sft\nwith local.session(config.load(sys.argv[1])) as ready: sft.run(ready)"
+    code = "import sys; from awares_platform import config; from awares_platform.runtime.session import session; from awares_platform.sft import job\nwith session(config.load(sys.argv[1])) as ready: job.run(ready)"
+    environment = {
+        name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"
+    } | PROMPT
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, str(settings)], env=environment, text=True
     )
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | PROMPT
-    driver = subprocess.Popen([sys.executable, "-c", code, str(settings)], env=environment, text=True)
     wait_for(lambda: _noted(killed), driver)
     driver.kill()
     driver.wait()
@@ -152,11 +194,18 @@ def test_a_killed_driver_resumes_and_ends_with_the_same_weights(session: Platfor
     assert _weights(killed) == _weights(session)
 
 
-def test_damaged_images_and_rows_are_left_out_and_counted(session: PlatformConfig, tmp_path: Path) -> None:
+def test_damaged_images_and_rows_are_left_out_and_counted(
+    session: PlatformConfig, tmp_path: Path
+) -> None:
     """Micro-batches of one: a damaged image empties its whole pass."""
     store = ObjectStore.from_config(session.store.model_copy(update={"url": "s3://awares/spoilt"}))
     samples = list(_curated(store))[:8]
-    write_samples(store, "spoilt-curated", "train", [*samples, replace(samples[0], sample_id="unlabelled", label=None)])
+    write_samples(
+        store,
+        "spoilt-curated",
+        "train",
+        [*samples, replace(samples[0], sample_id="unlabelled", label=None)],
+    )
     for sample in samples[:2]:
         store.put(image_key(sample.image), b"rubbish")
     spoilt = _named(session, "spoilt").model_copy(
@@ -173,11 +222,18 @@ def test_damaged_images_and_rows_are_left_out_and_counted(session: PlatformConfi
     for sample in samples:
         store.put(image_key(sample.image), b"rubbish")
     with pytest.raises(DataError, match="none of the 4 images of a batch is readable"):
-        sft.run(_named(spoilt, "hopeless").model_copy(update={"data": DataConfig(name="spoilt", image_cache=str(tmp_path))}))
+        sft.run(
+            _named(spoilt, "hopeless").model_copy(
+                update={"data": DataConfig(name="spoilt", image_cache=str(tmp_path))}
+            )
+        )
 
 
 def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
-    session: PlatformConfig, reference: sft.SftResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: PlatformConfig,
+    reference: sft.SftResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The command with its own SeaweedFS, which is killed between two checkpoints; the second time it starts over what is on disk."""
     for name, value in PROMPT.items():
@@ -197,30 +253,44 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     wait_for(lambda: _steps(rows) >= 6, command)
     kill_store(command)
     status, shown, error = last_words(command)
-    assert status == 2 and re.match(r"awares sft: .*(store\.endpoint|check the store)", error), shown
+    assert status == 2 and re.match(r"awares sft: .*(store\.endpoint|check the store)", error), (
+        shown
+    )
     status, shown, _ = last_words(start("sft", job))
     assert status == 0, shown
     steps = [json.loads(line)["step"] for line in rows.read_text().splitlines()]
-    begun = next(place for place, (one, following) in enumerate(pairwise(steps), start=1) if following <= one)
+    begun = next(
+        place for place, (one, following) in enumerate(pairwise(steps), start=1) if following <= one
+    )
     assert steps == [*range(1, begun + 1), *range(steps[begun], 11)]
-    assert steps[begun] in (4, 7)  # from the checkpoint of step 3, or of step 6 where the kill came late
+    assert steps[begun] in (
+        4,
+        7,
+    )  # from the checkpoint of step 3, or of step 6 where the kill came late
     undisturbed = _weights(session)
     with disk(job) as reopened:
         assert _weights(job.model_copy(update={"store": reopened.config})) == undisturbed
 
 
-def test_two_zero3_workers_train_on_the_same_batches_and_refuse_another_topology(session: PlatformConfig, reference: sft.SftResult) -> None:
+def test_two_zero3_workers_train_on_the_same_batches_and_refuse_another_topology(
+    session: PlatformConfig, reference: sft.SftResult
+) -> None:
     settings = session.sft.model_copy(update={"workers": 2, "zero_stage": 3, "micro_batch": 4})
     sharded = _named(session, "sharded").model_copy(update={"sft": settings})
     result = sft.run(sharded)
-    one, two = (metrics.read(session.run.directory / name / "sft" / "metrics.jsonl") for name in ("reference", "sharded"))
+    one, two = (
+        metrics.read(session.run.directory / name / "sft" / "metrics.jsonl")
+        for name in ("reference", "sharded")
+    )
     for left, right in zip(one, two, strict=True):
         assert left.values["loss/sft"] == pytest.approx(right.values["loss/sft"], rel=2e-2)
     assert one[0].values["loss/sft"] == pytest.approx(two[0].values["loss/sft"], rel=1e-5)
     assert result.steps == 10
     store = ObjectStore.from_config(sharded.store)
     store.delete(f"{policy_key('sharded', 'sft')}/manifest.json")
-    with pytest.raises(PolicyError, match=r"2 worker\(s\) at ZeRO stage 3; this run has 1 worker\(s\) at stage 2"):
+    with pytest.raises(
+        PolicyError, match=r"2 worker\(s\) at ZeRO stage 3; this run has 1 worker\(s\) at stage 2"
+    ):
         sft.run(sharded.model_copy(update={"sft": session.sft}))
 
 
@@ -230,13 +300,20 @@ def _named(config: PlatformConfig, name: str) -> PlatformConfig:
 
 def _weights(config: PlatformConfig) -> dict[str, str]:
     path = resolve(config, ObjectStore.from_config(config.store), "sft")
-    return {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in load_file(path / "model.safetensors").items()}
+    return {
+        name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+        for name, tensor in load_file(path / "model.safetensors").items()
+    }
 
 
 def _noted(config: PlatformConfig) -> bool:
     """Whether Ray Train has written down a checkpoint: what is not there yet when the driver dies cannot be gone on from."""
     store = ObjectStore.from_config(config.store)
-    found = [info.key for info in store.list(f"runs/{config.run.name}/checkpoints/sft") if info.key.endswith("snapshot.json")]
+    found = [
+        info.key
+        for info in store.list(f"runs/{config.run.name}/checkpoints/sft")
+        if info.key.endswith("snapshot.json")
+    ]
     return any(b"step-0000000" in store.get(key) for key in found)
 
 
@@ -245,7 +322,11 @@ def _steps(rows: Path) -> int:
 
 
 def _train_worker() -> psutil.Process:
-    workers = [process for process in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(process.cmdline())]
+    workers = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "RayTrainWorker" in " ".join(process.cmdline())
+    ]
     return random.choice(workers)
 
 

@@ -13,10 +13,16 @@ from pathlib import Path
 import pytest
 
 from awares.errors import ConfigError
-from awares_platform import multipart, seaweed
 from awares_platform.config.store import StoreConfig
-from awares_platform.errors import AccessDenied, MissingBucket, NotFound, PreconditionFailed, StoreError, StoreUnavailable
-from awares_platform.store import ObjectStore
+from awares_platform.errors import (
+    AccessDenied,
+    MissingBucket,
+    NotFound,
+    PreconditionFailed,
+    StoreError,
+    StoreUnavailable,
+)
+from awares_platform.store import ObjectStore, multipart, seaweed
 from tests.integration.fault import LostReply
 from tests.integration.fault_proxy import proxy
 
@@ -26,7 +32,11 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def store(seaweed: ObjectStore, request: pytest.FixtureRequest) -> ObjectStore:
     """A prefix of the test's own."""
-    return ObjectStore(seaweed.config.model_copy(update={"url": f"s3://awares/{request.node.name}", "retry_budget_s": 3.0}))
+    return ObjectStore(
+        seaweed.config.model_copy(
+            update={"url": f"s3://awares/{request.node.name}", "retry_budget_s": 3.0}
+        )
+    )
 
 
 def changed(store: ObjectStore, **changes: object) -> ObjectStore:
@@ -78,21 +88,32 @@ def test_ranges_are_slices(store: ObjectStore) -> None:
 
 
 def test_an_absent_object_is_not_found_by_its_full_name(store: ObjectStore, tmp_path: Path) -> None:
-    for operation in (store.get, store.head, lambda key: store.get_range(key, 0, 1), lambda key: store.download_file(key, tmp_path / "x")):
+    for operation in (
+        store.get,
+        store.head,
+        lambda key: store.get_range(key, 0, 1),
+        lambda key: store.download_file(key, tmp_path / "x"),
+    ):
         with pytest.raises(NotFound, match=f"{store.config.url}/no/such"):
             operation("no/such")
     with pytest.raises(NotFound, match="no/such/: no objects there"):
         store.download_directory("no/such", tmp_path)
 
 
-def test_listing_goes_page_by_page_in_key_order(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_goes_page_by_page_in_key_order(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = [f"list/{number:04}" for number in range(25)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda key: store.put(key, key.encode()), keys))
     store.put("other", b"")
     original = store.client.list_objects_v2
-    monkeypatch.setattr(store.client, "list_objects_v2", lambda **request: original(MaxKeys=10, **request))
-    assert [(entry.key, entry.size) for entry in store.list("list/")] == [(key, len(key)) for key in keys]
+    monkeypatch.setattr(
+        store.client, "list_objects_v2", lambda **request: original(MaxKeys=10, **request)
+    )
+    assert [(entry.key, entry.size) for entry in store.list("list/")] == [
+        (key, len(key)) for key in keys
+    ]
     assert store.delete_prefix("list/") == 25
     assert [entry.key for entry in store.list()] == ["other"]
 
@@ -110,7 +131,9 @@ def test_deleting_everything_is_refused(store: ObjectStore) -> None:
 
 def test_a_conditional_put_wins_once(store: ObjectStore) -> None:
     etag = store.put("HEAD", b"1", if_none_match=True)
-    with pytest.raises(PreconditionFailed, match=f"{store.config.url}/HEAD: another writer was first"):
+    with pytest.raises(
+        PreconditionFailed, match=f"{store.config.url}/HEAD: another writer was first"
+    ):
         store.put("HEAD", b"2", if_none_match=True)
     newer = store.put("HEAD", b"2", if_match=etag)
     with pytest.raises(PreconditionFailed):
@@ -122,7 +145,11 @@ def test_a_conditional_put_wins_once(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("conditional", ["if_none_match", "if_match"])
 def test_of_sixteen_racing_writers_one_wins(store: ObjectStore, conditional: str) -> None:
-    condition = {"if_none_match": True} if conditional == "if_none_match" else {"if_match": store.put("HEAD", b"start")}
+    condition = (
+        {"if_none_match": True}
+        if conditional == "if_none_match"
+        else {"if_match": store.put("HEAD", b"start")}
+    )
     barrier = threading.Barrier(16)
 
     def write(writer: int) -> bool:
@@ -147,7 +174,9 @@ def test_a_large_file_travels_in_parts(store: ObjectStore, large: Path, tmp_path
     assert os.listdir(tmp_path / "new") == ["copy"]
 
 
-def test_the_condition_of_a_large_file_holds_at_its_completion(store: ObjectStore, large: Path) -> None:
+def test_the_condition_of_a_large_file_holds_at_its_completion(
+    store: ObjectStore, large: Path
+) -> None:
     etag = store.upload_file(large, "large", if_none_match=True)
     with pytest.raises(PreconditionFailed):
         store.upload_file(large, "large", if_none_match=True)
@@ -156,11 +185,15 @@ def test_the_condition_of_a_large_file_holds_at_its_completion(store: ObjectStor
     with pytest.raises(PreconditionFailed):
         store.upload_file(large, "large", if_match=etag)
     assert store.get("large") == b"other"
-    uploads = store.client.list_multipart_uploads(Bucket=store.config.bucket, Prefix=store.address("large")["Key"])
+    uploads = store.client.list_multipart_uploads(
+        Bucket=store.config.bucket, Prefix=store.address("large")["Key"]
+    )
     assert not uploads.get("Uploads")
 
 
-def test_an_object_replaced_while_it_is_read_is_refused(store: ObjectStore, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_replaced_while_it_is_read_is_refused(
+    store: ObjectStore, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.upload_file(large, "large")
     info = store.head("large")
     store.put("large", b"other" * 10_000_000)
@@ -191,43 +224,62 @@ def test_a_missing_bucket_is_no_missing_object(store: ObjectStore, tmp_path: Pat
     nowhere = changed(store, url="s3://nowhere/x")
     (tmp_path / "file").write_bytes(b"x" * (multipart.PART_BYTES + 1))
     for operation in operations(nowhere, tmp_path / "file"):
-        with pytest.raises(MissingBucket, match="s3://nowhere/x.* has no bucket 'nowhere'; create it, or correct store.url"):
+        with pytest.raises(
+            MissingBucket,
+            match="s3://nowhere/x.* has no bucket 'nowhere'; create it, or correct store.url",
+        ):
             operation()
 
 
-def test_wrong_credentials_are_named(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_credentials_are_named(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     (tmp_path / "file").write_bytes(b"x")
     for operation in operations(changed(store), tmp_path / "file"):
-        with pytest.raises(AccessDenied, match=f"{store.config.url}.* denies access .* check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        with pytest.raises(
+            AccessDenied,
+            match=f"{store.config.url}.* denies access .* check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ):
             operation()
 
 
-def test_absent_credentials_are_named(store: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_absent_credentials_are_named(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(AccessDenied, match="no credentials .* set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+    with pytest.raises(
+        AccessDenied, match="no credentials .* set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    ):
         changed(store).check()
 
 
 def test_a_store_that_is_down_is_given_up_within_the_budget(store: ObjectStore) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        down = changed(store, endpoint=f"http://127.0.0.1:{unused.getsockname()[1]}", retry_budget_s=1.0)
+        down = changed(
+            store, endpoint=f"http://127.0.0.1:{unused.getsockname()[1]}", retry_budget_s=1.0
+        )
         started = time.monotonic()
-        with pytest.raises(StoreUnavailable, match=r"/key: http://127.0.0.1:\d+ unavailable for .* of 1 s.*store.endpoint"):
+        with pytest.raises(
+            StoreUnavailable,
+            match=r"/key: http://127.0.0.1:\d+ unavailable for .* of 1 s.*store.endpoint",
+        ):
             down.get("key")
         assert 0.9 < time.monotonic() - started < 5
 
 
 def test_the_local_store_needs_a_session() -> None:
-    with pytest.raises(ConfigError, match="local.session"):
+    with pytest.raises(ConfigError, match="runtime.session"):
         ObjectStore.from_config(StoreConfig(endpoint="local"))
 
 
-def test_a_store_killed_mid_upload_leaves_no_object_and_no_half_file(tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_killed_mid_upload_leaves_no_object_and_no_half_file(
+    tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with seaweed.serve(tmp_path / "weed", "awares") as server:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
@@ -261,7 +313,12 @@ def test_a_conditional_put_whose_reply_is_lost_counts_as_ours(store: ObjectStore
         faults.on("*/HEAD", "PUT", fault=LostReply(), times=1)
         newer = faults.store.put("HEAD", b"newer", if_match=etag)
         assert store.get_with_etag("HEAD") == (b"newer", newer)
-        assert [request.status for request in faults.requests if request.method == "PUT"] == [0, 412, 0, 412]
+        assert [request.status for request in faults.requests if request.method == "PUT"] == [
+            0,
+            412,
+            0,
+            412,
+        ]
 
 
 def test_a_lost_race_is_not_taken_for_ours(store: ObjectStore) -> None:
@@ -273,11 +330,16 @@ def test_a_lost_race_is_not_taken_for_ours(store: ObjectStore) -> None:
     assert store.get("HEAD") == b"theirs"
 
 
-def test_a_completion_whose_reply_is_lost_counts_as_ours(store: ObjectStore, large: Path, tmp_path: Path) -> None:
+def test_a_completion_whose_reply_is_lost_counts_as_ours(
+    store: ObjectStore, large: Path, tmp_path: Path
+) -> None:
     with proxy(store) as faults:
         faults.on("*/large", "POST", query="uploadId=*", fault=LostReply(), times=1)
         faults.store.upload_file(large, "large", if_none_match=True)
-        assert [request.status for request in faults.requests if request.method == "POST"][:2] == [200, 0]
+        assert [request.status for request in faults.requests if request.method == "POST"][:2] == [
+            200,
+            0,
+        ]
     store.download_file("large", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == large.read_bytes()
 
@@ -286,10 +348,19 @@ def reply_about_one_object(code: str) -> dict[str, object]:
     return {"Errors": [{"Key": "x", "Code": code, "Message": "injected"}]}
 
 
-def test_objects_that_could_not_be_deleted_are_tried_again_or_named(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_that_could_not_be_deleted_are_tried_again_or_named(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.put("dir/x", b"")
-    original, replies = store.client.delete_objects, [reply_about_one_object("SlowDown"), reply_about_one_object("InternalError")]
-    monkeypatch.setattr(store.client, "delete_objects", lambda **request: replies.pop() if replies else original(**request))
+    original, replies = (
+        store.client.delete_objects,
+        [reply_about_one_object("SlowDown"), reply_about_one_object("InternalError")],
+    )
+    monkeypatch.setattr(
+        store.client,
+        "delete_objects",
+        lambda **request: replies.pop() if replies else original(**request),
+    )
     assert store.delete_prefix("dir/") == 1
     assert not replies and not store.exists("dir/x")
     store.put("dir/x", b"")
@@ -298,10 +369,14 @@ def test_objects_that_could_not_be_deleted_are_tried_again_or_named(store: Objec
         store.delete_prefix("dir/")
 
 
-def test_a_name_that_leads_out_of_the_directory_is_refused(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_leads_out_of_the_directory_is_refused(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.put("dir/x", b"")
     entry = next(store.list("dir/"))
-    monkeypatch.setattr(ObjectStore, "list", lambda self, prefix: iter([type(entry)("dir/../../evil", 0, "")]))
+    monkeypatch.setattr(
+        ObjectStore, "list", lambda self, prefix: iter([type(entry)("dir/../../evil", 0, "")])
+    )
     with pytest.raises(StoreError, match="leads out of"):
         store.download_directory("dir", tmp_path)
 
@@ -310,7 +385,9 @@ def test_a_write_does_not_wait_between_headers_and_body() -> None:
     """A process that is killed while it waits would leave a request whose body is missing: SeaweedFS stores an empty object for it."""
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
-        store = ObjectStore(StoreConfig(url="s3://awares/tests", endpoint=endpoint, retry_budget_s=0.1))
+        store = ObjectStore(
+            StoreConfig(url="s3://awares/tests", endpoint=endpoint, retry_budget_s=0.1)
+        )
 
         def everything() -> bytes:
             connection, _ = server.accept()

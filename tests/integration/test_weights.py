@@ -11,7 +11,16 @@ from torch import Tensor
 
 from awares_platform.errors import StoreUnavailable
 from awares_platform.store import ObjectStore
-from awares_platform.weights import Cadence, Identity, Manifest, Publisher, Received, Subscriber, WeightsError, WriterFenced
+from awares_platform.weights import (
+    Cadence,
+    Identity,
+    Manifest,
+    Publisher,
+    Received,
+    Subscriber,
+    WeightsError,
+    WriterFenced,
+)
 from awares_platform.weights.manifest import digest
 from awares_platform.weights.parts import whole
 
@@ -72,7 +81,10 @@ def changed(before: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
 @pytest.fixture
 def chain(seaweed: ObjectStore, run: str) -> list[dict[str, Tensor]]:
     """Versions 1 to 5: an anchor, and four deltas."""
-    publisher, states = Publisher(seaweed, run), [{**state(), "large": torch.randn(300, 1000).to(torch.bfloat16)}]
+    publisher, states = (
+        Publisher(seaweed, run),
+        [{**state(), "large": torch.randn(300, 1000).to(torch.bfloat16)}],
+    )
     publisher.publish(1, states[0])
     for version in range(2, 6):
         states.append(changed(states[-1], version))
@@ -94,41 +106,61 @@ def test_a_reader_follows_by_deltas_and_a_joiner_starts_at_the_anchor(
     assert late.hops == 3 and late.size < 20_000
     joined = Subscriber(seaweed, run).receive(5)
     assert joined.hops == 5 and joined.size > 400_000
-    for received, expected in ((held, chain[0]), (followed, chain[1]), (late, chain[4]), (joined, chain[4])):
+    for received, expected in (
+        (held, chain[0]),
+        (followed, chain[1]),
+        (late, chain[4]),
+        (joined, chain[4]),
+    ):
         assert same(dict(received.state), expected)
-    assert late.state["head.weight"] is held.state["head.weight"]  # unchanged: neither copied nor hashed again
+    assert (
+        late.state["head.weight"] is held.state["head.weight"]
+    )  # unchanged: neither copied nor hashed again
     again = subscriber.receive(5, late)
     assert again.hops == again.size == 0 and same(dict(again.state), chain[4])
 
 
-def test_what_a_reader_holds_stays_as_it_is(seaweed: ObjectStore, run: str, chain: list[dict[str, Tensor]]) -> None:
+def test_what_a_reader_holds_stays_as_it_is(
+    seaweed: ObjectStore, run: str, chain: list[dict[str, Tensor]]
+) -> None:
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(1)
     subscriber.receive(3, held)
     assert same(dict(held.state), chain[0])
 
 
-def test_a_delta_on_another_base_is_not_handed_out(seaweed: ObjectStore, run: str, chain: list[dict[str, Tensor]]) -> None:
+def test_a_delta_on_another_base_is_not_handed_out(
+    seaweed: ObjectStore, run: str, chain: list[dict[str, Tensor]]
+) -> None:
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(1)
     drifted = {**held.state, "large": held.state["large"] + 1}
     received = subscriber.receive(2, Received(held.manifest, drifted, 0, 0, 0, 0, 0))
-    assert same(dict(received.state), chain[1]) and received.hops == 2  # from the anchor: what was held led to something else
+    assert (
+        same(dict(received.state), chain[1]) and received.hops == 2
+    )  # from the anchor: what was held led to something else
 
 
 def test_an_anchor_comes_every_so_many_versions(seaweed: ObjectStore, run: str) -> None:
-    publisher, weights = Publisher(seaweed, run, cadence=Cadence(anchor_every=3)), {"large": torch.randn(300, 1000).to(torch.bfloat16)}
+    publisher, weights = (
+        Publisher(seaweed, run, cadence=Cadence(anchor_every=3)),
+        {"large": torch.randn(300, 1000).to(torch.bfloat16)},
+    )
     for version in range(1, 6):
         publisher.publish(version, weights)
         weights = changed(weights, version)
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(3)
-    assert subscriber.receive(4, held).hops == 1  # readers go on by the delta, and never wait for the anchor beside it
+    assert (
+        subscriber.receive(4, held).hops == 1
+    )  # readers go on by the delta, and never wait for the anchor beside it
     joined = subscriber.receive(5)
     assert joined.hops == 2
 
 
-def test_a_resumed_publisher_begins_with_an_anchor(seaweed: ObjectStore, run: str, chain: list[dict[str, Tensor]]) -> None:
+def test_a_resumed_publisher_begins_with_an_anchor(
+    seaweed: ObjectStore, run: str, chain: list[dict[str, Tensor]]
+) -> None:
     resumed = Publisher(seaweed, run)
     assert resumed.publish(6, chain[0]).base is None
     assert resumed.publish(7, chain[1]).base == 6
@@ -147,7 +179,9 @@ def test_a_publication_runs_beside_its_caller(seaweed: ObjectStore, run: str) ->
     gate = threading.Event()
 
     class Slow(ObjectStore):
-        def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
+        def put(
+            self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None
+        ) -> str:
             if key.endswith(".bin"):
                 assert gate.wait(30)
             return super().put(key, data, if_none_match=if_none_match, if_match=if_match)
@@ -162,11 +196,15 @@ def test_a_publication_runs_beside_its_caller(seaweed: ObjectStore, run: str) ->
     assert publisher.last.figures()["weights/bytes"] == publisher.last.manifest.size
 
 
-def test_a_failed_publication_is_raised_by_the_next_call_and_repeated_whole(seaweed: ObjectStore, run: str) -> None:
+def test_a_failed_publication_is_raised_by_the_next_call_and_repeated_whole(
+    seaweed: ObjectStore, run: str
+) -> None:
     class Failing(ObjectStore):
         failing = False
 
-        def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
+        def put(
+            self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None
+        ) -> str:
             if Failing.failing and key.endswith("manifest.json"):
                 raise StoreUnavailable(key)
             return super().put(key, data, if_none_match=if_none_match, if_match=if_match)
@@ -187,7 +225,12 @@ def test_the_manifest_says_what_the_weights_belong_to(seaweed: ObjectStore, run:
     publisher = Publisher(seaweed, run, identity=Identity("5d1c", "77b0", 2.0))
     publisher.publish(1, state())
     manifest = Subscriber(seaweed, run).manifest(1)
-    assert (manifest.processor, manifest.template, manifest.adapter, manifest.epoch) == ("5d1c", "77b0", 2.0, 1)
+    assert (manifest.processor, manifest.template, manifest.adapter, manifest.epoch) == (
+        "5d1c",
+        "77b0",
+        2.0,
+        1,
+    )
 
 
 def test_head_is_one_small_request(seaweed: ObjectStore, run: str) -> None:
@@ -224,7 +267,9 @@ def dying(store: ObjectStore, writes: int) -> ObjectStore:
     """The same store, whose process dies after so many writes."""
 
     class Dying(ObjectStore):
-        def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
+        def put(
+            self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None
+        ) -> str:
             nonlocal writes
             if writes == 0:
                 raise Interrupted(key)
@@ -257,7 +302,10 @@ def test_a_second_writer_fences_the_first(seaweed: ObjectStore, run: str) -> Non
     first = Publisher(seaweed, run)
     first.publish(1, state())
     second = Publisher(seaweed, run)
-    with pytest.raises(WriterFenced, match=r"this writer \(epoch 1\) is fenced: a writer of epoch 2 has claimed.*run\.name"):
+    with pytest.raises(
+        WriterFenced,
+        match=r"this writer \(epoch 1\) is fenced: a writer of epoch 2 has claimed.*run\.name",
+    ):
         first.publish(2, state(1))
     second.publish(2, state(2))
     with pytest.raises(WriterFenced):
@@ -266,13 +314,17 @@ def test_a_second_writer_fences_the_first(seaweed: ObjectStore, run: str) -> Non
     assert same(Subscriber(seaweed, run).fetch(2), state(2))
 
 
-def test_a_writer_fenced_in_mid_publication_leaves_its_successor_alone(seaweed: ObjectStore, run: str) -> None:
+def test_a_writer_fenced_in_mid_publication_leaves_its_successor_alone(
+    seaweed: ObjectStore, run: str
+) -> None:
     Publisher(seaweed, run).publish(1, state())
 
     class Overtaken(ObjectStore):
         """Another learner publishes while this one uploads."""
 
-        def put(self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None) -> str:
+        def put(
+            self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None
+        ) -> str:
             if key.endswith(".bin"):
                 Publisher(seaweed, run).publish(2, state(2))
             return super().put(key, data, if_none_match=if_none_match, if_match=if_match)
@@ -283,11 +335,16 @@ def test_a_writer_fenced_in_mid_publication_leaves_its_successor_alone(seaweed: 
 
 
 def test_only_the_newest_versions_are_kept(seaweed: ObjectStore, run: str) -> None:
-    publisher, subscriber = Publisher(seaweed, run, cadence=Cadence(anchor_every=1, keep=2, grace_s=0)), Subscriber(seaweed, run)
+    publisher, subscriber = (
+        Publisher(seaweed, run, cadence=Cadence(anchor_every=1, keep=2, grace_s=0)),
+        Subscriber(seaweed, run),
+    )
     for version in (1, 2, 3):
         publisher.publish(version, state(version))
     assert same(subscriber.fetch(2), state(2))
-    with pytest.raises(WeightsError, match="version 1 is not published or no longer kept; HEAD is at 3"):
+    with pytest.raises(
+        WeightsError, match="version 1 is not published or no longer kept; HEAD is at 3"
+    ):
         subscriber.fetch(1)
     assert not [*seaweed.list(f"runs/{run}/weights/v00000001/")]
 
@@ -306,7 +363,9 @@ def flip(data: bytes) -> bytes:
     ],
     ids=["flipped byte", "truncated", "missing"],
 )
-def test_a_damaged_shard_is_never_handed_out(seaweed: ObjectStore, run: str, damage: Callable[[bytes], bytes] | None, said: str) -> None:
+def test_a_damaged_shard_is_never_handed_out(
+    seaweed: ObjectStore, run: str, damage: Callable[[bytes], bytes] | None, said: str
+) -> None:
     Publisher(seaweed, run).publish(1, {"head.weight": torch.randn(64, 64)})
     key = f"runs/{run}/weights/v00000001/e1-a-r00000-00000.bin"
     if damage is None:

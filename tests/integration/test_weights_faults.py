@@ -59,10 +59,19 @@ def published(store: ObjectStore, run: str, newest: int, **options: Any) -> Publ
 
 @pytest.mark.parametrize(
     ("fault", "times"),
-    [(Flip(100), 1), (Truncate(50, "honest"), 1), (Truncate(50, "full"), 1), (Reset(), 2), (Status(500), 2), (Status(503, "SlowDown"), 2)],
+    [
+        (Flip(100), 1),
+        (Truncate(50, "honest"), 1),
+        (Truncate(50, "full"), 1),
+        (Reset(), 2),
+        (Status(500), 2),
+        (Status(503, "SlowDown"), 2),
+    ],
     ids=["flipped byte", "short", "cut", "resets", "500", "slow down"],
 )
-def test_a_delta_that_is_damaged_on_its_way_is_read_again(seaweed: ObjectStore, run: str, faults: Faults, fault: Fault, times: int) -> None:
+def test_a_delta_that_is_damaged_on_its_way_is_read_again(
+    seaweed: ObjectStore, run: str, faults: Faults, fault: Fault, times: int
+) -> None:
     published(seaweed, run, 2)
     subscriber = Subscriber(faults.store, run)
     held = subscriber.receive(1)
@@ -73,7 +82,9 @@ def test_a_delta_that_is_damaged_on_its_way_is_read_again(seaweed: ObjectStore, 
     assert received.detours == (0 if seen_by_the_store or fault == Truncate(50, "honest") else 1)
 
 
-def test_a_store_that_fails_for_long_leaves_readers_with_what_they_have(seaweed: ObjectStore, run: str, faults: Faults) -> None:
+def test_a_store_that_fails_for_long_leaves_readers_with_what_they_have(
+    seaweed: ObjectStore, run: str, faults: Faults
+) -> None:
     published(seaweed, run, 2)
     subscriber = Subscriber(faults.store, run)
     held = subscriber.receive(1)
@@ -98,7 +109,9 @@ def test_a_crawling_store_is_waited_for(seaweed: ObjectStore, run: str, faults: 
     assert received.fetch_s > 0.7 * size / 10_000 and time.monotonic() - started >= received.fetch_s
 
 
-def test_a_lost_reply_to_head_counts_as_published(seaweed: ObjectStore, run: str, faults: Faults) -> None:
+def test_a_lost_reply_to_head_counts_as_published(
+    seaweed: ObjectStore, run: str, faults: Faults
+) -> None:
     publisher = published(faults.store, run, 1)
     faults.on(match="*/HEAD", method="PUT", fault=LostReply(), times=1)
     publisher.publish(2, weights(2))
@@ -152,7 +165,11 @@ def test_a_waiting_writer_repairs_the_newest_version(
     publisher = published(seaweed, run, version)
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(version - 1) if version > 1 else None
-    damage(seaweed, f"{version_folder(run, version)}/e1-{'d' if version > 1 else 'a'}-r00000-00000.bin", how)
+    damage(
+        seaweed,
+        f"{version_folder(run, version)}/e1-{'d' if version > 1 else 'a'}-r00000-00000.bin",
+        how,
+    )
     with pytest.raises(WeightsError, match="asked the writer for an anchor"):
         subscriber.receive(version, held)
     deadline = time.monotonic() + 30
@@ -200,14 +217,21 @@ def test_a_publisher_killed_before_any_of_its_writes_loses_nothing_and_is_follow
     seaweed: ObjectStore, run: str, faults: Faults
 ) -> None:
     published(seaweed, run, 1)
-    command = [sys.executable, publishing_process.__file__, faults.store.config.model_dump_json(), run]
+    command = [
+        sys.executable,
+        publishing_process.__file__,
+        faults.store.config.model_dump_json(),
+        run,
+    ]
     subscriber, held = Subscriber(seaweed, run), None
     for write, number in KILLED_BEFORE:
         before = subscriber.seen.version
         running: list[subprocess.Popen[bytes]] = []
         countdown = iter(range(number - 1, -1, -1))
 
-        def strike(countdown: Iterator[int] = countdown, running: list[subprocess.Popen[bytes]] = running) -> None:
+        def strike(
+            countdown: Iterator[int] = countdown, running: list[subprocess.Popen[bytes]] = running
+        ) -> None:
             if next(countdown, 0) == 0:
                 wait_for(lambda: bool(running))
                 running[0].kill()
@@ -246,7 +270,9 @@ def test_an_emptied_head_is_rebuilt_by_the_next_writer(seaweed: ObjectStore, run
         first.publish(5, weights(5))
 
 
-def test_a_full_store_is_named_and_publishing_goes_on_when_there_is_space(seaweed: ObjectStore, run: str, faults: Faults) -> None:
+def test_a_full_store_is_named_and_publishing_goes_on_when_there_is_space(
+    seaweed: ObjectStore, run: str, faults: Faults
+) -> None:
     publisher = published(faults.store, run, 2)
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(2)
@@ -269,7 +295,10 @@ def test_two_writers_at_once_publish_one_history(seaweed: ObjectStore, run: str)
         try:
             for _ in range(6):
                 version = (publisher.version or 0) + 1
-                publisher.publish(version, {"large": torch.full((100,), float(first)), "version": torch.tensor(version)})
+                publisher.publish(
+                    version,
+                    {"large": torch.full((100,), float(first)), "version": torch.tensor(version)},
+                )
                 versions.append((version, first))
         except WeightsError as error:
             fenced.append(str(error))
@@ -286,13 +315,17 @@ def test_two_writers_at_once_publish_one_history(seaweed: ObjectStore, run: str)
     newest = subscriber.head()
     assert newest == max(versions)[0]
     received = subscriber.receive(newest)
-    assert received.state["version"] == newest and torch.equal(received.state["large"], torch.full((100,), float(max(versions)[1])))
+    assert received.state["version"] == newest and torch.equal(
+        received.state["large"], torch.full((100,), float(max(versions)[1]))
+    )
 
 
 # -- readers -----------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_that_fell_behind_what_is_kept_goes_on_from_an_anchor(seaweed: ObjectStore, run: str) -> None:
+def test_a_reader_that_fell_behind_what_is_kept_goes_on_from_an_anchor(
+    seaweed: ObjectStore, run: str
+) -> None:
     publisher = Publisher(seaweed, run, cadence=Cadence(anchor_every=4, keep=1, grace_s=0))
     publisher.publish(1, weights(1))
     subscriber = Subscriber(seaweed, run)
@@ -305,7 +338,9 @@ def test_a_reader_that_fell_behind_what_is_kept_goes_on_from_an_anchor(seaweed: 
     assert holds(received, 11) and received.hops == 3  # the anchor of version 9, two deltas
 
 
-def test_the_same_delta_offered_twice_is_applied_once(seaweed: ObjectStore, run: str, faults: Faults) -> None:
+def test_the_same_delta_offered_twice_is_applied_once(
+    seaweed: ObjectStore, run: str, faults: Faults
+) -> None:
     published(seaweed, run, 2)
     subscriber = Subscriber(faults.store, run)
     once = subscriber.receive(2, subscriber.receive(1))
@@ -315,7 +350,9 @@ def test_the_same_delta_offered_twice_is_applied_once(seaweed: ObjectStore, run:
     assert not [request for request in faults.requests[before:] if request.key.endswith(".bin")]
 
 
-def test_clocks_that_jump_change_nothing(seaweed: ObjectStore, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clocks_that_jump_change_nothing(
+    seaweed: ObjectStore, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing of the bus reads a wall clock: not the lease, not the grace, not the order of versions."""
     publisher = Publisher(seaweed, run, cadence=Cadence(anchor_every=2, keep=1, grace_s=5))
     publisher.publish(1, weights(1))
@@ -327,5 +364,7 @@ def test_clocks_that_jump_change_nothing(seaweed: ObjectStore, run: str, monkeyp
         publisher.publish(version, weights(version))
         held = subscriber.receive(version, held)
         assert holds(held, version)
-    stored = {info.key.partition("weights/v")[2][:8] for info in seaweed.list(f"runs/{run}/weights/v")}
+    stored = {
+        info.key.partition("weights/v")[2][:8] for info in seaweed.list(f"runs/{run}/weights/v")
+    }
     assert stored == {f"{version:08d}" for version in range(1, 6)}  # no jump made the grace pass

@@ -15,7 +15,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from awares.errors import ConfigError
 from awares.mini import POLICY
-from awares_platform import weights_tool
+from awares_platform.cli import weights
 from awares_platform.config import PlatformConfig
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.run import RunConfig
@@ -44,8 +44,18 @@ def config(seaweed: ObjectStore) -> PlatformConfig:
     return PlatformConfig(run=run, store=seaweed.config, grpo=GrpoConfig(start="base"))
 
 
-def publish(store: ObjectStore, config: PlatformConfig, states: list[Mapping[str, Tensor]], identity: Identity | None = None) -> None:
-    publisher = Publisher(store, config.run.name, cadence=Cadence(anchor_every=3), identity=identity or Identity("5d1c", "77b0"))
+def publish(
+    store: ObjectStore,
+    config: PlatformConfig,
+    states: list[Mapping[str, Tensor]],
+    identity: Identity | None = None,
+) -> None:
+    publisher = Publisher(
+        store,
+        config.run.name,
+        cadence=Cadence(anchor_every=3),
+        identity=identity or Identity("5d1c", "77b0"),
+    )
     for version, state in enumerate(states, start=1):
         publisher.publish(version, state, step=10 * version)
 
@@ -54,72 +64,105 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_ls_and_show_say_what_is_there(seaweed: ObjectStore, config: PlatformConfig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ls_and_show_say_what_is_there(
+    seaweed: ObjectStore, config: PlatformConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
     publish(seaweed, config, [moved(seed) for seed in range(4)])
-    weights_tool.run(config, "pin", 2, None)
+    weights.run(config, "pin", 2, None)
     assert lines(capsys) == [f"version 2 of run {config.run.name} is pinned"]
-    weights_tool.run(config, "ls", None, None)
+    weights.run(config, "ls", None, None)
     head, *rows = lines(capsys)
     assert head.split() == ["version", "step", "changed", "forms"]
     assert [row.split()[:2] for row in rows] == [["4", "40"], ["3", "30"], ["2", "20"], ["1", "10"]]
-    assert "delta on 3" in rows[0] and "delta on 2" in rows[1] and "anchor" in rows[0] and rows[2].endswith("pinned")
-    weights_tool.run(config, "show", 3, None)
+    assert (
+        "delta on 3" in rows[0]
+        and "delta on 2" in rows[1]
+        and "anchor" in rows[0]
+        and rows[2].endswith("pinned")
+    )
+    weights.run(config, "show", 3, None)
     shown = "\n".join(lines(capsys))
     assert f"version    3 of run {config.run.name}, optimizer step 30, writer epoch 1" in shown
     assert "joining    1 -> 2 -> 3" in shown and "processor 5d1c, template 77b0" in shown
     assert "ulp" in shown and "same" in shown
-    weights_tool.run(config, "unpin", 2, None)
+    weights.run(config, "unpin", 2, None)
     assert not pinned(seaweed, config.run.name)
     with pytest.raises(WeightsError, match="version 9 is not published"):
-        weights_tool.run(config, "pin", 9, None)
+        weights.run(config, "pin", 9, None)
 
 
 def test_verify_names_what_is_damaged_and_what_cannot_be_told(
     seaweed: ObjectStore, config: PlatformConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish(seaweed, config, [moved(seed) for seed in range(5)])
-    weights_tool.run(config, "verify", None, None)
+    weights.run(config, "verify", None, None)
     assert capsys.readouterr().out.count("hashes right") == 6  # version 4 in two forms
     key = f"{version_folder(config.run.name, 2)}/e1-d-r00000-00000.bin"
     data = bytearray(seaweed.get(key))
     data[len(data) // 2] ^= 1
     seaweed.put(key, bytes(data))
     with pytest.raises(WeightsError, match="1 of 6 manifests"):
-        weights_tool.run(config, "verify", None, None)
+        weights.run(config, "verify", None, None)
     said = capsys.readouterr().out
     assert "DAMAGED" in said and "version 3: not verified, for version 2 is damaged" in said
     assert "version 4: anchor" in said and "version 5: delta on 4" in said
-    weights_tool.run(config, "verify", 5, None)
+    weights.run(config, "verify", 5, None)
 
 
 def test_pull_writes_a_checkpoint_that_transformers_loads(
     seaweed: ObjectStore, config: PlatformConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish(seaweed, config, [moved(seed) for seed in range(2)])
-    weights_tool.run(config, "pull", None, tmp_path / "pulled")
+    weights.run(config, "pull", None, tmp_path / "pulled")
     assert lines(capsys)[-1] == str(tmp_path / "pulled")
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "pulled", dtype=torch.bfloat16)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        tmp_path / "pulled", dtype=torch.bfloat16
+    )
     found = model.state_dict()
     assert all(torch.equal(found[canonical(name)], tensor) for name, tensor in moved(1).items())
-    assert {path.name for path in (tmp_path / "pulled").iterdir()} >= {"config.json", "tokenizer.json", "chat_template.jinja"}
+    assert {path.name for path in (tmp_path / "pulled").iterdir()} >= {
+        "config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+    }
     with pytest.raises(ConfigError, match="is not empty; name another directory"):
-        weights_tool.run(config, "pull", None, tmp_path / "pulled")
+        weights.run(config, "pull", None, tmp_path / "pulled")
 
 
-def test_pull_folds_an_adapter_into_the_policy_that_it_was_trained_on(seaweed: ObjectStore, config: PlatformConfig, tmp_path: Path) -> None:
-    [(name, weight)] = [(name, tensor) for name, tensor in BASE.items() if canonical(name) == f"{LAYER}.weight"]
+def test_pull_folds_an_adapter_into_the_policy_that_it_was_trained_on(
+    seaweed: ObjectStore, config: PlatformConfig, tmp_path: Path
+) -> None:
+    [(name, weight)] = [
+        (name, tensor) for name, tensor in BASE.items() if canonical(name) == f"{LAYER}.weight"
+    ]
     assert name != canonical(name)  # the checkpoint has the older names, the learner the newer ones
     down, up = torch.randn(4, weight.shape[1]), torch.randn(weight.shape[0], 4)
-    publish(seaweed, config, [{f"{LAYER}.down.weight": down, f"{LAYER}.up.weight": up}], Identity(adapter=0.5))
-    weights_tool.run(config, "pull", 1, tmp_path / "pulled")
+    publish(
+        seaweed,
+        config,
+        [{f"{LAYER}.down.weight": down, f"{LAYER}.up.weight": up}],
+        Identity(adapter=0.5),
+    )
+    weights.run(config, "pull", 1, tmp_path / "pulled")
     found = load_file(tmp_path / "pulled" / "model.safetensors")
     assert torch.equal(found[name], (weight.float() + 0.5 * up @ down).to(weight.dtype))
     assert all(torch.equal(found[other], tensor) for other, tensor in BASE.items() if other != name)
 
 
 def test_the_command_says_in_one_line_that_there_is_nothing(seaweed: ObjectStore) -> None:
-    command = [sys.executable, "-c", "from awares_platform.cli import main; main()", "weights", "ls", "no-such-run"]
+    command = [
+        sys.executable,
+        "-c",
+        "from awares_platform.cli.main import main; main()",
+        "weights",
+        "ls",
+        "no-such-run",
+    ]
     store = [f"store.url={seaweed.config.url}", f"store.endpoint={seaweed.config.endpoint}"]
-    result = subprocess.run([*command, *store], capture_output=True, text=True, timeout=120, env=dict(os.environ))
+    result = subprocess.run(
+        [*command, *store], capture_output=True, text=True, timeout=120, env=dict(os.environ)
+    )
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith("awares weights: run no-such-run has published no weights in s3://awares/tests")
+    assert result.stderr.splitlines()[-1].startswith(
+        "awares weights: run no-such-run has published no weights in s3://awares/tests"
+    )

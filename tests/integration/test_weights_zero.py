@@ -36,8 +36,20 @@ def run(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Platf
     (directory / "setup.json").write_text(config.model_dump_json())
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("publishing_rank.py")), str(rank), "2", str(directory / "setup.json")],
-            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            [
+                sys.executable,
+                str(Path(__file__).with_name("publishing_rank.py")),
+                str(rank),
+                "2",
+                str(directory / "setup.json"),
+            ],
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "LOCAL_RANK": str(rank),
+                "OMP_NUM_THREADS": "1",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

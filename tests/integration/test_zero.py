@@ -28,10 +28,18 @@ MICRO_BATCHES = ((3, 1), (2,), (1, 2, 1))  # rows of each micro-batch, per step
 def rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """This process as the only rank."""
     with pytest.MonkeyPatch.context() as environment:
-        for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        for name, value in {
+            "RANK": "0",
+            "WORLD_SIZE": "1",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "0",
+        }.items():
             environment.setenv(name, value)
         meeting = tmp_path_factory.mktemp("meeting") / "point"
-        torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=0, world_size=1
+        )
         yield
         torch.distributed.destroy_process_group()
 
@@ -49,7 +57,9 @@ def _model(base: Path, dtype: str = "float32", lora_rank: int = 0) -> Any:
 
 def _losses(model: Any, step: int) -> Iterator[Tensor]:
     for index, rows in enumerate(MICRO_BATCHES[step]):
-        ids_BT = torch.randint(20, 60, (rows, 7), generator=torch.Generator().manual_seed(10 * step + index))
+        ids_BT = torch.randint(
+            20, 60, (rows, 7), generator=torch.Generator().manual_seed(10 * step + index)
+        )
         logprobs_BTV = model(input_ids=ids_BT).logits.float().log_softmax(-1)
         yield -logprobs_BTV[:, :-1].gather(2, ids_BT[:, 1:, None]).mean() / len(MICRO_BATCHES[step])
 
@@ -58,22 +68,39 @@ def _plain(model: Any, steps: Sequence[int]) -> dict[str, Tensor]:
     """What the steps do in plain PyTorch: AdamW, norms and biases without decay, the sum of the losses, clipped at 1."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in learning if parameter.ndim >= 2], "weight_decay": 0.1},
-        {"params": [parameter for parameter in learning if parameter.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [parameter for parameter in learning if parameter.ndim >= 2],
+            "weight_decay": 0.1,
+        },
+        {
+            "params": [parameter for parameter in learning if parameter.ndim < 2],
+            "weight_decay": 0.0,
+        },
     ]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=RATE)
     for step in steps:
         optimizer.zero_grad()
         torch.stack(list(_losses(model, step))).sum().backward()
-        torch.nn.utils.clip_grad_norm_([parameter for parameter in learning if parameter.grad is not None], 1.0)
+        torch.nn.utils.clip_grad_norm_(
+            [parameter for parameter in learning if parameter.grad is not None], 1.0
+        )
         optimizer.step()
-    return lora.merged(model, {name: parameter.detach() for name, parameter in model.named_parameters()})
+    return lora.merged(
+        model, {name: parameter.detach() for name, parameter in model.named_parameters()}
+    )
 
 
 def test_the_vision_tower_learns_only_when_asked(base: Path) -> None:
-    frozen, whole = (load_policy(base, PlatformConfig(policy=PolicyConfig(train_vision=train))) for train in (False, True))
+    frozen, whole = (
+        load_policy(base, PlatformConfig(policy=PolicyConfig(train_vision=train)))
+        for train in (False, True)
+    )
     still = {name for name, parameter in frozen.named_parameters() if not parameter.requires_grad}
-    assert still == {name for name, _ in frozen.named_parameters() if name.startswith("model.visual.")} != set()
+    assert (
+        still
+        == {name for name, _ in frozen.named_parameters() if name.startswith("model.visual.")}
+        != set()
+    )
     assert all(parameter.requires_grad for parameter in whole.parameters())
     with pytest.raises(ValidationError, match=r"policy\.train_vision needs policy\.lora_rank = 0"):
         PolicyConfig(train_vision=True, lora_rank=4)
@@ -82,7 +109,10 @@ def test_the_vision_tower_learns_only_when_asked(base: Path) -> None:
 @pytest.mark.parametrize("lora_rank", [0, 4])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_steps_do_what_plain_pytorch_does(base: Path, stage: int, lora_rank: int) -> None:
-    engine = zero.initialize(_model(base, lora_rank=lora_rank), zero.ZeroSettings(stage, "float32", RATE, weight_decay=0.1))  # type: ignore[arg-type]
+    engine = zero.initialize(
+        _model(base, lora_rank=lora_rank),
+        zero.ZeroSettings(stage, "float32", RATE, weight_decay=0.1),
+    )  # type: ignore[arg-type]
     for step in range(3):
         zero.step(engine, _losses(engine, step), RATE)
     found, wanted = zero.full_state(engine), _plain(_model(base, lora_rank=lora_rank), range(3))
@@ -93,7 +123,9 @@ def test_steps_do_what_plain_pytorch_does(base: Path, stage: int, lora_rank: int
 
 
 @pytest.mark.parametrize(("stage", "lora_rank"), [(2, 0), (3, 0), (2, 4), (3, 4)])
-def test_a_loaded_checkpoint_goes_on_to_the_same_weights(base: Path, tmp_path: Path, stage: int, lora_rank: int) -> None:
+def test_a_loaded_checkpoint_goes_on_to_the_same_weights(
+    base: Path, tmp_path: Path, stage: int, lora_rank: int
+) -> None:
     settings = zero.ZeroSettings(stage, "float32", RATE)  # type: ignore[arg-type]
     engine = zero.initialize(_model(base, lora_rank=lora_rank), settings)
     zero.step(engine, _losses(engine, 0), RATE)
@@ -126,7 +158,9 @@ def test_a_fresh_state_is_the_base_and_a_copy(base: Path) -> None:
     engine = zero.initialize(_model(base, lora_rank=4), zero.ZeroSettings(2, "float32", RATE))
     state = zero.full_state(engine)
     whole = _model(base).state_dict()
-    assert state.keys() == whole.keys() and all(torch.equal(state[name], whole[name]) for name in whole)
+    assert state.keys() == whole.keys() and all(
+        torch.equal(state[name], whole[name]) for name in whole
+    )
     zero.step(engine, _losses(engine, 0), RATE)
     assert all(torch.equal(state[name], whole[name]) for name in whole)
 
@@ -135,19 +169,25 @@ def test_a_fresh_state_is_the_base_and_a_copy(base: Path) -> None:
 def test_a_rank_alone_owns_every_weight(base: Path, stage: int) -> None:
     engine = zero.initialize(_model(base), zero.ZeroSettings(stage, "float32", RATE))  # type: ignore[arg-type]
     zero.step(engine, _losses(engine, 0), RATE)
-    found = {part.name: part.values.reshape(part.shape) for part in zero.owned(engine, torch.bfloat16)}
+    found = {
+        part.name: part.values.reshape(part.shape) for part in zero.owned(engine, torch.bfloat16)
+    }
     wanted = zero.full_state(engine)
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name].to(torch.bfloat16)) for name in wanted)
     zero.step(engine, _losses(engine, 1), RATE)
-    assert all(torch.equal(found[name], wanted[name].to(torch.bfloat16)) for name in wanted)  # copies
+    assert all(
+        torch.equal(found[name], wanted[name].to(torch.bfloat16)) for name in wanted
+    )  # copies
 
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_with_adapters_these_alone_are_owned(base: Path, stage: int) -> None:
     engine = zero.initialize(_model(base, lora_rank=4), zero.ZeroSettings(stage, "float32", RATE))  # type: ignore[arg-type]
     zero.step(engine, _losses(engine, 0), RATE)
-    found = {part.name: part.values.reshape(part.shape) for part in zero.owned(engine, torch.float32)}
+    found = {
+        part.name: part.values.reshape(part.shape) for part in zero.owned(engine, torch.float32)
+    }
     assert found and all(is_adapter(name) for name in found)
     scale = lora.scale(engine.module)
     assert scale is not None
@@ -164,7 +204,9 @@ def test_the_policy_computes_with_what_is_published(base: Path, stage: int) -> N
     zero.step(engine, _losses(engine, 0), RATE)
     exact = zero.full_state(engine)
     served = _model(base)
-    served.load_state_dict({name: tensor.to(torch.bfloat16).float() for name, tensor in exact.items()})
+    served.load_state_dict(
+        {name: tensor.to(torch.bfloat16).float() for name, tensor in exact.items()}
+    )
     ids_BT = torch.randint(20, 60, (2, 9), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         before = engine(input_ids=ids_BT).logits

@@ -13,13 +13,19 @@ DRAWERS = {"utils", "util", "common", "helpers", "misc"}
 def tracked() -> list[Path]:
     """Files that are or would be committed, relative to the root."""
     listing = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [Path(line) for line in listing.stdout.splitlines() if (ROOT / line).exists()]
 
 
 def test_platform_is_no_package() -> None:
-    assert not (ROOT / "platform" / "__init__.py").exists(), "it would shadow Python's own module platform"
+    assert not (ROOT / "platform" / "__init__.py").exists(), (
+        "it would shadow Python's own module platform"
+    )
 
 
 def test_top_level_entries_are_the_agreed_ones() -> None:
@@ -29,7 +35,9 @@ def test_top_level_entries_are_the_agreed_ones() -> None:
 def test_tests_have_no_packages_and_distinct_names() -> None:
     files = [path for path in tracked() if path.parts[0] == "tests" and path.suffix == ".py"]
     assert not [path for path in files if path.name == "__init__.py"]
-    assert not [path for path in files if "platform" in path.parts[:-1]], "tests/**/platform would shadow Python's own module platform"
+    assert not [path for path in files if "platform" in path.parts[:-1]], (
+        "tests/**/platform would shadow Python's own module platform"
+    )
     names = Counter(path.name for path in files if path.name.startswith("test_"))
     assert not [name for name, count in names.items() if count > 1]
 
@@ -40,8 +48,14 @@ def test_job_scripts_hold_no_logic() -> None:
     for path in scripts:
         lines = path.read_text().splitlines()
         assert len(lines) < 60
-        assert not [line for line in lines if line.startswith("import ") and line.split()[1] not in ("sys",)]
+        assert not [
+            line for line in lines if line.startswith("import ") and line.split()[1] not in ("sys",)
+        ]
 
 
 def test_no_drawers() -> None:
-    assert not [path for path in tracked() if path.suffix == ".py" and (path.stem in DRAWERS or DRAWERS & {*path.parts})]
+    assert not [
+        path
+        for path in tracked()
+        if path.suffix == ".py" and (path.stem in DRAWERS or DRAWERS & {*path.parts})
+    ]

@@ -9,8 +9,19 @@ ROOT = Path(__file__).parents[2]
 
 def commands(target: str, **variables: str) -> str:
     """The commands of `make target`, not run, in an environment with `variables`."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("AWARES_SEED", "ARGS", "MAKEFLAGS")} | variables
-    return subprocess.run(["make", "-n", target], cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("AWARES_SEED", "ARGS", "MAKEFLAGS")
+    } | variables
+    return subprocess.run(
+        ["make", "-n", target],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
 
 
 def test_a_seed_in_the_environment_reaches_the_quickstart() -> None:
@@ -19,9 +30,14 @@ def test_a_seed_in_the_environment_reaches_the_quickstart() -> None:
 
 
 def test_lock_writes_both_sets_with_hashes_and_without_addresses() -> None:
-    lines = [line for line in commands("lock").replace("\\\n", "").splitlines() if "pip compile" in line]
-    assert ["--output-file platform/requirements/cpu.txt" in lines[0], "--output-file platform/requirements/gpu.txt" in lines[1]] == [
-        True
-    ] * 2
+    lines = [
+        line for line in commands("lock").replace("\\\n", "").splitlines() if "pip compile" in line
+    ]
+    assert [
+        "--output-file platform/requirements/cpu.txt" in lines[0],
+        "--output-file platform/requirements/gpu.txt" in lines[1],
+    ] == [True] * 2
     for line in lines:
-        assert "--generate-hashes" in line and "--no-emit-index-url" in line and "--no-header" in line
+        assert (
+            "--generate-hashes" in line and "--no-emit-index-url" in line and "--no-header" in line
+        )

@@ -18,7 +18,10 @@ class Section(BaseModel):
         """TOML has no null: "none" stands for it where a key takes None."""
         if not isinstance(values, dict):
             return values
-        return {key: None if value == "none" and cls._takes_none(key) else value for key, value in values.items()}
+        return {
+            key: None if value == "none" and cls._takes_none(key) else value
+            for key, value in values.items()
+        }
 
     @classmethod
     def _takes_none(cls, key: str) -> bool:

@@ -55,9 +55,14 @@ class CurateConfig(Section):
 
     @model_validator(mode="after")
     def endpoints_are_named(self) -> Self:
-        for choice, section in (("judge", self.judge_endpoint), ("grounding", self.grounding_endpoint)):
+        for choice, section in (
+            ("judge", self.judge_endpoint),
+            ("grounding", self.grounding_endpoint),
+        ):
             if getattr(self, choice) == "endpoint" and not (section.url and section.model):
-                raise ValueError(f'curate.{choice} = "endpoint" needs curate.{choice}_endpoint.url and .model')
+                raise ValueError(
+                    f'curate.{choice} = "endpoint" needs curate.{choice}_endpoint.url and .model'
+                )
         return self
 
     @model_validator(mode="after")

@@ -36,5 +36,7 @@ class EvaluateConfig(Section):
     @classmethod
     def policies_are_unique(cls, policies: tuple[PolicyName, ...]) -> tuple[PolicyName, ...]:
         if not policies or len(set(policies)) != len(policies):
-            raise ValueError(f"evaluate.policies = {list(policies)} must name each policy at most once, and at least one")
+            raise ValueError(
+                f"evaluate.policies = {list(policies)} must name each policy at most once, and at least one"
+            )
         return policies

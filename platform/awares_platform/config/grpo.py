@@ -96,7 +96,9 @@ class GrpoConfig(Section):
     @model_validator(mode="after")
     def _episodes_divide_over_minibatches(self) -> Self:
         if self.groups_per_step % self.minibatches:
-            raise ValueError(f"grpo.groups_per_step={self.groups_per_step} must be a multiple of grpo.minibatches={self.minibatches}")
+            raise ValueError(
+                f"grpo.groups_per_step={self.groups_per_step} must be a multiple of grpo.minibatches={self.minibatches}"
+            )
         if self.groups_per_step * self.group_size < self.learner_workers:
             raise ValueError(
                 f"grpo.learner_workers={self.learner_workers} exceeds the {self.groups_per_step * self.group_size} episodes of a step; "

@@ -55,5 +55,7 @@ class MethodConfig(Section):
     @model_validator(mode="after")
     def pixel_limits_are_ordered(self) -> Self:
         if self.min_pixels > self.max_pixels:
-            raise ValueError(f"method.min_pixels = {self.min_pixels} exceeds method.max_pixels = {self.max_pixels}: lower the first")
+            raise ValueError(
+                f"method.min_pixels = {self.min_pixels} exceeds method.max_pixels = {self.max_pixels}: lower the first"
+            )
         return self

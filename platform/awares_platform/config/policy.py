@@ -21,7 +21,8 @@ class PolicyConfig(Section):
     lora_alpha: float = Field(default=16.0, gt=0)
     """LoRA scale: the adapter's product is multiplied by lora_alpha / lora_rank. The paper does not state it."""
     lora_targets: tuple[str, ...] = Field(
-        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
     )
     """Linear layers of the language model that receive an adapter, by their last name."""
     train_vision: bool = False
@@ -32,5 +33,7 @@ class PolicyConfig(Section):
     @model_validator(mode="after")
     def adapters_leave_the_vision_tower_alone(self) -> Self:
         if self.lora_rank and self.train_vision:
-            raise ValueError("policy.train_vision needs policy.lora_rank = 0: adapters are for the language model only")
+            raise ValueError(
+                "policy.train_vision needs policy.lora_rank = 0: adapters are for the language model only"
+            )
         return self

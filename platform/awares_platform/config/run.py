@@ -29,5 +29,7 @@ class RunConfig(Section):
     @classmethod
     def name_is_a_path_component(cls, name: str) -> str:
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no run name: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
+            raise ValueError(
+                f"{name!r} is no run name: use letters, digits, '.', '_' and '-', beginning with a letter or digit"
+            )
         return name

@@ -58,7 +58,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
     try:
         return PlatformConfig.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {_explain(detail)}" for detail in error.errors())) from None
+        raise ConfigError(
+            "\n".join(f"{path}: {_explain(detail)}" for detail in error.errors())
+        ) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -66,9 +68,13 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_text("utf-8")
         return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; give --config a TOML file, such as jobs/configs/mini.toml") from None
+        raise ConfigError(
+            f"{path}: {error.strerror}; give --config a TOML file, such as jobs/configs/mini.toml"
+        ) from None
     except ValueError as error:
-        raise ConfigError(f"{path}: is not valid {path.suffix.lstrip('.').upper() or 'TOML'}: {error}") from None
+        raise ConfigError(
+            f"{path}: is not valid {path.suffix.lstrip('.').upper() or 'TOML'}: {error}"
+        ) from None
 
 
 def _apply(settings: dict[str, Any], override: str) -> None:
@@ -76,7 +82,9 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or len(parts) < 2:
-        raise ConfigError(f"override {override!r}: write section.key=value, such as grpo.learning_rate=1e-5")
+        raise ConfigError(
+            f"override {override!r}: write section.key=value, such as grpo.learning_rate=1e-5"
+        )
     for part in parts[:-1]:
         settings = settings.setdefault(part, {})
         if not isinstance(settings, dict):
@@ -98,7 +106,11 @@ def _annotation(parts: Sequence[str]) -> Any:
     """The declared type of a dotted key; None for an unknown one."""
     model: Any = PlatformConfig
     for part in parts:
-        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        field = (
+            model.model_fields.get(part)
+            if isinstance(model, type) and issubclass(model, BaseModel)
+            else None
+        )
         if field is None:
             return None
         model = field.annotation

@@ -37,7 +37,9 @@ class StoreConfig(Section):
     def endpoint_is_local_or_http(cls, endpoint: str | None) -> str | None:
         if endpoint in (None, "local") or endpoint.startswith(("http://", "https://")):
             return endpoint
-        raise ValueError(f'{endpoint!r} is no endpoint: write "local", or an address that begins with http:// or https://')
+        raise ValueError(
+            f'{endpoint!r} is no endpoint: write "local", or an address that begins with http:// or https://'
+        )
 
     @property
     def bucket(self) -> str:

@@ -54,7 +54,11 @@ class EpisodeBuffer:
         known = self._in_flight.keys() | self._ready.keys()
         last = max((*known, *self.position.beyond, self._next - 1), default=-1)
         self._next = max(self.position.watermark, last + 1)
-        missing = (n for n in range(self.position.watermark, self._next) if n not in known and n not in self.position)
+        missing = (
+            n
+            for n in range(self.position.watermark, self._next)
+            if n not in known and n not in self.position
+        )
         self._again = [(number, 0) for number in missing]
         heapq.heapify(self._again)
 
@@ -105,7 +109,9 @@ class EpisodeBuffer:
 
     def take(self, step: int, version: int) -> Batch:
         """The batch that updates `version`: the oldest groups. Only when `full(version)`."""
-        assert self.full(version), f"step {step} has {len(self._ready)} of {self._groups_per_step} groups"
+        assert self.full(version), (
+            f"step {step} has {len(self._ready)} of {self._groups_per_step} groups"
+        )
         first = sorted(self._ready.values(), key=_age)[: self._groups_per_step]
         for group in first:
             del self._ready[group.prompt.number]

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 from awares_platform.config.grpo import GrpoConfig
+from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.errors import LaunchError
-from awares_platform.follow import Loaded, Missed
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Batch, Group, Outcome, Position, Prompt, Rollout
 from awares_platform.grpo.journal import Journal
@@ -70,7 +70,9 @@ class Controller:
         self._meter = Meter()
         self._unwritten: list[Group] = []
         self._shards: asyncio.Future[list[Shard] | None] | None = None
-        self._batch: tuple[Batch, int, float] | None = None  # what the learner works on, the version it updates, since when
+        self._batch: tuple[Batch, int, float] | None = (
+            None  # what the learner works on, the version it updates, since when
+        )
         self._restarts = 0
         self._fruitless = 0
         self._session = 0  # of the learner: counts `attach`
@@ -81,7 +83,9 @@ class Controller:
 
     async def run(self) -> None:
         """Tends the actors until `close`. Raises what stopped the run."""
-        tending = [asyncio.create_task(self._tend(index)) for index in range(self._settings.rollout_actors)]
+        tending = [
+            asyncio.create_task(self._tend(index)) for index in range(self._settings.rollout_actors)
+        ]
         closing = asyncio.create_task(self._until(lambda: self._closed))
         try:
             done, _ = await asyncio.wait([*tending, closing], return_when=asyncio.FIRST_COMPLETED)
@@ -112,7 +116,11 @@ class Controller:
     def _count_restart(self, index: int, error: ActorLost) -> None:
         self._restarts += 1
         self._meter.restarted(index)
-        log.warning("rollout actor %d is gone (%s); its prompts are issued again and it is replaced", index, error)
+        log.warning(
+            "rollout actor %d is gone (%s); its prompts are issued again and it is replaced",
+            index,
+            error,
+        )
         if self._restarts > self._settings.actor_restarts:
             raise LaunchError(
                 f"rollout actors died {self._restarts} times (last: {error}); see Ray's logs for the cause, or raise grpo.actor_restarts"
@@ -174,8 +182,12 @@ class Controller:
         """A run whose groups all fail would never hand out a batch, and never say why."""
         self._fruitless = self._fruitless + 1 if group.outcome is Outcome.FAILED else 0
         if self._fruitless >= 2 * self._settings.groups_per_step:
-            errors = sorted({member.episode.error for member in group.members if member.episode.error})
-            raise LaunchError(f"{self._fruitless} groups in a row had no two usable episodes; the last failed with: {'; '.join(errors)}")
+            errors = sorted(
+                {member.episode.error for member in group.members if member.episode.error}
+            )
+            raise LaunchError(
+                f"{self._fruitless} groups in a row had no two usable episodes; the last failed with: {'; '.join(errors)}"
+            )
 
     # -- the learner -------------------------------------------------------------------------------------------------------------
 
@@ -188,7 +200,12 @@ class Controller:
         await self._flush()
         self._buffer.restore(position, await asyncio.to_thread(self._journal.read), version)
         self._shards = self._batch = None
-        log.info("learner at version %d: %d groups ready, %d in flight", version, len(self._buffer), self._buffer.in_flight)
+        log.info(
+            "learner at version %d: %d groups ready, %d in flight",
+            version,
+            len(self._buffer),
+            self._buffer.in_flight,
+        )
         await self._notify()
 
     async def batch(self, step: int, version: int, rank: int, ranks: int) -> Shard | None:
@@ -207,7 +224,9 @@ class Controller:
         session = self._session
         try:
             async with asyncio.timeout(self._settings.batch_timeout_s):
-                await self._until(lambda: self._closed or self._session != session or self._buffer.full(version))
+                await self._until(
+                    lambda: self._closed or self._session != session or self._buffer.full(version)
+                )
         except TimeoutError:
             self._failure = LaunchError(
                 f"no batch for step {step} within grpo.batch_timeout_s={self._settings.batch_timeout_s:g}: {self._state()}"
@@ -227,7 +246,9 @@ class Controller:
 
     async def learned(self, step: int, metrics: Mapping[str, float]) -> None:
         """Rank 0 finished `step` and published its version: its metrics join the batch's."""
-        assert self._batch is not None and self._batch[0].step == step, f"step {step} was not handed out"
+        assert self._batch is not None and self._batch[0].step == step, (
+            f"step {step} was not handed out"
+        )
         batch, version, start = self._batch
         record = self._meter.step(batch, version, metrics, start, time.monotonic())
         record["buffer/size"] = float(len(self._buffer))

@@ -25,16 +25,23 @@ class Figures:
 
     def add(self, stats: GrpoStats) -> None:
         """One pass. Its loss is already a share of the step's."""
-        self._sums += torch.tensor([getattr(stats, name) for name in _NAMES], dtype=torch.float64) * stats.tokens
+        self._sums += (
+            torch.tensor([getattr(stats, name) for name in _NAMES], dtype=torch.float64)
+            * stats.tokens
+        )
         self._tokens += stats.tokens
         self._loss += stats.loss
 
     def reduced(self) -> dict[str, float]:
         """Metrics over all ranks; a collective call."""
-        totals = torch.cat([self._sums, torch.tensor([self._tokens, self._loss], dtype=torch.float64)]).float()
+        totals = torch.cat(
+            [self._sums, torch.tensor([self._tokens, self._loss], dtype=torch.float64)]
+        ).float()
         if torch.distributed.get_backend() == "nccl":
             totals = totals.cuda()
         torch.distributed.all_reduce(totals)
         *sums, tokens, loss = totals.tolist()
-        means = {key: value / max(tokens, 1.0) for key, value in zip(_NAMES.values(), sums, strict=True)}
+        means = {
+            key: value / max(tokens, 1.0) for key, value in zip(_NAMES.values(), sums, strict=True)
+        }
         return {**means, "policy/loss": loss}

@@ -73,7 +73,15 @@ class Group:
     @property
     def oldest(self) -> int | None:
         """The weight version of the oldest sampled token; None when nothing was sampled."""
-        return min((version for member in self.members for turn in member.episode.turns for version in turn.versions), default=None)
+        return min(
+            (
+                version
+                for member in self.members
+                for turn in member.episode.turns
+                for version in turn.versions
+            ),
+            default=None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

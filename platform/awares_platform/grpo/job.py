@@ -33,14 +33,14 @@ from ray.exceptions import RayTaskError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from awares_platform.config import PlatformConfig
-from awares_platform.dataset import read_split
+from awares_platform.data.dataset import read_split
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import Controller
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts, labelled
 from awares_platform.grpo.scoring import Scoring
-from awares_platform.progress import Progress
-from awares_platform.runs import Run
+from awares_platform.runtime.progress import Progress
+from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
 from awares_platform.training.failure import cause
@@ -86,7 +86,11 @@ class ControllerActor(Controller):
         samples = labelled(split.samples)
         super().__init__(
             settings,
-            EpisodeBuffer(Prompts(samples, config.run.seed), settings.groups_per_step, settings.staleness_bound),
+            EpisodeBuffer(
+                Prompts(samples, config.run.seed),
+                settings.groups_per_step,
+                settings.staleness_bound,
+            ),
             Journal(store, config.run.name),
             Scoring(SentenceSimilarity(config.method.similarity_model), config.method, settings),
             lambda index: RemoteActor(config, index),
@@ -107,8 +111,13 @@ def run(config: PlatformConfig) -> GrpoResult:
     if done is not None and done.get("step") == settings.steps:
         log.info("%s is there after %d steps; nothing to do", policy, settings.steps)
         return GrpoResult(policy, settings.steps, {}, time.monotonic() - started)
-    resolve(config, store, settings.start)  # a missing or misfitting policy ends the job before anything starts
-    with Run(config, "grpo") as record, Progress("grpo", total=settings.steps, unit="steps") as progress:
+    resolve(
+        config, store, settings.start
+    )  # a missing or misfitting policy ends the job before anything starts
+    with (
+        Run(config, "grpo") as record,
+        Progress("grpo", total=settings.steps, unit="steps") as progress,
+    ):
         metrics = _steer(config, record, progress)
     return GrpoResult(policy, settings.steps, metrics, time.monotonic() - started)
 
@@ -130,7 +139,9 @@ def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str,
     trainer: Any = ray.remote(num_cpus=0)(TrainerActor).remote()
     try:
         samples, unusable = _finish(controller.open.remote(config))
-        progress.say(f"{samples} samples" + (f" ({unusable} unusable rows left out)" if unusable else ""))
+        progress.say(
+            f"{samples} samples" + (f" ({unusable} unusable rows left out)" if unusable else "")
+        )
         tending, training = controller.run.remote(), trainer.fit.remote(config, controller)
         metrics: dict[str, float] = {}
         while (item := ray.get(controller.record.remote())) is not None:
@@ -161,7 +172,13 @@ def _trainer(config: PlatformConfig, controller: Any) -> TorchTrainer:
             resources_per_worker=resources,
             label_selector=settings.learner_selector or None,
         ),
-        run_config=checkpoint.run_config(config.store, config.run.name, "grpo", settings.learner_restarts, settings.keep_checkpoints),
+        run_config=checkpoint.run_config(
+            config.store,
+            config.run.name,
+            "grpo",
+            settings.learner_restarts,
+            settings.keep_checkpoints,
+        ),
     )
 
 
@@ -174,5 +191,11 @@ def _finish(task: Any) -> Any:
 
 
 def _note(metrics: dict[str, float]) -> str:
-    names = {"reward": "reward/mean", "accuracy": "accuracy/train", "RTR": "rtr/token", "calls": "call/rate", "KL": "policy/kl"}
+    names = {
+        "reward": "reward/mean",
+        "accuracy": "accuracy/train",
+        "RTR": "rtr/token",
+        "calls": "call/rate",
+        "KL": "policy/kl",
+    }
     return ", ".join(f"{name} {metrics[key]:.3f}" for name, key in names.items() if key in metrics)

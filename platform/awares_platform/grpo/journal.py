@@ -80,7 +80,9 @@ class Journal:
         try:
             self._store.put(key, encode(groups), if_none_match=True)
         except PreconditionFailed as error:
-            raise PreconditionFailed(f"{key} exists: another grpo job writes this run; stop one of them or change run.name") from error
+            raise PreconditionFailed(
+                f"{key} exists: another grpo job writes this run; stop one of them or change run.name"
+            ) from error
         self._segment += 1
 
     def read(self) -> list[Group]:
@@ -89,7 +91,9 @@ class Journal:
         A damaged segment is reported and skipped: what it held and no checkpoint covers is sampled again.
         """
         groups: dict[int, Group] = {}
-        for key in sorted(info.key for info in self._store.list(self._prefix) if info.key.endswith(".parquet")):
+        for key in sorted(
+            info.key for info in self._store.list(self._prefix) if info.key.endswith(".parquet")
+        ):
             for group in self._segment_groups(key):
                 held = groups.get(group.prompt.number)
                 if held is None or held.prompt.attempt <= group.prompt.attempt:
@@ -107,9 +111,16 @@ class Journal:
 
 def encode(groups: Sequence[Group]) -> bytes:
     """A parquet file of `groups`."""
-    rows = [_row(group, index, member) for group in groups for index, member in enumerate(group.members)]
+    rows = [
+        _row(group, index, member) for group in groups for index, member in enumerate(group.members)
+    ]
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema=_SCHEMA),
+        sink,
+        compression="zstd",
+        write_page_checksum=True,
+    )
     return sink.getvalue()
 
 
@@ -124,7 +135,9 @@ def decode(data: bytes, key: str) -> list[Group]:
             groups.setdefault((row["prompt"], row["attempt"]), []).append(row)
         return [_group(members) for members in groups.values()]
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{key}: not an episode segment ({error}); skipped, its prompts are sampled again") from error
+        raise DataError(
+            f"{key}: not an episode segment ({error}); skipped, its prompts are sampled again"
+        ) from error
 
 
 def _row(group: Group, index: int, member: Member) -> dict:
@@ -171,7 +184,9 @@ def _turn_row(turn: Turn) -> dict:
 def _group(rows: list[dict]) -> Group:
     first = rows[0]
     prompt = Prompt(first["prompt"], first["epoch"], _sample(first["sample"]), first["attempt"])
-    return Group(prompt, tuple(_member(row) for row in rows), Outcome(first["outcome"]), first["seconds"])
+    return Group(
+        prompt, tuple(_member(row) for row in rows), Outcome(first["outcome"]), first["seconds"]
+    )
 
 
 def _sample(text: str) -> Sample:
@@ -195,7 +210,14 @@ def _member(row: dict) -> Member:
         row["rtr_pixel"],
         row["error"],
     )
-    return Member(episode, row["reward"], row["reward_answer"], row["reward_cost"], row["correct"], row["advantage"])
+    return Member(
+        episode,
+        row["reward"],
+        row["reward_answer"],
+        row["reward_cost"],
+        row["correct"],
+        row["advantage"],
+    )
 
 
 def _turn(row: dict) -> Turn:

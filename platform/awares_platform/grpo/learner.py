@@ -29,17 +29,24 @@ from awares.chat import ChatFormat
 from awares.losses import GrpoSettings, grpo_loss
 from awares.tokens import VisionLimits
 from awares_platform.config import PlatformConfig
-from awares_platform.dataset import Images
-from awares_platform.grpo.canary import build
+from awares_platform.data.dataset import Images
+from awares_platform.engine.canary import learner_logprobs, to_extra
+from awares_platform.engine.canary_samples import build
 from awares_platform.grpo.figures import Figures
 from awares_platform.grpo.group import Position
 from awares_platform.grpo.pixels import RememberingProcessor
 from awares_platform.grpo.shard import Minibatch, Shard, Trained
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
-from awares_platform.training.policy import export_policy, fingerprint, interface, load_policy, load_processor, resolve
+from awares_platform.training.policy import (
+    export_policy,
+    fingerprint,
+    interface,
+    load_policy,
+    load_processor,
+    resolve,
+)
 from awares_platform.weights import Cadence, Identity, Publisher
-from awares_platform.weights.canary import learner_logprobs, to_extra
 
 _REPAIR_EVERY_S = 5.0
 
@@ -73,7 +80,9 @@ class Learner:
         self._processor = RememberingProcessor(processor)
         self._images = Images(self._store, config.data.image_cache)
         self._canary = build(config, self._store, self._images, self._chat)
-        self._loss = GrpoSettings(settings.clip, settings.clip, settings.kl_beta, settings.importance_cap)
+        self._loss = GrpoSettings(
+            settings.clip, settings.clip, settings.kl_beta, settings.importance_cap
+        )
         self._scores = self._rank == 0 or settings.zero_stage == 3
         self._publisher = self._make_publisher()
 
@@ -104,7 +113,11 @@ class Learner:
         """The loop drawn above."""
         saved = checkpoint.restore(self._engine, self._identity())
         step = saved.step if saved else 0
-        position = Position(saved.state["watermark"], tuple(saved.state["beyond"])) if saved else Position()
+        position = (
+            Position(saved.state["watermark"], tuple(saved.state["beyond"]))
+            if saved
+            else Position()
+        )
         version = self._publish(step)
         self._tell("attach", version, position)
         while step < self._settings.steps:
@@ -116,7 +129,11 @@ class Learner:
             figures = self._update(shard)
             updated = time.monotonic()
             version = self._publish(step + 1)
-            times = {"time/wait": started - asked, "time/learn": updated - started, "time/publish": time.monotonic() - updated}
+            times = {
+                "time/wait": started - asked,
+                "time/learn": updated - started,
+                "time/publish": time.monotonic() - updated,
+            }
             self._tell("learned", step, {**figures, **times, **self._published()})
             step, position = step + 1, shard.position
             if step % self._settings.checkpoint_every == 0 or step == self._settings.steps:
@@ -161,14 +178,23 @@ class Learner:
             if minibatch.total:
                 losses = self._losses(minibatch, proximal[index] if proximal else None, figures)
                 norms.append(zero.step(self._engine, losses, rate))
-        return {**figures.reduced(), "policy/grad_norm": max(norms, default=0.0), "policy/learning_rate": rate}
+        return {
+            **figures.reduced(),
+            "policy/grad_norm": max(norms, default=0.0),
+            "policy/learning_rate": rate,
+        }
 
     def _proximal(self, shard: Shard) -> list[list[Tensor]]:
         """Logprobs of every pass before the first of several updates. With one update they are those of the update's own pass."""
         with torch.no_grad():
-            return [[self._logprobs(self._collate(trained)) for trained in minibatch.passes] for minibatch in shard.minibatches]
+            return [
+                [self._logprobs(self._collate(trained)) for trained in minibatch.passes]
+                for minibatch in shard.minibatches
+            ]
 
-    def _losses(self, minibatch: Minibatch, proximal: list[Tensor] | None, figures: Figures) -> Iterator[Tensor]:
+    def _losses(
+        self, minibatch: Minibatch, proximal: list[Tensor] | None, figures: Figures
+    ) -> Iterator[Tensor]:
         """The loss of each pass: summed over passes and averaged over ranks, the mean over the minibatch's episodes."""
         for index, trained in enumerate(minibatch.passes):
             batch = self._collate(trained)
@@ -194,19 +220,37 @@ class Learner:
     def _collate(self, trained: tuple[Trained, ...]) -> Batch:
         method = self._config.method
         limits = VisionLimits(min_pixels=method.min_pixels, max_pixels=method.max_pixels)
-        return collate([item.episodes[0] for item in trained], self._images, self._processor, limits, method.low_ratio).to(self._device)
+        return collate(
+            [item.episodes[0] for item in trained],
+            self._images,
+            self._processor,
+            limits,
+            method.low_ratio,
+        ).to(self._device)
 
     def _logprobs(self, batch: Batch) -> Tensor:
-        return policy_logprobs(self._engine, batch, temperature=self._settings.temperature, blocked_ids=self._chat.blocked_ids)
+        return policy_logprobs(
+            self._engine,
+            batch,
+            temperature=self._settings.temperature,
+            blocked_ids=self._chat.blocked_ids,
+        )
 
     def _reference(self, batch: Batch) -> Tensor | None:
         """Logprobs of the frozen starting policy: a copy of its own, or with LoRA this model with its adapters off."""
         if self._settings.kl_beta == 0:
             return None
-        off: AbstractContextManager[None] = nullcontext() if self._frozen is not None else lora.adapters_off(self._engine.module)
+        off: AbstractContextManager[None] = (
+            nullcontext() if self._frozen is not None else lora.adapters_off(self._engine.module)
+        )
         model = self._engine if self._frozen is None else self._frozen
         with torch.no_grad(), off:
-            return policy_logprobs(model, batch, temperature=self._settings.temperature, blocked_ids=self._chat.blocked_ids)
+            return policy_logprobs(
+                model,
+                batch,
+                temperature=self._settings.temperature,
+                blocked_ids=self._chat.blocked_ids,
+            )
 
     # -- weights -----------------------------------------------------------------------------------------------------------------
 
@@ -224,12 +268,17 @@ class Learner:
     def _score_canary(self) -> dict[str, Any]:
         """Logprobs by the weights as they are served. Under ZeRO-3 every rank takes part."""
         with zero.rounded(self._engine, self._served):
-            return to_extra(self._canary, learner_logprobs(self._engine, self._processor, self._canary, self._device))
+            return to_extra(
+                self._canary,
+                learner_logprobs(self._engine, self._processor, self._canary, self._device),
+            )
 
     def _export(self, step: int) -> None:
         state = zero.full_state(self._engine)
         if self._rank == 0:
-            export_policy(state, self._source, self._store, self._config.run.name, "awares", {"step": step})
+            export_policy(
+                state, self._source, self._store, self._config.run.name, "awares", {"step": step}
+            )
         torch.distributed.barrier()
 
 
@@ -245,8 +294,18 @@ def spread(trained: tuple[Trained, ...], batch: Batch) -> tuple[Tensor, Tensor, 
     device = batch.input_ids_BT.device
     counts_S = torch.tensor([len(item.episodes) for item in trained])
     rows_B = torch.repeat_interleave(torch.arange(len(trained)), counts_S).to(device)
-    sampled = [logprob for item in trained for episode in item.episodes for turn in episode.turns for logprob in turn.logprobs]
+    sampled = [
+        logprob
+        for item in trained
+        for episode in item.episodes
+        for turn in episode.turns
+        for logprob in turn.logprobs
+    ]
     behaviour_BT = torch.zeros(rows_B.shape[0], batch.input_ids_BT.shape[1], device=device)
-    behaviour_BT[batch.action_mask_BT[rows_B]] = torch.tensor(sampled, device=device)  # both row by row, in the order of tokens
-    advantages_B = torch.tensor([advantage for item in trained for advantage in item.advantages], device=device)
+    behaviour_BT[batch.action_mask_BT[rows_B]] = torch.tensor(
+        sampled, device=device
+    )  # both row by row, in the order of tokens
+    advantages_B = torch.tensor(
+        [advantage for item in trained for advantage in item.advantages], device=device
+    )
     return rows_B, behaviour_BT, advantages_B

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 from awares.episode import StopReason
-from awares_platform.follow import Loaded, Missed
+from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.grpo.group import Batch, Group, Member
 
 
@@ -63,7 +63,9 @@ class Meter:
         self._restarts += 1
         self._versions.pop(actor, None)
 
-    def step(self, batch: Batch, version: int, learned: Mapping[str, float], start: float, end: float) -> dict[str, float]:
+    def step(
+        self, batch: Batch, version: int, learned: Mapping[str, float], start: float, end: float
+    ) -> dict[str, float]:
         """All metrics of a finished step that updated `version`, at work from `start` to `end`. weights/lag: how many versions the
         actor that is furthest behind has yet to load."""
         members = [member for group in batch.groups for member in group.members]
@@ -72,7 +74,11 @@ class Meter:
             **_behaviour(members),
             **_staleness(batch.groups, version),
             **self._fleet(),
-            **({"weights/lag": float(version - min(self._versions.values()))} if self._versions else {}),
+            **(
+                {"weights/lag": float(version - min(self._versions.values()))}
+                if self._versions
+                else {}
+            ),
             "time/rollout": fmean(group.seconds for group in batch.groups),
             "overlap/fraction": self.overlap.fraction(start, end),
             "progress/episodes": float(self._episodes),
@@ -133,5 +139,14 @@ def _behaviour(members: Iterable[Member]) -> dict[str, float]:
 
 
 def _staleness(groups: Iterable[Group], version: int) -> dict[str, float]:
-    behind = [version - token for group in groups for member in group.members for turn in member.episode.turns for token in turn.versions]
-    return {"staleness/mean": fmean(behind) if behind else 0.0, "staleness/max": float(max(behind, default=0))}
+    behind = [
+        version - token
+        for group in groups
+        for member in group.members
+        for turn in member.episode.turns
+        for token in turn.versions
+    ]
+    return {
+        "staleness/mean": fmean(behind) if behind else 0.0,
+        "staleness/max": float(max(behind, default=0)),
+    }

@@ -22,11 +22,15 @@ class RememberingProcessor:
         self._capacity = capacity
         self._views: OrderedDict[bytes, tuple[Tensor, Tensor]] = OrderedDict()
 
-    def image_processor(self, images: Sequence[Image], size: dict[str, int], return_tensors: str) -> dict[str, Tensor]:
+    def image_processor(
+        self, images: Sequence[Image], size: dict[str, int], return_tensors: str
+    ) -> dict[str, Tensor]:
         """pixel_values (N, D) and image_grid_thw (I, 3) of `images`, in order; only what is new is processed."""
         assert return_tensors == "pt"
         keys = [_key(image, size) for image in images]
-        fresh = {key: image for key, image in zip(keys, images, strict=True) if key not in self._views}
+        fresh = {
+            key: image for key, image in zip(keys, images, strict=True) if key not in self._views
+        }
         if fresh:
             self._process(fresh, size)
         found = [self._views[key] for key in keys]
@@ -34,7 +38,10 @@ class RememberingProcessor:
             self._views.move_to_end(key)
         while len(self._views) > self._capacity:
             self._views.popitem(last=False)
-        return {"pixel_values": torch.cat([pixels for pixels, _ in found]), "image_grid_thw": torch.stack([grid for _, grid in found])}
+        return {
+            "pixel_values": torch.cat([pixels for pixels, _ in found]),
+            "image_grid_thw": torch.stack([grid for _, grid in found]),
+        }
 
     def _process(self, fresh: dict[bytes, Image], size: dict[str, int]) -> None:
         done = self._image_processor(images=list(fresh.values()), size=size, return_tensors="pt")
@@ -45,4 +52,6 @@ class RememberingProcessor:
 
 def _key(image: Image, size: dict[str, int]) -> bytes:
     shape = f"{image.mode} {image.size} {sorted(size.items())}".encode()
-    return hashlib.blake2b(image.tobytes(), digest_size=16, key=hashlib.blake2b(shape, digest_size=16).digest()).digest()
+    return hashlib.blake2b(
+        image.tobytes(), digest_size=16, key=hashlib.blake2b(shape, digest_size=16).digest()
+    ).digest()

@@ -35,8 +35,12 @@ def labelled(samples: Sequence[Sample]) -> list[Sample]:
     """The samples whose episodes can be rewarded; the others are counted and reported. Raises DataError if none is left."""
     kept = [sample for sample in samples if sample.label is not None]
     if not kept:
-        raise DataError(f"none of {len(samples)} curated samples has a label; run `awares curate` again")
+        raise DataError(
+            f"none of {len(samples)} curated samples has a label; run `awares curate` again"
+        )
     if len(kept) < len(samples):
         first = next(sample.sample_id for sample in samples if sample.label is None)
-        log.warning("skipped %d samples without a label, such as %s", len(samples) - len(kept), first)
+        log.warning(
+            "skipped %d samples without a label, such as %s", len(samples) - len(kept), first
+        )
     return kept

@@ -22,16 +22,16 @@ from awares.generate import Sampling
 from awares.seeds import derive
 from awares.tokens import VisionLimits
 from awares_platform.config import PlatformConfig
-from awares_platform.dataset import Images
-from awares_platform.engine import Engine, EngineError
-from awares_platform.follow import Loaded, Missed, follow
-from awares_platform.grpo.canary import build
+from awares_platform.data.dataset import Images
+from awares_platform.engine.canary import CanaryMismatch
+from awares_platform.engine.canary_samples import build
+from awares_platform.engine.engine import Engine, EngineError
+from awares_platform.engine.follow import Loaded, Missed, follow
 from awares_platform.grpo.controller import ActorLost
 from awares_platform.grpo.group import Prompt, Rollout
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_processor, resolve
 from awares_platform.weights import Subscriber
-from awares_platform.weights.canary import CanaryMismatch
 
 
 class RolloutActor:
@@ -48,15 +48,21 @@ class RolloutActor:
         """Brings the engine up. Raises PolicyError or EngineError."""
         config = self._config
         policy = await asyncio.to_thread(resolve, config, self._store, config.grpo.start)
-        self._chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.system_prompt)
+        self._chat = ChatFormat(
+            load_processor(policy, config).tokenizer, config.method.system_prompt
+        )
         seed = derive(config.run.seed, "grpo", index=self._index) % 2**31
-        self._engine = await Engine.start(policy, config.engine, self._chat, seed, limits=self._limits())
+        self._engine = await Engine.start(
+            policy, config.engine, self._chat, seed, limits=self._limits()
+        )
         self._canary = await asyncio.to_thread(build, config, self._store, self._images, self._chat)
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
         """Keeps the engine at the newest version. Raises CanaryMismatch, and EngineError when the engine must be restarted."""
         try:
-            async for load in follow(self._engine, self._subscriber, self._canary, self._config.grpo.poll_s):
+            async for load in follow(
+                self._engine, self._subscriber, self._canary, self._config.grpo.poll_s
+            ):
                 yield load
         except CanaryMismatch as error:
             self._mismatch = error
@@ -72,7 +78,12 @@ class RolloutActor:
         except DataError as error:
             return Rollout((_unread(prompt, error),) * size, started, time.time())
         name = f"{prompt.number}.{prompt.attempt}"
-        plays = (run_episode(prompt.sample, image, self._engine, self._chat, self._spec(), f"{name}.{member}") for member in range(size))
+        plays = (
+            run_episode(
+                prompt.sample, image, self._engine, self._chat, self._spec(), f"{name}.{member}"
+            )
+            for member in range(size)
+        )
         episodes = tuple(await asyncio.gather(*plays))
         if any(episode.stop is StopReason.ERROR for episode in episodes):
             if self._mismatch is not None:
@@ -81,7 +92,9 @@ class RolloutActor:
         return Rollout(episodes, started, time.time())
 
     def _limits(self) -> VisionLimits:
-        return VisionLimits(min_pixels=self._config.method.min_pixels, max_pixels=self._config.method.max_pixels)
+        return VisionLimits(
+            min_pixels=self._config.method.min_pixels, max_pixels=self._config.method.max_pixels
+        )
 
     def _spec(self) -> EpisodeSpec:
         method, settings = self._config.method, self._config.grpo
@@ -89,14 +102,18 @@ class RolloutActor:
             limits=self._limits(),
             low_ratio=method.low_ratio,
             max_turns=method.max_turns,
-            sampling=Sampling(temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens),
+            sampling=Sampling(
+                temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens
+            ),
             allow_all=method.allow_all,
         )
 
 
 def _unread(prompt: Prompt, error: DataError) -> Episode:
     sample = prompt.sample
-    return Episode(sample.sample_id, sample.image, (0, 0), (), None, StopReason.ERROR, 0, 0.0, 0.0, str(error))
+    return Episode(
+        sample.sample_id, sample.image, (0, 0), (), None, StopReason.ERROR, 0, 0.0, 0.0, str(error)
+    )
 
 
 class RemoteActor:
@@ -104,7 +121,10 @@ class RemoteActor:
 
     def __init__(self, config: PlatformConfig, index: int) -> None:
         settings = config.grpo
-        options: dict[str, Any] = {"num_cpus": settings.rollout_cpus, "num_gpus": settings.rollout_gpus}
+        options: dict[str, Any] = {
+            "num_cpus": settings.rollout_cpus,
+            "num_gpus": settings.rollout_gpus,
+        }
         options["max_concurrency"] = settings.groups_in_flight + 4
         if settings.rollout_selector:
             options["label_selector"] = settings.rollout_selector

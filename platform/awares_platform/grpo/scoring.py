@@ -5,21 +5,16 @@ Axes: G episodes of a group.
 """
 
 import threading
-from dataclasses import fields
 
 from awares.advantage import advantages
 from awares.episode import Episode, StopReason
 from awares.labels import normalise
-from awares.reward import Reward, RewardSettings, Similarity, rewards
+from awares.reward import Reward, Similarity, rewards
 from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.grpo.group import Group, Member, Outcome, Prompt, Rollout
-
-
-def reward_settings(method: MethodConfig) -> RewardSettings:
-    """The reward's weights as configured."""
-    return RewardSettings(**{weight.name: getattr(method, weight.name) for weight in fields(RewardSettings)})
+from awares_platform.method.reward import reward_settings
 
 
 class Scoring:
@@ -34,12 +29,22 @@ class Scoring:
     def __call__(self, prompt: Prompt, rollout: Rollout) -> Group:
         """Judges the episodes of one prompt together. Raises DataError for a sample without a label."""
         episodes = rollout.episodes
-        earned_G = [self._penalised(*pair) for pair in zip(episodes, self._rewards(prompt.sample, episodes), strict=True)]
+        earned_G = [
+            self._penalised(*pair)
+            for pair in zip(episodes, self._rewards(prompt.sample, episodes), strict=True)
+        ]
         counted = [index for index, episode in enumerate(episodes) if self._counts(episode)]
         values = advantages([earned_G[index].total for index in counted], self._settings.std_eps)
         advantage_of = dict(zip(counted, values, strict=True))
         members = tuple(
-            Member(episode, earned.total, earned.answer, earned.cost, correct(episode, prompt.sample), advantage_of.get(index))
+            Member(
+                episode,
+                earned.total,
+                earned.answer,
+                earned.cost,
+                correct(episode, prompt.sample),
+                advantage_of.get(index),
+            )
             for index, (episode, earned) in enumerate(zip(episodes, earned_G, strict=True))
         )
         return Group(prompt, members, self._outcome(members), rollout.ended - rollout.started)

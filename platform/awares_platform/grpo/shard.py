@@ -48,7 +48,9 @@ def shards(batch: Batch, ranks: int, minibatches: int, micro_batch: int) -> list
     """The shares of all `ranks` of `batch`. Episodes without an advantage or without sampled tokens are left out."""
     trained = sorted(_merged(batch), key=lambda item: length(item.episodes[0]), reverse=True)
     cuts = [_cut(trained[index::minibatches], ranks, micro_batch) for index in range(minibatches)]
-    return [Shard(batch.step, tuple(cut[rank] for cut in cuts), batch.position) for rank in range(ranks)]
+    return [
+        Shard(batch.step, tuple(cut[rank] for cut in cuts), batch.position) for rank in range(ranks)
+    ]
 
 
 def _merged(batch: Batch) -> list[Trained]:
@@ -56,14 +58,24 @@ def _merged(batch: Batch) -> list[Trained]:
     found: dict[tuple, list[Member]] = {}
     for member in (member for group in batch.groups for member in group.members):
         if member.advantage is not None and member.episode.turns:
-            turns = tuple((turn.context_ids, turn.views, turn.sampled_ids) for turn in member.episode.turns)
+            turns = tuple(
+                (turn.context_ids, turn.views, turn.sampled_ids) for turn in member.episode.turns
+            )
             found.setdefault((member.episode.image, turns), []).append(member)
-    return [Trained(tuple(member.episode for member in same), tuple(member.advantage or 0.0 for member in same)) for same in found.values()]
+    return [
+        Trained(
+            tuple(member.episode for member in same),
+            tuple(member.advantage or 0.0 for member in same),
+        )
+        for same in found.values()
+    ]
 
 
 def length(episode: Episode) -> int:
     """Tokens of an episode with its images expanded."""
-    return episode.visual_tokens + sum(len(turn.context_ids) - len(turn.views) + len(turn.sampled_ids) for turn in episode.turns)
+    return episode.visual_tokens + sum(
+        len(turn.context_ids) - len(turn.views) + len(turn.sampled_ids) for turn in episode.turns
+    )
 
 
 def _cut(trained: list[Trained], ranks: int, micro_batch: int) -> list[Minibatch]:
@@ -73,6 +85,9 @@ def _cut(trained: list[Trained], ranks: int, micro_batch: int) -> list[Minibatch
     filler = [Trained(item.episodes[:1], (0.0,), filler=True) for item in trained[-1:]]
     cut = []
     for hand in hands:
-        chunks = [tuple(hand[start * micro_batch : (start + 1) * micro_batch] or filler) for start in range(passes)]
+        chunks = [
+            tuple(hand[start * micro_batch : (start + 1) * micro_batch] or filler)
+            for start in range(passes)
+        ]
         cut.append(Minibatch(tuple(chunks), total))
     return cut

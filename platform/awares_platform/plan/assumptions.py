@@ -51,9 +51,18 @@ class Assumptions:
         """Raise ConfigError naming an option that no run can have. (Not at creation: the command line would print it its own way.)"""
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not value >= 0 or field.name in ("gpu_gib", "peak_tflops", "hbm_gbs") and not value > 0:
+            if (
+                isinstance(value, int | float)
+                and not value >= 0
+                or field.name in ("gpu_gib", "peak_tflops", "hbm_gbs")
+                and not value > 0
+            ):
                 raise _wrong(field.name, value, "give a positive number")
-        for name in (*_SHARES, "call_rate", *(("changed_share",) if self.changed_share is not None else ())):
+        for name in (
+            *_SHARES,
+            "call_rate",
+            *(("changed_share",) if self.changed_share is not None else ()),
+        ):
             value = getattr(self, name)
             if value > 1 or (name in _SHARES and value == 0):
                 raise _wrong(name, value, "it is a share: give a number between 0 and 1")

@@ -42,7 +42,9 @@ class EngineMemory:
         return max(0, min(self.wanted, self.requests, self.typical))
 
 
-def engine_memory(config: PlatformConfig, shape: Geometry, lengths: Lengths, assumed: Assumptions) -> EngineMemory:
+def engine_memory(
+    config: PlatformConfig, shape: Geometry, lengths: Lengths, assumed: Assumptions
+) -> EngineMemory:
     """An engine of engine.tensor_parallel GPUs; the weights and the KV cache are divided among them. A group's episodes share the blocks of
     their prompt (prefix cache), which is not counted: real engines hold more."""
     settings, parallel = config.engine, config.engine.tensor_parallel

@@ -47,13 +47,27 @@ class Geometry:
     def linear(self) -> dict[str, tuple[int, int]]:
         """Inputs and outputs of the linear layers of one decoder layer, by the names that policy.lora_targets takes."""
         hidden, kv, wide = self.hidden, self.kv_width, self.intermediate
-        attention = {"q_proj": (hidden, hidden), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (hidden, hidden)}
-        return attention | {"gate_proj": (hidden, wide), "up_proj": (hidden, wide), "down_proj": (wide, hidden)}
+        attention = {
+            "q_proj": (hidden, hidden),
+            "k_proj": (hidden, kv),
+            "v_proj": (hidden, kv),
+            "o_proj": (hidden, hidden),
+        }
+        return attention | {
+            "gate_proj": (hidden, wide),
+            "up_proj": (hidden, wide),
+            "down_proj": (wide, hidden),
+        }
 
     @property
     def layer_parameters(self) -> int:
         """One decoder layer: its linear layers, the biases of q, k and v, two norms."""
-        return sum(a * b for a, b in self.linear().values()) + self.hidden + 2 * self.kv_width + 2 * self.hidden
+        return (
+            sum(a * b for a, b in self.linear().values())
+            + self.hidden
+            + 2 * self.kv_width
+            + 2 * self.hidden
+        )
 
     @property
     def embedding_parameters(self) -> int:
@@ -83,7 +97,9 @@ class Geometry:
         linear = self.linear()
         unknown = [name for name in targets if name not in linear]
         if unknown:
-            raise ConfigError(f"policy.lora_targets names {unknown[0]!r}, which no decoder layer has; choose from {', '.join(linear)}")
+            raise ConfigError(
+                f"policy.lora_targets names {unknown[0]!r}, which no decoder layer has; choose from {', '.join(linear)}"
+            )
         return rank * self.layers * sum(sum(linear[name]) for name in targets)
 
     def kv_bytes(self, element: int) -> int:
@@ -126,9 +142,13 @@ def read(directory: Path) -> Geometry:
         config = json.loads(path.read_text("utf-8"))
         return _geometry(config, config.get("text_config", config), config["vision_config"])
     except OSError as error:
-        raise PolicyError(f"{path}: {error.strerror}; policy.base must be a Hugging Face directory of a Qwen2.5-VL") from error
+        raise PolicyError(
+            f"{path}: {error.strerror}; policy.base must be a Hugging Face directory of a Qwen2.5-VL"
+        ) from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise PolicyError(f"{path} is not the config.json of a Qwen2.5-VL ({type(error).__name__}: {error})") from error
+        raise PolicyError(
+            f"{path} is not the config.json of a Qwen2.5-VL ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _geometry(config: dict[str, Any], text: dict[str, Any], vision: dict[str, Any]) -> Geometry:

@@ -60,7 +60,9 @@ def passes(config: PlatformConfig, *, reference: bool) -> Pass:
     return Pass(1 + reference, 1, 0 if config.policy.lora_rank else 1)
 
 
-def sequence_flops(shape: Geometry, tokens: float, visual: float, work: Pass, vision: Pass) -> float:
+def sequence_flops(
+    shape: Geometry, tokens: float, visual: float, work: Pass, vision: Pass
+) -> float:
     """FLOPs of one sequence of `tokens`, of which `visual` are image tokens (merge**2 patches each in the tower, attention in windows)."""
     language = shape.layers * shape.layer_parameters * tokens * work.parameter_factor
     attention = 2 * shape.layers * shape.hidden * tokens * tokens * work.attention_factor
@@ -73,22 +75,34 @@ def _vision(config: PlatformConfig, work: Pass) -> Pass:
     return work if config.policy.train_vision else Pass(work.forward, 0, 0)
 
 
-def sft_hours(config: PlatformConfig, shape: Geometry, lengths: Lengths, assumed: Assumptions) -> JobHours:
+def sft_hours(
+    config: PlatformConfig, shape: Geometry, lengths: Lengths, assumed: Assumptions
+) -> JobHours:
     """Every epoch reads data.train_samples once; a typical sample is an average episode."""
     settings = config.sft
     work = passes(config, reference=False)
-    flops = settings.batch_size * sequence_flops(shape, lengths.mean, lengths.visual, work, _vision(config, work))
+    flops = settings.batch_size * sequence_flops(
+        shape, lengths.mean, lengths.visual, work, _vision(config, work)
+    )
     learn = flops / (settings.workers * assumed.peak_tflops * 1e12 * assumed.train_mfu)
     steps = settings.epochs * math.ceil(config.data.train_samples / settings.batch_size)
     return _job(steps, learn, 0.0, learn, settings.workers)
 
 
-def grpo_hours(config: PlatformConfig, shape: Geometry, lengths: Lengths, engine: EngineMemory, assumed: Assumptions) -> JobHours:
+def grpo_hours(
+    config: PlatformConfig,
+    shape: Geometry,
+    lengths: Lengths,
+    engine: EngineMemory,
+    assumed: Assumptions,
+) -> JobHours:
     """Rollouts and learning overlap unless grpo.staleness_bound is 0: the slower side is the step."""
     settings = config.grpo
     work = passes(config, reference=settings.kl_beta > 0)
     episodes = settings.groups_per_step * settings.group_size
-    flops = episodes * sequence_flops(shape, lengths.mean, lengths.visual, work, _vision(config, work))
+    flops = episodes * sequence_flops(
+        shape, lengths.mean, lengths.visual, work, _vision(config, work)
+    )
     learn = flops / (settings.learner_workers * assumed.peak_tflops * 1e12 * assumed.train_mfu)
     rollout = rollout_seconds(config, shape, lengths, engine, assumed)
     step = max(learn, rollout) if settings.staleness_bound else learn + rollout
@@ -96,20 +110,34 @@ def grpo_hours(config: PlatformConfig, shape: Geometry, lengths: Lengths, engine
     return _job(settings.steps, learn, rollout, step, gpus)
 
 
-def rollout_seconds(config: PlatformConfig, shape: Geometry, lengths: Lengths, engine: EngineMemory, assumed: Assumptions) -> float:
+def rollout_seconds(
+    config: PlatformConfig,
+    shape: Geometry,
+    lengths: Lengths,
+    engine: EngineMemory,
+    assumed: Assumptions,
+) -> float:
     """Reading prompts (a group's first turn once, by the prefix cache; every crop) at prefill_mfu; then sampling, each step of which reads
     the weights once and the KV cache of every sequence that is decoded at the same time."""
     settings, parallel = config.grpo, config.engine.tensor_parallel
     gpus = settings.rollout_actors * parallel
     forward = Pass(1, 0, 0)
-    first = settings.groups_per_step * sequence_flops(shape, lengths.prompt, lengths.low, forward, forward)
+    first = settings.groups_per_step * sequence_flops(
+        shape, lengths.prompt, lengths.low, forward, forward
+    )
     calls = settings.groups_per_step * settings.group_size * lengths.call_rate
     flops = first + calls * sequence_flops(shape, lengths.crop, lengths.crop, forward, forward)
     prefill = flops / (gpus * assumed.peak_tflops * 1e12 * assumed.prefill_mfu)
     episodes = settings.groups_per_step * settings.group_size / settings.rollout_actors
     at_once = max(1.0, min(engine.at_once, episodes * (1 + settings.staleness_bound)))
     read = engine.weights + at_once * lengths.mean * engine.kv_token
-    decode = episodes * lengths.sampled / at_once * read / (assumed.hbm_gbs * 1e9 * assumed.decode_efficiency)
+    decode = (
+        episodes
+        * lengths.sampled
+        / at_once
+        * read
+        / (assumed.hbm_gbs * 1e9 * assumed.decode_efficiency)
+    )
     return prefill + decode
 
 

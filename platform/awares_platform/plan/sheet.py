@@ -42,7 +42,10 @@ class Sheet:
     @property
     def faults(self) -> list[str]:
         """What does not fit, each with a remedy."""
-        return [*(_trainer_fault(self, job) for job in JOBS if self.trainers[job].total > self.gpu), *_engine_faults(self)]
+        return [
+            *(_trainer_fault(self, job) for job in JOBS if self.trainers[job].total > self.gpu),
+            *_engine_faults(self),
+        ]
 
     @property
     def gpu(self) -> float:
@@ -52,9 +55,21 @@ class Sheet:
     def as_json(self) -> dict[str, Any]:
         """Figures in bytes, tokens, seconds and hours."""
         return {
-            "policy": {"base": self.config.policy.base, "parameters": self.shape.parameters, "trained": self.trained, **asdict(self.shape)},
-            "tokens": {**asdict(self.lengths), "called": self.lengths.called, "mean": self.lengths.mean, "rtr": self.lengths.rtr},
-            "trainer_bytes": {job: {**asdict(rank), "total": rank.total} for job, rank in self.trainers.items()},
+            "policy": {
+                "base": self.config.policy.base,
+                "parameters": self.shape.parameters,
+                "trained": self.trained,
+                **asdict(self.shape),
+            },
+            "tokens": {
+                **asdict(self.lengths),
+                "called": self.lengths.called,
+                "mean": self.lengths.mean,
+                "rtr": self.lengths.rtr,
+            },
+            "trainer_bytes": {
+                job: {**asdict(rank), "total": rank.total} for job, rank in self.trainers.items()
+            },
             "trainer_bytes_typical": {job: rank.total for job, rank in self.typical.items()},
             "trainer_bytes_by_zero_stage": self.stages,
             "engine": {**asdict(self.engine), "at_once": self.engine.at_once},
@@ -89,18 +104,28 @@ def make(config: PlatformConfig, assumed: Assumptions) -> Sheet:
         trainers={job: memory(rank, shape, assumed.overhead_gib) for job, rank in longest.items()},
         typical={job: memory(rank, shape, assumed.overhead_gib) for job, rank in typical.items()},
         stages={
-            job: {stage: memory(replace(rank, stage=stage), shape, assumed.overhead_gib).total for stage in STAGES}
+            job: {
+                stage: memory(replace(rank, stage=stage), shape, assumed.overhead_gib).total
+                for stage in STAGES
+            }
             for job, rank in longest.items()
         },
         engine=engine,
         traffic=traffic(config, trained, assumed),
-        hours={"sft": sft_hours(config, shape, tokens, assumed), "grpo": grpo_hours(config, shape, tokens, engine, assumed)},
+        hours={
+            "sft": sft_hours(config, shape, tokens, assumed),
+            "grpo": grpo_hours(config, shape, tokens, engine, assumed),
+        },
     )
 
 
 def _trainer_fault(sheet: Sheet, job: str) -> str:
     rank, settings = sheet.trainers[job], sheet.config.sft if job == "sft" else sheet.config.grpo
-    ways = [f"{job}.zero_stage=3" if settings.zero_stage < 3 else f"more {'sft.workers' if job == 'sft' else 'grpo.learner_workers'}"]
+    ways = [
+        f"{job}.zero_stage=3"
+        if settings.zero_stage < 3
+        else f"more {'sft.workers' if job == 'sft' else 'grpo.learner_workers'}"
+    ]
     if settings.micro_batch > 1:
         ways.append(f"{job}.micro_batch={settings.micro_batch // 2}")
     if not sheet.config.policy.gradient_checkpointing:

@@ -9,7 +9,15 @@ from awares_platform.plan.trainer import TrainerMemory
 
 def render(sheet: Sheet) -> str:
     """The table that a person reads."""
-    blocks = [_policy(sheet), _memory(sheet), _engine(sheet), _traffic(sheet), _hours(sheet), _verdict(sheet), _assumptions(sheet)]
+    blocks = [
+        _policy(sheet),
+        _memory(sheet),
+        _engine(sheet),
+        _traffic(sheet),
+        _hours(sheet),
+        _verdict(sheet),
+        _assumptions(sheet),
+    ]
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
@@ -23,7 +31,13 @@ def _head(name: str, *cells: str) -> str:
 
 def _policy(sheet: Sheet) -> list[str]:
     shape, tokens, policy = sheet.shape, sheet.lengths, sheet.config.policy
-    how = f"LoRA rank {policy.lora_rank}" if policy.lora_rank else "every weight" if policy.train_vision else "the language model"
+    how = (
+        f"LoRA rank {policy.lora_rank}"
+        if policy.lora_rank
+        else "every weight"
+        if policy.train_vision
+        else "the language model"
+    )
     return [
         f"{policy.base}: {shape.parameters / 1e9:.2f} B parameters, {sheet.trained / 1e6:,.1f} M trained ({how}, {policy.dtype})",
         f"  {sheet.assumed.image} image: low view {tokens.low} tokens, crop {tokens.crop}, whole {tokens.full}; "
@@ -39,13 +53,23 @@ def _memory(sheet: Sheet) -> list[str]:
         for field in fields(TrainerMemory)
         if any(getattr(sheet.trainers[job], field.name) for job in JOBS)
     ]
-    lines.append(_row("in all, longest sequences", *(gib(sheet.trainers[job].total) for job in JOBS)))
-    lines.append(_row("in all, typical sequences", *(gib(sheet.typical[job].total) for job in JOBS)))
+    lines.append(
+        _row("in all, longest sequences", *(gib(sheet.trainers[job].total) for job in JOBS))
+    )
+    lines.append(
+        _row("in all, typical sequences", *(gib(sheet.typical[job].total) for job in JOBS))
+    )
     ranks = (sheet.config.sft.workers, sheet.config.grpo.learner_workers)
     lines.append(_row("GPUs", *(str(count) for count in ranks)))
-    lines.append(_row("ZeRO stage, micro-batch", *(f"{one.zero_stage}, {one.micro_batch}" for one in settings)))
+    lines.append(
+        _row(
+            "ZeRO stage, micro-batch", *(f"{one.zero_stage}, {one.micro_batch}" for one in settings)
+        )
+    )
     for stage in STAGES:
-        lines.append(_row(f"the same with ZeRO-{stage}", *(gib(sheet.stages[job][stage]) for job in JOBS)))
+        lines.append(
+            _row(f"the same with ZeRO-{stage}", *(gib(sheet.stages[job][stage]) for job in JOBS))
+        )
     return lines
 
 
@@ -55,10 +79,13 @@ def _engine(sheet: Sheet) -> list[str]:
         f"GPU memory of a rollout engine ({config.grpo.rollout_actors} of {config.engine.tensor_parallel} GPU), GiB",
         _row("weights", gib(engine.weights)),
         _row("workspace, overhead", gib(engine.workspace + engine.overhead)),
-        _row("KV cache", gib(max(engine.kv, 0.0))) + f"   {engine.kv_token / 1024:.1f} KiB per token",
+        _row("KV cache", gib(max(engine.kv, 0.0)))
+        + f"   {engine.kv_token / 1024:.1f} KiB per token",
         _row("episodes sent to it at once", str(engine.wanted)),
-        _row("  decoded side by side", str(engine.at_once)) + f"   engine.max_requests {engine.requests}",
-        _row("  that the cache holds", str(engine.typical)) + f"   {engine.longest} of engine.max_model_len",
+        _row("  decoded side by side", str(engine.at_once))
+        + f"   engine.max_requests {engine.requests}",
+        _row("  that the cache holds", str(engine.typical))
+        + f"   {engine.longest} of engine.max_model_len",
     ]
 
 
@@ -68,10 +95,13 @@ def _traffic(sheet: Sheet) -> list[str]:
     up, down = bus.weights_up + bus.checkpoints, bus.weights_down + bus.images
     return [
         "S3 traffic of a learner step, MB",
-        _row("one delta, one anchor", megabytes(bus.delta), megabytes(bus.anchor)) + f"   {bus.changed:.1%} changed",
-        _row("weights up, down", megabytes(bus.weights_up), megabytes(bus.weights_down)) + f"   {grpo.rollout_actors} readers",
+        _row("one delta, one anchor", megabytes(bus.delta), megabytes(bus.anchor))
+        + f"   {bus.changed:.1%} changed",
+        _row("weights up, down", megabytes(bus.weights_up), megabytes(bus.weights_down))
+        + f"   {grpo.rollout_actors} readers",
         _row("images down", megabytes(bus.images)),
-        _row("checkpoints up", megabytes(bus.checkpoints)) + f"   every {grpo.checkpoint_every} steps",
+        _row("checkpoints up", megabytes(bus.checkpoints))
+        + f"   every {grpo.checkpoint_every} steps",
         _row("MB/s up, down", f"{up / 1e6 / seconds:.1f}", f"{down / 1e6 / seconds:.1f}"),
     ]
 
@@ -97,7 +127,9 @@ def _hours(sheet: Sheet) -> list[str]:
 
 
 def _verdict(sheet: Sheet) -> list[str]:
-    return [f"DOES NOT FIT: {fault}." for fault in sheet.faults] or [f"It fits GPUs of {sheet.assumed.gpu_gib:g} GiB."]
+    return [f"DOES NOT FIT: {fault}." for fault in sheet.faults] or [
+        f"It fits GPUs of {sheet.assumed.gpu_gib:g} GiB."
+    ]
 
 
 def _assumptions(sheet: Sheet) -> list[str]:

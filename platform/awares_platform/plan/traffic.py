@@ -69,7 +69,11 @@ def traffic(config: PlatformConfig, trained: int, assumed: Assumptions) -> Traff
     weights and the optimizer's state."""
     grpo = config.grpo
     full = float(trained * (4 if config.engine.dtype == "float32" else 2))
-    changed = between(CHANGED, grpo.learning_rate, log=True) if assumed.changed_share is None else assumed.changed_share
+    changed = (
+        between(CHANGED, grpo.learning_rate, log=True)
+        if assumed.changed_share is None
+        else assumed.changed_share
+    )
     anchor = DENSE * full
     delta = anchor if config.policy.lora_rank else between(ENCODED, changed) * full
     weight = 2 if config.policy.dtype == "bfloat16" else 4
@@ -77,7 +81,9 @@ def traffic(config: PlatformConfig, trained: int, assumed: Assumptions) -> Traff
         changed=1.0 if config.policy.lora_rank else changed,
         delta=delta,
         anchor=anchor,
-        weights_up=delta if delta > USELESS * anchor else delta + anchor / period(delta, anchor, grpo.anchor_every),
+        weights_up=delta
+        if delta > USELESS * anchor
+        else delta + anchor / period(delta, anchor, grpo.anchor_every),
         weights_down=delta * grpo.rollout_actors,
         images=2 * grpo.groups_per_step * assumed.image_mb * 1e6,
         checkpoints=(weight + OPTIMIZER) * trained / grpo.checkpoint_every,

@@ -75,7 +75,9 @@ def trained_parameters(config: PlatformConfig, shape: Geometry) -> tuple[int, in
     return shape.language_parameters, shape.vision_parameters
 
 
-def trainer(config: PlatformConfig, shape: Geometry, lengths: Lengths, job: str, *, typical: bool) -> Trainer:
+def trainer(
+    config: PlatformConfig, shape: Geometry, lengths: Lengths, job: str, *, typical: bool
+) -> Trainer:
     """The rank of `job` ("sft" or "grpo") on micro-batches of typical episodes, or of the longest that the setup lets through."""
     trained, frozen = trained_parameters(config, shape)
     policy, grpo, sft = config.policy, config.grpo, config.sft
@@ -119,8 +121,15 @@ def activations(rank: Trainer, shape: Geometry) -> float:
     the input of each layer stays, and one layer is recomputed at a time. A trained vision tower counts the same way per patch; a frozen
     one passes one layer at a time.
     """
-    layer = rank.weight * (6 * shape.hidden + 2 * shape.kv_width + 4 * shape.intermediate) + 8 * shape.hidden
-    kept = shape.layers * rank.weight * shape.hidden + layer if rank.checkpointing else shape.layers * layer
+    layer = (
+        rank.weight * (6 * shape.hidden + 2 * shape.kv_width + 4 * shape.intermediate)
+        + 8 * shape.hidden
+    )
+    kept = (
+        shape.layers * rank.weight * shape.hidden + layer
+        if rank.checkpointing
+        else shape.layers * layer
+    )
     block = rank.weight * (8 * shape.v_hidden + 4 * shape.v_intermediate) + 8 * shape.v_hidden
     patches = shape.merge**2
     tower = patches * block * (shape.v_depth if rank.vision and not rank.checkpointing else 1)
@@ -138,5 +147,9 @@ def buffers(rank: Trainer, shape: Geometry) -> float:
     while the optimizer steps, and in stage 3 the largest unit that is gathered whole."""
     bucket = 3 * rank.weight * min(BUCKET, rank.trained)
     step = 4 * rank.trained / (rank.ranks if rank.stage else 1)
-    gathered = rank.weight * max(shape.vocab * shape.hidden, shape.layer_parameters) if rank.stage == 3 else 0
+    gathered = (
+        rank.weight * max(shape.vocab * shape.hidden, shape.layer_parameters)
+        if rank.stage == 3
+        else 0
+    )
     return bucket + step + gathered

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from awares_platform.metrics import Row
+from awares_platform.runtime.metrics import Row
 
 WIDTH, HEIGHT = 340, 190
 LEFT, RIGHT, TOP, BOTTOM = 44, 66, 12, 26
@@ -37,7 +37,9 @@ MEASURES = (
     Measure("grpo", "call/rate", "Call rate", "share of episodes that ask for crops"),
     Measure("grpo", "policy/kl", "KL to the SFT policy", "k3 estimate, nats per token"),
     Measure("grpo", "staleness/mean", "Staleness", "versions behind, mean over sampled tokens"),
-    Measure("grpo", "canary/dlogp", "Canary", "mean |Δ logprob|, learner against engine, after a load"),
+    Measure(
+        "grpo", "canary/dlogp", "Canary", "mean |Δ logprob|, learner against engine, after a load"
+    ),
     Measure("grpo", "weights/share", "Weights sent", "bytes of a version over the whole policy's"),
     Measure("grpo", "time/pause", "Pause", "seconds that a load holds generation up"),
     Measure("grpo", "overlap/fraction", "Overlap", "share of a step in which rollouts ran"),
@@ -59,7 +61,9 @@ def curves(metrics: dict[str, tuple[Row, ...]]) -> str:
 def _figure(measure: Measure, points: list[Point]) -> str:
     title, note = escape(measure.title), escape(measure.note)
     caption = f"<figcaption><b>{title}</b> <span>{note}</span></figcaption>"
-    return f'<figure class="chart">{caption}{line_chart(points, measure.title, measure.span)}</figure>'
+    return (
+        f'<figure class="chart">{caption}{line_chart(points, measure.title, measure.span)}</figure>'
+    )
 
 
 def line_chart(points: Sequence[Point], label: str, span: tuple[float, float] | None = None) -> str:
@@ -124,8 +128,12 @@ def _value_axis(low: float, high: float, place: Place, first: float) -> str:
     parts = []
     for value in ticks(low, high):
         y = place((first, value))[1]
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(value)}</text>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
+        parts.append(
+            f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(value)}</text>'
+        )
     return "".join(parts)
 
 

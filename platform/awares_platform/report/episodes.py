@@ -55,9 +55,21 @@ def episode_cards(episodes: Sequence[EpisodeRecord], fetch: Fetch, low_ratio: fl
 def card(episode: EpisodeRecord, image: Image, low_ratio: float) -> str:
     """One episode: low view, the image with the requested boxes, question, answer, truth, and the bill."""
     verdict = "right" if episode.correct else "wrong"
-    said = escape(episode.answer) if episode.answer is not None else f"<em>no answer ({escape(episode.stop)})</em>"
-    asked = "asked for " + " and ".join(NAMES[CropId(crop)] for crop in episode.crops) if episode.crops else "answered directly"
-    truth = "" if episode.correct else f'<span class="truth">truth: <b>{escape(episode.truth)}</b></span>'
+    said = (
+        escape(episode.answer)
+        if episode.answer is not None
+        else f"<em>no answer ({escape(episode.stop)})</em>"
+    )
+    asked = (
+        "asked for " + " and ".join(NAMES[CropId(crop)] for crop in episode.crops)
+        if episode.crops
+        else "answered directly"
+    )
+    truth = (
+        ""
+        if episode.correct
+        else f'<span class="truth">truth: <b>{escape(episode.truth)}</b></span>'
+    )
     before = _picture(low_view(image, low_ratio), image.size)
     after = _picture(image, image.size, episode.boxes, episode.evidence, _mask_id(episode))
     return (
@@ -79,7 +91,13 @@ def _bill(episode: EpisodeRecord) -> str:
     return f"{episode.visual_tokens} visual tokens · RTR {episode.rtr_token:.2f}{label}"
 
 
-def _picture(image: Image, size: tuple[int, int], boxes: Sequence[Box] = (), evidence: Sequence[Box] = (), mask: str = "") -> str:
+def _picture(
+    image: Image,
+    size: tuple[int, int],
+    boxes: Sequence[Box] = (),
+    evidence: Sequence[Box] = (),
+    mask: str = "",
+) -> str:
     """`image` stretched over a canvas of `size`. In that canvas's pixels, `boxes` are framed and the rest is dimmed, through `mask` (an
     id); `evidence` has a dashed frame."""
     width, height = size
@@ -95,7 +113,9 @@ def _picture(image: Image, size: tuple[int, int], boxes: Sequence[Box] = (), evi
 
 def _rect(box: Box, fill: str) -> str:
     left, top, right, bottom = box
-    return f'<rect x="{left}" y="{top}" width="{right - left}" height="{bottom - top}" fill="{fill}"/>'
+    return (
+        f'<rect x="{left}" y="{top}" width="{right - left}" height="{bottom - top}" fill="{fill}"/>'
+    )
 
 
 def _frame(box: Box, stroke: float, kind: str) -> str:

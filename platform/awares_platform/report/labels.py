@@ -52,7 +52,9 @@ class Label:
         return frame[0] < self.left and self.right < frame[2] and frame[1] < self.y < frame[3]
 
 
-def place(marks: Sequence[tuple[str, float, float]], frame: tuple[float, float, float, float]) -> dict[str, Label]:
+def place(
+    marks: Sequence[tuple[str, float, float]], frame: tuple[float, float, float, float]
+) -> dict[str, Label]:
     """A place for the name of each mark (name, x, y): the first spot inside of `frame` that touches neither a mark nor an earlier name."""
     dots = [Label(x, y, "middle", 14) for _, x, y in marks]
     placed: dict[str, Label] = {}
@@ -60,5 +62,8 @@ def place(marks: Sequence[tuple[str, float, float]], frame: tuple[float, float, 
         choices = [Label(x + dx, y + dy, anchor, len(name) * LETTER) for dx, dy, anchor in SPOTS]
         inside = [label for label in choices if label.within(frame)] or choices
         taken = [*placed.values(), *(dot for dot in dots if (dot.x, dot.y) != (x, y))]
-        placed[name] = next((label for label in inside if not any(label.overlaps(other) for other in taken)), inside[0])
+        placed[name] = next(
+            (label for label in inside if not any(label.overlaps(other) for other in taken)),
+            inside[0],
+        )
     return placed

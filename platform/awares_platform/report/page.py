@@ -8,14 +8,14 @@ from typing import Any
 
 from awares.errors import AwaresError
 from awares_platform.config import PlatformConfig
-from awares_platform.image_cache import Images
+from awares_platform.data.images import Images
+from awares_platform.evaluate.results import NAMES
 from awares_platform.report.curves import curves
 from awares_platform.report.episodes import Fetch, episode_cards
 from awares_platform.report.records import DRAWN, RunRecord, read_run
 from awares_platform.report.shift import shift
 from awares_platform.report.tables import decisions_table, kinds_table, labels_table, results_table
 from awares_platform.report.tradeoff import tradeoff
-from awares_platform.results import NAMES
 from awares_platform.store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,14 @@ def run(config: PlatformConfig) -> Path:
 def render(record: RunRecord, fetch: Fetch, low_ratio: float = 0.5) -> str:
     """The report as one HTML document. A section whose job has not run is left out."""
     style = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
-    sections = [_headline(record), _results(record), _shift(record), _curves(record), _episodes(record, fetch, low_ratio), _footer(record)]
+    sections = [
+        _headline(record),
+        _results(record),
+        _shift(record),
+        _curves(record),
+        _episodes(record, fetch, low_ratio),
+        _footer(record),
+    ]
     body = "\n".join(filter(None, sections))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -45,7 +52,10 @@ def render(record: RunRecord, fetch: Fetch, low_ratio: float = 0.5) -> str:
 
 
 def _headline(record: RunRecord) -> str:
-    tiles = "".join(f'<div class="tile"><b>{value}</b><span>{escape(note)}</span></div>' for value, note in _tiles(record.policies))
+    tiles = "".join(
+        f'<div class="tile"><b>{value}</b><span>{escape(note)}</span></div>'
+        for value, note in _tiles(record.policies)
+    )
     return (
         f"<header><p class='eyebrow'>awares-train · run {escape(record.name)} · seed {record.seed}</p>"
         f"<h1>Look where it matters</h1><p class='lead'>"
@@ -59,14 +69,26 @@ def _tiles(policies: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     awares = policies.get("awares")
     if awares is None:
         return []
-    beside = {name: f"{policies[name]['accuracy']:.1%} at {text}" for name, text in (("full", "full"), ("low", "low")) if name in policies}
+    beside = {
+        name: f"{policies[name]['accuracy']:.1%} at {text}"
+        for name, text in (("full", "full"), ("low", "low"))
+        if name in policies
+    }
     tiles = [
-        (f"{awares['accuracy']:.1%}", "accuracy" + (f" ({', '.join(beside.values())} resolution)" if beside else "")),
+        (
+            f"{awares['accuracy']:.1%}",
+            "accuracy" + (f" ({', '.join(beside.values())} resolution)" if beside else ""),
+        ),
         (f"{awares['rtr_token']:.0%}", "of the full image's visual tokens"),
         (f"{awares['call_rate']:.0%}", "of questions asked for crops"),
     ]
     if "escalate" in policies:
-        tiles.append((f"{policies['escalate']['rtr_token']:.0%}", "of tokens if every call returned the whole image"))
+        tiles.append(
+            (
+                f"{policies['escalate']['rtr_token']:.0%}",
+                "of tokens if every call returned the whole image",
+            )
+        )
     return tiles
 
 
@@ -120,8 +142,12 @@ def _episodes(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
 
 
 def _footer(record: RunRecord) -> str:
-    times = " · ".join(f"{escape(job)} {_duration(seconds)}" for job, seconds in record.wall_s.items())
-    versions = " · ".join(f"{escape(name)} {escape(version)}" for name, version in record.versions.items())
+    times = " · ".join(
+        f"{escape(job)} {_duration(seconds)}" for job, seconds in record.wall_s.items()
+    )
+    versions = " · ".join(
+        f"{escape(name)} {escape(version)}" for name, version in record.versions.items()
+    )
     return f"<footer>{f'<p>{times}</p>' if times else ''}{f'<p>{versions}</p>' if versions else ''}</footer>"
 
 

@@ -9,8 +9,8 @@ import pyarrow.parquet as parquet
 
 from awares.crops import Box
 from awares.errors import DataError
-from awares_platform.metrics import Row, read
-from awares_platform.results import NAMES
+from awares_platform.evaluate.results import NAMES
+from awares_platform.runtime.metrics import Row, read
 
 DRAWN = ("awares", "sft")
 """Policies whose episodes are worth drawing, the better first."""
@@ -67,10 +67,18 @@ def read_run(directory: Path, name: str, seed: int) -> RunRecord:
     return RunRecord(
         name=name,
         seed=seed,
-        metrics={job: tuple(read(path)) for job in ("sft", "grpo") if (path := directory / job / "metrics.jsonl").exists()},
-        policies={key: results["policies"][key] for key in NAMES if key in results.get("policies", {})},
+        metrics={
+            job: tuple(read(path))
+            for job in ("sft", "grpo")
+            if (path := directory / job / "metrics.jsonl").exists()
+        },
+        policies={
+            key: results["policies"][key] for key in NAMES if key in results.get("policies", {})
+        },
         labels=results.get("labels", {}),
-        episodes={key: _read_episodes(directory / "evaluate" / f"episodes-{key}.parquet") for key in DRAWN},
+        episodes={
+            key: _read_episodes(directory / "evaluate" / f"episodes-{key}.parquet") for key in DRAWN
+        },
         versions={str(key): str(value) for key, value in versions.items()},
         wall_s=timing.get("wall_s", {}),
     )
@@ -82,7 +90,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); run the job that writes it again") from error
+        raise DataError(
+            f"{path} is not JSON ({error}); run the job that writes it again"
+        ) from error
 
 
 def _read_episodes(path: Path) -> tuple[EpisodeRecord, ...]:

@@ -29,11 +29,17 @@ def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) 
     """
     if not all(name in policies for name in ("sft", "awares")):
         return ""
-    bars = {name: {key: count / policies[name]["n"] for key, count in policies[name]["crops"].items()} for name in ("sft", "awares")}
+    bars = {
+        name: {key: count / policies[name]["n"] for key, count in policies[name]["crops"].items()}
+        for name in ("sft", "awares")
+    }
     if labelled := _labelled(labels):
         bars["low"] = labelled
     widest = max(share for shares in bars.values() for share in shares.values())
-    rows = [_row("direct", "answers directly", bars, widest), *(_row(crop.value, NAMES[crop], bars, widest) for crop in CropId)]
+    rows = [
+        _row("direct", "answers directly", bars, widest),
+        *(_row(crop.value, NAMES[crop], bars, widest) for crop in CropId),
+    ]
     legend = "".join(f'<span class="policy-{name}"><i></i>{LEGEND[name]}</span>' for name in bars)
     table = f'<div class="shift" role="table" aria-label="Share of episodes by request">{"".join(rows)}</div>'
     return f'<p class="legend">{legend}</p>{table}'
@@ -43,7 +49,12 @@ def _labelled(labels: Mapping[str, Any]) -> dict[str, float]:
     """Shares that a policy would have that asks exactly where the labels say so; empty without labels."""
     counts = {label: labels.get("counts", {}).get(label, 0) for label in ("LR", "HR")}
     total = sum(counts.values())
-    return {"direct": counts["LR"] / total} | {crop: count / total for crop, count in labels["crops"].items()} if total else {}
+    return (
+        {"direct": counts["LR"] / total}
+        | {crop: count / total for crop, count in labels["crops"].items()}
+        if total
+        else {}
+    )
 
 
 def _row(key: str, name: str, bars: Mapping[str, Mapping[str, float]], widest: float) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from awares_platform.results import NAMES
+from awares_platform.evaluate.results import NAMES
 
 DECISIONS = {
     "call_precision": "call precision",
@@ -23,7 +23,16 @@ LABELS = {"LR": "low resolution suffices (LR)", "HR": "needs detail (HR)"}
 
 def results_table(policies: dict[str, dict[str, Any]]) -> str:
     """One row a policy: accuracy with its interval, both RTRs, call rate, reward, latency."""
-    head = ("policy", "accuracy ↑", "95 % interval", "RTR, tokens ↓", "RTR, pixels", "call rate", "reward", "latency p50 / p95")
+    head = (
+        "policy",
+        "accuracy ↑",
+        "95 % interval",
+        "RTR, tokens ↓",
+        "RTR, pixels",
+        "call rate",
+        "reward",
+        "latency p50 / p95",
+    )
     rows = [
         (
             NAMES[name],
@@ -43,22 +52,39 @@ def results_table(policies: dict[str, dict[str, Any]]) -> str:
 def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
     """Accuracy (RTR) of each kind of question: the paper's table 1, turned, with kinds in the place of benchmarks."""
     kinds = sorted({kind for row in policies.values() for kind in row["by_kind"]})
-    rows = [(kind, *(_accuracy_rtr(row["by_kind"].get(kind)) for row in policies.values())) for kind in kinds]
+    rows = [
+        (kind, *(_accuracy_rtr(row["by_kind"].get(kind)) for row in policies.values()))
+        for kind in kinds
+    ]
     rows.append(("all", *(_accuracy_rtr(row) for row in policies.values())))
-    columns = "".join(f'<th scope="col" class="policy-{name}"><i></i>{escape(NAMES[name])}</th>' for name in policies)
-    body = "".join(f'<tr><th scope="row">{escape(row[0])}</th>{_cells(row[1:])}</tr>' for row in rows)
+    columns = "".join(
+        f'<th scope="col" class="policy-{name}"><i></i>{escape(NAMES[name])}</th>'
+        for name in policies
+    )
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>{_cells(row[1:])}</tr>' for row in rows
+    )
     return _whole(f'<th scope="col">Acc ↑ (RTR ↓)</th>{columns}', body)
 
 
 def labels_table(policies: dict[str, dict[str, Any]]) -> str:
     """Accuracy (RTR) where the low-resolution view suffices by annotation, and where it does not. Empty without labels."""
-    labels = {label: name for label, name in LABELS.items() if any(label in row["by_label"] for row in policies.values())}
+    labels = {
+        label: name
+        for label, name in LABELS.items()
+        if any(label in row["by_label"] for row in policies.values())
+    }
     return _groups(policies, "by_label", labels) if labels else ""
 
 
 def _groups(policies: dict[str, dict[str, Any]], key: str, names: dict[str, str]) -> str:
     rows = [
-        (NAMES[policy], *(_accuracy_rtr(row[key].get(group)) for group in names), _accuracy_rtr(row)) for policy, row in policies.items()
+        (
+            NAMES[policy],
+            *(_accuracy_rtr(row[key].get(group)) for group in names),
+            _accuracy_rtr(row),
+        )
+        for policy, row in policies.items()
     ]
     return _table(("Acc ↑ (RTR ↓)", *names.values(), "all"), rows, list(policies))
 
@@ -69,7 +95,9 @@ def decisions_table(policies: dict[str, dict[str, Any]]) -> str:
     keys = [key for key in DECISIONS if any(key in row for row in judged.values())]
     if not keys:
         return ""
-    rows = [(NAMES[name], *(_decimal(row.get(key)) for key in keys)) for name, row in judged.items()]
+    rows = [
+        (NAMES[name], *(_decimal(row.get(key)) for key in keys)) for name, row in judged.items()
+    ]
     return _table(("policy", *(DECISIONS[key] for key in keys)), rows, list(judged))
 
 

@@ -3,9 +3,9 @@
 from html import escape
 from typing import Any
 
+from awares_platform.evaluate.results import NAMES
 from awares_platform.report.curves import number, ticks
 from awares_platform.report.labels import Label, place
-from awares_platform.results import NAMES
 
 WIDTH, HEIGHT = 680, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 26, 46
@@ -18,7 +18,13 @@ def tradeoff(policies: dict[str, dict[str, Any]]) -> str:
     most = max(1.0, *(row["rtr_token"] for row in policies.values())) * 1.06
     floor = min(row["accuracy_ci95"][0] for row in policies.values())
     low = max(0.0, floor - 0.05)
-    labels = place([(NAMES[name], _x(row["rtr_token"], most), _y(row["accuracy"], low)) for name, row in policies.items()], FREE)
+    labels = place(
+        [
+            (NAMES[name], _x(row["rtr_token"], most), _y(row["accuracy"], low))
+            for name, row in policies.items()
+        ],
+        FREE,
+    )
     return (
         f'<svg class="tradeoff" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Accuracy over visual tokens of each policy">'
         f"{_axes(low, most)}{''.join(_mark(name, row, low, most, labels[NAMES[name]]) for name, row in policies.items())}</svg>"

@@ -7,7 +7,7 @@
                 remote.py    images behind URLs: allowlisted hosts, public addresses, no redirects
                 croploop.py  decode -> run_episode(low view -> request -> crops -> answer) -> Answer
                                               |
-                awares_platform.engine.Engine (vLLM, in flight: max_ongoing_requests episodes)
+                awares_platform.engine.engine.Engine (vLLM, in flight: max_ongoing_requests episodes)
 
 `app.py` builds the Ray Serve application, for `awares serve` and for a serveConfigV2 alike.
 """

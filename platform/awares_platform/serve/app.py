@@ -20,7 +20,7 @@ from ray.serve.schema import ApplicationStatus
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.errors import LaunchError
-from awares_platform.runs import Run
+from awares_platform.runtime.run import Run
 from awares_platform.serve.deployment import build_application, read_token
 from awares_platform.store import ObjectStore
 
@@ -40,12 +40,18 @@ def build(config: PlatformConfig) -> Application:
 def run(config: PlatformConfig) -> None:
     """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish. Ray runs and the store is reachable already."""
     started, stop = time.monotonic(), threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         with Run(config, "serve") as record, serving(config, stop) as url:
             record.metrics(0, {"time/start": time.monotonic() - started})
             if not stop.is_set():
-                print(f"serving {config.serve.policy} of run {config.run.name} at {url}/v1/chat/completions; Ctrl-C ends it", flush=True)
+                print(
+                    f"serving {config.serve.policy} of run {config.run.name} at {url}/v1/chat/completions; Ctrl-C ends it",
+                    flush=True,
+                )
             stop.wait()
             print("stopping: no new requests, those in flight finish", flush=True)
     finally:
@@ -66,7 +72,10 @@ def serving(config: PlatformConfig, stop: threading.Event | None = None) -> Iter
     check_port(config.serve.host, config.serve.port)
     serve.start(http_options=HTTPOptions(host=config.serve.host, port=config.serve.port))
     try:
-        serve.run_many([serve.RunTarget(application, name=APP, route_prefix="/")], wait_for_applications_running=False)
+        serve.run_many(
+            [serve.RunTarget(application, name=APP, route_prefix="/")],
+            wait_for_applications_running=False,
+        )
         _wait_until_running(config, stop or threading.Event())
         yield base_url(config)
     finally:
@@ -96,17 +105,28 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            reason = "another process listens there" if error.errno == errno.EADDRINUSE else error.strerror
-            raise LaunchError(f"serve.port={port} on {host} cannot be used: {reason}; stop it or choose another serve.port") from error
+            reason = (
+                "another process listens there"
+                if error.errno == errno.EADDRINUSE
+                else error.strerror
+            )
+            raise LaunchError(
+                f"serve.port={port} on {host} cannot be used: {reason}; stop it or choose another serve.port"
+            ) from error
 
 
 def _check_policy(config: PlatformConfig) -> None:
     from awares_platform.training.policy import read_meta
 
     name = config.serve.policy
-    if name != "base" and read_meta(ObjectStore.from_config(config.store), config.run.name, name) is None:
+    if (
+        name != "base"
+        and read_meta(ObjectStore.from_config(config.store), config.run.name, name) is None
+    ):
         job = "grpo" if name == "awares" else name
-        raise PolicyError(f"run {config.run.name!r} has no complete policy {name!r} to serve: finish `awares {job}` first")
+        raise PolicyError(
+            f"run {config.run.name!r} has no complete policy {name!r} to serve: finish `awares {job}` first"
+        )
 
 
 def _check_serve_is_ours() -> None:
@@ -123,12 +143,21 @@ def _wait_until_running(config: PlatformConfig, stop: threading.Event) -> None:
         status = serve.status().applications[APP]
         if status.status is ApplicationStatus.RUNNING:
             return
-        said = last_line("\n".join([status.message, *(deployment.message for deployment in status.deployments.values())]))
+        said = last_line(
+            "\n".join(
+                [
+                    status.message,
+                    *(deployment.message for deployment in status.deployments.values()),
+                ]
+            )
+        )
         if status.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
             raise LaunchError(f"the endpoint did not start: {said}")
         if time.monotonic() > deadline:
             limit = f"serve.start_timeout_s={config.serve.start_timeout_s:g} s"
-            raise LaunchError(f"the endpoint did not start within {limit}: {said or 'no replica was placed'}")
+            raise LaunchError(
+                f"the endpoint did not start within {limit}: {said or 'no replica was placed'}"
+            )
         stop.wait(POLL_S)
 
 

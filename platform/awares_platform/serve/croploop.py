@@ -36,8 +36,21 @@ class Answer:
 class CropLoop:
     """Answers questions through any `Generate`; `context` is the engine's longest sequence in tokens."""
 
-    def __init__(self, generate: Generate, chat: ChatFormat, spec: EpisodeSpec, limits: DecodeLimits, context: int):
-        self._generate, self._chat, self._spec, self._limits, self._context = generate, chat, spec, limits, context
+    def __init__(
+        self,
+        generate: Generate,
+        chat: ChatFormat,
+        spec: EpisodeSpec,
+        limits: DecodeLimits,
+        context: int,
+    ):
+        self._generate, self._chat, self._spec, self._limits, self._context = (
+            generate,
+            chat,
+            spec,
+            limits,
+            context,
+        )
 
     async def __call__(self, data: bytes, question: str, sampling: Sampling) -> Answer:
         """Run one episode. Raises DataError for an image or a question that is of no use; an episode without an answer is an Answer too."""
@@ -46,15 +59,29 @@ class CropLoop:
         self._check_length(question, image.size, sampling.max_tokens)
         session = uuid.uuid4().hex
         sample = Sample(session, hashlib.sha256(data).hexdigest(), question, answer="")
-        episode = await run_episode(sample, image, self._generate, self._chat, replace(self._spec, sampling=sampling), session)
+        episode = await run_episode(
+            sample,
+            image,
+            self._generate,
+            self._chat,
+            replace(self._spec, sampling=sampling),
+            session,
+        )
         return bill(episode, time.perf_counter() - started)
 
     def _check_length(self, question: str, size: tuple[int, int], answer: int) -> None:
         """What the policy asks for later cannot be known here; what it certainly needs can."""
         low = view_size(View(None), size, self._spec.low_ratio)
-        needed = len(self._chat.first_turn(question)) - 1 + visual_tokens(low, self._spec.limits) + answer
+        needed = (
+            len(self._chat.first_turn(question))
+            - 1
+            + visual_tokens(low, self._spec.limits)
+            + answer
+        )
         if needed > self._context:
-            raise DataError(f"question, low-resolution view and answer need {needed} tokens of {self._context}; shorten the question")
+            raise DataError(
+                f"question, low-resolution view and answer need {needed} tokens of {self._context}; shorten the question"
+            )
 
 
 def bill(episode: Episode, latency_s: float) -> Answer:

@@ -27,8 +27,8 @@ class Replica:
     async def __init__(self, config: PlatformConfig) -> None:
         from awares.chat import ChatFormat
         from awares.images import DecodeLimits
-        from awares_platform.engine import Engine
-        from awares_platform.play import greedy_spec, vision_limits
+        from awares_platform.engine.engine import Engine
+        from awares_platform.method.environment import greedy_spec, vision_limits
         from awares_platform.serve.following import Following
         from awares_platform.store import ObjectStore
         from awares_platform.training.policy import load_processor, resolve
@@ -39,10 +39,20 @@ class Replica:
         store = ObjectStore.from_config(config.store)
         policy = await asyncio.to_thread(resolve, config, store, settings.policy)
         chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.system_prompt)
-        self._engine = await Engine.start(policy, config.engine, chat, config.run.seed, limits=vision_limits(config))
+        self._engine = await Engine.start(
+            policy, config.engine, chat, config.run.seed, limits=vision_limits(config)
+        )
         limits = DecodeLimits(max_pixels=settings.max_image_pixels)
-        self._following = await Following.begin(self._engine, config, store, chat) if settings.follow else None
-        self._loop = CropLoop(self._engine, chat, greedy_spec(config, settings.max_tokens), limits, config.engine.max_model_len)
+        self._following = (
+            await Following.begin(self._engine, config, store, chat) if settings.follow else None
+        )
+        self._loop = CropLoop(
+            self._engine,
+            chat,
+            greedy_spec(config, settings.max_tokens),
+            limits,
+            config.engine.max_model_len,
+        )
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The application that Serve puts behind its proxies."""
@@ -74,7 +84,9 @@ def build_application(config: PlatformConfig) -> Application:
         name="awares",
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
-        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=settings.retry_after_s),
+        backpressure_config=BackpressureConfig(
+            status_code=503, retry_after_s=settings.retry_after_s
+        ),
         graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
         max_constructor_retry_count=CONSTRUCTOR_TRIES,
         ray_actor_options={"num_cpus": settings.replica_cpus, "num_gpus": settings.replica_gpus},
@@ -87,7 +99,9 @@ def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
     """Ray's autoscaling settings, None for a fixed replica. Ray itself drops unknown keys in silence: ConfigError names them."""
     for key in options:
         if key not in AutoscalingConfig.model_fields:
-            raise ConfigError(f"serve.autoscaling.{key}: no such key; the nearest is {nearest(key, AutoscalingConfig.model_fields)}")
+            raise ConfigError(
+                f"serve.autoscaling.{key}: no such key; the nearest is {nearest(key, AutoscalingConfig.model_fields)}"
+            )
     try:
         return AutoscalingConfig.model_validate(options) if options else None
     except ValidationError as error:

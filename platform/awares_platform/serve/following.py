@@ -7,14 +7,14 @@ from typing import Self
 
 from awares.chat import ChatFormat
 from awares_platform.config import PlatformConfig
-from awares_platform.dataset import Images
-from awares_platform.engine import Engine
+from awares_platform.data.dataset import Images
+from awares_platform.engine.canary import Canary, CanaryMismatch
+from awares_platform.engine.canary_samples import build
+from awares_platform.engine.engine import Engine
+from awares_platform.engine.follow import Missed, follow, load_newest
 from awares_platform.errors import StoreError
-from awares_platform.follow import Missed, follow, load_newest
-from awares_platform.grpo.canary import build
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Subscriber, WeightsError
-from awares_platform.weights.canary import Canary, CanaryMismatch
 
 log = logging.getLogger(__name__)
 POLL_S = 2.0
@@ -28,11 +28,17 @@ class Following:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    async def begin(cls, engine: Engine, config: PlatformConfig, store: ObjectStore, chat: ChatFormat) -> Self:
+    async def begin(
+        cls, engine: Engine, config: PlatformConfig, store: ObjectStore, chat: ChatFormat
+    ) -> Self:
         """Loads what is published, so that the first request meets it, and goes on from there. A store that is away does not keep the
         replica from serving what it has. Raises DataError without curated data, CanaryMismatch, EngineError."""
-        canary = await asyncio.to_thread(build, config, store, Images(store, config.data.image_cache), chat)
-        following = cls(engine, Subscriber(store, config.run.name, threads=config.engine.threads), canary)
+        canary = await asyncio.to_thread(
+            build, config, store, Images(store, config.data.image_cache), chat
+        )
+        following = cls(
+            engine, Subscriber(store, config.run.name, threads=config.engine.threads), canary
+        )
         await following._start()
         return following
 
@@ -50,7 +56,11 @@ class Following:
             if isinstance(load, Missed):
                 log.warning("going on with version %d: %s", self._engine.version, load.reason)
             else:
-                log.info("serving version %d after a pause of %.0f ms", load.version, 1000 * load.report.pause_s)
+                log.info(
+                    "serving version %d after a pause of %.0f ms",
+                    load.version,
+                    1000 * load.report.pause_s,
+                )
 
     def check(self) -> None:
         """Raise what ended it: the engine must then be replaced."""

@@ -6,7 +6,7 @@ The token ratio over any time is rate(ray_awares_serve_visual_tokens_total) / ra
 from functools import cached_property
 from typing import Any
 
-from awares_platform.prometheus import Quiet
+from awares_platform.runtime.prometheus import Quiet
 from awares_platform.serve.croploop import Answer
 
 LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
@@ -49,10 +49,19 @@ class EndpointMeter:
 
         Counter: Any = metrics.Counter  # its annotation knows tuples of one tag only
         return {
-            "requests": Counter("awares_serve_requests", "Requests by HTTP status and error code", ("status", "code")),
+            "requests": Counter(
+                "awares_serve_requests",
+                "Requests by HTTP status and error code",
+                ("status", "code"),
+            ),
             "answers": Counter("awares_serve_answers", "Episodes by how they ended", ("stop",)),
-            "visual_tokens": Counter("awares_serve_visual_tokens", "Visual tokens that the policy looked at"),
-            "full_tokens": Counter("awares_serve_full_tokens", "Visual tokens that the same images have at full resolution"),
+            "visual_tokens": Counter(
+                "awares_serve_visual_tokens", "Visual tokens that the policy looked at"
+            ),
+            "full_tokens": Counter(
+                "awares_serve_full_tokens",
+                "Visual tokens that the same images have at full resolution",
+            ),
             "crops": Counter("awares_serve_crops", "Crops that the policy asked for", ("crop",)),
         }
 
@@ -60,7 +69,12 @@ class EndpointMeter:
     def _latency(self) -> Any:
         from ray.serve import metrics
 
-        return metrics.Histogram("awares_serve_latency_seconds", "Time of a request in its replica", [*LATENCY_S], ("status",))
+        return metrics.Histogram(
+            "awares_serve_latency_seconds",
+            "Time of a request in its replica",
+            [*LATENCY_S],
+            ("status",),
+        )
 
 
 def full_tokens(answer: Answer) -> int:

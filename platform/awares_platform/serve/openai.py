@@ -16,14 +16,23 @@ from awares_platform.serve.croploop import Answer
 class RequestError(DataError):
     """A request that gets an HTTP error: `status`, a message for people, `param` for the field and `code` for programs."""
 
-    def __init__(self, message: str, *, status: int = 400, param: str | None = None, code: str = "invalid_request"):
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str = "invalid_request",
+    ):
         super().__init__(message)
         self.status, self.param, self.code = status, param, code
 
     def body(self) -> dict[str, Any]:
         """The error in the form that OpenAI clients parse."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        return {
+            "error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        }
 
 
 class _Part(BaseModel):
@@ -108,7 +117,9 @@ def _explain(error: ValidationError) -> RequestError:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     if field == "stream":
-        return RequestError("streaming is not offered: answers are a few words; send stream=false", param="stream")
+        return RequestError(
+            "streaming is not offered: answers are a few words; send stream=false", param="stream"
+        )
     if first["type"] == "extra_forbidden":
         return RequestError(f"{field} is not supported; leave it out", param=field)
     return RequestError(f"{field}: {first['msg']}" if field else first["msg"], param=field or None)
@@ -118,17 +129,23 @@ def _question(messages: list[Message], config: ServeConfig) -> Question:
     if len(messages) != 1 or messages[0].role != "user":
         roles = ", ".join(message.role for message in messages) or "none"
         raise RequestError(
-            f"send one user message with one image and one question (the policy has its own system prompt); got: {roles}", param="messages"
+            f"send one user message with one image and one question (the policy has its own system prompt); got: {roles}",
+            param="messages",
         )
     parts = messages[0].content
     images = [part for part in parts if isinstance(part, ImagePart)]
     text = "\n".join(part.text for part in parts if isinstance(part, TextPart)).strip()
     if len(images) != 1:
-        raise RequestError(f"send exactly one image_url part; got {len(images)}", param="messages.0.content")
+        raise RequestError(
+            f"send exactly one image_url part; got {len(images)}", param="messages.0.content"
+        )
     if not text:
         raise RequestError("send the question as a text part", param="messages.0.content")
     if len(text) > config.max_question_chars:
-        raise RequestError(f"the question has {len(text)} characters; the limit is {config.max_question_chars}", param="messages.0.content")
+        raise RequestError(
+            f"the question has {len(text)} characters; the limit is {config.max_question_chars}",
+            param="messages.0.content",
+        )
     return Question(images[0].image_url.url, text)
 
 
@@ -136,11 +153,19 @@ def decode_data_url(url: str) -> bytes:
     """The bytes of a base64 data: URL. Raises RequestError."""
     header, comma, payload = url.partition(",")
     if not comma or not header.startswith("data:image/") or not header.endswith(";base64"):
-        raise RequestError("image_url.url: expected data:image/<type>;base64,<bytes>", param="messages.0.content", code="invalid_image")
+        raise RequestError(
+            "image_url.url: expected data:image/<type>;base64,<bytes>",
+            param="messages.0.content",
+            code="invalid_image",
+        )
     try:
         return base64.b64decode(payload, validate=True)
     except binascii.Error as error:
-        raise RequestError(f"image_url.url: the base64 text is broken: {error}", param="messages.0.content", code="invalid_image") from None
+        raise RequestError(
+            f"image_url.url: the base64 text is broken: {error}",
+            param="messages.0.content",
+            code="invalid_image",
+        ) from None
 
 
 def chat_completion(answer: Answer, *, request_id: str, model: str, created: int) -> dict[str, Any]:
@@ -154,7 +179,13 @@ def chat_completion(answer: Answer, *, request_id: str, model: str, created: int
         "object": "chat.completion",
         "created": created,
         "model": model,
-        "choices": [{"index": 0, "message": message, "finish_reason": "length" if episode.stop is StopReason.LENGTH else "stop"}],
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "finish_reason": "length" if episode.stop is StopReason.LENGTH else "stop",
+            }
+        ],
         "usage": {
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens,
@@ -177,4 +208,7 @@ def chat_completion(answer: Answer, *, request_id: str, model: str, created: int
 
 def model_list(model: str, created: int) -> dict[str, Any]:
     """Body of GET /v1/models."""
-    return {"object": "list", "data": [{"id": model, "object": "model", "created": created, "owned_by": "awares"}]}
+    return {
+        "object": "list",
+        "data": [{"id": model, "object": "model", "created": created, "owned_by": "awares"}],
+    }

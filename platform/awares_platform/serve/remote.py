@@ -58,9 +58,13 @@ class RemoteImages:
             async with asyncio.timeout(self.timeout_s):
                 return await self._get(parts, await self._address(parts))
         except TimeoutError:
-            raise refused(f"fetching the image took over {self.timeout_s:g} s", "image_timeout") from None
+            raise refused(
+                f"fetching the image took over {self.timeout_s:g} s", "image_timeout"
+            ) from None
         except (OSError, httpx.HTTPError) as error:
-            raise refused(f"fetching the image failed: {type(error).__name__}", "image_unreachable") from None
+            raise refused(
+                f"fetching the image failed: {type(error).__name__}", "image_unreachable"
+            ) from None
 
     def _check(self, url: str) -> SplitResult:
         if not self.hosts:
@@ -75,7 +79,9 @@ class RemoteImages:
         if parts.username is not None or parts.password is not None:
             raise refused("image_url.url must not carry credentials")
         if parts.hostname not in self.hosts:
-            raise refused(f"images are not fetched from {parts.hostname}; allowed: {', '.join(self.hosts)}")
+            raise refused(
+                f"images are not fetched from {parts.hostname}; allowed: {', '.join(self.hosts)}"
+            )
         return parts
 
     async def _address(self, parts: SplitResult) -> Address:
@@ -90,11 +96,18 @@ class RemoteImages:
         url = parts._replace(netloc=f"{host}:{_port(parts)}", fragment="").geturl()
         headers = {"host": parts.netloc, "accept": "image/*", "accept-encoding": "identity"}
         async with (
-            httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=self.timeout_s) as client,
-            client.stream("GET", url, headers=headers, extensions={"sni_hostname": parts.hostname}) as response,
+            httpx.AsyncClient(
+                follow_redirects=False, trust_env=False, timeout=self.timeout_s
+            ) as client,
+            client.stream(
+                "GET", url, headers=headers, extensions={"sni_hostname": parts.hostname}
+            ) as response,
         ):
             if response.status_code != 200:
-                raise refused(f"{parts.hostname} answered {response.status_code}; expected 200 and no redirect", "image_unreachable")
+                raise refused(
+                    f"{parts.hostname} answered {response.status_code}; expected 200 and no redirect",
+                    "image_unreachable",
+                )
             data = bytearray()
             async for piece in response.aiter_raw():
                 data += piece

@@ -19,7 +19,14 @@ from awares.generate import Sampling
 from awares_platform.config.serve import ServeConfig
 from awares_platform.serve.croploop import Answer, CropLoop
 from awares_platform.serve.meter import GONE, EndpointMeter
-from awares_platform.serve.openai import ChatRequest, RequestError, chat_completion, decode_data_url, model_list, parse_request
+from awares_platform.serve.openai import (
+    ChatRequest,
+    RequestError,
+    chat_completion,
+    decode_data_url,
+    model_list,
+    parse_request,
+)
 from awares_platform.serve.remote import RemoteImages
 
 log = logging.getLogger(__name__)
@@ -30,11 +37,18 @@ class Routes:
     """The three routes over one crop loop. `healthy` raises when the engine behind it is dead."""
 
     def __init__(
-        self, loop: CropLoop, config: ServeConfig, token: str | None, healthy: Healthy, remote: RemoteImages | None = None
+        self,
+        loop: CropLoop,
+        config: ServeConfig,
+        token: str | None,
+        healthy: Healthy,
+        remote: RemoteImages | None = None,
     ) -> None:
         self._loop, self._config, self._healthy = loop, config, healthy
         self._token = token.encode() if token else None
-        self._remote = remote or RemoteImages(config.image_hosts, config.max_request_bytes, config.fetch_timeout_s)
+        self._remote = remote or RemoteImages(
+            config.image_hosts, config.max_request_bytes, config.fetch_timeout_s
+        )
         self._started = int(time.time())
         self._meter = EndpointMeter()
 
@@ -61,15 +75,27 @@ class Routes:
             raise
         self._meter.answered(answer, time.perf_counter() - started)
         request_id = f"chatcmpl-{uuid.uuid4().hex}"
-        return JSONResponse(chat_completion(answer, request_id=request_id, model=self._config.model, created=int(time.time())))
+        return JSONResponse(
+            chat_completion(
+                answer, request_id=request_id, model=self._config.model, created=int(time.time())
+            )
+        )
 
     async def _answer(self, request: Request) -> Answer:
         self._authorize(request)
-        body, question = parse_request(await read_body(request, self._config.max_request_bytes), self._config)
-        answer = await self._loop(await self._image(question.image_url), question.text, self._sampling(body))
+        body, question = parse_request(
+            await read_body(request, self._config.max_request_bytes), self._config
+        )
+        answer = await self._loop(
+            await self._image(question.image_url), question.text, self._sampling(body)
+        )
         if answer.episode.stop is StopReason.ERROR:
             log.error("an episode failed: %s", answer.episode.error)
-            raise RequestError("the engine could not finish this episode; the replica's log says why", status=500, code="engine_error")
+            raise RequestError(
+                "the engine could not finish this episode; the replica's log says why",
+                status=500,
+                code="engine_error",
+            )
         return answer
 
     async def _image(self, url: str) -> bytes:
@@ -77,19 +103,27 @@ class Routes:
 
     def _sampling(self, body: ChatRequest) -> Sampling:
         asked = body.max_completion_tokens or body.max_tokens or self._config.max_tokens
-        return Sampling(body.temperature, body.top_p, min(asked, self._config.max_tokens), body.seed)
+        return Sampling(
+            body.temperature, body.top_p, min(asked, self._config.max_tokens), body.seed
+        )
 
     def _authorize(self, request: Request) -> None:
         if self._token is None:
             return
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
-            raise RequestError("send the header Authorization: Bearer <token>", status=401, code="unauthorized")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(
+            given.strip().encode(), self._token
+        ):
+            raise RequestError(
+                "send the header Authorization: Bearer <token>", status=401, code="unauthorized"
+            )
 
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The body, never holding more than `limit` bytes of it. Raises RequestError 413."""
-    too_large = RequestError(f"the request is over {limit} bytes", status=413, code="request_too_large")
+    too_large = RequestError(
+        f"the request is over {limit} bytes", status=413, code="request_too_large"
+    )
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise too_large
@@ -108,7 +142,11 @@ def _error(error: RequestError) -> JSONResponse:
 
 def _as_request_error(error: DataError) -> RequestError:
     """A request or an image that we refuse, by name."""
-    return error if isinstance(error, RequestError) else RequestError(str(error), param="messages.0.content", code="invalid_image")
+    return (
+        error
+        if isinstance(error, RequestError)
+        else RequestError(str(error), param="messages.0.content", code="invalid_image")
+    )
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:
@@ -129,12 +167,22 @@ async def on_data_error(request: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     """An unknown path or method."""
     assert isinstance(error, HTTPException)
-    return _error(RequestError(f"{request.method} {request.url.path}: {error.detail}", status=error.status_code, code="no_such_route"))
+    return _error(
+        RequestError(
+            f"{request.method} {request.url.path}: {error.detail}",
+            status=error.status_code,
+            code="no_such_route",
+        )
+    )
 
 
 async def on_crash(request: Request, error: Exception) -> Response:
     """Our own fault: the log has the traceback (Starlette raises on), the client has no internals."""
-    return _error(RequestError("internal error; the replica's log says more", status=500, code="internal_error"))
+    return _error(
+        RequestError(
+            "internal error; the replica's log says more", status=500, code="internal_error"
+        )
+    )
 
 
 def create_app(routes: Routes) -> Starlette:
@@ -145,5 +193,9 @@ def create_app(routes: Routes) -> Starlette:
             Route("/v1/models", routes.models, methods=["GET"]),
             Route("/v1/chat/completions", routes.chat, methods=["POST"]),
         ],
-        exception_handlers={DataError: on_data_error, HTTPException: on_http_error, Exception: on_crash},
+        exception_handlers={
+            DataError: on_data_error,
+            HTTPException: on_http_error,
+            Exception: on_crash,
+        },
     )

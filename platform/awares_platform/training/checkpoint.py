@@ -50,9 +50,13 @@ class Saved:
     state: dict[str, Any]
 
 
-def run_config(store: StoreConfig, run: str, job: str, max_failures: int, keep: int) -> ray.train.RunConfig:
+def run_config(
+    store: StoreConfig, run: str, job: str, max_failures: int, keep: int
+) -> ray.train.RunConfig:
     """Ray Train's configuration: its files and the checkpoints live in the run's own store, `keep` of them."""
-    path = "/".join(part for part in (store.bucket, store.prefix, "runs", run, "checkpoints") if part)
+    path = "/".join(
+        part for part in (store.bucket, store.prefix, "runs", run, "checkpoints") if part
+    )
     return ray.train.RunConfig(
         name=job,
         storage_path=path,
@@ -65,14 +69,23 @@ def run_config(store: StoreConfig, run: str, job: str, max_failures: int, keep: 
 
 def filesystem(store: StoreConfig) -> pyarrow.fs.S3FileSystem:
     """The store as a pyarrow file system; credentials come from the environment, as everywhere."""
-    options: dict[str, Any] = {"region": store.region, "retry_strategy": pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS)}
+    options: dict[str, Any] = {
+        "region": store.region,
+        "retry_strategy": pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+    }
     if store.endpoint is not None:
         endpoint = urlsplit(store.endpoint)
         options |= {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme}
     return pyarrow.fs.S3FileSystem(**options)
 
 
-def save(engine: Any, step: int, identity: Mapping[str, Any], state: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+def save(
+    engine: Any,
+    step: int,
+    identity: Mapping[str, Any],
+    state: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> None:
     """Publish a checkpoint after `step` finished steps. Every rank calls it, the same number of times; returns when it is in the store."""
     with tempfile.TemporaryDirectory(prefix="awares-checkpoint-") as directory:
         write(engine, Path(directory))
@@ -80,7 +93,9 @@ def save(engine: Any, step: int, identity: Mapping[str, Any], state: Mapping[str
             saved = _describe(engine, step, identity, state)
             Path(directory, _META).write_text(json.dumps(asdict(saved)))
         checkpoint = ray.train.Checkpoint.from_directory(directory)
-        ray.train.report(dict(metrics), checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:08d}")
+        ray.train.report(
+            dict(metrics), checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:08d}"
+        )
 
 
 def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
@@ -104,33 +119,56 @@ def _read_meta(path: Path, checkpoint: str) -> Saved:
         return Saved(**json.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError) as error:
         remedy = f"delete {os.path.dirname(checkpoint)} to start this job anew"
-        raise PolicyError(f"checkpoint {checkpoint} does not say what it is of ({path.name}: {error}): {remedy}") from error
+        raise PolicyError(
+            f"checkpoint {checkpoint} does not say what it is of ({path.name}: {error}): {remedy}"
+        ) from error
 
 
 def write(engine: Any, directory: Path) -> None:
     """This rank's part of the engine's state, and rank 0's of what is not sharded, into a directory."""
-    engine.save_checkpoint(str(directory), tag=_TAG, save_latest=False, exclude_frozen_parameters=_partly_frozen(engine))
+    engine.save_checkpoint(
+        str(directory),
+        tag=_TAG,
+        save_latest=False,
+        exclude_frozen_parameters=_partly_frozen(engine),
+    )
 
 
 def read(engine: Any, directory: Path) -> None:
     """Load what `write` wrote on all ranks. Raises PolicyError if it is not there."""
-    loaded, _ = engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=not _partly_frozen(engine))
+    loaded, _ = engine.load_checkpoint(
+        str(directory), tag=_TAG, load_module_strict=not _partly_frozen(engine)
+    )
     if loaded is None:
-        raise PolicyError(f"checkpoint {directory} lacks DeepSpeed's files; delete it to start this job anew")
+        raise PolicyError(
+            f"checkpoint {directory} lacks DeepSpeed's files; delete it to start this job anew"
+        )
 
 
 def _partly_frozen(engine: Any) -> bool:
     return not all(parameter.requires_grad for parameter in engine.module.parameters())
 
 
-def _describe(engine: Any, step: int, identity: Mapping[str, Any], state: Mapping[str, Any]) -> Saved:
+def _describe(
+    engine: Any, step: int, identity: Mapping[str, Any], state: Mapping[str, Any]
+) -> Saved:
     stage = int(engine.zero_optimization_stage())
-    return Saved(step, engine.world_size, stage, parameter_digest(engine.module), json.loads(json.dumps(dict(identity))), dict(state))
+    return Saved(
+        step,
+        engine.world_size,
+        stage,
+        parameter_digest(engine.module),
+        json.loads(json.dumps(dict(identity))),
+        dict(state),
+    )
 
 
 def parameter_digest(model: Any) -> str:
     """Digest of the names, shapes and trainability of all parameters: equal for checkpoints that fit each other."""
-    lines = (f"{n} {tuple(getattr(p, 'ds_shape', p.shape))} {p.requires_grad}" for n, p in model.named_parameters())
+    lines = (
+        f"{n} {tuple(getattr(p, 'ds_shape', p.shape))} {p.requires_grad}"
+        for n, p in model.named_parameters()
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

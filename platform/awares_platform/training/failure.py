@@ -35,5 +35,7 @@ def cause(error: Exception) -> Exception:
         inner = error.controller_failure
     elif isinstance(error, WorkerGroupError) and error.worker_failures:
         failures = error.worker_failures.values()
-        inner = next((failure for failure in failures if isinstance(failure, FINAL)), next(iter(failures)))
+        inner = next(
+            (failure for failure in failures if isinstance(failure, FINAL)), next(iter(failures))
+        )
     return cause(inner) if inner else error

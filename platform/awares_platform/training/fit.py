@@ -8,20 +8,34 @@ from typing import Any
 from awares.errors import PolicyError
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
-_GEOMETRY = {"patch_size": "patch_size", "merge_size": "spatial_merge_size", "temporal_patch_size": "temporal_patch_size"}
-_PLACEHOLDERS = {"<|image_pad|>": "image_token_id", "<|vision_start|>": "vision_start_token_id", "<|vision_end|>": "vision_end_token_id"}
+_GEOMETRY = {
+    "patch_size": "patch_size",
+    "merge_size": "spatial_merge_size",
+    "temporal_patch_size": "temporal_patch_size",
+}
+_PLACEHOLDERS = {
+    "<|image_pad|>": "image_token_id",
+    "<|vision_start|>": "vision_start_token_id",
+    "<|vision_end|>": "vision_end_token_id",
+}
 
 
 def check_directory(path: Path) -> None:
     """Raise PolicyError unless `path` holds a Qwen2.5-VL whose config, tokenizer, processor and weights belong together."""
     if not path.is_dir():
-        raise PolicyError(f"{path} is not a directory; policy.base names a Hugging Face directory with config.json and model.safetensors")
+        raise PolicyError(
+            f"{path} is not a directory; policy.base names a Hugging Face directory with config.json and model.safetensors"
+        )
     config = _read(path / "config.json")
     found = (config.get("architectures") or ["none"])[0]
     if found != ARCHITECTURE:
-        raise PolicyError(f"{path}/config.json describes a {found}; awares trains and serves {ARCHITECTURE}: choose a Qwen2.5-VL policy")
+        raise PolicyError(
+            f"{path}/config.json describes a {found}; awares trains and serves {ARCHITECTURE}: choose a Qwen2.5-VL policy"
+        )
     if not any(path.glob("*.safetensors")):
-        raise PolicyError(f"{path} has no *.safetensors weights; copy or download the whole policy directory")
+        raise PolicyError(
+            f"{path} has no *.safetensors weights; copy or download the whole policy directory"
+        )
     _check_tokenizer(path, config)
     _check_processor(path, config)
 
@@ -48,18 +62,31 @@ def _check_tokenizer(path: Path, config: Mapping[str, Any]) -> None:
     tokenizer = _read(path / "tokenizer.json")
     added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
     vocab = (tokenizer.get("model") or {}).get("vocab") or {}
-    highest = max([*added.values(), *(vocab.values() if isinstance(vocab, dict) else [len(vocab) - 1])], default=-1)
+    highest = max(
+        [*added.values(), *(vocab.values() if isinstance(vocab, dict) else [len(vocab) - 1])],
+        default=-1,
+    )
     size = (config.get("text_config") or config).get("vocab_size", 0)
     if highest >= size:
-        raise PolicyError(f"{path}: the tokenizer has ids up to {highest}, the model only {size} embeddings: they are of different models")
+        raise PolicyError(
+            f"{path}: the tokenizer has ids up to {highest}, the model only {size} embeddings: they are of different models"
+        )
     for token, key in _PLACEHOLDERS.items():
-        if added.get(token, vocab.get(token) if isinstance(vocab, dict) else None) != config.get(key):
-            raise PolicyError(f"{path}: {token} is id {added.get(token)} in tokenizer.json but {config.get(key)} ({key}) in config.json")
+        if added.get(token, vocab.get(token) if isinstance(vocab, dict) else None) != config.get(
+            key
+        ):
+            raise PolicyError(
+                f"{path}: {token} is id {added.get(token)} in tokenizer.json but {config.get(key)} ({key}) in config.json"
+            )
 
 
 def _check_processor(path: Path, config: Mapping[str, Any]) -> None:
     vision = config.get("vision_config") or {}
-    name = "processor_config.json" if (path / "processor_config.json").is_file() else "preprocessor_config.json"
+    name = (
+        "processor_config.json"
+        if (path / "processor_config.json").is_file()
+        else "preprocessor_config.json"
+    )
     processor = _read(path / name)
     image = processor.get("image_processor") or processor
     for ours, theirs in _GEOMETRY.items():
@@ -74,6 +101,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise PolicyError(f"{path} is missing; copy or download the whole policy directory") from error
+        raise PolicyError(
+            f"{path} is missing; copy or download the whole policy directory"
+        ) from error
     except (OSError, ValueError) as error:
         raise PolicyError(f"{path} is unreadable: {error}") from error

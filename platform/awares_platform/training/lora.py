@@ -19,7 +19,9 @@ _TOWER = "visual"  # the vision tower's module name in Qwen2.5-VL; its weights s
 class LoraLinear(nn.Module):
     """A frozen linear layer with a low-rank adapter. `up` starts at zero, so a fresh adapter changes nothing."""
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator
+    ) -> None:
         super().__init__()
         kind = {"dtype": base.weight.dtype, "device": base.weight.device}
         self.base = base.requires_grad_(False)
@@ -29,7 +31,9 @@ class LoraLinear(nn.Module):
         self.enabled = True
         bound = base.in_features**-0.5
         with torch.no_grad():
-            self.down.weight.copy_(torch.empty(rank, base.in_features).uniform_(-bound, bound, generator=generator))
+            self.down.weight.copy_(
+                torch.empty(rank, base.in_features).uniform_(-bound, bound, generator=generator)
+            )
             self.up.weight.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,10 +51,14 @@ def attach(model: nn.Module, rank: int, alpha: float, targets: tuple[str, ...], 
     found = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets and _TOWER not in name.split(".")
+        if isinstance(module, nn.Linear)
+        and name.rsplit(".", 1)[-1] in targets
+        and _TOWER not in name.split(".")
     ]
     if not found:
-        raise PolicyError(f"policy.lora_targets={list(targets)} match no linear layer of the language model; name layers such as 'q_proj'")
+        raise PolicyError(
+            f"policy.lora_targets={list(targets)} match no linear layer of the language model; name layers such as 'q_proj'"
+        )
     for name, module in found:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, LoraLinear(module, rank, alpha, generator))
@@ -72,7 +80,9 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 def scale(model: nn.Module) -> float | None:
     """What adapters of `model` are multiplied with; None if it has none."""
-    return next((module.scale for module in model.modules() if isinstance(module, LoraLinear)), None)
+    return next(
+        (module.scale for module in model.modules() if isinstance(module, LoraLinear)), None
+    )
 
 
 def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

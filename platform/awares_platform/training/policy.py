@@ -37,7 +37,11 @@ def resolve(config: PlatformConfig, store: ObjectStore, name: PolicyName) -> Pat
 
     Raises PolicyError if there is none, or if it is not a complete, fitting Qwen2.5-VL directory.
     """
-    path = _base(config) if name == "base" else _download(store, policy_key(config.run.name, name), f"run `awares {_job(name)}` first")
+    path = (
+        _base(config)
+        if name == "base"
+        else _download(store, policy_key(config.run.name, name), f"run `awares {_job(name)}` first")
+    )
     fit.check_directory(path)
     return path
 
@@ -47,7 +51,9 @@ def pinned(config: PlatformConfig) -> PlatformConfig:
     path = Path(config.policy.base).expanduser()
     if config.policy.base == "mini" or not path.is_dir():
         return config
-    return config.model_copy(update={"policy": config.policy.model_copy(update={"base": str(path.resolve())})})
+    return config.model_copy(
+        update={"policy": config.policy.model_copy(update={"base": str(path.resolve())})}
+    )
 
 
 def policy_key(run: str, name: str) -> str:
@@ -66,8 +72,14 @@ def load_policy(path: Path, config: PlatformConfig) -> "nn.Module":
 
     fit.check_directory(path)
     settings = config.policy
-    load: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained  # returns a pair with output_loading_info, which its annotation omits
-    options = {"dtype": getattr(torch, settings.dtype), "attn_implementation": settings.attn, "local_files_only": True}
+    load: Any = (
+        Qwen2_5_VLForConditionalGeneration.from_pretrained
+    )  # returns a pair with output_loading_info, which its annotation omits
+    options = {
+        "dtype": getattr(torch, settings.dtype),
+        "attn_implementation": settings.attn,
+        "local_files_only": True,
+    }
     try:
         model, report = load(path, output_loading_info=True, **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
@@ -80,7 +92,9 @@ def load_policy(path: Path, config: PlatformConfig) -> "nn.Module":
     if not settings.train_vision:
         model.get_submodule("model.visual").requires_grad_(False)
     if settings.lora_rank:
-        lora.attach(model, settings.lora_rank, settings.lora_alpha, settings.lora_targets, config.run.seed)
+        lora.attach(
+            model, settings.lora_rank, settings.lora_alpha, settings.lora_targets, config.run.seed
+        )
     return model
 
 
@@ -92,12 +106,20 @@ def load_processor(path: Path, config: PlatformConfig) -> Any:
         processor = AutoProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
         raise PolicyError(f"{path} has no usable processor: {error}") from error
-    processor.image_processor.size = {"shortest_edge": config.method.min_pixels, "longest_edge": config.method.max_pixels}
+    processor.image_processor.size = {
+        "shortest_edge": config.method.min_pixels,
+        "longest_edge": config.method.max_pixels,
+    }
     return processor
 
 
 def export_policy(
-    state: Mapping[str, "Tensor"], source: Path, store: ObjectStore, run: str, name: str, meta: Mapping[str, Any] | None = None
+    state: Mapping[str, "Tensor"],
+    source: Path,
+    store: ObjectStore,
+    run: str,
+    name: str,
+    meta: Mapping[str, Any] | None = None,
 ) -> str:
     """Publish a policy: `state` (zero.full_state) with every other file of `source`, the directory that training started from.
 
@@ -107,10 +129,15 @@ def export_policy(
     with tempfile.TemporaryDirectory(prefix="awares-export-") as directory:
         write_policy(state, source, Path(directory))
         files = {path.name: _digest(path) for path in sorted(Path(directory).iterdir())}
-        store.delete(f"{key}/{_MANIFEST}")  # from here to the last line the policy counts as absent, never as half replaced
+        store.delete(
+            f"{key}/{_MANIFEST}"
+        )  # from here to the last line the policy counts as absent, never as half replaced
         for file in files:
             store.upload_file(Path(directory, file), f"{key}/{file}")
-        store.put(f"{key}/{_MANIFEST}", json.dumps({"files": files, "meta": dict(meta or {})}, indent=1).encode())
+        store.put(
+            f"{key}/{_MANIFEST}",
+            json.dumps({"files": files, "meta": dict(meta or {})}, indent=1).encode(),
+        )
     return key
 
 
@@ -121,7 +148,11 @@ def write_policy(state: Mapping[str, "Tensor"], source: Path, directory: Path) -
     for file in sorted(source.iterdir()):
         if file.is_file() and not _is_weights(file.name) and file.name != _MANIFEST:
             shutil.copyfile(file, directory / file.name)
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, directory / _WEIGHTS, metadata={"format": "pt"})
+    save_file(
+        {name: tensor.contiguous() for name, tensor in state.items()},
+        directory / _WEIGHTS,
+        metadata={"format": "pt"},
+    )
     fit.set_dtype(directory, next(iter(state.values())).dtype)
     fit.check_directory(directory)
 
@@ -145,13 +176,22 @@ def fingerprint(path: Path) -> str:
 
 def interface(path: Path) -> tuple[str, str]:
     """Hex blake3 of what turns images into pixels, and of what turns a conversation into ids: policies with the same ones read alike."""
-    template = ("chat_template.jinja", "chat_template.json", "tokenizer.json", "tokenizer_config.json")
-    return _joint(path, "processor_config.json", "preprocessor_config.json"), _joint(path, *template)
+    template = (
+        "chat_template.jinja",
+        "chat_template.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    )
+    return _joint(path, "processor_config.json", "preprocessor_config.json"), _joint(
+        path, *template
+    )
 
 
 def _joint(path: Path, *names: str) -> str:
     held = [(name, (path / name).read_bytes()) for name in names if (path / name).is_file()]
-    return blake3(b"".join(name.encode() + len(data).to_bytes(8, "little") + data for name, data in held)).hexdigest()
+    return blake3(
+        b"".join(name.encode() + len(data).to_bytes(8, "little") + data for name, data in held)
+    ).hexdigest()
 
 
 def _job(name: str) -> str:
@@ -191,8 +231,13 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
     prefix = f"{key}/" if key else ""
     files = _named(store, prefix) or (_listed(store, prefix) if foreign else {})
     if not files:
-        raise PolicyError(f"there is no complete policy at {f'{store.config.url}/{key}'.rstrip('/')}: {remedy}")
-    target = _cache() / hashlib.sha256(json.dumps([store.config.url, key, files]).encode()).hexdigest()[:24]
+        raise PolicyError(
+            f"there is no complete policy at {f'{store.config.url}/{key}'.rstrip('/')}: {remedy}"
+        )
+    target = (
+        _cache()
+        / hashlib.sha256(json.dumps([store.config.url, key, files]).encode()).hexdigest()[:24]
+    )
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -201,7 +246,9 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
         for name, digest in files.items():
             store.download_file(f"{prefix}{name}", staged / name)
             if not digest.startswith(_ETAG) and _digest(staged / name) != digest:
-                raise PolicyError(f"{store.config.url}/{prefix}{name} is damaged: its hash is not the manifest's; export the policy again")
+                raise PolicyError(
+                    f"{store.config.url}/{prefix}{name} is damaged: its hash is not the manifest's; export the policy again"
+                )
         staged.rename(target)
     except OSError:
         if not target.is_dir():  # otherwise another process installed the same policy first
@@ -221,14 +268,20 @@ def _manifest(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
     key = f"{prefix}{_MANIFEST}"
     try:
         manifest = json.loads(store.get(key))
-        if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) and isinstance(manifest.get("meta"), dict):
+        if (
+            isinstance(manifest, dict)
+            and isinstance(manifest.get("files"), dict)
+            and isinstance(manifest.get("meta"), dict)
+        ):
             return manifest
         reason = "it names no files"
     except NotFound:
         return None
     except ValueError as error:
         reason = str(error)
-    raise PolicyError(f"{store.config.url}/{key} is no manifest of a policy ({reason}); delete it and export the policy again")
+    raise PolicyError(
+        f"{store.config.url}/{key} is no manifest of a policy ({reason}); delete it and export the policy again"
+    )
 
 
 def _listed(store: ObjectStore, prefix: str) -> dict[str, str]:
@@ -242,7 +295,9 @@ def _cache() -> Path:
 
 
 def _is_weights(name: str) -> bool:
-    return name.endswith((".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt"))
+    return name.endswith(
+        (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt")
+    )
 
 
 def _digest(path: Path) -> str:

@@ -37,7 +37,9 @@ class ZeroSettings:
     betas: tuple[float, float] = (0.9, 0.999)
 
 
-def deepspeed_config(settings: ZeroSettings, elements: int, hidden: int, gpu: bool) -> dict[str, Any]:
+def deepspeed_config(
+    settings: ZeroSettings, elements: int, hidden: int, gpu: bool
+) -> dict[str, Any]:
     """DeepSpeed's configuration. `elements`: trainable parameters (bounds the buckets); `hidden`: width of the language model."""
     bucket = max(1, min(_BUCKET, elements))
     return {
@@ -68,9 +70,16 @@ def initialize(model: nn.Module, settings: ZeroSettings, gpu: bool = False) -> A
     import deepspeed
 
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas)
+    optimizer = torch.optim.AdamW(
+        _groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas
+    )
     language_model: Any = model.get_submodule("model.language_model")
-    config = deepspeed_config(settings, sum(parameter.numel() for parameter in trainable), language_model.config.hidden_size, gpu)
+    config = deepspeed_config(
+        settings,
+        sum(parameter.numel() for parameter in trainable),
+        language_model.config.hidden_size,
+        gpu,
+    )
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     return engine
 
@@ -94,7 +103,10 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices decay; norms, biases and other vectors do not. (Shapes are read before ZeRO-3 partitions them.)"""
     named = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in named if parameter.ndim >= 2], "weight_decay": weight_decay},
+        {
+            "params": [parameter for parameter in named if parameter.ndim >= 2],
+            "weight_decay": weight_decay,
+        },
         {"params": [parameter for parameter in named if parameter.ndim < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
@@ -141,14 +153,22 @@ def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
         named = [(name, tensor) for name, tensor in named if is_adapter(name)]
     sliced = [(name, tensor) for name, tensor in named if hasattr(tensor, "ds_tensor")]
     replicated = [(name, tensor) for name, tensor in named if not hasattr(tensor, "ds_tensor")]
-    return [*(_slice(name, tensor, rank, dtype) for name, tensor in sliced), *even(replicated, rank, ranks, dtype)]
+    return [
+        *(_slice(name, tensor, rank, dtype) for name, tensor in sliced),
+        *even(replicated, rank, ranks, dtype),
+    ]
 
 
 @contextmanager
 def rounded(engine: Any, dtype: torch.dtype) -> Iterator[None]:
     """Within the block the weights have the values that `dtype` can hold, in the precision that they are trained in: the policy computes
     with what is published. Every rank, with its own slices; costs a copy of them on the CPU where `dtype` is not that of training."""
-    held = [tensor for _, parameter in _named(engine.module) for tensor in _storage(parameter) if _narrows(tensor, dtype)]
+    held = [
+        tensor
+        for _, parameter in _named(engine.module)
+        for tensor in _storage(parameter)
+        if _narrows(tensor, dtype)
+    ]
     exact = [tensor.detach().to("cpu", copy=True) for tensor in held]
     with torch.no_grad():
         for tensor in held:
@@ -185,7 +205,10 @@ def _slice(name: str, tensor: Any, rank: int, dtype: torch.dtype) -> Part:
 def _named(model: nn.Module) -> list[tuple[str, Tensor]]:
     """Parameters and those buffers that a checkpoint holds, each once."""
     persistent = set(model.state_dict().keys())
-    return [*model.named_parameters(), *((name, buffer) for name, buffer in model.named_buffers() if name in persistent)]
+    return [
+        *model.named_parameters(),
+        *((name, buffer) for name, buffer in model.named_buffers() if name in persistent),
+    ]
 
 
 def _gathered(tensor: Tensor) -> Any:

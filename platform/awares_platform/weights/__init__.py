@@ -15,4 +15,13 @@ from awares_platform.weights.publish import Publisher
 from awares_platform.weights.subscribe import Received, Subscriber
 from awares_platform.weights.writer import WriterFenced
 
-__all__ = ["Cadence", "Identity", "Manifest", "Publisher", "Received", "Subscriber", "WeightsError", "WriterFenced"]
+__all__ = [
+    "Cadence",
+    "Identity",
+    "Manifest",
+    "Publisher",
+    "Received",
+    "Subscriber",
+    "WeightsError",
+    "WriterFenced",
+]

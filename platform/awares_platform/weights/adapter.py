@@ -11,7 +11,10 @@ from torch import Tensor
 from awares_platform.weights.manifest import WeightsError
 
 _DOWN, _UP = ".down.weight", ".up.weight"
-_OLDER = ((re.compile(r"^visual\."), "model.visual."), (re.compile(r"^model\.(?!language_model\.|visual\.)"), "model.language_model."))
+_OLDER = (
+    (re.compile(r"^visual\."), "model.visual."),
+    (re.compile(r"^model\.(?!language_model\.|visual\.)"), "model.language_model."),
+)
 
 
 def is_adapter(name: str) -> bool:
@@ -31,7 +34,9 @@ def canonical(name: str) -> str:
     return name
 
 
-def folded(adapter: Mapping[str, Tensor], scale: float, base: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def folded(
+    adapter: Mapping[str, Tensor], scale: float, base: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The weights that the adapter changes, whole, under the base's names; and which of them each of the adapter's tensors went into.
 
     Raises WeightsError where the adapter does not fit the base.
@@ -39,10 +44,16 @@ def folded(adapter: Mapping[str, Tensor], scale: float, base: Mapping[str, Tenso
     names = {canonical(name): name for name in base}
     weights, went = {}, {}
     for layer in (name.removesuffix(_DOWN) for name in adapter if name.endswith(_DOWN)):
-        name, down, up = names.get(canonical(f"{layer}.weight")), adapter[f"{layer}{_DOWN}"], adapter.get(f"{layer}{_UP}")
+        name, down, up = (
+            names.get(canonical(f"{layer}.weight")),
+            adapter[f"{layer}{_DOWN}"],
+            adapter.get(f"{layer}{_UP}"),
+        )
         weight = None if name is None else base[name]
         if name is None or weight is None or up is None or _misfit(weight, down, up):
-            raise WeightsError(f"the adapter of {layer} does not fit the policy that it is folded into; use one policy.base for both")
+            raise WeightsError(
+                f"the adapter of {layer} does not fit the policy that it is folded into; use one policy.base for both"
+            )
         weights[name] = fold(weight, down, up, scale)
         went |= {f"{layer}{_DOWN}": name, f"{layer}{_UP}": name}
     return weights, went

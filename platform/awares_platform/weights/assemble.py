@@ -14,7 +14,9 @@ from awares_platform.weights.shards import raw
 State = Mapping[str, Tensor]
 
 
-def assemble(manifest: Manifest, base: State, shards: Iterator[tuple[str, memoryview]], threads: int) -> tuple[dict[str, Tensor], float]:
+def assemble(
+    manifest: Manifest, base: State, shards: Iterator[tuple[str, memoryview]], threads: int
+) -> tuple[dict[str, Tensor], float]:
     """The tensors of the version, and the seconds of decoding. Tensors of which nothing changed are those of `base`; `base` stays as it is.
 
     Raises WeightsError for a piece that does not decode, and what `shards` raises. Nothing is verified yet.
@@ -35,7 +37,9 @@ def assemble(manifest: Manifest, base: State, shards: Iterator[tuple[str, memory
     return state, seconds
 
 
-def verify(manifest: Manifest, state: State, known: Manifest | None, proven: State, threads: int) -> None:
+def verify(
+    manifest: Manifest, state: State, known: Manifest | None, proven: State, threads: int
+) -> None:
     """Raise WeightsError unless every piece hashes to what the manifest names.
 
     Tensors that are the very ones of `proven`, which was verified against `known`, are not hashed again.
@@ -44,7 +48,8 @@ def verify(manifest: Manifest, state: State, known: Manifest | None, proven: Sta
     fresh = [
         (entry, piece)
         for entry in manifest.tensors
-        if state[entry.name] is not proven.get(entry.name) or results.get(entry.name) != entry.result
+        if state[entry.name] is not proven.get(entry.name)
+        or results.get(entry.name) != entry.result
         for piece in entry.pieces
     ]
     each(lambda at: _verify(*at, state, manifest.version), fresh, threads)
@@ -52,9 +57,15 @@ def verify(manifest: Manifest, state: State, known: Manifest | None, proven: Sta
 
 def _started(entry: TensorEntry, base: Tensor | None) -> Tensor:
     """The base's tensor where nothing changed, else one to decode into."""
-    fits = base is not None and base.dtype == getattr(torch, entry.dtype) and tuple(base.shape) == entry.shape
+    fits = (
+        base is not None
+        and base.dtype == getattr(torch, entry.dtype)
+        and tuple(base.shape) == entry.shape
+    )
     if any(piece.length == 0 and piece.end > piece.start for piece in entry.pieces) and not fits:
-        raise WeightsError(f"{entry.name} is a change to a tensor that the version below does not have in this shape ({entry.shape})")
+        raise WeightsError(
+            f"{entry.name} is a change to a tensor that the version below does not have in this shape ({entry.shape})"
+        )
     if base is not None and fits and not any(piece.length for piece in entry.pieces):
         return base
     return torch.empty(entry.shape, dtype=getattr(torch, entry.dtype))
@@ -63,11 +74,21 @@ def _started(entry: TensorEntry, base: Tensor | None) -> Tensor:
 def _decode(entry: TensorEntry, piece: Piece, base: State, state: State, data: memoryview) -> None:
     blob = data[piece.offset : piece.offset + piece.length]
     below = base.get(entry.name)
-    fits = below is not None and below.shape == state[entry.name].shape and below.dtype == state[entry.name].dtype
+    fits = (
+        below is not None
+        and below.shape == state[entry.name].shape
+        and below.dtype == state[entry.name].dtype
+    )
     try:
-        codec.decode(_slice(below, piece) if below is not None and fits else None, blob, out=_slice(state[entry.name], piece))
+        codec.decode(
+            _slice(below, piece) if below is not None and fits else None,
+            blob,
+            out=_slice(state[entry.name], piece),
+        )
     except WeightsError as error:
-        raise WeightsError(f"tensor {entry.name}, elements {piece.start} to {piece.end} ({piece.shard}): {error}") from error
+        raise WeightsError(
+            f"tensor {entry.name}, elements {piece.start} to {piece.end} ({piece.shard}): {error}"
+        ) from error
 
 
 def _verify(entry: TensorEntry, piece: Piece, state: State, version: int) -> None:

@@ -22,7 +22,10 @@ class Checkpoint(Mapping[str, Tensor]):
         for path in sorted(directory.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118, no mapping
-                    self._files[name], self._shapes[name] = path, tuple(file.get_slice(name).get_shape())
+                    self._files[name], self._shapes[name] = (
+                        path,
+                        tuple(file.get_slice(name).get_shape()),
+                    )
 
     @property
     def shapes(self) -> Shapes:

@@ -12,7 +12,9 @@ RANGE_BYTES = 8 << 20
 _AHEAD = 2  # shards that are downloaded while one is decoded
 
 
-def fetch(store: ObjectStore, run: str, manifest: Manifest, connections: int) -> Iterator[tuple[str, memoryview]]:
+def fetch(
+    store: ObjectStore, run: str, manifest: Manifest, connections: int
+) -> Iterator[tuple[str, memoryview]]:
     """Each shard of the manifest with its bytes, in order. Holds at most three of them.
 
     Raises WeightsError for one that is missing or truncated, StoreError when the store fails.
@@ -24,8 +26,19 @@ def fetch(store: ObjectStore, run: str, manifest: Manifest, connections: int) ->
             while waiting or running:
                 while waiting and len(running) <= _AHEAD:
                     shard, length = waiting.popleft()
-                    ranges = [(start, min(start + RANGE_BYTES, length)) for start in range(0, length, RANGE_BYTES)]
-                    running.append((shard, [pool.submit(store.get_range, f"{where}/{shard}", *span) for span in ranges]))
+                    ranges = [
+                        (start, min(start + RANGE_BYTES, length))
+                        for start in range(0, length, RANGE_BYTES)
+                    ]
+                    running.append(
+                        (
+                            shard,
+                            [
+                                pool.submit(store.get_range, f"{where}/{shard}", *span)
+                                for span in ranges
+                            ],
+                        )
+                    )
                 shard, futures = running.popleft()
                 yield shard, _joined(futures, f"run {run}: {where}/{shard}", manifest.shards[shard])
         finally:

@@ -78,7 +78,9 @@ class Head:
         """The entry of `version`; None if it is not published, or no longer kept."""
         return next((entry for entry in self.published if entry.version == version), None)
 
-    def path(self, target: int, have: int | None = None, avoid: Collection[Hop] = ()) -> tuple[Hop, ...] | None:
+    def path(
+        self, target: int, have: int | None = None, avoid: Collection[Hop] = ()
+    ) -> tuple[Hop, ...] | None:
         """The way to `target` of the fewest bytes, for a reader that holds `have`, in the order of loading; None if there is none.
 
         Empty if it holds `target` already. `avoid` are hops that turned out damaged.
@@ -97,7 +99,13 @@ class Head:
 
     def to_bytes(self) -> bytes:
         """JSON."""
-        rows = [[entry.version, [[form.name, form.base, form.size, form.digest] for form in entry.forms]] for entry in self.published]
+        rows = [
+            [
+                entry.version,
+                [[form.name, form.base, form.size, form.digest] for form in entry.forms],
+            ]
+            for entry in self.published
+        ]
         return json.dumps({"epoch": self.epoch, "published": rows}, separators=(",", ":")).encode()
 
     @classmethod
@@ -111,4 +119,7 @@ class Head:
 
 
 def _published(version: int, forms: list[list]) -> Published:
-    return Published(int(version), tuple(Form(str(name), base, int(size), str(digest)) for name, base, size, digest in forms))
+    return Published(
+        int(version),
+        tuple(Form(str(name), base, int(size), str(digest)) for name, base, size, digest in forms),
+    )

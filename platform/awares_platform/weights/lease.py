@@ -15,7 +15,9 @@ BEAT_S = 10.0
 
 
 @contextmanager
-def lease(store: ObjectStore, run: str, versions: Collection[int], beat_s: float = BEAT_S) -> Iterator[None]:
+def lease(
+    store: ObjectStore, run: str, versions: Collection[int], beat_s: float = BEAT_S
+) -> Iterator[None]:
     """Within the block the versions stay in the store. What is done within `beat_s` costs no request: the writer's grace covers it."""
     key, done = f"{folder(run)}/leases/{uuid4().hex}", threading.Event()
 

@@ -40,26 +40,51 @@ class Ledger:
         newest = self.version
         version = (newest or 0) + 1 if version is None else version
         if newest is not None and version <= newest:
-            raise WeightsError(f"run {self._run}: version {version} is not newer than HEAD's {newest}; go on with {newest + 1}")
+            raise WeightsError(
+                f"run {self._run}: version {version} is not newer than HEAD's {newest}; go on with {newest + 1}"
+            )
         self._writer.check()
         base = newest if newest is not None and newest == shadowed else None
-        anchor = base is None or self._costs.want_anchor(self._cadence.anchor_every) or bool(wanted(self._store, self._run))
+        anchor = (
+            base is None
+            or self._costs.want_anchor(self._cadence.anchor_every)
+            or bool(wanted(self._store, self._run))
+        )
         if anchor and self._costs.delta_is_useless:
             base = None
         return Plan(version, self._writer.head.epoch, base, anchor)
 
-    def commit(self, plan: Plan, shares: Sequence[Mapping[str, Share]], extra: Mapping[str, Any], step: int) -> tuple[Manifest, int]:
+    def commit(
+        self, plan: Plan, shares: Sequence[Mapping[str, Share]], extra: Mapping[str, Any], step: int
+    ) -> tuple[Manifest, int]:
         """Manifests, HEAD, then garbage. Returns the manifest of the first form, and the bytes of all forms."""
         about = self._identity
-        blank = Manifest(plan.version, plan.epoch, (), extra, None, step, None, about.processor, about.template, about.adapter)
+        blank = Manifest(
+            plan.version,
+            plan.epoch,
+            (),
+            extra,
+            None,
+            step,
+            None,
+            about.processor,
+            about.template,
+            about.adapter,
+        )
         manifests, forms = [], []
         for kind in shares[0]:
-            base, changed = (plan.base, _ratio([share[kind] for share in shares])) if kind == "delta" else (None, None)
+            base, changed = (
+                (plan.base, _ratio([share[kind] for share in shares]))
+                if kind == "delta"
+                else (None, None)
+            )
             tensors = entries([share[kind] for share in shares], plan.version)
             manifests.append(replace(blank, tensors=tensors, base=base, changed_ratio=changed))
             forms.append(self._write(manifests[-1], ANCHOR if forms else FIRST))
         newest = Published(plan.version, tuple(forms))
-        self._writer.advance(self._collector.kept(Head(plan.epoch, (newest, *self._writer.head.published))))
+        self._writer.advance(
+            self._collector.kept(Head(plan.epoch, (newest, *self._writer.head.published)))
+        )
         self._costs.add(newest)
         self._newest = manifests[0]
         self._tidy(newest)
@@ -69,9 +94,13 @@ class Ledger:
         """Give the newest version a new anchor in place of whatever anchor it has."""
         assert self._newest is not None, "only what this writer published can be repaired by it"
         tensors = entries([share["anchor"] for share in shares], self._newest.version)
-        form = self._write(replace(self._newest, tensors=tensors, base=None, changed_ratio=None), REPAIR)
+        form = self._write(
+            replace(self._newest, tensors=tensors, base=None, changed_ratio=None), REPAIR
+        )
         newest, *older = self._writer.head.published
-        repaired = Published(newest.version, (*(known for known in newest.forms if known.base is not None), form))
+        repaired = Published(
+            newest.version, (*(known for known in newest.forms if known.base is not None), form)
+        )
         self._writer.advance((repaired, *older))
         self._costs.add(repaired)
         self._tidy(repaired)

@@ -129,8 +129,13 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """JSON, the same bytes for the same manifest."""
         values = {name: getattr(self, name) for name in _PLAIN} | {"extra": dict(self.extra)}
-        tensors = [[entry.name, entry.dtype, entry.shape, [_row(piece) for piece in entry.pieces]] for entry in self.tensors]
-        return json.dumps({**values, "tensors": tensors}, separators=(",", ":"), sort_keys=True).encode()
+        tensors = [
+            [entry.name, entry.dtype, entry.shape, [_row(piece) for piece in entry.pieces]]
+            for entry in self.tensors
+        ]
+        return json.dumps(
+            {**values, "tensors": tensors}, separators=(",", ":"), sort_keys=True
+        ).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
@@ -138,7 +143,9 @@ class Manifest:
         try:
             values = json.loads(data)
             tensors = tuple(_entry(*row) for row in values["tensors"])
-            return cls(tensors=tensors, extra=values["extra"], **{name: values[name] for name in _PLAIN})
+            return cls(
+                tensors=tensors, extra=values["extra"], **{name: values[name] for name in _PLAIN}
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"no manifest of weights: {error}") from error
 
@@ -147,13 +154,25 @@ _PLAIN = ("version", "epoch", "base", "step", "changed_ratio", "processor", "tem
 
 
 def _row(piece: Piece) -> list[Any]:
-    return [piece.start, piece.end, piece.shard, piece.offset, piece.length, piece.kind, piece.blake3]
+    return [
+        piece.start,
+        piece.end,
+        piece.shard,
+        piece.offset,
+        piece.length,
+        piece.kind,
+        piece.blake3,
+    ]
 
 
 def _entry(name: str, dtype: str, shape: list[int], rows: list[list[Any]]) -> TensorEntry:
     pieces = tuple(Piece(*row) for row in rows)
     ends = [0, *(piece.end for piece in pieces)]
-    if [piece.start for piece in pieces] != ends[:-1] or ends[-1] != prod(shape) or any(piece.end < piece.start for piece in pieces):
+    if (
+        [piece.start for piece in pieces] != ends[:-1]
+        or ends[-1] != prod(shape)
+        or any(piece.end < piece.start for piece in pieces)
+    ):
         raise ValueError(f"the pieces of {name} do not cover its {prod(shape)} elements")
     return TensorEntry(name, dtype, tuple(shape), pieces)
 
@@ -166,7 +185,17 @@ def check_fit(expected: Shapes, received: Shapes, version: int, policy: str) -> 
     kinds = {
         "missing": sorted(expected.keys() - received.keys()),
         "unknown": sorted(received.keys() - expected.keys()),
-        "of another shape": [f"{name} {received[name]} for {expected[name]}" for name in both if received[name] != expected[name]],
+        "of another shape": [
+            f"{name} {received[name]} for {expected[name]}"
+            for name in both
+            if received[name] != expected[name]
+        ],
     }
-    found = "; ".join(f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}" for kind, names in kinds.items() if names)
-    raise WeightsError(f"version {version} is of another model than the engine's ({policy}): {found}. Use one policy.base for both")
+    found = "; ".join(
+        f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}"
+        for kind, names in kinds.items()
+        if names
+    )
+    raise WeightsError(
+        f"version {version} is of another model than the engine's ({policy}): {found}. Use one policy.base for both"
+    )

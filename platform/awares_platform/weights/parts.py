@@ -35,10 +35,15 @@ class Part:
 
 def whole(state: Mapping[str, Tensor]) -> list[Part]:
     """Every tensor of a state as one part. Shares the memory of CPU tensors."""
-    return [Part(name, tuple(tensor.shape), 0, tensor.detach().to("cpu").contiguous().reshape(-1)) for name, tensor in state.items()]
+    return [
+        Part(name, tuple(tensor.shape), 0, tensor.detach().to("cpu").contiguous().reshape(-1))
+        for name, tensor in state.items()
+    ]
 
 
-def even(named: Sequence[tuple[str, Tensor]], rank: int, ranks: int, dtype: torch.dtype) -> Iterator[Part]:
+def even(
+    named: Sequence[tuple[str, Tensor]], rank: int, ranks: int, dtype: torch.dtype
+) -> Iterator[Part]:
     """Rank's share of tensors that every rank holds whole: equal numbers of elements, floating point ones cast to `dtype`; copies."""
     total = sum(tensor.numel() for _, tensor in named)
     first, last = total * rank // ranks, total * (rank + 1) // ranks
@@ -46,17 +51,26 @@ def even(named: Sequence[tuple[str, Tensor]], rank: int, ranks: int, dtype: torc
     for name, tensor in named:
         start, end = max(0, first - offset), min(tensor.numel(), last - offset)
         if start < end or (tensor.numel() == 0 and rank == 0):
-            yield Part(name, tuple(tensor.shape), start, copied(tensor.detach().reshape(-1)[start:end], dtype))
+            yield Part(
+                name,
+                tuple(tensor.shape),
+                start,
+                copied(tensor.detach().reshape(-1)[start:end], dtype),
+            )
         offset += tensor.numel()
 
 
 def copied(values: Tensor, dtype: torch.dtype) -> Tensor:
     """A copy on the CPU; floating point in `dtype`, other kinds as they are."""
-    return values.detach().to("cpu", dtype if values.is_floating_point() else values.dtype, copy=True)
+    return values.detach().to(
+        "cpu", dtype if values.is_floating_point() else values.dtype, copy=True
+    )
 
 
 def pieces(parts: Iterable[Part]) -> Iterator[Part]:
     """The parts, none longer than PIECE_ELEMENTS."""
     for part in parts:
         for start in range(0, max(1, part.values.numel()), PIECE_ELEMENTS):
-            yield replace(part, start=part.start + start, values=part.values[start : start + PIECE_ELEMENTS])
+            yield replace(
+                part, start=part.start + start, values=part.values[start : start + PIECE_ELEMENTS]
+            )

@@ -52,9 +52,21 @@ class Publication:
 
     def figures(self) -> dict[str, float]:
         """As metrics."""
-        whole = sum(prod(entry.shape) * getattr(torch, entry.dtype).itemsize for entry in self.manifest.tensors)
-        changed = {} if self.manifest.changed_ratio is None else {"weights/changed": self.manifest.changed_ratio}
-        return {"weights/bytes": float(self.size), "weights/share": self.manifest.size / whole, "time/publication": self.seconds, **changed}
+        whole = sum(
+            prod(entry.shape) * getattr(torch, entry.dtype).itemsize
+            for entry in self.manifest.tensors
+        )
+        changed = (
+            {}
+            if self.manifest.changed_ratio is None
+            else {"weights/changed": self.manifest.changed_ratio}
+        )
+        return {
+            "weights/bytes": float(self.size),
+            "weights/share": self.manifest.size / whole,
+            "time/publication": self.seconds,
+            **changed,
+        }
 
 
 def _alone(value: T) -> T:
@@ -87,9 +99,17 @@ class Publisher:
         threads: int = 1,
         timeout_s: float = 600.0,
     ) -> None:
-        self._store, self._run, self._rank, self._ranks, self._agree = store, run, rank, ranks, agree
+        self._store, self._run, self._rank, self._ranks, self._agree = (
+            store,
+            run,
+            rank,
+            ranks,
+            agree,
+        )
         self._shard_bytes, self._threads, self._timeout_s = shard_bytes, threads, timeout_s
-        self._ledger = Ledger(store, run, identity or Identity(), cadence or Cadence()) if rank == 0 else None
+        self._ledger = (
+            Ledger(store, run, identity or Identity(), cadence or Cadence()) if rank == 0 else None
+        )
         self._version: int | None = agree(self._ledger.version if self._ledger else None)
         self._held: list[Part] = []  # what was published last
         self._plan: Plan | None = None  # and how
@@ -108,7 +128,14 @@ class Publisher:
         """The last publication that `wait` waited for; None on other ranks than 0."""
         return self._last
 
-    def publish(self, version: int, state: Mapping[str, Tensor], extra: Mapping[str, Any] | None = None, *, step: int = 0) -> Manifest:
+    def publish(
+        self,
+        version: int,
+        state: Mapping[str, Tensor],
+        extra: Mapping[str, Any] | None = None,
+        *,
+        step: int = 0,
+    ) -> Manifest:
         """Write `state` (names and shapes as in a transformers checkpoint) as `version`, point HEAD to it, and return its manifest. For
         a writer that is alone.
 
@@ -116,12 +143,24 @@ class Publisher:
         claimed the run, StoreError when the store fails; readers then go on with the version before.
         """
         assert self._ranks == 1, "publish is for one writer; ranks call begin"
-        self.begin(whole({name: tensor.detach().clone() for name, tensor in state.items()}), extra, step=step, version=version)
+        self.begin(
+            whole({name: tensor.detach().clone() for name, tensor in state.items()}),
+            extra,
+            step=step,
+            version=version,
+        )
         self.wait()
         assert self._last is not None, "rank 0 knows what it published"
         return self._last.manifest
 
-    def begin(self, parts: Sequence[Part], extra: Mapping[str, Any] | None = None, *, step: int = 0, version: int | None = None) -> int:
+    def begin(
+        self,
+        parts: Sequence[Part],
+        extra: Mapping[str, Any] | None = None,
+        *,
+        step: int = 0,
+        version: int | None = None,
+    ) -> int:
         """Start to publish this rank's `parts` as the next version, or as `version`, which is returned. Every rank calls it.
 
         The parts' memory belongs to the publisher from here on. Raises as `publish`, also for the publication before.
@@ -130,7 +169,9 @@ class Publisher:
         held = self._plan.version if self._plan else None
         plan: Plan = self._agree(self._ledger.plan(version, held) if self._ledger else None)
         self._version = plan.version
-        self._running = self._thread.submit(self._publish, plan, list(pieces(parts)), dict(extra or {}), step)
+        self._running = self._thread.submit(
+            self._publish, plan, list(pieces(parts)), dict(extra or {}), step
+        )
         return plan.version
 
     def wait(self) -> None:
@@ -153,21 +194,29 @@ class Publisher:
 
         Raises what failed in the last publication.
         """
-        if (self._running is not None and not self._running.done()) or (self._repairing is not None and not self._repairing.done()):
+        if (self._running is not None and not self._running.done()) or (
+            self._repairing is not None and not self._repairing.done()
+        ):
             return
         self.wait()
         self._repairing = self._thread.submit(self._repair)
 
     # -- in the thread -----------------------------------------------------------------------------------------------------------
 
-    def _publish(self, plan: Plan, parts: list[Part], extra: dict[str, Any], step: int) -> Publication | None:
+    def _publish(
+        self, plan: Plan, parts: list[Part], extra: dict[str, Any], step: int
+    ) -> Publication | None:
         started, shares, publication = time.monotonic(), {}, None
         if plan.base is not None:
             known = self._held if self._plan is not None and self._plan.version == plan.base else []
-            shares["delta"] = self._upload(plan, "d", parts, {(part.name, part.start): part.values for part in known})
+            shares["delta"] = self._upload(
+                plan, "d", parts, {(part.name, part.start): part.values for part in known}
+            )
         if plan.anchor:
             shares["anchor"] = self._upload(plan, "a", parts, {})
-        if (everyone := self._gather(plan, "r", shares, self._timeout_s)) is not None and self._ledger is not None:
+        if (
+            everyone := self._gather(plan, "r", shares, self._timeout_s)
+        ) is not None and self._ledger is not None:
             manifest, size = self._ledger.commit(plan, everyone, extra, step)
             publication = Publication(manifest, size, time.monotonic() - started)
         self._held, self._plan = parts, plan
@@ -181,24 +230,39 @@ class Publisher:
         try:
             if plan.version not in wanted(self._store, self._run):
                 return
-            shares = self._gather(plan, "x", {"anchor": self._upload(plan, "x", self._held, {})}, _REPAIR_S)
+            shares = self._gather(
+                plan, "x", {"anchor": self._upload(plan, "x", self._held, {})}, _REPAIR_S
+            )
             if shares is not None and self._ledger is not None:
                 self._ledger.repair(shares)
-                log.info("run %s: version %d has a new anchor, for a reader that found damage", self._run, plan.version)
+                log.info(
+                    "run %s: version %d has a new anchor, for a reader that found damage",
+                    self._run,
+                    plan.version,
+                )
         except (StoreError, WeightsError) as error:
-            log.warning("run %s: version %d could not be repaired (%s)", self._run, plan.version, error)
+            log.warning(
+                "run %s: version %d could not be repaired (%s)", self._run, plan.version, error
+            )
 
     def _upload(self, plan: Plan, form: str, parts: list[Part], shadow: shards.Shadow) -> Share:
         prefix = f"{version_folder(self._run, plan.version)}/e{plan.epoch}-{form}-r{self._rank:05d}"
-        return ShardWriter(self._store, prefix, self._shard_bytes, self._threads).write(parts, shadow)
+        return ShardWriter(self._store, prefix, self._shard_bytes, self._threads).write(
+            parts, shadow
+        )
 
-    def _gather(self, plan: Plan, kind: str, own: dict[str, Share], timeout_s: float) -> list[dict[str, Share]] | None:
+    def _gather(
+        self, plan: Plan, kind: str, own: dict[str, Share], timeout_s: float
+    ) -> list[dict[str, Share]] | None:
         """Every rank's shares, on rank 0; the others leave theirs for it. Raises WeightsError naming the ranks that did not in time."""
         prefix = f"{version_folder(self._run, plan.version)}/e{plan.epoch}-{kind}"
         if self._rank:
             self._store.put(f"{prefix}{self._rank:05d}.json", shards.index(own))
             return None
-        keys, deadline = {f"{prefix}{rank:05d}.json": rank for rank in range(1, self._ranks)}, time.monotonic() + timeout_s
+        keys, deadline = (
+            {f"{prefix}{rank:05d}.json": rank for rank in range(1, self._ranks)},
+            time.monotonic() + timeout_s,
+        )
         while keys and (missing := keys.keys() - {info.key for info in self._store.list(prefix)}):
             if time.monotonic() > deadline:
                 ranks = sorted(keys[key] for key in missing)

@@ -62,7 +62,14 @@ class Collector:
         lease_s: float = LEASE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._run, self._keep, self._grace_s, self._lease_s, self._clock = store, run, keep, grace_s, lease_s, clock
+        self._store, self._run, self._keep, self._grace_s, self._lease_s, self._clock = (
+            store,
+            run,
+            keep,
+            grace_s,
+            lease_s,
+            clock,
+        )
         self._leases: dict[str, tuple[str, float]] = {}
         self._named: set[int] | None = None  # by HEAD, when last looked
         self._dropped: dict[int, float] = {}
@@ -75,12 +82,22 @@ class Collector:
 
     def collect(self, head: Head) -> list[int]:
         """Delete the versions that HEAD has not named for `grace_s`; returns them. At first also looks for what crashed writers left."""
-        named, now, leased = {entry.version for entry in head.published}, self._clock(), self._leased()
+        named, now, leased = (
+            {entry.version for entry in head.published},
+            self._clock(),
+            self._leased(),
+        )
         gone = (self._stored() if self._named is None else self._named) - named
-        self._dropped = dict.fromkeys(gone, now) | {version: since for version, since in self._dropped.items() if version not in named}
+        self._dropped = dict.fromkeys(gone, now) | {
+            version: since for version, since in self._dropped.items() if version not in named
+        }
         self._named = named
-        waited = [version for version, since in self._dropped.items() if now - since >= self._grace_s]
-        ripe = sorted(version for version in waited if version not in leased and version < (head.version or 0))
+        waited = [
+            version for version, since in self._dropped.items() if now - since >= self._grace_s
+        ]
+        ripe = sorted(
+            version for version in waited if version not in leased and version < (head.version or 0)
+        )
         for version in ripe:
             self._store.delete_prefix(f"{version_folder(self._run, version)}/")
             del self._dropped[version]
@@ -89,7 +106,10 @@ class Collector:
     def _stored(self) -> set[int]:
         """Versions with objects in the store, named by HEAD or not."""
         prefix = f"{folder(self._run)}/v"
-        return {int(info.key.removeprefix(prefix).partition("/")[0]) for info in self._store.list(prefix)}
+        return {
+            int(info.key.removeprefix(prefix).partition("/")[0])
+            for info in self._store.list(prefix)
+        }
 
     def _leased(self) -> set[int]:
         """Versions that living leases name. Deletes the leases of readers that are gone."""

@@ -51,14 +51,26 @@ class Share:
     def from_json(cls, values: list[Any]) -> "Share":
         """The inverse of `to_json`."""
         rows, changed, elements = values
-        return cls(tuple(Written(name, dtype, tuple(shape), Piece(*piece)) for name, dtype, shape, piece in rows), changed, elements)
+        return cls(
+            tuple(
+                Written(name, dtype, tuple(shape), Piece(*piece))
+                for name, dtype, shape, piece in rows
+            ),
+            changed,
+            elements,
+        )
 
 
 class ShardWriter:
     """Uploads pieces below `prefix`, a shard whenever `shard_bytes` are full. Holds a shard and one encoded piece at a time."""
 
     def __init__(self, store: ObjectStore, prefix: str, shard_bytes: int, threads: int) -> None:
-        self._store, self._prefix, self._shard_bytes, self._threads = store, prefix, shard_bytes, threads
+        self._store, self._prefix, self._shard_bytes, self._threads = (
+            store,
+            prefix,
+            shard_bytes,
+            threads,
+        )
         self._data, self._count = bytearray(), 0
 
     def write(self, parts: Iterable[Part], shadow: Shadow) -> Share:
@@ -67,9 +79,22 @@ class ShardWriter:
         for part in parts:
             base = shadow.get((part.name, part.start))
             blob = codec.encode(base, part.values, threads=self._threads)
-            written.append(Written(part.name, str(part.values.dtype).removeprefix("torch."), part.shape, self._add(part, blob)))
+            written.append(
+                Written(
+                    part.name,
+                    str(part.values.dtype).removeprefix("torch."),
+                    part.shape,
+                    self._add(part, blob),
+                )
+            )
             elements += part.values.numel()
-            changed += part.values.numel() if base is None else _differing(base, part.values) if blob else 0
+            changed += (
+                part.values.numel()
+                if base is None
+                else _differing(base, part.values)
+                if blob
+                else 0
+            )
         self._flush()
         return Share(tuple(written), changed, elements)
 
@@ -78,7 +103,15 @@ class ShardWriter:
             self._flush()
         offset = len(self._data)
         self._data += blob
-        return Piece(part.start, part.end, self._name(), offset, len(blob), codec.kind(blob), digest(raw(part.values)))
+        return Piece(
+            part.start,
+            part.end,
+            self._name(),
+            offset,
+            len(blob),
+            codec.kind(blob),
+            digest(raw(part.values)),
+        )
 
     def _flush(self) -> None:
         if self._data:
@@ -114,14 +147,20 @@ def _joined(name: str, items: list[Written], version: int) -> TensorEntry:
     elements = torch.Size(first.shape).numel()
     alike = all((item.dtype, item.shape) == (first.dtype, first.shape) for item in items)
     if not alike or [item.piece.start for item in items] != ends[:-1] or ends[-1] != elements:
-        held = ", ".join(f"{item.dtype} {item.piece.start} to {item.piece.end} of {item.shape}" for item in items)
-        raise WeightsError(f"version {version}: the ranks' parts of {name} do not make up one tensor of {elements} elements: {held}")
+        held = ", ".join(
+            f"{item.dtype} {item.piece.start} to {item.piece.end} of {item.shape}" for item in items
+        )
+        raise WeightsError(
+            f"version {version}: the ranks' parts of {name} do not make up one tensor of {elements} elements: {held}"
+        )
     return TensorEntry(name, first.dtype, first.shape, tuple(item.piece for item in items))
 
 
 def index(shares: Mapping[str, Share]) -> bytes:
     """A rank's shares, by form, as the object that it leaves for rank 0."""
-    return json.dumps({form: share.to_json() for form, share in shares.items()}, separators=(",", ":")).encode()
+    return json.dumps(
+        {form: share.to_json() for form, share in shares.items()}, separators=(",", ":")
+    ).encode()
 
 
 def read_index(data: bytes) -> dict[str, Share]:

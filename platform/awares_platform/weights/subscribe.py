@@ -57,7 +57,9 @@ class Subscriber:
             held = subscriber.receive(version, held)  # deltas, where they are cheaper than an anchor
     """
 
-    def __init__(self, store: ObjectStore, run: str, *, connections: int = 4, threads: int = 1) -> None:
+    def __init__(
+        self, store: ObjectStore, run: str, *, connections: int = 4, threads: int = 1
+    ) -> None:
         self.store, self.run, self._connections, self._threads = store, run, connections, threads
         self.seen = Head(0)
 
@@ -98,7 +100,9 @@ class Subscriber:
         avoid: set[Hop] = set()
         damage: _Damaged | None = None
         detours = 0
-        while (hops := self.seen.path(version, held.manifest.version if held else None, avoid)) is not None:
+        while (
+            hops := self.seen.path(version, held.manifest.version if held else None, avoid)
+        ) is not None:
             try:
                 with lease(self.store, self.run, {version, *(hop.version for hop in hops)}):
                     return replace(self.walk(hops, held), detours=detours)
@@ -124,7 +128,9 @@ class Subscriber:
             try:
                 manifest = self._read(hop)
                 shards = fetch(self.store, self.run, manifest, self._connections)
-                state, seconds = assemble(manifest, {} if hop.form.base is None else state, shards, self._threads)
+                state, seconds = assemble(
+                    manifest, {} if hop.form.base is None else state, shards, self._threads
+                )
             except WeightsError as error:
                 raise _Damaged(f"version {hop.version}: {error}", (hop,)) from error
             decode_s += seconds
@@ -132,7 +138,9 @@ class Subscriber:
         fetched = time.perf_counter()
         self._verify(manifest, state, held)
         verify_s, size = time.perf_counter() - fetched, sum(hop.form.size for hop in hops)
-        return Received(manifest, state, len(hops), size, fetched - started - decode_s, decode_s, verify_s)
+        return Received(
+            manifest, state, len(hops), size, fetched - started - decode_s, decode_s, verify_s
+        )
 
     def _find(self, version: int) -> Published:
         """The version in HEAD, which is read again if it did not name it when it was seen last. Raises WeightsError."""
@@ -148,11 +156,19 @@ class Subscriber:
     def _stuck(self, version: int, damage: WeightsError | None) -> WeightsError:
         """Asks the writer for an anchor, and says so."""
         want_anchor(self.store, self.run, version)
-        return WeightsError(f"{damage or f'run {self.run}: nothing leads to version {version}'}; asked the writer for an anchor")
+        return WeightsError(
+            f"{damage or f'run {self.run}: nothing leads to version {version}'}; asked the writer for an anchor"
+        )
 
     def _verify(self, manifest: Manifest, state: State, held: Received | None) -> None:
         try:
-            verify(manifest, state, held.manifest if held else None, held.state if held else {}, self._threads)
+            verify(
+                manifest,
+                state,
+                held.manifest if held else None,
+                held.state if held else {},
+                self._threads,
+            )
         except WeightsError as error:
             raise _Damaged(f"run {self.run}: {error}") from error
 
@@ -161,10 +177,14 @@ class Subscriber:
         try:
             data = self.store.get(key)
         except NotFound as error:
-            raise WeightsError(f"run {self.run}: version {hop.version} has just been retired; take the newest ({self.head()})") from error
+            raise WeightsError(
+                f"run {self.run}: version {hop.version} has just been retired; take the newest ({self.head()})"
+            ) from error
         if digest(data) != hop.form.digest:
             raise WeightsError(f"run {self.run}: {key} does not hash to what HEAD names")
         manifest = Manifest.from_bytes(data)
         if (manifest.version, manifest.base) != (hop.version, hop.form.base):
-            raise WeightsError(f"run {self.run}: {key} is of version {manifest.version} on {manifest.base}, not as HEAD says")
+            raise WeightsError(
+                f"run {self.run}: {key} is of version {manifest.version} on {manifest.base}, not as HEAD says"
+            )
         return manifest

@@ -78,7 +78,9 @@ class HeadWriter:
         try:
             return Head.from_bytes(data)
         except WeightsError as error:
-            log.warning("run %s: HEAD is damaged (%s); it is rebuilt from the manifests", self._run, error)
+            log.warning(
+                "run %s: HEAD is damaged (%s); it is rebuilt from the manifests", self._run, error
+            )
             return rebuilt(self._store, self._run)
 
     def _fenced(self) -> WriterFenced:
@@ -100,5 +102,13 @@ def rebuilt(store: ObjectStore, run: str) -> Head:
             except WeightsError:
                 continue
             epoch = max(epoch, manifest.epoch)
-            found.setdefault(manifest.version, []).append(Form(name, manifest.base, manifest.size, digest(data)))
-    return Head(epoch, tuple(Published(version, tuple(forms)) for version, forms in sorted(found.items(), reverse=True)))
+            found.setdefault(manifest.version, []).append(
+                Form(name, manifest.base, manifest.size, digest(data))
+            )
+    return Head(
+        epoch,
+        tuple(
+            Published(version, tuple(forms))
+            for version, forms in sorted(found.items(), reverse=True)
+        ),
+    )

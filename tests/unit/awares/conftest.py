@@ -3,7 +3,12 @@
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+)
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
@@ -26,12 +31,17 @@ SPECIAL = [
 def tokenizer() -> PreTrainedTokenizerFast:
     """One token per byte, and Qwen's special tokens."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bytes_only = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
+    bytes_only = Tokenizer(
+        models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[])
+    )
     bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytes_only.decoder = decoders.ByteLevel()
     bytes_only.add_special_tokens(SPECIAL)
     return PreTrainedTokenizerFast(
-        tokenizer_object=bytes_only, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=SPECIAL
+        tokenizer_object=bytes_only,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=SPECIAL,
     )
 
 
@@ -54,7 +64,10 @@ def processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
 @pytest.fixture(scope="session")
 def policy(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
     """Hidden 64, two layers, fp32."""
-    ids = {name: tokenizer.get_vocab()[f"<|{name}|>"] for name in ("image_pad", "video_pad", "vision_start", "vision_end")}
+    ids = {
+        name: tokenizer.get_vocab()[f"<|{name}|>"]
+        for name in ("image_pad", "video_pad", "vision_start", "vision_end")
+    }
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -63,7 +76,11 @@ def policy(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGenera
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [2, 3, 3]},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 100.0,
+                "mrope_section": [2, 3, 3],
+            },
             "tie_word_embeddings": False,
             "initializer_range": 0.2,
         },

@@ -11,7 +11,10 @@ def test_by_hand():
     # mean 3, sample variance (4 + 0 + 4) / 2 = 4
     assert advantages([1.0, 3.0, 5.0], eps=0.0) == [-1.0, 0.0, 1.0]
     assert advantages([1.0, 3.0, 5.0], eps=2.0) == [-0.5, 0.0, 0.5]
-    assert advantages([1.0, 3.0], eps=0.0) == [pytest.approx(-math.sqrt(0.5)), pytest.approx(math.sqrt(0.5))]
+    assert advantages([1.0, 3.0], eps=0.0) == [
+        pytest.approx(-math.sqrt(0.5)),
+        pytest.approx(math.sqrt(0.5)),
+    ]
     assert advantages([0.0, 0.0, 0.0, 8.0], eps=0.0) == pytest.approx([-0.5, -0.5, -0.5, 1.5])
 
 
@@ -32,4 +35,6 @@ def test_the_area_cost_acts_when_answers_tie():
 def test_centred_bounded_and_ordered(values):
     got = advantages(values)
     assert abs(sum(got)) < 1e-6 and max(map(abs, got)) <= math.sqrt(len(values))
-    assert sorted(range(len(values)), key=lambda i: (values[i], i)) == sorted(range(len(values)), key=lambda i: (got[i], values[i], i))
+    assert sorted(range(len(values)), key=lambda i: (values[i], i)) == sorted(
+        range(len(values)), key=lambda i: (got[i], values[i], i)
+    )

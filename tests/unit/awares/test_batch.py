@@ -23,7 +23,14 @@ def direct(chat) -> Trajectory:
 
 
 def called(chat, image: str = "blue") -> Trajectory:
-    sample = Sample("s1", image, "digit on the red circle?", "7", label=Label.HR, crops=(CropId.TOP_LEFT, CropId.RIGHT))
+    sample = Sample(
+        "s1",
+        image,
+        "digit on the red circle?",
+        "7",
+        label=Label.HR,
+        crops=(CropId.TOP_LEFT, CropId.RIGHT),
+    )
     return trajectory(sample, chat, IMAGES[image].size)
 
 
@@ -32,12 +39,16 @@ def as_episode(item: Trajectory) -> Episode:
     turns = tuple(
         dataclasses.replace(
             turn,
-            logprobs=tuple(-(number + 1) / 8 - index / 64 for index in range(len(turn.sampled_ids))),
+            logprobs=tuple(
+                -(number + 1) / 8 - index / 64 for index in range(len(turn.sampled_ids))
+            ),
             versions=tuple(number + index % 2 for index in range(len(turn.sampled_ids))),
         )
         for number, turn in enumerate(item.turns)
     )
-    return Episode(item.sample_id, item.image, item.image_size, turns, "7", StopReason.ANSWER, 0, 0.0, 0.0)
+    return Episode(
+        item.sample_id, item.image, item.image_size, turns, "7", StopReason.ANSWER, 0, 0.0, 0.0
+    )
 
 
 def test_ids_expand_to_exactly_one_image_token_per_feature(chat, processor, limits):
@@ -55,7 +66,9 @@ def test_a_row_is_context_and_targets_in_order(chat, processor, limits):
     batch = collate([item], IMAGES.__getitem__, processor, limits, tool_weight=5.0)
     ids = batch.input_ids_BT[0].tolist()
     assert chat.tokenizer.decode(ids) == (
-        "<|im_start|>system\nLook.<|im_end|>\n<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * 4 + "<|vision_end|>"
+        "<|im_start|>system\nLook.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+        + "<|image_pad|>" * 4
+        + "<|vision_end|>"
         "digit on the red circle?<|im_end|>\n<|im_start|>assistant\nGET_CROPS: ['0', '8']<|im_end|>"
         "\n<|im_start|>user\n<|vision_start|>"
         + "<|image_pad|>" * 4
@@ -64,8 +77,13 @@ def test_a_row_is_context_and_targets_in_order(chat, processor, limits):
         + "<|vision_end|><|im_end|>\n<|im_start|>assistant\n7<|im_end|>"
     )
     actions = batch.action_mask_BT[0]
-    assert tuple(batch.input_ids_BT[0][actions].tolist()) == item.turns[0].sampled_ids + item.turns[1].sampled_ids
-    assert batch.weights_BT[0][actions].tolist() == [5.0 if tool else 1.0 for tool in item.tool_flags]
+    assert (
+        tuple(batch.input_ids_BT[0][actions].tolist())
+        == item.turns[0].sampled_ids + item.turns[1].sampled_ids
+    )
+    assert batch.weights_BT[0][actions].tolist() == [
+        5.0 if tool else 1.0 for tool in item.tool_flags
+    ]
     assert batch.weights_BT[0][~actions].abs().sum() == 0
     assert len(ids) == sequence_length(item, limits)
 
@@ -75,10 +93,16 @@ def test_records_of_episodes_stay_aligned_and_padding_is_neutral(chat, processor
     batch = collate([short, long], IMAGES.__getitem__, processor, limits)
     for row, episode in enumerate((short, long)):
         actions = batch.action_mask_BT[row]
-        assert batch.behaviour_logprobs_BT[row][actions].tolist() == [value for turn in episode.turns for value in turn.logprobs]
-        assert batch.versions_BT[row][actions].tolist() == [value for turn in episode.turns for value in turn.versions]
+        assert batch.behaviour_logprobs_BT[row][actions].tolist() == [
+            value for turn in episode.turns for value in turn.logprobs
+        ]
+        assert batch.versions_BT[row][actions].tolist() == [
+            value for turn in episode.turns for value in turn.versions
+        ]
     length = sequence_length(short, limits)
-    assert batch.attention_mask_BT[0].tolist() == [1] * length + [0] * (batch.input_ids_BT.shape[1] - length)
+    assert batch.attention_mask_BT[0].tolist() == [1] * length + [0] * (
+        batch.input_ids_BT.shape[1] - length
+    )
     assert batch.input_ids_BT[0, length:].unique().tolist() == [chat.tokenizer.pad_token_id]
     assert not batch.action_mask_BT[0, length:].any()
     assert (batch.versions_BT[~batch.action_mask_BT] == -1).all()
@@ -87,7 +111,9 @@ def test_records_of_episodes_stay_aligned_and_padding_is_neutral(chat, processor
 def test_extreme_strips_are_padded_not_refused(chat, processor, limits):
     item = called(chat, "strip")
     batch = collate([item], IMAGES.__getitem__, processor, limits)
-    assert (batch.input_ids_BT == chat.image_token_id).sum() == batch.image_grid_thw_I3.prod(1).sum() // 4
+    assert (batch.input_ids_BT == chat.image_token_id).sum() == batch.image_grid_thw_I3.prod(
+        1
+    ).sum() // 4
     assert batch.input_ids_BT.shape[1] == sequence_length(item, limits)
 
 
@@ -99,13 +125,21 @@ def test_batched_two_turn_logprobs_equal_the_plain_forward(policy, chat, process
         lean_BT = policy_logprobs(policy, batch)
         for row, item in enumerate(items):
             alone = collate([item], IMAGES.__getitem__, processor, limits)
-            inputs = {name: value for name, value in alone.forward_inputs().items() if name != "attention_mask"}
+            inputs = {
+                name: value
+                for name, value in alone.forward_inputs().items()
+                if name != "attention_mask"
+            }
             logits_TV = policy(**inputs).logits[0]
             ids = alone.input_ids_BT[0]
-            plain = torch.log_softmax(logits_TV.double(), -1)[torch.arange(len(ids) - 1), ids[1:]].float()
+            plain = torch.log_softmax(logits_TV.double(), -1)[
+                torch.arange(len(ids) - 1), ids[1:]
+            ].float()
             torch.testing.assert_close(padded_BT[row, 1 : len(ids)], plain, atol=2e-5, rtol=0)
             actions = alone.action_mask_BT[0]
-            torch.testing.assert_close(lean_BT[row, : len(ids)][actions], plain[actions[1:]], atol=2e-5, rtol=0)
+            torch.testing.assert_close(
+                lean_BT[row, : len(ids)][actions], plain[actions[1:]], atol=2e-5, rtol=0
+            )
             assert lean_BT[row, : len(ids)][~actions].abs().sum() == 0
 
 
@@ -115,7 +149,10 @@ def test_positions_are_those_of_images_not_of_plain_text(policy, chat, processor
     inputs = batch.forward_inputs()
     with torch.no_grad():
         right = token_logprobs(policy(**inputs).logits, batch.input_ids_BT)
-        wrong = token_logprobs(policy(**{k: v for k, v in inputs.items() if k != "mm_token_type_ids"}).logits, batch.input_ids_BT)
+        wrong = token_logprobs(
+            policy(**{k: v for k, v in inputs.items() if k != "mm_token_type_ids"}).logits,
+            batch.input_ids_BT,
+        )
     assert (right - wrong).abs().max() > 1e-3
 
 
@@ -123,7 +160,11 @@ def test_logprobs_carry_gradient_to_vision_and_text(policy, chat, processor, lim
     batch = collate([direct(chat), called(chat)], IMAGES.__getitem__, processor, limits)
     policy.zero_grad()
     policy_logprobs(policy, batch).sum().backward()
-    for name in ("model.visual.patch_embed.proj.weight", "model.language_model.layers.0.self_attn.q_proj.weight", "lm_head.weight"):
+    for name in (
+        "model.visual.patch_embed.proj.weight",
+        "model.language_model.layers.0.self_attn.q_proj.weight",
+        "lm_head.weight",
+    ):
         gradient = policy.get_parameter(name).grad
         assert gradient is not None and gradient.abs().sum() > 0, name
     policy.zero_grad()
@@ -134,15 +175,21 @@ def test_token_logprobs_by_hand():
     ids = torch.tensor([[2, 0]])
     assert token_logprobs(logits, ids).tolist() == [[0.0, pytest.approx(math.log(3 / 5))]]
     # temperature 0.5 squares the odds: 9 / (9 + 1 + 1); a blocked id leaves the sum: 3 / (3 + 1)
-    assert token_logprobs(logits, ids, temperature=0.5)[0, 1].item() == pytest.approx(math.log(9 / 11))
-    assert token_logprobs(logits, ids, blocked_ids=(1,))[0, 1].item() == pytest.approx(math.log(3 / 4))
+    assert token_logprobs(logits, ids, temperature=0.5)[0, 1].item() == pytest.approx(
+        math.log(9 / 11)
+    )
+    assert token_logprobs(logits, ids, blocked_ids=(1,))[0, 1].item() == pytest.approx(
+        math.log(3 / 4)
+    )
     assert token_logprobs(logits.bfloat16(), ids).dtype == torch.float32
 
 
 def test_moving_keeps_every_field(chat, processor, limits):
     batch = collate([direct(chat)], IMAGES.__getitem__, processor, limits)
     moved = batch.to("meta")
-    assert all(getattr(moved, field.name).device.type == "meta" for field in dataclasses.fields(Batch))
+    assert all(
+        getattr(moved, field.name).device.type == "meta" for field in dataclasses.fields(Batch)
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,10 +200,14 @@ def test_moving_keeps_every_field(chat, processor, limits):
         ({"sampled_ids": (262,)}, "placeholder was sampled"),
     ],
 )
-def test_disagreement_of_placeholders_and_views_is_one_clear_error(chat, processor, limits, change, message):
+def test_disagreement_of_placeholders_and_views_is_one_clear_error(
+    chat, processor, limits, change, message
+):
     item = called(chat)
     assert chat.image_token_id == 262
-    broken = dataclasses.replace(item, turns=(dataclasses.replace(item.turns[0], **change), *item.turns[1:]))
+    broken = dataclasses.replace(
+        item, turns=(dataclasses.replace(item.turns[0], **change), *item.turns[1:])
+    )
     with pytest.raises(PolicyError, match=message):
         collate([broken], IMAGES.__getitem__, processor, limits)
 

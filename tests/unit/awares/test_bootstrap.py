@@ -6,7 +6,9 @@ from awares.evaluation.bootstrap import difference, interval
 
 def test_the_interval_of_a_share_is_the_binomials():
     low, high = interval([1.0] * 900 + [0.0] * 100, seed=1)
-    assert low == pytest.approx(0.9 - 1.96 * 0.0095, abs=0.003) and high == pytest.approx(0.9 + 1.96 * 0.0095, abs=0.003)
+    assert low == pytest.approx(0.9 - 1.96 * 0.0095, abs=0.003) and high == pytest.approx(
+        0.9 + 1.96 * 0.0095, abs=0.003
+    )
 
 
 def test_seeds_repeat_and_blocks_do_not_show(monkeypatch):
@@ -26,5 +28,10 @@ def test_constants_have_no_width_and_pairs_cancel_what_they_share():
 def test_nine_in_ten_and_a_half_intervals_hold_the_mean():
     """The method's own promise, on 200 draws from a known distribution."""
     generator = np.random.default_rng(7)
-    held = [low <= 0.3 <= high for low, high in (interval(list(generator.random(200) < 0.3), seed=i, resamples=400) for i in range(200))]
+    held = [
+        low <= 0.3 <= high
+        for low, high in (
+            interval(list(generator.random(200) < 0.3), seed=i, resamples=400) for i in range(200)
+        )
+    ]
     assert 0.9 <= np.mean(held) <= 0.99

@@ -4,12 +4,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awares.crops import CropId, area, area_fraction, clamp, coverage, crop_box, iou, min_cover, pad, target_crops
+from awares.crops import (
+    CropId,
+    area,
+    area_fraction,
+    clamp,
+    coverage,
+    crop_box,
+    iou,
+    min_cover,
+    pad,
+    target_crops,
+)
 from awares.errors import ConfigError
 
 SIZE = (112, 112)
 sizes = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
-boxes = st.tuples(st.integers(-50, 300), st.integers(-50, 300), st.integers(-50, 300), st.integers(-50, 300))
+boxes = st.tuples(
+    st.integers(-50, 300), st.integers(-50, 300), st.integers(-50, 300), st.integers(-50, 300)
+)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +97,14 @@ def test_padding_grows_by_a_share_of_the_box_and_clamps():
         ([(46, 46, 66, 66)], (CropId.CENTER,)),  # straddles all quadrants
         ([(30, 4, 80, 24)], (CropId.TOP,)),  # straddles the vertical border above the center crop
         ([(4, 30, 24, 80)], (CropId.LEFT,)),
-        ([(4, 4, 24, 24), (90, 4, 110, 24)], (CropId.TOP,)),  # two quadrants side by side: equal area, fewer crops
-        ([(4, 4, 24, 24), (90, 90, 110, 110)], (CropId.TOP_LEFT, CropId.BOTTOM_RIGHT)),  # a diagonal: no half holds both
+        (
+            [(4, 4, 24, 24), (90, 4, 110, 24)],
+            (CropId.TOP,),
+        ),  # two quadrants side by side: equal area, fewer crops
+        (
+            [(4, 4, 24, 24), (90, 90, 110, 110)],
+            (CropId.TOP_LEFT, CropId.BOTTOM_RIGHT),
+        ),  # a diagonal: no half holds both
         ([(4, 4, 24, 24), (46, 46, 66, 66)], (CropId.TOP_LEFT, CropId.CENTER)),
         # three corners: a quadrant and a half, in two ways (2 + top, 1 + left); the first in crop order wins
         ([(4, 4, 24, 24), (90, 4, 110, 24), (4, 90, 24, 110)], (CropId.TOP_RIGHT, CropId.LEFT)),
@@ -112,29 +131,43 @@ def test_tau_decides_whether_a_box_that_sticks_out_is_covered():
 @given(st.lists(boxes.map(lambda box: clamp(box, SIZE)), min_size=1, max_size=4))
 def test_min_cover_covers_and_nothing_smaller_does(evidence):
     def covers(subset):
-        return all(any(coverage(box, crop_box(crop, SIZE)) >= 0.9 for crop in subset) for box in evidence)
+        return all(
+            any(coverage(box, crop_box(crop, SIZE)) >= 0.9 for crop in subset) for box in evidence
+        )
 
     chosen = min_cover(evidence, SIZE, padding=0.0)
     assert covers(chosen)
     every = chain.from_iterable(combinations(CropId, size) for size in range(1, 4))
     rivals = [subset for subset in every if covers(subset)]
-    assert (area_fraction(chosen), len(chosen)) == min((area_fraction(subset), len(subset)) for subset in rivals)
+    assert (area_fraction(chosen), len(chosen)) == min(
+        (area_fraction(subset), len(subset)) for subset in rivals
+    )
 
 
 def test_the_literal_iou_rule_maps_a_small_box_to_nothing():
     assert target_crops([(4, 4, 30, 30)], SIZE, "iou", tau=0.5) == ()
-    assert target_crops([(0, 0, 56, 56)], SIZE, "iou", tau=0.5) == (CropId.TOP_LEFT, CropId.TOP, CropId.LEFT)
+    assert target_crops([(0, 0, 56, 56)], SIZE, "iou", tau=0.5) == (
+        CropId.TOP_LEFT,
+        CropId.TOP,
+        CropId.LEFT,
+    )
     assert target_crops([(0, 0, 56, 56), (56, 56, 112, 112)], SIZE, "iou", tau=0.6) == (CropId.ALL,)
 
 
 def test_the_coverage_rule_keeps_the_halves_and_all_only_as_a_last_resort():
-    assert target_crops([(4, 4, 30, 30)], SIZE, "coverage") == (CropId.TOP_LEFT, CropId.TOP, CropId.LEFT)
+    assert target_crops([(4, 4, 30, 30)], SIZE, "coverage") == (
+        CropId.TOP_LEFT,
+        CropId.TOP,
+        CropId.LEFT,
+    )
     assert target_crops([(0, 0, 112, 112)], SIZE, "coverage") == (CropId.ALL,)
     assert target_crops([(4, 4, 30, 30)], SIZE) == (CropId.TOP_LEFT,)
 
 
 def test_an_unknown_mapping_names_the_known():
-    with pytest.raises(ConfigError, match="method.mapping is 'giou'; use one of min_cover, iou, coverage"):
+    with pytest.raises(
+        ConfigError, match="method.mapping is 'giou'; use one of min_cover, iou, coverage"
+    ):
         target_crops([(4, 4, 30, 30)], SIZE, "giou")
 
 

@@ -13,7 +13,9 @@ def pair(label, target, asked, stop=S.ANSWER, rtr=0.25):
     turns = (Turn((), (), (), (), (), "", asked, None if asked else stop),)
     if asked:
         turns += (Turn((), (), (), (), (), "", (), stop),)
-    return Episode("s", "h", (8, 8), turns, "7", stop, 4, rtr, rtr), Sample("s", "h", "?", "7", label=label, crops=target)
+    return Episode("s", "h", (8, 8), turns, "7", stop, 4, rtr, rtr), Sample(
+        "s", "h", "?", "7", label=label, crops=target
+    )
 
 
 PAIRS = [
@@ -37,19 +39,35 @@ def test_by_hand():
     assert (got.region_exact, got.region_match) == (1 / 3, 2 / 3)
     assert got.mean_area == pytest.approx((0.25 + 0.5 + 0.5 + 1.0 + 0.25) / 5)
     assert got.valid_parse_rate == 5 / 6
-    assert got.histogram == {"none": 3, "0": 1, "1": 0, "2": 0, "3": 0, "4": 1, "5": 1, "6": 1, "7": 0, "8": 0, "all": 1}
+    assert got.histogram == {
+        "none": 3,
+        "0": 1,
+        "1": 0,
+        "2": 0,
+        "3": 0,
+        "4": 1,
+        "5": 1,
+        "6": 1,
+        "7": 0,
+        "8": 0,
+        "all": 1,
+    }
 
 
 def test_nothing_to_count_is_none_not_zero():
     got = decisions([pair(Label.LR, (), ())])
-    assert (got.precision, got.recall, got.region_exact, got.mean_area, got.valid_parse_rate) == (None,) * 5
+    assert (got.precision, got.recall, got.region_exact, got.mean_area, got.valid_parse_rate) == (
+        None,
+    ) * 5
     assert decisions([]).call_rate is None
 
 
 def test_region_iou_agrees_with_boxes_on_single_crops():
     for first in C:
         for second in C:
-            assert region_iou([first], [second]) == pytest.approx(iou(crop_box(first, (400, 400)), crop_box(second, (400, 400))))
+            assert region_iou([first], [second]) == pytest.approx(
+                iou(crop_box(first, (400, 400)), crop_box(second, (400, 400)))
+            )
     assert region_iou([C.TOP, C.BOTTOM], [C.ALL]) == 1.0
 
 
@@ -69,7 +87,9 @@ def test_a_summary_by_hand():
 def test_the_table_has_the_papers_form():
     episodes, samples = zip(*PAIRS[:2], strict=True)
     right, half = summarise(episodes, samples, [1.0, 1.0]), summarise(episodes, samples, [1.0, 0.0])
-    assert table({"full": {"chartqa": right, "pope": half}, "low": {"chartqa": half, "pope": half}}).splitlines() == [
+    assert table(
+        {"full": {"chartqa": right, "pope": half}, "low": {"chartqa": half, "pope": half}}
+    ).splitlines() == [
         "| policy | chartqa acc (RTR) | pope acc (RTR) | average acc (RTR) |",
         "|---|---|---|---|",
         "| full | 100.00 [100.0, 100.0] (0.62) | 50.00 [0.0, 100.0] (0.62) | 75.00 (0.62) |",

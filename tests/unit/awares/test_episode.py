@@ -34,7 +34,12 @@ class Script:
         if isinstance(said, Generation):
             return said
         ids = self.chat.target(said)
-        return Generation(ids, tuple(-0.5 / (i + 1) for i in range(len(ids))), (len(self.requests),) * len(ids), FinishReason.STOP)
+        return Generation(
+            ids,
+            tuple(-0.5 / (i + 1) for i in range(len(ids))),
+            (len(self.requests),) * len(ids),
+            FinishReason.STOP,
+        )
 
 
 def play(chat, spec, *turns, sample=SAMPLE, image=IMAGE):
@@ -54,22 +59,43 @@ def test_a_direct_answer(chat, spec):
     assert engine.requests[0].sampling == spec.sampling and engine.requests[0].session == "ep-1"
     assert (episode.answer, episode.stop, episode.crops) == ("7", StopReason.ANSWER, ())
     assert (episode.visual_tokens, episode.rtr_token, episode.rtr_pixel) == (4, 0.25, 0.25)
-    assert (episode.sample_id, episode.image, episode.image_size, episode.error) == ("s1", "hash", (112, 112), "")
+    assert (episode.sample_id, episode.image, episode.image_size, episode.error) == (
+        "s1",
+        "hash",
+        (112, 112),
+        "",
+    )
 
 
 def test_two_turns_only_ever_append_ids(chat, spec):
     """The prompt of turn 2 is the prompt of turn 1, the sampled ids as they were, and the tool's reply."""
     # An encoding that decoding and encoding again would not give back: the text is the same, the ids are not.
-    odd = tuple(chat.encode("GET_CROPS: ['0', '8']")) + (chat.tokenizer.convert_tokens_to_ids("<|endoftext|>"),)
+    odd = tuple(chat.encode("GET_CROPS: ['0', '8']")) + (
+        chat.tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+    )
     first = Generation(odd, (-0.25,) * len(odd), (6,) * (len(odd) - 1) + (7,), FinishReason.STOP)
     episode, engine = play(chat, spec, first, "7")
     prompt = chat.first_turn(SAMPLE.question)
     assert engine.requests[1].token_ids == prompt + odd + chat.tool_reply(2)
     assert [image.size for image in engine.requests[1].images] == [(56, 56), (56, 56), (56, 112)]
     one, two = episode.turns
-    assert (one.context_ids, one.sampled_ids, one.logprobs, one.versions) == (prompt, odd, first.logprobs, first.versions)
-    assert (one.crops, one.stop, one.views) == ((CropId.TOP_LEFT, CropId.RIGHT), None, (View(None),))
-    assert (two.context_ids, two.sampled_ids, two.text, two.stop) == (chat.tool_reply(2), chat.target("7"), "7", StopReason.ANSWER)
+    assert (one.context_ids, one.sampled_ids, one.logprobs, one.versions) == (
+        prompt,
+        odd,
+        first.logprobs,
+        first.versions,
+    )
+    assert (one.crops, one.stop, one.views) == (
+        (CropId.TOP_LEFT, CropId.RIGHT),
+        None,
+        (View(None),),
+    )
+    assert (two.context_ids, two.sampled_ids, two.text, two.stop) == (
+        chat.tool_reply(2),
+        chat.target("7"),
+        "7",
+        StopReason.ANSWER,
+    )
     assert two.views == (View((0, 0, 56, 56)), View((56, 0, 112, 112)))
     assert two.versions == (2, 2) and two.logprobs == (-0.5, -0.25)
     assert (episode.answer, episode.crops) == ("7", (CropId.TOP_LEFT, CropId.RIGHT))
@@ -84,7 +110,11 @@ def test_the_crops_are_cut_from_the_original(chat, spec):
 def test_escalation_returns_the_whole_image(chat, spec):
     episode, engine = play(chat, replace(spec, reply="all"), "GET_CROPS: ['0', '8']", "7")
     assert [image.size for image in engine.requests[1].images] == [(56, 56), (112, 112)]
-    assert (episode.crops, episode.visual_tokens, episode.rtr_pixel) == ((CropId.TOP_LEFT, CropId.RIGHT), 20, 1.25)
+    assert (episode.crops, episode.visual_tokens, episode.rtr_pixel) == (
+        (CropId.TOP_LEFT, CropId.RIGHT),
+        20,
+        1.25,
+    )
     assert engine.requests[1].token_ids[-len(chat.tool_reply(1)) :] == chat.tool_reply(1)
 
 
@@ -93,7 +123,12 @@ def test_the_full_view_is_one_turn(chat, spec):
     assert [image.size for image in engine.requests[0].images] == [(112, 112)]
     assert (episode.answer, episode.rtr_token, episode.rtr_pixel) == ("7", 1.0, 1.0)
     refused, engine = play(chat, replace(spec, view="full"), "GET_CROPS: ['0']")
-    assert (refused.answer, refused.stop, refused.crops, len(engine.requests)) == (None, StopReason.TURN_LIMIT, (), 1)
+    assert (refused.answer, refused.stop, refused.crops, len(engine.requests)) == (
+        None,
+        StopReason.TURN_LIMIT,
+        (),
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,26 +141,51 @@ def test_the_full_view_is_one_turn(chat, spec):
 )
 def test_bad_turns_stop_without_an_answer(chat, spec, turns, stop, crops):
     episode, engine = play(chat, spec, *turns)
-    assert (episode.answer, episode.stop, episode.crops, len(engine.requests)) == (None, stop, crops, len(turns))
+    assert (episode.answer, episode.stop, episode.crops, len(engine.requests)) == (
+        None,
+        stop,
+        crops,
+        len(turns),
+    )
 
 
 def test_what_is_on_offer_reaches_the_parser(chat, spec):
-    assert play(chat, replace(spec, allow_all=False), "GET_CROPS: ['all']")[0].stop is StopReason.MALFORMED
-    assert play(chat, replace(spec, max_crops=1), "GET_CROPS: ['0', '1']")[0].stop is StopReason.MALFORMED
-    assert play(chat, replace(spec, max_turns=1), "GET_CROPS: ['0']")[0].stop is StopReason.TURN_LIMIT
+    assert (
+        play(chat, replace(spec, allow_all=False), "GET_CROPS: ['all']")[0].stop
+        is StopReason.MALFORMED
+    )
+    assert (
+        play(chat, replace(spec, max_crops=1), "GET_CROPS: ['0', '1']")[0].stop
+        is StopReason.MALFORMED
+    )
+    assert (
+        play(chat, replace(spec, max_turns=1), "GET_CROPS: ['0']")[0].stop is StopReason.TURN_LIMIT
+    )
 
 
-@pytest.mark.parametrize(("text", "answer"), [("the answer is", "the answer is"), ("GET_CROPS: ['0'", None), ("GET_CROPS: ['0']", None)])
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [("the answer is", "the answer is"), ("GET_CROPS: ['0'", None), ("GET_CROPS: ['0']", None)],
+)
 def test_the_token_limit_keeps_a_cut_answer_but_no_cut_request(chat, spec, text, answer):
     ids = chat.encode(text)
     cut = Generation(ids, (0.0,) * len(ids), (0,) * len(ids), FinishReason.LENGTH)
     episode, engine = play(chat, spec, cut)
-    assert (episode.answer, episode.stop, episode.crops, len(engine.requests)) == (answer, StopReason.LENGTH, (), 1)
+    assert (episode.answer, episode.stop, episode.crops, len(engine.requests)) == (
+        answer,
+        StopReason.LENGTH,
+        (),
+        1,
+    )
 
 
 def test_an_engine_failure_is_an_episode(chat, spec):
     episode, _ = play(chat, spec, "GET_CROPS: ['0']", RuntimeError("engine died"))
-    assert (episode.stop, episode.answer, episode.error) == (StopReason.ERROR, None, "RuntimeError: engine died")
+    assert (episode.stop, episode.answer, episode.error) == (
+        StopReason.ERROR,
+        None,
+        "RuntimeError: engine died",
+    )
     assert len(episode.turns) == 1 and episode.visual_tokens == 4
 
 
@@ -139,20 +199,32 @@ def test_cancelling_is_not_an_episode(chat, spec):
     [
         (Generation((), (), (), FinishReason.STOP), "0 ids, 0 logprobs, 0 versions"),
         (Generation((1, 258), (0.0,), (0, 0), FinishReason.STOP), "2 ids, 1 logprobs, 2 versions"),
-        (Generation((262, 258), (0.0, 0.0), (0, 0), FinishReason.STOP), r"sampled the placeholder ids \[262\]"),
+        (
+            Generation((262, 258), (0.0, 0.0), (0, 0), FinishReason.STOP),
+            r"sampled the placeholder ids \[262\]",
+        ),
         (Generation((1,), (0.0,), (0,), FinishReason.STOP), "left out the stop token"),
     ],
 )
 def test_an_engine_that_breaks_the_contract_is_named(chat, spec, generation, message):
     assert (chat.image_token_id, chat.end_id) == (262, 258)
     episode, _ = play(chat, spec, generation)
-    assert episode.stop is StopReason.ERROR and re.search(message, episode.error) and episode.turns == ()
+    assert (
+        episode.stop is StopReason.ERROR
+        and re.search(message, episode.error)
+        and episode.turns == ()
+    )
 
 
 def test_one_bad_episode_does_not_touch_its_siblings(chat, spec):
     async def group():
         engines = [Script(chat, [said]) for said in ("7", RuntimeError("x"), "8")]
-        return await asyncio.gather(*(run_episode(SAMPLE, IMAGE, engine, chat, spec, str(i)) for i, engine in enumerate(engines)))
+        return await asyncio.gather(
+            *(
+                run_episode(SAMPLE, IMAGE, engine, chat, spec, str(i))
+                for i, engine in enumerate(engines)
+            )
+        )
 
     assert [episode.answer for episode in asyncio.run(group())] == ["7", None, "8"]
 
@@ -162,7 +234,13 @@ def test_the_learner_sees_the_engines_prompt(chat, spec, processor, limits):
     episode, engine = play(chat, spec, "GET_CROPS: ['0', '8']", "7")
     batch = collate([episode], {"hash": IMAGE}.__getitem__, processor, limits)
     expanded = batch.input_ids_BT[0].tolist()
-    ids = [token for token, before in zip(expanded, [None, *expanded[:-1]], strict=True) if not token == before == chat.image_token_id]
+    ids = [
+        token
+        for token, before in zip(expanded, [None, *expanded[:-1]], strict=True)
+        if not token == before == chat.image_token_id
+    ]
     assert tuple(ids) == engine.requests[1].token_ids + chat.target("7")
     assert (batch.input_ids_BT == chat.image_token_id).sum().item() == episode.visual_tokens
-    assert episode.visual_tokens == sum(visual_tokens(image.size, limits) for image in engine.requests[1].images)
+    assert episode.visual_tokens == sum(
+        visual_tokens(image.size, limits) for image in engine.requests[1].images
+    )

@@ -44,12 +44,19 @@ def test_every_mode_becomes_rgb(mode):
 def test_transparency_lies_on_white():
     image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
     image.putpixel((1, 0), (0, 0, 0, 0))
-    assert [decode(encoded(image)).getpixel((x, 0)) for x in (0, 1)] == [(255, 0, 0), (255, 255, 255)]
+    assert [decode(encoded(image)).getpixel((x, 0)) for x in (0, 1)] == [
+        (255, 0, 0),
+        (255, 255, 255),
+    ]
 
 
 def test_sixteen_bit_grey_keeps_its_tones():
     image = Image.fromarray(np.array([[0, 0x8000, 0xFFFF]], dtype=np.uint16))
-    assert [decode(encoded(image)).getpixel((x, 0)) for x in range(3)] == [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
+    assert [decode(encoded(image)).getpixel((x, 0)) for x in range(3)] == [
+        (0, 0, 0),
+        (128, 128, 128),
+        (255, 255, 255),
+    ]
 
 
 def test_exif_orientation_is_applied():
@@ -63,8 +70,12 @@ def test_exif_orientation_is_applied():
 
 def test_an_animation_gives_its_first_frame():
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue", "lime")]
-    assert decode(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])).getpixel((0, 0)) == (255, 0, 0)
-    assert decode(encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])).getpixel((0, 0)) == (255, 0, 0)
+    assert decode(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])).getpixel(
+        (0, 0)
+    ) == (255, 0, 0)
+    assert decode(encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])).getpixel(
+        (0, 0)
+    ) == (255, 0, 0)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -80,10 +91,17 @@ def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds next to nothing."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("size", [(100_000, 100_000), (10_001, 8_000)])
@@ -100,7 +118,15 @@ def test_limits_are_the_callers():
         decode(encoded(gradient(), "JPEG"), DecodeLimits(formats=("PNG",)))
 
 
-@pytest.mark.parametrize("data", [b"", b"not an image", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not an image",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    ],
+)
 def test_other_files_are_refused(data):
     with pytest.raises(DataError, match="not a readable image"):
         decode(data)
@@ -108,7 +134,8 @@ def test_other_files_are_refused(data):
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.sampled_from(["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"]), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8)
+    st.sampled_from(["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"]),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8),
 )
 @pytest.mark.filterwarnings("ignore")
 def test_corrupt_bytes_decode_or_raise_data_error(kind, edits):
@@ -122,7 +149,9 @@ def test_corrupt_bytes_decode_or_raise_data_error(kind, edits):
 
 
 def test_the_low_view_halves_and_smooths():
-    checker = Image.fromarray((np.indices((8, 10)).sum(0) % 2 * 255).astype(np.uint8)).convert("RGB")
+    checker = Image.fromarray((np.indices((8, 10)).sum(0) % 2 * 255).astype(np.uint8)).convert(
+        "RGB"
+    )
     low = low_view(checker)
     assert low.size == (5, 4)
     assert abs(np.asarray(low).astype(int) - 127).max() < 40  # averaged, not sampled
@@ -131,7 +160,9 @@ def test_the_low_view_halves_and_smooths():
 
 def test_a_crop_is_the_original_pixels():
     image = gradient()
-    assert np.array_equal(np.asarray(render(image, View((10, 5, 30, 20)))), np.asarray(image)[5:20, 10:30])
+    assert np.array_equal(
+        np.asarray(render(image, View((10, 5, 30, 20)))), np.asarray(image)[5:20, 10:30]
+    )
     assert render(image, View((0, 0, 40, 30))) is image
     assert render(image, View((35, -4, 90, 10))).size == (5, 10)
     assert render(image, View(None), 0.25).size == (10, 7)

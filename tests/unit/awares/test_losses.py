@@ -19,7 +19,10 @@ def test_sft_by_hand():
 
 def test_sft_micro_batches_add_up_to_the_whole():
     logprobs, weights = tensor([[-0.2, -0.4], [-1.0, -3.0]]), tensor([[5.0, 5.0], [1.0, 0.0]])
-    parts = [sft_loss(logprobs[row : row + 1], weights[row : row + 1], normaliser=weights.sum()) for row in (0, 1)]
+    parts = [
+        sft_loss(logprobs[row : row + 1], weights[row : row + 1], normaliser=weights.sum())
+        for row in (0, 1)
+    ]
     assert sum(part.item() for part in parts) == pytest.approx(sft_loss(logprobs, weights).item())
 
 
@@ -27,19 +30,36 @@ def test_sft_ignores_garbage_and_survives_no_weight():
     logprobs = tensor([[float("-inf"), -0.5], [float("nan"), -1.5]], requires_grad=True)
     loss = sft_loss(logprobs, tensor([[0.0, 1.0], [0.0, 1.0]]))
     loss.backward()
-    assert loss.item() == 1.0 and logprobs.grad is not None and logprobs.grad.tolist() == [[0.0, -0.5], [0.0, -0.5]]
+    assert (
+        loss.item() == 1.0
+        and logprobs.grad is not None
+        and logprobs.grad.tolist() == [[0.0, -0.5], [0.0, -0.5]]
+    )
     assert sft_loss(tensor([[-1.0]]), tensor([[0.0]])).item() == 0.0
 
 
-def run(ratios, advantages, settings=PLAIN, *, lags=None, references=None, mask=None, episodes=None):
+def run(
+    ratios, advantages, settings=PLAIN, *, lags=None, references=None, mask=None, episodes=None
+):
     """The loss for given policy / proximal ratios, proximal / behaviour ratios (1) and reference / policy ratios (1)."""
     ratio_BT = tensor(ratios)
     proximal_BT = torch.full_like(ratio_BT, -1.0)
     policy_BT = (proximal_BT + log(ratio_BT)).requires_grad_()
     behaviour_BT = proximal_BT - log(tensor(lags)) if lags else proximal_BT
-    reference_BT = policy_BT.detach() + log(tensor(references)) if references else policy_BT.detach()
+    reference_BT = (
+        policy_BT.detach() + log(tensor(references)) if references else policy_BT.detach()
+    )
     mask_BT = torch.ones_like(ratio_BT, dtype=torch.bool) if mask is None else tensor(mask)
-    loss, stats = grpo_loss(policy_BT, behaviour_BT, proximal_BT, reference_BT, tensor(advantages), mask_BT, settings, episodes)
+    loss, stats = grpo_loss(
+        policy_BT,
+        behaviour_BT,
+        proximal_BT,
+        reference_BT,
+        tensor(advantages),
+        mask_BT,
+        settings,
+        episodes,
+    )
     loss.backward()
     assert isinstance(policy_BT.grad, Tensor)
     return loss.item(), stats, policy_BT.grad
@@ -58,17 +78,25 @@ def test_grpo_clips_by_hand():
 
 def test_each_episode_weighs_the_same_whatever_its_length():
     # Episode 1 has one token, gain 1; episode 2 has three, gains -1: 1 and -1, not 1 and -3.
-    loss, stats, gradient = run([[1.0, 9.0, 9.0], [1.0, 1.0, 1.0]], [1.0, -1.0], mask=[[True, False, False], [True, True, True]])
+    loss, stats, gradient = run(
+        [[1.0, 9.0, 9.0], [1.0, 1.0, 1.0]],
+        [1.0, -1.0],
+        mask=[[True, False, False], [True, True, True]],
+    )
     assert loss == pytest.approx(0.0) and stats.tokens == 4
     assert gradient.tolist() == [[-0.5, 0.0, 0.0], [pytest.approx(1 / 6)] * 3]
 
 
 def test_kl_to_the_reference_by_hand():
     # reference / policy = 2: k3 = 2 - log 2 - 1; 0.5: 0.5 + log 2 - 1. Their mean is 0.25.
-    loss, stats, gradient = run([[1.0, 1.0]], [0.0], replace(PLAIN, kl_beta=0.05), references=[[2.0, 0.5]])
+    loss, stats, gradient = run(
+        [[1.0, 1.0]], [0.0], replace(PLAIN, kl_beta=0.05), references=[[2.0, 0.5]]
+    )
     assert stats.kl == pytest.approx(0.25) and loss == pytest.approx(0.05 * 0.25)
     # d k3 / d logprob = 1 - reference / policy
-    assert gradient.tolist() == [[pytest.approx(0.05 * (1 - 2.0) / 2), pytest.approx(0.05 * (1 - 0.5) / 2)]]
+    assert gradient.tolist() == [
+        [pytest.approx(0.05 * (1 - 2.0) / 2), pytest.approx(0.05 * (1 - 0.5) / 2)]
+    ]
 
 
 def test_importance_weights_are_truncated_and_carry_no_gradient():
@@ -102,7 +130,9 @@ def test_garbage_outside_the_mask_reaches_nothing():
     mask = tensor([[False, True, False]])
     wild = tensor([[float("nan"), -0.5, float("-inf")]])
     policy = wild.clone().requires_grad_()
-    loss, stats = grpo_loss(policy, wild, wild, wild, tensor([1.0]), mask, replace(PLAIN, kl_beta=0.1))
+    loss, stats = grpo_loss(
+        policy, wild, wild, wild, tensor([1.0]), mask, replace(PLAIN, kl_beta=0.1)
+    )
     loss.backward()
     assert loss.item() == -1.0 and stats.surprise == 0.5
     assert policy.grad is not None and policy.grad.tolist() == [[0.0, -1.0, 0.0]]
@@ -115,7 +145,15 @@ def test_an_episode_without_sampled_tokens_adds_nothing():
 
 def test_far_apart_policies_stay_finite():
     far = tensor([[-500.0]])
-    loss, _ = grpo_loss(far.requires_grad_(), far * 0, far * 0, far * 0, tensor([1.0]), tensor([[True]]), GrpoSettings())
+    loss, _ = grpo_loss(
+        far.requires_grad_(),
+        far * 0,
+        far * 0,
+        far * 0,
+        tensor([1.0]),
+        tensor([[True]]),
+        GrpoSettings(),
+    )
     assert math.isfinite(loss.item())
 
 

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from awares.crops import CropId
-from awares.protocol import SYSTEM_PROMPT, Answer, CropRequest, Malformed, format_request, parse_turn
+from awares.protocol import (
+    SYSTEM_PROMPT,
+    Answer,
+    CropRequest,
+    Malformed,
+    format_request,
+    parse_turn,
+)
 
 C = CropId
 NAMES = {
@@ -79,9 +86,15 @@ def test_everything_else_is_an_answer():
 
 
 def test_what_is_on_offer_can_be_narrowed():
-    assert parse_turn("GET_CROPS: ['all']", allow_all=False) == Malformed("the whole image is not on offer")
-    assert parse_turn("GET_CROPS: ['0', '1']", max_crops=1) == Malformed("2 regions asked for, at most 1 are on offer")
-    assert parse_turn("GET_CROPS: ['0', '0']", max_crops=1) == CropRequest((C.TOP_LEFT,), canonical=False)
+    assert parse_turn("GET_CROPS: ['all']", allow_all=False) == Malformed(
+        "the whole image is not on offer"
+    )
+    assert parse_turn("GET_CROPS: ['0', '1']", max_crops=1) == Malformed(
+        "2 regions asked for, at most 1 are on offer"
+    )
+    assert parse_turn("GET_CROPS: ['0', '0']", max_crops=1) == CropRequest(
+        (C.TOP_LEFT,), canonical=False
+    )
 
 
 @given(st.lists(st.sampled_from(CropId), min_size=1, unique=True))
@@ -99,7 +112,10 @@ def assert_honest(text: str) -> None:
     if isinstance(parsed, CropRequest):
         listed = re.sub(r"[\s_-]+", " ", text[text.index("[") :].lower())
         for crop in parsed.crops:
-            assert any(re.search(rf"(?<![a-z0-9]){name}(?![a-z0-9])", listed) for name in (crop.value, *NAMES[crop])), (text, crop)
+            assert any(
+                re.search(rf"(?<![a-z0-9]){name}(?![a-z0-9])", listed)
+                for name in (crop.value, *NAMES[crop])
+            ), (text, crop)
         assert len(set(parsed.crops)) == len(parsed.crops) > 0
     if isinstance(parsed, Answer):
         assert "get_crops" not in text.lower()
@@ -128,7 +144,25 @@ PIECES = (
         "(",
         ")",
     ),
-    *("0", "1", "5", "8", "9", "10", "-1", "07", "all", "All", "full", "image", "the whole image", "top", "left", "top-left", "right half"),
+    *(
+        "0",
+        "1",
+        "5",
+        "8",
+        "9",
+        "10",
+        "-1",
+        "07",
+        "all",
+        "All",
+        "full",
+        "image",
+        "the whole image",
+        "top",
+        "left",
+        "top-left",
+        "right half",
+    ),
     *(
         "center",
         "middle",
@@ -147,7 +181,14 @@ PIECES = (
         "\x00",
     ),
 )
-TEMPLATES = ("GET_CROPS: ['0', '5']", "GET_CROPS: ['all']", "GET_CROPS:[3]", "GET_CROPS [top-left, bottom half]", "The answer is 7.", "red")
+TEMPLATES = (
+    "GET_CROPS: ['0', '5']",
+    "GET_CROPS: ['all']",
+    "GET_CROPS:[3]",
+    "GET_CROPS [top-left, bottom half]",
+    "The answer is 7.",
+    "red",
+)
 
 
 def model_like(rng: random.Random) -> str:
@@ -157,7 +198,9 @@ def model_like(rng: random.Random) -> str:
     letters = list(rng.choice(TEMPLATES))
     for _ in range(rng.randint(0, 4)):
         place = rng.randint(0, len(letters))
-        letters[place : place + rng.randint(0, 3)] = list(rng.choice(PIECES)) if rng.random() < 0.6 else []
+        letters[place : place + rng.randint(0, 3)] = (
+            list(rng.choice(PIECES)) if rng.random() < 0.6 else []
+        )
     text = "".join(letters)
     return text[: rng.randint(0, len(text))] if rng.random() < 0.2 else text
 

@@ -27,8 +27,14 @@ def test_every_exported_name_loads():
 def test_exports_are_complete(name):
     """Every public class is exported: data, protocols, enums and exceptions are what callers name."""
     module = importlib.import_module(name)
-    own = {key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == name and not key.startswith("_")}
-    assert own <= set(awares.__all__), f"export {sorted(own - set(awares.__all__))} in awares/__init__.py"
+    own = {
+        key
+        for key, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == name and not key.startswith("_")
+    }
+    assert own <= set(awares.__all__), (
+        f"export {sorted(own - set(awares.__all__))} in awares/__init__.py"
+    )
 
 
 def test_names_that_others_rely_on():
@@ -50,7 +56,16 @@ def test_exported_data_is_frozen_and_has_an_example():
 
 
 def test_importing_costs_no_torch_and_no_platform():
-    heavy = ("torch", "transformers", "ray", "vllm", "boto3", "deepspeed", "sentence_transformers", "awares_platform")
+    heavy = (
+        "torch",
+        "transformers",
+        "ray",
+        "vllm",
+        "boto3",
+        "deepspeed",
+        "sentence_transformers",
+        "awares_platform",
+    )
     code = f"import sys, awares; print(*[name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

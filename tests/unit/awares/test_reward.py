@@ -6,7 +6,9 @@ from awares.errors import DataError
 from awares.reward import Reward, RewardSettings, reward, rewards, tool_cost
 from awares.sample import Label, Sample
 
-PAPER = RewardSettings(answer_weight=10.0, alpha_miss=2.0, alpha_use=0.25, lambda_area=0.01, malformed_cost=1.5)
+PAPER = RewardSettings(
+    answer_weight=10.0, alpha_miss=2.0, alpha_use=0.25, lambda_area=0.01, malformed_cost=1.5
+)
 S, A = StopReason, CropId.ALL
 
 
@@ -15,7 +17,9 @@ def same(answers, truths):
     return [1.0 if answer == truth else 0.5 for answer, truth in zip(answers, truths, strict=True)]
 
 
-def episode(answer: str | None, crops: tuple[CropId, ...] = (), stop: StopReason = S.ANSWER) -> Episode:
+def episode(
+    answer: str | None, crops: tuple[CropId, ...] = (), stop: StopReason = S.ANSWER
+) -> Episode:
     turn = Turn((), (), (), (), (), "", crops, None if crops else stop)
     return Episode("s", "hash", (112, 112), (turn,), answer, stop, 0, 0.0, 0.0)
 
@@ -31,9 +35,19 @@ def sample(label: Label | None) -> Sample:
         (Label.LR, episode("3"), 5.0, 0.0),
         (Label.HR, episode("7"), 10.0, 2.0),  # a missed call costs even where the guess was right
         (Label.HR, episode("7", (CropId.TOP_LEFT,)), 10.0, 0.2525),
-        (Label.LR, episode("7", (CropId.TOP_LEFT,)), 10.0, 0.2525),  # the cost of a call does not depend on the label
+        (
+            Label.LR,
+            episode("7", (CropId.TOP_LEFT,)),
+            10.0,
+            0.2525,
+        ),  # the cost of a call does not depend on the label
         (Label.HR, episode("7", (A,)), 10.0, 0.26),
-        (Label.HR, episode("7", (CropId.TOP_LEFT, CropId.TOP)), 10.0, 0.2575),  # overlap counts twice: 0.75
+        (
+            Label.HR,
+            episode("7", (CropId.TOP_LEFT, CropId.TOP)),
+            10.0,
+            0.2575,
+        ),  # overlap counts twice: 0.75
         (Label.HR, episode("3", (A,)), 5.0, 0.26),
         (Label.HR, episode(None, stop=S.MALFORMED), 0.0, 1.5),
         (Label.LR, episode(None, stop=S.MALFORMED), 0.0, 1.5),
@@ -48,7 +62,11 @@ def sample(label: Label | None) -> Sample:
 )
 def test_the_table(label, played, answer, cost):
     got = reward(played, sample(label), same, PAPER)
-    assert (got.answer, got.cost, got.total) == (pytest.approx(answer), pytest.approx(cost), pytest.approx(answer - cost))
+    assert (got.answer, got.cost, got.total) == (
+        pytest.approx(answer),
+        pytest.approx(cost),
+        pytest.approx(answer - cost),
+    )
 
 
 def test_a_group_is_one_call_of_the_similarity_in_order():

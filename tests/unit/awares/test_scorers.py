@@ -35,7 +35,13 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("docvqa", "2026-08", "rome", ["paris", "rome"], 1.0),
         ("docvqa", "2026-08", "", [""], 1.0),
         ("docvqa", "2026-08", "a  b", ["a b"], 1.0),
-        ("docvqa", "2026-08", "a  c", ["a b"], 0.75),  # distance 1 after collapsing, length 4 before
+        (
+            "docvqa",
+            "2026-08",
+            "a  c",
+            ["a b"],
+            0.75,
+        ),  # distance 1 after collapsing, length 4 before
         # containment
         ("ocrbench", "2026-08", "It reads: HELLO\nWORLD", ["hello world"], 1.0),
         ("ocrbench", "2026-08", "hell", ["hello"], 0.0),
@@ -82,12 +88,24 @@ def test_letters(text, read):
 
 
 def test_distances_by_hand():
-    assert [edit_distance(*pair) for pair in [("", ""), ("", "abc"), ("kitten", "sitting"), ("flaw", "lawn")]] == [0, 3, 3, 2]
+    assert [
+        edit_distance(*pair)
+        for pair in [("", ""), ("", "abc"), ("kitten", "sitting"), ("flaw", "lawn")]
+    ] == [0, 3, 3, 2]
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_scores_stay_in_range_and_a_right_answer_is_right(prediction, answer):
-    for name in ("exact", "chartqa", "docvqa", "ocrbench", "ocrbench_math", "pope", "realworldqa", "vstar_bench"):
+    for name in (
+        "exact",
+        "chartqa",
+        "docvqa",
+        "ocrbench",
+        "ocrbench_math",
+        "pope",
+        "realworldqa",
+        "vstar_bench",
+    ):
         assert 0.0 <= scorer(name)(prediction, [answer], "") <= 1.0
     for name in ("exact", "docvqa", "ocrbench", "ocrbench_math", "pope"):
         assert scorer(name)(answer, [answer], "") == 1.0
@@ -95,7 +113,10 @@ def test_scores_stay_in_range_and_a_right_answer_is_right(prediction, answer):
 
 def test_f1_over_yes_by_hand():
     """Hits 2, false yes 1, missed yes 1 (an answer off format is not counted as missed): 4 / 6."""
-    said, true = ["yes", "Yes", "yes", "no", "maybe", "no"], ["yes", "yes", "no", "yes", "yes", "no"]
+    said, true = (
+        ["yes", "Yes", "yes", "no", "maybe", "no"],
+        ["yes", "yes", "no", "yes", "yes", "no"],
+    )
     assert yes_no_f1(said, true) == pytest.approx(4 / 6)
     assert math.isnan(yes_no_f1(["no"], ["no"]))
 
@@ -103,5 +124,7 @@ def test_f1_over_yes_by_hand():
 def test_unknown_names_list_the_known():
     with pytest.raises(ConfigError, match="scorer 'charta' is unknown; use one of exact, chartqa"):
         scorer("charta")
-    with pytest.raises(ConfigError, match="scorer version '2025' is unknown; use one of 2026-03, 2026-08"):
+    with pytest.raises(
+        ConfigError, match="scorer version '2025' is unknown; use one of 2026-03, 2026-08"
+    ):
         scorer("exact", "2025")

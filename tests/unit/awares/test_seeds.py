@@ -15,8 +15,19 @@ def test_a_seed_is_the_same_in_every_process():
 
 
 def test_every_part_matters_and_parts_do_not_run_together():
-    uses = [(0, "grpo", "1", 2, 3), (1, "grpo", "1", 2, 3), (0, "sft", "1", 2, 3), (0, "grpo", "2", 2, 3), (0, "grpo", "1", 3, 3)]
-    uses += [(0, "grpo", "1", 2, 4), (0, "grpo", "12", 3, 3), (0, "grpo1", "", 2, 3), (0, "grpo", "1", 23, 0)]
+    uses = [
+        (0, "grpo", "1", 2, 3),
+        (1, "grpo", "1", 2, 3),
+        (0, "sft", "1", 2, 3),
+        (0, "grpo", "2", 2, 3),
+        (0, "grpo", "1", 3, 3),
+    ]
+    uses += [
+        (0, "grpo", "1", 2, 4),
+        (0, "grpo", "12", 3, 3),
+        (0, "grpo1", "", 2, 3),
+        (0, "grpo", "1", 23, 0),
+    ]
     seeds = [derive(*use) for use in uses]
     assert len(set(seeds)) == len(uses) and all(0 <= seed < 2**63 for seed in seeds)
 

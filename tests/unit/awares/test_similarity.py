@@ -11,7 +11,9 @@ def minilm() -> SentenceSimilarity:
 
 
 def test_real_weights_order_answers_by_meaning(minilm):
-    same, digit, color, unrelated = minilm(["7", "3", "blue", "a photo of a dog"], ["7", "7", "red", "7"])
+    same, digit, color, unrelated = minilm(
+        ["7", "3", "blue", "a photo of a dog"], ["7", "7", "red", "7"]
+    )
     assert same == pytest.approx(1.0, abs=1e-5)
     # facts/systems.md, section 2b: a wrong answer of the right kind costs only 0.27
     assert digit == pytest.approx(0.73, abs=0.05) and color == pytest.approx(0.73, abs=0.05)
@@ -45,5 +47,7 @@ def test_the_memo_saves_encoding_and_is_bounded(minilm, monkeypatch):
 
 
 def test_a_missing_model_names_the_setting():
-    with pytest.raises(ConfigError, match="method.similarity_model '/nowhere/model' cannot be loaded"):
+    with pytest.raises(
+        ConfigError, match="method.similarity_model '/nowhere/model' cannot be loaded"
+    ):
         SentenceSimilarity("/nowhere/model")

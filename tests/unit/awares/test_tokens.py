@@ -6,11 +6,21 @@ from PIL import Image
 
 from awares.errors import ConfigError
 from awares.images import render
-from awares.tokens import MAX_ASPECT, VisionLimits, padded_size, resized, rtr_pixel, rtr_token, visual_tokens
+from awares.tokens import (
+    MAX_ASPECT,
+    VisionLimits,
+    padded_size,
+    resized,
+    rtr_pixel,
+    rtr_token,
+    visual_tokens,
+)
 from awares.view import View
 
 side = st.one_of(st.integers(1, 60), st.integers(1, 5000))
-bounds = st.sampled_from([(784, 50_176), (25_088, 1_605_632), (200_704, 1_605_632), (3136, 12_845_056), (1, 784)])
+bounds = st.sampled_from(
+    [(784, 50_176), (25_088, 1_605_632), (200_704, 1_605_632), (3136, 12_845_056), (1, 784)]
+)
 
 
 def limits_of(pixels: tuple[int, int]) -> VisionLimits:
@@ -21,26 +31,38 @@ def limits_of(pixels: tuple[int, int]) -> VisionLimits:
 @given(side, side, bounds)
 def test_counts_equal_the_real_processor(processor, width, height, pixels):
     assume(padded_size((width, height)) == (width, height))
-    patches = processor.image_processor.get_number_of_image_patches(height, width, {"min_pixels": pixels[0], "max_pixels": pixels[1]})
+    patches = processor.image_processor.get_number_of_image_patches(
+        height, width, {"min_pixels": pixels[0], "max_pixels": pixels[1]}
+    )
     assert visual_tokens((width, height), limits_of(pixels)) == patches // 4
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(1, 400), st.integers(1, 400), st.sampled_from([(784, 50_176), (25_088, 100_352)]))
+@given(
+    st.integers(1, 400), st.integers(1, 400), st.sampled_from([(784, 50_176), (25_088, 100_352)])
+)
 def test_counts_equal_the_grid_of_processed_pixels(processor, width, height, pixels):
     limits = limits_of(pixels)
     view = render(Image.new("RGB", (width, height)), View((0, 0, width, height)))
-    done = processor.image_processor(images=[view], size={"shortest_edge": pixels[0], "longest_edge": pixels[1]}, return_tensors="pt")
+    done = processor.image_processor(
+        images=[view],
+        size={"shortest_edge": pixels[0], "longest_edge": pixels[1]},
+        return_tensors="pt",
+    )
     assert done["image_grid_thw"].prod() // 4 == visual_tokens((width, height), limits)
     assert torch.isfinite(done["pixel_values"]).all()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 3), (27, 27), (1, 28), (1, 200), (5000, 25), (4001, 20), (1, 5000)])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (2, 3), (3, 3), (27, 27), (1, 28), (1, 200), (5000, 25), (4001, 20), (1, 5000)]
+)
 def test_tiny_and_extreme_views_pass_the_real_processor(processor, size):
     limits = VisionLimits(min_pixels=784, max_pixels=1_605_632)
     view = render(Image.new("RGB", size), View((0, 0, *size)))
     done = processor.image_processor(
-        images=[view], size={"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}, return_tensors="pt"
+        images=[view],
+        size={"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels},
+        return_tensors="pt",
     )
     assert done["image_grid_thw"].prod() // 4 == visual_tokens(size, limits) > 0
 
@@ -54,7 +76,15 @@ def test_padding_reaches_the_processors_aspect_and_touches_nothing_else(width, h
 
 @pytest.mark.parametrize(
     ("size", "tokens"),
-    [((224, 224), 64), ((112, 112), 16), ((56, 56), 4), ((1, 1), 1), ((70, 56), 4), ((98, 28), 4), ((2240, 2240), 64)],
+    [
+        ((224, 224), 64),
+        ((112, 112), 16),
+        ((56, 56), 4),
+        ((1, 1), 1),
+        ((70, 56), 4),
+        ((98, 28), 4),
+        ((2240, 2240), 64),
+    ],
 )
 def test_counts_by_hand(size, tokens):
     """70 / 28 = 2.5 rounds to even, 2; 98 / 28 = 3.5 rounds to 4; the largest is shrunk to 64 tokens."""

@@ -15,9 +15,15 @@ HR = Sample("s1", "hash", "why?", "7", label=Label.HR, crops=(CropId.CENTER, Cro
 
 
 def test_an_lr_sample_is_one_answer(chat):
-    done = trajectory(Sample("s0", "hash", "why?", "7", label=Label.LR, crops=(CropId.TOP,)), chat, (100, 60))
+    done = trajectory(
+        Sample("s0", "hash", "why?", "7", label=Label.LR, crops=(CropId.TOP,)), chat, (100, 60)
+    )
     (turn,) = done.turns
-    assert (turn.context_ids, turn.views, turn.sampled_ids) == (chat.first_turn("why?"), (View(None),), chat.target("7"))
+    assert (turn.context_ids, turn.views, turn.sampled_ids) == (
+        chat.first_turn("why?"),
+        (View(None),),
+        chat.target("7"),
+    )
     assert (turn.crops, turn.stop, done.tool_flags) == ((), StopReason.ANSWER, (False, False))
 
 
@@ -27,7 +33,9 @@ def test_an_hr_sample_asks_then_answers(chat):
     assert (request.text, request.crops, request.stop) == ("GET_CROPS: ['4', '5']", HR.crops, None)
     assert answer.context_ids == chat.tool_reply(2) and answer.sampled_ids == chat.target("7")
     assert answer.views == (View((25, 15, 75, 45)), View((0, 0, 100, 30)))
-    assert done.tool_flags == (True,) * len(request.sampled_ids) + (False,) * len(answer.sampled_ids)
+    assert done.tool_flags == (True,) * len(request.sampled_ids) + (False,) * len(
+        answer.sampled_ids
+    )
 
 
 def test_a_policy_that_says_the_targets_plays_the_trajectory(chat, limits):
@@ -39,7 +47,9 @@ def test_a_policy_that_says_the_targets_plays_the_trajectory(chat, limits):
         ids = next(said)
         return Generation(ids, (0.0,) * len(ids), (0,) * len(ids), FinishReason.STOP)
 
-    episode = asyncio.run(run_episode(HR, Image.new("RGB", (100, 60)), engine, chat, EpisodeSpec(limits), "ep"))
+    episode = asyncio.run(
+        run_episode(HR, Image.new("RGB", (100, 60)), engine, chat, EpisodeSpec(limits), "ep")
+    )
     assert episode.turns == done.turns
 
 
@@ -48,7 +58,10 @@ def test_a_policy_that_says_the_targets_plays_the_trajectory(chat, limits):
     [
         (Sample("s2", "hash", "why?", "7"), "sample s2 has no label; run curate first"),
         (Sample("s3", "hash", "why?", " ", label=Label.LR), "sample s3 has no answer"),
-        (Sample("s4", "hash", "why?", "7", label=Label.HR), "sample s4 is labelled HR but has no crops"),
+        (
+            Sample("s4", "hash", "why?", "7", label=Label.HR),
+            "sample s4 is labelled HR but has no crops",
+        ),
     ],
 )
 def test_incomplete_samples_are_named(chat, sample, message):

@@ -15,7 +15,9 @@ ROUTES = ROOT / "platform/awares_platform/serve"
 def sources() -> str:
     """All of our Python text, with adjacent string literals joined as the compiler joins them."""
     text = "\n".join(
-        path.read_text() for folder in ("awares", "platform/awares_platform") for path in sorted((ROOT / folder).rglob("*.py"))
+        path.read_text()
+        for folder in ("awares", "platform/awares_platform")
+        for path in sorted((ROOT / folder).rglob("*.py"))
     )
     text = re.sub(r'"\s*\n\s*f?"', "", text)
     return text.replace("{_VARIABLES}", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
@@ -39,7 +41,9 @@ def test_quotes_are_there() -> None:
 
 def test_codes_of_the_endpoint_are_its_own() -> None:
     text = "\n".join(path.read_text() for path in ROUTES.glob("*.py"))
-    table = re.findall(r"^\| (\d{3}) `(\w+)`", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    table = re.findall(
+        r"^\| (\d{3}) `(\w+)`", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE
+    )
     assert len(table) >= 6
     for status, code in table:
         assert f'code="{code}"' in text or f'"{code}"' in text, code
@@ -49,18 +53,30 @@ def test_codes_of_the_endpoint_are_its_own() -> None:
 def test_metrics_of_the_endpoint_are_those_that_it_counts() -> None:
     meter = (ROUTES / "meter.py").read_text()
     named = set(re.findall(r'"(awares_serve_\w+)"', meter))
-    documented = set(re.findall(r"^\| `ray_(\w+?)(?:_total)?` ", (DOCS / "metrics.md").read_text(), re.MULTILINE))
+    documented = set(
+        re.findall(r"^\| `ray_(\w+?)(?:_total)?` ", (DOCS / "metrics.md").read_text(), re.MULTILINE)
+    )
     assert documented == named
 
 
 def plans() -> list[tuple[str, str]]:
-    return re.findall(r"```\n\$ awares plan ?([^\n]*)\n(.*?)\n```", (DOCS / "sizing.md").read_text(), re.DOTALL)
+    return re.findall(
+        r"```\n\$ awares plan ?([^\n]*)\n(.*?)\n```", (DOCS / "sizing.md").read_text(), re.DOTALL
+    )
 
 
-@pytest.mark.parametrize(("arguments", "output"), plans(), ids=[arguments or "paper" for arguments, _ in plans()])
+@pytest.mark.parametrize(
+    ("arguments", "output"), plans(), ids=[arguments or "paper" for arguments, _ in plans()]
+)
 def test_plans_in_the_documentation_are_the_commands_output(arguments: str, output: str) -> None:
-    script = "from awares_platform.cli import main; main()"
-    said = subprocess.run([sys.executable, "-c", script, "plan", *arguments.split()], cwd=ROOT, capture_output=True, text=True, check=True)
+    script = "from awares_platform.cli.main import main; main()"
+    said = subprocess.run(
+        [sys.executable, "-c", script, "plan", *arguments.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert said.stdout.rstrip() == output
 
 
@@ -70,9 +86,14 @@ def test_there_are_plans() -> None:
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
 def test_files_that_are_named_exist(page: Path) -> None:
-    for path in re.findall(r"(?<![\w/.])((?:manifests|jobs|platform|tests)/[\w./-]+\.(?:yaml|toml|py))", page.read_text()):
+    for path in re.findall(
+        r"(?<![\w/.])((?:manifests|jobs|platform|tests)/[\w./-]+\.(?:yaml|toml|py))",
+        page.read_text(),
+    ):
         assert (ROOT / path).exists(), path
-    assert max(len(line) for line in page.read_text().splitlines() if not line.startswith("|")) <= 140
+    assert (
+        max(len(line) for line in page.read_text().splitlines() if not line.startswith("|")) <= 140
+    )
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
@@ -90,5 +111,7 @@ def test_values_that_are_named_are_the_charts(page: Path) -> None:
             continue
         node = tree
         for part in key.split("."):
-            assert isinstance(node, dict) and (part in node or not node), f"{key} is no value of the chart"
+            assert isinstance(node, dict) and (part in node or not node), (
+                f"{key} is no value of the chart"
+            )
             node = node.get(part, {})

@@ -17,8 +17,15 @@ PLACES = os.pathsep.join((str(ROOT / ".tools/bin"), os.environ.get("PATH", "")))
 def blocks() -> list[str]:
     """Indented blocks of install.md that are YAML with a section of values on top."""
     text = (ROOT / "helm/docs/install.md").read_text()
-    found = ["\n".join(line[4:] for line in block.splitlines()) for block in re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)]
-    return [block for block in found if re.match(r"(image|store|setup|cluster|endpoint|serviceAccounts|networkPolicy):", block)]
+    found = [
+        "\n".join(line[4:] for line in block.splitlines())
+        for block in re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
+    ]
+    return [
+        block
+        for block in found
+        if re.match(r"(image|store|setup|cluster|endpoint|serviceAccounts|networkPolicy):", block)
+    ]
 
 
 def test_the_blocks_are_found() -> None:
@@ -32,8 +39,17 @@ def test_it_renders(block: str, tmp_path: Path) -> None:
         pytest.skip("no helm, or no chart in this tree: `make tools` brings helm")
     values = tmp_path / "values.yaml"
     values.write_text(block)
-    options = ["--values", str(CHART / "presets/two-pools.yaml"), "--values", str(values), "--set", "store.bucket=my-bucket"]
-    done = subprocess.run([helm, "template", "awares-train", str(CHART), *options], capture_output=True, text=True)
+    options = [
+        "--values",
+        str(CHART / "presets/two-pools.yaml"),
+        "--values",
+        str(values),
+        "--set",
+        "store.bucket=my-bucket",
+    ]
+    done = subprocess.run(
+        [helm, "template", "awares-train", str(CHART), *options], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     rendered = done.stdout
     for leaf in leaves(yaml.safe_load(block)):

@@ -28,13 +28,28 @@ def checkov(docs: Iterable[Doc], directory: Path) -> dict[str, list[str]]:
         pytest.skip(".tools/checkov is missing: run `make tools`")
     source = directory / "pods.yaml"
     source.write_text("\n---\n".join(json.dumps(doc) for doc in docs))
-    command = [str(program), "-f", str(source), "--framework", "kubernetes", "--skip-download", "--compact", "--quiet", "-o", "json"]
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"HOME": str(directory)}
+    command = [
+        str(program),
+        "-f",
+        str(source),
+        "--framework",
+        "kubernetes",
+        "--skip-download",
+        "--compact",
+        "--quiet",
+        "-o",
+        "json",
+    ]
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+        "HOME": str(directory)
+    }
     done = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=120)
     report = json.loads(done.stdout)
     assert report["summary"]["parsing_errors"] == 0, done.stderr
     assert report["summary"]["passed"] > 0, done.stderr
     found: dict[str, list[str]] = {}
     for finding in report["results"]["failed_checks"]:
-        found.setdefault(finding["check_id"], []).append(f"{finding['check_name']}: {finding['resource']}")
+        found.setdefault(finding["check_id"], []).append(
+            f"{finding['check_name']}: {finding['resource']}"
+        )
     return found

@@ -11,7 +11,11 @@ from typing import Any
 from tests.unit.helm.render import Doc, render
 
 STORE_KEYS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})
-SECRETS = {"Secret/store": STORE_KEYS, "Secret/ray": frozenset({"auth_token"}), "Secret/endpoint": frozenset({"token"})}
+SECRETS = {
+    "Secret/store": STORE_KEYS,
+    "Secret/ray": frozenset({"auth_token"}),
+    "Secret/endpoint": frozenset({"token"}),
+}
 PRESETS = ("trial", "one-node", "two-pools", "serve-only")
 GPU = {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}}
 BASE: dict[str, Any] = {
@@ -56,7 +60,9 @@ def on_base(*changes: dict[str, Any]) -> dict[str, Any]:
     Example:
         on_base({"store": {"bucket": "other"}})["store"]  # {"bucket": "other", "existingSecret": "store"}
     """
-    merged = json.loads(json.dumps(BASE))  # not deepcopy, which keeps parts that are the same object one object
+    merged = json.loads(
+        json.dumps(BASE)
+    )  # not deepcopy, which keeps parts that are the same object one object
     for change in changes:
         _merge(merged, change)
     return merged
@@ -82,7 +88,12 @@ PRESET_VALUES = {
 CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
     Case("default", BASE),
     Case("jobs on clusters of their own", on_base(ALL_JOBS)),
-    Case("jobs on the shared cluster", on_base({"jobs": {job: {"enabled": True, "cluster": "shared"} for job in ALL_JOBS["jobs"]}})),
+    Case(
+        "jobs on the shared cluster",
+        on_base(
+            {"jobs": {job: {"enabled": True, "cluster": "shared"} for job in ALL_JOBS["jobs"]}}
+        ),
+    ),
     Case(
         "jobs with deadlines and deletion rules",
         on_base(
@@ -94,8 +105,14 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
                         "preRunningDeadlineSeconds": 3600,
                         "args": ["grpo.steps=10"],
                         "deletionRules": [
-                            {"policy": "DeleteCluster", "condition": {"jobStatus": "SUCCEEDED", "ttlSeconds": 600}},
-                            {"policy": "DeleteSelf", "condition": {"jobStatus": "FAILED", "ttlSeconds": 86400}},
+                            {
+                                "policy": "DeleteCluster",
+                                "condition": {"jobStatus": "SUCCEEDED", "ttlSeconds": 600},
+                            },
+                            {
+                                "policy": "DeleteSelf",
+                                "condition": {"jobStatus": "FAILED", "ttlSeconds": 86400},
+                            },
                         ],
                     }
                 }
@@ -103,7 +120,15 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
         ),
     ),
     Case("cron", on_base({"jobs": {"evaluate": {"enabled": True, "schedule": "0 3 * * *"}}})),
-    Case("kueue", on_base(ALL_JOBS, FIXED, _queue("kueue"), {"queue": {"topology": {"mode": "required", "level": "example.org/rack"}}})),
+    Case(
+        "kueue",
+        on_base(
+            ALL_JOBS,
+            FIXED,
+            _queue("kueue"),
+            {"queue": {"topology": {"mode": "required", "level": "example.org/rack"}}},
+        ),
+    ),
     Case("volcano", on_base(ALL_JOBS, FIXED, _queue("volcano"))),
     Case("yunikorn", on_base(ALL_JOBS, FIXED, _queue("yunikorn"))),
     Case(
@@ -125,8 +150,17 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
         on_base(
             {
                 "endpoint": {
-                    "ingress": {"enabled": True, "className": "nginx", "host": "vision.example.org", "tlsSecret": "certificate"},
-                    "httpRoute": {"enabled": True, "parentRefs": [{"name": "edge"}], "hostnames": ["vision.example.org"]},
+                    "ingress": {
+                        "enabled": True,
+                        "className": "nginx",
+                        "host": "vision.example.org",
+                        "tlsSecret": "certificate",
+                    },
+                    "httpRoute": {
+                        "enabled": True,
+                        "parentRefs": [{"name": "edge"}],
+                        "hostnames": ["vision.example.org"],
+                    },
                 }
             }
         ),
@@ -140,7 +174,10 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
                     "externalSecret": {
                         "enabled": True,
                         "secretStoreRef": {"name": "vault", "kind": "ClusterSecretStore"},
-                        "remoteRefs": {key: {"key": "training/s3", "property": key} for key in sorted(STORE_KEYS)},
+                        "remoteRefs": {
+                            key: {"key": "training/s3", "property": key}
+                            for key in sorted(STORE_KEYS)
+                        },
                     },
                 }
             }
@@ -148,7 +185,10 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
     ),
     Case(
         "fault tolerance",
-        on_base(ALL_JOBS, {"cluster": {"gcsFaultTolerance": REDIS}, "endpoint": {"gcsFaultTolerance": REDIS}}),
+        on_base(
+            ALL_JOBS,
+            {"cluster": {"gcsFaultTolerance": REDIS}, "endpoint": {"gcsFaultTolerance": REDIS}},
+        ),
         given={"Secret/redis": frozenset({"redis-password"})},
     ),
     Case(
@@ -157,43 +197,81 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
             {
                 "store": {"existingSecret": None},
                 "serviceAccounts": {
-                    "runs": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/training"}},
-                    "endpoint": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/reading"}},
+                    "runs": {
+                        "annotations": {
+                            "eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/training"
+                        }
+                    },
+                    "endpoint": {
+                        "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/reading"}
+                    },
                 },
             }
         ),
     ),
     Case(
         "monitoring",
-        on_base({"monitoring": {"podMonitors": {"enabled": True}, "rules": {"enabled": True}, "dashboards": {"enabled": True}}}),
+        on_base(
+            {
+                "monitoring": {
+                    "podMonitors": {"enabled": True},
+                    "rules": {"enabled": True},
+                    "dashboards": {"enabled": True},
+                }
+            }
+        ),
     ),
     Case(
         "spot and topology spread",
         on_base(
             {
-                "cluster": {"groups": {"rollout": {"spot": {"enabled": True}, "topologySpread": "topology.kubernetes.io/zone"}}},
+                "cluster": {
+                    "groups": {
+                        "rollout": {
+                            "spot": {"enabled": True},
+                            "topologySpread": "topology.kubernetes.io/zone",
+                        }
+                    }
+                },
                 "imagePullSecrets": ["registry"],
             }
         ),
         given={"Secret/registry": frozenset({".dockerconfigjson"})},
     ),
-    Case("SeaweedFS that keeps its data", on_base({"seaweedfs": {"enabled": True, "persistence": {"enabled": True}}})),
+    Case(
+        "SeaweedFS that keeps its data",
+        on_base({"seaweedfs": {"enabled": True, "persistence": {"enabled": True}}}),
+    ),
     Case(
         "open",
-        on_base({"auth": {"mode": "disabled", "existingSecret": None}, "endpoint": {"token": {"existingSecret": None, "open": True}}}),
+        on_base(
+            {
+                "auth": {"mode": "disabled", "existingSecret": None},
+                "endpoint": {"token": {"existingSecret": None, "open": True}},
+            }
+        ),
     ),
     Case(
         "named and labelled by the user",
         on_base(
             {
                 "fullnameOverride": "vision",
-                "image": {"repository": "registry.example.org/awares", "digest": f"sha256:{'a' * 64}"},
+                "image": {
+                    "repository": "registry.example.org/awares",
+                    "digest": f"sha256:{'a' * 64}",
+                },
                 "serviceAccounts": {"runs": {"create": False, "name": "identity"}},
-                "pods": {"labels": {"team": "vision"}, "annotations": {"example.org/owner": "vision"}},
+                "pods": {
+                    "labels": {"team": "vision"},
+                    "annotations": {"example.org/owner": "vision"},
+                },
                 "endpoint": {
                     "service": {"port": 80, "annotations": {"example.org/lb": "internal"}},
                     "ingress": {"enabled": True, "host": "vision.example.org"},
-                    "httpRoute": {"enabled": True, "parentRefs": [{"name": "edge", "namespace": "gateways"}]},
+                    "httpRoute": {
+                        "enabled": True,
+                        "parentRefs": [{"name": "edge", "namespace": "gateways"}],
+                    },
                 },
             },
             ALL_JOBS,
@@ -204,17 +282,41 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
         "a judge and callers by name",
         on_base(
             {
-                "pods": {"env": [{"name": "JUDGE_KEY", "valueFrom": {"secretKeyRef": {"name": "judge", "key": "key"}}}]},
+                "pods": {
+                    "env": [
+                        {
+                            "name": "JUDGE_KEY",
+                            "valueFrom": {"secretKeyRef": {"name": "judge", "key": "key"}},
+                        }
+                    ]
+                },
                 "setup": {
                     "curate": {
                         "judge": "endpoint",
                         "both_wrong": "LR",
-                        "judge_endpoint": {"url": "http://judge.models.svc:8000/v1", "model": "judge", "api_key_variable": "JUDGE_KEY"},
+                        "judge_endpoint": {
+                            "url": "http://judge.models.svc:8000/v1",
+                            "model": "judge",
+                            "api_key_variable": "JUDGE_KEY",
+                        },
                     }
                 },
                 "networkPolicy": {
-                    "extraEgress": [{"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "models"}}}]}],
-                    "endpoint": {"from": [{"podSelector": {"matchLabels": {"app": "shop"}}}], "cidrs": ["192.0.2.0/24"]},
+                    "extraEgress": [
+                        {
+                            "to": [
+                                {
+                                    "namespaceSelector": {
+                                        "matchLabels": {"kubernetes.io/metadata.name": "models"}
+                                    }
+                                }
+                            ]
+                        }
+                    ],
+                    "endpoint": {
+                        "from": [{"podSelector": {"matchLabels": {"app": "shop"}}}],
+                        "cidrs": ["192.0.2.0/24"],
+                    },
                     "dashboard": {"from": [{"podSelector": {"matchLabels": {"app": "portal"}}}]},
                     "operator": {"namespaceLabels": {"kubernetes.io/metadata.name": "kuberay"}},
                 },
@@ -223,8 +325,14 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
         ),
         given={"Secret/judge": frozenset({"key"}), "Host/judge.models.svc": frozenset()},
     ),
-    Case("kueue for the endpoint, too", on_base(FIXED, _queue("kueue"), {"queue": {"endpoint": True}})),
-    Case("no policies, no tests", on_base({"networkPolicy": {"enabled": False}, "tests": {"enabled": False}})),
+    Case(
+        "kueue for the endpoint, too",
+        on_base(FIXED, _queue("kueue"), {"queue": {"endpoint": True}}),
+    ),
+    Case(
+        "no policies, no tests",
+        on_base({"networkPolicy": {"enabled": False}, "tests": {"enabled": False}}),
+    ),
 ]
 
 

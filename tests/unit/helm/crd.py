@@ -43,7 +43,9 @@ def definitions() -> dict[tuple[str, str], Doc]:
         for doc in yaml.load_all(path.read_bytes(), yaml.CSafeLoader):
             spec = doc["spec"]
             for version in spec["versions"]:
-                found[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = version["schema"]["openAPIV3Schema"]
+                found[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = version[
+                    "schema"
+                ]["openAPIV3Schema"]
     return found
 
 
@@ -63,7 +65,10 @@ def faults(doc: Doc) -> list[str]:
         return [f"{name_of(doc)}: no definition of {doc['kind']} in {doc['apiVersion']}"]
     schema = definitions()[key]
     full = defaulted(doc, schema)
-    errors = [f"{name_of(doc)}: {error.json_path.removeprefix('$.')}: {error.message}" for error in _validator(key).iter_errors(full)]
+    errors = [
+        f"{name_of(doc)}: {error.json_path.removeprefix('$.')}: {error.message}"
+        for error in _validator(key).iter_errors(full)
+    ]
     return errors + [f"{name_of(doc)}: {message}" for message in broken_rules(full, schema)]
 
 
@@ -79,7 +84,9 @@ def closed(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     kept = {
-        key: value for key, value in schema.items() if not key.startswith("x-kubernetes-") and key not in ("format", "nullable", "default")
+        key: value
+        for key, value in schema.items()
+        if not key.startswith("x-kubernetes-") and key not in ("format", "nullable", "default")
     }
     if schema.get("x-kubernetes-int-or-string"):
         kept.pop("type", None)
@@ -90,7 +97,9 @@ def closed(schema: Any) -> Any:
     for key in ("items", "additionalProperties"):
         if key in kept:
             kept[key] = closed(kept[key])
-    open_object = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in kept
+    open_object = (
+        schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in kept
+    )
     if kept.get("type") == "object" and "properties" in kept and not open_object:
         kept["additionalProperties"] = False
     if schema.get("nullable") and isinstance(kept.get("type"), str):
@@ -102,8 +111,15 @@ def defaulted(value: Any, schema: Any) -> Any:
     """`value` with the schema's defaults filled in, as the API server does before it evaluates rules."""
     if isinstance(value, dict):
         properties, more = schema.get("properties", {}), schema.get("additionalProperties")
-        full = {key: copy.deepcopy(part["default"]) for key, part in properties.items() if "default" in part} | value
-        return {key: defaulted(part, properties.get(key, more if isinstance(more, dict) else {})) for key, part in full.items()}
+        full = {
+            key: copy.deepcopy(part["default"])
+            for key, part in properties.items()
+            if "default" in part
+        } | value
+        return {
+            key: defaulted(part, properties.get(key, more if isinstance(more, dict) else {}))
+            for key, part in full.items()
+        }
     if isinstance(value, list):
         return [defaulted(part, schema.get("items", {})) for part in value]
     return value
@@ -117,7 +133,11 @@ def broken_rules(value: Any, schema: Any, path: str = "") -> Iterator[str]:
     if isinstance(value, dict):
         properties, more = schema.get("properties", {}), schema.get("additionalProperties")
         for key, part in value.items():
-            yield from broken_rules(part, properties.get(key, more if isinstance(more, dict) else {}), f"{path}.{key}".lstrip("."))
+            yield from broken_rules(
+                part,
+                properties.get(key, more if isinstance(more, dict) else {}),
+                f"{path}.{key}".lstrip("."),
+            )
     elif isinstance(value, list):
         for index, part in enumerate(value):
             yield from broken_rules(part, schema.get("items", {}), f"{path}[{index}]")

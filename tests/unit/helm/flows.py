@@ -38,10 +38,14 @@ DNS = Peer("DNS", {"k8s-app": "kube-dns"}, "kube-system")
 INTERNET = Peer("an address outside", namespace="", address="52.216.0.1")
 API_SERVER = Peer("the Kubernetes API", namespace="", address="10.96.0.1")
 STRANGER = Peer("a stranger in the namespace", {"app": "stranger"})
-FOREIGNER = Peer("a pod of another namespace", {"app.kubernetes.io/part-of": "awares-train"}, "elsewhere")
+FOREIGNER = Peer(
+    "a pod of another namespace", {"app.kubernetes.io/part-of": "awares-train"}, "elsewhere"
+)
 
 
-def allowed(docs: Sequence[Doc], source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
+def allowed(
+    docs: Sequence[Doc], source: Peer, target: Peer, port: int, protocol: str = "TCP"
+) -> bool:
     """Whether the policies of the set let a connection through."""
     policies = of_kind(docs, "NetworkPolicy")
     return _passes(policies, "Egress", source, target, target, port, protocol) and _passes(
@@ -49,14 +53,23 @@ def allowed(docs: Sequence[Doc], source: Peer, target: Peer, port: int, protocol
     )
 
 
-def _passes(policies: Sequence[Doc], direction: str, subject: Peer, other: Peer, target: Peer, port: int, protocol: str) -> bool:
+def _passes(
+    policies: Sequence[Doc],
+    direction: str,
+    subject: Peer,
+    other: Peer,
+    target: Peer,
+    port: int,
+    protocol: str,
+) -> bool:
     """Whether `subject`'s policies of a direction admit `other`; ports are always the target's."""
     if subject.namespace != NAMESPACE:
         return True
     own = [
         policy["spec"]
         for policy in policies
-        if direction in _types(policy["spec"]) and matches(policy["spec"]["podSelector"], subject.labels)
+        if direction in _types(policy["spec"])
+        and matches(policy["spec"]["podSelector"], subject.labels)
     ]
     side = "to" if direction == "Egress" else "from"
     rules = [rule for spec in own for rule in spec.get(direction.lower()) or ()]
@@ -78,7 +91,9 @@ def _peer(peer: Doc, other: Peer) -> bool:
     if "ipBlock" in peer:
         address = ipaddress.ip_address(other.address)
         inside = address in ipaddress.ip_network(peer["ipBlock"]["cidr"])
-        return inside and not any(address in ipaddress.ip_network(part) for part in peer["ipBlock"].get("except") or ())
+        return inside and not any(
+            address in ipaddress.ip_network(part) for part in peer["ipBlock"].get("except") or ()
+        )
     if not other.namespace:
         return False
     if "namespaceSelector" in peer:
@@ -107,5 +122,7 @@ def unused(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
         for side, direction in (("from", "ingress"), ("to", "egress")):
             for rule in spec.get(direction) or ():
                 for peer in rule.get(side) or ():
-                    if peer.keys() == {"podSelector"} and not any(matches(peer["podSelector"], each) for each in labels):
+                    if peer.keys() == {"podSelector"} and not any(
+                        matches(peer["podSelector"], each) for each in labels
+                    ):
                         yield f"NetworkPolicy/{name}: {direction} {side} {peer['podSelector']} names no pod"

@@ -17,7 +17,9 @@ class _Dumper(yaml.CSafeDumper):
 
 
 def _text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    )
 
 
 _Dumper.add_representer(str, _text)
@@ -32,12 +34,17 @@ def rendered(preset: str) -> str:
 def _shortened(doc: Doc) -> Doc:
     if doc["kind"] != "ConfigMap":
         return doc
-    hashed = {key: sha256(text.encode()).hexdigest() if key.endswith(".json") else text for key, text in doc["data"].items()}
+    hashed = {
+        key: sha256(text.encode()).hexdigest() if key.endswith(".json") else text
+        for key, text in doc["data"].items()
+    }
     return doc | {"data": hashed}
 
 
 def _dump(doc: Doc) -> str:
-    return yaml.dump(doc, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=140, allow_unicode=True)
+    return yaml.dump(
+        doc, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=140, allow_unicode=True
+    )
 
 
 def main() -> None:

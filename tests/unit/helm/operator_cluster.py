@@ -7,8 +7,17 @@ from typing import Any
 
 Spec = dict[str, Any]
 RESOURCE_PARAMS = {"num-cpus", "num-gpus", "memory", "resources"}
-OPERATOR_SET_ENV = {"RAY_CLUSTER_NAME", "RAY_CLUSTER_NAMESPACE", "RAY_HEAD_POD_NAME", "KUBERAY_CRD_VER"}
-GATED = {"networkPolicy": "RayClusterNetworkPolicy", "tlsOptions": "RayClusterMTLS", "historyServerOptions": "RayClusterHistoryServer"}
+OPERATOR_SET_ENV = {
+    "RAY_CLUSTER_NAME",
+    "RAY_CLUSTER_NAMESPACE",
+    "RAY_HEAD_POD_NAME",
+    "KUBERAY_CRD_VER",
+}
+GATED = {
+    "networkPolicy": "RayClusterNetworkPolicy",
+    "tlsOptions": "RayClusterMTLS",
+    "historyServerOptions": "RayClusterHistoryServer",
+}
 COLLECTOR = "history-server-collector"
 
 
@@ -35,7 +44,10 @@ class Cluster:
     @property
     def groups(self) -> list[tuple[str, Spec]]:
         """Head and workers with the names that sentences use."""
-        return [("head", self.head), *((f"group {group['groupName']}", group) for group in self.workers)]
+        return [
+            ("head", self.head),
+            *((f"group {group['groupName']}", group) for group in self.workers),
+        ]
 
     @property
     def autoscaling(self) -> bool:
@@ -59,7 +71,9 @@ def version(text: str) -> tuple[int, ...]:
     Example:
         version("2.60.0")  # (2, 60, 0)
     """
-    return tuple(int(part) for part in text.split(".")) if re.fullmatch(r"\d+(\.\d+)*", text) else ()
+    return (
+        tuple(int(part) for part in text.split(".")) if re.fullmatch(r"\d+(\.\d+)*", text) else ()
+    )
 
 
 def _pod(group: Spec) -> Spec:
@@ -127,7 +141,10 @@ def autoscaler_v2_never_restarts(cluster: Cluster, _: Collection[str]) -> Iterat
 
 def idle_timeouts_are_not_negative(cluster: Cluster, _: Collection[str]) -> Iterator[str]:
     options = cluster.spec.get("autoscalerOptions") or {}
-    for name, part in [("autoscalerOptions", options), *((f"group {group['groupName']}", group) for group in cluster.workers)]:
+    for name, part in [
+        ("autoscalerOptions", options),
+        *((f"group {group['groupName']}", group) for group in cluster.workers),
+    ]:
         if part.get("idleTimeoutSeconds", 0) < 0:
             yield f"{name} has idleTimeoutSeconds {part['idleTimeoutSeconds']}"
 
@@ -143,7 +160,11 @@ def fault_tolerance_is_given_once(cluster: Cluster, _: Collection[str]) -> Itera
     for name in ("ray.io/ft-enabled", "ray.io/external-storage-namespace"):
         if options and cluster.annotations.get(name):
             yield f"annotation {name} and gcsFaultToleranceOptions are both set: use the latter"
-    if not options and "RAY_REDIS_ADDRESS" in cluster.head_env and not cluster.annotations.get("ray.io/ft-enabled"):
+    if (
+        not options
+        and "RAY_REDIS_ADDRESS" in cluster.head_env
+        and not cluster.annotations.get("ray.io/ft-enabled")
+    ):
         yield "RAY_REDIS_ADDRESS is set without gcsFaultToleranceOptions"
 
 

@@ -62,7 +62,13 @@ def deletion_rules_are_allowed(spec: Spec, gates: Collection[str]) -> Iterator[s
 
 def deletion_rules_are_distinct(spec: Spec, _: Collection[str]) -> Iterator[str]:
     keys = [
-        (rule["policy"], *sorted(rule["condition"].get(key) or "" for key in ("jobStatus", "jobDeploymentStatus"))) for rule in _rules(spec)
+        (
+            rule["policy"],
+            *sorted(
+                rule["condition"].get(key) or "" for key in ("jobStatus", "jobDeploymentStatus")
+            ),
+        )
+        for rule in _rules(spec)
     ]
     for key, count in Counter(keys).items():
         if count > 1:

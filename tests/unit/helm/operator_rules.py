@@ -15,7 +15,14 @@ from tests.unit.helm import operator_cluster, operator_job, operator_service
 from tests.unit.helm.operator_cluster import Cluster
 from tests.unit.helm.render import Doc, name_of
 
-DEFAULT_GATES = frozenset({"RayClusterStatusConditions", "RayJobDeletionPolicy", "RayMultiHostIndexing", "RayServiceIncrementalUpgrade"})
+DEFAULT_GATES = frozenset(
+    {
+        "RayClusterStatusConditions",
+        "RayJobDeletionPolicy",
+        "RayMultiHostIndexing",
+        "RayServiceIncrementalUpgrade",
+    }
+)
 NAME_LIMITS = {"RayCluster": 53, "RayService": 47, "RayJob": 47, "RayCronJob": 36}
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
@@ -24,7 +31,9 @@ def faults(doc: Doc, gates: Collection[str] = DEFAULT_GATES) -> list[str]:
     """Every violation in the document, each with its name; none for kinds that are not KubeRay's."""
     if doc["kind"] not in NAME_LIMITS:
         return []
-    return [f"{name_of(doc)}: {sentence}" for sentence in (*name_rule(doc), *_kind_rules(doc, gates))]
+    return [
+        f"{name_of(doc)}: {sentence}" for sentence in (*name_rule(doc), *_kind_rules(doc, gates))
+    ]
 
 
 def name_rule(doc: Doc) -> Iterator[str]:

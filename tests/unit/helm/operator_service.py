@@ -33,7 +33,9 @@ def upgrade_type_is_known(spec: Spec, _: dict[str, str], __: Collection[str]) ->
         yield f"upgradeStrategy.type is {kind}: it may be {', '.join(TYPES)}"
 
 
-def incremental_upgrades_can_scale(spec: Spec, _: dict[str, str], gates: Collection[str]) -> Iterator[str]:
+def incremental_upgrades_can_scale(
+    spec: Spec, _: dict[str, str], gates: Collection[str]
+) -> Iterator[str]:
     if not _is_incremental(spec):
         return
     if "RayServiceIncrementalUpgrade" not in gates:
@@ -48,7 +50,11 @@ def incremental_steps_fit(spec: Spec, _: dict[str, str], __: Collection[str]) ->
     options = _options(spec)
     if not _is_incremental(spec) or not options:
         return
-    surge, step, interval = options.get("maxSurgePercent", 100), options.get("stepSizePercent"), options.get("intervalSeconds")
+    surge, step, interval = (
+        options.get("maxSurgePercent", 100),
+        options.get("stepSizePercent"),
+        options.get("intervalSeconds"),
+    )
     for name, percent in (("maxSurgePercent", surge), ("stepSizePercent", step)):
         if percent is None or not 0 <= percent <= 100:
             yield f"{name} is {percent}: it must be between 0 and 100"
@@ -60,7 +66,9 @@ def incremental_steps_fit(spec: Spec, _: dict[str, str], __: Collection[str]) ->
         yield "gatewayClassName is missing"
 
 
-def initialising_timeout_is_a_duration(_: Spec, annotations: dict[str, str], __: Collection[str]) -> Iterator[str]:
+def initialising_timeout_is_a_duration(
+    _: Spec, annotations: dict[str, str], __: Collection[str]
+) -> Iterator[str]:
     text = annotations.get("ray.io/initializing-timeout")
     if text and not DURATION.fullmatch(text):
         yield f"annotation ray.io/initializing-timeout is {text!r}: it must be a positive duration such as 30m, or seconds"

@@ -43,12 +43,26 @@ def _of(doc: Doc) -> Iterator[Doc]:
 def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
     """A RayJob's or RayService's cluster gets a random suffix: nothing rendered can select its pods by ray.io/cluster."""
     name = doc["metadata"]["name"] + ("" if doc["kind"] == "RayCluster" else "-x7k2p")
-    labels = {"ray.io/cluster": name, "ray.io/is-ray-node": "yes", "app.kubernetes.io/name": "kuberay"}
+    labels = {
+        "ray.io/cluster": name,
+        "ray.io/is-ray-node": "yes",
+        "app.kubernetes.io/name": "kuberay",
+    }
     head = spec["headGroupSpec"]
-    yield _pod(doc, "head", head["template"], labels | {"ray.io/node-type": "head", "ray.io/group": "headgroup"})
+    yield _pod(
+        doc,
+        "head",
+        head["template"],
+        labels | {"ray.io/node-type": "head", "ray.io/group": "headgroup"},
+    )
     for group in spec.get("workerGroupSpecs") or ():
         name = group["groupName"]
-        yield _pod(doc, name, group["template"], labels | {"ray.io/node-type": "worker", "ray.io/group": name})
+        yield _pod(
+            doc,
+            name,
+            group["template"],
+            labels | {"ray.io/node-type": "worker", "ray.io/group": name},
+        )
 
 
 def _pod(doc: Doc, part: str, template: Doc, labels: dict[str, Any]) -> Doc:
@@ -58,7 +72,12 @@ def _pod(doc: Doc, part: str, template: Doc, labels: dict[str, Any]) -> Doc:
         "name": f"{doc['kind'].lower()}-{doc['metadata']['name']}-{part}",
         "namespace": doc["metadata"].get("namespace", "default"),
     }
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": copy.deepcopy(template["spec"])}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": copy.deepcopy(template["spec"]),
+    }
 
 
 def containers(pod: Doc) -> list[Doc]:

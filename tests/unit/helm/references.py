@@ -16,8 +16,24 @@ from tests.unit.helm import selectors
 from tests.unit.helm.pods import containers, expand
 from tests.unit.helm.render import ROOT, Doc, name_of, of_kind
 
-OPERATOR_ENV = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_JOB_SUBMISSION_ID", "RAY_CLUSTER_NAME"}
-OPERATOR_ENV |= {"KUBERAY_GEN_RAY_START_CMD", "RAY_IP", "RAY_PORT", "FQ_RAY_IP", "HOME", "PATH", "HOSTNAME", "PYTHONPATH"}
+OPERATOR_ENV = {
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+    "RAY_ADDRESS",
+    "RAY_DASHBOARD_ADDRESS",
+    "RAY_JOB_SUBMISSION_ID",
+    "RAY_CLUSTER_NAME",
+}
+OPERATOR_ENV |= {
+    "KUBERAY_GEN_RAY_START_CMD",
+    "RAY_IP",
+    "RAY_PORT",
+    "FQ_RAY_IP",
+    "HOME",
+    "PATH",
+    "HOSTNAME",
+    "PYTHONPATH",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +68,31 @@ class World:
         return None
 
     def exists(self, kind: str, name: str) -> bool:
-        return f"{kind}/{name}" in self.outside or any(doc["metadata"]["name"] == name for doc in of_kind(self.docs, kind))
+        return f"{kind}/{name}" in self.outside or any(
+            doc["metadata"]["name"] == name for doc in of_kind(self.docs, kind)
+        )
 
 
 def faults(world: World) -> list[str]:
     """Every reference that leads nowhere."""
     docs, pods = world.docs, world.pods
-    found = [sentence for rule in (volumes, mounts, environment, accounts, variables, paths) for sentence in rule(world)]
-    found += [sentence for rule in (selectors.services, selectors.monitors, selectors.budgets) for sentence in rule(docs, pods)]
+    found = [
+        sentence
+        for rule in (volumes, mounts, environment, accounts, variables, paths)
+        for sentence in rule(world)
+    ]
+    found += [
+        sentence
+        for rule in (selectors.services, selectors.monitors, selectors.budgets)
+        for sentence in rule(docs, pods)
+    ]
     found += [*selectors.routes(docs), *selectors.clusters(docs), *selectors.spreads(pods)]
     return found + [*selectors.addresses(docs, pods, world.outside)]
 
 
-def _missing(world: World, kind: str, name: str, keys: Collection[str], optional: bool, where: str) -> Iterator[str]:
+def _missing(
+    world: World, kind: str, name: str, keys: Collection[str], optional: bool, where: str
+) -> Iterator[str]:
     have = world.keys(kind, name)
     if have is None and not optional:
         yield f"{where}: there is no {kind} {name}"
@@ -79,11 +107,21 @@ def volumes(world: World) -> Iterator[str]:
             where = f"{name_of(pod)}: volume {volume['name']}"
             sources = [volume, *((volume.get("projected") or {}).get("sources") or ())]
             for source in sources:
-                for key, kind, field_ in (("configMap", "ConfigMap", "name"), ("secret", "Secret", "secretName")):
+                for key, kind, field_ in (
+                    ("configMap", "ConfigMap", "name"),
+                    ("secret", "Secret", "secretName"),
+                ):
                     if key in source:
                         part = source[key]
                         items = [item["key"] for item in part.get("items") or ()]
-                        yield from _missing(world, kind, part.get(field_) or part["name"], items, part.get("optional", False), where)
+                        yield from _missing(
+                            world,
+                            kind,
+                            part.get(field_) or part["name"],
+                            items,
+                            part.get("optional", False),
+                            where,
+                        )
             claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
             if claim and not world.exists("PersistentVolumeClaim", claim):
                 yield f"{where}: there is no claim {claim}"
@@ -92,22 +130,39 @@ def volumes(world: World) -> Iterator[str]:
 def mounts(world: World) -> Iterator[str]:
     """Mounts name volumes of their pod, each path once, and every volume is mounted."""
     for pod in world.pods:
-        names = [volume["name"] for volume in pod["spec"].get("volumes") or ()] + _claim_templates(world, pod)
+        names = [volume["name"] for volume in pod["spec"].get("volumes") or ()] + _claim_templates(
+            world, pod
+        )
         used = set()
         for container in containers(pod):
             where = f"{name_of(pod)}: {container['name']}"
             targets = [mount["mountPath"] for mount in container.get("volumeMounts") or ()]
             used |= {mount["name"] for mount in container.get("volumeMounts") or ()}
-            yield from (f"{where}: {path} is mounted twice" for path in sorted({path for path in targets if targets.count(path) > 1}))
+            yield from (
+                f"{where}: {path} is mounted twice"
+                for path in sorted({path for path in targets if targets.count(path) > 1})
+            )
             for mount in container.get("volumeMounts") or ():
                 if mount["name"] not in names:
                     yield f"{where}: {mount['mountPath']} mounts {mount['name']}, which is no volume of the pod"
-        yield from (f"{name_of(pod)}: volume {name} is mounted nowhere" for name in names if name not in used)
+        yield from (
+            f"{name_of(pod)}: volume {name} is mounted nowhere"
+            for name in names
+            if name not in used
+        )
 
 
 def _claim_templates(world: World, pod: Doc) -> list[str]:
-    owners = [doc for doc in of_kind(world.docs, "StatefulSet") if pod["metadata"]["name"] == f"statefulset-{doc['metadata']['name']}-pod"]
-    return [claim["metadata"]["name"] for doc in owners for claim in doc["spec"].get("volumeClaimTemplates") or ()]
+    owners = [
+        doc
+        for doc in of_kind(world.docs, "StatefulSet")
+        if pod["metadata"]["name"] == f"statefulset-{doc['metadata']['name']}-pod"
+    ]
+    return [
+        claim["metadata"]["name"]
+        for doc in owners
+        for claim in doc["spec"].get("volumeClaimTemplates") or ()
+    ]
 
 
 def environment(world: World) -> Iterator[str]:
@@ -116,7 +171,10 @@ def environment(world: World) -> Iterator[str]:
         for container in containers(pod):
             where = f"{name_of(pod)}: {container['name']}"
             names = [entry["name"] for entry in container.get("env") or ()]
-            yield from (f"{where}: {name} is set twice" for name in sorted({name for name in names if names.count(name) > 1}))
+            yield from (
+                f"{where}: {name} is set twice"
+                for name in sorted({name for name in names if names.count(name) > 1})
+            )
             for entry in container.get("env") or ():
                 yield from _source(world, entry.get("valueFrom") or {}, f"{where}: {entry['name']}")
             for entry in container.get("envFrom") or ():
@@ -124,10 +182,22 @@ def environment(world: World) -> Iterator[str]:
 
 
 def _source(world: World, source: Mapping[str, Any], where: str) -> Iterator[str]:
-    for key, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret"), ("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
+    for key, kind in (
+        ("configMapKeyRef", "ConfigMap"),
+        ("secretKeyRef", "Secret"),
+        ("configMapRef", "ConfigMap"),
+        ("secretRef", "Secret"),
+    ):
         if key in source:
             part = source[key]
-            yield from _missing(world, kind, part["name"], [part["key"]] if "key" in part else [], part.get("optional", False), where)
+            yield from _missing(
+                world,
+                kind,
+                part["name"],
+                [part["key"]] if "key" in part else [],
+                part.get("optional", False),
+                where,
+            )
 
 
 def accounts(world: World) -> Iterator[str]:
@@ -143,7 +213,9 @@ def accounts(world: World) -> Iterator[str]:
         for spec in cluster_specs(doc):
             secret = (spec.get("authOptions") or {}).get("secretName")
             if secret:
-                yield from _missing(world, "Secret", secret, ["auth_token"], False, f"{name_of(doc)}: authOptions")
+                yield from _missing(
+                    world, "Secret", secret, ["auth_token"], False, f"{name_of(doc)}: authOptions"
+                )
 
 
 def cluster_specs(doc: Doc) -> list[Doc]:
@@ -163,7 +235,11 @@ def variables(world: World) -> Iterator[str]:
         for container in containers(pod):
             text = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
             text += "".join(str(entry.get("value", "")) for entry in container.get("env") or ())
-            have = {entry["name"] for entry in container.get("env") or ()} | OPERATOR_ENV | set(re.findall(r"\b(\w+)=", text))
+            have = (
+                {entry["name"] for entry in container.get("env") or ()}
+                | OPERATOR_ENV
+                | set(re.findall(r"\b(\w+)=", text))
+            )
             for name in sorted(set(re.findall(r"\$[({]?([A-Z][A-Z0-9_]+)", text)) - have):
                 yield f"{name_of(pod)}: {container['name']} uses ${name}, which nothing sets"
 
@@ -176,7 +252,12 @@ def paths(world: World) -> Iterator[str]:
             yield from _files(world, pod, pod["spec"]["containers"][0], spec["entrypoint"])
     for pod in world.pods:
         for container in containers(pod):
-            yield from _files(world, pod, container, " ".join([*(container.get("command") or ()), *(container.get("args") or ())]))
+            yield from _files(
+                world,
+                pod,
+                container,
+                " ".join([*(container.get("command") or ()), *(container.get("args") or ())]),
+            )
 
 
 def _runners(world: World, doc: Doc, spec: Doc) -> list[Doc]:
@@ -206,5 +287,7 @@ def _is_mounted(world: World, pod: Doc, container: Doc, path: str) -> bool:
         below = path.removeprefix(mount["mountPath"].rstrip("/") + "/")
         source = volumes_.get(mount["name"], {}).get("configMap")
         if source and (path == mount["mountPath"] and mount.get("subPath") or below != path):
-            return (mount.get("subPath") or below) in (world.keys("ConfigMap", source["name"]) or ())
+            return (mount.get("subPath") or below) in (
+                world.keys("ConfigMap", source["name"]) or ()
+            )
     return False

@@ -41,35 +41,56 @@ def environment() -> dict[str, str]:
     """Variables under which helm keeps to a temporary directory and knows no cluster."""
     home = tempfile.mkdtemp(prefix="helm-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HELM_", "KUBE"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HELM_", "KUBE"))
+    }
     places = {f"HELM_{kind}_HOME": f"{home}/{kind.lower()}" for kind in ("CACHE", "CONFIG", "DATA")}
     return kept | places | {"KUBECONFIG": f"{home}/kubeconfig"}
 
 
-def helm(arguments: Sequence[str], major: int = 4, values: Mapping[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+def helm(
+    arguments: Sequence[str], major: int = 4, values: Mapping[str, Any] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run helm, with `values` as a values file on its standard input; the caller looks at the return code."""
     command = [str(binary(BINARIES[major])), *arguments]
     if values is not None:
         command += ["--values", "-"]
-    return subprocess.run(command, input=json.dumps(values or {}), env=environment(), capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command,
+        input=json.dumps(values or {}),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
-def render(values: Mapping[str, Any], preset: str | None = None, major: int = 4, release: str = RELEASE) -> tuple[Doc, ...]:
+def render(
+    values: Mapping[str, Any], preset: str | None = None, major: int = 4, release: str = RELEASE
+) -> tuple[Doc, ...]:
     """The documents of the chart under `preset` and then `values`. Fails the test with helm's words if it refuses them."""
     done = _template(json.dumps(values, sort_keys=True), preset, major, release)
-    assert done.returncode == 0, f"helm {major} refused {json.dumps(values)} (preset {preset}):\n{done.stderr}"
+    assert done.returncode == 0, (
+        f"helm {major} refused {json.dumps(values)} (preset {preset}):\n{done.stderr}"
+    )
     return _parse(done.stdout)
 
 
-def refusal(values: Mapping[str, Any], preset: str | None = None, major: int = 4, release: str = RELEASE) -> str:
+def refusal(
+    values: Mapping[str, Any], preset: str | None = None, major: int = 4, release: str = RELEASE
+) -> str:
     """What helm says when it refuses `values`. Fails the test if it takes them."""
     done = _template(json.dumps(values, sort_keys=True), preset, major, release)
-    assert done.returncode != 0, f"helm {major} took {json.dumps(values)} (preset {preset}), which should be refused"
+    assert done.returncode != 0, (
+        f"helm {major} took {json.dumps(values)} (preset {preset}), which should be refused"
+    )
     return done.stderr
 
 
 @cache
-def _template(values: str, preset: str | None, major: int, release: str) -> subprocess.CompletedProcess[str]:
+def _template(
+    values: str, preset: str | None, major: int, release: str
+) -> subprocess.CompletedProcess[str]:
     arguments = ["template", release, str(CHART), "--namespace", NAMESPACE]
     if preset is not None:
         arguments += ["--values", str(PRESETS / f"{preset}.yaml")]

@@ -11,15 +11,33 @@ CLUSTER = {
     "enableInTreeAutoscaling": True,
     "autoscalerOptions": {"version": "v2"},
     "headGroupSpec": {"rayStartParams": {}, "template": POD},
-    "workerGroupSpecs": [{"groupName": "cpu", "minReplicas": 0, "maxReplicas": 2, "rayStartParams": {}, "template": POD}],
+    "workerGroupSpecs": [
+        {
+            "groupName": "cpu",
+            "minReplicas": 0,
+            "maxReplicas": 2,
+            "rayStartParams": {},
+            "template": POD,
+        }
+    ],
 }
-JOB = {"entrypoint": "true", "shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": 60, "rayClusterSpec": CLUSTER}
+JOB = {
+    "entrypoint": "true",
+    "shutdownAfterJobFinishes": True,
+    "ttlSecondsAfterFinished": 60,
+    "rayClusterSpec": CLUSTER,
+}
 SERVICE = {
     "serveConfigV2": "",
     "rayClusterConfig": CLUSTER,
     "upgradeStrategy": {
         "type": "NewClusterWithIncrementalUpgrade",
-        "clusterUpgradeOptions": {"maxSurgePercent": 20, "stepSizePercent": 10, "intervalSeconds": 5, "gatewayClassName": "istio"},
+        "clusterUpgradeOptions": {
+            "maxSurgePercent": 20,
+            "stepSizePercent": 10,
+            "intervalSeconds": 5,
+            "gatewayClassName": "istio",
+        },
     },
 }
 CRON = {"schedule": "0 3 * * *", "jobTemplate": JOB}
@@ -27,7 +45,12 @@ SPECS = {"RayCluster": CLUSTER, "RayJob": JOB, "RayService": SERVICE, "RayCronJo
 OUT = object()
 
 
-def document(kind: str, changes: dict[str, Any], name: str = "sample", annotations: dict[str, str] | None = None) -> Doc:
+def document(
+    kind: str,
+    changes: dict[str, Any],
+    name: str = "sample",
+    annotations: dict[str, str] | None = None,
+) -> Doc:
     """The green document of a kind with dotted keys changed, or taken out by OUT."""
     spec = copy.deepcopy(SPECS[kind])
     for path, value in changes.items():

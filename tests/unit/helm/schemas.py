@@ -24,8 +24,13 @@ def _faults(text: str, version: str) -> tuple[str, ...]:
     try:
         validator = _validator(doc["apiVersion"], doc["kind"], version)
     except FileNotFoundError:
-        return (f"{name_of(doc)}: Kubernetes {version} has no kind {doc['kind']} in {doc['apiVersion']}",)
-    return tuple(f"{name_of(doc)}: {error.json_path.removeprefix('$.')}: {error.message}" for error in validator.iter_errors(doc))
+        return (
+            f"{name_of(doc)}: Kubernetes {version} has no kind {doc['kind']} in {doc['apiVersion']}",
+        )
+    return tuple(
+        f"{name_of(doc)}: {error.json_path.removeprefix('$.')}: {error.message}"
+        for error in validator.iter_errors(doc)
+    )
 
 
 @cache
@@ -38,14 +43,21 @@ def _validator(api_version: str, kind: str, version: str) -> Draft202012Validato
     group, _, level = api_version.rpartition("/")
     suffix = f"{group.partition('.')[0]}-{level}" if group else level
     schema = schema_contents(f"{_folder(version)}/{kind.lower()}-{suffix}.json", version)
-    return Draft202012Validator(schema, registry=Resource.from_contents(schema) @ _definitions(version))
+    return Draft202012Validator(
+        schema, registry=Resource.from_contents(schema) @ _definitions(version)
+    )
 
 
 @cache
 def _definitions(version: str) -> Registry:
-    return Resource.from_contents(schema_contents(f"{_folder(version)}/_definitions.json", version)) @ Registry()
+    return (
+        Resource.from_contents(schema_contents(f"{_folder(version)}/_definitions.json", version))
+        @ Registry()
+    )
 
 
 def _folder(version: str) -> str:
-    assert version in {known.rpartition(".")[0] for known in kubernetes_validate.utils.all_versions()}
+    assert version in {
+        known.rpartition(".")[0] for known in kubernetes_validate.utils.all_versions()
+    }
     return f"kubernetes-json-schema/v{version}.0-local-strict"

@@ -7,15 +7,38 @@ from tests.unit.helm.pods import containers
 from tests.unit.helm.references import cluster_specs
 from tests.unit.helm.render import Doc, name_of
 
-VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "m": 1e-3, "": 1}
+VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
+UNITS = {
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "m": 1e-3,
+    "": 1,
+}
 
 
 def faults(pod: Doc) -> list[str]:
     """Every promise that the pod breaks."""
     found = [f"{name_of(pod)}: {sentence}" for sentence in (*_pod(pod["spec"]), *_memory(pod))]
     for container in containers(pod):
-        found += [f"{name_of(pod)}: {container['name']} {sentence}" for sentence in (*restricted(pod, container), *bounded(container))]
+        found += [
+            f"{name_of(pod)}: {container['name']} {sentence}"
+            for sentence in (*restricted(pod, container), *bounded(container))
+        ]
     return found
 
 
@@ -40,7 +63,9 @@ def restricted(pod: Doc, container: Doc) -> Iterator[str]:
         yield "may run as root"
     if context.get("allowPrivilegeEscalation") is not False or context.get("privileged"):
         yield "may gain privileges"
-    if (context.get("capabilities") or {}).get("drop") != ["ALL"] or (context.get("capabilities") or {}).get("add"):
+    if (context.get("capabilities") or {}).get("drop") != ["ALL"] or (
+        context.get("capabilities") or {}
+    ).get("add"):
         yield "keeps capabilities"
     if (context.get("seccompProfile") or {}).get("type") != "RuntimeDefault":
         yield "has no RuntimeDefault seccomp profile"
@@ -84,7 +109,8 @@ def amount(text: str | float) -> float:
 def _memory(pod: Doc) -> Iterator[str]:
     """Memory-backed volumes count against the containers' limit."""
     limit = sum(
-        amount(((container.get("resources") or {}).get("limits") or {}).get("memory", 0)) for container in pod["spec"]["containers"]
+        amount(((container.get("resources") or {}).get("limits") or {}).get("memory", 0))
+        for container in pod["spec"]["containers"]
     )
     for volume in pod["spec"].get("volumes") or ():
         source = volume.get("emptyDir") or {}
@@ -97,7 +123,13 @@ def autoscaler_faults(doc: Doc) -> Iterator[str]:
     for spec in cluster_specs(doc):
         if spec.get("enableInTreeAutoscaling"):
             options = spec.get("autoscalerOptions") or {}
-            container = {"name": "autoscaler", **{key: options.get(key) for key in ("securityContext", "resources", "volumeMounts")}}
+            container = {
+                "name": "autoscaler",
+                **{
+                    key: options.get(key)
+                    for key in ("securityContext", "resources", "volumeMounts")
+                },
+            }
             head = spec["headGroupSpec"]["template"]
             for sentence in (*restricted(head, container), *bounded(container)):
                 yield f"{name_of(doc)}: autoscaler {sentence}"

@@ -14,21 +14,30 @@ SERVE_PORT = 8000
 HEAD_PORTS = {6379, 8265, 10001, 8080, SERVE_PORT}
 HERE = ("localhost", "127.0.0.1", "0.0.0.0")
 HOST = r"[a-z0-9][a-z0-9.-]*"
-ADDRESS = re.compile(rf"https?://({HOST})(?::(\d+))?|(?<![/\w.-])({HOST}\.svc(?:\.cluster\.local)?)(?::(\d+))?")
+ADDRESS = re.compile(
+    rf"https?://({HOST})(?::(\d+))?|(?<![/\w.-])({HOST}\.svc(?:\.cluster\.local)?)(?::(\d+))?"
+)
 
 
 def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
     """Whether a label selector, with matchLabels and matchExpressions, selects the labels; an empty one selects all."""
     selector = selector or {}
-    same = all(labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items())
-    return same and all(_expression(part, labels) for part in selector.get("matchExpressions") or ())
+    same = all(
+        labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items()
+    )
+    return same and all(
+        _expression(part, labels) for part in selector.get("matchExpressions") or ()
+    )
 
 
 def _expression(part: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     value, values = labels.get(part["key"]), part.get("values") or ()
-    return {"In": value in values, "NotIn": value not in values, "Exists": value is not None, "DoesNotExist": value is None}[
-        part["operator"]
-    ]
+    return {
+        "In": value in values,
+        "NotIn": value not in values,
+        "Exists": value is not None,
+        "DoesNotExist": value is None,
+    }[part["operator"]]
 
 
 def selected(pods: Sequence[Doc], selector: Mapping[str, Any] | None) -> list[Doc]:
@@ -49,7 +58,12 @@ def service_ports(docs: Sequence[Doc]) -> dict[str, set[int | str]]:
     """Numbers and names of the ports of every Service, KubeRay's own included."""
     found: dict[str, set[int | str]] = {}
     for doc in of_kind(docs, "Service"):
-        found[doc["metadata"]["name"]] = {value for port in doc["spec"]["ports"] for value in (port["port"], port.get("name")) if value}
+        found[doc["metadata"]["name"]] = {
+            value
+            for port in doc["spec"]["ports"]
+            for value in (port["port"], port.get("name"))
+            if value
+        }
     for doc in of_kind(docs, "RayCluster", "RayService"):
         found[f"{doc['metadata']['name'][:41]}-head-svc"] = {*HEAD_PORTS}
         if doc["kind"] == "RayService":
@@ -62,12 +76,23 @@ def services(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
     for doc in of_kind(docs, "Service"):
         if not doc["spec"].get("selector"):
             continue
-        behind = selected(pods, {"matchLabels": {k: v for k, v in doc["spec"]["selector"].items() if k != "ray.io/serve"}})
+        behind = selected(
+            pods,
+            {
+                "matchLabels": {
+                    k: v for k, v in doc["spec"]["selector"].items() if k != "ray.io/serve"
+                }
+            },
+        )
         if not behind:
             yield f"{name_of(doc)}: selects no pod: {doc['spec']['selector']}"
         for port in doc["spec"]["ports"]:
             target = port.get("targetPort", port["port"])
-            yield from (f"{name_of(doc)}: {name_of(pod)} has no port {target}" for pod in behind if port_of(pod, target) is None)
+            yield from (
+                f"{name_of(doc)}: {name_of(pod)} has no port {target}"
+                for pod in behind
+                if port_of(pod, target) is None
+            )
 
 
 def routes(docs: Sequence[Doc]) -> Iterator[str]:
@@ -129,7 +154,9 @@ def clusters(docs: Sequence[Doc]) -> Iterator[str]:
             yield f"{name_of(doc)}: there is no RayCluster {selector['ray.io/cluster']}"
 
 
-def addresses(docs: Sequence[Doc], pods: Sequence[Doc], outside: Collection[str] = ()) -> Iterator[str]:
+def addresses(
+    docs: Sequence[Doc], pods: Sequence[Doc], outside: Collection[str] = ()
+) -> Iterator[str]:
     """Host names of the cluster in variables, arguments and TOML are Services of this namespace, with the port, or named as outside."""
     known = service_ports(docs)
     for where, text in _texts(docs, pods):

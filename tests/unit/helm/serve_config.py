@@ -22,7 +22,10 @@ from awares_platform.serve.deployment import build_application
 def faults(text: str) -> list[str]:
     """What is wrong with a serveConfigV2; one sentence each."""
     config = yaml.safe_load(text)
-    found = [f"serveConfigV2: {key}: Ray Serve has no such key" for key in unknown_keys(config, ServeDeploySchema)]
+    found = [
+        f"serveConfigV2: {key}: Ray Serve has no such key"
+        for key in unknown_keys(config, ServeDeploySchema)
+    ]
     found += _refusals("serveConfigV2", ServeDeploySchema, config)
     for application in config.get("applications", ()):
         found += _application(application)
@@ -37,7 +40,9 @@ def unknown_keys(value: Any, annotation: Any, path: str = "") -> Iterator[str]:
     models = _models(annotation)
     if not isinstance(value, dict) or not models:
         return
-    fields = {name: field.annotation for model in models for name, field in model.model_fields.items()}
+    fields = {
+        name: field.annotation for model in models for name, field in model.model_fields.items()
+    }
     for key, part in value.items():
         name = f"{path}.{key}".lstrip(".")
         if key in fields:
@@ -61,7 +66,10 @@ def _refusals(name: str, model: type[BaseModel], value: Any) -> list[str]:
     try:
         model.model_validate(value)
     except ValidationError as error:
-        return [f"{name}: {'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()]
+        return [
+            f"{name}: {'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+            for detail in error.errors()
+        ]
     return []
 
 
@@ -73,7 +81,9 @@ def _application(application: dict[str, Any]) -> Iterator[str]:
     for deployment in application.get("deployments", ()):
         if isinstance(deployment.get("autoscaling_config"), dict):
             yield from _refusals(
-                f"{name}: autoscaling_config of {deployment.get('name')}", AutoscalingConfig, deployment["autoscaling_config"]
+                f"{name}: autoscaling_config of {deployment.get('name')}",
+                AutoscalingConfig,
+                deployment["autoscaling_config"],
             )
     module, _, attribute = application.get("import_path", "").partition(":")
     if not module.startswith("awares_platform.") or not hasattr(import_module(module), attribute):
@@ -86,7 +96,10 @@ def _arguments(name: str, application: dict[str, Any]) -> Iterator[str]:
     try:
         built = build_application(PlatformConfig.model_validate(application.get("args", {})))
     except ValidationError as error:
-        yield from (f"{name}: args.{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
+        yield from (
+            f"{name}: args.{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+            for detail in error.errors()
+        )
         return
     except ConfigError as error:
         yield f"{name}: args: {error}"

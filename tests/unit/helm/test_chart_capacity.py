@@ -51,14 +51,22 @@ class Node:
 def demand(job: str, config: PlatformConfig) -> list[Bundle]:
     """What the actors of a job reserve at the same time."""
     if job == "curate":
-        return [Bundle(config.curate.engine_cpus, config.curate.engine_gpus)] * config.curate.engines
+        return [
+            Bundle(config.curate.engine_cpus, config.curate.engine_gpus)
+        ] * config.curate.engines
     if job == "sft":
-        return [Bundle(config.sft.threads, float(config.sft.use_gpu), config.sft.selector)] * config.sft.workers
+        return [
+            Bundle(config.sft.threads, float(config.sft.use_gpu), config.sft.selector)
+        ] * config.sft.workers
     if job == "evaluate":
         return [Bundle(config.evaluate.engine_cpus, config.evaluate.engine_gpus)]
     grpo = config.grpo
-    actors = [Bundle(grpo.rollout_cpus, grpo.rollout_gpus, grpo.rollout_selector)] * grpo.rollout_actors
-    return [Bundle(grpo.learner_cpus, grpo.learner_gpus, grpo.learner_selector)] * grpo.learner_workers + actors
+    actors = [
+        Bundle(grpo.rollout_cpus, grpo.rollout_gpus, grpo.rollout_selector)
+    ] * grpo.rollout_actors
+    return [
+        Bundle(grpo.learner_cpus, grpo.learner_gpus, grpo.learner_selector)
+    ] * grpo.learner_workers + actors
 
 
 def nodes(spec: Doc) -> list[Node]:
@@ -88,18 +96,33 @@ def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
 def jobs(case: Case, setup: Path) -> Iterator[tuple[str, list[Bundle], Doc]]:
     """Each job of each RayJob with what it asks and the cluster it runs on."""
     docs = case.docs()
-    setup.write_text(next(doc["data"]["setup.toml"] for doc in of_kind(docs, "ConfigMap") if "setup.toml" in doc["data"]))
+    setup.write_text(
+        next(
+            doc["data"]["setup.toml"]
+            for doc in of_kind(docs, "ConfigMap")
+            if "setup.toml" in doc["data"]
+        )
+    )
     shared = {doc["metadata"]["name"]: doc["spec"] for doc in of_kind(docs, "RayCluster")}
     for doc in of_kind(docs, "RayJob", "RayCronJob"):
         spec = doc["spec"].get("jobTemplate", doc["spec"])
         cluster = spec.get("rayClusterSpec") or shared[spec["clusterSelector"]["ray.io/cluster"]]
-        for job, arguments in re.findall(r"python jobs/(\w+)\.py --config [^\s\"']+([^&|;\"']*)", spec["entrypoint"]):
-            yield f"{doc['metadata']['name']}: {job}", demand(job, load(setup, shlex.split(arguments))), cluster
+        for job, arguments in re.findall(
+            r"python jobs/(\w+)\.py --config [^\s\"']+([^&|;\"']*)", spec["entrypoint"]
+        ):
+            yield (
+                f"{doc['metadata']['name']}: {job}",
+                demand(job, load(setup, shlex.split(arguments))),
+                cluster,
+            )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_jobs_fit_their_cluster(case: Case, tmp_path: Path) -> None:
-    found = {name: unplaced(bundles, nodes(cluster)) for name, bundles, cluster in jobs(case, tmp_path / "setup.toml")}
+    found = {
+        name: unplaced(bundles, nodes(cluster))
+        for name, bundles, cluster in jobs(case, tmp_path / "setup.toml")
+    }
     assert {name: left for name, left in found.items() if left} == {}
 
 
@@ -108,7 +131,9 @@ def test_replicas_fit_the_endpoints_groups(case: Case) -> None:
     for doc in of_kind(case.docs(), "RayService"):
         application = yaml.safe_load(doc["spec"]["serveConfigV2"])["applications"][0]
         serve = PlatformConfig.model_validate(application["args"]).serve
-        bundles = [Bundle(serve.replica_cpus, serve.replica_gpus)] * serve.autoscaling.get("max_replicas", 1)
+        bundles = [Bundle(serve.replica_cpus, serve.replica_gpus)] * serve.autoscaling.get(
+            "max_replicas", 1
+        )
         assert unplaced(bundles, nodes(cluster_specs(doc)[0])) == []
 
 
@@ -123,7 +148,11 @@ def test_trial_preset_fits_what_it_says() -> None:
     from tests.unit.helm.pods import containers, expand
 
     case = next(case for case in CASES if case.preset == "trial")
-    pods = [pod for pod in expand(case.docs()) if "helm.sh/hook" not in (pod["metadata"].get("annotations") or {})]
+    pods = [
+        pod
+        for pod in expand(case.docs())
+        if "helm.sh/hook" not in (pod["metadata"].get("annotations") or {})
+    ]
     requests = [container["resources"]["requests"] for pod in pods for container in containers(pod)]
     assert sum(amount(each["cpu"]) for each in requests) <= 6
     assert sum(amount(each["memory"]) for each in requests) <= 16 * 2**30
@@ -133,6 +162,15 @@ def test_a_bundle_that_fits_nowhere_is_named() -> None:
     small, large, labelled = Node(4.0, 0.0), Node(8.0, 1.0), Node(8.0, 1.0, {"pool": "a"})
     assert unplaced([Bundle(1.0, 0.0)] * 3, [Node(2.0, 0.0)]) == [Bundle(1.0, 0.0)]
     assert unplaced([Bundle(1.0, 1.0), Bundle(4.0, 0.0)], [replace(small), replace(large)]) == []
-    assert unplaced([Bundle(1.0, 1.0), Bundle(8.0, 0.0)], [replace(small), replace(large)]) == [Bundle(8.0, 0.0)]
-    assert unplaced([Bundle(1.0, 1.0), Bundle(1.0, 1.0, {"pool": "a"})], [replace(labelled), replace(large)]) == []
-    assert unplaced([Bundle(1.0, 1.0, {"pool": "b"})], [replace(labelled), replace(large)]) == [Bundle(1.0, 1.0, {"pool": "b"})]
+    assert unplaced([Bundle(1.0, 1.0), Bundle(8.0, 0.0)], [replace(small), replace(large)]) == [
+        Bundle(8.0, 0.0)
+    ]
+    assert (
+        unplaced(
+            [Bundle(1.0, 1.0), Bundle(1.0, 1.0, {"pool": "a"})], [replace(labelled), replace(large)]
+        )
+        == []
+    )
+    assert unplaced([Bundle(1.0, 1.0, {"pool": "b"})], [replace(labelled), replace(large)]) == [
+        Bundle(1.0, 1.0, {"pool": "b"})
+    ]

@@ -25,7 +25,9 @@ def test_kubernetes_takes_the_pods_inside(case: Case, version: str) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_custom_resources_fit_their_definitions(case: Case) -> None:
-    custom = [doc for doc in case.docs() if crd.is_custom(doc) and doc["kind"] not in WITHOUT_DEFINITION]
+    custom = [
+        doc for doc in case.docs() if crd.is_custom(doc) and doc["kind"] not in WITHOUT_DEFINITION
+    ]
     assert custom
     assert [fault for doc in custom for fault in crd.faults(doc)] == []
 
@@ -38,8 +40,26 @@ def test_the_operator_takes_the_custom_resources(case: Case) -> None:
 
 def test_the_cases_cover_every_kind_of_resource() -> None:
     kinds = {doc["kind"] for case in CASES for doc in case.docs()}
-    assert {"RayCluster", "RayJob", "RayCronJob", "RayService", "NetworkPolicy", "PodDisruptionBudget", "PodMonitor", "Pod"} <= kinds
-    assert {"PrometheusRule", "ConfigMap", "Service", "Ingress", "HTTPRoute", "ServiceAccount", "ExternalSecret", "StatefulSet"} <= kinds
+    assert {
+        "RayCluster",
+        "RayJob",
+        "RayCronJob",
+        "RayService",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "PodMonitor",
+        "Pod",
+    } <= kinds
+    assert {
+        "PrometheusRule",
+        "ConfigMap",
+        "Service",
+        "Ingress",
+        "HTTPRoute",
+        "ServiceAccount",
+        "ExternalSecret",
+        "StatefulSet",
+    } <= kinds
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -30,15 +30,22 @@ def test_an_upgrade_doubles_no_gpus_unless_it_is_asked_to() -> None:
 
 
 def test_the_endpoints_scale_reaches_serve() -> None:
-    spec = service({"autoscaling": {"minReplicas": 1, "maxReplicas": 3, "targetOngoingRequests": 4}})
+    spec = service(
+        {"autoscaling": {"minReplicas": 1, "maxReplicas": 3, "targetOngoingRequests": 4}}
+    )
     scale = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]["serve"]["autoscaling"]
-    assert (scale["min_replicas"], scale["max_replicas"], scale["target_ongoing_requests"]) == (1, 3, 4)
+    assert (scale["min_replicas"], scale["max_replicas"], scale["target_ongoing_requests"]) == (
+        1,
+        3,
+        4,
+    )
 
 
 def test_a_new_setup_changes_the_application_and_not_the_pods() -> None:
     """Serve applies serveConfigV2 in place; a changed pod template would need a second cluster."""
     first, second = (
-        of_kind(render(on_base({"setup": {"serve": {"policy": policy}}})), "RayService")[0]["spec"] for policy in ("base", "sft")
+        of_kind(render(on_base({"setup": {"serve": {"policy": policy}}})), "RayService")[0]["spec"]
+        for policy in ("base", "sft")
     )
     assert first["serveConfigV2"] != second["serveConfigV2"]
     assert first["rayClusterConfig"] == second["rayClusterConfig"]
@@ -55,20 +62,30 @@ def test_a_new_chart_version_changes_no_pod_of_the_endpoint() -> None:
 
 def test_service_ingress_and_route_lead_to_the_replicas() -> None:
     found = docs("named and labelled by the user")
-    (front,) = [doc for doc in of_kind(found, "Service") if doc["metadata"]["name"] == "vision-endpoint"]
-    assert front["spec"]["ports"][0]["port"] == 80 and front["metadata"]["annotations"] == {"example.org/lb": "internal"}
+    (front,) = [
+        doc for doc in of_kind(found, "Service") if doc["metadata"]["name"] == "vision-endpoint"
+    ]
+    assert front["spec"]["ports"][0]["port"] == 80 and front["metadata"]["annotations"] == {
+        "example.org/lb": "internal"
+    }
     assert front["spec"]["selector"]["ray.io/serve"] == "true"
     (route,) = of_kind(found, "HTTPRoute")
     assert route["spec"]["rules"][0]["backendRefs"][0] == {"name": "vision-endpoint", "port": 80}
     (ingress,) = of_kind(docs("ingress and HTTPRoute"), "Ingress")
-    assert ingress["spec"]["tls"] == [{"hosts": ["vision.example.org"], "secretName": "certificate"}]
+    assert ingress["spec"]["tls"] == [
+        {"hosts": ["vision.example.org"], "secretName": "certificate"}
+    ]
 
 
 def test_names_labels_and_the_digest_are_the_users() -> None:
     found = docs("named and labelled by the user")
     assert all(doc["metadata"]["name"].startswith("vision") for doc in found)
     ours = expand(found)
-    assert all(pod["metadata"]["labels"]["team"] == "vision" for pod in ours if "ray.io/node-type" in pod["metadata"]["labels"])
+    assert all(
+        pod["metadata"]["labels"]["team"] == "vision"
+        for pod in ours
+        if "ray.io/node-type" in pod["metadata"]["labels"]
+    )
     images = {container["image"] for pod in ours for container in containers(pod)}
     assert images == {f"registry.example.org/awares@sha256:{'a' * 64}"}
 
@@ -79,18 +96,36 @@ def test_each_head_has_one_budget(case: Case) -> None:
     budgets = of_kind(case.docs(), "PodDisruptionBudget")
     for pod in expand(case.docs()):
         over = [one["spec"] for one in budgets if selected([pod], one["spec"]["selector"])]
-        assert len(over) == 1 if pod["metadata"]["labels"].get("ray.io/node-type") == "head" else len(over) <= 1
-        assert all(isinstance(spec["minAvailable"], int) and "maxUnavailable" not in spec for spec in over)
+        assert (
+            len(over) == 1
+            if pod["metadata"]["labels"].get("ray.io/node-type") == "head"
+            else len(over) <= 1
+        )
+        assert all(
+            isinstance(spec["minAvailable"], int) and "maxUnavailable" not in spec for spec in over
+        )
 
 
 def test_budgets_can_be_left_out() -> None:
-    assert of_kind(render(on_base({"podDisruptionBudgets": {"enabled": False}})), "PodDisruptionBudget") == []
+    assert (
+        of_kind(
+            render(on_base({"podDisruptionBudgets": {"enabled": False}})), "PodDisruptionBudget"
+        )
+        == []
+    )
 
 
 def test_cloud_identities_are_annotations_of_service_accounts() -> None:
-    accounts = {doc["metadata"]["name"].rpartition("-")[2]: doc for doc in of_kind(docs("cloud identity"), "ServiceAccount")}
-    assert accounts["runs"]["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/training"}
-    assert accounts["endpoint"]["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/reading"}
+    accounts = {
+        doc["metadata"]["name"].rpartition("-")[2]: doc
+        for doc in of_kind(docs("cloud identity"), "ServiceAccount")
+    }
+    assert accounts["runs"]["metadata"]["annotations"] == {
+        "eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/training"
+    }
+    assert accounts["endpoint"]["metadata"]["annotations"] == {
+        "eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/reading"
+    }
     text = yaml.safe_dump_all(docs("cloud identity"))
     assert "AWS_ACCESS_KEY_ID" not in text and "AWS_SECRET_ACCESS_KEY" not in text
 
@@ -99,7 +134,10 @@ def test_external_secrets_write_the_secret_that_pods_read() -> None:
     (found,) = of_kind(docs("external secret"), "ExternalSecret")
     assert found["spec"]["secretStoreRef"] == {"name": "vault", "kind": "ClusterSecretStore"}
     keys = {entry["secretKey"]: entry["remoteRef"] for entry in found["spec"]["data"]}
-    assert keys["AWS_ACCESS_KEY_ID"] == {"key": "training/s3", "property": "AWS_ACCESS_KEY_ID"} and len(keys) == 2
+    assert (
+        keys["AWS_ACCESS_KEY_ID"] == {"key": "training/s3", "property": "AWS_ACCESS_KEY_ID"}
+        and len(keys) == 2
+    )
 
 
 def test_seaweedfs_asks_for_no_telemetry_and_keeps_its_data_when_told() -> None:
@@ -113,7 +151,16 @@ def test_seaweedfs_asks_for_no_telemetry_and_keeps_its_data_when_told() -> None:
 
 def test_large_numbers_stay_whole() -> None:
     """helm reads numbers as floats: 1e7 would be written 1e+07, which is no integer in TOML or YAML."""
-    found = render(on_base(FIXED, {"setup": {"serve": {"max_request_bytes": 33554432, "max_image_pixels": 100000000}}}))
-    text = next(doc["data"]["setup.toml"] for doc in of_kind(found, "ConfigMap") if "setup.toml" in doc["data"])
+    found = render(
+        on_base(
+            FIXED,
+            {"setup": {"serve": {"max_request_bytes": 33554432, "max_image_pixels": 100000000}}},
+        )
+    )
+    text = next(
+        doc["data"]["setup.toml"]
+        for doc in of_kind(found, "ConfigMap")
+        if "setup.toml" in doc["data"]
+    )
     assert "max_request_bytes = 33554432" in text and "max_image_pixels = 100000000" in text
     assert "33554432" in of_kind(found, "RayService")[0]["spec"]["serveConfigV2"]

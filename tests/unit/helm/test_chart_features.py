@@ -19,33 +19,63 @@ def group(spec: Doc, name: str) -> Doc:
 
 
 def job(changes: dict[str, Any], name: str = "grpo") -> Doc:
-    found = of_kind(render(on_base({"jobs": {name: {"enabled": True} | changes}})), "RayJob", "RayCronJob")
+    found = of_kind(
+        render(on_base({"jobs": {name: {"enabled": True} | changes}})), "RayJob", "RayCronJob"
+    )
     return found[0]["spec"]
 
 
 def test_the_head_takes_no_work() -> None:
     for case in CASES:
-        assert [spec["headGroupSpec"]["resources"]["CPU"] for doc in case.docs() for spec in cluster_specs(doc)].count("0") == sum(
-            len(cluster_specs(doc)) for doc in case.docs()
-        )
+        assert [
+            spec["headGroupSpec"]["resources"]["CPU"]
+            for doc in case.docs()
+            for spec in cluster_specs(doc)
+        ].count("0") == sum(len(cluster_specs(doc)) for doc in case.docs())
 
 
 def test_the_autoscaler_is_version_2_with_timeouts_and_priorities() -> None:
     spec = cluster(
-        {"cluster": {"autoscaler": {"idleTimeoutSeconds": 77}, "groups": {"rollout": {"idleTimeoutSeconds": 33, "priority": 9}}}}
+        {
+            "cluster": {
+                "autoscaler": {"idleTimeoutSeconds": 77},
+                "groups": {"rollout": {"idleTimeoutSeconds": 33, "priority": 9}},
+            }
+        }
     )
     assert spec["enableInTreeAutoscaling"] is True
-    assert (spec["autoscalerOptions"]["version"], spec["autoscalerOptions"]["idleTimeoutSeconds"]) == ("v2", 77)
-    assert (group(spec, "rollout")["idleTimeoutSeconds"], group(spec, "rollout")["priority"]) == (33, 9)
-    assert "idleTimeoutSeconds" not in group(spec, "learner") and group(spec, "learner")["priority"] == 10
+    assert (
+        spec["autoscalerOptions"]["version"],
+        spec["autoscalerOptions"]["idleTimeoutSeconds"],
+    ) == ("v2", 77)
+    assert (group(spec, "rollout")["idleTimeoutSeconds"], group(spec, "rollout")["priority"]) == (
+        33,
+        9,
+    )
+    assert (
+        "idleTimeoutSeconds" not in group(spec, "learner")
+        and group(spec, "learner")["priority"] == 10
+    )
 
 
 def test_an_idle_timeout_of_zero_is_a_value() -> None:
-    assert group(cluster({"cluster": {"groups": {"rollout": {"idleTimeoutSeconds": 0}}}}), "rollout")["idleTimeoutSeconds"] == 0
+    assert (
+        group(cluster({"cluster": {"groups": {"rollout": {"idleTimeoutSeconds": 0}}}}), "rollout")[
+            "idleTimeoutSeconds"
+        ]
+        == 0
+    )
 
 
 def test_a_group_has_its_labels_resources_and_places() -> None:
-    own = {"gpus": 2, "labels": {"zone": "a"}, "numCpus": 3, "customResources": {"disk": "1"}, "shm": "3Gi", "objectStoreMemory": 123456789}
+    own = {
+        "gpus": 2,
+        "labels": {"zone": "a"},
+        "numCpus": 3,
+        "customResources": {"disk": "1"},
+        "shm": "3Gi",
+        "objectStoreMemory": 123456789,
+    }
     one = group(cluster({"cluster": {"groups": {"rollout": own}}}), "rollout")
     assert one["labels"]["zone"] == "a" and one["resources"] == {"CPU": "3", "disk": "1"}
     assert one["rayStartParams"]["object-store-memory"] == "123456789"
@@ -55,15 +85,24 @@ def test_a_group_has_its_labels_resources_and_places() -> None:
         == pod["containers"][0]["resources"]["requests"]["nvidia.com/gpu"]
         == "2"
     )
-    assert {"medium": "Memory", "sizeLimit": "3Gi"} in [volume.get("emptyDir") for volume in pod["volumes"]]
+    assert {"medium": "Memory", "sizeLimit": "3Gi"} in [
+        volume.get("emptyDir") for volume in pod["volumes"]
+    ]
     assert pod["nodeSelector"] == GPU["nodeSelector"]
 
 
 def test_spot_is_a_switch_of_the_rollout_group_alone() -> None:
-    spot = {"enabled": True, "nodeSelector": {"spot": "true"}, "tolerations": [{"key": "spot", "operator": "Exists"}]}
+    spot = {
+        "enabled": True,
+        "nodeSelector": {"spot": "true"},
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+    }
     off, on = cluster({}), cluster({"cluster": {"groups": {"rollout": {"spot": spot}}}})
     pod = group(on, "rollout")["template"]["spec"]
-    assert pod["nodeSelector"]["spot"] == "true" and GPU["nodeSelector"].items() <= pod["nodeSelector"].items()
+    assert (
+        pod["nodeSelector"]["spot"] == "true"
+        and GPU["nodeSelector"].items() <= pod["nodeSelector"].items()
+    )
     assert {"key": "spot", "operator": "Exists"} in pod["tolerations"]
     assert "spot" not in group(off, "rollout")["template"]["spec"]["nodeSelector"]
     assert group(on, "learner") == group(off, "learner")
@@ -71,16 +110,25 @@ def test_spot_is_a_switch_of_the_rollout_group_alone() -> None:
 
 def test_a_topology_spread_counts_the_groups_own_pods() -> None:
     key = "topology.kubernetes.io/zone"
-    pod = group(cluster({"cluster": {"groups": {"rollout": {"topologySpread": key}}}}), "rollout")["template"]["spec"]
+    pod = group(cluster({"cluster": {"groups": {"rollout": {"topologySpread": key}}}}), "rollout")[
+        "template"
+    ]["spec"]
     (spread,) = pod["topologySpreadConstraints"]
-    assert spread["topologyKey"] == key and spread["labelSelector"]["matchLabels"]["ray.io/group"] == "rollout"
+    assert (
+        spread["topologyKey"] == key
+        and spread["labelSelector"]["matchLabels"]["ray.io/group"] == "rollout"
+    )
 
 
 def test_a_disabled_group_is_not_there_and_a_further_one_may_be() -> None:
     size = {"cpu": "1", "memory": "4Gi"}
     judge = {"maxReplicas": 2, "resources": {"requests": size, "limits": size}}
     spec = cluster({"cluster": {"groups": {"cpu": {"enabled": False}, "judge": judge}}})
-    assert sorted(one["groupName"] for one in spec["workerGroupSpecs"]) == ["judge", "learner", "rollout"]
+    assert sorted(one["groupName"] for one in spec["workerGroupSpecs"]) == [
+        "judge",
+        "learner",
+        "rollout",
+    ]
 
 
 @pytest.mark.parametrize("mode", ["token", "disabled"])
@@ -88,7 +136,9 @@ def test_token_authentication(mode: str) -> None:
     changes = {"auth": {"mode": mode, "existingSecret": "ray" if mode == "token" else None}}
     for doc in render(on_base(changes, {"jobs": {"grpo": {"enabled": True}}})):
         for spec in cluster_specs(doc):
-            assert spec["authOptions"] == ({"mode": "token", "secretName": "ray"} if mode == "token" else {"mode": "disabled"})
+            assert spec["authOptions"] == (
+                {"mode": "token", "secretName": "ray"} if mode == "token" else {"mode": "disabled"}
+            )
 
 
 def test_fault_tolerance_names_redis_and_its_password() -> None:
@@ -96,30 +146,52 @@ def test_fault_tolerance_names_redis_and_its_password() -> None:
         for spec in cluster_specs(doc):
             options = spec["gcsFaultToleranceOptions"]
             assert options["redisAddress"] == "redis.example.org:6379"
-            assert options["redisPassword"]["valueFrom"]["secretKeyRef"] == {"name": "redis", "key": "redis-password"}
+            assert options["redisPassword"]["valueFrom"]["secretKeyRef"] == {
+                "name": "redis",
+                "key": "redis-password",
+            }
             assert int(doc["metadata"]["annotations"]["ray.io/gcs-ft-deletion-timeout"]) == 300
 
 
 def test_a_job_ends_by_ttl_unless_it_has_rules() -> None:
-    assert (job({})["shutdownAfterJobFinishes"], job({})["ttlSecondsAfterFinished"], "deletionStrategy" in job({})) == (True, 600, False)
+    assert (
+        job({})["shutdownAfterJobFinishes"],
+        job({})["ttlSecondsAfterFinished"],
+        "deletionStrategy" in job({}),
+    ) == (True, 600, False)
     assert job({"ttlSecondsAfterFinished": 0})["ttlSecondsAfterFinished"] == 0
     rules = [{"policy": "DeleteSelf", "condition": {"jobStatus": "FAILED", "ttlSeconds": 60}}]
     ruled = job({"deletionRules": rules})
     assert ruled["deletionStrategy"]["deletionRules"] == rules
-    assert not {"shutdownAfterJobFinishes", "ttlSecondsAfterFinished"} & {key for key, value in ruled.items() if value}
+    assert not {"shutdownAfterJobFinishes", "ttlSecondsAfterFinished"} & {
+        key for key, value in ruled.items() if value
+    }
 
 
 def test_a_job_has_retries_deadlines_and_suspension() -> None:
     spec = job(
-        {"backoffLimit": 5, "activeDeadlineSeconds": 9000000, "preRunningDeadlineSeconds": 60, "suspend": True, "submitterBackoffLimit": 7}
+        {
+            "backoffLimit": 5,
+            "activeDeadlineSeconds": 9000000,
+            "preRunningDeadlineSeconds": 60,
+            "suspend": True,
+            "submitterBackoffLimit": 7,
+        }
     )
-    assert (spec["backoffLimit"], spec["activeDeadlineSeconds"], spec["preRunningDeadlineSeconds"]) == (5, 9000000, 60)
+    assert (
+        spec["backoffLimit"],
+        spec["activeDeadlineSeconds"],
+        spec["preRunningDeadlineSeconds"],
+    ) == (5, 9000000, 60)
     assert spec["suspend"] is True and spec["submitterConfig"]["backoffLimit"] == 7
 
 
 def test_a_job_runs_after_those_it_names_with_its_arguments() -> None:
     entrypoint = job({"before": ["curate", "sft"], "args": ["run.name=second"]})["entrypoint"]
-    steps = [f"python jobs/{name}.py --config /etc/awares/setup.toml run.name=second" for name in ("curate", "sft", "grpo")]
+    steps = [
+        f"python jobs/{name}.py --config /etc/awares/setup.toml run.name=second"
+        for name in ("curate", "sft", "grpo")
+    ]
     assert entrypoint == f'sh -c "{" && ".join(steps)}"'
 
 
@@ -136,7 +208,9 @@ def test_a_schedule_makes_a_cron_job_of_the_same_job() -> None:
 
 def test_a_suffix_makes_a_new_job() -> None:
     names = [
-        of_kind(render(on_base({"jobs": {"grpo": {"enabled": True, "suffix": suffix}}})), "RayJob")[0]["metadata"]["name"]
+        of_kind(render(on_base({"jobs": {"grpo": {"enabled": True, "suffix": suffix}}})), "RayJob")[
+            0
+        ]["metadata"]["name"]
         for suffix in ("", "2")
     ]
     assert names == ["awares-awares-train-grpo", "awares-awares-train-grpo-2"]
@@ -144,7 +218,11 @@ def test_a_suffix_makes_a_new_job() -> None:
 
 QUEUE_LABELS = {
     "kueue": {"kueue.x-k8s.io/queue-name": "research", "kueue.x-k8s.io/priority-class": "batch"},
-    "volcano": {"volcano.sh/queue-name": "research", "ray.io/priority-class-name": "batch", "ray.io/gang-scheduling-enabled": "true"},
+    "volcano": {
+        "volcano.sh/queue-name": "research",
+        "ray.io/priority-class-name": "batch",
+        "ray.io/gang-scheduling-enabled": "true",
+    },
     "yunikorn": {"yunikorn.apache.org/queue": "research", "ray.io/gang-scheduling-enabled": "true"},
 }
 
@@ -153,13 +231,18 @@ QUEUE_LABELS = {
 def test_a_queue_admits_clusters_and_jobs_but_not_the_endpoint(kind: str) -> None:
     for doc in of_kind(docs(kind), "RayCluster", "RayJob"):
         assert QUEUE_LABELS[kind].items() <= doc["metadata"]["labels"].items()
-        assert [spec["enableInTreeAutoscaling"] for spec in cluster_specs(doc)] == [False] * len(cluster_specs(doc))
+        assert [spec["enableInTreeAutoscaling"] for spec in cluster_specs(doc)] == [False] * len(
+            cluster_specs(doc)
+        )
     (service,) = of_kind(docs(kind), "RayService")
     assert not QUEUE_LABELS[kind].items() <= service["metadata"]["labels"].items()
 
 
 def test_yunikorn_tells_applications_apart() -> None:
-    ids = [doc["metadata"]["labels"]["yunikorn.apache.org/app-id"] for doc in of_kind(docs("yunikorn"), "RayCluster", "RayJob")]
+    ids = [
+        doc["metadata"]["labels"]["yunikorn.apache.org/app-id"]
+        for doc in of_kind(docs("yunikorn"), "RayCluster", "RayJob")
+    ]
     assert len(ids) == len(set(ids)) == 5
 
 
@@ -171,9 +254,14 @@ def test_a_queue_may_take_the_endpoint_too() -> None:
 def test_kueue_places_workers_near_each_other() -> None:
     (found,) = of_kind(docs("kueue"), "RayCluster")
     for one in found["spec"]["workerGroupSpecs"]:
-        assert one["template"]["metadata"]["annotations"]["kueue.x-k8s.io/podset-required-topology"] == "example.org/rack"
+        assert (
+            one["template"]["metadata"]["annotations"]["kueue.x-k8s.io/podset-required-topology"]
+            == "example.org/rack"
+        )
 
 
 def test_a_queued_job_says_nothing_of_suspension() -> None:
     """Kueue suspends and releases a job itself; what an upgrade applies must not take that back."""
-    assert ["suspend" in doc["spec"] for doc in of_kind(docs("kueue"), "RayJob", "RayCluster")] == [False] * 5
+    assert ["suspend" in doc["spec"] for doc in of_kind(docs("kueue"), "RayJob", "RayCluster")] == [
+        False
+    ] * 5

@@ -6,7 +6,16 @@ from functools import partial
 import pytest
 
 from tests.unit.helm.cases import CASES, Case
-from tests.unit.helm.flows import API_SERVER, DNS, FOREIGNER, INTERNET, STRANGER, Peer, allowed, unused
+from tests.unit.helm.flows import (
+    API_SERVER,
+    DNS,
+    FOREIGNER,
+    INTERNET,
+    STRANGER,
+    Peer,
+    allowed,
+    unused,
+)
 from tests.unit.helm.pods import expand
 from tests.unit.helm.references import cluster_specs
 from tests.unit.helm.render import Doc, of_kind
@@ -24,12 +33,17 @@ def ray_pods(docs: tuple[Doc, ...]) -> dict[str, list[Peer]]:
     """The pods of every Ray cluster, head first."""
     owners = [doc for doc in docs if cluster_specs(doc)]
     groups = {f"{doc['kind']}/{doc['metadata']['name']}": expand([doc]) for doc in owners}
-    return {name: [Peer.of(pod) for pod in pods if "ray.io/node-type" in pod["metadata"]["labels"]] for name, pods in groups.items()}
+    return {
+        name: [Peer.of(pod) for pod in pods if "ray.io/node-type" in pod["metadata"]["labels"]]
+        for name, pods in groups.items()
+    }
 
 
 def outside_ray(docs: tuple[Doc, ...]) -> list[Peer]:
     """Submitters, tests and SeaweedFS."""
-    return [Peer.of(pod) for pod in expand(docs) if "ray.io/node-type" not in pod["metadata"]["labels"]]
+    return [
+        Peer.of(pod) for pod in expand(docs) if "ray.io/node-type" not in pod["metadata"]["labels"]
+    ]
 
 
 def component(peers: list[Peer], name: str) -> list[Peer]:
@@ -43,20 +57,37 @@ def needed(case: Case) -> Iterator[Flow]:
     stores, submitters = component(others, "seaweedfs"), component(others, "submitter")
     for peers in clusters.values():
         head, everyone = peers[0], peers
-        yield from ((source, target, port, "TCP") for source in everyone for target in everyone for port in RAY_PORTS)
-        yield from ((source, DNS, 53, protocol) for source in everyone for protocol in ("UDP", "TCP"))
+        yield from (
+            (source, target, port, "TCP")
+            for source in everyone
+            for target in everyone
+            for port in RAY_PORTS
+        )
+        yield from (
+            (source, DNS, 53, protocol) for source in everyone for protocol in ("UDP", "TCP")
+        )
         yield from ((source, *_store(stores), "TCP") for source in everyone)
         yield from ((OPERATOR, head, port, "TCP") for port in (8265, 8000))
         yield from ((submitter, head, 8265, "TCP") for submitter in submitters)
-        yield from ((test, head, 8265, "TCP") for test in component(others, "test") if "ray" in test.name)
-    yield from ((test, *_store(stores), "TCP") for test in component(others, "test") if "store" in test.name)
+        yield from (
+            (test, head, 8265, "TCP") for test in component(others, "test") if "ray" in test.name
+        )
+    yield from (
+        (test, *_store(stores), "TCP") for test in component(others, "test") if "store" in test.name
+    )
     yield from ((peer, DNS, 53, "UDP") for peer in others)
     yield from _autoscaled(docs)
     yield from _redis(docs)
     yield from _endpoint(docs, others)
     if case.values.get("monitoring"):
-        yield from ((PROMETHEUS, peer, 8080, "TCP") for peers in clusters.values() for peer in peers)
-        yield from ((PROMETHEUS, peers[0], port, "TCP") for peers in clusters.values() for port in (44217, 44227))
+        yield from (
+            (PROMETHEUS, peer, 8080, "TCP") for peers in clusters.values() for peer in peers
+        )
+        yield from (
+            (PROMETHEUS, peers[0], port, "TCP")
+            for peers in clusters.values()
+            for port in (44217, 44227)
+        )
 
 
 def _store(stores: list[Peer]) -> tuple[Peer, int]:
@@ -66,7 +97,9 @@ def _store(stores: list[Peer]) -> tuple[Peer, int]:
 def _autoscaled(docs: tuple[Doc, ...]) -> Iterator[Flow]:
     for doc in docs:
         if any(spec.get("enableInTreeAutoscaling") for spec in cluster_specs(doc)):
-            yield from ((Peer.of(expand([doc])[0]), API_SERVER, port, "TCP") for port in (443, 6443))
+            yield from (
+                (Peer.of(expand([doc])[0]), API_SERVER, port, "TCP") for port in (443, 6443)
+            )
 
 
 def _redis(docs: tuple[Doc, ...]) -> Iterator[Flow]:
@@ -75,7 +108,12 @@ def _redis(docs: tuple[Doc, ...]) -> Iterator[Flow]:
         if any(spec.get("gcsFaultToleranceOptions") for spec in cluster_specs(doc)):
             head = Peer.of(expand([doc])[0])
             yield head, REDIS, 6379, "TCP"
-            yield Peer("the clean-up of Redis", head.labels | {"ray.io/node-type": "redis-cleanup"}), REDIS, 6379, "TCP"
+            yield (
+                Peer("the clean-up of Redis", head.labels | {"ray.io/node-type": "redis-cleanup"}),
+                REDIS,
+                6379,
+                "TCP",
+            )
 
 
 def _endpoint(docs: tuple[Doc, ...], others: list[Peer]) -> Iterator[Flow]:
@@ -90,14 +128,22 @@ def refused(case: Case) -> Iterator[Flow]:
     clusters = ray_pods(case.docs())
     for peers in clusters.values():
         for source in (STRANGER, FOREIGNER):
-            yield from ((source, target, port, "TCP") for target in peers for port in (6379, 8265, 10001, 33333))
+            yield from (
+                (source, target, port, "TCP")
+                for target in peers
+                for port in (6379, 8265, 10001, 33333)
+            )
         yield from ((peers[0], STRANGER, port, "TCP") for port in (80, 5432))
         yield peers[-1], INTERNET, 22, "TCP"
         yield peers[-1], Peer("metadata", namespace="", address="169.254.169.254"), 80, "TCP"
     for name, peers in clusters.items():
         for other, targets in clusters.items():
             if name != other:
-                yield from ((source, targets[0], port, "TCP") for source in peers for port in (6379, 8265, 10001))
+                yield from (
+                    (source, targets[0], port, "TCP")
+                    for source in peers
+                    for port in (6379, 8265, 10001)
+                )
     for store in component(outside_ray(case.docs()), "seaweedfs"):
         yield from ((source, store, 8333, "TCP") for source in (STRANGER, FOREIGNER))
 
@@ -107,7 +153,11 @@ def test_needed_flows_pass(case: Case) -> None:
     passes = partial(allowed, case.docs())
     flows = [*needed(case)]
     assert len(flows) > 10
-    assert [f"{a.name} -> {b.name}:{port}/{protocol}" for a, b, port, protocol in flows if not passes(a, b, port, protocol)] == []
+    assert [
+        f"{a.name} -> {b.name}:{port}/{protocol}"
+        for a, b, port, protocol in flows
+        if not passes(a, b, port, protocol)
+    ] == []
 
 
 def test_callers_and_dashboards_can_be_named() -> None:
@@ -115,17 +165,30 @@ def test_callers_and_dashboards_can_be_named() -> None:
     passes = partial(allowed, case.docs())
     worker = Peer.of(expand(of_kind(case.docs(), "RayService"))[-1])
     head = ray_pods(case.docs())["RayCluster/awares-awares-train-cluster"][0]
-    judge, portal = Peer("the judge", {"app": "judge"}, "models"), Peer("a portal", {"app": "portal"})
+    judge, portal = (
+        Peer("the judge", {"app": "judge"}, "models"),
+        Peer("a portal", {"app": "portal"}),
+    )
     balancer = Peer("a load balancer", namespace="", address="192.0.2.7")
-    assert passes(balancer, worker, 8000) and passes(portal, head, 8265) and passes(head, judge, 8000)
-    assert not passes(INTERNET, worker, 8000) and not passes(STRANGER, worker, 8000) and not passes(portal, head, 6379)
+    assert (
+        passes(balancer, worker, 8000) and passes(portal, head, 8265) and passes(head, judge, 8000)
+    )
+    assert (
+        not passes(INTERNET, worker, 8000)
+        and not passes(STRANGER, worker, 8000)
+        and not passes(portal, head, 6379)
+    )
     assert not passes(Peer("an impostor", OPERATOR.labels, "elsewhere"), head, 8265)
 
 
 @pytest.mark.parametrize("case", GUARDED, ids=str)
 def test_flows_that_nobody_needs_do_not(case: Case) -> None:
     passes = partial(allowed, case.docs())
-    assert [f"{a.name} -> {b.name}:{port}/{protocol}" for a, b, port, protocol in refused(case) if passes(a, b, port, protocol)] == []
+    assert [
+        f"{a.name} -> {b.name}:{port}/{protocol}"
+        for a, b, port, protocol in refused(case)
+        if passes(a, b, port, protocol)
+    ] == []
 
 
 def test_every_policy_means_some_pod() -> None:
@@ -140,8 +203,16 @@ def test_a_policy_is_evaluated_as_kubernetes_does() -> None:
     assert allowed([], client, web, 80)
     deny = policy({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})
     assert not allowed([deny], client, web, 80)
-    inwards = policy({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [rule("from", client, 80)]})
-    outwards = policy({"podSelector": {"matchLabels": {"app": "client"}}, "policyTypes": ["Egress"], "egress": [rule("to", web, 80)]})
+    inwards = policy(
+        {"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [rule("from", client, 80)]}
+    )
+    outwards = policy(
+        {
+            "podSelector": {"matchLabels": {"app": "client"}},
+            "policyTypes": ["Egress"],
+            "egress": [rule("to", web, 80)],
+        }
+    )
     assert not allowed([deny, inwards], client, web, 80)
     assert not allowed([deny, outwards], client, web, 80)
     both = [deny, inwards, outwards]
@@ -161,7 +232,12 @@ def test_an_address_block_leaves_out_its_exceptions() -> None:
 
 
 def policy(spec: Doc) -> Doc:
-    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p"}, "spec": spec}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "p"},
+        "spec": spec,
+    }
 
 
 def rule(side: str, peer: Peer, port: int) -> Doc:

@@ -22,19 +22,30 @@ def documents() -> tuple[Doc, ...]:
 
 
 def dashboards() -> list[Doc]:
-    maps = [doc for doc in of_kind(documents(), "ConfigMap") if doc["metadata"]["labels"].get("grafana_dashboard")]
+    maps = [
+        doc
+        for doc in of_kind(documents(), "ConfigMap")
+        if doc["metadata"]["labels"].get("grafana_dashboard")
+    ]
     return [json.loads(text) for doc in maps for text in doc["data"].values()]
 
 
 def alerts() -> list[Doc]:
-    return [rule for doc in of_kind(documents(), "PrometheusRule") for group in doc["spec"]["groups"] for rule in group["rules"]]
+    return [
+        rule
+        for doc in of_kind(documents(), "PrometheusRule")
+        for group in doc["spec"]["groups"]
+        for rule in group["rules"]
+    ]
 
 
 def expressions() -> Iterator[tuple[str, str]]:
     """Where it stands, and the expression."""
     for board in dashboards():
         yield from (
-            (f"{board['title']}: {panel['title']}", target["expr"]) for panel in board["panels"] for target in panel.get("targets", ())
+            (f"{board['title']}: {panel['title']}", target["expr"])
+            for panel in board["panels"]
+            for target in panel.get("targets", ())
         )
     yield from ((rule["alert"], rule["expr"]) for rule in alerts())
 
@@ -42,10 +53,19 @@ def expressions() -> Iterator[tuple[str, str]]:
 @lru_cache(maxsize=1)
 def ours() -> frozenset[str]:
     """Names under which the platform's metrics reach Prometheus: "area/name" of jobs, and what is named outright."""
-    text = "\n".join(path.read_text() for folder in ("awares", "platform") for path in (ROOT / folder).rglob("*.py"))
-    reported = {f"ray_awares_{area}_{name}" for area, name in re.findall(r'"([a-z0-9_]+)/([A-Za-z0-9_]+)"', text)}
+    text = "\n".join(
+        path.read_text()
+        for folder in ("awares", "platform")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    reported = {
+        f"ray_awares_{area}_{name}"
+        for area, name in re.findall(r'"([a-z0-9_]+)/([A-Za-z0-9_]+)"', text)
+    }
     outright = set(re.findall(r'"(awares_[a-z0-9_]+)"', text))
-    return frozenset(reported | {f"ray_{name}{suffix}" for name in outright for suffix in ("", "_total")})
+    return frozenset(
+        reported | {f"ray_{name}{suffix}" for name in outright for suffix in ("", "_total")}
+    )
 
 
 @lru_cache(maxsize=1)
@@ -57,7 +77,9 @@ def rays() -> str:
 
 def is_known(metric: str) -> bool:
     base = HISTOGRAM.sub("", metric)
-    return metric in ours() or base in ours() if metric.startswith("ray_awares_") else metric in rays()
+    return (
+        metric in ours() or base in ours() if metric.startswith("ray_awares_") else metric in rays()
+    )
 
 
 def test_every_metric_exists() -> None:
@@ -71,14 +93,18 @@ def test_expressions_keep_to_the_namespace() -> None:
     """Rules name the release's, dashboards let the reader choose; brackets match."""
     for where, text in expressions():
         assert f'namespace="{NAMESPACE}"' in text or 'namespace="$namespace"' in text, where
-        assert all(text.count(left) == text.count(right) for left, right in ("()", "[]", "{}")), where
+        assert all(text.count(left) == text.count(right) for left, right in ("()", "[]", "{}")), (
+            where
+        )
 
 
 def test_every_alert_has_a_runbook_and_a_severity() -> None:
     assert len(alerts()) == len({rule["alert"] for rule in alerts()}) >= 5
     for rule in alerts():
         assert rule["labels"]["severity"] in ("info", "warning", "critical")
-        assert len(rule["annotations"]["runbook"]) > 80 and rule["annotations"]["summary"].endswith("."), rule["alert"]
+        assert len(rule["annotations"]["runbook"]) > 80 and rule["annotations"]["summary"].endswith(
+            "."
+        ), rule["alert"]
 
 
 def test_commands_and_keys_in_runbooks_exist() -> None:
@@ -88,24 +114,41 @@ def test_commands_and_keys_in_runbooks_exist() -> None:
 
     known = {*_keys(PlatformConfig)} | {f"setup.{key}" for key in _keys(PlatformConfig)}
     sections = "|".join(PlatformConfig.model_fields)
-    named = {key for rule in alerts() for key in re.findall(rf"\b((?:setup\.)?(?:{sections})\.[a-z_]+)\b", rule["annotations"]["runbook"])}
+    named = {
+        key
+        for rule in alerts()
+        for key in re.findall(
+            rf"\b((?:setup\.)?(?:{sections})\.[a-z_]+)\b", rule["annotations"]["runbook"]
+        )
+    }
     assert named and sorted(named - known) == []
 
 
 @pytest.mark.parametrize("board", [0, 1])
 def test_dashboards_are_whole(board: int) -> None:
     dashboard = dashboards()[board]
-    assert dashboard["uid"] and dashboard["title"] and "namespace" in [one["name"] for one in dashboard["templating"]["list"]]
+    assert (
+        dashboard["uid"]
+        and dashboard["title"]
+        and "namespace" in [one["name"] for one in dashboard["templating"]["list"]]
+    )
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(ids) == len(set(ids)) >= 5
     assert not overlaps([panel["gridPos"] for panel in dashboard["panels"]])
     for panel in dashboard["panels"]:
-        assert panel["title"] and (panel["type"] == "row" or all(target["expr"] for target in panel["targets"]))
+        assert panel["title"] and (
+            panel["type"] == "row" or all(target["expr"] for target in panel["targets"])
+        )
 
 
 def overlaps(places: list[dict[str, int]]) -> bool:
     """Whether two panels share a cell of the grid."""
-    cells = [(x, y) for one in places for x in range(one["x"], one["x"] + one["w"]) for y in range(one["y"], one["y"] + one["h"])]
+    cells = [
+        (x, y)
+        for one in places
+        for x in range(one["x"], one["x"] + one["w"])
+        for y in range(one["y"], one["y"] + one["h"])
+    ]
     return len(cells) != len(set(cells))
 
 

@@ -15,7 +15,10 @@ from tests.unit.helm.selectors import service_ports
 def notes(case: Case) -> str:
     """What `helm install` of the case prints. helm 3 prints nothing without a cluster."""
     preset = ["--values", str(CHART / "presets" / f"{case.preset}.yaml")] if case.preset else []
-    done = helm(["install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--dry-run=client", *preset], values=case.values)
+    done = helm(
+        ["install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--dry-run=client", *preset],
+        values=case.values,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.partition("\nNOTES:\n")[2]
 
@@ -26,16 +29,26 @@ def test_notes_name_what_is_there(case: Case) -> None:
     ports = service_ports(case.docs())
     forwards = re.findall(r"port-forward service/(\S+) \d+:(\d+)", text)
     assert all(int(port) in ports[name] for name, port in forwards)
-    assert {f"Secret/{name}" for name in re.findall(r"get secret (\S+)", text)} <= case.outside.keys()
+    assert {
+        f"Secret/{name}" for name in re.findall(r"get secret (\S+)", text)
+    } <= case.outside.keys()
     assert all((ROOT / script).exists() for script in re.findall(r"python (jobs/\w+\.py)", text))
     assert f"helm test {RELEASE} --namespace {NAMESPACE}" in text
     kinds = {doc["kind"] for doc in case.docs()}
-    assert ("RayCluster" in kinds) is ("ray job submit" in text) and ("RayService" in kinds) is ("awares ask" in text)
+    assert ("RayCluster" in kinds) is ("ray job submit" in text) and ("RayService" in kinds) is (
+        "awares ask" in text
+    )
 
 
 def test_notes_warn_of_what_is_left_open() -> None:
-    by_name = {case.name: notes(case) for case in CASES if case.name in ("default", "open", "no policies, no tests")}
-    assert "auth.mode=disabled: whoever" in by_name["open"] and "RAY_AUTH_TOKEN" not in by_name["open"]
+    by_name = {
+        case.name: notes(case)
+        for case in CASES
+        if case.name in ("default", "open", "no policies, no tests")
+    }
+    assert (
+        "auth.mode=disabled: whoever" in by_name["open"] and "RAY_AUTH_TOKEN" not in by_name["open"]
+    )
     assert "networkPolicy.enabled=false: whoever" in by_name["no policies, no tests"]
     assert "whoever" not in by_name["default"] and "RAY_AUTH_TOKEN" in by_name["default"]
 
@@ -44,7 +57,10 @@ def test_notes_warn_of_what_is_left_open() -> None:
 def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The umbrella with its local dependency alone, in a copy: the operator's chart is not fetched here."""
     charts = tmp_path_factory.mktemp("charts")
-    copies = [shutil.copytree(chart, charts / chart.name) for chart in (CHART, CHART.with_name("awares-train-with-operator"))]
+    copies = [
+        shutil.copytree(chart, charts / chart.name)
+        for chart in (CHART, CHART.with_name("awares-train-with-operator"))
+    ]
     path = copies[1] / "Chart.yaml"
     chart = yaml.safe_load(path.read_text())
     chart["dependencies"] = chart["dependencies"][:1]
@@ -62,7 +78,10 @@ def test_the_umbrella_renders_what_the_chart_does(umbrella: Path, preset: str) -
     values = {"awares-train": _over(above, PRESET_VALUES), "global": {"region": "here"}}
     done = helm(["template", RELEASE, str(umbrella), "--namespace", NAMESPACE], values=values)
     assert done.returncode == 0, done.stderr
-    own = helm(["template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", file], values=PRESET_VALUES)
+    own = helm(
+        ["template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", file],
+        values=PRESET_VALUES,
+    )
     assert _docs(done.stdout) == _docs(own.stdout) != []
 
 
@@ -75,7 +94,10 @@ def _over(below: Doc, above: Doc) -> Doc:
 
 
 def test_the_umbrella_refuses_unknown_keys_of_the_chart(umbrella: Path) -> None:
-    done = helm(["template", RELEASE, str(umbrella)], values={"awares-train": PRESET_VALUES | {"clutser": {}}})
+    done = helm(
+        ["template", RELEASE, str(umbrella)],
+        values={"awares-train": PRESET_VALUES | {"clutser": {}}},
+    )
     assert done.returncode != 0 and "additional properties 'clutser' not allowed" in done.stderr
 
 

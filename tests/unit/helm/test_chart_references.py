@@ -24,14 +24,20 @@ def test_every_reference_leads_somewhere(case: Case) -> None:
 def test_every_setup_is_one_that_the_jobs_take(case: Case, tmp_path: Path) -> None:
     """The ConfigMap's TOML loads, and so it does with the arguments of each job."""
     setup = tmp_path / "setup.toml"
-    texts = [doc["data"]["setup.toml"] for doc in of_kind(case.docs(), "ConfigMap") if "setup.toml" in doc["data"]]
+    texts = [
+        doc["data"]["setup.toml"]
+        for doc in of_kind(case.docs(), "ConfigMap")
+        if "setup.toml" in doc["data"]
+    ]
     assert len(texts) == 1
     setup.write_text(texts[0])
     store = load(setup).store
     assert store.bucket == (case.values["store"]["bucket"])
     for doc in of_kind(case.docs(), "RayJob", "RayCronJob"):
         entrypoint = doc["spec"].get("jobTemplate", doc["spec"])["entrypoint"]
-        for command in re.findall(r"python jobs/\w+\.py --config ([^\s\"']+)([^&|;\"']*)", entrypoint):
+        for command in re.findall(
+            r"python jobs/\w+\.py --config ([^\s\"']+)([^&|;\"']*)", entrypoint
+        ):
             assert command[0] == "/etc/awares/setup.toml"
             load(setup, shlex.split(command[1]))
 
@@ -42,12 +48,20 @@ def test_the_variables_that_a_setup_names_are_set(case: Case) -> None:
     for service in of_kind(case.docs(), "RayService"):
         named = re.findall(r"token_env: (\S+)", service["spec"]["serveConfigV2"])
         for group in _groups(service):
-            names = {entry["name"] for container in containers(group["template"]) for entry in container.get("env") or ()}
+            names = {
+                entry["name"]
+                for container in containers(group["template"])
+                for entry in container.get("env") or ()
+            }
             assert {*named} <= names, group.get("groupName", "head")
 
 
 def _groups(doc: Doc) -> list[Doc]:
-    return [group for spec in cluster_specs(doc) for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+    return [
+        group
+        for spec in cluster_specs(doc)
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])
+    ]
 
 
 def test_the_endpoint_serves_what_awares_serve_would() -> None:
@@ -59,9 +73,15 @@ def test_the_endpoint_serves_what_awares_serve_would() -> None:
     for case in CASES:
         for service in of_kind(case.docs(), "RayService"):
             application = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]
-            text = next(doc["data"]["setup.toml"] for doc in of_kind(case.docs(), "ConfigMap") if "setup.toml" in doc["data"])
+            text = next(
+                doc["data"]["setup.toml"]
+                for doc in of_kind(case.docs(), "ConfigMap")
+                if "setup.toml" in doc["data"]
+            )
             setup = tomllib.loads(text)
-            assert {section: setup[section] for section in application["args"]} == application["args"], case.name
+            assert {section: setup[section] for section in application["args"]} == application[
+                "args"
+            ], case.name
             assert {"run", "store", "serve"} <= application["args"].keys()
 
 
@@ -69,7 +89,9 @@ HEAD = "headGroupSpec.template.spec"
 FULL = document(
     "RayCluster",
     {
-        f"{HEAD}.containers.0.env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "store", "key": "id"}}}],
+        f"{HEAD}.containers.0.env": [
+            {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "store", "key": "id"}}}
+        ],
         f"{HEAD}.containers.0.ports": [{"name": "dashboard", "containerPort": 8265}],
         f"{HEAD}.containers.0.volumeMounts": [{"name": "setup", "mountPath": "/etc/awares"}],
         f"{HEAD}.volumes": [{"name": "setup", "configMap": {"name": "setup"}}],
@@ -78,15 +100,27 @@ FULL = document(
     },
 )
 JOB_ = document(
-    "RayJob", {"entrypoint": "python jobs/grpo.py --config /etc/awares/setup.toml", "clusterSelector": {"ray.io/cluster": "sample"}}
+    "RayJob",
+    {
+        "entrypoint": "python jobs/grpo.py --config /etc/awares/setup.toml",
+        "clusterSelector": {"ray.io/cluster": "sample"},
+    },
 )
 JOB_["spec"].pop("rayClusterSpec")
-SETUP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "setup"}, "data": {"setup.toml": 'a = "http://dashboard:80"'}}
+SETUP = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "setup"},
+    "data": {"setup.toml": 'a = "http://dashboard:80"'},
+}
 SERVICE_ = {
     "apiVersion": "v1",
     "kind": "Service",
     "metadata": {"name": "dashboard"},
-    "spec": {"selector": {"app": "ray", "ray.io/node-type": "head"}, "ports": [{"port": 80, "targetPort": "dashboard"}]},
+    "spec": {
+        "selector": {"app": "ray", "ray.io/node-type": "head"},
+        "ports": [{"port": 80, "targetPort": "dashboard"}],
+    },
 }
 BUDGET = {
     "apiVersion": "policy/v1",
@@ -98,7 +132,10 @@ MONITOR = {
     "apiVersion": "monitoring.coreos.com/v1",
     "kind": "PodMonitor",
     "metadata": {"name": "m"},
-    "spec": {"selector": {"matchLabels": {"app": "ray"}}, "podMetricsEndpoints": [{"port": "dashboard"}]},
+    "spec": {
+        "selector": {"matchLabels": {"app": "ray"}},
+        "podMetricsEndpoints": [{"port": "dashboard"}],
+    },
 }
 ROUTE = {
     "apiVersion": "gateway.networking.k8s.io/v1",
@@ -106,7 +143,15 @@ ROUTE = {
     "metadata": {"name": "r"},
     "spec": {"rules": [{"backendRefs": [{"name": "dashboard", "port": 80}]}]},
 }
-GREEN = {"cluster": FULL, "job": JOB_, "setup": SETUP, "service": SERVICE_, "budget": BUDGET, "monitor": MONITOR, "route": ROUTE}
+GREEN = {
+    "cluster": FULL,
+    "job": JOB_,
+    "setup": SETUP,
+    "service": SERVICE_,
+    "budget": BUDGET,
+    "monitor": MONITOR,
+    "route": ROUTE,
+}
 OUTSIDE = {"Secret/store": {"id"}, "Secret/token": {"auth_token"}}
 
 
@@ -134,33 +179,102 @@ RED = [
         {"name": "setup", "items": [{"key": "x", "path": "x"}]},
         "ConfigMap setup has no key x",
     ),
-    ("cluster", f"{CONTAINER}.env.0.valueFrom.secretKeyRef.name", "other", "there is no Secret other"),
-    ("cluster", f"{CONTAINER}.env.0.valueFrom.secretKeyRef.key", "other", "Secret store has no key other"),
-    ("cluster", f"{CONTAINER}.envFrom", [{"configMapRef": {"name": "gone"}}], "there is no ConfigMap gone"),
+    (
+        "cluster",
+        f"{CONTAINER}.env.0.valueFrom.secretKeyRef.name",
+        "other",
+        "there is no Secret other",
+    ),
+    (
+        "cluster",
+        f"{CONTAINER}.env.0.valueFrom.secretKeyRef.key",
+        "other",
+        "Secret store has no key other",
+    ),
+    (
+        "cluster",
+        f"{CONTAINER}.envFrom",
+        [{"configMapRef": {"name": "gone"}}],
+        "there is no ConfigMap gone",
+    ),
     ("cluster", f"{CONTAINER}.env", [{"name": "A", "value": "1"}] * 2, "A is set twice"),
-    ("cluster", f"{CONTAINER}.env.0", {"name": "A", "value": "http://other:80"}, "there is no Service other"),
-    ("cluster", f"{CONTAINER}.env.0", {"name": "A", "value": "http://dashboard:81"}, "Service dashboard has no port 81"),
-    ("cluster", f"{CONTAINER}.env.0", {"name": "A", "value": "dashboard.other.svc:80"}, "is not in the namespace training"),
+    (
+        "cluster",
+        f"{CONTAINER}.env.0",
+        {"name": "A", "value": "http://other:80"},
+        "there is no Service other",
+    ),
+    (
+        "cluster",
+        f"{CONTAINER}.env.0",
+        {"name": "A", "value": "http://dashboard:81"},
+        "Service dashboard has no port 81",
+    ),
+    (
+        "cluster",
+        f"{CONTAINER}.env.0",
+        {"name": "A", "value": "dashboard.other.svc:80"},
+        "is not in the namespace training",
+    ),
     ("cluster", f"{CONTAINER}.args", ["echo $(GONE)"], "uses $GONE, which nothing sets"),
-    ("cluster", f"{CONTAINER}.args", ["python -m awares_platform.gone"], "runs the module awares_platform.gone"),
-    ("cluster", f"{CONTAINER}.volumeMounts.0.name", "other", "/etc/awares mounts other, which is no volume"),
+    (
+        "cluster",
+        f"{CONTAINER}.args",
+        ["python -m awares_platform.gone"],
+        "runs the module awares_platform.gone",
+    ),
+    (
+        "cluster",
+        f"{CONTAINER}.volumeMounts.0.name",
+        "other",
+        "/etc/awares mounts other, which is no volume",
+    ),
     ("cluster", f"{CONTAINER}.volumeMounts", [], "volume setup is mounted nowhere"),
     ("cluster", f"spec.{HEAD}.serviceAccountName", "other", "there is no ServiceAccount other"),
     ("cluster", f"spec.{HEAD}.imagePullSecrets", [{"name": "other"}], "there is no Secret other"),
     ("cluster", "spec.authOptions.secretName", "store", "Secret store has no key auth_token"),
-    ("job", "spec.entrypoint", "python jobs/grop.py", "runs jobs/grop.py, which is not in the repository"),
-    ("job", "spec.entrypoint", "python jobs/grpo.py --config /etc/awares/other.toml", "/etc/awares/other.toml is in no volume"),
+    (
+        "job",
+        "spec.entrypoint",
+        "python jobs/grop.py",
+        "runs jobs/grop.py, which is not in the repository",
+    ),
+    (
+        "job",
+        "spec.entrypoint",
+        "python jobs/grpo.py --config /etc/awares/other.toml",
+        "/etc/awares/other.toml is in no volume",
+    ),
     ("job", "spec.clusterSelector", {"ray.io/cluster": "other"}, "there is no RayCluster other"),
     ("setup", "data", {"setup.toml": 'a = "http://gone:80"'}, "there is no Service gone"),
     ("service", "spec.selector", {"app": "other"}, "selects no pod"),
     ("service", "spec.ports.0.targetPort", "serve", "has no port serve"),
-    ("budget", "spec.selector", {"matchLabels": {"app": "other"}}, "PodDisruptionBudget/b: selects no pod"),
+    (
+        "budget",
+        "spec.selector",
+        {"matchLabels": {"app": "other"}},
+        "PodDisruptionBudget/b: selects no pod",
+    ),
     ("monitor", "spec.selector", {"matchLabels": {"app": "other"}}, "PodMonitor/m: selects no pod"),
-    ("monitor", "spec.podMetricsEndpoints.0.port", "metrics", "no selected pod has the port metrics"),
-    ("route", "spec.rules.0.backendRefs.0.port", 8000, "there is no Service dashboard with port 8000"),
+    (
+        "monitor",
+        "spec.podMetricsEndpoints.0.port",
+        "metrics",
+        "no selected pod has the port metrics",
+    ),
+    (
+        "route",
+        "spec.rules.0.backendRefs.0.port",
+        8000,
+        "there is no Service dashboard with port 8000",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("part", "path", "value", "sentence"), RED, ids=[sentence for *_, sentence in RED])
-def test_a_reference_that_leads_nowhere_is_named(part: str, path: str, value: object, sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "path", "value", "sentence"), RED, ids=[sentence for *_, sentence in RED]
+)
+def test_a_reference_that_leads_nowhere_is_named(
+    part: str, path: str, value: object, sentence: str
+) -> None:
     assert sentence in "\n".join(faults(World.of(changed(part, path, value), OUTSIDE)))

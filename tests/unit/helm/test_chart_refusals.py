@@ -11,33 +11,59 @@ from tests.unit.helm.render import refusal, render
 RULE = {"policy": "DeleteSelf", "condition": {"jobStatus": "FAILED", "ttlSeconds": 60}}
 OTHER = {"policy": "DeleteWorkers", "condition": {"jobStatus": "FAILED"}}
 QUEUE = {"kind": "kueue", "name": "research"}
-INCREMENTAL = {"upgrade": "incremental", "gatewayClassName": "istio", "autoscaler": {"enabled": True}}
+INCREMENTAL = {
+    "upgrade": "incremental",
+    "gatewayClassName": "istio",
+    "autoscaler": {"enabled": True},
+}
 
 REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "no bucket": ({"store": {"bucket": ""}}, ("store.bucket is empty", "name the bucket", "--set store.bucket=")),
+    "no bucket": (
+        {"store": {"bucket": ""}},
+        ("store.bucket is empty", "name the bucket", "--set store.bucket="),
+    ),
     "GPUs without a node selector": (
         {"cluster": {"groups": {"large": {"gpus": 4}}}},
-        ("cluster.groups.large.gpus=4 without cluster.groups.large.nodeSelector", "name the nodes by a label"),
+        (
+            "cluster.groups.large.gpus=4 without cluster.groups.large.nodeSelector",
+            "name the nodes by a label",
+        ),
     ),
     "GPUs of the endpoint without a node selector": (
         {"endpoint": {"groups": {"large": {"gpus": 2}}}},
-        ("endpoint.groups.large.gpus=2 without endpoint.groups.large.nodeSelector", "name the nodes by a label"),
+        (
+            "endpoint.groups.large.gpus=2 without endpoint.groups.large.nodeSelector",
+            "name the nodes by a label",
+        ),
     ),
     "deletion rules and TTL": (
-        {"jobs": {"grpo": {"enabled": True, "deletionRules": [RULE], "ttlSecondsAfterFinished": 60}}},
+        {
+            "jobs": {
+                "grpo": {"enabled": True, "deletionRules": [RULE], "ttlSecondsAfterFinished": 60}
+            }
+        },
         ("jobs.grpo.deletionRules and jobs.grpo.ttlSecondsAfterFinished=60", "leave the other out"),
     ),
     "deletion rules under Kueue": (
         FIXED | {"queue": QUEUE, "jobs": {"grpo": {"enabled": True, "deletionRules": [RULE]}}},
-        ("jobs.grpo.deletionRules cannot be with queue.kind=kueue", "use jobs.grpo.ttlSecondsAfterFinished instead"),
+        (
+            "jobs.grpo.deletionRules cannot be with queue.kind=kueue",
+            "use jobs.grpo.ttlSecondsAfterFinished instead",
+        ),
     ),
     "deletion rules of a suspended job": (
         {"jobs": {"grpo": {"enabled": True, "suspend": True, "deletionRules": [RULE]}}},
-        ("jobs.grpo.deletionRules cannot be with suspend", "use jobs.grpo.ttlSecondsAfterFinished instead"),
+        (
+            "jobs.grpo.deletionRules cannot be with suspend",
+            "use jobs.grpo.ttlSecondsAfterFinished instead",
+        ),
     ),
     "deletion of workers with the autoscaler": (
         {"jobs": {"grpo": {"enabled": True, "deletionRules": [OTHER]}}},
-        ("jobs.grpo.deletionRules with DeleteWorkers cannot be with cluster.autoscaler.enabled", "use DeleteCluster, or switch"),
+        (
+            "jobs.grpo.deletionRules with DeleteWorkers cannot be with cluster.autoscaler.enabled",
+            "use DeleteCluster, or switch",
+        ),
     ),
     "the same deletion rule twice": (
         {"jobs": {"grpo": {"enabled": True, "deletionRules": [RULE, RULE]}}},
@@ -45,7 +71,10 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "a shared cluster that does not exist": (
         {"cluster": {"enabled": False}, "jobs": {"grpo": {"enabled": True, "cluster": "shared"}}},
-        ("jobs.grpo.cluster=shared needs the RayCluster", "set cluster.enabled=true, or jobs.grpo.cluster=own"),
+        (
+            "jobs.grpo.cluster=shared needs the RayCluster",
+            "set cluster.enabled=true, or jobs.grpo.cluster=own",
+        ),
     ),
     "suspension of a job on the shared cluster": (
         {"jobs": {"grpo": {"enabled": True, "cluster": "shared", "suspend": True}}},
@@ -57,38 +86,70 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "queue with autoscaling": (
         {"queue": QUEUE},
-        ("queue.kind=kueue admits whole clusters, and cluster.autoscaler.enabled changes", "set cluster.autoscaler.enabled=false"),
+        (
+            "queue.kind=kueue admits whole clusters, and cluster.autoscaler.enabled changes",
+            "set cluster.autoscaler.enabled=false",
+        ),
     ),
-    "queue without a name": (FIXED | {"queue": {"kind": "volcano"}}, ("queue.kind=volcano needs queue.name", "name the queue")),
+    "queue without a name": (
+        FIXED | {"queue": {"kind": "volcano"}},
+        ("queue.kind=volcano needs queue.name", "name the queue"),
+    ),
     "replicas of the endpoint": (
         {"endpoint": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}},
-        ("endpoint.autoscaling.minReplicas=3 exceeds maxReplicas=2", "raise endpoint.autoscaling.maxReplicas, or lower minReplicas"),
+        (
+            "endpoint.autoscaling.minReplicas=3 exceeds maxReplicas=2",
+            "raise endpoint.autoscaling.maxReplicas, or lower minReplicas",
+        ),
     ),
     "replicas that the endpoint's GPUs cannot carry": (
         {"endpoint": {"autoscaling": {"maxReplicas": 3}}, "setup": {"serve": {"replica_gpus": 1}}},
-        ("endpoint.autoscaling.maxReplicas=3 with setup.serve.replica_gpus=1 needs 3 GPUs, endpoint.groups offer 1", "raise a group's"),
+        (
+            "endpoint.autoscaling.maxReplicas=3 with setup.serve.replica_gpus=1 needs 3 GPUs, endpoint.groups offer 1",
+            "raise a group's",
+        ),
     ),
     "replicas of a group": (
         {"cluster": {"groups": {"cpu": {"minReplicas": 5, "maxReplicas": 2}}}},
-        ("cluster.groups.cpu.minReplicas=5 exceeds maxReplicas=2", "raise cluster.groups.cpu.maxReplicas, or lower minReplicas"),
+        (
+            "cluster.groups.cpu.minReplicas=5 exceeds maxReplicas=2",
+            "raise cluster.groups.cpu.maxReplicas, or lower minReplicas",
+        ),
     ),
-    "no token of Ray": ({"auth": {"existingSecret": None}}, ("auth.existingSecret is not given", "kubectl create secret generic")),
+    "no token of Ray": (
+        {"auth": {"existingSecret": None}},
+        ("auth.existingSecret is not given", "kubectl create secret generic"),
+    ),
     "no token of the endpoint": (
         {"endpoint": {"token": {"existingSecret": None}}},
-        ("endpoint.token.existingSecret is not given", "kubectl create secret generic", "endpoint.token.open=true"),
+        (
+            "endpoint.token.existingSecret is not given",
+            "kubectl create secret generic",
+            "endpoint.token.open=true",
+        ),
     ),
     "no credentials of the store": (
         {"store": {"existingSecret": None}},
-        ("store.existingSecret is not given", "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or annotate"),
+        (
+            "store.existingSecret is not given",
+            "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or annotate",
+        ),
     ),
     "another KubeRay": (
         {"kuberay": {"version": "1.6.1"}},
         ("kuberay.version=1.6.1 is not supported", "upgrade the operator and its CRDs to 1.7.0"),
     ),
-    "an old Ray": ({"rayVersion": "2.40.0"}, ("rayVersion=2.40.0 is not supported", "2.56.0 or newer")),
+    "an old Ray": (
+        {"rayVersion": "2.40.0"},
+        ("rayVersion=2.40.0 is not supported", "2.56.0 or newer"),
+    ),
     "incremental upgrade without a gateway": (
         {"endpoint": INCREMENTAL | {"gatewayClassName": ""}},
-        ("endpoint.upgrade=incremental needs", "endpoint.gatewayClassName", "or endpoint.upgrade=none"),
+        (
+            "endpoint.upgrade=incremental needs",
+            "endpoint.gatewayClassName",
+            "or endpoint.upgrade=none",
+        ),
     ),
     "steps larger than the surge": (
         {"endpoint": INCREMENTAL | {"incremental": {"stepSizePercent": 30, "maxSurgePercent": 20}}},
@@ -96,7 +157,10 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "a setup that names another store": (
         {"setup": {"store": {"url": "s3://other/place"}}},
-        ('setup.store.url="s3://other/place" would be replaced by store.bucket', "leave the key out"),
+        (
+            'setup.store.url="s3://other/place" would be replaced by store.bucket',
+            "leave the key out",
+        ),
     ),
     "fault tolerance without an address": (
         {"cluster": {"gcsFaultTolerance": {"enabled": True, "redisAddress": "redis"}}},
@@ -117,7 +181,9 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_is_refused_with_the_value_and_the_remedy(name: str, major: int) -> None:
     changes, parts = REFUSED[name]
-    sentences = [line for line in refusal(on_base(changes), major=major).splitlines() if parts[0] in line]
+    sentences = [
+        line for line in refusal(on_base(changes), major=major).splitlines() if parts[0] in line
+    ]
     assert len(sentences) == 1, "said once"
     assert [part for part in parts if part not in sentences[0]] == []
 
@@ -125,15 +191,39 @@ def test_is_refused_with_the_value_and_the_remedy(name: str, major: int) -> None
 SCHEMA: dict[str, tuple[dict[str, Any], str, str]] = {
     "an unknown key": ({"clutser": {}}, "", "clutser"),
     "an unknown key of a section": ({"store": {"buckett": "x"}}, "store", "buckett"),
-    "an unknown key of a group": ({"cluster": {"groups": {"cpu": {"gpu": 1}}}}, "cluster.groups.cpu", "gpu"),
+    "an unknown key of a group": (
+        {"cluster": {"groups": {"cpu": {"gpu": 1}}}},
+        "cluster.groups.cpu",
+        "gpu",
+    ),
     "an unknown key of a job": ({"jobs": {"grpo": {"arg": []}}}, "jobs.grpo", "arg"),
     "an unknown job": ({"jobs": {"train": {}}}, "jobs", "train"),
-    "an unknown key of the setup": ({"setup": {"grpo": {"lerning_rate": 1}}}, "setup.grpo", "lerning_rate"),
-    "a wrong type in the setup": ({"setup": {"grpo": {"steps": "many"}}}, "setup.grpo.steps", "integer"),
-    "a value out of bounds in the setup": ({"setup": {"grpo": {"group_size": 1}}}, "setup.grpo.group_size", "2"),
+    "an unknown key of the setup": (
+        {"setup": {"grpo": {"lerning_rate": 1}}},
+        "setup.grpo",
+        "lerning_rate",
+    ),
+    "a wrong type in the setup": (
+        {"setup": {"grpo": {"steps": "many"}}},
+        "setup.grpo.steps",
+        "integer",
+    ),
+    "a value out of bounds in the setup": (
+        {"setup": {"grpo": {"group_size": 1}}},
+        "setup.grpo.group_size",
+        "2",
+    ),
     "a word that is no choice": ({"queue": {"kind": "slurm"}}, "queue.kind", "yunikorn"),
-    "a word that a shell would read": ({"jobs": {"grpo": {"args": ["$(id)"]}}}, "jobs.grpo.args.0", "pattern"),
-    "a negative number of GPUs": ({"cluster": {"groups": {"cpu": {"gpus": -1}}}}, "cluster.groups.cpu.gpus", "0"),
+    "a word that a shell would read": (
+        {"jobs": {"grpo": {"args": ["$(id)"]}}},
+        "jobs.grpo.args.0",
+        "pattern",
+    ),
+    "a negative number of GPUs": (
+        {"cluster": {"groups": {"cpu": {"gpus": -1}}}},
+        "cluster.groups.cpu.gpus",
+        "0",
+    ),
     "a quantity that is none": (
         {"cluster": {"groups": {"cpu": {"resources": {"requests": {"memory": "16 GB"}}}}}},
         "cluster.groups.cpu.resources.requests.memory",
@@ -147,14 +237,24 @@ SCHEMA: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_the_schema_is_closed(name: str, major: int) -> None:
     """helm 4 writes a place as '/store/bucket', helm 3 as store.bucket."""
     changes, path, word = SCHEMA[name]
-    place = f"- {path or '(root)'}: " if major == 3 else f"- at '{''.join(f'/{part}' for part in path.split('.') if part)}': "
-    lines = [line for line in refusal(on_base(changes), major=major).splitlines() if line.startswith(place)]
+    place = (
+        f"- {path or '(root)'}: "
+        if major == 3
+        else f"- at '{''.join(f'/{part}' for part in path.split('.') if part)}': "
+    )
+    lines = [
+        line
+        for line in refusal(on_base(changes), major=major).splitlines()
+        if line.startswith(place)
+    ]
     assert len(lines) == 1 and word in lines[0]
 
 
 @pytest.mark.parametrize("major", [4, 3])
 def test_a_release_name_that_is_too_long_is_refused(major: int) -> None:
-    said = refusal(on_base(), major=major, release="a-release-with-a-name-that-goes-on-and-on-and-on")
+    said = refusal(
+        on_base(), major=major, release="a-release-with-a-name-that-goes-on-and-on-and-on"
+    )
     assert "characters, and the limit is 4" in said
     assert "choose a shorter release name" in said and "set fullnameOverride" in said
 
@@ -163,8 +263,12 @@ def test_the_longest_release_name_that_is_taken_fits_kuberays_limits() -> None:
     """One character less than what is refused renders names that the operator takes, also for cron jobs."""
     from tests.unit.helm.operator_rules import DEFAULT_GATES, faults
 
-    values = on_base({"jobs": {"grpo": {"enabled": True}, "evaluate": {"enabled": True, "schedule": "@daily"}}})
-    taken = bisect.bisect(range(1, 54), False, key=lambda length: not _is_taken(values, "a" * length))
+    values = on_base(
+        {"jobs": {"grpo": {"enabled": True}, "evaluate": {"enabled": True, "schedule": "@daily"}}}
+    )
+    taken = bisect.bisect(
+        range(1, 54), False, key=lambda length: not _is_taken(values, "a" * length)
+    )
     assert 8 <= taken < 53
     docs = render(values, release="a" * taken)
     assert [fault for doc in docs for fault in faults(doc, DEFAULT_GATES | {"RayCronJob"})] == []
@@ -179,5 +283,17 @@ def _is_taken(values: dict[str, Any], release: str) -> bool:
 
 
 def test_all_faults_are_said_at_once() -> None:
-    said = refusal(on_base({"store": {"bucket": ""}, "kuberay": {"version": "1.5.0"}, "auth": {"existingSecret": None}}))
-    assert "store.bucket is empty" in said and "kuberay.version=1.5.0" in said and "auth.existingSecret is not given" in said
+    said = refusal(
+        on_base(
+            {
+                "store": {"bucket": ""},
+                "kuberay": {"version": "1.5.0"},
+                "auth": {"existingSecret": None},
+            }
+        )
+    )
+    assert (
+        "store.bucket is empty" in said
+        and "kuberay.version=1.5.0" in said
+        and "auth.existingSecret is not given" in said
+    )

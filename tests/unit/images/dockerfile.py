@@ -25,7 +25,15 @@ BUILD_TOOLS = (
 )
 """Debian packages that only build."""
 WRITABLE = ("/home/awares", "/tmp")
-CACHES = ("XDG_CACHE_HOME", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "VLLM_CACHE_ROOT", "NUMBA_CACHE_DIR", "TMPDIR")
+CACHES = (
+    "XDG_CACHE_HOME",
+    "HF_HOME",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+    "VLLM_CACHE_ROOT",
+    "NUMBA_CACHE_DIR",
+    "TMPDIR",
+)
 _SECRET = re.compile(r"(SECRET|PASSWORD|TOKEN|ACCESS_KEY|CREDENTIAL)", re.IGNORECASE)
 
 
@@ -69,7 +77,14 @@ def faults(text: str) -> list[str]:
     """What breaks a rule, one sentence each; empty for a good file."""
     stages = parse(text)
     final = stages[-1]
-    return [*_bases(text, stages), *_user(final), *_content(final), *_writes(final), *_locked(stages), *_secrets(stages)]
+    return [
+        *_bases(text, stages),
+        *_user(final),
+        *_content(final),
+        *_writes(final),
+        *_locked(stages),
+        *_secrets(stages),
+    ]
 
 
 def _bases(text: str, stages: list[Stage]) -> Iterator[str]:
@@ -97,7 +112,9 @@ def _content(final: Stage) -> Iterator[str]:
                 yield f"the final stage installs {tool}"
         if re.search(r"\b(uv|pip) (pip )?(install|sync)\b", text):
             yield "the final stage installs Python packages"
-        if "apt-get install" in text and ("--no-install-recommends" not in text or "rm -rf /var/lib/apt/lists" not in text):
+        if "apt-get install" in text and (
+            "--no-install-recommends" not in text or "rm -rf /var/lib/apt/lists" not in text
+        ):
             yield "apt-get install leaves recommended packages or package lists"
     if not any("/usr/local/bin/pip*" in text for text in final.all("RUN")):
         yield "the final stage keeps pip"
@@ -122,7 +139,12 @@ def _writes(final: Stage) -> Iterator[str]:
 
 
 def _locked(stages: list[Stage]) -> Iterator[str]:
-    installs = [text for stage in stages for text in stage.all("RUN") if re.search(r"\buv pip (install|sync)\b", text)]
+    installs = [
+        text
+        for stage in stages
+        for text in stage.all("RUN")
+        if re.search(r"\buv pip (install|sync)\b", text)
+    ]
     if not any("uv pip sync --require-hashes" in text for text in installs):
         yield "packages are installed without hashes"
     for text in installs:

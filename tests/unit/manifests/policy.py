@@ -22,10 +22,17 @@ def statements(path: Path) -> list[dict[str, Any]]:
 
 def actions(path: Path) -> set[str]:
     """Every action that a policy allows."""
-    return {action for statement in statements(path) if statement["Effect"] == "Allow" for action in statement["Action"]}
+    return {
+        action
+        for statement in statements(path)
+        if statement["Effect"] == "Allow"
+        for action in statement["Action"]
+    }
 
 
-def allows(path: Path, action: str, key: str | None = None, context: Mapping[str, str] | None = None) -> bool:
+def allows(
+    path: Path, action: str, key: str | None = None, context: Mapping[str, str] | None = None
+) -> bool:
     """Whether the policy alone grants `action` on an object of the bucket, or on the bucket itself where `key` is None."""
     arn = f"arn:aws:s3:::{BUCKET}" + (f"/{key}" if key is not None else "")
     return any(

@@ -17,7 +17,9 @@ from tests.unit.manifests.policy import PREFIX, actions, allows, statements
 
 ROOT = Path(__file__).parents[3]
 MANIFESTS, PLATFORM = ROOT / "manifests", ROOT / "platform/awares_platform"
-READER, FOLLOWER, WRITER = (MANIFESTS / f"iampolicy.{name}.yaml" for name in ("reader", "follower", "writer"))
+READER, FOLLOWER, WRITER = (
+    MANIFESTS / f"iampolicy.{name}.yaml" for name in ("reader", "follower", "writer")
+)
 
 ACTION = {
     "abort_multipart_upload": "s3:AbortMultipartUpload",
@@ -33,7 +35,17 @@ ACTION = {
     "upload_part": "s3:PutObject",
 }
 """What each S3 call needs, from AWS's Service Authorization Reference for S3."""
-READS = {"get_object", "get_range", "get_with_etag", "head", "exists", "list", "check", "download_file", "download_directory"}
+READS = {
+    "get_object",
+    "get_range",
+    "get_with_etag",
+    "head",
+    "exists",
+    "list",
+    "check",
+    "download_file",
+    "download_directory",
+}
 """ObjectStore's methods that do not write: what resolving and serving a policy uses."""
 
 
@@ -41,7 +53,11 @@ def calls(path: Path) -> set[str]:
     """Names of the methods that a module calls on a boto3 client."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Attribute | ast.Name):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Attribute | ast.Name)
+        ):
             owner = node.func.value
             name = owner.attr if isinstance(owner, ast.Attribute) else owner.id
             if name == "client" and node.func.attr not in ("stream", "meta"):
@@ -52,24 +68,30 @@ def calls(path: Path) -> set[str]:
 def test_only_the_store_and_its_multipart_part_call_s3() -> None:
     """seaweed.py asks the private server that it has started itself."""
     callers = {path.name for path in PLATFORM.rglob("*.py") if calls(path) & ACTION.keys()}
-    assert callers == {"store.py", "multipart.py", "seaweed.py"}
+    assert callers == {"bucket.py", "multipart.py", "seaweed.py"}
 
 
 def test_the_writer_may_do_exactly_what_the_store_calls() -> None:
-    used = calls(PLATFORM / "store.py") | calls(PLATFORM / "multipart.py")
+    used = calls(PLATFORM / "store/bucket.py") | calls(PLATFORM / "store/multipart.py")
     assert used <= ACTION.keys(), "a new call: find its action"
     assert actions(WRITER) == {ACTION[call] for call in used}
 
 
 def test_the_reader_may_do_exactly_what_reading_calls() -> None:
-    tree = ast.parse((PLATFORM / "store.py").read_text())
-    store = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "ObjectStore")
-    reading = [node for node in store.body if isinstance(node, ast.FunctionDef) and node.name in READS]
+    tree = ast.parse((PLATFORM / "store/bucket.py").read_text())
+    store = next(
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Bucket"
+    )
+    reading = [
+        node for node in store.body if isinstance(node, ast.FunctionDef) and node.name in READS
+    ]
     used = {
         node.func.attr
         for method in reading
         for node in ast.walk(method)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ACTION
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ACTION
     }
     assert len(used) == 3
     assert actions(READER) == {ACTION[call] for call in used}
@@ -98,10 +120,20 @@ def test_a_follower_writes_its_leases_and_wishes_only() -> None:
     want_anchor(store, "a", 7)
     assert {action for action, _ in store.written} == {"s3:PutObject", "s3:DeleteObject"}
     for action, key in store.written:
-        assert allows(FOLLOWER, action, key) and allows(WRITER, action, key) and not allows(READER, action, key), (action, key)
-    for key in ("runs/a/weights/HEAD", "runs/a/weights/v00000001/manifest.json", "runs/a/policies/awares/manifest.json"):
+        assert (
+            allows(FOLLOWER, action, key)
+            and allows(WRITER, action, key)
+            and not allows(READER, action, key)
+        ), (action, key)
+    for key in (
+        "runs/a/weights/HEAD",
+        "runs/a/weights/v00000001/manifest.json",
+        "runs/a/policies/awares/manifest.json",
+    ):
         assert allows(FOLLOWER, "s3:GetObject", f"{PREFIX}/{key}")
-        assert not allows(FOLLOWER, "s3:PutObject", f"{PREFIX}/{key}") and not allows(FOLLOWER, "s3:DeleteObject", f"{PREFIX}/{key}")
+        assert not allows(FOLLOWER, "s3:PutObject", f"{PREFIX}/{key}") and not allows(
+            FOLLOWER, "s3:DeleteObject", f"{PREFIX}/{key}"
+        )
 
 
 @pytest.mark.parametrize("policy", [READER, FOLLOWER, WRITER])
@@ -109,8 +141,15 @@ def test_the_prefix_is_the_border(policy: Path) -> None:
     inside, outside = f"{PREFIX}/runs/a/HEAD", f"{PREFIX}-of-others/runs/a/HEAD"
     assert allows(policy, "s3:GetObject", inside) and not allows(policy, "s3:GetObject", outside)
     assert allows(policy, "s3:PutObject", inside) == (policy == WRITER)
-    assert not allows(policy, "s3:PutObject", outside) and not allows(policy, "s3:DeleteObject", outside)
-    for prefix, allowed in ((PREFIX, True), (f"{PREFIX}/runs/", True), ("", False), ("other/", False)):
+    assert not allows(policy, "s3:PutObject", outside) and not allows(
+        policy, "s3:DeleteObject", outside
+    )
+    for prefix, allowed in (
+        (PREFIX, True),
+        (f"{PREFIX}/runs/", True),
+        ("", False),
+        ("other/", False),
+    ):
         assert allows(policy, "s3:ListBucket", None, {"s3:prefix": prefix}) == allowed, prefix
     assert allows(policy, "s3:ListBucket"), "ObjectStore.check lists without a prefix"
     assert not allows(policy, "s3:DeleteBucket") and not allows(policy, "s3:PutBucketPolicy")
@@ -118,30 +157,59 @@ def test_the_prefix_is_the_border(policy: Path) -> None:
 
 def test_nothing_goes_without_tls() -> None:
     (statement,) = statements(MANIFESTS / "bucketpolicy.tls.yaml")
-    assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+    assert (statement["Effect"], statement["Principal"], statement["Action"]) == (
+        "Deny",
+        "*",
+        "s3:*",
+    )
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     assert statement["Resource"] == ["arn:aws:s3:::MY-BUCKET", "arn:aws:s3:::MY-BUCKET/*"]
 
 
-@pytest.mark.parametrize("name", ["bucketlifecycle.aws", "bucketpolicy.tls", "iampolicy.reader", "iampolicy.follower", "iampolicy.writer"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bucketlifecycle.aws",
+        "bucketpolicy.tls",
+        "iampolicy.reader",
+        "iampolicy.follower",
+        "iampolicy.writer",
+    ],
+)
 def test_the_command_in_the_first_line_takes_the_file(name: str) -> None:
     """--cli-input-yaml is the operation's parameters; the others are options of the same command."""
     path = MANIFESTS / f"{name}.yaml"
     first = path.read_text().splitlines()[0]
-    match = re.match(r"# aws (\w+) ([\w-]+) (.*?)--cli-input-yaml file://manifests/([\w.-]+\.yaml)", first)
+    match = re.match(
+        r"# aws (\w+) ([\w-]+) (.*?)--cli-input-yaml file://manifests/([\w.-]+\.yaml)", first
+    )
     assert match is not None, first
     service, command, options, file = match.groups()
     assert file == path.name
     operation = "".join(word.capitalize() for word in command.split("-"))
-    model = botocore.session.Session().get_service_model(service.replace("s3api", "s3")).operation_model(operation)
+    model = (
+        botocore.session.Session()
+        .get_service_model(service.replace("s3api", "s3"))
+        .operation_model(operation)
+    )
     given = dict(zip(*[iter(options.split())] * 2, strict=True))
-    flags = {"".join(word.capitalize() for word in flag.removeprefix("--").split("-")): value for flag, value in given.items()}
-    report = ParamValidator().validate({**flags, **yaml.safe_load(path.read_text())}, model.input_shape)
+    flags = {
+        "".join(word.capitalize() for word in flag.removeprefix("--").split("-")): value
+        for flag, value in given.items()
+    }
+    report = ParamValidator().validate(
+        {**flags, **yaml.safe_load(path.read_text())}, model.input_shape
+    )
     assert not report.has_errors(), report.generate_report()
 
 
 def test_lifecycle_rules_never_expire_what_a_run_wrote() -> None:
-    rules = yaml.safe_load((MANIFESTS / "bucketlifecycle.aws.yaml").read_text())["LifecycleConfiguration"]["Rules"]
+    rules = yaml.safe_load((MANIFESTS / "bucketlifecycle.aws.yaml").read_text())[
+        "LifecycleConfiguration"
+    ]["Rules"]
     assert all(rule["Status"] == "Enabled" for rule in rules)
-    assert not any("Days" in rule.get("Expiration", {}) or "Date" in rule.get("Expiration", {}) for rule in rules)
+    assert not any(
+        "Days" in rule.get("Expiration", {}) or "Date" in rule.get("Expiration", {})
+        for rule in rules
+    )
     assert any("AbortIncompleteMultipartUpload" in rule for rule in rules)

@@ -42,7 +42,11 @@ def by(prefix: str) -> list[dict[str, Any]]:
 def test_name_and_first_line(path: Path) -> None:
     assert re.fullmatch(r"[a-z0-9]+\.[a-z0-9-]+\.yaml|kustomization\.yaml", path.name)
     first = path.read_text().splitlines()[0]
-    assert first.startswith("# ") and 40 <= len(first) <= 160 and path.read_text().splitlines()[1] != ""
+    assert (
+        first.startswith("# ")
+        and 40 <= len(first) <= 160
+        and path.read_text().splitlines()[1] != ""
+    )
     assert [entry for entry in MANIFESTS.iterdir() if entry.suffix != ".yaml"] == []
 
 
@@ -54,7 +58,9 @@ def test_a_file_holds_one_object_of_the_kind_that_it_is_named_after(path: Path) 
 
 def test_the_kustomization_holds_all_that_is_not_of_one_cloud() -> None:
     listed = doc(MANIFESTS / "kustomization.yaml")["resources"]
-    assert sorted(listed) == [path.name for path in FILES if kind(path) not in CLOUD and path.name != "kustomization.yaml"]
+    assert sorted(listed) == [
+        path.name for path in FILES if kind(path) not in CLOUD and path.name != "kustomization.yaml"
+    ]
 
 
 def test_kubectl_builds_it() -> None:
@@ -65,17 +71,23 @@ def test_kubectl_builds_it() -> None:
     built = subprocess.run([kubectl, "kustomize", str(MANIFESTS)], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     objects = [(one["kind"], one["metadata"]["name"]) for one in yaml.safe_load_all(built.stdout)]
-    assert len(objects) == len(doc(MANIFESTS / "kustomization.yaml")["resources"]) == len(set(objects))
+    assert (
+        len(objects) == len(doc(MANIFESTS / "kustomization.yaml")["resources"]) == len(set(objects))
+    )
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
 def test_objects_fit_their_definitions(path: Path) -> None:
     """Kubernetes' own kinds against its strict schemas, custom ones against the CRDs that AWARES_CRDS names."""
-    crd = pytest.importorskip("tests.unit.helm.crd", reason="the checker of custom resources is not here")
+    crd = pytest.importorskip(
+        "tests.unit.helm.crd", reason="the checker of custom resources is not here"
+    )
     schemas = pytest.importorskip("tests.unit.helm.schemas")
     one = doc(path)
     if not crd.is_custom(one):
-        assert [fault for version in schemas.VERSIONS for fault in schemas.faults(one, version)] == []
+        assert [
+            fault for version in schemas.VERSIONS for fault in schemas.faults(one, version)
+        ] == []
     elif (one["apiVersion"], one["kind"]) in crd.definitions():
         assert crd.faults(one) == []
     else:
@@ -91,7 +103,10 @@ def test_queue_objects_name_each_other() -> None:
         assert [resource["name"] for resource in flavor["resources"]] == group["coveredResources"]
     assert local["spec"]["clusterQueue"] == queue["metadata"]["name"]
     assert local["metadata"]["namespace"] == namespace["metadata"]["name"]
-    assert queue["spec"]["namespaceSelector"]["matchLabels"].items() <= namespace["metadata"]["labels"].items()
+    assert (
+        queue["spec"]["namespaceSelector"]["matchLabels"].items()
+        <= namespace["metadata"]["labels"].items()
+    )
 
 
 def documented_queue() -> dict[str, Any]:
@@ -103,44 +118,73 @@ def documented_queue() -> dict[str, Any]:
 
 def test_the_queue_has_room_for_each_job_of_the_preset_and_pools_keep_it_apart() -> None:
     (queue,) = by("clusterqueue")
-    pools = {flavor["metadata"]["name"]: flavor["spec"]["nodeLabels"]["awares-train/pool"] for flavor in by("resourceflavor")}
+    pools = {
+        flavor["metadata"]["name"]: flavor["spec"]["nodeLabels"]["awares-train/pool"]
+        for flavor in by("resourceflavor")
+    }
     quotas = {
         (pools[flavor["name"]], resource["name"]): amount(resource["nominalQuota"])
         for flavor in queue["spec"]["resourceGroups"][0]["flavors"]
         for resource in flavor["resources"]
     }
     docs = render({"store": {"bucket": "runs"}} | documented_queue(), "two-pools")
-    jobs = {job["metadata"]["labels"]["app.kubernetes.io/component"]: job["spec"] for job in docs if job["kind"] == "RayJob"}
+    jobs = {
+        job["metadata"]["labels"]["app.kubernetes.io/component"]: job["spec"]
+        for job in docs
+        if job["kind"] == "RayJob"
+    }
     assert set(jobs) == {"job-curate", "job-sft", "job-grpo", "job-evaluate"}
     for name, job in jobs.items():
         asked: Counter[tuple[str, str]] = Counter()
         for group in job["rayClusterSpec"]["workerGroupSpecs"]:
             pod = group["template"]["spec"]
             for resource, quantity in pod["containers"][0]["resources"]["requests"].items():
-                asked[pod["nodeSelector"]["awares-train/pool"], resource] += group["replicas"] * amount(quantity)
-        over = {key: value for key, value in asked.items() if key[1] != "ephemeral-storage" and value > quotas[key]}
+                asked[pod["nodeSelector"]["awares-train/pool"], resource] += group[
+                    "replicas"
+                ] * amount(quantity)
+        over = {
+            key: value
+            for key, value in asked.items()
+            if key[1] != "ephemeral-storage" and value > quotas[key]
+        }
         assert over == {}, name
 
 
 def test_node_pools_carry_the_labels_that_flavors_select() -> None:
-    pools = {pool["spec"]["template"]["metadata"]["labels"]["awares-train/pool"] for pool in by("nodepool")}
-    classes = {one["spec"]["nodePoolConfig"]["nodeLabels"]["awares-train/pool"] for one in by("computeclass")}
-    gpu = {flavor["spec"]["nodeLabels"]["awares-train/pool"] for flavor in by("resourceflavor") if "nodeTaints" in flavor["spec"]}
+    pools = {
+        pool["spec"]["template"]["metadata"]["labels"]["awares-train/pool"]
+        for pool in by("nodepool")
+    }
+    classes = {
+        one["spec"]["nodePoolConfig"]["nodeLabels"]["awares-train/pool"]
+        for one in by("computeclass")
+    }
+    gpu = {
+        flavor["spec"]["nodeLabels"]["awares-train/pool"]
+        for flavor in by("resourceflavor")
+        if "nodeTaints" in flavor["spec"]
+    }
     assert pools == classes == gpu == {"learner", "rollout"}
 
 
 def test_gpu_pools_are_tainted_and_flavors_tolerate_it() -> None:
     for pool in by("nodepool"):
-        assert {"key": "nvidia.com/gpu", "value": "true", "effect": "NoSchedule"} in pool["spec"]["template"]["spec"]["taints"]
+        assert {"key": "nvidia.com/gpu", "value": "true", "effect": "NoSchedule"} in pool["spec"][
+            "template"
+        ]["spec"]["taints"]
         assert pool["spec"]["limits"]["nvidia.com/gpu"] == 8
     for flavor in by("resourceflavor"):
-        assert len(flavor["spec"].get("tolerations", [])) == len(flavor["spec"].get("nodeTaints", []))
+        assert len(flavor["spec"].get("tolerations", [])) == len(
+            flavor["spec"].get("nodeTaints", [])
+        )
 
 
 def test_each_cloud_has_a_pool_for_learners_and_a_spot_pool_for_rollouts() -> None:
     names = {path.name for path in FILES if kind(path) in ("nodepool", "computeclass")}
     assert {name.partition(".")[2] for name in names} == {
-        f"{cloud}-{pool}.yaml" for cloud in ("eks", "gke", "aks") for pool in ("learner", "rollout-spot")
+        f"{cloud}-{pool}.yaml"
+        for cloud in ("eks", "gke", "aks")
+        for pool in ("learner", "rollout-spot")
     }
 
 
@@ -153,6 +197,9 @@ def test_the_gateway_takes_routes_of_the_namespace() -> None:
 
 
 def test_priorities_are_ordered() -> None:
-    value = {one["metadata"]["name"]: one["value"] for one in by("priorityclass") + by("workloadpriorityclass")}
+    value = {
+        one["metadata"]["name"]: one["value"]
+        for one in by("priorityclass") + by("workloadpriorityclass")
+    }
     assert value["awares-endpoint"] > value["awares-learner"] > value["awares-rollout"] > 0
     assert value["awares-training"] > value["awares-evaluation"]

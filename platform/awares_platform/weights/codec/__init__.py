@@ -31,7 +31,9 @@ def encode(base: Tensor | None, new: Tensor, *, threads: int = 1) -> bytes:
     return _blob.encode(base, new, threads)
 
 
-def decode(base: Tensor | None, blob: bytes | memoryview, *, out: Tensor | None = None, threads: int = 1) -> Tensor:
+def decode(
+    base: Tensor | None, blob: bytes | memoryview, *, out: Tensor | None = None, threads: int = 1
+) -> Tensor:
     """The tensor that `encode` was given, contiguous, in `out` if given; `out` may be `base`, but not a part of it.
 
     Needs at most 32 MiB per thread beside the result and a contiguous copy of a base in another layout. Raises WeightsError for a blob that

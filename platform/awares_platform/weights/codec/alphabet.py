@@ -30,8 +30,16 @@ class Alphabet:
         """The smallest that leaves at most that share of the data outside; None if none does, or all bytes are equal and need none."""
         counts = np.bincount(data, minlength=256)
         order = np.argsort(-counts, kind="stable").astype(np.uint8)
-        sizes = [bits for bits in (2, 4) if counts[order[(1 << bits) - 1 :]].sum() <= outsiders * len(data)]
-        return cls(sizes[0], order[: (1 << sizes[0]) - 1]) if sizes and counts[order[0]] < len(data) else None
+        sizes = [
+            bits
+            for bits in (2, 4)
+            if counts[order[(1 << bits) - 1 :]].sum() <= outsiders * len(data)
+        ]
+        return (
+            cls(sizes[0], order[: (1 << sizes[0]) - 1])
+            if sizes and counts[order[0]] < len(data)
+            else None
+        )
 
     @property
     def outsider(self) -> int:
@@ -47,7 +55,11 @@ class Alphabet:
         """The codes, the first in a byte's lowest bits, and the outsiders in order."""
         table = np.full(256, self.outsider, np.uint8)
         table[self.values] = np.arange(self.outsider)
-        padded = data.tobytes().translate(table.tobytes()).ljust(-(-len(data) // self.digits) * self.digits, b"\0")
+        padded = (
+            data.tobytes()
+            .translate(table.tobytes())
+            .ljust(-(-len(data) // self.digits) * self.digits, b"\0")
+        )
         codes = np.frombuffer(padded, np.uint8)
         rows = codes.view(f"u{self.digits}")  # the codes of a byte as one number, eight bits apart
         packed = rows.astype(np.uint8)
@@ -57,11 +69,16 @@ class Alphabet:
 
     def unpack(self, packed: Bytes, outsiders: Bytes, length: int) -> Bytes | None:
         """The inverse of `pack`; None if the number of outsiders is wrong."""
-        codes = np.arange(256, dtype=np.uint8)[:, None] >> np.arange(0, 8, self.bits, dtype=np.uint8) & self.outsider
+        codes = (
+            np.arange(256, dtype=np.uint8)[:, None] >> np.arange(0, 8, self.bits, dtype=np.uint8)
+            & self.outsider
+        )
         data = _look_up(np.append(self.values, np.uint8(0))[codes], packed)[:length]
         if len(outsiders):
             outside = codes == self.outsider
-            hit = np.flatnonzero(np.frombuffer(packed.tobytes().translate(outside.any(axis=1).tobytes()), bool))
+            hit = np.flatnonzero(
+                np.frombuffer(packed.tobytes().translate(outside.any(axis=1).tobytes()), bool)
+            )
             row, digit = np.nonzero(outside[packed[hit]])
             places = hit[row] * self.digits + digit
             if len(places) != len(outsiders) or places[-1] >= length:

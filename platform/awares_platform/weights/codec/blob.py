@@ -15,7 +15,9 @@ from awares_platform.weights.manifest import WeightsError
 
 _FORMAT = 1
 _MOST_DIMENSIONS = 64  # torch's own limit
-_EXPANSION = 1 << 18  # a zstd block holds 128 KiB at the most, in three bytes at the least, and each byte may be four values
+_EXPANSION = (
+    1 << 18
+)  # a zstd block holds 128 KiB at the most, in three bytes at the least, and each byte may be four values
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,21 @@ class Blob:
     def check(self, base: Tensor | None, out: Tensor | None) -> None:
         """Raise WeightsError unless it fits the base (or, without one, is whole and of a size that its bytes can hold) and `out`."""
         for given in (base, out):
-            if given is not None and (given.dtype, tuple(given.shape)) != (self.word.dtype, self.shape):
-                raise WeightsError(f"an encoded {named(self.word.dtype, self.shape)} does not fit {described(given)}")
+            if given is not None and (given.dtype, tuple(given.shape)) != (
+                self.word.dtype,
+                self.shape,
+            ):
+                raise WeightsError(
+                    f"an encoded {named(self.word.dtype, self.shape)} does not fit {described(given)}"
+                )
         if base is None and self.delta:
-            raise WeightsError(f"a delta ({self.delta}) of {named(self.word.dtype, self.shape)} needs its base")
+            raise WeightsError(
+                f"a delta ({self.delta}) of {named(self.word.dtype, self.shape)} needs its base"
+            )
         if base is None and prod(self.shape) * self.word.size > _EXPANSION * self.size:
-            raise WeightsError(f"encoded tensor is damaged: {self.size} bytes cannot hold {named(self.word.dtype, self.shape)}")
+            raise WeightsError(
+                f"encoded tensor is damaged: {self.size} bytes cannot hold {named(self.word.dtype, self.shape)}"
+            )
 
 
 def encode(base: Tensor | None, new: Tensor, threads: int) -> bytes:
@@ -70,7 +81,11 @@ def encode(base: Tensor | None, new: Tensor, threads: int) -> bytes:
         raise ValueError(f"base and new must be alike, not {described(base)} and {described(new)}")
     word = WordType.of(new.dtype)
     old, now = None if base is None else word.words(base), word.words(new)
-    spans = each(lambda at: span.encode(word, None if old is None else old[at], now[at]), _spans(now.size, word), threads)
+    spans = each(
+        lambda at: span.encode(word, None if old is None else old[at], now[at]),
+        _spans(now.size, word),
+        threads,
+    )
     if base is not None and all(name == "same" for name, _ in spans):
         return b""
     parts: Parts = [bytes([_FORMAT, word.code, new.ndim]), *map(number, new.shape)]
@@ -79,10 +94,14 @@ def encode(base: Tensor | None, new: Tensor, threads: int) -> bytes:
     return b"".join(parts)
 
 
-def decode(base: Tensor | None, data: bytes | memoryview, out: Tensor | None, threads: int) -> Tensor:
+def decode(
+    base: Tensor | None, data: bytes | memoryview, out: Tensor | None, threads: int
+) -> Tensor:
     """See the package."""
     if out is not None and (out.device.type != "cpu" or not out.is_contiguous()):
-        raise ValueError(f"out must be a contiguous CPU tensor, not strides {out.stride()} on {out.device}")
+        raise ValueError(
+            f"out must be a contiguous CPU tensor, not strides {out.stride()} on {out.device}"
+        )
     if not len(data):
         return _unchanged(base, out)
     blob = Blob.parse(data)
@@ -123,7 +142,9 @@ def _header(cursor: Cursor) -> tuple[WordType, tuple[int, ...]]:
     version, code, axes = cursor.take(3)
     word = WordType.from_code(code)
     if version != _FORMAT or word is None or axes > _MOST_DIMENSIONS:
-        raise WeightsError(f"no encoded tensor of format {_FORMAT}: it starts with {version}, {code}, {axes}")
+        raise WeightsError(
+            f"no encoded tensor of format {_FORMAT}: it starts with {version}, {code}, {axes}"
+        )
     shape = tuple(cursor.number() for _ in range(axes))
     if prod(max(axis, 1) for axis in shape) >= 1 << 60:
         raise WeightsError(f"encoded tensor is damaged: no tensor has shape {shape}")

@@ -12,7 +12,9 @@ from awares_platform.weights.manifest import WeightsError
 BYTES = 1 << 22
 KINDS = ("same", "ulp", "steps", "xor", "dense")  # a blob holds the index
 _SAMPLES, _SAMPLE = 8, 512  # stretches of a large span on which the kinds compete, and their words
-_SPARSE = 1 / 8  # share of changed words up to which a number for every word costs more than marking those
+_SPARSE = (
+    1 / 8
+)  # share of changed words up to which a number for every word costs more than marking those
 _QUICKER = 1.05  # of a large span, what it may cost more to mark every word, which is quicker
 
 Encoder = Callable[[WordType, Words, Words], Parts]
@@ -32,7 +34,11 @@ def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
     name = _choose(word, base, new)
     parts = ENCODERS[name](word, base, new)
     if name != "dense" and size(parts) > new.nbytes // 2:  # the sample may have misled
-        return min((name, parts), ("dense", ENCODERS["dense"](word, base, new)), key=lambda encoded: size(encoded[1]))
+        return min(
+            (name, parts),
+            ("dense", ENCODERS["dense"](word, base, new)),
+            key=lambda encoded: size(encoded[1]),
+        )
     return (name, parts) if parts else ("same", [])
 
 

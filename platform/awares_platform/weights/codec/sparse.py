@@ -36,7 +36,9 @@ def encode(word: WordType, base: Words, new: Words) -> Parts:
             moved |= other.view(np.uint8) << _GAP_BITS + 1
             blocks.append((*_gaps(changed, last - start, moved), zigzag(steps[other])))
             last = start + int(changed[-1])
-    return [part for stream in zip(*blocks, strict=True) for part in pack_words(np.concatenate(stream))]
+    return [
+        part for stream in zip(*blocks, strict=True) for part in pack_words(np.concatenate(stream))
+    ]
 
 
 def decode(word: WordType, cursor: Cursor, words: Words) -> None:
@@ -75,12 +77,16 @@ class _Queue:
     def pop(self, count: int) -> np.ndarray:
         self.used += count
         if self.used > len(self):
-            raise WeightsError(f"encoded tensor is damaged: a stream of {len(self)} words ends early")
+            raise WeightsError(
+                f"encoded tensor is damaged: a stream of {len(self)} words ends early"
+            )
         return self.words[self.used - count : self.used]
 
     def end(self) -> None:
         if self.used != len(self):
-            raise WeightsError(f"encoded tensor is damaged: {len(self) - self.used} of {len(self)} words of a stream were not used")
+            raise WeightsError(
+                f"encoded tensor is damaged: {len(self) - self.used} of {len(self)} words of a stream were not used"
+            )
 
 
 def _changed(old: Words, now: Words) -> Positions:

@@ -8,7 +8,9 @@ from awares_platform.weights.codec.alphabet import Alphabet
 from awares_platform.weights.codec.words import Bytes, Words
 from awares_platform.weights.manifest import WeightsError
 
-_ZSTD = pa.Codec("zstd", compression_level=1)  # higher levels spend time on matches, and these bytes hold none
+_ZSTD = pa.Codec(
+    "zstd", compression_level=1
+)  # higher levels spend time on matches, and these bytes hold none
 _NUMBER_BYTES = 9  # 63 bits
 _RAW, _COMPRESSED, _NIBBLES, _CRUMBS = range(4)  # layouts
 _BITS = {_NIBBLES: 4, _CRUMBS: 2}
@@ -34,7 +36,9 @@ class Cursor:
     def take(self, length: int) -> memoryview:
         """The next `length` bytes, not copied."""
         if length > len(self.data) - self.at:
-            raise WeightsError(f"encoded tensor is truncated: {length} bytes wanted at {self.at} of {len(self.data)}")
+            raise WeightsError(
+                f"encoded tensor is truncated: {length} bytes wanted at {self.at} of {len(self.data)}"
+            )
         self.at += length
         return self.data[self.at - length : self.at]
 
@@ -51,7 +55,9 @@ class Cursor:
     def end(self) -> None:
         """Raise WeightsError unless everything was read."""
         if self.at != len(self.data):
-            raise WeightsError(f"encoded tensor is damaged: {len(self.data) - self.at} bytes too many")
+            raise WeightsError(
+                f"encoded tensor is damaged: {len(self.data) - self.at} bytes too many"
+            )
 
 
 def number(value: int) -> bytes:
@@ -74,7 +80,11 @@ def pack(data: Bytes) -> Parts:
     alphabet = Alphabet.of(middle, _OUTSIDERS) if len(data) >= _SHORT else None
     if alphabet is None:
         return _pack_plain(data)
-    whole, coded, plain = len(middle) == len(data), _pack_codes(middle, alphabet), _pack_plain(middle)
+    whole, coded, plain = (
+        len(middle) == len(data),
+        _pack_codes(middle, alphabet),
+        _pack_plain(middle),
+    )
     if size(coded) >= size(plain):
         return plain if whole else _pack_plain(data)
     coded = coded if whole else _pack_codes(data, alphabet)
@@ -85,12 +95,20 @@ def unpack(cursor: Cursor, length: int) -> Bytes:
     """The next stream, of `length` bytes: the caller has bounded them. Read-only."""
     stored, layout = divmod(cursor.number(), 4)
     body = cursor.take(stored)
-    return _unpack_codes(Cursor(body), length, _BITS[layout]) if layout in _BITS else _unpack_plain(body, length, layout)
+    return (
+        _unpack_codes(Cursor(body), length, _BITS[layout])
+        if layout in _BITS
+        else _unpack_plain(body, length, layout)
+    )
 
 
 def pack_planes(words: Words) -> Parts:
     """One stream per byte of a word, the lowest first: exponents and the high bytes of small numbers compress apart."""
-    return [part for place in range(words.itemsize) for part in pack((words >> 8 * place).astype(np.uint8))]
+    return [
+        part
+        for place in range(words.itemsize)
+        for part in pack((words >> 8 * place).astype(np.uint8))
+    ]
 
 
 def unpack_planes(cursor: Cursor, words: Words) -> None:
@@ -118,7 +136,9 @@ def unpack_words(cursor: Cursor, most: int, dtype: DTypeLike) -> np.ndarray:
 
 def _pack_plain(data: Bytes) -> Parts:
     if len(data) > _FRAME:
-        body = _ZSTD.compress(data, asbytes=True)  # the memoryview of a pyarrow buffer is as long as the room that it had
+        body = _ZSTD.compress(
+            data, asbytes=True
+        )  # the memoryview of a pyarrow buffer is as long as the room that it had
         if len(body) < len(data):
             return [number(len(body) << 2 | _COMPRESSED), body]
     return [number(len(data) << 2 | _RAW), data.data]
@@ -127,7 +147,9 @@ def _pack_plain(data: Bytes) -> Parts:
 def _unpack_plain(body: memoryview, length: int, layout: int) -> Bytes:
     if layout == _RAW:
         if len(body) != length:
-            raise WeightsError(f"encoded tensor is damaged: a stream of {len(body)} bytes for {length}")
+            raise WeightsError(
+                f"encoded tensor is damaged: a stream of {len(body)} bytes for {length}"
+            )
         return np.frombuffer(body, np.uint8)
     try:
         return np.frombuffer(_ZSTD.decompress(pa.py_buffer(body), length), np.uint8)
@@ -137,7 +159,12 @@ def _unpack_plain(body: memoryview, length: int, layout: int) -> Bytes:
 
 def _pack_codes(data: Bytes, alphabet: Alphabet) -> Parts:
     packed, outsiders = alphabet.pack(data)
-    body = [alphabet.values.tobytes(), *_pack_plain(packed), number(len(outsiders)), *_pack_plain(outsiders)]
+    body = [
+        alphabet.values.tobytes(),
+        *_pack_plain(packed),
+        number(len(outsiders)),
+        *_pack_plain(outsiders),
+    ]
     layout = _NIBBLES if alphabet.bits == 4 else _CRUMBS
     return [number(size(body) << 2 | layout), *body]
 
@@ -149,7 +176,9 @@ def _unpack_codes(body: Cursor, length: int, bits: int) -> Bytes:
     body.end()
     data = alphabet.unpack(packed, outsiders, length)
     if data is None:
-        raise WeightsError(f"encoded tensor is damaged: {len(outsiders)} bytes outside its alphabet")
+        raise WeightsError(
+            f"encoded tensor is damaged: {len(outsiders)} bytes outside its alphabet"
+        )
     return data
 
 

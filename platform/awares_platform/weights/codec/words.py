@@ -34,7 +34,12 @@ _PLAIN = (
     torch.float8_e8m0fnu,  # an exponent without a sign
 )
 _DTYPES = _SIGN_MAGNITUDE + _PLAIN  # a blob holds the index: append only
-_BY_SIZE = {1: (torch.uint8, np.int8), 2: (torch.int16, np.int16), 4: (torch.int32, np.int32), 8: (torch.int64, np.int64)}
+_BY_SIZE = {
+    1: (torch.uint8, np.int8),
+    2: (torch.int16, np.int16),
+    4: (torch.int32, np.int32),
+    8: (torch.int64, np.int64),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,9 @@ class WordType:
     def of(cls, dtype: torch.dtype) -> "WordType":
         """Raises ValueError for a dtype that no checkpoint has (complex, quantised)."""
         if dtype not in _DTYPES:
-            raise ValueError(f"{dtype} cannot be encoded; only {', '.join(str(known).removeprefix('torch.') for known in _DTYPES)}")
+            raise ValueError(
+                f"{dtype} cannot be encoded; only {', '.join(str(known).removeprefix('torch.') for known in _DTYPES)}"
+            )
         return cls(dtype, _DTYPES.index(dtype), dtype.itemsize, dtype in _SIGN_MAGNITUDE)
 
     @classmethod
@@ -65,7 +72,9 @@ class WordType:
     def words(self, tensor: Tensor) -> Words:
         """The tensor's elements in row-major order; shares memory with a contiguous tensor."""
         view, integer = _BY_SIZE[self.size]
-        return tensor.detach().view(view).contiguous().reshape(-1).numpy().view(integer)  # as integers: torch's copies of bool change bits
+        return (
+            tensor.detach().view(view).contiguous().reshape(-1).numpy().view(integer)
+        )  # as integers: torch's copies of bool change bits
 
     def ordered(self, words: Words) -> Words:
         """Words such that the next larger float is one more (-0 becomes -1, NaNs the ends). Its own inverse, for every bit pattern."""
@@ -89,7 +98,11 @@ class WordType:
 
     def exponent_last(self, words: Words) -> Words:
         """The inverse of `exponent_first`."""
-        return words >> 1 & ((1 << 8 * self.size - 1) - 1) | words << (8 * self.size - 1) if self.signed_magnitude else words
+        return (
+            words >> 1 & ((1 << 8 * self.size - 1) - 1) | words << (8 * self.size - 1)
+            if self.signed_magnitude
+            else words
+        )
 
 
 def zigzag(steps: Words) -> Words:

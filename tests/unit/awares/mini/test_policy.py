@@ -40,12 +40,16 @@ def test_the_batched_forward_equals_transformers(model, form: Form):
     chat, rng = ChatFormat(TOKENIZER, SYSTEM_PROMPT), np.random.default_rng(3)
     scene = sample_scene("test", rng)
     talk = converse(form, scene, draw(scene), chat, Lesson(0.5, 16), rng)
-    pixels = AutoProcessor.from_pretrained(POLICY).image_processor([Image.fromarray(image) for image in talk.images], return_tensors="pt")
+    pixels = AutoProcessor.from_pretrained(POLICY).image_processor(
+        [Image.fromarray(image) for image in talk.images], return_tensors="pt"
+    )
     ids = torch.tensor([talk.ids])
 
     with torch.no_grad():
         ours, _ = answer_logits(model, collate([talk], chat.image_token_id))
-        theirs = model(input_ids=ids, mm_token_type_ids=(ids == chat.image_token_id).int(), **pixels).logits[0, :-1]
+        theirs = model(
+            input_ids=ids, mm_token_type_ids=(ids == chat.image_token_id).int(), **pixels
+        ).logits[0, :-1]
 
     assert torch.allclose(ours, theirs[torch.tensor(talk.learned[1:])], atol=2e-4)
 
@@ -56,7 +60,9 @@ def test_batches_depend_on_the_step_alone():
     other = Batches(STAGES[2], chat, seed=0)[8]
 
     assert all(torch.equal(one.ids_BL, two.ids_BL) for one, two in zip(first, second, strict=True))
-    assert not all(torch.equal(one.ids_BL, two.ids_BL) for one, two in zip(first, other, strict=True))
+    assert not all(
+        torch.equal(one.ids_BL, two.ids_BL) for one, two in zip(first, other, strict=True)
+    )
 
 
 def test_the_shipped_policy_reads_what_it_should_and_guesses_what_it_cannot_see(model):

@@ -13,7 +13,10 @@ SCENE = Scene("train", 0, (ONE, TWO))
 
 def _all_answers(question_kind):
     rng = np.random.default_rng(0)
-    return {(question.text, question.answer) for question in (ask(SCENE, question_kind, rng) for _ in range(20))}
+    return {
+        (question.text, question.answer)
+        for question in (ask(SCENE, question_kind, rng) for _ in range(20))
+    }
 
 
 def test_every_kind_is_answered_from_the_scene():
@@ -21,10 +24,22 @@ def test_every_kind_is_answered_from_the_scene():
         ("What color is the shape in the northwest?", "red"),
         ("What color is the shape in the southeast?", "blue"),
     }
-    assert _all_answers("shape") == {("What shape is in the northwest?", "circle"), ("What shape is in the southeast?", "square")}
-    assert _all_answers("place") == {("Where is the red circle?", "northwest"), ("Where is the blue square?", "southeast")}
-    assert _all_answers("digit at") == {("What digit is in the northwest?", "3"), ("What digit is in the southeast?", "8")}
-    assert _all_answers("digit on") == {("What digit is on the red circle?", "3"), ("What digit is on the blue square?", "8")}
+    assert _all_answers("shape") == {
+        ("What shape is in the northwest?", "circle"),
+        ("What shape is in the southeast?", "square"),
+    }
+    assert _all_answers("place") == {
+        ("Where is the red circle?", "northwest"),
+        ("Where is the blue square?", "southeast"),
+    }
+    assert _all_answers("digit at") == {
+        ("What digit is in the northwest?", "3"),
+        ("What digit is in the southeast?", "8"),
+    }
+    assert _all_answers("digit on") == {
+        ("What digit is on the red circle?", "3"),
+        ("What digit is on the blue square?", "8"),
+    }
     assert {answer for _, answer in _all_answers("sum")} == {"11"}
     assert {answer for _, answer in _all_answers("larger")} == {"8"}
 

@@ -5,7 +5,13 @@ from awares.crops import CropId, min_cover
 from awares.mini.digits import scans
 from awares.mini.scenes import LARGE, PLACES, SIDE, SMALL, draw, sample_scene
 
-EXPECTED_CROP = dict(zip(PLACES, (CropId.TOP_LEFT, CropId.TOP_RIGHT, CropId.BOTTOM_LEFT, CropId.BOTTOM_RIGHT, CropId.CENTER), strict=True))
+EXPECTED_CROP = dict(
+    zip(
+        PLACES,
+        (CropId.TOP_LEFT, CropId.TOP_RIGHT, CropId.BOTTOM_LEFT, CropId.BOTTOM_RIGHT, CropId.CENTER),
+        strict=True,
+    )
+)
 
 
 def test_same_seed_draws_the_same_pixels():
@@ -27,7 +33,9 @@ def test_each_item_is_covered_by_the_crop_of_its_place_and_no_color_repeats(seed
 def test_items_do_not_overlap():
     for seed in range(40):
         canvas = np.zeros((SIDE, SIDE), int)
-        for left, top, right, bottom in (item.box for item in sample_scene("train", np.random.default_rng(seed)).items):
+        for left, top, right, bottom in (
+            item.box for item in sample_scene("train", np.random.default_rng(seed)).items
+        ):
             canvas[top:bottom, left:right] += 1
         assert canvas.max() == 1
 
@@ -41,4 +49,6 @@ def test_test_scans_were_never_seen_in_training():
 
 
 def test_small_digits_lose_in_the_low_view_what_large_ones_keep():
-    assert SMALL[1] / 2 < 8 <= LARGE[0] / 2  # scans are 8 px: below that, pixels of the original are merged
+    assert (
+        SMALL[1] / 2 < 8 <= LARGE[0] / 2
+    )  # scans are 8 px: below that, pixels of the original are merged

@@ -46,8 +46,18 @@ def test_an_empty_file_is_the_mini_setup(empty: Path) -> None:
 
 def test_the_paper_setup_has_the_papers_figures() -> None:
     config = load(CONFIGS / "awares-7b.toml")
-    assert (config.policy.lora_rank, config.sft.tool_turn_weight, config.grpo.group_size, config.grpo.kl_beta) == (8, 5.0, 8, 0.05)
-    assert (config.method.alpha_miss, config.method.alpha_use, config.method.lambda_area, config.method.low_ratio) == (2, 0.25, 0.01, 0.5)
+    assert (
+        config.policy.lora_rank,
+        config.sft.tool_turn_weight,
+        config.grpo.group_size,
+        config.grpo.kl_beta,
+    ) == (8, 5.0, 8, 0.05)
+    assert (
+        config.method.alpha_miss,
+        config.method.alpha_use,
+        config.method.lambda_area,
+        config.method.low_ratio,
+    ) == (2, 0.25, 0.01, 0.5)
     assert config.grpo.groups_per_step * config.grpo.group_size == 64
 
 
@@ -86,20 +96,34 @@ def test_the_last_override_of_a_key_counts(empty: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("grpo.lerning_rate=1e-5", "grpo.lerning_rate: no such key; the nearest is grpo.learning_rate"),
-        ("serve.learning_rate=1e-5", "serve.learning_rate: no such key; the nearest is sft.learning_rate"),
+        (
+            "grpo.lerning_rate=1e-5",
+            "grpo.lerning_rate: no such key; the nearest is grpo.learning_rate",
+        ),
+        (
+            "serve.learning_rate=1e-5",
+            "serve.learning_rate: no such key; the nearest is sft.learning_rate",
+        ),
         ("gpro.learning_rate=1e-5", "gpro: no such key; the nearest is grpo"),
-        ("curate.judge_endpoint.modle=x", "curate.judge_endpoint.modle: no such key; the nearest is curate.judge_endpoint.model"),
+        (
+            "curate.judge_endpoint.modle=x",
+            "curate.judge_endpoint.modle: no such key; the nearest is curate.judge_endpoint.model",
+        ),
         ("run.seed=many", "run.seed: Input should be a valid integer"),
         ("grpo.steps=0", "grpo.steps: Input should be greater than 0; got 0"),
         ("run.name=../escape", "run.name: '../escape' is no run name"),
-        ("store.url=http://bucket", "store.url: 'http://bucket' is no store address: write s3://bucket/prefix"),
+        (
+            "store.url=http://bucket",
+            "store.url: 'http://bucket' is no store address: write s3://bucket/prefix",
+        ),
         ("store.endpoint=127.0.0.1:9000", "store.endpoint: '127.0.0.1:9000' is no endpoint"),
         ("learning_rate=1e-5", "override 'learning_rate=1e-5': write section.key=value"),
         ("grpo.learning_rate", "override 'grpo.learning_rate': write section.key=value"),
     ],
 )
-def test_a_mistake_names_the_key_and_what_would_be_right(empty: Path, override: str, expected: str) -> None:
+def test_a_mistake_names_the_key_and_what_would_be_right(
+    empty: Path, override: str, expected: str
+) -> None:
     assert expected in message(empty, override)
 
 
@@ -113,7 +137,9 @@ def test_every_mistake_in_a_file_is_named_at_once(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
-    assert "absent.toml: No such file or directory; give --config a TOML file" in message(tmp_path / "absent.toml")
+    assert "absent.toml: No such file or directory; give --config a TOML file" in message(
+        tmp_path / "absent.toml"
+    )
     broken = tmp_path / "broken.toml"
     broken.write_text("[run\n")
     assert "broken.toml: is not valid TOML" in message(broken)
@@ -168,4 +194,9 @@ def test_the_setups_are_sparse_and_commented() -> None:
 
 def test_configuration_imports_nothing_heavy() -> None:
     script = "import sys, awares_platform.config; print([m for m in ('torch', 'ray', 'boto3', 'transformers', 'vllm') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

@@ -11,5 +11,8 @@ def test_the_papers_batch_divides() -> None:
 
 
 def test_a_batch_that_does_not_divide_names_the_nearest() -> None:
-    with pytest.raises(ValidationError, match=r"sft.batch_size=100 is not a multiple of .* = 64; try sft.batch_size=64"):
+    with pytest.raises(
+        ValidationError,
+        match=r"sft.batch_size=100 is not a multiple of .* = 64; try sft.batch_size=64",
+    ):
         SftConfig(batch_size=100, workers=2, micro_batch=32)

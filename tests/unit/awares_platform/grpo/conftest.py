@@ -13,13 +13,30 @@ from awares_platform.grpo.group import Group, Member, Outcome, Prompt
 
 @pytest.fixture
 def samples() -> list[Sample]:
-    return [Sample(f"s{number}", "ab" * 32, f"question {number}?", str(number), label=Label.LR) for number in range(5)]
+    return [
+        Sample(f"s{number}", "ab" * 32, f"question {number}?", str(number), label=Label.LR)
+        for number in range(5)
+    ]
 
 
 @pytest.fixture
 def make_episode() -> Callable[..., Episode]:
-    def make(version: int = 0, answer: str | None = "7", stop: StopReason = StopReason.ANSWER, extra: int = 0) -> Episode:
-        turn = Turn((1, 9, *[4] * extra, 2), (View(None),), (5, 6), (-0.1, -0.25), (version, version + 1), answer or "", (), stop)
+    def make(
+        version: int = 0,
+        answer: str | None = "7",
+        stop: StopReason = StopReason.ANSWER,
+        extra: int = 0,
+    ) -> Episode:
+        turn = Turn(
+            (1, 9, *[4] * extra, 2),
+            (View(None),),
+            (5, 6),
+            (-0.1, -0.25),
+            (version, version + 1),
+            answer or "",
+            (),
+            stop,
+        )
         return Episode("s0", "ab" * 32, (112, 112), (turn,), answer, stop, 4, 0.25, 0.25)
 
     return make
@@ -28,9 +45,29 @@ def make_episode() -> Callable[..., Episode]:
 @pytest.fixture
 def call_episode() -> Episode:
     """Two turns: asks for two crops, then answers."""
-    asks = Turn((1, 9, 2), (View(None),), (5,), (-0.5,), (3,), "GET_CROPS: ['0', '5']", (CropId.TOP_LEFT, CropId.TOP), None)
-    answers = Turn((3, 9, 9), (View((0, 0, 56, 56)), View((0, 0, 112, 56))), (6, 7), (-0.1, -1e-9), (3, 4), "7", (), StopReason.ANSWER)
-    return Episode("s0", "ab" * 32, (112, 112), (asks, answers), "7", StopReason.ANSWER, 4 + 4 + 8, 1.0, 1.0)
+    asks = Turn(
+        (1, 9, 2),
+        (View(None),),
+        (5,),
+        (-0.5,),
+        (3,),
+        "GET_CROPS: ['0', '5']",
+        (CropId.TOP_LEFT, CropId.TOP),
+        None,
+    )
+    answers = Turn(
+        (3, 9, 9),
+        (View((0, 0, 56, 56)), View((0, 0, 112, 56))),
+        (6, 7),
+        (-0.1, -1e-9),
+        (3, 4),
+        "7",
+        (),
+        StopReason.ANSWER,
+    )
+    return Episode(
+        "s0", "ab" * 32, (112, 112), (asks, answers), "7", StopReason.ANSWER, 4 + 4 + 8, 1.0, 1.0
+    )
 
 
 @pytest.fixture
@@ -39,7 +76,10 @@ def make_group(make_episode: Callable[..., Episode]) -> Callable[..., Group]:
 
     def make(prompt: Prompt, version: int = 0, outcome: Outcome = Outcome.READY) -> Group:
         first, second = (make_episode(version + late) for late in (0, 1))
-        members = (Member(first, 9.75, 10.0, 0.25, True, 0.5), Member(second, 7.5, 7.5, 0.0, False, -0.5))
+        members = (
+            Member(first, 9.75, 10.0, 0.25, True, 0.5),
+            Member(second, 7.5, 7.5, 0.0, False, -0.5),
+        )
         return Group(prompt, members, outcome, seconds=1.5)
 
     return make

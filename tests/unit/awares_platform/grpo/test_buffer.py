@@ -22,7 +22,9 @@ def numbers(batch: Batch) -> list[int]:
     return [group.prompt.number for group in batch.groups]
 
 
-def test_the_gate_lets_bound_plus_one_batches_start_before_the_first_step(make_buffer: Callable[..., EpisodeBuffer]) -> None:
+def test_the_gate_lets_bound_plus_one_batches_start_before_the_first_step(
+    make_buffer: Callable[..., EpisodeBuffer],
+) -> None:
     buffer = make_buffer(bound=1)
     buffer.restore(Position(), [], version=0)
     issued = []
@@ -31,17 +33,23 @@ def test_the_gate_lets_bound_plus_one_batches_start_before_the_first_step(make_b
     assert issued == [0, 1, 2, 3]  # (0 - 0 + 1 + 1) batches of 2
 
 
-def test_the_gate_counts_versions_that_the_actor_lacks(make_buffer: Callable[..., EpisodeBuffer], make_group: Make) -> None:
+def test_the_gate_counts_versions_that_the_actor_lacks(
+    make_buffer: Callable[..., EpisodeBuffer], make_group: Make
+) -> None:
     buffer = make_buffer(bound=1)
     buffer.restore(Position(), [], version=0)
     for _ in range(2):
         buffer.add(make_group(buffer.issue(), version=0))
     buffer.take(0, version=0)
-    assert buffer.room(0) == 2  # the next batch updates version 1: one batch ahead is all that version 0 may produce
+    assert (
+        buffer.room(0) == 2
+    )  # the next batch updates version 1: one batch ahead is all that version 0 may produce
     assert buffer.room(1) == 4
 
 
-def test_bound_zero_is_synchronous(make_buffer: Callable[..., EpisodeBuffer], make_group: Make) -> None:
+def test_bound_zero_is_synchronous(
+    make_buffer: Callable[..., EpisodeBuffer], make_group: Make
+) -> None:
     buffer = make_buffer(bound=0)
     buffer.restore(Position(), [], version=0)
     prompts = [buffer.issue() for _ in range(buffer.room(0))]
@@ -53,14 +61,18 @@ def test_bound_zero_is_synchronous(make_buffer: Callable[..., EpisodeBuffer], ma
     assert buffer.room(1) == 2
 
 
-def test_nothing_starts_with_weights_from_before_the_learner_attached(make_buffer: Callable[..., EpisodeBuffer]) -> None:
+def test_nothing_starts_with_weights_from_before_the_learner_attached(
+    make_buffer: Callable[..., EpisodeBuffer],
+) -> None:
     buffer = make_buffer(bound=3)
     buffer.restore(Position(), [], version=7)
     assert buffer.room(6) == 0
     assert buffer.room(7) == 8
 
 
-def test_a_batch_holds_the_oldest_weights_first_then_prompt_order(make_buffer: Callable[..., EpisodeBuffer], make_group: Make) -> None:
+def test_a_batch_holds_the_oldest_weights_first_then_prompt_order(
+    make_buffer: Callable[..., EpisodeBuffer], make_group: Make
+) -> None:
     buffer = make_buffer(bound=2)
     buffer.restore(Position(), [], version=0)
     prompts = [buffer.issue() for _ in range(4)]
@@ -82,13 +94,17 @@ def test_groups_beyond_the_bound_are_dropped_and_their_prompts_issued_again(
     assert (buffer.dropped, len(buffer)) == (1, 1)
     again = buffer.issue()
     assert (again.number, again.attempt) == (0, 1)
-    assert not buffer.add(make_group(first, version=2))  # the attempt that was dropped does not come back
+    assert not buffer.add(
+        make_group(first, version=2)
+    )  # the attempt that was dropped does not come back
     assert buffer.add(make_group(again, version=2))
     assert numbers(buffer.take(0, version=2)) == [1, 0]
     assert third.number == 2
 
 
-def test_given_up_prompts_come_first_and_in_order(make_buffer: Callable[..., EpisodeBuffer]) -> None:
+def test_given_up_prompts_come_first_and_in_order(
+    make_buffer: Callable[..., EpisodeBuffer],
+) -> None:
     buffer = make_buffer()
     prompts = [buffer.issue() for _ in range(3)]
     buffer.reissue(prompts[2])
@@ -105,7 +121,9 @@ def test_a_group_counts_once(make_buffer: Callable[..., EpisodeBuffer], make_gro
     assert len(buffer) == 1
 
 
-def test_useless_groups_are_settled_and_free_their_room(make_buffer: Callable[..., EpisodeBuffer], make_group: Make) -> None:
+def test_useless_groups_are_settled_and_free_their_room(
+    make_buffer: Callable[..., EpisodeBuffer], make_group: Make
+) -> None:
     buffer = make_buffer(bound=0)
     buffer.restore(Position(), [], version=0)
     buffer.add(make_group(buffer.issue(), outcome=Outcome.UNIFORM))
@@ -120,7 +138,9 @@ def test_position_is_a_watermark_and_what_lies_beyond() -> None:
     assert [number in position for number in range(5)] == [True, True, False, True, False]
 
 
-def test_restart_loses_nothing_and_counts_nothing_twice(make_buffer: Callable[..., EpisodeBuffer], make_group: Make) -> None:
+def test_restart_loses_nothing_and_counts_nothing_twice(
+    make_buffer: Callable[..., EpisodeBuffer], make_group: Make
+) -> None:
     """Steps 0 and 1 were taken, only step 0 is in the checkpoint; prompts 4 and 5 were done, 6 was in flight."""
     buffer = make_buffer(bound=4)
     buffer.restore(Position(), [], version=0)
@@ -134,21 +154,31 @@ def test_restart_loses_nothing_and_counts_nothing_twice(make_buffer: Callable[..
     fresh = make_buffer(bound=4)
     fresh.restore(committed, journal, version=2)
     batches = [numbers(fresh.take(step, version=2)) for step in (1, 2)]
-    assert batches == [[2, 3], [4, 5]]  # what the dead learner had, then what waited; never 0 and 1 again
+    assert batches == [
+        [2, 3],
+        [4, 5],
+    ]  # what the dead learner had, then what waited; never 0 and 1 again
     assert fresh.issue().number == 6  # what was in flight
 
 
-def test_restart_issues_prompts_that_the_journal_lacks(make_buffer: Callable[..., EpisodeBuffer], make_group: Make) -> None:
+def test_restart_issues_prompts_that_the_journal_lacks(
+    make_buffer: Callable[..., EpisodeBuffer], make_group: Make
+) -> None:
     buffer = make_buffer()
     prompts = [buffer.issue() for _ in range(5)]
-    journal = [make_group(prompts[4], version=0), make_group(prompts[1], version=0, outcome=Outcome.FAILED)]
+    journal = [
+        make_group(prompts[4], version=0),
+        make_group(prompts[1], version=0, outcome=Outcome.FAILED),
+    ]
     fresh = make_buffer()
     fresh.restore(Position(1), journal, version=0)
     assert [fresh.issue().number for _ in range(3)] == [2, 3, 5]
     assert fresh.position == Position(2)
 
 
-def test_a_learners_restart_keeps_what_is_in_flight(make_buffer: Callable[..., EpisodeBuffer], make_group: Make) -> None:
+def test_a_learners_restart_keeps_what_is_in_flight(
+    make_buffer: Callable[..., EpisodeBuffer], make_group: Make
+) -> None:
     buffer = make_buffer(bound=4)
     buffer.restore(Position(), [], version=0)
     groups = [make_group(buffer.issue()) for _ in range(2)]

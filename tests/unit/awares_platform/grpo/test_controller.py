@@ -9,13 +9,13 @@ import pytest
 from awares.episode import Episode
 from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
+from awares_platform.engine.follow import Loaded
+from awares_platform.engine.load import LoadReport, Prefetched
 from awares_platform.errors import LaunchError
-from awares_platform.follow import Loaded
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import ActorLost, Controller
 from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt, Rollout
 from awares_platform.grpo.prompts import Prompts
-from awares_platform.weights.load import LoadReport, Prefetched
 
 
 class Bus:
@@ -34,7 +34,14 @@ class Bus:
 class FakeActor:
     """Plays every prompt with the weights it holds; `dies_at` kills it while it plays that prompt."""
 
-    def __init__(self, bus: Bus, episode: Callable[..., Episode], log: list[str], name: str, dies_at: int | None = None) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        episode: Callable[..., Episode],
+        log: list[str],
+        name: str,
+        dies_at: int | None = None,
+    ) -> None:
         self.bus, self.episode, self.log, self.name, self.dies_at = bus, episode, log, name, dies_at
         self.version = -1
         self.dead = asyncio.Event()
@@ -49,7 +56,10 @@ class FakeActor:
                 self.version = self.bus.head
                 if self.version == self.mismatch_at:
                     raise ValueError(f"canary of version {self.version}")
-                yield Loaded(LoadReport(self.version, Prefetched(1, 0, 0, 0.0, 0.0, 0.0), 0.01, 0.01, 0.001), 0.1)
+                yield Loaded(
+                    LoadReport(self.version, Prefetched(1, 0, 0, 0.0, 0.0, 0.0), 0.01, 0.01, 0.001),
+                    0.1,
+                )
             changing = asyncio.ensure_future(self.bus.changed.wait())
             dying = asyncio.ensure_future(self.dead.wait())
             await asyncio.wait([changing, dying], return_when=asyncio.FIRST_COMPLETED)
@@ -84,9 +94,17 @@ class MemoryJournal:
 class Stage:
     """A controller over fakes. `actors` are spawned in turn."""
 
-    def __init__(self, samples: list[Sample], episode: Callable[..., Episode], **settings: Any) -> None:
+    def __init__(
+        self, samples: list[Sample], episode: Callable[..., Episode], **settings: Any
+    ) -> None:
         self.settings = GrpoConfig.model_validate(
-            {"groups_per_step": 2, "group_size": 2, "staleness_bound": 1, "groups_in_flight": 2, **settings}
+            {
+                "groups_per_step": 2,
+                "group_size": 2,
+                "staleness_bound": 1,
+                "groups_in_flight": 2,
+                **settings,
+            }
         )
         self.bus, self.log, self.journal = Bus(), [], MemoryJournal()
         self.spawned: list[FakeActor] = []
@@ -94,17 +112,24 @@ class Stage:
         self.mismatch_at: int | None = None
         self.episode = episode
         self.outcome = Outcome.READY
-        buffer = EpisodeBuffer(Prompts(samples, 0), self.settings.groups_per_step, self.settings.staleness_bound)
+        buffer = EpisodeBuffer(
+            Prompts(samples, 0), self.settings.groups_per_step, self.settings.staleness_bound
+        )
         self.controller = Controller(self.settings, buffer, self.journal, self.judge, self.spawn)  # pyright: ignore[reportArgumentType]
 
     def spawn(self, index: int) -> FakeActor:
         dies_at = self.dies_at.pop(0) if self.dies_at else None
-        self.spawned.append(FakeActor(self.bus, self.episode, self.log, f"actor{len(self.spawned)}", dies_at))
+        self.spawned.append(
+            FakeActor(self.bus, self.episode, self.log, f"actor{len(self.spawned)}", dies_at)
+        )
         self.spawned[-1].mismatch_at = self.mismatch_at
         return self.spawned[-1]
 
     def judge(self, prompt: Prompt, rollout: Rollout) -> Group:
-        members = tuple(Member(episode, 1.0, 1.0, 0.0, True, 1.0 - 2 * index) for index, episode in enumerate(rollout.episodes))
+        members = tuple(
+            Member(episode, 1.0, 1.0, 0.0, True, 1.0 - 2 * index)
+            for index, episode in enumerate(rollout.episodes)
+        )
         return Group(prompt, members, self.outcome, 1.0)
 
     def played(self) -> list[int]:
@@ -122,7 +147,9 @@ class Stage:
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch, samples: list[Sample], make_episode: Callable[..., Episode]) -> Callable[..., Stage]:
+def stage(
+    monkeypatch: pytest.MonkeyPatch, samples: list[Sample], make_episode: Callable[..., Episode]
+) -> Callable[..., Stage]:
     monkeypatch.setattr("awares_platform.grpo.controller._RESTART_PAUSE_S", 0.0)
     return lambda **settings: Stage(samples, make_episode, **settings)
 
@@ -164,7 +191,10 @@ def test_a_dead_actors_prompts_are_played_by_its_successor(stage: Callable[..., 
         assert await acted.step(1, 1) == [0, 1, 2, 3]
         await acted.controller.close()
         await running
-        assert [line for line in acted.log if "1" == line.split()[-1]] == ["actor0 plays 1", "actor1 plays 1"]
+        assert [line for line in acted.log if "1" == line.split()[-1]] == [
+            "actor0 plays 1",
+            "actor1 plays 1",
+        ]
         assert acted.log.index("kill actor0") < acted.log.index("start actor1")
         assert sorted(group.prompt.number for group in acted.journal.groups)[:4] == [0, 1, 2, 3]
 
@@ -241,11 +271,16 @@ def test_all_ranks_get_shares_of_one_batch(stage: Callable[..., Stage]) -> None:
         acted = stage()
         running = asyncio.create_task(acted.controller.run())
         await acted.controller.attach(0, Position())
-        first, second = await asyncio.gather(*(acted.controller.batch(0, 0, rank, 2) for rank in range(2)))
+        first, second = await asyncio.gather(
+            *(acted.controller.batch(0, 0, rank, 2) for rank in range(2))
+        )
         assert first is not None and second is not None
         # all four episodes are alike: one sequence, and the second rank only keeps in step
         chunks = [shard.minibatches[0].passes for shard in (first, second)]
-        assert [[(len(item.episodes), item.filler) for item in chunk] for (chunk,) in chunks] == [[(4, False)], [(1, True)]]
+        assert [[(len(item.episodes), item.filler) for item in chunk] for (chunk,) in chunks] == [
+            [(4, False)],
+            [(1, True)],
+        ]
         assert first.position == second.position == Position(2)
         await acted.controller.close()
         await running
@@ -279,7 +314,9 @@ def test_no_batch_in_time_stops_the_run(stage: Callable[..., Stage]) -> None:
     play(scene())
 
 
-def test_finished_groups_are_in_the_journal_before_their_batch_is_handed_out(stage: Callable[..., Stage]) -> None:
+def test_finished_groups_are_in_the_journal_before_their_batch_is_handed_out(
+    stage: Callable[..., Stage],
+) -> None:
     async def scene() -> None:
         acted = stage()
         running = asyncio.create_task(acted.controller.run())

@@ -13,25 +13,48 @@ from awares_platform.grpo.journal import decode, encode
 
 
 def test_groups_come_back_exactly(call_episode: Episode, make_group: Callable[..., Group]) -> None:
-    sample = Sample("s0", "ab" * 32, "sum?", "7", "sum", ((4, 4, 34, 34),), Label.HR, (CropId.TOP_LEFT, CropId.ALL))
-    failed = Episode("s0", "ab" * 32, (0, 0), (), None, StopReason.ERROR, 0, 0.0, 0.0, "EngineDead: gone")
-    members = (Member(call_episode, 9.74, 10.0, 0.26, True, 1 / 3), Member(failed, 0.0, 0.0, 0.0, False, None))
-    groups = [Group(Prompt(17, 2, sample, 1), members, Outcome.READY, 1.25), make_group(Prompt(18, 2, sample), 5, Outcome.UNIFORM)]
+    sample = Sample(
+        "s0",
+        "ab" * 32,
+        "sum?",
+        "7",
+        "sum",
+        ((4, 4, 34, 34),),
+        Label.HR,
+        (CropId.TOP_LEFT, CropId.ALL),
+    )
+    failed = Episode(
+        "s0", "ab" * 32, (0, 0), (), None, StopReason.ERROR, 0, 0.0, 0.0, "EngineDead: gone"
+    )
+    members = (
+        Member(call_episode, 9.74, 10.0, 0.26, True, 1 / 3),
+        Member(failed, 0.0, 0.0, 0.0, False, None),
+    )
+    groups = [
+        Group(Prompt(17, 2, sample, 1), members, Outcome.READY, 1.25),
+        make_group(Prompt(18, 2, sample), 5, Outcome.UNIFORM),
+    ]
     assert decode(encode(groups), "k") == groups
 
 
-def test_two_attempts_of_a_prompt_stay_two_groups(make_group: Callable[..., Group], samples: list[Sample]) -> None:
+def test_two_attempts_of_a_prompt_stay_two_groups(
+    make_group: Callable[..., Group], samples: list[Sample]
+) -> None:
     groups = [make_group(Prompt(3, 0, samples[3], attempt), version=attempt) for attempt in (0, 1)]
     assert decode(encode(groups), "k") == groups
 
 
-def test_a_damaged_segment_is_named(make_group: Callable[..., Group], samples: list[Sample]) -> None:
+def test_a_damaged_segment_is_named(
+    make_group: Callable[..., Group], samples: list[Sample]
+) -> None:
     data = encode([make_group(Prompt(3, 0, samples[3]))])
     with pytest.raises(DataError, match="runs/x/episodes/00000003.parquet"):
         decode(data[:-20], "runs/x/episodes/00000003.parquet")
 
 
-def test_corrupt_segments_are_named_and_never_read_as_other_episodes(make_group: Callable[..., Group], samples: list[Sample]) -> None:
+def test_corrupt_segments_are_named_and_never_read_as_other_episodes(
+    make_group: Callable[..., Group], samples: list[Sample]
+) -> None:
     groups = [make_group(Prompt(number, 0, sample)) for number, sample in enumerate(samples)]
     data, rng = encode(groups), random.Random(0)
     for _ in range(1500):

@@ -17,9 +17,21 @@ def test_every_episode_keeps_its_own_behaviour_logprobs_on_the_shared_row(
     trained = (Trained((call_episode,), (1.0,)), Trained((early, late), (-0.5, 0.25)))
     mask_ST = torch.tensor([[0, 0, 1, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0, 0]], dtype=torch.bool)
     nothing = torch.zeros(2, 7)
-    batch = Batch(torch.ones(2, 7, dtype=torch.long), nothing, nothing, nothing, nothing, mask_ST, nothing, nothing, nothing)
+    batch = Batch(
+        torch.ones(2, 7, dtype=torch.long),
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        mask_ST,
+        nothing,
+        nothing,
+        nothing,
+    )
     rows_B, behaviour_BT, advantages_B = spread(trained, batch)
     assert rows_B.tolist() == [0, 1, 1]
     assert advantages_B.tolist() == [1.0, -0.5, 0.25]
-    expected = torch.tensor([[0, 0, -0.5, 0, 0, -0.1, -1e-9], [0, 0, 0, -0.1, -0.25, 0, 0], [0, 0, 0, -0.3, -0.4, 0, 0]])
+    expected = torch.tensor(
+        [[0, 0, -0.5, 0, 0, -0.1, -1e-9], [0, 0, 0, -0.1, -0.25, 0, 0], [0, 0, 0, -0.3, -0.4, 0, 0]]
+    )
     torch.testing.assert_close(behaviour_BT, expected)

@@ -5,14 +5,18 @@ import pytest
 
 from awares.episode import Episode, StopReason
 from awares.sample import Sample
-from awares_platform.follow import Loaded, Missed
+from awares_platform.engine.follow import Loaded, Missed
+from awares_platform.engine.load import LoadReport, Prefetched
 from awares_platform.grpo.group import Batch, Group, Member, Outcome, Position, Prompt
 from awares_platform.grpo.meter import Meter, Overlap
-from awares_platform.weights.load import LoadReport, Prefetched
 
 
-def load(version: int, load_s: float, pause_s: float, canary: float, size: int = 0, detours: int = 0) -> Loaded:
-    staged = Prefetched(hops=1, size=size, detours=detours, fetch_s=0.1, decode_s=0.02, verify_s=0.03)
+def load(
+    version: int, load_s: float, pause_s: float, canary: float, size: int = 0, detours: int = 0
+) -> Loaded:
+    staged = Prefetched(
+        hops=1, size=size, detours=detours, fetch_s=0.1, decode_s=0.02, verify_s=0.03
+    )
     return Loaded(LoadReport(version, staged, 0.01, pause_s, canary), load_s)
 
 
@@ -27,7 +31,9 @@ def test_overlap_is_the_share_of_an_interval_with_groups_in_flight() -> None:
     assert overlap.fraction(10.0, 11.0) == 0.0
 
 
-def test_a_steps_metrics(call_episode: Episode, make_episode: Callable[..., Episode], samples: list[Sample]) -> None:
+def test_a_steps_metrics(
+    call_episode: Episode, make_episode: Callable[..., Episode], samples: list[Sample]
+) -> None:
     failed = replace(make_episode(), turns=(), answer=None, stop=StopReason.ERROR, rtr_token=0.0)
     members = (
         Member(call_episode, 9.74, 10.0, 0.26, True, 1.0),
@@ -36,12 +42,17 @@ def test_a_steps_metrics(call_episode: Episode, make_episode: Callable[..., Epis
     )
     group = Group(Prompt(0, 0, samples[0]), members, Outcome.READY, seconds=2.0)
     meter = Meter()
-    for item in (load(3, 0.5, 0.03, 0.001, size=100), load(4, 0.7, 0.05, 0.003, size=300, detours=2)):
+    for item in (
+        load(3, 0.5, 0.03, 0.001, size=100),
+        load(4, 0.7, 0.05, 0.003, size=300, detours=2),
+    ):
         meter.loaded(0, item)
     meter.missed(Missed(5, "damaged"))
     meter.finished(group)
     meter.overlap.change(1, 0.0)
-    record = meter.step(Batch(0, (group,), Position(1)), version=5, learned={"policy/kl": 0.01}, start=1.0, end=2.0)
+    record = meter.step(
+        Batch(0, (group,), Position(1)), version=5, learned={"policy/kl": 0.01}, start=1.0, end=2.0
+    )
     expected = {
         "reward/mean": 6.37,
         "reward/answer": 7.5,
@@ -83,7 +94,9 @@ def test_loads_are_reported_once(make_group: Callable[..., Group], samples: list
     assert "time/load" not in second and second["weights/missed"] == 0
 
 
-def test_the_lag_is_that_of_the_living_actor_furthest_behind(make_group: Callable[..., Group], samples: list[Sample]) -> None:
+def test_the_lag_is_that_of_the_living_actor_furthest_behind(
+    make_group: Callable[..., Group], samples: list[Sample]
+) -> None:
     meter = Meter()
     batch = Batch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
     assert "weights/lag" not in meter.step(batch, 0, {}, 0.0, 1.0)

@@ -15,11 +15,16 @@ class CountingProcessor:
     def __init__(self) -> None:
         self.given: list[int] = []
 
-    def __call__(self, images: list[PIL.Image.Image], size: dict[str, int], return_tensors: str) -> dict[str, Any]:
+    def __call__(
+        self, images: list[PIL.Image.Image], size: dict[str, int], return_tensors: str
+    ) -> dict[str, Any]:
         self.given.append(len(images))
         grids = [(1, image.height // 14, image.width // 14) for image in images]
         first = [image.getpixel((0, 0))[0] for image in images]  # pyright: ignore
-        parts = [torch.full((grid[1] * grid[2], 3), float(value)) for grid, value in zip(grids, first, strict=True)]
+        parts = [
+            torch.full((grid[1] * grid[2], 3), float(value))
+            for grid, value in zip(grids, first, strict=True)
+        ]
         return {"pixel_values": torch.cat(parts), "image_grid_thw": torch.tensor(grids)}
 
 
@@ -28,7 +33,9 @@ def square(value: int, side: int = 28) -> PIL.Image.Image:
 
 
 def remembering(counting: CountingProcessor, capacity: int = 8) -> RememberingProcessor:
-    return RememberingProcessor(SimpleNamespace(tokenizer="t", image_token_id=9, image_processor=counting), capacity)
+    return RememberingProcessor(
+        SimpleNamespace(tokenizer="t", image_token_id=9, image_processor=counting), capacity
+    )
 
 
 def test_equal_views_are_processed_once_and_returned_in_order() -> None:
@@ -47,7 +54,9 @@ def test_another_limit_or_size_is_another_view() -> None:
     processor = remembering(counting)
     processor.image_processor([square(1)], SIZE, "pt")
     processor.image_processor([square(1)], {**SIZE, "longest_edge": 99999}, "pt")
-    processor.image_processor([PIL.Image.new("RGB", (56, 14), (1, 0, 0))], SIZE, "pt")  # the same bytes in another shape
+    processor.image_processor(
+        [PIL.Image.new("RGB", (56, 14), (1, 0, 0))], SIZE, "pt"
+    )  # the same bytes in another shape
     assert counting.given == [1, 1, 1]
 
 

@@ -19,29 +19,43 @@ def half(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
 
 
 def score(episodes: Sequence[Episode], **settings: object) -> Group:
-    scoring = Scoring(half, MethodConfig(), GrpoConfig.model_validate({"std_eps": 1e-9, **settings}))
+    scoring = Scoring(
+        half, MethodConfig(), GrpoConfig.model_validate({"std_eps": 1e-9, **settings})
+    )
     return scoring(Prompt(0, 0, SAMPLE), Rollout(tuple(episodes), 10.0, 12.5))
 
 
 @pytest.fixture
 def failed(make_episode: MakeEpisode) -> Episode:
-    return replace(make_episode(), turns=(), answer=None, stop=StopReason.ERROR, error="EngineDead: gone")
+    return replace(
+        make_episode(), turns=(), answer=None, stop=StopReason.ERROR, error="EngineDead: gone"
+    )
 
 
-def test_rewards_costs_and_advantages_of_a_group(call_episode: Episode, make_episode: MakeEpisode) -> None:
+def test_rewards_costs_and_advantages_of_a_group(
+    call_episode: Episode, make_episode: MakeEpisode
+) -> None:
     group = score([call_episode, make_episode(answer="7"), make_episode(answer="3")])
     rewards = [member.reward for member in group.members]
-    assert rewards == pytest.approx([10 - 0.25 - 0.01 * 0.75, 10 - 2, 5 - 2])  # a call; two missed calls
+    assert rewards == pytest.approx(
+        [10 - 0.25 - 0.01 * 0.75, 10 - 2, 5 - 2]
+    )  # a call; two missed calls
     assert [member.correct for member in group.members] == [True, True, False]
     mean = sum(rewards) / 3
     std = (sum((reward - mean) ** 2 for reward in rewards) / 2) ** 0.5
-    assert [member.advantage for member in group.members] == pytest.approx([(reward - mean) / std for reward in rewards])
+    assert [member.advantage for member in group.members] == pytest.approx(
+        [(reward - mean) / std for reward in rewards]
+    )
     assert (group.outcome, group.seconds) == (Outcome.READY, 2.5)
 
 
-def test_failed_episodes_are_left_out_of_the_statistics(make_episode: MakeEpisode, failed: Episode) -> None:
+def test_failed_episodes_are_left_out_of_the_statistics(
+    make_episode: MakeEpisode, failed: Episode
+) -> None:
     group = score([make_episode(answer="7"), failed, make_episode(answer="3")])
-    assert [member.advantage for member in group.members] == pytest.approx([0.5**0.5, None, -(0.5**0.5)])
+    assert [member.advantage for member in group.members] == pytest.approx(
+        [0.5**0.5, None, -(0.5**0.5)]
+    )
     assert group.outcome is Outcome.READY
 
 
@@ -53,7 +67,9 @@ def test_failed_episodes_can_be_penalised(make_episode: MakeEpisode, failed: Epi
 
 def test_one_usable_episode_is_no_group(make_episode: MakeEpisode, failed: Episode) -> None:
     assert score([make_episode(), failed]).outcome is Outcome.FAILED
-    assert score([failed, failed], errors="penalise").outcome is Outcome.FAILED  # nothing was sampled
+    assert (
+        score([failed, failed], errors="penalise").outcome is Outcome.FAILED
+    )  # nothing was sampled
 
 
 def test_equal_rewards_are_left_out_only_if_asked(make_episode: MakeEpisode) -> None:

@@ -12,26 +12,47 @@ from awares_platform.grpo.shard import Shard, length, shards
 def batch(make_episode: Callable[..., Episode], samples: list[Sample]) -> Batch:
     """Seven episodes of 8 to 14 tokens, advantage = tokens; the eighth is left out."""
     episodes = [make_episode(extra=extra) for extra in (3, 0, 6, 1, 5, 2, 4, 9)]
-    members = tuple(Member(episode, 0.0, 0.0, 0.0, True, float(length(episode))) for episode in episodes[:7])
+    members = tuple(
+        Member(episode, 0.0, 0.0, 0.0, True, float(length(episode))) for episode in episodes[:7]
+    )
     left_out = Member(episodes[7], 0.0, 0.0, 0.0, False, None)
-    return Batch(4, (Group(Prompt(0, 0, samples[0]), (*members, left_out), Outcome.READY),), Position(1))
+    return Batch(
+        4, (Group(Prompt(0, 0, samples[0]), (*members, left_out), Outcome.READY),), Position(1)
+    )
 
 
 def advantages(shard: Shard) -> list[list[list[float]]]:
-    return [[[item.advantages[0] for item in chunk if not item.filler] for chunk in part.passes] for part in shard.minibatches]
+    return [
+        [[item.advantages[0] for item in chunk if not item.filler] for chunk in part.passes]
+        for part in shard.minibatches
+    ]
 
 
-def test_length_counts_images_expanded(make_episode: Callable[..., Episode], call_episode: Episode) -> None:
-    assert length(make_episode()) == 2 + 4 + 2  # context without its placeholder, visual tokens, sampled
+def test_length_counts_images_expanded(
+    make_episode: Callable[..., Episode], call_episode: Episode
+) -> None:
+    assert (
+        length(make_episode()) == 2 + 4 + 2
+    )  # context without its placeholder, visual tokens, sampled
     assert length(call_episode) == 2 + 4 + 1 + 1 + 12 + 2
 
 
-def test_episodes_that_sampled_the_same_tokens_share_a_sequence(make_episode: Callable[..., Episode], samples: list[Sample]) -> None:
+def test_episodes_that_sampled_the_same_tokens_share_a_sequence(
+    make_episode: Callable[..., Episode], samples: list[Sample]
+) -> None:
     early, late, other = make_episode(version=0), make_episode(version=3), make_episode(extra=1)
-    members = tuple(Member(episode, 0.0, 0.0, 0.0, True, value) for episode, value in ((early, 0.5), (other, -1.0), (late, 0.75)))
-    (shard,) = shards(Batch(0, (Group(Prompt(0, 0, samples[0]), members, Outcome.READY),), Position(1)), 1, 1, 8)
+    members = tuple(
+        Member(episode, 0.0, 0.0, 0.0, True, value)
+        for episode, value in ((early, 0.5), (other, -1.0), (late, 0.75))
+    )
+    (shard,) = shards(
+        Batch(0, (Group(Prompt(0, 0, samples[0]), members, Outcome.READY),), Position(1)), 1, 1, 8
+    )
     (chunk,) = shard.minibatches[0].passes
-    assert [(item.episodes, item.advantages) for item in chunk] == [((other,), (-1.0,)), ((early, late), (0.5, 0.75))]
+    assert [(item.episodes, item.advantages) for item in chunk] == [
+        ((other,), (-1.0,)),
+        ((early, late), (0.5, 0.75)),
+    ]
     assert shard.minibatches[0].total == 3
 
 
@@ -56,7 +77,9 @@ def test_minibatches_are_dealt_before_ranks(batch: Batch) -> None:
     assert [part.total for part in shard.minibatches] == [4, 3]
 
 
-def test_a_batch_without_usable_episodes_makes_no_passes(batch: Batch, samples: list[Sample]) -> None:
+def test_a_batch_without_usable_episodes_makes_no_passes(
+    batch: Batch, samples: list[Sample]
+) -> None:
     useless = Group(Prompt(0, 0, samples[0]), batch.groups[0].members[7:], Outcome.READY)
     (shard,) = shards(Batch(0, (useless,), Position()), ranks=1, minibatches=1, micro_batch=2)
     assert shard.minibatches[0].passes == () and shard.minibatches[0].total == 0

@@ -11,7 +11,13 @@ from awares_platform.plan.geometry import KNOWN, geometry, read
 
 
 @pytest.mark.parametrize(
-    ("size", "parameters"), [("3B", 3_754_622_976), ("7B", 8_292_166_656), ("32B", 33_452_718_336), ("72B", 73_410_777_344)]
+    ("size", "parameters"),
+    [
+        ("3B", 3_754_622_976),
+        ("7B", 8_292_166_656),
+        ("32B", 33_452_718_336),
+        ("72B", 73_410_777_344),
+    ],
 )
 def test_released_sizes_have_their_published_parameters(size: str, parameters: int) -> None:
     assert geometry(f"Qwen/Qwen2.5-VL-{size}-Instruct").parameters == parameters
@@ -47,7 +53,10 @@ def test_the_flat_layout_of_older_files_is_read_too(tmp_path: Path) -> None:
 
 
 def test_what_is_no_policy_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"policy.base=Qwen/Qwen2.5-VL-5B-Instruct: no geometry is known for it; give a local directory"):
+    with pytest.raises(
+        ConfigError,
+        match=r"policy.base=Qwen/Qwen2.5-VL-5B-Instruct: no geometry is known for it; give a local directory",
+    ):
         geometry("Qwen/Qwen2.5-VL-5B-Instruct")
     with pytest.raises(ConfigError, match=r"policy.base=s3://awares/base"):
         geometry("s3://awares/base")
@@ -56,5 +65,8 @@ def test_what_is_no_policy_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"hidden_size": 8}')
     with pytest.raises(PolicyError, match=r"not the config.json of a Qwen2.5-VL"):
         geometry(str(tmp_path))
-    with pytest.raises(ConfigError, match=r"policy.lora_targets names 'proj', which no decoder layer has; choose from q_proj"):
+    with pytest.raises(
+        ConfigError,
+        match=r"policy.lora_targets names 'proj', which no decoder layer has; choose from q_proj",
+    ):
         KNOWN["7B"].adapter_parameters(8, ("proj",))

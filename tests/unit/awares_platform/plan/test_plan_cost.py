@@ -31,14 +31,20 @@ def test_interpolation() -> None:
 
 
 def test_the_measured_shares_are_those_of_the_readme() -> None:
-    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if re.match(r"\| [^|]*AdamW,? \d", line)]
+    rows = [
+        line
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if re.match(r"\| [^|]*AdamW,? \d", line)
+    ]
     assert len(rows) == 3
     for row, (rate, share) in zip(rows, CHANGED, strict=True):
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert float(cells[0].split()[-1]) == rate
         assert float(cells[1].rstrip(" %")) / 100 == pytest.approx(share)
         config = setup("policy.lora_rank=0", f"grpo.learning_rate={rate}")
-        assert traffic(config, 10**9, Assumptions()).delta / 2e9 == pytest.approx(float(cells[2].rstrip(" %")) / 100, rel=0.01)
+        assert traffic(config, 10**9, Assumptions()).delta / 2e9 == pytest.approx(
+            float(cells[2].rstrip(" %")) / 100, rel=0.01
+        )
 
 
 def test_traffic_of_a_full_run() -> None:
@@ -75,7 +81,16 @@ def test_a_stated_share_replaces_the_measured_one() -> None:
 
 def test_flops_of_a_sequence() -> None:
     shape = Geometry(
-        hidden=8, layers=3, heads=2, kv_heads=1, intermediate=16, vocab=100, tied=False, v_hidden=4, v_depth=1, v_intermediate=6
+        hidden=8,
+        layers=3,
+        heads=2,
+        kv_heads=1,
+        intermediate=16,
+        vocab=100,
+        tied=False,
+        v_hidden=4,
+        v_depth=1,
+        v_intermediate=6,
     )
     full, frozen = Pass(1, 1, 1), Pass(1, 0, 0)
     assert shape.layer_parameters == 64 + 32 + 32 + 64 + 3 * 128 + 8 + 8 + 16
@@ -87,7 +102,9 @@ def test_hours_follow_from_flops() -> None:
     base = make(setup(), Assumptions())
     sft, grpo = base.hours["sft"], base.hours["grpo"]
     assert (sft.steps, sft.gpus, grpo.steps, grpo.gpus) == (2 * 391, 8, 6250, 8)
-    assert sft.hours == pytest.approx(sft.steps * sft.learn_s / 3600) and sft.gpu_hours == pytest.approx(8 * sft.hours)
+    assert sft.hours == pytest.approx(
+        sft.steps * sft.learn_s / 3600
+    ) and sft.gpu_hours == pytest.approx(8 * sft.hours)
     assert grpo.step_s == max(grpo.learn_s, grpo.rollout_s)
     tokens, shape = base.lengths, base.shape
     language = shape.layers * shape.layer_parameters * tokens.mean * 6
@@ -102,12 +119,18 @@ def test_hours_follow_from_flops() -> None:
 
 def test_what_does_not_fit_is_said_with_remedies() -> None:
     sheet = make(setup("policy.lora_rank=0"), Assumptions(gpu_gib=39.5))
-    assert [fault.split(" needs ")[0] for fault in sheet.faults[:2]] == ["a rank of sft", "a rank of grpo"]
+    assert [fault.split(" needs ")[0] for fault in sheet.faults[:2]] == [
+        "a rank of sft",
+        "a rank of grpo",
+    ]
     assert "try grpo.zero_stage=3, grpo.micro_batch=1, policy.lora_rank=8" in sheet.faults[1]
     assert "DOES NOT FIT: a rank of grpo" in render(sheet)
     small = make(setup(), Assumptions(gpu_gib=22))
     assert any(
-        fault.startswith("the KV cache has 0.0 GiB, too little for one sequence of engine.max_model_len=8192") for fault in small.faults
+        fault.startswith(
+            "the KV cache has 0.0 GiB, too little for one sequence of engine.max_model_len=8192"
+        )
+        for fault in small.faults
     )
 
 
@@ -127,7 +150,10 @@ def test_the_table_fits_a_terminal_and_the_papers_setup_fits_its_gpus() -> None:
         ({"prefill_mfu": 0.0}, "--prefill-mfu 0.0: it is a share"),
         ({"call_rate": 2}, "--call-rate 2: it is a share"),
         ({"changed_share": 1.1}, "--changed-share 1.1: it is a share"),
-        ({"image": "1700*2200"}, r"--image 1700\*2200: write width x height in pixels, such as 1700x2200"),
+        (
+            {"image": "1700*2200"},
+            r"--image 1700\*2200: write width x height in pixels, such as 1700x2200",
+        ),
         ({"image": "0x10"}, "--image 0x10: write width x height"),
         ({"crop": "9"}, "--crop 9: give one of 0, 1, 2"),
     ],
@@ -138,27 +164,44 @@ def test_bad_assumptions_are_refused_by_name(values: dict, message: str) -> None
 
 
 def test_a_setup_for_cpus_is_refused() -> None:
-    with pytest.raises(ConfigError, match="grpo.learner_gpus=0.*a plan is for GPUs; set them to true, 1 and 1"):
+    with pytest.raises(
+        ConfigError, match="grpo.learner_gpus=0.*a plan is for GPUs; set them to true, 1 and 1"
+    ):
         make(load(ROOT / "jobs/configs/mini.toml"), Assumptions())
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     script = (
-        "import sys\nfrom awares_platform import cli\n"
+        "import sys\nfrom awares_platform.cli import main as cli\n"
         "try: cli.main(sys.argv[1:])\n"
         "finally: print([name for name in ('torch', 'ray', 'vllm', 'boto3') if name in sys.modules], file=sys.stderr)"
     )
-    return subprocess.run([sys.executable, "-c", script, "plan", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", script, "plan", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_the_command_prints_json_and_imports_nothing_heavy() -> None:
     result = run("--json", "--gpu-gib", "39.5", "grpo.zero_stage=3")
     figures = json.loads(result.stdout)
     assert result.stderr.strip() == "[]"
-    assert figures["policy"]["parameters"] == 8_292_166_656 and figures["assumptions"]["gpu_gib"] == 39.5
-    assert figures["trainer_bytes"]["grpo"]["total"] == figures["trainer_bytes_by_zero_stage"]["grpo"]["3"]
+    assert (
+        figures["policy"]["parameters"] == 8_292_166_656
+        and figures["assumptions"]["gpu_gib"] == 39.5
+    )
+    assert (
+        figures["trainer_bytes"]["grpo"]["total"]
+        == figures["trainer_bytes_by_zero_stage"]["grpo"]["3"]
+    )
 
 
 def test_the_command_refuses_in_one_line() -> None:
     result = run("--train-mfu", "2")
-    assert result.stderr.splitlines()[0] == "awares plan: --train-mfu 2.0: it is a share: give a number between 0 and 1"
+    assert (
+        result.stderr.splitlines()[0]
+        == "awares plan: --train-mfu 2.0: it is a share: give a number between 0 and 1"
+    )

@@ -11,10 +11,29 @@ from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.engine import engine_memory
 from awares_platform.plan.geometry import KNOWN, Geometry
 from awares_platform.plan.lengths import lengths
-from awares_platform.plan.trainer import Trainer, activations, buffers, logits, memory, trained_parameters, trainer
+from awares_platform.plan.trainer import (
+    Trainer,
+    activations,
+    buffers,
+    logits,
+    memory,
+    trained_parameters,
+    trainer,
+)
 
 PAPER = Path(__file__).parents[4] / "jobs/configs/awares-7b.toml"
-SMALL = Geometry(hidden=8, layers=3, heads=2, kv_heads=1, intermediate=16, vocab=100, tied=False, v_hidden=4, v_depth=5, v_intermediate=6)
+SMALL = Geometry(
+    hidden=8,
+    layers=3,
+    heads=2,
+    kv_heads=1,
+    intermediate=16,
+    vocab=100,
+    tied=False,
+    v_hidden=4,
+    v_depth=5,
+    v_intermediate=6,
+)
 RANK = Trainer(
     trained=7_500_000_000, frozen=0, ranks=64, stage=0, weight=2, batch=2, width=10, scored=3, checkpointing=False, vision=False,
     reference=False,
@@ -26,7 +45,9 @@ def setup(*overrides: str) -> PlatformConfig:
 
 
 @pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)])
-def test_model_states_are_those_of_the_zero_papers_first_figure(stage: int, gigabytes: float) -> None:
+def test_model_states_are_those_of_the_zero_papers_first_figure(
+    stage: int, gigabytes: float
+) -> None:
     used = memory(replace(RANK, stage=stage), KNOWN["7B"], overhead_gib=0)
     assert round((used.weights + used.gradients + used.optimizer) / 1e9, 1) == gigabytes
 
@@ -40,8 +61,16 @@ def test_frozen_weights_are_sharded_in_stage_3_only_and_have_no_other_state() ->
 
 def test_a_reference_is_a_whole_copy_on_every_rank() -> None:
     assert memory(replace(RANK, reference=True, stage=3), SMALL, 0).reference == 15e9
-    assert trainer(setup("policy.lora_rank=0"), KNOWN["7B"], lengths(setup(), KNOWN["7B"], Assumptions()), "grpo", typical=True).reference
-    with_lora = trainer(setup(), KNOWN["7B"], lengths(setup(), KNOWN["7B"], Assumptions()), "grpo", typical=True)
+    assert trainer(
+        setup("policy.lora_rank=0"),
+        KNOWN["7B"],
+        lengths(setup(), KNOWN["7B"], Assumptions()),
+        "grpo",
+        typical=True,
+    ).reference
+    with_lora = trainer(
+        setup(), KNOWN["7B"], lengths(setup(), KNOWN["7B"], Assumptions()), "grpo", typical=True
+    )
     assert not with_lora.reference
 
 
@@ -50,7 +79,9 @@ def test_activations_per_token() -> None:
     block = 2 * (8 * 4 + 4 * 6) + 8 * 4
     assert (layer, block) == (304, 144)
     assert activations(RANK, SMALL) == 2 * 10 * (3 * layer + 4 * block)
-    assert activations(replace(RANK, checkpointing=True), SMALL) == 2 * 10 * (3 * 2 * 8 + layer + 4 * block)
+    assert activations(replace(RANK, checkpointing=True), SMALL) == 2 * 10 * (
+        3 * 2 * 8 + layer + 4 * block
+    )
     assert activations(replace(RANK, vision=True), SMALL) == 2 * 10 * (3 * layer + 4 * 5 * block)
 
 
@@ -59,16 +90,26 @@ def test_logits_are_of_scored_positions() -> None:
 
 
 def test_buffers() -> None:
-    assert buffers(replace(RANK, trained=1000, ranks=4, stage=2), SMALL) == 3 * 2 * 1000 + 4 * 1000 / 4
-    assert buffers(replace(RANK, trained=1000, ranks=4, stage=3), SMALL) == 7000 + 2 * 8 * 100  # the embedding is the largest unit
+    assert (
+        buffers(replace(RANK, trained=1000, ranks=4, stage=2), SMALL) == 3 * 2 * 1000 + 4 * 1000 / 4
+    )
+    assert (
+        buffers(replace(RANK, trained=1000, ranks=4, stage=3), SMALL) == 7000 + 2 * 8 * 100
+    )  # the embedding is the largest unit
     assert buffers(RANK, SMALL) == 3 * 2 * 50_000_000 + 4 * 7_500_000_000
 
 
 def test_what_is_trained() -> None:
     shape = KNOWN["7B"]
     assert trained_parameters(setup(), shape) == (20_185_088, 8_292_166_656)
-    assert trained_parameters(setup("policy.lora_rank=0"), shape) == (8_292_166_656 - 676_550_144, 676_550_144)
-    assert trained_parameters(setup("policy.lora_rank=0", "policy.train_vision=true"), shape) == (8_292_166_656, 0)
+    assert trained_parameters(setup("policy.lora_rank=0"), shape) == (
+        8_292_166_656 - 676_550_144,
+        676_550_144,
+    )
+    assert trained_parameters(setup("policy.lora_rank=0", "policy.train_vision=true"), shape) == (
+        8_292_166_656,
+        0,
+    )
 
 
 def test_bucket_and_optimizer_are_those_of_the_trainer() -> None:
@@ -87,7 +128,9 @@ def test_tokens_of_a_page_are_those_of_the_processor() -> None:
 
 
 def test_images_and_turns_bound_the_longest_sequence() -> None:
-    tokens = lengths(setup("engine.max_model_len=100_000", "engine.max_images=2"), KNOWN["7B"], Assumptions())
+    tokens = lengths(
+        setup("engine.max_model_len=100_000", "engine.max_images=2"), KNOWN["7B"], Assumptions()
+    )
     assert tokens.widest == tokens.text + 2 * 2048 + 2 * 512
     alone = lengths(setup("method.max_turns=1"), KNOWN["7B"], Assumptions())
     assert alone.mean == alone.text + 1170 + 16
@@ -95,7 +138,9 @@ def test_images_and_turns_bound_the_longest_sequence() -> None:
 
 def test_the_engine_holds_what_its_cache_has_room_for() -> None:
     config = setup("engine.kv_cache_gib=2", "engine.max_requests=16")
-    used = engine_memory(config, KNOWN["7B"], lengths(config, KNOWN["7B"], Assumptions()), Assumptions())
+    used = engine_memory(
+        config, KNOWN["7B"], lengths(config, KNOWN["7B"], Assumptions()), Assumptions()
+    )
     assert used.kv == 2 * 2**30 and used.kv_token == 57_344
     assert used.longest == 2 * 2**30 // 57_344 // 8192 == 4
     assert used.typical == 37_449 // 2543 == 14
@@ -104,10 +149,17 @@ def test_the_engine_holds_what_its_cache_has_room_for() -> None:
 
 def test_tensor_parallelism_divides_weights_and_cache() -> None:
     one, two = (
-        engine_memory(config, KNOWN["7B"], lengths(config, KNOWN["7B"], Assumptions()), Assumptions())
+        engine_memory(
+            config, KNOWN["7B"], lengths(config, KNOWN["7B"], Assumptions()), Assumptions()
+        )
         for config in (setup(), setup("engine.tensor_parallel=2"))
     )
     assert (two.weights, two.kv_token) == (one.weights / 2, one.kv_token / 2)
-    with pytest.raises(ConfigError, match=r"engine.tensor_parallel=8 does not divide the policy's 28 attention heads"):
+    with pytest.raises(
+        ConfigError,
+        match=r"engine.tensor_parallel=8 does not divide the policy's 28 attention heads",
+    ):
         config = setup("engine.tensor_parallel=8")
-        engine_memory(config, KNOWN["7B"], lengths(config, KNOWN["7B"], Assumptions()), Assumptions())
+        engine_memory(
+            config, KNOWN["7B"], lengths(config, KNOWN["7B"], Assumptions()), Assumptions()
+        )

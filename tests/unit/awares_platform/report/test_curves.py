@@ -4,13 +4,15 @@ import xml.etree.ElementTree as xml
 
 import pytest
 
-from awares_platform.metrics import Row
 from awares_platform.report.curves import curves, line_chart, number, ticks, trend
+from awares_platform.runtime.metrics import Row
 
 
 def test_trend_starts_at_the_first_value_and_is_exact_on_a_constant():
     assert trend([(0, 4.0)]) == [(0, 4.0)]
-    assert [value for _, value in trend([(step, 3.0) for step in range(5)])] == pytest.approx([3.0] * 5)
+    assert [value for _, value in trend([(step, 3.0) for step in range(5)])] == pytest.approx(
+        [3.0] * 5
+    )
     # weights 0.25 * 0.75 and 0.25, over their sum 0.4375
     assert trend([(0, 0.0), (1, 1.0)])[1][1] == pytest.approx(0.25 / 0.4375)
 
@@ -28,7 +30,10 @@ def test_ticks_are_round(low, high, expected):
     assert ticks(low, high) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (0.3456, "0.346"), (8.0, "8"), (1234.5, "1,234"), (2e-5, "2e-05"), (-0.5, "-0.5")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.3456, "0.346"), (8.0, "8"), (1234.5, "1,234"), (2e-5, "2e-05"), (-0.5, "-0.5")],
+)
 def test_numbers_are_short(value, text):
     assert number(value) == text
 
@@ -38,11 +43,16 @@ def test_a_chart_of_any_values_is_drawn_inside_of_its_frame(values):
     chart = xml.fromstring(line_chart(list(enumerate(values)), "Reward"))
     circles = [circle for circle in chart.iter("circle") if circle.get("class") == "hover"]
     assert len(circles) == len(values)
-    assert all(0 <= float(circle.get("cx", "nan")) <= 340 and 0 <= float(circle.get("cy", "nan")) <= 190 for circle in circles)
+    assert all(
+        0 <= float(circle.get("cx", "nan")) <= 340 and 0 <= float(circle.get("cy", "nan")) <= 190
+        for circle in circles
+    )
 
 
 def test_missing_values_are_left_out_and_absent_measures_have_no_chart():
-    rows = tuple(Row(step, 0.0, {"reward/mean": value}) for step, value in enumerate([1.0, None, 3.0]))
+    rows = tuple(
+        Row(step, 0.0, {"reward/mean": value}) for step, value in enumerate([1.0, None, 3.0])
+    )
     figure = curves({"grpo": rows})
     assert figure.count("<figure") == 1 and figure.count("<title>") == 2
     assert curves({}) == ""

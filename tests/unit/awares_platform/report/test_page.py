@@ -14,12 +14,12 @@ from awares.episode import Episode, StopReason, Turn
 from awares.errors import DataError
 from awares.sample import Label, Sample
 from awares.view import View, crop_view
-from awares_platform.episode_rows import encode_episodes
-from awares_platform.metrics import MetricsWriter
+from awares_platform.evaluate.episode_rows import encode_episodes
+from awares_platform.evaluate.results import figures
+from awares_platform.evaluate.scored import Scored
 from awares_platform.report.page import render
 from awares_platform.report.records import read_run
-from awares_platform.results import figures
-from awares_platform.scored import Scored
+from awares_platform.runtime.metrics import MetricsWriter
 
 SIZE = (64, 48)
 
@@ -44,7 +44,9 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
-def _scored(index: int, crops: tuple[CropId, ...], answer: str | None, latency: float | None = 0.02) -> Scored:
+def _scored(
+    index: int, crops: tuple[CropId, ...], answer: str | None, latency: float | None = 0.02
+) -> Scored:
     sample = Sample(
         f"q{index}",
         f"{index:064x}",
@@ -54,8 +56,26 @@ def _scored(index: int, crops: tuple[CropId, ...], answer: str | None, latency: 
         evidence=((2, 2, 20, 20),),
         label=Label.HR,
     )
-    first = Turn((1, 2), (View(None),), (3,), (0.0,), (0,), "GET_CROPS", crops, None if crops else StopReason.ANSWER)
-    second = Turn((4,), tuple(crop_view(crop, SIZE) for crop in crops), (5,), (0.0,), (0,), "7", (), StopReason.ANSWER)
+    first = Turn(
+        (1, 2),
+        (View(None),),
+        (3,),
+        (0.0,),
+        (0,),
+        "GET_CROPS",
+        crops,
+        None if crops else StopReason.ANSWER,
+    )
+    second = Turn(
+        (4,),
+        tuple(crop_view(crop, SIZE) for crop in crops),
+        (5,),
+        (0.0,),
+        (0,),
+        "7",
+        (),
+        StopReason.ANSWER,
+    )
     stop = StopReason.ANSWER if answer else StopReason.MALFORMED
     episode = Episode(
         sample.sample_id,
@@ -75,7 +95,14 @@ def _scored(index: int, crops: tuple[CropId, ...], answer: str | None, latency: 
 def directory(tmp_path: Path) -> Path:
     """A run's directory as sft, grpo and evaluate leave it."""
     requests = [(), (CropId.TOP_LEFT,), (CropId.TOP, CropId.LEFT), (CropId.ALL,)]
-    after = [_scored(index, requests[index % 4], ("7", "7", "7", None, "<script>alert(1)</script>")[index % 5]) for index in range(20)]
+    after = [
+        _scored(
+            index,
+            requests[index % 4],
+            ("7", "7", "7", None, "<script>alert(1)</script>")[index % 5],
+        )
+        for index in range(20)
+    ]
     before = [_scored(index, requests[1], "7") for index in range(20)]
     direct = [_scored(index, (), "7", latency=None) for index in range(20)]
     policies = {
@@ -91,7 +118,12 @@ def directory(tmp_path: Path) -> Path:
     writer = MetricsWriter(tmp_path / "grpo")
     for step in range(6):
         writer.report(
-            step, {"reward/mean": 7.0 + step / 5, "rtr/token": 0.6 - step / 20, "policy/kl": float("nan") if step == 2 else 0.01 * step}
+            step,
+            {
+                "reward/mean": 7.0 + step / 5,
+                "rtr/token": 0.6 - step / 20,
+                "policy/kl": float("nan") if step == 2 else 0.01 * step,
+            },
         )
     writer.close()
     return tmp_path
@@ -107,16 +139,28 @@ def _page(directory: Path, fetch: Callable[[str], Image.Image] = _fetch) -> str:
 
 def test_every_section_is_there(directory):
     page = _page(directory)
-    assert re.findall(r"<h2>(.*?)</h2>", page) == ["Results", "What reinforcement changed", "Training", "Episodes"]
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [
+        "Results",
+        "What reinforcement changed",
+        "Training",
+        "Episodes",
+    ]
     assert "run mini · seed 3" in page and "grpo 5 min 01 s" in page and "ray 2.60.0" in page
-    assert re.findall(r"<figcaption><b>(.*?)</b>", page) == ["Reward", "RTR", "KL to the SFT policy"]
+    assert re.findall(r"<figcaption><b>(.*?)</b>", page) == [
+        "Reward",
+        "RTR",
+        "KL to the SFT policy",
+    ]
     assert page.count('<article class="episode') == 12
 
 
 def test_nothing_is_loaded_from_anywhere(directory):
     page = _page(directory)
     assert re.findall(r"https?://|<script|<link|<iframe|@import|\bsrc=", page) == []
-    assert all(target.startswith("data:image/webp;base64,") for target in re.findall(r'href="([^"]*)"', page))
+    assert all(
+        target.startswith("data:image/webp;base64,")
+        for target in re.findall(r'href="([^"]*)"', page)
+    )
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
 
 
@@ -142,7 +186,9 @@ def test_missing_images_leave_the_rest(directory):
         raise DataError("image 00ff is missing")
 
     page = _page(directory, fetch)
-    assert "The images could not be read: image 00ff is missing" in page and "<h2>Results</h2>" in page
+    assert (
+        "The images could not be read: image 00ff is missing" in page and "<h2>Results</h2>" in page
+    )
 
 
 def test_damaged_files_are_named(directory):

@@ -12,13 +12,27 @@ FRAME = (50.0, 15.0, 680.0, 250.0)
 @pytest.mark.parametrize(
     "marks",
     [
-        [("full resolution", 640, 60), ("low", 200, 200), ("escalate to the whole image", 300, 62), ("sft", 290, 64), ("awares", 250, 60)],
-        [("full resolution", 640, 60), ("low", 200, 60), ("escalate to the whole image", 205, 60), ("sft", 210, 60), ("awares", 215, 60)],
+        [
+            ("full resolution", 640, 60),
+            ("low", 200, 200),
+            ("escalate to the whole image", 300, 62),
+            ("sft", 290, 64),
+            ("awares", 250, 60),
+        ],
+        [
+            ("full resolution", 640, 60),
+            ("low", 200, 60),
+            ("escalate to the whole image", 205, 60),
+            ("sft", 210, 60),
+            ("awares", 215, 60),
+        ],
     ],
 )
 def test_names_find_free_places(marks):
     labels = place(marks, FRAME)
-    assert not any(first.overlaps(second) for first, second in itertools.combinations(labels.values(), 2))
+    assert not any(
+        first.overlaps(second) for first, second in itertools.combinations(labels.values(), 2)
+    )
     assert all(label.within(FRAME) for label in labels.values())
 
 
@@ -28,7 +42,10 @@ def test_a_name_beside_its_mark_is_preferred_and_turns_at_the_edge():
 
 
 def test_edges_follow_the_anchor():
-    assert [(label.left, label.right) for label in (Label(100, 0, anchor, 40) for anchor in ("start", "middle", "end"))] == [
+    assert [
+        (label.left, label.right)
+        for label in (Label(100, 0, anchor, 40) for anchor in ("start", "middle", "end"))
+    ] == [
         (100, 140),
         (80, 120),
         (60, 100),

@@ -53,7 +53,9 @@ class ScriptedEngine:
 def chat() -> ChatFormat:
     """A byte-level tokenizer with Qwen's special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[])
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevel()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
@@ -68,7 +70,12 @@ def engine(chat: ChatFormat) -> ScriptedEngine:
 
 @pytest.fixture
 def crop_loop(engine: ScriptedEngine, chat: ChatFormat) -> CropLoop:
-    spec = EpisodeSpec(limits=VisionLimits(min_pixels=784, max_pixels=784 * 64), low_ratio=0.5, max_turns=2, sampling=Sampling())
+    spec = EpisodeSpec(
+        limits=VisionLimits(min_pixels=784, max_pixels=784 * 64),
+        low_ratio=0.5,
+        max_turns=2,
+        sampling=Sampling(),
+    )
     return CropLoop(engine, chat, spec, DecodeLimits(max_pixels=1_000_000), context=256)
 
 
@@ -80,7 +87,12 @@ async def _healthy() -> None:
 def client_for(crop_loop: CropLoop) -> Callable[..., TestClient]:
     """An HTTP client of the application, by ServeConfig's fields."""
 
-    def build(token: str | None = None, remote: RemoteImages | None = None, healthy: Healthy = _healthy, **fields: object) -> TestClient:
+    def build(
+        token: str | None = None,
+        remote: RemoteImages | None = None,
+        healthy: Healthy = _healthy,
+        **fields: object,
+    ) -> TestClient:
         routes = Routes(crop_loop, ServeConfig.model_validate(fields), token, healthy, remote)
         return TestClient(create_app(routes), raise_server_exceptions=False)
 
@@ -100,8 +112,15 @@ def chat_body(png: bytes) -> Callable[..., dict]:
     """A request body for `png` or other image bytes, with any field replaced."""
 
     def build(question: str = "which digit?", image: bytes | str = png, **fields: object) -> dict:
-        url = image if isinstance(image, str) else f"data:image/png;base64,{base64.b64encode(image).decode()}"
-        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]
+        url = (
+            image
+            if isinstance(image, str)
+            else f"data:image/png;base64,{base64.b64encode(image).decode()}"
+        )
+        content = [
+            {"type": "image_url", "image_url": {"url": url}},
+            {"type": "text", "text": question},
+        ]
         return {"model": "awares", "messages": [{"role": "user", "content": content}], **fields}
 
     return build

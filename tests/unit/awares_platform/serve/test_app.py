@@ -16,7 +16,10 @@ def test_a_taken_port_is_named():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(LaunchError, match=rf"serve\.port={port} on 127\.0\.0\.1 cannot be used: another process listens there"):
+        with pytest.raises(
+            LaunchError,
+            match=rf"serve\.port={port} on 127\.0\.0\.1 cannot be used: another process listens there",
+        ):
             check_port("127.0.0.1", port)
     check_port("127.0.0.1", port)
 
@@ -29,7 +32,9 @@ def test_a_host_that_is_not_ours_is_named():
 def test_import_path_takes_a_setups_sections_as_args():
     args = {"run": {"name": "prod"}, "serve": {"max_ongoing_requests": 2}}
     path = "awares_platform.serve.app:build"
-    ServeDeploySchema.model_validate({"applications": [{"name": "awares", "import_path": path, "args": args}]})
+    ServeDeploySchema.model_validate(
+        {"applications": [{"name": "awares", "import_path": path, "args": args}]}
+    )
 
     application = call_user_app_builder_with_args_if_necessary(build, args)
     assert application._bound_deployment.max_ongoing_requests == 2
@@ -42,7 +47,12 @@ def test_import_path_refuses_unknown_args():
 
 
 @pytest.mark.parametrize(
-    ("host", "url"), [("0.0.0.0", "http://127.0.0.1:80"), ("::", "http://[::1]:80"), ("10.1.2.3", "http://10.1.2.3:80")]
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("10.1.2.3", "http://10.1.2.3:80"),
+    ],
 )
 def test_base_url_is_one_that_a_client_can_use(host, url):
     assert base_url(PlatformConfig.model_validate({"serve": {"host": host, "port": 80}})) == url

@@ -4,7 +4,7 @@ from collections import Counter as Tally
 
 import pytest
 
-from awares_platform import prometheus
+from awares_platform.runtime import prometheus
 from awares_platform.serve.routes import _outcome
 
 CHAT = "/v1/chat/completions"
@@ -27,7 +27,9 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
             kept[self.name, " ".join((tags or {}).values())] += value
 
     class FakeHistogram:
-        def __init__(self, name: str, description: str, boundaries: list[float], tag_keys: tuple[str, ...]) -> None:
+        def __init__(
+            self, name: str, description: str, boundaries: list[float], tag_keys: tuple[str, ...]
+        ) -> None:
             self.name = name
             assert boundaries == sorted(boundaries)
 
@@ -66,7 +68,9 @@ def test_refusals_and_failures_are_counted_by_code(client_for, engine, chat_body
     client.post(CHAT, json=chat_body(image=b"no picture"), headers=headers)
     client.post(CHAT, content=b"x" * 100_001, headers=headers)
     client.post(CHAT, json=chat_body(), headers=headers)
-    requests = {tags: count for (name, tags), count in ledger.items() if name == "awares_serve_requests"}
+    requests = {
+        tags: count for (name, tags), count in ledger.items() if name == "awares_serve_requests"
+    }
     assert requests == {
         "401 unauthorized": 1,
         "404 model_not_found": 1,
@@ -86,5 +90,7 @@ def test_a_client_that_left_is_no_error_of_ours():
 
     from starlette.requests import ClientDisconnect
 
-    assert _outcome(asyncio.CancelledError()) == _outcome(ClientDisconnect()) == (499, "client_gone")
+    assert (
+        _outcome(asyncio.CancelledError()) == _outcome(ClientDisconnect()) == (499, "client_gone")
+    )
     assert _outcome(KeyError("bug")) == (500, "internal_error")

@@ -26,7 +26,9 @@ class Origin(http.server.BaseHTTPRequestHandler):
             time.sleep(1)
         self.send_response(404 if self.path == "/missing" else 200)
         self.end_headers()
-        self.wfile.write(b"x" * 4096 if self.path == "/large" else f"image for {self.headers['host']}".encode())
+        self.wfile.write(
+            b"x" * 4096 if self.path == "/large" else f"image for {self.headers['host']}".encode()
+        )
 
     def log_message(self, *args: object) -> None:
         pass
@@ -46,7 +48,13 @@ async def _loopback(host: str, port: int) -> list:
 
 def _remote(**changes) -> RemoteImages:
     return RemoteImages(
-        **{"hosts": ("images.test",), "max_bytes": 1024, "timeout_s": 0.5, "resolve": _loopback, "permitted": lambda address: True}
+        **{
+            "hosts": ("images.test",),
+            "max_bytes": 1024,
+            "timeout_s": 0.5,
+            "resolve": _loopback,
+            "permitted": lambda address: True,
+        }
         | changes
     )
 
@@ -56,7 +64,10 @@ def _fetch(remote: RemoteImages, url: str) -> bytes:
 
 
 def test_an_allowed_image_is_fetched_under_its_own_host_name(port):
-    assert _fetch(_remote(), f"http://images.test:{port}/image") == f"image for images.test:{port}".encode()
+    assert (
+        _fetch(_remote(), f"http://images.test:{port}/image")
+        == f"image for images.test:{port}".encode()
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,4 +135,6 @@ def test_an_allowed_name_that_points_inside_is_refused(address):
 
 
 def test_public_addresses_pass():
-    assert is_public(ip_address("93.184.215.14")) and is_public(ip_address("2606:2800:21f:cb07:6820:80da:af6b:8b2c"))
+    assert is_public(ip_address("93.184.215.14")) and is_public(
+        ip_address("2606:2800:21f:cb07:6820:80da:af6b:8b2c")
+    )

@@ -13,9 +13,15 @@ def test_a_direct_answer_costs_the_low_view(client_for, engine, chat_body):
     engine.script = ["7"]
     reply = client_for().post(CHAT, json=chat_body()).json()
 
-    assert reply["choices"] == [{"index": 0, "message": {"role": "assistant", "content": "7"}, "finish_reason": "stop"}]
+    assert reply["choices"] == [
+        {"index": 0, "message": {"role": "assistant", "content": "7"}, "finish_reason": "stop"}
+    ]
     assert reply["awares"]["crops"] == reply["awares"]["boxes"] == []
-    assert (reply["awares"]["visual_tokens"], reply["awares"]["rtr_token"], reply["awares"]["turns"]) == (4, 0.25, 1)
+    assert (
+        reply["awares"]["visual_tokens"],
+        reply["awares"]["rtr_token"],
+        reply["awares"]["turns"],
+    ) == (4, 0.25, 1)
     assert reply["awares"]["weight_version"] == 3
     assert reply["model"] == "awares" and reply["object"] == "chat.completion"
 
@@ -31,7 +37,11 @@ def test_a_crop_request_is_played_inside(client_for, engine, chat_body, chat):
     assert [len(request.images) for request in engine.requests] == [1, 3]
     text = len(chat.first_turn("which digit?")) + len(chat.tool_reply(2)) - 3
     sampled = len(chat.target("GET_CROPS: ['0', '8']")) + len(chat.target("42"))
-    assert reply["usage"] == {"prompt_tokens": text + 16, "completion_tokens": sampled, "total_tokens": text + 16 + sampled}
+    assert reply["usage"] == {
+        "prompt_tokens": text + 16,
+        "completion_tokens": sampled,
+        "total_tokens": text + 16 + sampled,
+    }
 
 
 def test_sampling_fields_reach_the_engine_and_the_limit_holds(client_for, engine, chat_body):
@@ -50,7 +60,11 @@ def test_a_policy_without_an_answer_says_why(client_for, engine, chat_body):
     client = client_for(max_tokens=20)
     malformed, cut = (client.post(CHAT, json=chat_body()).json() for _ in range(2))
 
-    assert malformed["choices"][0]["message"] == {"role": "assistant", "content": "", "refusal": "the policy gave no answer: malformed"}
+    assert malformed["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": "",
+        "refusal": "the policy gave no answer: malformed",
+    }
     assert malformed["awares"]["stop"] == "malformed"
     assert cut["choices"][0]["finish_reason"] == "length"
     assert cut["choices"][0]["message"]["content"] == "a long answer that i"
@@ -93,16 +107,50 @@ PIXEL = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}
         (_field(temperature=-1), 400, "temperature: Input should be greater than or equal to 0"),
         (_field(max_tokens=0), 400, "max_tokens"),
         (_field(messages=[]), 400, "got: none"),
-        (_field(messages=[{"role": "system", "content": "x"}, {"role": "user", "content": "x"}]), 400, "got: system, user"),
-        (_field(messages=[{"role": "user", "content": "no image"}]), 400, "exactly one image_url part; got 0"),
+        (
+            _field(messages=[{"role": "system", "content": "x"}, {"role": "user", "content": "x"}]),
+            400,
+            "got: system, user",
+        ),
+        (
+            _field(messages=[{"role": "user", "content": "no image"}]),
+            400,
+            "exactly one image_url part; got 0",
+        ),
         (_content(PIXEL, PIXEL, TEXT), 400, "exactly one image_url part; got 2"),
         (_content(PIXEL), 400, "send the question as a text part"),
-        (_content(PIXEL, {"type": "text", "text": "x" * 5000}), 400, "5000 characters; the limit is 4096"),
+        (
+            _content(PIXEL, {"type": "text", "text": "x" * 5000}),
+            400,
+            "5000 characters; the limit is 4096",
+        ),
         (_content({"type": "video_url"}, TEXT), 400, "video_url"),
-        (_content({"type": "image_url", "image_url": {"url": "data:image/png;base64,@@@"}}, TEXT), 400, "base64 text is broken"),
-        (_content({"type": "image_url", "image_url": {"url": "data:text/html;base64,AAAA"}}, TEXT), 400, "expected data:image/"),
-        (_content({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}, TEXT), 400, "send the image as a data: URL"),
-        (_content({"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}, TEXT), 400, "send the image as a data: URL"),
+        (
+            _content(
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,@@@"}}, TEXT
+            ),
+            400,
+            "base64 text is broken",
+        ),
+        (
+            _content(
+                {"type": "image_url", "image_url": {"url": "data:text/html;base64,AAAA"}}, TEXT
+            ),
+            400,
+            "expected data:image/",
+        ),
+        (
+            _content(
+                {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}, TEXT
+            ),
+            400,
+            "send the image as a data: URL",
+        ),
+        (
+            _content({"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}, TEXT),
+            400,
+            "send the image as a data: URL",
+        ),
     ],
 )
 def test_a_bad_request_is_told_what_is_wrong(client_for, engine, chat_body, change, status, words):
@@ -143,7 +191,10 @@ def test_a_question_cannot_forge_an_image(client_for, engine, chat_body, chat):
 
 def test_a_question_beyond_the_context_is_refused(client_for, engine, chat_body):
     reply = client_for().post(CHAT, json=chat_body(question="x" * 400))
-    assert reply.status_code == 400 and "of 256; shorten the question" in reply.json()["error"]["message"]
+    assert (
+        reply.status_code == 400
+        and "of 256; shorten the question" in reply.json()["error"]["message"]
+    )
     assert engine.requests == []
 
 
@@ -159,18 +210,33 @@ def test_broken_json_and_unknown_routes(client_for):
 @pytest.mark.parametrize("declared", [True, False])
 def test_a_request_over_the_limit_is_cut_off(client_for, engine, declared):
     body = b"x" * 5000
-    reply = client_for(max_request_bytes=2048).post(CHAT, content=body if declared else iter([body[:2500], body[2500:]]))
+    reply = client_for(max_request_bytes=2048).post(
+        CHAT, content=body if declared else iter([body[:2500], body[2500:]])
+    )
     assert reply.status_code == 413 and "over 2048 bytes" in reply.json()["error"]["message"]
     assert engine.requests == []
 
 
 @pytest.mark.parametrize(
-    "header", [None, "", "Bearer", "Bearer wrong", "Basic secret", "secret", "Bearer secret2", "Bearer ünicode".encode()]
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer wrong",
+        "Basic secret",
+        "secret",
+        "Bearer secret2",
+        "Bearer ünicode".encode(),
+    ],
 )
 def test_a_wrong_token_gets_nothing(client_for, engine, chat_body, header):
     client = client_for(token="secret")
     headers = {} if header is None else {"authorization": header}
-    for reply in (client.post(CHAT, json=chat_body(), headers=headers), client.get("/v1/models", headers=headers)):
+    for reply in (
+        client.post(CHAT, json=chat_body(), headers=headers),
+        client.get("/v1/models", headers=headers),
+    ):
         assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
         assert "secret" not in reply.text
     assert engine.requests == []
@@ -179,7 +245,10 @@ def test_a_wrong_token_gets_nothing(client_for, engine, chat_body, header):
 def test_the_right_token_opens_and_probes_need_none(client_for, engine, chat_body):
     engine.script = ["7"]
     client = client_for(token="secret")
-    assert client.post(CHAT, json=chat_body(), headers={"authorization": "bearer secret"}).status_code == 200
+    assert (
+        client.post(CHAT, json=chat_body(), headers={"authorization": "bearer secret"}).status_code
+        == 200
+    )
     assert client.get("/healthz").status_code == 200
 
 

@@ -22,23 +22,33 @@ def test_an_equal_checkpoint_fits() -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (replace(SAVED, workers=4), r"saved by 2 worker\(s\) at ZeRO stage 3; this run has 4 worker\(s\) at stage 3"),
+        (
+            replace(SAVED, workers=4),
+            r"saved by 2 worker\(s\) at ZeRO stage 3; this run has 4 worker\(s\) at stage 3",
+        ),
         (replace(SAVED, stage=2), r"at ZeRO stage 3; this run has 2 worker\(s\) at stage 2"),
         (replace(SAVED, parameters="bb"), "parameters aa; this run's have bb"),
         (replace(SAVED, identity={"run.seed": 1}), "run.seed=0; this run has run.seed=1"),
     ],
 )
-def test_a_checkpoint_of_another_run_names_both_sides_and_what_to_do(wanted: Saved, message: str) -> None:
+def test_a_checkpoint_of_another_run_names_both_sides_and_what_to_do(
+    wanted: Saved, message: str
+) -> None:
     with pytest.raises(PolicyError, match=message) as raised:
         checkpoint._check(SAVED, wanted, "awares/runs/x/checkpoints/sft/step-00000050")
     assert "delete awares/runs/x/checkpoints/sft to start this job anew" in str(raised.value)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"step": 1}', b"\xff"])
-def test_a_checkpoint_that_does_not_say_what_it_is_of_is_named(content: bytes | None, tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_say_what_it_is_of_is_named(
+    content: bytes | None, tmp_path: Path
+) -> None:
     if content is not None:
         (tmp_path / "awares.json").write_bytes(content)
-    with pytest.raises(PolicyError, match="checkpoint runs/x/sft/step-1 .*awares.json.* delete runs/x/sft to start this job anew"):
+    with pytest.raises(
+        PolicyError,
+        match="checkpoint runs/x/sft/step-1 .*awares.json.* delete runs/x/sft to start this job anew",
+    ):
         checkpoint._read_meta(tmp_path / "awares.json", "runs/x/sft/step-1")
 
 
@@ -68,7 +78,9 @@ def test_the_cause_is_the_workers_own_error() -> None:
 def test_a_lost_store_is_a_store_error() -> None:
     from ray.train.v2.api.exceptions import WorkerGroupError
 
-    lost = OSError("When uploading part for key 'x' in bucket 'b': AWS Error NETWORK_CONNECTION during UploadPart operation")
+    lost = OSError(
+        "When uploading part for key 'x' in bucket 'b': AWS Error NETWORK_CONNECTION during UploadPart operation"
+    )
     found = cause(WorkerGroupError("failed", {0: lost}))
     assert isinstance(found, StoreUnavailable) and "run the job again" in str(found)
     full = OSError(28, "No space left on device")

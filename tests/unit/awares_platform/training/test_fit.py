@@ -31,7 +31,11 @@ PROCESSOR = {"image_processor": {"patch_size": 14, "merge_size": 2, "temporal_pa
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    for name, content in (("config.json", CONFIG), ("tokenizer.json", TOKENIZER), ("processor_config.json", PROCESSOR)):
+    for name, content in (
+        ("config.json", CONFIG),
+        ("tokenizer.json", TOKENIZER),
+        ("processor_config.json", PROCESSOR),
+    ):
         (tmp_path / name).write_text(json.dumps(content))
     (tmp_path / "model.safetensors").write_bytes(b"")
     return tmp_path
@@ -54,33 +58,51 @@ def test_the_older_file_name_of_the_processor_is_known(directory: Path) -> None:
 
 
 def test_another_architecture_is_named_with_ours(directory: Path) -> None:
-    _edit(directory / "config.json", lambda config: config.update(architectures=["LlavaForConditionalGeneration"]))
-    with pytest.raises(PolicyError, match="a LlavaForConditionalGeneration; awares trains and serves Qwen2_5_VL"):
+    _edit(
+        directory / "config.json",
+        lambda config: config.update(architectures=["LlavaForConditionalGeneration"]),
+    )
+    with pytest.raises(
+        PolicyError, match="a LlavaForConditionalGeneration; awares trains and serves Qwen2_5_VL"
+    ):
         fit.check_directory(directory)
 
 
 def test_a_tokenizer_of_a_larger_model_is_refused(directory: Path) -> None:
-    _edit(directory / "tokenizer.json", lambda tokenizer: tokenizer["model"]["vocab"].update(c=151_000))
+    _edit(
+        directory / "tokenizer.json",
+        lambda tokenizer: tokenizer["model"]["vocab"].update(c=151_000),
+    )
     with pytest.raises(PolicyError, match="ids up to 151000, the model only 320 embeddings"):
         fit.check_directory(directory)
 
 
 def test_a_placeholder_with_two_ids_is_refused(directory: Path) -> None:
     _edit(directory / "config.json", lambda config: config.update(image_token_id=151_655))
-    with pytest.raises(PolicyError, match=r"<\|image_pad\|> is id 12 in tokenizer.json but 151655 \(image_token_id\)"):
+    with pytest.raises(
+        PolicyError,
+        match=r"<\|image_pad\|> is id 12 in tokenizer.json but 151655 \(image_token_id\)",
+    ):
         fit.check_directory(directory)
 
 
 def test_a_processor_with_other_patches_is_refused(directory: Path) -> None:
-    _edit(directory / "processor_config.json", lambda processor: processor["image_processor"].update(patch_size=16))
-    with pytest.raises(PolicyError, match="patch_size=16 but config.json's vision_config has patch_size=14"):
+    _edit(
+        directory / "processor_config.json",
+        lambda processor: processor["image_processor"].update(patch_size=16),
+    )
+    with pytest.raises(
+        PolicyError, match="patch_size=16 but config.json's vision_config has patch_size=14"
+    ):
         fit.check_directory(directory)
 
 
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_missing_file_is_named(directory: Path, missing: str) -> None:
     (directory / missing).unlink()
-    with pytest.raises(PolicyError, match=missing.split(".")[0] if missing.endswith("json") else "safetensors"):
+    with pytest.raises(
+        PolicyError, match=missing.split(".")[0] if missing.endswith("json") else "safetensors"
+    ):
         fit.check_directory(directory)
 
 
@@ -91,6 +113,8 @@ def test_an_unreadable_file_is_named(directory: Path) -> None:
 
 
 def test_weights_of_another_model_are_named(directory: Path) -> None:
-    fit.check_report(directory, {"missing_keys": [], "unexpected_keys": set(), "mismatched_keys": []})
+    fit.check_report(
+        directory, {"missing_keys": [], "unexpected_keys": set(), "mismatched_keys": []}
+    )
     with pytest.raises(PolicyError, match=r"missing keys \['lm_head.weight'\]"):
         fit.check_report(directory, {"missing_keys": ["lm_head.weight"]})

@@ -14,10 +14,14 @@ class Tiny(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.visual = nn.ModuleDict({"gate_proj": nn.Linear(4, 4)})
-        self.language_model = nn.ModuleDict({"q_proj": nn.Linear(4, 6), "o_proj": nn.Linear(6, 3, bias=False)})
+        self.language_model = nn.ModuleDict(
+            {"q_proj": nn.Linear(4, 6), "o_proj": nn.Linear(6, 3, bias=False)}
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.language_model["o_proj"](self.language_model["q_proj"](self.visual["gate_proj"](x)))
+        return self.language_model["o_proj"](
+            self.language_model["q_proj"](self.visual["gate_proj"](x))
+        )
 
 
 @pytest.fixture
@@ -32,11 +36,17 @@ def test_fresh_adapters_change_nothing_and_only_adapters_learn(model: Tiny) -> N
     assert lora.attach(model, 2, 16.0, ("q_proj", "o_proj", "gate_proj"), seed=0) == 2
     assert torch.equal(model(x), before)
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert learning == {f"language_model.{layer}.{part}.weight" for layer in ("q_proj", "o_proj") for part in ("down", "up")}
+    assert learning == {
+        f"language_model.{layer}.{part}.weight"
+        for layer in ("q_proj", "o_proj")
+        for part in ("down", "up")
+    }
 
 
 def test_the_adapter_is_scaled_by_alpha_over_rank() -> None:
-    layer = lora.LoraLinear(nn.Linear(2, 2, bias=False), rank=1, alpha=4.0, generator=torch.Generator())
+    layer = lora.LoraLinear(
+        nn.Linear(2, 2, bias=False), rank=1, alpha=4.0, generator=torch.Generator()
+    )
     with torch.no_grad():
         layer.base.weight.zero_()
         layer.down.weight.copy_(torch.tensor([[1.0, 2.0]]))
@@ -74,5 +84,7 @@ def test_the_same_seed_gives_the_same_adapters() -> None:
 
 
 def test_targets_that_match_nothing_are_named(model: Tiny) -> None:
-    with pytest.raises(PolicyError, match=r"policy.lora_targets=\['c_attn'\] match no linear layer"):
+    with pytest.raises(
+        PolicyError, match=r"policy.lora_targets=\['c_attn'\] match no linear layer"
+    ):
         lora.attach(model, 2, 16.0, ("c_attn",), seed=0)

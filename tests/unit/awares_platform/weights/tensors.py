@@ -10,7 +10,11 @@ BF16 = WordType.of(torch.bfloat16)
 
 
 def bits(tensor: Tensor) -> bytes:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    return (
+        tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        if tensor.numel()
+        else b""
+    )
 
 
 def same(left: Tensor, right: Tensor) -> bool:
@@ -35,6 +39,10 @@ def moved(base: Tensor, share: float, step: int = 1, seed: int = 1) -> Tensor:
     """A share of the weights moved by up to so many representable values either way."""
     random = np.random.default_rng(seed)
     words = BF16.words(base)
-    steps = random.choice([-step, step], len(words)) if step == 1 else random.integers(-step, step + 1, len(words))
+    steps = (
+        random.choice([-step, step], len(words))
+        if step == 1
+        else random.integers(-step, step + 1, len(words))
+    )
     steps = np.where(random.random(len(words)) < share, steps, 0).astype(np.int16)
     return of_bits(BF16.step(words, steps), torch.bfloat16, tuple(base.shape))

@@ -14,8 +14,26 @@ from awares_platform.weights.codec.words import WordType, unzigzag, zigzag
 from awares_platform.weights.manifest import WeightsError
 from tests.unit.awares_platform.weights.tensors import bits, moved, of_bits, same, weights
 
-FLOATS = [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu]
-INTEGERS = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool]
+FLOATS = [
+    torch.bfloat16,
+    torch.float16,
+    torch.float32,
+    torch.float64,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.float8_e8m0fnu,
+]
+INTEGERS = [
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.uint8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+    torch.bool,
+]
 SHAPES = [(), (0,), (1,), (7,), (3, 5), (0, 4), (2, 3, 4), (300,), (40, 61)]
 
 
@@ -33,7 +51,19 @@ def test_an_unchanged_tensor_is_no_bytes() -> None:
 def test_a_dense_blob_byte_by_byte() -> None:
     blob = encode(None, torch.tensor([[0x0201, 0x0403, 0x0605]], dtype=torch.int16))
     header = [1, 10, 2, 1, 3]  # format, int16, two axes of 1 and 3
-    assert [*blob] == [*header, 4, 8, 3 << 2, 1, 3, 5, 3 << 2, 2, 4, 6]  # dense, 8 bytes: a raw plane of low bytes, one of high bytes
+    assert [*blob] == [
+        *header,
+        4,
+        8,
+        3 << 2,
+        1,
+        3,
+        5,
+        3 << 2,
+        2,
+        4,
+        6,
+    ]  # dense, 8 bytes: a raw plane of low bytes, one of high bytes
     assert kind(blob) == "dense"
 
 
@@ -42,8 +72,24 @@ def test_a_sparse_blob_byte_by_byte() -> None:
     new = base.clone()
     new[2], new[3], new[8], new[120] = 1, 255, 7, 1
     blob = encode(base, new)
-    changes = [2, 1 << 6 | 0, 2 << 6 | 4, 3 << 6 | 111 % 64]  # two unchanged and up; down; four unchanged and another step; a wide gap
-    streams = [4, 4 << 2, *changes, 1, 1 << 2, 111 // 64, 0, 1, 1 << 2, 14]  # a wide gap, no far gap, a step of 7
+    changes = [
+        2,
+        1 << 6 | 0,
+        2 << 6 | 4,
+        3 << 6 | 111 % 64,
+    ]  # two unchanged and up; down; four unchanged and another step; a wide gap
+    streams = [
+        4,
+        4 << 2,
+        *changes,
+        1,
+        1 << 2,
+        111 // 64,
+        0,
+        1,
+        1 << 2,
+        14,
+    ]  # a wide gap, no far gap, a step of 7
     assert [*blob] == [1, 13, 1, 400 % 128 | 128, 400 // 128, 1, len(streams), *streams]
     assert kind(blob) == "ulp"
     assert same(decode(base, blob), new)
@@ -68,7 +114,9 @@ def test_neighbouring_floats_are_one_step_apart() -> None:
     assert [*steps] == [1, 2, 1, 1, 1]  # torch takes both zeros for one number
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e8m0fnu, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e4m3fn, torch.float8_e8m0fnu, torch.float16, torch.bfloat16]
+)
 def test_steps_are_exact_between_any_two_bit_patterns(dtype: torch.dtype) -> None:
     words = WordType.of(dtype)
     every = np.arange(1 << 8 * words.size).astype(f"u{words.size}").view(f"i{words.size}")
@@ -81,7 +129,15 @@ def test_steps_are_exact_between_any_two_bit_patterns(dtype: torch.dtype) -> Non
 
 
 def test_small_steps_have_small_zigzag_numbers() -> None:
-    assert [*zigzag(np.array([0, -1, 1, -2, 2, 127, -128], np.int8)).view(np.uint8)] == [0, 1, 2, 3, 4, 254, 255]
+    assert [*zigzag(np.array([0, -1, 1, -2, 2, 127, -128], np.int8)).view(np.uint8)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        254,
+        255,
+    ]
 
 
 def test_an_alphabet_packs_four_or_two_to_a_byte() -> None:
@@ -91,7 +147,9 @@ def test_an_alphabet_packs_four_or_two_to_a_byte() -> None:
     assert nibbles and nibbles.bits == 4
     assert Alphabet.of(np.arange(100, dtype=np.uint8), 0.1) is None
     packed, others = alphabet.pack(data)
-    assert [*packed] == [0 | 0 << 2 | 0 << 4 | 1 << 6, 1 | 2 << 2 | 3 << 4 | 0 << 6, 1] and [*others] == [200]
+    assert [*packed] == [0 | 0 << 2 | 0 << 4 | 1 << 6, 1 | 2 << 2 | 3 << 4 | 0 << 6, 1] and [
+        *others
+    ] == [200]
     assert np.array_equal(alphabet.unpack(packed, others, 9), data)
     assert alphabet.unpack(packed, np.zeros(2, np.uint8), 9) is None
     packed, others = nibbles.pack(data)
@@ -121,7 +179,9 @@ PATTERNS = st.sampled_from(["none", "one", "few", "half", "all", "random bits", 
 
 def changed(base: Tensor, pattern: str, random: np.random.Generator) -> Tensor:
     raw = np.frombuffer(bits(base), np.uint8).copy().reshape(base.numel(), base.element_size())
-    count = {"none": 0, "one": 1, "few": len(raw) // 40, "half": len(raw) // 2}.get(pattern, len(raw))
+    count = {"none": 0, "one": 1, "few": len(raw) // 40, "half": len(raw) // 2}.get(
+        pattern, len(raw)
+    )
     hit = random.choice(len(raw), min(count, len(raw)), replace=False)
     if pattern == "random bits":
         raw ^= (1 << random.integers(0, 8, raw.shape)).astype(np.uint8)
@@ -134,7 +194,9 @@ def changed(base: Tensor, pattern: str, random: np.random.Generator) -> Tensor:
 
 @settings(deadline=None)
 @given(st.sampled_from(FLOATS + INTEGERS), st.sampled_from(SHAPES), PATTERNS, st.integers(0, 2**32))
-def test_every_tensor_comes_back_bit_for_bit(dtype: torch.dtype, shape: tuple[int, ...], pattern: str, seed: int) -> None:
+def test_every_tensor_comes_back_bit_for_bit(
+    dtype: torch.dtype, shape: tuple[int, ...], pattern: str, seed: int
+) -> None:
     random = np.random.default_rng(seed)
     size = int(np.prod(shape)) * dtype.itemsize
     base = of_bits(random.integers(0, 256, size).astype(np.uint8), dtype, shape)
@@ -148,8 +210,14 @@ def test_every_tensor_comes_back_bit_for_bit(dtype: torch.dtype, shape: tuple[in
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=240), st.binary(max_size=240), st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]))
-@example(b"\x00\x80\xff\x7f\xff\xff\x80\x7f", b"\x00\x00\xff\xff\x01\x00\x81\xff", torch.bfloat16)  # zeros, NaNs, infinity
+@given(
+    st.binary(max_size=240),
+    st.binary(max_size=240),
+    st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]),
+)
+@example(
+    b"\x00\x80\xff\x7f\xff\xff\x80\x7f", b"\x00\x00\xff\xff\x01\x00\x81\xff", torch.bfloat16
+)  # zeros, NaNs, infinity
 def test_raw_bit_patterns_come_back(left: bytes, right: bytes, dtype: torch.dtype) -> None:
     size = min(len(left), len(right)) // 8 * 8
     base, new = (of_bits(np.frombuffer(data[:size], np.uint8), dtype) for data in (left, right))
@@ -167,11 +235,16 @@ def test_large_tensors_come_back(share: float, step: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["ulp", "steps", "xor", "dense"])
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e4m3fn, torch.bfloat16, torch.float32, torch.float64, torch.int64]
+)
 def test_every_kind_is_exact_whether_or_not_it_is_cheapest(name: str, dtype: torch.dtype) -> None:
     random = np.random.default_rng(3)
     words = WordType.of(dtype)
-    base, new = (random.integers(0, 256, 999 * words.size).astype(np.uint8).view(f"i{words.size}") for _ in range(2))
+    base, new = (
+        random.integers(0, 256, 999 * words.size).astype(np.uint8).view(f"i{words.size}")
+        for _ in range(2)
+    )
     streams = b"".join(span.ENCODERS[name](words, base, new))
     out = np.empty_like(new)
     span.decode(words, name, memoryview(streams), base, out)
@@ -208,7 +281,10 @@ def test_what_compresses_best_is_not_taken_for_damage(dtype: torch.dtype) -> Non
 
 
 def test_parameters_are_encoded_too() -> None:
-    base, new = torch.nn.Parameter(torch.ones(4)), torch.nn.Parameter(torch.tensor([1.0, 2.0, 1.0, 1.0]))
+    base, new = (
+        torch.nn.Parameter(torch.ones(4)),
+        torch.nn.Parameter(torch.tensor([1.0, 2.0, 1.0, 1.0])),
+    )
     assert same(decode(base, encode(base, new)), new.detach())
 
 
@@ -254,7 +330,9 @@ def test_values_that_repeat_are_dense_even_if_few_changed() -> None:
 
 def test_a_sample_that_misleads_costs_no_more_than_dense() -> None:
     base = torch.zeros(2_000_000, dtype=torch.int16)
-    new = torch.randint(-(2**15), 2**15, base.shape, generator=torch.Generator().manual_seed(0), dtype=torch.int16)
+    new = torch.randint(
+        -(2**15), 2**15, base.shape, generator=torch.Generator().manual_seed(0), dtype=torch.int16
+    )
     for start in np.linspace(0, len(new) - 512, 8, dtype=np.int64):
         new[start : start + 512] = 0
     assert len(encode(base, new)) <= new.nbytes + 3 + 9 + 13

@@ -16,7 +16,10 @@ from tests.unit.awares_platform.weights.tensors import BF16, moved, weights
 
 def samples() -> list[tuple[Tensor | None, bytes]]:
     base = weights(900).reshape(30, 30)
-    step = [encode(base, moved(base, share, step)) for share, step in ((0.05, 3), (0.02, 1), (1.0, 2), (0.6, 1))]
+    step = [
+        encode(base, moved(base, share, step))
+        for share, step in ((0.05, 3), (0.02, 1), (1.0, 2), (0.6, 1))
+    ]
     flipped = encode(base.view(torch.int16), base.view(torch.int16) ^ 0x0410)
     repeated = encode(None, torch.full((4000,), 2.0))
     far = torch.zeros(6000, dtype=torch.int16)

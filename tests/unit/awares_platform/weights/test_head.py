@@ -7,7 +7,10 @@ from awares_platform.weights.manifest import WeightsError
 
 
 def delta(version: int, size: int, base: int | None = None) -> Published:
-    return Published(version, (Form("manifest.json", version - 1 if base is None else base, size, f"d{version}"),))
+    return Published(
+        version,
+        (Form("manifest.json", version - 1 if base is None else base, size, f"d{version}"),),
+    )
 
 
 def anchor(version: int, size: int) -> Published:
@@ -15,7 +18,9 @@ def anchor(version: int, size: int) -> Published:
 
 
 def both(version: int, size: int, whole: int) -> Published:
-    return Published(version, (*delta(version, size).forms, Form("anchor.json", None, whole, f"a{version}")))
+    return Published(
+        version, (*delta(version, size).forms, Form("anchor.json", None, whole, f"a{version}"))
+    )
 
 
 HEAD = Head(2, (delta(14, 12), both(13, 11, 100), delta(12, 10), delta(11, 9), anchor(10, 90)))
@@ -61,7 +66,9 @@ def test_a_far_reader_takes_an_anchor_where_deltas_would_be_dearer() -> None:
 def test_damage_is_walked_around() -> None:
     d14, d13, a13 = way((14, "d14"), (13, "d13"), (13, "a13"))
     assert HEAD.path(14, have=12, avoid={d13}) == (a13, d14)
-    assert HEAD.path(14, avoid={a13}) == way((10, "a10"), (11, "d11"), (12, "d12"), (13, "d13"), (14, "d14"))
+    assert HEAD.path(14, avoid={a13}) == way(
+        (10, "a10"), (11, "d11"), (12, "d12"), (13, "d13"), (14, "d14")
+    )
     assert HEAD.path(14, have=12, avoid={d14}) is None
     assert HEAD.path(14, have=12, avoid={d13, a13}) is None
 
@@ -69,12 +76,21 @@ def test_damage_is_walked_around() -> None:
 def test_a_version_that_nothing_leads_to_has_no_way() -> None:
     cut = Head(1, (delta(14, 12), delta(13, 11)))
     assert cut.path(14) is None
-    assert cut.path(14, have=12) == tuple(Hop(entry.version, entry.forms[0]) for entry in reversed(cut.published))
+    assert cut.path(14, have=12) == tuple(
+        Hop(entry.version, entry.forms[0]) for entry in reversed(cut.published)
+    )
     assert cut.path(12, have=3) is None
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"7", b'{"epoch": 1}', b'{"epoch": 1, "published": [["x", []]]}', b'{"epoch": 1, "published": [[1, [[2]]]]}']
+    "data",
+    [
+        b"",
+        b"7",
+        b'{"epoch": 1}',
+        b'{"epoch": 1, "published": [["x", []]]}',
+        b'{"epoch": 1, "published": [[1, [[2]]]]}',
+    ],
 )
 def test_what_is_no_head_is_refused(data: bytes) -> None:
     with pytest.raises(WeightsError, match="no HEAD"):

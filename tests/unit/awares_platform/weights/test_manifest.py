@@ -12,13 +12,20 @@ HEAD = TensorEntry(
     "lm_head.weight",
     "bfloat16",
     (320, 128),
-    (Piece(0, 20480, "s0.bin", 0, 700, "ulp", "aa"), Piece(20480, 40960, "s1.bin", 64, 800, "dense", "bb")),
+    (
+        Piece(0, 20480, "s0.bin", 0, 700, "ulp", "aa"),
+        Piece(20480, 40960, "s1.bin", 64, 800, "dense", "bb"),
+    ),
 )
-NORM = TensorEntry("model.norm.weight", "bfloat16", (128,), (Piece(0, 128, "s1.bin", 864, 0, "same", "cc"),))
+NORM = TensorEntry(
+    "model.norm.weight", "bfloat16", (128,), (Piece(0, 128, "s1.bin", 864, 0, "same", "cc"),)
+)
 
 
 def test_a_manifest_survives_json() -> None:
-    manifest = Manifest(12, 3, (HEAD, NORM), {"canary": {"logprobs": [[-0.25]]}}, 11, 9, 0.03125, "5d", "77", 2.0)
+    manifest = Manifest(
+        12, 3, (HEAD, NORM), {"canary": {"logprobs": [[-0.25]]}}, 11, 9, 0.03125, "5d", "77", 2.0
+    )
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
     anchor = Manifest(12, 3, (HEAD,))
     assert Manifest.from_bytes(anchor.to_bytes()) == anchor
@@ -34,7 +41,12 @@ def test_a_manifest_counts_bytes_and_shards() -> None:
 
 def test_changed_compares_results_and_not_how_they_are_encoded() -> None:
     before = Manifest(1, 1, (HEAD, NORM))
-    recoded = replace(HEAD, pieces=tuple(replace(piece, shard="other.bin", length=9, kind="dense") for piece in HEAD.pieces))
+    recoded = replace(
+        HEAD,
+        pieces=tuple(
+            replace(piece, shard="other.bin", length=9, kind="dense") for piece in HEAD.pieces
+        ),
+    )
     after = Manifest(2, 1, (recoded, replace(NORM, pieces=(replace(NORM.pieces[0], blake3="dd"),))))
     assert after.changed(before) == {"model.norm.weight"}
     assert after.changed(after) == set()
@@ -46,16 +58,35 @@ def rows(manifest: Manifest) -> Any:
 
 
 @pytest.mark.parametrize(
-    "spans", [[(0, 20480)], [(0, 20480), (20481, 40960)], [(0, 30000), (20480, 40960)], [(20480, 40960), (0, 20480)], []]
+    "spans",
+    [
+        [(0, 20480)],
+        [(0, 20480), (20481, 40960)],
+        [(0, 30000), (20480, 40960)],
+        [(20480, 40960), (0, 20480)],
+        [],
+    ],
 )
 def test_pieces_must_cover_their_tensor(spans: list[tuple[int, int]]) -> None:
     values = rows(Manifest(1, 1, (HEAD,)))
     values["tensors"][0][3] = [[start, end, "s0.bin", 0, 9, "dense", "aa"] for start, end in spans]
-    with pytest.raises(WeightsError, match=r"no manifest.*the pieces of lm_head\.weight do not cover its 40960 elements"):
+    with pytest.raises(
+        WeightsError,
+        match=r"no manifest.*the pieces of lm_head\.weight do not cover its 40960 elements",
+    ):
         Manifest.from_bytes(json.dumps(values).encode())
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"version": 1}', b'{"version": 1, "epoch": 1, "tensors": [["x"]], "extra": {}}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"version": 1}',
+        b'{"version": 1, "epoch": 1, "tensors": [["x"]], "extra": {}}',
+    ],
+)
 def test_what_is_no_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(WeightsError, match="no manifest"):
         Manifest.from_bytes(data)

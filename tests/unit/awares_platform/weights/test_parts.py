@@ -12,8 +12,13 @@ from awares_platform.weights.parts import Part, even, pieces, whole
 def test_two_ranks_cut_tensors_laid_end_to_end_in_the_middle() -> None:
     named = [("a", torch.arange(6.0).reshape(2, 3)), ("b", torch.arange(4.0))]
     first, second = (list(even(named, rank, 2, torch.bfloat16)) for rank in (0, 1))
-    assert [(part.name, part.start, part.values.tolist()) for part in first] == [("a", 0, [0, 1, 2, 3, 4])]
-    assert [(part.name, part.start, part.values.tolist()) for part in second] == [("a", 5, [5]), ("b", 0, [0, 1, 2, 3])]
+    assert [(part.name, part.start, part.values.tolist()) for part in first] == [
+        ("a", 0, [0, 1, 2, 3, 4])
+    ]
+    assert [(part.name, part.start, part.values.tolist()) for part in second] == [
+        ("a", 5, [5]),
+        ("b", 0, [0, 1, 2, 3]),
+    ]
     assert second[0].shape == (2, 3) and second[0].end == 6
     assert second[0].values.dtype == torch.bfloat16
 
@@ -45,5 +50,10 @@ def test_shares_are_copies_and_integers_keep_their_kind() -> None:
 def test_long_parts_are_cut_into_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PIECE_ELEMENTS", 4)
     cut = list(pieces([*whole({"a": torch.arange(10).reshape(5, 2), "none": torch.empty(0, 3)})]))
-    assert [(part.name, part.start, part.end) for part in cut] == [("a", 0, 4), ("a", 4, 8), ("a", 8, 10), ("none", 0, 0)]
+    assert [(part.name, part.start, part.end) for part in cut] == [
+        ("a", 0, 4),
+        ("a", 4, 8),
+        ("a", 8, 10),
+        ("none", 0, 0),
+    ]
     assert cut[2].values.tolist() == [8, 9]

@@ -25,7 +25,9 @@ def test_an_anchor_comes_every_so_many_versions() -> None:
 
 def test_a_new_anchor_begins_a_new_chain() -> None:
     found = costs(100, 30, 30, 30)
-    found.add(Published(5, (Form("manifest.json", 4, 30, "d"), Form("anchor.json", None, 120, "a"))))
+    found.add(
+        Published(5, (Form("manifest.json", 4, 30, "d"), Form("anchor.json", None, 120, "a")))
+    )
     assert (found.anchor, found.deltas) == (120, [])
     assert not found.want_anchor(every=16)
 

@@ -1,0 +1,213 @@
+"""What is generated in the chart: values.schema.json and the table of values in its README.
+
+    values.yaml        ── defaults, `# --` comments, `# @schema` annotations ──┐
+    schema.types.yaml  ── types that a default cannot show ────────────────────┼── files() ── values.schema.json, README.md
+    PlatformConfig     ── the setup's sections and keys ───────────────────────┘
+
+`python .ci/chart.py helm/awares-train` writes both; a test compares them with `files()`.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from marked import filled
+
+from awares_platform.config import PlatformConfig
+
+NAMED = {"groupDefaults": "group", "jobDefaults": "job"}
+"""Sections whose keys others take, too: by name under $defs."""
+SHORT = 60
+_KINDS = {bool: "boolean", str: "string", int: "integer", float: "number"}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One key of values.yaml. `below` are the values of a map that is written out.
+
+    Example:
+        Value("store.bucket", "", "S3 bucket of all state.", {"type": "string"}, ())
+    """
+
+    path: str
+    default: Any
+    help: str
+    schema: dict[str, Any] | None
+    below: tuple["Value", ...]
+
+
+def files(chart: Path) -> dict[Path, str]:
+    """What the generated files of `chart` should hold, by path."""
+    values = read_values((chart / "values.yaml").read_text("utf-8"))
+    types = yaml.safe_load((chart / "schema.types.yaml").read_text("utf-8"))
+    return {
+        chart / "values.schema.json": json.dumps(schema(values, types), indent=1) + "\n",
+        chart / "README.md": filled(chart / "README.md", "values", table(values)),
+    }
+
+
+def read_values(text: str) -> tuple[Value, ...]:
+    """The values of a values.yaml with what the comments right above them say."""
+    lines = text.splitlines()
+    return tuple(_read(yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text), lines, ""))
+
+
+def _read(node: Any, data: dict[str, Any], lines: list[str], prefix: str) -> Iterator[Value]:
+    for key_node, value_node in node.value:
+        key = key_node.value
+        help_text, annotation = _comments(lines, key_node.start_mark.line)
+        block = isinstance(value_node, yaml.MappingNode) and not value_node.flow_style
+        below = tuple(_read(value_node, data[key], lines, f"{prefix}{key}.")) if block else ()
+        yield Value(f"{prefix}{key}", data[key], help_text, annotation, below)
+
+
+def _comments(lines: list[str], line: int) -> tuple[str, dict[str, Any] | None]:
+    """Help and annotation in the comment lines right above `line`."""
+    above: list[str] = []
+    while line and lines[line - 1].lstrip().startswith("#"):
+        line -= 1
+        above.insert(0, lines[line].lstrip().removeprefix("#").strip())
+    annotation = next(
+        (
+            yaml.safe_load(text.removeprefix("@schema"))
+            for text in above
+            if text.startswith("@schema")
+        ),
+        None,
+    )
+    words = [text for text in above if not text.startswith("@schema")]
+    begin = next((index for index, text in enumerate(words) if text.startswith("-- ")), None)
+    return "" if begin is None else " ".join(words[begin:]).removeprefix("-- "), annotation
+
+
+def schema(values: tuple[Value, ...], types: dict[str, Any]) -> dict[str, Any]:
+    """The closed schema of all values."""
+    definitions = dict(types) | setup_definitions()
+    properties: dict[str, Any] = {}
+    for value in values:
+        properties[value.path] = _schema(value, types)
+        if name := NAMED.get(value.path):
+            definitions[name] = _partial(properties[value.path])
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Values of awares-train",
+        "type": "object",
+        "additionalProperties": False,
+        "required": [value.path for value in values],
+        "properties": properties,
+        "$defs": definitions,
+    }
+
+
+def _schema(value: Value, types: dict[str, Any]) -> dict[str, Any]:
+    """The annotation, or what the default shows. A key with a default is required: Helm takes away what a user sets to null."""
+    said = {"description": value.help} if value.help else {}
+    if value.schema is not None:
+        return said | value.schema
+    if isinstance(value.default, dict):
+        below = value.below or tuple(
+            Value(key, default, "", None, ()) for key, default in value.default.items()
+        )
+        properties = {_key(item): _schema(item, types) for item in below}
+        required = [_key(item) for item in below if not _takes_null(properties[_key(item)], types)]
+        return {
+            **said,
+            "type": "object",
+            "additionalProperties": False,
+            "required": required,
+            "properties": properties,
+        }
+    kind = _KINDS.get(type(value.default))
+    if kind is None:
+        raise ValueError(
+            f"values.yaml: {value.path} = {value.default!r} does not show its type: add a line `# @schema {{...}}` above it"
+        )
+    return said | {"type": kind}
+
+
+def _key(value: Value) -> str:
+    return value.path.rpartition(".")[2]
+
+
+def _takes_null(schema: dict[str, Any], types: dict[str, Any]) -> bool:
+    named = types.get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+    return "null" in named.get("type", ())
+
+
+def _partial(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without what it requires: what is left out comes from the defaults."""
+    below = {key: _partial(item) for key, item in schema.get("properties", {}).items()}
+    return {key: item for key, item in schema.items() if key != "required"} | (
+        {"properties": below} if below else {}
+    )
+
+
+def setup_definitions() -> dict[str, Any]:
+    """PlatformConfig and its sections as definitions. What may be none may be written "none"; maps without known keys stay empty."""
+    whole = PlatformConfig.model_json_schema()
+    sections = whole.pop("$defs")
+    return {
+        name: _plain(section) for name, section in {**sections, "PlatformConfig": whole}.items()
+    }
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "anyOf" in node and {"type": "null"} in node["anyOf"]:
+        node = {**node, "anyOf": [*node["anyOf"], {"const": "none"}]}
+    is_schema = any(
+        isinstance(node.get(key), str | list) for key in ("$ref", "anyOf", "enum", "type")
+    )
+    plain = {
+        key: _plain(item)
+        for key, item in node.items()
+        if not (is_schema and key in ("default", "title"))
+    }
+    return plain | (
+        {"additionalProperties": False} if plain.get("additionalProperties") is True else {}
+    )
+
+
+def table(values: tuple[Value, ...]) -> str:
+    """The values that have a help text, as a Markdown table."""
+    rows = ["| key | default | what it is |", "|---|---|---|"]
+    for value in _all(values):
+        if value.help:
+            rows.append(f"| `{value.path}` | {_default(value)} | {_cell(value.help)} |")
+    return "\n".join(rows)
+
+
+def _all(values: tuple[Value, ...]) -> Iterator[Value]:
+    for value in values:
+        yield value
+        yield from _all(value.below)
+
+
+def _default(value: Value) -> str:
+    text = json.dumps(value.default)
+    return f"`{_cell(text)}`" if len(text) <= SHORT else "see values.yaml"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main(arguments: list[str]) -> None:
+    """Write the generated files of the chart in the directory that is the only argument."""
+    if len(arguments) != 1 or not (Path(arguments[0]) / "values.yaml").is_file():
+        raise SystemExit(
+            f"usage: python .ci/chart.py CHART; {arguments} names no directory with a values.yaml"
+        )
+    for path, text in files(Path(arguments[0])).items():
+        path.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

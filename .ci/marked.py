@@ -1,0 +1,24 @@
+"""Generated passages of a document, between two marks: `<!-- name:begin -->` and `<!-- name:end -->`."""
+
+from pathlib import Path
+
+from awares.errors import DataError
+
+
+def fill(path: Path, name: str, text: str) -> None:
+    """Replace what stands between the marks `name` in a file. Raises DataError if they are not there once each."""
+    path.write_text(filled(path, name, text), "utf-8")
+
+
+def filled(path: Path, name: str, text: str) -> str:
+    """What `fill` would write."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    document = path.read_text("utf-8")
+    if (
+        document.count(begin) != 1
+        or document.count(end) != 1
+        or document.index(begin) > document.index(end)
+    ):
+        raise DataError(f"{path} needs the line {begin} and, after it, the line {end}, once each")
+    before, _, rest = document.partition(begin)
+    return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"

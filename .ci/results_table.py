@@ -1,0 +1,64 @@
+"""The README's table: the results of several quickstarts, one per seed, as means and ranges.
+
+python .ci/results_table.py README.md runs/quickstart-*/results.json
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from marked import fill
+
+from awares_platform.evaluate.results import NAMES
+
+COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "accuracy": ("accuracy", lambda value: f"{100 * value:.1f}"),
+    "rtr_token": ("RTR, tokens", lambda value: f"{value:.3f}"),
+    "rtr_pixel": ("RTR, pixels", lambda value: f"{value:.3f}"),
+    "call_rate": ("calls, %", lambda value: f"{100 * value:.1f}"),
+    "reward": ("reward", lambda value: f"{value:.2f}"),
+    "latency_p50_s": ("latency p50, ms", lambda value: f"{1000 * value:.0f}"),
+}
+
+
+def published(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The table and its caption. Each cell is the mean over `runs` (results.json of a quickstart each), and the range in brackets."""
+    policies = [name for name in NAMES if all(name in run["policies"] for run in runs)]
+    lines = [
+        "| policy | " + " | ".join(head for head, _ in COLUMNS.values()) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
+    for policy in policies:
+        cells = [
+            _cell([run["policies"][policy][key] for run in runs], text)
+            for key, (_, text) in COLUMNS.items()
+        ]
+        lines.append(f"| {NAMES[policy]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n\n" + _caption(runs)
+
+
+def _cell(values: Sequence[float | None], text: Callable[[float], str]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    low, high = text(min(known)), text(max(known))
+    mean = text(sum(known) / len(known))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def _caption(runs: Sequence[Mapping[str, Any]]) -> str:
+    questions = min(row["n"] for run in runs for row in run["policies"].values())
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    what = f"Mean and range over seeds {seeds}" if len(runs) > 1 else f"Seed {seeds}"
+    longest = max(sum(run["wall_s"].values()) for run in runs) / 60
+    return f"{what}; {questions:,} held-out questions, greedy. A run took at most {longest:.1f} minutes on two cores."
+
+
+if __name__ == "__main__":
+    fill(
+        Path(sys.argv[1]),
+        "results",
+        published([json.loads(Path(path).read_text("utf-8")) for path in sys.argv[2:]]),
+    )

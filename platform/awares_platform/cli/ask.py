@@ -1,0 +1,140 @@
+"""`awares ask IMAGE "question"`: one question to a served policy over HTTP; the answer, what it looked at, and what that cost."""
+
+import base64
+import json
+import mimetypes
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from awares.crops import CropId
+from awares.errors import DataError
+from awares_platform.labelling.chat_client import EndpointError
+
+TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the endpoint said.
+
+    Example:
+        Reply("7", ("0",), ((0, 0, 56, 56),), 8, 0.5, 31, 18, 2, "answer", 0.12, 0)
+    """
+
+    answer: str
+    crops: tuple[str, ...]
+    boxes: tuple[tuple[int, ...], ...]
+    visual_tokens: int
+    rtr_token: float
+    prompt_tokens: int
+    completion_tokens: int
+    turns: int
+    stop: str
+    latency_s: float
+    weight_version: int
+
+    def lines(self) -> str:
+        """The reply as a person reads it."""
+        looked = ", ".join(
+            f"{CropId(crop).name.lower().replace('_', ' ')} {list(box)}"
+            for crop, box in zip(self.crops, self.boxes, strict=False)
+        )
+        return (
+            f"answer   {self.answer or f'none ({self.stop})'}\n"
+            f"crops    {looked or 'none: the low-resolution view was enough'}\n"
+            f"tokens   {self.visual_tokens} visual ({self.rtr_token:.0%} of the full image's), {self.prompt_tokens} prompt with them, "
+            f"{self.completion_tokens} sampled in {self.turns} turn{'s' if self.turns > 1 else ''}\n"
+            f"latency  {self.latency_s * 1000:.0f} ms"
+            + (f"\nweights  version {self.weight_version}" if self.weight_version else "")
+        )
+
+
+def run(
+    image: Path, question: str, url: str = "http://127.0.0.1:8000", token_env: str = "AWARES_TOKEN"
+) -> None:
+    """Ask and print. Raises DataError for an unreadable file, EndpointError when the endpoint is absent or refuses."""
+    print(ask(image, question, url, token_env).lines())
+
+
+def ask(image: Path, question: str, url: str, token_env: str = "AWARES_TOKEN") -> Reply:
+    """Ask the first model that `url` (http://host:port) offers; the bearer token, where one is needed, is in the variable `token_env`."""
+    try:
+        data = base64.b64encode(image.read_bytes()).decode()
+    except OSError as error:
+        raise DataError(
+            f"{image} cannot be read: {error.strerror}; give the path of an image file"
+        ) from error
+    base = url.rstrip("/").removesuffix("/v1")
+    kind = mimetypes.guess_type(image.name)[0] or "image/png"
+    content = [
+        {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{data}"}},
+        {"type": "text", "text": question},
+    ]
+    model = _call(f"{base}/v1/models", None, token_env)["data"][0]["id"]
+    return _reply(
+        _call(
+            f"{base}/v1/chat/completions",
+            {"model": model, "messages": [{"role": "user", "content": content}]},
+            token_env,
+        )
+    )
+
+
+def _reply(body: Mapping[str, Any]) -> Reply:
+    extension, usage = body["awares"], body["usage"]
+    return Reply(
+        answer=body["choices"][0]["message"]["content"],
+        crops=tuple(extension["crops"]),
+        boxes=tuple(tuple(box) for box in extension["boxes"]),
+        visual_tokens=extension["visual_tokens"],
+        rtr_token=extension["rtr_token"],
+        prompt_tokens=usage["prompt_tokens"],
+        completion_tokens=usage["completion_tokens"],
+        turns=extension["turns"],
+        stop=extension["stop"],
+        latency_s=extension["latency_s"],
+        weight_version=extension["weight_version"],
+    )
+
+
+def _call(url: str, body: Mapping[str, Any] | None, token_env: str) -> dict[str, Any]:
+    headers = {"content-type": "application/json"}
+    if token := os.environ.get(token_env, "").strip():
+        headers["authorization"] = f"Bearer {token}"
+    try:
+        request = urllib.request.Request(
+            url, None if body is None else json.dumps(body).encode(), headers
+        )
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        raise EndpointError(f"{url} refused ({error.code}): {_words(error, token_env)}") from error
+    except urllib.error.URLError as error:
+        raise EndpointError(
+            f"no endpoint answers at {url} ({error.reason}); start one with `awares serve`, or name it with --url"
+        ) from error
+    except (TimeoutError, ValueError) as error:
+        raise EndpointError(
+            f"{url} gave no usable answer ({error}); is it an awares endpoint, such as http://127.0.0.1:8000?"
+        ) from error
+
+
+def _words(error: urllib.error.HTTPError, token_env: str) -> str:
+    """The endpoint's own message, or what its status means."""
+    if error.code == 401:
+        return f"it wants a bearer token; put it into the environment variable {token_env}"
+    text = error.read(4096).decode(errors="replace")
+    try:
+        return json.loads(text)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        busy = (
+            f"; try again in {error.headers['retry-after']} s"
+            if error.headers.get("retry-after")
+            else ""
+        )
+        return f"{text.strip() or error.reason}{busy}"

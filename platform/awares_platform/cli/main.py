@@ -1,0 +1,225 @@
+"""The command line: `awares <command> --config FILE section.key=value ...`. Heavy imports come after parsing.
+
+User errors print one line and exit with status 2; Ctrl-C exits with 130 after everything that the session started has stopped.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from awares.errors import AwaresError
+from awares_platform.config import load
+from awares_platform.plan.assumptions import Assumptions
+
+MINI = Path("jobs/configs/mini.toml")
+PAPER = Path("jobs/configs/awares-7b.toml")
+H100 = Assumptions()
+_OVERRIDES = tyro.conf.arg(
+    metavar="[SECTION.KEY=VALUE ...]", help="Settings that replace the file's."
+)
+Overrides = Annotated[tuple[str, ...], tyro.conf.Positional, _OVERRIDES]
+_FRESH = tyro.conf.arg(help="Discard what an earlier quickstart left.")
+Setup = Annotated[
+    Path, tyro.conf.arg(metavar="FILE", help="A setup in TOML, or a run's config.json.")
+]
+
+commands = tyro.extras.SubcommandApp()
+
+
+@commands.command
+def quickstart(
+    overrides: Overrides = (), /, config: Setup = MINI, fresh: Annotated[bool, _FRESH] = False
+) -> int:
+    """Run all five jobs on AwaRes-Mini, ask the served policy a question and write a report."""
+    return _run(
+        "quickstart",
+        "awares_platform.cli.quickstart",
+        config,
+        ("run.name=quickstart", *overrides),
+        fresh=fresh,
+    )
+
+
+@commands.command
+def curate(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Label when and where to crop."""
+    return _run("curate", "awares_platform.curate.job", config, overrides)
+
+
+@commands.command
+def sft(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Fine-tune the base policy on the curated trajectories."""
+    return _run("sft", "awares_platform.sft.job", config, overrides)
+
+
+@commands.command
+def grpo(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Reinforce the fine-tuned policy: rollouts and learner side by side."""
+    return _run("grpo", "awares_platform.grpo.job", config, overrides)
+
+
+@commands.command
+def evaluate(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Compare policies on held-out questions."""
+    return _run("evaluate", "awares_platform.evaluate.job", config, overrides)
+
+
+@commands.command
+def serve(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Serve a policy over HTTP until SIGTERM or Ctrl-C."""
+    return _run("serve", "awares_platform.serve.app", config, overrides)
+
+
+@commands.command
+def ask(
+    image: tyro.conf.Positional[Path],
+    question: tyro.conf.Positional[str],
+    /,
+    url: str = "http://127.0.0.1:8000",
+    token_env: str = "AWARES_TOKEN",
+) -> int:
+    """Ask a served policy one question about an image.
+
+    Args:
+        image: An image file.
+        question: What to ask about it.
+        url: Where `awares serve` listens.
+        token_env: Environment variable that holds the endpoint's bearer token, if it wants one.
+    """
+
+    def execute() -> None:
+        importlib.import_module("awares_platform.cli.ask").run(image, question, url, token_env)
+
+    return guarded("ask", execute)
+
+
+@commands.command
+def report(overrides: Overrides = (), /, config: Setup = MINI) -> int:
+    """Write report.html of a run again."""
+
+    def execute() -> None:
+        settings = load(config, overrides)
+        from awares_platform.runtime import session
+
+        with session.store_session(settings) as resolved:
+            print(importlib.import_module("awares_platform.report").run(resolved))
+
+    return guarded("report", execute)
+
+
+@commands.command
+def weights(
+    action: tyro.conf.Positional[Literal["ls", "show", "verify", "pull", "pin", "unpin"]],
+    run: tyro.conf.Positional[str],
+    overrides: Overrides = (),
+    /,
+    config: Setup = MINI,
+    version: int | None = None,
+    out: Path | None = None,
+) -> int:
+    """Look into the weights that a run published: ls, show, verify (hashes whole chains again), pull (writes a checkpoint), pin (keeps a
+    version), unpin.
+
+    Args:
+        action: What to do.
+        run: Name of the run.
+        version: Which version; without it the newest, and for verify all of them.
+        out: Directory that pull writes to; without it <run>-v<version>.
+    """
+
+    def execute() -> None:
+        settings = load(config, (*overrides, f"run.name={run}"))
+        from awares_platform.runtime import session
+
+        with session.store_session(settings) as resolved:
+            importlib.import_module("awares_platform.cli.weights").run(
+                resolved, action, version, out
+            )
+
+    return guarded("weights", execute)
+
+
+@commands.command
+def plan(
+    overrides: Overrides = (),
+    /,
+    config: Setup = PAPER,
+    json: bool = False,
+    assume: tyro.conf.OmitArgPrefixes[Assumptions] = H100,
+) -> int:
+    """Size a run before any GPU is rented: memory per GPU, episodes in flight, S3 traffic, hours and GPU-hours. Reads the setup only.
+
+    Args:
+        json: Print all figures as JSON.
+        assume: What the plan takes for granted.
+    """
+
+    def execute() -> None:
+        settings = load(config, overrides)
+        from awares_platform.plan import make, render
+
+        sheet = make(settings, assume)
+        print(dumps(sheet.as_json(), indent=1) if json else render(sheet))
+
+    return guarded("plan", execute)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script `awares`."""
+    sys.exit(commands.cli(prog="awares", args=arguments))
+
+
+def job(command: Callable[..., int]) -> None:
+    """Entry point of one script in jobs/."""
+    sys.exit(tyro.cli(command))
+
+
+def _run(name: str, module: str, config: Path, overrides: Sequence[str], **options: Any) -> int:
+    """Load the configuration, open a session and call `module`'s run(config, **options)."""
+
+    def execute() -> None:
+        settings = load(config, overrides)
+        from awares_platform.runtime import session
+
+        with session.session(settings) as resolved:
+            importlib.import_module(module).run(resolved, **options)
+
+    return guarded(name, execute)
+
+
+def guarded(name: str, execute: Callable[[], None]) -> int:
+    """Run a command; its exit status: 0, 2 for a user error (printed in one line), 130 after Ctrl-C."""
+    from awares_platform.runtime import logs
+
+    logs.configure()
+    try:
+        execute()
+    except KeyboardInterrupt:
+        print(
+            f"awares {name}: interrupted; everything it started has stopped. Run it again to go on from its last state.",
+            file=sys.stderr,
+        )
+        return 130
+    except Exception as error:
+        cause = _user_error(error)
+        if cause is None or "AWARES_TRACEBACK" in os.environ:
+            raise
+        print(f"awares {name}: {cause}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _user_error(error: BaseException | None) -> AwaresError | None:
+    """The AwaresError behind `error`, through the wrappers that Ray puts around what a worker raised."""
+    while error is not None:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if isinstance(error, AwaresError) and not isinstance(inner, AwaresError):
+            return error
+        error = inner if isinstance(inner, BaseException) else None
+    return None

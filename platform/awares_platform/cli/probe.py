@@ -1,0 +1,152 @@
+"""Whether what a release needs is there: the store, Ray's Jobs API, the endpoint. The chart's test pods run it.
+
+    python -m awares_platform.cli.probe store --config /etc/awares/setup.toml     writes, reads and deletes one object
+    python -m awares_platform.cli.probe ray --address http://<head>:8265          answers with RAY_AUTH_TOKEN, refuses without
+    python -m awares_platform.cli.probe endpoint --url http://<service>:8000      answers a question with AWARES_SERVE_TOKEN, refuses without
+
+Each waits up to --wait seconds for what has only just been installed. Prints one line; status 0, or 2 with a sentence.
+"""
+
+import os
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from awares.errors import AwaresError
+from awares_platform.cli.main import guarded
+from awares_platform.config import load
+from awares_platform.errors import LaunchError, StoreError
+
+TOKEN = "AWARES_SERVE_TOKEN"
+PAUSE_S = 2.0
+TIMEOUT_S = 30.0
+REFUSED = (401, 403)
+
+commands = tyro.extras.SubcommandApp()
+Wait = Annotated[float, tyro.conf.arg(metavar="SECONDS", help="How long to wait for it.")]
+
+
+@commands.command
+def store(config: Path = Path("/etc/awares/setup.toml"), wait: Wait = 60.0) -> int:
+    """Write, read and delete an object below the store's prefix."""
+    return guarded("probe store", lambda: print(check_store(config, wait)))
+
+
+@commands.command
+def ray(address: str, wait: Wait = 60.0) -> int:
+    """Ask Ray's Jobs API with the token and without."""
+    return guarded("probe ray", lambda: print(patient(lambda: check_ray(address), wait)))
+
+
+@commands.command
+def endpoint(url: str, wait: Wait = 60.0) -> int:
+    """Ask the endpoint a question with the token, and its models without."""
+    return guarded("probe endpoint", lambda: print(patient(lambda: check_endpoint(url), wait)))
+
+
+def check_store(config: Path, wait: float) -> str:
+    """Raises StoreError when the store does not keep, return or delete an object."""
+    from awares_platform.store import ObjectStore
+
+    settings = load(config).store
+    bucket = ObjectStore.from_config(settings.model_copy(update={"retry_budget_s": max(wait, 1.0)}))
+    key, data = f"probes/{uuid.uuid4().hex}", os.urandom(4096)
+    bucket.put(key, data, if_none_match=True)
+    try:
+        if bucket.get(key) != data:
+            raise StoreError(
+                f"{settings.url}/{key}: other bytes came back than were written; check what answers at {settings.endpoint}"
+            )
+    finally:
+        bucket.delete(key)
+    if bucket.exists(key):
+        raise StoreError(
+            f"{settings.url}/{key}: still there after it was deleted; let the credentials delete objects below the prefix"
+        )
+    return f"{settings.url}: wrote, read and deleted an object"
+
+
+def check_ray(address: str) -> str:
+    """Raises LaunchError when the Jobs API does not answer, or answers a stranger."""
+    url = f"{address.rstrip('/')}/api/jobs/"
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    if os.environ.get("RAY_AUTH_MODE", "token") == "disabled":
+        expect(url, status(url, None), (200,), "an open Jobs API")
+        return f"{url}: answers anyone, as RAY_AUTH_MODE=disabled says"
+    expect(url, status(url, token), (200,), "Ray's Jobs API with the token in RAY_AUTH_TOKEN")
+    expect(
+        url,
+        status(url, None),
+        REFUSED,
+        "a refusal without a token: Ray must run with RAY_AUTH_MODE=token",
+    )
+    return f"{url}: answers with the token, refuses without"
+
+
+def check_endpoint(url: str) -> str:
+    """Raises EndpointError or LaunchError when the endpoint does not answer, or answers a stranger."""
+    from PIL import Image
+
+    from awares_platform.cli.ask import ask
+
+    models = f"{url.rstrip('/')}/v1/models"
+    closed = bool(os.environ.get(TOKEN, "").strip())
+    refused = (
+        (REFUSED, f"a refusal without the token in {TOKEN}")
+        if closed
+        else ((200,), "an open endpoint")
+    )
+    expect(models, status(models, None), *refused)
+    with tempfile.TemporaryDirectory() as directory:
+        image = Path(directory) / "probe.png"
+        Image.new("RGB", (112, 112), "white").save(image)
+        reply = ask(image, "What colour is this?", url, TOKEN)
+    return f"{url}: answered {reply.answer!r} in {reply.turns} turns" + (
+        "; refuses without the token" if closed else ""
+    )
+
+
+def status(url: str, token: str | None) -> int:
+    """The status of a GET. Raises LaunchError when nothing answers."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S
+        ) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, ValueError) as error:
+        raise LaunchError(
+            f"no answer at {url} ({error}); check that its pod runs and that NetworkPolicies let this one in"
+        ) from error
+
+
+def expect(url: str, got: int, wanted: tuple[int, ...], what: str) -> None:
+    """Raise LaunchError unless `got` is wanted."""
+    if got not in wanted:
+        raise LaunchError(f"{url} answered {got}; expected {' or '.join(map(str, wanted))}: {what}")
+
+
+def patient(check: Callable[[], str], wait: float) -> str:
+    """What `check` returns, tried again on errors of ours until `wait` seconds have passed."""
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return check()
+        except AwaresError:
+            if time.monotonic() + PAUSE_S > deadline:
+                raise
+        time.sleep(PAUSE_S)
+
+
+if __name__ == "__main__":
+    sys.exit(commands.cli(prog="python -m awares_platform.cli.probe"))

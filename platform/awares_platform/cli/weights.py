@@ -1,0 +1,177 @@
+"""`awares weights ls|show|verify|pull|pin|unpin`: a run's published weights as a person looks at them."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from awares.errors import ConfigError
+from awares_platform.config import PlatformConfig
+from awares_platform.runtime.progress import Progress
+from awares_platform.store import ObjectStore
+from awares_platform.training.policy import resolve, write_policy
+from awares_platform.weights import Manifest, Received, Subscriber, WeightsError
+from awares_platform.weights.adapter import folded
+from awares_platform.weights.checkpoint import Checkpoint
+from awares_platform.weights.head import Form, Hop
+from awares_platform.weights.retention import pin, pinned, unpin
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def run(config: PlatformConfig, action: str, version: int | None, out: Path | None) -> None:
+    """Do it and print what it found. Raises WeightsError where there is nothing or something is damaged."""
+    store = ObjectStore.from_config(config.store)
+    subscriber = Subscriber(store, config.run.name)
+    newest = subscriber.head()
+    if newest is None:
+        raise WeightsError(
+            f"run {config.run.name} has published no weights in {config.store.url}; `awares grpo` does"
+        )
+    if action == "ls":
+        print("\n".join(listing(subscriber, pinned(store, config.run.name))))
+    elif action == "show":
+        print("\n".join(details(subscriber, newest if version is None else version)))
+    elif action == "verify":
+        verify(subscriber, version)
+    elif action == "pull":
+        print(pull(config, subscriber, newest if version is None else version, out))
+    else:
+        keep(subscriber, action, newest if version is None else version)
+
+
+def listing(subscriber: Subscriber, pins: set[int]) -> Iterator[str]:
+    """One line per published version, newest first."""
+    yield f"{'version':>8}  {'step':>6}  {'changed':>8}  forms"
+    for entry in subscriber.seen.published:
+        manifest = subscriber.manifest(entry.version)
+        changed = "" if manifest.changed_ratio is None else f"{manifest.changed_ratio:.2%}"
+        forms = ", ".join(_form(form) for form in entry.forms)
+        yield f"{entry.version:>8}  {manifest.step:>6}  {changed:>8}  {forms}{'  pinned' if entry.version in pins else ''}"
+
+
+def details(subscriber: Subscriber, version: int) -> Iterator[str]:
+    """What a version is, where it comes from, and how its tensors were encoded."""
+    manifest = subscriber.manifest(version)
+    published, way = subscriber.seen.find(version), subscriber.seen.path(version)
+    assert published is not None, "its manifest was found through HEAD"
+    yield f"version    {version} of run {subscriber.run}, optimizer step {manifest.step}, writer epoch {manifest.epoch}"
+    yield f"forms      {', '.join(_form(form) for form in published.forms)}"
+    if way is None:
+        yield "joining    not possible: what it is a delta to is no longer kept"
+    else:
+        yield f"joining    {' -> '.join(str(hop.version) for hop in way)}: {_bytes(sum(hop.form.size for hop in way))}"
+    yield f"policy     processor {manifest.processor[:12] or 'unknown'}, template {manifest.template[:12] or 'unknown'}"
+    if manifest.adapter is not None:
+        yield f"adapter    LoRA, scale {manifest.adapter:g}"
+    yield f"tensors    {len(manifest.tensors)} in {len(manifest.pieces())} pieces, {_bytes(_whole(manifest))} unencoded"
+    if manifest.changed_ratio is not None:
+        yield f"changed    {manifest.changed_ratio:.3%} of the elements"
+    counts = Counter(piece.kind for piece in manifest.pieces())
+    sizes = Counter(
+        {
+            kind: sum(piece.length for piece in manifest.pieces() if piece.kind == kind)
+            for kind in counts
+        }
+    )
+    for kind, count in counts.most_common():
+        yield f"  {kind:<8} {count:>6} pieces  {_bytes(sizes[kind]):>9}"
+
+
+def verify(subscriber: Subscriber, version: int | None) -> None:
+    """Download every form of every published version, or of the chain that leads to `version`, and hash what comes out.
+
+    Raises WeightsError at the end if anything is damaged.
+    """
+    hops, damaged = _hops(subscriber, version), []
+    states: dict[int, Received] = {}
+    with Progress("verify", total=len(hops), unit="manifests") as progress:
+        for index, hop in enumerate(hops):
+            base = hop.form.base
+            if base is not None and base not in states:
+                print(
+                    f"version {hop.version}: not verified, for version {base} is damaged or no longer kept"
+                )
+                continue
+            try:
+                states[hop.version] = subscriber.walk([hop], None if base is None else states[base])
+                print(f"version {hop.version}: {_form(hop.form)} hashes right")
+            except WeightsError as error:
+                damaged.append(str(error))
+                print(f"DAMAGED  {error}")
+            progress.advance(1)
+            needed = {later.form.base for later in hops[index + 1 :]}
+            states = {past: held for past, held in states.items() if past in needed}
+    if damaged:
+        raise WeightsError(
+            f"{len(damaged)} of {len(hops)} manifests of run {subscriber.run} lead to damaged weights; the first: {damaged[0]}"
+        )
+
+
+def pull(config: PlatformConfig, subscriber: Subscriber, version: int, out: Path | None) -> Path:
+    """Write a version as a policy directory that transformers and vLLM load, beside the files of the policy that the run started from.
+
+    Raises ConfigError for a directory that is not empty.
+    """
+    directory = out or Path(f"{config.run.name}-v{version}")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ConfigError(f"--out {directory} is not empty; name another directory")
+    source = resolve(config, subscriber.store, config.grpo.start)
+    received = subscriber.receive(version)
+    state = dict(received.state)
+    if received.manifest.adapter is not None:
+        base = Checkpoint(source)
+        state = {**base, **folded(state, received.manifest.adapter, base)[0]}
+    directory.mkdir(parents=True, exist_ok=True)
+    write_policy(state, source, directory)
+    return directory
+
+
+def keep(subscriber: Subscriber, action: str, version: int) -> None:
+    """Pin a version, so that it stays in the store whatever is published after it, or unpin it."""
+    if subscriber.seen.find(version) is None:
+        subscriber.manifest(version)  # raises, and says what there is
+    (pin if action == "pin" else unpin)(subscriber.store, subscriber.run, version)
+    print(f"version {version} of run {subscriber.run} is {action}ned")
+
+
+def _hops(subscriber: Subscriber, version: int | None) -> list[Hop]:
+    if version is None:
+        return [
+            Hop(entry.version, form)
+            for entry in reversed(subscriber.seen.published)
+            for form in entry.forms
+        ]
+    if subscriber.seen.find(version) is None:
+        subscriber.manifest(version)  # raises, and says what there is
+    way = subscriber.seen.path(version)
+    if way is None:
+        raise WeightsError(
+            f"run {subscriber.run}: nothing leads to version {version}: what it is a delta to is no longer kept"
+        )
+    return [*way]
+
+
+def _whole(manifest: Manifest) -> int:
+    import torch
+
+    return sum(
+        (piece.end - piece.start) * getattr(torch, entry.dtype).itemsize
+        for entry in manifest.tensors
+        for piece in entry.pieces
+    )
+
+
+def _form(form: Form) -> str:
+    return (
+        f"anchor {_bytes(form.size)}"
+        if form.base is None
+        else f"delta on {form.base} {_bytes(form.size)}"
+    )
+
+
+def _bytes(size: float) -> str:
+    for unit in _UNITS[:-1]:
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} {_UNITS[-1]}"

@@ -1,0 +1,1 @@
+"""The curate job: label when and where to crop."""

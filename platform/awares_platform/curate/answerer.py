@@ -1,0 +1,78 @@
+"""Answerer: the Ray Data actor of curation. It holds one engine and answers a shard's questions at both resolutions, many at a time."""
+
+import asyncio
+import pickle
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from awares.chat import ChatFormat
+from awares.errors import AwaresError
+from awares.sample import Sample
+from awares_platform.config import PlatformConfig
+from awares_platform.data.dataset import Images
+from awares_platform.data.rows import decode_rows, encode_rows
+from awares_platform.labelling.answers import Answers, answer_both
+from awares_platform.method.environment import vision_limits
+from awares_platform.store import ObjectStore
+
+if TYPE_CHECKING:
+    from awares_platform.engine.engine import Engine
+
+Batch = dict[str, np.ndarray]
+
+
+class Answerer:
+    """Callable for `map_batches(batch_size=1)`: a batch with "key" and "rows" -> the same with the answers as columns of "rows", or
+    with a pickled AwaresError as "failure": Ray Data would bury one that is raised in its own tracebacks.
+
+    Starts its engine with the first shard, on its own event loop, and stops it with itself.
+    """
+
+    def __init__(self, config: PlatformConfig) -> None:
+        self._config = config
+        self._images = Images(ObjectStore.from_config(config.store), config.data.image_cache)
+        self._limit = asyncio.Semaphore(config.curate.in_flight)
+        self._loop = asyncio.new_event_loop()
+        self._engine: Engine | None = None
+
+    def __call__(self, batch: Batch) -> Batch:
+        samples = decode_rows(batch["rows"][0], str(batch["key"][0])).samples
+        try:
+            answers = self._loop.run_until_complete(self._answer(samples))
+        except AwaresError as error:
+            return {**batch, "failure": np.array([pickle.dumps(error)], dtype=object)}
+        columns = {
+            "low_answer": [one.low for one in answers],
+            "full_answer": [one.full for one in answers],
+            "confidence": [one.confidence for one in answers],
+            "fault": [one.fault for one in answers],
+        }
+        rows = np.array([encode_rows(samples, columns)], dtype=object)
+        return {**batch, "rows": rows, "failure": np.array([b""], dtype=object)}
+
+    async def _answer(self, samples: Sequence[Sample]) -> list[Answers]:
+        if self._engine is None:
+            await self._start()
+        assert self._engine is not None
+        return await answer_both(
+            self._config, samples, self._images, self._engine, self._chat, self._limit
+        )
+
+    async def _start(self) -> None:
+        """Starts the engine: here and not in the constructor, so that its errors reach the driver as they are."""
+        from awares_platform.engine.engine import Engine
+        from awares_platform.training.policy import load_processor, resolve
+
+        config = self._config
+        policy = resolve(config, ObjectStore.from_config(config.store), "base")
+        self._chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.base_prompt)
+        self._engine = await Engine.start(
+            policy, config.engine, self._chat, seed=config.run.seed, limits=vision_limits(config)
+        )
+
+    def __del__(self) -> None:
+        if self._engine is not None:
+            self._loop.run_until_complete(self._engine.stop())
+        self._loop.close()

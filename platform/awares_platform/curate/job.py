@@ -1,0 +1,264 @@
+"""Curation: label when and where to crop (paper, section 3.2), as a Ray Data pipeline over shards.
+
+    train split --shards--> Answerer       an actor with one engine: low and full answers
+                               |
+                               v
+                            label_shard    a task: judge, grounding, crops; writes the curated shard to the store
+
+    A shard already in the store with the same fingerprint (samples, policy, settings) is left out; the manifest is written last.
+
+Ray Data schedules and overlaps the two stages; the driver only counts. Kill any part of it: the next run starts from the finished shards.
+"""
+
+import hashlib
+import json
+import logging
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from awares.crops import CropId
+from awares.sample import Label, Sample
+from awares_platform.config import PlatformConfig
+from awares_platform.curate.answerer import Answerer
+from awares_platform.curate.label_shard import label_shard
+from awares_platform.data.dataset import (
+    REPORTED_FAULTS,
+    Split,
+    ensure_mini,
+    read_split,
+    shard_key,
+    split_prefix,
+    withdraw_manifest,
+    write_manifest,
+)
+from awares_platform.data.rows import decode_rows, encode_rows
+from awares_platform.errors import NotFound
+from awares_platform.runtime.progress import Progress
+from awares_platform.runtime.run import Run
+from awares_platform.store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+SPLIT = "train"
+COUNTED = ("lr", "hr", "dropped", "unusable")
+LABEL_CPUS = 0.1  # labelling waits on endpoints or compares strings
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A unit of work: `fingerprint` says what its labels depend on.
+
+    Example:
+        Shard("datasets/awares-mini-curated/train/part-00003.parquet", (sample,), "ab12...")
+    """
+
+    key: str
+    samples: tuple[Sample, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class CurateResult:
+    """What curation found. `crops` counts the HR samples' target crops by id; `left_out` samples have no
+    label (both answers wrong, or unusable), `source_faults` rows could not be read.
+
+    Example:
+        CurateResult("datasets/awares-mini-curated/train/", 4096, 3270, 826, {"0": 210}, 4, 0, 8, 2)
+    """
+
+    dataset: str
+    samples: int
+    lr: int
+    hr: int
+    crops: dict[str, int]
+    left_out: int
+    source_faults: int
+    shards: int
+    shards_resumed: int
+
+    @property
+    def hr_share(self) -> float:
+        """Share of samples labelled HR."""
+        return self.hr / self.samples
+
+
+def curated_name(config: PlatformConfig) -> str:
+    """Name of the curated data set."""
+    return f"{config.data.name}-curated"
+
+
+def run(config: PlatformConfig) -> CurateResult:
+    """Curates the train split. Raises DataError if no row is usable, EngineFailure or EndpointError if a part fails for good."""
+    store = ObjectStore.from_config(config.store)
+    name = curated_name(config)
+    with Run(config, "curate") as record:
+        if config.data.source == "mini":
+            ensure_mini(config, store)
+        source = read_split(store, config.data.name, SPLIT, config.data.train_samples)
+        shards = plan(config, source.samples)
+        pending = [shard for shard in shards if not is_finished(store, shard)]
+        if len(pending) < len(shards):
+            log.info(
+                "resuming: %d of %d shards are finished", len(shards) - len(pending), len(shards)
+            )
+        resumed = len(shards) - len(pending)
+        if pending:
+            withdraw_manifest(store, name, SPLIT)
+        _label_all(config, pending, record, len(shards))
+        recipe = {"fingerprint": _digest(shard.fingerprint for shard in shards)}
+        write_manifest(
+            store, name, SPLIT, [shard.key for shard in shards], len(source.samples), recipe
+        )
+        curated = read_split(store, name, SPLIT)
+        result = summarise(
+            source, curated, len(source.samples), len(shards), resumed, split_prefix(name, SPLIT)
+        )
+        record.metrics(len(shards), _metrics(result))
+    return result
+
+
+def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, shards: int) -> None:
+    """Labels the pending shards, with progress and a metrics row for each."""
+    with Progress(
+        "curate", total=sum(len(shard.samples) for shard in pending), unit="questions"
+    ) as progress:
+        for done, counts in enumerate(_label(config, pending), start=shards - len(pending) + 1):
+            for reason in json.loads(counts["faults"])[:REPORTED_FAULTS]:
+                log.warning("%s: skipped %s", counts["key"], reason)
+            record.metrics(done, {f"shard/{name}": float(counts[name]) for name in COUNTED})
+            progress.advance(
+                sum(counts[name] for name in COUNTED),
+                note=f"{counts['hr']} of the last {counts['lr'] + counts['hr']} HR",
+            )
+
+
+def plan(config: PlatformConfig, samples: Sequence[Sample]) -> list[Shard]:
+    """Cuts the split into shards."""
+    settings = _settings(config)
+    size = config.data.shard_rows
+    shards = []
+    for index, start in enumerate(range(0, len(samples), size)):
+        part = tuple(samples[start : start + size])
+        key = shard_key(curated_name(config), SPLIT, index)
+        shards.append(Shard(key, part, _digest([settings, *(repr(sample) for sample in part)])))
+    return shards
+
+
+def _settings(config: PlatformConfig) -> str:
+    """What labels depend on besides the samples. Reward and protocol settings of [method] do not belong here."""
+    method = config.method.model_dump(
+        include={
+            "base_prompt",
+            "low_ratio",
+            "min_pixels",
+            "max_pixels",
+            "mapping",
+            "coverage_tau",
+            "allow_all",
+        }
+    )
+    engine = config.engine.model_dump(include={"dtype"})
+    curate = config.curate.model_dump(
+        exclude={"in_flight", "engines", "engine_cpus", "engine_gpus"}
+    )
+    return json.dumps(
+        [method, engine, curate, policy_fingerprint(config.policy.base)], sort_keys=True
+    )
+
+
+def policy_fingerprint(base: str) -> str:
+    """Identifies the base policy: its address, and for a local directory its files' sizes and beginnings."""
+    if base == "mini":
+        from awares.mini import POLICY
+
+        base = str(POLICY)
+    directory = Path(base).expanduser()
+    if not directory.is_dir():
+        return base
+    facts = []
+    for path in sorted(path for path in directory.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            facts.append(
+                f"{path.name} {path.stat().st_size} {hashlib.sha256(file.read(1 << 20)).hexdigest()}"
+            )
+    return _digest(facts)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def is_finished(store: ObjectStore, shard: Shard) -> bool:
+    """Whether the store holds this shard's labels, made from the same samples with the same settings."""
+    try:
+        rows = decode_rows(store.get(shard.key), shard.key)
+    except NotFound:
+        return False
+    return rows.metadata.get("fingerprint") == shard.fingerprint and not rows.faults
+
+
+def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
+    """Runs the pipeline; yields each shard's counts (see label_shard) as it is finished. Raises what the parts failed with."""
+    if not shards:
+        return
+    import ray.data
+
+    curate = config.curate
+    work = [
+        {"key": shard.key, "fingerprint": shard.fingerprint, "rows": encode_rows(shard.samples)}
+        for shard in shards
+    ]
+    dataset = ray.data.from_items(work, override_num_blocks=len(work))
+    dataset.context.enable_progress_bars = False
+    answered = dataset.map_batches(
+        Answerer,
+        fn_constructor_args=(config,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(curate.engines, len(work))),
+        num_cpus=curate.engine_cpus,
+        num_gpus=curate.engine_gpus,
+    )
+    labelled = answered.map_batches(
+        cast(Any, label_shard), fn_kwargs={"config": config}, batch_size=1, num_cpus=LABEL_CPUS
+    )
+    for row in labelled.iter_rows():
+        if row["failure"]:
+            raise pickle.loads(row["failure"])
+        yield row
+
+
+def summarise(
+    source: Split, curated: Split, planned: int, shards: int, resumed: int, dataset: str
+) -> CurateResult:
+    """Counts over the whole curated split, resumed shards included; `planned` is how many samples went in."""
+    labels = Counter(sample.label for sample in curated.samples)
+    crops = Counter(crop.value for sample in curated.samples for crop in sample.crops)
+    return CurateResult(
+        dataset=dataset,
+        samples=len(curated.samples),
+        lr=labels[Label.LR],
+        hr=labels[Label.HR],
+        crops={crop.value: crops[crop.value] for crop in CropId if crops[crop.value]},
+        left_out=planned - len(curated.samples),
+        source_faults=len(source.faults),
+        shards=shards,
+        shards_resumed=resumed,
+    )
+
+
+def _metrics(result: CurateResult) -> dict[str, float]:
+    counts = {
+        name: getattr(result, name)
+        for name in ("samples", "lr", "hr", "left_out", "source_faults", "shards", "shards_resumed")
+    }
+    metrics = {f"curate/{name}": float(value) for name, value in counts.items()} | {
+        "curate/hr_share": result.hr_share
+    }
+    return metrics | {f"crops/{crop}": float(count) for crop, count in result.crops.items()}

@@ -1,0 +1,86 @@
+"""The second stage of curation: label one answered shard and write it to the store."""
+
+import asyncio
+import json
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from awares.errors import AwaresError
+from awares.sample import Label
+from awares_platform.config import PlatformConfig
+from awares_platform.data.images import Images
+from awares_platform.data.rows import decode_rows, encode_rows
+from awares_platform.labelling.answers import Answers
+from awares_platform.labelling.labeller import Labelled, Labeller
+from awares_platform.store import ObjectStore
+
+Batch = dict[str, np.ndarray]
+
+
+def label_shard(batch: Batch, config: PlatformConfig) -> Batch:
+    """For `map_batches(batch_size=1)`: labels what Answerer answered, writes the curated shard, returns its counts.
+
+    In: {"key", "fingerprint", "rows", "failure"}; out: {"key", "lr", "hr", "dropped", "unusable", "faults" (JSON list of reasons),
+    "failure" (a pickled AwaresError, or empty)}, one row each.
+    """
+    failure: bytes = batch["failure"][0]
+    none = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "faults": "[]"}
+    counts: dict[str, Any] = {"key": str(batch["key"][0]), **none, "failure": failure}
+    if not failure:
+        try:
+            counts |= _label_shard(batch, config)
+        except AwaresError as error:
+            counts["failure"] = pickle.dumps(error)
+    return {
+        name: np.array([value], dtype=object if name == "failure" else None)
+        for name, value in counts.items()
+    }
+
+
+def _label_shard(batch: Batch, config: PlatformConfig) -> dict[str, Any]:
+    key, fingerprint = str(batch["key"][0]), str(batch["fingerprint"][0])
+    store = ObjectStore.from_config(config.store)
+    rows = decode_rows(batch["rows"][0], key)
+    answers = [
+        Answers(
+            sample,
+            columns["low_answer"],
+            columns["full_answer"],
+            columns["confidence"],
+            columns["fault"],
+        )
+        for sample, columns in zip(rows.samples, rows.columns, strict=True)
+    ]
+    labelled = asyncio.run(_label_all(config, answers, Images(store, config.data.image_cache)))
+    store.put(key, encode_shard(labelled, fingerprint))
+    labels = [one.sample.label for one in labelled if one.sample]
+    faults = [f"{one.answers.sample.sample_id}: {one.fault}" for one in labelled if one.fault]
+    counts = {
+        "lr": labels.count(Label.LR),
+        "hr": labels.count(Label.HR),
+        "unusable": len(faults),
+        "faults": json.dumps(faults),
+    }
+    return {**counts, "dropped": len(labelled) - len(labels) - len(faults)}
+
+
+async def _label_all(
+    config: PlatformConfig, answers: Sequence[Answers], images: Images
+) -> list[Labelled]:
+    async with Labeller(config, images) as labeller:
+        return await labeller(answers)
+
+
+def encode_shard(labelled: Sequence[Labelled], fingerprint: str) -> bytes:
+    """The curated shard: usable samples with both answers, the low one's confidence and the verdict beside them."""
+    usable = [(one.sample, one) for one in labelled if one.sample]
+    columns = {
+        "low_answer": [one.answers.low for _, one in usable],
+        "full_answer": [one.answers.full for _, one in usable],
+        "confidence": [one.answers.confidence for _, one in usable],
+        "verdict": ["" if one.verdict is None else one.verdict.name for _, one in usable],
+    }
+    return encode_rows([sample for sample, _ in usable], columns, {"fingerprint": fingerprint})

@@ -1,0 +1,124 @@
+"""Images by content hash: memory first, then local disk, then the object store. Nothing unverified is ever returned."""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from PIL.Image import Image
+
+from awares import images
+from awares.errors import DataError
+from awares_platform.errors import NotFound
+from awares_platform.store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+KEEP_FREE_BYTES = 2 << 30
+MEMORY_BYTES = 256 << 20
+
+
+def image_key(digest: str) -> str:
+    """Key of an image file in the store."""
+    return f"images/{digest}"
+
+
+class Images:
+    """Callable: image hash -> RGB image.
+
+    Picklable: an actor gets the settings, and fills a memory cache of its own; the disk cache is shared by the processes of a
+    machine, and admits nothing while less than 2 GiB are free. Thread-safe. Callers must not modify the returned image.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        directory: str | Path | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        self._store = store
+        self._directory = (
+            Path(directory)
+            if directory
+            else Path(tempfile.gettempdir()) / f"awares-images-{os.getuid()}"
+        )
+        self._memory_bytes = memory_bytes
+        self._held = 0
+        self._cache: OrderedDict[str, Image] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["Images"], tuple[ObjectStore, Path, int]]:
+        return Images, (self._store, self._directory, self._memory_bytes)
+
+    def __call__(self, digest: str) -> Image:
+        """The decoded image. Raises DataError if it is missing, damaged or not an image; StoreError if the store is down."""
+        with self._lock:
+            if digest in self._cache:
+                self._cache.move_to_end(digest)
+                return self._cache[digest]
+        image = images.decode(self.read(digest), source=image_key(digest))
+        with self._lock:
+            self._remember(digest, image)
+        return image
+
+    def _remember(self, digest: str, image: Image) -> None:
+        """Admits an image to memory, at the expense of those used least recently."""
+        self._held += _size(image) - _size(self._cache.pop(digest, None))
+        self._cache[digest] = image
+        while self._held > self._memory_bytes and len(self._cache) > 1:
+            self._held -= _size(self._cache.popitem(last=False)[1])
+
+    def read(self, digest: str) -> bytes:
+        """The image file's bytes, verified. Raises as `__call__` does."""
+        path = self._directory / digest[:2] / digest
+        data = _cached_bytes(path, digest)
+        if data is None:
+            data = self._fetch(digest)
+            self._admit(path, data)
+        return data
+
+    def _fetch(self, digest: str) -> bytes:
+        key = image_key(digest)
+        try:
+            data = self._store.get(key)
+        except NotFound as error:
+            raise DataError(
+                f"image {digest} is missing ({error}): write it with awares_platform.data.dataset.put_image"
+            ) from error
+        actual = hashlib.sha256(data).hexdigest()
+        if actual != digest:
+            raise DataError(
+                f"{key} is damaged: its bytes hash to {actual}; delete it and put the image again"
+            )
+        return data
+
+    def _admit(self, path: Path, data: bytes) -> None:
+        """Writes to the disk cache, atomically; a full or read-only disk only costs speed."""
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if shutil.disk_usage(path.parent).free < KEEP_FREE_BYTES + len(data):
+                return
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                file.write(data)
+            os.replace(file.name, path)
+        except OSError as error:
+            log.debug("image cache %s: %s", path, error)
+
+
+def _cached_bytes(path: Path, digest: str) -> bytes | None:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(data).hexdigest() == digest:
+        return data
+    path.unlink(missing_ok=True)
+    return None
+
+
+def _size(image: Image | None) -> int:
+    return 3 * image.width * image.height if image else 0

@@ -1,0 +1,188 @@
+"""Samples as parquet rows: encoding, and decoding that survives damage.
+
+A damaged file or row becomes a `Fault` that names its key and row, never an exception: one bad row of fifty thousand is
+reported and skipped. Page checksums are written and verified, so that a flipped bit is a fault and not a wrong question.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from awares.crops import CropId
+from awares.sample import Label, Sample
+
+Member = TypeVar("Member", bound=StrEnum)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("sample_id", pa.string()),
+        pa.field("image", pa.string()),
+        pa.field("question", pa.string()),
+        pa.field("answer", pa.string()),
+        pa.field("kind", pa.string()),
+        pa.field("evidence", pa.list_(pa.list_(pa.int32()))),
+        pa.field("label", pa.string()),
+        pa.field("crops", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A row that cannot be used; `row` None means the whole file.
+
+    Example:
+        Fault("datasets/awares-mini/train/part-00003.parquet", 17, "image: not a hex SHA-256")
+    """
+
+    key: str
+    row: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        where = self.key if self.row is None else f"{self.key} row {self.row}"
+        return f"{where}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A decoded file: usable samples, their further columns (aligned with `samples`), the faults, and the file's metadata.
+
+    Example:
+        Rows((sample,), ({"verdict": "2"},), (), {"fingerprint": "ab12"})
+    """
+
+    samples: tuple[Sample, ...]
+    columns: tuple[dict[str, Any], ...]
+    faults: tuple[Fault, ...]
+    metadata: dict[str, str]
+
+
+def encode_rows(
+    samples: Sequence[Sample],
+    columns: Mapping[str, Sequence[str] | Sequence[float]] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
+    """A parquet file of `samples`, with further `columns` of text or floats (aligned with `samples`) and file `metadata`."""
+    table = pa.Table.from_pylist([_row(sample) for sample in samples], schema=SCHEMA)
+    for name, values in (columns or {}).items():
+        numbers = values and isinstance(values[0], float)
+        table = table.append_column(
+            name, pa.array(values, pa.float64() if numbers else pa.string())
+        )
+    table = table.replace_schema_metadata(dict(metadata or {}))
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    return {
+        "sample_id": sample.sample_id,
+        "image": sample.image,
+        "question": sample.question,
+        "answer": sample.answer,
+        "kind": sample.kind,
+        "evidence": [list(box) for box in sample.evidence],
+        "label": None if sample.label is None else sample.label.value,
+        "crops": [crop.value for crop in sample.crops],
+    }
+
+
+def decode_rows(data: bytes, key: str) -> Rows:
+    """Decodes a file written by `encode_rows` (or by anything with the same columns); `key` names it in faults."""
+    try:
+        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        known = {field.name: table.column(field.name).cast(field.type) for field in SCHEMA}
+        further = {name: table.column(name) for name in table.column_names if name not in known}
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+        return Rows(
+            (),
+            (),
+            (
+                Fault(
+                    key, None, f"not a readable sample file ({_first_line(error)}); write it again"
+                ),
+            ),
+            {},
+        )
+    samples, columns, faults = [], [], []
+    for index, row in enumerate(_plain(pa.table({**known, **further}))):
+        try:
+            if isinstance(row, UnicodeDecodeError):
+                raise row
+            samples.append(_sample(row))
+            columns.append({name: row[name] for name in further})
+        except ValueError as error:
+            faults.append(Fault(key, index, str(error)))
+    return Rows(tuple(samples), tuple(columns), tuple(faults), _metadata(table.schema))
+
+
+def _plain(table: pa.Table) -> list[dict[str, Any] | UnicodeDecodeError]:
+    """The table's rows; the error in place of a row whose text is not UTF-8, which neither parquet nor Arrow checks."""
+    try:
+        return table.to_pylist()
+    except UnicodeDecodeError:
+        return [_plain_row(table.slice(index, 1)) for index in range(len(table))]
+
+
+def _plain_row(row: pa.Table) -> dict[str, Any] | UnicodeDecodeError:
+    try:
+        return row.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return error
+
+
+def _metadata(schema: pa.Schema) -> dict[str, str]:
+    entries = (schema.metadata or {}).items()
+    return {
+        name.decode(errors="replace"): value.decode(errors="replace")
+        for name, value in entries
+        if not name.startswith(b"ARROW:")
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    for field in ("sample_id", "question", "answer"):
+        if not row[field] or not row[field].strip():
+            raise ValueError(f"{field}: empty")
+    image = row["image"] or ""
+    if len(image) != 64 or not set(image) <= set("0123456789abcdef"):
+        raise ValueError("image: not a hex SHA-256")
+    return Sample(
+        row["sample_id"],
+        image,
+        row["question"],
+        row["answer"],
+        row["kind"] or "",
+        tuple(_box(box) for box in row["evidence"] or ()),
+        None if row["label"] is None else _member(Label, "label", row["label"]),
+        tuple(_member(CropId, "crops", crop) for crop in row["crops"] or ()),
+    )
+
+
+def _box(box: Sequence[int] | None) -> tuple[int, int, int, int]:
+    if box is None or len(box) != 4 or any(edge is None for edge in box):
+        raise ValueError(f"evidence: {box} is not four integers")
+    left, top, right, bottom = box
+    if not (0 <= left < right and 0 <= top < bottom):
+        raise ValueError(f"evidence: {box} is not left < right, top < bottom")
+    return left, top, right, bottom
+
+
+def _member(kind: type[Member], field: str, value: str) -> Member:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(
+            f"{field}: {value!r} is none of {[member.value for member in kind]}"
+        ) from None

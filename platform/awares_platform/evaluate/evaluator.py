@@ -1,0 +1,126 @@
+"""Evaluator: the Ray actor of evaluation. ONE engine start; the weights are switched between base, sft and awares."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from awares.chat import ChatFormat
+from awares.errors import DataError
+from awares.sample import Sample
+from awares_platform.config import PlatformConfig
+from awares_platform.data.dataset import Images
+from awares_platform.engine.canary import Canary, learner_logprobs, to_extra
+from awares_platform.engine.engine import Engine
+from awares_platform.engine.play import Played, play
+from awares_platform.evaluate.policies import PROTOCOLS, Weights
+from awares_platform.method.environment import vision_limits
+from awares_platform.store import ObjectStore
+from awares_platform.training.policy import load_processor, resolve
+from awares_platform.weights.checkpoint import Checkpoint
+from awares_platform.weights.manifest import folder
+from awares_platform.weights.plan import Cadence
+from awares_platform.weights.publish import Publisher
+from awares_platform.weights.subscribe import Subscriber
+
+CANARY_SAMPLES = 4
+
+
+class ColdEngine(Engine):
+    """An engine whose caches can be emptied between requests."""
+
+    async def clear_caches(self) -> None:
+        """Forgets prefixes, image embeddings and processed images. Nothing may be in flight."""
+        await self._llm.reset_prefix_cache()
+        await self._llm.reset_encoder_cache()
+        await self._llm.reset_mm_cache()
+
+
+class Evaluator:
+    """Plays policies on request; `start` comes first. Built for `ray.remote`: every method is a coroutine, and many may run at once."""
+
+    def __init__(self, config: PlatformConfig) -> None:
+        self._config = config
+        self._store = ObjectStore.from_config(config.store)
+        self._images = Images(self._store, config.data.image_cache)
+        self._limit = asyncio.Semaphore(config.evaluate.in_flight)
+        self._alone = asyncio.Semaphore(1)
+        self._bus = f"{config.run.name}/evaluate"
+
+    async def start(self) -> None:
+        """Starts the engine with the base policy."""
+        config = self._config
+        base = await asyncio.to_thread(resolve, config, self._store, "base")
+        tokenizer = load_processor(base, config).tokenizer
+        prompts = (config.method.base_prompt, config.method.system_prompt)
+        self._base_chat, self._policy_chat = (ChatFormat(tokenizer, prompt) for prompt in prompts)
+        self._engine = await ColdEngine.start(
+            base,
+            config.engine,
+            self._policy_chat,
+            seed=config.run.seed,
+            limits=vision_limits(config),
+        )
+        self._publisher = Publisher(self._store, self._bus, cadence=Cadence(keep=1))
+        self._subscriber = Subscriber(self._store, self._bus)
+
+    async def load(self, weights: Weights, probes: Sequence[Sample]) -> None:
+        """Switches the engine to a trained policy, by the same path as in training: published, fetched, verified, applied, and checked
+        against transformers by a canary of the first readable `probes`. Raises CanaryMismatch if the engine computes something else."""
+        path = await asyncio.to_thread(resolve, self._config, self._store, weights)
+        readable = [sample for sample in probes if self._is_readable(sample)][:CANARY_SAMPLES]
+        canary = Canary.build(
+            readable,
+            self._images,
+            self._policy_chat,
+            vision_limits(self._config),
+            self._config.method.low_ratio,
+        )
+        version = await asyncio.to_thread(self._publish, path, canary)
+        await self._engine.load_version(self._subscriber, version, canary)
+
+    def _is_readable(self, sample: Sample) -> bool:
+        try:
+            self._images(sample.image)
+        except DataError:
+            return False
+        return True
+
+    def _publish(self, path: Path, canary: Canary) -> int:
+        dtype = getattr(torch, self._config.engine.dtype)
+        state = {name: tensor.to(dtype) for name, tensor in Checkpoint(path).items()}
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            path, dtype=dtype, local_files_only=True
+        ).eval()
+        expected = learner_logprobs(model, load_processor(path, self._config), canary)
+        version = (self._publisher.version or 0) + 1
+        self._publisher.publish(version, state, {"canary": to_extra(canary, expected)})
+        return version
+
+    async def play(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
+        """Plays samples, evaluate.in_flight at a time; results in order."""
+        return await self._play(policy, samples, self._limit)
+
+    async def play_alone(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
+        """Plays samples one at a time, each with cold caches: their latencies mean something."""
+        played = []
+        for sample in samples:
+            await self._engine.clear_caches()
+            played += await self._play(policy, [sample], self._alone)
+        return played
+
+    async def _play(
+        self, policy: str, samples: Sequence[Sample], limit: asyncio.Semaphore
+    ) -> list[Played]:
+        protocol = PROTOCOLS[policy]
+        chat = self._policy_chat if protocol.may_call else self._base_chat
+        return await play(
+            samples, self._images, self._engine, chat, protocol.spec(self._config), limit
+        )
+
+    async def stop(self) -> None:
+        """Stops the engine, and removes the weights that were published for it."""
+        await self._engine.stop()
+        await asyncio.to_thread(self._store.delete_prefix, f"{folder(self._bus)}/")

@@ -1,0 +1,297 @@
+"""Evaluation: the same held-out questions, answered by every policy on one engine.
+
+    test split --> Evaluator (actor, one engine)   base weights: full, low
+                                                   sft weights: sft
+                                                   awares weights: awares, escalate
+               --> scores, labels from the low and full answers --> results.json, episodes-<policy>.parquet, the table
+
+Each policy first answers evaluate.latency_questions one at a time (latency), then the rest evaluate.in_flight at a time. Escalate takes
+over the answers that awares gave without a call: same weights, same greedy first turn.
+"""
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from awares.episode import StopReason
+from awares.errors import AwaresError, DataError, PolicyError
+from awares.evaluation.scorers import scorer
+from awares.sample import Sample
+from awares.similarity import SentenceSimilarity
+from awares_platform.config import PlatformConfig
+from awares_platform.data.dataset import Images, ensure_mini, read_split
+from awares_platform.engine.play import Played, check_engine
+from awares_platform.evaluate.episode_rows import encode_episodes
+from awares_platform.evaluate.policies import PROTOCOLS, Weights
+from awares_platform.evaluate.results import caption, comparisons, figures, label_figures, table
+from awares_platform.evaluate.scored import Earned, Scored, score_all
+from awares_platform.labelling.answers import both
+from awares_platform.labelling.labeller import Labeller
+from awares_platform.method.reward import reward_settings
+from awares_platform.runtime.progress import Progress
+from awares_platform.runtime.run import Run
+from awares_platform.store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+SPLIT = "test"
+PROBES = 32  # questions to take the canary of each weight switch from
+CHUNK = 256  # questions per call of the actor: the unit of progress
+
+PlayedBy = dict[str, list[Played]]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateResult:
+    """`results` is what results.json holds (see results.py), `table` its Markdown table, `path` the local file.
+
+    Example:
+        EvaluateResult({"policies": {...}}, "| policy | ...", Path("runs/mini/evaluate/results.json"))
+    """
+
+    results: dict[str, Any]
+    table: str
+    path: Path
+
+
+def run(config: PlatformConfig) -> EvaluateResult:
+    """Evaluates evaluate.policies.
+
+    Raises PolicyError naming a policy that has not been trained, before any work; DataError without usable questions; EngineFailure if
+    the engine fails for more than a few questions.
+    """
+    store = ObjectStore.from_config(config.store)
+    score = scorer(config.evaluate.scorer, config.evaluate.scorer_version)
+    check_policies(config, store)
+    with Run(config, "evaluate") as record:
+        if config.data.source == "mini":
+            ensure_mini(config, store)
+        split = read_split(
+            store, config.data.name, SPLIT, min(config.evaluate.questions, config.data.test_samples)
+        )
+        played = usable(play_all(config, split.samples))
+        labelled = label(config, played, Images(store, config.data.image_cache))
+        alone = {sample.sample_id for sample in latency_subset(config, split.samples)}
+        earned = Earned(
+            SentenceSimilarity(config.method.similarity_model), reward_settings(config.method)
+        )
+        scored = {
+            policy: score_all(rows, labelled, score, alone, earned)
+            for policy, rows in played.items()
+        }
+        results = assemble(
+            config,
+            scored,
+            labelled,
+            unusable=len(split.samples) - len(labelled),
+            faults=len(split.faults),
+        )
+        files = {
+            f"episodes-{policy}.parquet": encode_episodes(rows) for policy, rows in scored.items()
+        }
+        files["table.md"] = f"{table(results)}\n\n{caption(results)}\n".encode()
+        files["results.json"] = json.dumps(results, indent=1).encode()
+        for name, data in files.items():
+            (record.directory / name).write_bytes(data)
+            store.put(f"{record.key}/{name}", data)
+        for step, policy in enumerate(scored):
+            record.metrics(step, _metrics(policy, results["policies"][policy]))
+    return EvaluateResult(results, table(results), record.directory / "results.json")
+
+
+def check_policies(config: PlatformConfig, store: ObjectStore) -> None:
+    """Raises PolicyError naming the trained policies that evaluate.policies needs and the run does not have."""
+    from awares_platform.training.policy import read_meta
+
+    needed = {PROTOCOLS[policy].weights for policy in config.evaluate.policies} - {"base"}
+    missing = sorted(name for name in needed if read_meta(store, config.run.name, name) is None)
+    if missing:
+        jobs = " and ".join(
+            {"sft": "`awares sft`", "awares": "`awares grpo`"}[name] for name in missing
+        )
+        rest = [
+            policy
+            for policy in config.evaluate.policies
+            if PROTOCOLS[policy].weights not in missing
+        ]
+        raise PolicyError(
+            f"run {config.run.name!r} has no policy {' or '.join(missing)}: run {jobs}, or set evaluate.policies={rest}"
+        )
+
+
+def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
+    """Every policy's episodes, in the order of `samples`. Policies that share weights follow each other."""
+    import ray
+    from ray.exceptions import RayTaskError
+
+    from awares_platform.evaluate.evaluator import Evaluator
+
+    resources = {"num_cpus": config.evaluate.engine_cpus, "num_gpus": config.evaluate.engine_gpus}
+    actor: Any = ray.remote(Evaluator).options(**resources).remote(config)
+    try:
+        with Progress(
+            "evaluate", total=len(samples) * len(config.evaluate.policies), unit="questions"
+        ) as progress:
+            progress.say("starting the engine")
+            ray.get(actor.start.remote())
+            played = _play_policies(config, actor, samples, progress)
+            ray.get(actor.stop.remote())
+    except RayTaskError as error:
+        if isinstance(error.cause, AwaresError):
+            raise error.cause from None
+        raise
+    finally:
+        ray.kill(actor)
+    return {policy: played[policy] for policy in config.evaluate.policies}
+
+
+def _play_policies(
+    config: PlatformConfig, actor: Any, samples: Sequence[Sample], progress: Progress
+) -> PlayedBy:
+    import ray
+
+    played: PlayedBy = {}
+    loaded: Weights = "base"
+    for policy in sorted(config.evaluate.policies, key=_order):
+        if PROTOCOLS[policy].weights != loaded:
+            loaded = PROTOCOLS[policy].weights
+            ray.get(actor.load.remote(loaded, samples[:PROBES]))
+        known = direct(played.get("awares", ())) if policy == "escalate" else []
+        played[policy] = _play(config, actor, policy, samples, known, progress)
+        check_engine(played[policy])
+    return played
+
+
+def _order(policy: str) -> tuple[int, bool]:
+    """Policies that share weights together, and escalate after awares."""
+    return ("base", "sft", "awares").index(PROTOCOLS[policy].weights), policy == "escalate"
+
+
+def direct(rows: Sequence[Played]) -> list[Played]:
+    """Episodes that ended with a first turn that asked for nothing: greedy decoding makes them the same whatever a call would return."""
+    return [
+        one
+        for one in rows
+        if one.episode is not None
+        and len(one.episode.turns) == 1
+        and one.episode.stop is not StopReason.ERROR
+    ]
+
+
+def _play(
+    config: PlatformConfig,
+    actor: Any,
+    policy: str,
+    samples: Sequence[Sample],
+    known: Sequence[Played],
+    progress: Progress,
+) -> list[Played]:
+    """The latency subset alone, then what is not `known` in chunks that are all submitted at once; back in the order of `samples`."""
+    import ray
+
+    alone = latency_subset(config, samples)
+    played = {one.sample.sample_id: one for one in known}
+    taken = {sample.sample_id for sample in alone} | played.keys()
+    rest = [sample for sample in samples if sample.sample_id not in taken]
+    progress.advance(len(samples) - len(rest) - len(alone), note=policy)
+    for method, part in [(actor.play_alone, alone), (actor.play, rest)]:
+        calls = [
+            method.remote(policy, part[start : start + CHUNK])
+            for start in range(0, len(part), CHUNK)
+        ]
+        for call in calls:
+            chunk = ray.get(call)
+            played |= {one.sample.sample_id: one for one in chunk}
+            progress.advance(len(chunk), note=policy)
+    return [played[sample.sample_id] for sample in samples]
+
+
+def latency_subset(config: PlatformConfig, samples: Sequence[Sample]) -> list[Sample]:
+    """A seeded draw of evaluate.latency_questions samples, the same for every policy."""
+    count = min(config.evaluate.latency_questions, len(samples))
+    return random.Random(config.run.seed).sample(list(samples), count)
+
+
+def usable(played: PlayedBy) -> PlayedBy:
+    """Leaves out, for every policy, the questions whose image could not be read: all policies are compared on the same ones."""
+    broken = {
+        one.sample.sample_id: one.fault
+        for rows in played.values()
+        for one in rows
+        if one.episode is None
+    }
+    for fault in list(broken.values())[:10]:
+        log.warning("skipped %s", fault)
+    kept = {
+        policy: [one for one in rows if one.sample.sample_id not in broken]
+        for policy, rows in played.items()
+    }
+    if not all(kept.values()):
+        raise DataError(
+            f"no question of split {SPLIT!r} has a readable image; the first: {next(iter(broken.values()))}"
+        )
+    return kept
+
+
+def label(config: PlatformConfig, played: PlayedBy, images: Images) -> dict[str, Sample]:
+    """Samples by id with label and target crops as curation would give them, from this evaluation's low and full answers. Without
+    both of those policies, and where no label comes about, the label stays None."""
+    bare = [replace(one.sample, label=None, crops=()) for one in next(iter(played.values()))]
+    if "low" not in played or "full" not in played:
+        return {sample.sample_id: sample for sample in bare}
+    answers = [both(low, full) for low, full in zip(played["low"], played["full"], strict=True)]
+    found = asyncio.run(_label(config, answers, images))
+    return {sample.sample_id: one.sample or sample for sample, one in zip(bare, found, strict=True)}
+
+
+async def _label(config: PlatformConfig, answers: Sequence[Any], images: Images) -> list[Any]:
+    async with Labeller(config, images) as labeller:
+        return await labeller(answers)
+
+
+def assemble(
+    config: PlatformConfig,
+    scored: dict[str, list[Scored]],
+    labelled: dict[str, Sample],
+    *,
+    unusable: int,
+    faults: int,
+) -> dict[str, Any]:
+    """What results.json holds."""
+    seed = config.run.seed
+    return {
+        "policies": {
+            policy: figures(rows, PROTOCOLS[policy].may_call, seed)
+            for policy, rows in scored.items()
+        },
+        "comparisons": comparisons(scored, seed),
+        "questions": len(labelled),
+        "unusable": unusable + faults,
+        "labels": label_figures(list(labelled.values())),
+        "latency": {
+            "questions": min(config.evaluate.latency_questions, len(labelled)),
+            "concurrency": 1,
+            "caches": "cold",
+        },
+        "scorer": [config.evaluate.scorer, config.evaluate.scorer_version],
+        "run": config.run.name,
+        "seed": seed,
+    }
+
+
+def _metrics(policy: str, row: dict[str, Any]) -> dict[str, float]:
+    names = (
+        "accuracy",
+        "reward",
+        "rtr_token",
+        "rtr_pixel",
+        "call_rate",
+        "latency_p50_s",
+        "latency_p95_s",
+    )
+    return {f"{policy}/{name}": row[name] for name in names if row[name] is not None}

@@ -1,0 +1,178 @@
+"""Results: played episodes to figures, and figures to the table that the README shows.
+
+results.json: {"policies": {name: figures}, "questions", "unusable", "labels", "latency", "comparisons"}; `figures` below.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from awares.crops import CropId
+from awares.evaluation.bootstrap import difference
+from awares.evaluation.decisions import Decisions, decisions
+from awares.evaluation.summary import summarise
+from awares.sample import Sample
+from awares_platform.evaluate.scored import Scored
+
+NAMES = {
+    "full": "full resolution",
+    "low": "low resolution",
+    "escalate": "escalate to the whole image",
+    "sft": "AwaRes, SFT only",
+    "awares": "AwaRes",
+}
+
+
+def figures(scored: Sequence[Scored], may_call: bool, seed: int) -> dict[str, Any]:
+    """The figures of one policy: those of the paper's table, per kind, per annotated label, and its decisions where it has any.
+
+    `decision` compares with the labels of this evaluation, `decision_annotated` with the benchmark's own annotation.
+    """
+    episodes = [one.episode for one in scored]
+    latencies = [one.latency_s for one in scored if one.latency_s is not None]
+    summary = summarise(
+        episodes,
+        [one.labelled for one in scored],
+        [one.score for one in scored],
+        latencies,
+        seed=seed,
+    )
+    earned = [one.reward for one in scored if one.reward is not None]
+    histogram = dict(summary.decisions.histogram)
+    row: dict[str, Any] = {
+        "n": summary.n,
+        "errors": summary.errors,
+        "accuracy": summary.accuracy,
+        "accuracy_ci95": list(summary.accuracy_ci95),
+        "reward": sum(earned) / len(earned) if earned else None,
+        "rtr_token": summary.rtr_token,
+        "rtr_pixel": summary.rtr_pixel,
+        "visual_tokens": summary.visual_tokens,
+        "call_rate": summary.decisions.call_rate or 0.0,
+        "latency_p50_s": summary.latency_p50_s,
+        "latency_p95_s": summary.latency_p95_s,
+        "crops": {"direct": histogram.pop("none")} | histogram,
+        "by_kind": _groups(scored, lambda one: one.sample.kind),
+        "by_label": _groups(scored, lambda one: one.sample.label and one.sample.label.value),
+    }
+    if may_call:
+        row["decision"] = _decision(summary.decisions)
+        row["decision_annotated"] = _decision(
+            decisions((one.episode, one.sample) for one in scored)
+        )
+    return row
+
+
+def _groups(
+    scored: Sequence[Scored], key: Callable[[Scored], str | None]
+) -> dict[str, dict[str, float]]:
+    groups: dict[str, list[Scored]] = {}
+    for one in scored:
+        groups.setdefault(key(one) or "", []).append(one)
+    return {
+        name: {
+            "n": len(group),
+            "accuracy": sum(one.score for one in group) / len(group),
+            "rtr_token": sum(one.episode.rtr_token for one in group) / len(group),
+            "call_rate": sum(bool(one.episode.crops) for one in group) / len(group),
+        }
+        for name, group in sorted(groups.items())
+        if name
+    }
+
+
+def _decision(found: Decisions) -> dict[str, float | None]:
+    return {
+        "call_precision": found.precision,
+        "call_recall": found.recall,
+        "call_f1": found.f1,
+        "call_fpr": found.false_positive_rate,
+        "region_exact": found.region_exact,
+        "region_iou25": found.region_match,
+        "mean_area": found.mean_area,
+        "valid_rate": found.valid_parse_rate,
+    }
+
+
+def label_figures(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Counts of labels and of the HR samples' target crops."""
+    labels = Counter("none" if sample.label is None else sample.label.value for sample in samples)
+    crops = Counter(crop.value for sample in samples for crop in sample.crops)
+    return {
+        "counts": dict(labels),
+        "crops": {crop.value: crops[crop.value] for crop in CropId if crops[crop.value]},
+    }
+
+
+def comparisons(scored: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, dict[str, Any]]:
+    """Paired accuracy differences of awares to each other policy, with 95 % intervals; all policies answered the same questions."""
+    if "awares" not in scored:
+        return {}
+    found = {}
+    for name in (name for name in scored if name != "awares"):
+        pairs = [[one.score for one in scored[policy]] for policy in ("awares", name)]
+        mean = sum(pairs[0]) / len(pairs[0]) - sum(pairs[1]) / len(pairs[1])
+        found[f"awares-{name}"] = {
+            "accuracy": mean,
+            "accuracy_ci95": list(difference(pairs[0], pairs[1], seed=seed)),
+        }
+    return found
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The policies as a Markdown table, in the paper's order: accuracy with its 95 % interval, RTR, calls, latency."""
+    head = (
+        "policy",
+        "accuracy",
+        "95 % interval",
+        "RTR (tokens)",
+        "RTR (pixels)",
+        "call rate",
+        "reward",
+        "latency p50",
+        "p95",
+    )
+    rows = [head, ("---", *("---:" for _ in head[1:]))]
+    rows += [_row(name, results["policies"][name]) for name in NAMES if name in results["policies"]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return "\n".join(_line(row, widths) for row in rows)
+
+
+def _row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high = row["accuracy_ci95"]
+    return (
+        NAMES[name],
+        f"{row['accuracy']:.1%}",
+        f"{low:.1%} to {high:.1%}",
+        f"{row['rtr_token']:.3f}",
+        f"{row['rtr_pixel']:.3f}",
+        f"{row['call_rate']:.1%}",
+        "" if row["reward"] is None else f"{row['reward']:.2f}",
+        _milliseconds(row["latency_p50_s"]),
+        _milliseconds(row["latency_p95_s"]),
+    )
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    return (
+        "| "
+        + " | ".join(_fill(cell, width) for cell, width in zip(row, widths, strict=True))
+        + " |"
+    )
+
+
+def _fill(cell: str, width: int) -> str:
+    return "-" * (width - 1) + cell[-1] if cell.startswith("---") else cell.ljust(width)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1000 * seconds:.0f} ms"
+
+
+def caption(results: Mapping[str, Any]) -> str:
+    """What the table rests on, in a sentence or two."""
+    latency = results["latency"]
+    text = f"{results['questions']:,} held-out questions, greedy, seed {results['seed']}."
+    if latency["questions"]:
+        text += f" Latency: {latency['questions']} questions one at a time with cold caches, from the decoded image to the last token."
+    return text

@@ -1,0 +1,108 @@
+"""An OpenAI-compatible chat endpoint, as judge and grounding use it: greedy, text back."""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import stamina
+
+from awares.errors import AwaresError, ConfigError
+from awares_platform.config.curate import EndpointConfig
+
+BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+
+
+class EndpointError(AwaresError):
+    """A chat endpoint cannot be used; names its URL and the remedy."""
+
+
+class EndpointBusy(EndpointError):
+    """The endpoint is unreachable, busy or failing: retried within the budget."""
+
+
+class ChatEndpoint:
+    """An async context manager over one endpoint; at most `in_flight` requests at a time.
+
+    Example:
+        async with ChatEndpoint(config) as endpoint:
+            text = await endpoint.complete([{"role": "user", "content": "2 + 2?"}])
+    """
+
+    def __init__(self, config: EndpointConfig) -> None:
+        self._config = config
+        self._limit = asyncio.Semaphore(config.in_flight)
+        self._client = httpx.AsyncClient(
+            timeout=config.timeout_s,
+            headers=_authorisation(config),
+            limits=httpx.Limits(max_connections=config.in_flight),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._client.aclose()
+
+    async def complete(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """The assistant's text. Raises EndpointBusy once the retry budget is spent, EndpointError for a refused request."""
+        async with self._limit:
+            async for attempt in stamina.retry_context(
+                EndpointBusy, attempts=None, timeout=self._config.retry_budget_s
+            ):
+                with attempt:
+                    return await self._request(messages)
+        raise AssertionError("unreachable: the retry loop returns or raises")
+
+    async def _request(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        config = self._config
+        url = f"{config.url.rstrip('/')}/chat/completions"
+        body = {
+            "model": config.model,
+            "messages": list(messages),
+            "temperature": 0,
+            "max_tokens": config.max_tokens,
+        }
+        try:
+            response = await self._client.post(url, json=body)
+        except httpx.TransportError as error:
+            raise EndpointBusy(
+                f"{url} is unreachable ({type(error).__name__}: {error}): start it, or correct its url"
+            ) from error
+        if response.status_code in BUSY:
+            raise EndpointBusy(
+                f"{url} answered {response.status_code}: lower in_flight or raise retry_budget_s; it said: {response.text[:200]}"
+            )
+        if response.status_code != 200:
+            raise EndpointError(
+                f"{url} refused model {config.model!r} with {response.status_code}: {response.text[:200]}"
+            )
+        return _text(response, url)
+
+
+def _text(response: httpx.Response, url: str) -> str:
+    try:
+        text = response.json()["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise EndpointError(
+            f"{url} does not speak the OpenAI chat protocol: {response.text[:200]}"
+        ) from error
+    return text or ""
+
+
+def _authorisation(config: EndpointConfig) -> dict[str, str]:
+    if not config.api_key_variable:
+        return {}
+    key = os.environ.get(config.api_key_variable)
+    if not key:
+        raise ConfigError(
+            f"api_key_variable names {config.api_key_variable}, which is not set: export it, or clear the setting"
+        )
+    return {"Authorization": f"Bearer {key}"}

@@ -1,0 +1,128 @@
+"""Grounding: where in the image is what the question mentions, and where is the answer? (paper, supplement 7.2)"""
+
+import ast
+import base64
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from PIL.Image import Image
+
+from awares.crops import Box
+from awares.errors import DataError
+from awares.sample import Sample
+from awares_platform.labelling.chat_client import ChatEndpoint
+
+SCALE = 1000  # the oracle's coordinates run from 0 to SCALE in both directions
+LONGEST_REPLY = 20_000
+INSTRUCTIONS = """\
+Locate the evidence for a question about this image. Give two lists of boxes: "question" for every element that the
+question mentions, "answer" for every place where the answer can be read off. Each box is [left, top, right, bottom],
+normalised to 0-1000 over the image's width and height, as tight as possible; several boxes per list are fine, and so
+is an empty list. Reply with one Python dictionary and nothing else:
+{"question": [[left, top, right, bottom], ...], "answer": [[left, top, right, bottom], ...]}"""
+
+
+class Grounding(Protocol):
+    """Finds evidence boxes, in pixels of the original image. Raises DataError if a sample cannot be grounded."""
+
+    async def boxes(self, sample: Sample) -> tuple[Box, ...]: ...
+
+
+class Annotations:
+    """The sample's own evidence boxes."""
+
+    async def boxes(self, sample: Sample) -> tuple[Box, ...]:
+        if not sample.evidence:
+            raise DataError(
+                f'sample {sample.sample_id} has no evidence boxes: set curate.grounding = "endpoint", or annotate it'
+            )
+        return sample.evidence
+
+
+class EndpointGrounding:
+    """A vision-language model that grounds. It gets the image as we decode it (upright, RGB), so that its boxes fit our pixels."""
+
+    def __init__(self, endpoint: ChatEndpoint, images: Callable[[str], Image]) -> None:
+        self._endpoint = endpoint
+        self._images = images
+
+    async def boxes(self, sample: Sample) -> tuple[Box, ...]:
+        image = self._images(sample.image)
+        content = [
+            {"type": "image_url", "image_url": {"url": _data_url(image)}},
+            {"type": "text", "text": f"{INSTRUCTIONS}\n\nQuestion: {sample.question}"},
+        ]
+        reply = await self._endpoint.complete([{"role": "user", "content": content}])
+        return pixel_boxes(parse_boxes(reply), image.size)
+
+
+def _data_url(image: Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def parse_boxes(text: str) -> list[tuple[float, float, float, float]]:
+    """The boxes of both lists in an oracle's reply, normalised. Accepts JSON or a Python literal, fenced or bare; evaluates nothing.
+
+    Raises DataError if there is no such dictionary, a box is not four finite numbers, or no box is left.
+    """
+    start, end = text.find("{"), text.rfind("}")
+    if start < 0 or end < start or len(text) > LONGEST_REPLY:
+        raise DataError(f"the oracle's reply holds no dictionary: {text[:80]!r}")
+    found = _literal(text[start : end + 1])
+    if not isinstance(found, dict):
+        raise DataError(f"the oracle's reply is no dictionary: {text[:80]!r}")
+    boxes = [_numbers(box) for name in ("question", "answer") for box in _list(found.get(name))]
+    if not boxes:
+        raise DataError(f"the oracle found nothing: {text[:80]!r}")
+    return boxes
+
+
+def _literal(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise DataError(f"the oracle's reply does not parse: {text[:80]!r}") from error
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list | tuple):
+        raise DataError(f"the oracle's boxes are no list: {value!r}"[:120])
+    single = len(value) == 4 and all(isinstance(edge, int | float) for edge in value)
+    return [value] if single else list(value)
+
+
+def _numbers(box: Any) -> tuple[float, float, float, float]:
+    if not isinstance(box, list | tuple) or len(box) != 4:
+        raise DataError(f"the oracle's box is not four numbers: {box!r}"[:120])
+    if not all(
+        isinstance(edge, int | float) and not isinstance(edge, bool) and math.isfinite(edge)
+        for edge in box
+    ):
+        raise DataError(f"the oracle's box is not four numbers: {box!r}"[:120])
+    left, top, right, bottom = box
+    return left, top, right, bottom
+
+
+def pixel_boxes(
+    boxes: Sequence[tuple[float, float, float, float]], size: tuple[int, int]
+) -> tuple[Box, ...]:
+    """Normalised boxes in pixels of an image of `size` (width, height): clamped, reversed corners put right, at least a pixel wide."""
+    spans = [(_span(x0, x1, size[0]), _span(y0, y1, size[1])) for x0, y0, x1, y1 in boxes]
+    return tuple((left, top, right, bottom) for (left, right), (top, bottom) in spans)
+
+
+def _span(first: float, second: float, length: int) -> tuple[int, int]:
+    low, high = sorted((first / SCALE, second / SCALE))
+    start = min(max(math.floor(low * length), 0), length - 1)
+    return start, max(min(math.ceil(high * length), length), start + 1)

@@ -1,0 +1,1 @@
+"""The method's parts as the configuration names them."""

@@ -1,0 +1,87 @@
+"""Seams: a part that a user brings is named in the configuration as `module:attribute`.
+
+There is no registry. `build` imports the attribute, calls it and checks the result against a
+Protocol, so that a mistake becomes one clear error before anything starts.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, TypeVar, cast
+
+from awares.errors import ConfigError
+
+Part = TypeVar("Part")
+
+
+def build(
+    reference: str,
+    protocol: type[Part],
+    key: str,
+    offered: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> Part:
+    """Build the part that `reference` names and check that it has all members of `protocol`.
+
+    The attribute is a class or a function. It gets the values in `offered` that its signature
+    names, and all of `settings`. `key` is the configuration key that holds `reference`.
+
+    Raises ConfigError if the part cannot be imported, called or used.
+
+    Example:
+        build("my_rewards:Anls", Reward, "method.reward", {"alpha_use": 0.25}, {"floor": 0.5})
+    """
+    factory = _attribute(reference, key)
+    try:
+        part = factory(**_arguments(factory, reference, key, offered, settings))
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key} = {reference!r} cannot be built: {error}") from error
+    missing = [name for name in _members(protocol) if not hasattr(part, name)]
+    if missing:
+        raise ConfigError(
+            f"{key} = {reference!r} is no {protocol.__name__}: it lacks {', '.join(missing)}"
+        )
+    return cast(Part, part)
+
+
+def _attribute(reference: str, key: str) -> Callable[..., Any]:
+    module, separator, name = reference.partition(":")
+    if not (module and separator and name):
+        raise ConfigError(f"{key} = {reference!r}: write it as module:attribute")
+    try:
+        found = getattr(import_module(module), name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{key} = {reference!r}: {module} cannot be imported ({error}); "
+            "install it on every node, or put it on PYTHONPATH"
+        ) from error
+    except AttributeError as error:
+        raise ConfigError(f"{key} = {reference!r}: {module} has no {name!r}") from error
+    if not callable(found):
+        raise ConfigError(f"{key} = {reference!r} is no class and no function")
+    return found
+
+
+def _arguments(
+    factory: Callable[..., Any],
+    reference: str,
+    key: str,
+    offered: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    parameters = inspect.signature(factory).parameters
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    if unknown := [name for name in settings if name not in parameters and not takes_any]:
+        known = ", ".join(parameters) or "nothing"
+        raise ConfigError(f"{key}_settings.{unknown[0]}: {reference} takes {known}")
+    return {name: offered[name] for name in parameters if name in offered} | dict(settings)
+
+
+def _members(protocol: type) -> list[str]:
+    """Public members of a Protocol, and `__call__` where it has one."""
+    annotated = [name for base in protocol.__mro__ for name in getattr(base, "__annotations__", ())]
+    named = {name for base in protocol.__mro__ if base is not object for name in vars(base)}
+    found = {name for name in {*annotated, *named} if not name.startswith("_")}
+    return sorted(found | ({"__call__"} & named))

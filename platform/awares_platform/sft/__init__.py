@@ -1,0 +1,1 @@
+"""The sft job: supervised fine-tuning on curated demonstrations."""

@@ -1,0 +1,68 @@
+"""Which samples each step and worker sees: a pure function of (seed, count, batch size, step), so that resuming needs a step number only.
+
+Epochs follow each other without a seam: a batch may hold the end of one epoch and the start of the next. Every sample is seen
+exactly once per epoch; only the incomplete batch after the last epoch is left out.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from awares.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class SampleOrder:
+    """The order of `count` samples over `epochs`, reshuffled each epoch from (seed, epoch).
+
+    Example:
+        SampleOrder(count=10, batch_size=4, epochs=2, seed=0).steps == 5
+    """
+
+    count: int
+    batch_size: int
+    epochs: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.count * self.epochs < self.batch_size:
+            raise DataError(
+                f"{self.count} samples x {self.epochs} epochs do not fill one batch of {self.batch_size}; lower the batch size"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return self.count * self.epochs // self.batch_size
+
+    def batch(self, step: int) -> tuple[int, ...]:
+        """Indices of the samples of `step` (0-based), `batch_size` of them."""
+        places = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return tuple(
+            _permutation(self.count, self.seed, place // self.count)[place % self.count]
+            for place in places
+        )
+
+
+@lru_cache(maxsize=2)
+def _permutation(count: int, seed: int, epoch: int) -> tuple[int, ...]:
+    order = list(range(count))
+    random.Random(f"order/{seed}/{epoch}").shuffle(order)
+    return tuple(order)
+
+
+def micro_batches(
+    batch: Sequence[int], lengths: Sequence[int], micro_batch: int, workers: int
+) -> list[list[tuple[int, ...]]]:
+    """Split a batch into equal micro-batches of similar length: result[worker] lists that worker's, in the order to run them.
+
+    `lengths` is indexed like the samples. The workers' i-th micro-batches neighbour in length, so nobody waits for long. The batch must be
+    a multiple of micro_batch * workers: every worker then runs the same number.
+    """
+    assert len(batch) % (micro_batch * workers) == 0, (len(batch), micro_batch, workers)
+    ordered = sorted(batch, key=lambda index: (-lengths[index], index))
+    parts = [
+        tuple(ordered[start : start + micro_batch]) for start in range(0, len(ordered), micro_batch)
+    ]
+    return [parts[worker::workers] for worker in range(workers)]

@@ -1,0 +1,54 @@
+"""The object store: a bucket to and from which whole files and directories travel."""
+
+from pathlib import Path
+
+from awares_platform.errors import NotFound, StoreError
+from awares_platform.store import multipart
+from awares_platform.store.bucket import Bucket, condition
+
+
+class ObjectStore(Bucket):
+    """A bucket and prefix. Picklable and thread-safe; each process opens its own connections.
+
+    Example:
+        store = ObjectStore.from_config(config.store)
+        etag = store.put("runs/mini/HEAD", b"1", if_none_match=True)
+        store.put("runs/mini/HEAD", b"2", if_match=etag)  # PreconditionFailed after another write
+    """
+
+    def upload_file(
+        self,
+        path: str | Path,
+        key: str,
+        *,
+        if_none_match: bool = False,
+        if_match: str | None = None,
+    ) -> str:
+        """Stream a file up, in parallel parts where it is large; the condition holds for its completion. Returns the etag."""
+        return multipart.upload(self, Path(path), key, condition(if_none_match, if_match))
+
+    def download_file(self, key: str, path: str | Path) -> None:
+        """Stream an object down, in parallel ranges where it is large. `path` appears complete or not at all."""
+        multipart.download(self, key, Path(path))
+
+    def upload_directory(self, directory: str | Path, prefix: str) -> int:
+        """Upload every file below `directory` to `prefix`/...; returns how many."""
+        files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
+        for path in files:
+            self.upload_file(path, f"{prefix.rstrip('/')}/{path.relative_to(directory).as_posix()}")
+        return len(files)
+
+    def download_directory(self, prefix: str, directory: str | Path) -> int:
+        """Download every object below `prefix`/ into `directory`; returns how many. Raises NotFound if there is none."""
+        folder = f"{prefix.rstrip('/')}/"
+        entries = [*self.list(folder)]
+        if not entries:
+            raise NotFound(f"{self.config.url}/{folder}: no objects there")
+        for entry in entries:
+            name = entry.key.removeprefix(folder)
+            if ".." in name.split("/") or name.startswith("/"):
+                raise StoreError(
+                    f"{self.config.url}/{entry.key}: its name leads out of {directory}; remove it from the store"
+                )
+            self.download_file(entry.key, Path(directory) / name)
+        return len(entries)

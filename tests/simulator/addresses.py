@@ -1,0 +1,63 @@
+"""Loopback addresses and ports for what the simulator starts: an address a pod and a Service, ports that nobody else on the machine has.
+
+Ray binds some of its ports on every address, so those are looked up free; a range of 100 goes to each Ray node's workers. All lie outside
+the kernel's ephemeral ports.
+"""
+
+import random
+import socket
+from collections.abc import Iterator
+
+_SINGLE = range(12_000, 19_900)
+_TWINS = range(20_000, 22_700)
+TWIN_OFFSET = 10_000
+_RANGES = range(23_000, 29_900, 100)
+
+
+class Addresses:
+    """Hands out each address and port once. A random network of 127/8 keeps two simulators on one machine apart."""
+
+    def __init__(self) -> None:
+        source = random.SystemRandom()
+        self._network = f"127.{source.randrange(64, 250)}"
+        self._hosts = iter(range(256 * source.randrange(1, 200) + 2, 2**16))
+        self._ports = _free(source.sample(_SINGLE, len(_SINGLE)))
+        self._twins = (
+            port
+            for port in _free(source.sample(_TWINS, len(_TWINS)))
+            if is_free("0.0.0.0", port + TWIN_OFFSET)
+        )
+        self._starts = _free(source.sample(_RANGES, len(_RANGES)))
+
+    def address(self) -> str:
+        """A loopback address of its own."""
+        host = next(self._hosts)
+        return f"{self._network}.{host // 256}.{host % 256}"
+
+    def port(self) -> int:
+        """A port that is free on every address."""
+        return next(self._ports)
+
+    def twin(self) -> int:
+        """A port that is free like the one 10000 above it, where SeaweedFS listens for gRPC."""
+        return next(self._twins)
+
+    def range(self) -> tuple[int, int]:
+        """First and last of 100 ports."""
+        first = next(self._starts)
+        return first, first + 99
+
+
+def _free(candidates: list[int]) -> Iterator[int]:
+    return (port for port in candidates if is_free("0.0.0.0", port))
+
+
+def is_free(address: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,106 @@
+"""The simulator, a test double of a cluster with KubeRay: what the API server holds, realised as real processes on this machine.
+
+    helm ──> ApiServer ──> Objects <── Controller, one thread, one look after the other:
+                                        Services      loopback addresses that forward to ready pods
+                                        Workloads     Deployment, StatefulSet, Job -> Pods
+                                        RayClusters   RayCluster -> Pods that run `ray start`
+                                        RayJobs       RayJob -> RayCluster, Jobs API
+                                        RayServices   RayService -> RayCluster, Serve's REST API
+                                        Kubelet       Pods -> processes
+
+It proves that commands, environment, Secrets, files, ports and configuration of a chart work together. It proves nothing about scheduling,
+resources, RBAC, webhooks, NetworkPolicies, security contexts, the operator's code, autoscaling, images or GPUs.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.simulator.api_server import ApiServer, running
+from tests.simulator.kinds import Kinds
+from tests.simulator.kubelet import Kubelet
+from tests.simulator.objects import Objects
+from tests.simulator.process import leftovers
+from tests.simulator.ray_cluster import RayClusters
+from tests.simulator.ray_job import RayJobs
+from tests.simulator.ray_service import RayServices
+from tests.simulator.workloads import Workloads
+
+_LOOK_S = 0.4
+
+
+class Controller:
+    """Reconciles until `stop`. `faults` are its own errors: there must be none at the end of a test."""
+
+    def __init__(self, objects: Objects, base: Path) -> None:
+        self.objects, self.mark = objects, base.name
+        self.kubelet = Kubelet(objects, base, self.mark)
+        self.job_logs: dict[tuple[str, str], str] = {}
+        parts = [self.kubelet.services, Workloads(objects), *self._ray(objects), self.kubelet]
+        self._parts = tuple(part.reconcile for part in parts)
+        self.faults: list[str] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="controller")
+
+    def _ray(self, objects: Objects) -> list[RayClusters | RayJobs | RayServices]:
+        """KubeRay's part, where its CRDs are."""
+        if not objects.kinds.knows("ray.io/v1", "RayCluster"):
+            return []
+        clusters = RayClusters(objects, self.kubelet)
+        jobs = RayJobs(objects, clusters)
+        self.job_logs = jobs.logs
+        return [clusters, jobs, RayServices(objects, clusters)]
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and, in it, every process."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(_LOOK_S):
+                for reconcile in self._parts:
+                    self._guarded(reconcile)
+        finally:
+            self.kubelet.stop()
+
+    def _guarded(self, reconcile: Callable[[], None]) -> None:
+        try:
+            reconcile()
+        except (
+            Exception
+        ):  # shown at the end: the simulator must go on, so that teardown finds its processes
+            self.faults.append(traceback.format_exc())
+            print(self.faults[-1], file=sys.stderr)
+
+
+@contextmanager
+def simulator(kinds: Kinds) -> Iterator[tuple[Controller, ApiServer]]:
+    """An empty cluster. At its end everything that it started is ended; what outlives that is an error."""
+    base = Path(tempfile.mkdtemp(prefix="aw-", dir="/tmp"))  # short: Ray's sockets lie below it
+    controller = Controller(Objects(kinds), base)
+    try:
+        with running(controller.objects, controller.kubelet.logs) as server:
+            controller.start()
+            try:
+                yield controller, server
+            finally:
+                controller.stop()
+        alive = leftovers(controller.mark)
+        for process in alive:
+            process.kill()
+        assert not alive, f"the simulator left {alive} running"
+        assert not controller.faults, controller.faults[0]
+    finally:
+        if not os.environ.get("AWARES_KEEP"):
+            shutil.rmtree(base, ignore_errors=True)

@@ -1,0 +1,159 @@
+"""The kinds that the API server of the simulator knows: built-in ones, and those of the CRDs in the directory that AWARES_CRDS names."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of one API version. `schema` is a CRD's openAPIV3Schema, None for a built-in kind.
+
+    Example:
+        Kind("apps", "v1", "Deployment", "deployments")
+    """
+
+    group: str
+    version: str
+    name: str
+    plural: str
+    namespaced: bool = True
+    schema: dict[str, Any] | None = field(default=None, repr=False, compare=False, hash=False)
+
+    @property
+    def api_version(self) -> str:
+        """As an object's `apiVersion` spells it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+_NAMESPACED = {
+    "v1": (
+        "ConfigMap",
+        "Endpoints",
+        "Event",
+        "PersistentVolumeClaim",
+        "Pod",
+        "ReplicationController",
+        "ResourceQuota",
+        "Secret",
+        "Service",
+    )
+    + ("LimitRange", "ServiceAccount"),
+    "apps/v1": ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet", "ControllerRevision"),
+    "batch/v1": ("CronJob", "Job"),
+    "autoscaling/v2": ("HorizontalPodAutoscaler",),
+    "networking.k8s.io/v1": ("Ingress", "NetworkPolicy"),
+    "policy/v1": ("PodDisruptionBudget",),
+    "rbac.authorization.k8s.io/v1": ("Role", "RoleBinding"),
+    "coordination.k8s.io/v1": ("Lease",),
+}
+_CLUSTERED = {
+    "v1": ("Namespace", "Node", "PersistentVolume"),
+    "rbac.authorization.k8s.io/v1": ("ClusterRole", "ClusterRoleBinding"),
+    "scheduling.k8s.io/v1": ("PriorityClass",),
+    "storage.k8s.io/v1": ("StorageClass",),
+    "apiextensions.k8s.io/v1": ("CustomResourceDefinition",),
+    "admissionregistration.k8s.io/v1": (
+        "MutatingWebhookConfiguration",
+        "ValidatingWebhookConfiguration",
+    ),
+}
+
+
+def builtin() -> Iterator[Kind]:
+    """The kinds that every cluster has, as far as a chart may render them."""
+    for namespaced, table in ((True, _NAMESPACED), (False, _CLUSTERED)):
+        for api_version, names in table.items():
+            group, _, version = api_version.rpartition("/")
+            for name in names:
+                yield Kind(group, version, name, _plural(name), namespaced)
+
+
+def _plural(name: str) -> str:
+    lower = name.lower()
+    if lower.endswith("endpoints"):
+        return lower
+    if lower.endswith(("s", "x", "ch")):
+        return f"{lower}es"
+    return f"{lower[:-1]}ies" if lower.endswith("y") else f"{lower}s"
+
+
+def custom(directory: Path) -> Iterator[Kind]:
+    """The served versions of every CRD file in `directory`."""
+    for path in sorted(directory.glob("*.yaml")):
+        spec = yaml.load(path.read_text("utf-8"), Loader=yaml.CSafeLoader)["spec"]
+        for version in spec["versions"]:
+            if version["served"]:
+                names, schema = spec["names"], version["schema"]["openAPIV3Schema"]
+                yield Kind(
+                    spec["group"],
+                    version["name"],
+                    names["kind"],
+                    names["plural"],
+                    spec["scope"] == "Namespaced",
+                    schema,
+                )
+
+
+def crd_directory() -> Path:
+    """The directory that AWARES_CRDS names. Skips the test that asks where there is none."""
+    directory = os.environ.get("AWARES_CRDS", "")
+    if not directory or not any(Path(directory).glob("ray.io_*.yaml")):
+        pytest.skip(
+            f"AWARES_CRDS={directory!r} holds no ray.io_*.yaml: set it to a directory with the CRDs of KubeRay 1.7.0 "
+            "(helm-chart/kuberay-operator/crds in the KubeRay repository)"
+        )
+    return Path(directory)
+
+
+class Kinds:
+    """Look-up by path (group, version, plural) and by an object's apiVersion and kind."""
+
+    def __init__(self, kinds: Iterable[Kind]) -> None:
+        self.all = tuple(kinds)
+        self._by_path = {(kind.group, kind.version, kind.plural): kind for kind in self.all}
+        self._by_name = {(kind.api_version, kind.name): kind for kind in self.all}
+
+    def at(self, group: str, version: str, plural: str) -> Kind | None:
+        """The kind below /apis/<group>/<version>/<plural>."""
+        return self._by_path.get((group, version, plural))
+
+    def of(self, api_version: str, name: str) -> Kind:
+        """The kind that an object names. KeyError for one that is unknown here."""
+        return self._by_name[api_version, name]
+
+    def knows(self, api_version: str, name: str) -> bool:
+        """Whether there is such a kind here."""
+        return (api_version, name) in self._by_name
+
+    def groups(self) -> dict[str, list[str]]:
+        """Versions per group, without the core group."""
+        found: dict[str, list[str]] = {}
+        for kind in self.all:
+            versions = found.setdefault(kind.group, []) if kind.group else []
+            if kind.version not in versions:
+                versions.append(kind.version)
+        return found
+
+    def resources(self, group: str, version: str) -> list[dict[str, Any]]:
+        """What discovery says of one version of a group, status subresources included."""
+        rows: list[dict[str, Any]] = []
+        for kind in self.all:
+            if (kind.group, kind.version) == (group, version):
+                row = {
+                    "kind": kind.name,
+                    "namespaced": kind.namespaced,
+                    "singularName": kind.name.lower(),
+                }
+                rows.append({**row, "name": kind.plural, "verbs": list(VERBS)})
+                rows.append(
+                    {**row, "name": f"{kind.plural}/status", "verbs": ["get", "patch", "update"]}
+                )
+        return rows

@@ -1,0 +1,53 @@
+"""Readiness probes of containers: HTTP, TCP, or a command."""
+
+import http.client
+import socket
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Resolve = Callable[[Any], int]
+_LIMIT_S = 5.0
+
+
+def passes(
+    probe: Mapping[str, Any],
+    address: str,
+    port: Resolve,
+    command: Callable[[Sequence[str]], tuple[list[str], dict[str, str], Path]],
+) -> bool:
+    """Whether the probe succeeds now. `port` resolves names and numbers; `command` makes the pod's command, environment and directory."""
+    if "httpGet" in probe:
+        return _http(address, port(probe["httpGet"]["port"]), probe["httpGet"].get("path", "/"))
+    if "tcpSocket" in probe:
+        return _tcp(address, port(probe["tcpSocket"]["port"]))
+    if "exec" in probe:
+        arguments, environment, directory = command(probe["exec"]["command"])
+        try:
+            ended = subprocess.run(
+                arguments, env=environment, cwd=directory, capture_output=True, timeout=_LIMIT_S
+            )
+        except subprocess.TimeoutExpired:
+            return False
+        return ended.returncode == 0
+    return True
+
+
+def _tcp(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), _LIMIT_S):
+            return True
+    except OSError:
+        return False
+
+
+def _http(address: str, port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection(address, port, timeout=_LIMIT_S)
+    try:
+        connection.request("GET", path)
+        return 200 <= connection.getresponse().status < 400
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,18 @@
+"""A chart small enough to stand in its test."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+
+def write(directory: Path, values: str, templates: Mapping[str, str]) -> Path:
+    """The chart `small` in `directory`: its values.yaml, and its templates by name."""
+    (directory / "templates").mkdir(parents=True)
+    (directory / "Chart.yaml").write_text(
+        yaml.safe_dump({"apiVersion": "v2", "name": "small", "version": "0.1.0"})
+    )
+    (directory / "values.yaml").write_text(values)
+    for name, text in templates.items():
+        (directory / "templates" / f"{name}.yaml").write_text(text)
+    return directory

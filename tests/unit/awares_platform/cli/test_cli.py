@@ -1,0 +1,100 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from awares.errors import DataError
+from awares_platform.cli import main as cli
+from awares_platform.errors import StoreUnavailable
+
+ROOT = Path(__file__).parents[4]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_help_answers_without_the_heavy_packages() -> None:
+    script = (
+        "import sys\nfrom awares_platform.cli import main as cli\n"
+        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'ray', 'vllm', 'transformers', 'boto3', 'deepspeed') if name in sys.modules], file=sys.stderr)"
+    )
+    started = time.monotonic()
+    result = run("-c", script)
+    assert result.stderr.strip() == "[]"
+    assert all(
+        command in result.stdout
+        for command in ("quickstart", "curate", "sft", "grpo", "evaluate", "serve", "ask", "report")
+    )
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("job", ["curate", "sft", "grpo", "evaluate", "serve"])
+def test_every_job_script_has_help(job: str) -> None:
+    result = run(f"jobs/{job}.py", "--help")
+    assert result.returncode == 0
+    assert "--config FILE" in result.stdout and "SECTION.KEY=VALUE" in result.stdout
+
+
+def test_a_user_error_is_one_line_and_status_2() -> None:
+    result = run("jobs/sft.py", "--config", "jobs/configs/mini.toml", "sft.lerning_rate=1")
+    assert result.returncode == 2
+    assert (
+        result.stderr
+        == "awares sft: jobs/configs/mini.toml: sft.lerning_rate: no such key; the nearest is sft.learning_rate\n"
+    )
+
+
+def test_a_typo_is_named_before_ray_is_even_imported() -> None:
+    script = (
+        "import sys\nfrom awares_platform.cli import main as cli\n"
+        "try: cli.main(['grpo', 'grpo.lerning_rate=1'])\nexcept SystemExit as end: print(end.code)\n"
+        "print([name for name in ('torch', 'ray', 'vllm', 'boto3') if name in sys.modules])"
+    )
+    result = run("-c", script)
+    assert (
+        result.stderr
+        == "awares grpo: jobs/configs/mini.toml: grpo.lerning_rate: no such key; the nearest is grpo.learning_rate\n"
+    )
+    assert result.stdout.split("\n")[:2] == ["2", "[]"]
+
+
+def test_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    assert cli.guarded("sft", lambda: None) == 0
+    assert cli.guarded("sft", interrupted) == 130
+    assert "awares sft: interrupted" in capsys.readouterr().err
+
+
+def test_errors_of_workers_are_unwrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    class Wrapper(Exception):
+        cause = DataError("images/9f2c: no image")
+
+    class Mixed(Wrapper, DataError):
+        """As Ray wraps: an instance of the cause's class whose own text is a traceback."""
+
+    for wrapper in (Wrapper("long traceback"), Mixed("long traceback")):
+
+        def fail(error: Exception = wrapper) -> None:
+            try:
+                raise StoreUnavailable("hidden") if False else error
+            except Exception as inner:
+                raise RuntimeError("training failed") from inner
+
+        assert cli.guarded("sft", fail) == 2
+        assert capsys.readouterr().err == "awares sft: images/9f2c: no image\n"
+
+
+def test_our_own_bugs_keep_their_traceback() -> None:
+    def fail() -> None:
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        cli.guarded("sft", fail)

@@ -1,0 +1,82 @@
+"""What the quickstart remembers, asks and writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from awares_platform.cli.quickstart import JOBS, State, fingerprint, write_results
+from awares_platform.config import PlatformConfig
+
+FIGURES = {
+    "accuracy": 0.9,
+    "accuracy_ci95": [0.8, 1.0],
+    "rtr_token": 0.4,
+    "rtr_pixel": 0.4,
+    "call_rate": 0.3,
+    "reward": 9.1,
+    "latency_p50_s": 0.02,
+    "n": 2048,
+}
+
+
+def _config(**sections: dict) -> PlatformConfig:
+    return PlatformConfig.model_validate(sections)
+
+
+def test_fingerprint_changes_with_what_results_depend_on():
+    assert fingerprint(_config()) == fingerprint(
+        _config(
+            run={"directory": "elsewhere"},
+            store={"endpoint": "http://127.0.0.1:1"},
+            serve={"port": 1},
+        )
+    )
+    assert (
+        len(
+            {
+                fingerprint(_config(**sections))
+                for sections in ({}, {"run": {"seed": 1}}, {"sft": {"learning_rate": 2e-3}})
+            }
+        )
+        == 3
+    )
+
+
+def test_state_counts_interrupted_attempts_but_not_as_finished(tmp_path):
+    state = State(tmp_path / "run" / "progress.json", "ab")
+    with pytest.raises(KeyboardInterrupt), state.timed("sft"):
+        raise KeyboardInterrupt
+    interrupted = json.loads(state.path.read_text())
+    with state.timed("sft"):
+        pass
+    finished = json.loads(state.path.read_text())
+
+    assert interrupted["finished"] == [] and list(interrupted["wall_s"]) == ["sft"]
+    assert finished == {
+        "fingerprint": "ab",
+        "finished": ["sft"],
+        "wall_s": {"sft": finished["wall_s"]["sft"]},
+    }
+    assert finished["wall_s"]["sft"] >= interrupted["wall_s"]["sft"]
+
+
+def test_results_hold_exactly_what_was_agreed(tmp_path: Path):
+    (tmp_path / "evaluate").mkdir()
+    policies = {
+        name: {**FIGURES, "errors": 0, "crops": {"direct": 9}}
+        for name in ("full", "low", "escalate", "sft", "awares")
+    }
+    (tmp_path / "evaluate" / "results.json").write_text(
+        json.dumps({"policies": policies, "questions": 2048})
+    )
+    write_results(_config(run={"seed": 7}), tmp_path, dict.fromkeys((*JOBS, "older"), 1.5))
+
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["policies"] == dict.fromkeys(policies, FIGURES)
+    assert results["wall_s"] == dict.fromkeys(JOBS, 1.5)
+    assert (
+        results["seed"] == 7
+        and "torch" in results["versions"]
+        and set(results) == {"policies", "wall_s", "versions", "seed"}
+    )

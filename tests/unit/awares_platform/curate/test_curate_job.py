@@ -1,0 +1,113 @@
+"""Planning and counting of curation; the pipeline itself runs in tests/integration."""
+
+from pathlib import Path
+from typing import cast
+
+from awares.crops import CropId
+from awares.sample import Label, Sample
+from awares_platform.config import PlatformConfig
+from awares_platform.curate.job import (
+    CurateResult,
+    Shard,
+    is_finished,
+    plan,
+    policy_fingerprint,
+    summarise,
+)
+from awares_platform.data.dataset import Split
+from awares_platform.data.rows import Fault, encode_rows
+from awares_platform.errors import NotFound
+from awares_platform.store import ObjectStore
+
+
+def samples(count: int) -> list[Sample]:
+    return [Sample(f"s{index}", "a" * 64, "q", "7") for index in range(count)]
+
+
+def config(**sections: object) -> PlatformConfig:
+    return PlatformConfig.model_validate({"data": {"shard_rows": 2}} | sections)
+
+
+def test_shards_are_cut_in_order() -> None:
+    shards = plan(config(), samples(5))
+    assert [len(shard.samples) for shard in shards] == [2, 2, 1]
+    assert [shard.key for shard in shards] == [
+        f"datasets/awares-mini-curated/train/part-0000{index}.parquet" for index in range(3)
+    ]
+    assert [sample.sample_id for shard in shards for sample in shard.samples] == [
+        "s0",
+        "s1",
+        "s2",
+        "s3",
+        "s4",
+    ]
+
+
+def test_a_fingerprint_changes_with_what_labels_depend_on_and_with_nothing_else() -> None:
+    base = [shard.fingerprint for shard in plan(config(), samples(4))]
+    assert [shard.fingerprint for shard in plan(config(), samples(4))] == base and base[0] != base[
+        1
+    ]
+    unrelated = config(
+        grpo={"steps": 3},
+        method={"alpha_miss": 9.0},
+        curate={"in_flight": 3, "engines": 2},
+        run={"seed": 5},
+    )
+    assert [shard.fingerprint for shard in plan(unrelated, samples(4))] == base
+    for changed in (
+        config(method={"mapping": "coverage"}),
+        config(curate={"max_tokens": 5}),
+        config(method={"low_ratio": 0.25}),
+    ):
+        assert not {shard.fingerprint for shard in plan(changed, samples(4))} & set(base)
+    other = [*samples(3), Sample("s3", "a" * 64, "another question", "7")]
+    assert [shard.fingerprint for shard in plan(config(), other)][0] == base[0]
+    assert [shard.fingerprint for shard in plan(config(), other)][1] != base[1]
+
+
+def test_the_policys_files_are_in_the_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    first = policy_fingerprint(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"Weights")
+    assert policy_fingerprint(str(tmp_path)) != first
+    assert policy_fingerprint("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
+
+
+def test_only_an_intact_shard_of_the_same_work_is_finished() -> None:
+    objects: dict[str, bytes] = {}
+
+    class Reader:
+        def get(self, key: str) -> bytes:
+            if key not in objects:
+                raise NotFound(key)
+            return objects[key]
+
+    shard = Shard("k", tuple(samples(2)), "ab12")
+    store = cast(ObjectStore, Reader())
+    assert not is_finished(store, shard)
+    objects["k"] = encode_rows(shard.samples, metadata={"fingerprint": "other"})
+    assert not is_finished(store, shard)
+    objects["k"] = encode_rows(shard.samples, metadata={"fingerprint": "ab12"})
+    assert is_finished(store, shard)
+    objects["k"] = objects["k"][:-20]
+    assert not is_finished(store, shard)
+
+
+def test_the_summary_by_hand() -> None:
+    labelled = [
+        Sample("a", "a" * 64, "q", "7", label=Label.LR),
+        Sample("b", "a" * 64, "q", "7", label=Label.HR, crops=(CropId.TOP_LEFT,)),
+        Sample(
+            "c", "a" * 64, "q", "7", label=Label.HR, crops=(CropId.TOP_LEFT, CropId.BOTTOM_RIGHT)
+        ),
+        Sample("d", "a" * 64, "q", "7", label=Label.LR),
+    ]
+    source = Split(tuple(samples(6)), ({},) * 6, (Fault("k", 3, "question: empty"),))
+    result = summarise(
+        source, Split(tuple(labelled), ({},) * 4, ()), planned=6, shards=3, resumed=1, dataset="d/"
+    )
+    assert result == CurateResult(
+        "d/", 4, 2, 2, {"0": 2, "3": 1}, left_out=2, source_faults=1, shards=3, shards_resumed=1
+    )
+    assert result.hr_share == 0.5

@@ -1,0 +1,150 @@
+"""Sample rows: exact round trips, and damage that becomes a fault with key and row."""
+
+import io
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from awares.crops import CropId
+from awares.sample import Label, Sample
+from awares_platform.data.rows import SCHEMA, Fault, decode_rows, encode_rows
+
+HASH = "0123456789abcdef" * 4
+text = st.text(min_size=1, max_size=40).filter(
+    lambda value: value.strip() != "" and value.isprintable()
+)
+boxes = st.tuples(*[st.integers(0, 500)] * 2, *[st.integers(501, 900)] * 2)
+samples = st.builds(
+    Sample,
+    text,
+    st.just(HASH),
+    text,
+    text,
+    st.sampled_from(["", "digit on"]),
+    st.lists(boxes, max_size=3).map(tuple),
+    st.sampled_from([None, *Label]),
+    st.lists(st.sampled_from(list(CropId)), max_size=2, unique=True).map(tuple),
+)
+
+
+def raw(**changes: object) -> dict[str, object]:
+    """A good row with changes."""
+    row = {
+        "sample_id": "a",
+        "image": HASH,
+        "question": "q",
+        "answer": "1",
+        "kind": "",
+        "evidence": [[0, 0, 4, 4]],
+        "label": "HR",
+        "crops": ["0"],
+    }
+    return row | changes
+
+
+def parquet(rows: list[dict[str, object]], schema: pa.Schema = SCHEMA) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
+    return buffer.getvalue()
+
+
+@settings(deadline=None)
+@given(st.lists(samples, max_size=5))
+def test_rows_survive_a_round_trip(batch: list[Sample]) -> None:
+    decoded = decode_rows(
+        encode_rows(batch, {"verdict": ["FULL"] * len(batch)}, {"fingerprint": "ab"}), "key"
+    )
+    assert list(decoded.samples) == batch
+    assert list(decoded.columns) == [{"verdict": "FULL"}] * len(batch)
+    assert decoded.faults == () and decoded.metadata == {"fingerprint": "ab"}
+
+
+def test_bad_rows_are_named_and_the_good_ones_kept() -> None:
+    rows = [
+        raw(),
+        raw(sample_id=""),
+        raw(image="../etc/passwd"),
+        raw(question=None),
+        raw(evidence=[[4, 4, 4, 8]]),
+        raw(evidence=[[0, 1]]),
+        raw(label="MAYBE"),
+        raw(crops=["11"]),
+        raw(sample_id="b", label=None, crops=None, evidence=None, kind=None),
+    ]
+    decoded = decode_rows(parquet(rows), "datasets/x/part-0.parquet")
+    assert [sample.sample_id for sample in decoded.samples] == ["a", "b"]
+    assert [fault.row for fault in decoded.faults] == [1, 2, 3, 4, 5, 6, 7]
+    assert [fault.reason.split(":")[0] for fault in decoded.faults] == [
+        "sample_id",
+        "image",
+        "question",
+        "evidence",
+        "evidence",
+        "label",
+        "crops",
+    ]
+    assert str(decoded.faults[0]) == "datasets/x/part-0.parquet row 1: sample_id: empty"
+
+
+def test_text_that_is_not_utf8_costs_its_row_only() -> None:
+    """Parquet carries any bytes as text; Arrow complains only when Python asks for them."""
+    table = pa.Table.from_pylist([raw(sample_id=name) for name in "abc"], schema=SCHEMA)
+    for column in ("question", "verdict"):
+        spoilt = pa.array([b"q", b"\xff\xfe", b"q"], pa.binary()).view(pa.string())
+        kept = table.drop_columns([column]) if column in SCHEMA.names else table
+        buffer = io.BytesIO()
+        pq.write_table(
+            kept.append_column(column, spoilt).replace_schema_metadata({b"\xff": b"\xff"}), buffer
+        )
+        decoded = decode_rows(buffer.getvalue(), "k")
+        assert [sample.sample_id for sample in decoded.samples] == ["a", "c"]
+        assert [(fault.row, "utf-8" in fault.reason) for fault in decoded.faults] == [(1, True)]
+
+
+def test_two_thousand_corrupt_files_are_faults_and_never_raise() -> None:
+    data = encode_rows(
+        [Sample(f"s{i}", HASH, f"which digit {i}?", str(i % 10)) for i in range(50)],
+        {"verdict": ["FULL"] * 50},
+    )
+    want, rng, faulty = decode_rows(data, "k").samples, random.Random(0), 0
+    for _ in range(2000):
+        broken = bytearray(data)
+        for _ in range(rng.choice((1, 1, 3, 8))):
+            broken[rng.randrange(len(broken))] = rng.randrange(256)
+        decoded = decode_rows(
+            bytes(broken[: rng.choice((len(data), len(data), rng.randrange(len(data))))]), "k"
+        )
+        assert decoded.faults or decoded.samples == want
+        faulty += bool(decoded.faults)
+    assert faulty > 1500
+
+
+def test_a_file_that_is_none_is_one_fault() -> None:
+    good = encode_rows([Sample("a", HASH, "q", "1")])
+    missing = SCHEMA.remove(SCHEMA.get_field_index("image"))
+    row = raw()
+    del row["image"]
+    for data in (b"", b"not parquet", good[: len(good) // 2], parquet([row], missing)):
+        decoded = decode_rows(data, "k")
+        assert decoded.samples == () and len(decoded.faults) == 1 and decoded.faults[0].row is None
+
+
+def test_a_flipped_bit_in_a_page_is_a_fault_and_not_another_question() -> None:
+    """Page checksums catch it wherever in the data it happens; the header's own bytes may make the file unreadable instead."""
+    data = encode_rows(
+        [Sample(f"s{i}", HASH, f"which digit {i}?", str(i % 10)) for i in range(200)]
+    )
+    want = decode_rows(data, "k").samples
+    footer = int.from_bytes(data[-8:-4], "little") + 8
+    for position in range(4, len(data) - footer, 97):
+        broken = bytearray(data)
+        broken[position] ^= 0x10
+        decoded = decode_rows(bytes(broken), "k")
+        assert decoded.faults or decoded.samples == want
+
+
+def test_fault_of_a_file_has_no_row() -> None:
+    assert str(Fault("k", None, "missing")) == "k: missing"

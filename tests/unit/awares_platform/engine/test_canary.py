@@ -1,0 +1,90 @@
+"""The canary's prompts, what of them is compared, and the verdict, by hand-computed numbers."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from awares.chat import ChatFormat
+from awares.mini.tokenizer import train_tokenizer
+from awares.sample import Sample
+from awares.tokens import VisionLimits
+from awares_platform.engine.canary import Canary, CanaryMismatch, check, tails, to_extra
+from awares_platform.weights.manifest import Manifest, WeightsError
+
+SAMPLES = (Sample("a", "f0", "digit on the red circle?", "7"), Sample("b", "f1", "colour?", "red"))
+
+
+@pytest.fixture(scope="module")
+def chat() -> ChatFormat:
+    return ChatFormat(train_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def canary(chat: ChatFormat) -> Canary:
+    return Canary.build(SAMPLES, picture, chat, VisionLimits(min_pixels=784), 0.5)
+
+
+def picture(name: str) -> Image.Image:
+    return Image.new("RGB", (112, 112), (200, 30 if name == "f0" else 90, 40))
+
+
+def test_a_prompt_holds_both_turns_and_their_images(canary: Canary, chat: ChatFormat) -> None:
+    (ids, images), _ = canary.prompts
+    assert ids.count(chat.image_token_id) == len(images) == 2
+    assert images[0].size == (56, 56)
+    assert ids[: len(chat.first_turn("digit on the red circle?"))] == chat.first_turn(
+        "digit on the red circle?"
+    )
+    assert ids[-len(chat.target("7")) :] == chat.target("7")
+
+
+def test_text_after_the_first_image_is_compared(canary: Canary, chat: ChatFormat) -> None:
+    for (ids, _), count in zip(canary.prompts, canary.compared(), strict=True):
+        first = ids.index(chat.image_token_id)
+        assert count == len(ids) - first - 2
+    rows = tails([[float(index) for index in range(90)]] * 2, canary)
+    assert [len(row) for row in rows] == canary.compared()
+    assert all(row[-1] == 89.0 for row in rows)
+
+
+def test_the_digest_tells_samples_pixels_and_limits_apart(canary: Canary, chat: ChatFormat) -> None:
+    limits = VisionLimits(min_pixels=784)
+    assert canary.digest == Canary.build(SAMPLES, picture, chat, limits, 0.5).digest
+    others = [
+        Canary.build(SAMPLES[::-1], picture, chat, limits, 0.5),
+        Canary.build(SAMPLES, lambda _: Image.new("RGB", (112, 112)), chat, limits, 0.5),
+        replace(canary, limits=VisionLimits(min_pixels=1568)),
+    ]
+    assert len({canary.digest, *(other.digest for other in others)}) == 4
+
+
+def rows(canary: Canary, value: float) -> tuple[tuple[float, ...], ...]:
+    return tuple((value,) * count for count in canary.compared())
+
+
+def test_the_mean_difference_is_returned_within_the_bound(canary: Canary) -> None:
+    manifest = Manifest(3, 1, (), {"canary": to_extra(canary, rows(canary, -1.0))})
+    measured = [[*row] for row in rows(canary, -1.01)]
+    measured[0][0] = -0.99
+    assert check(canary, manifest, tuple(map(tuple, measured)), 0.06) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("value", [-1.5, math.nan])
+def test_a_mismatch_names_version_value_and_bound(canary: Canary, value: float) -> None:
+    manifest = Manifest(3, 1, (), {"canary": to_extra(canary, rows(canary, -1.0))})
+    with pytest.raises(
+        CanaryMismatch,
+        match=r"version 3: mean \|dlogp\| .* is (0\.5|nan) over \d+ tokens, above the bound 0\.06",
+    ) as caught:
+        check(canary, manifest, rows(canary, value), 0.06)
+    assert "engine.canary_bound" in str(caught.value)
+
+
+def test_a_version_without_a_canary_or_with_another_is_refused(canary: Canary) -> None:
+    with pytest.raises(WeightsError, match="version 3 carries no canary"):
+        check(canary, Manifest(3, 1, ()), rows(canary, 0.0), 0.06)
+    other = {"canary": {"digest": "00", "logprobs": []}}
+    with pytest.raises(WeightsError, match="different samples, images or limits"):
+        check(canary, Manifest(3, 1, (), other), rows(canary, 0.0), 0.06)

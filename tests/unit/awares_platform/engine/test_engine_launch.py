@@ -1,0 +1,131 @@
+"""What is refused before an engine starts, and how a failed start is explained."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from awares.chat import ChatFormat
+from awares.errors import PolicyError
+from awares.mini.tokenizer import train_tokenizer
+from awares_platform.config.engine import EngineConfig
+from awares_platform.engine.launch import (
+    EngineError,
+    check_memory,
+    check_policy,
+    explain,
+    find_cause,
+    importing_as_here,
+    write_logging,
+)
+
+
+@pytest.fixture(scope="module")
+def chat() -> ChatFormat:
+    return ChatFormat(train_tokenizer())
+
+
+def policy(directory: Path, **settings: Any) -> Path:
+    (directory / "config.json").write_text(json.dumps(settings))
+    return directory
+
+
+def test_a_fitting_policy_passes(tmp_path: Path, chat: ChatFormat) -> None:
+    check_policy(
+        policy(tmp_path, model_type="qwen2_5_vl", image_token_id=chat.image_token_id), chat
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model_type": "llama"}, "'llama'.*policy.base"),
+        ({"model_type": "qwen2_5_vl", "image_token_id": 5}, "image token is 5.*different policies"),
+    ],
+)
+def test_a_policy_that_does_not_fit_is_named(
+    tmp_path: Path, chat: ChatFormat, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(PolicyError, match=said):
+        check_policy(policy(tmp_path, **settings), chat)
+
+
+def test_a_directory_without_a_configuration_is_no_policy(tmp_path: Path, chat: ChatFormat) -> None:
+    with pytest.raises(PolicyError, match=r"config\.json: no readable configuration.*policy\.base"):
+        check_policy(tmp_path, chat)
+
+
+def test_a_cache_larger_than_the_machine_is_refused() -> None:
+    check_memory(EngineConfig(kv_cache_gib=0.01))
+    check_memory(EngineConfig(kv_cache_gib=None))
+    with pytest.raises(
+        EngineError, match=r"no memory for the KV cache: engine\.kv_cache_gib is 1e\+06"
+    ):
+        check_memory(EngineConfig(kv_cache_gib=1e6))
+
+
+def test_a_process_started_from_here_imports_from_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), "", *sys.path])
+    show = [sys.executable, "-c", "import sys; print(*sys.path, sep='\\n')"]
+    with importing_as_here():
+        listed = subprocess.run(show, capture_output=True, text=True, check=True)
+    assert listed.stdout.splitlines()[1:3] == [str(tmp_path), os.getcwd()]
+    assert os.environ["PYTHONPATH"] == "/elsewhere"
+
+
+def test_block_sizes_that_vllm_refuses_are_refused_first() -> None:
+    with pytest.raises(
+        ValueError, match="engine.block_size must be a positive multiple of 32, got 16"
+    ):
+        EngineConfig(block_size=16)
+
+
+def test_the_log_takes_everything_and_the_terminal_errors_only(tmp_path: Path) -> None:
+    settings, log = write_logging(tmp_path)
+    handlers = json.loads(settings.read_text())["handlers"]
+    assert handlers["log"]["filename"] == str(log)
+    assert handlers["stderr"]["level"] == "ERROR"
+
+
+LOG = """11:06:32 ERROR EngineCore vllm.v1.engine.core: EngineCore failed to start.
+Traceback (most recent call last):
+  File "core.py", line 1482, in run_engine_core
+{cause}
+11:06:33 ERROR MainProcess vllm: AsyncLLM output_handler failed.
+vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.
+"""
+
+
+def test_the_cause_is_found_and_not_its_consequence(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    assert find_cause(log) == ""
+    log.write_text(LOG.format(cause="torch.OutOfMemoryError: 2 GiB"))
+    assert find_cause(log) == "torch.OutOfMemoryError: 2 GiB"
+
+
+def test_a_failed_start_names_the_settings_where_memory_is_short(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(
+        LOG.format(cause="ValueError: To serve at least one request, 0.02 GiB KV cache is needed")
+    )
+    error = explain(RuntimeError("Engine core initialization failed."), log, EngineConfig())
+    assert (
+        "engine.kv_cache_gib is 1, engine.gpu_memory_utilization 0.9, engine.max_model_len 1024"
+        in str(error)
+    )
+    assert "0.02 GiB KV cache is needed" in str(error)
+    log.write_text(LOG.format(cause="AssertionError: shapes differ"))
+    assert "did not start: AssertionError: shapes differ" in str(
+        explain(RuntimeError("..."), log, EngineConfig())
+    )
+    log.unlink()
+    assert "did not start: RuntimeError: no port" in str(
+        explain(RuntimeError("no port"), log, EngineConfig())
+    )

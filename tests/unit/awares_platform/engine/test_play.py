@@ -1,0 +1,126 @@
+"""Playing many questions: order, the bound on what flies, faults, and a dying engine."""
+
+import asyncio
+import math
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from transformers import AutoTokenizer
+
+from awares import mini
+from awares.chat import ChatFormat
+from awares.crops import CropId
+from awares.episode import StopReason
+from awares.errors import DataError
+from awares.generate import FinishReason, GenerateRequest, Generation
+from awares.sample import Sample
+from awares_platform.config import PlatformConfig
+from awares_platform.engine.play import EngineFailure, Played, check_engine, play
+from awares_platform.labelling.answers import Answers, answer_both
+from awares_platform.method.environment import greedy_spec
+
+CONFIG = PlatformConfig()
+LOGPROB = -0.1
+
+
+@pytest.fixture(scope="module")
+def chat() -> ChatFormat:
+    return ChatFormat(AutoTokenizer.from_pretrained(Path(mini.POLICY)))
+
+
+class FakeEngine:
+    """Sees only sizes: says "7" where it saw 112 pixels, asks for the top left on a low view when `asks`, else says "1"."""
+
+    def __init__(self, chat: ChatFormat, asks: bool = False, dies_after: int | None = None) -> None:
+        self.chat, self.asks, self.dies_after = chat, asks, dies_after
+        self.flying = self.most = self.count = 0
+
+    async def __call__(self, request: GenerateRequest) -> Generation:
+        self.flying, self.count = self.flying + 1, self.count + 1
+        self.most = max(self.most, self.flying)
+        await asyncio.sleep(0)
+        self.flying -= 1
+        if self.dies_after is not None and self.count > self.dies_after:
+            raise RuntimeError("engine core died")
+        first = "GET_CROPS: ['0']" if self.asks else "1"
+        ids = self.chat.target(
+            "7" if request.images[-1].width == 112 or len(request.images) > 1 else first
+        )
+        return Generation(ids, (LOGPROB,) * len(ids), (0,) * len(ids), FinishReason.STOP)
+
+
+def images(digest: str) -> Image.Image:
+    if digest == "b" * 64:
+        raise DataError(f"images/{digest} is damaged")
+    return Image.new("RGB", (112, 112))
+
+
+def samples(count: int) -> list[Sample]:
+    return [
+        Sample(f"s{index}", "a" * 64, "What digit is on the red circle?", "7")
+        for index in range(count)
+    ]
+
+
+def test_order_bound_and_episode(chat: ChatFormat) -> None:
+    engine = FakeEngine(chat, asks=True)
+    batch = samples(40)
+    played = asyncio.run(
+        play(batch, images, engine, chat, greedy_spec(CONFIG, 32), asyncio.Semaphore(4))
+    )
+    assert [one.sample.sample_id for one in played] == [one.sample_id for one in batch]
+    assert engine.most == 4 and engine.count == 80
+    episode = played[0].episode
+    assert episode is not None and episode.answer == "7" and episode.crops == (CropId.TOP_LEFT,)
+    assert (episode.visual_tokens, episode.rtr_token, episode.rtr_pixel) == (8, 0.5, 0.5)
+    assert all(one.latency_s > 0 for one in played)
+
+
+def test_a_damaged_image_is_a_fault_and_its_siblings_live(chat: ChatFormat) -> None:
+    batch = [Sample("bad", "b" * 64, "q", "7"), *samples(2)]
+    played = asyncio.run(
+        play(batch, images, FakeEngine(chat), chat, greedy_spec(CONFIG, 32), asyncio.Semaphore(8))
+    )
+    assert played[0].episode is None and "is damaged" in played[0].fault
+    assert [one.fault for one in played[1:]] == ["", ""]
+    check_engine(played)
+
+
+def test_a_dying_engine_is_an_error_and_not_a_bad_policy(chat: ChatFormat) -> None:
+    played = asyncio.run(
+        play(
+            samples(20),
+            images,
+            FakeEngine(chat, dies_after=18),
+            chat,
+            greedy_spec(CONFIG, 32),
+            asyncio.Semaphore(1),
+        )
+    )
+    assert [one.episode.stop for one in played if one.episode][-2:] == [StopReason.ERROR] * 2
+    with pytest.raises(
+        EngineFailure, match="2 of 20 questions; the first, s18: RuntimeError: engine core died"
+    ):
+        check_engine(played)
+    check_engine([*played, *[Played(samples(1)[0], None, 0.0, "x")] * 20])
+
+
+def test_both_answers_come_from_one_turn_each(chat: ChatFormat) -> None:
+    config = PlatformConfig()
+    batch = [*samples(1), Sample("bad", "b" * 64, "q", "7")]
+    answers = asyncio.run(
+        answer_both(config, batch, images, FakeEngine(chat), chat, asyncio.Semaphore(8))
+    )
+    assert answers[0] == Answers(batch[0], "1", "7", pytest.approx(math.exp(2 * LOGPROB)), "")
+    assert (answers[1].low, answers[1].full, answers[1].confidence) == (
+        "",
+        "",
+        0.0,
+    ) and "is damaged" in answers[1].fault
+    asking = asyncio.run(
+        answer_both(
+            config, batch[:1], images, FakeEngine(chat, asks=True), chat, asyncio.Semaphore(8)
+        )
+    )
+    assert asking == [Answers(batch[0], "", "7", 0.0, "")]

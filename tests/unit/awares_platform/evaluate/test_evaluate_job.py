@@ -1,0 +1,194 @@
+"""Evaluation around the engine: which questions count, labels from the answers, scores, and what is missing."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+from PIL import Image
+
+from awares.crops import CropId
+from awares.episode import Episode, StopReason, Turn
+from awares.errors import DataError, PolicyError
+from awares.evaluation.scorers import scorer
+from awares.reward import RewardSettings
+from awares.sample import Label, Sample
+from awares.view import View
+from awares_platform.config import PlatformConfig
+from awares_platform.data.images import Images
+from awares_platform.engine.play import Played
+from awares_platform.errors import NotFound
+from awares_platform.evaluate.job import (
+    assemble,
+    check_policies,
+    direct,
+    label,
+    latency_subset,
+    usable,
+)
+from awares_platform.evaluate.policies import PROTOCOLS
+from awares_platform.evaluate.scored import Earned, score_all
+from awares_platform.store import ObjectStore
+
+CONFIG = PlatformConfig()
+EARNED = Earned(
+    lambda answers, truths: [
+        float(pair[0] == pair[1]) for pair in zip(answers, truths, strict=True)
+    ],
+    RewardSettings(),
+)
+IMAGES = cast(Images, lambda digest: Image.new("RGB", (112, 112)))
+
+
+def sample(index: int, annotation: Label | None = None) -> Sample:
+    return Sample(f"s{index}", "a" * 64, "digit?", "7", "digit on", ((4, 4, 36, 36),), annotation)
+
+
+def played(index: int, answer: str | None, latency_s: float = 0.02) -> Played:
+    stop = StopReason.ANSWER if answer is not None else StopReason.MALFORMED
+    episode = Episode(f"s{index}", "a" * 64, (112, 112), (), answer, stop, 4, 0.25, 0.25)
+    return Played(sample(index), episode, latency_s, "")
+
+
+def test_a_question_without_an_image_is_left_out_for_all() -> None:
+    broken = Played(sample(1), None, 0.0, "images/aa is damaged")
+    rows = {"low": [played(0, "7"), broken], "full": [played(0, "7"), played(1, "7")]}
+    assert {
+        policy: [one.sample.sample_id for one in kept] for policy, kept in usable(rows).items()
+    } == {"low": ["s0"], "full": ["s0"]}
+    with pytest.raises(
+        DataError, match="no question of split 'test' has a readable image.*is damaged"
+    ):
+        usable({"low": [broken]})
+
+
+def sampled(index: int, answer: str | None, logprob: float = 0.0) -> Played:
+    one = played(index, answer)
+    assert one.episode is not None
+    turn = Turn((1,), (View(None),), (2,), (logprob,), (0,), answer or "", (), one.episode.stop)
+    return replace(one, episode=replace(one.episode, turns=(turn,)))
+
+
+def test_labels_come_from_the_low_and_full_answers() -> None:
+    """As curation gives them: a guess that came out right is no proof, and where both answers are wrong there is no label."""
+    low = [sampled(0, "7"), sampled(1, "1"), sampled(2, None), sampled(3, "7", logprob=-1.0)]
+    rows = {"low": low, "full": [sampled(index, answer) for index, answer in enumerate("7727")]}
+    found = label(CONFIG, rows, IMAGES)
+    assert [(found[f"s{index}"].label, found[f"s{index}"].crops) for index in range(4)] == [
+        (Label.LR, ()),
+        (Label.HR, (CropId.TOP_LEFT,)),
+        (None, ()),
+        (Label.HR, (CropId.TOP_LEFT,)),
+    ]
+    alone = label(
+        CONFIG, {"low": [Played(sample(0, Label.HR), played(0, "1").episode, 0.1, "")]}, IMAGES
+    )
+    assert alone["s0"].label is None
+
+
+def test_scores_and_latencies() -> None:
+    rows = [played(0, "7.", 0.5), played(1, "8"), played(2, None)]
+    labelled = {one.sample.sample_id: one.sample for one in rows}
+    found = score_all(rows, labelled, scorer("exact"), {"s0"}, EARNED)
+    assert [(one.score, one.latency_s) for one in found] == [(1.0, 0.5), (0.0, None), (0.0, None)]
+
+
+def test_rewards_as_in_training_where_there_is_a_label() -> None:
+    labels = (Label.LR, Label.HR, None)
+    rows = [played(index, "7") for index in range(3)]
+    labelled = {f"s{index}": sample(index, label) for index, label in enumerate(labels)}
+    found = score_all(rows, labelled, scorer("exact"), set(), EARNED)
+    assert [one.reward for one in found] == [10.0, 8.0, None]
+
+
+def test_the_latency_questions_are_drawn_once_for_all_policies() -> None:
+    config = CONFIG.model_copy(
+        update={"evaluate": CONFIG.evaluate.model_copy(update={"latency_questions": 5})}
+    )
+    samples = [sample(index) for index in range(50)]
+    drawn = latency_subset(config, samples)
+    assert len({one.sample_id for one in drawn}) == 5 and drawn == latency_subset(config, samples)
+    assert len(latency_subset(config, samples[:3])) == 3
+
+
+def test_results_hold_what_readers_rely_on() -> None:
+    rows = {policy: [played(0, "7"), played(1, "1")] for policy in ("full", "awares")}
+    labelled = {one.sample.sample_id: one.sample for one in rows["full"]}
+    scored = {
+        policy: score_all(ones, labelled, scorer("exact"), {"s0"}, EARNED)
+        for policy, ones in rows.items()
+    }
+    results = assemble(CONFIG, scored, labelled, unusable=1, faults=2)
+    wanted = {
+        "accuracy",
+        "accuracy_ci95",
+        "rtr_token",
+        "rtr_pixel",
+        "call_rate",
+        "latency_p50_s",
+        "latency_p95_s",
+        "n",
+        "crops",
+        "by_kind",
+    }
+    assert all(wanted <= set(results["policies"][policy]) for policy in rows)
+    assert (results["questions"], results["unusable"], results["seed"]) == (2, 3, 0)
+    assert (
+        results["policies"]["full"]["n"] == 2
+        and results["comparisons"]["awares-full"]["accuracy"] == 0.0
+    )
+
+
+def test_a_policy_that_was_not_trained_is_named_with_both_remedies(tmp_path: Path) -> None:
+    class Empty:
+        def get(self, key: str) -> bytes:
+            raise NotFound(key)
+
+    store = cast(ObjectStore, Empty())
+    with pytest.raises(PolicyError) as caught:
+        check_policies(CONFIG, store)
+    message = str(caught.value)
+    assert (
+        "no policy awares or sft: run `awares grpo` and `awares sft`" in message
+        and "evaluate.policies=['full', 'low']" in message
+    )
+    check_policies(
+        CONFIG.model_copy(
+            update={"evaluate": CONFIG.evaluate.model_copy(update={"policies": ("full", "low")})}
+        ),
+        store,
+    )
+
+
+def test_the_protocols_are_those_of_the_issue() -> None:
+    full, low, escalate, awares = (
+        PROTOCOLS[name].spec(CONFIG) for name in ("full", "low", "escalate", "awares")
+    )
+    assert (full.view, full.max_turns) == ("full", 1) and (low.view, low.max_turns) == ("low", 1)
+    assert (escalate.view, escalate.reply, escalate.max_turns) == ("low", "all", 2)
+    assert (awares.view, awares.reply, awares.max_turns) == ("low", "crops", 2)
+    assert PROTOCOLS["escalate"].weights == PROTOCOLS["awares"].weights == "awares"
+    assert {name for name, protocol in PROTOCOLS.items() if protocol.may_call} == {
+        "escalate",
+        "sft",
+        "awares",
+    }
+
+
+def test_escalation_repeats_only_the_questions_with_a_call() -> None:
+    """An answer, a malformed turn and a cut answer are the same under either protocol; a call and an engine error are not."""
+    turn = Turn((1,), (), (2,), (0.0,), (0,), "7", (), StopReason.ANSWER)
+    ends = [
+        (1, StopReason.ANSWER),
+        (2, StopReason.ANSWER),
+        (1, StopReason.MALFORMED),
+        (1, StopReason.LENGTH),
+        (1, StopReason.ERROR),
+    ]
+    rows = []
+    for index, (turns, stop) in enumerate(ends):
+        one = played(index, "7")
+        assert one.episode is not None
+        rows.append(replace(one, episode=replace(one.episode, turns=(turn,) * turns, stop=stop)))
+    rows.append(Played(sample(9), None, 0.0, "images/aa is damaged"))
+    assert [one.sample.sample_id for one in direct(rows)] == ["s0", "s2", "s3"]

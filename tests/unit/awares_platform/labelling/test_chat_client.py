@@ -1,0 +1,180 @@
+"""The chat endpoint, its judge and its grounding, against a real HTTP server on the loopback."""
+
+import asyncio
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from awares.errors import ConfigError, DataError
+from awares.labels import Case, Verdict
+from awares.sample import Sample
+from awares_platform.config.curate import EndpointConfig
+from awares_platform.labelling.chat_client import ChatEndpoint, EndpointBusy, EndpointError
+from awares_platform.labelling.grounding import EndpointGrounding
+from awares_platform.labelling.judge import EndpointJudge
+
+Reply = Callable[[dict[str, Any], int], tuple[int, str]]
+
+
+class Server:
+    """Answers /v1/chat/completions by `reply(body, how many requests came before)` -> (status, text or raw body)."""
+
+    def __init__(self) -> None:
+        self.reply: Reply = lambda body, count: (200, "0")
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                status, text = (
+                    server.reply(body, len(server.bodies))
+                    if self.path == "/v1/chat/completions"
+                    else (404, "no such path")
+                )
+                server.bodies.append(body)
+                server.headers.append(dict(self.headers))
+                data = (
+                    json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]})
+                    if status == 200
+                    else text
+                )
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(data.encode())
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Quiet."""
+
+        return Handler
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.http.serve_forever)
+    thread.start()
+    yield server
+    server.http.shutdown()
+    thread.join()
+    server.http.server_close()
+
+
+def config(server: Server, **changes: Any) -> EndpointConfig:
+    return EndpointConfig(
+        **({"url": server.url, "model": "judge-70b", "retry_budget_s": 5.0} | changes)
+    )
+
+
+def complete(settings: EndpointConfig) -> str:
+    async def ask() -> str:
+        async with ChatEndpoint(settings) as endpoint:
+            return await endpoint.complete([{"role": "user", "content": "2 + 2?"}])
+
+    return asyncio.run(ask())
+
+
+def test_a_request_is_greedy_names_the_model_and_carries_the_key(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    server.reply = lambda body, count: (200, "4")
+    assert complete(config(server, api_key_variable="JUDGE_KEY", max_tokens=7)) == "4"
+    assert server.bodies == [
+        {
+            "model": "judge-70b",
+            "messages": [{"role": "user", "content": "2 + 2?"}],
+            "temperature": 0,
+            "max_tokens": 7,
+        }
+    ]
+    assert server.headers[0]["Authorization"] == "Bearer secret"
+
+
+def test_a_busy_endpoint_is_asked_again(server: Server) -> None:
+    server.reply = lambda body, count: (429, "slow down") if count == 0 else (200, "4")
+    assert complete(config(server)) == "4"
+    assert len(server.bodies) == 2
+
+
+def test_a_refusal_is_not_retried(server: Server) -> None:
+    server.reply = lambda body, count: (401, "who are you")
+    with pytest.raises(EndpointError, match="refused model 'judge-70b' with 401: who are you"):
+        complete(config(server))
+    assert len(server.bodies) == 1
+
+
+def test_an_endpoint_that_is_down_is_named_once_the_budget_is_spent() -> None:
+    with pytest.raises(EndpointBusy, match="http://127.0.0.1:1/v1/chat/completions is unreachable"):
+        complete(EndpointConfig(url="http://127.0.0.1:1/v1", model="m", retry_budget_s=0.5))
+
+
+def test_another_protocol_is_named(server: Server) -> None:
+    server.reply = lambda body, count: (200, "x")
+    server.http.RequestHandlerClass.do_POST = lambda self: (
+        self.send_response(200),
+        self.end_headers(),
+        self.wfile.write(b"{}"),
+    )  # type: ignore[attr-defined]
+    with pytest.raises(EndpointError, match="does not speak the OpenAI chat protocol"):
+        complete(config(server))
+
+
+def test_a_missing_key_is_named_before_any_request(server: Server) -> None:
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
+        complete(config(server, api_key_variable="NO_SUCH_KEY"))
+
+
+def test_llm_judge_sends_texts_in_order_and_reads_the_digit(server: Server) -> None:
+    server.reply = lambda body, count: (
+        200,
+        "2" if "Answer 2: seven" in body["messages"][1]["content"] else "no idea",
+    )
+
+    async def judge(case: Case) -> Verdict:
+        async with ChatEndpoint(config(server)) as endpoint:
+            return (await EndpointJudge(endpoint)(case)).verdict
+
+    assert asyncio.run(judge(Case("digit?", "7", "one", "seven"))) is Verdict.FULL
+    assert (
+        server.bodies[0]["messages"][1]["content"]
+        == "Question: digit?\nReference answer: 7\nAnswer 1: one\nAnswer 2: seven\nDigit:"
+    )
+    with pytest.raises(DataError, match="not a verdict"):
+        asyncio.run(judge(Case("digit?", "7", "one", "two")))
+
+
+def test_grounding_sends_the_image_and_scales_the_boxes(server: Server) -> None:
+    server.reply = lambda body, count: (
+        200,
+        "{'question': [[0, 0, 250, 250]], 'answer': [[500, 500, 1000, 1000]]}",
+    )
+    image = Image.new("RGB", (112, 56), (10, 20, 30))
+
+    async def ground() -> tuple[tuple[int, int, int, int], ...]:
+        async with ChatEndpoint(config(server)) as endpoint:
+            return await EndpointGrounding(endpoint, lambda digest: image).boxes(
+                Sample("s", "0" * 64, "which digit?", "7")
+            )
+
+    assert asyncio.run(ground()) == ((0, 0, 28, 14), (56, 28, 112, 56))
+    picture, text = server.bodies[0]["messages"][0]["content"]
+    sent = Image.open(
+        io.BytesIO(
+            base64.b64decode(picture["image_url"]["url"].removeprefix("data:image/png;base64,"))
+        )
+    )
+    assert sent.size == (112, 56) and sent.getpixel((0, 0)) == (10, 20, 30)
+    assert text["text"].endswith("Question: which digit?")

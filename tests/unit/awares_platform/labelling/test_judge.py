@@ -1,0 +1,36 @@
+"""Judges: the 0/1/2 protocol, never guessed."""
+
+import asyncio
+
+import pytest
+
+from awares.errors import DataError
+from awares.labels import Case, Judgement, Verdict
+from awares_platform.labelling.judge import MatchJudge, parse_verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "full", "judgement"),
+    [
+        ("7", "7.", Judgement(Verdict.TIE)),
+        ("1", "2", Judgement(Verdict.TIE, both_wrong=True)),
+        (" 7 ", "1", Judgement(Verdict.LOW)),
+        ("", "7", Judgement(Verdict.FULL)),
+    ],
+)
+def test_match_judge(low: str, full: str, judgement: Judgement) -> None:
+    assert asyncio.run(MatchJudge()(Case("digit?", "7", low, full))) == judgement
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [("0", 0), (" 1\n", 1), ("2.", 2), ("Verdict: 2", 2), ("2 (answer two), so 2", 2)],
+)
+def test_verdicts_that_parse(reply: str, verdict: int) -> None:
+    assert parse_verdict(reply) == verdict
+
+
+@pytest.mark.parametrize("reply", ["", "3", "12", "1 or 2", "-1", "0.5", "two", "20", "1,2", "²"])
+def test_anything_else_is_no_verdict(reply: str) -> None:
+    with pytest.raises(DataError, match="not a verdict"):
+        parse_verdict(reply)

@@ -1,0 +1,150 @@
+"""Labels and target crops from two answers."""
+
+import asyncio
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from awares.crops import CropId
+from awares.labels import Verdict
+from awares.sample import Label, Sample
+from awares_platform.config import PlatformConfig
+from awares_platform.curate.label_shard import encode_shard, label_shard
+from awares_platform.data.rows import decode_rows, encode_rows
+from awares_platform.engine.play import EngineFailure
+from awares_platform.labelling.answers import Answers
+from awares_platform.labelling.labeller import Labelled, Labeller
+
+SAMPLE = Sample(
+    "s", "a" * 64, "digit?", "7", evidence=((4, 4, 36, 36),), label=Label.HR, crops=(CropId.ALL,)
+)
+
+
+PAPER = {"both_wrong": "LR", "min_confidence": 0.0}
+
+
+def label(
+    low: str,
+    full: str,
+    sample: Sample = SAMPLE,
+    fault: str = "",
+    confidence: float = 0.5,
+    **sections: dict[str, Any],
+) -> Labelled:
+    config = PlatformConfig.model_validate({"curate": PAPER, **sections})
+
+    async def run() -> Labelled:
+        async with Labeller(config, lambda digest: Image.new("RGB", (112, 112))) as labeller:
+            return (await labeller([Answers(sample, low, full, confidence, fault)]))[0]
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("low", "full", "want", "crops", "verdict"),
+    [
+        ("7", "7", Label.LR, (), Verdict.TIE),
+        ("1", "2", Label.LR, (), Verdict.TIE),
+        ("7", "2", Label.LR, (), Verdict.LOW),
+        ("1", "7", Label.HR, (CropId.TOP_LEFT,), Verdict.FULL),
+    ],
+)
+def test_the_papers_table(
+    low: str, full: str, want: Label, crops: tuple[CropId, ...], verdict: Verdict
+) -> None:
+    """Whatever annotation the sample came with is replaced."""
+    labelled = label(low, full)
+    assert labelled.sample == replace(SAMPLE, label=want, crops=crops)
+    assert labelled.verdict is verdict and labelled.fault == ""
+
+
+def test_both_wrong_can_be_dropped() -> None:
+    labelled = label("1", "2", curate={"both_wrong": "drop"})
+    assert labelled.sample is None and labelled.fault == "" and labelled.verdict is Verdict.TIE
+    assert label("7", "7", curate={"both_wrong": "drop"}).sample is not None
+
+
+@pytest.mark.parametrize(
+    ("confidence", "want"), [(0.89, Label.HR), (0.9, Label.LR), (1.0, Label.LR)]
+)
+def test_a_guess_that_came_out_right_is_no_proof(confidence: float, want: Label) -> None:
+    """By default; and it takes a full-resolution answer that is right, too."""
+    labelled = label("7", "7", confidence=confidence, curate={})
+    assert (
+        labelled.sample is not None
+        and labelled.sample.label is want
+        and labelled.verdict is Verdict.TIE
+    )
+    better = label("7", "2", confidence=confidence, curate={})
+    assert better.sample is not None and better.sample.label is Label.LR
+    assert label("1", "2", confidence=confidence, curate={}).sample is None
+
+
+def test_two_boxes_take_the_smallest_cover() -> None:
+    two = replace(SAMPLE, evidence=((4, 4, 36, 36), (76, 4, 108, 36)))
+    labelled = label("1", "7", two)
+    assert labelled.sample is not None and labelled.sample.crops == (CropId.TOP,)
+
+
+def test_the_papers_literal_iou_leaves_small_evidence_without_a_crop() -> None:
+    labelled = label("1", "7", method={"mapping": "iou"})
+    assert labelled.sample is None and 'method.mapping = "iou" maps the evidence' in labelled.fault
+    large = label("1", "7", replace(SAMPLE, evidence=((0, 0, 56, 56),)), method={"mapping": "iou"})
+    assert large.sample is not None and large.sample.crops == (
+        CropId.TOP_LEFT,
+        CropId.TOP,
+        CropId.LEFT,
+    )
+
+
+def test_an_unusable_answer_and_missing_evidence_are_faults() -> None:
+    assert label("", "", fault="images/aa is damaged").fault == "images/aa is damaged"
+    bare = label("1", "7", replace(SAMPLE, evidence=()))
+    assert bare.sample is None and "has no evidence boxes" in bare.fault
+    assert label("7", "7", replace(SAMPLE, evidence=())).sample is not None
+
+
+def test_a_shard_keeps_answers_and_verdicts_of_what_is_usable() -> None:
+    kept, dropped = label("1", "7"), label("1", "7", replace(SAMPLE, sample_id="bare", evidence=()))
+    rows = decode_rows(encode_shard([kept, dropped], "ab12"), "k")
+    assert rows.samples == (kept.sample,)
+    assert rows.columns == (
+        {"low_answer": "1", "full_answer": "7", "confidence": 0.5, "verdict": "FULL"},
+    )
+    assert rows.metadata == {"fingerprint": "ab12"}
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ValidationError, match="curate.judge_endpoint.url"):
+        PlatformConfig.model_validate({"curate": {"judge": "endpoint", **PAPER}})
+    endpoint = {"url": "http://judge/v1", "model": "m"}
+    with pytest.raises(ValidationError, match="both_wrong"):
+        PlatformConfig.model_validate(
+            {"curate": {"judge": "endpoint", "judge_endpoint": endpoint, "both_wrong": "drop"}}
+        )
+
+
+def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
+    """The engine's failure passes through; one of labelling itself (here: a store that was never resolved) is caught the same way."""
+    rows = encode_rows(
+        [SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "confidence": [0.5], "fault": [""]}
+    )
+    batch = {
+        name: np.array([value], dtype=object)
+        for name, value in {"key": "k", "fingerprint": "f", "rows": rows, "failure": b""}.items()
+    }
+    engine = label_shard(
+        batch | {"failure": np.array([pickle.dumps(EngineFailure("died"))], dtype=object)},
+        PlatformConfig(),
+    )
+    assert (
+        isinstance(pickle.loads(engine["failure"][0]), EngineFailure)
+        and engine["lr"][0] == engine["hr"][0] == 0
+    )
+    store = label_shard(batch, PlatformConfig())
+    assert "names no server yet" in str(pickle.loads(store["failure"][0]))

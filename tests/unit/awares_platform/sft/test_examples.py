@@ -1,0 +1,96 @@
+"""Curated samples become examples and micro-batches; what cannot be used is counted, never fatal, unless nothing is left."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from awares.chat import ChatFormat
+from awares.crops import CropId
+from awares.errors import DataError
+from awares.mini.policy import build_processor
+from awares.mini.tokenizer import train_tokenizer
+from awares.sample import Label, Sample
+from awares_platform.config.method import MethodConfig
+from awares_platform.sft.examples import Collator, limits, prepare
+
+METHOD = MethodConfig()
+DIRECT = Sample("s/0", "a" * 64, "color at center?", "red", label=Label.LR)
+ONE = Sample("s/1", "a" * 64, "color at center?", "red", label=Label.HR, crops=(CropId("4"),))
+TWO = Sample(
+    "s/2", "b" * 64, "color at center?", "red", label=Label.HR, crops=(CropId("0"), CropId("5"))
+)
+
+
+@pytest.fixture(scope="module")
+def processor() -> Any:
+    return build_processor(train_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def chat(processor: Any) -> ChatFormat:
+    return ChatFormat(processor.tokenizer)
+
+
+def _collator(processor: Any, chat: ChatFormat, images: Callable[[str], Image.Image]) -> Collator:
+    return Collator(images, processor, chat, METHOD, tool_weight=5.0)
+
+
+def _images(digest: str) -> Image.Image:
+    if digest.startswith("bad"):
+        raise DataError(f"image {digest} is damaged")
+    return Image.new("RGB", (112, 140) if digest.startswith("a") else (168, 112))
+
+
+def test_weights_are_those_of_the_target_tokens(chat: ChatFormat) -> None:
+    examples = prepare([DIRECT, ONE, TWO], chat, limits(METHOD), tool_weight=5.0)
+    answer = len(chat.target("red"))
+    assert examples.weights == (
+        answer,
+        5 * len(chat.target("GET_CROPS: ['4']")) + answer,
+        5 * len(chat.target("GET_CROPS: ['0', '5']")) + answer,
+    )
+    assert examples.lengths[0] < examples.lengths[1] < examples.lengths[2]
+
+
+def test_unusable_samples_are_counted_and_left_out(chat: ChatFormat) -> None:
+    unlabelled = Sample("s/3", "a" * 64, "color?", "red")
+    without_crops = Sample("s/4", "a" * 64, "color?", "red", label=Label.HR)
+    examples = prepare([unlabelled, DIRECT, without_crops], chat, limits(METHOD), tool_weight=5.0)
+    assert examples.samples == (DIRECT,) and examples.skipped == 2
+    with pytest.raises(
+        DataError,
+        match="none of 1 curated samples can be trained on; the first says: sample s/3 has no label",
+    ):
+        prepare([unlabelled], chat, limits(METHOD), tool_weight=5.0)
+
+
+def test_items_with_one_two_and_three_images_share_a_micro_batch(
+    processor: Any, chat: ChatFormat
+) -> None:
+    batch, tool_BT = _collator(processor, chat, _images)([TWO, DIRECT, ONE])
+    assert len(batch.image_grid_thw_I3) == 3 + 1 + 2
+    features = int((batch.image_grid_thw_I3.prod(1) // 4).sum())
+    assert int(batch.mm_token_type_ids_BT.sum()) == features == len(batch.pixel_values_ND) // 4
+    requests = [len(chat.target(text)) for text in ("GET_CROPS: ['0', '5']", "GET_CROPS: ['4']")]
+    assert tool_BT.sum(1).tolist() == [requests[0], 0, requests[1]]
+    assert batch.weights_BT[tool_BT].unique().tolist() == [5.0]
+    assert batch.weights_BT[batch.action_mask_BT & ~tool_BT].unique().tolist() == [1.0]
+    examples = prepare([TWO, DIRECT, ONE], chat, limits(METHOD), tool_weight=5.0)
+    assert batch.weights_BT.sum(1).tolist() == list(
+        examples.weights
+    )  # so the normaliser of a step is known before its images are read
+
+
+def test_unreadable_images_are_counted_and_left_out(processor: Any, chat: ChatFormat) -> None:
+    collate = _collator(processor, chat, _images)
+    bad = Sample("s/9", "bad" + "0" * 61, "color?", "red", label=Label.LR)
+    batch, _ = collate([bad, DIRECT])
+    assert len(batch.input_ids_BT) == 1 and collate.unreadable == 1
+    batch, tool_BT = collate([bad, replace(bad, label=Label.HR, crops=(CropId("4"),))])
+    assert collate.unreadable == 3
+    assert (
+        batch.action_mask_BT.any() and not batch.weights_BT.any() and not tool_BT.any()
+    )  # a pass that teaches nothing
