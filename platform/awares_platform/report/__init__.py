@@ -1,11 +1,13 @@
-"""The run's report: one self-contained HTML page, drawn from the files that the jobs left.
+"""The run's report: one self-contained HTML page, drawn from the files that the jobs wrote.
 
-<run.directory>/<run.name>/{sft,grpo}/metrics.jsonl  --records.py-->  curves.py   reward, accuracy, RTR, calls, KL, staleness
-.../evaluate/results.json                            --records.py-->  tables.py   the results as the paper prints them
-                                                                      tradeoff.py accuracy over visual tokens
-                                                                      shift.py    what SFT asks for, and what GRPO makes of it
-.../evaluate/episodes-<policy>.parquet + images      --records.py-->  episodes.py a dozen episodes, drawn
-                                                          page.py puts them together: no script, no address, no second file
+    <run.directory>/<run.name>/
+      {sft,grpo}/metrics.jsonl ─────┐                ┌─ curves.py    training: reward, RTR, KL, ...
+      evaluate/results.json ────────┼─ records.py ───┼─ tables.py    results in the paper's form
+      evaluate/episodes-*.parquet ──┘                ├─ tradeoff.py  accuracy over visual tokens
+                                                     ├─ shift.py     requests after SFT, after GRPO
+      images in the store ───────────────────────────┴─ episodes.py  a dozen drawn episodes
+
+page.py assembles the sections. The page holds no script and loads no other file.
 """
 
 from awares_platform.report.page import run

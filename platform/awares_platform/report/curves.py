@@ -1,4 +1,8 @@
-"""Line charts as inline SVG: one measure a chart, the raw values thin, their trend thick, the last value written out."""
+"""Line charts as inline SVG, one for each measure.
+
+A chart shows the raw values as a thin line and their trend as a thick one. The last value of
+the trend is written beside it.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,10 +21,10 @@ Place = Callable[[Point], Point]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A curve of the report: which job's which metric, and how people call it. `span` fixes the value axis.
+    """One metric of one job, with its title and a note. `span` fixes the value axis.
 
     Example:
-        Measure("grpo", "rollout/rtr_token", "Visual tokens (RTR)", "share of the full image's tokens")
+        Measure("grpo", "rtr/token", "RTR", "visual tokens over the full image's")
     """
 
     job: str
@@ -48,7 +52,7 @@ MEASURES = (
 
 
 def curves(metrics: dict[str, tuple[Row, ...]]) -> str:
-    """A figure for every measure that the run recorded."""
+    """Draw a figure for every measure that the run recorded. `metrics` maps a job to its rows."""
     figures = []
     for measure in MEASURES:
         values = [(row.step, row.values.get(measure.key)) for row in metrics.get(measure.job, ())]
@@ -61,13 +65,12 @@ def curves(metrics: dict[str, tuple[Row, ...]]) -> str:
 def _figure(measure: Measure, points: list[Point]) -> str:
     title, note = escape(measure.title), escape(measure.note)
     caption = f"<figcaption><b>{title}</b> <span>{note}</span></figcaption>"
-    return (
-        f'<figure class="chart">{caption}{line_chart(points, measure.title, measure.span)}</figure>'
-    )
+    chart = line_chart(points, measure.title, measure.span)
+    return f'<figure class="chart">{caption}{chart}</figure>'
 
 
 def line_chart(points: Sequence[Point], label: str, span: tuple[float, float] | None = None) -> str:
-    """An SVG of `points` (step, value), in the order of the steps."""
+    """Draw `points` (step, value) as an SVG. The points must be in the order of their steps."""
     low, high = span or _span([value for _, value in points])
     first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
 
@@ -76,19 +79,25 @@ def line_chart(points: Sequence[Point], label: str, span: tuple[float, float] | 
         return x, TOP + (HEIGHT - TOP - BOTTOM) * (high - point[1]) / (high - low)
 
     smooth = trend(points)
-    end = place(smooth[-1])
+    value = number(smooth[-1][1])
+    x, y = place(smooth[-1])
+    about = f"{escape(label)} over steps, last {value}"
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)} over steps, last {number(smooth[-1][1])}">'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{about}">'
         f"{_value_axis(low, high, place, first)}{_step_axis(first, last)}"
-        f'<path class="raw" d="{_path(points, place)}"/><path class="trend" d="{_path(smooth, place)}"/>'
-        f'<circle class="end" cx="{end[0]:.1f}" cy="{end[1]:.1f}" r="3.5"/>'
-        f'<text class="value" x="{end[0] + 8:.1f}" y="{end[1] + 4:.1f}">{number(smooth[-1][1])}</text>'
+        f'<path class="raw" d="{_path(points, place)}"/>'
+        f'<path class="trend" d="{_path(smooth, place)}"/>'
+        f'<circle class="end" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
+        f'<text class="value" x="{x + 8:.1f}" y="{y + 4:.1f}">{value}</text>'
         f"{''.join(_hover(point, place(point)) for point in points)}</svg>"
     )
 
 
 def trend(points: Sequence[Point]) -> list[Point]:
-    """Exponential moving average of the values, corrected for its start so that the first points are not held back."""
+    """Exponential moving average of the values, with the bias of its start corrected.
+
+    Without the correction (Adam's, arXiv 1412.6980, section 3) the first points are too small.
+    """
     total = weight = 0.0
     smooth = []
     for step, value in points:
@@ -99,14 +108,14 @@ def trend(points: Sequence[Point]) -> list[Point]:
 
 
 def number(value: float) -> str:
-    """A figure as people write it: three significant digits, no exponent where none is needed."""
+    """Format a number with three significant digits, and an exponent only below 0.001."""
     if value != 0 and abs(value) < 0.001:
         return f"{value:.0e}"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round values between `low` and `high`, about `count` of them."""
+    """Return about `count` round numbers between `low` and `high`, in ascending order."""
     rough = (high - low) / count
     power = 10 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
@@ -128,12 +137,10 @@ def _value_axis(low: float, high: float, place: Place, first: float) -> str:
     parts = []
     for value in ticks(low, high):
         y = place((first, value))[1]
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
-        parts.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(value)}</text>'
-        )
+        line = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
+        label = f'x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end"'
+        parts.append(f'<line class="grid" {line}/>')
+        parts.append(f'<text class="tick" {label}>{number(value)}</text>')
     return "".join(parts)
 
 
@@ -146,4 +153,5 @@ def _step_axis(first: float, last: float) -> str:
 
 
 def _hover(point: Point, at: Point) -> str:
-    return f'<circle class="hover" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="5"><title>step {point[0]:g}: {number(point[1])}</title></circle>'
+    title = f"<title>step {point[0]:g}: {number(point[1])}</title>"
+    return f'<circle class="hover" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="5">{title}</circle>'

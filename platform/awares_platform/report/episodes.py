@@ -1,4 +1,4 @@
-"""A dozen episodes, drawn: what the policy saw first, what it asked to see, and what it said."""
+"""A dozen drawn episodes: the low-resolution view, the requested crops, and the answer."""
 
 import base64
 import hashlib
@@ -15,20 +15,24 @@ from awares_platform.report.records import EpisodeRecord
 from awares_platform.report.shift import NAMES
 
 CALLS, DIRECT, WRONG = 7, 3, 2
-"""A dozen."""
+"""Numbers of episodes: right with a request, right without one, and wrong."""
 
 LONGEST_SIDE = 640
-"""Pixels: larger images are reduced for the page."""
+"""Pixels. Larger images are reduced, to keep the page small."""
 
 LOSSLESS_SIDE = 256
-"""Pixels: small images are kept exact, since what is legible in them is the point."""
+"""Pixels. Smaller images are stored without loss, so that small text stays legible."""
 
 Fetch = Callable[[str], Image]
-"""Image hash to pixels; raises DataError or StoreError."""
+"""Return the image of a content hash. Raises DataError or StoreError."""
 
 
 def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
-    """A varied dozen, the same for the same episodes: calls, direct answers and failures, filled up from the rest where one is short."""
+    """Choose up to twelve varied episodes: requests, direct answers and failures.
+
+    If one group is too small, the other groups fill its places. The choice depends only on the
+    episodes and their order.
+    """
     calls = [episode for episode in episodes if episode.crops and episode.correct]
     direct = [episode for episode in episodes if not episode.crops and episode.correct]
     wrong = [episode for episode in episodes if not episode.correct]
@@ -38,7 +42,10 @@ def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
 
 
 def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord]:
-    """Take turns over the requests (direct answers: over the kinds of question), the most frequent first."""
+    """Take one episode of each request in turn, the most frequent request first.
+
+    Episodes without a request take turns by their kind of question.
+    """
     groups: dict[object, list[EpisodeRecord]] = {}
     for episode in episodes:
         groups.setdefault(episode.crops or episode.kind, []).append(episode)
@@ -48,28 +55,18 @@ def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord
 
 
 def episode_cards(episodes: Sequence[EpisodeRecord], fetch: Fetch, low_ratio: float) -> str:
-    """The chosen episodes as cards."""
+    """Draw a card for each chosen episode. `low_ratio` is the one of the low-resolution view."""
     return "\n".join(card(episode, fetch(episode.image), low_ratio) for episode in choose(episodes))
 
 
 def card(episode: EpisodeRecord, image: Image, low_ratio: float) -> str:
-    """One episode: low view, the image with the requested boxes, question, answer, truth, and the bill."""
-    verdict = "right" if episode.correct else "wrong"
-    said = (
-        escape(episode.answer)
-        if episode.answer is not None
-        else f"<em>no answer ({escape(episode.stop)})</em>"
-    )
-    asked = (
-        "asked for " + " and ".join(NAMES[CropId(crop)] for crop in episode.crops)
-        if episode.crops
-        else "answered directly"
-    )
-    truth = (
-        ""
-        if episode.correct
-        else f'<span class="truth">truth: <b>{escape(episode.truth)}</b></span>'
-    )
+    """Draw one episode: its low-resolution view, and `image` with the requested boxes.
+
+    Below them stand the question, the answer, the truth if the answer is wrong, and the cost.
+    """
+    verdict, mark = ("right", "✓") if episode.correct else ("wrong", "✗")
+    names = [NAMES[CropId(crop)] for crop in episode.crops]
+    asked = f"asked for {' and '.join(names)}" if names else "answered directly"
     before = _picture(low_view(image, low_ratio), image.size)
     after = _picture(image, image.size, episode.boxes, episode.evidence, _mask_id(episode))
     return (
@@ -77,16 +74,30 @@ def card(episode: EpisodeRecord, image: Image, low_ratio: float) -> str:
         f"<figure>{before}<figcaption>sees first</figcaption></figure>"
         f"<figure>{after}<figcaption>{escape(asked)}</figcaption></figure></div>"
         f'<p class="question">{escape(episode.question)}</p>'
-        f'<p class="answer"><span class="verdict" title="{verdict}">{"✓" if episode.correct else "✗"}</span> <b>{said}</b>{truth}</p>'
-        f'<p class="bill">{_bill(episode)}</p></article>'
+        f'<p class="answer"><span class="verdict" title="{verdict}">{mark}</span> '
+        f"<b>{_answer(episode)}</b>{_truth(episode)}</p>"
+        f'<p class="bill">{_cost(episode)}</p></article>'
     )
 
 
+def _answer(episode: EpisodeRecord) -> str:
+    if episode.answer is None:
+        return f"<em>no answer ({escape(episode.stop)})</em>"
+    return escape(episode.answer)
+
+
+def _truth(episode: EpisodeRecord) -> str:
+    if episode.correct:
+        return ""
+    return f'<span class="truth">truth: <b>{escape(episode.truth)}</b></span>'
+
+
 def _mask_id(episode: EpisodeRecord) -> str:
+    """An id that no other card of the page has."""
     return f"m{hashlib.sha256(episode.sample_id.encode()).hexdigest()[:10]}"
 
 
-def _bill(episode: EpisodeRecord) -> str:
+def _cost(episode: EpisodeRecord) -> str:
     label = f" · label {escape(episode.label)}" if episode.label else ""
     return f"{episode.visual_tokens} visual tokens · RTR {episode.rtr_token:.2f}{label}"
 
@@ -98,14 +109,18 @@ def _picture(
     evidence: Sequence[Box] = (),
     mask: str = "",
 ) -> str:
-    """`image` stretched over a canvas of `size`. In that canvas's pixels, `boxes` are framed and the rest is dimmed, through `mask` (an
-    id); `evidence` has a dashed frame."""
+    """Stretch `image` over a canvas of `size`, and frame boxes in pixels of that canvas.
+
+    `boxes` have a solid frame, and a mask of id `mask` dims the rest of the image. `evidence`
+    has a dashed frame.
+    """
     width, height = size
-    drawing = f'<image href="{_data_url(image)}" width="{width}" height="{height}" preserveAspectRatio="none"/>'
+    whole = f'width="{width}" height="{height}"'
+    drawing = f'<image href="{_data_url(image)}" {whole} preserveAspectRatio="none"/>'
     if boxes:
         holes = "".join(_rect(box, "black") for box in boxes)
-        drawing += f'<mask id="{mask}"><rect width="{width}" height="{height}" fill="white"/>{holes}</mask>'
-        drawing += f'<rect class="dim" width="{width}" height="{height}" mask="url(#{mask})"/>'
+        drawing += f'<mask id="{mask}"><rect {whole} fill="white"/>{holes}</mask>'
+        drawing += f'<rect class="dim" {whole} mask="url(#{mask})"/>'
         drawing += "".join(_frame(box, max(size) / 80, "box") for box in boxes)
     drawing += "".join(_frame(box, max(size) / 120, "evidence") for box in evidence)
     return f'<svg class="picture" viewBox="0 0 {width} {height}" role="img">{drawing}</svg>'
@@ -113,18 +128,18 @@ def _picture(
 
 def _rect(box: Box, fill: str) -> str:
     left, top, right, bottom = box
-    return (
-        f'<rect x="{left}" y="{top}" width="{right - left}" height="{bottom - top}" fill="{fill}"/>'
-    )
+    size = f'width="{right - left}" height="{bottom - top}"'
+    return f'<rect x="{left}" y="{top}" {size} fill="{fill}"/>'
 
 
 def _frame(box: Box, stroke: float, kind: str) -> str:
-    """A line inside of the box, so that boxes at the image's edge show whole."""
+    """Draw the frame inside the box, so that a box at the image's edge is not cut off."""
     left, top, right, bottom = box
     dash = f' stroke-dasharray="{3 * stroke:.1f} {2 * stroke:.1f}"' if kind == "evidence" else ""
     return (
-        f'<rect class="{kind}"{dash} x="{left + stroke / 2:.1f}" y="{top + stroke / 2:.1f}" width="{right - left - stroke:.1f}" '
-        f'height="{bottom - top - stroke:.1f}" stroke-width="{stroke:.1f}"/>'
+        f'<rect class="{kind}"{dash} x="{left + stroke / 2:.1f}" y="{top + stroke / 2:.1f}" '
+        f'width="{right - left - stroke:.1f}" height="{bottom - top - stroke:.1f}" '
+        f'stroke-width="{stroke:.1f}"/>'
     )
 
 

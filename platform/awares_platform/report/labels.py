@@ -1,4 +1,4 @@
-"""Names beside the marks of a chart, placed so that none covers another."""
+"""Names beside the marks of a chart. No name covers another name or a mark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from typing import Literal
 Anchor = Literal["start", "middle", "end"]
 
 LINE, LETTER, GAP = 17.0, 6.9, 6.0
-"""Height of a line, mean width of a letter, and the least space between names, in the drawing's units."""
+"""Height of a line, mean width of a letter, and least space between names, in SVG units."""
+
 SPOTS: tuple[tuple[float, float, Anchor], ...] = (
     (12, 0, "start"),
     (-12, 0, "end"),
@@ -16,12 +17,12 @@ SPOTS: tuple[tuple[float, float, Anchor], ...] = (
     (0, 2.25 * LINE, "middle"),
     (0, -2.25 * LINE, "middle"),
 )
-"""Places beside, below and above a mark, the preferred first."""
+"""Offsets (dx, dy) and alignment of a name beside, below or above its mark, best first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A text of `width` that hangs on the point (x, y) by its start, middle or end.
+    """A text of `width`. The point (x, y) is its start, middle or end, as `anchor` says.
 
     Example:
         Label(212.0, 48.0, "start", 120.0)
@@ -43,19 +44,23 @@ class Label:
         return self.left + self.width
 
     def overlaps(self, other: "Label") -> bool:
-        """Whether two texts would touch."""
+        """Whether the two texts are closer than GAP."""
         apart = self.left > other.right + GAP or other.left > self.right + GAP
         return not apart and abs(self.y - other.y) < LINE
 
     def within(self, frame: tuple[float, float, float, float]) -> bool:
-        """Whether the text stays inside of a frame (left, top, right, bottom)."""
+        """Whether the text lies inside a frame (left, top, right, bottom)."""
         return frame[0] < self.left and self.right < frame[2] and frame[1] < self.y < frame[3]
 
 
 def place(
     marks: Sequence[tuple[str, float, float]], frame: tuple[float, float, float, float]
 ) -> dict[str, Label]:
-    """A place for the name of each mark (name, x, y): the first spot inside of `frame` that touches neither a mark nor an earlier name."""
+    """Choose a place for the name of each mark (name, x, y).
+
+    A name takes its first spot inside `frame` that touches no mark and no earlier name. If
+    every spot touches something, it takes its first spot inside `frame`.
+    """
     dots = [Label(x, y, "middle", 14) for _, x, y in marks]
     placed: dict[str, Label] = {}
     for name, x, y in marks:

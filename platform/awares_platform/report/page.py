@@ -1,4 +1,4 @@
-"""The page: sections in order, style inlined, nothing loaded from anywhere."""
+"""The page: the sections in their order, with the style and the images inside the file."""
 
 import logging
 from html import escape
@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 def run(config: PlatformConfig) -> Path:
-    """Write <run.directory>/<run.name>/report.html from what the run's jobs left, and return its path. Images come from the store."""
+    """Write <run.directory>/<run.name>/report.html from the run's files, and return its path.
+
+    The images come from the store. Raises DataError if a file of the run is damaged.
+    """
     directory = Path(config.run.directory) / config.run.name
     record = read_run(directory, config.run.name, config.run.seed)
     images = Images(ObjectStore.from_config(config.store), config.data.image_cache or None)
@@ -33,7 +36,7 @@ def run(config: PlatformConfig) -> Path:
 
 
 def render(record: RunRecord, fetch: Fetch, low_ratio: float = 0.5) -> str:
-    """The report as one HTML document. A section whose job has not run is left out."""
+    """Return the report as one HTML document, without the sections of jobs that have not run."""
     style = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
     sections = [
         _headline(record),
@@ -45,9 +48,11 @@ def render(record: RunRecord, fetch: Fetch, low_ratio: float = 0.5) -> str:
     ]
     body = "\n".join(filter(None, sections))
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>AwaRes · {escape(record.name)}</title><style>{style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
+        f"<title>AwaRes · {escape(record.name)}</title><style>{style}</style></head>\n"
+        f"<body><main>\n{body}\n</main></body></html>\n"
     )
 
 
@@ -56,39 +61,34 @@ def _headline(record: RunRecord) -> str:
         f'<div class="tile"><b>{value}</b><span>{escape(note)}</span></div>'
         for value, note in _tiles(record.policies)
     )
+    run = f"run {escape(record.name)} · seed {record.seed}"
     return (
-        f"<header><p class='eyebrow'>awares-train · run {escape(record.name)} · seed {record.seed}</p>"
-        f"<h1>Look where it matters</h1><p class='lead'>"
-        "A policy that sees a low-resolution view, asks for the crops that it needs, and answers.</p>"
-        f'<div class="tiles">{tiles}</div></header>'
+        f"<header><p class='eyebrow'>awares-train · {run}</p>"
+        "<h1>Look where it matters</h1><p class='lead'>"
+        "A policy that sees a low-resolution view, asks for the crops that it needs, "
+        f'and answers.</p><div class="tiles">{tiles}</div></header>'
     )
 
 
 def _tiles(policies: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """The run in four figures, beside what they are to be compared with."""
+    """Up to four figures of the run, each with a note. The notes name the baselines."""
     awares = policies.get("awares")
     if awares is None:
         return []
-    beside = {
-        name: f"{policies[name]['accuracy']:.1%} at {text}"
-        for name, text in (("full", "full"), ("low", "low"))
+    baselines = ", ".join(
+        f"{policies[name]['accuracy']:.1%} at {name}"
+        for name in ("full", "low")
         if name in policies
-    }
+    )
+    accuracy = f"accuracy ({baselines} resolution)" if baselines else "accuracy"
     tiles = [
-        (
-            f"{awares['accuracy']:.1%}",
-            "accuracy" + (f" ({', '.join(beside.values())} resolution)" if beside else ""),
-        ),
+        (f"{awares['accuracy']:.1%}", accuracy),
         (f"{awares['rtr_token']:.0%}", "of the full image's visual tokens"),
         (f"{awares['call_rate']:.0%}", "of questions asked for crops"),
     ]
     if "escalate" in policies:
-        tiles.append(
-            (
-                f"{policies['escalate']['rtr_token']:.0%}",
-                "of tokens if every call returned the whole image",
-            )
-        )
+        share = f"{policies['escalate']['rtr_token']:.0%}"
+        tiles.append((share, "of tokens if every call returned the whole image"))
     return tiles
 
 
@@ -101,11 +101,11 @@ def _results(record: RunRecord) -> str:
         "By what the question needs": labels_table(record.policies),
         "Decisions: when and where to look": decisions_table(record.policies),
     }
+    tables = [f"<h3>{escape(title)}</h3>{table}" for title, table in detail.items() if table]
     return (
-        f"<section><h2>Results</h2><p>{questions:,} held-out questions, greedy. "
-        f"Whiskers are bootstrap 95 % intervals; up and to the left is better.</p>"
-        f"{tradeoff(record.policies)}{results_table(record.policies)}"
-        f"{''.join(f'<h3>{escape(title)}</h3>{table}' for title, table in detail.items() if table)}</section>"
+        f"<section><h2>Results</h2><p>{questions:,} held-out questions, greedy sampling. "
+        "Whiskers are 95 % bootstrap intervals. Up and to the left is better.</p>"
+        f"{tradeoff(record.policies)}{results_table(record.policies)}{''.join(tables)}</section>"
     )
 
 
@@ -115,8 +115,8 @@ def _shift(record: RunRecord) -> str:
         return ""
     return (
         "<section><h2>What reinforcement changed</h2>"
-        f"<p>Share of held-out questions by what the policy asks for first. "
-        f"A question that asks for two crops counts for both.</p>{bars}</section>"
+        "<p>Share of held-out questions by the first request of the policy. "
+        f"A request for two crops counts for both.</p>{bars}</section>"
     )
 
 
@@ -133,10 +133,12 @@ def _episodes(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
         cards = episode_cards(record.episodes[name], fetch, low_ratio)
     except AwaresError as error:
         log.warning("the report has no episodes: %s", error)
-        return f"<section><h2>Episodes</h2><p>The images could not be read: {escape(str(error))}</p></section>"
+        fault = f"The images could not be read: {escape(str(error))}"
+        return f"<section><h2>Episodes</h2><p>{fault}</p></section>"
     return (
-        f"<section><h2>Episodes</h2><p>{escape(NAMES[name])} on held-out questions, picked for variety: mostly calls, and some failures. "
-        "Left, what it saw first; right, the image, with what it asked to see; dashed, where the evidence is."
+        f"<section><h2>Episodes</h2><p>{escape(NAMES[name])} on held-out questions, chosen for "
+        "variety: most ask for crops, and some fail. The left picture is the first view. The "
+        "right picture is the image with the requested boxes; a dashed frame marks the evidence."
         f'</p><div class="episodes">{cards}</div></section>'
     )
 
@@ -148,7 +150,8 @@ def _footer(record: RunRecord) -> str:
     versions = " · ".join(
         f"{escape(name)} {escape(version)}" for name, version in record.versions.items()
     )
-    return f"<footer>{f'<p>{times}</p>' if times else ''}{f'<p>{versions}</p>' if versions else ''}</footer>"
+    paragraphs = "".join(f"<p>{text}</p>" for text in (times, versions) if text)
+    return f"<footer>{paragraphs}</footer>"
 
 
 def _duration(seconds: float) -> str:

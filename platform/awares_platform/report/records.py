@@ -1,4 +1,7 @@
-"""What a run left behind, read from its directory. A job that has not run is absent, never an error."""
+"""The files of a run, read from its directory.
+
+A job that has not run leaves its part empty; that is no error.
+"""
 
 import json
 from dataclasses import dataclass
@@ -13,20 +16,26 @@ from awares_platform.evaluate.results import NAMES
 from awares_platform.runtime.metrics import Row, read
 
 DRAWN = ("awares", "sft")
-"""Policies whose episodes are worth drawing, the better first."""
+"""Policies whose episodes are drawn. The report takes the first one that has episodes."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeRecord:
-    """One evaluated question, as drawn.
+    """One evaluated question: a row of episodes-<policy>.parquet.
+
+    `image` is a content hash, `size` is (width, height), and boxes are in pixels of the image.
 
     Example:
-        EpisodeRecord("q3", "9f2c...", (64, 64), "digit?", "7", "7", True, "digit", "HR", ("0",), ((0, 0, 32, 32),), (), 2, 0.5, "answer")
+        EpisodeRecord(
+            sample_id="q3", image="9f2c...", size=(64, 64), question="digit?", truth="7",
+            answer="7", correct=True, kind="digit", label="HR", crops=("0",),
+            boxes=((0, 0, 32, 32),), evidence=(), visual_tokens=2, rtr_token=0.5, stop="answer",
+        )
     """
 
     sample_id: str
     image: str
-    size: tuple[int, int]  # width, height
+    size: tuple[int, int]
     question: str
     truth: str
     answer: str | None
@@ -43,10 +52,16 @@ class EpisodeRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """Everything that the report draws. `metrics` maps a job to its rows; `policies` and `labels` are those of evaluate's results.json.
+    """The contents of a report.
+
+    `metrics` maps a job to its rows, and `wall_s` maps a job to its seconds. `policies` and
+    `labels` are those of evaluate's results.json.
 
     Example:
-        RunRecord("mini", 0, {"grpo": (row,)}, {"awares": {...}}, {...}, {"awares": (episode,)}, {"ray": "2.60.0"}, {"sft": 61.0})
+        RunRecord(
+            name="mini", seed=0, metrics={"grpo": (row,)}, policies={"awares": {...}}, labels={},
+            episodes={"awares": (episode,)}, versions={"ray": "2.60.0"}, wall_s={"sft": 61.0},
+        )
     """
 
     name: str
@@ -60,7 +75,10 @@ class RunRecord:
 
 
 def read_run(directory: Path, name: str, seed: int) -> RunRecord:
-    """Read `directory` (<run.directory>/<run.name>). Raises DataError naming a file that is damaged."""
+    """Read `directory`, which is <run.directory>/<run.name>.
+
+    Raises DataError, which names the file, if a file is damaged.
+    """
     results = _read_json(directory / "evaluate" / "results.json")
     timing = _read_json(directory / "progress.json")
     versions = next((_read_json(path) for path in sorted(directory.glob("*/versions.json"))), {})

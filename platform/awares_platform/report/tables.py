@@ -1,4 +1,7 @@
-"""The results as tables: policies by question kinds in the paper's form, their cost, and the decisions behind them."""
+"""The results as tables: accuracy and cost, accuracy by kind of question, and decisions.
+
+`policies` maps a policy to its figures, as results.json holds them.
+"""
 
 from collections.abc import Sequence
 from html import escape
@@ -17,12 +20,11 @@ DECISIONS = {
     "valid_rate": "valid requests",
 }
 
-
 LABELS = {"LR": "low resolution suffices (LR)", "HR": "needs detail (HR)"}
 
 
 def results_table(policies: dict[str, dict[str, Any]]) -> str:
-    """One row a policy: accuracy with its interval, both RTRs, call rate, reward, latency."""
+    """One row for each policy: accuracy, its interval, both RTRs, call rate, reward, latency."""
     head = (
         "policy",
         "accuracy ↑",
@@ -50,7 +52,10 @@ def results_table(policies: dict[str, dict[str, Any]]) -> str:
 
 
 def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
-    """Accuracy (RTR) of each kind of question: the paper's table 1, turned, with kinds in the place of benchmarks."""
+    """Accuracy (RTR) of each kind of question and policy.
+
+    This is the paper's table 1, transposed: kinds of question replace the benchmarks.
+    """
     kinds = sorted({kind for row in policies.values() for kind in row["by_kind"]})
     rows = [
         (kind, *(_accuracy_rtr(row["by_kind"].get(kind)) for row in policies.values()))
@@ -68,7 +73,10 @@ def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
 
 
 def labels_table(policies: dict[str, dict[str, Any]]) -> str:
-    """Accuracy (RTR) where the low-resolution view suffices by annotation, and where it does not. Empty without labels."""
+    """Accuracy (RTR) of each label: the low-resolution view suffices (LR), or it does not (HR).
+
+    The result is empty without labels.
+    """
     labels = {
         label: name
         for label, name in LABELS.items()
@@ -90,7 +98,7 @@ def _groups(policies: dict[str, dict[str, Any]], key: str, names: dict[str, str]
 
 
 def decisions_table(policies: dict[str, dict[str, Any]]) -> str:
-    """When and where a policy asks, against the labels and the evidence."""
+    """When and where each policy requests crops, compared with the labels and the evidence."""
     judged = {name: row["decision"] for name, row in policies.items() if row.get("decision")}
     keys = [key for key in DECISIONS if any(key in row for row in judged.values())]
     if not keys:
@@ -118,7 +126,8 @@ def _decimal(value: float | None) -> str:
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], names: list[str]) -> str:
     columns = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "".join(
-        f'<tr class="policy-{name}"><th scope="row"><i></i>{escape(row[0])}</th>{_cells(row[1:])}</tr>'
+        f'<tr class="policy-{name}"><th scope="row"><i></i>{escape(row[0])}</th>'
+        f"{_cells(row[1:])}</tr>"
         for name, row in zip(names, rows, strict=True)
     )
     return _whole(columns, body)
@@ -129,4 +138,5 @@ def _cells(row: Sequence[str]) -> str:
 
 
 def _whole(columns: str, body: str) -> str:
-    return f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'
+    head = f"<thead><tr>{columns}</tr></thead>"
+    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'

@@ -1,4 +1,4 @@
-"""Charts: values, ticks and trends computed by hand."""
+"""Charts: values, ticks and trends, compared with values computed by hand."""
 
 import xml.etree.ElementTree as xml
 
@@ -10,10 +10,9 @@ from awares_platform.runtime.metrics import Row
 
 def test_trend_starts_at_the_first_value_and_is_exact_on_a_constant():
     assert trend([(0, 4.0)]) == [(0, 4.0)]
-    assert [value for _, value in trend([(step, 3.0) for step in range(5)])] == pytest.approx(
-        [3.0] * 5
-    )
-    # weights 0.25 * 0.75 and 0.25, over their sum 0.4375
+    constant = trend([(step, 3.0) for step in range(5)])
+    assert [value for _, value in constant] == pytest.approx([3.0] * 5)
+    # The weights are 0.25 * 0.75 and 0.25; their sum is 0.4375.
     assert trend([(0, 0.0), (1, 1.0)])[1][1] == pytest.approx(0.25 / 0.4375)
 
 
@@ -39,20 +38,17 @@ def test_numbers_are_short(value, text):
 
 
 @pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [0.0, 0.0], [-1.0, 1.0], [1e-9, 2e-9]])
-def test_a_chart_of_any_values_is_drawn_inside_of_its_frame(values):
+def test_a_chart_of_any_values_stays_inside_its_frame(values):
     chart = xml.fromstring(line_chart(list(enumerate(values)), "Reward"))
     circles = [circle for circle in chart.iter("circle") if circle.get("class") == "hover"]
     assert len(circles) == len(values)
-    assert all(
-        0 <= float(circle.get("cx", "nan")) <= 340 and 0 <= float(circle.get("cy", "nan")) <= 190
-        for circle in circles
-    )
+    assert all(0 <= float(circle.get("cx", "nan")) <= 340 for circle in circles)
+    assert all(0 <= float(circle.get("cy", "nan")) <= 190 for circle in circles)
 
 
-def test_missing_values_are_left_out_and_absent_measures_have_no_chart():
-    rows = tuple(
-        Row(step, 0.0, {"reward/mean": value}) for step, value in enumerate([1.0, None, 3.0])
-    )
+def test_a_missing_value_has_no_point_and_an_absent_measure_no_chart():
+    values = enumerate([1.0, None, 3.0])
+    rows = tuple(Row(step, 0.0, {"reward/mean": value}) for step, value in values)
     figure = curves({"grpo": rows})
     assert figure.count("<figure") == 1 and figure.count("<title>") == 2
     assert curves({}) == ""

@@ -1,4 +1,4 @@
-"""Which episodes are drawn, and how."""
+"""The choice of episodes for the report, and their cards."""
 
 from PIL import Image
 
@@ -9,40 +9,37 @@ from awares_platform.report.records import EpisodeRecord
 def _episode(
     index: int, crops: tuple[str, ...] = (), correct: bool = True, kind: str = "digit"
 ) -> EpisodeRecord:
-    boxes = ((0, 0, 32, 24),) * len(crops)
     return EpisodeRecord(
-        f"q{index}",
-        "ab",
-        (64, 48),
-        "which?",
-        "7",
-        "7",
-        correct,
-        kind,
-        "HR",
-        crops,
-        boxes,
-        ((1, 2, 9, 9),),
-        8,
-        0.5,
-        "answer",
+        sample_id=f"q{index}",
+        image="ab",
+        size=(64, 48),
+        question="which?",
+        truth="7",
+        answer="7",
+        correct=correct,
+        kind=kind,
+        label="HR",
+        crops=crops,
+        boxes=((0, 0, 32, 24),) * len(crops),
+        evidence=((1, 2, 9, 9),),
+        visual_tokens=8,
+        rtr_token=0.5,
+        stop="answer",
     )
 
 
-def test_a_dozen_is_varied_and_holds_failures():
-    calls = [_episode(index, ("0",)) for index in range(50)] + [
-        _episode(index, (str(crop),)) for index, crop in enumerate(range(1, 9), 50)
-    ]
+def test_the_dozen_is_varied_and_holds_failures():
+    frequent = [_episode(index, ("0",)) for index in range(50)]
+    rare = [_episode(index, (str(crop),)) for index, crop in enumerate(range(1, 9), 50)]
+    calls = frequent + rare
     direct = [_episode(index, kind=("color", "shape")[index % 2]) for index in range(100, 150)]
     wrong = [_episode(index, correct=False) for index in range(200, 220)]
     chosen = choose([*direct, *wrong, *calls])
 
     assert len(chosen) == len({episode.sample_id for episode in chosen}) == 12
     assert len({episode.crops for episode in chosen if episode.crops}) == 7
-    assert {episode.kind for episode in chosen if not episode.crops and episode.correct} == {
-        "color",
-        "shape",
-    }
+    answered = [episode for episode in chosen if not episode.crops and episode.correct]
+    assert {episode.kind for episode in answered} == {"color", "shape"}
     assert sum(not episode.correct for episode in chosen) == 2
     assert choose([*direct, *wrong, *calls]) == chosen
 

@@ -1,4 +1,4 @@
-"""The whole page, from the files that the jobs write: complete, self-contained, and safe against what a model says."""
+"""The whole page, made from a run's files: it is complete, self-contained and escapes text."""
 
 import json
 import re
@@ -25,7 +25,7 @@ SIZE = (64, 48)
 
 
 class Balance(HTMLParser):
-    """Records ids, and complains where tags do not close in order."""
+    """Records ids, and fails if tags do not close in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,59 +56,39 @@ def _scored(
         evidence=((2, 2, 20, 20),),
         label=Label.HR,
     )
-    first = Turn(
-        (1, 2),
-        (View(None),),
-        (3,),
-        (0.0,),
-        (0,),
-        "GET_CROPS",
-        crops,
-        None if crops else StopReason.ANSWER,
-    )
-    second = Turn(
-        (4,),
-        tuple(crop_view(crop, SIZE) for crop in crops),
-        (5,),
-        (0.0,),
-        (0,),
-        "7",
-        (),
-        StopReason.ANSWER,
-    )
-    stop = StopReason.ANSWER if answer else StopReason.MALFORMED
+    last = None if crops else StopReason.ANSWER
+    first = Turn((1, 2), (View(None),), (3,), (0.0,), (0,), "GET_CROPS", crops, last)
+    views = tuple(crop_view(crop, SIZE) for crop in crops)
+    second = Turn((4,), views, (5,), (0.0,), (0,), "7", (), StopReason.ANSWER)
     episode = Episode(
-        sample.sample_id,
-        sample.image,
-        SIZE,
-        (first, second) if crops else (first,),
-        answer,
-        stop,
-        4 + 4 * len(crops),
-        0.25 + 0.25 * len(crops),
-        0.3,
+        sample_id=sample.sample_id,
+        image=sample.image,
+        image_size=SIZE,
+        turns=(first, second) if crops else (first,),
+        answer=answer,
+        stop=StopReason.ANSWER if answer else StopReason.MALFORMED,
+        visual_tokens=4 + 4 * len(crops),
+        rtr_token=0.25 + 0.25 * len(crops),
+        rtr_pixel=0.3,
     )
     return Scored(sample, sample, episode, float(answer == "7"), latency)
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A run's directory as sft, grpo and evaluate leave it."""
+    """A run's directory after sft, grpo and evaluate."""
     requests = [(), (CropId.TOP_LEFT,), (CropId.TOP, CropId.LEFT), (CropId.ALL,)]
-    after = [
-        _scored(
-            index,
-            requests[index % 4],
-            ("7", "7", "7", None, "<script>alert(1)</script>")[index % 5],
-        )
-        for index in range(20)
-    ]
+    answers = ("7", "7", "7", None, "<script>alert(1)</script>")
+    after = [_scored(index, requests[index % 4], answers[index % 5]) for index in range(20)]
     before = [_scored(index, requests[1], "7") for index in range(20)]
     direct = [_scored(index, (), "7", latency=None) for index in range(20)]
     policies = {
-        "full": figures(direct, False, seed=0), "low": figures(direct, False, seed=0), "escalate": figures(before, True, seed=0),
-        "sft": figures(before, True, seed=0), "awares": figures(after, True, seed=0),
-    }  # fmt: skip
+        "full": figures(direct, False, seed=0),
+        "low": figures(direct, False, seed=0),
+        "escalate": figures(before, True, seed=0),
+        "sft": figures(before, True, seed=0),
+        "awares": figures(after, True, seed=0),
+    }
     for job in ("sft", "grpo", "evaluate"):
         (tmp_path / job).mkdir()
     (tmp_path / "evaluate" / "results.json").write_text(json.dumps({"policies": policies}))
@@ -117,14 +97,9 @@ def directory(tmp_path: Path) -> Path:
     (tmp_path / "progress.json").write_text('{"wall_s": {"grpo": 301.0}}')
     writer = MetricsWriter(tmp_path / "grpo")
     for step in range(6):
-        writer.report(
-            step,
-            {
-                "reward/mean": 7.0 + step / 5,
-                "rtr/token": 0.6 - step / 20,
-                "policy/kl": float("nan") if step == 2 else 0.01 * step,
-            },
-        )
+        values = {"reward/mean": 7.0 + step / 5, "rtr/token": 0.6 - step / 20}
+        kl = float("nan") if step == 2 else 0.01 * step
+        writer.report(step, {**values, "policy/kl": kl})
     writer.close()
     return tmp_path
 
@@ -137,7 +112,7 @@ def _page(directory: Path, fetch: Callable[[str], Image.Image] = _fetch) -> str:
     return render(read_run(directory, "mini", 3), fetch)
 
 
-def test_every_section_is_there(directory):
+def test_the_page_has_every_section(directory):
     page = _page(directory)
     assert re.findall(r"<h2>(.*?)</h2>", page) == [
         "Results",
@@ -154,13 +129,11 @@ def test_every_section_is_there(directory):
     assert page.count('<article class="episode') == 12
 
 
-def test_nothing_is_loaded_from_anywhere(directory):
+def test_the_page_loads_no_other_file(directory):
     page = _page(directory)
     assert re.findall(r"https?://|<script|<link|<iframe|@import|\bsrc=", page) == []
-    assert all(
-        target.startswith("data:image/webp;base64,")
-        for target in re.findall(r'href="([^"]*)"', page)
-    )
+    targets = re.findall(r'href="([^"]*)"', page)
+    assert all(target.startswith("data:image/webp;base64,") for target in targets)
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
 
 
@@ -171,7 +144,7 @@ def test_tags_close_and_ids_are_unique(directory):
     assert len(balance.ids) == len(set(balance.ids)) > 0
 
 
-def test_what_the_model_says_is_text(directory):
+def test_answers_of_the_model_are_escaped(directory):
     page = _page(directory)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "no answer (malformed)" in page
 
@@ -181,14 +154,13 @@ def test_a_run_without_jobs_still_has_a_page(tmp_path):
     assert "Look where it matters" in page and "<h2>" not in page
 
 
-def test_missing_images_leave_the_rest(directory):
+def test_missing_images_remove_only_the_episodes(directory):
     def fetch(digest: str) -> Image.Image:
         raise DataError("image 00ff is missing")
 
     page = _page(directory, fetch)
-    assert (
-        "The images could not be read: image 00ff is missing" in page and "<h2>Results</h2>" in page
-    )
+    assert "The images could not be read: image 00ff is missing" in page
+    assert "<h2>Results</h2>" in page
 
 
 def test_damaged_files_are_named(directory):

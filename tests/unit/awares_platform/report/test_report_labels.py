@@ -1,4 +1,4 @@
-"""Names never cover each other or leave the drawing."""
+"""Names never overlap each other and never leave the frame."""
 
 import itertools
 
@@ -36,17 +36,12 @@ def test_names_find_free_places(marks):
     assert all(label.within(FRAME) for label in labels.values())
 
 
-def test_a_name_beside_its_mark_is_preferred_and_turns_at_the_edge():
+def test_a_name_stands_right_of_its_mark_and_left_of_it_at_the_edge():
     assert place([("low", 200, 60)], FRAME) == {"low": Label(212, 60, "start", 3 * 6.9)}
     assert place([("low", 670, 60)], FRAME) == {"low": Label(658, 60, "end", 3 * 6.9)}
 
 
 def test_edges_follow_the_anchor():
-    assert [
-        (label.left, label.right)
-        for label in (Label(100, 0, anchor, 40) for anchor in ("start", "middle", "end"))
-    ] == [
-        (100, 140),
-        (80, 120),
-        (60, 100),
-    ]
+    labels = [Label(100, 0, anchor, 40) for anchor in ("start", "middle", "end")]
+    edges = [(label.left, label.right) for label in labels]
+    assert edges == [(100, 140), (80, 120), (60, 100)]

@@ -1,4 +1,4 @@
-"""The policy's shift, in shares."""
+"""The shares of requests after SFT and after GRPO."""
 
 import re
 
@@ -25,7 +25,7 @@ def test_each_request_has_its_share_after_sft_and_after_grpo():
     assert drawn.count('class="shift-row"') == 11 and "labels" not in drawn
 
 
-def test_labels_are_beside_the_policies_where_there_are_any():
+def test_labels_have_their_own_bars():
     labels = {"counts": {"LR": 8, "HR": 2, "none": 5}, "crops": {"0": 2}}
     drawn = shift(POLICIES, labels)
     assert _shares(drawn, "answers directly") == ["40.0%", "80.0%", "80.0%"]

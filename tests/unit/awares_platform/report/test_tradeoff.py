@@ -1,4 +1,4 @@
-"""The run in one picture."""
+"""The figure of accuracy over visual tokens."""
 
 from awares_platform.report.tradeoff import tradeoff
 
@@ -6,14 +6,12 @@ ROW = {"accuracy": 0.9, "accuracy_ci95": [0.88, 0.92], "rtr_token": 0.4}
 
 
 def test_every_policy_is_a_mark_with_its_interval():
-    drawing = tradeoff(
-        {"low": ROW, "awares": ROW | {"accuracy": 0.95, "accuracy_ci95": [0.94, 0.96]}}
-    )
+    better = ROW | {"accuracy": 0.95, "accuracy_ci95": [0.94, 0.96]}
+    drawing = tradeoff({"low": ROW, "awares": better})
     assert drawing.count('class="mark"') == drawing.count('class="whisker"') == 2
     assert "AwaRes: 95.0% at RTR 0.40" in drawing
 
 
 def test_a_policy_that_is_never_right_is_drawn():
-    assert 'class="mark"' in tradeoff(
-        {"low": {"accuracy": 0.0, "accuracy_ci95": [0.0, 0.0], "rtr_token": 0.25}}
-    )
+    never_right = {"accuracy": 0.0, "accuracy_ci95": [0.0, 0.0], "rtr_token": 0.25}
+    assert 'class="mark"' in tradeoff({"low": never_right})
