@@ -69,7 +69,11 @@ class Answerer:
         policy = resolve(config, ObjectStore.from_config(config.store), "base")
         self._chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.base_prompt)
         self._engine = await Engine.start(
-            policy, config.engine, self._chat, seed=config.run.seed, limits=vision_limits(config)
+            policy,
+            config.engine,
+            self._chat,
+            seed=config.run.seed,
+            limits=vision_limits(config.method),
         )
 
     def __del__(self) -> None:

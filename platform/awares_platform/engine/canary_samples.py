@@ -8,10 +8,10 @@ from PIL.Image import Image
 from awares.chat import ChatFormat
 from awares.errors import DataError
 from awares.sample import Sample
-from awares.tokens import VisionLimits
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, read_samples
 from awares_platform.engine.canary import Canary
+from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
 
 _SAMPLES = 4
@@ -24,8 +24,7 @@ def build(config: PlatformConfig, store: ObjectStore, images: Images, chat: Chat
     samples = readable(
         read_samples(store, f"{config.data.name}-curated", "train", limit=_PROBES), images
     )
-    limits = VisionLimits(min_pixels=method.min_pixels, max_pixels=method.max_pixels)
-    return Canary.build(samples, images, chat, limits, method.low_ratio)
+    return Canary.build(samples, images, chat, vision_limits(method), method.low_ratio)
 
 
 def readable(samples: Sequence[Sample], images: Callable[[str], Image]) -> list[Sample]:

@@ -61,7 +61,7 @@ class Evaluator:
             config.engine,
             self._policy_chat,
             seed=config.run.seed,
-            limits=vision_limits(config),
+            limits=vision_limits(config.method),
         )
         self._publisher = Publisher(self._store, self._bus, cadence=Cadence(keep=1))
         self._subscriber = Subscriber(self._store, self._bus)
@@ -75,7 +75,7 @@ class Evaluator:
             readable,
             self._images,
             self._policy_chat,
-            vision_limits(self._config),
+            vision_limits(self._config.method),
             self._config.method.low_ratio,
         )
         version = await asyncio.to_thread(self._publish, path, canary)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from awares.episode import EpisodeSpec
 from awares_platform.config import PlatformConfig
-from awares_platform.method.environment import greedy_spec
+from awares_platform.method.environment import episode_spec, greedy
 
 Weights = Literal["base", "sft", "awares"]
 
@@ -30,8 +30,12 @@ class PolicyProtocol:
     def spec(self, config: PlatformConfig) -> EpisodeSpec:
         """The episodes that it plays."""
         turns = config.method.max_turns if self.may_call else 1
-        return greedy_spec(
-            config, config.evaluate.max_tokens, view=self.view, reply=self.reply, turns=turns
+        return episode_spec(
+            config.method,
+            greedy(config.evaluate.max_tokens),
+            view=self.view,
+            reply=self.reply,
+            turns=turns,
         )
 
 

@@ -27,7 +27,6 @@ from torch import Tensor
 from awares.batch import Batch, collate, policy_logprobs
 from awares.chat import ChatFormat
 from awares.losses import GrpoSettings, grpo_loss
-from awares.tokens import VisionLimits
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import learner_logprobs, to_extra
@@ -36,6 +35,7 @@ from awares_platform.grpo.figures import Figures
 from awares_platform.grpo.group import Position
 from awares_platform.grpo.pixels import RememberingProcessor
 from awares_platform.grpo.shard import Minibatch, Shard, Trained
+from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
 from awares_platform.training.policy import (
@@ -219,12 +219,11 @@ class Learner:
 
     def _collate(self, trained: tuple[Trained, ...]) -> Batch:
         method = self._config.method
-        limits = VisionLimits(min_pixels=method.min_pixels, max_pixels=method.max_pixels)
         return collate(
             [item.episodes[0] for item in trained],
             self._images,
             self._processor,
-            limits,
+            vision_limits(method),
             method.low_ratio,
         ).to(self._device)
 

@@ -20,7 +20,6 @@ from awares.episode import Episode, EpisodeSpec, StopReason, run_episode
 from awares.errors import DataError
 from awares.generate import Sampling
 from awares.seeds import derive
-from awares.tokens import VisionLimits
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import CanaryMismatch
@@ -29,6 +28,7 @@ from awares_platform.engine.engine import Engine, EngineError
 from awares_platform.engine.follow import Loaded, Missed, follow
 from awares_platform.grpo.controller import ActorLost
 from awares_platform.grpo.group import Prompt, Rollout
+from awares_platform.method.environment import episode_spec, vision_limits
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_processor, resolve
 from awares_platform.weights import Subscriber
@@ -53,7 +53,7 @@ class RolloutActor:
         )
         seed = derive(config.run.seed, "grpo", index=self._index) % 2**31
         self._engine = await Engine.start(
-            policy, config.engine, self._chat, seed, limits=self._limits()
+            policy, config.engine, self._chat, seed, limits=vision_limits(config.method)
         )
         self._canary = await asyncio.to_thread(build, config, self._store, self._images, self._chat)
 
@@ -91,28 +91,24 @@ class RolloutActor:
             await self._engine.check()
         return Rollout(episodes, started, time.time())
 
-    def _limits(self) -> VisionLimits:
-        return VisionLimits(
-            min_pixels=self._config.method.min_pixels, max_pixels=self._config.method.max_pixels
-        )
-
     def _spec(self) -> EpisodeSpec:
-        method, settings = self._config.method, self._config.grpo
-        return EpisodeSpec(
-            limits=self._limits(),
-            low_ratio=method.low_ratio,
-            max_turns=method.max_turns,
-            sampling=Sampling(
-                temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens
-            ),
-            allow_all=method.allow_all,
-        )
+        settings = self._config.grpo
+        sampling = Sampling(settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
+        return episode_spec(self._config.method, sampling)
 
 
 def _unread(prompt: Prompt, error: DataError) -> Episode:
-    sample = prompt.sample
     return Episode(
-        sample.sample_id, sample.image, (0, 0), (), None, StopReason.ERROR, 0, 0.0, 0.0, str(error)
+        sample_id=prompt.sample.sample_id,
+        image=prompt.sample.image,
+        image_size=(0, 0),
+        turns=(),
+        answer=None,
+        stop=StopReason.ERROR,
+        visual_tokens=0,
+        rtr_token=0.0,
+        rtr_pixel=0.0,
+        error=str(error),
     )
 
 

@@ -12,7 +12,7 @@ from awares.generate import Generate
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.engine.play import Played, check_engine, play
-from awares_platform.method.environment import greedy_spec
+from awares_platform.method.environment import episode_spec, greedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ async def answer_both(
             images,
             generate,
             chat,
-            greedy_spec(config, config.curate.max_tokens, view="low", turns=1),
+            episode_spec(config.method, greedy(config.curate.max_tokens), view="low", turns=1),
             limit,
         ),
         play(
@@ -54,7 +54,7 @@ async def answer_both(
             images,
             generate,
             chat,
-            greedy_spec(config, config.curate.max_tokens, view="full", turns=1),
+            episode_spec(config.method, greedy(config.curate.max_tokens), view="full", turns=1),
             limit,
         ),
     )

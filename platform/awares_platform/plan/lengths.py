@@ -1,11 +1,12 @@
 """How many tokens an episode is: text, the low view, what a call returns, and what is sampled."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from awares.crops import CropId
-from awares.tokens import VisionLimits, visual_tokens
+from awares.tokens import visual_tokens
 from awares.view import View, crop_view, full_view, view_size
 from awares_platform.config import PlatformConfig
+from awares_platform.method.environment import vision_limits
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.geometry import Geometry
 
@@ -63,7 +64,7 @@ class Lengths:
 def lengths(config: PlatformConfig, shape: Geometry, assumed: Assumptions) -> Lengths:
     """Views are those of awares.view, tokens those of awares.tokens, limits those of [method] and [engine]."""
     method, engine = config.method, config.engine
-    limits = VisionLimits(shape.patch, shape.merge, method.min_pixels, method.max_pixels)
+    limits = replace(vision_limits(method), patch=shape.patch, merge=shape.merge)
     size = assumed.image_size
 
     def tokens(view: View) -> int:

@@ -28,7 +28,7 @@ class Replica:
         from awares.chat import ChatFormat
         from awares.images import DecodeLimits
         from awares_platform.engine.engine import Engine
-        from awares_platform.method.environment import greedy_spec, vision_limits
+        from awares_platform.method.environment import episode_spec, greedy, vision_limits
         from awares_platform.serve.following import Following
         from awares_platform.store import ObjectStore
         from awares_platform.training.policy import load_processor, resolve
@@ -40,7 +40,7 @@ class Replica:
         policy = await asyncio.to_thread(resolve, config, store, settings.policy)
         chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.system_prompt)
         self._engine = await Engine.start(
-            policy, config.engine, chat, config.run.seed, limits=vision_limits(config)
+            policy, config.engine, chat, config.run.seed, limits=vision_limits(config.method)
         )
         limits = DecodeLimits(max_pixels=settings.max_image_pixels)
         self._following = (
@@ -49,7 +49,7 @@ class Replica:
         self._loop = CropLoop(
             self._engine,
             chat,
-            greedy_spec(config, settings.max_tokens),
+            episode_spec(config.method, greedy(settings.max_tokens)),
             limits,
             config.engine.max_model_len,
         )

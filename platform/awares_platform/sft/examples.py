@@ -16,6 +16,7 @@ from awares.sample import Sample
 from awares.tokens import VisionLimits
 from awares.trajectory import Trajectory, trajectory
 from awares_platform.config.method import MethodConfig
+from awares_platform.method.environment import vision_limits
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Collator:
             method,
             tool_weight,
         )
-        self._limits = limits(method)
+        self._limits = vision_limits(method)
         self.unreadable = 0
 
     def __call__(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor]:
@@ -124,8 +125,3 @@ class Collator:
             self.unreadable += 1
             log.warning("left out %s: %s", sample.sample_id, error)
             return None
-
-
-def limits(method: MethodConfig) -> VisionLimits:
-    """The method's pixel limits as the token counter takes them."""
-    return VisionLimits(min_pixels=method.min_pixels, max_pixels=method.max_pixels)

@@ -23,7 +23,8 @@ from awares.errors import DataError
 from awares.losses import sft_loss
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, read_split
-from awares_platform.sft.examples import Collator, limits, prepare
+from awares_platform.method.environment import vision_limits
+from awares_platform.sft.examples import Collator, prepare
 from awares_platform.sft.order import SampleOrder, micro_batches
 from awares_platform.sft.schedule import cosine
 from awares_platform.store import ObjectStore
@@ -62,7 +63,7 @@ class Tuner:
         split = read_split(self._store, f"{config.data.name}-curated", "train")
         self._faults = len(split.faults)
         self._examples = prepare(
-            split.samples, chat, limits(config.method), self._settings.tool_turn_weight
+            split.samples, chat, vision_limits(config.method), self._settings.tool_turn_weight
         )
         self._order = SampleOrder(
             len(self._examples.samples),

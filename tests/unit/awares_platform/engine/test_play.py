@@ -18,7 +18,7 @@ from awares.sample import Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.engine.play import EngineFailure, Played, check_engine, play
 from awares_platform.labelling.answers import Answers, answer_both
-from awares_platform.method.environment import greedy_spec
+from awares_platform.method.environment import episode_spec, greedy
 
 CONFIG = PlatformConfig()
 LOGPROB = -0.1
@@ -67,7 +67,14 @@ def test_order_bound_and_episode(chat: ChatFormat) -> None:
     engine = FakeEngine(chat, asks=True)
     batch = samples(40)
     played = asyncio.run(
-        play(batch, images, engine, chat, greedy_spec(CONFIG, 32), asyncio.Semaphore(4))
+        play(
+            batch,
+            images,
+            engine,
+            chat,
+            episode_spec(CONFIG.method, greedy(32)),
+            asyncio.Semaphore(4),
+        )
     )
     assert [one.sample.sample_id for one in played] == [one.sample_id for one in batch]
     assert engine.most == 4 and engine.count == 80
@@ -80,7 +87,14 @@ def test_order_bound_and_episode(chat: ChatFormat) -> None:
 def test_a_damaged_image_is_a_fault_and_its_siblings_live(chat: ChatFormat) -> None:
     batch = [Sample("bad", "b" * 64, "q", "7"), *samples(2)]
     played = asyncio.run(
-        play(batch, images, FakeEngine(chat), chat, greedy_spec(CONFIG, 32), asyncio.Semaphore(8))
+        play(
+            batch,
+            images,
+            FakeEngine(chat),
+            chat,
+            episode_spec(CONFIG.method, greedy(32)),
+            asyncio.Semaphore(8),
+        )
     )
     assert played[0].episode is None and "is damaged" in played[0].fault
     assert [one.fault for one in played[1:]] == ["", ""]
@@ -94,7 +108,7 @@ def test_a_dying_engine_is_an_error_and_not_a_bad_policy(chat: ChatFormat) -> No
             images,
             FakeEngine(chat, dies_after=18),
             chat,
-            greedy_spec(CONFIG, 32),
+            episode_spec(CONFIG.method, greedy(32)),
             asyncio.Semaphore(1),
         )
     )
