@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.simulator.kinds import Kinds, builtin, crd_directory, custom
+from tests.simulator.api.kinds import Kinds, builtin, crd_directory, custom
 
 
 @pytest.fixture(scope="session")

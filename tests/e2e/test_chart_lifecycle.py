@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulator import helm
-from tests.simulator.api_server import running
-from tests.simulator.kinds import Kinds
-from tests.simulator.objects import Body, Objects
-from tests.simulator.release import CHART, new_keys
+from tests.simulator.api.kinds import Kinds
+from tests.simulator.api.objects import Body, Objects
+from tests.simulator.api.server import running
+from tests.simulator.tools import helm
+from tests.simulator.tools.release import CHART, new_keys
 from tests.unit.helm.operator_rules import faults
 
 pytestmark = pytest.mark.integration

@@ -16,12 +16,12 @@ import yaml
 from boto3.session import Session
 
 from awares.mini.benchmark import generate_split
-from tests.simulator import helm
-from tests.simulator.client import asking
+from tests.simulator.api.kinds import Kinds
 from tests.simulator.controller import simulator
-from tests.simulator.kinds import Kinds
-from tests.simulator.process import leftovers
-from tests.simulator.release import NAMESPACE, Release, ask, new_keys
+from tests.simulator.node.process import leftovers
+from tests.simulator.tools import helm
+from tests.simulator.tools.client import asking
+from tests.simulator.tools.release import NAMESPACE, Release, ask, new_keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
 FEW = ("setup.data.train_samples=64", "setup.data.test_samples=16", "tests.waitSeconds=10")

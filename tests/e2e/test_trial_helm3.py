@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from awares.mini.benchmark import generate_split
-from tests.simulator import helm
+from tests.simulator.api.kinds import Kinds
 from tests.simulator.controller import simulator
-from tests.simulator.kinds import Kinds
-from tests.simulator.process import leftovers
-from tests.simulator.release import Release, ask, new_keys
+from tests.simulator.node.process import leftovers
+from tests.simulator.tools import helm
+from tests.simulator.tools.release import Release, ask, new_keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 ENDPOINT = ("cluster.enabled=false", "jobs.grpo.enabled=false", "tests.waitSeconds=10")

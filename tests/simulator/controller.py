@@ -22,15 +22,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.simulator.api_server import ApiServer, running
-from tests.simulator.kinds import Kinds
-from tests.simulator.kubelet import Kubelet
-from tests.simulator.objects import Objects
-from tests.simulator.process import leftovers
-from tests.simulator.ray_cluster import RayClusters
-from tests.simulator.ray_job import RayJobs
-from tests.simulator.ray_service import RayServices
-from tests.simulator.workloads import Workloads
+from tests.simulator.api.kinds import Kinds
+from tests.simulator.api.objects import Objects
+from tests.simulator.api.server import ApiServer, running
+from tests.simulator.controllers.workloads import Workloads
+from tests.simulator.kuberay.ray_cluster import RayClusters
+from tests.simulator.kuberay.ray_job import RayJobs
+from tests.simulator.kuberay.ray_service import RayServices
+from tests.simulator.node.kubelet import Kubelet
+from tests.simulator.node.process import leftovers
 
 _LOOK_S = 0.4
 

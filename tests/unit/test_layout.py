@@ -1,5 +1,6 @@
 """The repository's shape, guarded."""
 
+import re
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -8,6 +9,16 @@ ROOT = Path(__file__).parents[2]
 TOP = {".ci", ".github", ".gitignore", "LICENSE", "Makefile", "README.md", "pyproject.toml"}
 TOP |= {"awares", "helm", "jobs", "manifests", "platform", "tests"}
 DRAWERS = {"utils", "util", "common", "helpers", "misc"}
+SIMULATOR = {
+    "api": set(),
+    "network": {"api"},
+    "node": {"api", "network"},
+    "controllers": {"api"},
+    "kuberay": {"api", "network", "node", "controllers"},
+    "controller": {"api", "network", "node", "controllers", "kuberay"},
+    "tools": {"api", "network", "node", "controllers", "kuberay", "controller"},
+}
+"""Rooms of tests/simulator, and the rooms that each one may import."""
 
 
 def tracked() -> list[Path]:
@@ -59,3 +70,26 @@ def test_no_drawers() -> None:
         for path in tracked()
         if path.suffix == ".py" and (path.stem in DRAWERS or DRAWERS & {*path.parts})
     ]
+
+
+def test_end_to_end_tests_hold_only_tests() -> None:
+    files = [path for path in tracked() if path.parts[:2] == ("tests", "e2e")]
+    assert [path for path in files if not path.name.startswith(("test_", "conftest."))] == []
+
+
+def test_the_simulator_holds_no_tests_and_its_rooms_import_one_way() -> None:
+    place = ROOT / "tests" / "simulator"
+    files = sorted(place.rglob("*.py"))
+    assert {path.relative_to(place).parts[0].removesuffix(".py") for path in files} == {*SIMULATOR}
+    assert [path for path in files if path.name.startswith("test_")] == []
+    wrong: list[str] = []
+    for path in files:
+        room = path.relative_to(place).parts[0].removesuffix(".py")
+        imported = re.findall(r"^\s*(?:from|import) tests\.(\w+)\.?(\w*)", path.read_text(), re.M)
+        allowed = SIMULATOR[room] | {room}
+        wrong += [
+            f"{path.relative_to(place)} imports tests.{package}.{name}"
+            for package, name in imported
+            if package == "e2e" or (package == "simulator" and name not in allowed)
+        ]
+    assert wrong == []

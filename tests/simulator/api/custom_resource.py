@@ -1,0 +1,111 @@
+"""What an API server does to a custom resource: fills in its CRD's defaults, prunes or refuses unknown fields, checks the schema.
+
+CEL rules and webhooks are not run here: the static checks of the chart evaluate the former, nothing here proves the latter.
+"""
+
+import copy
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from tests.simulator.api.kinds import Kind
+
+
+class Invalid(Exception):
+    """The object is refused with 422, or with 400 for unknown fields; the text is what helm shows."""
+
+    def __init__(self, message: str, status: int = 422) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def admit(kind: Kind, body: dict[str, Any], strict: bool) -> dict[str, Any]:
+    """The object as it is stored. Raises Invalid."""
+    if kind.schema is None:
+        return body
+    body = copy.deepcopy(body)
+    unknown = list(_prune(body, _root(kind.schema), ""))
+    if unknown and strict:
+        fields = ", ".join(f'unknown field "{path}"' for path in unknown)
+        raise Invalid(f"strict decoding error: {fields}", 400)
+    _fill(body, kind.schema)
+    errors = sorted(
+        _validator(kind).iter_errors(body), key=lambda error: list(map(str, error.path))
+    )
+    if errors:
+        name = body.get("metadata", {}).get("name", "")
+        listed = "; ".join(
+            f"{'.'.join(map(str, error.path)) or '<root>'}: {error.message[:300]}"
+            for error in errors[:5]
+        )
+        raise Invalid(f'{kind.name}.{kind.group} "{name}" is invalid: {listed}')
+    return body
+
+
+def _root(schema: dict[str, Any]) -> dict[str, Any]:
+    """Metadata is the API server's own: no CRD lists its fields."""
+    free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {**schema, "properties": {**schema.get("properties", {}), "metadata": free}}
+
+
+def _prune(value: Any, schema: dict[str, Any], path: str) -> Iterator[str]:
+    """Remove fields that the schema does not list; yield their paths."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _prune(item, schema.get("items", {}), f"{path}[{index}]")
+    if not isinstance(value, dict):
+        return
+    listed, more = schema.get("properties"), schema.get("additionalProperties")
+    for key in list(value):
+        inner = f"{path}.{key}".lstrip(".")
+        if listed and key in listed:
+            yield from _prune(value[key], listed[key], inner)
+        elif isinstance(more, dict):
+            yield from _prune(value[key], more, inner)
+        elif listed and not more and not schema.get("x-kubernetes-preserve-unknown-fields"):
+            del value[key]
+            yield inner
+
+
+def _fill(value: Any, schema: dict[str, Any]) -> None:
+    """Put the schema's defaults where an object lacks them."""
+    if isinstance(value, list):
+        for item in value:
+            _fill(item, schema.get("items", {}))
+    if not isinstance(value, dict):
+        return
+    for key, inner in schema.get("properties", {}).items():
+        if key not in value and "default" in inner:
+            value[key] = copy.deepcopy(inner["default"])
+        if key in value:
+            _fill(value[key], inner)
+    more = schema.get("additionalProperties")
+    if isinstance(more, dict):
+        for item in value.values():
+            _fill(item, more)
+
+
+@cache
+def _validator(kind: Kind) -> Draft202012Validator:
+    return Draft202012Validator(_plain(kind.schema))
+
+
+def _plain(schema: Any) -> Any:
+    """A structural schema as JSON Schema: integers or strings, nullable values, no formats of Kubernetes."""
+    if isinstance(schema, list):
+        return [_plain(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {
+        key: _plain(value)
+        for key, value in schema.items()
+        if not key.startswith("x-kubernetes-") and key not in ("format", "nullable")
+    }
+    if schema.get("x-kubernetes-int-or-string") is True:
+        plain.pop("anyOf", None)
+        plain["type"] = ["integer", "string"]
+    if schema.get("nullable") is True and isinstance(plain.get("type"), str):
+        plain["type"] = [plain["type"], "null"]
+    return plain

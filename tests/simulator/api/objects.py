@@ -1,0 +1,230 @@
+"""Every object of the simulated cluster: versions, generations, owners, and a log of events for whoever watches.
+
+The HTTP side (api_server.py) and the controllers work on one instance; each call is atomic, and what it returns is the caller's own copy.
+"""
+
+import base64
+import copy
+import datetime
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.simulator.api.kinds import Kind, Kinds
+
+Body = dict[str, Any]
+Key = tuple[
+    str, str, str, str
+]  # group, kind, namespace, name: all versions of a kind are one object
+
+
+class NotFound(LookupError):
+    """404."""
+
+
+class Conflict(Exception):
+    """409: exists already, or changed in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change.
+
+    Example:
+        Event(17, "MODIFIED", kind, {"metadata": {"name": "grpo"}})
+    """
+
+    version: int
+    type: str
+    kind: Kind
+    body: Body
+
+
+def key_of(kind: Kind, namespace: str, name: str) -> Key:
+    """Where an object lies."""
+    return kind.group, kind.name, namespace if kind.namespaced else "", name
+
+
+def now() -> str:
+    """This second as Kubernetes writes it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Objects:
+    """The objects, by kind, namespace and name."""
+
+    def __init__(self, kinds: Kinds) -> None:
+        self.kinds = kinds
+        self.changed = threading.Condition(threading.RLock())
+        self.applied: dict[
+            tuple[str, str], Body
+        ] = {}  # what a field manager applied last, by the object's uid
+        self.events: list[Event] = []
+        self.version = 1
+        self._items: dict[Key, tuple[Kind, Body]] = {}
+        for name in ("default", "kube-system"):
+            self.create(
+                kinds.of("v1", "Namespace"),
+                "",
+                {"metadata": {"name": name}, "status": {"phase": "Active"}},
+            )
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Body:
+        """One object. Raises NotFound."""
+        with self.changed:
+            found = self._items.get(key_of(kind, namespace, name))
+            if found is None:
+                raise NotFound(f'{kind.plural} "{name}" not found')
+            return self._as(kind, found[1])
+
+    def list(
+        self, kind: Kind, namespace: str = "", accept: Callable[[Body], bool] = lambda body: True
+    ) -> list[Body]:
+        """The objects of a kind, of every namespace where none is given."""
+        with self.changed:
+            found = [
+                self._as(kind, body)
+                for key, (_, body) in self._items.items()
+                if key[:2] == (kind.group, kind.name)
+            ]
+        return [
+            body
+            for body in found
+            if namespace in ("", body["metadata"].get("namespace", "")) and accept(body)
+        ]
+
+    def create(self, kind: Kind, namespace: str, body: Body) -> Body:
+        """Store a new object. Raises Conflict if it exists, NotFound if its namespace does not.
+
+        One whose owners are all gone is removed again, as the garbage collector would: a controller may be late.
+        """
+        body = copy.deepcopy(body)
+        metadata = body.setdefault("metadata", {})
+        if not metadata.get("name"):
+            metadata["name"] = (
+                f"{metadata.get('generateName', kind.name.lower() + '-')}{uuid.uuid4().hex[:5]}"
+            )
+        if kind.namespaced:
+            metadata["namespace"] = namespace or "default"
+        with self.changed:
+            if kind.namespaced and ("", "Namespace", "", metadata["namespace"]) not in self._items:
+                raise NotFound(f'namespaces "{metadata["namespace"]}" not found')
+            if key_of(kind, metadata.get("namespace", ""), metadata["name"]) in self._items:
+                raise Conflict(f'{kind.plural} "{metadata["name"]}" already exists')
+            metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
+            created = self._put("ADDED", kind, _normal(kind, body))
+            if self._orphaned(created):
+                self._remove(kind, created)
+            return created
+
+    def replace(self, kind: Kind, namespace: str, name: str, body: Body) -> Body:
+        """Store a changed object, its status left as it is. Raises NotFound, or Conflict if `body` names an older version."""
+        with self.changed:
+            old = self.get(kind, namespace, name)
+            body = _normal(kind, copy.deepcopy(body))
+            given = body.setdefault("metadata", {}).get("resourceVersion")
+            if given and given != old["metadata"]["resourceVersion"]:
+                raise Conflict(
+                    f'{kind.plural} "{name}": the object has been modified; apply your changes to the latest version'
+                )
+            kept = (
+                "uid",
+                "creationTimestamp",
+                "name",
+                "namespace",
+                "generation",
+                "deletionTimestamp",
+            )
+            body["metadata"] |= {
+                field: old["metadata"][field] for field in kept if field in old["metadata"]
+            }
+            body.pop("status", None)
+            if "status" in old:
+                body["status"] = old["status"]
+            if _without_metadata(body) != _without_metadata(old):
+                body["metadata"]["generation"] += 1
+            return self._put("MODIFIED", kind, body)
+
+    def set_status(self, kind: Kind, namespace: str, name: str, status: Body) -> Body:
+        """Replace the status alone. Raises NotFound."""
+        with self.changed:
+            body = self.get(kind, namespace, name)
+            if body.get("status") == status:
+                return body
+            return self._put("MODIFIED", kind, {**body, "status": copy.deepcopy(status)})
+
+    def delete(self, kind: Kind, namespace: str, name: str) -> Body:
+        """Remove an object and, as the garbage collector would, what only it owns. Raises NotFound."""
+        with self.changed:
+            body = self.get(kind, namespace, name)
+            del self._items[key_of(kind, namespace, name)]
+            self._log("DELETED", kind, body)
+            self._collect(body["metadata"]["uid"])
+            if kind.name == "Namespace":
+                self._empty(name)
+            return body
+
+    def _collect(self, owner: str) -> None:
+        for other, child in list(self._items.values()):
+            if any(
+                reference["uid"] == owner
+                for reference in child["metadata"].get("ownerReferences", [])
+            ) and self._orphaned(child):
+                self._remove(other, child)
+
+    def _orphaned(self, body: Body) -> bool:
+        owners = body["metadata"].get("ownerReferences", [])
+        return bool(owners) and not any(self._lives(reference["uid"]) for reference in owners)
+
+    def _lives(self, uid: str) -> bool:
+        return any(body["metadata"]["uid"] == uid for _, body in self._items.values())
+
+    def _empty(self, namespace: str) -> None:
+        for kind, body in list(self._items.values()):
+            if body["metadata"].get("namespace") == namespace:
+                self._remove(kind, body)
+
+    def _remove(self, kind: Kind, body: Body) -> None:
+        namespace, name = body["metadata"].get("namespace", ""), body["metadata"]["name"]
+        if key_of(kind, namespace, name) in self._items:
+            self.delete(kind, namespace, name)
+
+    def _put(self, event: str, kind: Kind, body: Body) -> Body:
+        metadata = body["metadata"]
+        self._items[key_of(kind, metadata.get("namespace", ""), metadata["name"])] = (kind, body)
+        self._log(event, kind, body)
+        return self._as(kind, body)
+
+    def _log(self, event: str, kind: Kind, body: Body) -> None:
+        self.version += 1
+        body["metadata"]["resourceVersion"] = str(self.version)
+        self.events.append(Event(self.version, event, kind, self._as(kind, body)))
+        self.changed.notify_all()
+
+    def _as(self, kind: Kind, body: Body) -> Body:
+        return {
+            "apiVersion": kind.api_version,
+            "kind": kind.name,
+            **copy.deepcopy({k: v for k, v in body.items() if k not in ("apiVersion", "kind")}),
+        }
+
+
+def _without_metadata(body: Body) -> Body:
+    return {
+        key: value
+        for key, value in body.items()
+        if key not in ("metadata", "status", "apiVersion", "kind")
+    }
+
+
+def _normal(kind: Kind, body: Body) -> Body:
+    """A Secret's stringData becomes data, as the API server stores it."""
+    if kind.name == "Secret" and "stringData" in body:
+        text = body.pop("stringData") or {}
+        body["data"] = {
+            **(body.get("data") or {}),
+            **{key: base64.b64encode(str(value).encode()).decode() for key, value in text.items()},
+        }
+    return body

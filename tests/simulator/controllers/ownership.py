@@ -1,0 +1,34 @@
+"""Owner references, as controllers set them on what they create."""
+
+from typing import Any
+
+from tests.simulator.api.kinds import Kind
+
+Body = dict[str, Any]
+
+
+def reference(kind: Kind, owner: Body) -> Body:
+    """A reference to the controlling `owner`."""
+    names = {
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+    }
+    return {**names, "controller": True, "blockOwnerDeletion": True}
+
+
+def owned(kind: Kind, owner: Body, name: str, body: Body) -> Body:
+    """`body` named `name`, in its owner's namespace and going with it."""
+    metadata = {
+        **body.get("metadata", {}),
+        "name": name,
+        "ownerReferences": [reference(kind, owner)],
+    }
+    return {**body, "metadata": metadata}
+
+
+def belongs(owner: Body, body: Body) -> bool:
+    """Whether `owner` controls `body`."""
+    references = body["metadata"].get("ownerReferences") or []
+    return any(item["uid"] == owner["metadata"]["uid"] for item in references)

@@ -1,0 +1,252 @@
+"""One pod as processes on this machine: init containers one after the other, then all containers, on a loopback address of its own."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.simulator.api.objects import Body, Objects
+from tests.simulator.network.addresses import TWIN_OFFSET
+from tests.simulator.node import environment, image, probe, volumes
+from tests.simulator.node.process import MARK, Process
+
+PORTS = "simulator/ports"  # annotation: where a declared port really is, "8265=12345,8000=12346"
+_PROBE_S = 3.0
+_LONGEST_BACKOFF_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pod runs: its address, its directory, and how text that names Services reads here.
+
+    Example:
+        Place("127.80.3.4", Path("/tmp/aw-x/4"), Path("/tmp/aw-x/claims"), "aw-x", lambda text, namespace: text, addresses.twin)
+    """
+
+    address: str
+    root: Path
+    claims: Path
+    mark: str
+    names: Callable[[str, str], str]
+    twin: Callable[[], int]
+
+
+class RunningPod:
+    """Started by its constructor, which raises NotFound while a ConfigMap or Secret is missing."""
+
+    def __init__(self, objects: Objects, body: Body, place: Place) -> None:
+        self._objects, self.body, self.place = objects, body, place
+        self.uid, self.namespace = body["metadata"]["uid"], body["metadata"]["namespace"]
+        shutil.rmtree(place.root, ignore_errors=True)
+        place.root.mkdir(parents=True)
+        self._opt = image.lay_out(place.root)
+        self._places = volumes.lay_out(objects, body, place.root, place.claims)
+        everything = body["spec"].get("initContainers", []) + body["spec"]["containers"]
+        paths = {
+            path: real
+            for container in everything
+            for path, real in volumes.mounted(container, self._places).items()
+        }
+        volumes.rewrite_files(
+            body, self._places, volumes.Paths({**paths, image.HOME: self._opt}).rewrite
+        )
+        volumes.rewrite_files(body, self._places, self._named)
+        for container in everything:
+            environment.resolve(
+                objects, self._located(), container
+            )  # what is missing is missed before anything runs
+        self._weed: dict[str, int] = {}
+        self._moved = dict(moved(body))
+        for container in body["spec"]["containers"]:
+            self._move(_command(container))
+        self._inits = list(body["spec"].get("initContainers") or [])
+        self.processes: dict[str, Process] = {}
+        self.restarts, self._ready, self._probed, self._again = 0, False, 0.0, 0.0
+        self.failed_init = ""
+        self.advance()
+
+    def advance(self) -> None:
+        """Start what is due: the next init container, the containers, or one that ended and is to run again."""
+        if self.failed_init:
+            return
+        running = [process for process in self.processes.values() if process.status is None]
+        if self._inits and not running:
+            self._next_init()
+        elif not self.processes:
+            for container in self.body["spec"]["containers"]:
+                self._start(container)
+        elif self.body["spec"].get("restartPolicy", "Always") == "Always":
+            self._restart()
+
+    def _next_init(self) -> None:
+        """An init container that ended with 0 is done; another status fails the pod."""
+        container = self._inits[0]
+        ended = self.processes.pop(container["name"], None)
+        if ended is None:
+            self._start(container)
+        elif ended.status:
+            self.failed_init = container["name"]
+        else:
+            self._inits.pop(0)
+            self.advance()
+
+    def _restart(self) -> None:
+        """Start ended containers again, later and later."""
+        if time.monotonic() < self._again:
+            return
+        for container in self.body["spec"]["containers"]:
+            if self.processes[container["name"]].status is not None:
+                self.restarts += 1
+                self._ready = False
+                self._again = time.monotonic() + min(2**self.restarts, _LONGEST_BACKOFF_S)
+                self._start(container)
+
+    @property
+    def phase(self) -> str:
+        """As Kubernetes names it."""
+        statuses = [process.status for process in self.processes.values()]
+        if self.failed_init:
+            return "Failed"
+        if self._inits or not statuses:
+            return "Pending"
+        if None in statuses or self.body["spec"].get("restartPolicy", "Always") == "Always":
+            return "Running"
+        return "Failed" if any(statuses) else "Succeeded"
+
+    @property
+    def ready(self) -> bool:
+        """Whether every readiness probe passes, looked at every few seconds."""
+        if self.phase != "Running" or any(
+            process.status is not None for process in self.processes.values()
+        ):
+            return False
+        if not self._ready or time.monotonic() - self._probed > _PROBE_S:
+            self._probed = time.monotonic()
+            self._ready = all(
+                self._passes(container) for container in self.body["spec"]["containers"]
+            )
+        return self._ready
+
+    def port(self, name: Any) -> int:
+        """Where a declared port, by name or number, really is."""
+        declared = [
+            port
+            for container in self.body["spec"]["containers"]
+            for port in container.get("ports") or []
+        ]
+        number = next(
+            (
+                port["containerPort"]
+                for port in declared
+                if name in (port.get("name"), port["containerPort"])
+            ),
+            name,
+        )
+        return self._moved.get(int(number), int(number))
+
+    def terminate(self) -> None:
+        """SIGTERM to every container."""
+        for process in self.processes.values():
+            process.terminate()
+
+    def wait(self, deadline: float) -> None:
+        """Wait for every container's end, kill what is there at `deadline`, by time.monotonic()."""
+        for process in self.processes.values():
+            process.wait(deadline)
+        for port in self._weed.values():
+            for number in (port, port + TWIN_OFFSET):
+                for path in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                    path.unlink(missing_ok=True)
+
+    def log(self) -> str:
+        """What its containers printed."""
+        return "".join(
+            path.read_text("utf-8", "replace") for path in sorted(self.place.root.glob("*.log"))
+        )
+
+    def text(self, text: str, container: Body) -> str:
+        """`text` with this pod's paths and Services' addresses."""
+        return self._named(self._paths(container).rewrite(text))
+
+    def _move(self, command: list[str]) -> None:
+        """Look up ports for a SeaweedFS."""
+        ports = image.weed_ports(command, self.place.twin)
+        self._weed |= ports
+        self._moved |= {image.declared(command, flag): port for flag, port in ports.items()}
+
+    def _passes(self, container: Body) -> bool:
+        check = container.get("readinessProbe")
+        return check is None or probe.passes(
+            check,
+            self.place.address,
+            self.port,
+            lambda command: self._invocation(container, command),
+        )
+
+    def _start(self, container: Body) -> None:
+        invocation = self._invocation(container, _command(container))
+        self.processes[container["name"]] = Process(
+            *invocation, self.place.root / f"{container['name']}.log"
+        )
+
+    def _invocation(
+        self, container: Body, command: Sequence[str]
+    ) -> tuple[list[str], dict[str, str], Path]:
+        """Command, environment and directory of a process in `container`."""
+        given = environment.resolve(self._objects, self._located(), container)
+        variables = {name: self.text(value, container) for name, value in given.items()}
+        own = {MARK: self.place.mark, "SIMULATOR_TEMP": str(self.place.root / "r")}
+        variables = {**image.variables(), "HOME": str(self.place.root), **variables, **own}
+        variables.setdefault(
+            "TMPDIR", str(self._paths(container).real.get("/tmp", self.place.root))
+        )
+        here = [
+            self._own(self.text(argument, container))
+            for argument in image.arguments(list(command), self._weed)
+        ]
+        directory = self._paths(container).rewrite(container.get("workingDir") or image.HOME)
+        return (
+            [environment.expand(argument, variables) for argument in here],
+            variables,
+            Path(directory),
+        )
+
+    def _own(self, argument: str) -> str:
+        """Every address of a pod is its one address."""
+        return argument.replace("0.0.0.0", self.place.address)
+
+    def _paths(self, container: Body) -> volumes.Paths:
+        mounts = volumes.mounted(container, self._places)
+        return volumes.Paths(
+            {path: real for path, real in mounts.items() if path != "/dev/shm"}
+            | {image.HOME: self._opt}
+        )
+
+    def _named(self, text: str) -> str:
+        return self.place.names(text, self.namespace)
+
+    def _located(self) -> Body:
+        return {
+            **self.body,
+            "status": {
+                "podIP": self.place.address,
+                "hostIP": self.place.address,
+                "podIPs": [{"ip": self.place.address}],
+            },
+        }
+
+
+def _command(container: Body) -> list[str]:
+    command = container.get("command") or image.entrypoint(container.get("image", ""))
+    return [*command, *container.get("args", [])]
+
+
+def moved(body: Body) -> Mapping[int, int]:
+    """Ports that are elsewhere than declared."""
+    text = (body["metadata"].get("annotations") or {}).get(PORTS, "")
+    return {
+        int(port): int(real)
+        for port, _, real in (pair.partition("=") for pair in text.split(",") if pair)
+    }

@@ -1,0 +1,81 @@
+"""RayClusters whose heads are scripts, for tests of what is built on them: no process runs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulator.api.objects import Body, Objects
+from tests.simulator.kuberay.dashboard import Unanswered
+
+
+@dataclass(slots=True)
+class FakeDashboard:
+    """Jobs end as `statuses` says, one after the other, on whatever cluster.
+
+    Example:
+        FakeDashboard(["FAILED", "SUCCEEDED"])
+    """
+
+    statuses: list[str] = field(default_factory=list)
+    serves: str = "RUNNING"
+    deployed: list[dict[str, Any]] = field(default_factory=list)
+    submitted: list[dict[str, Any]] = field(default_factory=list)
+    host: str = "127.0.0.2"
+    port: int = 8265
+
+    def submit(self, body: dict[str, Any]) -> None:
+        self.submitted.append(body)
+
+    def job(self, submission: str) -> dict[str, Any]:
+        return {"status": self.statuses[len(self.submitted) - 1], "message": "said"}
+
+    def job_log(self, submission: str) -> str:
+        return f"log of {submission}"
+
+    def deploy(self, config: dict[str, Any]) -> None:
+        if "applications" not in config:
+            raise Unanswered("PUT: 400 no applications")
+        self.deployed.append(config)
+
+    def applications(self) -> dict[str, Any]:
+        return {"awares": {"status": self.serves, "deployments": {}}}
+
+
+@dataclass(frozen=True, slots=True)
+class FakePod:
+    """A head's pod whose paths are as they are written."""
+
+    body: Body
+
+    def text(self, text: str, container: Body) -> str:
+        return text
+
+
+class FakeClusters:
+    """What RayJobs and RayServices ask of RayClusters; every cluster is ready at once."""
+
+    def __init__(self, objects: Objects, dashboard: FakeDashboard) -> None:
+        self.kind = objects.kinds.of("ray.io/v1", "RayCluster")
+        self._objects, self._dashboard = objects, dashboard
+        self.kubelet = self
+
+    def reconcile(self) -> None:
+        """Make every cluster ready."""
+        for body in self._objects.list(self.kind):
+            self._objects.set_status(
+                self.kind,
+                body["metadata"]["namespace"],
+                body["metadata"]["name"],
+                {"state": "ready"},
+            )
+
+    def dashboard(self, cluster: Body) -> FakeDashboard:
+        return self._dashboard
+
+    def serve_port(self, cluster: Body) -> int:
+        return 12345
+
+    def head(self, cluster: Body) -> Body:
+        return cluster
+
+    def pod(self, body: Body) -> FakePod:
+        return FakePod({"spec": {"containers": [{}]}})

@@ -1,0 +1,75 @@
+"""The real helm, of either major, against one API server."""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def binary(name: str) -> Path:
+    """`helm`, `helm3` or `kubectl` of `make tools`. Skips the test that asks where it is missing."""
+    path = ROOT / ".tools" / "bin" / name
+    if not os.access(path, os.X_OK):
+        pytest.skip(f"{path.relative_to(ROOT)} is missing: run `make tools`")
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An ended command.
+
+    Example:
+        Ended(0, "STATUS: deployed\\n", "")
+    """
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """All output, for an assertion's message."""
+        return self.out + self.err
+
+
+@dataclass(frozen=True, slots=True)
+class Helm:
+    """One helm binary with a home of its own."""
+
+    path: Path
+    kubeconfig: Path
+    home: Path
+
+    @property
+    def major(self) -> int:
+        """3 or 4."""
+        return 3 if self.path.name == "helm3" else 4
+
+    def run(self, *arguments: str, timeout_s: float = 300) -> Ended:
+        """Run to the end, whatever its status."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "KUBECONFIG": str(self.kubeconfig),
+        }
+        command = [str(self.path), *arguments]
+        ended = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=timeout_s
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    def do(self, *arguments: str, timeout_s: float = 300) -> str:
+        """Run what must succeed; its standard output."""
+        ended = self.run(*arguments, timeout_s=timeout_s)
+        assert ended.status == 0, f"helm {' '.join(arguments)}: {ended.said}"
+        return ended.out
+
+    def read(self, *arguments: str) -> Any:
+        """Run what answers in JSON."""
+        return json.loads(self.do(*arguments, "--output", "json"))
