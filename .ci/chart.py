@@ -1,10 +1,10 @@
-"""What is generated in the chart: values.schema.json and the table of values in its README.
+"""The chart's generated files: the schema of its values, its README's table, and defaults of a setup.
 
-    values.yaml        ── defaults, `# --` comments, `# @schema` annotations ──┐
-    schema.types.yaml  ── types that a default cannot show ────────────────────┼── files() ── values.schema.json, README.md
-    PlatformConfig     ── the setup's sections and keys ───────────────────────┘
+    values.yaml        ── defaults, `# --` comments, `# @schema` lines ──┐            ┌─ README.md
+    schema.types.yaml  ── types that a default cannot show ──────────────┼─ files() ──┼─ values.schema.json
+    PlatformConfig     ── sections, keys and defaults of a setup ────────┘            └─ setup.defaults.json
 
-`python .ci/chart.py helm/awares-train` writes both; a test compares them with `files()`.
+`python .ci/chart.py helm/awares-train` writes all three, and a test compares them with `files()`.
 """
 
 import json
@@ -21,6 +21,19 @@ from awares_platform.config import PlatformConfig
 
 NAMED = {"groupDefaults": "group", "jobDefaults": "job"}
 """Sections whose keys others take, too: by name under $defs."""
+SETTINGS = {
+    "run": ("name",),
+    "engine": ("threads",),
+    "curate": ("engines", "engine_cpus", "engine_gpus"),
+    "sft": ("workers", "threads", "use_gpu"),
+    "grpo": (
+        *("rollout_actors", "rollout_cpus", "rollout_gpus"),
+        *("learner_workers", "learner_cpus", "learner_gpus"),
+    ),
+    "evaluate": ("engine_cpus", "engine_gpus"),
+    "serve": ("policy", "follow", "replica_cpus", "replica_gpus", "shutdown_timeout_s"),
+}
+"""Settings that templates read by `awares.setting`, and whose defaults they therefore need."""
 SHORT = 60
 _KINDS = {bool: "boolean", str: "string", int: "integer", float: "number"}
 
@@ -47,6 +60,7 @@ def files(chart: Path) -> dict[Path, str]:
     return {
         chart / "values.schema.json": json.dumps(schema(values, types), indent=1) + "\n",
         chart / "README.md": filled(chart / "README.md", "values", table(values)),
+        chart / "setup.defaults.json": json.dumps(setup_defaults(), indent=1) + "\n",
     }
 
 
@@ -153,6 +167,12 @@ def setup_definitions() -> dict[str, Any]:
     return {
         name: _plain(section) for name, section in {**sections, "PlatformConfig": whole}.items()
     }
+
+
+def setup_defaults() -> dict[str, dict[str, Any]]:
+    """The configuration's defaults of SETTINGS, by section and key."""
+    defaults = PlatformConfig().model_dump(mode="json")
+    return {name: {key: defaults[name][key] for key in keys} for name, keys in SETTINGS.items()}
 
 
 def _plain(node: Any) -> Any:

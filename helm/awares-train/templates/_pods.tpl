@@ -65,7 +65,7 @@ seccompProfile:
 - {name: VLLM_NO_USAGE_STATS, value: "1"}
 - {name: HF_HUB_DISABLE_TELEMETRY, value: "1"}
 - {name: TOKENIZERS_PARALLELISM, value: "false"}
-- {name: OMP_NUM_THREADS, value: {{ dig "engine" "threads" 1 .Values.setup | int | quote }}}
+- {name: OMP_NUM_THREADS, value: {{ include "awares.setting" (list . "engine" "threads") | quote }}}
 {{- include "awares.storeEnv" . }}
 {{- end }}
 

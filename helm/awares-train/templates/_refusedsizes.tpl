@@ -25,23 +25,28 @@
 {{ $sum }}
 {{- end }}
 
-{{/* What a job takes at once, as YAML: GPU and CPU by job. Input: setup. Defaults are the configuration's. */}}
+{{/* GPUs and CPUs that each job occupies at the same time, as YAML. Input: the root. */}}
 {{- define "awares.taken" -}}
 {{- range $kind := list "gpus" "cpus" }}
-{{- $one := eq $kind "cpus" | ternary 1 0 }}{{ $half := eq $kind "cpus" | ternary 0.5 0 }}
 {{ $kind }}:
-  grpo: {{ addf (mulf (dig "grpo" "rollout_actors" 1 $) (dig "grpo" (printf "rollout_%s" $kind) $one $))
-    (mulf (dig "grpo" "learner_workers" 1 $) (dig "grpo" (printf "learner_%s" $kind) $one $)) }}
-  evaluate: {{ dig "evaluate" (printf "engine_%s" $kind) $half $ }}
-  curate: {{ mulf (dig "curate" "engines" 1 $) (dig "curate" (printf "engine_%s" $kind) $half $) }}
-  {{- $rank := eq $kind "cpus" | ternary (dig "sft" "threads" 1 $) (dig "sft" "use_gpu" false $ | ternary 1 0) }}
-  sft: {{ mulf (dig "sft" "workers" 1 $) $rank }}
+  grpo: {{ addf
+    (mulf (include "awares.setting" (list $ "grpo" "rollout_actors"))
+      (include "awares.setting" (list $ "grpo" (printf "rollout_%s" $kind))))
+    (mulf (include "awares.setting" (list $ "grpo" "learner_workers"))
+      (include "awares.setting" (list $ "grpo" (printf "learner_%s" $kind)))) }}
+  evaluate: {{ include "awares.setting" (list $ "evaluate" (printf "engine_%s" $kind)) }}
+  curate: {{ mulf (include "awares.setting" (list $ "curate" "engines"))
+    (include "awares.setting" (list $ "curate" (printf "engine_%s" $kind))) }}
+  {{- $threads := include "awares.setting" (list $ "sft" "threads") }}
+  {{- $gpus := eq (include "awares.setting" (list $ "sft" "use_gpu")) "true" | ternary 1 0 }}
+  sft: {{ mulf (include "awares.setting" (list $ "sft" "workers"))
+    (eq $kind "cpus" | ternary $threads $gpus) }}
 {{- end }}
 {{- end }}
 
 {{/* Input: root, path, name, job. */}}
 {{- define "awares.refuseSize" }}
-{{- $taken := include "awares.taken" .root.Values.setup | fromYaml }}
+{{- $taken := include "awares.taken" .root | fromYaml }}
 {{- $names := eq .job.cluster "shared" | ternary list .job.groups }}
 {{- $groups := include "awares.groupsOf" (dict "root" .root "groups" .root.Values.cluster.groups "names" $names) | fromYaml }}
 {{- range $kind := list "GPU" "CPU" }}

@@ -67,7 +67,8 @@ endpoint.autoscaling.minReplicas={{ $scale.minReplicas }} exceeds maxReplicas={{
 endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} serves nothing: set at least 1, or endpoint.enabled=false
 {{- end }}
 {{- $groups := include "awares.groupsOf" (dict "root" . "groups" $endpoint.groups) | fromYaml }}
-{{- range $kind, $each := dict "GPU" (dig "serve" "replica_gpus" 0 .Values.setup) "CPU" (dig "serve" "replica_cpus" 1 .Values.setup) }}
+{{- range $kind := list "CPU" "GPU" }}
+{{- $each := include "awares.setting" (list $ "serve" (printf "replica_%ss" (lower $kind))) }}
 {{- $needed := mulf $scale.maxReplicas $each }}
 {{- $offered := include "awares.offered" (dict "groups" $groups "kind" $kind) | float64 }}
 {{- if gt $needed $offered }}

@@ -17,7 +17,7 @@ applications:
 {{- define "awares.serveArgs" -}}
 {{- $setup := include "awares.setup" . | fromYaml -}}
 {{- $read := pick $setup "run" "store" "policy" "method" "engine" "serve" -}}
-{{- if dig "serve" "follow" false $setup -}}
+{{- if eq (include "awares.setting" (list . "serve" "follow")) "true" -}}
 {{- range $section, $keys := dict "data" (list "name" "image_cache") "grpo" (list "start") -}}
 {{- $kept := dict -}}
 {{- range $key, $value := get $setup $section | default dict -}}

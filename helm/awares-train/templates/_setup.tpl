@@ -1,5 +1,16 @@
 {{/* The setup: values, what the chart fills in, and its TOML. */}}
 
+{{/* One value of the setup, or the configuration's default. Input: a list of root, section, key.
+setup.defaults.json holds the defaults, and .ci/chart.py writes it from the configuration. */}}
+{{- define "awares.setting" -}}
+{{- $root := index . 0 -}}{{- $section := index . 1 -}}{{- $key := index . 2 -}}
+{{- $defaults := get ($root.Files.Get "setup.defaults.json" | fromJson) $section | default dict -}}
+{{- if not (hasKey $defaults $key) -}}
+{{- fail (printf "setup.defaults.json has no %s.%s: add it to SETTINGS in .ci/chart.py and run it" $section $key) -}}
+{{- end -}}
+{{ dig $section $key (get $defaults $key) $root.Values.setup }}
+{{- end }}
+
 {{/* The whole setup as YAML. */}}
 {{- define "awares.setup" -}}
 {{- $setup := deepCopy .Values.setup -}}
