@@ -35,7 +35,7 @@ from tests.integration.running_engine import LIMITS, Running, scenes, started
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32, load_timeout_s=20.0)
+CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32, load_timeout_s=20.0)
 TOLERANCE = 0.04  # mean |dlogp|: in bfloat16 this model is 0.010 from itself in float32, on either side, over the temperature
 
 

@@ -38,7 +38,7 @@ from tests.integration.training_step import first_step
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
-CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32, stage_on_device=True)
+CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32, stage_on_device=True)
 STEP = 0.05
 FAMILIES = {
     "untied head": ("lm_head",),

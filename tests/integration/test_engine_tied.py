@@ -33,7 +33,7 @@ from tests.integration.training_step import first_step
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-CONFIG = EngineConfig(kv_cache_gib=0.25, max_requests=32)
+CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32)
 STEP = 0.05  # of the tensor's root mean square
 EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 

@@ -10,8 +10,9 @@ from awares_platform.config.base import Section
 class EngineConfig(Section):
     """Settings of every vLLM engine that a job starts."""
 
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Data type of the weights and activations; publish versions in the same one."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Data type of the weights, the activations and the published versions. "auto" is float32 on a
+    processor without bfloat16 instructions, and bfloat16 on every other one and on GPUs."""
     threads: int = Field(default=1, ge=1)
     """OpenMP threads of the engine process (CPU); two processes that both take every core collapse."""
     kv_cache_gib: float | None = Field(default=1.0, gt=0)

