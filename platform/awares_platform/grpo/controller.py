@@ -16,7 +16,7 @@ from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.errors import LaunchError
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Batch, Group, Outcome, Position, Prompt, Rollout
-from awares_platform.grpo.journal import Journal
+from awares_platform.grpo.journal import Journal, latest_attempts
 from awares_platform.grpo.meter import Meter
 from awares_platform.grpo.shard import Shard, shards
 
@@ -75,7 +75,12 @@ class Controller:
         )
         self._restarts = 0
         self._fruitless = 0
-        self._session = 0  # of the learner: counts `attach`
+        # Changes when a learner attaches, so that a batch for the former one is given up.
+        self._session = 0
+        # Whether the buffer begins where the run stands; until then nothing is rolled out.
+        self._restored = False
+        # Held while the journal is read or written.
+        self._writing = asyncio.Lock()
         self._failure: Exception | None = None
         self._closed = False
 
@@ -152,7 +157,7 @@ class Controller:
         hands = asyncio.Semaphore(self._settings.groups_in_flight)
         while True:
             await hands.acquire()
-            await self._until(lambda: self._session > 0 and self._buffer.room(loaded[0]) > 0)
+            await self._until(lambda: self._restored and self._buffer.room(loaded[0]) > 0)
             prompt = self._buffer.issue()
             self._clock()
             task = group.create_task(self._roll(actor, prompt))
@@ -193,12 +198,19 @@ class Controller:
 
     async def attach(self, version: int, position: Position) -> None:
         """A learner begins at `position` with `version` published: after a fresh start, or after a restart from its checkpoint."""
+        # The new session tells a batch that the former learner waits for to give up.
         self._session += 1
         await self._notify()
         if self._shards is not None:
-            await self._shards  # a batch promised to a learner that is no more: returns at once, or once it is in the journal
-        await self._flush()
-        self._buffer.restore(position, await asyncio.to_thread(self._journal.read), version)
+            await self._shards
+        async with self._writing:
+            # Nothing is written meanwhile, so each finished group is in the journal as read here,
+            # or still unwritten when the read returns.
+            written = await asyncio.to_thread(self._journal.read)
+            groups = latest_attempts([*written, *self._unwritten])
+            self._buffer.restore(position, groups, version)
+            self._session += 1
+            self._restored = True
         self._shards = self._batch = None
         log.info(
             "learner at version %d: %d groups ready, %d in flight",
@@ -279,5 +291,6 @@ class Controller:
 
     async def _flush(self) -> None:
         """Writes what the journal does not hold yet, as one segment."""
-        groups, self._unwritten = self._unwritten, []
-        await asyncio.to_thread(self._journal.append, groups)
+        async with self._writing:
+            groups, self._unwritten = self._unwritten, []
+            await asyncio.to_thread(self._journal.append, groups)

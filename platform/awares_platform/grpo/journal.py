@@ -7,7 +7,7 @@ fails. Pixels are not recorded; an episode's views are pure functions of (image 
 import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
@@ -90,16 +90,13 @@ class Journal:
 
         A damaged segment is reported and skipped: what it held and no checkpoint covers is sampled again.
         """
-        groups: dict[int, Group] = {}
+        groups: list[Group] = []
         for key in sorted(
             info.key for info in self._store.list(self._prefix) if info.key.endswith(".parquet")
         ):
-            for group in self._segment_groups(key):
-                held = groups.get(group.prompt.number)
-                if held is None or held.prompt.attempt <= group.prompt.attempt:
-                    groups[group.prompt.number] = group
+            groups += self._segment_groups(key)
             self._segment = int(key.rsplit("/", 1)[-1].removesuffix(".parquet")) + 1
-        return [groups[number] for number in sorted(groups)]
+        return latest_attempts(groups)
 
     def _segment_groups(self, key: str) -> list[Group]:
         try:
@@ -107,6 +104,16 @@ class Journal:
         except DataError as error:
             log.warning("%s", error)
             return []
+
+
+def latest_attempts(groups: Iterable[Group]) -> list[Group]:
+    """One group per prompt, in the order of prompt numbers: the last of its highest attempt."""
+    latest: dict[int, Group] = {}
+    for group in groups:
+        held = latest.get(group.prompt.number)
+        if held is None or held.prompt.attempt <= group.prompt.attempt:
+            latest[group.prompt.number] = group
+    return [latest[number] for number in sorted(latest)]
 
 
 def encode(groups: Sequence[Group]) -> bytes:

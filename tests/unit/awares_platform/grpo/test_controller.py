@@ -1,6 +1,7 @@
 """The controller with a fake fleet, a journal in memory and a learner played by the test."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
@@ -91,11 +92,29 @@ class MemoryJournal:
         return list(self.groups)
 
 
+class SlowJournal(MemoryJournal):
+    """A journal whose read returns what it held at the call, once the test lets it."""
+
+    def __init__(self, groups: Sequence[Group] = ()) -> None:
+        super().__init__(groups)
+        self.reading, self.may_return = threading.Event(), threading.Event()
+
+    def read(self) -> list[Group]:
+        held = super().read()
+        self.reading.set()
+        assert self.may_return.wait(10), "the test never lets the read return"
+        return held
+
+
 class Stage:
     """A controller over fakes. `actors` are spawned in turn."""
 
     def __init__(
-        self, samples: list[Sample], episode: Callable[..., Episode], **settings: Any
+        self,
+        samples: list[Sample],
+        episode: Callable[..., Episode],
+        journal: MemoryJournal | None = None,
+        **settings: Any,
     ) -> None:
         self.settings = GrpoConfig.model_validate(
             {
@@ -106,7 +125,8 @@ class Stage:
                 **settings,
             }
         )
-        self.bus, self.log, self.journal = Bus(), [], MemoryJournal()
+        self.bus, self.log = Bus(), []
+        self.journal = journal or MemoryJournal()
         self.spawned: list[FakeActor] = []
         self.dies_at: list[int | None] = []
         self.mismatch_at: int | None = None
@@ -131,6 +151,11 @@ class Stage:
             for index, episode in enumerate(rollout.episodes)
         )
         return Group(prompt, members, self.outcome, 1.0)
+
+    @property
+    def finished(self) -> int:
+        """Groups that the controller has taken in, whether the journal holds them or not."""
+        return len(self.controller._unwritten) + len(self.journal.groups)  # pyright: ignore[reportPrivateUsage]
 
     def played(self) -> list[int]:
         return [int(line.split()[-1]) for line in self.log if "plays" in line]
@@ -160,6 +185,11 @@ def play(scene: Coroutine[Any, Any, None]) -> None:
             await scene
 
     asyncio.run(bounded())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
 
 
 def test_rollouts_run_ahead_by_the_bound_and_no_further(stage: Callable[..., Stage]) -> None:
@@ -245,6 +275,57 @@ def test_a_learner_that_resumes_gets_what_the_dead_one_held(stage: Callable[...,
         await acted.controller.close()
         await running
         assert sorted(acted.played()) == sorted(set(acted.played()))  # nothing was played twice
+
+    play(scene())
+
+
+def test_a_group_that_finishes_while_the_journal_is_read_is_kept(
+    stage: Callable[..., Stage],
+) -> None:
+    async def scene() -> None:
+        journal = SlowJournal()
+        journal.may_return.set()
+        acted = stage(staleness_bound=3, journal=journal)
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        journal.may_return.clear()
+        journal.reading.clear()
+        attaching = asyncio.create_task(acted.controller.attach(0, Position()))
+        await asyncio.to_thread(journal.reading.wait, 10)
+        await until(lambda: acted.finished == 8)  # all that bound 3 allows finish during the read
+        journal.may_return.set()
+        await attaching
+        assert await acted.step(0, 0) == [0, 1]
+        assert await acted.step(1, 1) == [0, 1, 2, 3]
+        await acted.controller.close()
+        await running
+        assert sorted(acted.played()) == sorted(set(acted.played()))
+        written = sorted(group.prompt.number for group in journal.groups)
+        assert written == list(range(len(written))) and len(written) >= 8
+
+    play(scene())
+
+
+def test_no_group_starts_before_the_journal_of_the_last_job_is_read(
+    stage: Callable[..., Stage], make_group: Callable[..., Group], samples: list[Sample]
+) -> None:
+    async def scene() -> None:
+        prompts = Prompts(samples, 0)
+        journal = SlowJournal([make_group(prompts[number]) for number in range(3)])
+        acted = stage(journal=journal)
+        running = asyncio.create_task(acted.controller.run())
+        await until(lambda: "start actor0" in acted.log)
+        attaching = asyncio.create_task(acted.controller.attach(0, Position()))
+        await asyncio.to_thread(journal.reading.wait, 10)
+        await asyncio.sleep(0.05)
+        assert acted.played() == []
+        journal.may_return.set()
+        await attaching
+        assert await acted.step(0, 0) == [0, 1]
+        await until(lambda: len(acted.played()) == 3)
+        assert acted.played() == [3, 4, 5]  # the bound allows one batch beyond the next
+        await acted.controller.close()
+        await running
 
     play(scene())
 
