@@ -1,17 +1,22 @@
-"""Putting a version's tensors into the model that a vLLM worker runs: what changed, and nothing else.
+"""Load a version's changed tensors into the model that a vLLM worker runs.
 
-    checkpoint names --units--> modules with all their tensors --touched(changed)--> apply: per module one of
-      IN_PLACE  parameters lie as in the checkpoint (norms, convolutions; unquantised linears on GPUs): copied into the storage that they
-                have, which CUDA graphs point to
-      REPACK    the same, and the module also holds a packed copy (embeddings and output heads on CPU): copied, then packed again
-      RELOAD    parameters were turned into another layout (linears on CPU, quantised layers): vLLM's layerwise reload, of that module only
+    checkpoint names --units--> modules with all their tensors --touched(changed)--> apply
+    Each module takes its tensors in one of three ways:
+      IN_PLACE  The parameters lie as in the checkpoint: norms, convolutions, and unquantised
+                linears on GPUs. Copy into their storage, whose addresses CUDA graphs hold.
+      REPACK    The module may also hold a packed copy: embeddings and output heads on CPUs,
+                linears on CPUs without oneDNN. Copy, then let vLLM process the module again.
+      RELOAD    The parameters have another layout: linears on CPUs with oneDNN, and quantised
+                layers. Run vLLM's layerwise reload on this module only.
 
-Which one is read off the module, never off the platform. A unit is loaded whole: a fused module (qkv_proj, gate_up_proj) that gets a part
-of its tensors would be filled up with uninitialised memory, silently.
+`load_mode` reads the way off the module and never asks for the platform. A unit is loaded whole.
+vLLM fills a fused module (qkv_proj, gate_up_proj) with uninitialised memory, silently, if it gets
+only a part of its tensors.
 
-Why not vLLM's reload of the whole model: it also visits every module that gets nothing, and it leaves a tied output head wrong on CPU.
-The head has no tensor of its own in the checkpoint, so its shared parameter is put back, with the new values, but the head's packed copy
-of the old ones is what computes logits. Here modules that share a parameter are one unit, and each packs again.
+vLLM's own reload of the whole model does not serve here, for two reasons. It visits modules that
+get no tensor. On CPUs it also leaves a tied output head wrong: it restores the shared parameter,
+but the head computes logits with a packed copy of the old values. Here, modules that share a
+parameter are one unit, and each of them packs again.
 """
 
 import enum
@@ -37,8 +42,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Policy(enum.Enum):
-    """How a module takes new tensors."""
+class LoadMode(enum.Enum):
+    """How a module takes new tensors; the module's docstring draws the three ways."""
 
     IN_PLACE = "in place"
     REPACK = "repack"
@@ -47,10 +52,16 @@ class Policy(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Modules that share parameters (nearly always one), and every checkpoint tensor they are made of.
+    """The modules that share a parameter (mostly one), with all their checkpoint tensors.
+
+    `tensors` are names of the checkpoint, `parameters` are names of vLLM's model.
 
     Example:
-        Unit((qkv_proj,), ("...q_proj.weight", "...k_proj.weight", "...v_proj.weight"), frozenset({"...qkv_proj.weight"}))
+        Unit(
+            modules=(qkv_proj,),
+            tensors=("...q_proj.weight", "...k_proj.weight", "...v_proj.weight"),
+            parameters=frozenset({"...qkv_proj.weight"}),
+        )
     """
 
     modules: tuple[nn.Module, ...]
@@ -59,16 +70,17 @@ class Unit:
 
 
 def units(model: nn.Module, names: Iterable[str]) -> tuple[Unit, ...]:
-    """The model's units for a checkpoint that holds `names`, in the model's order.
+    """Return the model's units, in the model's order, for a checkpoint that holds `names`.
 
-    Raises WeightsError for a name that leads to no parameter, for a parameter that no name leads to, and for shared parameters in a layout
-    that only a reload can write.
+    Raises WeightsError in three cases: a name leads to no parameter, no name leads to a parameter,
+    or only a reload could write a shared parameter.
     """
     reached = {name: parameter_of(model, name) for name in names}
     own = [name for name, _ in model.named_parameters()]
     if left := sorted({*own} - {*reached.values()}):
         raise WeightsError(
-            f"the checkpoint has no tensors for {len(left)} parameters of the engine's model: {', '.join(left[:_SHOWN])}"
+            f"the checkpoint has no tensors for {len(left)} parameters of the engine's model: "
+            f"{', '.join(left[:_SHOWN])}"
         )
     owners = dict(model.named_modules(remove_duplicate=False))
     leaders = _leaders(model)
@@ -76,34 +88,26 @@ def units(model: nn.Module, names: Iterable[str]) -> tuple[Unit, ...]:
     def leader(parameter: str) -> nn.Module:
         return leaders[owners[parameter.rpartition(".")[0]]]
 
-    tensors, parameters = (
-        _grouped((leader(path), name) for name, path in reached.items()),
-        _grouped((leader(name), name) for name in own),
-    )
+    tensors = _grouped((leader(path), name) for name, path in reached.items())
+    parameters = _grouped((leader(name), name) for name in own)
     modules = _grouped((first, module) for module, first in leaders.items())
     found = tuple(
         Unit(tuple(modules[first]), tuple(tensors[first]), frozenset(parameters[first]))
         for first in modules
     )
-    for unit in found:
-        if len(unit.modules) > 1 and any(
-            policy(module) is Policy.RELOAD for module in unit.modules
-        ):
-            raise WeightsError(
-                f"{unit.tensors[0]} is tied and in a layout of its own: export the policy with tie_word_embeddings false"
-            )
+    _check_shared(found)
     return found
 
 
 def touched(found: Iterable[Unit], changed: set[str]) -> tuple[Unit, ...]:
-    """The units of which at least one tensor changed."""
+    """Return the units of which at least one tensor changed."""
     return tuple(unit for unit in found if not changed.isdisjoint(unit.tensors))
 
 
 def on_device(
     found: Iterable[Unit], state: Mapping[str, Tensor], device: torch.device
 ) -> dict[str, Tensor]:
-    """The units' tensors on `device`, so that `apply` has only to copy there."""
+    """Copy the units' tensors to `device` ahead, so that `apply` only copies within it."""
     return {name: state[name].to(device) for unit in found for name in unit.tensors}
 
 
@@ -111,17 +115,22 @@ def on_device(
 def apply(
     model: Any, model_config: Any, found: Iterable[Unit], state: Mapping[str, Tensor]
 ) -> None:
-    """Load the units' tensors from `state`, by checkpoint names. Whatever it raises leaves the model half updated: it must not be used."""
+    """Load the units' tensors from `state`, whose keys are checkpoint names.
+
+    If this raises, the model is half updated and must not be used.
+    """
     found = tuple(found)
     modules = [module for unit in found for module in unit.modules]
-    reloaded = [module for module in modules if policy(module) is Policy.RELOAD]
-    repacked: list[Any] = [module for module in modules if policy(module) is Policy.REPACK]
+    modes = [(module, load_mode(module)) for module in modules]
+    reloaded = [module for module, mode in modes if mode is LoadMode.RELOAD]
+    repacked: list[Any] = [module for module, mode in modes if mode is LoadMode.REPACK]
     for module in reloaded:
         initialize_layerwise_reload(module)
     loaded = model.load_weights((name, state[name]) for unit in found for name in unit.tensors)
     if missed := sorted({name for unit in found for name in unit.parameters} - loaded):
         raise WeightsError(
-            f"the engine's model took no tensors for {len(missed)} parameters: {', '.join(missed[:_SHOWN])}"
+            f"the engine's model took no tensors for {len(missed)} parameters: "
+            f"{', '.join(missed[:_SHOWN])}"
         )
     for module in reloaded:
         finalize_layerwise_reload(module, model_config)
@@ -129,26 +138,27 @@ def apply(
         module.quant_method.process_weights_after_loading(module)
 
 
-def policy(module: Any) -> Policy:
-    """How `module` takes new tensors, by what it holds now."""
+def load_mode(module: Any) -> LoadMode:
+    """Return how `module` takes new tensors, judged by its present parameters."""
     method = getattr(module, "quant_method", None)
-    if isinstance(method, QuantizeMethodBase) and type(method) not in (
-        UnquantizedLinearMethod,
-        UnquantizedEmbeddingMethod,
-    ):
-        return Policy.RELOAD  # a scale or a permutation may differ where shapes and types do not
-    if not all(
-        _lies_as(module, name, recorded)
-        for name, recorded in get_layerwise_info(module).restore_metadata[0].items()
-    ):
-        return Policy.RELOAD
-    # vLLM's CPU linears compute by a closure; whether over a packed copy or over the weight cannot be seen, and packing again costs little
+    unquantised = (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
+    if isinstance(method, QuantizeMethodBase) and type(method) not in unquantised:
+        # A quantised layer may have other scales or permutations under equal shapes and types.
+        return LoadMode.RELOAD
+    recorded = get_layerwise_info(module).restore_metadata[0]
+    if not all(_lies_as(module, name, tensor) for name, tensor in recorded.items()):
+        return LoadMode.RELOAD
+    # On CPUs a linear computes by a closure. Whether the closure holds a packed copy cannot be
+    # seen, and packing again is cheap.
     packed = vars(module).get("cpu_linear", nn.functional.linear) is not nn.functional.linear
-    return Policy.REPACK if packed else Policy.IN_PLACE
+    return LoadMode.REPACK if packed else LoadMode.IN_PLACE
 
 
 def aliases(model: nn.Module) -> dict[str, str]:
-    """Each further name of a shared parameter to its first one; vLLM's loader takes the first and skips the others."""
+    """Map each further name of a shared parameter to its first name.
+
+    vLLM's loader takes the tensor of the first name and skips the others.
+    """
     first: dict[Tensor, str] = {}
     named = model.named_parameters(remove_duplicate=False)
     return {
@@ -159,7 +169,10 @@ def aliases(model: nn.Module) -> dict[str, str]:
 
 
 def parameter_of(model: nn.Module, name: str) -> str:
-    """vLLM's name of the parameter that takes a checkpoint's tensor: each module on the way may rename what lies below it."""
+    """Return vLLM's name of the parameter that takes the checkpoint's tensor `name`.
+
+    Each module on the path may rename the modules below it.
+    """
     module, path, rest = model, "", name
     while True:
         rest = _mapped(module, rest)
@@ -175,6 +188,16 @@ def parameter_of(model: nn.Module, name: str) -> str:
     return path + rest
 
 
+def _check_shared(found: Iterable[Unit]) -> None:
+    for unit in found:
+        modes = {load_mode(module) for module in unit.modules}
+        if len(unit.modules) > 1 and LoadMode.RELOAD in modes:
+            raise WeightsError(
+                f"{unit.tensors[0]} is tied and in a layout of its own: "
+                "export the policy with tie_word_embeddings false"
+            )
+
+
 def _mapped(module: nn.Module, name: str) -> str:
     mapper: Any = getattr(module, "hf_to_vllm_mapper", None)
     return name if mapper is None else next(iter(mapper.apply_list([name])), name)
@@ -188,7 +211,10 @@ def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
 
 
 def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
-    """Every module that has parameters, in the model's order, to the first of those that share one of them."""
+    """Map every module with parameters to the first module that shares one of them.
+
+    The keys keep the model's order.
+    """
     first: dict[Tensor, nn.Module] = {}
     leaders: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
@@ -201,13 +227,15 @@ def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
 
 
 def _lies_as(module: nn.Module, name: str, recorded: Tensor) -> bool:
-    """Whether a parameter is still as the checkpoint's tensors are copied into it: shape, strides and type as before processing."""
+    """Whether a checkpoint's tensor can be copied into the parameter as it is.
+
+    It can if type, shape, strides and dtype are those from before vLLM's processing.
+    """
     found = module._parameters.get(name)
     if found is None:
         return False
-    return (type(found), found.shape, found.stride(), found.dtype) == (
-        type(recorded),
-        recorded.shape,
-        recorded.stride(),
-        recorded.dtype,
-    )
+    return _layout(found) == _layout(recorded)
+
+
+def _layout(tensor: Tensor) -> tuple[object, ...]:
+    return type(tensor), tensor.shape, tensor.stride(), tensor.dtype

@@ -1,4 +1,13 @@
-"""Applying weights to a small model of vLLM's own layers, as its loader leaves them on CPU ("packed") and on GPUs ("plain")."""
+"""Weights are applied to a small model of vLLM's own layers, on every kind of processor.
+
+vLLM's loader leaves linear layers in a layout that depends on the processor. Each test runs on
+every layout, whichever processor the test itself has:
+
+    plain     GPUs: the layers are not processed.
+    closure   CPUs without oneDNN (AVX2): a closure computes with the weight itself.
+    packed    CPUs with oneDNN (AVX-512): a packed copy computes, and linears lose their weight.
+    native    The layout of the processor that runs the test.
+"""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +24,7 @@ from vllm.distributed import (
     init_distributed_environment,
     initialize_model_parallel,
 )
+from vllm.model_executor.layers import utils as dispatch
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.linear import QKVParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.vocab_parallel_embedding import (
@@ -24,13 +34,24 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 from vllm.model_executor.model_loader.reload import record_metadata_for_reloading
 from vllm.model_executor.models.utils import AutoWeightsLoader, WeightsMapper
 
-from awares_platform.engine.apply import Policy, aliases, apply, on_device, policy, touched, units
+from awares_platform.engine.apply import (
+    LoadMode,
+    aliases,
+    apply,
+    load_mode,
+    on_device,
+    touched,
+    units,
+)
 from awares_platform.weights.manifest import WeightsError
 
-pytestmark = pytest.mark.slow  # importing vLLM takes most of it
+# Most of the time goes into the import of vLLM.
+pytestmark = pytest.mark.slow
 
 WIDTH, WORDS = 64, 96
-CONFIG: Any = ModelConfig  # read by attention layers only; there are none
+# Only attention layers read it, and the model has none.
+CONFIG: Any = ModelConfig
+CPUS = ["closure", "packed", "native"]
 
 
 class Layer(nn.Module):
@@ -81,6 +102,23 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         destroy_distributed_environment()
 
 
+@pytest.fixture(params=["plain", *CPUS])
+def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a layout, which vLLM's own dispatch produces while the test runs."""
+    if request.param in ("closure", "packed"):
+        monkeypatch.setattr(dispatch, "check_cpu_sgl_kernel", lambda *_: False)
+        monkeypatch.setattr(dispatch.ops, "_supports_onednn", request.param == "packed")
+    if request.param == "packed":
+        # A copy stands in for oneDNN's packed one, which this processor may lack.
+        monkeypatch.setattr(
+            dispatch.ops, "create_onednn_mm", lambda weight_KN, _: weight_KN.clone()
+        )
+        monkeypatch.setattr(
+            dispatch.ops, "onednn_mm", lambda copy_KN, x, bias: linear(x, copy_KN.t(), bias)
+        )
+    return request.param
+
+
 def checkpoint(seed: int, tied: bool = False) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     shapes: dict[str, tuple[int, ...]] = {"model.embed.weight": (WORDS, WIDTH)}
@@ -96,13 +134,13 @@ def checkpoint(seed: int, tied: bool = False) -> dict[str, Tensor]:
     return {name: torch.randn(shape).to(torch.bfloat16) for name, shape in shapes.items()}
 
 
-def started(state: dict[str, Tensor], *, packed: bool, tied: bool = False) -> Model:
+def started(state: dict[str, Tensor], layout: str, *, tied: bool = False) -> Model:
     """A model as vLLM starts it."""
     model = Model(tied)
     record_metadata_for_reloading(model)
     model.load_weights(state.items())
     for module in model.modules():
-        if packed and (method := getattr(module, "quant_method", None)) is not None:
+        if layout != "plain" and (method := getattr(module, "quant_method", None)) is not None:
             method.process_weights_after_loading(module)
     return model
 
@@ -113,10 +151,11 @@ def update(model: Model, old: dict[str, Tensor], new: dict[str, Tensor]) -> None
 
 
 def outputs(model: Any, x: Tensor) -> list[Tensor]:
-    """What every module computes of `x`, by itself."""
+    """The output of every module for `x`, each computed alone."""
 
     def compute(module: Any) -> Tensor:
-        if "cpu_linear" not in vars(module):  # the CPU build would insist on it
+        # vLLM's CPU build calls cpu_linear, which an unprocessed layer lacks.
+        if "cpu_linear" not in vars(module):
             return linear(x, module.weight, module.bias)
         return module.quant_method.apply(module, x, module.bias)
 
@@ -143,16 +182,14 @@ def expected(state: dict[str, Tensor], x: Tensor) -> list[Tensor]:
 def assert_computes(model: Model, state: dict[str, Tensor]) -> None:
     x = torch.randn(5, WIDTH).to(torch.bfloat16)
     for found, wanted in zip(outputs(model, x), expected(state, x), strict=True):
-        torch.testing.assert_close(
-            found, wanted, rtol=0.02, atol=0.1
-        )  # one rounding of bfloat16 at values up to 30
+        # One rounding of bfloat16 at values up to 30.
+        torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.1)
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
-def test_all_tensors_changed(packed: bool, tied: bool) -> None:
+def test_all_tensors_changed(layout: str, tied: bool) -> None:
     old, new = checkpoint(0, tied), checkpoint(1, tied)
-    model = started(old, packed=packed, tied=tied)
+    model = started(old, layout, tied=tied)
     assert_computes(model, old)
     update(model, old, new)
     assert_computes(model, new)
@@ -161,39 +198,38 @@ def test_all_tensors_changed(packed: bool, tied: bool) -> None:
 
 
 @pytest.mark.parametrize("name", checkpoint(0, tied=True))
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
-def test_one_tensor_changed(packed: bool, name: str) -> None:
-    """A third of a fused module, its bias, the embedding that the head is tied to, ..."""
+def test_one_tensor_changed(layout: str, name: str) -> None:
+    """One tensor at a time changes: a part of a fused module, a bias, a tied embedding."""
     old = checkpoint(0, tied=True)
     new = {**old, name: checkpoint(1, tied=True)[name]}
-    model = started(old, packed=packed, tied=True)
+    model = started(old, layout, tied=True)
     update(model, old, new)
     assert_computes(model, new)
 
 
-def test_policies_are_read_off_the_modules() -> None:
-    def policies(model: Any) -> list[Policy]:
-        layer = model.body["layers"][0]
-        return [
-            policy(module)
-            for module in (
-                model.body["embed"],
-                layer.norm,
-                layer.qkv_proj,
-                layer.o_proj,
-                model.lm_head,
-            )
-        ]
-
-    assert policies(started(checkpoint(0), packed=False)) == [Policy.IN_PLACE] * 5
-    packed = [Policy.REPACK, Policy.IN_PLACE, Policy.RELOAD, Policy.RELOAD, Policy.REPACK]
-    assert policies(started(checkpoint(0), packed=True)) == packed
+@pytest.mark.parametrize(
+    ("layout", "embedding", "linears"),
+    [
+        ("plain", LoadMode.IN_PLACE, LoadMode.IN_PLACE),
+        ("closure", LoadMode.REPACK, LoadMode.REPACK),
+        ("packed", LoadMode.REPACK, LoadMode.RELOAD),
+    ],
+    indirect=["layout"],
+)
+def test_load_modes_are_read_off_the_modules(
+    layout: str, embedding: LoadMode, linears: LoadMode
+) -> None:
+    model: Any = started(checkpoint(0), layout)
+    layer = model.body["layers"][0]
+    modules = (model.body["embed"], model.lm_head, layer.norm, layer.qkv_proj, layer.o_proj)
+    expected = [embedding, embedding, LoadMode.IN_PLACE, linears, linears]
+    assert [load_mode(module) for module in modules] == expected
 
 
 def test_parameters_keep_their_storage() -> None:
-    """CUDA graphs hold the addresses."""
+    """CUDA graphs hold the parameters' addresses."""
     old, new = checkpoint(0), checkpoint(1)
-    model = started(old, packed=False)
+    model = started(old, "plain")
     before = {
         name: (id(parameter), parameter.data_ptr()) for name, parameter in model.named_parameters()
     }
@@ -203,18 +239,20 @@ def test_parameters_keep_their_storage() -> None:
     }
 
 
-def test_what_did_not_change_is_not_touched() -> None:
+@pytest.mark.parametrize("layout", CPUS, indirect=True)
+def test_an_unchanged_module_is_not_touched(layout: str) -> None:
     old, new = checkpoint(0), checkpoint(1)
-    model: Any = started(old, packed=True)
+    model: Any = started(old, layout)
     kept = [model.body["layers"][1].qkv_proj, model.body["layers"][0].o_proj, model.lm_head]
     before = [module.cpu_linear for module in kept]
     update(model, old, {**old, "model.layers.0.q_proj.weight": new["model.layers.0.q_proj.weight"]})
     assert [module.cpu_linear for module in kept] == before
 
 
-def test_a_fused_module_is_one_unit_and_so_is_a_tied_pair() -> None:
+@pytest.mark.parametrize("layout", CPUS, indirect=True)
+def test_a_fused_module_is_one_unit_and_so_is_a_tied_pair(layout: str) -> None:
     state = checkpoint(0, tied=True)
-    model = started(state, packed=True, tied=True)
+    model = started(state, layout, tied=True)
     found = units(model, state)
     assert [len(unit.tensors) for unit in found] == [1, 1, 6, 1, 1, 6, 1]
     assert found[0].modules == (model.body["embed"], model.lm_head)
@@ -224,9 +262,9 @@ def test_a_fused_module_is_one_unit_and_so_is_a_tied_pair() -> None:
     assert touched(found, set()) == ()
 
 
-def test_only_what_changed_goes_to_the_device_ahead() -> None:
+def test_only_changed_units_are_copied_to_the_device_ahead() -> None:
     state = checkpoint(0)
-    found = touched(units(started(state, packed=False), state), {"model.layers.1.v_proj.bias"})
+    found = touched(units(started(state, "plain"), state), {"model.layers.1.v_proj.bias"})
     ahead = on_device(found, state, torch.device("meta"))
     assert [*ahead] == [
         f"model.layers.1.{part}_proj.{kind}" for part in "qkv" for kind in ("weight", "bias")
@@ -234,9 +272,10 @@ def test_only_what_changed_goes_to_the_device_ahead() -> None:
     assert all(tensor.is_meta for tensor in ahead.values())
 
 
-def test_a_tied_pair_takes_a_checkpoint_that_names_both() -> None:
+@pytest.mark.parametrize("layout", CPUS, indirect=True)
+def test_a_tied_pair_takes_a_checkpoint_that_names_both(layout: str) -> None:
     old, new = checkpoint(0, tied=True), checkpoint(1, tied=True)
-    model = started(old, packed=True, tied=True)
+    model = started(old, layout, tied=True)
     both = {**new, "lm_head.weight": new["model.embed.weight"]}
     apply(model, CONFIG, units(model, both), both)
     assert_computes(model, new)
@@ -244,7 +283,7 @@ def test_a_tied_pair_takes_a_checkpoint_that_names_both() -> None:
 
 def test_names_that_do_not_fit_the_model_are_refused() -> None:
     state = checkpoint(0)
-    model = started(state, packed=False)
+    model = started(state, "plain")
     with pytest.raises(WeightsError, match=r"no parameter for model\.layers\.2\.norm\.weight"):
         units(model, [*state, "model.layers.2.norm.weight"])
     with pytest.raises(
@@ -255,7 +294,7 @@ def test_names_that_do_not_fit_the_model_are_refused() -> None:
 
 def test_a_loader_that_skips_a_parameter_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     state = checkpoint(0)
-    model = started(state, packed=False)
+    model = started(state, "plain")
     found = units(model, state)
     monkeypatch.setattr(
         model,
@@ -268,10 +307,9 @@ def test_a_loader_that_skips_a_parameter_is_caught(monkeypatch: pytest.MonkeyPat
         apply(model, CONFIG, found, state)
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
-def test_a_tensor_of_another_shape_raises(packed: bool) -> None:
+def test_a_tensor_of_another_shape_raises(layout: str) -> None:
     old, new = checkpoint(0), checkpoint(1)
-    model = started(old, packed=packed)
+    model = started(old, layout)
     new["model.layers.1.o_proj.weight"] = new["model.layers.1.o_proj.weight"][:, :-1]
     with pytest.raises((AssertionError, RuntimeError)):
         apply(model, CONFIG, units(model, new), new)
