@@ -1,12 +1,14 @@
-"""`awares plan`: what a run needs, before any GPU is rented. Arithmetic only: nothing is downloaded, nothing but the setup is read.
+"""`awares plan` computes the needs of a run from its setup, before anyone rents a GPU.
 
-    setup ── geometry ── parameters, KV bytes per token ──┬── trainer   memory of an SFT and of a GRPO rank, by ZeRO stage
-    assumptions ── lengths ── tokens per episode ─────────┼── engine    memory of a rollout GPU, episodes in flight
-                                                          ├── traffic   bytes to and from the bucket per learner step
-                                                          └── hours     hours and GPU-hours of sft and grpo
-                                                                        └── sheet   all of it, JSON ── table
+    setup, geometry ── parameters, KV bytes of a token ─┬─ trainer   memory of a trainer's GPU
+    assumptions ────── lengths: tokens of an episode ───┼─ engine    memory of a rollout GPU
+                                                        ├─ traffic   S3 bytes of a learner step
+                                                        └─ hours     hours and GPU-hours
+                                                             sheet   all figures, as JSON
+                                                             table   the sheet for a reader
 
-Every formula names its source where it stands. Figures are estimates within the assumptions that the table ends with.
+The plan is arithmetic: it reads the setup, downloads nothing and needs no GPU. Every formula names
+its source. The figures are estimates; the table ends with the assumptions behind them.
 """
 
 from awares_platform.plan.assumptions import Assumptions

@@ -1,4 +1,4 @@
-"""What a plan takes for granted, each value an option of `awares plan`."""
+"""The assumptions of a plan. Each one is an option of `awares plan`."""
 
 import re
 from dataclasses import dataclass, fields
@@ -12,7 +12,9 @@ _SHARES = ("train_mfu", "prefill_mfu", "decode_efficiency")
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """GPUs, data and habits of the policy. Defaults: one H100 SXM (80 GB), pages of documents, the paper's policy after SFT.
+    """Assumptions about the GPUs, the data and the behaviour of the policy.
+
+    The defaults are an H100 SXM (80 GB), scanned pages, and the paper's policy after SFT.
 
     Example:
         Assumptions(gpu_gib=39.5, peak_tflops=312, hbm_gbs=1555)  # A100 40 GB
@@ -21,17 +23,17 @@ class Assumptions:
     gpu_gib: float = 79.6
     """Memory of one GPU in GiB, as nvidia-smi shows it."""
     peak_tflops: float = 989.0
-    """Dense bfloat16 peak of one GPU in TFLOPS (data sheet: H100 SXM 989, A100 312, L40S 362)."""
+    """Dense bfloat16 peak of one GPU in TFLOPS (H100 SXM 989, A100 312, L40S 362)."""
     hbm_gbs: float = 3350.0
-    """Memory bandwidth of one GPU in GB/s (data sheet: H100 SXM 3350, A100 40 GB 1555, L40S 864)."""
+    """Memory bandwidth of one GPU in GB/s (H100 SXM 3350, A100 40 GB 1555, L40S 864)."""
     train_mfu: float = 0.3
-    """Model FLOPs utilisation of a trainer: FLOPs that the method asks for over peak; what checkpointing computes again counts as time."""
+    """Model FLOPs utilisation of a trainer: model FLOPs over peak, without recomputed FLOPs."""
     prefill_mfu: float = 0.4
-    """The same for an engine that reads prompts and images."""
+    """Model FLOPs utilisation of an engine while it reads prompts and images."""
     decode_efficiency: float = 0.5
     """Share of the memory bandwidth that an engine uses while it samples."""
     overhead_gib: float = 3.0
-    """GiB of each GPU that CUDA, NCCL, libraries and fragmentation take."""
+    """GiB of each GPU that CUDA, NCCL, libraries and fragmentation use."""
     image: str = "1700x2200"
     """Size of a typical image, width x height in pixels (default: a scanned page)."""
     image_mb: float = 0.5
@@ -39,32 +41,29 @@ class Assumptions:
     call_rate: float = 0.29
     """Share of episodes that ask for a crop (paper, after SFT: 0.29)."""
     crop: str = "0"
-    """The crop that a typical call asks for: 0 to 3 a quarter, 4 the center, 5 to 8 a half, all."""
+    """The crop of a typical request: 0 to 3 a quarter, 4 the center, 5 to 8 a half, all."""
     question_tokens: int = 40
-    """Text of a typical question with the chat format's frame, in tokens."""
+    """Text tokens of a typical question, with those of the chat format."""
     answer_tokens: int = 16
-    """Tokens that a typical assistant turn samples."""
+    """Sampled tokens of a typical assistant turn."""
     changed_share: float | None = None
-    """Share of the trained weights that a step changes in the engine's dtype; None takes it from the learning rate, as measured."""
+    """Share of the trained weights that a step changes; None: as measured at the learning rate."""
 
     def check(self) -> None:
-        """Raise ConfigError naming an option that no run can have. (Not at creation: the command line would print it its own way.)"""
+        """Raise ConfigError, which names the option, for a value that no run can have.
+
+        The constructor does not check: the command line would print the error in another form.
+        """
         for field in fields(self):
             value = getattr(self, field.name)
-            if (
-                isinstance(value, int | float)
-                and not value >= 0
-                or field.name in ("gpu_gib", "peak_tflops", "hbm_gbs")
-                and not value > 0
-            ):
+            if isinstance(value, int | float) and not value >= 0:
                 raise _wrong(field.name, value, "give a positive number")
-        for name in (
-            *_SHARES,
-            "call_rate",
-            *(("changed_share",) if self.changed_share is not None else ()),
-        ):
+        for name in ("gpu_gib", "peak_tflops", "hbm_gbs"):
+            if not getattr(self, name) > 0:
+                raise _wrong(name, getattr(self, name), "give a positive number")
+        for name in (*_SHARES, "call_rate", "changed_share"):
             value = getattr(self, name)
-            if value > 1 or (name in _SHARES and value == 0):
+            if value is not None and (value > 1 or (name in _SHARES and value == 0)):
                 raise _wrong(name, value, "it is a share: give a number between 0 and 1")
         if not _SIZE.fullmatch(self.image):
             raise _wrong("image", self.image, "write width x height in pixels, such as 1700x2200")
@@ -73,7 +72,7 @@ class Assumptions:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Width and height of `image`."""
+        """Width and height of `image` in pixels."""
         width, _, height = self.image.partition("x")
         return int(width), int(height)
 

@@ -1,24 +1,29 @@
-"""Memory of one rollout GPU, and how many episodes its KV cache holds."""
+"""The memory of one rollout GPU, and the number of episodes that its KV cache holds."""
 
 from dataclasses import dataclass
 
 from awares.errors import ConfigError
-from awares_platform.config import PlatformConfig
+from awares_platform.config.engine import EngineConfig
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.geometry import Geometry
 from awares_platform.plan.lengths import Lengths
-from awares_platform.plan.trainer import GIB
+from awares_platform.plan.trainer import GIB, element_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class EngineMemory:
-    """Bytes on one GPU of an engine; `kv_token` is per token and GPU, `kv` what is left for the cache (negative: it does not fit).
+    """Bytes on one GPU of an engine, and numbers of episodes.
 
-    `wanted` episodes are sent to an engine at once; `typical` and `longest` are how many of that kind the cache holds.
+    `kv` is the size of the KV cache; it is negative if the rest does not fit. `kv_token` is the
+    bytes of one token in the cache. The actor sends `wanted` episodes at once, and the engine
+    decodes at most `requests` of them (engine.max_requests). The cache holds `typical` episodes
+    with a request, or `longest` sequences of engine.max_model_len.
 
     Example:
-        EngineMemory(weights=1.66e10, workspace=1.7e9, overhead=3.2e9, kv=5.1e10, kv_token=57344, wanted=128, requests=64,
-                     typical=377, longest=108)
+        EngineMemory(
+            weights=1.66e10, workspace=1.7e9, overhead=3.2e9, kv=5.1e10, kv_token=57344,
+            wanted=128, requests=64, typical=377, longest=108,
+        )
     """
 
     weights: float
@@ -33,28 +38,34 @@ class EngineMemory:
 
     @property
     def total(self) -> float:
-        """All that the engine takes."""
+        """All bytes of the engine."""
         return self.weights + self.workspace + self.overhead + max(self.kv, 0.0)
 
     @property
     def at_once(self) -> int:
-        """Episodes that are really decoded side by side; the others wait inside the engine."""
+        """Episodes that the engine decodes together; the others wait inside it."""
         return max(0, min(self.wanted, self.requests, self.typical))
 
 
 def engine_memory(
-    config: PlatformConfig, shape: Geometry, lengths: Lengths, assumed: Assumptions
+    settings: EngineConfig, wanted: int, shape: Geometry, lengths: Lengths, assumed: Assumptions
 ) -> EngineMemory:
-    """An engine of engine.tensor_parallel GPUs; the weights and the KV cache are divided among them. A group's episodes share the blocks of
-    their prompt (prefix cache), which is not counted: real engines hold more."""
-    settings, parallel = config.engine, config.engine.tensor_parallel
+    """Compute the memory of an engine that gets `wanted` episodes at once.
+
+    Its engine.tensor_parallel GPUs share the weights and the KV cache. The episodes of a group
+    share the blocks of their prompt (prefix cache). The plan does not count that saving, so a
+    real engine holds more episodes. Raises ConfigError if tensor_parallel does not divide the
+    attention heads.
+    """
+    parallel = settings.tensor_parallel
     if shape.heads % parallel:
         raise ConfigError(
-            f"engine.tensor_parallel={parallel} does not divide the policy's {shape.heads} attention heads; choose a divisor of them"
+            f"engine.tensor_parallel={parallel} does not divide the policy's {shape.heads} "
+            "attention heads; choose a divisor of them"
         )
-    element = 4 if settings.dtype == "float32" else 2
+    element = element_bytes(settings.dtype)
     weights = element * shape.parameters / parallel
-    workspace = _workspace(config, shape, element) / parallel
+    workspace = _workspace(settings, shape, element) / parallel
     overhead = assumed.overhead_gib * GIB
     free = assumed.gpu_gib * settings.gpu_memory_utilization * GIB - weights - workspace - overhead
     kv = free if settings.kv_cache_gib is None else min(settings.kv_cache_gib * GIB, free)
@@ -66,17 +77,20 @@ def engine_memory(
         overhead=overhead,
         kv=kv,
         kv_token=token,
-        wanted=config.grpo.groups_in_flight * config.grpo.group_size,
+        wanted=wanted,
         requests=settings.max_requests,
         typical=tokens // lengths.called,
         longest=tokens // settings.max_model_len,
     )
 
 
-def _workspace(config: PlatformConfig, shape: Geometry, element: int) -> float:
-    """Peak of one forward pass: a layer's widths for engine.max_batched_tokens, the vision block's for as many image tokens, and fp32
-    logits of every sequence twice."""
-    tokens = config.engine.max_batched_tokens
+def _workspace(settings: EngineConfig, shape: Geometry, element: int) -> float:
+    """Peak bytes of one forward pass.
+
+    It holds one decoder layer and one vision block for engine.max_batched_tokens, and two fp32
+    copies of the logits of every sequence.
+    """
+    tokens = settings.max_batched_tokens
     language = element * (4 * shape.hidden + 2 * shape.intermediate)
     vision = element * shape.merge**2 * (4 * shape.v_hidden + 2 * shape.v_intermediate)
-    return tokens * (language + vision) + 2 * 4 * config.engine.max_requests * shape.vocab
+    return tokens * (language + vision) + 2 * 4 * settings.max_requests * shape.vocab

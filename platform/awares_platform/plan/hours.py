@@ -1,14 +1,21 @@
 """Hours and GPU-hours of SFT and GRPO, from the FLOPs of their tokens.
 
-FLOPs of a language model of n parameters per token (Kaplan et al., arXiv 2001.08361, section 2.1; PaLM, arXiv 2204.02311, appendix B):
-2n forward, 2n for the gradients of activations, 2n for those of weights; attention adds 2 * layers * width * length per token forward
-(causal, so half of its square), and as much twice again backward. n leaves out the embedding and the head, which runs at few positions.
+FLOPs per token of a language model of n parameters (Kaplan et al., arXiv 2001.08361, section 2.1;
+PaLM, arXiv 2204.02311, appendix B):
+
+    forward pass             2n    + 2 * layers * width * length for causal attention
+    gradient of activations  2n    + twice the attention of the forward pass
+    gradient of weights      2n
+
+n does not count the embedding and the head: the head runs at few positions.
 """
 
 import math
 from dataclasses import dataclass
 
-from awares_platform.config import PlatformConfig
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.config.policy import PolicyConfig
+from awares_platform.config.sft import SftConfig
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.engine import EngineMemory
 from awares_platform.plan.geometry import Geometry
@@ -17,7 +24,9 @@ from awares_platform.plan.lengths import Lengths
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Passes over a sequence: how many forward (a reference counts), and the gradients of activations and weights.
+    """Numbers of forward passes, and of gradients of activations and of weights.
+
+    A reference adds one forward pass.
 
     Example:
         Pass(forward=2, activations=1, weights=0)  # LoRA with a reference
@@ -34,16 +43,18 @@ class Pass:
 
     @property
     def attention_factor(self) -> int:
-        """Passes of attention; its backward pass costs twice its forward pass."""
+        """Cost of attention in forward passes. Its backward pass costs two of them."""
         return self.forward + 2 * self.activations
 
 
 @dataclass(frozen=True, slots=True)
 class JobHours:
-    """`step_s` is the time of a step; `learn_s` and `rollout_s` are its two sides, which GRPO overlaps.
+    """Time of a job. A step takes `step_s` seconds; GRPO overlaps its `learn_s` and `rollout_s`.
 
     Example:
-        JobHours(steps=6250, learn_s=5.9, rollout_s=1.2, step_s=5.9, gpus=8, hours=10.2, gpu_hours=82.0)
+        JobHours(
+            steps=6250, learn_s=5.9, rollout_s=1.2, step_s=5.9, gpus=8, hours=10.2, gpu_hours=82.0
+        )
     """
 
     steps: int
@@ -55,90 +66,99 @@ class JobHours:
     gpu_hours: float
 
 
-def passes(config: PlatformConfig, *, reference: bool) -> Pass:
-    """What [policy] makes of one training pass. LoRA's own weight gradients are left out: they are a thousandth of the model's."""
-    return Pass(1 + reference, 1, 0 if config.policy.lora_rank else 1)
+def passes(policy: PolicyConfig, *, reference: bool) -> Pass:
+    """The passes of one training step over the language model.
+
+    The plan neglects the weight gradients of LoRA: they are a thousandth of the model's.
+    """
+    return Pass(1 + reference, 1, 0 if policy.lora_rank else 1)
 
 
 def sequence_flops(
     shape: Geometry, tokens: float, visual: float, work: Pass, vision: Pass
 ) -> float:
-    """FLOPs of one sequence of `tokens`, of which `visual` are image tokens (merge**2 patches each in the tower, attention in windows)."""
+    """FLOPs of one sequence of `tokens`, of which `visual` are visual tokens.
+
+    The vision tower reads merge**2 patches for each visual token. Its attention is windowed, and
+    the plan neglects it.
+    """
     language = shape.layers * shape.layer_parameters * tokens * work.parameter_factor
     attention = 2 * shape.layers * shape.hidden * tokens * tokens * work.attention_factor
     tower = shape.vision_parameters * visual * shape.merge**2 * vision.parameter_factor
     return language + attention + tower
 
 
-def _vision(config: PlatformConfig, work: Pass) -> Pass:
-    """A frozen tower has no backward pass, and a reference needs its features again."""
-    return work if config.policy.train_vision else Pass(work.forward, 0, 0)
-
-
 def sft_hours(
-    config: PlatformConfig, shape: Geometry, lengths: Lengths, assumed: Assumptions
+    sft: SftConfig,
+    policy: PolicyConfig,
+    samples: int,
+    shape: Geometry,
+    lengths: Lengths,
+    assumed: Assumptions,
 ) -> JobHours:
-    """Every epoch reads data.train_samples once; a typical sample is an average episode."""
-    settings = config.sft
-    work = passes(config, reference=False)
-    flops = settings.batch_size * sequence_flops(
-        shape, lengths.mean, lengths.visual, work, _vision(config, work)
-    )
-    learn = flops / (settings.workers * assumed.peak_tflops * 1e12 * assumed.train_mfu)
-    steps = settings.epochs * math.ceil(config.data.train_samples / settings.batch_size)
-    return _job(steps, learn, 0.0, learn, settings.workers)
+    """Compute the time of SFT. An epoch reads `samples` demonstrations, each an average episode."""
+    work = passes(policy, reference=False)
+    flops = sft.batch_size * _episode_flops(policy, shape, lengths, work)
+    learn = flops / (sft.workers * assumed.peak_tflops * 1e12 * assumed.train_mfu)
+    steps = sft.epochs * math.ceil(samples / sft.batch_size)
+    return _job(steps, learn, 0.0, learn, sft.workers)
 
 
 def grpo_hours(
-    config: PlatformConfig,
+    grpo: GrpoConfig,
+    policy: PolicyConfig,
+    parallel: int,
     shape: Geometry,
     lengths: Lengths,
     engine: EngineMemory,
     assumed: Assumptions,
 ) -> JobHours:
-    """Rollouts and learning overlap unless grpo.staleness_bound is 0: the slower side is the step."""
-    settings = config.grpo
-    work = passes(config, reference=settings.kl_beta > 0)
-    episodes = settings.groups_per_step * settings.group_size
-    flops = episodes * sequence_flops(
-        shape, lengths.mean, lengths.visual, work, _vision(config, work)
-    )
-    learn = flops / (settings.learner_workers * assumed.peak_tflops * 1e12 * assumed.train_mfu)
-    rollout = rollout_seconds(config, shape, lengths, engine, assumed)
-    step = max(learn, rollout) if settings.staleness_bound else learn + rollout
-    gpus = settings.learner_workers + settings.rollout_actors * config.engine.tensor_parallel
-    return _job(settings.steps, learn, rollout, step, gpus)
+    """Compute the time of GRPO with rollout engines of `parallel` GPUs.
+
+    If grpo.staleness_bound is 0, rollouts and learning take turns. Otherwise they overlap, and
+    the slower side sets the time of a step.
+    """
+    work = passes(policy, reference=grpo.kl_beta > 0)
+    episodes = grpo.groups_per_step * grpo.group_size
+    flops = episodes * _episode_flops(policy, shape, lengths, work)
+    learn = flops / (grpo.learner_workers * assumed.peak_tflops * 1e12 * assumed.train_mfu)
+    rollout = rollout_seconds(grpo, parallel, shape, lengths, engine, assumed)
+    step = max(learn, rollout) if grpo.staleness_bound else learn + rollout
+    gpus = grpo.learner_workers + grpo.rollout_actors * parallel
+    return _job(grpo.steps, learn, rollout, step, gpus)
+
+
+def _episode_flops(policy: PolicyConfig, shape: Geometry, lengths: Lengths, work: Pass) -> float:
+    """FLOPs of training on an average episode. A frozen vision tower has no backward pass."""
+    vision = work if policy.train_vision else Pass(work.forward, 0, 0)
+    return sequence_flops(shape, lengths.mean, lengths.visual, work, vision)
 
 
 def rollout_seconds(
-    config: PlatformConfig,
+    grpo: GrpoConfig,
+    parallel: int,
     shape: Geometry,
     lengths: Lengths,
     engine: EngineMemory,
     assumed: Assumptions,
 ) -> float:
-    """Reading prompts (a group's first turn once, by the prefix cache; every crop) at prefill_mfu; then sampling, each step of which reads
-    the weights once and the KV cache of every sequence that is decoded at the same time."""
-    settings, parallel = config.grpo, config.engine.tensor_parallel
-    gpus = settings.rollout_actors * parallel
+    """Seconds of the rollouts of one learner step: prefill, then decoding.
+
+    Prefill reads the prompt of each group once (prefix cache) and every crop. Each decoding step
+    reads the weights once, and the KV cache of all sequences in the batch.
+    """
     forward = Pass(1, 0, 0)
-    first = settings.groups_per_step * sequence_flops(
-        shape, lengths.prompt, lengths.low, forward, forward
-    )
-    calls = settings.groups_per_step * settings.group_size * lengths.call_rate
-    flops = first + calls * sequence_flops(shape, lengths.crop, lengths.crop, forward, forward)
+    episodes = grpo.groups_per_step * grpo.group_size
+    prompt = sequence_flops(shape, lengths.prompt, lengths.low, forward, forward)
+    crop = sequence_flops(shape, lengths.crop, lengths.crop, forward, forward)
+    flops = grpo.groups_per_step * prompt + episodes * lengths.call_rate * crop
+    gpus = grpo.rollout_actors * parallel
     prefill = flops / (gpus * assumed.peak_tflops * 1e12 * assumed.prefill_mfu)
-    episodes = settings.groups_per_step * settings.group_size / settings.rollout_actors
-    at_once = max(1.0, min(engine.at_once, episodes * (1 + settings.staleness_bound)))
+    per_engine = episodes / grpo.rollout_actors
+    at_once = max(1.0, min(engine.at_once, per_engine * (1 + grpo.staleness_bound)))
+    steps = per_engine * lengths.sampled / at_once
     read = engine.weights + at_once * lengths.mean * engine.kv_token
-    decode = (
-        episodes
-        * lengths.sampled
-        / at_once
-        * read
-        / (assumed.hbm_gbs * 1e9 * assumed.decode_efficiency)
-    )
-    return prefill + decode
+    return prefill + steps * read / (assumed.hbm_gbs * 1e9 * assumed.decode_efficiency)
 
 
 def _job(steps: int, learn: float, rollout: float, step: float, gpus: int) -> JobHours:

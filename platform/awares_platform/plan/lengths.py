@@ -1,22 +1,26 @@
-"""How many tokens an episode is: text, the low view, what a call returns, and what is sampled."""
+"""The tokens of an episode: text, low-resolution view, returned crop and sampled tokens."""
 
 from dataclasses import dataclass, replace
 
 from awares.crops import CropId
 from awares.tokens import visual_tokens
 from awares.view import View, crop_view, full_view, view_size
-from awares_platform.config import PlatformConfig
+from awares_platform.config.engine import EngineConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.method.environment import vision_limits
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.geometry import Geometry
 
 CHARACTERS_PER_TOKEN = 4
-"""Of English text under Qwen's tokenizer, about; the prompt is counted without one, so that nothing need be downloaded."""
+"""An estimate for English text under Qwen's tokenizer. A plan downloads no tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens. `low`, `crop` and `full` are visual ones, counted as the processor does; `widest` is the longest sequence that may occur.
+    """Numbers of tokens. `low`, `crop` and `full` are visual tokens, counted like the processor's.
+
+    `text` counts the prompt without its image, and `answer` an assistant turn. `widest` is the
+    longest sequence that the setup allows.
 
     Example:
         Lengths(text=200, low=1131, crop=1200, full=2013, answer=16, call_rate=0.29, widest=8192)
@@ -32,17 +36,17 @@ class Lengths:
 
     @property
     def prompt(self) -> int:
-        """Turn 1: text and the low view."""
+        """The prompt of turn 1: text and the low-resolution view."""
         return self.text + self.low
 
     @property
     def called(self) -> int:
-        """An episode with a call: prompt, request, crop, answer."""
+        """An episode with a request: prompt, request, crop and answer."""
         return self.prompt + self.crop + 2 * self.answer
 
     @property
     def sampled(self) -> float:
-        """What an average episode samples."""
+        """Sampled tokens of an average episode."""
         return self.answer * (1 + self.call_rate)
 
     @property
@@ -52,18 +56,23 @@ class Lengths:
 
     @property
     def mean(self) -> float:
-        """An average episode in all."""
+        """All tokens of an average episode."""
         return self.text + self.visual + self.sampled
 
     @property
     def rtr(self) -> float:
-        """Retained token ratio of an average episode."""
+        """Retained token ratio of an average episode: its visual tokens over the full image's."""
         return self.visual / self.full
 
 
-def lengths(config: PlatformConfig, shape: Geometry, assumed: Assumptions) -> Lengths:
-    """Views are those of awares.view, tokens those of awares.tokens, limits those of [method] and [engine]."""
-    method, engine = config.method, config.engine
+def lengths(
+    method: MethodConfig,
+    engine: EngineConfig,
+    max_tokens: int,
+    shape: Geometry,
+    assumed: Assumptions,
+) -> Lengths:
+    """Count the tokens of an episode. A turn samples at most `max_tokens` (grpo.max_tokens)."""
     limits = replace(vision_limits(method), patch=shape.patch, merge=shape.merge)
     size = assumed.image_size
 
@@ -72,7 +81,7 @@ def lengths(config: PlatformConfig, shape: Geometry, assumed: Assumptions) -> Le
 
     text = len(method.system_prompt) // CHARACTERS_PER_TOKEN + assumed.question_tokens
     most = method.max_pixels // limits.unit**2
-    answers = config.grpo.max_tokens * method.max_turns
+    answers = max_tokens * method.max_turns
     return Lengths(
         text=text,
         low=tokens(View(None)),

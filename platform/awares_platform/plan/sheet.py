@@ -1,17 +1,26 @@
-"""The sheet of a plan: everything computed once, and its JSON; table.py shows it to a person."""
+"""The sheet of a plan: every figure, computed once, and its form as JSON."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from awares.errors import ConfigError
 from awares_platform.config import PlatformConfig
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.config.sft import SftConfig
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.engine import EngineMemory, engine_memory
 from awares_platform.plan.geometry import Geometry, geometry
 from awares_platform.plan.hours import JobHours, grpo_hours, sft_hours
 from awares_platform.plan.lengths import Lengths, lengths
 from awares_platform.plan.traffic import Traffic, traffic
-from awares_platform.plan.trainer import GIB, TrainerMemory, memory, trained_parameters, trainer
+from awares_platform.plan.trainer import (
+    GIB,
+    Trainer,
+    TrainerMemory,
+    memory,
+    trained_parameters,
+    trainer,
+)
 
 STAGES = (1, 2, 3)
 JOBS = ("sft", "grpo")
@@ -19,8 +28,11 @@ JOBS = ("sft", "grpo")
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """All figures of a plan. `trainers` maps "sft" and "grpo" to the memory of a rank on the longest micro-batch, `typical` on an average
-    one; `stages` maps each job to the longest by ZeRO stage.
+    """All figures of a plan.
+
+    `trainers` maps "sft" and "grpo" to the memory of a rank on the longest sequences, and
+    `typical` on typical ones. `stages` maps each job to its bytes on the longest sequences,
+    by ZeRO stage.
 
     Example:
         make(load("jobs/configs/awares-7b.toml"), Assumptions()).hours["grpo"].gpu_hours
@@ -41,7 +53,7 @@ class Sheet:
 
     @property
     def faults(self) -> list[str]:
-        """What does not fit, each with a remedy."""
+        """One message, with a remedy, for each part that does not fit its GPU."""
         return [
             *(_trainer_fault(self, job) for job in JOBS if self.trainers[job].total > self.gpu),
             *_engine_faults(self),
@@ -53,7 +65,7 @@ class Sheet:
         return self.assumed.gpu_gib * GIB
 
     def as_json(self) -> dict[str, Any]:
-        """Figures in bytes, tokens, seconds and hours."""
+        """The figures as JSON, in bytes, tokens, seconds and hours."""
         return {
             "policy": {
                 "base": self.config.policy.base,
@@ -81,19 +93,27 @@ class Sheet:
 
 
 def make(config: PlatformConfig, assumed: Assumptions) -> Sheet:
-    """The plan of a setup. Raises ConfigError for a setup that runs on CPUs, or a value that no GPU run can have."""
+    """Make the plan of a setup.
+
+    Raises ConfigError for a setup that runs on CPUs, or a value that no GPU run can have.
+    """
     assumed.check()
-    if config.grpo.learner_gpus == 0 or config.grpo.rollout_gpus == 0 or not config.sft.use_gpu:
-        raise ConfigError(
-            f"sft.use_gpu={str(config.sft.use_gpu).lower()}, grpo.learner_gpus={config.grpo.learner_gpus:g}, grpo.rollout_gpus="
-            f"{config.grpo.rollout_gpus:g}: a plan is for GPUs; set them to true, 1 and 1, or give --config jobs/configs/awares-7b.toml"
-        )
-    shape = geometry(config.policy.base)
-    tokens = lengths(config, shape, assumed)
-    trained, frozen = trained_parameters(config, shape)
-    engine = engine_memory(config, shape, tokens, assumed)
-    longest = {job: trainer(config, shape, tokens, job, typical=False) for job in JOBS}
-    typical = {job: trainer(config, shape, tokens, job, typical=True) for job in JOBS}
+    _check_gpus(config.sft, config.grpo)
+    policy, grpo = config.policy, config.grpo
+    shape = geometry(policy.base)
+    tokens = lengths(config.method, config.engine, grpo.max_tokens, shape, assumed)
+    trained, frozen = trained_parameters(policy, shape)
+    wanted = grpo.groups_in_flight * grpo.group_size
+    engine = engine_memory(config.engine, wanted, shape, tokens, assumed)
+    jobs, turns = {"sft": config.sft, "grpo": grpo}, config.method.max_turns
+    longest = {
+        name: trainer(policy, job, shape, tokens.widest, turns * grpo.max_tokens)
+        for name, job in jobs.items()
+    }
+    typical = {
+        name: trainer(policy, job, shape, tokens.called, turns * tokens.answer)
+        for name, job in jobs.items()
+    }
     return Sheet(
         config=config,
         assumed=assumed,
@@ -103,29 +123,41 @@ def make(config: PlatformConfig, assumed: Assumptions) -> Sheet:
         lengths=tokens,
         trainers={job: memory(rank, shape, assumed.overhead_gib) for job, rank in longest.items()},
         typical={job: memory(rank, shape, assumed.overhead_gib) for job, rank in typical.items()},
-        stages={
-            job: {
-                stage: memory(replace(rank, stage=stage), shape, assumed.overhead_gib).total
-                for stage in STAGES
-            }
-            for job, rank in longest.items()
-        },
+        stages={job: _by_stage(rank, shape, assumed) for job, rank in longest.items()},
         engine=engine,
-        traffic=traffic(config, trained, assumed),
+        traffic=traffic(grpo, policy, config.engine.dtype, trained, assumed),
         hours={
-            "sft": sft_hours(config, shape, tokens, assumed),
-            "grpo": grpo_hours(config, shape, tokens, engine, assumed),
+            "sft": sft_hours(config.sft, policy, config.data.train_samples, shape, tokens, assumed),
+            "grpo": grpo_hours(
+                grpo, policy, config.engine.tensor_parallel, shape, tokens, engine, assumed
+            ),
         },
     )
 
 
+def _check_gpus(sft: SftConfig, grpo: GrpoConfig) -> None:
+    if grpo.learner_gpus and grpo.rollout_gpus and sft.use_gpu:
+        return
+    raise ConfigError(
+        f"sft.use_gpu={str(sft.use_gpu).lower()}, grpo.learner_gpus={grpo.learner_gpus:g}, "
+        f"grpo.rollout_gpus={grpo.rollout_gpus:g}: a plan is for GPUs; set them to true, 1 and 1, "
+        "or give --config jobs/configs/awares-7b.toml"
+    )
+
+
+def _by_stage(rank: Trainer, shape: Geometry, assumed: Assumptions) -> dict[int, float]:
+    """The bytes of a rank under each ZeRO stage."""
+    return {
+        stage: memory(replace(rank, stage=stage), shape, assumed.overhead_gib).total
+        for stage in STAGES
+    }
+
+
 def _trainer_fault(sheet: Sheet, job: str) -> str:
-    rank, settings = sheet.trainers[job], sheet.config.sft if job == "sft" else sheet.config.grpo
-    ways = [
-        f"{job}.zero_stage=3"
-        if settings.zero_stage < 3
-        else f"more {'sft.workers' if job == 'sft' else 'grpo.learner_workers'}"
-    ]
+    rank = sheet.trainers[job]
+    settings = sheet.config.sft if job == "sft" else sheet.config.grpo
+    workers = "sft.workers" if job == "sft" else "grpo.learner_workers"
+    ways = [f"{job}.zero_stage=3" if settings.zero_stage < 3 else f"more {workers}"]
     if settings.micro_batch > 1:
         ways.append(f"{job}.micro_batch={settings.micro_batch // 2}")
     if not sheet.config.policy.gradient_checkpointing:
@@ -141,11 +173,13 @@ def _engine_faults(sheet: Sheet) -> list[str]:
     if engine.longest >= 1:
         return []
     return [
-        f"the KV cache has {gib(max(engine.kv, 0.0))} GiB, too little for one sequence of engine.max_model_len={settings.max_model_len}; "
-        f"lower it, or raise engine.gpu_memory_utilization or engine.tensor_parallel={settings.tensor_parallel}"
+        f"the KV cache has {gib(max(engine.kv, 0.0))} GiB, too little for one sequence of "
+        f"engine.max_model_len={settings.max_model_len}; lower it, or raise "
+        "engine.gpu_memory_utilization or "
+        f"engine.tensor_parallel={settings.tensor_parallel}"
     ]
 
 
 def gib(count: float) -> str:
-    """Bytes as GiB with one decimal."""
+    """Format bytes as GiB with one decimal."""
     return f"{count / GIB:.1f}"

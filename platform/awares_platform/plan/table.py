@@ -1,4 +1,4 @@
-"""A plan's sheet as the table that a person reads."""
+"""The sheet of a plan as a table of text. A line has at most 140 columns."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -8,7 +8,7 @@ from awares_platform.plan.trainer import TrainerMemory
 
 
 def render(sheet: Sheet) -> str:
-    """The table that a person reads."""
+    """Format the sheet as a table. helm/docs/sizing.md explains its lines."""
     blocks = [
         _policy(sheet),
         _memory(sheet),
@@ -31,52 +31,49 @@ def _head(name: str, *cells: str) -> str:
 
 def _policy(sheet: Sheet) -> list[str]:
     shape, tokens, policy = sheet.shape, sheet.lengths, sheet.config.policy
-    how = (
-        f"LoRA rank {policy.lora_rank}"
-        if policy.lora_rank
-        else "every weight"
-        if policy.train_vision
-        else "the language model"
-    )
+    how = "every weight" if policy.train_vision else "the language model"
+    if policy.lora_rank:
+        how = f"LoRA rank {policy.lora_rank}"
     return [
-        f"{policy.base}: {shape.parameters / 1e9:.2f} B parameters, {sheet.trained / 1e6:,.1f} M trained ({how}, {policy.dtype})",
-        f"  {sheet.assumed.image} image: low view {tokens.low} tokens, crop {tokens.crop}, whole {tokens.full}; "
-        f"episode {tokens.mean:.0f} on average, {tokens.called} with a call, {tokens.widest} at most; RTR {tokens.rtr:.2f}",
+        f"{policy.base}: {shape.parameters / 1e9:.2f} B parameters, "
+        f"{sheet.trained / 1e6:,.1f} M trained ({how}, {policy.dtype})",
+        f"  {sheet.assumed.image} image: low view {tokens.low} tokens, crop {tokens.crop}, "
+        f"whole {tokens.full}; episode {tokens.mean:.0f} on average, {tokens.called} with a call, "
+        f"{tokens.widest} at most; RTR {tokens.rtr:.2f}",
     ]
 
 
 def _memory(sheet: Sheet) -> list[str]:
     settings = (sheet.config.sft, sheet.config.grpo)
-    lines = [_head("GPU memory of a trainer, GiB", *JOBS)]
-    lines += [
-        _row(field.name, *(gib(getattr(sheet.trainers[job], field.name)) for job in JOBS))
-        for field in fields(TrainerMemory)
-        if any(getattr(sheet.trainers[job], field.name) for job in JOBS)
-    ]
-    lines.append(
-        _row("in all, longest sequences", *(gib(sheet.trainers[job].total) for job in JOBS))
-    )
-    lines.append(
-        _row("in all, typical sequences", *(gib(sheet.typical[job].total) for job in JOBS))
-    )
     ranks = (sheet.config.sft.workers, sheet.config.grpo.learner_workers)
-    lines.append(_row("GPUs", *(str(count) for count in ranks)))
-    lines.append(
-        _row(
-            "ZeRO stage, micro-batch", *(f"{one.zero_stage}, {one.micro_batch}" for one in settings)
-        )
-    )
-    for stage in STAGES:
-        lines.append(
-            _row(f"the same with ZeRO-{stage}", *(gib(sheet.stages[job][stage]) for job in JOBS))
-        )
-    return lines
+    longest = [sheet.trainers[job] for job in JOBS]
+    typical = [sheet.typical[job] for job in JOBS]
+    parts = [
+        _row(field.name, *(gib(getattr(rank, field.name)) for rank in longest))
+        for field in fields(TrainerMemory)
+        if any(getattr(rank, field.name) for rank in longest)
+    ]
+    stages = [
+        _row(f"the same with ZeRO-{stage}", *(gib(sheet.stages[job][stage]) for job in JOBS))
+        for stage in STAGES
+    ]
+    micro = (f"{job.zero_stage}, {job.micro_batch}" for job in settings)
+    return [
+        _head("GPU memory of a trainer, GiB", *JOBS),
+        *parts,
+        _row("in all, longest sequences", *(gib(rank.total) for rank in longest)),
+        _row("in all, typical sequences", *(gib(rank.total) for rank in typical)),
+        _row("GPUs", *map(str, ranks)),
+        _row("ZeRO stage, micro-batch", *micro),
+        *stages,
+    ]
 
 
 def _engine(sheet: Sheet) -> list[str]:
     engine, config = sheet.engine, sheet.config
+    size = f"{config.grpo.rollout_actors} of {config.engine.tensor_parallel} GPU"
     return [
-        f"GPU memory of a rollout engine ({config.grpo.rollout_actors} of {config.engine.tensor_parallel} GPU), GiB",
+        f"GPU memory of a rollout engine ({size}), GiB",
         _row("weights", gib(engine.weights)),
         _row("workspace, overhead", gib(engine.workspace + engine.overhead)),
         _row("KV cache", gib(max(engine.kv, 0.0)))
@@ -107,7 +104,7 @@ def _traffic(sheet: Sheet) -> list[str]:
 
 
 def megabytes(count: float) -> str:
-    """Bytes as MB."""
+    """Format bytes as MB with one decimal."""
     return f"{count / 1e6:,.1f}"
 
 
@@ -135,9 +132,12 @@ def _verdict(sheet: Sheet) -> list[str]:
 def _assumptions(sheet: Sheet) -> list[str]:
     assumed = sheet.assumed
     return [
-        f"Assumed: {assumed.peak_tflops:g} TFLOPS and {assumed.hbm_gbs:g} GB/s a GPU, MFU {assumed.train_mfu:g} training and "
-        f"{assumed.prefill_mfu:g} reading, {assumed.decode_efficiency:g} of the",
-        f"bandwidth sampling, calls {assumed.call_rate:g} an episode, {assumed.answer_tokens} tokens a turn, "
-        f"{assumed.overhead_gib:g} GiB overhead. `awares plan --help` lists them.",
-        "Not counted: start-up, image decoding on CPUs, optimizer and publication time, evaluation, waiting for nodes.",
+        f"Assumed: {assumed.peak_tflops:g} TFLOPS and {assumed.hbm_gbs:g} GB/s a GPU, "
+        f"MFU {assumed.train_mfu:g} training and {assumed.prefill_mfu:g} reading, "
+        f"{assumed.decode_efficiency:g} of the",
+        f"bandwidth sampling, calls {assumed.call_rate:g} an episode, "
+        f"{assumed.answer_tokens} tokens a turn, {assumed.overhead_gib:g} GiB overhead. "
+        "`awares plan --help` lists them.",
+        "Not counted: start-up, image decoding on CPUs, optimizer and publication time, "
+        "evaluation, waiting for nodes.",
     ]

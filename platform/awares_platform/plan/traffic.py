@@ -1,18 +1,23 @@
-"""Bytes to and from the bucket per learner step: weights, images, checkpoints."""
+"""Bytes to and from the bucket in one learner step: weights, images and checkpoints."""
 
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from awares_platform.config import PlatformConfig
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.config.policy import PolicyConfig
 from awares_platform.plan.assumptions import Assumptions
-from awares_platform.plan.trainer import OPTIMIZER
+from awares_platform.plan.trainer import OPTIMIZER, element_bytes
 
 Points = Sequence[tuple[float, float]]
+"""A curve as points (x, y), with x ascending."""
 
 CHANGED: Points = ((1e-6, 0.015), (1e-5, 0.094), (1e-4, 0.43))
-"""Learning rate -> share of bfloat16 weights that an AdamW step changes; measured by tests/benchmarks/codec.py, table in README.md."""
+"""Share of the bfloat16 weights that an AdamW step changes, by learning rate.
+
+tests/benchmarks/codec.py measures it; README.md has the table.
+"""
 ENCODED: Points = (
     (0.0, 0.0),
     (0.012, 0.0073),
@@ -23,19 +28,30 @@ ENCODED: Points = (
     (0.43, 0.144),
     (1.0, 0.78),
 )
-"""Changed share -> bytes of a delta over the full bytes; the same table. A delta in which everything changes is as large as an anchor."""
+"""Bytes of a delta over the full bytes, by changed share, from the same table.
+
+A delta that changes every weight is as large as an anchor.
+"""
 USELESS = 0.7
-"""Of an anchor: a delta beyond it is left out where an anchor is written (awares_platform.weights.plan)."""
+"""A delta above this share of an anchor is not written where an anchor is written.
+
+awares_platform.weights.plan decides it with the same number.
+"""
 DENSE = 0.78
-"""Bytes of an anchor over the full bytes: dense, zstd; the same table."""
+"""Bytes of an anchor (dense, zstd) over the full bytes, from the same table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes: of one delta and one anchor, and per step over all parts of the run. `changed` is the share that a step changes.
+    """Bytes of one delta and of one anchor, and bytes of a step, over the whole run.
+
+    `changed` is the share of the published weights that a step changes.
 
     Example:
-        Traffic(changed=0.094, delta=6.1e8, anchor=1.2e10, weights_up=1.3e9, weights_down=2.4e9, images=6e7, checkpoints=1e9)
+        Traffic(
+            changed=0.094, delta=6.1e8, anchor=1.2e10, weights_up=1.3e9, weights_down=2.4e9,
+            images=6e7, checkpoints=1e9,
+        )
     """
 
     changed: float
@@ -48,7 +64,7 @@ class Traffic:
 
 
 def between(points: Points, x: float, *, log: bool = False) -> float:
-    """Linear interpolation (of the x axis' logarithm if `log`), flat outside."""
+    """Interpolate linearly, in log x if `log` is true. The curve is flat outside its points."""
     xs = [math.log(point[0]) if log else point[0] for point in points]
     at = math.log(x) if log else x
     right = bisect_left(xs, at)
@@ -59,32 +75,38 @@ def between(points: Points, x: float, *, log: bool = False) -> float:
 
 
 def period(delta: float, anchor: float, every: int) -> int:
-    """Versions from one anchor to the next: `every`, or fewer where the deltas would outweigh an anchor before."""
+    """Versions from one anchor to the next: `every`, or fewer if the deltas outweigh an anchor."""
     return max(1, min(every, int(anchor // delta) + 1)) if delta else every
 
 
-def traffic(config: PlatformConfig, trained: int, assumed: Assumptions) -> Traffic:
-    """Only trained parameters are published, in engine.dtype; every engine pulls every version. A LoRA adapter is so small that its
-    deltas are counted as anchors. Each group's image is read once by an engine and once by a learner rank. A checkpoint holds the trained
-    weights and the optimizer's state."""
-    grpo = config.grpo
-    full = float(trained * (4 if config.engine.dtype == "float32" else 2))
-    changed = (
-        between(CHANGED, grpo.learning_rate, log=True)
-        if assumed.changed_share is None
-        else assumed.changed_share
-    )
+def traffic(
+    grpo: GrpoConfig, policy: PolicyConfig, dtype: str, trained: int, assumed: Assumptions
+) -> Traffic:
+    """Compute the traffic of a run that publishes `trained` parameters in `dtype` (engine.dtype).
+
+    Every engine pulls every version. A LoRA adapter is small, so its deltas count as anchors.
+    An engine and a learner rank each read the image of a group once. A checkpoint holds the
+    trained weights and the state of the optimizer.
+    """
+    full = float(trained * element_bytes(dtype))
     anchor = DENSE * full
-    delta = anchor if config.policy.lora_rank else between(ENCODED, changed) * full
-    weight = 2 if config.policy.dtype == "bfloat16" else 4
+    changed = 1.0 if policy.lora_rank else _changed(grpo.learning_rate, assumed)
+    delta = anchor if policy.lora_rank else between(ENCODED, changed) * full
+    anchors = 0.0
+    if delta <= USELESS * anchor:
+        anchors = anchor / period(delta, anchor, grpo.anchor_every)
     return Traffic(
-        changed=1.0 if config.policy.lora_rank else changed,
+        changed=changed,
         delta=delta,
         anchor=anchor,
-        weights_up=delta
-        if delta > USELESS * anchor
-        else delta + anchor / period(delta, anchor, grpo.anchor_every),
+        weights_up=delta + anchors,
         weights_down=delta * grpo.rollout_actors,
         images=2 * grpo.groups_per_step * assumed.image_mb * 1e6,
-        checkpoints=(weight + OPTIMIZER) * trained / grpo.checkpoint_every,
+        checkpoints=(element_bytes(policy.dtype) + OPTIMIZER) * trained / grpo.checkpoint_every,
     )
+
+
+def _changed(learning_rate: float, assumed: Assumptions) -> float:
+    if assumed.changed_share is not None:
+        return assumed.changed_share
+    return between(CHANGED, learning_rate, log=True)

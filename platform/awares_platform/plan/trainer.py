@@ -1,7 +1,8 @@
-"""Memory of one trainer GPU: model states by ZeRO stage, then what a micro-batch adds.
+"""The memory of one trainer GPU: model states by ZeRO stage, and the share of a micro-batch.
 
-Model states per trained parameter on each of N ranks (ZeRO, arXiv 1910.02054, section 3.1 and figure 1; w bytes per weight, 2 in bfloat16;
-the optimizer holds an fp32 master copy and AdamW's two fp32 moments, K = 12):
+Bytes of model states per trained parameter, on each of N ranks (ZeRO, arXiv 1910.02054, section
+3.1 and figure 1). A weight has w bytes, 2 in bfloat16. The optimizer has K = 12 bytes: an fp32
+master copy and the two fp32 moments of AdamW.
 
     stage 0   w + w + 12          stage 2   w + (w + 12) / N
     stage 1   w + w + 12 / N      stage 3   (w + w + 12) / N
@@ -9,24 +10,31 @@ the optimizer holds an fp32 master copy and AdamW's two fp32 moments, K = 12):
 
 from dataclasses import dataclass, fields
 
-from awares_platform.config import PlatformConfig
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.config.policy import PolicyConfig
+from awares_platform.config.sft import SftConfig
 from awares_platform.plan.geometry import Geometry
-from awares_platform.plan.lengths import Lengths
 
 OPTIMIZER = 12
+"""Bytes of the optimizer per trained parameter, K of the ZeRO paper."""
 GIB = 2**30
 BUCKET = 50_000_000
-"""Elements of a DeepSpeed bucket, as awares_platform.training.zero sets it."""
+"""Elements of a DeepSpeed bucket; awares_platform.training.zero sets the same number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """What decides the memory of a rank. `width` is the number of tokens of each sequence in a micro-batch, `scored` the number of
-    positions per sequence whose logits are computed; `reference` says that a frozen copy of the whole policy lies beside it.
+    """The quantities that decide the memory of one rank.
+
+    `trained` and `frozen` count parameters, and `weight` is the bytes of one. A micro-batch has
+    `batch` sequences of `width` tokens, and logits at `scored` positions of each. `reference`
+    is true if the rank holds a frozen copy of the whole policy.
 
     Example:
-        Trainer(trained=20_185_088, frozen=8_292_166_656, ranks=4, stage=2, weight=2, batch=2, width=8192, scored=1024,
-                checkpointing=True, vision=False, reference=False)
+        Trainer(
+            trained=20_185_088, frozen=8_292_166_656, ranks=4, stage=2, weight=2, batch=2,
+            width=8192, scored=1024, checkpointing=True, vision=False, reference=False,
+        )
     """
 
     trained: int
@@ -44,7 +52,7 @@ class Trainer:
 
 @dataclass(frozen=True, slots=True)
 class TrainerMemory:
-    """Bytes on one GPU.
+    """Bytes on one GPU of a trainer.
 
     Example:
         TrainerMemory(weights=16_624_703_488, gradients=10_092_544, ...).total
@@ -61,13 +69,17 @@ class TrainerMemory:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """All bytes of the rank."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
-def trained_parameters(config: PlatformConfig, shape: Geometry) -> tuple[int, int]:
-    """Trained and frozen parameters under [policy]."""
-    policy = config.policy
+def element_bytes(dtype: str) -> int:
+    """Bytes of one element: 4 in float32, 2 in bfloat16, float16 and "auto" (bfloat16 on GPUs)."""
+    return 4 if dtype == "float32" else 2
+
+
+def trained_parameters(policy: PolicyConfig, shape: Geometry) -> tuple[int, int]:
+    """Return the numbers of trained and of frozen parameters. Raises ConfigError."""
     if policy.lora_rank:
         return shape.adapter_parameters(policy.lora_rank, policy.lora_targets), shape.parameters
     if policy.train_vision:
@@ -76,30 +88,31 @@ def trained_parameters(config: PlatformConfig, shape: Geometry) -> tuple[int, in
 
 
 def trainer(
-    config: PlatformConfig, shape: Geometry, lengths: Lengths, job: str, *, typical: bool
+    policy: PolicyConfig, job: SftConfig | GrpoConfig, shape: Geometry, width: int, scored: int
 ) -> Trainer:
-    """The rank of `job` ("sft" or "grpo") on micro-batches of typical episodes, or of the longest that the setup lets through."""
-    trained, frozen = trained_parameters(config, shape)
-    policy, grpo, sft = config.policy, config.grpo, config.sft
-    width = lengths.called if typical else lengths.widest
-    scored = lengths.answer if typical else grpo.max_tokens
+    """Describe a rank of `job` whose sequences have `width` tokens, `scored` of them sampled."""
+    trained, frozen = trained_parameters(policy, shape)
+    learner = isinstance(job, GrpoConfig)
     return Trainer(
         trained=trained,
         frozen=frozen,
-        ranks=grpo.learner_workers if job == "grpo" else sft.workers,
-        stage=grpo.zero_stage if job == "grpo" else sft.zero_stage,
-        weight=2 if policy.dtype == "bfloat16" else 4,
-        batch=grpo.micro_batch if job == "grpo" else sft.micro_batch,
+        ranks=job.learner_workers if learner else job.workers,
+        stage=job.zero_stage,
+        weight=element_bytes(policy.dtype),
+        batch=job.micro_batch,
         width=width,
-        scored=min(width, config.method.max_turns * scored),
+        scored=min(width, scored),
         checkpointing=policy.gradient_checkpointing,
         vision=policy.train_vision,
-        reference=job == "grpo" and grpo.kl_beta > 0 and not policy.lora_rank,
+        reference=learner and job.kl_beta > 0 and not policy.lora_rank,
     )
 
 
 def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory:
-    """The table of the module's docstring, and the parts below. With LoRA the frozen policy is the reference: no copy of it is made."""
+    """Compute the memory of a rank: the model states of the table above, and the parts below.
+
+    With LoRA the frozen weights are the reference, so the rank makes no copy of them.
+    """
     shard = [1 / rank.ranks if rank.stage >= stage else 1.0 for stage in (3, 2, 1)]
     return TrainerMemory(
         weights=rank.weight * (rank.trained + rank.frozen) * shard[0],
@@ -114,22 +127,24 @@ def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory
 
 
 def activations(rank: Trainer, shape: Geometry) -> float:
-    """Bytes kept for the backward pass, per token and layer in the manner of Korthikanti et al., arXiv 2205.05198, section 4.1:
+    """Bytes kept for the backward pass, after Korthikanti et al., arXiv 2205.05198, section 4.1.
 
-    inputs of both norms and of what follows them, q, attention's output (6 widths), k and v; gate, up, their activation and product
-    (4 MLP widths), w bytes each; both norms' fp32 inputs (2 widths of 4 bytes). Flash attention keeps no scores. With checkpointing only
-    the input of each layer stays, and one layer is recomputed at a time. A trained vision tower counts the same way per patch; a frozen
-    one passes one layer at a time.
+    A layer keeps for each token, in w bytes per element:
+    - the inputs and outputs of both norms, q, and the output of attention (6 hidden widths);
+    - k and v (2 key widths);
+    - gate, up, the activation and the product (4 MLP widths).
+    It also keeps the inputs of both norms in fp32 (8 bytes per hidden width).
+
+    Flash attention keeps no scores. With checkpointing a layer keeps only its input, and one
+    layer at a time is computed again. A trained vision tower counts in the same way per patch.
+    A frozen tower holds one block at a time.
     """
-    layer = (
-        rank.weight * (6 * shape.hidden + 2 * shape.kv_width + 4 * shape.intermediate)
-        + 8 * shape.hidden
-    )
-    kept = (
-        shape.layers * rank.weight * shape.hidden + layer
-        if rank.checkpointing
-        else shape.layers * layer
-    )
+    widths = 6 * shape.hidden + 2 * shape.kv_width + 4 * shape.intermediate
+    layer = rank.weight * widths + 8 * shape.hidden
+    if rank.checkpointing:
+        kept = shape.layers * rank.weight * shape.hidden + layer
+    else:
+        kept = shape.layers * layer
     block = rank.weight * (8 * shape.v_hidden + 4 * shape.v_intermediate) + 8 * shape.v_hidden
     patches = shape.merge**2
     tower = patches * block * (shape.v_depth if rank.vision and not rank.checkpointing else 1)
@@ -137,19 +152,21 @@ def activations(rank: Trainer, shape: Geometry) -> float:
 
 
 def logits(rank: Trainer, shape: Geometry) -> float:
-    """Bytes around the head: its output and the scored rows of it (w each), in fp32 twice (tempered, and with blocked ids), and the fp32
-    gradient. The head runs at scored positions only (awares.batch.policy_logprobs)."""
+    """Bytes of the logits, at scored positions only (awares.batch.policy_logprobs).
+
+    They are held twice in w bytes: the output of the head, and its scored rows. They are held
+    three times in fp32: divided by the temperature, with blocked ids, and as the gradient.
+    """
     return float(rank.batch * rank.scored * shape.vocab * (2 * rank.weight + 3 * 4))
 
 
 def buffers(rank: Trainer, shape: Geometry) -> float:
-    """DeepSpeed's working memory: two reduce buckets and one gather bucket (w per element), the fp32 gradients of the rank's own partition
-    while the optimizer steps, and in stage 3 the largest unit that is gathered whole."""
+    """Bytes of DeepSpeed's working memory.
+
+    It has two reduce buckets and one gather bucket in w bytes. During the optimizer's step it
+    has the fp32 gradients of the rank's partition. Stage 3 also gathers its largest unit.
+    """
     bucket = 3 * rank.weight * min(BUCKET, rank.trained)
     step = 4 * rank.trained / (rank.ranks if rank.stage else 1)
-    gathered = (
-        rank.weight * max(shape.vocab * shape.hidden, shape.layer_parameters)
-        if rank.stage == 3
-        else 0
-    )
-    return bucket + step + gathered
+    unit = max(shape.vocab * shape.hidden, shape.layer_parameters)
+    return bucket + step + (rank.weight * unit if rank.stage == 3 else 0)

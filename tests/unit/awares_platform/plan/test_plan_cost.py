@@ -1,4 +1,4 @@
-"""Traffic and hours, hand-computed; the sheet; what a plan refuses."""
+"""Traffic and hours, compared with hand computation; the sheet; the refusals of a plan."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from awares_platform.config import PlatformConfig, load
 from awares_platform.plan import Assumptions, make, render
 from awares_platform.plan.geometry import Geometry
 from awares_platform.plan.hours import Pass, sequence_flops
-from awares_platform.plan.traffic import CHANGED, USELESS, between, period, traffic
+from awares_platform.plan.traffic import CHANGED, USELESS, Traffic, between, period, traffic
 
 ROOT = Path(__file__).parents[4]
 PAPER = ROOT / "jobs/configs/awares-7b.toml"
@@ -21,6 +21,11 @@ PAPER = ROOT / "jobs/configs/awares-7b.toml"
 
 def setup(*overrides: str) -> PlatformConfig:
     return load(PAPER, overrides)
+
+
+def traffic_of(config: PlatformConfig, trained: int, **assumed: float) -> Traffic:
+    dtype = config.engine.dtype
+    return traffic(config.grpo, config.policy, dtype, trained, Assumptions(**assumed))
 
 
 def test_interpolation() -> None:
@@ -31,24 +36,20 @@ def test_interpolation() -> None:
 
 
 def test_the_measured_shares_are_those_of_the_readme() -> None:
-    rows = [
-        line
-        for line in (ROOT / "README.md").read_text().splitlines()
-        if re.match(r"\| [^|]*AdamW,? \d", line)
-    ]
+    lines = (ROOT / "README.md").read_text().splitlines()
+    rows = [line for line in lines if re.match(r"\| [^|]*AdamW,? \d", line)]
     assert len(rows) == 3
     for row, (rate, share) in zip(rows, CHANGED, strict=True):
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert float(cells[0].split()[-1]) == rate
         assert float(cells[1].rstrip(" %")) / 100 == pytest.approx(share)
         config = setup("policy.lora_rank=0", f"grpo.learning_rate={rate}")
-        assert traffic(config, 10**9, Assumptions()).delta / 2e9 == pytest.approx(
-            float(cells[2].rstrip(" %")) / 100, rel=0.01
-        )
+        encoded = float(cells[2].rstrip(" %")) / 100
+        assert traffic_of(config, 10**9).delta / 2e9 == pytest.approx(encoded, rel=0.01)
 
 
 def test_traffic_of_a_full_run() -> None:
-    bus = traffic(setup("policy.lora_rank=0"), 10**9, Assumptions())
+    bus = traffic_of(setup("policy.lora_rank=0"), 10**9)
     assert bus.delta == pytest.approx(0.0405 * 2e9)
     assert bus.anchor == pytest.approx(0.78 * 2e9)
     assert bus.weights_up == pytest.approx(0.0405 * 2e9 + 0.78 * 2e9 / 16)
@@ -57,7 +58,7 @@ def test_traffic_of_a_full_run() -> None:
     assert bus.checkpoints == pytest.approx(14e9 / 10)
 
 
-def test_dear_deltas_bring_the_anchor_sooner() -> None:
+def test_large_deltas_bring_the_anchor_sooner() -> None:
     from awares_platform.weights import plan
 
     assert USELESS == plan._USELESS
@@ -69,13 +70,13 @@ def test_dear_deltas_bring_the_anchor_sooner() -> None:
         assert versions - 1 in (period(delta, 100, 16), period(delta, 100, 16) - 1)
 
 
-def test_an_adapter_travels_whole() -> None:
-    bus = traffic(setup(), 20_185_088, Assumptions())
+def test_an_adapter_is_published_whole() -> None:
+    bus = traffic_of(setup(), 20_185_088)
     assert bus.delta == bus.anchor == bus.weights_up == pytest.approx(0.78 * 2 * 20_185_088)
 
 
 def test_a_stated_share_replaces_the_measured_one() -> None:
-    bus = traffic(setup("policy.lora_rank=0"), 10**9, Assumptions(changed_share=0.43))
+    bus = traffic_of(setup("policy.lora_rank=0"), 10**9, changed_share=0.43)
     assert (bus.changed, bus.delta) == (0.43, pytest.approx(0.144 * 2e9))
 
 
@@ -102,9 +103,8 @@ def test_hours_follow_from_flops() -> None:
     base = make(setup(), Assumptions())
     sft, grpo = base.hours["sft"], base.hours["grpo"]
     assert (sft.steps, sft.gpus, grpo.steps, grpo.gpus) == (2 * 391, 8, 6250, 8)
-    assert sft.hours == pytest.approx(
-        sft.steps * sft.learn_s / 3600
-    ) and sft.gpu_hours == pytest.approx(8 * sft.hours)
+    assert sft.hours == pytest.approx(sft.steps * sft.learn_s / 3600)
+    assert sft.gpu_hours == pytest.approx(8 * sft.hours)
     assert grpo.step_s == max(grpo.learn_s, grpo.rollout_s)
     tokens, shape = base.lengths, base.shape
     language = shape.layers * shape.layer_parameters * tokens.mean * 6
@@ -117,24 +117,18 @@ def test_hours_follow_from_flops() -> None:
     assert synchronous.step_s == pytest.approx(synchronous.learn_s + synchronous.rollout_s)
 
 
-def test_what_does_not_fit_is_said_with_remedies() -> None:
+def test_every_fault_has_remedies() -> None:
     sheet = make(setup("policy.lora_rank=0"), Assumptions(gpu_gib=39.5))
-    assert [fault.split(" needs ")[0] for fault in sheet.faults[:2]] == [
-        "a rank of sft",
-        "a rank of grpo",
-    ]
+    parts = [fault.split(" needs ")[0] for fault in sheet.faults[:2]]
+    assert parts == ["a rank of sft", "a rank of grpo"]
     assert "try grpo.zero_stage=3, grpo.micro_batch=1, policy.lora_rank=8" in sheet.faults[1]
     assert "DOES NOT FIT: a rank of grpo" in render(sheet)
     small = make(setup(), Assumptions(gpu_gib=22))
-    assert any(
-        fault.startswith(
-            "the KV cache has 0.0 GiB, too little for one sequence of engine.max_model_len=8192"
-        )
-        for fault in small.faults
-    )
+    cache = "the KV cache has 0.0 GiB, too little for one sequence of engine.max_model_len=8192"
+    assert any(fault.startswith(cache) for fault in small.faults)
 
 
-def test_the_table_fits_a_terminal_and_the_papers_setup_fits_its_gpus() -> None:
+def test_the_papers_setup_fits_its_gpus_and_the_table_has_140_columns() -> None:
     table = render(make(setup(), Assumptions()))
     assert "It fits GPUs of 79.6 GiB." in table and "DOES NOT" not in table
     assert max(len(line) for line in table.splitlines()) <= 140
@@ -164,44 +158,35 @@ def test_bad_assumptions_are_refused_by_name(values: dict, message: str) -> None
 
 
 def test_a_setup_for_cpus_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match="grpo.learner_gpus=0.*a plan is for GPUs; set them to true, 1 and 1"
-    ):
+    message = "grpo.learner_gpus=0.*a plan is for GPUs; set them to true, 1 and 1"
+    with pytest.raises(ConfigError, match=message):
         make(load(ROOT / "jobs/configs/mini.toml"), Assumptions())
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `awares plan`, which then prints the heavy modules that it has imported."""
     script = (
-        "import sys\nfrom awares_platform.cli import main as cli\n"
+        "import sys\n"
+        "from awares_platform.cli import main as cli\n"
+        "heavy = ('torch', 'ray', 'vllm', 'boto3')\n"
         "try: cli.main(sys.argv[1:])\n"
-        "finally: print([name for name in ('torch', 'ray', 'vllm', 'boto3') if name in sys.modules], file=sys.stderr)"
+        "finally: print([name for name in heavy if name in sys.modules], file=sys.stderr)"
     )
-    return subprocess.run(
-        [sys.executable, "-c", script, "plan", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    command = [sys.executable, "-c", script, "plan", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 def test_the_command_prints_json_and_imports_nothing_heavy() -> None:
     result = run("--json", "--gpu-gib", "39.5", "grpo.zero_stage=3")
     figures = json.loads(result.stdout)
     assert result.stderr.strip() == "[]"
-    assert (
-        figures["policy"]["parameters"] == 8_292_166_656
-        and figures["assumptions"]["gpu_gib"] == 39.5
-    )
-    assert (
-        figures["trainer_bytes"]["grpo"]["total"]
-        == figures["trainer_bytes_by_zero_stage"]["grpo"]["3"]
-    )
+    assert figures["policy"]["parameters"] == 8_292_166_656
+    assert figures["assumptions"]["gpu_gib"] == 39.5
+    by_stage = figures["trainer_bytes_by_zero_stage"]["grpo"]
+    assert figures["trainer_bytes"]["grpo"]["total"] == by_stage["3"]
 
 
 def test_the_command_refuses_in_one_line() -> None:
     result = run("--train-mfu", "2")
-    assert (
-        result.stderr.splitlines()[0]
-        == "awares plan: --train-mfu 2.0: it is a share: give a number between 0 and 1"
-    )
+    message = "awares plan: --train-mfu 2.0: it is a share: give a number between 0 and 1"
+    assert result.stderr.splitlines()[0] == message

@@ -1,4 +1,4 @@
-"""Memory of trainers and engines, against the ZeRO paper's figures and hand-computed ones."""
+"""The memory of trainers and engines, compared with the ZeRO paper and with hand computation."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 from awares.errors import ConfigError
 from awares_platform.config import PlatformConfig, load
 from awares_platform.plan.assumptions import Assumptions
-from awares_platform.plan.engine import engine_memory
+from awares_platform.plan.engine import EngineMemory, engine_memory
 from awares_platform.plan.geometry import KNOWN, Geometry
-from awares_platform.plan.lengths import lengths
+from awares_platform.plan.lengths import Lengths, lengths
 from awares_platform.plan.trainer import (
     Trainer,
     activations,
@@ -35,24 +35,42 @@ SMALL = Geometry(
     v_intermediate=6,
 )
 RANK = Trainer(
-    trained=7_500_000_000, frozen=0, ranks=64, stage=0, weight=2, batch=2, width=10, scored=3, checkpointing=False, vision=False,
+    trained=7_500_000_000,
+    frozen=0,
+    ranks=64,
+    stage=0,
+    weight=2,
+    batch=2,
+    width=10,
+    scored=3,
+    checkpointing=False,
+    vision=False,
     reference=False,
-)  # fmt: skip
+)
 
 
 def setup(*overrides: str) -> PlatformConfig:
     return load(PAPER, overrides)
 
 
+def tokens_of(config: PlatformConfig) -> Lengths:
+    max_tokens = config.grpo.max_tokens
+    return lengths(config.method, config.engine, max_tokens, KNOWN["7B"], Assumptions())
+
+
+def engine_of(config: PlatformConfig) -> EngineMemory:
+    wanted = config.grpo.groups_in_flight * config.grpo.group_size
+    return engine_memory(config.engine, wanted, KNOWN["7B"], tokens_of(config), Assumptions())
+
+
 @pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)])
-def test_model_states_are_those_of_the_zero_papers_first_figure(
-    stage: int, gigabytes: float
-) -> None:
+def test_model_states_are_those_of_the_zero_paper(stage: int, gigabytes: float) -> None:
+    """Figure 1 of arXiv 1910.02054: 7.5 B parameters on 64 ranks."""
     used = memory(replace(RANK, stage=stage), KNOWN["7B"], overhead_gib=0)
     assert round((used.weights + used.gradients + used.optimizer) / 1e9, 1) == gigabytes
 
 
-def test_frozen_weights_are_sharded_in_stage_3_only_and_have_no_other_state() -> None:
+def test_only_stage_3_shards_frozen_weights_and_they_have_no_other_state() -> None:
     rank = replace(RANK, trained=1000, frozen=9000, ranks=4, stage=2)
     two, three = (memory(replace(rank, stage=stage), SMALL, 0) for stage in (2, 3))
     assert (two.weights, two.gradients, two.optimizer) == (20_000, 500, 3_000)
@@ -61,17 +79,18 @@ def test_frozen_weights_are_sharded_in_stage_3_only_and_have_no_other_state() ->
 
 def test_a_reference_is_a_whole_copy_on_every_rank() -> None:
     assert memory(replace(RANK, reference=True, stage=3), SMALL, 0).reference == 15e9
-    assert trainer(
-        setup("policy.lora_rank=0"),
-        KNOWN["7B"],
-        lengths(setup(), KNOWN["7B"], Assumptions()),
-        "grpo",
-        typical=True,
-    ).reference
-    with_lora = trainer(
-        setup(), KNOWN["7B"], lengths(setup(), KNOWN["7B"], Assumptions()), "grpo", typical=True
-    )
-    assert not with_lora.reference
+    full, lora = setup("policy.lora_rank=0"), setup()
+    assert trainer(full.policy, full.grpo, KNOWN["7B"], 100, 10).reference
+    assert not trainer(full.policy, full.sft, KNOWN["7B"], 100, 10).reference
+    assert not trainer(lora.policy, lora.grpo, KNOWN["7B"], 100, 10).reference
+
+
+def test_a_rank_takes_the_settings_of_its_job() -> None:
+    config = setup("sft.workers=4", "grpo.learner_workers=2", "sft.micro_batch=8")
+    sft = trainer(config.policy, config.sft, KNOWN["7B"], 100, 400)
+    learner = trainer(config.policy, config.grpo, KNOWN["7B"], 100, 400)
+    assert (sft.ranks, sft.batch, sft.width, sft.scored) == (4, 8, 100, 100)
+    assert (learner.ranks, learner.batch) == (2, config.grpo.micro_batch)
 
 
 def test_activations_per_token() -> None:
@@ -79,40 +98,37 @@ def test_activations_per_token() -> None:
     block = 2 * (8 * 4 + 4 * 6) + 8 * 4
     assert (layer, block) == (304, 144)
     assert activations(RANK, SMALL) == 2 * 10 * (3 * layer + 4 * block)
-    assert activations(replace(RANK, checkpointing=True), SMALL) == 2 * 10 * (
-        3 * 2 * 8 + layer + 4 * block
-    )
+    inputs = 3 * 2 * 8
+    checkpointed = replace(RANK, checkpointing=True)
+    assert activations(checkpointed, SMALL) == 2 * 10 * (inputs + layer + 4 * block)
     assert activations(replace(RANK, vision=True), SMALL) == 2 * 10 * (3 * layer + 4 * 5 * block)
 
 
-def test_logits_are_of_scored_positions() -> None:
+def test_logits_count_scored_positions_only() -> None:
     assert logits(RANK, SMALL) == 2 * 3 * 100 * (2 * 2 + 12)
 
 
 def test_buffers() -> None:
-    assert (
-        buffers(replace(RANK, trained=1000, ranks=4, stage=2), SMALL) == 3 * 2 * 1000 + 4 * 1000 / 4
-    )
-    assert (
-        buffers(replace(RANK, trained=1000, ranks=4, stage=3), SMALL) == 7000 + 2 * 8 * 100
-    )  # the embedding is the largest unit
+    small = replace(RANK, trained=1000, ranks=4)
+    assert buffers(replace(small, stage=2), SMALL) == 3 * 2 * 1000 + 4 * 1000 / 4
+    embedding = 2 * 8 * 100
+    assert buffers(replace(small, stage=3), SMALL) == 7000 + embedding
     assert buffers(RANK, SMALL) == 3 * 2 * 50_000_000 + 4 * 7_500_000_000
 
 
-def test_what_is_trained() -> None:
-    shape = KNOWN["7B"]
-    assert trained_parameters(setup(), shape) == (20_185_088, 8_292_166_656)
-    assert trained_parameters(setup("policy.lora_rank=0"), shape) == (
-        8_292_166_656 - 676_550_144,
-        676_550_144,
-    )
-    assert trained_parameters(setup("policy.lora_rank=0", "policy.train_vision=true"), shape) == (
-        8_292_166_656,
-        0,
-    )
+@pytest.mark.parametrize(
+    ("overrides", "trained", "frozen"),
+    [
+        ((), 20_185_088, 8_292_166_656),
+        (("policy.lora_rank=0",), 8_292_166_656 - 676_550_144, 676_550_144),
+        (("policy.lora_rank=0", "policy.train_vision=true"), 8_292_166_656, 0),
+    ],
+)
+def test_trained_and_frozen_parameters(overrides: tuple, trained: int, frozen: int) -> None:
+    assert trained_parameters(setup(*overrides).policy, KNOWN["7B"]) == (trained, frozen)
 
 
-def test_bucket_and_optimizer_are_those_of_the_trainer() -> None:
+def test_the_bucket_is_the_trainers() -> None:
     from awares_platform.plan import trainer as plan
     from awares_platform.training import zero
 
@@ -120,7 +136,7 @@ def test_bucket_and_optimizer_are_those_of_the_trainer() -> None:
 
 
 def test_tokens_of_a_page_are_those_of_the_processor() -> None:
-    tokens = lengths(setup(), KNOWN["7B"], Assumptions())
+    tokens = tokens_of(setup())
     assert (tokens.low, tokens.crop, tokens.full) == (30 * 39, 30 * 39, 39 * 51)
     assert tokens.called == tokens.text + 2 * 1170 + 2 * 16
     assert tokens.mean == pytest.approx(tokens.text + 1170 + 16 + 0.29 * (1170 + 16))
@@ -128,19 +144,14 @@ def test_tokens_of_a_page_are_those_of_the_processor() -> None:
 
 
 def test_images_and_turns_bound_the_longest_sequence() -> None:
-    tokens = lengths(
-        setup("engine.max_model_len=100_000", "engine.max_images=2"), KNOWN["7B"], Assumptions()
-    )
+    tokens = tokens_of(setup("engine.max_model_len=100_000", "engine.max_images=2"))
     assert tokens.widest == tokens.text + 2 * 2048 + 2 * 512
-    alone = lengths(setup("method.max_turns=1"), KNOWN["7B"], Assumptions())
+    alone = tokens_of(setup("method.max_turns=1"))
     assert alone.mean == alone.text + 1170 + 16
 
 
-def test_the_engine_holds_what_its_cache_has_room_for() -> None:
-    config = setup("engine.kv_cache_gib=2", "engine.max_requests=16")
-    used = engine_memory(
-        config, KNOWN["7B"], lengths(config, KNOWN["7B"], Assumptions()), Assumptions()
-    )
+def test_the_size_of_the_cache_bounds_the_episodes() -> None:
+    used = engine_of(setup("engine.kv_cache_gib=2", "engine.max_requests=16"))
     assert used.kv == 2 * 2**30 and used.kv_token == 57_344
     assert used.longest == 2 * 2**30 // 57_344 // 8192 == 4
     assert used.typical == 37_449 // 2543 == 14
@@ -148,18 +159,8 @@ def test_the_engine_holds_what_its_cache_has_room_for() -> None:
 
 
 def test_tensor_parallelism_divides_weights_and_cache() -> None:
-    one, two = (
-        engine_memory(
-            config, KNOWN["7B"], lengths(config, KNOWN["7B"], Assumptions()), Assumptions()
-        )
-        for config in (setup(), setup("engine.tensor_parallel=2"))
-    )
+    one, two = engine_of(setup()), engine_of(setup("engine.tensor_parallel=2"))
     assert (two.weights, two.kv_token) == (one.weights / 2, one.kv_token / 2)
-    with pytest.raises(
-        ConfigError,
-        match=r"engine.tensor_parallel=8 does not divide the policy's 28 attention heads",
-    ):
-        config = setup("engine.tensor_parallel=8")
-        engine_memory(
-            config, KNOWN["7B"], lengths(config, KNOWN["7B"], Assumptions()), Assumptions()
-        )
+    message = r"engine.tensor_parallel=8 does not divide the policy's 28 attention heads"
+    with pytest.raises(ConfigError, match=message):
+        engine_of(setup("engine.tensor_parallel=8"))
