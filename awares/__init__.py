@@ -1,7 +1,7 @@
 """The AwaRes method: a policy that looks at a low-resolution view, asks for the crops that it needs, and answers.
 
 Everything public is re-exported here. What needs torch loads on first use, so that `import awares` stays cheap. Where a function and
-its module share a name (`awares.reward.reward`, `awares.trajectory.trajectory`), import it from the module.
+its module share a name (`awares.trajectory.trajectory`), import it from the module.
 """
 
 from importlib import import_module
@@ -27,7 +27,7 @@ from awares.protocol import (
     format_request,
     parse_turn,
 )
-from awares.reward import Reward, RewardSettings, Similarity, rewards, tool_cost
+from awares.reward import AnswerReward, CropReward, Reward, RewardValue, answer_reward
 from awares.sample import Label, Sample
 from awares.seeds import derive, shuffled
 from awares.similarity import SentenceSimilarity
@@ -53,6 +53,7 @@ _LAZY = {
 
 __all__ = [
     "Answer",
+    "AnswerReward",
     "AwaresError",
     "Batch",
     "Box",
@@ -62,6 +63,7 @@ __all__ = [
     "CropId",
     "CropMapping",
     "CropRequest",
+    "CropReward",
     "DataError",
     "Decisions",
     "DecodeLimits",
@@ -80,13 +82,12 @@ __all__ = [
     "Malformed",
     "PolicyError",
     "Reward",
-    "RewardSettings",
+    "RewardValue",
     "SYSTEM_PROMPT",
     "Sample",
     "Sampling",
     "Scorer",
     "SentenceSimilarity",
-    "Similarity",
     "StopReason",
     "Summary",
     "Trajectory",
@@ -95,6 +96,7 @@ __all__ = [
     "View",
     "VisionLimits",
     "advantages",
+    "answer_reward",
     "area_fraction",
     "collate",
     "crop_box",
@@ -114,7 +116,6 @@ __all__ = [
     "policy_logprobs",
     "region_iou",
     "render",
-    "rewards",
     "rtr_pixel",
     "rtr_token",
     "run_episode",
@@ -126,7 +127,6 @@ __all__ = [
     "table",
     "target_crops",
     "token_logprobs",
-    "tool_cost",
     "view_size",
     "visual_tokens",
 ]

@@ -1,105 +1,178 @@
-"""The reward of an episode: R = answer_weight * similarity(answer, truth) - cost (paper, section 3.4).
+"""The reward of an episode, in GRPO training and in evaluation.
 
-    label  call         cost
-    HR     none         alpha_miss
-    LR     none         0
-    any    crops        alpha_use + lambda_area * area        (area: sum of the crops' area fractions)
-    any    malformed    malformed_cost (in place of the above for a first turn, on top of the call's cost for a later one)
+    episodes, samples --Reward--> a total and named parts for each episode
 
-A request where only an answer is possible costs as much as a malformed one. Without an answer the answer part is 0.
+`Reward` is the Protocol. `CropReward` is the paper's reward (section 3.4):
+
+    total = answer_weight * answer_reward(answer, truth) - cost
+
+    label  call       cost
+    HR     none       alpha_miss
+    LR     none       0
+    any    crops      alpha_use + lambda_area * area   (area: the crops' shares of the image, summed)
+    any    malformed  malformed_cost
+
+A malformed first turn costs malformed_cost and nothing else. A malformed later turn adds it to the
+cost of the earlier call. A call in a turn that allows only an answer counts as malformed. An
+episode without an answer has an answer part of 0.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from awares.crops import area_fraction
 from awares.episode import Episode, StopReason
-from awares.errors import DataError
+from awares.errors import ConfigError, DataError
+from awares.evaluation import scorers
 from awares.sample import Label, Sample
+from awares.similarity import BUNDLED, SentenceSimilarity
 
-Similarity = Callable[[Sequence[str], Sequence[str]], list[float]]
-"""Pairs of texts (answers, truths) to similarities, 1 for the same meaning."""
-
-
-@dataclass(frozen=True, slots=True)
-class RewardSettings:
-    """Weights of the reward. Defaults are those of the paper; its supplement alone names the answer weight of 10.
-
-    Example:
-        RewardSettings(answer_weight=10.0, alpha_miss=2.0)
-    """
-
-    answer_weight: float = 10.0
-    alpha_miss: float = 2.0
-    alpha_use: float = 0.25
-    lambda_area: float = 0.01
-    malformed_cost: float = 2.0
+AnswerReward = Callable[[Sequence[str], Sequence[str]], list[float]]
+"""Scores aligned (answers, truths), one number per pair; 1 stands for a right answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reward:
-    """`total` = `answer` - `cost`.
+class RewardValue:
+    """What one episode earns. GRPO trains on `total`; `parts` are reported as reward/<name>.
 
     Example:
-        Reward(9.74, 10.0, 0.26)
+        RewardValue(9.74, {"answer": 10.0, "cost": 0.26})
     """
 
     total: float
-    answer: float
-    cost: float
+    parts: Mapping[str, float]
 
 
-def reward(
-    episode: Episode, sample: Sample, similarity: Similarity, settings: RewardSettings
-) -> Reward:
-    """The reward of one episode, see `rewards`."""
-    return rewards([episode], [sample], similarity, settings)[0]
+class Reward(Protocol):
+    """Rewards aligned episodes and samples, one RewardValue for each in order.
 
+    GRPO calls it with the G episodes of one sample, evaluation with all episodes of a policy.
+    Batches let a model that scores answers run once. A failed episode (StopReason.ERROR) has no
+    answer; the caller ignores or replaces its value. An exception stops the job.
 
-def rewards(
-    episodes: Sequence[Episode],
-    samples: Sequence[Sample],
-    similarity: Similarity,
-    settings: RewardSettings,
-) -> list[Reward]:
-    """The rewards of aligned episodes and samples, with one call of `similarity`.
+    Name your own as `method.reward = "module:attribute"`. It is called with the values of [method]
+    that its signature names, and with the table [method.reward_settings].
 
-    An episode that stopped by ERROR says nothing about the policy: its reward is 0, and callers leave it out of its group.
-    Raises DataError for a sample without a label.
+    Example:
+        class RightAnswer:
+            def __init__(self, call_cost: float = 0.1) -> None:
+                self._call_cost = call_cost
+
+            def __call__(self, episodes, samples):
+                return [self._value(*pair) for pair in zip(episodes, samples, strict=True)]
+
+            def _value(self, episode, sample):
+                right = float(episode.answer == sample.answer)
+                cost = self._call_cost if episode.crops else 0.0
+                return RewardValue(right - cost, {"answer": right, "cost": cost})
     """
-    answered = [
-        index
-        for index, episode in enumerate(episodes)
-        if episode.answer and episode.stop is not StopReason.ERROR
-    ]
-    values = similarity(
-        [episodes[index].answer or "" for index in answered],
-        [samples[index].answer for index in answered],
-    )
-    similar = dict(zip(answered, values, strict=True))
-    scored = []
-    for index, (episode, sample) in enumerate(zip(episodes, samples, strict=True)):
-        answer = settings.answer_weight * similar.get(index, 0.0)
-        cost = tool_cost(episode, sample, settings)
-        scored.append(Reward(answer - cost, answer, cost))
-    return scored
+
+    def __call__(
+        self, episodes: Sequence[Episode], samples: Sequence[Sample]
+    ) -> list[RewardValue]: ...
 
 
-def tool_cost(episode: Episode, sample: Sample, settings: RewardSettings) -> float:
-    """The cost column of the table above; 0 for ERROR. Raises DataError for a sample without a label."""
-    if sample.label is None:
-        raise DataError(
-            f"sample {sample.sample_id} has no label, so a missed call cannot be told; run curate first"
-        )
-    if episode.stop is StopReason.ERROR:
-        return 0.0
-    refused = (
-        settings.malformed_cost
-        if episode.stop in (StopReason.MALFORMED, StopReason.TURN_LIMIT)
-        else 0.0
+class CropReward:
+    """The paper's reward, see the table above; its parts are `answer` and `cost`.
+
+    `answer` names an answer reward, see `answer_reward`, or is one. The defaults are the paper's;
+    only its supplement names the answer weight of 10. Raises ConfigError for an unknown answer
+    reward or a sentence encoder that cannot be loaded.
+
+    Example:
+        CropReward("exact", alpha_miss=1.0)([episode], [sample])
+        # [RewardValue(total=9.74, parts={"answer": 10.0, "cost": 0.26})]
+    """
+
+    def __init__(
+        self,
+        answer: str | AnswerReward = "similarity",
+        *,
+        answer_weight: float = 10.0,
+        alpha_miss: float = 2.0,
+        alpha_use: float = 0.25,
+        lambda_area: float = 0.01,
+        malformed_cost: float = 2.0,
+        similarity_model: str = BUNDLED,
+    ) -> None:
+        named = isinstance(answer, str)
+        self._answer = answer_reward(answer, similarity_model) if named else answer
+        self._answer_weight = answer_weight
+        self._alpha_miss = alpha_miss
+        self._alpha_use = alpha_use
+        self._lambda_area = lambda_area
+        self._malformed_cost = malformed_cost
+
+    def __call__(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
+        """Reward all episodes with one call of the answer reward.
+
+        Raises DataError for a sample without a label. A failed episode gets 0.
+        """
+        answers = self._answer_parts(episodes, samples)
+        costs = [self.cost(*pair) for pair in zip(episodes, samples, strict=True)]
+        return [
+            RewardValue(answer - cost, {"answer": answer, "cost": cost})
+            for answer, cost in zip(answers, costs, strict=True)
+        ]
+
+    def _answer_parts(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[float]:
+        pairs = zip(episodes, samples, strict=True)
+        answered = {
+            index: (episode.answer, sample.answer)
+            for index, (episode, sample) in enumerate(pairs)
+            if episode.answer and episode.stop is not StopReason.ERROR
+        }
+        answers = [answer for answer, _ in answered.values()]
+        truths = [truth for _, truth in answered.values()]
+        scores = dict(zip(answered, self._answer(answers, truths), strict=True))
+        return [self._answer_weight * scores.get(index, 0.0) for index in range(len(episodes))]
+
+    def cost(self, episode: Episode, sample: Sample) -> float:
+        """The cost column of the table; 0 for a failed episode.
+
+        Raises DataError for a sample without a label.
+        """
+        if sample.label is None:
+            raise DataError(
+                f"sample {sample.sample_id} has no label, so a missed call cannot be told; "
+                "run curate first"
+            )
+        if episode.stop is StopReason.ERROR:
+            return 0.0
+        is_malformed = episode.stop in (StopReason.MALFORMED, StopReason.TURN_LIMIT)
+        malformed = self._malformed_cost if is_malformed else 0.0
+        if episode.crops:
+            area = area_fraction(episode.crops)
+            return self._alpha_use + self._lambda_area * area + malformed
+        if malformed:
+            return malformed
+        return self._alpha_miss if sample.label is Label.HR else 0.0
+
+
+def answer_reward(name: str, similarity_model: str = BUNDLED) -> AnswerReward:
+    """The answer reward of that name. Raises ConfigError for another name.
+
+    - similarity: cosine of sentence embeddings, -1 to 1 (paper, section 3.4)
+    - exact: 1 for the truth after normalising, else 0
+    - anls: average normalised Levenshtein similarity, 0 to 1, and 0 below 0.5 (as in DocVQA)
+
+    Example:
+        answer_reward("anls")(["seven"], ["sevan"])  # [0.8]
+    """
+    if name == "similarity":
+        return SentenceSimilarity(similarity_model)
+    if name == "exact":
+        return _by_scorer(scorers.exact)
+    if name == "anls":
+        return _by_scorer(scorers.docvqa)
+    raise ConfigError(
+        f"method.reward_settings.answer = {name!r} is unknown; use similarity, exact or anls"
     )
-    if episode.crops:
-        return settings.alpha_use + settings.lambda_area * area_fraction(episode.crops) + refused
-    if refused:
-        return refused
-    return settings.alpha_miss if sample.label is Label.HR else 0.0
+
+
+def _by_scorer(score: Callable[[str, Sequence[str]], float]) -> AnswerReward:
+    def rewards(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
+        return [score(answer, (truth,)) for answer, truth in zip(answers, truths, strict=True)]
+
+    return rewards

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from awares.episode import Episode, StopReason, Turn
+from awares.reward import RewardValue
 from awares.sample import Sample
 from awares.view import View
 from awares_platform.errors import PreconditionFailed
@@ -30,7 +31,10 @@ def group(number: int, attempt: int = 0) -> Group:
     prompt = Prompt(number, 0, Sample("s0", "ab" * 32, "digit?", "7"), attempt)
     return Group(
         prompt,
-        (Member(episode, 1.0, 1.0, 0.0, True, 0.5), Member(episode, 0.0, 0.0, 0.0, False, -0.5)),
+        (
+            Member(episode, RewardValue(1.0, {"answer": 1.0}), True, 0.5),
+            Member(episode, RewardValue(0.0, {"answer": 0.0}), False, -0.5),
+        ),
         Outcome.READY,
     )
 

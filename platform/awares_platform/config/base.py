@@ -2,9 +2,12 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, WithJsonSchema, model_validator
+
+Table = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "additionalProperties": {}})]
+"""A table with keys that this package does not know: the arguments of a part that a user brings."""
 
 
 class Section(BaseModel):

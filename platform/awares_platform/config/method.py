@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from awares_platform.config.base import Section
+from awares_platform.config.base import Section, Table
 
 
 class MethodConfig(Section):
@@ -29,6 +29,10 @@ class MethodConfig(Section):
     """Evidence boxes to target crops: smallest-area cover, the paper's literal IoU rule, or coverage by single crops."""
     coverage_tau: float = Field(default=0.9, gt=0, le=1)
     """Share of each evidence box that `coverage` wants inside a crop; `iou` compares against 0.5, as in the paper."""
+    reward: str = "awares.reward:CropReward"
+    """Reward of an episode: an `awares.Reward`, named as module:attribute."""
+    reward_settings: Table = Field(default_factory=dict)
+    """Arguments of the reward. The paper's takes `answer`: "similarity", "exact" or "anls"."""
     answer_weight: float = Field(default=10.0, gt=0)
     """Weight of the answer reward: 10 in the paper's supplement, 1 in its text."""
     alpha_miss: float = Field(default=2.0, ge=0)

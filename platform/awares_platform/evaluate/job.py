@@ -22,17 +22,16 @@ from awares.episode import StopReason
 from awares.errors import AwaresError, DataError, PolicyError
 from awares.evaluation.scorers import scorer
 from awares.sample import Sample
-from awares.similarity import SentenceSimilarity
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, ensure_mini, read_split
 from awares_platform.engine.play import Played, check_engine
 from awares_platform.evaluate.episode_rows import encode_episodes
 from awares_platform.evaluate.policies import PROTOCOLS, Weights
 from awares_platform.evaluate.results import caption, comparisons, figures, label_figures, table
-from awares_platform.evaluate.scored import Earned, Scored, score_all
+from awares_platform.evaluate.scored import Scored, score_all
 from awares_platform.labelling.answers import both
 from awares_platform.labelling.labeller import Labeller
-from awares_platform.method.reward import reward_settings
+from awares_platform.method.reward import build_reward, check_reward
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
@@ -68,6 +67,7 @@ def run(config: PlatformConfig) -> EvaluateResult:
     store = ObjectStore.from_config(config.store)
     score = scorer(config.evaluate.scorer, config.evaluate.scorer_version)
     check_policies(config, store)
+    check_reward(config.method)
     with Run(config, "evaluate") as record:
         if config.data.source == "mini":
             ensure_mini(config, store)
@@ -77,11 +77,9 @@ def run(config: PlatformConfig) -> EvaluateResult:
         played = usable(play_all(config, split.samples))
         labelled = label(config, played, Images(store, config.data.image_cache))
         alone = {sample.sample_id for sample in latency_subset(config, split.samples)}
-        earned = Earned(
-            SentenceSimilarity(config.method.similarity_model), reward_settings(config.method)
-        )
+        reward = build_reward(config.method)
         scored = {
-            policy: score_all(rows, labelled, score, alone, earned)
+            policy: score_all(rows, labelled, score, alone, reward)
             for policy, rows in played.items()
         }
         results = assemble(

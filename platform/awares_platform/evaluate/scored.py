@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from awares.episode import Episode, StopReason
 from awares.evaluation.scorers import Scorer
-from awares.reward import RewardSettings, Similarity, reward
+from awares.reward import Reward
 from awares.sample import Sample
 from awares_platform.engine.play import Played
 
@@ -27,31 +27,15 @@ class Scored:
     reward: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Earned:
-    """The reward that an episode would have earned in training; None without a label or an episode to judge.
-
-    Example:
-        Earned(SentenceSimilarity(), RewardSettings())(episode, labelled)
-    """
-
-    similarity: Similarity
-    settings: RewardSettings
-
-    def __call__(self, episode: Episode, labelled: Sample) -> float | None:
-        if labelled.label is None or episode.stop is StopReason.ERROR:
-            return None
-        return reward(episode, labelled, self.similarity, self.settings).total
-
-
 def score_all(
     rows: Sequence[Played],
     labelled: dict[str, Sample],
     score: Scorer,
     alone: set[str],
-    earned: Earned,
+    reward: Reward,
 ) -> list[Scored]:
     """Scores a policy's episodes; no answer scores 0."""
+    rewards = _rewards(rows, labelled, reward)
     return [
         Scored(
             one.sample,
@@ -61,10 +45,25 @@ def score_all(
             if episode.answer is not None
             else 0.0,
             one.latency_s if one.sample.sample_id in alone else None,
-            earned(episode, labelled[one.sample.sample_id]),
+            rewards.get(one.sample.sample_id),
         )
         for one, episode in _with_episodes(rows)
     ]
+
+
+def _rewards(
+    rows: Sequence[Played], labelled: dict[str, Sample], reward: Reward
+) -> dict[str, float]:
+    """Totals by sample id; none for a sample without a label or a failed episode."""
+    pairs = [
+        (episode, labelled[one.sample.sample_id])
+        for one, episode in _with_episodes(rows)
+        if episode.stop is not StopReason.ERROR
+    ]
+    known = [(episode, sample) for episode, sample in pairs if sample.label is not None]
+    values = reward([episode for episode, _ in known], [sample for _, sample in known])
+    pairs_valued = zip(known, values, strict=True)
+    return {sample.sample_id: value.total for (_, sample), value in pairs_valued}
 
 
 def _with_episodes(rows: Sequence[Played]) -> Iterator[tuple[Played, Episode]]:

@@ -5,5 +5,5 @@ group       what travels between them           buffer      finished groups: sta
 prompts     the run's order of prompts          journal     every group, durable
 scoring     rollout -> rewards, advantages      rollout     the actor: engine, episodes, weights from the bus
 shard       a batch cut into equal work         learner     the trainer's rank: update, publish, checkpoint
-pixels      views processed once                meter, figures   what is measured
+pixels      views processed once                step_metrics, loss_metrics   what is measured
 """

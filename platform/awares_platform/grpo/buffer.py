@@ -11,7 +11,7 @@ version that the next batch updates. What becomes stale all the same (an actor t
 
 import heapq
 
-from awares_platform.grpo.group import Batch, Group, Outcome, Position, Prompt
+from awares_platform.grpo.group import Group, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.prompts import Prompts
 
 
@@ -107,7 +107,7 @@ class EpisodeBuffer:
         self._drop_stale(version)
         return len(self._ready) >= self._groups_per_step
 
-    def take(self, step: int, version: int) -> Batch:
+    def take(self, step: int, version: int) -> StepBatch:
         """The batch that updates `version`: the oldest groups. Only when `full(version)`."""
         assert self.full(version), (
             f"step {step} has {len(self._ready)} of {self._groups_per_step} groups"
@@ -117,7 +117,7 @@ class EpisodeBuffer:
             del self._ready[group.prompt.number]
             self.position = self.position.settle(group.prompt.number)
         self._version = version + 1  # what the gate measures against from now on
-        return Batch(step, tuple(first), self.position)
+        return StepBatch(step, tuple(first), self.position)
 
     def _drop_stale(self, version: int) -> None:
         for number, group in list(self._ready.items()):

@@ -15,10 +15,10 @@ from awares_platform.config.grpo import GrpoConfig
 from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.errors import LaunchError
 from awares_platform.grpo.buffer import EpisodeBuffer
-from awares_platform.grpo.group import Batch, Group, Outcome, Position, Prompt, Rollout
+from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.journal import Journal, latest_attempts
-from awares_platform.grpo.meter import Meter
-from awares_platform.grpo.shard import Shard, shards
+from awares_platform.grpo.shard import StepShard, shards
+from awares_platform.grpo.step_metrics import StepMetrics
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Actor(Protocol):
         """Endless: one item per version loaded from the weight bus, or missed."""
         ...
 
-    async def rollout(self, prompt: Prompt) -> Rollout:
+    async def rollout(self, prompt: Prompt) -> GroupRollout:
         """Never raises for a bad rollout."""
         ...
 
@@ -57,7 +57,7 @@ class Controller:
         settings: GrpoConfig,
         buffer: EpisodeBuffer,
         journal: Journal,
-        judge: Callable[[Prompt, Rollout], Group],
+        judge: Callable[[Prompt, GroupRollout], Group],
         spawn: Callable[[int], Actor],
     ) -> None:
         self._settings = settings
@@ -67,10 +67,10 @@ class Controller:
         self._spawn = spawn
         self._changed = asyncio.Condition()
         self._records: asyncio.Queue[tuple[int, dict[str, float]] | None] = asyncio.Queue()
-        self._meter = Meter()
+        self._metrics = StepMetrics()
         self._unwritten: list[Group] = []
-        self._shards: asyncio.Future[list[Shard] | None] | None = None
-        self._batch: tuple[Batch, int, float] | None = (
+        self._shards: asyncio.Future[list[StepShard] | None] | None = None
+        self._batch: tuple[StepBatch, int, float] | None = (
             None  # what the learner works on, the version it updates, since when
         )
         self._restarts = 0
@@ -120,7 +120,7 @@ class Controller:
 
     def _count_restart(self, index: int, error: ActorLost) -> None:
         self._restarts += 1
-        self._meter.restarted(index)
+        self._metrics.restarted(index)
         log.warning(
             "rollout actor %d is gone (%s); its prompts are issued again and it is replaced",
             index,
@@ -145,11 +145,11 @@ class Controller:
     async def _follow(self, actor: Actor, index: int, loaded: list[int]) -> None:
         async for load in actor.follow():
             if isinstance(load, Missed):
-                self._meter.missed(load)
+                self._metrics.missed(load)
                 log.warning("a rollout actor goes on with version %d: %s", loaded[0], load.reason)
                 continue
             loaded[0] = load.version
-            self._meter.loaded(index, load)
+            self._metrics.loaded(index, load)
             await self._notify()
 
     async def _issue(self, actor: Actor, loaded: list[int], group: asyncio.TaskGroup) -> None:
@@ -175,13 +175,13 @@ class Controller:
         if self._buffer.add(group):
             self._clock()
             self._unwritten.append(group)
-            self._meter.finished(group)
+            self._metrics.finished(group)
             self._refuse_fruitless(group)
             await self._notify()
 
     def _clock(self) -> None:
         """Notes how many groups are in flight from now on."""
-        self._meter.overlap.change(self._buffer.in_flight, time.monotonic())
+        self._metrics.overlap.change(self._buffer.in_flight, time.monotonic())
 
     def _refuse_fruitless(self, group: Group) -> None:
         """A run whose groups all fail would never hand out a batch, and never say why."""
@@ -220,7 +220,7 @@ class Controller:
         )
         await self._notify()
 
-    async def batch(self, step: int, version: int, rank: int, ranks: int) -> Shard | None:
+    async def batch(self, step: int, version: int, rank: int, ranks: int) -> StepShard | None:
         """Rank `rank`'s share of the batch of `step`, which updates `version`; None once the run has stopped.
 
         The first rank to ask assembles the batch. The run stops when none becomes ready within grpo.batch_timeout_s.
@@ -232,7 +232,7 @@ class Controller:
         cut = await asyncio.shield(self._shards)
         return None if cut is None else cut[rank]
 
-    async def _assemble(self, step: int, version: int, ranks: int) -> list[Shard] | None:
+    async def _assemble(self, step: int, version: int, ranks: int) -> list[StepShard] | None:
         session = self._session
         try:
             async with asyncio.timeout(self._settings.batch_timeout_s):
@@ -262,7 +262,7 @@ class Controller:
             f"step {step} was not handed out"
         )
         batch, version, start = self._batch
-        record = self._meter.step(batch, version, metrics, start, time.monotonic())
+        record = self._metrics.step(batch, version, metrics, start, time.monotonic())
         record["buffer/size"] = float(len(self._buffer))
         record["buffer/in_flight"] = float(self._buffer.in_flight)
         record["buffer/dropped"] = float(self._buffer.dropped)

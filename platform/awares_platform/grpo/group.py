@@ -1,5 +1,7 @@
 """What travels between controller, rollout actors, buffer and learner.
 
+    Prompt --actor--> GroupRollout --scoring--> Group of Members --buffer--> StepBatch --> learner
+
 Axes: G episodes of a group, P prompts (groups) of a batch.
 """
 
@@ -7,20 +9,26 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from awares.episode import Episode, StopReason
+from awares.reward import RewardValue
 from awares.sample import Sample
 
 
 class Outcome(StrEnum):
-    """What a finished group is good for."""
+    """Whether the learner can use a finished group."""
 
-    READY = "ready"  # has advantages, waits for the learner
-    UNIFORM = "uniform"  # all rewards equal and the configuration leaves such groups out
-    FAILED = "failed"  # fewer than two usable episodes
+    # The group has advantages and waits for the learner.
+    READY = "ready"
+    # All rewards are equal, and the configuration leaves such groups out.
+    UNIFORM = "uniform"
+    # Fewer than two episodes are usable.
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question at its place in the run's order. `attempt` counts groups of it that became stale before they were used.
+    """A question at its place in the run's order of prompts.
+
+    `attempt` counts the groups of this prompt that became stale before the learner used them.
 
     Example:
         Prompt(17, 0, Sample("mini/train/3", "9f2c...", "colour top left?", "red"))
@@ -33,8 +41,14 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
-    """The G episodes that an actor brings back for one prompt; `started` and `ended` in seconds of the actor's wall clock."""
+class GroupRollout:
+    """The G episodes of one prompt, as an actor returns them.
+
+    `started` and `ended` are seconds since the epoch by the actor's clock.
+
+    Example:
+        GroupRollout((episode, sibling), started=1763800000.0, ended=1763800002.5)
+    """
 
     episodes: tuple[Episode, ...]
     started: float
@@ -43,27 +57,32 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An episode with its judgement. `advantage` None: left out of the group's statistics and of training.
+    """An episode with its reward and advantage.
+
+    An episode with `advantage` None counts neither in the group's statistics nor in training.
 
     Example:
-        Member(episode, reward=9.75, answer=10.0, cost=0.25, correct=True, advantage=1.0)
+        Member(episode, RewardValue(9.75, {"answer": 10.0, "cost": 0.25}), True, 1.0)
     """
 
     episode: Episode
-    reward: float
-    answer: float
-    cost: float
+    reward: RewardValue
     correct: bool
     advantage: float | None
 
     @property
     def failed(self) -> bool:
+        """Whether the engine or the image failed, not the policy."""
         return self.episode.stop is StopReason.ERROR
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A finished group of one prompt; `seconds` is its wall time in the actor."""
+    """A finished group of one prompt; `seconds` is its wall time in the actor.
+
+    Example:
+        Group(prompt, (member, sibling), Outcome.READY, seconds=2.5)
+    """
 
     prompt: Prompt
     members: tuple[Member, ...]
@@ -72,21 +91,16 @@ class Group:
 
     @property
     def oldest(self) -> int | None:
-        """The weight version of the oldest sampled token; None when nothing was sampled."""
-        return min(
-            (
-                version
-                for member in self.members
-                for turn in member.episode.turns
-                for version in turn.versions
-            ),
-            default=None,
-        )
+        """The weight version of the oldest sampled token; None if no token was sampled."""
+        turns = [turn for member in self.members for turn in member.episode.turns]
+        return min((version for turn in turns for version in turn.versions), default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Which prompts are settled (trained on, or found useless): all below `watermark`, and those of `beyond`.
+    """The prompts that are settled: trained on, or found useless.
+
+    These are all prompts below `watermark`, and those in `beyond`.
 
     Example:
         Position(32, (35, 36))
@@ -96,7 +110,7 @@ class Position:
     beyond: tuple[int, ...] = ()
 
     def settle(self, number: int) -> "Position":
-        """The position after prompt `number` is settled, too."""
+        """The position after prompt `number` is settled as well."""
         numbers = {*self.beyond, number}
         watermark = self.watermark
         while watermark in numbers:
@@ -109,8 +123,12 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """The groups of one learner step, and the position once they are trained on."""
+class StepBatch:
+    """The groups of one learner step, and the run's position after the step.
+
+    Example:
+        StepBatch(step=12, groups=(group, other), position=Position(26))
+    """
 
     step: int
     groups: tuple[Group, ...]

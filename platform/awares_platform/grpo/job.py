@@ -39,6 +39,7 @@ from awares_platform.grpo.controller import Controller
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts, labelled
 from awares_platform.grpo.scoring import Scoring
+from awares_platform.method.reward import build_reward, check_reward
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
@@ -76,7 +77,6 @@ class ControllerActor(Controller):
         """
         import torch
 
-        from awares.similarity import SentenceSimilarity
         from awares_platform.grpo.rollout import RemoteActor
 
         torch.set_num_threads(1)
@@ -92,7 +92,7 @@ class ControllerActor(Controller):
                 settings.staleness_bound,
             ),
             Journal(store, config.run.name),
-            Scoring(SentenceSimilarity(config.method.similarity_model), config.method, settings),
+            Scoring(build_reward(config.method), settings),
             lambda index: RemoteActor(config, index),
         )
         return len(samples), len(split.samples) - len(samples) + len(split.faults)
@@ -111,9 +111,9 @@ def run(config: PlatformConfig) -> GrpoResult:
     if done is not None and done.get("step") == settings.steps:
         log.info("%s is there after %d steps; nothing to do", policy, settings.steps)
         return GrpoResult(policy, settings.steps, {}, time.monotonic() - started)
-    resolve(
-        config, store, settings.start
-    )  # a missing or misfitting policy ends the job before anything starts
+    # A missing policy or a wrong reward ends the job before anything starts.
+    check_reward(config.method)
+    resolve(config, store, settings.start)
     with (
         Run(config, "grpo") as record,
         Progress("grpo", total=settings.steps, unit="steps") as progress,

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from awares.crops import CropId
 from awares.episode import Episode, StopReason, Turn
 from awares.errors import DataError
+from awares.reward import RewardValue
 from awares.sample import Label, Sample
 from awares.view import View
 from awares_platform.errors import PreconditionFailed
@@ -45,8 +46,7 @@ _SCHEMA = pa.schema(
         ("outcome", pa.string()),
         ("seconds", pa.float64()),
         ("reward", pa.float64()),
-        ("reward_answer", pa.float64()),
-        ("reward_cost", pa.float64()),
+        ("reward_parts", pa.map_(pa.string(), pa.float64())),
         ("correct", pa.bool_()),
         ("advantage", pa.float64()),
         ("sample", pa.string()),
@@ -156,9 +156,8 @@ def _row(group: Group, index: int, member: Member) -> dict:
         "member": index,
         "outcome": group.outcome.value,
         "seconds": group.seconds,
-        "reward": member.reward,
-        "reward_answer": member.answer,
-        "reward_cost": member.cost,
+        "reward": member.reward.total,
+        "reward_parts": list(member.reward.parts.items()),
         "correct": member.correct,
         "advantage": member.advantage,
         "sample": json.dumps(asdict(group.prompt.sample)),
@@ -217,14 +216,8 @@ def _member(row: dict) -> Member:
         row["rtr_pixel"],
         row["error"],
     )
-    return Member(
-        episode,
-        row["reward"],
-        row["reward_answer"],
-        row["reward_cost"],
-        row["correct"],
-        row["advantage"],
-    )
+    reward = RewardValue(row["reward"], dict(row["reward_parts"]))
+    return Member(episode, reward, row["correct"], row["advantage"])
 
 
 def _turn(row: dict) -> Turn:

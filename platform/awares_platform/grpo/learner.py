@@ -31,10 +31,10 @@ from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import learner_logprobs, to_extra
 from awares_platform.engine.canary_samples import build
-from awares_platform.grpo.figures import Figures
 from awares_platform.grpo.group import Position
+from awares_platform.grpo.loss_metrics import LossMetrics
 from awares_platform.grpo.pixels import RememberingProcessor
-from awares_platform.grpo.shard import Minibatch, Shard, Trained
+from awares_platform.grpo.shard import Minibatch, StepShard, TrainSequence
 from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
@@ -126,7 +126,7 @@ class Learner:
             if shard is None:
                 return  # the controller stopped the run, and says why
             started = time.monotonic()
-            figures = self._update(shard)
+            metrics = self._update(shard)
             updated = time.monotonic()
             version = self._publish(step + 1)
             times = {
@@ -134,15 +134,15 @@ class Learner:
                 "time/learn": updated - started,
                 "time/publish": time.monotonic() - updated,
             }
-            self._tell("learned", step, {**figures, **times, **self._published()})
+            self._tell("learned", step, {**metrics, **times, **self._published()})
             step, position = step + 1, shard.position
             if step % self._settings.checkpoint_every == 0 or step == self._settings.steps:
-                checkpoint.save(self._engine, step, self._identity(), asdict(position), figures)
+                checkpoint.save(self._engine, step, self._identity(), asdict(position), metrics)
         self._publisher.wait()
         self._export(step)
         self._tell("close")
 
-    def _next(self, step: int, version: int) -> Shard | None:
+    def _next(self, step: int, version: int) -> StepShard | None:
         """This rank's share of the next batch. Waiting for it is the time to look after readers of weights that are stuck."""
         coming = self._controller.batch.remote(step, version, self._rank, self._ranks)
         while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:
@@ -168,23 +168,23 @@ class Learner:
 
     # -- one step ----------------------------------------------------------------------------------------------------------------
 
-    def _update(self, shard: Shard) -> dict[str, float]:
-        """One optimizer step per minibatch. Returns the step's figures over all ranks."""
-        figures = Figures()
+    def _update(self, shard: StepShard) -> dict[str, float]:
+        """One optimizer step per minibatch. Returns the step's metrics over all ranks."""
+        metrics = LossMetrics()
         proximal = self._proximal(shard) if len(shard.minibatches) > 1 else None
         norms = []
         rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
         for index, minibatch in enumerate(shard.minibatches):
             if minibatch.total:
-                losses = self._losses(minibatch, proximal[index] if proximal else None, figures)
+                losses = self._losses(minibatch, proximal[index] if proximal else None, metrics)
                 norms.append(zero.step(self._engine, losses, rate))
         return {
-            **figures.reduced(),
+            **metrics.reduced(),
             "policy/grad_norm": max(norms, default=0.0),
             "policy/learning_rate": rate,
         }
 
-    def _proximal(self, shard: Shard) -> list[list[Tensor]]:
+    def _proximal(self, shard: StepShard) -> list[list[Tensor]]:
         """Logprobs of every pass before the first of several updates. With one update they are those of the update's own pass."""
         with torch.no_grad():
             return [
@@ -193,7 +193,7 @@ class Learner:
             ]
 
     def _losses(
-        self, minibatch: Minibatch, proximal: list[Tensor] | None, figures: Figures
+        self, minibatch: Minibatch, proximal: list[Tensor] | None, metrics: LossMetrics
     ) -> Iterator[Tensor]:
         """The loss of each pass: summed over passes and averaged over ranks, the mean over the minibatch's episodes."""
         for index, trained in enumerate(minibatch.passes):
@@ -214,10 +214,10 @@ class Learner:
             )
             filler = trained[0].filler
             if not filler:
-                figures.add(stats)
+                metrics.add(stats)
             yield loss * (0.0 if filler else float(self._ranks))
 
-    def _collate(self, trained: tuple[Trained, ...]) -> Batch:
+    def _collate(self, trained: tuple[TrainSequence, ...]) -> Batch:
         method = self._config.method
         return collate(
             [item.episodes[0] for item in trained],
@@ -260,7 +260,7 @@ class Learner:
         return self._publisher.begin(zero.owned(self._engine, self._served), extra, step=step)
 
     def _published(self) -> dict[str, float]:
-        """Figures of the version before the one that is on its way."""
+        """LossMetrics of the version before the one that is on its way."""
         last = self._publisher.last
         return {} if last is None else last.figures()
 
@@ -288,7 +288,7 @@ def _agree(value: Any) -> Any:
     return values[0]
 
 
-def spread(trained: tuple[Trained, ...], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def spread(trained: tuple[TrainSequence, ...], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """From S sequences to the B episodes that sampled them: each episode's row, its behaviour logprobs, its advantage."""
     device = batch.input_ids_BT.device
     counts_S = torch.tensor([len(item.episodes) for item in trained])

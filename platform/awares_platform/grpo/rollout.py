@@ -27,7 +27,7 @@ from awares_platform.engine.canary_samples import build
 from awares_platform.engine.engine import Engine, EngineError
 from awares_platform.engine.follow import Loaded, Missed, follow
 from awares_platform.grpo.controller import ActorLost
-from awares_platform.grpo.group import Prompt, Rollout
+from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.method.environment import episode_spec, vision_limits
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_processor, resolve
@@ -68,7 +68,7 @@ class RolloutActor:
             self._mismatch = error
             raise
 
-    async def rollout(self, prompt: Prompt) -> Rollout:
+    async def rollout(self, prompt: Prompt) -> GroupRollout:
         """G episodes of `prompt`, side by side. What fails is an episode with StopReason.ERROR, unless the engine itself is lost: then
         raises EngineError, or the CanaryMismatch that stopped it."""
         started = time.time()
@@ -76,7 +76,7 @@ class RolloutActor:
         try:
             image = await asyncio.to_thread(self._images, prompt.sample.image)
         except DataError as error:
-            return Rollout((_unread(prompt, error),) * size, started, time.time())
+            return GroupRollout((_unread(prompt, error),) * size, started, time.time())
         name = f"{prompt.number}.{prompt.attempt}"
         plays = (
             run_episode(
@@ -89,7 +89,7 @@ class RolloutActor:
             if self._mismatch is not None:
                 raise self._mismatch
             await self._engine.check()
-        return Rollout(episodes, started, time.time())
+        return GroupRollout(episodes, started, time.time())
 
     def _spec(self) -> EpisodeSpec:
         settings = self._config.grpo
@@ -136,7 +136,7 @@ class RemoteActor:
         except RayActorError as error:
             raise ActorLost(_reason(error)) from None
 
-    async def rollout(self, prompt: Prompt) -> Rollout:
+    async def rollout(self, prompt: Prompt) -> GroupRollout:
         return await _answer(self._handle.rollout.remote(prompt))
 
     def kill(self) -> None:

@@ -1,24 +1,27 @@
 """A batch cut into equal work: optimizer steps, ranks, forward passes.
 
-    episodes --merge equal sequences--> longest first --deal--> minibatches --deal--> ranks --chunk--> passes of micro_batch
+    episodes --merge equal sequences--> longest first --deal--> minibatches
+             --deal--> ranks --chunk--> passes of micro_batch
 
-Episodes of a group often sample the same tokens after the same prompt: one forward and backward pass serves them all. Dealing a sorted list
-in turn gives every rank the same mix of lengths, and every pass sequences of like length (little padding).
+Episodes of a group often sample the same tokens after the same prompt. One forward and backward
+pass serves them all. Dealing a sorted list in turn gives every rank the same mix of lengths. Each
+pass then holds sequences of similar length, with little padding.
 """
 
 from dataclasses import dataclass
 
 from awares.episode import Episode
-from awares_platform.grpo.group import Batch, Member, Position
+from awares_platform.grpo.group import Member, Position, StepBatch
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """A sequence to learn from, with every episode that sampled exactly it. `filler`: it only keeps this rank in step with the others and
-    must not count.
+class TrainSequence:
+    """A token sequence to train on, with every episode that sampled exactly it.
+
+    A `filler` keeps a rank in step with the others: its loss is multiplied by 0.
 
     Example:
-        Trained((episode, twin), advantages=(0.5, 0.5))
+        TrainSequence((episode, twin), advantages=(0.5, 0.5))
     """
 
     episodes: tuple[Episode, ...]
@@ -28,33 +31,47 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Minibatch:
-    """One rank's share of one optimizer step: `passes` equal in number on every rank (ZeRO's collectives run per pass); `total` counts
-    the step's episodes over all ranks, fillers left out."""
+    """One rank's part of one optimizer step.
 
-    passes: tuple[tuple[Trained, ...], ...]
+    Every rank has the same number of `passes`, because ZeRO's collectives run once per pass.
+    `total` counts the step's episodes over all ranks, without fillers.
+
+    Example:
+        Minibatch(passes=((sequence, other), (third,)), total=8)
+    """
+
+    passes: tuple[tuple[TrainSequence, ...], ...]
     total: int
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
-    """One rank's share of a learner step, and the run's position once it is trained on."""
+class StepShard:
+    """One rank's part of a learner step, and the run's position after the step.
+
+    Example:
+        StepShard(step=12, minibatches=(minibatch,), position=Position(26))
+    """
 
     step: int
     minibatches: tuple[Minibatch, ...]
     position: Position
 
 
-def shards(batch: Batch, ranks: int, minibatches: int, micro_batch: int) -> list[Shard]:
-    """The shares of all `ranks` of `batch`. Episodes without an advantage or without sampled tokens are left out."""
-    trained = sorted(_merged(batch), key=lambda item: length(item.episodes[0]), reverse=True)
-    cuts = [_cut(trained[index::minibatches], ranks, micro_batch) for index in range(minibatches)]
+def shards(batch: StepBatch, ranks: int, minibatches: int, micro_batch: int) -> list[StepShard]:
+    """The shards of `batch` for all `ranks`, in order of rank.
+
+    Episodes without an advantage or without sampled tokens are left out.
+    """
+    sequences = sorted(_merged(batch), key=lambda item: length(item.episodes[0]), reverse=True)
+    cuts = [_cut(sequences[index::minibatches], ranks, micro_batch) for index in range(minibatches)]
     return [
-        Shard(batch.step, tuple(cut[rank] for cut in cuts), batch.position) for rank in range(ranks)
+        StepShard(batch.step, tuple(cut[rank] for cut in cuts), batch.position)
+        for rank in range(ranks)
     ]
 
 
-def _merged(batch: Batch) -> list[Trained]:
-    """One item per distinct sequence: same image, views and tokens."""
+def _merged(batch: StepBatch) -> list[TrainSequence]:
+    """One item for each distinct sequence: same image, views and tokens."""
     found: dict[tuple, list[Member]] = {}
     for member in (member for group in batch.groups for member in group.members):
         if member.advantage is not None and member.episode.turns:
@@ -62,27 +79,28 @@ def _merged(batch: Batch) -> list[Trained]:
                 (turn.context_ids, turn.views, turn.sampled_ids) for turn in member.episode.turns
             )
             found.setdefault((member.episode.image, turns), []).append(member)
-    return [
-        Trained(
-            tuple(member.episode for member in same),
-            tuple(member.advantage or 0.0 for member in same),
-        )
-        for same in found.values()
-    ]
+    return [_sequence(members) for members in found.values()]
+
+
+def _sequence(members: list[Member]) -> TrainSequence:
+    episodes = tuple(member.episode for member in members)
+    return TrainSequence(episodes, tuple(member.advantage or 0.0 for member in members))
 
 
 def length(episode: Episode) -> int:
     """Tokens of an episode with its images expanded."""
-    return episode.visual_tokens + sum(
+    text = sum(
         len(turn.context_ids) - len(turn.views) + len(turn.sampled_ids) for turn in episode.turns
     )
+    return episode.visual_tokens + text
 
 
-def _cut(trained: list[Trained], ranks: int, micro_batch: int) -> list[Minibatch]:
-    total = sum(len(item.episodes) for item in trained)
-    hands = [trained[rank::ranks] for rank in range(ranks)]
+def _cut(sequences: list[TrainSequence], ranks: int, micro_batch: int) -> list[Minibatch]:
+    total = sum(len(item.episodes) for item in sequences)
+    hands = [sequences[rank::ranks] for rank in range(ranks)]
+    # The first hand is the longest; a shorter hand fills up with the shortest sequence.
     passes = -(-len(hands[0]) // micro_batch)
-    filler = [Trained(item.episodes[:1], (0.0,), filler=True) for item in trained[-1:]]
+    filler = [TrainSequence(item.episodes[:1], (0.0,), filler=True) for item in sequences[-1:]]
     cut = []
     for hand in hands:
         chunks = [

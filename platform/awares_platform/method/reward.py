@@ -1,13 +1,60 @@
-"""The reward as the configuration describes it."""
+"""The reward that the configuration names."""
 
-from dataclasses import fields
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from awares.reward import RewardSettings
+from awares.episode import Episode
+from awares.errors import ConfigError
+from awares.reward import Reward, RewardValue
+from awares.sample import Sample
 from awares_platform.config.method import MethodConfig
+from awares_platform.method import seams
+
+KEY = "method.reward"
 
 
-def reward_settings(method: MethodConfig) -> RewardSettings:
-    """The reward's weights as configured."""
-    return RewardSettings(
-        **{weight.name: getattr(method, weight.name) for weight in fields(RewardSettings)}
-    )
+@dataclass(frozen=True, slots=True)
+class CheckedReward:
+    """A reward whose values are checked, since one that is not a number would spoil the policy.
+
+    Example:
+        CheckedReward("my_rewards:Anls", Anls())
+    """
+
+    reference: str
+    reward: Reward
+
+    def __call__(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
+        """The reward's values. Raises ConfigError for a wrong number of them, NaN or infinity."""
+        values = self.reward(episodes, samples)
+        if len(values) != len(episodes):
+            raise ConfigError(
+                f"{KEY} = {self.reference!r} returned {len(values)} values for "
+                f"{len(episodes)} episodes; return one for each"
+            )
+        for episode, value in zip(episodes, values, strict=True):
+            if not math.isfinite(value.total):
+                raise ConfigError(
+                    f"{KEY} = {self.reference!r} returned {value.total} for an episode of "
+                    f"{episode.sample_id}; return a finite total"
+                )
+        return values
+
+
+def check_reward(method: MethodConfig) -> None:
+    """Import the configured reward and check its settings, without building it.
+
+    Raises ConfigError.
+    """
+    seams.check(method.reward, KEY, _offered(method), method.reward_settings)
+
+
+def build_reward(method: MethodConfig) -> CheckedReward:
+    """The configured reward; may load a model. Raises ConfigError if it cannot be built."""
+    part = seams.build(method.reward, Reward, KEY, _offered(method), method.reward_settings)
+    return CheckedReward(method.reward, part)
+
+
+def _offered(method: MethodConfig) -> dict[str, object]:
+    return method.model_dump(exclude={"reward", "reward_settings"})

@@ -31,9 +31,9 @@ def build(
     Example:
         build("my_rewards:Anls", Reward, "method.reward", {"alpha_use": 0.25}, {"floor": 0.5})
     """
-    factory = _attribute(reference, key)
+    factory, arguments = _prepared(reference, key, offered, settings)
     try:
-        part = factory(**_arguments(factory, reference, key, offered, settings))
+        part = factory(**arguments)
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:
@@ -44,6 +44,34 @@ def build(
             f"{key} = {reference!r} is no {protocol.__name__}: it lacks {', '.join(missing)}"
         )
     return cast(Part, part)
+
+
+def check(
+    reference: str, key: str, offered: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
+    """Import what `reference` names and check its arguments, without building it.
+
+    A job calls it first, so that a mistake costs no start of an engine. Raises ConfigError.
+
+    Example:
+        check("my_rewards:Anls", "method.reward", {"alpha_use": 0.25}, {"floor": 0.5})
+    """
+    _prepared(reference, key, offered, settings)
+
+
+def _prepared(
+    reference: str, key: str, offered: Mapping[str, Any], settings: Mapping[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The factory and the arguments to call it with."""
+    factory = _attribute(reference, key)
+    arguments = _arguments(factory, reference, key, offered, settings)
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"{key} = {reference!r} cannot be built: {error}; set it in {key}_settings"
+        ) from error
+    return factory, arguments
 
 
 def _attribute(reference: str, key: str) -> Callable[..., Any]:

@@ -38,10 +38,9 @@ def test_exports_are_complete(name):
 
 
 def test_names_that_others_rely_on():
-    """design.md, section "Names that others rely on"."""
-    relied = "parse_turn visual_tokens run_episode advantages sft_loss grpo_loss scorer min_cover collate token_logprobs rewards".split()
-    assert set(relied) <= set(awares.__all__)
-    assert callable(importlib.import_module("awares.reward").reward)
+    relied = "parse_turn visual_tokens run_episode advantages sft_loss grpo_loss scorer min_cover"
+    relied += " collate token_logprobs Reward CropReward"
+    assert set(relied.split()) <= set(awares.__all__)
     assert callable(importlib.import_module("awares.trajectory").trajectory)
 
 

@@ -2,19 +2,20 @@ import pytest
 
 from awares.crops import CropId
 from awares.episode import Episode, StopReason, Turn
-from awares.errors import DataError
-from awares.reward import Reward, RewardSettings, reward, rewards, tool_cost
+from awares.errors import ConfigError, DataError
+from awares.reward import CropReward, RewardValue, answer_reward
 from awares.sample import Label, Sample
 
-PAPER = RewardSettings(
-    answer_weight=10.0, alpha_miss=2.0, alpha_use=0.25, lambda_area=0.01, malformed_cost=1.5
-)
 S, A = StopReason, CropId.ALL
 
 
 def same(answers, truths):
     """1 for equal texts, else 0.5."""
     return [1.0 if answer == truth else 0.5 for answer, truth in zip(answers, truths, strict=True)]
+
+
+def paper(answer=same) -> CropReward:
+    return CropReward(answer, malformed_cost=1.5)
 
 
 def episode(
@@ -61,12 +62,9 @@ def sample(label: Label | None) -> Sample:
     ],
 )
 def test_the_table(label, played, answer, cost):
-    got = reward(played, sample(label), same, PAPER)
-    assert (got.answer, got.cost, got.total) == (
-        pytest.approx(answer),
-        pytest.approx(cost),
-        pytest.approx(answer - cost),
-    )
+    (got,) = paper()([played], [sample(label)])
+    assert got.parts == {"answer": pytest.approx(answer), "cost": pytest.approx(cost)}
+    assert got.total == pytest.approx(answer - cost)
 
 
 def test_a_group_is_one_call_of_the_similarity_in_order():
@@ -77,11 +75,35 @@ def test_a_group_is_one_call_of_the_similarity_in_order():
         return same(answers, truths)
 
     group = [episode("3"), episode(None, stop=S.MALFORMED), episode("7")]
-    got = rewards(group, [sample(Label.LR)] * 3, counted, PAPER)
-    assert got == [Reward(5.0, 5.0, 0.0), Reward(-1.5, 0.0, 1.5), Reward(10.0, 10.0, 0.0)]
+    got = paper(counted)(group, [sample(Label.LR)] * 3)
+    assert got == [
+        RewardValue(5.0, {"answer": 5.0, "cost": 0.0}),
+        RewardValue(-1.5, {"answer": 0.0, "cost": 1.5}),
+        RewardValue(10.0, {"answer": 10.0, "cost": 0.0}),
+    ]
     assert seen == [(["3", "7"], ["7", "7"])]
 
 
-def test_a_sample_without_a_label_is_refused():
+@pytest.mark.parametrize(
+    ("name", "said", "truth", "want"),
+    [
+        ("exact", " Seven. ", "seven", 1.0),
+        ("exact", "sevan", "seven", 0.0),
+        ("anls", "Seven", "seven", 1.0),
+        ("anls", "sevan", "seven", 0.8),
+        ("anls", "ten", "seven", 0.0),  # a similarity of 0.4 is below the threshold
+        ("similarity", "seven", "seven", 1.0),
+    ],
+)
+def test_answer_rewards_by_name(name: str, said: str, truth: str, want: float) -> None:
+    assert answer_reward(name)([said, truth], [truth, truth]) == pytest.approx([want, 1.0])
+
+
+def test_an_unknown_answer_reward_is_refused() -> None:
+    with pytest.raises(ConfigError, match="use similarity, exact or anls"):
+        CropReward("edit-distance")
+
+
+def test_a_sample_without_a_label_is_refused() -> None:
     with pytest.raises(DataError, match="sample s has no label"):
-        tool_cost(episode("7"), sample(None), PAPER)
+        paper()([episode("7")], [sample(None)])

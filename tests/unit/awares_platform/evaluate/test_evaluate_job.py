@@ -11,7 +11,7 @@ from awares.crops import CropId
 from awares.episode import Episode, StopReason, Turn
 from awares.errors import DataError, PolicyError
 from awares.evaluation.scorers import scorer
-from awares.reward import RewardSettings
+from awares.reward import CropReward
 from awares.sample import Label, Sample
 from awares.view import View
 from awares_platform.config import PlatformConfig
@@ -27,16 +27,11 @@ from awares_platform.evaluate.job import (
     usable,
 )
 from awares_platform.evaluate.policies import PROTOCOLS
-from awares_platform.evaluate.scored import Earned, score_all
+from awares_platform.evaluate.scored import score_all
 from awares_platform.store import ObjectStore
 
 CONFIG = PlatformConfig()
-EARNED = Earned(
-    lambda answers, truths: [
-        float(pair[0] == pair[1]) for pair in zip(answers, truths, strict=True)
-    ],
-    RewardSettings(),
-)
+REWARD = CropReward("exact")
 IMAGES = cast(Images, lambda digest: Image.new("RGB", (112, 112)))
 
 
@@ -89,7 +84,7 @@ def test_labels_come_from_the_low_and_full_answers() -> None:
 def test_scores_and_latencies() -> None:
     rows = [played(0, "7.", 0.5), played(1, "8"), played(2, None)]
     labelled = {one.sample.sample_id: one.sample for one in rows}
-    found = score_all(rows, labelled, scorer("exact"), {"s0"}, EARNED)
+    found = score_all(rows, labelled, scorer("exact"), {"s0"}, REWARD)
     assert [(one.score, one.latency_s) for one in found] == [(1.0, 0.5), (0.0, None), (0.0, None)]
 
 
@@ -97,7 +92,7 @@ def test_rewards_as_in_training_where_there_is_a_label() -> None:
     labels = (Label.LR, Label.HR, None)
     rows = [played(index, "7") for index in range(3)]
     labelled = {f"s{index}": sample(index, label) for index, label in enumerate(labels)}
-    found = score_all(rows, labelled, scorer("exact"), set(), EARNED)
+    found = score_all(rows, labelled, scorer("exact"), set(), REWARD)
     assert [one.reward for one in found] == [10.0, 8.0, None]
 
 
@@ -115,7 +110,7 @@ def test_results_hold_what_readers_rely_on() -> None:
     rows = {policy: [played(0, "7"), played(1, "1")] for policy in ("full", "awares")}
     labelled = {one.sample.sample_id: one.sample for one in rows["full"]}
     scored = {
-        policy: score_all(ones, labelled, scorer("exact"), {"s0"}, EARNED)
+        policy: score_all(ones, labelled, scorer("exact"), {"s0"}, REWARD)
         for policy, ones in rows.items()
     }
     results = assemble(CONFIG, scored, labelled, unusable=1, faults=2)

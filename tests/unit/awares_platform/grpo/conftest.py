@@ -6,6 +6,7 @@ import pytest
 
 from awares.crops import CropId
 from awares.episode import Episode, StopReason, Turn
+from awares.reward import RewardValue
 from awares.sample import Label, Sample
 from awares.view import View
 from awares_platform.grpo.group import Group, Member, Outcome, Prompt
@@ -77,8 +78,8 @@ def make_group(make_episode: Callable[..., Episode]) -> Callable[..., Group]:
     def make(prompt: Prompt, version: int = 0, outcome: Outcome = Outcome.READY) -> Group:
         first, second = (make_episode(version + late) for late in (0, 1))
         members = (
-            Member(first, 9.75, 10.0, 0.25, True, 0.5),
-            Member(second, 7.5, 7.5, 0.0, False, -0.5),
+            Member(first, RewardValue(9.75, {"answer": 10.0, "cost": 0.25}), True, 0.5),
+            Member(second, RewardValue(7.5, {"answer": 7.5, "cost": 0.0}), False, -0.5),
         )
         return Group(prompt, members, outcome, seconds=1.5)
 

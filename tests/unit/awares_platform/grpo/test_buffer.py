@@ -4,7 +4,7 @@ import pytest
 
 from awares.sample import Sample
 from awares_platform.grpo.buffer import EpisodeBuffer
-from awares_platform.grpo.group import Batch, Group, Outcome, Position
+from awares_platform.grpo.group import Group, Outcome, Position, StepBatch
 from awares_platform.grpo.prompts import Prompts
 
 Make = Callable[..., Group]
@@ -18,7 +18,7 @@ def make_buffer(samples: list[Sample]) -> Callable[..., EpisodeBuffer]:
     return make
 
 
-def numbers(batch: Batch) -> list[int]:
+def numbers(batch: StepBatch) -> list[int]:
     return [group.prompt.number for group in batch.groups]
 
 

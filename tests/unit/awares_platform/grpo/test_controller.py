@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from awares.episode import Episode
+from awares.reward import RewardValue
 from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.engine.follow import Loaded
@@ -15,7 +16,7 @@ from awares_platform.engine.load import LoadReport, Prefetched
 from awares_platform.errors import LaunchError
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import ActorLost, Controller
-from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt, Rollout
+from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Position, Prompt
 from awares_platform.grpo.prompts import Prompts
 
 
@@ -67,7 +68,7 @@ class FakeActor:
             if self.dead.is_set():
                 raise ActorLost(self.name)
 
-    async def rollout(self, prompt: Prompt) -> Rollout:
+    async def rollout(self, prompt: Prompt) -> GroupRollout:
         version = self.version
         self.log.append(f"{self.name} plays {prompt.number}")
         if prompt.number == self.dies_at:
@@ -75,7 +76,7 @@ class FakeActor:
         await asyncio.sleep(0.001)
         if self.dead.is_set():
             raise ActorLost(self.name)
-        return Rollout((self.episode(version), self.episode(version)), 0.0, 1.0)
+        return GroupRollout((self.episode(version), self.episode(version)), 0.0, 1.0)
 
     def kill(self) -> None:
         self.log.append(f"kill {self.name}")
@@ -145,9 +146,9 @@ class Stage:
         self.spawned[-1].mismatch_at = self.mismatch_at
         return self.spawned[-1]
 
-    def judge(self, prompt: Prompt, rollout: Rollout) -> Group:
+    def judge(self, prompt: Prompt, rollout: GroupRollout) -> Group:
         members = tuple(
-            Member(episode, 1.0, 1.0, 0.0, True, 1.0 - 2 * index)
+            Member(episode, RewardValue(1.0, {}), True, 1.0 - 2 * index)
             for index, episode in enumerate(rollout.episodes)
         )
         return Group(prompt, members, self.outcome, 1.0)

@@ -7,6 +7,7 @@ import pytest
 from awares.crops import CropId
 from awares.episode import Episode, StopReason
 from awares.errors import DataError
+from awares.reward import RewardValue
 from awares.sample import Label, Sample
 from awares_platform.grpo.group import Group, Member, Outcome, Prompt
 from awares_platform.grpo.journal import decode, encode
@@ -27,8 +28,8 @@ def test_groups_come_back_exactly(call_episode: Episode, make_group: Callable[..
         "s0", "ab" * 32, (0, 0), (), None, StopReason.ERROR, 0, 0.0, 0.0, "EngineDead: gone"
     )
     members = (
-        Member(call_episode, 9.74, 10.0, 0.26, True, 1 / 3),
-        Member(failed, 0.0, 0.0, 0.0, False, None),
+        Member(call_episode, RewardValue(9.74, {"answer": 10.0, "cost": 0.26}), True, 1 / 3),
+        Member(failed, RewardValue(0.0, {}), False, None),
     )
     groups = [
         Group(Prompt(17, 2, sample, 1), members, Outcome.READY, 1.25),

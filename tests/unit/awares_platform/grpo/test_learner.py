@@ -6,7 +6,7 @@ import torch
 from awares.batch import Batch
 from awares.episode import Episode
 from awares_platform.grpo.learner import spread
-from awares_platform.grpo.shard import Trained
+from awares_platform.grpo.shard import TrainSequence
 
 
 def test_every_episode_keeps_its_own_behaviour_logprobs_on_the_shared_row(
@@ -14,7 +14,7 @@ def test_every_episode_keeps_its_own_behaviour_logprobs_on_the_shared_row(
 ) -> None:
     early, late = make_episode(version=0), make_episode(version=1)
     late = replace(late, turns=(replace(late.turns[0], logprobs=(-0.3, -0.4)),))
-    trained = (Trained((call_episode,), (1.0,)), Trained((early, late), (-0.5, 0.25)))
+    trained = (TrainSequence((call_episode,), (1.0,)), TrainSequence((early, late), (-0.5, 0.25)))
     mask_ST = torch.tensor([[0, 0, 1, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0, 0]], dtype=torch.bool)
     nothing = torch.zeros(2, 7)
     batch = Batch(

@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 
 from awares.episode import Episode, StopReason
+from awares.reward import CropReward
 from awares.sample import Label, Sample
 from awares_platform.config.grpo import GrpoConfig
-from awares_platform.config.method import MethodConfig
-from awares_platform.grpo.group import Group, Outcome, Prompt, Rollout
+from awares_platform.grpo.group import Group, GroupRollout, Outcome, Prompt
 from awares_platform.grpo.scoring import Scoring
 
 SAMPLE = Sample("s0", "ab" * 32, "digit?", "7", label=Label.HR)
@@ -19,10 +19,8 @@ def half(answers: Sequence[str], truths: Sequence[str]) -> list[float]:
 
 
 def score(episodes: Sequence[Episode], **settings: object) -> Group:
-    scoring = Scoring(
-        half, MethodConfig(), GrpoConfig.model_validate({"std_eps": 1e-9, **settings})
-    )
-    return scoring(Prompt(0, 0, SAMPLE), Rollout(tuple(episodes), 10.0, 12.5))
+    scoring = Scoring(CropReward(half), GrpoConfig.model_validate({"std_eps": 1e-9, **settings}))
+    return scoring(Prompt(0, 0, SAMPLE), GroupRollout(tuple(episodes), 10.0, 12.5))
 
 
 @pytest.fixture
@@ -36,7 +34,7 @@ def test_rewards_costs_and_advantages_of_a_group(
     call_episode: Episode, make_episode: MakeEpisode
 ) -> None:
     group = score([call_episode, make_episode(answer="7"), make_episode(answer="3")])
-    rewards = [member.reward for member in group.members]
+    rewards = [member.reward.total for member in group.members]
     assert rewards == pytest.approx(
         [10 - 0.25 - 0.01 * 0.75, 10 - 2, 5 - 2]
     )  # a call; two missed calls
@@ -61,7 +59,7 @@ def test_failed_episodes_are_left_out_of_the_statistics(
 
 def test_failed_episodes_can_be_penalised(make_episode: MakeEpisode, failed: Episode) -> None:
     group = score([make_episode(answer="7"), failed], errors="penalise", error_reward=-4.0)
-    assert [member.reward for member in group.members] == [8.0, -4.0]
+    assert [member.reward.total for member in group.members] == [8.0, -4.0]
     assert [member.advantage for member in group.members] == pytest.approx([0.5**0.5, -(0.5**0.5)])
 
 

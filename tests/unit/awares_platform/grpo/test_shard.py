@@ -3,25 +3,28 @@ from collections.abc import Callable
 import pytest
 
 from awares.episode import Episode
+from awares.reward import RewardValue
 from awares.sample import Sample
-from awares_platform.grpo.group import Batch, Group, Member, Outcome, Position, Prompt
-from awares_platform.grpo.shard import Shard, length, shards
+from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt, StepBatch
+from awares_platform.grpo.shard import StepShard, length, shards
+
+NOTHING = RewardValue(0.0, {})
 
 
 @pytest.fixture
-def batch(make_episode: Callable[..., Episode], samples: list[Sample]) -> Batch:
+def batch(make_episode: Callable[..., Episode], samples: list[Sample]) -> StepBatch:
     """Seven episodes of 8 to 14 tokens, advantage = tokens; the eighth is left out."""
     episodes = [make_episode(extra=extra) for extra in (3, 0, 6, 1, 5, 2, 4, 9)]
     members = tuple(
-        Member(episode, 0.0, 0.0, 0.0, True, float(length(episode))) for episode in episodes[:7]
+        Member(episode, NOTHING, True, float(length(episode))) for episode in episodes[:7]
     )
-    left_out = Member(episodes[7], 0.0, 0.0, 0.0, False, None)
-    return Batch(
+    left_out = Member(episodes[7], NOTHING, False, None)
+    return StepBatch(
         4, (Group(Prompt(0, 0, samples[0]), (*members, left_out), Outcome.READY),), Position(1)
     )
 
 
-def advantages(shard: Shard) -> list[list[list[float]]]:
+def advantages(shard: StepShard) -> list[list[list[float]]]:
     return [
         [[item.advantages[0] for item in chunk if not item.filler] for chunk in part.passes]
         for part in shard.minibatches
@@ -42,11 +45,14 @@ def test_episodes_that_sampled_the_same_tokens_share_a_sequence(
 ) -> None:
     early, late, other = make_episode(version=0), make_episode(version=3), make_episode(extra=1)
     members = tuple(
-        Member(episode, 0.0, 0.0, 0.0, True, value)
+        Member(episode, NOTHING, True, value)
         for episode, value in ((early, 0.5), (other, -1.0), (late, 0.75))
     )
     (shard,) = shards(
-        Batch(0, (Group(Prompt(0, 0, samples[0]), members, Outcome.READY),), Position(1)), 1, 1, 8
+        StepBatch(0, (Group(Prompt(0, 0, samples[0]), members, Outcome.READY),), Position(1)),
+        1,
+        1,
+        8,
     )
     (chunk,) = shard.minibatches[0].passes
     assert [(item.episodes, item.advantages) for item in chunk] == [
@@ -56,13 +62,13 @@ def test_episodes_that_sampled_the_same_tokens_share_a_sequence(
     assert shard.minibatches[0].total == 3
 
 
-def test_passes_hold_episodes_of_like_length_longest_first(batch: Batch) -> None:
+def test_passes_hold_episodes_of_like_length_longest_first(batch: StepBatch) -> None:
     (shard,) = shards(batch, ranks=1, minibatches=1, micro_batch=3)
     assert advantages(shard) == [[[14, 13, 12], [11, 10, 9], [8]]]
     assert (shard.step, shard.position, shard.minibatches[0].total) == (4, Position(1), 7)
 
 
-def test_ranks_share_alike_and_make_equally_many_passes(batch: Batch) -> None:
+def test_ranks_share_alike_and_make_equally_many_passes(batch: StepBatch) -> None:
     first, second = shards(batch, ranks=2, minibatches=1, micro_batch=3)
     assert advantages(first) == [[[14, 12, 10], [8]]]
     assert advantages(second) == [[[13, 11, 9], []]]
@@ -71,15 +77,15 @@ def test_ranks_share_alike_and_make_equally_many_passes(batch: Batch) -> None:
     assert [shard.minibatches[0].total for shard in (first, second)] == [7, 7]
 
 
-def test_minibatches_are_dealt_before_ranks(batch: Batch) -> None:
+def test_minibatches_are_dealt_before_ranks(batch: StepBatch) -> None:
     (shard,) = shards(batch, ranks=1, minibatches=2, micro_batch=8)
     assert advantages(shard) == [[[14, 12, 10, 8]], [[13, 11, 9]]]
     assert [part.total for part in shard.minibatches] == [4, 3]
 
 
 def test_a_batch_without_usable_episodes_makes_no_passes(
-    batch: Batch, samples: list[Sample]
+    batch: StepBatch, samples: list[Sample]
 ) -> None:
     useless = Group(Prompt(0, 0, samples[0]), batch.groups[0].members[7:], Outcome.READY)
-    (shard,) = shards(Batch(0, (useless,), Position()), ranks=1, minibatches=1, micro_batch=2)
+    (shard,) = shards(StepBatch(0, (useless,), Position()), ranks=1, minibatches=1, micro_batch=2)
     assert shard.minibatches[0].passes == () and shard.minibatches[0].total == 0

@@ -1,4 +1,4 @@
-"""The learner's figures of one step: token-weighted means over passes and ranks."""
+"""The learner's metrics of one step: token-weighted means over passes and ranks."""
 
 import torch
 import torch.distributed
@@ -15,8 +15,8 @@ _NAMES = {
 }
 
 
-class Figures:
-    """Collects the stats of a rank's passes."""
+class LossMetrics:
+    """Sums the statistics of a rank's passes."""
 
     def __init__(self) -> None:
         self._sums = torch.zeros(len(_NAMES), dtype=torch.float64)
@@ -24,24 +24,19 @@ class Figures:
         self._loss = 0.0
 
     def add(self, stats: GrpoStats) -> None:
-        """One pass. Its loss is already a share of the step's."""
-        self._sums += (
-            torch.tensor([getattr(stats, name) for name in _NAMES], dtype=torch.float64)
-            * stats.tokens
-        )
+        """Add one pass. Its loss is already a share of the step's loss."""
+        values = torch.tensor([getattr(stats, name) for name in _NAMES], dtype=torch.float64)
+        self._sums += values * stats.tokens
         self._tokens += stats.tokens
         self._loss += stats.loss
 
     def reduced(self) -> dict[str, float]:
-        """Metrics over all ranks; a collective call."""
-        totals = torch.cat(
-            [self._sums, torch.tensor([self._tokens, self._loss], dtype=torch.float64)]
-        ).float()
+        """The metrics over all ranks. Every rank must call it, since it is a collective."""
+        counts = torch.tensor([self._tokens, self._loss], dtype=torch.float64)
+        totals = torch.cat([self._sums, counts]).float()
         if torch.distributed.get_backend() == "nccl":
             totals = totals.cuda()
         torch.distributed.all_reduce(totals)
         *sums, tokens, loss = totals.tolist()
-        means = {
-            key: value / max(tokens, 1.0) for key, value in zip(_NAMES.values(), sums, strict=True)
-        }
-        return {**means, "policy/loss": loss}
+        pairs = zip(_NAMES.values(), sums, strict=True)
+        return {key: value / max(tokens, 1.0) for key, value in pairs} | {"policy/loss": loss}

@@ -1,16 +1,20 @@
-"""What a learner step reports: the batch's rewards and behaviour, the actors' loads, and how far rollouts and learning overlap."""
+"""What a learner step reports about rollouts.
+
+These are the rewards and behaviour of the batch, the actors' loads of new weights, and the overlap
+of rollouts with learning.
+"""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from awares.episode import StopReason
 from awares_platform.engine.follow import Loaded, Missed
-from awares_platform.grpo.group import Batch, Group, Member
+from awares_platform.grpo.group import Group, Member, StepBatch
 
 
 class Overlap:
-    """Wall time in which groups were being rolled out, as a function of time; `change` is called in order of time."""
+    """The wall time in which at least one group is in flight. Call `change` in order of time."""
 
     def __init__(self) -> None:
         self._active = 0
@@ -18,7 +22,7 @@ class Overlap:
         self._spans: list[tuple[float, float]] = []
 
     def change(self, active: int, now: float) -> None:
-        """From `now` on, `active` groups are in flight."""
+        """Note that from `now` on `active` groups are in flight."""
         if self._active == 0 and active > 0:
             self._since = now
         elif self._active > 0 and active == 0:
@@ -26,59 +30,63 @@ class Overlap:
         self._active = active
 
     def fraction(self, start: float, end: float) -> float:
-        """Share of [start, end] in which a group was in flight. Forgets what lies before `start`: later questions start later."""
+        """The share of [start, end], in seconds, in which a group was in flight.
+
+        Spans before `start` are dropped, because the next call starts later.
+        """
         spans = [*self._spans, (self._since, end)] if self._active else self._spans
         self._spans = [span for span in self._spans if span[1] > start]
         busy = sum(max(0.0, min(end, stop) - max(start, begin)) for begin, stop in spans)
         return busy / (end - start) if end > start else 0.0
 
 
-class Meter:
-    """Collects between two steps and yields the step's metrics."""
+class StepMetrics:
+    """Collects events between two steps and returns the metrics of each step."""
 
     def __init__(self) -> None:
         self.overlap = Overlap()
         self._loads: list[Loaded] = []
-        self._versions: dict[int, int] = {}  # what each living actor generates with
+        # The weight version of each living actor.
+        self._versions: dict[int, int] = {}
         self._missed = 0
         self._outcomes: Counter[str] = Counter()
         self._episodes = 0
         self._restarts = 0
 
     def loaded(self, actor: int, load: Loaded) -> None:
-        """An actor loaded a version."""
+        """Count a version that an actor loaded."""
         self._loads.append(load)
         self._versions[actor] = load.version
 
     def missed(self, miss: Missed) -> None:
-        """An actor could not load a version."""
+        """Count a version that an actor could not load."""
         self._missed += 1
 
     def finished(self, group: Group) -> None:
-        """A group came back, of whatever outcome."""
+        """Count a finished group, whatever its outcome."""
         self._outcomes[group.outcome.value] += 1
 
     def restarted(self, actor: int) -> None:
-        """An actor died and is replaced."""
+        """Count an actor that died and is replaced."""
         self._restarts += 1
         self._versions.pop(actor, None)
 
     def step(
-        self, batch: Batch, version: int, learned: Mapping[str, float], start: float, end: float
+        self, batch: StepBatch, version: int, learned: Mapping[str, float], start: float, end: float
     ) -> dict[str, float]:
-        """All metrics of a finished step that updated `version`, at work from `start` to `end`. weights/lag: how many versions the
-        actor that is furthest behind has yet to load."""
+        """All metrics of a finished step that updated `version` and ran from `start` to `end`.
+
+        weights/lag is the number of versions that the slowest actor has yet to load.
+        """
         members = [member for group in batch.groups for member in group.members]
         self._episodes += len(members)
+        versions = self._versions.values()
+        lag = {"weights/lag": float(version - min(versions))} if versions else {}
         metrics = {
             **_behaviour(members),
             **_staleness(batch.groups, version),
             **self._fleet(),
-            **(
-                {"weights/lag": float(version - min(self._versions.values()))}
-                if self._versions
-                else {}
-            ),
+            **lag,
             "time/rollout": fmean(group.seconds for group in batch.groups),
             "overlap/fraction": self.overlap.fraction(start, end),
             "progress/episodes": float(self._episodes),
@@ -103,7 +111,7 @@ class Meter:
 
 
 def _loading(loads: Iterable[Loaded]) -> dict[str, float]:
-    """Means over loads, in seconds and bytes; of the canary the worst."""
+    """Means over loads, in seconds and bytes; for the canary the maximum."""
     reports = [load.report for load in loads]
     staged = [report.prefetched for report in reports]
     canary = [report.canary_dlogp for report in reports if report.canary_dlogp is not None]
@@ -124,9 +132,8 @@ def _behaviour(members: Iterable[Member]) -> dict[str, float]:
     played = [member for member in every if not member.failed] or every
     sampled = sum(len(turn.sampled_ids) for member in every for turn in member.episode.turns)
     return {
-        "reward/mean": fmean(member.reward for member in played),
-        "reward/answer": fmean(member.answer for member in played),
-        "reward/cost": fmean(member.cost for member in played),
+        **_parts(played),
+        "reward/mean": fmean(member.reward.total for member in played),
         "accuracy/train": fmean(member.correct for member in played),
         "rtr/token": fmean(member.episode.rtr_token for member in played),
         "rtr/pixel": fmean(member.episode.rtr_pixel for member in played),
@@ -135,6 +142,17 @@ def _behaviour(members: Iterable[Member]) -> dict[str, float]:
         "episodes/error": fmean(member.failed for member in every),
         "tokens/sampled": float(sampled),
         "tokens/visual": float(sum(member.episode.visual_tokens for member in every)),
+    }
+
+
+def _parts(members: Sequence[Member]) -> dict[str, float]:
+    """The mean of each part of the reward, over the members that have it."""
+    names = dict.fromkeys(name for member in members for name in member.reward.parts)
+    return {
+        f"reward/{name}": fmean(
+            member.reward.parts[name] for member in members if name in member.reward.parts
+        )
+        for name in names
     }
 
 

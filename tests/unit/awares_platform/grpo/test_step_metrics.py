@@ -4,11 +4,12 @@ from dataclasses import replace
 import pytest
 
 from awares.episode import Episode, StopReason
+from awares.reward import RewardValue
 from awares.sample import Sample
 from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.engine.load import LoadReport, Prefetched
-from awares_platform.grpo.group import Batch, Group, Member, Outcome, Position, Prompt
-from awares_platform.grpo.meter import Meter, Overlap
+from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt, StepBatch
+from awares_platform.grpo.step_metrics import Overlap, StepMetrics
 
 
 def load(
@@ -36,22 +37,26 @@ def test_a_steps_metrics(
 ) -> None:
     failed = replace(make_episode(), turns=(), answer=None, stop=StopReason.ERROR, rtr_token=0.0)
     members = (
-        Member(call_episode, 9.74, 10.0, 0.26, True, 1.0),
-        Member(make_episode(4), 3.0, 5.0, 2.0, False, -1.0),
-        Member(failed, 0, 0, 0, False, None),
+        Member(call_episode, RewardValue(9.74, {"answer": 10.0, "cost": 0.26}), True, 1.0),
+        Member(make_episode(4), RewardValue(3.0, {"answer": 5.0, "cost": 2.0}), False, -1.0),
+        Member(failed, RewardValue(0.0, {}), False, None),
     )
     group = Group(Prompt(0, 0, samples[0]), members, Outcome.READY, seconds=2.0)
-    meter = Meter()
+    metrics = StepMetrics()
     for item in (
         load(3, 0.5, 0.03, 0.001, size=100),
         load(4, 0.7, 0.05, 0.003, size=300, detours=2),
     ):
-        meter.loaded(0, item)
-    meter.missed(Missed(5, "damaged"))
-    meter.finished(group)
-    meter.overlap.change(1, 0.0)
-    record = meter.step(
-        Batch(0, (group,), Position(1)), version=5, learned={"policy/kl": 0.01}, start=1.0, end=2.0
+        metrics.loaded(0, item)
+    metrics.missed(Missed(5, "damaged"))
+    metrics.finished(group)
+    metrics.overlap.change(1, 0.0)
+    record = metrics.step(
+        StepBatch(0, (group,), Position(1)),
+        version=5,
+        learned={"policy/kl": 0.01},
+        start=1.0,
+        end=2.0,
     )
     expected = {
         "reward/mean": 6.37,
@@ -85,11 +90,11 @@ def test_a_steps_metrics(
 
 
 def test_loads_are_reported_once(make_group: Callable[..., Group], samples: list[Sample]) -> None:
-    meter = Meter()
-    meter.loaded(0, load(1, 0.5, 0.03, 0.001))
-    meter.missed(Missed(2, "damaged"))
-    batch = Batch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
-    first, second = meter.step(batch, 1, {}, 0.0, 1.0), meter.step(batch, 2, {}, 1.0, 2.0)
+    metrics = StepMetrics()
+    metrics.loaded(0, load(1, 0.5, 0.03, 0.001))
+    metrics.missed(Missed(2, "damaged"))
+    batch = StepBatch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
+    first, second = metrics.step(batch, 1, {}, 0.0, 1.0), metrics.step(batch, 2, {}, 1.0, 2.0)
     assert "time/load" in first and first["weights/missed"] == 1
     assert "time/load" not in second and second["weights/missed"] == 0
 
@@ -97,11 +102,11 @@ def test_loads_are_reported_once(make_group: Callable[..., Group], samples: list
 def test_the_lag_is_that_of_the_living_actor_furthest_behind(
     make_group: Callable[..., Group], samples: list[Sample]
 ) -> None:
-    meter = Meter()
-    batch = Batch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
-    assert "weights/lag" not in meter.step(batch, 0, {}, 0.0, 1.0)
+    metrics = StepMetrics()
+    batch = StepBatch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
+    assert "weights/lag" not in metrics.step(batch, 0, {}, 0.0, 1.0)
     for actor, version in ((0, 5), (1, 2), (1, 3)):
-        meter.loaded(actor, load(version, 0.5, 0.03, 0.001))
-    assert meter.step(batch, 5, {}, 0.0, 1.0)["weights/lag"] == 2
-    meter.restarted(1)
-    assert meter.step(batch, 6, {}, 0.0, 1.0)["weights/lag"] == 1
+        metrics.loaded(actor, load(version, 0.5, 0.03, 0.001))
+    assert metrics.step(batch, 5, {}, 0.0, 1.0)["weights/lag"] == 2
+    metrics.restarted(1)
+    assert metrics.step(batch, 6, {}, 0.0, 1.0)["weights/lag"] == 1
