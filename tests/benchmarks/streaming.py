@@ -47,7 +47,7 @@ from awares_platform.engine.engine import Engine
 from awares_platform.engine.load import LoadReport
 from awares_platform.store import ObjectStore, seaweed
 from awares_platform.weights import Publisher, Subscriber
-from awares_platform.weights.parts import Part, whole
+from awares_platform.weights.parts import Part, whole_parts
 
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 GROUPS_IN_FLIGHT = 16  # as GRPO's actors have
@@ -87,7 +87,8 @@ def learner(
         started, publisher = time.perf_counter(), publishers[target.value]
         state, extra = states[(publisher.version or 0) % len(states)]
         parts = [
-            Part(part.name, part.shape, part.start, part.values.clone()) for part in whole(state)
+            Part(part.name, part.shape, part.start, part.values.clone())
+            for part in whole_parts(state)
         ]
         version = publisher.begin(parts, extra)
         if publisher is publishers[FOLLOWED]:

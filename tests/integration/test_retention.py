@@ -13,7 +13,7 @@ from torch import Tensor
 from awares.errors import AwaresError
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Cadence, Publisher, Subscriber, WeightsError
-from awares_platform.weights.head import Form, Head, Published, head_key
+from awares_platform.weights.head import Form, Head, PublishedVersion, head_key
 from awares_platform.weights.lease import lease
 from awares_platform.weights.manifest import folder
 from awares_platform.weights.retention import Collector, pin, pinned, unpin
@@ -32,10 +32,12 @@ def head(newest: int, anchors: tuple[int, ...]) -> Head:
         version: Form("manifest.json", None if version in anchors else version - 1, 1, "")
         for version in range(1, newest + 1)
     }
-    return Head(1, tuple(Published(version, (forms[version],)) for version in range(newest, 0, -1)))
+    return Head(
+        1, tuple(PublishedVersion(version, (forms[version],)) for version in range(newest, 0, -1))
+    )
 
 
-def versions(published: tuple[Published, ...]) -> list[int]:
+def versions(published: tuple[PublishedVersion, ...]) -> list[int]:
     return [entry.version for entry in published]
 
 

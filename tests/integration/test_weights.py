@@ -22,7 +22,7 @@ from awares_platform.weights import (
     WriterFenced,
 )
 from awares_platform.weights.manifest import digest
-from awares_platform.weights.parts import whole
+from awares_platform.weights.parts import whole_parts
 
 pytestmark = pytest.mark.integration
 
@@ -187,13 +187,13 @@ def test_a_publication_runs_beside_its_caller(seaweed: ObjectStore, run: str) ->
             return super().put(key, data, if_none_match=if_none_match, if_match=if_match)
 
     publisher = Publisher(Slow(seaweed.config), run)
-    assert publisher.begin(whole(state())) == 1
+    assert publisher.begin(whole_parts(state())) == 1
     assert Subscriber(seaweed, run).head() is None
     gate.set()
     publisher.wait()
     assert Subscriber(seaweed, run).head() == 1
     assert publisher.last is not None and publisher.last.seconds > 0
-    assert publisher.last.figures()["weights/bytes"] == publisher.last.manifest.size
+    assert publisher.last.metrics()["weights/bytes"] == publisher.last.manifest.size
 
 
 def test_a_failed_publication_is_raised_by_the_next_call_and_repeated_whole(
@@ -212,9 +212,9 @@ def test_a_failed_publication_is_raised_by_the_next_call_and_repeated_whole(
     publisher = Publisher(Failing(seaweed.config), run)
     publisher.publish(1, state())
     Failing.failing = True
-    assert publisher.begin(whole(state(1))) == 2
+    assert publisher.begin(whole_parts(state(1))) == 2
     with pytest.raises(StoreUnavailable):
-        publisher.begin(whole(state(2)))
+        publisher.begin(whole_parts(state(2)))
     Failing.failing = False
     assert publisher.version == 1
     assert publisher.publish(2, state(2)).base == 1
@@ -380,5 +380,5 @@ def test_a_manifest_that_head_does_not_name_is_refused(seaweed: ObjectStore, run
     manifest = Publisher(seaweed, run).publish(1, state(), {"step": 1})
     forged: Manifest = replace(manifest, extra={"step": 2})
     seaweed.put(f"runs/{run}/weights/v00000001/manifest.json", forged.to_bytes())
-    with pytest.raises(WeightsError, match="does not hash to what HEAD names"):
+    with pytest.raises(WeightsError, match="does not have the hash that HEAD names"):
         Subscriber(seaweed, run).manifest(1)

@@ -20,7 +20,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.weights import Cadence, Publisher, Received, Subscriber, WeightsError
 from awares_platform.weights.head import head_key
 from awares_platform.weights.manifest import version_folder
-from awares_platform.weights.retention import wanted
+from awares_platform.weights.retention import requested_anchors
 from tests.integration import publishing_process
 from tests.integration.fault import Call, Fault, Flip, LostReply, Reset, Status, Throttle, Truncate
 from tests.integration.fault_proxy import Faults, proxy
@@ -91,7 +91,7 @@ def test_a_store_that_fails_for_long_leaves_readers_with_what_they_have(
     faults.on(match="*.bin", method="GET", fault=Status(500))
     with pytest.raises(StoreUnavailable, match=r"v00000002/e1-d-r00000-00000\.bin"):
         subscriber.receive(2, held)
-    assert holds(held, 1) and not wanted(seaweed, run)
+    assert holds(held, 1) and not requested_anchors(seaweed, run)
     faults.clear()
     assert holds(subscriber.receive(2, held), 2)
 
@@ -147,11 +147,11 @@ def test_readers_stuck_at_a_damaged_delta_get_an_anchor_with_the_next_version(
     damage(seaweed, f"{version_folder(run, 2)}/e1-d-r00000-00000.bin", how)
     with pytest.raises(WeightsError, match=r"asked the writer for an anchor"):
         subscriber.receive(3, held)
-    assert holds(held, 1) and wanted(seaweed, run) == {3}
+    assert holds(held, 1) and requested_anchors(seaweed, run) == {3}
     publisher.publish(4, weights(4))
     received = subscriber.receive(4, held)
     assert holds(received, 4) and received.hops == 1
-    assert not wanted(seaweed, run)
+    assert not requested_anchors(seaweed, run)
     publisher.publish(5, weights(5))
     assert subscriber.receive(5, received).hops == 1
 
@@ -173,7 +173,7 @@ def test_a_waiting_writer_repairs_the_newest_version(
     with pytest.raises(WeightsError, match="asked the writer for an anchor"):
         subscriber.receive(version, held)
     deadline = time.monotonic() + 30
-    while wanted(seaweed, run):
+    while requested_anchors(seaweed, run):
         publisher.repair()
         time.sleep(0.05)
         assert time.monotonic() < deadline
@@ -189,7 +189,7 @@ def test_a_damaged_manifest_is_not_believed(seaweed: ObjectStore, run: str) -> N
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(1)
     damage(seaweed, f"{version_folder(run, 2)}/manifest.json", flip)
-    with pytest.raises(WeightsError, match="does not hash to what HEAD names"):
+    with pytest.raises(WeightsError, match="does not have the hash that HEAD names"):
         subscriber.receive(2, held)
     assert holds(held, 1)
     publisher.publish(3, weights(3))
@@ -248,7 +248,7 @@ def test_a_publisher_killed_before_any_of_its_writes_loses_nothing_and_is_follow
             assert holds(held, newest)
             assert holds(Subscriber(seaweed, run).receive(newest), newest)
         except WeightsError as error:  # killed between headers and body of HEAD: readers keep what they have, the next writer rebuilds it
-            assert "no HEAD of weights" in str(error)
+            assert "not a HEAD object" in str(error)
     final = Publisher(seaweed, run)
     assert final.version is not None and final.version >= (subscriber.seen.version or 1)
     assert holds(Subscriber(seaweed, run).receive(final.version), final.version)
@@ -259,7 +259,7 @@ def test_an_emptied_head_is_rebuilt_by_the_next_writer(seaweed: ObjectStore, run
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(1)
     seaweed.put(head_key(run), b"")
-    with pytest.raises(WeightsError, match="no HEAD of weights"):
+    with pytest.raises(WeightsError, match="not a HEAD object"):
         subscriber.head()
     second = Publisher(seaweed, run)
     assert second.version == 3

@@ -13,7 +13,7 @@ from torch import Tensor
 from awares_platform.errors import StoreUnavailable
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Cadence, Publisher, Subscriber, WeightsError
-from awares_platform.weights.parts import Part, even
+from awares_platform.weights.parts import Part, even_parts
 
 pytestmark = pytest.mark.integration
 
@@ -70,7 +70,9 @@ def state(seed: int) -> dict[str, Tensor]:
 
 
 def shares(values: dict[str, Tensor]) -> list[list[Part]]:
-    return [list(even([*values.items()], rank, RANKS, torch.float32)) for rank in range(RANKS)]
+    return [
+        list(even_parts([*values.items()], rank, RANKS, torch.float32)) for rank in range(RANKS)
+    ]
 
 
 def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:

@@ -16,7 +16,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.training import checkpoint, lora, zero
 from awares_platform.training.policy import load_policy
-from awares_platform.weights.adapter import folded, is_adapter
+from awares_platform.weights.adapter import fold_adapter, is_adapter
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -192,7 +192,7 @@ def test_with_adapters_these_alone_are_owned(base: Path, stage: int) -> None:
     scale = lora.scale(engine.module)
     assert scale is not None
     whole, start = zero.full_state(engine), dict(_model(base).state_dict())
-    changed, went = folded(found, scale, start)
+    changed, went = fold_adapter(found, scale, start)
     assert went.keys() == found.keys() and {*went.values()} == changed.keys()
     assert changed.keys() == {name for name in whole if not torch.equal(whole[name], start[name])}
     assert all(torch.equal(changed[name], whole[name]) for name in changed)

@@ -10,7 +10,7 @@ from awares_platform.runtime.progress import Progress
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import resolve, write_policy
 from awares_platform.weights import Manifest, Received, Subscriber, WeightsError
-from awares_platform.weights.adapter import folded
+from awares_platform.weights.adapter import fold_adapter
 from awares_platform.weights.checkpoint import Checkpoint
 from awares_platform.weights.head import Form, Hop
 from awares_platform.weights.retention import pin, pinned, unpin
@@ -94,7 +94,7 @@ def verify(subscriber: Subscriber, version: int | None) -> None:
                 continue
             try:
                 states[hop.version] = subscriber.walk([hop], None if base is None else states[base])
-                print(f"version {hop.version}: {_form(hop.form)} hashes right")
+                print(f"version {hop.version}: {_form(hop.form)} verified")
             except WeightsError as error:
                 damaged.append(str(error))
                 print(f"DAMAGED  {error}")
@@ -120,7 +120,7 @@ def pull(config: PlatformConfig, subscriber: Subscriber, version: int, out: Path
     state = dict(received.state)
     if received.manifest.adapter is not None:
         base = Checkpoint(source)
-        state = {**base, **folded(state, received.manifest.adapter, base)[0]}
+        state = {**base, **fold_adapter(state, received.manifest.adapter, base)[0]}
     directory.mkdir(parents=True, exist_ok=True)
     write_policy(state, source, directory)
     return directory

@@ -35,7 +35,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from awares.errors import AwaresError
 from awares_platform.engine.apply import Unit, aliases, apply, on_device, touched, units
 from awares_platform.engine.lifetime import end_with_parent
-from awares_platform.weights.adapter import folded
+from awares_platform.weights.adapter import fold_adapter
 from awares_platform.weights.checkpoint import Checkpoint
 from awares_platform.weights.head import Head
 from awares_platform.weights.manifest import Manifest, Shapes, WeightsError, check_fit
@@ -203,12 +203,12 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
             ) from error
 
     def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
-        """All tensors of the model, and which of them differ from what is loaded. An adapter is folded into the policy that the engine was
+        """All tensors of the model, and which of them differ from what is loaded. An adapter is fold_adapter into the policy that the engine was
         started with. Raises WeightsError for a version of another model."""
-        manifest, changed = received.manifest, received.manifest.changed(self._loaded)
+        manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:
             base = Checkpoint(Path(self.model_config.model))
-            weights, went = folded(received.state, manifest.adapter, base)
+            weights, went = fold_adapter(received.state, manifest.adapter, base)
             state: Mapping[str, Tensor] = ChainMap(weights, base)  # pyright: ignore[reportArgumentType, reportAssignmentType], only read
             on_base = self._loaded is None or self._loaded.adapter is not None
             return state, {went[name] for name in changed} if on_base else {*state}
@@ -226,7 +226,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def _check_tied(self, manifest: Manifest) -> None:
         """Raise WeightsError for a version whose output head differs from the embeddings that the engine's model ties it to."""
-        results = {entry.name: entry.result for entry in manifest.tensors}
+        results = {entry.name: entry.hashes for entry in manifest.tensors}
         names = self._renamed(manifest.shapes)
         for alias, first in self._aliases.items():
             if alias in names and results[names[alias]] != results[names[first]]:

@@ -19,9 +19,9 @@ from awares_platform.evaluate.policies import PROTOCOLS, Weights
 from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_processor, resolve
+from awares_platform.weights.cadence import Cadence
 from awares_platform.weights.checkpoint import Checkpoint
 from awares_platform.weights.manifest import folder
-from awares_platform.weights.plan import Cadence
 from awares_platform.weights.publish import Publisher
 from awares_platform.weights.subscribe import Subscriber
 

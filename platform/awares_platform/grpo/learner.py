@@ -262,7 +262,7 @@ class Learner:
     def _published(self) -> dict[str, float]:
         """LossMetrics of the version before the one that is on its way."""
         last = self._publisher.last
-        return {} if last is None else last.figures()
+        return {} if last is None else last.metrics()
 
     def _score_canary(self) -> dict[str, Any]:
         """Logprobs by the weights as they are served. Under ZeRO-3 every rank takes part."""

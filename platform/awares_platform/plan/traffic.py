@@ -35,7 +35,7 @@ A delta that changes every weight is as large as an anchor.
 USELESS = 0.7
 """A delta above this share of an anchor is not written where an anchor is written.
 
-awares_platform.weights.plan decides it with the same number.
+awares_platform.weights.cadence decides it with the same number.
 """
 DENSE = 0.78
 """Bytes of an anchor (dense, zstd) over the full bytes, from the same table."""

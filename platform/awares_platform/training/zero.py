@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from awares_platform.training import lora
 from awares_platform.weights.adapter import is_adapter
-from awares_platform.weights.parts import Part, copied, even
+from awares_platform.weights.parts import Part, copy_to_cpu, even_parts
 
 _BUCKET = 50_000_000  # elements; DeepSpeed's default of 5e8 would reserve 2 GB per worker for a model of a few MB
 
@@ -155,7 +155,7 @@ def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
     replicated = [(name, tensor) for name, tensor in named if not hasattr(tensor, "ds_tensor")]
     return [
         *(_slice(name, tensor, rank, dtype) for name, tensor in sliced),
-        *even(replicated, rank, ranks, dtype),
+        *even_parts(replicated, rank, ranks, dtype),
     ]
 
 
@@ -199,7 +199,7 @@ def _slice(name: str, tensor: Any, rank: int, dtype: torch.dtype) -> Part:
     length = tensor.ds_tensor.ds_numel
     start = min(rank * length, tensor.ds_numel)
     values = tensor.ds_tensor.detach().reshape(-1)[: min(length, tensor.ds_numel - start)]
-    return Part(name, tuple(tensor.ds_shape), start, copied(values, dtype))
+    return Part(name, tuple(tensor.ds_shape), start, copy_to_cpu(values, dtype))
 
 
 def _named(model: nn.Module) -> list[tuple[str, Tensor]]:

@@ -1,16 +1,37 @@
-"""Weights over object storage: the learner publishes versions, whoever wants one pulls it; nobody knows the fleet.
+"""The weight bus: the learner publishes weight versions in an object store, and readers pull them.
 
-learner ranks --Publisher--> runs/<run>/weights/v00000012/{*.bin, manifest.json, anchor.json}, then HEAD   (published means complete)
-                                          |
-engine process <--Subscriber-- (fetch, decode, verify while generating; pause, apply, resume)      transfer.py, in vLLM's worker
-engine <--extra["canary"]-- (logprobs of the learner, recomputed by the engine after every load)   canary.py
+No writer knows its readers, and no reader knows its writer. Both know the run's name and the store.
 
-write: parts --> shards (codec) --> publish --> ledger (plan, manifests, retention) --> writer (HEAD)
-read:  head (which way is cheapest) --> fetch --> assemble (codec, proof) --> subscribe --> transfer --> apply (module by module)
+    learner rank 0..n                       object store                        reader (an engine)
+
+    Publisher          runs/<run>/weights/                             Subscriber
+      parts              v00000012/*.bin           weight shards         read HEAD
+      -> codec.encode    v00000012/manifest.json   a delta or anchor     choose the cheapest hops
+      -> upload          v00000012/anchor.json     an anchor             fetch, decode, verify
+      -> HEAD            HEAD                      written last          hand out the tensors
+                         leases/  pins/  wanted/   notes to the writer
+
+    write: parts -> shards -> publish -> ledger (cadence, manifest, retention) -> writer (HEAD)
+    read:  head (hops) -> fetch -> assemble (codec, verification) -> subscribe
+
+The engine room loads received tensors into vLLM and checks its log-probabilities (canary).
+
+Words:
+    version   The weights after one publication; versions are numbered upwards from 1.
+    anchor    A form of a version that needs no other version.
+    delta     A form of a version that holds the difference from an older version, its base.
+    manifest  The JSON object that lists a form's tensors, their pieces and the pieces' hashes.
+    HEAD      The one object that changes. It names the versions that can be fetched.
+    epoch     The number of the writer. A new writer raises it, which fences the older writer.
+    part      A rank's slice of a flattened tensor. A piece is a part of at most 16 Mi elements.
+    shard     A *.bin object that holds the encoded bytes of many pieces.
+    hop       One form that a reader loads on its way to a version.
+    lease     A reader's request to keep the versions that it is downloading.
+    pin       A person's request to keep a version for good.
 """
 
+from awares_platform.weights.cadence import Cadence, Identity
 from awares_platform.weights.manifest import Manifest, WeightsError
-from awares_platform.weights.plan import Cadence, Identity
 from awares_platform.weights.publish import Publisher
 from awares_platform.weights.subscribe import Received, Subscriber
 from awares_platform.weights.writer import WriterFenced

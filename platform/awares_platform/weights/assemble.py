@@ -1,4 +1,7 @@
-"""From a manifest, its shards and the version below it to tensors, and the proof that they are what was published."""
+"""Assembly of a version: decode its shards onto the base version, then verify every hash.
+
+manifest + base tensors + shards --assemble--> tensors --verify--> tensors as published
+"""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -7,8 +10,8 @@ import torch
 from torch import Tensor
 
 from awares_platform.weights import codec
-from awares_platform.weights.each import each
 from awares_platform.weights.manifest import Manifest, Piece, TensorEntry, WeightsError, digest
+from awares_platform.weights.parallel import parallel_map
 from awares_platform.weights.shards import raw
 
 State = Mapping[str, Tensor]
@@ -17,22 +20,27 @@ State = Mapping[str, Tensor]
 def assemble(
     manifest: Manifest, base: State, shards: Iterator[tuple[str, memoryview]], threads: int
 ) -> tuple[dict[str, Tensor], float]:
-    """The tensors of the version, and the seconds of decoding. Tensors of which nothing changed are those of `base`; `base` stays as it is.
+    """Decode a version onto `base`; return its tensors and the seconds spent on decoding.
 
-    Raises WeightsError for a piece that does not decode, and what `shards` raises. Nothing is verified yet.
+    An unchanged tensor is the base's own, not a copy; `base` itself is not modified. Nothing is
+    verified yet. Raises WeightsError for a damaged piece, and any error of `shards`.
     """
-    state = {entry.name: _started(entry, base.get(entry.name)) for entry in manifest.tensors}
-    held: dict[str, list[tuple[TensorEntry, Piece]]] = {}
+    state = {entry.name: _target(entry, base.get(entry.name)) for entry in manifest.tensors}
+    by_shard: dict[str, list[tuple[TensorEntry, Piece]]] = {}
     for entry in manifest.tensors:
         for piece in entry.pieces:
             if piece.length:
-                held.setdefault(piece.shard, []).append((entry, piece))
+                by_shard.setdefault(piece.shard, []).append((entry, piece))
             elif state[entry.name] is not base.get(entry.name):
                 _slice(state[entry.name], piece).copy_(_slice(base[entry.name], piece))
     seconds = 0.0
     for shard, data in shards:
         started = time.perf_counter()
-        each(lambda at: _decode(*at, base, state, data), held[shard], threads)  # noqa: B023, it is called before the next shard comes
+
+        def decode(job: tuple[TensorEntry, Piece], data: memoryview = data) -> None:
+            _decode(*job, base, state, data)
+
+        parallel_map(decode, by_shard[shard], threads)
         seconds += time.perf_counter() - started
     return state, seconds
 
@@ -40,62 +48,53 @@ def assemble(
 def verify(
     manifest: Manifest, state: State, known: Manifest | None, proven: State, threads: int
 ) -> None:
-    """Raise WeightsError unless every piece hashes to what the manifest names.
+    """Raise WeightsError unless every piece of `state` has the hash that the manifest names.
 
-    Tensors that are the very ones of `proven`, which was verified against `known`, are not hashed again.
+    `proven` was verified against `known`. Tensors that `state` shares with it are skipped.
     """
-    results = {} if known is None else {entry.name: entry.result for entry in known.tensors}
-    fresh = [
+    hashes = {} if known is None else {entry.name: entry.hashes for entry in known.tensors}
+    unproven = [
         (entry, piece)
         for entry in manifest.tensors
-        if state[entry.name] is not proven.get(entry.name)
-        or results.get(entry.name) != entry.result
+        if state[entry.name] is not proven.get(entry.name) or hashes.get(entry.name) != entry.hashes
         for piece in entry.pieces
     ]
-    each(lambda at: _verify(*at, state, manifest.version), fresh, threads)
+    parallel_map(lambda job: _verify(*job, state, manifest.version), unproven, threads)
 
 
-def _started(entry: TensorEntry, base: Tensor | None) -> Tensor:
-    """The base's tensor where nothing changed, else one to decode into."""
-    fits = (
-        base is not None
-        and base.dtype == getattr(torch, entry.dtype)
-        and tuple(base.shape) == entry.shape
-    )
+def _target(entry: TensorEntry, base: Tensor | None) -> Tensor:
+    """The base's tensor if nothing in it changes, else an empty one to decode into."""
+    dtype = getattr(torch, entry.dtype)
+    fits = base is not None and base.dtype == dtype and tuple(base.shape) == entry.shape
     if any(piece.length == 0 and piece.end > piece.start for piece in entry.pieces) and not fits:
         raise WeightsError(
-            f"{entry.name} is a change to a tensor that the version below does not have in this shape ({entry.shape})"
+            f"{entry.name} is a delta, but its base version has no tensor of that name and "
+            f"shape {entry.shape}"
         )
     if base is not None and fits and not any(piece.length for piece in entry.pieces):
         return base
-    return torch.empty(entry.shape, dtype=getattr(torch, entry.dtype))
+    return torch.empty(entry.shape, dtype=dtype)
 
 
 def _decode(entry: TensorEntry, piece: Piece, base: State, state: State, data: memoryview) -> None:
     blob = data[piece.offset : piece.offset + piece.length]
-    below = base.get(entry.name)
-    fits = (
-        below is not None
-        and below.shape == state[entry.name].shape
-        and below.dtype == state[entry.name].dtype
-    )
+    below, new = base.get(entry.name), state[entry.name]
+    if below is not None and (below.shape, below.dtype) != (new.shape, new.dtype):
+        below = None
     try:
-        codec.decode(
-            _slice(below, piece) if below is not None and fits else None,
-            blob,
-            out=_slice(state[entry.name], piece),
-        )
+        old = None if below is None else _slice(below, piece)
+        codec.decode(old, blob, out=_slice(new, piece))
     except WeightsError as error:
-        raise WeightsError(
-            f"tensor {entry.name}, elements {piece.start} to {piece.end} ({piece.shard}): {error}"
-        ) from error
+        where = f"tensor {entry.name}, elements {piece.start} to {piece.end} ({piece.shard})"
+        raise WeightsError(f"{where}: {error}") from error
 
 
 def _verify(entry: TensorEntry, piece: Piece, state: State, version: int) -> None:
     if digest(raw(_slice(state[entry.name], piece))) != piece.blake3:
+        where = f"{piece.shard}, elements {piece.start} to {piece.end}"
         raise WeightsError(
-            f"tensor {entry.name} of version {version} ({piece.shard}, elements {piece.start} to {piece.end}) does not hash to what its "
-            "manifest names"
+            f"tensor {entry.name} of version {version} ({where}) does not have the hash that "
+            "its manifest names"
         )
 
 

@@ -1,4 +1,4 @@
-"""A policy's weights on the disk, in as many safetensors files as there are."""
+"""A policy's weights on disk, in one or more safetensors files."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from awares_platform.weights.manifest import Shapes
 
 
 class Checkpoint(Mapping[str, Tensor]):
-    """Tensors by name, each read from its file when it is asked for.
+    """A mapping from tensor names to tensors. Each access reads the tensor from its file.
 
     Example:
         Checkpoint(policy)["lm_head.weight"]
@@ -21,11 +21,9 @@ class Checkpoint(Mapping[str, Tensor]):
         self._shapes: dict[str, tuple[int, ...]] = {}
         for path in sorted(directory.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118, no mapping
-                    self._files[name], self._shapes[name] = (
-                        path,
-                        tuple(file.get_slice(name).get_shape()),
-                    )
+                for name in file.keys():  # noqa: SIM118, a safe_open is not a mapping
+                    self._files[name] = path
+                    self._shapes[name] = tuple(file.get_slice(name).get_shape())
 
     @property
     def shapes(self) -> Shapes:

@@ -1,4 +1,4 @@
-"""Shards from the store: parallel range reads, a few shards ahead of whoever decodes them."""
+"""Download of weight shards: parallel range reads, a few shards ahead of the decoder."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -9,45 +9,47 @@ from awares_platform.store import ObjectStore
 from awares_platform.weights.manifest import Manifest, WeightsError, version_folder
 
 RANGE_BYTES = 8 << 20
-_AHEAD = 2  # shards that are downloaded while one is decoded
+_AHEAD = 2
+"""Shards that are downloaded while one is decoded."""
 
 
-def fetch(
+def fetch_shards(
     store: ObjectStore, run: str, manifest: Manifest, connections: int
 ) -> Iterator[tuple[str, memoryview]]:
-    """Each shard of the manifest with its bytes, in order. Holds at most three of them.
+    """Yield the name and the bytes of each shard of the manifest, in order.
 
-    Raises WeightsError for one that is missing or truncated, StoreError when the store fails.
+    Holds at most three shards in memory. Raises WeightsError for a shard that is missing or
+    truncated, StoreError when the store fails.
     """
-    where, waiting = version_folder(run, manifest.version), deque(manifest.shards.items())
+    folder = version_folder(run, manifest.version)
+    waiting = deque(manifest.shards.items())
     running: deque[tuple[str, list[Future[bytes]]]] = deque()
     with ThreadPoolExecutor(connections, thread_name_prefix="fetch") as pool:
         try:
             while waiting or running:
                 while waiting and len(running) <= _AHEAD:
                     shard, length = waiting.popleft()
-                    ranges = [
-                        (start, min(start + RANGE_BYTES, length))
-                        for start in range(0, length, RANGE_BYTES)
-                    ]
-                    running.append(
-                        (
-                            shard,
-                            [
-                                pool.submit(store.get_range, f"{where}/{shard}", *span)
-                                for span in ranges
-                            ],
-                        )
-                    )
-                shard, futures = running.popleft()
-                yield shard, _joined(futures, f"run {run}: {where}/{shard}", manifest.shards[shard])
+                    ranges = _start_ranges(pool, store, f"{folder}/{shard}", length)
+                    running.append((shard, ranges))
+                shard, ranges = running.popleft()
+                what = f"run {run}: {folder}/{shard}"
+                yield shard, _join_ranges(ranges, what, manifest.shards[shard])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _joined(futures: list[Future[bytes]], what: str, length: int) -> memoryview:
+def _start_ranges(
+    pool: ThreadPoolExecutor, store: ObjectStore, key: str, length: int
+) -> list[Future[bytes]]:
+    return [
+        pool.submit(store.get_range, key, start, min(start + RANGE_BYTES, length))
+        for start in range(0, length, RANGE_BYTES)
+    ]
+
+
+def _join_ranges(ranges: list[Future[bytes]], what: str, length: int) -> memoryview:
     try:
-        parts = [future.result() for future in futures]
+        parts = [future.result() for future in ranges]
     except NotFound as error:
         raise WeightsError(f"{what} is missing") from error
     data = parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,4 +1,4 @@
-"""HEAD: the one mutable object of a run's weights. It says which versions can be fetched, in which forms, and from what each starts."""
+"""HEAD: the one object of a run's weights that changes. It names the versions to fetch, and how."""
 
 import json
 from collections.abc import Collection
@@ -16,8 +16,10 @@ def head_key(run: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One way to get a version: the manifest `name` in its folder, by its blake3. `base` is the version that it changes, None for an
-    anchor, which needs nothing; `size` are the bytes to download.
+    """One way to get a version: as a delta to version `base`, or as an anchor if `base` is None.
+
+    `name` is the manifest's name in the version's folder and `digest` the manifest's blake3.
+    `size` counts the bytes of the weight shards to download.
 
     Example:
         Form("manifest.json", 11, 135000, "9c0e...")
@@ -30,11 +32,12 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """One published version in its one or two forms.
+class PublishedVersion:
+    """One published version with its one or two forms.
 
     Example:
-        Published(12, (Form("manifest.json", 11, 135000, "9c0e..."), Form("anchor.json", None, 3600000, "07aa...")))
+        delta = Form("manifest.json", 11, 135000, "9c0e...")
+        PublishedVersion(12, (delta, Form("anchor.json", None, 3600000, "07aa...")))
     """
 
     version: int
@@ -42,13 +45,13 @@ class Published:
 
     @property
     def anchor(self) -> Form | None:
-        """The form that needs no other version."""
+        """The form that needs no other version; None if there is none."""
         return next((form for form in self.forms if form.base is None), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One manifest on the way to a version.
+    """One form that a reader loads on its way to a version.
 
     Example:
         Hop(12, Form("manifest.json", 11, 135000, "9c0e..."))
@@ -63,30 +66,31 @@ class Head:
     """The writer's epoch and the versions that can be fetched, newest first.
 
     Example:
-        Head(1, (Published(12, ...), Published(11, ...)))
+        Head(1, (PublishedVersion(12, ...), PublishedVersion(11, ...)))
     """
 
     epoch: int
-    published: tuple[Published, ...] = ()
+    published: tuple[PublishedVersion, ...] = ()
 
     @property
     def version(self) -> int | None:
         """The newest version; None before the first."""
         return self.published[0].version if self.published else None
 
-    def find(self, version: int) -> Published | None:
+    def find(self, version: int) -> PublishedVersion | None:
         """The entry of `version`; None if it is not published, or no longer kept."""
         return next((entry for entry in self.published if entry.version == version), None)
 
     def path(
         self, target: int, have: int | None = None, avoid: Collection[Hop] = ()
     ) -> tuple[Hop, ...] | None:
-        """The way to `target` of the fewest bytes, for a reader that holds `have`, in the order of loading; None if there is none.
+        """The hops to `target` with the fewest bytes, in loading order; None if there are none.
 
-        Empty if it holds `target` already. `avoid` are hops that turned out damaged.
+        `have` is the version that the reader holds: the path to it is empty. `avoid` lists
+        damaged hops.
         """
         cheapest: dict[int, tuple[int, tuple[Hop, ...]]] = {} if have is None else {have: (0, ())}
-        for entry in reversed(self.published):  # bases are older than what is built on them
+        for entry in reversed(self.published):  # a base is older than the deltas to it
             for form in entry.forms:
                 hop = Hop(entry.version, form)
                 before = (0, ()) if form.base is None else cheapest.get(form.base)
@@ -98,28 +102,26 @@ class Head:
         return cheapest[target][1] if target in cheapest and self.find(target) else None
 
     def to_bytes(self) -> bytes:
-        """JSON."""
-        rows = [
-            [
-                entry.version,
-                [[form.name, form.base, form.size, form.digest] for form in entry.forms],
-            ]
-            for entry in self.published
-        ]
+        """The HEAD object as JSON."""
+        rows = [(entry.version, [*map(_row, entry.forms)]) for entry in self.published]
         return json.dumps({"epoch": self.epoch, "published": rows}, separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Head":
-        """Raises WeightsError for anything that is no HEAD."""
+        """The inverse of `to_bytes`. Raises WeightsError for bytes that are not a HEAD object."""
         try:
             values = json.loads(data)
-            return cls(int(values["epoch"]), tuple(_published(*row) for row in values["published"]))
+            return cls(int(values["epoch"]), tuple(_entry(*row) for row in values["published"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"no HEAD of weights: {error}") from error
+            raise WeightsError(f"not a HEAD object of weights: {error}") from error
 
 
-def _published(version: int, forms: list[list]) -> Published:
-    return Published(
+def _row(form: Form) -> list[str | int | None]:
+    return [form.name, form.base, form.size, form.digest]
+
+
+def _entry(version: int, forms: list[list]) -> PublishedVersion:
+    return PublishedVersion(
         int(version),
         tuple(Form(str(name), base, int(size), str(digest)) for name, base, size, digest in forms),
     )

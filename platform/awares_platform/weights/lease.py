@@ -1,4 +1,4 @@
-"""A reader's lease on the versions that it downloads; retention.py says how the writer sees it."""
+"""A reader's lease on the versions that it downloads. retention.py tells when a lease expires."""
 
 import json
 import threading
@@ -18,7 +18,10 @@ BEAT_S = 10.0
 def lease(
     store: ObjectStore, run: str, versions: Collection[int], beat_s: float = BEAT_S
 ) -> Iterator[None]:
-    """Within the block the versions stay in the store. What is done within `beat_s` costs no request: the writer's grace covers it."""
+    """Keep `versions` in the store while the block runs, by writing a lease every `beat_s`.
+
+    A block that ends within `beat_s` writes nothing: the writer's grace period covers it.
+    """
     key, done = f"{folder(run)}/leases/{uuid4().hex}", threading.Event()
 
     def beat() -> None:
@@ -30,7 +33,7 @@ def lease(
             try:
                 store.put(key, json.dumps({"versions": sorted(versions), "beat": number}).encode())
             except AwaresError:
-                continue  # the download that runs beside this meets the same store, and has the right to say so
+                continue  # The download meets the same failure and reports it.
 
     thread = threading.Thread(target=beat, name="weights-lease", daemon=True)
     thread.start()

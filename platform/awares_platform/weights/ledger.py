@@ -1,4 +1,8 @@
-"""Rank 0's side of publishing: what is published in which form, the manifests, HEAD, and what may be deleted."""
+"""Rank 0's part of a publication: the decisions, the manifests, HEAD, and retention.
+
+plan()    delta or anchor?  ->  the ranks upload their pieces
+commit()  merge the uploads -> write the manifests -> move HEAD -> delete old versions
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -7,24 +11,31 @@ from typing import Any
 
 from awares_platform.errors import StoreError
 from awares_platform.store import ObjectStore
-from awares_platform.weights.head import ANCHOR, FIRST, REPAIR, Form, Head, Published
+from awares_platform.weights.cadence import Cadence, ChainCost, Identity, PublicationPlan
+from awares_platform.weights.head import ANCHOR, FIRST, REPAIR, Form, Head, PublishedVersion
 from awares_platform.weights.manifest import Manifest, WeightsError, digest, version_folder
-from awares_platform.weights.plan import Cadence, Costs, Identity, Plan
-from awares_platform.weights.retention import Collector, answered, wanted
-from awares_platform.weights.shards import Share, entries
+from awares_platform.weights.retention import (
+    Collector,
+    clear_anchor_requests,
+    requested_anchors,
+)
+from awares_platform.weights.shards import RankUpload, merge
 from awares_platform.weights.writer import HeadWriter
 
 log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """Creating it claims the run: the writer before it is fenced from then on."""
+    """The record of a run's published versions. Rank 0 alone holds one.
+
+    Creating a ledger claims the run: every earlier writer is fenced from then on.
+    """
 
     def __init__(self, store: ObjectStore, run: str, identity: Identity, cadence: Cadence) -> None:
         self._store, self._run, self._identity, self._cadence = store, run, identity, cadence
         self._writer = HeadWriter(store, run)
         self._collector = Collector(store, run, cadence.keep, cadence.grace_s)
-        self._costs = Costs()
+        self._cost = ChainCost()
         self._newest: Manifest | None = None
 
     @property
@@ -32,93 +43,104 @@ class Ledger:
         """The newest published version."""
         return self._writer.head.version
 
-    def plan(self, version: int | None, shadowed: int | None) -> Plan:
-        """The next publication, or that of `version`; a delta only where the ranks still hold HEAD's version (`shadowed`).
+    def plan(self, version: int | None, held: int | None) -> PublicationPlan:
+        """Decide how to publish `version`, or the next version if it is None.
 
-        Raises WeightsError for a version that is not newer than HEAD's, WriterFenced, StoreError.
+        A delta is possible only if the ranks hold HEAD's version: `held` is theirs. Raises
+        WeightsError for a version that is not newer than HEAD's, WriterFenced, StoreError.
         """
         newest = self.version
         version = (newest or 0) + 1 if version is None else version
         if newest is not None and version <= newest:
             raise WeightsError(
-                f"run {self._run}: version {version} is not newer than HEAD's {newest}; go on with {newest + 1}"
+                f"run {self._run}: version {version} is not newer than HEAD's {newest}; "
+                f"go on with {newest + 1}"
             )
         self._writer.check()
-        base = newest if newest is not None and newest == shadowed else None
+        base = newest if newest is not None and newest == held else None
         anchor = (
             base is None
-            or self._costs.want_anchor(self._cadence.anchor_every)
-            or bool(wanted(self._store, self._run))
+            or self._cost.want_anchor(self._cadence.anchor_every)
+            or bool(requested_anchors(self._store, self._run))
         )
-        if anchor and self._costs.delta_is_useless:
+        if anchor and self._cost.delta_is_useless:
             base = None
-        return Plan(version, self._writer.head.epoch, base, anchor)
+        return PublicationPlan(version, self._writer.head.epoch, base, anchor)
 
     def commit(
-        self, plan: Plan, shares: Sequence[Mapping[str, Share]], extra: Mapping[str, Any], step: int
+        self,
+        plan: PublicationPlan,
+        uploads: Sequence[Mapping[str, RankUpload]],
+        extra: Mapping[str, Any],
+        step: int,
     ) -> tuple[Manifest, int]:
-        """Manifests, HEAD, then garbage. Returns the manifest of the first form, and the bytes of all forms."""
-        about = self._identity
-        blank = Manifest(
-            plan.version,
-            plan.epoch,
-            (),
-            extra,
-            None,
-            step,
-            None,
-            about.processor,
-            about.template,
-            about.adapter,
+        """Write the manifests, move HEAD to the version, then delete old versions.
+
+        `uploads` holds each rank's uploads by form. Returns the first form's manifest, and the
+        bytes of all forms.
+        """
+        manifests = [self._manifest(plan, kind, uploads, extra, step) for kind in uploads[0]]
+        names = (FIRST, ANCHOR)
+        forms = tuple(
+            self._write(manifest, name) for manifest, name in zip(manifests, names, strict=False)
         )
-        manifests, forms = [], []
-        for kind in shares[0]:
-            base, changed = (
-                (plan.base, _ratio([share[kind] for share in shares]))
-                if kind == "delta"
-                else (None, None)
-            )
-            tensors = entries([share[kind] for share in shares], plan.version)
-            manifests.append(replace(blank, tensors=tensors, base=base, changed_ratio=changed))
-            forms.append(self._write(manifests[-1], ANCHOR if forms else FIRST))
-        newest = Published(plan.version, tuple(forms))
-        self._writer.advance(
-            self._collector.kept(Head(plan.epoch, (newest, *self._writer.head.published)))
-        )
-        self._costs.add(newest)
+        newest = PublishedVersion(plan.version, forms)
+        head = Head(plan.epoch, (newest, *self._writer.head.published))
+        self._writer.advance(self._collector.kept(head))
+        self._cost.add(newest)
         self._newest = manifests[0]
-        self._tidy(newest)
+        self._delete_old(newest)
         return manifests[0], sum(form.size for form in forms)
 
-    def repair(self, shares: Sequence[Mapping[str, Share]]) -> None:
-        """Give the newest version a new anchor in place of whatever anchor it has."""
-        assert self._newest is not None, "only what this writer published can be repaired by it"
-        tensors = entries([share["anchor"] for share in shares], self._newest.version)
-        form = self._write(
-            replace(self._newest, tensors=tensors, base=None, changed_ratio=None), REPAIR
-        )
+    def repair(self, uploads: Sequence[Mapping[str, RankUpload]]) -> None:
+        """Publish a new anchor of the newest version, in place of its old anchor if it has one."""
+        assert self._newest is not None, "a writer repairs only versions that it has published"
+        tensors = merge([upload["anchor"] for upload in uploads], self._newest.version)
+        anchor = replace(self._newest, tensors=tensors, base=None, changed_ratio=None)
+        form = self._write(anchor, REPAIR)
         newest, *older = self._writer.head.published
-        repaired = Published(
-            newest.version, (*(known for known in newest.forms if known.base is not None), form)
-        )
+        deltas = (known for known in newest.forms if known.base is not None)
+        repaired = PublishedVersion(newest.version, (*deltas, form))
         self._writer.advance((repaired, *older))
-        self._costs.add(repaired)
-        self._tidy(repaired)
+        self._cost.add(repaired)
+        self._delete_old(repaired)
+
+    def _manifest(
+        self,
+        plan: PublicationPlan,
+        kind: str,
+        uploads: Sequence[Mapping[str, RankUpload]],
+        extra: Mapping[str, Any],
+        step: int,
+    ) -> Manifest:
+        form = [upload[kind] for upload in uploads]
+        return Manifest(
+            version=plan.version,
+            epoch=plan.epoch,
+            tensors=merge(form, plan.version),
+            extra=extra,
+            base=plan.base if kind == "delta" else None,
+            step=step,
+            changed_ratio=_changed_ratio(form) if kind == "delta" else None,
+            processor=self._identity.processor,
+            template=self._identity.template,
+            adapter=self._identity.adapter,
+        )
 
     def _write(self, manifest: Manifest, name: str) -> Form:
         data = manifest.to_bytes()
         self._writer.put_manifest(f"{version_folder(self._run, manifest.version)}/{name}", data)
         return Form(name, manifest.base, manifest.size, digest(data))
 
-    def _tidy(self, newest: Published) -> None:
-        """Delete what is no longer needed. The version is out: a failure is for the next time."""
+    def _delete_old(self, newest: PublishedVersion) -> None:
+        """Delete answered requests and old versions. A failure is left to the next publication."""
         try:
             if newest.anchor is not None:
-                answered(self._store, self._run)
+                clear_anchor_requests(self._store, self._run)
             self._collector.collect(self._writer.head)
         except StoreError as error:
             log.warning("run %s: old weights were not deleted (%s)", self._run, error)
 
 
-def _ratio(shares: Sequence[Share]) -> float:
-    return sum(share.changed for share in shares) / max(1, sum(share.elements for share in shares))
+def _changed_ratio(form: Sequence[RankUpload]) -> float:
+    return sum(upload.changed for upload in form) / max(1, sum(upload.elements for upload in form))

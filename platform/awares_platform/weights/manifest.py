@@ -1,12 +1,12 @@
-"""What a published version holds: manifest.json, and anchor.json where a version has two forms.
+"""The manifest of a published version: its tensors, their pieces in the shards, and their hashes.
 
-Trust goes one way: HEAD names the blake3 of a manifest, the manifest names the blake3 of every piece of every tensor as it must come out.
-Whatever does not hash to what HEAD leads to was not published.
+A chain of hashes proves a download: HEAD names the blake3 of each manifest, and the manifest names
+the blake3 of each decoded piece. A reader rejects bytes that fail either check.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from math import prod
 from typing import Any
 
@@ -14,13 +14,15 @@ from blake3 import blake3
 
 from awares.errors import AwaresError
 
-_SHOWN = 3  # differences that an error message lists
+_SHOWN = 3
+"""Most differences of one kind that an error message lists."""
 
 Shapes = Mapping[str, tuple[int, ...]]
+"""Tensor names and shapes."""
 
 
 class WeightsError(AwaresError):
-    """A weight version is absent, damaged or does not fit; names the run and the version."""
+    """A weight version is absent, damaged or unfit; the message names the run and the version."""
 
 
 def digest(data: bytes | bytearray | memoryview) -> str:
@@ -40,8 +42,11 @@ def version_folder(run: str, version: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Elements start to end (exclusive) of a flattened tensor, encoded as `length` bytes at `offset` of a shard; none at all where the
-    base's are unchanged. `blake3` is that of the decoded elements, little-endian.
+    """Elements `start` to `end` (exclusive) of a flattened tensor: `length` bytes at `offset`
+    of the weight shard `shard`.
+
+    `length` is 0 if the elements are those of the base version. `kind` is the codec's.
+    `blake3` is the hash of the decoded elements, little-endian.
 
     Example:
         Piece(0, 40960, "e1-r00000-00000.bin", 0, 1311, "ulp", "af13...")
@@ -58,7 +63,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor, row-major, as pieces that cover it from first to last element; several where several ranks wrote it.
+    """One tensor in row-major order, as pieces that cover it from the first to the last element.
 
     Example:
         TensorEntry("lm_head.weight", "bfloat16", (320, 128), (piece,))
@@ -70,21 +75,23 @@ class TensorEntry:
     pieces: tuple[Piece, ...]
 
     @property
-    def result(self) -> tuple[tuple[int, str], ...]:
-        """What the tensor must come out as, whatever it was encoded against."""
+    def hashes(self) -> tuple[tuple[int, str], ...]:
+        """Last element and hash of each decoded piece: equal for equal tensors, in any form."""
         return tuple((piece.end, piece.blake3) for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One form of a published version: all of it (an anchor, `base` None), or what has to be done to version `base`.
+    """One form of a published version: a delta to version `base`, or an anchor if it is None.
 
-    `epoch` is its writer's, `step` the optimizer's, `changed` the share of elements that differ from the version before (None without one).
-    `processor` and `template` are the blake3 of the policy's image processor and chat template, "" where the writer had none. With
-    `adapter` set the tensors are a LoRA adapter's, `adapter` its scale. `extra` is JSON that travels with the weights (the canary).
+    `epoch` is the writer's and `step` the optimizer's. `changed_ratio` is the share of elements
+    that differ from the base, None for an anchor. `processor` and `template` are the blake3 of
+    the policy's image processor and chat template, "" if the writer had none. If `adapter` is
+    set, the tensors are a LoRA adapter's and `adapter` is its scale. `extra` is JSON that
+    travels with the weights, such as the canary.
 
     Example:
-        Manifest(12, 1, (entry,), base=11, step=12, changed=0.031)
+        Manifest(12, 1, (entry,), base=11, step=12, changed_ratio=0.031)
     """
 
     version: int
@@ -100,12 +107,12 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Bytes to download."""
+        """Bytes of the weight shards to download."""
         return sum(piece.length for entry in self.tensors for piece in entry.pieces)
 
     @property
     def shards(self) -> dict[str, int]:
-        """Shard name to its length in bytes, in order."""
+        """Names and lengths in bytes of the weight shards, in order."""
         lengths: dict[str, int] = {}
         for piece in self.pieces():
             if piece.length:
@@ -121,25 +128,24 @@ class Manifest:
         """Every piece of every tensor."""
         return [piece for entry in self.tensors for piece in entry.pieces]
 
-    def changed(self, other: "Manifest | None") -> set[str]:
-        """Names of the tensors that differ from those of `other`."""
-        known = {} if other is None else {entry.name: entry.result for entry in other.tensors}
-        return {entry.name for entry in self.tensors if known.get(entry.name) != entry.result}
+    def changed_tensors(self, other: "Manifest | None") -> set[str]:
+        """Names of the tensors that differ from those of `other`; all of them if it is None."""
+        known = {} if other is None else {entry.name: entry.hashes for entry in other.tensors}
+        return {entry.name for entry in self.tensors if known.get(entry.name) != entry.hashes}
 
     def to_bytes(self) -> bytes:
-        """JSON, the same bytes for the same manifest."""
+        """The manifest as JSON. Equal manifests give equal bytes."""
         values = {name: getattr(self, name) for name in _PLAIN} | {"extra": dict(self.extra)}
         tensors = [
-            [entry.name, entry.dtype, entry.shape, [_row(piece) for piece in entry.pieces]]
+            [entry.name, entry.dtype, entry.shape, [*map(astuple, entry.pieces)]]
             for entry in self.tensors
         ]
-        return json.dumps(
-            {**values, "tensors": tensors}, separators=(",", ":"), sort_keys=True
-        ).encode()
+        document = {**values, "tensors": tensors}
+        return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
-        """Raises WeightsError for anything that is no manifest."""
+        """The inverse of `to_bytes`. Raises WeightsError for bytes that are not a manifest."""
         try:
             values = json.loads(data)
             tensors = tuple(_entry(*row) for row in values["tensors"])
@@ -147,22 +153,10 @@ class Manifest:
                 tensors=tensors, extra=values["extra"], **{name: values[name] for name in _PLAIN}
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"no manifest of weights: {error}") from error
+            raise WeightsError(f"not a manifest of weights: {error}") from error
 
 
 _PLAIN = ("version", "epoch", "base", "step", "changed_ratio", "processor", "template", "adapter")
-
-
-def _row(piece: Piece) -> list[Any]:
-    return [
-        piece.start,
-        piece.end,
-        piece.shard,
-        piece.offset,
-        piece.length,
-        piece.kind,
-        piece.blake3,
-    ]
 
 
 def _entry(name: str, dtype: str, shape: list[int], rows: list[list[Any]]) -> TensorEntry:
@@ -178,7 +172,7 @@ def _entry(name: str, dtype: str, shape: list[int], rows: list[list[Any]]) -> Te
 
 
 def check_fit(expected: Shapes, received: Shapes, version: int, policy: str) -> None:
-    """Raise WeightsError unless `version` holds exactly the tensors that the engine's `policy` has."""
+    """Raise WeightsError unless `version` holds exactly the tensors of the engine's `policy`."""
     if expected == received:
         return
     both = sorted(expected.keys() & received.keys())
@@ -197,5 +191,6 @@ def check_fit(expected: Shapes, received: Shapes, version: int, policy: str) -> 
         if names
     )
     raise WeightsError(
-        f"version {version} is of another model than the engine's ({policy}): {found}. Use one policy.base for both"
+        f"version {version} is of another model than the engine's ({policy}): {found}. "
+        "Use one policy.base for both"
     )

@@ -1,13 +1,17 @@
-"""Publishing: every rank encodes and uploads what it owns, rank 0 writes the manifest, then HEAD.
+"""The publisher: every rank encodes and uploads its parts, then rank 0 writes manifest and HEAD.
 
-    rank r   begin(parts) -> [ encode against what was published last -> *.bin -> index of rank r ]     beside the next training step
-    rank 0                   [ own share -> wait for the indexes -> ledger.py: manifest.json, anchor.json -> HEAD ]
+    rank r   begin(parts) -> [ encode onto the last version -> *.bin -> index of rank r ]
+    rank 0   begin(parts) -> [ the same -> wait for all indexes -> ledger: manifests -> HEAD ]
 
-The ranks speak through the store, never through collectives: nothing here can interleave with training, and a rank that died is missed
-after a timeout. A reader sees a version only once HEAD names it, so any rank may die between any two of its writes.
+    [ ] runs in a thread, beside the next training step
 
-A version is a delta to the one before it, and now and then an anchor besides: when the deltas since the last anchor would cost a joiner
-more than a new anchor does, every `anchor_every` versions, and when a reader that found damage asks for one.
+The ranks communicate through the store and not by collectives, so a publication cannot interleave
+with those of training. Rank 0 times out if a rank has died. A reader sees a version only after HEAD
+names it, so a rank may die between any two writes.
+
+A version usually is a delta to the version before. An anchor is added if a new reader would
+download more bytes in deltas than in an anchor, at the latest after `anchor_every` versions, and
+if a reader that found damage requests one.
 """
 
 import logging
@@ -23,24 +27,30 @@ from torch import Tensor
 
 from awares_platform.errors import StoreError
 from awares_platform.store import ObjectStore
-from awares_platform.weights import shards
+from awares_platform.weights.cadence import Cadence, Identity, PublicationPlan
 from awares_platform.weights.ledger import Ledger
 from awares_platform.weights.manifest import Manifest, WeightsError, version_folder
-from awares_platform.weights.parts import Part, pieces, whole
-from awares_platform.weights.plan import Cadence, Identity, Plan
-from awares_platform.weights.retention import wanted
-from awares_platform.weights.shards import ShardWriter, Share
+from awares_platform.weights.parts import Part, split, whole_parts
+from awares_platform.weights.retention import requested_anchors
+from awares_platform.weights.shards import (
+    BasePieces,
+    RankUpload,
+    ShardWriter,
+    index_bytes,
+    read_index,
+)
 
 log = logging.getLogger(__name__)
 _POLL_S = 0.05
-_REPAIR_S = 20.0  # for the ranks to come together; the next publication waits behind it
+_REPAIR_S = 20.0
+"""Seconds that rank 0 waits for the other ranks' repair. The next publication waits with it."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A finished publication as rank 0 saw it: the version's first form, the bytes of all its forms,
-    and the seconds from `begin` to HEAD.
+    """A finished publication: the manifest of the version's first form, the bytes of all forms,
+    and the seconds from `begin` to HEAD. Rank 0 alone has it.
 
     Example:
         Publication(manifest, size=135000, seconds=0.2)
@@ -50,35 +60,36 @@ class Publication:
     size: int
     seconds: float
 
-    def figures(self) -> dict[str, float]:
-        """As metrics."""
-        whole = sum(
+    def metrics(self) -> dict[str, float]:
+        """The publication as metrics. `weights/share` is a fraction of the unencoded bytes."""
+        unencoded = sum(
             prod(entry.shape) * getattr(torch, entry.dtype).itemsize
             for entry in self.manifest.tensors
         )
-        changed = (
-            {}
-            if self.manifest.changed_ratio is None
-            else {"weights/changed": self.manifest.changed_ratio}
-        )
-        return {
+        metrics = {
             "weights/bytes": float(self.size),
-            "weights/share": self.manifest.size / whole,
+            "weights/share": self.manifest.size / unencoded,
             "time/publication": self.seconds,
-            **changed,
         }
+        if self.manifest.changed_ratio is not None:
+            metrics["weights/changed"] = self.manifest.changed_ratio
+        return metrics
 
 
-def _alone(value: T) -> T:
+def _single_rank(value: T) -> T:
+    """`agree` for one rank."""
     return value
 
 
 class Publisher:
-    """One rank's part in writing a run's weights. Creating it on rank 0 claims the run: an older publisher's next publication raises
-    WriterFenced. One publication runs at a time, in a thread; `begin` waits for the one before and raises what failed in it.
+    """One rank's writer of a run's weights.
 
-    Holds this rank's parts as published last, while encoding also the new ones, and a shard of `shard_bytes`. `agree` returns rank 0's
-    value on every rank; all ranks call it together.
+    Creating it on rank 0 claims the run: the next publication of an older publisher raises
+    WriterFenced. Publications run one at a time, in a thread.
+
+    The publisher holds this rank's parts of the last version and one weight shard of
+    `shard_bytes`; during a publication it holds the new parts, too. `agree` is a collective that
+    returns rank 0's value on every rank.
 
     Example:
         publisher = Publisher(store, "mini")
@@ -92,27 +103,23 @@ class Publisher:
         *,
         rank: int = 0,
         ranks: int = 1,
-        agree: Callable[[Any], Any] = _alone,
+        agree: Callable[[Any], Any] = _single_rank,
         identity: Identity | None = None,
         cadence: Cadence | None = None,
         shard_bytes: int = 64 << 20,
         threads: int = 1,
         timeout_s: float = 600.0,
     ) -> None:
-        self._store, self._run, self._rank, self._ranks, self._agree = (
-            store,
-            run,
-            rank,
-            ranks,
-            agree,
-        )
+        self._store, self._run = store, run
+        self._rank, self._ranks, self._agree = rank, ranks, agree
         self._shard_bytes, self._threads, self._timeout_s = shard_bytes, threads, timeout_s
-        self._ledger = (
-            Ledger(store, run, identity or Identity(), cadence or Cadence()) if rank == 0 else None
-        )
+        self._ledger: Ledger | None = None
+        if rank == 0:
+            self._ledger = Ledger(store, run, identity or Identity(), cadence or Cadence())
         self._version: int | None = agree(self._ledger.version if self._ledger else None)
-        self._held: list[Part] = []  # what was published last
-        self._plan: Plan | None = None  # and how
+        # The last published version: its pieces and its plan.
+        self._held: list[Part] = []
+        self._plan: PublicationPlan | None = None
         self._last: Publication | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._running: Future[Publication | None] | None = None
@@ -120,12 +127,12 @@ class Publisher:
 
     @property
     def version(self) -> int | None:
-        """The newest version that was published or is being published; None before the first. A resumed run goes on with the next."""
+        """The newest version, published or in publication; None before the first."""
         return self._version
 
     @property
     def last(self) -> Publication | None:
-        """The last publication that `wait` waited for; None on other ranks than 0."""
+        """The last finished publication; None on every rank but 0."""
         return self._last
 
     def publish(
@@ -136,21 +143,18 @@ class Publisher:
         *,
         step: int = 0,
     ) -> Manifest:
-        """Write `state` (names and shapes as in a transformers checkpoint) as `version`, point HEAD to it, and return its manifest. For
-        a writer that is alone.
+        """Publish `state` as `version`, wait for HEAD, and return the manifest. For one rank only.
 
-        `extra` must be JSON. Raises WeightsError for a version that is not newer than HEAD's, WriterFenced when another publisher has
-        claimed the run, StoreError when the store fails; readers then go on with the version before.
+        The names and shapes are those of a transformers checkpoint. `extra` must be JSON.
+        Raises WeightsError for a version that is not newer than HEAD's, WriterFenced if another
+        publisher has claimed the run, StoreError if the store fails. HEAD then still names the
+        version before.
         """
-        assert self._ranks == 1, "publish is for one writer; ranks call begin"
-        self.begin(
-            whole({name: tensor.detach().clone() for name, tensor in state.items()}),
-            extra,
-            step=step,
-            version=version,
-        )
+        assert self._ranks == 1, "publish is for a single rank; several ranks call begin"
+        copy = {name: tensor.detach().clone() for name, tensor in state.items()}
+        self.begin(whole_parts(copy), extra, step=step, version=version)
         self.wait()
-        assert self._last is not None, "rank 0 knows what it published"
+        assert self._last is not None, "rank 0 has the finished publication"
         return self._last.manifest
 
     def begin(
@@ -161,23 +165,26 @@ class Publisher:
         step: int = 0,
         version: int | None = None,
     ) -> int:
-        """Start to publish this rank's `parts` as the next version, or as `version`, which is returned. Every rank calls it.
+        """Start to publish this rank's `parts` as `version` or the next one; return the version.
 
-        The parts' memory belongs to the publisher from here on. Raises as `publish`, also for the publication before.
+        Every rank calls it. It first waits for the publication before. The parts' memory belongs
+        to the publisher from now on. Raises as `publish`, also for the publication before.
         """
         self.wait()
         held = self._plan.version if self._plan else None
-        plan: Plan = self._agree(self._ledger.plan(version, held) if self._ledger else None)
+        plan: PublicationPlan = self._agree(
+            self._ledger.plan(version, held) if self._ledger else None
+        )
         self._version = plan.version
         self._running = self._thread.submit(
-            self._publish, plan, list(pieces(parts)), dict(extra or {}), step
+            self._publish, plan, list(split(parts)), dict(extra or {}), step
         )
         return plan.version
 
     def wait(self) -> None:
-        """Returns when neither a publication nor a repair runs. Raises what failed in the publication, once."""
+        """Wait for the running publication or repair. Raises the publication's error, once."""
         if self._repairing is not None:
-            self._repairing.result()  # its failures are in the log; HEAD is its until it ends
+            self._repairing.result()  # Wait: a repair may be writing HEAD.
         running, self._running = self._running, None
         if running is None:
             return
@@ -189,10 +196,11 @@ class Publisher:
             raise
 
     def repair(self) -> None:
-        """Look whether a reader found no undamaged way to the newest version, and begin to upload an anchor of it. To be called by every
-        rank now and then while it has nothing to publish: readers that are stuck would otherwise wait for a version that waits for them.
+        """Start to upload an anchor of the newest version if a reader has requested one.
 
-        Raises what failed in the last publication.
+        Every rank calls it now and then while it has nothing to publish. Without it a deadlock is
+        possible: the readers wait for a version, and the learner waits for the readers' rollouts.
+        Raises the error of the last publication.
         """
         if (self._running is not None and not self._running.done()) or (
             self._repairing is not None and not self._repairing.done()
@@ -201,74 +209,71 @@ class Publisher:
         self.wait()
         self._repairing = self._thread.submit(self._repair)
 
-    # -- in the thread -----------------------------------------------------------------------------------------------------------
+    # -- in the thread ---------------------------------------------------------------------------
 
     def _publish(
-        self, plan: Plan, parts: list[Part], extra: dict[str, Any], step: int
+        self, plan: PublicationPlan, parts: list[Part], extra: dict[str, Any], step: int
     ) -> Publication | None:
-        started, shares, publication = time.monotonic(), {}, None
+        started, uploads, publication = time.monotonic(), {}, None
         if plan.base is not None:
-            known = self._held if self._plan is not None and self._plan.version == plan.base else []
-            shares["delta"] = self._upload(
-                plan, "d", parts, {(part.name, part.start): part.values for part in known}
-            )
+            holds_base = self._plan is not None and self._plan.version == plan.base
+            known = self._held if holds_base else []
+            base = {(part.name, part.start): part.values for part in known}
+            uploads["delta"] = self._upload(plan, "d", parts, base)
         if plan.anchor:
-            shares["anchor"] = self._upload(plan, "a", parts, {})
-        if (
-            everyone := self._gather(plan, "r", shares, self._timeout_s)
-        ) is not None and self._ledger is not None:
+            uploads["anchor"] = self._upload(plan, "a", parts, {})
+        everyone = self._gather(plan, "r", uploads, self._timeout_s)
+        if everyone is not None and self._ledger is not None:
             manifest, size = self._ledger.commit(plan, everyone, extra, step)
             publication = Publication(manifest, size, time.monotonic() - started)
         self._held, self._plan = parts, plan
         return publication
 
     def _repair(self) -> None:
-        """An anchor of what is held, where one is wanted. What fails here is tried again."""
+        """Publish an anchor of the held version on request. The next call retries a failure."""
         plan = self._plan
         if plan is None:
             return
         try:
-            if plan.version not in wanted(self._store, self._run):
+            if plan.version not in requested_anchors(self._store, self._run):
                 return
-            shares = self._gather(
-                plan, "x", {"anchor": self._upload(plan, "x", self._held, {})}, _REPAIR_S
-            )
-            if shares is not None and self._ledger is not None:
-                self._ledger.repair(shares)
-                log.info(
-                    "run %s: version %d has a new anchor, for a reader that found damage",
-                    self._run,
-                    plan.version,
-                )
+            own = {"anchor": self._upload(plan, "x", self._held, {})}
+            everyone = self._gather(plan, "x", own, _REPAIR_S)
+            if everyone is not None and self._ledger is not None:
+                self._ledger.repair(everyone)
+                message = "run %s: version %d has a new anchor, for a reader that found damage"
+                log.info(message, self._run, plan.version)
         except (StoreError, WeightsError) as error:
-            log.warning(
-                "run %s: version %d could not be repaired (%s)", self._run, plan.version, error
-            )
+            message = "run %s: version %d could not be repaired (%s)"
+            log.warning(message, self._run, plan.version, error)
 
-    def _upload(self, plan: Plan, form: str, parts: list[Part], shadow: shards.Shadow) -> Share:
+    def _upload(
+        self, plan: PublicationPlan, form: str, parts: list[Part], base: BasePieces
+    ) -> RankUpload:
         prefix = f"{version_folder(self._run, plan.version)}/e{plan.epoch}-{form}-r{self._rank:05d}"
-        return ShardWriter(self._store, prefix, self._shard_bytes, self._threads).write(
-            parts, shadow
-        )
+        writer = ShardWriter(self._store, prefix, self._shard_bytes, self._threads)
+        return writer.write(parts, base)
 
     def _gather(
-        self, plan: Plan, kind: str, own: dict[str, Share], timeout_s: float
-    ) -> list[dict[str, Share]] | None:
-        """Every rank's shares, on rank 0; the others leave theirs for it. Raises WeightsError naming the ranks that did not in time."""
+        self, plan: PublicationPlan, kind: str, own: dict[str, RankUpload], timeout_s: float
+    ) -> list[dict[str, RankUpload]] | None:
+        """On rank 0, wait for every rank's uploads and return them; on others, leave one's own.
+
+        Raises WeightsError that names the late ranks after `timeout_s`.
+        """
         prefix = f"{version_folder(self._run, plan.version)}/e{plan.epoch}-{kind}"
         if self._rank:
-            self._store.put(f"{prefix}{self._rank:05d}.json", shards.index(own))
+            self._store.put(f"{prefix}{self._rank:05d}.json", index_bytes(own))
             return None
-        keys, deadline = (
-            {f"{prefix}{rank:05d}.json": rank for rank in range(1, self._ranks)},
-            time.monotonic() + timeout_s,
-        )
+        keys = {f"{prefix}{rank:05d}.json": rank for rank in range(1, self._ranks)}
+        deadline = time.monotonic() + timeout_s
         while keys and (missing := keys.keys() - {info.key for info in self._store.list(prefix)}):
             if time.monotonic() > deadline:
                 ranks = sorted(keys[key] for key in missing)
                 raise WeightsError(
-                    f"run {self._run}: version {plan.version} is not complete: ranks {ranks} of {self._ranks} did not upload their parts "
-                    f"within {timeout_s:g} s; see their logs"
+                    f"run {self._run}: version {plan.version} is not complete: ranks {ranks} of "
+                    f"{self._ranks} did not upload their parts within {timeout_s:g} s; see their "
+                    "logs"
                 )
             time.sleep(_POLL_S)
-        return [own, *(shards.read_index(self._store.get(key)) for key in keys)]
+        return [own, *(read_index(self._store.get(key)) for key in keys)]

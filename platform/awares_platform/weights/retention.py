@@ -1,10 +1,12 @@
-"""Retention: what of a run's weights stays in the store.
+"""Retention: which versions of a run's weights stay in the store.
 
-Kept are HEAD's chain, the newest few versions, what is pinned, what a lease names, and every version that these are deltas to. The rest is
-first dropped from HEAD, so that nobody begins to read it, and deleted `grace_s` later, for the sake of those who had read HEAD before.
+The newest versions, pinned versions and leased versions are kept, with every version that these
+are deltas to. Any other version is first dropped from HEAD, so that no reader starts on it. It is
+deleted `grace_s` later, because a reader may have read HEAD just before.
 
-A reader whose download may outlast the grace holds a lease: an object that it writes again every few seconds. Whether a lease lives is
-judged by whether it changes, on the collector's monotonic clock: no two clocks are ever compared.
+A reader whose download may take longer than the grace period holds a lease: an object that it
+rewrites every few seconds. A lease expires when it stops changing for `lease_s`. Only the
+collector's monotonic clock measures this, so the clocks of two machines are never compared.
 """
 
 import json
@@ -13,44 +15,52 @@ from collections.abc import Callable, Iterable
 
 from awares_platform.errors import NotFound
 from awares_platform.store import ObjectStore
-from awares_platform.weights.head import Head, Published
+from awares_platform.weights.head import Head, PublishedVersion
 from awares_platform.weights.manifest import folder, version_folder
 
 LEASE_S = 60.0
+"""Seconds without a change after which a lease has expired."""
 
 
 def pin(store: ObjectStore, run: str, version: int) -> None:
-    """Keep a version, whatever is published after it."""
+    """Keep a version until it is unpinned."""
     store.put(f"{folder(run)}/pins/{version:08d}", b"")
 
 
 def unpin(store: ObjectStore, run: str, version: int) -> None:
-    """Let retention decide again."""
+    """Remove a version's pin."""
     store.delete(f"{folder(run)}/pins/{version:08d}")
 
 
 def pinned(store: ObjectStore, run: str) -> set[int]:
     """The versions that are pinned."""
-    return {int(info.key.rpartition("/")[2]) for info in store.list(f"{folder(run)}/pins/")}
+    return _listed(store, f"{folder(run)}/pins/")
 
 
-def want_anchor(store: ObjectStore, run: str, version: int) -> None:
-    """Ask the writer for an anchor: a reader found no undamaged way to `version`."""
+def request_anchor(store: ObjectStore, run: str, version: int) -> None:
+    """Ask the writer for an anchor of `version`, because every path to it is damaged."""
     store.put(f"{folder(run)}/wanted/{version:08d}", b"")
 
 
-def wanted(store: ObjectStore, run: str) -> set[int]:
-    """The versions that readers have asked an anchor for."""
-    return {int(info.key.rpartition("/")[2]) for info in store.list(f"{folder(run)}/wanted/")}
+def requested_anchors(store: ObjectStore, run: str) -> set[int]:
+    """The versions for which readers have requested an anchor."""
+    return _listed(store, f"{folder(run)}/wanted/")
 
 
-def answered(store: ObjectStore, run: str) -> None:
-    """Forget what was asked for: an anchor is out."""
+def clear_anchor_requests(store: ObjectStore, run: str) -> None:
+    """Delete all requests, after an anchor is published."""
     store.delete_prefix(f"{folder(run)}/wanted/")
 
 
+def _listed(store: ObjectStore, prefix: str) -> set[int]:
+    return {int(info.key.rpartition("/")[2]) for info in store.list(prefix)}
+
+
 class Collector:
-    """Decides what HEAD still names, and deletes what it no longer names. Belongs to the writer: only the holder of HEAD may collect."""
+    """Decides which versions HEAD names, and deletes versions that it has dropped.
+
+    Only the writer that holds HEAD may own a collector.
+    """
 
     def __init__(
         self,
@@ -62,49 +72,47 @@ class Collector:
         lease_s: float = LEASE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._run, self._keep, self._grace_s, self._lease_s, self._clock = (
-            store,
-            run,
-            keep,
-            grace_s,
-            lease_s,
-            clock,
-        )
+        self._store, self._run, self._keep = store, run, keep
+        self._grace_s, self._lease_s, self._clock = grace_s, lease_s, clock
+        # Lease key to its etag and the time of its last change.
         self._leases: dict[str, tuple[str, float]] = {}
-        self._named: set[int] | None = None  # by HEAD, when last looked
+        # Versions that HEAD named at the last collection.
+        self._named: set[int] | None = None
+        # Dropped version to the time when HEAD stopped naming it.
         self._dropped: dict[int, float] = {}
 
-    def kept(self, head: Head) -> tuple[Published, ...]:
+    def kept(self, head: Head) -> tuple[PublishedVersion, ...]:
         """The versions of `head` that are still needed, newest first."""
         roots = [entry.version for entry in head.published[: self._keep]]
         needed = _closure(head, {*roots, *pinned(self._store, self._run), *self._leased()})
         return tuple(entry for entry in head.published if entry.version in needed)
 
     def collect(self, head: Head) -> list[int]:
-        """Delete the versions that HEAD has not named for `grace_s`; returns them. At first also looks for what crashed writers left."""
-        named, now, leased = (
-            {entry.version for entry in head.published},
-            self._clock(),
-            self._leased(),
-        )
+        """Delete the versions that HEAD has not named for `grace_s`, and return them.
+
+        The first call also finds the versions that crashed writers left behind.
+        """
+        named = {entry.version for entry in head.published}
+        now, leased = self._clock(), self._leased()
         gone = (self._stored() if self._named is None else self._named) - named
         self._dropped = dict.fromkeys(gone, now) | {
             version: since for version, since in self._dropped.items() if version not in named
         }
         self._named = named
-        waited = [
-            version for version, since in self._dropped.items() if now - since >= self._grace_s
-        ]
-        ripe = sorted(
-            version for version in waited if version not in leased and version < (head.version or 0)
+        due = sorted(
+            version
+            for version, since in self._dropped.items()
+            if now - since >= self._grace_s
+            and version not in leased
+            and version < (head.version or 0)
         )
-        for version in ripe:
+        for version in due:
             self._store.delete_prefix(f"{version_folder(self._run, version)}/")
             del self._dropped[version]
-        return ripe
+        return due
 
     def _stored(self) -> set[int]:
-        """Versions with objects in the store, named by HEAD or not."""
+        """Versions with objects in the store, whether or not HEAD names them."""
         prefix = f"{folder(self._run)}/v"
         return {
             int(info.key.removeprefix(prefix).partition("/")[0])
@@ -112,7 +120,7 @@ class Collector:
         }
 
     def _leased(self) -> set[int]:
-        """Versions that living leases name. Deletes the leases of readers that are gone."""
+        """Versions that valid leases name. Deletes expired leases."""
         now, seen, versions = self._clock(), {}, set()
         for info in self._store.list(f"{folder(self._run)}/leases/"):
             etag, since = self._leases.get(info.key, ("", now))
@@ -124,13 +132,13 @@ class Collector:
             try:
                 versions.update(json.loads(self._store.get(info.key))["versions"])
             except NotFound:
-                continue  # the reader has just finished
+                continue  # The reader has just finished.
         self._leases = seen
         return versions
 
 
 def _closure(head: Head, roots: Iterable[int]) -> set[int]:
-    """The roots and every version that a reader without any needs on its way to them."""
+    """The roots, and every version that a new reader loads on its way to them."""
     needed: set[int] = set()
     for root in roots:
         needed.add(root)

@@ -1,4 +1,11 @@
-"""Encoding and uploading: parts to pieces, pieces into shards, shards to the store. One instance per rank and form of a version."""
+"""Encoding and upload of one rank's pieces, in weight shards.
+
+A weight shard is a *.bin object of about `shard_bytes` that holds many encoded pieces, so that
+small tensors share one request. It has no header: the manifest names each piece's offset.
+
+    pieces --codec.encode--> bytes --ShardWriter--> e<epoch>-<form>-r<rank>-<number>.bin
+                                    \\-> RankUpload, which the rank leaves for rank 0
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,16 +20,18 @@ from awares_platform.weights import codec
 from awares_platform.weights.manifest import Piece, TensorEntry, WeightsError, digest
 from awares_platform.weights.parts import Part
 
-Shadow = Mapping[tuple[str, int], Tensor]
-"""What was published last, by a piece's tensor and first element."""
+BasePieces = Mapping[tuple[str, int], Tensor]
+"""The values of the base version, by tensor name and first element of the piece."""
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A piece of a tensor as uploaded, with what the manifest needs to know of its tensor.
+class UploadedPiece:
+    """An uploaded piece, with its tensor's name, dtype and shape.
 
     Example:
-        Written("lm_head.weight", "bfloat16", (320, 128), piece)
+        UploadedPiece("lm_head.weight", "bfloat16", (320, 128), piece)
     """
 
     name: str
@@ -32,71 +41,64 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What one rank uploaded of one form, and how many of its elements differ from the shadow.
+class RankUpload:
+    """The pieces of one form that one rank uploaded.
+
+    `changed` of its `elements` differ from the base; without a base all of them count.
 
     Example:
-        Share((written,), changed=512, elements=40960)
+        RankUpload((uploaded_piece,), changed=512, elements=40960)
     """
 
-    written: tuple[Written, ...]
+    pieces: tuple[UploadedPiece, ...]
     changed: int
     elements: int
 
     def to_json(self) -> list[Any]:
-        """Plain values."""
-        return [[astuple(item) for item in self.written], self.changed, self.elements]
+        """Lists, strings and numbers for JSON."""
+        return [[astuple(item) for item in self.pieces], self.changed, self.elements]
 
     @classmethod
-    def from_json(cls, values: list[Any]) -> "Share":
+    def from_json(cls, values: list[Any]) -> "RankUpload":
         """The inverse of `to_json`."""
         rows, changed, elements = values
-        return cls(
-            tuple(
-                Written(name, dtype, tuple(shape), Piece(*piece))
-                for name, dtype, shape, piece in rows
-            ),
-            changed,
-            elements,
+        pieces = (
+            UploadedPiece(name, dtype, tuple(shape), Piece(*piece))
+            for name, dtype, shape, piece in rows
         )
+        return cls(tuple(pieces), changed, elements)
 
 
 class ShardWriter:
-    """Uploads pieces below `prefix`, a shard whenever `shard_bytes` are full. Holds a shard and one encoded piece at a time."""
+    """Writes one rank's weight shards of one form under the key `prefix`.
+
+    A shard is uploaded when the next piece would exceed `shard_bytes`. The writer holds one
+    shard and one encoded piece in memory.
+    """
 
     def __init__(self, store: ObjectStore, prefix: str, shard_bytes: int, threads: int) -> None:
-        self._store, self._prefix, self._shard_bytes, self._threads = (
-            store,
-            prefix,
-            shard_bytes,
-            threads,
-        )
+        self._store, self._prefix = store, prefix
+        self._shard_bytes, self._threads = shard_bytes, threads
         self._data, self._count = bytearray(), 0
 
-    def write(self, parts: Iterable[Part], shadow: Shadow) -> Share:
-        """Encode each part (a piece at most) against the shadow's, where it has one. Raises StoreError."""
-        written, changed, elements = [], 0, 0
+    def write(self, parts: Iterable[Part], base_pieces: BasePieces) -> RankUpload:
+        """Encode and upload the parts, each at most a piece long. Raises StoreError.
+
+        A part is encoded as a delta if `base_pieces` holds its values in the base version.
+        """
+        uploaded, changed, elements = [], 0, 0
         for part in parts:
-            base = shadow.get((part.name, part.start))
+            base = base_pieces.get((part.name, part.start))
             blob = codec.encode(base, part.values, threads=self._threads)
-            written.append(
-                Written(
-                    part.name,
-                    str(part.values.dtype).removeprefix("torch."),
-                    part.shape,
-                    self._add(part, blob),
-                )
-            )
+            dtype = str(part.values.dtype).removeprefix("torch.")
+            uploaded.append(UploadedPiece(part.name, dtype, part.shape, self._add(part, blob)))
             elements += part.values.numel()
-            changed += (
-                part.values.numel()
-                if base is None
-                else _differing(base, part.values)
-                if blob
-                else 0
-            )
+            if base is None:
+                changed += part.values.numel()
+            elif blob:
+                changed += _count_changed(base, part.values)
         self._flush()
-        return Share(tuple(written), changed, elements)
+        return RankUpload(tuple(uploaded), changed, elements)
 
     def _add(self, part: Part, blob: bytes) -> Piece:
         if self._data and len(self._data) + len(blob) > self._shard_bytes:
@@ -104,43 +106,49 @@ class ShardWriter:
         offset = len(self._data)
         self._data += blob
         return Piece(
-            part.start,
-            part.end,
-            self._name(),
-            offset,
-            len(blob),
-            codec.kind(blob),
-            digest(raw(part.values)),
+            start=part.start,
+            end=part.end,
+            shard=self._key().rpartition("/")[2],
+            offset=offset,
+            length=len(blob),
+            kind=codec.kind(blob),
+            blake3=digest(raw(part.values)),
         )
 
     def _flush(self) -> None:
         if self._data:
-            self._store.put(f"{self._prefix}-{self._count:05d}.bin", bytes(self._data))
+            self._store.put(self._key(), bytes(self._data))
             self._data, self._count = bytearray(), self._count + 1
 
-    def _name(self) -> str:
-        return f"{self._prefix.rpartition('/')[2]}-{self._count:05d}.bin"
+    def _key(self) -> str:
+        return f"{self._prefix}-{self._count:05d}.bin"
 
 
 def raw(values: Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, in place."""
+    """The bytes of a contiguous CPU tensor, without a copy."""
     return values.reshape(-1).view(torch.uint8).numpy().data
 
 
-def _differing(base: Tensor, new: Tensor) -> int:
-    kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[new.element_size()]
-    return int(torch.count_nonzero(base.view(kind) != new.view(kind)))
+def _count_changed(base: Tensor, new: Tensor) -> int:
+    """Elements whose bits differ: as floats, NaN would differ from itself and -0 equal 0."""
+    integer = _INTEGERS[new.element_size()]
+    return int(torch.count_nonzero(base.view(integer) != new.view(integer)))
 
 
-def entries(shares: Sequence[Share], version: int) -> tuple[TensorEntry, ...]:
-    """The tensors that the ranks wrote together. Raises WeightsError where they left a gap, wrote twice, or disagree."""
-    found: dict[str, list[Written]] = {}
-    for item in (item for share in shares for item in share.written):
-        found.setdefault(item.name, []).append(item)
-    return tuple(_joined(name, items, version) for name, items in found.items())
+def merge(uploads: Sequence[RankUpload], version: int) -> tuple[TensorEntry, ...]:
+    """The manifest's tensors, from all ranks' pieces.
+
+    Raises WeightsError if the pieces of a tensor leave a gap, overlap, or disagree in dtype or
+    shape.
+    """
+    by_tensor: dict[str, list[UploadedPiece]] = {}
+    for upload in uploads:
+        for item in upload.pieces:
+            by_tensor.setdefault(item.name, []).append(item)
+    return tuple(_entry(name, items, version) for name, items in by_tensor.items())
 
 
-def _joined(name: str, items: list[Written], version: int) -> TensorEntry:
+def _entry(name: str, items: list[UploadedPiece], version: int) -> TensorEntry:
     items = sorted(items, key=lambda item: (item.piece.start, item.piece.end))
     first = items[0]
     ends = [0, *(item.piece.end for item in items)]
@@ -151,18 +159,18 @@ def _joined(name: str, items: list[Written], version: int) -> TensorEntry:
             f"{item.dtype} {item.piece.start} to {item.piece.end} of {item.shape}" for item in items
         )
         raise WeightsError(
-            f"version {version}: the ranks' parts of {name} do not make up one tensor of {elements} elements: {held}"
+            f"version {version}: the ranks' parts of {name} do not make up one tensor of "
+            f"{elements} elements: {held}"
         )
     return TensorEntry(name, first.dtype, first.shape, tuple(item.piece for item in items))
 
 
-def index(shares: Mapping[str, Share]) -> bytes:
-    """A rank's shares, by form, as the object that it leaves for rank 0."""
-    return json.dumps(
-        {form: share.to_json() for form, share in shares.items()}, separators=(",", ":")
-    ).encode()
+def index_bytes(uploads: Mapping[str, RankUpload]) -> bytes:
+    """A rank's uploads, by form, as the object that it leaves for rank 0."""
+    values = {form: upload.to_json() for form, upload in uploads.items()}
+    return json.dumps(values, separators=(",", ":")).encode()
 
 
-def read_index(data: bytes) -> dict[str, Share]:
-    """The inverse of `index`."""
-    return {form: Share.from_json(values) for form, values in json.loads(data).items()}
+def read_index(data: bytes) -> dict[str, RankUpload]:
+    """The inverse of `index_bytes`."""
+    return {form: RankUpload.from_json(values) for form, values in json.loads(data).items()}

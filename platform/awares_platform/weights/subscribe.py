@@ -1,4 +1,7 @@
-"""Subscribing: find HEAD, download the cheapest way to a version, decode it, verify every byte, and only then hand it out."""
+"""The subscriber: read HEAD, download the cheapest hops to a version, decode, and verify.
+
+A version is handed out only after every one of its tensors has the hash that was published.
+"""
 
 import logging
 import time
@@ -10,22 +13,25 @@ from torch import Tensor
 from awares_platform.errors import NotFound
 from awares_platform.store import ObjectStore
 from awares_platform.weights.assemble import State, assemble, verify
-from awares_platform.weights.fetch import fetch
-from awares_platform.weights.head import Head, Hop, Published, head_key
+from awares_platform.weights.fetch import fetch_shards
+from awares_platform.weights.head import Head, Hop, PublishedVersion, head_key
 from awares_platform.weights.lease import lease
 from awares_platform.weights.manifest import Manifest, WeightsError, digest, version_folder
-from awares_platform.weights.retention import want_anchor
+from awares_platform.weights.retention import request_anchor
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A verified version: tensors on the CPU in the manifest's order, how many manifests and bytes led to it, the seconds of waiting for
-    bytes, of decoding and of hashing, and how often damage was met on the way.
+    """A verified version. `state` holds its tensors on the CPU, in the manifest's order.
+
+    `hops` counts the manifests and `size` the bytes that were downloaded. The seconds are those
+    of waiting for bytes, decoding and hashing. `detours` counts the attempts that met damage.
 
     Example:
-        Received(manifest, {"lm_head.weight": tensor}, hops=1, size=135000, fetch_s=0.04, decode_s=0.01, verify_s=0.01)
+        state = {"lm_head.weight": tensor}
+        Received(manifest, state, 1, 135000, fetch_s=0.04, decode_s=0.01, verify_s=0.01)
     """
 
     manifest: Manifest
@@ -39,7 +45,8 @@ class Received:
 
 
 class _Damaged(WeightsError):
-    """What came out is not what was published, because of `hops`; with none named, of any on the way or of what was held."""
+    """A download differs from the published version. `hops` are to blame; if empty, any hop or
+    the held version may be."""
 
     def __init__(self, reason: str, hops: tuple[Hop, ...] = ()) -> None:
         super().__init__(reason)
@@ -47,14 +54,15 @@ class _Damaged(WeightsError):
 
 
 class Subscriber:
-    """A reader of a run's weights. Picklable; holds no tensors: `receive` builds on what its caller holds. `seen` is HEAD as it was read
-    last, by this reader or by one that handed it over.
+    """A reader of a run's weights. It is picklable and holds no tensors: the caller does.
+
+    `seen` is HEAD as it was last read.
 
     Example:
         subscriber = Subscriber(store, "mini")
         held = None
         while (version := subscriber.head()) is not None:
-            held = subscriber.receive(version, held)  # deltas, where they are cheaper than an anchor
+            held = subscriber.receive(version, held)  # loads deltas if they are smaller
     """
 
     def __init__(
@@ -64,7 +72,7 @@ class Subscriber:
         self.seen = Head(0)
 
     def head(self) -> int | None:
-        """The newest published version, None before the first: one small request."""
+        """Read HEAD and return the newest version; None before the first."""
         try:
             self.seen = Head.from_bytes(self.store.get(head_key(self.run)))
         except NotFound:
@@ -72,10 +80,10 @@ class Subscriber:
         return self.seen.version
 
     def manifest(self, version: int) -> Manifest:
-        """The manifest of a published version, in whichever form, verified against HEAD.
+        """The manifest of any form of a published version, verified against HEAD.
 
-        Raises WeightsError for a version that HEAD does not lead to, or a manifest that does not hash right; the writer is then asked for
-        an anchor.
+        Raises WeightsError if HEAD does not name the version or all its manifests are damaged;
+        in the latter case it requests an anchor from the writer.
         """
         damage: WeightsError | None = None
         for form in self._find(version).forms:
@@ -86,89 +94,90 @@ class Subscriber:
         raise self._stuck(version, damage) from damage
 
     def fetch(self, version: int) -> dict[str, Tensor]:
-        """All tensors of a version, verified. Raises WeightsError; never returns part of a version."""
+        """All tensors of a version, verified. Raises WeightsError or StoreError."""
         return dict(self.receive(version).state)
 
     def receive(self, version: int, held: Received | None = None) -> Received:
-        """The version, built on what the caller holds or from an anchor, whichever are fewer bytes. What is held stays as it is.
+        """Download a version onto `held` or from an anchor, whichever takes fewer bytes.
 
-        Memory: the version, and beside it the tensors of the version before where they differ; a few shards. Where bytes turn out
-        damaged they are read once more, then another way is tried, first of all without what is held; where there is none, the writer is
-        asked for an anchor. Raises WeightsError or StoreError.
+        `held` is not modified. Memory: the version, the tensors of `held` that differ from it,
+        and a few weight shards. If the result is damaged, the same hops are read once more; then
+        other hops are tried, first without `held`. If none are left, an anchor is requested from
+        the writer. Raises WeightsError or StoreError.
         """
         self._find(version)
         avoid: set[Hop] = set()
         damage: _Damaged | None = None
         detours = 0
-        while (
-            hops := self.seen.path(version, held.manifest.version if held else None, avoid)
-        ) is not None:
+        while True:
+            hops = self.seen.path(version, held.manifest.version if held else None, avoid)
+            if hops is None:
+                raise self._stuck(version, damage) from damage
             try:
                 with lease(self.store, self.run, {version, *(hop.version for hop in hops)}):
                     return replace(self.walk(hops, held), detours=detours)
             except _Damaged as error:
-                log.warning("%s; trying %s", error, "another way" if damage else "once more")
+                log.warning("%s; trying %s", error, "other hops" if damage else "once more")
                 detours += 1
-                if damage is None:  # the bytes may have been damaged on their way: the same again
+                if damage is None:  # Read the same hops again: the network may have damaged them.
                     damage = error
                 elif held is not None and not error.hops:
                     held = None
                 else:
                     avoid.update(error.hops or hops)
-        raise self._stuck(version, damage) from damage
 
     def walk(self, hops: Sequence[Hop], held: Received | None = None) -> Received:
-        """What these hops lead to, from what is held. Only the result is hashed, for it proves everything below it.
+        """Load these hops, in order, onto `held`. `receive` chooses the hops.
 
-        Raises WeightsError or StoreError. `receive` finds the hops, and other ones where these are damaged.
+        Only the result is hashed: its hashes also prove the hops below it. Raises WeightsError or
+        StoreError.
         """
         started, decode_s = time.perf_counter(), 0.0
         manifest, state = (held.manifest, held.state) if held else (None, {})
         for hop in hops:
             try:
                 manifest = self._read(hop)
-                shards = fetch(self.store, self.run, manifest, self._connections)
-                state, seconds = assemble(
-                    manifest, {} if hop.form.base is None else state, shards, self._threads
-                )
+                shards = fetch_shards(self.store, self.run, manifest, self._connections)
+                base = {} if hop.form.base is None else state
+                state, seconds = assemble(manifest, base, shards, self._threads)
             except WeightsError as error:
                 raise _Damaged(f"version {hop.version}: {error}", (hop,)) from error
             decode_s += seconds
-        assert manifest is not None, "the way from nothing to a version has a hop"
-        fetched = time.perf_counter()
+        assert manifest is not None, "without a held version there is at least one hop"
+        decoded = time.perf_counter()
         self._verify(manifest, state, held)
-        verify_s, size = time.perf_counter() - fetched, sum(hop.form.size for hop in hops)
         return Received(
-            manifest, state, len(hops), size, fetched - started - decode_s, decode_s, verify_s
+            manifest,
+            state,
+            hops=len(hops),
+            size=sum(hop.form.size for hop in hops),
+            fetch_s=decoded - started - decode_s,
+            decode_s=decode_s,
+            verify_s=time.perf_counter() - decoded,
         )
 
-    def _find(self, version: int) -> Published:
-        """The version in HEAD, which is read again if it did not name it when it was seen last. Raises WeightsError."""
+    def _find(self, version: int) -> PublishedVersion:
+        """The version's entry in HEAD, read again if `seen` lacks it. Raises WeightsError."""
         if (published := self.seen.find(version)) is None:
             newest = self.head()
             published = self.seen.find(version)
             if published is None:
                 raise WeightsError(
-                    f"run {self.run}: version {version} is not published or no longer kept; HEAD is at {newest}: take that one"
+                    f"run {self.run}: version {version} is not published or no longer kept; "
+                    f"HEAD is at {newest}: take that one"
                 )
         return published
 
     def _stuck(self, version: int, damage: WeightsError | None) -> WeightsError:
-        """Asks the writer for an anchor, and says so."""
-        want_anchor(self.store, self.run, version)
-        return WeightsError(
-            f"{damage or f'run {self.run}: nothing leads to version {version}'}; asked the writer for an anchor"
-        )
+        """Request an anchor from the writer, and return the error that says so."""
+        request_anchor(self.store, self.run, version)
+        reason = damage or f"run {self.run}: no published form leads to version {version}"
+        return WeightsError(f"{reason}; asked the writer for an anchor")
 
     def _verify(self, manifest: Manifest, state: State, held: Received | None) -> None:
+        known, proven = (held.manifest, held.state) if held else (None, {})
         try:
-            verify(
-                manifest,
-                state,
-                held.manifest if held else None,
-                held.state if held else {},
-                self._threads,
-            )
+            verify(manifest, state, known, proven, self._threads)
         except WeightsError as error:
             raise _Damaged(f"run {self.run}: {error}") from error
 
@@ -178,13 +187,15 @@ class Subscriber:
             data = self.store.get(key)
         except NotFound as error:
             raise WeightsError(
-                f"run {self.run}: version {hop.version} has just been retired; take the newest ({self.head()})"
+                f"run {self.run}: version {hop.version} has just been retired; take the newest "
+                f"({self.head()})"
             ) from error
         if digest(data) != hop.form.digest:
-            raise WeightsError(f"run {self.run}: {key} does not hash to what HEAD names")
+            raise WeightsError(f"run {self.run}: {key} does not have the hash that HEAD names")
         manifest = Manifest.from_bytes(data)
         if (manifest.version, manifest.base) != (hop.version, hop.form.base):
             raise WeightsError(
-                f"run {self.run}: {key} is of version {manifest.version} on {manifest.base}, not as HEAD says"
+                f"run {self.run}: {key} is version {manifest.version} on {manifest.base}, but HEAD "
+                f"names version {hop.version} on {hop.form.base}"
             )
         return manifest

@@ -1,10 +1,11 @@
-"""The right to write a run's weights: claimed by raising the epoch in HEAD, lost to whoever raises it next.
+"""The right to write a run's weights. A writer claims it by raising the epoch in HEAD.
 
-HEAD is written conditionally on the HEAD that this writer wrote last, so a writer that was overtaken can no longer publish. Names of shards
-carry the epoch, so a fenced writer that still runs cannot touch the bytes of its successor.
+HEAD is written only on condition that it still is the HEAD that this writer wrote last. A writer
+that another has overtaken can therefore not publish: it is fenced. Shard names carry the epoch, so
+a fenced writer cannot overwrite the shards of its successor.
 
-A HEAD that is damaged (a writer killed in mid-request can leave an empty one on some servers) is rebuilt by the next writer from the
-manifests: these were written after all that they name.
+Some servers leave an empty HEAD when a writer is killed during the request. The next writer then
+rebuilds HEAD from the manifests, each of which was written after all the shards that it names.
 """
 
 import contextlib
@@ -13,18 +14,18 @@ from collections.abc import Sequence
 
 from awares_platform.errors import NotFound, PreconditionFailed
 from awares_platform.store import ObjectStore
-from awares_platform.weights.head import FORM_NAMES, Form, Head, Published, head_key
+from awares_platform.weights.head import FORM_NAMES, Form, Head, PublishedVersion, head_key
 from awares_platform.weights.manifest import Manifest, WeightsError, digest, folder
 
 log = logging.getLogger(__name__)
 
 
 class WriterFenced(WeightsError):
-    """Another writer has taken over the run's weights."""
+    """Another writer has claimed the run's weights."""
 
 
 class HeadWriter:
-    """Holds HEAD for one writer. Creating it claims the run: the writer before it is fenced from then on."""
+    """Reads and moves HEAD for one writer. Creating it claims the run and fences other writers."""
 
     def __init__(self, store: ObjectStore, run: str) -> None:
         self._store, self._run, self._key = store, run, head_key(run)
@@ -35,7 +36,7 @@ class HeadWriter:
         """HEAD as this writer wrote it last."""
         return self._head
 
-    def advance(self, published: Sequence[Published]) -> None:
+    def advance(self, published: Sequence[PublishedVersion]) -> None:
         """Point HEAD to these versions, newest first. Raises WriterFenced."""
         head = Head(self._head.epoch, tuple(published))
         try:
@@ -45,12 +46,12 @@ class HeadWriter:
         self._head = head
 
     def check(self) -> None:
-        """Raise WriterFenced before uploading for nothing. `advance` is what really fences."""
+        """Raise WriterFenced early, to save a useless upload. Only `advance` is free of races."""
         if self._store.head(self._key).etag != self._etag:
             raise self._fenced()
 
     def put_manifest(self, key: str, data: bytes) -> None:
-        """Write a manifest over what a crashed publication may have left, but never over another writer's newer one."""
+        """Write a manifest. It may replace one of a crashed publication, never a newer writer's."""
         try:
             self._store.put(key, data, if_none_match=True)
         except PreconditionFailed:
@@ -62,7 +63,7 @@ class HeadWriter:
                 raise self._fenced() from error
 
     def _claim(self) -> tuple[Head, str]:
-        """Raise the epoch in HEAD. Loses only against another claim at the same moment, and then tries again on top of that one."""
+        """Raise the epoch in HEAD. If another writer claims the run meanwhile, try again."""
         while True:
             with contextlib.suppress(PreconditionFailed):
                 try:
@@ -78,21 +79,21 @@ class HeadWriter:
         try:
             return Head.from_bytes(data)
         except WeightsError as error:
-            log.warning(
-                "run %s: HEAD is damaged (%s); it is rebuilt from the manifests", self._run, error
-            )
+            message = "run %s: HEAD is damaged (%s); it is rebuilt from the manifests"
+            log.warning(message, self._run, error)
             return rebuilt(self._store, self._run)
 
     def _fenced(self) -> WriterFenced:
         head = self._read(self._store.get(self._key))
         return WriterFenced(
-            f"run {self._run}: this writer (epoch {self._head.epoch}) is fenced: a writer of epoch {head.epoch} has claimed the weights, "
-            f"HEAD is at version {head.version}. Two learners write to one run: stop this one, or give it another run.name"
+            f"run {self._run}: this writer (epoch {self._head.epoch}) is fenced: a writer of epoch "
+            f"{head.epoch} has claimed the weights, HEAD is at version {head.version}. Two "
+            "learners write to one run: stop this one, or give it another run.name"
         )
 
 
 def rebuilt(store: ObjectStore, run: str) -> Head:
-    """A HEAD that names every version of which there is a manifest, of the newest epoch. Manifests that do not parse are left out."""
+    """A HEAD of the newest epoch that names every version with a manifest that can be parsed."""
     epoch, found = 0, dict[int, list[Form]]()
     for info in store.list(f"{folder(run)}/v"):
         if info.key.endswith(".json") and (name := info.key.rpartition("/")[2]) in FORM_NAMES:
@@ -102,13 +103,9 @@ def rebuilt(store: ObjectStore, run: str) -> Head:
             except WeightsError:
                 continue
             epoch = max(epoch, manifest.epoch)
-            found.setdefault(manifest.version, []).append(
-                Form(name, manifest.base, manifest.size, digest(data))
-            )
+            form = Form(name, manifest.base, manifest.size, digest(data))
+            found.setdefault(manifest.version, []).append(form)
+    newest_first = sorted(found.items(), reverse=True)
     return Head(
-        epoch,
-        tuple(
-            Published(version, tuple(forms))
-            for version, forms in sorted(found.items(), reverse=True)
-        ),
+        epoch, tuple(PublishedVersion(version, tuple(forms)) for version, forms in newest_first)
     )

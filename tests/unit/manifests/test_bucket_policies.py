@@ -12,7 +12,7 @@ import yaml
 from botocore.validate import ParamValidator
 
 from awares_platform.weights.lease import lease
-from awares_platform.weights.retention import want_anchor
+from awares_platform.weights.retention import request_anchor
 from tests.unit.manifests.policy import PREFIX, actions, allows, statements
 
 ROOT = Path(__file__).parents[3]
@@ -117,7 +117,7 @@ def test_a_follower_writes_its_leases_and_wishes_only() -> None:
     deadline = time.monotonic() + 5
     while store.written[-1][0] != "s3:DeleteObject" and time.monotonic() < deadline:
         time.sleep(0.01)
-    want_anchor(store, "a", 7)
+    request_anchor(store, "a", 7)
     assert {action for action, _ in store.written} == {"s3:PutObject", "s3:DeleteObject"}
     for action, key in store.written:
         assert (

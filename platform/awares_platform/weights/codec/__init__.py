@@ -1,18 +1,29 @@
-"""Lossless deltas of tensors: what travels when a version is published as the difference from another.
+"""The codec of the weight bus: a lossless encoding of one tensor, alone or as a delta to a base.
 
-    blob = encode(base, new)        # learner: the cheapest kind for this tensor
-    new = decode(base, blob)        # engine: bit for bit
+    blob = encode(base, new)        # learner: choose the smallest kind for each span of the tensor
+    new = decode(base, blob)        # reader: the same bits
 
-Kinds: "same" (no bytes), "ulp" (the few changed words, and how many representable values each moved), "steps" (the same for every word,
-in byte planes), "xor" (byte planes of the bits that differ), "dense" (byte planes of the values; needs no base). Every byte stream is zstd,
-of two or four values to a byte where few values are frequent, or raw where that is no larger. A blob is
+A tensor's elements are read as words, signed integers of the element's size (words.py). A span is
+4 MiB of words and has one of five kinds:
 
-    format 1 | dtype | axes | each axis | per span of 4 MiB: kind, length, streams
+    same   nothing changed; no bytes
+    ulp    the positions of the few changed words, and the number of steps that each moved;
+           one step is the distance to the next representable value (sparse.py)
+    steps  the number of steps of every word, in byte planes
+    xor    the bits of every word that differ, in byte planes
+    dense  the words themselves, in byte planes; needs no base
 
-in single bytes and LEB128 numbers. It is never larger than the tensor's own bytes plus 3 + 9 per axis plus, for each span, 5 and 4 per
-byte of the dtype: 13 bytes in 4 MiB of bfloat16.
+A byte plane holds one byte of every word. Each byte stream is raw or zstd; if few byte values are
+frequent, two or four of them are first packed into one byte (alphabet.py). A blob is
 
-Whoever decodes must verify the result (the manifest's blake3): a delta on the wrong base of the right shape decodes to something else.
+    format 1 | dtype | number of axes | each axis | for each span: kind, length, streams
+
+where a field is one byte or a LEB128 number. A blob is at most a few bytes larger than the tensor:
+3 bytes, 9 for each axis, and for each span 5 bytes and 4 for each byte of the dtype. That is 13
+bytes for 4 MiB of bfloat16.
+
+The caller must verify the decoded tensor by its hash in the manifest. A delta that is applied to
+another base of the same shape decodes without an error, to a wrong tensor.
 """
 
 from torch import Tensor
@@ -23,10 +34,11 @@ __all__ = ["decode", "encode", "kind"]
 
 
 def encode(base: Tensor | None, new: Tensor, *, threads: int = 1) -> bytes:
-    """`new` as a difference from `base`, b"" if there is none; whole if `base` is None. The same bytes for any number of threads.
+    """Encode `new` as a delta to `base`, or alone if `base` is None; b"" if nothing changed.
 
-    CPU tensors, in any layout. Needs at most 32 MiB per thread beside the blob (held twice) and contiguous copies of other layouts. Raises
-    ValueError if dtype or shape differ, or for a dtype that no checkpoint has.
+    Both are CPU tensors in any layout. The bytes do not depend on `threads`. Memory: the blob
+    twice, 32 MiB per thread, and a copy of each tensor that is not contiguous. Raises ValueError
+    if the dtypes or shapes differ, or if no checkpoint has the dtype.
     """
     return _blob.encode(base, new, threads)
 
@@ -34,14 +46,15 @@ def encode(base: Tensor | None, new: Tensor, *, threads: int = 1) -> bytes:
 def decode(
     base: Tensor | None, blob: bytes | memoryview, *, out: Tensor | None = None, threads: int = 1
 ) -> Tensor:
-    """The tensor that `encode` was given, contiguous, in `out` if given; `out` may be `base`, but not a part of it.
+    """Decode the tensor that `encode` was given, into `out` if given; the result is contiguous.
 
-    Needs at most 32 MiB per thread beside the result and a contiguous copy of a base in another layout. Raises WeightsError for a blob that
-    is damaged or of another dtype or shape than `base` or `out` (what `out` holds is then undefined), and for a delta without a base.
+    `out` may be `base`, but must not overlap it in part. Memory: 32 MiB per thread and a copy of
+    a base that is not contiguous. Raises WeightsError for a damaged blob, a blob of another dtype
+    or shape, and a delta without a base; `out` is then undefined.
     """
     return _blob.decode(base, blob, out, threads)
 
 
 def kind(blob: bytes | memoryview) -> str:
-    """The kind of most of the blob's bytes: spans of one tensor may differ. Raises WeightsError for no blob."""
+    """The kind of most of the blob's bytes. Raises WeightsError for bytes that are not a blob."""
     return _blob.Blob.parse(blob).kind if len(blob) else "same"

@@ -1,7 +1,8 @@
-"""Bytes of a small alphabet, several to a byte.
+"""Packing of bytes from a small alphabet: two or four codes in one byte.
 
-Exponents, and small steps where most words moved, are a handful of values. Byte by byte zstd finds matches in them that cost more than they
-save, and Huffman coding spends a whole bit on a value however common. Two or four of them in a byte have neither fault, and are less to do.
+The exponents of weights take few values, and so do small steps. zstd codes such bytes badly: it
+finds matches that cost more than they save, and its Huffman code spends at least one bit on each
+byte. Packing first avoids both, and zstd has fewer bytes to compress.
 """
 
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 
 from awares_platform.weights.codec.words import Bytes
 
-_BLOCK = 1 << 15  # bytes looked up at a time
+_BLOCK = 1 << 15
+"""Bytes that are looked up at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alphabet:
-    """The values that have a code of `bits` bits (2 or 4). The highest code stands for every other value, an outsider.
+    """The byte values that have a code of `bits` bits (2 or 4), in code order.
+
+    A byte without a code is an outsider. All outsiders share the highest code.
 
     Example:
         Alphabet(2, np.array([0, 1, 2], np.uint8))
@@ -27,7 +31,10 @@ class Alphabet:
 
     @classmethod
     def of(cls, data: Bytes, outsiders: float) -> "Alphabet | None":
-        """The smallest that leaves at most that share of the data outside; None if none does, or all bytes are equal and need none."""
+        """The smallest alphabet for `data` that leaves at most the share `outsiders` outside.
+
+        None if there is no such alphabet, or if all bytes are equal, which zstd codes well.
+        """
         counts = np.bincount(data, minlength=256)
         order = np.argsort(-counts, kind="stable").astype(np.uint8)
         sizes = [
@@ -35,33 +42,29 @@ class Alphabet:
             for bits in (2, 4)
             if counts[order[(1 << bits) - 1 :]].sum() <= outsiders * len(data)
         ]
-        return (
-            cls(sizes[0], order[: (1 << sizes[0]) - 1])
-            if sizes and counts[order[0]] < len(data)
-            else None
-        )
+        if not sizes or counts[order[0]] == len(data):
+            return None
+        return cls(sizes[0], order[: (1 << sizes[0]) - 1])
 
     @property
     def outsider(self) -> int:
-        """The code of an outsider."""
+        """The code of every outsider."""
         return (1 << self.bits) - 1
 
     @property
     def digits(self) -> int:
-        """Codes in a byte."""
+        """Number of codes in a byte."""
         return 8 // self.bits
 
     def pack(self, data: Bytes) -> tuple[Bytes, Bytes]:
-        """The codes, the first in a byte's lowest bits, and the outsiders in order."""
+        """The packed codes, and the outsiders in order. A byte's first code is in its low bits."""
         table = np.full(256, self.outsider, np.uint8)
         table[self.values] = np.arange(self.outsider)
-        padded = (
-            data.tobytes()
-            .translate(table.tobytes())
-            .ljust(-(-len(data) // self.digits) * self.digits, b"\0")
-        )
+        coded = data.tobytes().translate(table.tobytes())
+        padded = coded.ljust(-(-len(data) // self.digits) * self.digits, b"\0")
         codes = np.frombuffer(padded, np.uint8)
-        rows = codes.view(f"u{self.digits}")  # the codes of a byte as one number, eight bits apart
+        # One number holds the codes of one packed byte, eight bits apart.
+        rows = codes.view(f"u{self.digits}")
         packed = rows.astype(np.uint8)
         for digit in range(1, self.digits):
             packed |= (rows >> (8 - self.bits) * digit).astype(np.uint8)
@@ -69,16 +72,13 @@ class Alphabet:
 
     def unpack(self, packed: Bytes, outsiders: Bytes, length: int) -> Bytes | None:
         """The inverse of `pack`; None if the number of outsiders is wrong."""
-        codes = (
-            np.arange(256, dtype=np.uint8)[:, None] >> np.arange(0, 8, self.bits, dtype=np.uint8)
-            & self.outsider
-        )
+        shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
+        codes = np.arange(256, dtype=np.uint8)[:, None] >> shifts & self.outsider
         data = _look_up(np.append(self.values, np.uint8(0))[codes], packed)[:length]
         if len(outsiders):
             outside = codes == self.outsider
-            hit = np.flatnonzero(
-                np.frombuffer(packed.tobytes().translate(outside.any(axis=1).tobytes()), bool)
-            )
+            has_outsider = packed.tobytes().translate(outside.any(axis=1).tobytes())
+            hit = np.flatnonzero(np.frombuffer(has_outsider, bool))
             row, digit = np.nonzero(outside[packed[hit]])
             places = hit[row] * self.digits + digit
             if len(places) != len(outsiders) or places[-1] >= length:
@@ -88,7 +88,7 @@ class Alphabet:
 
 
 def _look_up(table: NDArray[np.generic], packed: Bytes) -> Bytes:
-    """Rows of a table of 256 rows, each row taken as one number; in blocks, because numpy makes every index eight bytes."""
+    """The table row of each packed byte. Blocks bound the memory: numpy widens indices to int64."""
     rows = table.view(f"u{table.shape[1]}").reshape(-1)
     found = np.empty(len(packed), rows.dtype)
     for at in range(0, len(packed), _BLOCK):

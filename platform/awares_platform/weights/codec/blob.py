@@ -1,4 +1,4 @@
-"""Blobs: a header that names dtype and shape, then the tensor's spans."""
+"""A blob: the encoded tensor as a header with dtype and shape, then the tensor's spans."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,19 +10,21 @@ from torch import Tensor
 from awares_platform.weights.codec import span
 from awares_platform.weights.codec.stream import Cursor, Parts, number, size
 from awares_platform.weights.codec.words import WordType
-from awares_platform.weights.each import each
 from awares_platform.weights.manifest import WeightsError
+from awares_platform.weights.parallel import parallel_map
 
 _FORMAT = 1
-_MOST_DIMENSIONS = 64  # torch's own limit
-_EXPANSION = (
-    1 << 18
-)  # a zstd block holds 128 KiB at the most, in three bytes at the least, and each byte may be four values
+_MOST_DIMENSIONS = 64
+"""The limit of torch."""
+_EXPANSION = 1 << 18
+"""Most decoded bytes per encoded byte, to reject absurd shapes before memory is allocated.
+
+A zstd block of at least three bytes holds at most 128 KiB, and each byte at most four values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """An encoded tensor, taken apart but not decoded: each span is a kind and its bytes.
+    """A parsed, undecoded blob. Each span is its kind and its bytes; `size` is the blob's length.
 
     Example:
         Blob(WordType.of(torch.bfloat16), (320, 128), (("ulp", memoryview(b"...")),), 1204)
@@ -35,7 +37,7 @@ class Blob:
 
     @classmethod
     def parse(cls, data: bytes | memoryview) -> "Blob":
-        """Raises WeightsError for anything that is no encoded tensor. Copies nothing."""
+        """Parse a blob without a copy. Raises WeightsError for bytes that are not a blob."""
         cursor = Cursor(memoryview(data).cast("B"))
         word, shape = _header(cursor)
         spans = tuple(_span(cursor) for _ in range(0, prod(shape) * word.size, span.BYTES))
@@ -44,7 +46,7 @@ class Blob:
 
     @property
     def kind(self) -> str:
-        """The kind that most of the bytes are; "dense" for an empty tensor."""
+        """The kind of most of the bytes; "dense" for an empty tensor."""
         sizes = Counter({"dense": 0})
         for name, data in self.spans:
             sizes[name] += len(data)
@@ -56,32 +58,27 @@ class Blob:
         return next((name for name, _ in self.spans if name != "dense"), None)
 
     def check(self, base: Tensor | None, out: Tensor | None) -> None:
-        """Raise WeightsError unless it fits the base (or, without one, is whole and of a size that its bytes can hold) and `out`."""
+        """Raise WeightsError unless the blob fits `base` and `out`.
+
+        Without a base no span may be a delta, and the shape must be plausible for the bytes.
+        """
+        whole = named(self.word.dtype, self.shape)
         for given in (base, out):
-            if given is not None and (given.dtype, tuple(given.shape)) != (
-                self.word.dtype,
-                self.shape,
-            ):
-                raise WeightsError(
-                    f"an encoded {named(self.word.dtype, self.shape)} does not fit {described(given)}"
-                )
+            if given is not None and described(given) != whole:
+                raise WeightsError(f"an encoded {whole} does not fit {described(given)}")
         if base is None and self.delta:
-            raise WeightsError(
-                f"a delta ({self.delta}) of {named(self.word.dtype, self.shape)} needs its base"
-            )
+            raise WeightsError(f"a delta ({self.delta}) of {whole} needs its base")
         if base is None and prod(self.shape) * self.word.size > _EXPANSION * self.size:
-            raise WeightsError(
-                f"encoded tensor is damaged: {self.size} bytes cannot hold {named(self.word.dtype, self.shape)}"
-            )
+            raise WeightsError(f"encoded tensor is damaged: {self.size} bytes cannot hold {whole}")
 
 
 def encode(base: Tensor | None, new: Tensor, threads: int) -> bytes:
-    """See the package."""
+    """Encode a tensor, as the package's `encode` does."""
     if base is not None and (base.dtype, base.shape) != (new.dtype, new.shape):
         raise ValueError(f"base and new must be alike, not {described(base)} and {described(new)}")
     word = WordType.of(new.dtype)
     old, now = None if base is None else word.words(base), word.words(new)
-    spans = each(
+    spans = parallel_map(
         lambda at: span.encode(word, None if old is None else old[at], now[at]),
         _spans(now.size, word),
         threads,
@@ -97,7 +94,7 @@ def encode(base: Tensor | None, new: Tensor, threads: int) -> bytes:
 def decode(
     base: Tensor | None, data: bytes | memoryview, out: Tensor | None, threads: int
 ) -> Tensor:
-    """See the package."""
+    """Decode a tensor, as the package's `decode` does."""
     if out is not None and (out.device.type != "cpu" or not out.is_contiguous()):
         raise ValueError(
             f"out must be a contiguous CPU tensor, not strides {out.stride()} on {out.device}"
@@ -113,17 +110,17 @@ def decode(
         at, (name, streams) = job
         span.decode(blob.word, name, streams, None if old is None else old[at], now[at])
 
-    each(fill, zip(_spans(now.size, blob.word), blob.spans, strict=True), threads)
+    parallel_map(fill, zip(_spans(now.size, blob.word), blob.spans, strict=True), threads)
     return result
 
 
 def named(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
-    """bfloat16 (320, 128)."""
+    """Dtype and shape as text, such as "bfloat16 (320, 128)"."""
     return f"{str(dtype).removeprefix('torch.')} {tuple(shape)}"
 
 
 def described(tensor: Tensor) -> str:
-    """The tensor's dtype and shape."""
+    """The tensor's dtype and shape as text."""
     return named(tensor.dtype, tensor.shape)
 
 

@@ -1,4 +1,4 @@
-"""Spans: four MiB of a tensor, each in the kind that is cheapest for it."""
+"""A span: 4 MiB of a tensor's words, encoded in the kind that is smallest for it."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,15 @@ from awares_platform.weights.codec.words import Words, WordType, unzigzag, zigza
 from awares_platform.weights.manifest import WeightsError
 
 BYTES = 1 << 22
-KINDS = ("same", "ulp", "steps", "xor", "dense")  # a blob holds the index
-_SAMPLES, _SAMPLE = 8, 512  # stretches of a large span on which the kinds compete, and their words
-_SPARSE = (
-    1 / 8
-)  # share of changed words up to which a number for every word costs more than marking those
-_QUICKER = 1.05  # of a large span, what it may cost more to mark every word, which is quicker
+"""Bytes of a span, except for a tensor's last one."""
+KINDS = ("same", "ulp", "steps", "xor", "dense")
+"""A blob stores the index of the kind: append only."""
+_SAMPLES, _SAMPLE = 8, 512
+"""Number of stretches of a large span on which the kinds are compared, and words in each."""
+_SPARSE = 1 / 8
+"""Share of changed words up to which "ulp" is smaller than a number for every word."""
+_SLOW_PENALTY = 1.05
+"""Accept 5 % more bytes for the faster encoding."""
 
 Encoder = Callable[[WordType, Words, Words], Parts]
 
@@ -28,22 +31,25 @@ ENCODERS: dict[str, Encoder] = {
 
 
 def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
-    """The cheapest kind and its bytes, never more than the words' and 4 per plane. `base` None allows only "dense"."""
+    """The smallest kind and its streams: at most the words' bytes and 4 for each byte plane.
+
+    Without a base the kind is "dense".
+    """
     if base is None:
         return "dense", ENCODERS["dense"](word, new, new)
     name = _choose(word, base, new)
     parts = ENCODERS[name](word, base, new)
-    if name != "dense" and size(parts) > new.nbytes // 2:  # the sample may have misled
-        return min(
-            (name, parts),
-            ("dense", ENCODERS["dense"](word, base, new)),
-            key=lambda encoded: size(encoded[1]),
-        )
+    if name != "dense" and size(parts) > new.nbytes // 2:  # The sample may mislead.
+        dense = ENCODERS["dense"](word, base, new)
+        return min((name, parts), ("dense", dense), key=lambda encoded: size(encoded[1]))
     return (name, parts) if parts else ("same", [])
 
 
 def decode(word: WordType, name: str, data: memoryview, base: Words | None, out: Words) -> None:
-    """Write the span's words into `out`, which may be `base`. Raises WeightsError; `out` is then undefined."""
+    """Write the span's words into `out`, which may be `base`.
+
+    Raises WeightsError for damaged streams; `out` is then undefined.
+    """
     cursor = Cursor(data)
     if name == "dense":
         unpack_planes(cursor, out)
@@ -63,6 +69,10 @@ def decode(word: WordType, name: str, data: memoryview, base: Words | None, out:
 
 
 def _choose(word: WordType, base: Words, new: Words) -> str:
+    """The kind that is smallest for a sample of the span.
+
+    Sparse changes take "ulp" without a comparison. Repeated values may be smaller as "dense".
+    """
     old, now = _sample(base), _sample(new)
     changed = np.count_nonzero(old != now)
     if changed > _SPARSE * len(old):
@@ -73,12 +83,12 @@ def _choose(word: WordType, base: Words, new: Words) -> str:
         return "ulp"
     costs: dict[str, float] = {name: size(ENCODERS[name](word, old, now)) for name in rivals}
     if len(old) < len(base) and "steps" in costs:
-        costs["ulp"] *= _QUICKER
+        costs["ulp"] *= _SLOW_PENALTY
     return min(costs, key=lambda name: costs[name])
 
 
 def _sample(words: Words) -> Words:
-    """All of a small span, evenly spaced stretches of a large one."""
+    """A small span as a whole, or evenly spaced stretches of a large one."""
     if len(words) <= _SAMPLES * _SAMPLE:
         return words
     starts = np.linspace(0, len(words) - _SAMPLE, _SAMPLES, dtype=np.int64)

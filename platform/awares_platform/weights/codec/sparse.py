@@ -1,11 +1,18 @@
-"""Sparse deltas: which words changed and by how many steps, in one byte where both are small.
+"""The kind "ulp": which words changed, and by how many steps. A small change takes one byte.
 
-A change is a byte. Its low six bits are the low bits of the gap, the unchanged words before it. Its top two bits say how the word moved (0
-one step up, 1 one step down, 2 by the next of the other steps), or with 3 that the gap is wide. A wide gap is a second byte: the six bits
-above, and how the word moved; six zero bits send the reader to the next of the far gaps.
+The gap of a changed word is the number of unchanged words before it. There are four streams:
 
-Gaps between randomly placed changes are geometric, so the parts of a gap are independent, and bytes without repeats are what zstd's Huffman
-coder brings near the entropy. Gaps and steps as two streams of bytes cost more: zstd finds matches in them.
+    changes      one byte per changed word: low six bits of the gap | move << 6
+                 move 0: one step up, 1: one step down, 2: the next of the other steps,
+                 3: the gap does not fit, the next wide gap continues it
+    wide gaps    one byte: the next six bits of the gap | move << 6
+                 six zero bits: the next far gap holds them
+    far gaps     two bytes: the bits of the gap above the lowest six
+    other steps  the steps of the words with move 2, zigzag coded
+
+If the changes are spread at random, the gaps are geometrically distributed: the low bits of a gap
+do not depend on its high bits. zstd's Huffman code then comes near the entropy of the changes.
+Gaps and moves in two separate streams are larger, because zstd finds costly matches in them.
 """
 
 import numpy as np
@@ -15,7 +22,8 @@ from awares_platform.weights.codec.stream import Cursor, Parts, pack_words, unpa
 from awares_platform.weights.codec.words import Bytes, Words, WordType, unzigzag, zigzag
 from awares_platform.weights.manifest import WeightsError
 
-_BLOCK = 1 << 18  # words, or changes, whose temporaries stay in the caches
+_BLOCK = 1 << 18
+"""Words, or changes, that are handled at a time, so that temporaries fit the CPU's caches."""
 _GAP_BITS = 6
 _GAP = (1 << _GAP_BITS) - 1
 _DOWN, _OTHER, _WIDE = 1 << _GAP_BITS, 2 << _GAP_BITS, 3 << _GAP_BITS
@@ -24,7 +32,7 @@ Positions = NDArray[np.int64]
 
 
 def encode(word: WordType, base: Words, new: Words) -> Parts:
-    """The four streams: changes, wide gaps, far gaps, other steps. Empty if no word changed."""
+    """The four streams in the order above; empty if no word changed."""
     last, blocks = -1, []
     for start in range(0, len(base), _BLOCK):
         old, now = base[start : start + _BLOCK], new[start : start + _BLOCK]
@@ -42,7 +50,7 @@ def encode(word: WordType, base: Words, new: Words) -> Parts:
 
 
 def decode(word: WordType, cursor: Cursor, words: Words) -> None:
-    """Move the changed ones of `words` (the base's, overwritten). Raises WeightsError before it would write beyond them."""
+    """Turn the base's `words` into the new ones, in place. Raises WeightsError for damage."""
     changes = unpack_words(cursor, len(words), np.uint8)
     wide = _Queue(unpack_words(cursor, len(changes), np.uint8))
     far = _Queue(unpack_words(cursor, len(wide), np.uint16))
@@ -62,7 +70,7 @@ def decode(word: WordType, cursor: Cursor, words: Words) -> None:
 
 
 class _Queue:
-    """A stream's words, taken from the front.
+    """A stream of words that are taken from its front.
 
     Example:
         _Queue(np.array([3, 1, 4])).pop(2)  # 3, 1
@@ -85,12 +93,17 @@ class _Queue:
     def end(self) -> None:
         if self.used != len(self):
             raise WeightsError(
-                f"encoded tensor is damaged: {len(self) - self.used} of {len(self)} words of a stream were not used"
+                f"encoded tensor is damaged: {len(self) - self.used} of {len(self)} words of a "
+                "stream were not used"
             )
 
 
 def _changed(old: Words, now: Words) -> Positions:
-    """Where they differ. Eight words at a time first: numpy's search costs more per word searched than per word found."""
+    """The positions where the words differ.
+
+    Eight words are compared at a time first, because numpy's search takes most of its time on
+    the words that did not change.
+    """
     lanes = np.zeros(len(old) + -len(old) % 8, bool)
     np.not_equal(old, now, out=lanes[: len(old)])
     eights = lanes.view(np.uint64)
@@ -100,7 +113,7 @@ def _changed(old: Words, now: Words) -> Positions:
 
 
 def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, NDArray[np.uint16]]:
-    """Changes, wide gaps and far gaps; `moved` is overwritten with the first."""
+    """The streams of changes, wide gaps and far gaps; `moved` is overwritten with the first."""
     gaps = np.empty_like(changed)
     gaps[0] = changed[0] - last
     np.subtract(changed[1:], changed[:-1], out=gaps[1:])
@@ -114,7 +127,10 @@ def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, ND
 
 
 def _positions(changes: Bytes, last: int, wide: _Queue, far: _Queue) -> tuple[Positions, Bytes]:
-    """Where the changed words are, strictly increasing, and how they moved (in the top two bits; 2 and 3 by other steps)."""
+    """The positions of the changed words, strictly increasing, and their moves in the top bits.
+
+    The moves 2 and 3 both mean the next of the other steps.
+    """
     gaps = (changes & _GAP).astype(np.int64)
     where = np.flatnonzero(changes >= _WIDE)
     moved = changes

@@ -1,4 +1,7 @@
-"""Byte streams of a blob: numbers, bytes in the smallest of four layouts, and words split into byte planes."""
+"""The byte streams of a blob: numbers, bytes in one of four layouts, and words in byte planes.
+
+The layouts of a stream of bytes are raw, zstd, and codes of 4 or 2 bits (alphabet.py).
+"""
 
 import numpy as np
 import pyarrow as pa
@@ -8,23 +11,28 @@ from awares_platform.weights.codec.alphabet import Alphabet
 from awares_platform.weights.codec.words import Bytes, Words
 from awares_platform.weights.manifest import WeightsError
 
-_ZSTD = pa.Codec(
-    "zstd", compression_level=1
-)  # higher levels spend time on matches, and these bytes hold none
-_NUMBER_BYTES = 9  # 63 bits
-_RAW, _COMPRESSED, _NIBBLES, _CRUMBS = range(4)  # layouts
+# Higher levels spend their time on matches, and these bytes hold none.
+_ZSTD = pa.Codec("zstd", compression_level=1)
+_NUMBER_BYTES = 9
+"""Most bytes of a LEB128 number: 63 bits."""
+_RAW, _COMPRESSED, _NIBBLES, _CRUMBS = range(4)
+"""The layouts, as a blob stores them."""
 _BITS = {_NIBBLES: 4, _CRUMBS: 2}
-_FRAME = 12  # bytes that zstd adds
-_SHORT = 512  # bytes below which an alphabet is not worth its while
-_PROBE = 1 << 12  # bytes of a long stream on which the layouts compete
-_OUTSIDERS = 1 / 16  # share of bytes without a code up to which they do
+_FRAME = 12
+"""Bytes that zstd adds to any stream."""
+_SHORT = 512
+"""Streams of fewer bytes are not packed into codes."""
+_PROBE = 1 << 12
+"""Bytes from the middle of a long stream on which the layouts are compared."""
+_OUTSIDERS = 1 / 16
+"""Largest share of bytes without a code for which codes are tried."""
 
 Parts = list[bytes | memoryview]
-"""Bytes still to be joined."""
+"""Byte strings that the caller joins."""
 
 
 class Cursor:
-    """Reads a blob from left to right; raises WeightsError where it ends early.
+    """Reads a blob from left to right. Raises WeightsError if the blob ends early.
 
     Example:
         Cursor(memoryview(b"\\x07abc")).number()  # 7
@@ -34,16 +42,17 @@ class Cursor:
         self.data, self.at = data, 0
 
     def take(self, length: int) -> memoryview:
-        """The next `length` bytes, not copied."""
+        """The next `length` bytes, without a copy."""
         if length > len(self.data) - self.at:
             raise WeightsError(
-                f"encoded tensor is truncated: {length} bytes wanted at {self.at} of {len(self.data)}"
+                f"encoded tensor is truncated: {length} bytes wanted at {self.at} of "
+                f"{len(self.data)}"
             )
         self.at += length
         return self.data[self.at - length : self.at]
 
     def number(self) -> int:
-        """One unsigned LEB128 number below 2 ** 63."""
+        """The next unsigned LEB128 number, below 2 ** 63."""
         value = 0
         for place in range(_NUMBER_BYTES):
             byte = self.take(1)[0]
@@ -53,7 +62,7 @@ class Cursor:
         raise WeightsError(f"encoded tensor is damaged: no number at {self.at - _NUMBER_BYTES}")
 
     def end(self) -> None:
-        """Raise WeightsError unless everything was read."""
+        """Raise WeightsError unless all bytes were read."""
         if self.at != len(self.data):
             raise WeightsError(
                 f"encoded tensor is damaged: {len(self.data) - self.at} bytes too many"
@@ -61,7 +70,7 @@ class Cursor:
 
 
 def number(value: int) -> bytes:
-    """Unsigned LEB128: seven bits a byte, lowest first, the top bit says that more follow."""
+    """`value` in unsigned LEB128: seven bits per byte, lowest first; the top bit means more."""
     encoded = bytearray()
     while value > 127:
         encoded.append(value & 127 | 128)
@@ -70,21 +79,21 @@ def number(value: int) -> bytes:
 
 
 def size(parts: Parts) -> int:
-    """Bytes of the parts."""
+    """Total bytes of the parts."""
     return sum(map(len, parts))
 
 
 def pack(data: Bytes) -> Parts:
-    """A stream: length and layout, then the bytes in the layout that is smallest for them, or for the middle of many."""
+    """A stream of bytes: its length and layout, then the bytes in the smallest layout.
+
+    The middle of a long stream decides on its layout.
+    """
     middle = data[max(0, len(data) - _PROBE) // 2 :][:_PROBE]
     alphabet = Alphabet.of(middle, _OUTSIDERS) if len(data) >= _SHORT else None
     if alphabet is None:
         return _pack_plain(data)
-    whole, coded, plain = (
-        len(middle) == len(data),
-        _pack_codes(middle, alphabet),
-        _pack_plain(middle),
-    )
+    whole = len(middle) == len(data)
+    coded, plain = _pack_codes(middle, alphabet), _pack_plain(middle)
     if size(coded) >= size(plain):
         return plain if whole else _pack_plain(data)
     coded = coded if whole else _pack_codes(data, alphabet)
@@ -92,18 +101,19 @@ def pack(data: Bytes) -> Parts:
 
 
 def unpack(cursor: Cursor, length: int) -> Bytes:
-    """The next stream, of `length` bytes: the caller has bounded them. Read-only."""
+    """The next stream, of `length` bytes, read-only. The caller must bound `length`."""
     stored, layout = divmod(cursor.number(), 4)
     body = cursor.take(stored)
-    return (
-        _unpack_codes(Cursor(body), length, _BITS[layout])
-        if layout in _BITS
-        else _unpack_plain(body, length, layout)
-    )
+    if layout in _BITS:
+        return _unpack_codes(Cursor(body), length, _BITS[layout])
+    return _unpack_plain(body, length, layout)
 
 
 def pack_planes(words: Words) -> Parts:
-    """One stream per byte of a word, the lowest first: exponents and the high bytes of small numbers compress apart."""
+    """One stream per byte of a word, the lowest byte first.
+
+    Exponents compress better apart from mantissas, and so do the zero bytes of small numbers.
+    """
     return [
         part
         for place in range(words.itemsize)
@@ -119,12 +129,12 @@ def unpack_planes(cursor: Cursor, words: Words) -> None:
 
 
 def pack_words(words: Words) -> Parts:
-    """Words of a number that the reader does not know."""
+    """The number of words, then the words in byte planes."""
     return [number(len(words)), *(pack_planes(words) if len(words) else ())]
 
 
 def unpack_words(cursor: Cursor, most: int, dtype: DTypeLike) -> np.ndarray:
-    """The words that `pack_words` packed; raises WeightsError if there are more than `most`."""
+    """The inverse of `pack_words`. Raises WeightsError if there are more than `most` words."""
     count = cursor.number()
     if count > most:
         raise WeightsError(f"encoded tensor is damaged: {count} words where {most} are possible")
@@ -136,9 +146,8 @@ def unpack_words(cursor: Cursor, most: int, dtype: DTypeLike) -> np.ndarray:
 
 def _pack_plain(data: Bytes) -> Parts:
     if len(data) > _FRAME:
-        body = _ZSTD.compress(
-            data, asbytes=True
-        )  # the memoryview of a pyarrow buffer is as long as the room that it had
+        # As bytes: the memoryview of a pyarrow buffer spans its whole capacity.
+        body = _ZSTD.compress(data, asbytes=True)
         if len(body) < len(data):
             return [number(len(body) << 2 | _COMPRESSED), body]
     return [number(len(data) << 2 | _RAW), data.data]

@@ -1,4 +1,8 @@
-"""Tensors as words: each element's bits as a signed integer, in an order in which a float's neighbours differ by one."""
+"""Tensors as words: the bits of each element, as a signed integer.
+
+`ordered` maps the words of floats to integers in the floats' order. Neighbouring floats then
+differ by one, which is one step.
+"""
 
 from dataclasses import dataclass
 
@@ -10,6 +14,7 @@ from torch import Tensor
 Words = NDArray[np.integer]
 """One signed integer of 1, 2, 4 or 8 bytes per element, little-endian."""
 Bytes = NDArray[np.uint8]
+"""Unsigned bytes."""
 
 _SIGN_MAGNITUDE = (
     torch.bfloat16,
@@ -44,7 +49,10 @@ _BY_SIZE = {
 
 @dataclass(frozen=True, slots=True)
 class WordType:
-    """How a dtype's words behave. `code` stands for the dtype in a blob; `signed_magnitude` is true of floats with a sign bit.
+    """A dtype and its arithmetic on words.
+
+    `code` is the dtype's number in a blob, `size` its bytes. `signed_magnitude` is true for
+    floats with a sign bit.
 
     Example:
         WordType(torch.bfloat16, 0, 2, True)
@@ -57,27 +65,28 @@ class WordType:
 
     @classmethod
     def of(cls, dtype: torch.dtype) -> "WordType":
-        """Raises ValueError for a dtype that no checkpoint has (complex, quantised)."""
+        """The word type of a dtype. Raises ValueError for a complex or quantised one."""
         if dtype not in _DTYPES:
-            raise ValueError(
-                f"{dtype} cannot be encoded; only {', '.join(str(known).removeprefix('torch.') for known in _DTYPES)}"
-            )
+            known = ", ".join(str(known).removeprefix("torch.") for known in _DTYPES)
+            raise ValueError(f"{dtype} cannot be encoded; only {known}")
         return cls(dtype, _DTYPES.index(dtype), dtype.itemsize, dtype in _SIGN_MAGNITUDE)
 
     @classmethod
     def from_code(cls, code: int) -> "WordType | None":
-        """None for a code that stands for nothing."""
+        """The word type with this code; None for an unknown code."""
         return cls.of(_DTYPES[code]) if code < len(_DTYPES) else None
 
     def words(self, tensor: Tensor) -> Words:
-        """The tensor's elements in row-major order; shares memory with a contiguous tensor."""
+        """The tensor's elements in row-major order. A contiguous tensor shares its memory."""
         view, integer = _BY_SIZE[self.size]
-        return (
-            tensor.detach().view(view).contiguous().reshape(-1).numpy().view(integer)
-        )  # as integers: torch's copies of bool change bits
+        # View as integers first: a copy of a bool tensor changes its bits.
+        return tensor.detach().view(view).contiguous().reshape(-1).numpy().view(integer)
 
     def ordered(self, words: Words) -> Words:
-        """Words such that the next larger float is one more (-0 becomes -1, NaNs the ends). Its own inverse, for every bit pattern."""
+        """Map words so that the next larger float is one more; -0 becomes -1.
+
+        NaNs lie at both ends. The map is its own inverse, for every bit pattern.
+        """
         if not self.signed_magnitude:
             return words
         flip = words >> (8 * self.size - 1)
@@ -85,28 +94,29 @@ class WordType:
         return np.bitwise_xor(words, flip, out=flip)
 
     def steps(self, base: Words, new: Words) -> Words:
-        """How many representable values `new` lies above `base`, modulo 2 ** bits."""
+        """The number of representable values from `base` up to `new`, modulo 2 ** bits."""
         return self.ordered(new) - self.ordered(base)
 
     def step(self, base: Words, steps: Words) -> Words:
-        """The words that lie `steps` above `base`: the inverse of `steps`."""
+        """The words that lie `steps` above `base`, the inverse of the method `steps`."""
         return self.ordered(self.ordered(base) + steps)
 
     def exponent_first(self, words: Words) -> Words:
-        """Floats with the sign moved to the lowest bit: the exponent of bfloat16 and float32 then is a byte of its own."""
+        """Move the sign of floats to the lowest bit.
+
+        The exponent of bfloat16 and of float32 then fills a byte of its own.
+        """
         return words << 1 | words >> (8 * self.size - 1) & 1 if self.signed_magnitude else words
 
     def exponent_last(self, words: Words) -> Words:
         """The inverse of `exponent_first`."""
-        return (
-            words >> 1 & ((1 << 8 * self.size - 1) - 1) | words << (8 * self.size - 1)
-            if self.signed_magnitude
-            else words
-        )
+        if not self.signed_magnitude:
+            return words
+        return words >> 1 & ((1 << 8 * self.size - 1) - 1) | words << (8 * self.size - 1)
 
 
 def zigzag(steps: Words) -> Words:
-    """0, -1, 1, -2 ... as 0, 1, 2, 3 ...: small steps get small bytes whatever their sign."""
+    """Map 0, -1, 1, -2 ... to 0, 1, 2, 3 ..., so that the high bytes of small steps are zero."""
     return (steps << 1) ^ (steps >> (8 * steps.itemsize - 1))
 
 

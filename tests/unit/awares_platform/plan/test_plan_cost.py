@@ -59,11 +59,11 @@ def test_traffic_of_a_full_run() -> None:
 
 
 def test_large_deltas_bring_the_anchor_sooner() -> None:
-    from awares_platform.weights import plan
+    from awares_platform.weights import cadence
 
-    assert USELESS == plan._USELESS
+    assert USELESS == cadence._USELESS
     for delta in (1, 5, 6, 40, 60):
-        costs, versions = plan.Costs(anchor=100), 1
+        costs, versions = cadence.ChainCost(anchor=100), 1
         while not costs.want_anchor(16):
             costs.deltas.append(delta)
             versions += 1

@@ -1,4 +1,4 @@
-"""Tensors that differ as versions of weights do, and when two are the same."""
+"""Tensors that differ as weight versions do, and a comparison of their bits."""
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ def bits(tensor: Tensor) -> bytes:
 
 
 def same(left: Tensor, right: Tensor) -> bool:
-    """Bit for bit, NaN and negative zero included."""
+    """Whether two tensors are equal bit for bit, including NaN and negative zero."""
     return left.dtype == right.dtype and left.shape == right.shape and bits(left) == bits(right)
 
 
@@ -36,7 +36,7 @@ def weights(count: int, seed: int = 0) -> Tensor:
 
 
 def moved(base: Tensor, share: float, step: int = 1, seed: int = 1) -> Tensor:
-    """A share of the weights moved by up to so many representable values either way."""
+    """`base` with a `share` of its weights moved by up to `step` values, up or down."""
     random = np.random.default_rng(seed)
     words = BF16.words(base)
     steps = (

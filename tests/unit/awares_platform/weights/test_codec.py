@@ -1,4 +1,4 @@
-"""The codec: exact bytes where a hand can compute them, round trips over everything else, and what is cheapest."""
+"""The codec: exact bytes of small blobs, round trips of all dtypes, and the chosen kinds."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ INTEGERS = [
 SHAPES = [(), (0,), (1,), (7,), (3, 5), (0, 4), (2, 3, 4), (300,), (40, 61)]
 
 
-# By hand
+# Exact bytes
 
 
 def test_an_unchanged_tensor_is_no_bytes() -> None:
@@ -51,19 +51,8 @@ def test_an_unchanged_tensor_is_no_bytes() -> None:
 def test_a_dense_blob_byte_by_byte() -> None:
     blob = encode(None, torch.tensor([[0x0201, 0x0403, 0x0605]], dtype=torch.int16))
     header = [1, 10, 2, 1, 3]  # format, int16, two axes of 1 and 3
-    assert [*blob] == [
-        *header,
-        4,
-        8,
-        3 << 2,
-        1,
-        3,
-        5,
-        3 << 2,
-        2,
-        4,
-        6,
-    ]  # dense, 8 bytes: a raw plane of low bytes, one of high bytes
+    low, high = [3 << 2, 1, 3, 5], [3 << 2, 2, 4, 6]  # raw planes of three bytes
+    assert [*blob] == [*header, 4, 8, *low, *high]  # 4: dense; 8 bytes
     assert kind(blob) == "dense"
 
 
@@ -72,30 +61,16 @@ def test_a_sparse_blob_byte_by_byte() -> None:
     new = base.clone()
     new[2], new[3], new[8], new[120] = 1, 255, 7, 1
     blob = encode(base, new)
-    changes = [
-        2,
-        1 << 6 | 0,
-        2 << 6 | 4,
-        3 << 6 | 111 % 64,
-    ]  # two unchanged and up; down; four unchanged and another step; a wide gap
-    streams = [
-        4,
-        4 << 2,
-        *changes,
-        1,
-        1 << 2,
-        111 // 64,
-        0,
-        1,
-        1 << 2,
-        14,
-    ]  # a wide gap, no far gap, a step of 7
+    up_after_two, down_at_once, other_after_four = 2, 1 << 6 | 0, 2 << 6 | 4
+    changes = [up_after_two, down_at_once, other_after_four, 3 << 6 | 111 % 64]
+    wide_gaps, far_gaps, other_steps = [1, 1 << 2, 111 // 64], [0], [1, 1 << 2, 14]
+    streams = [4, 4 << 2, *changes, *wide_gaps, *far_gaps, *other_steps]
     assert [*blob] == [1, 13, 1, 400 % 128 | 128, 400 // 128, 1, len(streams), *streams]
     assert kind(blob) == "ulp"
     assert same(decode(base, blob), new)
 
 
-def test_a_far_gap_is_a_number_of_its_own() -> None:
+def test_a_far_gap_continues_a_wide_gap() -> None:
     base = torch.zeros(6000, dtype=torch.int8)
     new = base.clone()
     new[5000] = -1
@@ -111,7 +86,7 @@ def test_neighbouring_floats_are_one_step_apart() -> None:
     assert [*ordered] == sorted(ordered)
     up = torch.nextafter(values[:-1], torch.tensor(float("inf")))
     steps = words.steps(words.words(values[:-1]), words.words(up))
-    assert [*steps] == [1, 2, 1, 1, 1]  # torch takes both zeros for one number
+    assert [*steps] == [1, 2, 1, 1, 1]  # nextafter skips from -0.0 over 0.0
 
 
 @pytest.mark.parametrize(
@@ -129,27 +104,19 @@ def test_steps_are_exact_between_any_two_bit_patterns(dtype: torch.dtype) -> Non
 
 
 def test_small_steps_have_small_zigzag_numbers() -> None:
-    assert [*zigzag(np.array([0, -1, 1, -2, 2, 127, -128], np.int8)).view(np.uint8)] == [
-        0,
-        1,
-        2,
-        3,
-        4,
-        254,
-        255,
-    ]
+    numbers = zigzag(np.array([0, -1, 1, -2, 2, 127, -128], np.int8)).view(np.uint8)
+    assert [*numbers] == [0, 1, 2, 3, 4, 254, 255]
 
 
-def test_an_alphabet_packs_four_or_two_to_a_byte() -> None:
+def test_an_alphabet_packs_four_or_two_codes_into_a_byte() -> None:
     data = np.array([5, 5, 5, 9, 9, 7, 200, 5, 9], np.uint8)
     alphabet, nibbles = Alphabet.of(data, 1 / 9), Alphabet.of(data, 0.1)
     assert alphabet and [*alphabet.values] == [5, 9, 7]
     assert nibbles and nibbles.bits == 4
     assert Alphabet.of(np.arange(100, dtype=np.uint8), 0.1) is None
     packed, others = alphabet.pack(data)
-    assert [*packed] == [0 | 0 << 2 | 0 << 4 | 1 << 6, 1 | 2 << 2 | 3 << 4 | 0 << 6, 1] and [
-        *others
-    ] == [200]
+    assert [*packed] == [0 | 0 << 2 | 0 << 4 | 1 << 6, 1 | 2 << 2 | 3 << 4 | 0 << 6, 1]
+    assert [*others] == [200]
     assert np.array_equal(alphabet.unpack(packed, others, 9), data)
     assert alphabet.unpack(packed, np.zeros(2, np.uint8), 9) is None
     packed, others = nibbles.pack(data)
@@ -164,7 +131,7 @@ def test_every_alphabet_is_exact(values: list[int], bits: int) -> None:
     assert np.array_equal(alphabet.unpack(*alphabet.pack(data), len(data)), data)
 
 
-def test_numbers_have_seven_bits_a_byte() -> None:
+def test_numbers_are_leb128() -> None:
     assert number(127) == b"\x7f" and number(300) == b"\xac\x02"
     for value in (0, 1, 127, 128, 300, 2**62):
         assert Cursor(memoryview(number(value))).number() == value
@@ -174,18 +141,18 @@ def test_numbers_have_seven_bits_a_byte() -> None:
 
 # Round trips
 
-PATTERNS = st.sampled_from(["none", "one", "few", "half", "all", "random bits", "nothing alike"])
+ZEROS_NANS_INFINITY = b"\x00\x80\xff\x7f\xff\xff\x80\x7f"
+PATTERNS = st.sampled_from(["none", "one", "few", "half", "all", "random bits", "unrelated"])
 
 
 def changed(base: Tensor, pattern: str, random: np.random.Generator) -> Tensor:
     raw = np.frombuffer(bits(base), np.uint8).copy().reshape(base.numel(), base.element_size())
-    count = {"none": 0, "one": 1, "few": len(raw) // 40, "half": len(raw) // 2}.get(
-        pattern, len(raw)
-    )
+    counts = {"none": 0, "one": 1, "few": len(raw) // 40, "half": len(raw) // 2}
+    count = counts.get(pattern, len(raw))
     hit = random.choice(len(raw), min(count, len(raw)), replace=False)
     if pattern == "random bits":
         raw ^= (1 << random.integers(0, 8, raw.shape)).astype(np.uint8)
-    elif pattern == "nothing alike":
+    elif pattern == "unrelated":
         raw = random.integers(0, 256, raw.shape).astype(np.uint8)
     else:
         raw[hit, 0] += random.choice(np.array([1, 255, 5], np.uint8), len(hit))
@@ -215,9 +182,7 @@ def test_every_tensor_comes_back_bit_for_bit(
     st.binary(max_size=240),
     st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]),
 )
-@example(
-    b"\x00\x80\xff\x7f\xff\xff\x80\x7f", b"\x00\x00\xff\xff\x01\x00\x81\xff", torch.bfloat16
-)  # zeros, NaNs, infinity
+@example(ZEROS_NANS_INFINITY, b"\x00\x00\xff\xff\x01\x00\x81\xff", torch.bfloat16)
 def test_raw_bit_patterns_come_back(left: bytes, right: bytes, dtype: torch.dtype) -> None:
     size = min(len(left), len(right)) // 8 * 8
     base, new = (of_bits(np.frombuffer(data[:size], np.uint8), dtype) for data in (left, right))
@@ -238,7 +203,7 @@ def test_large_tensors_come_back(share: float, step: int) -> None:
 @pytest.mark.parametrize(
     "dtype", [torch.float8_e4m3fn, torch.bfloat16, torch.float32, torch.float64, torch.int64]
 )
-def test_every_kind_is_exact_whether_or_not_it_is_cheapest(name: str, dtype: torch.dtype) -> None:
+def test_every_kind_is_exact_for_unrelated_words(name: str, dtype: torch.dtype) -> None:
     random = np.random.default_rng(3)
     words = WordType.of(dtype)
     base, new = (
@@ -271,24 +236,22 @@ def test_threads_give_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16])
-def test_what_compresses_best_is_not_taken_for_damage(dtype: torch.dtype) -> None:
+def test_the_most_compressible_tensor_is_not_taken_for_damage(dtype: torch.dtype) -> None:
     new = torch.zeros(2 * span.BYTES // dtype.itemsize, dtype=dtype)
     blob = encode(None, new)
     assert len(blob) < new.nbytes / 20_000
     assert same(decode(None, blob), new)
-    new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1  # where the layouts compete
+    new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1  # where the layouts are compared
     assert same(decode(None, encode(None, new)), new)
 
 
 def test_parameters_are_encoded_too() -> None:
-    base, new = (
-        torch.nn.Parameter(torch.ones(4)),
-        torch.nn.Parameter(torch.tensor([1.0, 2.0, 1.0, 1.0])),
-    )
+    base = torch.nn.Parameter(torch.ones(4))
+    new = torch.nn.Parameter(torch.tensor([1.0, 2.0, 1.0, 1.0]))
     assert same(decode(base, encode(base, new)), new.detach())
 
 
-# The cheapest kind
+# The chosen kind
 
 
 @pytest.mark.parametrize(
@@ -313,7 +276,9 @@ def test_a_weight_update_takes_few_bytes(share: float, step: int, name: str, mos
 def test_unrelated_values_are_dense() -> None:
     base, new = weights(100_000), weights(100_000, seed=2)
     assert kind(encode(base, new)) == "dense"
-    assert len(encode(base, new)) < 0.67 * base.nbytes  # the exponents' share
+    assert (
+        len(encode(base, new)) < 0.67 * base.nbytes
+    )  # The exponents compress, the mantissas do not.
 
 
 def test_flipped_bits_are_xor() -> None:
@@ -321,18 +286,17 @@ def test_flipped_bits_are_xor() -> None:
     assert kind(encode(base, base ^ 0x00800400)) == "xor"
 
 
-def test_values_that_repeat_are_dense_even_if_few_changed() -> None:
+def test_repeated_values_are_dense_even_if_few_changed() -> None:
     new = torch.zeros(100_000, dtype=torch.bfloat16)
     base = moved(new, 0.05, 3000)
     assert kind(encode(base, new)) == "dense"
     assert len(encode(base, new)) < 64
 
 
-def test_a_sample_that_misleads_costs_no_more_than_dense() -> None:
+def test_a_misleading_sample_costs_no_more_than_dense() -> None:
     base = torch.zeros(2_000_000, dtype=torch.int16)
-    new = torch.randint(
-        -(2**15), 2**15, base.shape, generator=torch.Generator().manual_seed(0), dtype=torch.int16
-    )
+    seeded = torch.Generator().manual_seed(0)
+    new = torch.randint(-(2**15), 2**15, base.shape, generator=seeded, dtype=torch.int16)
     for start in np.linspace(0, len(new) - 512, 8, dtype=np.int64):
         new[start : start + 512] = 0
     assert len(encode(base, new)) <= new.nbytes + 3 + 9 + 13
@@ -349,10 +313,10 @@ def test_each_span_of_a_tensor_has_its_own_kind() -> None:
     assert same(decode(base, blob), new)
 
 
-# What does not fit
+# Tensors that do not fit
 
 
-def test_encoding_names_both_tensors_that_differ() -> None:
+def test_the_encoder_names_both_tensors_if_they_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"bfloat16 \(2, 3\) and float32 \(3, 2\)"):
         encode(torch.zeros(2, 3, dtype=torch.bfloat16), torch.zeros(3, 2))
     with pytest.raises(ValueError, match="complex64 cannot be encoded"):

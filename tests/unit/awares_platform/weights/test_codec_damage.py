@@ -1,4 +1,8 @@
-"""Blobs that are damaged, truncated or hostile: refused, or a tensor of the right shape, and never more memory than they can need."""
+"""Damaged, truncated and hostile blobs.
+
+The decoder refuses them or returns a tensor of the right shape. It never allocates more memory
+than the blob can fill.
+"""
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +38,7 @@ def samples() -> list[tuple[Tensor | None, bytes]]:
 
 
 def survives(base: Tensor | None, blob: bytes) -> bool:
-    """Whether it decodes; anything but a tensor of the base's shape or a WeightsError fails the test."""
+    """Whether the blob decodes. Fails on another error than WeightsError, or another shape."""
     try:
         result = decode(base, blob)
         kind(blob)
@@ -70,16 +74,16 @@ def test_garbage_is_refused_or_harmless(tail: bytes, which: int) -> None:
         survives(base, blob[:kept] + tail)
 
 
-def test_nothing_is_written_beyond_the_end() -> None:
+def test_no_word_is_written_beyond_the_end() -> None:
     words = np.zeros(200, np.int16)
     for streams in (
         [2, 8, 63, 40, 0, 0, 0],  # word 104
         [1, 4, 192, 1, 4, 2, 0, 0],  # word 128
-        [1, 4, 192, 1, 4, 0, 1, *[4, 255] * 2, 0],  # the farthest that can be written
+        [1, 4, 192, 1, 4, 0, 1, *[4, 255] * 2, 0],  # the largest possible gap
         [101, 101 * 4 & 127 | 128, 101 * 4 >> 7, *[0] * 101, 0, 0, 0],  # more changes than words
-        [1, 4, 128, 0, 0, 0],  # a step that is missing
+        [1, 4, 128, 0, 0, 0],  # a missing step
         [1, 4, 0, 0, 0, 1, *[4, 6], *[4, 0]],  # a step too many
-        [1, 4, 192, 0, 0, 0],  # a wide gap that is missing
+        [1, 4, 192, 0, 0, 0],  # a missing wide gap
         [1, 4, 0, 1, 4, 3, 0, 0],  # a wide gap too many
     ):
         with pytest.raises(WeightsError, match="damaged"):

@@ -1,36 +1,33 @@
-"""HEAD: JSON and back, and which way to a version is the cheapest."""
+"""HEAD: its JSON, and the cheapest hops to a version."""
 
 import pytest
 
-from awares_platform.weights.head import Form, Head, Hop, Published
+from awares_platform.weights.head import Form, Head, Hop, PublishedVersion
 from awares_platform.weights.manifest import WeightsError
 
 
-def delta(version: int, size: int, base: int | None = None) -> Published:
-    return Published(
-        version,
-        (Form("manifest.json", version - 1 if base is None else base, size, f"d{version}"),),
-    )
+def delta(version: int, size: int, base: int | None = None) -> PublishedVersion:
+    base = version - 1 if base is None else base
+    return PublishedVersion(version, (Form("manifest.json", base, size, f"d{version}"),))
 
 
-def anchor(version: int, size: int) -> Published:
-    return Published(version, (Form("manifest.json", None, size, f"a{version}"),))
+def anchor(version: int, size: int) -> PublishedVersion:
+    return PublishedVersion(version, (Form("manifest.json", None, size, f"a{version}"),))
 
 
-def both(version: int, size: int, whole: int) -> Published:
-    return Published(
-        version, (*delta(version, size).forms, Form("anchor.json", None, whole, f"a{version}"))
-    )
+def both(version: int, size: int, whole: int) -> PublishedVersion:
+    anchored = Form("anchor.json", None, whole, f"a{version}")
+    return PublishedVersion(version, (*delta(version, size).forms, anchored))
 
 
 HEAD = Head(2, (delta(14, 12), both(13, 11, 100), delta(12, 10), delta(11, 9), anchor(10, 90)))
 
 
-def way(*hops: tuple[int, str]) -> tuple[Hop, ...]:
-    found = (HEAD.find(version) for version, _ in hops)
+def hops(*named: tuple[int, str]) -> tuple[Hop, ...]:
+    found = (HEAD.find(version) for version, _ in named)
     return tuple(
         Hop(entry.version, next(form for form in entry.forms if form.digest == digest))
-        for entry, (_, digest) in zip(found, hops, strict=True)
+        for entry, (_, digest) in zip(found, named, strict=True)
         if entry is not None
     )
 
@@ -45,35 +42,35 @@ def test_head_survives_json_and_finds_versions() -> None:
     assert delta(12, 1).anchor is None
 
 
-def test_the_way_of_the_fewest_bytes_is_taken() -> None:
-    assert HEAD.path(14) == way((13, "a13"), (14, "d14"))  # 112 bytes, not 132 from version 10
-    assert HEAD.path(12) == way((10, "a10"), (11, "d11"), (12, "d12"))
-    assert HEAD.path(14, have=12) == way((13, "d13"), (14, "d14"))
-    assert HEAD.path(14, have=13) == way((14, "d14"))
+def test_the_path_with_the_fewest_bytes_is_chosen() -> None:
+    assert HEAD.path(14) == hops((13, "a13"), (14, "d14"))  # 112 bytes, not 132 from version 10
+    assert HEAD.path(12) == hops((10, "a10"), (11, "d11"), (12, "d12"))
+    assert HEAD.path(14, have=12) == hops((13, "d13"), (14, "d14"))
+    assert HEAD.path(14, have=13) == hops((14, "d14"))
     assert HEAD.path(14, have=3) == HEAD.path(14)
 
 
-def test_a_reader_that_has_it_needs_nothing() -> None:
+def test_the_path_to_the_held_version_is_empty() -> None:
     assert HEAD.path(14, have=14) == ()
     assert HEAD.path(10, have=10) == ()
 
 
-def test_a_far_reader_takes_an_anchor_where_deltas_would_be_dearer() -> None:
+def test_a_reader_far_behind_takes_an_anchor_if_it_is_smaller_than_the_deltas() -> None:
     dear = Head(1, (anchor(3, 50), delta(2, 40), anchor(1, 50)))
     assert dear.path(3, have=1) == (Hop(3, dear.published[0].forms[0]),)
 
 
-def test_damage_is_walked_around() -> None:
-    d14, d13, a13 = way((14, "d14"), (13, "d13"), (13, "a13"))
+def test_the_path_avoids_damaged_hops() -> None:
+    d14, d13, a13 = hops((14, "d14"), (13, "d13"), (13, "a13"))
     assert HEAD.path(14, have=12, avoid={d13}) == (a13, d14)
-    assert HEAD.path(14, avoid={a13}) == way(
+    assert HEAD.path(14, avoid={a13}) == hops(
         (10, "a10"), (11, "d11"), (12, "d12"), (13, "d13"), (14, "d14")
     )
     assert HEAD.path(14, have=12, avoid={d14}) is None
     assert HEAD.path(14, have=12, avoid={d13, a13}) is None
 
 
-def test_a_version_that_nothing_leads_to_has_no_way() -> None:
+def test_a_version_whose_base_is_gone_has_no_path() -> None:
     cut = Head(1, (delta(14, 12), delta(13, 11)))
     assert cut.path(14) is None
     assert cut.path(14, have=12) == tuple(
@@ -92,6 +89,6 @@ def test_a_version_that_nothing_leads_to_has_no_way() -> None:
         b'{"epoch": 1, "published": [[1, [[2]]]]}',
     ],
 )
-def test_what_is_no_head_is_refused(data: bytes) -> None:
-    with pytest.raises(WeightsError, match="no HEAD"):
+def test_other_bytes_are_not_a_head(data: bytes) -> None:
+    with pytest.raises(WeightsError, match="not a HEAD object"):
         Head.from_bytes(data)

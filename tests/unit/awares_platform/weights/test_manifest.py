@@ -1,4 +1,4 @@
-"""Manifests: JSON and back, differences, and what no manifest gets."""
+"""Manifests: their JSON, changed tensors, and damaged or unfit ones."""
 
 import json
 from dataclasses import replace
@@ -39,7 +39,7 @@ def test_a_manifest_counts_bytes_and_shards() -> None:
     assert manifest.shapes == {"lm_head.weight": (320, 128), "model.norm.weight": (128,)}
 
 
-def test_changed_compares_results_and_not_how_they_are_encoded() -> None:
+def test_changed_tensors_compares_hashes_and_not_encodings() -> None:
     before = Manifest(1, 1, (HEAD, NORM))
     recoded = replace(
         HEAD,
@@ -48,9 +48,9 @@ def test_changed_compares_results_and_not_how_they_are_encoded() -> None:
         ),
     )
     after = Manifest(2, 1, (recoded, replace(NORM, pieces=(replace(NORM.pieces[0], blake3="dd"),))))
-    assert after.changed(before) == {"model.norm.weight"}
-    assert after.changed(after) == set()
-    assert after.changed(None) == {"lm_head.weight", "model.norm.weight"}
+    assert after.changed_tensors(before) == {"model.norm.weight"}
+    assert after.changed_tensors(after) == set()
+    assert after.changed_tensors(None) == {"lm_head.weight", "model.norm.weight"}
 
 
 def rows(manifest: Manifest) -> Any:
@@ -72,7 +72,7 @@ def test_pieces_must_cover_their_tensor(spans: list[tuple[int, int]]) -> None:
     values["tensors"][0][3] = [[start, end, "s0.bin", 0, 9, "dense", "aa"] for start, end in spans]
     with pytest.raises(
         WeightsError,
-        match=r"no manifest.*the pieces of lm_head\.weight do not cover its 40960 elements",
+        match=r"not a manifest.*the pieces of lm_head\.weight do not cover its 40960 elements",
     ):
         Manifest.from_bytes(json.dumps(values).encode())
 
@@ -87,12 +87,12 @@ def test_pieces_must_cover_their_tensor(spans: list[tuple[int, int]]) -> None:
         b'{"version": 1, "epoch": 1, "tensors": [["x"]], "extra": {}}',
     ],
 )
-def test_what_is_no_manifest_is_refused(data: bytes) -> None:
-    with pytest.raises(WeightsError, match="no manifest"):
+def test_other_bytes_are_not_a_manifest(data: bytes) -> None:
+    with pytest.raises(WeightsError, match="not a manifest"):
         Manifest.from_bytes(data)
 
 
-def test_a_version_of_another_model_is_named_with_both_sides() -> None:
+def test_a_version_of_another_model_is_refused_with_all_differences() -> None:
     check_fit({"a": (2, 3)}, {"a": (2, 3)}, 4, "mini")
     with pytest.raises(WeightsError) as caught:
         check_fit({"a": (2, 3), "b": (1,)}, {"a": (2, 4), "c": (1,)}, 4, "/policies/mini")
