@@ -1,9 +1,9 @@
-"""Exceptions.
+"""The exceptions that a user can meet. Their messages name the value, the place and the remedy.
 
 AwaresError
-├── ConfigError      a setting is wrong; names the key and what would be right (also a ValueError)
-├── DataError        an image, row or file is unreadable; names it
-└── PolicyError      a model, processor or checkpoint does not fit; names both sides
+├── ConfigError      A setting is wrong. It is a ValueError, too.
+├── DataError        An image, a row or a file is unreadable.
+└── PolicyError      A model, a processor or a checkpoint does not fit the run.
 """
 
 

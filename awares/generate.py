@@ -1,4 +1,8 @@
-"""The engine as the method sees it: token ids in; token ids, logprobs and weight versions out."""
+"""The engine, as the method sees it.
+
+It takes token ids and images. It returns token ids, their logprobs, and the weight version that
+sampled each of them.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +12,7 @@ from PIL.Image import Image
 
 
 class FinishReason(StrEnum):
-    """Why sampling ended: at a stop token, or at the token limit."""
+    """The reason for the end of sampling: a stop token, or the token limit."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -16,7 +20,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling settings. `temperature` 0 is greedy.
+    """Sampling settings. A `temperature` of 0 is greedy sampling.
 
     Example:
         Sampling(temperature=1.0, top_p=1.0, max_tokens=32, seed=7)
@@ -30,8 +34,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """A prompt: ids with ONE image placeholder per image, the images in the same order, and a session that lets an
-    engine route the turns of one episode to the replica that holds their prefix.
+    """A prompt: ids with ONE image placeholder for each image, and the images in the same order.
+
+    The turns of one episode share a `session`, so that an engine can route them to the replica
+    whose cache holds their prefix.
 
     Example:
         GenerateRequest((151644, ...), (low_view,), Sampling(), session="ep-17")
@@ -45,7 +51,9 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Sampled ids (the stop token included), and per id its behaviour logprob and the weight version that sampled it.
+    """Sampled ids, with the stop token, and the logprob and weight version of each id.
+
+    The logprobs are those of the behaviour policy, which sampled the ids.
 
     Example:
         Generation((17, 151645), (-0.1, -0.02), (3, 3), FinishReason.STOP)
@@ -58,6 +66,6 @@ class Generation:
 
 
 class Generate(Protocol):
-    """An asynchronous engine. Raises only for failures of the engine itself, never for what the policy says."""
+    """An asynchronous engine. It raises if the engine fails, but never for the policy's text."""
 
     async def __call__(self, request: GenerateRequest) -> Generation: ...

@@ -1,0 +1,1 @@
+"""Evaluation: scores of answers, diagnostics of decisions, and summaries with intervals."""

@@ -1,16 +1,19 @@
-"""Confidence intervals by the percentile bootstrap, seeded."""
+"""Confidence intervals of a mean by the percentile bootstrap (Efron and Tibshirani, chapter 13)."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-_BLOCK = 2_000_000  # resampled values held at once, so that memory does not grow with the sample
+_BLOCK = 2_000_000
+"""Number of resampled values in memory at once. It bounds the memory for a large sample."""
 
 
 def interval(
     values: Sequence[float], *, seed: int = 0, resamples: int = 2000, level: float = 0.95
 ) -> tuple[float, float]:
-    """The interval of the mean of `values` (at least one) at `level`.
+    """Return the interval of the mean of `values` (at least one) at `level`.
+
+    The interval depends only on the arguments, because the resampling is seeded.
 
     Example:
         interval([1.0] * 90 + [0.0] * 10)  # about (0.84, 0.95)
@@ -20,12 +23,8 @@ def interval(
     generator = np.random.default_rng(seed)
     rows = max(1, _BLOCK // data.size)
     blocks = [min(rows, resamples - start) for start in range(0, resamples, rows)]
-    means = np.concatenate(
-        [
-            data[generator.integers(data.size, size=(block, data.size))].mean(axis=1)
-            for block in blocks
-        ]
-    )
+    drawn = (generator.integers(data.size, size=(block, data.size)) for block in blocks)
+    means = np.concatenate([data[index].mean(axis=1) for index in drawn])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -33,9 +32,10 @@ def interval(
 def difference(
     first: Sequence[float], second: Sequence[float], *, seed: int = 0, resamples: int = 2000
 ) -> tuple[float, float]:
-    """The 95 % interval of mean(first) - mean(second) over paired values: two policies on the same questions."""
-    return interval(
-        [left - right for left, right in zip(first, second, strict=True)],
-        seed=seed,
-        resamples=resamples,
-    )
+    """Return the 95 % interval of mean(first) - mean(second) over paired values.
+
+    The pairs are the scores of two policies on the same questions. The interval of the paired
+    differences is narrower than the two intervals suggest, because hard questions cancel.
+    """
+    pairs = zip(first, second, strict=True)
+    return interval([left - right for left, right in pairs], seed=seed, resamples=resamples)

@@ -1,16 +1,18 @@
-"""Scores of a prediction against its accepted answers, by the rules of the six benchmarks as lmms-eval applies them.
+"""Scores of a prediction against its accepted answers, by the rules of each benchmark in lmms-eval.
 
-Rules differ by date, so a scorer is chosen by name and version: "2026-03" is what the paper's figures were made with, "2026-08" the
-rules since. Oddities are kept on purpose (ChartQA's "5%" against "5" is wrong, POPE's "Yes." is wrong): a score is comparable or useless.
+The rules changed over time, so a scorer has a name and a version. The paper's figures follow the
+rules of "2026-03"; the present rules are "2026-08". The scorers keep the oddities of the rules: in
+ChartQA "5%" does not match "5", and in POPE "Yes." is wrong. A score that repairs them cannot be
+compared with published ones.
 
-    exact         equality after `awares.labels.normalise` (AwaRes-Mini)
-    chartqa       relaxed: 5 % on numbers, else equality without case
-    docvqa        ANLS, threshold 0.5
-    ocrbench      any accepted answer contained in the prediction
-    ocrbench_math the same for HME100k: case kept, spaces removed
-    pope          equality with yes or no
-    realworldqa   equality, or the option's letter
-    vstar_bench   the option's letter
+    exact          equal after `awares.labels.normalise` (AwaRes-Mini)
+    chartqa        within 5 % of a number, or equal in any case
+    docvqa         ANLS with threshold 0.5
+    ocrbench       the prediction contains an accepted answer
+    ocrbench_math  the same for HME100k, in the same case, without spaces
+    pope           equal to yes or no
+    realworldqa    equal, or the letter of the option
+    vstar_bench    the letter of the option
 """
 
 import math
@@ -25,18 +27,13 @@ from awares.labels import normalise
 Version = Literal["2026-03", "2026-08"]
 
 Scorer = Callable[[str, Sequence[str], str], float]
-"""(prediction, accepted answers, question) to a score in [0, 1]."""
+"""A function of (prediction, accepted answers, question) that returns a score in [0, 1]."""
 
 _RELAXED = 0.05
 _ANLS_THRESHOLD = 0.5
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_NUMBER_WORDS: dict[str, str] = dict(
-    zip(
-        "zero one two three four five six seven eight nine ten".split(),
-        map(str, range(11)),
-        strict=True,
-    )
-)
+_WORDS = "zero one two three four five six seven eight nine ten".split()
+_NUMBER_WORDS = {word: str(number) for number, word in enumerate(_WORDS)}
 _LETTER_RULES = (
     re.compile(r"ANSWER\s*(?:IS|:)?\s*:?\s*\(?([A-D])\b"),
     re.compile(r"^\s*\(?([A-D])\s*[).:,]"),
@@ -48,12 +45,16 @@ _LETTER_RULES = (
 
 
 def exact(prediction: str, answers: Sequence[str], question: str = "") -> float:
-    """1 when equal to an accepted answer after normalising."""
+    """Return 1 if the prediction equals an accepted answer after normalising."""
     return float(normalise(prediction) in map(normalise, answers))
 
 
 def chartqa(prediction: str, answers: Sequence[str], question: str = "") -> float:
-    """Relaxed accuracy: within 5 % of a non-zero numeric answer, else equal without case; a trailing % divides by 100."""
+    """Return the relaxed accuracy (Methani et al., PlotQA, arXiv 1909.00997).
+
+    A number must be within 5 % of a non-zero answer; a trailing % divides it by 100. Other
+    answers must be equal in any case.
+    """
     return max(float(_relaxed(prediction, answer)) for answer in answers)
 
 
@@ -72,9 +73,10 @@ def _number(text: str) -> float | None:
 
 
 def docvqa(prediction: str, answers: Sequence[str], question: str = "") -> float:
-    """ANLS: one minus the smallest edit distance relative to the longer string, 0 below 0.5.
+    """Return ANLS (Biten et al., arXiv 1905.13648): 1 minus the relative edit distance.
 
-    The distance is taken without case and with spaces collapsed, the length from the strings as they came.
+    The distance is relative to the longer string, and the best accepted answer counts. A score
+    below 0.5 becomes 0. The distance ignores case and repeated spaces; the length does not.
     """
     similarity = 1 - min(_relative_distance(prediction, answer) for answer in answers)
     return similarity if similarity >= _ANLS_THRESHOLD else 0.0
@@ -82,23 +84,18 @@ def docvqa(prediction: str, answers: Sequence[str], question: str = "") -> float
 
 def _relative_distance(prediction: str, answer: str) -> float:
     length = max(len(prediction), len(answer))
-    return (
-        edit_distance(" ".join(prediction.lower().split()), " ".join(answer.lower().split()))
-        / length
-        if length
-        else 0.0
-    )
+    said, true = (" ".join(text.lower().split()) for text in (prediction, answer))
+    return edit_distance(said, true) / length if length else 0.0
 
 
 def edit_distance(first: str, second: str) -> int:
-    """Levenshtein distance: insertions, deletions and substitutions at cost 1."""
+    """Return the Levenshtein distance: an insertion, deletion or substitution costs 1."""
     previous = list(range(len(second) + 1))
     for row, left in enumerate(first, start=1):
         current = [row]
         for column, right in enumerate(second, start=1):
-            current.append(
-                min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (left != right))
-            )
+            substituted = previous[column - 1] + (left != right)
+            current.append(min(previous[column] + 1, current[-1] + 1, substituted))
         previous = current
     return previous[-1]
 
@@ -106,7 +103,10 @@ def edit_distance(first: str, second: str) -> int:
 def ocrbench(
     prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
 ) -> float:
-    """1 when an accepted answer is contained, without case; full-width ASCII is folded since 2026-07-30."""
+    """Return 1 if the prediction contains an accepted answer, in any case.
+
+    The rules since 2026-07-30 read full-width ASCII as ASCII.
+    """
     return float(any(_flat(answer, version) in _flat(prediction, version) for answer in answers))
 
 
@@ -118,7 +118,10 @@ def _flat(text: str, version: Version) -> str:
 def ocrbench_math(
     prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
 ) -> float:
-    """HME100k: case kept and spaces removed. Before 2026-04-10 the prediction alone was lower-cased."""
+    """Return 1 if the prediction contains an accepted formula of HME100k, without spaces.
+
+    The case must match. The rules before 2026-04-10 lower-cased the prediction alone.
+    """
     said = prediction.lower() if version == "2026-03" else prediction
     return float(any(_squeezed(answer) in _squeezed(said) for answer in answers))
 
@@ -128,30 +131,30 @@ def _squeezed(text: str) -> str:
 
 
 def pope(prediction: str, answers: Sequence[str], question: str = "") -> float:
-    """1 when equal to the answer, yes or no, without case: anything longer is wrong."""
+    """Return 1 if the prediction is the answer, yes or no, in any case. A longer text is wrong."""
     return float(prediction.lower().strip() in [answer.lower().strip() for answer in answers])
 
 
 def realworldqa(
     prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
 ) -> float:
-    """Equality without case and full stop. An option's letter counts as read by `letter` (2026-08), or as the letter itself or the
-    text of that option in the question, with number words as digits (2026-03)."""
+    """Return 1 if the prediction equals the answer, in any case and without a full stop.
+
+    If the answer is the letter of an option, the two versions differ. "2026-08" reads the letter
+    from the prediction with `letter`. "2026-03" accepts the letter, or the text of the option in
+    the question, and reads number words as digits.
+    """
     return float(any(_realworld(prediction, answer, question, version) for answer in answers))
 
 
 def _realworld(prediction: str, answer: str, question: str, version: Version) -> bool:
     if version == "2026-08":
-        return (
-            letter(prediction) == answer.strip()
-            if answer.strip() in set("ABCD")
-            else _bare(prediction) == _bare(answer)
-        )
+        if answer.strip() in set("ABCD"):
+            return letter(prediction) == answer.strip()
+        return _bare(prediction) == _bare(answer)
     said = _NUMBER_WORDS.get(_bare(prediction), _bare(prediction))
-    options = {
-        _bare(text): key.lower()
-        for key, text in re.findall(r"^\s*\(?([A-D])[.)]\s*(.+?)\s*$", question, re.MULTILINE)
-    }
+    found = re.findall(r"^\s*\(?([A-D])[.)]\s*(.+?)\s*$", question, re.MULTILINE)
+    options = {_bare(text): key.lower() for key, text in found}
     return options.get(said, said) == _bare(answer)
 
 
@@ -160,12 +163,15 @@ def _bare(text: str) -> str:
 
 
 def vstar_bench(prediction: str, answers: Sequence[str], question: str = "") -> float:
-    """1 when the option's letter read from the prediction is the answer's."""
+    """Return 1 if the prediction names the letter of the right option."""
     return float(letter(prediction) in [answer.strip().upper() for answer in answers])
 
 
 def letter(prediction: str) -> str | None:
-    """The option A to D that a prediction names: by ordered patterns, else the only letter that stands alone; None if unclear."""
+    """Return the option, A to D, that a prediction names, or None if it is unclear.
+
+    The first pattern that matches decides. Without a match, a single letter that stands alone does.
+    """
     text = prediction.upper().strip()
     for rule in _LETTER_RULES:
         match = rule.search(text)
@@ -176,15 +182,14 @@ def letter(prediction: str) -> str | None:
 
 
 def scorer(name: str, version: str = "2026-08") -> Scorer:
-    """The scorer of a benchmark. Raises ConfigError for an unknown name or version.
+    """Return the scorer of a benchmark. Raises ConfigError for an unknown name or version.
 
     Example:
         scorer("chartqa")("14.2", ["14"], "")  # 1.0
     """
     if version not in get_args(Version):
-        raise ConfigError(
-            f"scorer version {version!r} is unknown; use one of {', '.join(get_args(Version))}"
-        )
+        known = ", ".join(get_args(Version))
+        raise ConfigError(f"scorer version {version!r} is unknown; use one of {known}")
     rules = cast(Version, version)
     table: dict[str, Scorer] = {
         "exact": exact,
@@ -202,15 +207,12 @@ def scorer(name: str, version: str = "2026-08") -> Scorer:
 
 
 def yes_no_f1(predictions: Sequence[str], answers: Sequence[str]) -> float:
-    """POPE's F1 over "yes", as published: a missed yes counts only where "no" was said. NaN without any yes."""
-    said, true = (
-        [text.lower().strip() for text in predictions],
-        [text.lower().strip() for text in answers],
-    )
+    """Return POPE's F1 of the answer "yes", or NaN if no pair counts (arXiv 2305.10355).
+
+    As in the published figures, a missed yes counts only if the prediction is "no".
+    """
+    said, true = ([text.lower().strip() for text in texts] for texts in (predictions, answers))
     pairs = list(zip(said, true, strict=True))
-    hits, false_yes, false_no = (
-        pairs.count(("yes", "yes")),
-        pairs.count(("yes", "no")),
-        pairs.count(("no", "yes")),
-    )
-    return 2 * hits / (2 * hits + false_yes + false_no) if hits + false_yes + false_no else math.nan
+    hits = pairs.count(("yes", "yes"))
+    errors = pairs.count(("yes", "no")) + pairs.count(("no", "yes"))
+    return 2 * hits / (2 * hits + errors) if hits + errors else math.nan

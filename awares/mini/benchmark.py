@@ -1,4 +1,4 @@
-"""The benchmark's splits: images with questions, reproducible from (split, seed, index)."""
+"""The splits of the benchmark: images with questions, as functions of (split, seed, index)."""
 
 import hashlib
 import io
@@ -15,59 +15,52 @@ from awares.seeds import derive
 
 
 def generate_split(split: Split, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
-    """`count` PNG files of scenes, each with one question. Scans of the two splits are disjoint.
+    """Yield `count` scenes as PNG files, each with one question.
 
-    `kind` is the question's kind, followed by the size of the smallest digit to be read, if any: "sum/small". Questions that read nothing
-    or large digits are annotated LR, those that read an illegible one HR with the crops that cover the evidence, and those between not at
-    all.
+    The two splits share no handwritten digit. `kind` is the kind of question, and the size of the
+    smallest digit that must be read: "sum/small". A question is labelled LR if it reads no digit
+    or only large ones. It is labelled HR if it reads an illegible digit; its target crops then
+    cover the evidence. Other questions have no label.
     """
     for index in range(count):
         rng = np.random.default_rng(derive(seed, f"mini/{split}", str(index)))
         scene = sample_scene(split, rng)
         question = ask(scene, sample_kind(rng), rng)
         data = encode(scene)
-        yield (
-            data,
-            Sample(
-                sample_id=f"mini/{split}/{seed}/{index}",
-                image=hashlib.sha256(data).hexdigest(),
-                question=question.text,
-                answer=question.answer,
-                kind=kind(question),
-                evidence=tuple(item.box for item in question.items),
-                label=(label := annotation(question)),
-                crops=min_cover([item.box for item in question.items], (SIDE, SIDE))
-                if label is Label.HR
-                else (),
-            ),
+        label = annotation(question)
+        evidence = tuple(item.box for item in question.items)
+        sample = Sample(
+            sample_id=f"mini/{split}/{seed}/{index}",
+            image=hashlib.sha256(data).hexdigest(),
+            question=question.text,
+            answer=question.answer,
+            kind=kind(question),
+            evidence=evidence,
+            label=label,
+            crops=min_cover(evidence, (SIDE, SIDE)) if label is Label.HR else (),
         )
+        yield data, sample
 
 
 def encode(scene: Scene) -> bytes:
-    """The scene as a PNG file."""
+    """Draw the scene and return it as a PNG file."""
     buffer = io.BytesIO()
-    draw(scene).save(
-        buffer, "PNG", compress_level=1
-    )  # noise does not compress, and trying takes longer than drawing
+    # Compress little: the noise does not compress, and level 1 is faster than drawing.
+    draw(scene).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def annotation(question: Question) -> Label | None:
-    """LR, HR, or None where the low view may or may not suffice."""
+    """Return LR, HR, or None if the low-resolution view suffices for some scans only."""
     if not question.reads or question.height >= LARGE[0]:
         return Label.LR
     return Label.HR if question.height <= ILLEGIBLE else None
 
 
 def kind(question: Question) -> str:
-    """The question's kind and the size class of the smallest digit that it reads."""
+    """Return the kind of question, with the size of the smallest digit that it reads."""
     if not question.reads:
         return question.kind
-    size = (
-        "large"
-        if question.height >= LARGE[0]
-        else "middle"
-        if question.height >= MIDDLE[0]
-        else "small"
-    )
-    return f"{question.kind}/{size}"
+    if question.height >= LARGE[0]:
+        return f"{question.kind}/large"
+    return f"{question.kind}/{'middle' if question.height >= MIDDLE[0] else 'small'}"

@@ -1,4 +1,4 @@
-"""The model card of the tiny policy, written from the figures of its pre-training run."""
+"""The model card of the tiny policy, from the figures of its pre-training run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,27 @@ from awares.mini.scenes import ILLEGIBLE
 
 TEXT = """# AwaRes-Mini policy
 
-A Qwen2.5-VL of {parameters:,} parameters (4 text layers and 4 vision blocks, 128 wide, embeddings untied, own tokenizer of {vocabulary}
-tokens), pre-trained from scratch to answer questions about AwaRes-Mini's scenes. It can write a crop request when a command names the
-places; when to ask, and where, fine-tuning teaches.
+This policy is a Qwen2.5-VL of {parameters:,} parameters. It has 4 text layers and 4 vision blocks,
+each 128 wide, untied embeddings, and its own tokenizer of {vocabulary} tokens. It is pre-trained
+from scratch to answer questions about the scenes of AwaRes-Mini. It can write a crop request if a
+command names the places. Fine-tuning teaches it when to request crops, and which ones.
 
     {command}
 
-Seed {seed}, {minutes:.0f} minutes on one core of a two-core machine, bfloat16 weights. Digits in training come from four fifths of
-scikit-learn's handwritten digits (UCI ML, CC BY 4.0); the figures are greedy exact match on {count:,} held-out questions per view,
-whose digits come from the other fifth.
+This run has seed {seed} and took {minutes:.0f} minutes on one core of a two-core machine. The
+weights are bfloat16. The training digits are four fifths of scikit-learn's handwritten digits
+(UCI ML, CC BY 4.0). The table shows greedy exact match on {count:,} held-out questions for each
+view, with digits from the other fifth.
 
 | view | {heads} |
 |---|{rule}|
 {rows}
 
-"closer" is the low view followed by the crops that show the evidence. LR: answerable in the low view (no digit to read, or large ones);
-HR: a digit must be read that is at most {illegible} px tall; uncertain: one in between. Questions about one digit, by its height in the
-full image:
+In "closer", the crops of the evidence follow the low-resolution view. An LR question reads no
+digit, or only large ones: the low-resolution view suffices. An HR question reads a digit of at most
+{illegible} px. An uncertain question reads a digit between those sizes.
+
+The next table shows questions about one digit, by its height in the full image:
 
 | view | {heights} |
 |---|{height_rule}|
@@ -35,14 +39,13 @@ full image:
 
 
 def write_card(directory: Path, figures: Mapping[str, Any]) -> None:
-    """Writes `figures` as pretraining.json and the card as README.md."""
+    """Write `figures` to pretraining.json, and the model card to README.md."""
     (directory / "pretraining.json").write_text(json.dumps(figures, indent=2) + "\n")
     accuracy = figures["accuracy"]
     heights = [group for group in accuracy["low"] if group.endswith(" px")]
+    names = ("parameters", "vocabulary", "command", "seed", "count")
     text = TEXT.format(
-        **{
-            name: figures[name] for name in ("parameters", "vocabulary", "command", "seed", "count")
-        },
+        **{name: figures[name] for name in names},
         illegible=ILLEGIBLE,
         minutes=figures["seconds"] / 60,
         heads=" | ".join(GROUPS),
@@ -61,9 +64,8 @@ def _rows(
     groups: Sequence[str],
     digits: int,
 ) -> str:
-    return "\n".join(
-        f"| {view} | "
-        + " | ".join(f"{accuracy[view][group]:.{digits}f}" for group in groups)
-        + " |"
-        for view in views
-    )
+    lines = []
+    for view in views:
+        cells = [f"{accuracy[view][group]:.{digits}f}" for group in groups]
+        lines.append(f"| {view} | {' | '.join(cells)} |")
+    return "\n".join(lines)

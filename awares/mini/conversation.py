@@ -1,9 +1,18 @@
-"""Conversations about scenes, from which the tiny policy learns to see and to answer before it learns to ask for crops.
+"""Conversations about scenes. They teach the tiny policy to see and to answer, before SFT.
 
-Five forms: the full view, the low view, a crop alone, the low view followed by crops ("closer"), and the low view with a command that names
-the places to request ("command"): how a request is written, but neither when nor where. Else a conversation is one question, or a
-description of the whole scene: by place or by colour, items in any order, so that each word is looked up by the one before it. That is
-where finding comes from; asked single questions only, the model never learns to find. Only what the view shows is learned.
+A conversation has one of five forms:
+
+    full     the full view
+    low      the low-resolution view
+    crop     one crop alone
+    closer   the low-resolution view, then crops of the evidence
+    command  the low-resolution view, and a command that names the places to request
+
+A command teaches how to write a request, but neither when nor where to look. The other forms ask
+one question, or ask for a description of the whole scene, by place or by colour. A description
+lists the items in random order, so each word must be looked up from the word before it. This
+teaches the model to find items; single questions alone do not. The model learns only answers that
+the view shows.
 """
 
 from collections.abc import Sequence
@@ -25,6 +34,8 @@ Form = Literal["full", "low", "crop", "closer", "command"]
 SIZE = (SIDE, SIDE)
 READING: tuple[Kind, ...] = ("digit at", "digit on", "sum", "larger")
 BY_PLACE, BY_COLOR = "Describe the image.", "List the shapes."
+
+# The crops of one place each.
 ONE_CROP = (
     CropId.TOP_LEFT,
     CropId.TOP_RIGHT,
@@ -36,19 +47,22 @@ ONE_CROP = (
 
 @dataclass(slots=True)
 class Conversation:
-    """Token ids with expanded image placeholders, which of them are learned, and the pixels of each image in order."""
+    """Token ids, a flag for each id that is learned, and the pixels of the images in order.
+
+    The placeholder of an image is repeated once for each merged token of the image.
+    """
 
     ids: list[int] = field(default_factory=list)
     learned: list[bool] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], learned: bool = False) -> None:
-        """Appends ids."""
+        """Append ids."""
         self.ids.extend(ids)
         self.learned.extend([learned] * len(ids))
 
     def show(self, ids: Sequence[int], images: Sequence[Image], placeholder: int) -> None:
-        """Appends ids that hold one placeholder per image, each expanded to the image's merged tokens."""
+        """Append ids with one placeholder for each image, and expand the placeholders."""
         shown = iter(images)
         for token in ids:
             if token != placeholder:
@@ -61,11 +75,12 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What a stage of pre-training asks of full and low views: how often a description, else one question, of which kinds and digits.
+    """The tasks of a stage of pre-training.
 
-    `legible` is the least height, in full-resolution pixels, of a digit that is asked for in the low view; `closer` the kinds of questions
-    that are asked before crops. `requests` shows the request that crops answer as it will be written, to be read past: its crop numbers are
-    digits, too. Writing one is left to fine-tuning.
+    `described` is the share of descriptions; the other conversations ask one question of `kinds`.
+    In the low-resolution view they ask for digits of at least `legible` full-resolution pixels.
+    `closer` are the kinds of question that crops follow. If `requests` is true, those crops follow
+    a real request. The model then learns to ignore the crop numbers, which are digits, too.
 
     Example:
         Lesson(described=0.2, legible=16)
@@ -86,18 +101,14 @@ def converse(
     lesson: Lesson,
     rng: np.random.Generator,
 ) -> Conversation:
-    """A conversation of this form about `image`, the drawn scene."""
+    """Make a conversation of this form about `image`, which shows `scene`."""
     talk = Conversation()
     if form == "crop":
         crop = ONE_CROP[int(rng.integers(5))]
         inside = _inside(scene, (crop,))
         if inside:
-            _ask(
-                talk,
-                chat,
-                render(image, crop_view(crop, SIZE)),
-                _digit_on(inside[int(rng.integers(len(inside)))]),
-            )
+            item = inside[int(rng.integers(len(inside)))]
+            _ask(talk, chat, render(image, crop_view(crop, SIZE)), _digit_on(item))
             return talk
         form = "full"
     if form == "closer":
@@ -129,17 +140,19 @@ def _describe(
     legible: int,
     rng: np.random.Generator,
 ) -> None:
-    """Every item in any order: what is at a place, or where a colour is. A digit too small for the view is called small."""
+    """Describe every item, in random order, by its place or by its colour.
+
+    A digit below `legible` pixels is called small.
+    """
     by_place = rng.random() < 0.5
     talk.show(chat.first_turn(BY_PLACE if by_place else BY_COLOR), [image], chat.image_token_id)
     for turn, index in enumerate(rng.permutation(len(scene.items))):
         item = scene.items[int(index)]
         digit = str(item.digit) if item.height >= legible else "small"
-        key, found = (
-            (f"{item.place}:", f" {name(item)} {digit}")
-            if by_place
-            else (item.color, f" {item.shape} {item.place} {digit}")
-        )
+        if by_place:
+            key, found = f"{item.place}:", f" {name(item)} {digit}"
+        else:
+            key, found = item.color, f" {item.shape} {item.place} {digit}"
         talk.add(chat.encode(f"; {key}" if turn else key))
         talk.add(chat.encode(found), learned=True)
     talk.add((chat.end_id,), learned=True)
@@ -148,17 +161,14 @@ def _describe(
 def _command(
     talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, rng: np.random.Generator
 ) -> None:
-    chosen = [
-        scene.items[int(index)]
-        for index in rng.permutation(len(scene.items))[: 1 + int(rng.random() < 0.3)]
-    ]
-    text = " and the ".join(item.place for item in chosen)
-    talk.show(
-        chat.first_turn(f"Look at the {text}."), [render(image, View(None))], chat.image_token_id
-    )
-    talk.add(
-        chat.target(format_request(min_cover([item.box for item in chosen], SIZE))), learned=True
-    )
+    """Name one or two places, and learn the request of the crops that cover them."""
+    order = rng.permutation(len(scene.items))
+    count = 1 + int(rng.random() < 0.3)
+    chosen = [scene.items[int(index)] for index in order[:count]]
+    text = f"Look at the {' and the '.join(item.place for item in chosen)}."
+    talk.show(chat.first_turn(text), [render(image, View(None))], chat.image_token_id)
+    request = format_request(min_cover([item.box for item in chosen], SIZE))
+    talk.add(chat.target(request), learned=True)
 
 
 def _look_closer(
@@ -170,7 +180,10 @@ def _look_closer(
     requests: bool,
     rng: np.random.Generator,
 ) -> None:
-    """The low view, then crops that show the evidence (seldom the whole image), in one message or in two."""
+    """Show the low-resolution view, then crops of the evidence, in one message or in two.
+
+    One conversation in ten shows the whole image instead, and about one in ten an extra crop.
+    """
     crops = list(min_cover([item.box for item in question.items], SIZE))
     if rng.random() < 0.1:
         crops = [CropId.ALL]
@@ -179,9 +192,8 @@ def _look_closer(
     views = [render(image, View(crop_box(crop, SIZE))) for crop in crops]
     low = render(image, View(None))
     if rng.random() < 0.3:
-        talk.show(
-            chat.first_turn(question.text, 1 + len(views)), [low, *views], chat.image_token_id
-        )
+        prompt = chat.first_turn(question.text, 1 + len(views))
+        talk.show(prompt, [low, *views], chat.image_token_id)
     else:
         talk.show(chat.first_turn(question.text), [low], chat.image_token_id)
         talk.add(chat.target(format_request(crops) if requests else "Look closer."))
@@ -203,13 +215,12 @@ def _answerable(
 
 
 def _digit_on(item: Item) -> Question:
-    return Question(
-        "digit on", f"What digit is on the {name(item)}?", str(item.digit), (item,), True
-    )
+    text = f"What digit is on the {name(item)}?"
+    return Question("digit on", text, str(item.digit), (item,), True)
 
 
 def _inside(scene: Scene, crops: Sequence[CropId]) -> list[Item]:
-    """Items that one of the crops shows whole."""
+    """Return the items that lie entirely in one of the crops."""
     boxes = [crop_box(crop, SIZE) for crop in crops]
     return [item for item in scene.items if any(_covers(box, item.box) for box in boxes)]
 

@@ -1,4 +1,4 @@
-"""Real handwritten digits (scikit-learn's load_digits, 8 x 8 scans), split so that test digits were never seen in training."""
+"""Handwritten digits: the 8 x 8 scans of scikit-learn's load_digits. The two splits share none."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,7 +27,7 @@ class Scans:
 
 @lru_cache(maxsize=2)
 def scans(split: Split) -> Scans:
-    """The split's scans: a seeded permutation of all 1,797, the last fifth for testing."""
+    """Return the scans of a split. The test split is the last fifth of a seeded permutation."""
     pixels, digit = (np.asarray(part) for part in load_digits(return_X_y=True))
     order = np.random.default_rng(SPLIT_SEED).permutation(len(digit))
     cut = int(len(order) * (1 - TEST_SHARE))
@@ -39,12 +39,15 @@ def scans(split: Split) -> Scans:
 
 @lru_cache(maxsize=20_000)
 def glyph(split: Split, scan: int, height: int) -> np.ndarray:
-    """The scan as an ink mask of (height, height) float32 in 0..1."""
+    """Return the scan as an ink mask, (height, height) float32 in 0..1."""
     return _ink(_scan(split, scan).resize((height, height), Image.Resampling.BICUBIC))
 
 
 def warped_glyph(split: Split, scan: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """As `glyph`, turned, slanted and stretched a little by chance: a few scans stand for many hands."""
+    """Return the scan as `glyph` does, but randomly turned, slanted and stretched a little.
+
+    This augmentation makes up for the small number of scans.
+    """
     turn, slant = rng.normal(0, 0.12), rng.normal(0, 0.15)
     wide, tall = rng.uniform(0.9, 1.1, 2)
     cos, sin = np.cos(turn), np.sin(turn)
@@ -56,14 +59,12 @@ def warped_glyph(split: Split, scan: int, height: int, rng: np.random.Generator)
     )
     shift = (_FINE - matrix @ (height, height)) / 2
     affine = (matrix[0, 0], matrix[0, 1], shift[0], matrix[1, 0], matrix[1, 1], shift[1])
-    return _ink(
-        _fine_scan(split, scan).transform(
-            (height, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR
-        )
-    )
+    size, bilinear = (height, height), Image.Resampling.BILINEAR
+    return _ink(_fine_scan(split, scan).transform(size, Image.Transform.AFFINE, affine, bilinear))
 
 
 _FINE = 24
+"""Side in pixels of an enlarged scan, which `warped_glyph` samples."""
 
 
 @lru_cache(maxsize=4_000)

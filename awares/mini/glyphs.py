@@ -1,9 +1,12 @@
-"""The glyph stage: the vision tower learns to read by plain classification, in the language model's own words.
+"""The glyph stage: the vision tower learns to classify items, with word embeddings as classes.
 
-For every item in a view the merged tokens under its box are averaged and compared with the embeddings of words: its colour, shape, digit
-and, where the whole scene is in view, its place. A digit read out of a conversation comes late or never at this size; read this way within
-minutes. And because a red circle's features hold the embeddings of " red" and " circle", attention finds what a question names by
-comparing like with like, one rule for all words, and the answer is a copy.
+The features of an item are the mean of the merged tokens under its box. They are compared with the
+word embeddings of its colour, shape and digit. In a view of the whole scene they are also compared
+with those of its place. In this way the tower learns to read digits within minutes. From
+conversations, a model of this size learns it late or never.
+
+The features of a red circle then contain the embeddings of " red" and " circle". Attention finds
+the item of a question by comparing equal embeddings, and the answer is a copy of an embedding.
 
 Axes: R items (records), T merged tokens, D width, K values of an attribute.
 """
@@ -27,19 +30,28 @@ from awares.mini.vision import CELL, patchify, vision_features
 from awares.view import View, full_view
 
 HEADS = {"color": tuple(COLORS), "shape": SHAPES, "digit": tuple(range(10)), "place": PLACES}
-UNKNOWN = -100  # the place of an item in a crop
+UNKNOWN = -100
+"""The class of a place that a crop does not show; the loss ignores it."""
+
 SCENES, FULL_EVERY, CROP_EVERY = 96, 4, 2
-FAINT, LEGIBLE = (
-    0.2,
-    14,
-)  # a digit below LEGIBLE px in the low view counts this much: it is mostly noise there
-SHARPNESS = 1.0  # of the comparison with words, to begin with: in units of 1 / the squared length of a word, about 7
-CENTRAL = 3.0  # an item in the centre counts this much: it is rarer, and alone in lying across four tokens
+
+FAINT, LEGIBLE = 0.2, 14
+"""Weight of a digit below LEGIBLE px in the low-resolution view, where it is mostly noise."""
+
+SHARPNESS = 1.0
+"""Initial scale of the logits. A word embedding has a squared length of about 7."""
+
+CENTRAL = 3.0
+"""Weight of an item in the centre: it is rarer, and only it lies across four tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Views of one grid (rows, columns): patches, and per item its view, the share of each token under it, its labels and its weight."""
+    """Views of one size, as patches, and the items in them.
+
+    `grid` is (rows, columns) of merged tokens. An item has its view, the share of its area under
+    each token, its classes (colour, shape, digit, place), its weight and its height in pixels.
+    """
 
     grid: tuple[int, int]
     patches_NPF: Tensor
@@ -51,7 +63,7 @@ class Sight:
 
 
 def glyph_batch(split: Split, rng: np.random.Generator) -> tuple[Sight, ...]:
-    """The low views of fresh scenes, a crop of every second and the full view of every fourth."""
+    """Draw new scenes: each low-resolution view, every second crop and every fourth full view."""
     low, crops, full = [], [], []
     for index in range(SCENES):
         scene = sample_scene(split, rng)
@@ -59,16 +71,10 @@ def glyph_batch(split: Split, rng: np.random.Generator) -> tuple[Sight, ...]:
         low.append((render(image, View(None)), full_view(SIZE).box, scene.items))
         if index % CROP_EVERY == 0:
             item = scene.items[int(rng.integers(len(scene.items)))]
-            box = next(
-                crop_box(crop, SIZE) for crop in ONE_CROP if _inside(crop_box(crop, SIZE), item.box)
-            )
-            crops.append(
-                (
-                    render(image, View(box)),
-                    box,
-                    [other for other in scene.items if _inside(box, other.box)],
-                )
-            )
+            boxes = [crop_box(crop, SIZE) for crop in ONE_CROP]
+            box = next(box for box in boxes if _inside(box, item.box))
+            shown = [other for other in scene.items if _inside(box, other.box)]
+            crops.append((render(image, View(box)), box, shown))
         if index % FULL_EVERY == 0:
             full.append((image, full_view(SIZE).box, scene.items))
     return _sight(low, halved=True), _sight(crops), _sight(full)
@@ -113,7 +119,7 @@ def _weight(item: Item, halved: bool) -> float:
 
 
 def _share(grid: tuple[int, int], view: Box, item: Box) -> np.ndarray:
-    """Share of the item's area under each merged token of the view, (T,), summing to 1."""
+    """Return the share of the item's area under each merged token, (T,). The sum is 1."""
     rows = _overlap(grid[0], view[1], view[3], item[1], item[3])
     columns = _overlap(grid[1], view[0], view[2], item[0], item[2])
     area = np.outer(rows, columns).reshape(-1)
@@ -126,10 +132,14 @@ def _overlap(cells: int, start: int, end: int, low: int, high: int) -> np.ndarra
 
 
 class GlyphReader:
-    """The vision tower, judged by how well its features name attributes: by dot products with fixed word embeddings, times `sharpness`."""
+    """The vision tower as a classifier of items.
+
+    A logit is the dot product of the item's features with a fixed word embedding, times the
+    learned `sharpness` of the attribute.
+    """
 
     def __init__(self, visual: nn.Module, words: Callable[[str], Tensor]) -> None:
-        """`words` gives the embedding (D,) of a phrase, the sum over its tokens."""
+        """`words` returns the embedding (D,) of a phrase: the sum over its tokens."""
         self.visual = visual
         self.sharpness = nn.Parameter(torch.full((len(HEADS),), SHARPNESS))
         self._words = {
@@ -138,7 +148,7 @@ class GlyphReader:
         }
 
     def loss(self, sights: Sequence[Sight]) -> Tensor:
-        """Cross-entropy of colour, shape, place and (twice) digit, over all views."""
+        """Return the weighted cross-entropy over all views: digit 2; colour, shape, place 0.5."""
         weights = torch.cat([sight.weight_R for sight in sights])
         labels = torch.cat([sight.labels_R4 for sight in sights])
         logits = self._logits(sights)
@@ -164,24 +174,18 @@ class GlyphReader:
 
     @torch.no_grad()
     def lines(self, batches: int = 3) -> list[str]:
-        """The reading curve on test scans: digit accuracy by height, for the low view, crops and the full view."""
+        """Return the digit accuracy on test scans by height, one line for each kind of view."""
         hits: dict[tuple[int, int], list[bool]] = defaultdict(list)
         for seed in range(batches):
             sights = glyph_batch("test", np.random.default_rng((seed, 99)))
-            right = self._logits(sights)["digit"].argmax(-1) == torch.cat(
-                [sight.labels_R4[:, 2] for sight in sights]
-            )
+            digits = torch.cat([sight.labels_R4[:, 2] for sight in sights])
+            right = self._logits(sights)["digit"].argmax(-1) == digits
             heights = torch.cat([sight.height_R for sight in sights])
             kinds = np.repeat(np.arange(3), [len(sight.view_R) for sight in sights])
             for kind, height, hit in zip(kinds, heights.tolist(), right.tolist(), strict=True):
                 hits[int(kind), height // 4 * 4].append(hit)
+        curve: dict[int, list[str]] = defaultdict(list)
+        for kind, height in sorted(hits):
+            curve[kind].append(f"{height} px {np.mean(hits[kind, height]):.2f}")
         names = (f"low view ({SIDE // 2} px)", "crop", "full view")
-        curve = {
-            kind: [
-                f"{height} px {np.mean(hits[k, height]):.2f}"
-                for k, height in sorted(hits)
-                if k == kind
-            ]
-            for kind in range(3)
-        }
         return [f"{name}: " + ", ".join(curve[kind]) for kind, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""Batches of conversations as tensors.
+"""Conversations as batches of tensors, and the loss on them.
 
 Axes: B conversations, L positions, N images of one size, P patches, F values of a patch.
 """
@@ -26,7 +26,7 @@ BUCKETS = 3
 
 @dataclass(frozen=True, slots=True)
 class ImageGroup:
-    """Images of one size: their patches and, per merged token, its flat position in the batch."""
+    """Images of one size: their patches, and the flat position in the batch of each token."""
 
     grid: tuple[int, int]
     patches_NPF: Tensor
@@ -35,7 +35,7 @@ class ImageGroup:
 
 @dataclass(frozen=True, slots=True)
 class TalkBatch:
-    """Right-padded conversations; `targets_BL` is the next id where it is learned, else `IGNORED`."""
+    """Right-padded conversations. `targets_BL` is the next id if it is learned, else IGNORED."""
 
     ids_BL: Tensor
     targets_BL: Tensor
@@ -51,26 +51,25 @@ def talk_batch(
     lesson: Lesson,
     rng: np.random.Generator,
 ) -> list[TalkBatch]:
-    """Fresh scenes, `forms[form]` conversations of each form; half of them with the system prompt of `chat`, half with `plain`.
+    """Draw new scenes, and make `forms[form]` conversations of each form about them.
 
-    Sorted by length into `BUCKETS` batches: padding would cost more than the conversations.
+    Half of the conversations have the system prompt of `chat`, and half that of `plain`. They are
+    sorted by length into BUCKETS batches, because padding would cost more than the conversations.
     """
     talks = []
     for form, count in forms.items():
         for _ in range(count):
             scene = sample_scene(split, rng)
-            talks.append(
-                converse(
-                    form, scene, draw(scene), chat if rng.random() < 0.5 else plain, lesson, rng
-                )
-            )
+            image = draw(scene)
+            frame = chat if rng.random() < 0.5 else plain
+            talks.append(converse(form, scene, image, frame, lesson, rng))
     talks.sort(key=lambda talk: len(talk.ids))
     cuts = [len(talks) * cut // BUCKETS for cut in range(BUCKETS + 1)]
     return [collate(talks[start:end], chat.image_token_id) for start, end in pairwise(cuts)]
 
 
 def collate(talks: Sequence[Conversation], placeholder: int) -> TalkBatch:
-    """Pads the conversations and gathers their images by size."""
+    """Pad the conversations and group their images by size."""
     length = max(len(talk.ids) for talk in talks)
     ids_BL = np.zeros((len(talks), length), np.int64)
     targets_BL = np.full((len(talks), length), IGNORED, np.int64)
@@ -86,19 +85,19 @@ def collate(talks: Sequence[Conversation], placeholder: int) -> TalkBatch:
             grid = (pixels.shape[0] // CELL, pixels.shape[1] // CELL)
             images[grid].append(pixels)
             places[grid].append(row * length + start + np.arange(grid[0] * grid[1]))
-    groups = tuple(
-        ImageGroup(
-            grid, patchify(np.stack(images[grid])), torch.from_numpy(np.concatenate(places[grid]))
-        )
-        for grid in images
-    )
-    return TalkBatch(
-        torch.from_numpy(ids_BL), torch.from_numpy(targets_BL), torch.from_numpy(rope_3BL), groups
-    )
+    groups = []
+    for grid in images:
+        positions = torch.from_numpy(np.concatenate(places[grid]))
+        groups.append(ImageGroup(grid, patchify(np.stack(images[grid])), positions))
+    ids, targets, rope = map(torch.from_numpy, (ids_BL, targets_BL, rope_3BL))
+    return TalkBatch(ids, targets, rope, tuple(groups))
 
 
 def _rope(talk: Conversation, placeholder: int) -> tuple[np.ndarray, list[int]]:
-    """M-RoPE positions (3, L) of a conversation and where each image starts; the rule of transformers' get_rope_index for still images."""
+    """Return the M-RoPE positions (3, L) of a conversation, and the start of each image in it.
+
+    The rule is that of get_rope_index in transformers, for still images.
+    """
     pieces, starts, here, at = [], [], 0, 0
     images = iter(talk.images)
     ids = np.array(talk.ids)
@@ -121,7 +120,7 @@ def _rope(talk: Conversation, placeholder: int) -> tuple[np.ndarray, list[int]]:
 def answer_logits(
     model: Qwen2_5_VLForConditionalGeneration, batch: TalkBatch
 ) -> tuple[Tensor, Tensor]:
-    """Logits (K, vocabulary) and targets (K,) of the K learned positions, in the order of the batch."""
+    """Return the logits (K, vocabulary) and targets (K,) of the K learned positions, in order."""
     inner = model.model
     embeds_BLD = inner.language_model.embed_tokens(batch.ids_BL)
     shape = embeds_BLD.shape
@@ -137,8 +136,8 @@ def answer_logits(
 
 
 def answer_loss(model: Qwen2_5_VLForConditionalGeneration, batches: Sequence[TalkBatch]) -> Tensor:
-    """Mean negative log-likelihood of the learned ids of all batches."""
+    """Return the mean negative log-likelihood of the learned ids of all batches."""
     pairs = [answer_logits(model, batch) for batch in batches]
-    return functional.cross_entropy(
-        torch.cat([logits for logits, _ in pairs]), torch.cat([targets for _, targets in pairs])
-    )
+    logits = torch.cat([logits for logits, _ in pairs])
+    targets = torch.cat([targets for _, targets in pairs])
+    return functional.cross_entropy(logits, targets)

@@ -1,4 +1,8 @@
-"""How well the tiny policy answers held-out questions: in the full view, the low view, and the low view followed by the right crops."""
+"""The accuracy of the tiny policy on held-out questions, in three views.
+
+The views are the full view, the low-resolution view, and the low-resolution view with the crops of
+the evidence.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,8 +29,10 @@ GROUPS = ("all", "LR", "uncertain", "HR")
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """Accuracy by view ("full", "low", "closer") and group ("all", "LR", "uncertain", "HR", each kind, and "9 px" and so on: questions
-    about one digit, by its height).
+    """Accuracy by view ("full", "low", "closer") and by group of questions.
+
+    The groups are "all", the labels ("LR", "uncertain", "HR"), and each kind of question. Groups
+    such as "9 px" hold the questions about one digit of that height.
 
     Example:
         Exam({"full": {"all": 0.95}})
@@ -35,7 +41,7 @@ class Exam:
     accuracy: dict[str, dict[str, float]]
 
     def lines(self) -> list[str]:
-        """One line per view, groups in a fixed order."""
+        """Return one line for each view, with the groups in a fixed order."""
         return [
             f"{view:7}" + " ".join(f"{group} {value:.2f}" for group, value in groups.items())
             for view, groups in self.accuracy.items()
@@ -50,7 +56,11 @@ def examine(
     seed: int = 0,
     split: Split = "test",
 ) -> Exam:
-    """Greedy exact match on `count` questions per view (teacher-forced argmax at every position equals greedy decoding)."""
+    """Measure greedy exact match on `count` questions in each view.
+
+    One forward pass suffices: an answer is right if the argmax is right at each of its positions,
+    given the true ids before it.
+    """
     rng = np.random.default_rng((seed, 77))
     questions = []
     for _ in range(count):
@@ -61,11 +71,9 @@ def examine(
         view: [_talk(view, scene, question, chat) for scene, question in questions]
         for view in VIEWS
     }
+    placeholder = chat.image_token_id
     return Exam(
-        {
-            view: _tally(_correct(model, talks, chat.image_token_id), groups)
-            for view, talks in views.items()
-        }
+        {view: _tally(_correct(model, talks, placeholder), groups) for view, talks in views.items()}
     )
 
 
@@ -74,10 +82,8 @@ def _talk(view: str, scene: Scene, question: Question, chat: ChatFormat) -> Conv
     first = render(image, full_view(SIZE) if view == "full" else View(None))
     talk.show(chat.first_turn(question.text), [first], chat.image_token_id)
     if view == "closer":
-        crops = [
-            render(image, View(crop_box(crop, SIZE)))
-            for crop in min_cover([item.box for item in question.items], SIZE)
-        ]
+        cover = min_cover([item.box for item in question.items], SIZE)
+        crops = [render(image, View(crop_box(crop, SIZE))) for crop in cover]
         talk.add(chat.target("Look closer."))
         talk.show(chat.tool_reply(len(crops)), crops, chat.image_token_id)
     talk.add(chat.target(question.answer), learned=True)
@@ -122,7 +128,7 @@ def _tally(right: Sequence[bool], groups: Sequence[tuple[str, ...]]) -> dict[str
 
 
 def _place(group: str) -> tuple[int, int, str]:
-    """Sorts groups: labels first, then kinds by name, then heights by number."""
+    """Sort key of a group: labels first, then kinds by name, then heights by number."""
     if group in GROUPS:
         return GROUPS.index(group), 0, ""
     height = group.removesuffix(" px")

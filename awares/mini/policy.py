@@ -1,4 +1,4 @@
-"""The tiny Qwen2.5-VL: the architecture class that vLLM serves for the 7B policy, at 2 M parameters; and the directory it is shipped in."""
+"""The tiny Qwen2.5-VL: the model class of the 7B policy with 2 M parameters, and its files."""
 
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,17 @@ from awares.mini.scenes import SIDE
 
 WIDTH = 128
 LOUD, QUIET = 3.0, 0.1
-SPACE = "\u0120"  # how byte-level BPE writes a space at the start of a token
+"""Factors of the initial embeddings, and of the initial output matrices of each layer."""
+
+SPACE = "\u0120"
+"""The character that byte-level BPE writes for a space at the start of a token."""
 
 
 def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
-    """4 text layers and 4 vision blocks, 128 wide, embeddings untied (`build_model` says why).
+    """Return a configuration with 4 text layers and 4 vision blocks, each 128 wide.
 
-    `initializer_range` 0.08: at this width the usual 0.02 leaves attention uniform for long. RoPE's theta 100: it keeps the positions of a
-    4 x 4 grid apart.
+    The embeddings are untied; `build_model` gives the reason. `initializer_range` is 0.08: with
+    the usual 0.02, attention of this width stays uniform for many steps.
     """
     ids: Any = tokenizer.convert_tokens_to_ids
     return Qwen2_5_VLConfig(
@@ -69,11 +72,13 @@ def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
 def build_model(
     tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> Qwen2_5_VLForConditionalGeneration:
-    """A freshly initialised model in float32.
+    """Return a newly initialised model in float32.
 
-    A token begins with the same vector where it is read and where it is written, and a word with the same one with and without the space
-    before it: to copy a word from the question or the image into the answer then takes no table of words. Nothing stays tied. Embeddings
-    are scaled up and what layers add is scaled down, or the layers' noise would drown the words.
+    A token starts with equal vectors in the embedding and in the head. A word starts with equal
+    vectors with and without a space before it. The model can then copy a word from the question or
+    the image to the answer without learning a table of words. The vectors are not tied: training
+    may separate them. The embeddings are scaled up and the outputs of the layers are scaled down,
+    so that the initial noise of the layers does not hide the words.
     """
     torch.manual_seed(seed)
     model: Any = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
@@ -95,7 +100,7 @@ def build_model(
 
 
 def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLProcessor:
-    """The processor: views from one merged token (28 px) up to the whole scene pass unresized."""
+    """Return a processor that does not resize views from one merged token up to a whole scene."""
     limits = {"shortest_edge": 28 * 28, "longest_edge": SIDE * SIDE}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(
@@ -112,7 +117,7 @@ def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLProcessor:
 def save_policy(
     model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, directory: Path
 ) -> None:
-    """Writes weights (bfloat16), configuration, tokenizer and processor as transformers and vLLM load them."""
+    """Write weights (bfloat16), configuration, tokenizer and processor in Hugging Face's format."""
     build_processor(tokenizer).save_pretrained(directory)
     model.to(torch.bfloat16).save_pretrained(directory)  # pyright: ignore[reportArgumentType]
 

@@ -1,20 +1,19 @@
-"""Pre-trains the tiny policy: python -m awares.mini.pretrain --out awares/mini/policy_weights
+"""Pre-train the tiny policy: python -m awares.mini.pretrain --out awares/mini/policy_weights
 
-    stage      what it learns                                                        from
-    glyphs     the vision tower reads shapes, colours, digits and places by plain    low views, quadrants, some full views
-               classification of what lies under each item
-    words      the language model finds things in features that stay as they are     descriptions of whole scenes
-    questions  to find what a question asks for                                      single questions about one item
-    answers    the whole model answers what its view shows                           full, low, crops, low + crops; all kinds
-    guesses    the same, and questions that the low view cannot answer, so that      as above
-               the policy guesses in the right form where it cannot see
-    sums       the same, with more of what takes longest                             as above
-    practice   the same, and that crops may come with any question                   as above
-    requests   to read past the request that crops answer                            as above
-    commands   to write a request on command: fine-tuning teaches when and where     as above, and commands
+    stage      lesson                                              conversations
+    glyphs     The vision tower classifies the items of a view.    low views, crops, full views
+    words      The language model finds items in frozen features.  descriptions of scenes
+    questions  It finds the item of a question.                    questions about one item
+    answers    The whole model answers from its view.              all views, all kinds
+    guesses    It guesses in the right form what it cannot see.    the same, any digit
+    sums       It adds and compares digits.                        the same, more sums
+    practice   It expects crops after any kind of question.        the same
+    requests   It ignores the request that comes before crops.     the same, with requests
+    commands   It writes a request on command.                     the same, and commands
 
-Each batch is a pure function of (seed, stage, step): killed at any point, the script goes on from its last checkpoint as if nothing had
-happened. Digits come from training scans only; every figure it prints is measured on test scans.
+Fine-tuning then teaches when and where to look. Every batch is a pure function of (seed, stage,
+step), so an interrupted run resumes from its last checkpoint with the same result. Training uses
+training scans only, and every printed figure is measured on test scans.
 """
 
 import argparse
@@ -41,15 +40,19 @@ from awares.mini.questions import KINDS, Kind
 from awares.mini.tokenizer import SYSTEM_PROMPT, train_tokenizer
 from awares.seeds import derive
 
-EXAM = 4000  # held-out questions of the final measurement
-MUON_RATE = 8.0  # learning rate of Muon, which turns the language model's matrices, over that of AdamW, which has the rest
+EXAM = 4000
+"""Number of held-out questions of the final measurement."""
+
+MUON_RATE = 8.0
+"""Learning rate of Muon over that of AdamW. Muon trains the language model's matrices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of training: conversations of `forms` per batch, or the glyph stage when there are none.
+    """A stage of pre-training. `forms` are the conversations of a batch; the glyph stage has none.
 
-    The vision tower learns at `vision` times the learning rate: a language model that knows nothing yet would spoil it.
+    The vision tower learns at `vision` times the learning rate. It is frozen at first, because the
+    gradients of an untrained language model would damage it.
     """
 
     name: str
@@ -62,6 +65,9 @@ class Stage:
 
 ONE_ITEM: tuple[Kind, ...] = ("color", "color", "shape", "place", "place", "digit at", "digit on")
 TWO_ITEMS: tuple[Kind, ...] = (*KINDS, "sum", "sum", "sum", "larger")
+MIXED: dict[Form, int] = {"full": 28, "low": 44, "crop": 8, "closer": 28}
+PRACTICE: dict[Form, int] = {"full": 30, "low": 40, "crop": 8, "closer": 30}
+REQUESTS: dict[Form, int] = {"full": 20, "low": 34, "crop": 4, "closer": 50}
 COMMANDS: dict[Form, int] = {"full": 16, "low": 30, "closer": 42, "command": 20}
 STAGES = (
     Stage("glyphs", 2000, 2e-3, 1.0, {}, Lesson(0, 0)),
@@ -74,41 +80,11 @@ STAGES = (
         {"full": 20, "low": 60, "closer": 12},
         Lesson(0.2, 16, ONE_ITEM),
     ),
-    Stage(
-        "answers",
-        600,
-        1.5e-3,
-        0.25,
-        {"full": 28, "low": 44, "crop": 8, "closer": 28},
-        Lesson(0.1, 16),
-    ),
-    Stage(
-        "guesses", 200, 5e-4, 0.25, {"full": 28, "low": 44, "crop": 8, "closer": 28}, Lesson(0.1, 0)
-    ),
-    Stage(
-        "sums",
-        500,
-        1e-3,
-        0.25,
-        {"full": 28, "low": 44, "crop": 8, "closer": 28},
-        Lesson(0.1, 0, TWO_ITEMS),
-    ),
-    Stage(
-        "practice",
-        650,
-        1.5e-3,
-        0.25,
-        {"full": 30, "low": 40, "crop": 8, "closer": 30},
-        Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS),
-    ),
-    Stage(
-        "requests",
-        300,
-        1e-3,
-        0.25,
-        {"full": 20, "low": 34, "crop": 4, "closer": 50},
-        Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS, True),
-    ),
+    Stage("answers", 600, 1.5e-3, 0.25, MIXED, Lesson(0.1, 16)),
+    Stage("guesses", 200, 5e-4, 0.25, MIXED, Lesson(0.1, 0)),
+    Stage("sums", 500, 1e-3, 0.25, MIXED, Lesson(0.1, 0, TWO_ITEMS)),
+    Stage("practice", 650, 1.5e-3, 0.25, PRACTICE, Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS)),
+    Stage("requests", 300, 1e-3, 0.25, REQUESTS, Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS, True)),
     Stage("commands", 250, 1e-3, 0.25, COMMANDS, Lesson(0.05, 12, TWO_ITEMS, TWO_ITEMS, True)),
 )
 
@@ -132,7 +108,7 @@ class Batches(Dataset[Any]):
 
 
 class Pretraining:
-    """The model, its optimizers, and where it stands: `stage` and `step` are the next to run."""
+    """The model, its optimizers and its progress: `stage` and `step` are the next to run."""
 
     def __init__(self, seed: int, work: Path) -> None:
         self.seed, self.work = seed, work
@@ -149,7 +125,7 @@ class Pretraining:
         return self.model.get_input_embeddings()(ids).detach().sum(0)
 
     def run(self, save_every: int, examine_every: int) -> Exam:
-        """Runs what is left of all stages."""
+        """Run the remaining steps of all stages, and measure the result."""
         while self.stage < len(STAGES):
             self._run_stage(STAGES[self.stage], save_every, examine_every)
             self.stage, self.step = self.stage + 1, 0
@@ -163,42 +139,31 @@ class Pretraining:
             shown.append(self._learn(stage, batch))
             self.step, self.seconds = self.step + 1, time.monotonic() - begun
             if self.step % 25 == 0:
-                print(
-                    f"{stage.name} {self.step}/{stage.steps} {self.seconds:.0f} s loss {np.mean(shown):.3f}",
-                    flush=True,
-                )
+                at = f"{stage.name} {self.step}/{stage.steps} {self.seconds:.0f} s"
+                print(f"{at} loss {np.mean(shown):.3f}", flush=True)
                 shown.clear()
             if self.step % examine_every == 0:
-                print(
-                    "\n".join(
-                        (
-                            examine(self.model, self.chat, 400) if stage.forms else self.reader
-                        ).lines()
-                    ),
-                    flush=True,
-                )
+                exam = examine(self.model, self.chat, 400) if stage.forms else self.reader
+                print("\n".join(exam.lines()), flush=True)
             if self.step % save_every == 0:
                 self._save()
 
     def _batches(self, stage: Stage) -> Iterator[Any]:
-        batches = Batches(stage, self.chat, self.seed)
-        return iter(
-            DataLoader(
-                batches,
-                batch_size=None,
-                sampler=range(self.step, stage.steps),
-                num_workers=1,
-                prefetch_factor=4,
-            )
+        loader = DataLoader(
+            Batches(stage, self.chat, self.seed),
+            batch_size=None,
+            sampler=range(self.step, stage.steps),
+            num_workers=1,
+            prefetch_factor=4,
         )
+        return iter(loader)
 
     def _learn(self, stage: Stage, batch: Any) -> float:
         self.reader.visual.requires_grad_(stage.vision > 0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = (
-                    group["share"] * stage.learning_rate * _schedule(self.step, stage.steps)
-                )
+                rate = group["share"] * stage.learning_rate
+                group["lr"] = rate * _schedule(self.step, stage.steps)
             optimizer.zero_grad()
         loss: Tensor = answer_loss(self.model, batch) if stage.forms else self.reader.loss(batch)
         loss.backward()
@@ -208,13 +173,13 @@ class Pretraining:
         return loss.item()
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
-        """Muon for the language model's matrices: it finds the attention that a question needs several times sooner. AdamW for the rest."""
+        """Return AdamW, and Muon for the language model's matrices.
+
+        With Muon, the model learns the attention to a question's item in several times fewer steps.
+        """
         vision = list(self.reader.visual.parameters())
-        matrices = [
-            parameter
-            for parameter in self.model.model.language_model.layers.parameters()
-            if parameter.ndim == 2
-        ]
+        layers = self.model.model.language_model.layers
+        matrices = [parameter for parameter in layers.parameters() if parameter.ndim == 2]
         taken = {id(parameter) for parameter in (*vision, *matrices)}
         rest = [parameter for parameter in self.model.parameters() if id(parameter) not in taken]
         scale = STAGES[min(self.stage, len(STAGES) - 1)].vision
@@ -252,21 +217,19 @@ class Pretraining:
 
 
 def _schedule(step: int, steps: int, warmup: int = 50) -> float:
-    """Linear warm-up, then cosine to a twentieth."""
+    """Factor of the learning rate: linear warm-up, then a cosine down to one twentieth."""
     return min(1.0, (step + 1) / warmup) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
 
 
 def main() -> None:
-    """Trains, measures and writes the policy with its model card's figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Train and measure the policy, and write it with its model card."""
+    raw = argparse.RawDescriptionHelpFormatter
+    work = Path("runs/pretrain")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, required=True, help="directory for the policy")
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/pretrain"), help="directory for checkpoints"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="OpenMP threads")
+    parser.add_argument("--work", type=Path, default=work, help="directory for checkpoints")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the batches")
+    parser.add_argument("--threads", type=int, default=1, help="number of OpenMP threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -274,18 +237,17 @@ def main() -> None:
     exam = pretraining.run(save_every=100, examine_every=200)
     print("\n".join(exam.lines()))
     save_policy(pretraining.model, pretraining.tokenizer, arguments.out)
-    write_card(
-        arguments.out,
-        {
-            "command": f"python -m awares.mini.pretrain --out awares/mini/policy_weights --seed {arguments.seed}",
-            "seed": arguments.seed,
-            "seconds": round(pretraining.seconds),
-            "parameters": sum(parameter.numel() for parameter in pretraining.model.parameters()),
-            "vocabulary": len(pretraining.tokenizer),
-            "count": EXAM,
-            "accuracy": exam.accuracy,
-        },
-    )
+    command = "python -m awares.mini.pretrain --out awares/mini/policy_weights"
+    figures = {
+        "command": f"{command} --seed {arguments.seed}",
+        "seed": arguments.seed,
+        "seconds": round(pretraining.seconds),
+        "parameters": sum(parameter.numel() for parameter in pretraining.model.parameters()),
+        "vocabulary": len(pretraining.tokenizer),
+        "count": EXAM,
+        "accuracy": exam.accuracy,
+    }
+    write_card(arguments.out, figures)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Questions about a scene, with answers, evidence and whether the low view can answer them."""
+"""Questions about a scene, with their answers and their evidence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,10 @@ KINDS: dict[Kind, float] = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question. `items` are those that the answer rests on, in the order of the text; `reads` says whether their digits are needed.
+    """A question about a scene.
+
+    The answer depends on `items`, in the order of the text. `reads` is true if it depends on
+    their digits.
 
     Example:
         Question("digit on", "What digit is on the red circle?", "7", (item,), True)
@@ -37,18 +40,17 @@ class Question:
 
     @property
     def height(self) -> int:
-        """Height in pixels of the smallest digit that must be read; that of a large one when none must."""
+        """Height in pixels of the smallest digit that must be read; that of a large one if none."""
         return min(item.height for item in self.items) if self.reads else LARGE[1]
 
 
 def ask(scene: Scene, kind: Kind, rng: np.random.Generator) -> Question:
-    """A question of this kind about items drawn from the scene."""
+    """Ask a question of this kind about random items of the scene."""
     chosen = rng.permutation(len(scene.items))
     one, two = (scene.items[int(index)] for index in chosen[:2])
     if kind == "color":
-        return Question(
-            kind, f"What color is the shape in the {one.place}?", one.color, (one,), False
-        )
+        text = f"What color is the shape in the {one.place}?"
+        return Question(kind, text, one.color, (one,), False)
     if kind == "shape":
         return Question(kind, f"What shape is in the {one.place}?", one.shape, (one,), False)
     if kind == "place":
@@ -65,11 +67,11 @@ def ask(scene: Scene, kind: Kind, rng: np.random.Generator) -> Question:
 
 
 def name(item: Item) -> str:
-    """How a question names an item: no two items of a scene share a colour."""
+    """The name of an item in a question. It is unique: the colours of a scene all differ."""
     return f"{item.color} {item.shape}"
 
 
 def sample_kind(rng: np.random.Generator, kinds: Sequence[Kind] = tuple(KINDS)) -> Kind:
-    """A kind, drawn by its share among `kinds`."""
+    """Draw a kind with its share among `kinds`."""
     share = np.array([KINDS[kind] for kind in kinds])
     return kinds[int(rng.choice(len(kinds), p=share / share.sum()))]

@@ -1,9 +1,10 @@
-"""AwaRes-Mini's scenes: coloured shapes in the four quadrants and the centre, each carrying a handwritten digit.
+"""The scenes of AwaRes-Mini: coloured shapes in the quadrants and the centre, each with a digit.
 
-A scene is 112 px square (16 merged visual tokens); its low view is 56 px (4 tokens) and so is a quadrant. Colours and shapes are legible in
-both views. Digits are drawn at heights from `SMALL` to `LARGE`: large ones survive the halving, small ones do not, and those
-between survive it sometimes, so that when to crop is a judgement about the image and not a rule. Training scans are warped by chance, test
-scans drawn as they are.
+A scene is 112 px square and costs 16 visual tokens. Its low-resolution view is 56 px square and
+costs 4, and so does a quadrant. Colours and shapes are legible in both views. Large digits stay
+legible in the low-resolution view, small digits do not, and middle digits sometimes do. Whether a
+crop is needed therefore depends on the image. Training scans are randomly warped; test scans are
+not.
 """
 
 from dataclasses import dataclass
@@ -30,18 +31,33 @@ COLORS: dict[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "square", "diamond", "cross")
 SMALL = (9, 11)
 MIDDLE = (12, 16)
-ILLEGIBLE = 10  # px: halved, a digit up to here is lost on the shipped policy in most cases (by height: its model card)
 LARGE = (19, 25)
-SHARES = (0.25, 0.15, 0.6)  # of small, middle and large digits
-CENTERED = 0.4  # share of scenes with an item in the centre
-SLOT = 38  # px: quadrant objects stay in the outer corner, so that the centre is free
+"""Ranges of the height of a digit in pixels."""
+
+ILLEGIBLE = 10
+"""Pixels. The shipped policy misreads most digits up to this height in the low-resolution view.
+
+Its model card has the accuracy by height.
+"""
+
+SHARES = (0.25, 0.15, 0.6)
+"""Shares of small, middle and large digits."""
+
+CENTERED = 0.4
+"""Share of scenes with an item in the centre."""
+
+SLOT = 38
+"""Pixels. An item of a quadrant lies within this side of its corner, so the centre is free."""
+
 INK = np.array((20, 20, 20), np.float32)
-NOISE = 10  # px values are off by up to this much
+
+NOISE = 10
+"""Largest change that noise makes to a pixel value of 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A shape with a digit on it. `box` is the shape's box, `height` the digit's, in pixels of the full scene.
+    """A shape with a digit on it. `box` bounds the shape; `height` is the digit's, in pixels.
 
     Example:
         Item("northwest", "red", "circle", 7, 412, 11, (3, 2, 37, 36))
@@ -58,7 +74,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A scene before it is drawn. `split` names the scans, `seed` the background."""
+    """The description of a scene. `split` selects the scans, and `seed` the background."""
 
     split: Split
     seed: int
@@ -66,7 +82,7 @@ class Scene:
 
 
 def sample_scene(split: Split, rng: np.random.Generator) -> Scene:
-    """Draws a scene: four or five items, no colour twice, heights by `SHARES`."""
+    """Sample a scene of four or five items with different colours and heights after SHARES."""
     places = PLACES if rng.random() < CENTERED else PLACES[:4]
     colors = rng.permutation(list(COLORS))
     items = tuple(
@@ -99,36 +115,35 @@ def _sample_item(split: Split, place: Place, color: str, rng: np.random.Generato
 
 
 def draw(scene: Scene) -> Image.Image:
-    """The scene at full resolution, RGB, `SIDE` x `SIDE`."""
+    """Draw the scene at full resolution: RGB, SIDE x SIDE pixels."""
     rng = np.random.default_rng(scene.seed)
     canvas = np.full((SIDE, SIDE, 3), rng.uniform(205, 240), np.float32)
     for item in scene.items:
         left, top, right, bottom = item.box
-        paint(
-            canvas[top:bottom, left:right],
-            mask(item.shape, right - left),
-            np.array(COLORS[item.color], np.float32),
-        )
+        color = np.array(COLORS[item.color], np.float32)
+        paint(canvas[top:bottom, left:right], mask(item.shape, right - left), color)
         offset = (right - left - item.height) // 2
         x, y = (edge + offset + int(rng.integers(-2, 3)) for edge in (left, top))
-        ink = (
-            warped_glyph("train", item.scan, item.height, rng)
-            if scene.split == "train"
-            else glyph("test", item.scan, item.height)
-        )
+        if scene.split == "train":
+            ink = warped_glyph("train", item.scan, item.height, rng)
+        else:
+            ink = glyph("test", item.scan, item.height)
         paint(canvas[y : y + item.height, x : x + item.height], ink, INK)
     canvas += rng.integers(-NOISE, NOISE + 1, canvas.shape, dtype=np.int8)
     return Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
 
 
 def paint(area: np.ndarray, alpha: np.ndarray, color: np.ndarray) -> None:
-    """Blends `color` into `area` (h, w, 3) in place by `alpha` (h, w)."""
+    """Blend `color` into `area` (h, w, 3) in place, with opacity `alpha` (h, w)."""
     area += alpha[..., None] * (color - area)
 
 
 @lru_cache(maxsize=256)
 def mask(shape: str, size: int) -> np.ndarray:
-    """The shape's coverage, (size, size) float32 in 0..1, anti-aliased by drawing at four times the size."""
+    """Return the coverage of the shape, (size, size) float32 in 0..1.
+
+    It is drawn at four times the size and reduced, which smooths its edges.
+    """
     big = 4 * size
     image = Image.new("L", (big, big), 0)
     pen = ImageDraw.Draw(image)

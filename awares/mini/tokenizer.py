@@ -1,4 +1,7 @@
-"""The tiny policy's tokenizer: byte-level BPE over the benchmark's own sentences, with Qwen's special tokens."""
+"""The tokenizer of the tiny policy: byte-level BPE on the benchmark's sentences.
+
+Its special tokens are Qwen's.
+"""
 
 from collections.abc import Iterator
 
@@ -26,7 +29,7 @@ SYSTEM_PROMPT = "Answer, or request crops."
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
-    """Trains the tokenizer; every byte has a token, so any text can be encoded."""
+    """Train the tokenizer. Every byte has a token, so it can encode any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -47,17 +50,16 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _corpus() -> Iterator[str]:
-    """The benchmark's sentences, answers, requests and chat words."""
+    """Yield sentences, answers, requests and chat words of the benchmark."""
     rng = np.random.default_rng(0)
     for _ in range(2000):
         scene = sample_scene("train", rng)
         question = ask(scene, sample_kind(rng), rng)
         yield question.text
         yield question.answer
-        yield from (
-            f"; {item.place}: {item.color} {item.shape} small; {item.color} {item.shape} {item.place}"
-            for item in scene.items
-        )
+        for item in scene.items:
+            named = f"{item.color} {item.shape}"
+            yield f"; {item.place}: {named} small; {named} {item.place}"
         yield from (
             "user\n",
             "assistant\n",

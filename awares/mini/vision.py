@@ -1,7 +1,9 @@
-"""Qwen2.5-VL's vision tower run on many small images of one size at once.
+"""The vision tower of Qwen2.5-VL on a batch of small images of one size.
 
-transformers attends image by image; at this size the loop costs more than the arithmetic. Images of at most 112 px lie within one attention
-window, so that window order is raster order and every block attends over the whole image: the same function, batched.
+transformers computes attention image by image, and for small images the loop costs more than the
+arithmetic. An image of at most 112 px lies within one attention window. Its window order is then
+its raster order, and every block attends to the whole image. This module therefore computes the
+same function for a batch.
 
 Axes: N images, P patches (14 px), T = P / 4 merged tokens, D hidden, H heads.
 """
@@ -20,20 +22,24 @@ CELL = PATCH * MERGE
 
 
 def patchify(images: np.ndarray) -> Tensor:
-    """Images (N, height, width, 3) uint8, sides multiples of 28, as normalised patches (N, P, 588) in the processor's merge order."""
+    """Cut images (N, height, width, 3) uint8 into normalised patches (N, P, 588).
+
+    The sides must be multiples of 28. The patches are in the merge order of the processor.
+    """
     count, height, width, _ = images.shape
     rows, columns = height // CELL, width // CELL
     pixels = (images.astype(np.float32) / 255.0 - MEAN) / STD
-    cells = pixels.reshape(count, rows, MERGE, PATCH, columns, MERGE, PATCH, 3).transpose(
-        0, 1, 4, 2, 5, 7, 3, 6
-    )
-    return torch.from_numpy(
-        np.ascontiguousarray(cells.reshape(count, rows * columns * MERGE**2, 3 * PATCH**2))
-    )
+    grid = pixels.reshape(count, rows, MERGE, PATCH, columns, MERGE, PATCH, 3)
+    cells = grid.transpose(0, 1, 4, 2, 5, 7, 3, 6)
+    patches = cells.reshape(count, rows * columns * MERGE**2, 3 * PATCH**2)
+    return torch.from_numpy(np.ascontiguousarray(patches))
 
 
 def vision_features(visual: Any, patches_NPF: Tensor, rows: int, columns: int) -> Tensor:
-    """Merged features (N, T, out) of images that are `rows` x `columns` merged tokens; a still image is its frame twice."""
+    """Return the merged features (N, T, out) of images of `rows` x `columns` merged tokens.
+
+    A still image is two equal frames, so the weights of the two frames are added.
+    """
     count, length, _ = patches_NPF.shape
     weight = visual.patch_embed.proj.weight.sum(2).flatten(1)
     hidden_NPD = functional.linear(patches_NPF, weight)
@@ -56,7 +62,7 @@ def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _patch_positions(rows: int, columns: int) -> Tensor:
-    """Row and column of every patch, (P, 2), in merge order."""
+    """Return the row and the column of every patch, (P, 2), in merge order."""
     grid = np.moveaxis(np.indices((rows * MERGE, columns * MERGE)), 0, -1)
     ordered = grid.reshape(rows, MERGE, columns, MERGE, 2).transpose(0, 2, 1, 3, 4)
     return torch.from_numpy(np.ascontiguousarray(ordered.reshape(-1, 2)))
