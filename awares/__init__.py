@@ -17,8 +17,9 @@ from awares.evaluation.decisions import Decisions, decisions, region_iou
 from awares.evaluation.scorers import Scorer, scorer
 from awares.evaluation.summary import Summary, summarise, table
 from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
+from awares.grounding import Annotations, Grounding
 from awares.images import DecodeLimits, decode, low_view, render
-from awares.labels import Case, ExactMatch, Judge, Judgement, Verdict, label
+from awares.labels import Case, Judge, Judgement, MatchJudge, Verdict, label
 from awares.protocol import (
     SYSTEM_PROMPT,
     Answer,
@@ -53,6 +54,7 @@ _LAZY = {
 
 __all__ = [
     "Answer",
+    "Annotations",
     "AnswerReward",
     "AwaresError",
     "Batch",
@@ -69,17 +71,18 @@ __all__ = [
     "DecodeLimits",
     "Episode",
     "EpisodeSpec",
-    "ExactMatch",
     "FinishReason",
     "Generate",
     "GenerateRequest",
     "Generation",
+    "Grounding",
     "GrpoSettings",
     "GrpoStats",
     "Judge",
     "Judgement",
     "Label",
     "Malformed",
+    "MatchJudge",
     "PolicyError",
     "Reward",
     "RewardValue",

@@ -1,7 +1,9 @@
-"""Resolution-sufficiency labels: a judge compares the answers at low and at full resolution (paper, section 3.2)."""
+"""Labels: does low resolution suffice for a sample? (paper, section 3.2)
+
+A judge compares the answers at low and at full resolution with the truth.
+"""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, Protocol
@@ -9,20 +11,23 @@ from typing import Literal, Protocol
 from awares.sample import Label
 
 BothWrong = Literal["LR", "drop"]
-"""What becomes of a sample that neither resolution answers: the paper's LR, or no label."""
+"""The label of a sample whose answers are both wrong: LR as in the paper, or none."""
 
 
 class Verdict(IntEnum):
-    """The judge's digit."""
+    """The digit that a judge replies."""
 
-    TIE = 0  # both good or both bad
-    LOW = 1  # the low-resolution answer is better
-    FULL = 2  # the full-resolution answer is better
+    # Both answers are right, or both are wrong.
+    TIE = 0
+    # The low-resolution answer is better.
+    LOW = 1
+    # The full-resolution answer is better.
+    FULL = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a judge sees.
+    """The texts that a judge compares.
 
     Example:
         Case("digit on the red circle?", truth="7", low_answer="1", full_answer="7")
@@ -36,7 +41,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict; `both_wrong` splits TIE where the judge can tell.
+    """A verdict; `both_wrong` tells a TIE of wrong answers from one of right answers.
 
     Example:
         Judgement(Verdict.FULL)
@@ -47,20 +52,35 @@ class Judgement:
 
 
 class Judge(Protocol):
-    """Judges cases in batches, one judgement per case in order. An LLM as judge and exact matching both fit."""
+    """Judges whether the low-resolution answer to a case is good enough.
 
-    def __call__(self, cases: Sequence[Case]) -> list[Judgement]: ...
+    Curation calls it for every sample, many at a time. It sees texts, never the image. It raises
+    DataError for a case that cannot be judged, and that sample gets no label. A judge that is an
+    async context manager is entered before its first call and left after its last one.
+
+    Name your own as `curate.judge = "module:attribute"`. It is called with the table
+    [curate.judge_settings] and, if its signature names `endpoint`, with the configuration's
+    judge_endpoint.
+
+    Example:
+        class LongerIsBetter:
+            async def __call__(self, case):
+                low, full = len(case.low_answer), len(case.full_answer)
+                return Judgement(Verdict.LOW if low >= full else Verdict.FULL)
+    """
+
+    async def __call__(self, case: Case) -> Judgement: ...
 
 
-class ExactMatch:
+class MatchJudge:
     """The judge for short answers: right means equal to the truth after `normalise`.
 
     Example:
-        ExactMatch()([Case("?", "7", "1", "7.")])  # [Judgement(Verdict.FULL)]
+        await MatchJudge()(Case("?", "7", "1", "7."))  # Judgement(Verdict.FULL)
     """
 
-    def __call__(self, cases: Sequence[Case]) -> list[Judgement]:
-        return [_compare(case) for case in cases]
+    async def __call__(self, case: Case) -> Judgement:
+        return _compare(case)
 
 
 def _compare(case: Case) -> Judgement:
@@ -72,15 +92,16 @@ def _compare(case: Case) -> Judgement:
 
 
 def normalise(text: str) -> str:
-    """Lower case, single spaces, no full stop or space at the ends."""
+    """The text in lower case, with single spaces, without full stops or spaces at its ends."""
     return re.sub(r"\s+", " ", text).strip(" .").lower()
 
 
 def label(judgement: Judgement, both_wrong: BothWrong = "LR", *, sure: bool = True) -> Label | None:
-    """HR if full resolution is better, else LR; None (leave the sample out) where both are wrong and the policy is to drop.
+    """HR if full resolution is better, else LR.
 
-    `sure` false says that the low-resolution answer was little more than a guess. A guess that came out right is no proof that low
-    resolution is enough: where full resolution is as good, the label is HR.
+    None leaves the sample out: both answers are wrong, and `both_wrong` is "drop". `sure` is False
+    if the low-resolution answer is little more than a guess. A right guess does not prove that low
+    resolution suffices, so the label is HR if full resolution is as good.
     """
     if judgement.verdict is Verdict.FULL:
         return Label.HR

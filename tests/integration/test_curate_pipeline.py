@@ -1,5 +1,6 @@
 """Curation end to end on the real parts: Ray Data, vLLM, SeaweedFS; killed in the middle, and resumed."""
 
+import asyncio
 import contextlib
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from awares.labels import Case, ExactMatch, label
+from awares.labels import Case, MatchJudge, label
 from awares.sample import Label
 from awares_platform.config import PlatformConfig
 from awares_platform.curate.job import plan, run
@@ -103,9 +104,8 @@ def test_killed_resumed_and_right(config: PlatformConfig, tmp_path: Path) -> Non
         shard.key for shard in plan(config, source)
     ]
     for sample, columns in zip(split.samples, split.columns, strict=True):
-        judgement = ExactMatch()(
-            [Case(sample.question, sample.answer, columns["low_answer"], columns["full_answer"])]
-        )[0]
+        answers = (columns["low_answer"], columns["full_answer"])
+        judgement = asyncio.run(MatchJudge()(Case(sample.question, sample.answer, *answers)))
         sure = columns["confidence"] >= config.curate.min_confidence
         assert (
             sample.label is label(judgement, sure=sure)

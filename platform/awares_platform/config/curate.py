@@ -1,10 +1,14 @@
-"""[curate]: labelling when and where to crop."""
+"""[curate]: how samples get their labels and target crops."""
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core.core_schema import ValidationInfo
 
-from awares_platform.config.base import Section
+from awares_platform.config.base import Section, Table
+
+JUDGES = ("match", "endpoint")
+GROUNDINGS = ("annotations", "endpoint")
 
 
 class EndpointConfig(Section):
@@ -13,35 +17,46 @@ class EndpointConfig(Section):
     url: str = ""
     """Base URL, such as http://judge:8000/v1."""
     model: str = ""
-    """Model name to ask for."""
+    """Name of the model."""
     api_key_variable: str = ""
-    """Environment variable that holds the key; "" sends none."""
+    """Environment variable that holds the key; "" sends no key."""
     max_tokens: int = Field(default=512, ge=1)
     """Token limit of a reply."""
     timeout_s: float = Field(default=60.0, gt=0)
-    """Time for one request."""
+    """Seconds for one request."""
     retry_budget_s: float = Field(default=120.0, ge=0)
-    """Total time spent on one reply when the endpoint is unreachable, busy (429) or failing (5xx)."""
+    """Seconds for one reply, all retries included, while the endpoint is unreachable, busy (429) or
+    failing (5xx)."""
     in_flight: int = Field(default=32, ge=1)
     """Requests at a time, per curation worker."""
 
 
 class CurateConfig(Section):
-    """Both answers by the base policy, a verdict by the judge, boxes by grounding."""
+    """Two answers by the base policy, a verdict by the judge, boxes by the grounding."""
 
-    judge: Literal["match", "endpoint"] = "match"
-    """"match": normalised comparison with the truth; "endpoint": an LLM judge (the paper: LLaMA-3.3-70B)."""
+    judge: str = Field(default="match", json_schema_extra={"pattern": "^(match|endpoint|.+:.+)$"})
+    """"match" compares normalised answers with the truth; "endpoint" asks an LLM (the paper:
+    LLaMA-3.3-70B); module:attribute names an `awares.Judge` of your own."""
+    judge_settings: Table = Field(default_factory=dict)
+    """Arguments of a judge of your own."""
     judge_endpoint: EndpointConfig = EndpointConfig()
     """The LLM judge's endpoint."""
-    grounding: Literal["annotations", "endpoint"] = "annotations"
-    """"annotations": the samples' evidence boxes; "endpoint": a grounding model (the paper: Qwen3-VL-235B-A22B)."""
+    grounding: str = Field(
+        default="annotations", json_schema_extra={"pattern": "^(annotations|endpoint|.+:.+)$"}
+    )
+    """"annotations" takes the samples' evidence boxes; "endpoint" asks a grounding model (the
+    paper: Qwen3-VL-235B-A22B); module:attribute names an `awares.Grounding` of your own."""
+    grounding_settings: Table = Field(default_factory=dict)
+    """Arguments of a grounding of your own."""
     grounding_endpoint: EndpointConfig = EndpointConfig()
     """The grounding model's endpoint."""
     both_wrong: Literal["LR", "drop"] = "drop"
-    """A sample that the base policy fails at both resolutions: left out, or LR as in the paper."""
+    """Label of a sample that the base policy fails at both resolutions: none ("drop"), or LR as in
+    the paper."""
     min_confidence: float = Field(default=0.9, ge=0, le=1)
-    """A right answer at low resolution that the base policy gave with less probability than this counts as a guess: HR, if full
-    resolution is right as well (paper: 0, the judge alone). Probability of the whole greedy answer, so it suits short ones only."""
+    """Least probability of the whole greedy low-resolution answer. A right answer with less counts
+    as a guess: the label is HR if full resolution is right as well. The paper uses 0. Suits short
+    answers only."""
     in_flight: int = Field(default=64, ge=1)
     """Requests at a time, per engine."""
     max_tokens: int = Field(default=32, ge=1)
@@ -53,8 +68,22 @@ class CurateConfig(Section):
     engine_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves per engine actor."""
 
+    @field_validator("judge", "grounding")
+    @classmethod
+    def parts_are_built_in_or_named_by_module(cls, value: str, info: ValidationInfo) -> str:
+        """Refuse a name that is neither built in nor module:attribute."""
+        names = JUDGES if info.field_name == "judge" else GROUNDINGS
+        module, _, attribute = value.partition(":")
+        if value not in names and not (module and attribute):
+            known = ", ".join(f'"{name}"' for name in names)
+            raise ValueError(
+                f"curate.{info.field_name} = {value!r}: use {known} or module:attribute"
+            )
+        return value
+
     @model_validator(mode="after")
     def endpoints_are_named(self) -> Self:
+        """Refuse a part that needs an endpoint without a URL and a model."""
         for choice, section in (
             ("judge", self.judge_endpoint),
             ("grounding", self.grounding_endpoint),
@@ -67,8 +96,10 @@ class CurateConfig(Section):
 
     @model_validator(mode="after")
     def dropping_needs_a_judge_that_tells_wrong_from_right(self) -> Self:
+        """Refuse to drop by an LLM judge's verdict, which is 0 for both right as for both wrong."""
         if self.both_wrong == "drop" and self.judge == "endpoint":
             raise ValueError(
-                'curate.both_wrong = "drop" needs curate.judge = "match": an LLM judge\'s 0 is for both right as for both wrong'
+                'curate.both_wrong = "drop" needs curate.judge = "match": '
+                "an LLM judge's 0 stands for both right and for both wrong"
             )
         return self

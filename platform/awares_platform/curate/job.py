@@ -37,6 +37,8 @@ from awares_platform.data.dataset import (
 )
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.errors import NotFound
+from awares_platform.labelling.grounding import check_grounding
+from awares_platform.labelling.judge import check_judge
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
@@ -93,6 +95,8 @@ def curated_name(config: PlatformConfig) -> str:
 
 def run(config: PlatformConfig) -> CurateResult:
     """Curates the train split. Raises DataError if no row is usable, EngineFailure or EndpointError if a part fails for good."""
+    check_judge(config.curate)
+    check_grounding(config.curate)
     store = ObjectStore.from_config(config.store)
     name = curated_name(config)
     with Run(config, "curate") as record:

@@ -30,6 +30,8 @@ from awares_platform.evaluate.policies import PROTOCOLS, Weights
 from awares_platform.evaluate.results import caption, comparisons, figures, label_figures, table
 from awares_platform.evaluate.scored import Scored, score_all
 from awares_platform.labelling.answers import both
+from awares_platform.labelling.grounding import check_grounding
+from awares_platform.labelling.judge import check_judge
 from awares_platform.labelling.labeller import Labeller
 from awares_platform.method.reward import build_reward, check_reward
 from awares_platform.runtime.progress import Progress
@@ -68,6 +70,8 @@ def run(config: PlatformConfig) -> EvaluateResult:
     score = scorer(config.evaluate.scorer, config.evaluate.scorer_version)
     check_policies(config, store)
     check_reward(config.method)
+    check_judge(config.curate)
+    check_grounding(config.curate)
     with Run(config, "evaluate") as record:
         if config.data.source == "mini":
             ensure_mini(config, store)

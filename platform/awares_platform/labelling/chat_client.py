@@ -1,4 +1,4 @@
-"""An OpenAI-compatible chat endpoint, as judge and grounding use it: greedy, text back."""
+"""A client of an OpenAI-compatible chat endpoint: greedy decoding, one text per request."""
 
 import asyncio
 import os
@@ -20,11 +20,13 @@ class EndpointError(AwaresError):
 
 
 class EndpointBusy(EndpointError):
-    """The endpoint is unreachable, busy or failing: retried within the budget."""
+    """The endpoint is unreachable, busy or failing; the request is retried within the budget."""
 
 
 class ChatEndpoint:
-    """An async context manager over one endpoint; at most `in_flight` requests at a time.
+    """A client of one endpoint with at most `in_flight` requests at a time.
+
+    It is an async context manager.
 
     Example:
         async with ChatEndpoint(config) as endpoint:
@@ -49,10 +51,17 @@ class ChatEndpoint:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
         await self._client.aclose()
 
     async def complete(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The assistant's text. Raises EndpointBusy once the retry budget is spent, EndpointError for a refused request."""
+        """The assistant's text.
+
+        Raises EndpointBusy once the retry budget is spent, EndpointError for a refused request.
+        """
         async with self._limit:
             async for attempt in stamina.retry_context(
                 EndpointBusy, attempts=None, timeout=self._config.retry_budget_s
@@ -74,15 +83,18 @@ class ChatEndpoint:
             response = await self._client.post(url, json=body)
         except httpx.TransportError as error:
             raise EndpointBusy(
-                f"{url} is unreachable ({type(error).__name__}: {error}): start it, or correct its url"
+                f"{url} is unreachable ({type(error).__name__}: {error}): "
+                "start it, or correct its url"
             ) from error
         if response.status_code in BUSY:
             raise EndpointBusy(
-                f"{url} answered {response.status_code}: lower in_flight or raise retry_budget_s; it said: {response.text[:200]}"
+                f"{url} answered {response.status_code}: lower in_flight or raise retry_budget_s; "
+                f"it said: {response.text[:200]}"
             )
         if response.status_code != 200:
             raise EndpointError(
-                f"{url} refused model {config.model!r} with {response.status_code}: {response.text[:200]}"
+                f"{url} refused model {config.model!r} with {response.status_code}: "
+                f"{response.text[:200]}"
             )
         return _text(response, url)
 
@@ -103,6 +115,7 @@ def _authorisation(config: EndpointConfig) -> dict[str, str]:
     key = os.environ.get(config.api_key_variable)
     if not key:
         raise ConfigError(
-            f"api_key_variable names {config.api_key_variable}, which is not set: export it, or clear the setting"
+            f"api_key_variable names {config.api_key_variable}, which is not set: "
+            "export it, or clear the setting"
         )
     return {"Authorization": f"Bearer {key}"}

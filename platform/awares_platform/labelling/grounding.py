@@ -1,4 +1,7 @@
-"""Grounding: where in the image is what the question mentions, and where is the answer? (paper, supplement 7.2)"""
+"""The configured grounding, and the grounding that is a chat endpoint (paper, supplement 7.2).
+
+A vision-language model, the oracle, locates what the question mentions and where the answer is.
+"""
 
 import ast
 import base64
@@ -6,48 +9,57 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Self
 
 from PIL.Image import Image
 
 from awares.crops import Box
 from awares.errors import DataError
+from awares.grounding import Grounding
 from awares.sample import Sample
+from awares_platform.config.curate import CurateConfig, EndpointConfig
 from awares_platform.labelling.chat_client import ChatEndpoint
+from awares_platform.method import seams
 
-SCALE = 1000  # the oracle's coordinates run from 0 to SCALE in both directions
+KEY = "curate.grounding"
+BUILT_IN = {
+    "annotations": "awares.grounding:Annotations",
+    "endpoint": "awares_platform.labelling.grounding:EndpointGrounding",
+}
+# The oracle's coordinates run from 0 to SCALE in both directions.
+SCALE = 1000
+# Characters of a reply that are worth parsing.
 LONGEST_REPLY = 20_000
 INSTRUCTIONS = """\
-Locate the evidence for a question about this image. Give two lists of boxes: "question" for every element that the
-question mentions, "answer" for every place where the answer can be read off. Each box is [left, top, right, bottom],
-normalised to 0-1000 over the image's width and height, as tight as possible; several boxes per list are fine, and so
+Locate the evidence for a question about this image. Give two lists of boxes: "question" for every \
+element that the
+question mentions, "answer" for every place where the answer can be read off. Each box is \
+[left, top, right, bottom],
+normalised to 0-1000 over the image's width and height, as tight as possible; several boxes per \
+list are fine, and so
 is an empty list. Reply with one Python dictionary and nothing else:
 {"question": [[left, top, right, bottom], ...], "answer": [[left, top, right, bottom], ...]}"""
 
 
-class Grounding(Protocol):
-    """Finds evidence boxes, in pixels of the original image. Raises DataError if a sample cannot be grounded."""
-
-    async def boxes(self, sample: Sample) -> tuple[Box, ...]: ...
-
-
-class Annotations:
-    """The sample's own evidence boxes."""
-
-    async def boxes(self, sample: Sample) -> tuple[Box, ...]:
-        if not sample.evidence:
-            raise DataError(
-                f'sample {sample.sample_id} has no evidence boxes: set curate.grounding = "endpoint", or annotate it'
-            )
-        return sample.evidence
-
-
 class EndpointGrounding:
-    """A vision-language model that grounds. It gets the image as we decode it (upright, RGB), so that its boxes fit our pixels."""
+    """A vision-language model that grounds.
 
-    def __init__(self, endpoint: ChatEndpoint, images: Callable[[str], Image]) -> None:
-        self._endpoint = endpoint
+    It gets the image as this package decodes it, upright and RGB, so that its boxes fit the pixels.
+
+    Example:
+        async with EndpointGrounding(config.curate.grounding_endpoint, images) as grounding:
+            boxes = await grounding.boxes(sample)
+    """
+
+    def __init__(self, endpoint: EndpointConfig, images: Callable[[str], Image]) -> None:
+        self._endpoint = ChatEndpoint(endpoint)
         self._images = images
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *reason: object) -> None:
+        await self._endpoint.close()
 
     async def boxes(self, sample: Sample) -> tuple[Box, ...]:
         image = self._images(sample.image)
@@ -59,6 +71,22 @@ class EndpointGrounding:
         return pixel_boxes(parse_boxes(reply), image.size)
 
 
+def check_grounding(curate: CurateConfig) -> None:
+    """Import the configured grounding and check its settings. Raises ConfigError."""
+    offered = {"endpoint": curate.grounding_endpoint, "images": None}
+    seams.check(_reference(curate), KEY, offered, curate.grounding_settings)
+
+
+def build_grounding(curate: CurateConfig, images: Callable[[str], Image]) -> Grounding:
+    """The configured grounding over `images`. Raises ConfigError."""
+    offered = {"endpoint": curate.grounding_endpoint, "images": images}
+    return seams.build(_reference(curate), Grounding, KEY, offered, curate.grounding_settings)
+
+
+def _reference(curate: CurateConfig) -> str:
+    return BUILT_IN.get(curate.grounding, curate.grounding)
+
+
 def _data_url(image: Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
@@ -66,8 +94,9 @@ def _data_url(image: Image) -> str:
 
 
 def parse_boxes(text: str) -> list[tuple[float, float, float, float]]:
-    """The boxes of both lists in an oracle's reply, normalised. Accepts JSON or a Python literal, fenced or bare; evaluates nothing.
+    """The boxes of both lists in an oracle's reply, in its coordinates.
 
+    The reply is JSON or a Python literal, with or without a code fence. Nothing is evaluated.
     Raises DataError if there is no such dictionary, a box is not four finite numbers, or no box is left.
     """
     start, end = text.find("{"), text.rfind("}")
@@ -117,7 +146,11 @@ def _numbers(box: Any) -> tuple[float, float, float, float]:
 def pixel_boxes(
     boxes: Sequence[tuple[float, float, float, float]], size: tuple[int, int]
 ) -> tuple[Box, ...]:
-    """Normalised boxes in pixels of an image of `size` (width, height): clamped, reversed corners put right, at least a pixel wide."""
+    """The oracle's `boxes` in pixels of an image of `size` (width, height).
+
+    Boxes are clamped to the image and at least one pixel wide and high. Corners may come in any
+    order.
+    """
     spans = [(_span(x0, x1, size[0]), _span(y0, y1, size[1])) for x0, y0, x1, y1 in boxes]
     return tuple((left, top, right, bottom) for (left, right), (top, bottom) in spans)
 

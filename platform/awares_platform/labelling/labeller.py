@@ -5,7 +5,7 @@ low answer, full answer --judge--> verdict, confidence --> LR, or HR --grounding
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 
 from PIL.Image import Image
@@ -16,9 +16,8 @@ from awares.labels import Case, Verdict, label
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.labelling.answers import Answers
-from awares_platform.labelling.chat_client import ChatEndpoint
-from awares_platform.labelling.grounding import Annotations, EndpointGrounding, Grounding
-from awares_platform.labelling.judge import CaseJudge, EndpointJudge, MatchJudge
+from awares_platform.labelling.grounding import build_grounding
+from awares_platform.labelling.judge import build_judge
 
 PAPER_IOU = 0.5
 
@@ -45,19 +44,13 @@ class Labeller:
         self._config = config.curate
         self._images = images
         self._stack = AsyncExitStack()
-        self._judge: CaseJudge = MatchJudge()
-        self._grounding: Grounding = Annotations()
+        self._judge = build_judge(self._config)
+        self._grounding = build_grounding(self._config, images)
 
     async def __aenter__(self) -> "Labeller":
-        if self._config.judge == "endpoint":
-            self._judge = EndpointJudge(
-                await self._stack.enter_async_context(ChatEndpoint(self._config.judge_endpoint))
-            )
-        if self._config.grounding == "endpoint":
-            endpoint = await self._stack.enter_async_context(
-                ChatEndpoint(self._config.grounding_endpoint)
-            )
-            self._grounding = EndpointGrounding(endpoint, self._images)
+        for part in (self._judge, self._grounding):
+            if isinstance(part, AbstractAsyncContextManager):
+                await self._stack.enter_async_context(part)
         return self
 
     async def __aexit__(self, *reason: object) -> None:

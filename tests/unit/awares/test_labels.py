@@ -1,6 +1,8 @@
+import asyncio
+
 import pytest
 
-from awares.labels import Case, ExactMatch, Judgement, Verdict, label, normalise
+from awares.labels import Case, Judgement, MatchJudge, Verdict, label, normalise
 from awares.sample import Label
 
 
@@ -15,8 +17,8 @@ from awares.sample import Label
         ("", "7", Verdict.FULL, False, Label.HR, Label.HR),
     ],
 )
-def test_exact_match_by_hand(low, full, verdict, both_wrong, kept, strict):
-    (judgement,) = ExactMatch()([Case("digit?", "7", low, full)])
+def test_the_match_judge_by_hand(low, full, verdict, both_wrong, kept, strict):
+    judgement = asyncio.run(MatchJudge()(Case("digit?", "7", low, full)))
     assert judgement == Judgement(verdict, both_wrong)
     assert (label(judgement), label(judgement, "drop")) == (kept, strict)
 
@@ -32,11 +34,6 @@ def test_exact_match_by_hand(low, full, verdict, both_wrong, kept, strict):
 )
 def test_a_guess_is_no_proof_that_low_resolution_is_enough(judgement, kept, strict):
     assert (label(judgement, sure=False), label(judgement, "drop", sure=False)) == (kept, strict)
-
-
-def test_cases_are_judged_in_order():
-    cases = [Case("?", "7", "7", "1"), Case("?", "7", "1", "7"), Case("?", "7", "7", "7")]
-    assert [judgement.verdict for judgement in ExactMatch()(cases)] == [1, 2, 0]
 
 
 def test_normalise():

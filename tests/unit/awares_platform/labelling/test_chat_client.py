@@ -144,8 +144,8 @@ def test_llm_judge_sends_texts_in_order_and_reads_the_digit(server: Server) -> N
     )
 
     async def judge(case: Case) -> Verdict:
-        async with ChatEndpoint(config(server)) as endpoint:
-            return (await EndpointJudge(endpoint)(case)).verdict
+        async with EndpointJudge(config(server)) as endpoint_judge:
+            return (await endpoint_judge(case)).verdict
 
     assert asyncio.run(judge(Case("digit?", "7", "one", "seven"))) is Verdict.FULL
     assert (
@@ -164,10 +164,8 @@ def test_grounding_sends_the_image_and_scales_the_boxes(server: Server) -> None:
     image = Image.new("RGB", (112, 56), (10, 20, 30))
 
     async def ground() -> tuple[tuple[int, int, int, int], ...]:
-        async with ChatEndpoint(config(server)) as endpoint:
-            return await EndpointGrounding(endpoint, lambda digest: image).boxes(
-                Sample("s", "0" * 64, "which digit?", "7")
-            )
+        async with EndpointGrounding(config(server), lambda digest: image) as grounding:
+            return await grounding.boxes(Sample("s", "0" * 64, "which digit?", "7"))
 
     assert asyncio.run(ground()) == ((0, 0, 28, 14), (56, 28, 112, 56))
     picture, text = server.bodies[0]["messages"][0]["content"]

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from awares.errors import DataError
+from awares.grounding import Annotations
 from awares.sample import Sample
-from awares_platform.labelling.grounding import Annotations, parse_boxes, pixel_boxes
+from awares_platform.labelling.grounding import parse_boxes, pixel_boxes
 
 
 @pytest.mark.parametrize(
