@@ -1,0 +1,170 @@
+"""The README: every file, module, command, target and setting that it names exists.
+
+Its example of a reward is extracted and run, and its layout is compared with the rooms.
+"""
+
+import importlib
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from awares.episode import Episode, StopReason, Turn
+from awares.errors import ConfigError
+from awares.sample import Sample
+from awares_platform.config import PlatformConfig, load
+from awares_platform.method.reward import build_reward
+
+ROOT = Path(__file__).parents[3]
+README = (ROOT / "README.md").read_text()
+FENCES = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+CODE = "\n".join([*re.findall(r"`([^`\n]+)`", README), *re.findall(r"^    (.+)$", README, re.M)])
+"""The inline code and the indented blocks of the README."""
+
+TOP = [path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
+COMMANDS = (ROOT / "platform/awares_platform/cli/main.py").read_text()
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+    assert found, f"README.md has no section {title}"
+    return found[1]
+
+
+def layout() -> list[tuple[int, str]]:
+    """The lines of the layout: their depth, and the paths that they name."""
+    lines = [line[4:] for line in section("Layout").splitlines() if line.startswith("    ")]
+    parts = [(len(line) - len(line.lstrip()), line.split("  ")) for line in lines]
+    return [(depth // 2, next(filter(None, words)).strip()) for depth, words in parts]
+
+
+def test_the_files_that_it_names_exist() -> None:
+    paths = re.findall(rf"(?<![\w/.<>-])(?:{'|'.join(TOP)})/[\w./-]*", CODE)
+    assert len(paths) > 30
+    missing = [path for path in paths if not (ROOT / path.rstrip(".")).exists()]
+    assert missing == [], f"README.md names {missing}"
+
+
+def test_its_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)", README)
+    local = [target for target in targets if not target.startswith(("http://", "https://"))]
+    assert [target for target in local if not (ROOT / target).exists()] == []
+
+
+def test_the_make_targets_exist() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = set(re.findall(r"\bmake ([a-z]+)", CODE))
+    assert {"quickstart", "test", "check"} <= named <= set(targets)
+
+
+def test_the_commands_exist() -> None:
+    commands = set(re.findall(r"@commands\.command\ndef (\w+)", COMMANDS))
+    named = set(re.findall(r"\bawares ([a-z]+)", CODE))
+    assert {"grpo", "weights", "plan"} <= named <= commands
+    actions = re.search(r"awares weights ([a-z|]+) <run>", README)
+    assert actions and all(f'"{action}"' in COMMANDS for action in actions[1].split("|"))
+
+
+def test_the_parts_that_it_names_can_be_imported() -> None:
+    names = re.findall(r"(?<![\w/.])awares(?:_platform)?(?:\.\w+)+\.[A-Z]\w*", CODE)
+    assert len(names) >= 3
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_the_settings_that_it_names_exist() -> None:
+    sections = {name: type(part) for name, part in PlatformConfig()}
+    pattern = rf"(?<![\w/.])({'|'.join(sections)})\.(\w+)(?!\()(?![\w.]*\.(?:py|toml|json))"
+    named = [
+        (part, key)
+        for part, key in re.findall(pattern, CODE)
+        if key not in ("json", "toml", "py", "md", "html")
+    ]
+    assert len(named) > 10
+    for part, key in named:
+        assert key in sections[part].model_fields, f"README.md names {part}.{key}"
+
+
+def test_the_layout_names_what_is_there() -> None:
+    parents: list[str] = []
+    for depth, words in layout():
+        for name in words.split():
+            path = ROOT.joinpath(*parents[:depth], name)
+            assert path.exists(), f"the layout names {path.relative_to(ROOT)}"
+        parents = [*parents[:depth], words.split()[0]]
+
+
+def test_the_rooms_stand_in_the_order_of_their_layers() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = next(one["layers"] for one in settings["contracts"] if "containers" in one)
+    rooms = [room.strip() for layer in layers for room in layer.split("|")]
+    found = layout()
+    start = found.index((0, "platform/awares_platform/")) + 1
+    end = next(at for at in range(start, len(found)) if found[at][0] == 0)
+    drawn = [words.rstrip("/").removesuffix(".py") for _, words in found[start:end]]
+    rank = {room: number for number, layer in enumerate(layers) for room in layer.split(" | ")}
+    assert sorted(drawn) == sorted(rooms)
+    assert [rank[room] for room in drawn] == sorted(rank[room] for room in drawn)
+
+
+def test_the_glossary_has_one_sentence_for_each_term() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", section("Glossary"), re.MULTILINE)[1:]
+    terms = [term for term, _ in rows]
+    assert len(terms) >= 30 and len(set(terms)) == len(terms)
+    assert [term for term, meaning in rows if not re.fullmatch(r"[^.]+\.", meaning)] == []
+
+
+def test_lines_have_at_most_100_columns() -> None:
+    prose = re.sub(r"<!-- (\w+):begin -->.*?<!-- \1:end -->", "", README, flags=re.DOTALL)
+    lines = [line for line in prose.splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > 100] == []
+
+
+def episode(answer: str, crops: tuple) -> Episode:
+    first = Turn((), (), (), (), (), "", crops, None if crops else StopReason.ANSWER)
+    last = Turn((), (), (), (), (), answer, (), StopReason.ANSWER)
+    return Episode(
+        sample_id="q",
+        image="h",
+        image_size=(8, 8),
+        turns=(first, last) if crops else (first,),
+        answer=answer,
+        stop=StopReason.ANSWER,
+        visual_tokens=4,
+        rtr_token=0.25,
+        rtr_pixel=0.25,
+    )
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The module of the README's example, written to a directory on the path."""
+    name = re.search(r"`(\w+)\.py`", section("Extend it"))
+    assert name and [language for language, _ in FENCES] == ["python", "toml"]
+    (tmp_path / f"{name[1]}.py").write_text(FENCES[0][1])
+    monkeypatch.syspath_prepend(tmp_path)
+    yield name[1]
+    sys.modules.pop(name[1], None)
+
+
+def test_the_example_of_a_reward_runs(module: str, tmp_path: Path) -> None:
+    setup = tmp_path / "setup.toml"
+    setup.write_text(f"[method]\n{FENCES[1][1]}")
+    config = load(setup)
+    assert config.method.reward.startswith(f"{module}:")
+    sample = Sample("q", "h", "which?", "paris")
+    values = build_reward(config.method)(
+        [episode("parts", ("0",)), episode("paris", ())], [sample] * 2
+    )
+    assert [value.total for value in values] == pytest.approx([0.8 - 0.2, 1.0])
+    assert values[0].parts == pytest.approx({"answer": 0.8, "cost": 0.2})
+
+
+def test_a_setting_that_the_example_does_not_take_is_refused(module: str, tmp_path: Path) -> None:
+    setup = tmp_path / "setup.toml"
+    setup.write_text(f"[method]\n{FENCES[1][1].replace('price', 'fee')}")
+    with pytest.raises(ConfigError, match="method.reward_settings.fee"):
+        build_reward(load(setup).method)
