@@ -33,11 +33,15 @@ from awares_platform.weights import Publisher, Subscriber
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 STEPS, GROUPS = 6, 4
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture
-def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
-    """Curated data in the store, every fourth sample labelled HR; the base policy is trained as it is."""
+def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
+    """Trains the base policy on curated data, of which every fourth sample is HR, with a reward
+    that a user brings."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
     settings = {
         "run": {"name": "grpo-test", "directory": str(tmp_path / "runs")},
         "store": {
@@ -47,6 +51,7 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
         },
         "data": {"train_samples": 64, "test_samples": 1, "image_cache": str(tmp_path / "images")},
         "engine": {"kv_cache_gib": 0.25},
+        "method": {"reward": "anls_reward:AnlsReward", "reward_settings": {"call_price": 0.5}},
         "grpo": {
             "start": "base",
             "steps": STEPS,
@@ -164,6 +169,9 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     rows = metrics.read(Path(config.run.directory) / "grpo-test" / "grpo" / "metrics.jsonl")
     assert [row.step for row in rows] == list(range(STEPS))
     assert rows[-1].values["actors/restarts"] == 1
+    for row in rows:
+        spelling, price = row.values["reward/spelling"] or 0, row.values["reward/price"] or 0
+        assert row.values["reward/mean"] == pytest.approx(spelling - price)
     assert all((row.values["staleness/max"] or 0) <= 1 for row in rows)
     assert all(
         0 <= (row.values.get("canary/dlogp") or 0) < config.engine.canary_bound for row in rows

@@ -1,0 +1,33 @@
+"""A reward of your own: how close the answer's spelling is to the truth, less a price per call.
+
+Put this file on PYTHONPATH on every node, and name it in the setup:
+
+    [method]
+    reward = "anls_reward:AnlsReward"
+    reward_settings = { call_price = 0.5 }
+
+The constructor gets `answer_weight` from [method], and `call_price` from its own table.
+"""
+
+from collections.abc import Sequence
+
+from awares import Episode, RewardValue, Sample, scorer
+
+
+class AnlsReward:
+    """total = answer_weight * ANLS(answer, truth) - call_price * (number of crops)."""
+
+    def __init__(self, answer_weight: float, call_price: float = 0.25) -> None:
+        self._answer_weight = answer_weight
+        self._call_price = call_price
+        self._anls = scorer("docvqa")
+
+    def __call__(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
+        """One value for each episode. Labels are not needed: a missed call costs nothing here."""
+        return [self._value(*pair) for pair in zip(episodes, samples, strict=True)]
+
+    def _value(self, episode: Episode, sample: Sample) -> RewardValue:
+        answer = episode.answer or ""
+        spelling = self._answer_weight * self._anls(answer, [sample.answer], sample.question)
+        price = self._call_price * len(episode.crops)
+        return RewardValue(spelling - price, {"spelling": spelling, "price": price})
