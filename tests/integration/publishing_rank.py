@@ -28,7 +28,7 @@ def agree(value: Any) -> Any:
 
 
 def train(rank: int, ranks: int, stage: int, config: PlatformConfig) -> None:
-    model = load_policy(Path(config.policy.base), config)
+    model = load_policy(Path(config.policy.base), config.policy, 0)
     engine = zero.initialize(model, zero.ZeroSettings(stage, "float32", RATE))  # type: ignore[arg-type]
     publisher = Publisher(
         ObjectStore.from_config(config.store),

@@ -101,7 +101,7 @@ def test_killed_resumed_and_right(config: PlatformConfig, tmp_path: Path) -> Non
         sample.sample_id for sample in source[:-1]
     ]
     assert read_manifest(store, "awares-mini-curated", "train")["shards"] == [
-        shard.key for shard in plan(config, source)
+        shard.key for shard in plan(config, source, "")
     ]
     for sample, columns in zip(split.samples, split.columns, strict=True):
         answers = (columns["low_answer"], columns["full_answer"])

@@ -13,7 +13,8 @@ from awares_platform.data.images import image_key
 from awares_platform.evaluate.job import run
 from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
-from awares_platform.training.policy import export_policy, resolve
+from awares_platform.training.export import export_policy
+from awares_platform.training.source import resolve
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 QUESTIONS = 40
@@ -35,13 +36,14 @@ def test_five_policies_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> No
         },
         "engine": {"kv_cache_gib": 0.25},
         "evaluate": {"latency_questions": 6, "max_tokens": 8, "in_flight": 16},
+        "grpo": {"start": "base"},
     }
     config = PlatformConfig.model_validate(settings)
     store = ObjectStore.from_config(config.store)
     ensure_mini(config, store)
     samples = read_samples(store, "awares-mini", "test")
     store.put(image_key(samples[-1].image), b"rubbish")
-    base = resolve(config, store, "base")
+    base = resolve(store, config.run.name, "base", config.policy.base)
     state = load_file(base / "model.safetensors")
     other = {
         name: tensor * 1.5 if name.endswith("mlp.down_proj.weight") else tensor

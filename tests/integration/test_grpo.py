@@ -28,7 +28,9 @@ from awares_platform.runtime import metrics
 from awares_platform.runtime.session import session as open_session
 from awares_platform.serve.app import serving
 from awares_platform.store import ObjectStore
-from awares_platform.training.policy import load_policy, read_meta, resolve
+from awares_platform.training.export import read_meta
+from awares_platform.training.policy import load_policy
+from awares_platform.training.source import resolve
 from awares_platform.weights import Publisher, Subscriber
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -192,7 +194,9 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     assert position["watermark"] + len(position["beyond"]) == STEPS * GROUPS + len(useless)
 
     before, after = (
-        load_policy(resolve(config, store, name), config).state_dict()
+        load_policy(
+            resolve(store, config.run.name, name, config.policy.base), config.policy, 0
+        ).state_dict()
         for name in ("base", "awares")
     )
     assert before.keys() == after.keys()

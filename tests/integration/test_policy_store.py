@@ -1,6 +1,7 @@
 """Policies in a real store: published whole, read verified."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,18 +9,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from awares.errors import PolicyError
+from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
+from awares_platform.config.data import DataConfig
+from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
+from awares_platform.curate import job as curate
+from awares_platform.curate.job import Shard
+from awares_platform.data.dataset import write_samples
+from awares_platform.data.rows import encode_rows
+from awares_platform.evaluate.job import check_policies
+from awares_platform.grpo import job as grpo
+from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
-from awares_platform.training.policy import (
-    export_policy,
-    fingerprint,
-    pinned,
-    policy_key,
-    read_meta,
-    resolve,
-)
+from awares_platform.training.export import export_policy, policy_key, read_meta
+from awares_platform.training.identity import content_digest
+from awares_platform.training.lineage import check_lineage
+from awares_platform.training.source import base_digest, pinned, resolve
 
 pytestmark = pytest.mark.integration
 
@@ -66,7 +73,9 @@ def config(
 ) -> PlatformConfig:
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     return PlatformConfig(
-        run=RunConfig(name="r"), store=store.config, policy=PolicyConfig(base=str(source))
+        run=RunConfig(name="r", directory=tmp_path / "runs"),
+        store=store.config,
+        policy=PolicyConfig(base=str(source)),
     )
 
 
@@ -74,8 +83,13 @@ def test_an_exported_policy_comes_back_with_its_bases_files(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
     key = export_policy({"w": torch.arange(3.0)}, source, store, "r", "sft", {"step": 7})
-    path = resolve(config, store, "sft")
-    assert key == "runs/r/policies/sft" and read_meta(store, "r", "sft") == {"step": 7}
+    path = resolve(store, "r", "sft", config.policy.base)
+    assert read_meta(store, "r", "sft") == {
+        "step": 7,
+        "digest": content_digest(path),
+        "trained_from": content_digest(source),
+    }
+    assert key == "runs/r/policies/sft"
     assert load_file(path / "model.safetensors")["w"].tolist() == [0, 1, 2]
     assert (path / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
     assert (
@@ -87,12 +101,12 @@ def test_a_new_export_replaces_the_old_for_every_reader(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
     export_policy({"w": torch.zeros(3)}, source, store, "r", "sft")
-    first = resolve(config, store, "sft")
+    first = resolve(store, config.run.name, "sft", config.policy.base)
     export_policy({"w": torch.ones(3)}, source, store, "r", "sft")
-    second = resolve(config, store, "sft")
+    second = resolve(store, config.run.name, "sft", config.policy.base)
     assert first != second and load_file(second / "model.safetensors")["w"].tolist() == [1, 1, 1]
     assert load_file(first / "model.safetensors")["w"].tolist() == [0, 0, 0]
-    assert fingerprint(first) != fingerprint(second)
+    assert content_digest(first) != content_digest(second)
 
 
 def test_an_unfinished_export_counts_as_none(
@@ -105,10 +119,10 @@ def test_an_unfinished_export_counts_as_none(
         PolicyError,
         match=r"no complete policy at s3://awares/.*/runs/r/policies/sft: run `awares sft` first",
     ):
-        resolve(config, store, "sft")
+        resolve(store, config.run.name, "sft", config.policy.base)
     as_base = config.model_copy(update={"policy": PolicyConfig(base=f"{store.config.url}/{key}")})
     with pytest.raises(PolicyError, match="runs/r/policies/sft: check policy.base"):
-        resolve(as_base, store, "base")
+        resolve(store, as_base.run.name, "base", as_base.policy.base)
 
 
 def test_a_damaged_file_is_named_and_not_cached(
@@ -121,7 +135,7 @@ def test_a_damaged_file_is_named_and_not_cached(
             PolicyError,
             match="policies/awares/model.safetensors is damaged: its hash is not the manifest's",
         ):
-            resolve(config, store, "awares")
+            resolve(store, config.run.name, "awares", config.policy.base)
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"files": 3}', b"\xff"])
@@ -130,7 +144,10 @@ def test_a_damaged_manifest_is_named(
 ) -> None:
     key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft")
     store.put(f"{key}/manifest.json", damaged)
-    for reading in (lambda: resolve(config, store, "sft"), lambda: read_meta(store, "r", "sft")):
+    for reading in (
+        lambda: resolve(store, config.run.name, "sft", config.policy.base),
+        lambda: read_meta(store, "r", "sft"),
+    ):
         with pytest.raises(
             PolicyError,
             match="policies/sft/manifest.json is no manifest of a policy .*; delete it and export",
@@ -145,7 +162,9 @@ def test_a_policy_in_another_place_of_the_store_can_be_the_base(
     elsewhere = config.model_copy(
         update={"policy": PolicyConfig(base=f"{store.config.url}/{policy_key('r', 'sft')}")}
     )
-    assert load_file(resolve(elsewhere, store, "base") / "model.safetensors")["w"].tolist() == [
+    assert load_file(
+        resolve(store, elsewhere.run.name, "base", elsewhere.policy.base) / "model.safetensors"
+    )["w"].tolist() == [
         1,
         1,
         1,
@@ -159,7 +178,9 @@ def test_a_directory_copied_into_a_bucket_can_be_the_base(
     copied = config.model_copy(
         update={"policy": PolicyConfig(base=f"{store.config.url}/models/mine")}
     )
-    assert load_file(resolve(copied, store, "base") / "model.safetensors")["w"].tolist() == [
+    assert load_file(
+        resolve(store, copied.run.name, "base", copied.policy.base) / "model.safetensors"
+    )["w"].tolist() == [
         0,
         0,
         0,
@@ -170,13 +191,106 @@ def test_a_directory_copied_into_a_bucket_can_be_the_base(
     with pytest.raises(
         PolicyError, match="no complete policy at .*/models/none: check policy.base"
     ):
-        resolve(empty, store, "base")
+        resolve(store, empty.run.name, "base", empty.policy.base)
 
 
-def test_a_relative_base_is_pinned(
-    config: PlatformConfig, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_base_is_pinned(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(source.parent)
-    relative = config.model_copy(update={"policy": PolicyConfig(base="base")})
-    assert pinned(relative).policy.base == str(source)
-    assert pinned(PlatformConfig()).policy.base == "mini"
+    assert pinned(PolicyConfig(base="base")).base == str(source)
+    assert pinned(PolicyConfig()).base == "mini"
+
+
+# -- a policy that results were made from changes ---------------------------------------------------
+
+
+def flip_a_byte(path: Path) -> None:
+    """Change the lowest bit of the first weight in place."""
+    content = bytearray(path.read_bytes())
+    content[8 + int.from_bytes(content[:8], "little")] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_digest_of_a_stored_base_is_that_of_its_content(
+    config: PlatformConfig, store: ObjectStore, source: Path
+) -> None:
+    base = f"{store.config.url}/models/mine"
+    store.upload_directory(source, "models/mine")
+    assert base_digest(store, base) == base_digest(store, str(source)) == content_digest(source)
+    flip_a_byte(source / "model.safetensors")
+    assert base_digest(store, base) != base_digest(store, str(source))
+    store.upload_directory(source, "models/mine")
+    assert base_digest(store, base) == base_digest(store, str(source))
+
+
+def test_the_digest_of_an_exported_base_comes_from_its_manifest(
+    config: PlatformConfig, store: ObjectStore, source: Path, tmp_path: Path
+) -> None:
+    key = export_policy({"w": torch.ones(3)}, source, store, "r", "sft")
+    digest = base_digest(store, f"{store.config.url}/{key}")
+    assert not (tmp_path / "cache" / "policies").exists(), "nothing was downloaded"
+    assert digest == content_digest(resolve(store, "r", "sft", ""))
+
+
+def test_curation_labels_again_when_the_policy_that_answers_has_changed(
+    config: PlatformConfig, store: ObjectStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = [Sample(f"s{index}", "a" * 64, "q", "7", label=Label.LR) for index in range(4)]
+    write_samples(store, "tiny", "train", samples)
+    job = config.model_copy(update={"data": DataConfig(name="tiny", source="store", shard_rows=2)})
+    labelled: list[int] = []
+
+    def label(config: PlatformConfig, pending: Sequence[Shard], record: Run, shards: int) -> None:
+        labelled.append(len(pending))
+        for shard in pending:
+            rows = encode_rows(shard.samples, metadata={"fingerprint": shard.fingerprint})
+            store.put(shard.key, rows)
+
+    monkeypatch.setattr(curate, "_label_all", label)
+    assert curate.run(job).shards_resumed == 0
+    assert curate.run(job).shards_resumed == 2
+    flip_a_byte(source / "model.safetensors")
+    assert curate.run(job).shards_resumed == 0
+    assert labelled == [2, 0, 2]
+
+
+@pytest.mark.parametrize("start", ["sft", "base"])
+def test_a_finished_grpo_run_refuses_another_start(
+    config: PlatformConfig, store: ObjectStore, source: Path, start: str
+) -> None:
+    job = config.model_copy(update={"grpo": GrpoConfig.model_validate({"start": start})})
+    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft")
+    before = resolve(store, "r", "sft", "") if start == "sft" else source
+    meta = {"step": job.grpo.steps}
+    export_policy({"w": torch.ones(3)}, before, store, "r", "awares", meta)
+    assert grpo.run(job).policy == "runs/r/policies/awares"
+    if start == "sft":
+        key = export_policy({"w": torch.full((3,), 2.0)}, source, store, "r", "sft")
+    else:
+        flip_a_byte(source / "model.safetensors")
+    origin = "its policy 'sft'" if start == "sft" else "policy.base="
+    remedy = r"delete runs/r/policies/awares/ and runs/r/checkpoints/grpo/ .* `awares grpo` again"
+    message = rf"'awares' was trained from \w{{12}}, but {origin}.* is \w{{12}} now: {remedy}"
+    with pytest.raises(PolicyError, match=message):
+        grpo.run(job)
+    store.delete_prefix("runs/r/policies/awares/")
+    check_lineage(store, "r", "awares", job.policy.base, job.grpo.start)
+    assert key == "runs/r/policies/sft"
+
+
+def test_an_evaluation_refuses_policies_whose_start_has_changed(
+    config: PlatformConfig, store: ObjectStore, source: Path
+) -> None:
+    export_policy({"w": torch.zeros(3)}, source, store, "r", "sft")
+    sft = resolve(store, "r", "sft", "")
+    export_policy({"w": torch.ones(3)}, sft, store, "r", "awares")
+    check_policies(config, store)
+    flip_a_byte(source / "model.safetensors")
+    for policies in (("sft",), ("awares",)):
+        evaluate = config.evaluate.model_copy(update={"policies": policies})
+        with pytest.raises(PolicyError, match="'sft' was trained from .*: run `awares sft` again"):
+            check_policies(config.model_copy(update={"evaluate": evaluate}), store)
+    export_policy({"w": torch.full((3,), 2.0)}, source, store, "r", "sft")
+    with pytest.raises(PolicyError, match="'awares' was trained from .* its policy 'sft' is"):
+        check_policies(config, store)
+    export_policy({"w": torch.ones(3)}, resolve(store, "r", "sft", ""), store, "r", "awares")
+    check_policies(config, store)

@@ -37,7 +37,9 @@ from awares_platform.runtime import metrics
 from awares_platform.runtime.session import session as open_session
 from awares_platform.sft import job as sft
 from awares_platform.store import ObjectStore
-from awares_platform.training.policy import load_policy, policy_key, resolve
+from awares_platform.training.export import policy_key
+from awares_platform.training.policy import load_policy
+from awares_platform.training.source import resolve
 from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
@@ -129,14 +131,16 @@ def test_the_exported_policy_has_the_trained_weights(
     session: PlatformConfig, reference: sft.SftResult, tmp_path: Path
 ) -> None:
     store = ObjectStore.from_config(session.store)
-    exported = load_policy(resolve(session, store, "sft"), session)
+    exported = load_policy(
+        resolve(store, session.run.name, "sft", session.policy.base), session.policy, 0
+    )
     [key] = [
         info.key
         for info in store.list("runs/reference/checkpoints/")
         if info.key.endswith("step-00000010/zero/mp_rank_00_model_states.pt")
     ]
     store.download_file(key, tmp_path / "states.pt")
-    trained = load_policy(Path(session.policy.base), session)
+    trained = load_policy(Path(session.policy.base), session.policy, 0)
     absent, unknown = trained.load_state_dict(
         torch.load(tmp_path / "states.pt", weights_only=False)["module"], strict=False
     )
@@ -147,9 +151,9 @@ def test_the_exported_policy_has_the_trained_weights(
     with torch.no_grad():
         assert torch.equal(exported(input_ids=ids_BT).logits, trained(input_ids=ids_BT).logits)
     tokenizer = "tokenizer.json"
-    assert (resolve(session, store, "sft") / tokenizer).read_bytes() == Path(
-        session.policy.base, tokenizer
-    ).read_bytes()
+    assert (
+        resolve(store, session.run.name, "sft", session.policy.base) / tokenizer
+    ).read_bytes() == Path(session.policy.base, tokenizer).read_bytes()
 
 
 def test_a_finished_job_returns_at_once(session: PlatformConfig, reference: sft.SftResult) -> None:
@@ -218,7 +222,7 @@ def test_damaged_images_and_rows_are_left_out_and_counted(
     result = sft.run(spoilt)
     rows = metrics.read(session.run.directory / "spoilt" / "sft" / "metrics.jsonl")
     assert result.steps == 2 and sum(row.values["data/unreadable"] or 0 for row in rows) == 2
-    assert resolve(spoilt, store, "sft").is_dir()
+    assert resolve(store, spoilt.run.name, "sft", spoilt.policy.base).is_dir()
     for sample in samples:
         store.put(image_key(sample.image), b"rubbish")
     with pytest.raises(DataError, match="none of the 4 images of a batch is readable"):
@@ -299,7 +303,9 @@ def _named(config: PlatformConfig, name: str) -> PlatformConfig:
 
 
 def _weights(config: PlatformConfig) -> dict[str, str]:
-    path = resolve(config, ObjectStore.from_config(config.store), "sft")
+    path = resolve(
+        ObjectStore.from_config(config.store), config.run.name, "sft", config.policy.base
+    )
     return {
         name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
         for name, tensor in load_file(path / "model.safetensors").items()

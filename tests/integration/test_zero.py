@@ -12,7 +12,6 @@ from torch import Tensor
 
 from awares.mini.policy import build_model, save_policy
 from awares.mini.tokenizer import train_tokenizer
-from awares_platform.config import PlatformConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.training import checkpoint, lora, zero
 from awares_platform.training.policy import load_policy
@@ -52,7 +51,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _model(base: Path, dtype: str = "float32", lora_rank: int = 0) -> Any:
-    return load_policy(base, PlatformConfig(policy=PolicyConfig(dtype=dtype, lora_rank=lora_rank)))  # type: ignore[arg-type]
+    return load_policy(base, PolicyConfig(dtype=dtype, lora_rank=lora_rank), 0)  # type: ignore[arg-type]
 
 
 def _losses(model: Any, step: int) -> Iterator[Tensor]:
@@ -92,8 +91,7 @@ def _plain(model: Any, steps: Sequence[int]) -> dict[str, Tensor]:
 
 def test_the_vision_tower_learns_only_when_asked(base: Path) -> None:
     frozen, whole = (
-        load_policy(base, PlatformConfig(policy=PolicyConfig(train_vision=train)))
-        for train in (False, True)
+        load_policy(base, PolicyConfig(train_vision=train), 0) for train in (False, True)
     )
     still = {name for name, parameter in frozen.named_parameters() if not parameter.requires_grad}
     assert (

@@ -120,7 +120,7 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> State:
         )
     store.delete_prefix(f"runs/{config.run.name}/")
     if fresh:
-        store.delete_prefix(f"datasets/{config.data.name}-curated/")
+        store.delete_prefix(f"datasets/{config.data.curated}/")
     shutil.rmtree(directory, ignore_errors=True)
     state.save()
     return state

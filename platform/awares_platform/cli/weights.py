@@ -8,7 +8,8 @@ from awares.errors import ConfigError
 from awares_platform.config import PlatformConfig
 from awares_platform.runtime.progress import Progress
 from awares_platform.store import ObjectStore
-from awares_platform.training.policy import resolve, write_policy
+from awares_platform.training.export import write_policy
+from awares_platform.training.source import resolve
 from awares_platform.weights import Manifest, Received, Subscriber, WeightsError
 from awares_platform.weights.adapter import fold_adapter
 from awares_platform.weights.checkpoint import Checkpoint
@@ -115,7 +116,7 @@ def pull(config: PlatformConfig, subscriber: Subscriber, version: int, out: Path
     directory = out or Path(f"{config.run.name}-v{version}")
     if directory.is_dir() and any(directory.iterdir()):
         raise ConfigError(f"--out {directory} is not empty; name another directory")
-    source = resolve(config, subscriber.store, config.grpo.start)
+    source = resolve(subscriber.store, config.run.name, config.grpo.start, config.policy.base)
     received = subscriber.receive(version)
     state = dict(received.state)
     if received.manifest.adapter is not None:

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from awares_platform.config.base import Section
 
+CURATED = "-curated"
+"""Curation appends this to the name of the data set that it labels."""
+
 
 class DataConfig(Section):
     """A data set in the store: datasets/<name>/<split>/*.parquet beside images/<hash>."""
@@ -24,3 +27,8 @@ class DataConfig(Section):
     """Rows per parquet shard: the unit in which curation resumes."""
     image_cache: str = ""
     """Directory of the local image cache; "" is one below the system's temporary directory."""
+
+    @property
+    def curated(self) -> str:
+        """Name of the curated data set."""
+        return f"{self.name}{CURATED}"

@@ -63,11 +63,14 @@ class Answerer:
     async def _start(self) -> None:
         """Starts the engine: here and not in the constructor, so that its errors reach the driver as they are."""
         from awares_platform.engine.engine import Engine
-        from awares_platform.training.policy import load_processor, resolve
+        from awares_platform.training.policy import load_processor
+        from awares_platform.training.source import resolve
 
         config = self._config
-        policy = resolve(config, ObjectStore.from_config(config.store), "base")
-        self._chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.base_prompt)
+        store, method = ObjectStore.from_config(config.store), config.method
+        policy = resolve(store, config.run.name, "base", config.policy.base)
+        processor = load_processor(policy, method.min_pixels, method.max_pixels)
+        self._chat = ChatFormat(processor.tokenizer, method.base_prompt)
         self._engine = await Engine.start(
             policy,
             config.engine,

@@ -17,7 +17,6 @@ import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from awares.crops import CropId
@@ -42,6 +41,7 @@ from awares_platform.labelling.judge import check_judge
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
+from awares_platform.training.source import base_digest
 
 log = logging.getLogger(__name__)
 
@@ -88,22 +88,18 @@ class CurateResult:
         return self.hr / self.samples
 
 
-def curated_name(config: PlatformConfig) -> str:
-    """Name of the curated data set."""
-    return f"{config.data.name}-curated"
-
-
 def run(config: PlatformConfig) -> CurateResult:
     """Curates the train split. Raises DataError if no row is usable, EngineFailure or EndpointError if a part fails for good."""
     check_judge(config.curate)
     check_grounding(config.curate)
     store = ObjectStore.from_config(config.store)
-    name = curated_name(config)
+    name = config.data.curated
     with Run(config, "curate") as record:
         if config.data.source == "mini":
             ensure_mini(config, store)
         source = read_split(store, config.data.name, SPLIT, config.data.train_samples)
-        shards = plan(config, source.samples)
+        policy = base_digest(store, config.policy.base)
+        shards = plan(config, source.samples, policy)
         pending = [shard for shard in shards if not is_finished(store, shard)]
         if len(pending) < len(shards):
             log.info(
@@ -140,19 +136,19 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
             )
 
 
-def plan(config: PlatformConfig, samples: Sequence[Sample]) -> list[Shard]:
-    """Cuts the split into shards."""
-    settings = _settings(config)
+def plan(config: PlatformConfig, samples: Sequence[Sample], policy: str) -> list[Shard]:
+    """Cut the split into shards; `policy` is the digest of the policy that answers."""
+    settings = _settings(config, policy)
     size = config.data.shard_rows
     shards = []
     for index, start in enumerate(range(0, len(samples), size)):
         part = tuple(samples[start : start + size])
-        key = shard_key(curated_name(config), SPLIT, index)
+        key = shard_key(config.data.curated, SPLIT, index)
         shards.append(Shard(key, part, _digest([settings, *(repr(sample) for sample in part)])))
     return shards
 
 
-def _settings(config: PlatformConfig) -> str:
+def _settings(config: PlatformConfig, policy: str) -> str:
     """What labels depend on besides the samples. Reward and protocol settings of [method] do not belong here."""
     method = config.method.model_dump(
         include={
@@ -169,27 +165,7 @@ def _settings(config: PlatformConfig) -> str:
     curate = config.curate.model_dump(
         exclude={"in_flight", "engines", "engine_cpus", "engine_gpus"}
     )
-    return json.dumps(
-        [method, engine, curate, policy_fingerprint(config.policy.base)], sort_keys=True
-    )
-
-
-def policy_fingerprint(base: str) -> str:
-    """Identifies the base policy: its address, and for a local directory its files' sizes and beginnings."""
-    if base == "mini":
-        from awares.mini import POLICY
-
-        base = str(POLICY)
-    directory = Path(base).expanduser()
-    if not directory.is_dir():
-        return base
-    facts = []
-    for path in sorted(path for path in directory.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            facts.append(
-                f"{path.name} {path.stat().st_size} {hashlib.sha256(file.read(1 << 20)).hexdigest()}"
-            )
-    return _digest(facts)
+    return json.dumps([method, engine, curate, policy], sort_keys=True)
 
 
 def _digest(parts: Iterable[str]) -> str:
@@ -214,6 +190,8 @@ def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str
         return
     import ray.data
 
+    from awares_platform.training.failure import unwrapped
+
     curate = config.curate
     work = [
         {"key": shard.key, "fingerprint": shard.fingerprint, "rows": encode_rows(shard.samples)}
@@ -232,10 +210,11 @@ def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str
     labelled = answered.map_batches(
         cast(Any, label_shard), fn_kwargs={"config": config}, batch_size=1, num_cpus=LABEL_CPUS
     )
-    for row in labelled.iter_rows():
-        if row["failure"]:
-            raise pickle.loads(row["failure"])
-        yield row
+    with unwrapped():
+        for row in labelled.iter_rows():
+            if row["failure"]:
+                raise pickle.loads(row["failure"])
+            yield row
 
 
 def summarise(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from awares.errors import DataError
 from awares.sample import Sample
+from awares_platform.config.data import CURATED
 from awares_platform.data.images import Images, image_key
 from awares_platform.data.rows import Fault, decode_rows, encode_rows
 from awares_platform.errors import NotFound, PreconditionFailed
@@ -136,7 +137,7 @@ def read_manifest(store: ObjectStore, name: str, split: str) -> dict[str, Any]:
 
 
 def _remedy(name: str) -> str:
-    if name.endswith("-curated"):
+    if name.endswith(CURATED):
         return "run `awares curate` first"
     return 'write it with awares_platform.data.dataset.write_samples, or set data.source = "mini"'
 

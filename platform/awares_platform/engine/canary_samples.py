@@ -21,9 +21,7 @@ _PROBES = 64  # samples to find as many readable ones among
 def build(config: PlatformConfig, store: ObjectStore, images: Images, chat: ChatFormat) -> Canary:
     """Raises DataError when the curated data are missing, or all the images of their first samples."""
     method = config.method
-    samples = readable(
-        read_samples(store, f"{config.data.name}-curated", "train", limit=_PROBES), images
-    )
+    samples = readable(read_samples(store, config.data.curated, "train", limit=_PROBES), images)
     return Canary.build(samples, images, chat, vision_limits(method), method.low_ratio)
 
 

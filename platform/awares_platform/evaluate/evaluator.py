@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
@@ -18,7 +19,8 @@ from awares_platform.engine.play import Played, play
 from awares_platform.evaluate.policies import PROTOCOLS, Weights
 from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
-from awares_platform.training.policy import load_processor, resolve
+from awares_platform.training.policy import load_processor
+from awares_platform.training.source import resolve
 from awares_platform.weights.cadence import Cadence
 from awares_platform.weights.checkpoint import Checkpoint
 from awares_platform.weights.manifest import folder
@@ -52,8 +54,8 @@ class Evaluator:
     async def start(self) -> None:
         """Starts the engine with the base policy."""
         config = self._config
-        base = await asyncio.to_thread(resolve, config, self._store, "base")
-        tokenizer = load_processor(base, config).tokenizer
+        base = await self._directory("base")
+        tokenizer = self._processor(base).tokenizer
         prompts = (config.method.base_prompt, config.method.system_prompt)
         self._base_chat, self._policy_chat = (ChatFormat(tokenizer, prompt) for prompt in prompts)
         self._engine = await ColdEngine.start(
@@ -69,7 +71,7 @@ class Evaluator:
     async def load(self, weights: Weights, probes: Sequence[Sample]) -> None:
         """Switches the engine to a trained policy, by the same path as in training: published, fetched, verified, applied, and checked
         against transformers by a canary of the first readable `probes`. Raises CanaryMismatch if the engine computes something else."""
-        path = await asyncio.to_thread(resolve, self._config, self._store, weights)
+        path = await self._directory(weights)
         readable = [sample for sample in probes if self._is_readable(sample)][:CANARY_SAMPLES]
         canary = Canary.build(
             readable,
@@ -80,6 +82,14 @@ class Evaluator:
         )
         version = await asyncio.to_thread(self._publish, path, canary)
         await self._engine.load_version(self._subscriber, version, canary)
+
+    async def _directory(self, weights: Weights) -> Path:
+        run, base = self._config.run.name, self._config.policy.base
+        return await asyncio.to_thread(resolve, self._store, run, weights, base)
+
+    def _processor(self, path: Path) -> Any:
+        method = self._config.method
+        return load_processor(path, method.min_pixels, method.max_pixels)
 
     def _is_readable(self, sample: Sample) -> bool:
         try:
@@ -94,7 +104,7 @@ class Evaluator:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             path, dtype=dtype, local_files_only=True
         ).eval()
-        expected = learner_logprobs(model, load_processor(path, self._config), canary)
+        expected = learner_logprobs(model, self._processor(path), canary)
         version = (self._publisher.version or 0) + 1
         self._publisher.publish(version, state, {"canary": to_extra(canary, expected)})
         return version

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from awares.episode import StopReason
-from awares.errors import AwaresError, DataError, PolicyError
+from awares.errors import DataError, PolicyError
 from awares.evaluation.scorers import scorer
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
@@ -108,7 +108,8 @@ def run(config: PlatformConfig) -> EvaluateResult:
 
 def check_policies(config: PlatformConfig, store: ObjectStore) -> None:
     """Raises PolicyError naming the trained policies that evaluate.policies needs and the run does not have."""
-    from awares_platform.training.policy import read_meta
+    from awares_platform.training.export import read_meta
+    from awares_platform.training.lineage import check_lineage
 
     needed = {PROTOCOLS[policy].weights for policy in config.evaluate.policies} - {"base"}
     missing = sorted(name for name in needed if read_meta(store, config.run.name, name) is None)
@@ -124,29 +125,27 @@ def check_policies(config: PlatformConfig, store: ObjectStore) -> None:
         raise PolicyError(
             f"run {config.run.name!r} has no policy {' or '.join(missing)}: run {jobs}, or set evaluate.policies={rest}"
         )
+    base, start = config.policy.base, config.grpo.start
+    for policy in config.evaluate.policies:
+        check_lineage(store, config.run.name, PROTOCOLS[policy].weights, base, start)
 
 
 def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
     """Every policy's episodes, in the order of `samples`. Policies that share weights follow each other."""
     import ray
-    from ray.exceptions import RayTaskError
 
     from awares_platform.evaluate.evaluator import Evaluator
+    from awares_platform.training.failure import unwrapped
 
     resources = {"num_cpus": config.evaluate.engine_cpus, "num_gpus": config.evaluate.engine_gpus}
     actor: Any = ray.remote(Evaluator).options(**resources).remote(config)
     try:
-        with Progress(
-            "evaluate", total=len(samples) * len(config.evaluate.policies), unit="questions"
-        ) as progress:
+        total = len(samples) * len(config.evaluate.policies)
+        with unwrapped(), Progress("evaluate", total=total, unit="questions") as progress:
             progress.say("starting the engine")
             ray.get(actor.start.remote())
             played = _play_policies(config, actor, samples, progress)
             ray.get(actor.stop.remote())
-    except RayTaskError as error:
-        if isinstance(error.cause, AwaresError):
-            raise error.cause from None
-        raise
     finally:
         ray.kill(actor)
     return {policy: played[policy] for policy in config.evaluate.policies}

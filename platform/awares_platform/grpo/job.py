@@ -29,7 +29,6 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.exceptions import RayTaskError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from awares_platform.config import PlatformConfig
@@ -44,8 +43,10 @@ from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
-from awares_platform.training.failure import cause
-from awares_platform.training.policy import policy_key, read_meta, resolve
+from awares_platform.training.export import policy_key, read_meta
+from awares_platform.training.failure import unwrapped
+from awares_platform.training.lineage import check_lineage
+from awares_platform.training.source import resolve
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class ControllerActor(Controller):
         torch.set_num_threads(1)
         store = ObjectStore.from_config(config.store)
         settings = config.grpo
-        split = read_split(store, f"{config.data.name}-curated", "train")
+        split = read_split(store, config.data.curated, "train")
         samples = labelled(split.samples)
         super().__init__(
             settings,
@@ -107,13 +108,14 @@ def run(config: PlatformConfig) -> GrpoResult:
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
     policy, settings = policy_key(config.run.name, "awares"), config.grpo
+    check_lineage(store, config.run.name, "awares", config.policy.base, settings.start)
     done = read_meta(store, config.run.name, "awares")
     if done is not None and done.get("step") == settings.steps:
         log.info("%s is there after %d steps; nothing to do", policy, settings.steps)
         return GrpoResult(policy, settings.steps, {}, time.monotonic() - started)
     # A missing policy or a wrong reward ends the job before anything starts.
     check_reward(config.method)
-    resolve(config, store, settings.start)
+    resolve(store, config.run.name, settings.start, config.policy.base)
     with (
         Run(config, "grpo") as record,
         Progress("grpo", total=settings.steps, unit="steps") as progress,
@@ -184,10 +186,8 @@ def _trainer(config: PlatformConfig, controller: Any) -> TorchTrainer:
 
 def _finish(task: Any) -> Any:
     """The result of `task`; raises what stopped it without Ray's wrapping, and without Ray Train's."""
-    try:
+    with unwrapped():
         return ray.get(task)
-    except RayTaskError as error:
-        raise cause(error.cause) from None
 
 
 def _note(metrics: dict[str, float]) -> str:

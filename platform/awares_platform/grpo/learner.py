@@ -38,14 +38,10 @@ from awares_platform.grpo.shard import Minibatch, StepShard, TrainSequence
 from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
-from awares_platform.training.policy import (
-    export_policy,
-    fingerprint,
-    interface,
-    load_policy,
-    load_processor,
-    resolve,
-)
+from awares_platform.training.export import export_policy
+from awares_platform.training.identity import content_digest
+from awares_platform.training.policy import interface, load_policy, load_processor
+from awares_platform.training.source import resolve
 from awares_platform.weights import Cadence, Identity, Publisher
 
 _REPAIR_EVERY_S = 5.0
@@ -67,15 +63,17 @@ class Learner:
         context = ray.train.get_context()
         self._rank, self._ranks = context.get_world_rank(), context.get_world_size()
         self._store = ObjectStore.from_config(config.store)
-        self._source = resolve(config, self._store, settings.start)
+        base = config.policy.base
+        self._source = resolve(self._store, config.run.name, settings.start, base)
         gpu = settings.learner_gpus > 0
         self._device = get_device() if gpu else torch.device("cpu")
-        model = load_policy(self._source, config).to(self._device)
+        model = load_policy(self._source, config.policy, config.run.seed).to(self._device)
         apart = settings.kl_beta > 0 and not config.policy.lora_rank
         self._frozen = copy.deepcopy(model).requires_grad_(False).eval() if apart else None
         self._served = getattr(torch, config.engine.dtype)
-        self._engine = zero.initialize(model, self._zero_settings(), gpu)
-        processor = load_processor(self._source, config)
+        self._engine = zero.initialize(model, zero.settings_of(settings, config.policy.dtype), gpu)
+        method = config.method
+        processor = load_processor(self._source, method.min_pixels, method.max_pixels)
         self._chat = ChatFormat(processor.tokenizer, config.method.system_prompt)
         self._processor = RememberingProcessor(processor)
         self._images = Images(self._store, config.data.image_cache)
@@ -97,16 +95,6 @@ class Learner:
             identity=Identity(processor, template, lora.scale(self._engine.module)),
             cadence=Cadence(self._settings.anchor_every, self._settings.keep_versions),
             threads=self._settings.learner_threads,
-        )
-
-    def _zero_settings(self) -> zero.ZeroSettings:
-        settings = self._settings
-        return zero.ZeroSettings(
-            stage=settings.zero_stage,
-            dtype=self._config.policy.dtype,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
         )
 
     def run(self) -> None:
@@ -156,7 +144,7 @@ class Learner:
             "run.seed": self._config.run.seed,
             "data.name": self._config.data.name,
             "grpo.start": settings.start,
-            f"the policy {settings.start}": fingerprint(self._source),
+            f"the policy {settings.start}": content_digest(self._source),
             "grpo.steps": settings.steps,
         }
 

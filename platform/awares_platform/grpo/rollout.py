@@ -30,7 +30,9 @@ from awares_platform.grpo.controller import ActorLost
 from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.method.environment import episode_spec, vision_limits
 from awares_platform.store import ObjectStore
-from awares_platform.training.policy import load_processor, resolve
+from awares_platform.training.failure import cause
+from awares_platform.training.policy import load_processor
+from awares_platform.training.source import resolve
 from awares_platform.weights import Subscriber
 
 
@@ -46,11 +48,11 @@ class RolloutActor:
 
     async def start(self) -> None:
         """Brings the engine up. Raises PolicyError or EngineError."""
-        config = self._config
-        policy = await asyncio.to_thread(resolve, config, self._store, config.grpo.start)
-        self._chat = ChatFormat(
-            load_processor(policy, config).tokenizer, config.method.system_prompt
-        )
+        config, method = self._config, self._config.method
+        start, base = config.grpo.start, config.policy.base
+        policy = await asyncio.to_thread(resolve, self._store, config.run.name, start, base)
+        processor = load_processor(policy, method.min_pixels, method.max_pixels)
+        self._chat = ChatFormat(processor.tokenizer, method.system_prompt)
         seed = derive(config.run.seed, "grpo", index=self._index) % 2**31
         self._engine = await Engine.start(
             policy, config.engine, self._chat, seed, limits=vision_limits(config.method)
@@ -150,9 +152,10 @@ async def _answer(reference: Any) -> Any:
     except RayActorError as error:
         raise ActorLost(_reason(error)) from None
     except RayTaskError as error:
-        if isinstance(error.cause, EngineError):
-            raise ActorLost(str(error.cause)) from None
-        raise error.cause from None
+        inner = cause(error)
+        if isinstance(inner, EngineError):
+            raise ActorLost(str(inner)) from None
+        raise inner from None
 
 
 def _reason(error: RayActorError) -> str:

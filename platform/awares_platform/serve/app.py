@@ -116,7 +116,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def _check_policy(config: PlatformConfig) -> None:
-    from awares_platform.training.policy import read_meta
+    from awares_platform.training.export import read_meta
 
     name = config.serve.policy
     if (

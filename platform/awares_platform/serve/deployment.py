@@ -31,14 +31,17 @@ class Replica:
         from awares_platform.method.environment import episode_spec, greedy, vision_limits
         from awares_platform.serve.following import Following
         from awares_platform.store import ObjectStore
-        from awares_platform.training.policy import load_processor, resolve
+        from awares_platform.training.policy import load_processor
+        from awares_platform.training.source import resolve
 
         settings = config.serve
         self._settings = settings
         self._token = read_token(settings)
         store = ObjectStore.from_config(config.store)
-        policy = await asyncio.to_thread(resolve, config, store, settings.policy)
-        chat = ChatFormat(load_processor(policy, config).tokenizer, config.method.system_prompt)
+        run, base, method = config.run.name, config.policy.base, config.method
+        policy = await asyncio.to_thread(resolve, store, run, settings.policy, base)
+        processor = load_processor(policy, method.min_pixels, method.max_pixels)
+        chat = ChatFormat(processor.tokenizer, method.system_prompt)
         self._engine = await Engine.start(
             policy, config.engine, chat, config.run.seed, limits=vision_limits(config.method)
         )

@@ -1,12 +1,15 @@
-"""The sft job: cold start on curated trajectories (paper, section 3.3).
+"""The sft job: cold start on curated demonstrations (paper, section 3.3).
 
-    datasets/<data.name>-curated --> Ray Train worker x N (training/tuner.py) --every k steps--> runs/<run>/checkpoints/sft
-                                         |                     `--at the end--> runs/<run>/policies/sft
-                                         +-- figures (queue) --> this driver: metrics.jsonl, progress
+    datasets/<curated> --> SftWorker x N --every k steps--> runs/<run>/checkpoints/sft-<recipe>
+                             |    `--at the end--> runs/<run>/policies/sft
+                             +-- messages (queue) --> this driver: metrics.jsonl, progress
 
-A lost worker: Ray Train starts the group anew from the newest checkpoint, at most sft.max_failures times. A lost driver: run the job
-again. Checkpoints and the finished policy belong to a recipe (data, base policy, every setting that changes the result): the same recipe
-goes on, or returns at once when it is finished; another one starts from the base.
+If a worker is lost, Ray Train restarts the group from the newest checkpoint, at most
+sft.max_failures times. If the driver is lost, run the job again.
+
+Checkpoints and the finished policy belong to a recipe: the content of the data and of the base
+policy, and every setting that changes the result. A job with the same recipe resumes, or returns
+at once if the policy is finished. A job with another recipe starts from the base.
 """
 
 import hashlib
@@ -16,7 +19,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -30,15 +32,18 @@ from awares_platform.runtime.run import Run
 from awares_platform.sft.order import SampleOrder
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
+from awares_platform.training.export import policy_key, read_meta
 from awares_platform.training.failure import cause
-from awares_platform.training.policy import fingerprint, pinned, policy_key, read_meta, resolve
+from awares_platform.training.identity import content_digest
+from awares_platform.training.source import pinned, resolve
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
-# A recipe has what changes the policy. Of the method that is what it sees (the rest is curation's and the reward's); of sft, all but how
-# the work is divided, which moves results by rounding only (a checkpoint still insists on its own workers and stage).
+# The recipe holds only the settings of [method] that SFT reads.
 _METHOD = {"system_prompt", "low_ratio", "min_pixels", "max_pixels"}
+# How the work is divided changes results by rounding only, so the recipe leaves it out. A checkpoint
+# still insists on its own number of workers and ZeRO stage.
 _OPERATION = {
     "micro_batch",
     "workers",
@@ -54,11 +59,13 @@ _OPERATION = {
 
 @dataclass(frozen=True, slots=True)
 class SftResult:
-    """`policy` is the exported policy's key in the store; `resumed_from` the step that this call began at; `metrics` those of the last
-    step, empty when there was nothing left to do.
+    """The exported policy's key in the store, and how the training went.
+
+    This call began at step `resumed_from` and took `wall_s` seconds. `metrics` are those of the
+    last step, or empty if the policy was finished before.
 
     Example:
-        SftResult("runs/mini/policies/sft", steps=120, resumed_from=0, metrics={"loss/sft": 0.1}, wall_s=61.0)
+        SftResult("runs/mini/policies/sft", 120, 0, metrics={"loss/sft": 0.1}, wall_s=61.0)
     """
 
     policy: str
@@ -69,35 +76,37 @@ class SftResult:
 
 
 def run(config: PlatformConfig) -> SftResult:
-    """Train runs/<run>/policies/sft, or go on where an earlier job of this run ended. Ray is initialised, the store reachable.
+    """Train runs/<run>/policies/sft, or resume where an earlier job of this run ended.
 
-    Raises PolicyError or DataError where policy, checkpoint or data do not fit, StoreError, and what kept killing the workers.
+    Ray must be initialised and the store reachable. Raises PolicyError or DataError if policy,
+    checkpoint or data do not fit, StoreError, or the error that killed the workers too often.
     """
-    started, config = time.monotonic(), pinned(config)
+    started = time.monotonic()
+    config = config.model_copy(update={"policy": pinned(config.policy)})
     store = ObjectStore.from_config(config.store)
     policy = policy_key(config.run.name, "sft")
-    data = read_manifest(store, f"{config.data.name}-curated", "train")
-    recipe = _recipe(
-        config, resolve(config, store, "base"), data
-    )  # missing data or a misfitting policy ends the job before anything starts
-    expected = SampleOrder(
-        data["rows"], config.sft.batch_size, config.sft.epochs, config.run.seed
-    ).steps
+    data = read_manifest(store, config.data.curated, "train")
+    base = resolve(store, config.run.name, "base", config.policy.base)
+    recipe = recipe_of(config, content_digest(base), data)
+    settings = config.sft
+    order = SampleOrder(data["rows"], settings.batch_size, settings.epochs, config.run.seed)
     done = read_meta(store, config.run.name, "sft")
     if done is not None and done.get("recipe") == recipe:
         log.info("%s is there after %d steps; nothing to do", policy, done["step"])
         return SftResult(policy, done["step"], done["step"], {}, time.monotonic() - started)
-    with Run(config, "sft") as record, Progress("sft", expected, "steps") as progress:
+    with Run(config, "sft") as record, Progress("sft", order.steps, "steps") as progress:
         resumed_from, steps, metrics = _follow(config, recipe, record, progress)
     return SftResult(policy, steps, resumed_from, metrics, time.monotonic() - started)
 
 
-def _recipe(config: PlatformConfig, base: Path, data: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the finished policy depends on, as JSON."""
-    method = config.method.model_dump(mode="json", include=_METHOD)
+def recipe_of(config: PlatformConfig, base: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Everything that the finished policy depends on, as JSON.
+
+    `base` is the digest of the base policy, `data` the manifest of the curated split.
+    """
     parts = {
         "policy": config.policy.model_dump(mode="json"),
-        "method": method,
+        "method": config.method.model_dump(mode="json", include=_METHOD),
         "sft": config.sft.model_dump(mode="json", exclude=_OPERATION),
     }
     settings = {
@@ -109,42 +118,43 @@ def _recipe(config: PlatformConfig, base: Path, data: dict[str, Any]) -> dict[st
     return {
         **settings,
         "run.seed": config.run.seed,
-        "base": fingerprint(base),
-        "data": f"{config.data.name}-curated {curated}",
+        "base": base,
+        "data": f"{config.data.curated} {curated}",
     }
 
 
 def _follow(
     config: PlatformConfig, recipe: dict[str, Any], record: Run, progress: Progress
 ) -> tuple[int, int, dict[str, float]]:
-    """Write down what the workers tell until they are done: (first step, steps, last figures)."""
-    first, steps, figures = None, 0, {}
+    """Record the workers' messages until training ends: (first step, steps, last metrics)."""
+    first, steps, metrics = None, 0, {}
     progress.say("starting trainer processes")
     for kind, *message in _messages(config, recipe):
         if kind == "start":
             step, steps, samples, skipped = message
             first = step if first is None else first
-            progress.total = steps  # exact now that unusable rows are known
+            # The workers have left out unusable rows, so their number of steps is exact.
+            progress.total = steps
             progress.advance(step - progress.done)
             left_out = f" ({skipped} unusable rows left out)" if skipped else ""
             progress.say(f"{samples} samples{left_out}, step {step} of {steps}")
         elif kind == "step":
-            step, figures = message
-            record.metrics(step, figures)
-            progress.advance(step - progress.done, note=_note(figures))
+            step, metrics = message
+            record.metrics(step, metrics)
+            progress.advance(step - progress.done, note=_note(metrics))
         else:
             progress.say(f"exported {message[0]}")
-    return first or 0, steps, figures
+    return first or 0, steps, metrics
 
 
 def _messages(config: PlatformConfig, recipe: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """What rank 0 tells, until training has ended. Raises what ended it early."""
+    """The messages of rank 0 until training ends. Raises the error that ended it early."""
     queue = Queue(actor_options={"num_cpus": 0})
     outcome: list[Exception | None] = []
-    training = threading.Thread(
-        target=_fit, args=(config, recipe, queue, outcome), name="sft-train", daemon=True
-    )
-    training.start()  # not in the main thread: there `fit` would take over SIGINT for good
+    # In the main thread `fit` would take over SIGINT for good.
+    arguments = (config, recipe, queue, outcome)
+    training = threading.Thread(target=_fit, args=arguments, name="sft-train", daemon=True)
+    training.start()
     try:
         while True:
             over = not training.is_alive()
@@ -165,19 +175,21 @@ def _fit(
     try:
         _trainer(config, recipe, queue).fit()
         outcome.append(None)
-    except Exception as error:  # carried to the main thread, which raises it
+    except Exception as error:
+        # The main thread raises it.
         outcome.append(cause(error))
 
 
 def _trainer(config: PlatformConfig, recipe: dict[str, Any], queue: Queue) -> TorchTrainer:
-    from awares_platform.sft.worker import tune
+    from awares_platform.sft.worker import train
 
     settings = config.sft
     job = f"sft-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]}"
     resources = {"CPU": settings.threads, **({"GPU": 1} if settings.use_gpu else {})}
+    loop = {"config": config.model_dump_json(), "messages": queue, "recipe": recipe}
     return TorchTrainer(
-        tune,
-        train_loop_config={"config": config.model_dump_json(), "figures": queue, "recipe": recipe},
+        train,
+        train_loop_config=loop,
         torch_config=TorchConfig(backend="nccl" if settings.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=settings.workers,
@@ -191,11 +203,11 @@ def _trainer(config: PlatformConfig, recipe: dict[str, Any], queue: Queue) -> To
     )
 
 
-def _note(figures: dict[str, float]) -> str:
+def _note(metrics: dict[str, float]) -> str:
     names = {
         "loss": "loss/sft",
         "tool turn": "loss/tool_turn",
         "token accuracy": "accuracy/tokens",
         "tokens/s": "time/tokens_per_s",
     }
-    return ", ".join(f"{name} {figures[key]:.4g}" for name, key in names.items() if key in figures)
+    return ", ".join(f"{name} {metrics[key]:.4g}" for name, key in names.items() if key in metrics)

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.config.sft import SftConfig
 from awares_platform.training import lora
 from awares_platform.weights.adapter import is_adapter
 from awares_platform.weights.parts import Part, copy_to_cpu, even_parts
@@ -35,6 +37,19 @@ class ZeroSettings:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
+
+
+def settings_of(
+    section: SftConfig | GrpoConfig, dtype: Literal["float32", "bfloat16"]
+) -> ZeroSettings:
+    """The settings of a training job, from its section and policy.dtype."""
+    return ZeroSettings(
+        stage=section.zero_stage,
+        dtype=dtype,
+        learning_rate=section.learning_rate,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+    )
 
 
 def deepspeed_config(

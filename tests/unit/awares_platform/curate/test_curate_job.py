@@ -1,6 +1,5 @@
 """Planning and counting of curation; the pipeline itself runs in tests/integration."""
 
-from pathlib import Path
 from typing import cast
 
 from awares.crops import CropId
@@ -11,7 +10,6 @@ from awares_platform.curate.job import (
     Shard,
     is_finished,
     plan,
-    policy_fingerprint,
     summarise,
 )
 from awares_platform.data.dataset import Split
@@ -29,7 +27,7 @@ def config(**sections: object) -> PlatformConfig:
 
 
 def test_shards_are_cut_in_order() -> None:
-    shards = plan(config(), samples(5))
+    shards = plan(config(), samples(5), "policy")
     assert [len(shard.samples) for shard in shards] == [2, 2, 1]
     assert [shard.key for shard in shards] == [
         f"datasets/awares-mini-curated/train/part-0000{index}.parquet" for index in range(3)
@@ -44,34 +42,31 @@ def test_shards_are_cut_in_order() -> None:
 
 
 def test_a_fingerprint_changes_with_what_labels_depend_on_and_with_nothing_else() -> None:
-    base = [shard.fingerprint for shard in plan(config(), samples(4))]
-    assert [shard.fingerprint for shard in plan(config(), samples(4))] == base and base[0] != base[
-        1
-    ]
+    base = [shard.fingerprint for shard in plan(config(), samples(4), "policy")]
+    assert [shard.fingerprint for shard in plan(config(), samples(4), "policy")] == base and base[
+        0
+    ] != base[1]
     unrelated = config(
         grpo={"steps": 3},
         method={"alpha_miss": 9.0},
         curate={"in_flight": 3, "engines": 2},
         run={"seed": 5},
     )
-    assert [shard.fingerprint for shard in plan(unrelated, samples(4))] == base
+    assert [shard.fingerprint for shard in plan(unrelated, samples(4), "policy")] == base
     for changed in (
         config(method={"mapping": "coverage"}),
         config(curate={"max_tokens": 5}),
         config(method={"low_ratio": 0.25}),
     ):
-        assert not {shard.fingerprint for shard in plan(changed, samples(4))} & set(base)
+        assert not {shard.fingerprint for shard in plan(changed, samples(4), "policy")} & set(base)
     other = [*samples(3), Sample("s3", "a" * 64, "another question", "7")]
-    assert [shard.fingerprint for shard in plan(config(), other)][0] == base[0]
-    assert [shard.fingerprint for shard in plan(config(), other)][1] != base[1]
+    assert [shard.fingerprint for shard in plan(config(), other, "policy")][0] == base[0]
+    assert [shard.fingerprint for shard in plan(config(), other, "policy")][1] != base[1]
 
 
-def test_the_policys_files_are_in_the_fingerprint(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-    first = policy_fingerprint(str(tmp_path))
-    (tmp_path / "model.safetensors").write_bytes(b"Weights")
-    assert policy_fingerprint(str(tmp_path)) != first
-    assert policy_fingerprint("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
+def test_labels_of_another_policy_are_not_reused() -> None:
+    one, other = (plan(config(), samples(4), policy) for policy in ("ab12", "cd34"))
+    assert not {shard.fingerprint for shard in one} & {shard.fingerprint for shard in other}
 
 
 def test_only_an_intact_shard_of_the_same_work_is_finished() -> None:

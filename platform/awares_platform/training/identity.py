@@ -1,0 +1,109 @@
+"""The identity of a policy: one digest over the content of its files.
+
+    file --blake3--> file digest      sorted {name: file digest} --blake3--> policy digest
+
+Flipping any byte of any file changes the digest, and so does renaming, adding or removing a file.
+The manifest of an export holds the file digests, so nobody has to read the weights to identify it.
+
+Hashing gigabytes takes seconds, so each file's digest is cached on disk. The key is the file's
+device and inode. The entry counts only while size, mtime and ctime, in nanoseconds, are the same.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from blake3 import blake3
+
+MANIFEST = "manifest.json"
+
+_SETTLED_NS = 2_000_000_000
+_HEX_LENGTH = 64
+
+
+def content_digest(directory: Path) -> str:
+    """The digest of a policy directory, as 64 hex digits.
+
+    Subdirectories do not count, nor does an export's manifest: it describes the policy.
+    """
+    return combined(file_digests(directory))
+
+
+def file_digests(directory: Path) -> dict[str, str]:
+    """The digest of each file of a policy directory, by name."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    return {path.name: file_digest(path) for path in files if path.name != MANIFEST}
+
+
+def combined(files: Mapping[str, str]) -> str:
+    """The digest of a policy whose files have these digests.
+
+    Example:
+        combined({"config.json": "9f2c...", "model.safetensors": "03ab..."}) == "77d1..."
+    """
+    return blake3(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """blake3 of a file's content, as 64 hex digits; read from the cache if the file is unchanged.
+
+    Any number of processes may share the cache: an entry is replaced atomically.
+    """
+    stamp = _stamp(path)
+    entry = cache_directory() / "digests" / f"{stamp['device']}-{stamp['inode']}.json"
+    cached = _cached(entry, stamp)
+    if cached is not None:
+        return cached
+    # A write may leave the mtime as it is if it falls into the same tick of the clock.
+    settled = time.time_ns() - max(stamp["mtime_ns"], stamp["ctime_ns"]) > _SETTLED_NS
+    digest = blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+    if settled and _stamp(path) == stamp:
+        _remember(entry, stamp, digest)
+    return digest
+
+
+def cache_directory() -> Path:
+    """Where this machine keeps downloaded policies and the digests of files.
+
+    The environment variable AWARES_CACHE overrides the default, ~/.cache/awares.
+    """
+    return Path(os.environ.get("AWARES_CACHE") or Path.home() / ".cache" / "awares")
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    """The facts about a file that change whenever its content changes."""
+    status = path.stat()
+    return {
+        "device": status.st_dev,
+        "inode": status.st_ino,
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+    }
+
+
+def _cached(entry: Path, stamp: Mapping[str, int]) -> str | None:
+    """The digest of a cache entry; None if it is absent, unreadable or of another stamp."""
+    try:
+        found = json.loads(entry.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, dict) or found.get("stamp") != stamp:
+        return None
+    digest = found.get("digest")
+    return digest if isinstance(digest, str) and len(digest) == _HEX_LENGTH else None
+
+
+def _remember(entry: Path, stamp: Mapping[str, int], digest: str) -> None:
+    """Write a cache entry. A cache that cannot be written only costs time."""
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        handle, staged = tempfile.mkstemp(dir=entry.parent)
+        with os.fdopen(handle, "w") as file:
+            json.dump({"stamp": dict(stamp), "digest": digest}, file)
+        os.replace(staged, entry)
+    except OSError:
+        return

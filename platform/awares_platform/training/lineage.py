@@ -1,0 +1,60 @@
+"""Does a trained policy still descend from the policies that the run would start from today?
+
+    policy.base <--trained_from-- policies/sft <--trained_from-- policies/awares
+
+An export records the digest of its start. When the start is trained again, or policy.base changes,
+the digests differ, and what was trained from the old one is stale.
+"""
+
+from awares.errors import PolicyError
+from awares_platform.store import ObjectStore
+from awares_platform.training.export import policy_key, read_meta
+from awares_platform.training.source import JOBS, PolicyName, base_digest
+
+_SHOWN = 12
+
+
+def check_lineage(
+    store: ObjectStore, run: str, name: PolicyName, base: str, start: PolicyName
+) -> None:
+    """Raise PolicyError if `name`, or the sft policy that it started from, is stale.
+
+    `base` is policy.base; `start` is grpo.start, the policy that GRPO starts from. A policy that
+    does not exist is not stale.
+    """
+    if name == "base":
+        return
+    before: PolicyName = start if name == "awares" else "base"
+    _check_link(store, run, name, base, before)
+    check_lineage(store, run, before, base, start)
+
+
+def _check_link(
+    store: ObjectStore, run: str, name: PolicyName, base: str, before: PolicyName
+) -> None:
+    meta = read_meta(store, run, name)
+    if meta is None:
+        return
+    now = _digest(store, run, before, base)
+    if now is None or now == meta["trained_from"]:
+        return
+    origin = f"policy.base={base!r}" if before == "base" else f"its policy {before!r}"
+    raise PolicyError(
+        f"run {run!r}: policy {name!r} was trained from {meta['trained_from'][:_SHOWN]}, but "
+        f"{origin} is {now[:_SHOWN]} now: {_remedy(run, name)}"
+    )
+
+
+def _digest(store: ObjectStore, run: str, name: PolicyName, base: str) -> str | None:
+    """The digest of a policy as it is now; None if the run has none of that name."""
+    if name == "base":
+        return base_digest(store, base)
+    meta = read_meta(store, run, name)
+    return None if meta is None else meta["digest"]
+
+
+def _remedy(run: str, name: PolicyName) -> str:
+    if name == "sft":
+        return "run `awares sft` again, or restore policy.base"
+    stale = f"{policy_key(run, name)}/ and runs/{run}/checkpoints/grpo/"
+    return f"delete {stale} from the store and run `{JOBS[name]}` again, or choose another run.name"

@@ -1,0 +1,157 @@
+"""Where policies come from: a verified local directory for each of them.
+
+    base          mini | local directory | s3:// directory | Hugging Face model id
+    sft, awares   runs/<run>/policies/<name>/ in the store, which this run's jobs exported
+
+A policy in a store is downloaded into the local cache once per content.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from awares.errors import PolicyError
+from awares_platform.config.policy import PolicyConfig
+from awares_platform.store import ObjectStore
+from awares_platform.training import fit
+from awares_platform.training.export import policy_key, policy_manifest
+from awares_platform.training.identity import (
+    cache_directory,
+    combined,
+    content_digest,
+    file_digest,
+)
+
+PolicyName = Literal["base", "sft", "awares"]
+
+JOBS = {"sft": "awares sft", "awares": "awares grpo"}
+"""The command that trains each policy."""
+
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+_ETAG = "etag "
+
+
+def resolve(store: ObjectStore, run: str, name: PolicyName, base: str) -> Path:
+    """A verified local directory of a policy: `base` is policy.base, the others are `run`'s.
+
+    Raises PolicyError if there is none, or if it is not a complete, fitting policy directory.
+    """
+    if name == "base":
+        path = _base(store, base)
+    else:
+        path = _download(store, policy_key(run, name), f"run `{JOBS[name]}` first")
+    fit.check_directory(path)
+    return path
+
+
+def base_digest(store: ObjectStore, base: str) -> str:
+    """The content digest of policy.base, which a job's results depend on.
+
+    A base in a store with a manifest is not downloaded for it. Raises PolicyError as `resolve`.
+    """
+    if base.startswith("s3://"):
+        manifest = policy_manifest(_store_of(store, base), "")
+        if manifest is not None:
+            return combined(manifest["files"])
+    directory = _base(store, base)
+    fit.check_directory(directory)
+    return content_digest(directory)
+
+
+def pinned(policy: PolicyConfig) -> PolicyConfig:
+    """`policy` with a local base made absolute: Ray Train's workers run in other directories."""
+    path = Path(policy.base).expanduser()
+    if policy.base == "mini" or not path.is_dir():
+        return policy
+    return policy.model_copy(update={"base": str(path.resolve())})
+
+
+def _base(store: ObjectStore, base: str) -> Path:
+    if base == "mini":
+        from awares.mini import POLICY
+
+        return Path(POLICY)
+    if base.startswith("s3://"):
+        elsewhere, foreign = _store_of(store, base), "/runs/" not in base
+        return _download(elsewhere, "", "check policy.base", foreign=foreign)
+    if Path(base).expanduser().is_dir():
+        return Path(base).expanduser().resolve()
+    return _hub(base)
+
+
+def _store_of(store: ObjectStore, base: str) -> ObjectStore:
+    """The store at another address, reached in the same way."""
+    return ObjectStore.from_config(store.config.model_copy(update={"url": base.rstrip("/")}))
+
+
+def _hub(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=_HUB_FILES))
+    # The hub raises errors of its own, of httpx and of the OS for the same cause.
+    except Exception as error:
+        raise PolicyError(
+            f"policy.base={repository!r} is no local directory, and no Hugging Face model that can "
+            f"be reached ({error}); write mini, a directory, an s3:// address or a model id"
+        ) from error
+
+
+def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) -> Path:
+    """Mirror a stored policy into the cache, whole or not at all.
+
+    Only a policy that no run of ours wrote (`foreign`) may lack a manifest. Its directory in the
+    cache is then found by etags; its identity is the digest of its content all the same.
+    """
+    prefix = f"{key}/" if key else ""
+    files = _named(store, prefix) or (_listed(store, prefix) if foreign else {})
+    if not files:
+        address = f"{store.config.url}/{key}".rstrip("/")
+        raise PolicyError(f"there is no complete policy at {address}: {remedy}")
+    target = _place(store.config.url, key, files)
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        for name, digest in files.items():
+            _fetch(store, prefix, name, digest, staged)
+        staged.rename(target)
+    except OSError:
+        # Another process may have installed the same policy first.
+        if not target.is_dir():
+            raise
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return target
+
+
+def _fetch(store: ObjectStore, prefix: str, name: str, digest: str, directory: Path) -> None:
+    """Download one file and compare it with the manifest."""
+    store.download_file(f"{prefix}{name}", directory / name)
+    if not digest.startswith(_ETAG) and file_digest(directory / name) != digest:
+        raise PolicyError(
+            f"{store.config.url}/{prefix}{name} is damaged: its hash is not the manifest's; "
+            "export the policy again"
+        )
+
+
+def _place(url: str, key: str, files: dict[str, str]) -> Path:
+    """The cached directory of a stored policy whose files have these digests or etags."""
+    name = hashlib.sha256(json.dumps([url, key, files]).encode()).hexdigest()[:24]
+    return cache_directory() / "policies" / name
+
+
+def _named(store: ObjectStore, prefix: str) -> dict[str, str]:
+    """File names and digests from the manifest; empty without one."""
+    manifest = policy_manifest(store, prefix)
+    return {} if manifest is None else manifest["files"]
+
+
+def _listed(store: ObjectStore, prefix: str) -> dict[str, str]:
+    """File names and etags of a directory that somebody copied into the store."""
+    found = {info.key.removeprefix(prefix): f"{_ETAG}{info.etag}" for info in store.list(prefix)}
+    return {name: etag for name, etag in sorted(found.items()) if "/" not in name}

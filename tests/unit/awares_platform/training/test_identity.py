@@ -1,0 +1,144 @@
+"""A policy's digest: every byte counts, and the cache of file digests never lies."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from awares.mini import POLICY
+from awares_platform.training import identity
+from awares_platform.training.identity import content_digest, file_digest
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, which takes files of any age."""
+    monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(identity, "_SETTLED_NS", -1)
+    return tmp_path / "cache" / "digests"
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(POLICY, tmp_path / "policy"))
+
+
+def flip(path: Path, place: int) -> None:
+    """Change one byte in place: size, inode and name stay the same."""
+    with path.open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_flipping_any_byte_of_any_file_changes_the_digest(cache: Path, policy: Path) -> None:
+    first = content_digest(policy)
+    files = [path for path in sorted(policy.iterdir()) if path.is_file()]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in files}
+    for file in files:
+        size = file.stat().st_size
+        for place in {0, size // 3, size // 2, size - 1}:
+            flip(file, place)
+            assert content_digest(policy) != first, f"{file.name} at byte {place}"
+            flip(file, place)
+            assert content_digest(policy) == first
+
+
+def test_the_names_of_the_files_are_part_of_the_content(cache: Path, policy: Path) -> None:
+    first = content_digest(policy)
+    (policy / "tokenizer.json").rename(policy / "tokens.json")
+    renamed = content_digest(policy)
+    (policy / "tokens.json").unlink()
+    assert len({first, renamed, content_digest(policy)}) == 3
+
+
+def test_equal_content_in_another_directory_has_the_same_digest(
+    cache: Path, policy: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(policy, tmp_path / "copy")
+    (copy / "manifest.json").write_text("{}")
+    assert content_digest(copy) == content_digest(policy)
+
+
+def test_an_unchanged_file_is_read_once(cache: Path, tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"0123")
+    file_digest(file)
+    [entry] = cache.iterdir()
+    marked = json.loads(entry.read_text()) | {"digest": "f" * 64}
+    entry.write_text(json.dumps(marked))
+    assert file_digest(file) == "f" * 64
+
+
+def test_a_file_rewritten_in_place_with_the_same_size_and_mtime_is_noticed(
+    cache: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"0123")
+    before, status = file_digest(file), file.stat()
+    flip(file, 2)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = file.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (
+        4,
+        status.st_mtime_ns,
+        status.st_ino,
+    )
+    assert file_digest(file) != before
+
+
+def test_a_file_that_was_just_written_is_not_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second write within the same tick of the clock would leave the stamp as it is."""
+    monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "weights"
+    file.write_bytes(b"0123")
+    frozen = identity._stamp(file)
+    monkeypatch.setattr(identity, "_stamp", lambda path: frozen)
+    before = file_digest(file)
+    flip(file, 2)
+    assert file_digest(file) != before
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b'{"stamp": 1}', b'{"stamp": {}, "digest": "ab"}'])
+def test_a_damaged_entry_is_replaced(cache: Path, tmp_path: Path, damaged: bytes) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"0123")
+    digest = file_digest(file)
+    [entry] = cache.iterdir()
+    entry.write_bytes(damaged)
+    assert file_digest(file) == digest == json.loads(entry.read_text())["digest"]
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("a file where the directory should be")
+    monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(identity, "_SETTLED_NS", -1)
+    (tmp_path / "weights").write_bytes(b"0123")
+    assert file_digest(tmp_path / "weights") == file_digest(tmp_path / "weights")
+
+
+def test_processes_share_the_cache(cache: Path, policy: Path) -> None:
+    """Two processes hash the same files at the same time, again and again, while entries change."""
+    code = (
+        "import sys; from pathlib import Path; from awares_platform.training import identity\n"
+        "identity._SETTLED_NS = -1\n"
+        "def again():\n"
+        "    for entry in (identity.cache_directory() / 'digests').glob('*.json'):\n"
+        "        entry.unlink(missing_ok=True)\n"
+        "    return identity.content_digest(Path(sys.argv[1]))\n"
+        "print(*{again() for _ in range(20)})"
+    )
+    command = [sys.executable, "-c", code, str(policy)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0].split() for process in both]
+    assert said == [[content_digest(policy)]] * 2
+    assert len(list(cache.iterdir())) == sum(path.is_file() for path in policy.iterdir())
