@@ -1,6 +1,5 @@
-"""Fixtures that several test files share, and a time by which the last slow test has begun."""
+"""The order in which tests run, and the store that several test files share."""
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,44 +8,32 @@ from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
 from awares_platform.store import seaweed as server
 
-LONGEST = {"test_trial_helm3": 2, "test_sft": 3, "test_trial": 4}
-STARTED = pytest.StashKey[float]()
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--minutes",
-        type=float,
-        help="skip, and say so, what is marked slow and not begun after so many minutes",
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[STARTED] = time.monotonic()
+LONGEST_FIRST = ("test_trial", "test_sft", "test_grpo_faults", "test_grpo", "test_engine")
+"""The files that take longest; every other file with slow tests comes after these."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is quick runs first: it fails soonest, and is never what no time was left for. The longest lanes come last."""
-    items.sort(key=lambda item: LONGEST.get(item.path.stem, 1) if "slow" in item.keywords else 0)
+    """Run the fast tests first, because they fail soonest. The longest file starts the slow ones.
+
+    A worker of pytest-xdist takes one file at a time. If a long file came last, one worker would
+    run it alone while the other has nothing left to do.
+    """
+    items.sort(key=_place)
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    minutes = item.config.getoption("--minutes")
-    if (
-        minutes is not None
-        and "slow" in item.keywords
-        and time.monotonic() - item.config.stash[STARTED] > 60 * minutes
-    ):
-        pytest.skip(
-            f"no time left: the {minutes:g} minutes of --minutes are over; run this file by itself"
-        )
+def _place(item: pytest.Item) -> int:
+    if "slow" not in item.keywords:
+        return 0
+    if item.path.stem in LONGEST_FIRST:
+        return 1 + LONGEST_FIRST.index(item.path.stem)
+    return 1 + len(LONGEST_FIRST)
 
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """A store on a private SeaweedFS, shared by the whole session: write below a prefix of your own.
+    """A store on a private SeaweedFS that the whole session shares; write below your own prefix.
 
-    Its credentials are in the environment, for this process and those that a test starts.
+    Its credentials are in the environment of this process and of those that a test starts.
     """
     with (
         pytest.MonkeyPatch.context() as environment,

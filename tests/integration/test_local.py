@@ -40,7 +40,8 @@ from awares_platform.store import ObjectStore
 @ray.remote
 def work(store):
     ObjectStore.from_config(store).put("from-worker", b"1", if_none_match=True)
-    return os.environ["OMP_NUM_THREADS"], os.environ.get("RAY_USAGE_STATS_ENABLED")
+    usage = os.environ.get("RAY_USAGE_STATS_ENABLED")
+    return os.environ["OMP_NUM_THREADS"], usage, os.nice(0)
 
 logs.configure()
 with sessions.session(load("jobs/configs/mini.toml", sys.argv[1:])) as config:
@@ -85,7 +86,7 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     lines = []
     while (line := process.stdout.readline()) and line != "holding\n":
         lines.append(line)
-    assert lines[-2:] == ["worker 1 0\n", "stored 1\n"]
+    assert lines[-2:] == ["worker 1 0 0\n", "stored 1\n"]
     yield process
     process.kill()
     process.wait()

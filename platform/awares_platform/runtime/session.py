@@ -37,6 +37,8 @@ _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+# Ray runs its workers at a niceness of 15, so that any other process on the machine starves them.
+_NICENESS = "RAY_worker_niceness"
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _CREDENTIALS_FILE = "AWS_SHARED_CREDENTIALS_FILE"
 _SLOTS = 8  # Ray's CPUs are places, not cores: what runs at once sets its own thread counts
@@ -126,7 +128,8 @@ def _started(config: PlatformConfig) -> Iterator[None]:
     }
     failed = False
     try:
-        _initialise(config, address="local", **options)
+        with _environment({_NICENESS: os.environ.get(_NICENESS, "0")}):
+            _initialise(config, address="local", **options)
         yield
     except Exception:
         failed = True
