@@ -1,4 +1,6 @@
-"""A driver on a Ray of its own whose job and endpoint report values; prints the lines of Ray's metrics page that are ours.
+"""A driver with its own Ray, whose job and endpoint report metrics.
+
+It prints the lines of Ray's metrics page that the project exports.
 
 Arguments: the directory for metrics.jsonl and Ray's sessions, the port of the metrics page.
 """
@@ -23,7 +25,7 @@ WANTED = (
 
 
 def page(port: int) -> list[str]:
-    """Our lines, none while the agent is not up."""
+    """The exported lines; none before Ray's metrics agent is up."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
             return [
@@ -36,11 +38,16 @@ def page(port: int) -> list[str]:
 
 
 def main(directory: str, port: int) -> None:
-    """Report once, then read the page until all is there."""
+    """Report once, then read the page until it has every wanted line."""
     ray.init(
-        address="local", num_cpus=1, include_dashboard=False, object_store_memory=10**8, log_to_driver=False,
-        _metrics_export_port=port, _system_config={"metrics_report_interval_ms": 200},
-    )  # fmt: skip
+        address="local",
+        num_cpus=1,
+        include_dashboard=False,
+        object_store_memory=10**8,
+        log_to_driver=False,
+        _metrics_export_port=port,
+        _system_config={"metrics_report_interval_ms": 200},
+    )
     MetricsWriter(Path(directory), Gauges("grpo", "seven")).report(3, {"reward/mean": 8.25})
     EndpointMeter().refused(401, "unauthorized", 0.25)
     deadline = time.monotonic() + PATIENCE_S

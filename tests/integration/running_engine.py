@@ -1,4 +1,4 @@
-"""A real engine that a test file starts once, with the event loop that it lives on."""
+"""A real engine that a test file starts once, with the event loop that it runs on."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Running:
-    """What every test of an engine needs; each file adds what it compares with."""
+    """An engine, its event loop, its chat format and a canary; each file adds its references."""
 
     runner: asyncio.Runner
     engine: Engine
@@ -36,7 +36,7 @@ class Running:
         return self.runner.run(work)
 
     async def score(self) -> Logprobs:
-        """What the engine computes of the canary now."""
+        """The canary's logprobs as the engine computes them now."""
         return tails(
             await asyncio.gather(
                 *(self.engine.score(ids, images) for ids, images in self.canary.prompts)
@@ -58,7 +58,7 @@ def started(
 
 
 def scenes(count: int) -> tuple[tuple[Sample, ...], dict[str, Image.Image]]:
-    """Held-out questions, and their images by hash."""
+    """`count` held-out questions, and their images by hash."""
     pictures = {
         hashlib.sha256(data).hexdigest(): (data, sample)
         for data, sample in generate_split("test", count, seed=0)

@@ -1,4 +1,4 @@
-"""Curation end to end on the real parts: Ray Data, vLLM, SeaweedFS; killed in the middle, and resumed."""
+"""Curation from end to end on real Ray Data, vLLM and SeaweedFS, killed halfway and resumed."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,10 @@ def curated_etags(store: ObjectStore) -> dict[str, str]:
 def kill_in_the_middle(
     config: PlatformConfig, store: ObjectStore, directory: Path
 ) -> dict[str, str]:
-    """Runs `awares curate` and kills it, and its Ray, with SIGKILL after its first shard; the shards that it left."""
+    """Run `awares curate`, kill it and its Ray after the first shard, and return what it left.
+
+    The result has the key and the etag of every finished shard.
+    """
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json())
     code = "from awares_platform.cli.main import main; main()"
@@ -64,9 +67,8 @@ def kill_in_the_middle(
         )
         try:
             while not (left := curated_etags(store)):
-                assert job.poll() is None, (
-                    f"curate ended before it could be killed:\n{(directory / 'curate.log').read_text()}"
-                )
+                said = (directory / "curate.log").read_text()
+                assert job.poll() is None, f"curate ended before it could be killed:\n{said}"
                 time.sleep(0.02)
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,9 +1,20 @@
-"""What the canary catches: in one running engine with the bundled policy, each family of modules once as it was before a training step.
+"""The canary detects every family of modules that is one training step behind.
 
-The step is the first one of Adam, by the gradient of a batch that the canary does not hold: every element moves by the same amount, here by
-`STEP` of its tensor's root mean square. Measured mean |dlogp| (CPU, bfloat16, 4 prompts, 137 tokens; bound 0.06):
+One engine runs the bundled policy in bfloat16. Each test publishes a version in which one family of
+modules is as it was before a training step, and says that the learner has made the step.
 
-    exact 0.030 | at 3 %: text families 0.33 to 2.3, patch embedding 0.71, merger 0.42, vision mlp 0.39, norms 0.079, qkv 0.070, proj 0.032
+The step is Adam's first, by the gradient of a batch that is not in the canary. It moves every
+element of a tensor by the same amount: `STEP` times the tensor's root mean square.
+Measured mean |dlogp| (CPU, bfloat16, 4 prompts, 137 tokens; the bound is 0.06):
+
+    exact version                0.030
+    at 3 %: text families        0.33 to 2.3
+            patch embedding      0.71
+            merger               0.42
+            vision mlp           0.39
+            vision norms         0.079
+            vision qkv           0.070
+            vision output        0.032
 """
 
 import math
@@ -58,12 +69,13 @@ FAMILIES = {
     "vision norms": ("visual", "norm"),
     "merger": ("merger.mlp",),
 }
-LARGER = {"vision attention output": 0.15}  # at 0.05 it moves fewer tokens than bfloat16 does
+# At 0.05 this family changes the logprobs less than rounding to bfloat16 does.
+LARGER = {"vision attention output": 0.15}
 
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """One engine, the weights that the learner has, and for each of them the way that a step takes."""
+    """One engine, the learner's logprobs and weights, and one training step per weight."""
 
     learner: Logprobs
     state: dict[str, Tensor]
@@ -72,13 +84,13 @@ class Setup(Running):
     subscriber: Subscriber
 
     def publish(self, state: dict[str, Tensor]) -> int:
-        """`state`, said to be what the learner has."""
+        """Publish `state` with the learner's canary logprobs; return the version."""
         version = (self.publisher.version or 0) + 1
         self.publisher.publish(version, state, {"canary": to_extra(self.canary, self.learner)})
         return version
 
     def measure(self, version: int) -> Logprobs:
-        """What the engine computes of the canary with `version`, whatever it is: loaded without a canary, so that the engine lives on."""
+        """Load `version` without a canary, so that the engine survives; return its logprobs."""
         self.run(self.engine.load_version(self.subscriber, version))
         return self.run(self.score())
 
@@ -117,15 +129,14 @@ def test_a_family_that_is_a_step_behind_is_a_mismatch(setup: Setup, family: str)
     }
     version = setup.publish({**setup.state, **behind})
     manifest, measured = setup.subscriber.manifest(version), setup.measure(version)
-    print(
-        f"{family}: {len(stale)} tensors, {size:.0%}: mean |dlogp| {check(setup.canary, manifest, measured, math.inf):.3f}"
-    )
+    dlogp = check(setup.canary, manifest, measured, math.inf)
+    print(f"{family}: {len(stale)} tensors, {size:.0%}: mean |dlogp| {dlogp:.3f}")
     with pytest.raises(CanaryMismatch, match=rf"version {version}: mean .dlogp."):
         check(setup.canary, manifest, measured, CONFIG.canary_bound)
 
 
 def test_after_all_of_these_the_exact_version_still_passes(setup: Setup) -> None:
-    """Every module was updated by itself, several times over."""
+    """By now every module has been updated on its own several times."""
     version = setup.publish(setup.state)
     report = setup.run(setup.engine.load_version(setup.subscriber, version, setup.canary))
     assert 0 < (report.canary_dlogp or math.nan) < CONFIG.canary_bound
@@ -133,7 +144,10 @@ def test_after_all_of_these_the_exact_version_still_passes(setup: Setup) -> None
 
 
 def test_a_tensor_of_wrong_shape_ends_the_engine(setup: Setup, seaweed: ObjectStore) -> None:
-    """The last test of the file: nothing may be served afterwards, and no other version may be loaded over the half updated model."""
+    """The last test of the file, because it ends the engine.
+
+    A model that is updated by half answers nothing, and takes no other version.
+    """
     version = setup.publish({name: tensor * 1.01 for name, tensor in setup.state.items()})
     bending = Bending(seaweed, "canary", "model.language_model.layers.2.mlp.down_proj.weight")
     before = setup.engine.version
@@ -151,9 +165,8 @@ def test_a_tensor_of_wrong_shape_ends_the_engine(setup: Setup, seaweed: ObjectSt
             )
         with pytest.raises(EngineError, match="restart the engine"):
             await setup.engine.load_version(setup.subscriber, before, setup.canary)
-        with pytest.raises(
-            Exception, match=f"version {version} was not applied whole"
-        ):  # the process behind it refuses too
+        # The engine's process refuses a version as well.
+        with pytest.raises(Exception, match=f"version {version} was not applied whole"):
             await setup.engine._llm.collective_rpc(
                 "begin_prefetch", args=(before, setup.subscriber.seen.to_bytes())
             )

@@ -1,4 +1,7 @@
-"""A policy whose output head is tied to its embeddings, updated while it runs; transformers is the reference."""
+"""A running engine takes new weights for a policy whose output head is tied to its embeddings.
+
+Transformers is the reference. The engine computes in bfloat16, as the canary's bound is for that.
+"""
 
 import math
 from collections.abc import Iterator
@@ -34,13 +37,14 @@ from tests.integration.training_step import first_step
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32)
-STEP = 0.05  # of the tensor's root mean square
+STEP = 0.05
+"""Size of the training step, as a share of a tensor's root mean square."""
 EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """One engine with a tied policy."""
+    """One engine with a tied policy, and the bus that publishes for it."""
 
     processor: Any
     batch: Canary
@@ -73,7 +77,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Ite
 
 
 def model(seed: int, *, tied: bool = True) -> Qwen2_5_VLForConditionalGeneration:
-    """A random tied model, or one that could have come of it: with a head of its own."""
+    """A random model, tied or with a head of its own."""
     config = build_config(train_tokenizer())
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
     torch.manual_seed(seed)
@@ -81,12 +85,12 @@ def model(seed: int, *, tied: bool = True) -> Qwen2_5_VLForConditionalGeneration
 
 
 def exported(policy: Any) -> dict[str, Tensor]:
-    """As a checkpoint holds it: the shared tensor once."""
+    """The state as a checkpoint holds it, with the shared tensor once."""
     return {name: tensor.detach().clone() for name, tensor in policy.named_parameters()}
 
 
 def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
-    """All tensors, then the embedding alone, then everything but the embedding."""
+    """Three versions change all tensors, only the embedding, and all but the embedding."""
     first, second = model(1), model(2)
     steps = [exported(first), {**exported(first), EMBEDDING: exported(second)[EMBEDDING]}]
     steps.append({**exported(second), EMBEDDING: steps[1][EMBEDDING]})
@@ -102,7 +106,10 @@ def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
 
 @pytest.mark.parametrize("stale", [HEAD, EMBEDDING])
 def test_one_of_the_two_left_behind_is_a_mismatch(setup: Setup, stale: str) -> None:
-    """What vLLM's reload of the whole model does to the head. The learner's logprobs are of a model in which that one is a step behind."""
+    """The learner's model has the head or the embedding a step behind, and the engine has not.
+
+    vLLM's own reload of a whole model leaves the head behind in this way.
+    """
     now, learner = model(3), model(3, tied=False)
     step = first_step(model(3, tied=False), setup.processor, setup.batch)[stale]
     learner.load_state_dict(now.state_dict())
@@ -125,16 +132,14 @@ def test_a_version_that_names_both_must_hold_the_same_twice(setup: Setup) -> Non
     assert 0 < (report.canary_dlogp or math.nan) < CONFIG.canary_bound / 2
 
     untied = setup.publish({**both, HEAD: both[HEAD] * 1.01}, setup.logprobs(policy))
-    with pytest.raises(
-        WeightsError,
-        match=rf"version {untied}: lm_head\.weight differs from model\.language_model\.embed_tokens\.weight",
-    ):
+    named = r"lm_head\.weight differs from model\.language_model\.embed_tokens\.weight"
+    with pytest.raises(WeightsError, match=rf"version {untied}: {named}"):
         setup.run(setup.engine.load_version(setup.subscriber, untied, setup.canary))
     setup.run(setup.engine.check())
 
 
 def test_a_load_that_fails_half_way_ends_the_engine(setup: Setup, seaweed: ObjectStore) -> None:
-    """The last test of the file."""
+    """The last test of the file, because it ends the engine."""
     policy = model(5)
     version = setup.publish(exported(policy), setup.logprobs(policy))
     breaking = Breaking(seaweed, "tied", "model.language_model.layers.2.mlp.up_proj.weight")

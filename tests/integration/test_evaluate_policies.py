@@ -1,4 +1,4 @@
-"""Evaluation end to end on the real parts: one engine whose weights are switched, all five policies, every file that readers use."""
+"""Evaluation from end to end on real parts: one engine, five policies, every file it writes."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,10 @@ QUESTIONS = 40
 
 
 def test_five_policies_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> None:
-    """`awares` gets the base's weights, so it must answer as `low` does after two switches; `sft` gets others, and must not."""
+    """`awares` has the base's weights, so after two switches it answers as `low` does.
+
+    `sft` has other weights, and answers differently.
+    """
     settings = {
         "run": {"name": "evaluate-test", "directory": str(tmp_path / "runs")},
         "store": {

@@ -44,7 +44,7 @@ def work(store):
     return os.environ["OMP_NUM_THREADS"], usage, os.nice(0)
 
 logs.configure()
-with sessions.session(load("jobs/configs/mini.toml", sys.argv[1:])) as config:
+with session(load("jobs/configs/mini.toml", sys.argv[1:])) as config:
     print("worker", *ray.get(work.remote(config.store)), flush=True)
     print("stored", ObjectStore.from_config(config.store).get("from-worker").decode(), flush=True)
     if os.environ.get("HOLD"):

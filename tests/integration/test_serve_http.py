@@ -1,4 +1,4 @@
-"""`awares serve` as a user runs it: real Ray Serve, real vLLM on the shipped policy, over HTTP, until SIGTERM."""
+"""`awares serve` as a user runs it: real Ray Serve and vLLM, the shipped policy, HTTP, SIGTERM."""
 
 import base64
 import http.client
@@ -54,10 +54,15 @@ def _command(directory: Path, port: int, *overrides: str) -> subprocess.Popen[st
     code = "from awares_platform.cli.main import main; main()"
     environment = {**os.environ, "TEST_TOKEN": TOKEN, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"}
     environment.pop("RAY_ADDRESS", None)
+    setup = str(ROOT / "jobs/configs/mini.toml")
     return subprocess.Popen(
-        [sys.executable, "-c", code, "serve", "--config", str(ROOT / "jobs/configs/mini.toml"), *settings],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=directory,
-    )  # fmt: skip
+        [sys.executable, "-c", code, "serve", "--config", setup, *settings],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=directory,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +145,10 @@ def test_a_question_is_answered_with_its_bill(
     status, _, text = _post(served, _body(served))
     extension = json.loads(text)["awares"]
     assert status == 200 and extension["weight_version"] == 0
-    assert set(extension) == {
-        "crops", "boxes", "image_size", "visual_tokens", "rtr_token", "rtr_pixel", "turns", "stop", "latency_s", "weight_version",
-    }  # fmt: skip
+    assert " ".join(sorted(extension)) == (
+        "boxes crops image_size latency_s rtr_pixel rtr_token stop turns visual_tokens"
+        " weight_version"
+    )
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])
@@ -169,7 +175,10 @@ def test_a_full_queue_says_come_back_later(served: Served) -> None:
 
 
 def _exported(served: Served) -> dict[tuple[str, str], float]:
-    """Our counters on the metrics page of the endpoint's Ray node, by name and HTTP status, summed over all other labels."""
+    """The project's counters on the metrics page of the endpoint's Ray node.
+
+    They are keyed by name and HTTP status, and summed over all other labels.
+    """
     agents = [
         one
         for one in psutil.Process(served.process.pid).children(recursive=True)
@@ -197,7 +206,7 @@ def _exported(served: Served) -> dict[tuple[str, str], float]:
 
 
 def test_what_was_answered_and_refused_is_on_the_metrics_page(served: Served) -> None:
-    """Workers hand their counts to the node's agent every ten seconds."""
+    """The page lags: workers send their counts to the node's agent every ten seconds."""
     status, _, text = _post(served, _body(served))
     used = json.loads(text)["awares"]["visual_tokens"]
     _post(served, _body(served), token="wrong")
@@ -234,7 +243,7 @@ def test_a_taken_port_is_one_clear_error_before_the_engine_starts(tmp_path: Path
 
 
 def test_sigterm_lets_requests_finish_and_leaves_nothing(served: Served) -> None:
-    """The last test of this file: it stops the endpoint."""
+    """The last test of the file, because it stops the endpoint."""
     with ThreadPoolExecutor(2) as pool:
         started = time.monotonic()
         assert _post(served, _body(served))[0] == 200

@@ -9,7 +9,10 @@ from awares_platform.engine.canary import Canary
 
 
 def first_step(model: Any, processor: Any, batch: Canary) -> dict[str, Tensor]:
-    """Per tensor Adam's first step towards the answers of `batch`, of the tensor's own root mean square. Leaves `model` in float32."""
+    """Adam's first step towards the answers of `batch`, scaled to each tensor's root mean square.
+
+    `model` is in float32 afterwards.
+    """
     model = model.float()
     inputs = collate(
         batch.items, batch.originals.__getitem__, processor, batch.limits, batch.low_ratio
