@@ -1,10 +1,12 @@
-# make quickstart | results | test | check | tools | images | format | lock | clean. The first one also makes .venv, in about two minutes.
+# make quickstart | results | test | check | tools | images | format | lock | clean.
+# The first of them also builds .venv, in about two minutes.
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV = $(or $(shell command -v uv),.tools/uv/bin/uv)
-COMPILE = $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
-LOCK = $(COMPILE) pyproject.toml --extra mini --extra dev --override platform/requirements/overrides.txt \
-	-c platform/requirements/constraints.txt
+COMPILE = $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-header --no-annotate
+LOCK = $(COMPILE) pyproject.toml --extra mini --extra dev \
+	--override platform/requirements/overrides.txt -c platform/requirements/constraints.txt
 CHECKOV := checkov==3.3.30
 INSTALLED := .venv/installed
 
@@ -13,13 +15,16 @@ INSTALLED := .venv/installed
 quickstart: $(INSTALLED)
 	$(BIN)/awares quickstart $(if $(AWARES_SEED),run.seed=$(AWARES_SEED)) $(ARGS)
 
-# The README's table: the quickstart with each of the seeds.
+# Runs the quickstart with each seed and writes the README's table.
 SEEDS ?= 0 1 2
 results: $(INSTALLED)
-	for seed in $(SEEDS); do $(BIN)/awares quickstart run.name=quickstart-$$seed run.seed=$$seed $(ARGS) || exit; done
+	for seed in $(SEEDS); do \
+		$(BIN)/awares quickstart run.name=quickstart-$$seed run.seed=$$seed $(ARGS) || exit; \
+	done
 	$(BIN)/python .ci/results_table.py README.md $(SEEDS:%=runs/quickstart-%/results.json)
 
-# Two processes at a time; a file's tests stay together. For one test, or a debugger: .venv/bin/pytest FILE.
+# Runs the tests in two processes; the tests of a file share one. For one test or a debugger, use
+# .venv/bin/pytest FILE.
 test: $(INSTALLED)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -33,36 +38,43 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The real helm 4, helm 3 and kubectl in .tools/bin, checkov in .tools/checkov: what tests/unit/helm and tests/e2e run.
+# Fetches helm 4, helm 3 and kubectl into .tools/bin, and checkov into .tools/checkov.
+# tests/unit/helm and tests/e2e run them.
 tools:
 	$(PYTHON) .ci/tools.py
 
-# Both sets from one resolution: gpu.txt may add packages to cpu.txt, never change a version. checkov's packages are apart: they share a venv with nothing.
+# Locks both sets from one resolution: gpu.txt may add packages to cpu.txt, but never changes a
+# version. checkov has a venv of its own and therefore a set of its own.
 lock: | $(UV)
 	$(LOCK) --extra cpu --output-file platform/requirements/cpu.txt > /dev/null
-	$(LOCK) --extra gpu -c platform/requirements/cpu.txt --output-file platform/requirements/gpu.txt > /dev/null
+	$(LOCK) --extra gpu -c platform/requirements/cpu.txt \
+		--output-file platform/requirements/gpu.txt > /dev/null
 	echo $(CHECKOV) | $(COMPILE) - --output-file platform/requirements/tools.txt > /dev/null
 
 clean:
 	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find awares platform jobs tests -name __pycache__ -prune -exec rm -rf {} +
 
-# Both images, with whatever container engine there is; IMAGE names another repository, PYTHON_DIGEST=sha256:... pins the base image.
+# Builds both images with docker, podman or buildah. IMAGE names another repository, and
+# PYTHON_DIGEST=sha256:... pins the base image.
 ENGINE = $(firstword $(foreach name,docker podman buildah,$(shell command -v $(name))))
 IMAGE ?= awares-train
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-BUILD = $(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
+REMEDY := install docker, podman or buildah, or build platform/images/*.Dockerfile elsewhere
+BUILD = $(ENGINE) build --build-arg VERSION=$(VERSION) \
+	--build-arg REVISION=$(shell git rev-parse HEAD) \
 	$(if $(PYTHON_DIGEST),--build-arg PYTHON_DIGEST=$(PYTHON_DIGEST)) $(ARGS)
 
 .PHONY: images
 images:
-	$(if $(ENGINE),,$(error no container engine: install docker, podman or buildah, or build platform/images/*.Dockerfile where there is one))
+	$(if $(ENGINE),,$(error no container engine: $(REMEDY)))
 	$(BUILD) --file platform/images/gpu.Dockerfile --tag $(IMAGE):$(VERSION) .
 	$(BUILD) --file platform/images/cpu.Dockerfile --tag $(IMAGE):$(VERSION)-cpu .
 
 $(INSTALLED): pyproject.toml platform/requirements/cpu.txt | $(UV)
 	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
-	VIRTUAL_ENV=.venv $(UV) pip sync --quiet --require-hashes --compile-bytecode platform/requirements/cpu.txt
+	VIRTUAL_ENV=.venv $(UV) pip sync --quiet --require-hashes --compile-bytecode \
+		platform/requirements/cpu.txt
 	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

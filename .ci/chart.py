@@ -1,8 +1,8 @@
-"""The chart's generated files: the schema of its values, its README's table, and defaults of a setup.
+"""Generates files of the chart: the values' schema, the README's table, and a setup's defaults.
 
-    values.yaml        ── defaults, `# --` comments, `# @schema` lines ──┐            ┌─ README.md
-    schema.types.yaml  ── types that a default cannot show ──────────────┼─ files() ──┼─ values.schema.json
-    PlatformConfig     ── sections, keys and defaults of a setup ────────┘            └─ setup.defaults.json
+    values.yaml        defaults, `# --` and `# @schema` lines ─┐           ┌─ README.md
+    schema.types.yaml  types that no default shows ────────────┼─ files() ─┼─ values.schema.json
+    PlatformConfig     sections, keys, defaults of a setup ────┘           └─ setup.defaults.json
 
 `python .ci/chart.py helm/awares-train` writes all three, and a test compares them with `files()`.
 """
@@ -20,7 +20,7 @@ from marked import filled
 from awares_platform.config import PlatformConfig
 
 NAMED = {"groupDefaults": "group", "jobDefaults": "job"}
-"""Sections whose keys others take, too: by name under $defs."""
+"""Sections whose schema other values share, and its name under $defs."""
 SETTINGS = {
     "run": ("name",),
     "engine": ("threads",),
@@ -40,7 +40,7 @@ _KINDS = {bool: "boolean", str: "string", int: "integer", float: "number"}
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One key of values.yaml. `below` are the values of a map that is written out.
+    """One key of values.yaml. `below` holds the keys of a map in block style.
 
     Example:
         Value("store.bucket", "", "S3 bucket of all state.", {"type": "string"}, ())
@@ -54,7 +54,7 @@ class Value:
 
 
 def files(chart: Path) -> dict[Path, str]:
-    """What the generated files of `chart` should hold, by path."""
+    """The text of each generated file of `chart`, by path."""
     values = read_values((chart / "values.yaml").read_text("utf-8"))
     types = yaml.safe_load((chart / "schema.types.yaml").read_text("utf-8"))
     return {
@@ -65,7 +65,7 @@ def files(chart: Path) -> dict[Path, str]:
 
 
 def read_values(text: str) -> tuple[Value, ...]:
-    """The values of a values.yaml with what the comments right above them say."""
+    """The keys of a values.yaml, each with the comments right above it."""
     lines = text.splitlines()
     return tuple(_read(yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text), lines, ""))
 
@@ -80,7 +80,7 @@ def _read(node: Any, data: dict[str, Any], lines: list[str], prefix: str) -> Ite
 
 
 def _comments(lines: list[str], line: int) -> tuple[str, dict[str, Any] | None]:
-    """Help and annotation in the comment lines right above `line`."""
+    """The help text and the annotation in the comments right above `line`."""
     above: list[str] = []
     while line and lines[line - 1].lstrip().startswith("#"):
         line -= 1
@@ -118,7 +118,10 @@ def schema(values: tuple[Value, ...], types: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema(value: Value, types: dict[str, Any]) -> dict[str, Any]:
-    """The annotation, or what the default shows. A key with a default is required: Helm takes away what a user sets to null."""
+    """The annotation, or a schema after the type of the default.
+
+    A key with a default is required, because Helm removes a key that a user sets to null.
+    """
     said = {"description": value.help} if value.help else {}
     if value.schema is not None:
         return said | value.schema
@@ -138,7 +141,8 @@ def _schema(value: Value, types: dict[str, Any]) -> dict[str, Any]:
     kind = _KINDS.get(type(value.default))
     if kind is None:
         raise ValueError(
-            f"values.yaml: {value.path} = {value.default!r} does not show its type: add a line `# @schema {{...}}` above it"
+            f"values.yaml: {value.path} = {value.default!r} does not show its type: "
+            "add a line `# @schema {...}` above it"
         )
     return said | {"type": kind}
 
@@ -153,7 +157,7 @@ def _takes_null(schema: dict[str, Any], types: dict[str, Any]) -> bool:
 
 
 def _partial(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without what it requires: what is left out comes from the defaults."""
+    """The schema without required keys: the defaults supply the missing ones."""
     below = {key: _partial(item) for key, item in schema.get("properties", {}).items()}
     return {key: item for key, item in schema.items() if key != "required"} | (
         {"properties": below} if below else {}
@@ -161,7 +165,10 @@ def _partial(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def setup_definitions() -> dict[str, Any]:
-    """PlatformConfig and its sections as definitions. What may be none may be written "none"; maps without known keys stay empty."""
+    """PlatformConfig and its sections as definitions.
+
+    An optional value may also be the word "none". A map without known keys must be empty.
+    """
     whole = PlatformConfig.model_json_schema()
     sections = whole.pop("$defs")
     return {
@@ -220,7 +227,7 @@ def _cell(text: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Write the generated files of the chart in the directory that is the only argument."""
+    """Write the generated files of the chart in the given directory."""
     if len(arguments) != 1 or not (Path(arguments[0]) / "values.yaml").is_file():
         raise SystemExit(
             f"usage: python .ci/chart.py CHART; {arguments} names no directory with a values.yaml"

@@ -1,4 +1,7 @@
-"""Generated passages of a document, between two marks: `<!-- name:begin -->` and `<!-- name:end -->`."""
+"""Replaces generated passages of a document.
+
+A passage stands between two marks: `<!-- name:begin -->` and `<!-- name:end -->`.
+"""
 
 from pathlib import Path
 
@@ -6,12 +9,15 @@ from awares.errors import DataError
 
 
 def fill(path: Path, name: str, text: str) -> None:
-    """Replace what stands between the marks `name` in a file. Raises DataError if they are not there once each."""
+    """Replace the text between the marks `name` in a file.
+
+    Raises DataError unless the file has each mark once, in order.
+    """
     path.write_text(filled(path, name, text), "utf-8")
 
 
 def filled(path: Path, name: str, text: str) -> str:
-    """What `fill` would write."""
+    """The text that `fill` would write."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     document = path.read_text("utf-8")
     if (

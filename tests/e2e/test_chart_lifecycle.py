@@ -127,9 +127,9 @@ def test_a_secret_without_its_key_is_named(cli: helm.Helm, objects: Objects) -> 
     [
         (
             ("RayCluster", "RayJob", "RayService", "RayCronJob"),
-            "this cluster does not know ray.io/v1: install the operator first",
+            "this cluster has no API ray.io/v1: install the operator first",
         ),
-        (("RayCronJob",), "this cluster's definitions are of a KubeRay before 1.6"),
+        (("RayCronJob",), "this cluster's CRDs are of a KubeRay before 1.6"),
     ],
 )
 @pytest.mark.parametrize("major", ["helm", "helm3"])

@@ -1,33 +1,40 @@
-{{/* Grafana's JSON of a dashboard in monitoring/dashboards.yaml. */}}
+{{/* Dashboards of monitoring/dashboards.yaml as JSON for Grafana. */}}
 
-{{/* Input: name, dashboard. Two panels in a row, of half the width each. */}}
+{{/* One dashboard, with two panels in a row. Input: name, dashboard. */}}
 {{- define "awares.dashboard" -}}
 {{- $panels := list -}}
 {{- range $index, $panel := .dashboard.panels -}}
 {{- $place := dict "x" (mul (mod $index 2) 12) "y" (mul (div $index 2) 8) "w" 12 "h" 8 -}}
 {{- $targets := include "awares.dashboardTargets" $panel | fromJsonArray -}}
-{{- $defaults := dict "defaults" (dict "unit" $panel.unit "custom" (dict "fillOpacity" 0 "showPoints" "never")) -}}
-{{- $panels = append $panels (dict "id" (add $index 1) "type" "timeseries" "title" $panel.title "gridPos" $place "targets" $targets
+{{- $defaults := dict "defaults" (dict "unit" $panel.unit "custom"
+    (dict "fillOpacity" 0 "showPoints" "never")) -}}
+{{- $panels = append $panels (dict "id" (add $index 1) "type" "timeseries" "title" $panel.title
+    "gridPos" $place "targets" $targets
     "datasource" (dict "type" "prometheus" "uid" "${source}") "fieldConfig" $defaults) -}}
 {{- end -}}
 {{- $source := dict "name" "source" "type" "datasource" "query" "prometheus" -}}
-{{- $namespace := dict "name" "namespace" "type" "query" "datasource" (dict "type" "prometheus" "uid" "${source}")
+{{- $namespace := dict "name" "namespace" "type" "query" "datasource"
+    (dict "type" "prometheus" "uid" "${source}")
     "query" "label_values(ray_node_cpu_count, namespace)" "refresh" 2 -}}
-{{- dict "uid" (printf "awares-%s" .name) "title" .dashboard.title "tags" (list "awares-train") "schemaVersion" 39
+{{- dict "uid" (printf "awares-%s" .name) "title" .dashboard.title "tags" (list "awares-train")
+    "schemaVersion" 39
     "refresh" "30s" "editable" true "time" (dict "from" "now-3h" "to" "now")
     "templating" (dict "list" (list $source $namespace)) "panels" $panels | toPrettyJson -}}
 {{- end }}
 
-{{/* Queries of a panel: metrics by their legend, or whole expressions. */}}
+{{/* The queries of a panel: metrics by legend (`series`) and whole queries (`expressions`). */}}
 {{- define "awares.dashboardTargets" -}}
 {{- $panel := . -}}{{ $targets := list -}}
 {{- $select := `namespace="$namespace"` -}}
 {{- range $legend, $metric := get $panel "series" | default dict -}}
-{{- $targets = append $targets (dict "refId" (printf "Q%d" (len $targets)) "expr" (printf "%s{%s}" $metric $select)
-    "legendFormat" (list $legend (get $panel "legend" | default "{{job}}") | compact | join " ")) -}}
+{{- $targets = append $targets (dict "refId" (printf "Q%d" (len $targets)) "expr"
+    (printf "%s{%s}" $metric $select)
+    "legendFormat" (list $legend (get $panel "legend" | default "{{job}}") | compact | join
+        " ")) -}}
 {{- end -}}
 {{- range $legend, $expression := get $panel "expressions" | default dict -}}
-{{- $targets = append $targets (dict "refId" (printf "Q%d" (len $targets)) "expr" (replace "SELECT" $select $expression)
+{{- $targets = append $targets (dict "refId" (printf "Q%d" (len $targets)) "expr"
+    (replace "SELECT" $select $expression)
     "legendFormat" ($legend | default (get $panel "legend"))) -}}
 {{- end -}}
 {{ toJson $targets }}

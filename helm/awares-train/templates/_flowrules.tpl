@@ -1,12 +1,17 @@
-{{/* Flows to DNS, heads and the endpoint, and from Prometheus. Input of each: the root, unless it says otherwise. */}}
+{{/* Rules of the flows to DNS, to heads and to the endpoint, and of the flow from Prometheus. Their
+input is the root unless a comment names another. */}}
 
-{{/* Jobs API and dashboard (8265): from the operator, submitters and tests; a test asks Ray, a submitter submits. */}}
+{{/* Flows to the Jobs API and the dashboard of heads (8265), from the operator, submitters and
+tests. */}}
 {{- define "awares.headFlows" }}
 {{- $heads := dict "ray.io/node-type" "head" }}
-{{- include "awares.flow" (dict "root" . "flow" "dashboard" "select" $heads "rules" (include "awares.dashboardRules" . | trim)) }}
+{{- include "awares.flow" (dict "root" . "flow" "dashboard" "select" $heads "rules"
+    (include "awares.dashboardRules" . | trim)) }}
 {{- range include "awares.clients" . | fromJsonArray }}
-{{- $rules := include "awares.clientRules" (dict "root" $ "endpoint" (and (eq . "test") $.Values.endpoint.enabled)) | trim }}
-{{ include "awares.flow" (dict "root" $ "flow" . "select" (dict "app.kubernetes.io/component" .) "rules" $rules) }}
+{{- $rules := include "awares.clientRules" (dict "root" $ "endpoint"
+    (and (eq . "test") $.Values.endpoint.enabled)) | trim }}
+{{ include "awares.flow" (dict "root" $ "flow" . "select" (dict "app.kubernetes.io/component" .)
+    "rules" $rules) }}
 {{- end }}
 {{- $scaled := list }}
 {{- range include "awares.clusters" . | fromJsonArray }}
@@ -21,16 +26,18 @@
 {{- range $component := include "awares.clusters" . | fromJsonArray }}
 {{- $settings := eq $component "endpoint" | ternary $.Values.endpoint $.Values.cluster }}
 {{- if $settings.gcsFaultTolerance.enabled }}
-{{- /* Of all pods of the component: the operator's clean-up of Redis is one, too. */}}
+{{- /* Select all pods of the component, because the operator's Redis clean-up pod is one of them.
+*/}}
 {{- $port := regexFind "[0-9]+$" $settings.gcsFaultTolerance.redisAddress | default "6379" }}
-{{- $rules := printf "policyTypes: [Egress]\negress:\n  - ports: [{port: %s, protocol: TCP}]" $port }}
+{{- $rules := printf "policyTypes: [Egress]\negress:\n  - ports: [{port: %s, protocol: TCP}]"
+    $port }}
 {{ include "awares.flow" (dict "root" $ "flow" (printf "redis-%s" $component) "rules" $rules
     "select" (dict "app.kubernetes.io/component" $component)) }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* Components that ask heads, as a JSON list. */}}
+{{/* The components that send requests to heads, as a JSON list. */}}
 {{- define "awares.clients" -}}
 {{- $clients := list -}}
 {{- if include "awares.submits" . }}{{ $clients = append $clients "submitter" }}{{ end -}}
@@ -43,9 +50,11 @@ policyTypes: [Ingress]
 ingress:
   - from:
       - namespaceSelector:
-          matchLabels: {{ include "awares.present" .Values.networkPolicy.operator.namespaceLabels | fromYaml | toJson }}
+          matchLabels: {{ include "awares.present" .Values.networkPolicy.operator.namespaceLabels |
+              fromYaml | toJson }}
         podSelector:
-          matchLabels: {{ include "awares.present" .Values.networkPolicy.operator.podLabels | fromYaml | toJson }}
+          matchLabels: {{ include "awares.present" .Values.networkPolicy.operator.podLabels |
+              fromYaml | toJson }}
     ports:
       - {port: 8265, protocol: TCP}
       - {port: 8000, protocol: TCP}
@@ -61,7 +70,8 @@ ingress:
   {{- end }}
 {{- end }}
 
-{{/* Of submitters and tests. Input: root, endpoint (whether it asks it, too). */}}
+{{/* The rules of submitters and tests. Input: root, endpoint (whether they also ask the endpoint).
+*/}}
 {{- define "awares.clientRules" }}
 policyTypes: [Egress]
 egress:
@@ -74,13 +84,14 @@ egress:
       - {port: 8265, protocol: TCP}
   {{- if .endpoint }}
   - to:
-      - {{ include "awares.peer" (dict "root" .root "component" "endpoint" "type" "worker") | nindent 8 | trim }}
+      - {{ include "awares.peer" (dict "root" .root "component" "endpoint" "type" "worker") |
+          nindent 8 | trim }}
     ports:
       - {port: 8000, protocol: TCP}
   {{- end }}
 {{- end }}
 
-{{/* The autoscaler changes its RayCluster. */}}
+{{/* The flow to the Kubernetes API. The autoscaler changes its RayCluster there. */}}
 {{- define "awares.apiServerRules" }}
 policyTypes: [Egress]
 egress:
@@ -94,10 +105,11 @@ egress:
       {{- end }}
 {{- end }}
 
-{{/* Port 8000 of the endpoint's workers. */}}
+{{/* The flow to port 8000 of the endpoint's workers. */}}
 {{- define "awares.endpointFlow" }}
 {{- $select := dict "app.kubernetes.io/component" "endpoint" "ray.io/node-type" "worker" }}
-{{ include "awares.flow" (dict "root" . "flow" "endpoint" "select" $select "rules" (include "awares.endpointRules" . | trim)) }}
+{{ include "awares.flow" (dict "root" . "flow" "endpoint" "select" $select "rules"
+    (include "awares.endpointRules" . | trim)) }}
 {{- end }}
 
 {{- define "awares.endpointRules" }}
@@ -119,7 +131,7 @@ ingress:
       - {port: 8000, protocol: TCP}
 {{- end }}
 
-{{/* Input: networkPolicy.dns. */}}
+{{/* The flow to the cluster's DNS. Input: networkPolicy.dns. */}}
 {{- define "awares.dnsRules" }}
 policyTypes: [Egress]
 egress:
@@ -136,13 +148,15 @@ egress:
       - {port: 53, protocol: TCP}
 {{- end }}
 
-{{/* Prometheus asks every Ray pod; a head also for its autoscaler and dashboard. */}}
+{{/* The flow from Prometheus to every Ray pod. A head also has metrics of its autoscaler and
+dashboard. */}}
 {{- define "awares.metricsRules" }}
 policyTypes: [Ingress]
 ingress:
   - from:
       - namespaceSelector:
-          matchLabels: {{ include "awares.present" .Values.networkPolicy.monitoring.namespaceLabels | fromYaml | toJson }}
+          matchLabels: {{ include "awares.present" .Values.networkPolicy.monitoring.namespaceLabels
+              | fromYaml | toJson }}
     ports:
       - {port: 8080, protocol: TCP}
       - {port: 44217, protocol: TCP}

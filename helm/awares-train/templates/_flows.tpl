@@ -1,6 +1,7 @@
-{{/* NetworkPolicies: a named flow each, for pods by their labels. */}}
+{{/* NetworkPolicies. Each one allows a named flow of the pods that it selects by labels. */}}
 
-{{/* Input: root, flow (name), select (labels beyond the release's), rules (YAML of ingress and egress). */}}
+{{/* One NetworkPolicy. Input: root, flow (its name), select (additional labels), expressions
+(matchExpressions), rules (ingress and egress, as YAML). */}}
 {{- define "awares.flow" -}}
 ---
 apiVersion: networking.k8s.io/v1
@@ -22,7 +23,8 @@ spec:
   {{- .rules | nindent 2 }}
 {{ end }}
 
-{{/* The release's pods of one component as a peer. Input: root, component, type (head or worker; nothing for both). */}}
+{{/* The pods of one component of the release, as a peer. Input: root, component, type (head or
+worker; empty for both). */}}
 {{- define "awares.peer" -}}
 podSelector:
   matchLabels:
@@ -32,7 +34,7 @@ podSelector:
     {{- end }}
 {{- end }}
 
-{{/* "yes" when a job is enabled, so that submitters come. */}}
+{{/* "yes" if a job is enabled, so that there are submitter pods. */}}
 {{- define "awares.submits" -}}
 {{- $found := false -}}
 {{- range .Values.jobs -}}
@@ -42,14 +44,15 @@ podSelector:
 {{- if $found }}yes{{ end -}}
 {{- end }}
 
-{{/* Components that are Ray clusters, as a JSON list. */}}
+{{/* The components that are Ray clusters, as a JSON list. */}}
 {{- define "awares.clusters" -}}
 {{- $found := list -}}
 {{- if .Values.cluster.enabled }}{{ $found = append $found "cluster" }}{{ end -}}
 {{- if .Values.endpoint.enabled }}{{ $found = append $found "endpoint" }}{{ end -}}
 {{- range $name, $given := .Values.jobs -}}
 {{- $job := include "awares.job" (dict "root" $ "job" $given) | fromYaml -}}
-{{- if and $job.enabled (eq $job.cluster "own") }}{{ $found = append $found (printf "job-%s" $name) }}{{ end -}}
+{{- if and $job.enabled (eq $job.cluster "own") }}{{ $found = append $found
+    (printf "job-%s" $name) }}{{ end -}}
 {{- end -}}
 {{ toJson $found }}
 {{- end }}

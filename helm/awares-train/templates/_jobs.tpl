@@ -1,4 +1,4 @@
-{{/* RayJobs: what they run, on which cluster, and what becomes of both. */}}
+{{/* RayJobs: their commands, their clusters, and the clean-up of both. */}}
 
 {{/* A job's values over jobDefaults, as YAML. Input: root, job. */}}
 {{- define "awares.job" -}}
@@ -7,15 +7,18 @@
 
 {{/* Input: root, name, job, kind (RayJob or RayCronJob). */}}
 {{- define "awares.jobName" -}}
-{{ include "awares.name" (dict "root" .root "part" (list .name .job.suffix | compact | join "-") "kind" .kind) }}
+{{ include "awares.name" (dict "root" .root "part" (list .name .job.suffix | compact | join "-")
+    "kind" .kind) }}
 {{- end }}
 
-{{/* The command line. KubeRay puts it into a shell script of its own as it stands, so several commands are one quoted argument. */}}
+{{/* The command line. KubeRay copies it into a shell script without quoting, so several commands
+must be one quoted argument. Input: name, job. */}}
 {{- define "awares.entrypoint" -}}
 {{- $job := .job -}}
 {{- $commands := list -}}
 {{- range append $job.before .name -}}
-{{- $words := concat (list "python" (printf "jobs/%s.py" .) "--config" "/etc/awares/setup.toml") $job.args -}}
+{{- $words := concat (list "python" (printf "jobs/%s.py" .) "--config" "/etc/awares/setup.toml")
+    $job.args -}}
 {{- $commands = append $commands (join " " $words) -}}
 {{- end -}}
 {{- if $job.before -}}
@@ -25,7 +28,7 @@ sh -c "{{ join " && " $commands }}"
 {{- end -}}
 {{- end }}
 
-{{/* Spec of a RayJob. Input: root, name, job. */}}
+{{/* The spec of a RayJob. Input: root, name, job. */}}
 {{- define "awares.jobSpec" -}}
 {{- $root := .root -}}
 entrypoint: {{ include "awares.entrypoint" . | toJson }}
@@ -39,7 +42,8 @@ suspend: true
 {{- end }}
 backoffLimit: {{ int64 .job.backoffLimit }}
 rayClusterSpec:
-  {{- include "awares.clusterSpec" (dict "root" $root "component" (printf "job-%s" .name) "settings" $root.Values.cluster
+  {{- include "awares.clusterSpec" (dict "root" $root "component" (printf "job-%s" .name) "settings"
+      $root.Values.cluster
       "groups" .job.groups "account" "runs" "setup" true "queued" true "grace" 90
       "autoscaler" $root.Values.cluster.autoscaler.enabled) | nindent 2 }}
 {{- end }}
@@ -56,7 +60,8 @@ submitterPodTemplate:
   {{- include "awares.submitter" $root | nindent 2 }}
 {{- end }}
 
-{{/* What becomes of cluster and RayJob afterwards: rules or a time to live, never both. A shared cluster stays. */}}
+{{/* The clean-up of the cluster and the RayJob: either rules or a time to live, because KubeRay
+accepts only one of them. A shared cluster stays. Input: job. */}}
 {{- define "awares.jobEnd" -}}
 {{- if .job.deletionRules }}
 deletionStrategy:
@@ -64,11 +69,13 @@ deletionStrategy:
     {{- toYaml .job.deletionRules | nindent 4 }}
 {{- else if eq .job.cluster "own" }}
 shutdownAfterJobFinishes: true
-ttlSecondsAfterFinished: {{ kindIs "invalid" .job.ttlSecondsAfterFinished | ternary 600 .job.ttlSecondsAfterFinished | int64 }}
+ttlSecondsAfterFinished: {{ kindIs "invalid" .job.ttlSecondsAfterFinished | ternary 600
+    .job.ttlSecondsAfterFinished | int64 }}
 {{- end }}
 {{- end }}
 
-{{/* The pod that submits; KubeRay gives its first container the command and Ray's token. */}}
+{{/* The pod that submits the job. KubeRay adds the command and Ray's token to its first container.
+*/}}
 {{- define "awares.submitter" -}}
 metadata:
   labels:

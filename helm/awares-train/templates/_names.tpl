@@ -12,20 +12,25 @@
 {{- end }}
 
 {{/*
-<fullname>-<part>, refused when `kind` takes no name of that length. Nothing is cut: two releases would share a name.
-Input: root, part, kind. The Services that KubeRay names after a cluster or service end at 50 characters, which is what limits those two.
+The name <fullname>-<part>. Refuse it if it is too long for `kind`. Never shorten it, because two
+releases could then share a name. KubeRay shortens the names of a cluster's and a service's own
+Services to 50 characters, and that limits those two kinds. Input: root, part, kind.
 */}}
 {{- define "awares.name" -}}
-{{- $limits := dict "RayCluster" 41 "RayService" 40 "RayJob" 47 "RayCronJob" 36 "Service" 63 "StatefulSet" 52 -}}
+{{- $limits := dict "RayCluster" 41 "RayService" 40 "RayJob" 47 "RayCronJob" 36 "Service" 63
+    "StatefulSet" 52 -}}
 {{- $limit := get $limits (.kind | default "Service") | default 63 -}}
 {{- $name := printf "%s-%s" (include "awares.fullname" .root) .part -}}
 {{- if gt (len $name) (int $limit) -}}
-{{- fail (printf "\n\n%s %q has %d characters, and the limit is %d: choose a shorter release name than %q, or set fullnameOverride"
-    .kind $name (len $name) (int $limit) .root.Release.Name) -}}
+{{- $remedy := printf "choose a shorter release name than %q, or set fullnameOverride"
+    .root.Release.Name -}}
+{{- fail (printf "\n\n%s %q has %d characters, and the limit is %d: %s" .kind $name (len $name)
+    (int $limit) $remedy) -}}
 {{- end -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
-{{- fail (printf "\n\n%s %q is no DNS-1035 name: begin the release name or fullnameOverride with a small letter, then letters, digits, '-'"
-    .kind $name) -}}
+{{- $remedy :=
+    "start the release name or fullnameOverride with a letter; use a-z, 0-9 and '-' only" -}}
+{{- fail (printf "\n\n%s %q is not a DNS-1035 name: %s" .kind $name $remedy) -}}
 {{- end -}}
 {{ $name }}
 {{- end }}
@@ -46,7 +51,7 @@ Input: root, part, kind. The Services that KubeRay names after a cluster or serv
 {{ include "awares.name" (dict "root" . "part" "seaweedfs" "kind" "StatefulSet") }}
 {{- end }}
 
-{{/* Labels of an object. Input: root, component. */}}
+{{/* The labels of an object. Input: root, component. */}}
 {{- define "awares.labels" -}}
 app.kubernetes.io/name: {{ .root.Values.nameOverride | default .root.Chart.Name | quote }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
@@ -56,8 +61,9 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version | replace "+" "_" }
 {{- end }}
 
 {{/*
-Labels of a pod, and what selects it. Input: root, component. Without app.kubernetes.io/name: KubeRay's Services select heads by its own
-value of that label. Without a version: a changed pod template makes KubeRay build a second endpoint.
+The labels that select a pod. Input: root, component. They omit app.kubernetes.io/name,
+because KubeRay's Services select heads by its own value of that label. They omit the version,
+because KubeRay builds a second endpoint if the pod template changes.
 */}}
 {{- define "awares.podLabels" -}}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -65,7 +71,7 @@ app.kubernetes.io/part-of: awares-train
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* What all pods of the release have in common. */}}
+{{/* The labels that all pods of the release have. */}}
 {{- define "awares.releaseLabels" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/part-of: awares-train
@@ -73,12 +79,14 @@ app.kubernetes.io/part-of: awares-train
 
 {{- define "awares.image" -}}
 {{- with .Values.image -}}
-{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default
+    $.Chart.AppVersion }}{{ end }}
 {{- end -}}
 {{- end }}
 
-{{/* Name of a service account. Input: root, who (runs or endpoint). */}}
+{{/* The name of a service account. Input: root, who (runs or endpoint). */}}
 {{- define "awares.serviceAccount" -}}
 {{- $account := get .root.Values.serviceAccounts .who -}}
-{{ $account.name | default (include "awares.name" (dict "root" .root "part" .who "kind" "ServiceAccount")) }}
+{{ $account.name | default (include "awares.name" (dict "root" .root "part" .who "kind"
+    "ServiceAccount")) }}
 {{- end }}

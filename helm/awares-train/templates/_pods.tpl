@@ -1,4 +1,4 @@
-{{/* What every pod has: security, environment, volumes. */}}
+{{/* The parts that pods share: security context, environment, volumes. */}}
 
 {{- define "awares.podSecurity" -}}
 runAsNonRoot: true
@@ -20,7 +20,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* The store's credentials. */}}
+{{/* The store's credentials as environment variables. */}}
 {{- define "awares.storeEnv" -}}
 {{- if .Values.store.existingSecret }}
 {{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
@@ -31,7 +31,7 @@ seccompProfile:
 {{- end }}
 {{- end }}
 
-{{/* The endpoint's bearer token. */}}
+{{/* The endpoint's bearer token as an environment variable. */}}
 {{- define "awares.tokenEnv" -}}
 {{- if .Values.endpoint.token.existingSecret }}
 - name: AWARES_SERVE_TOKEN
@@ -40,7 +40,7 @@ seccompProfile:
 {{- end }}
 {{- end }}
 
-{{/* Ray's token, for pods that KubeRay does not know. */}}
+{{/* Ray's authentication for the test pods. KubeRay sets it for Ray's own pods. */}}
 {{- define "awares.authEnv" -}}
 - name: RAY_AUTH_MODE
   value: {{ .Values.auth.mode }}
@@ -51,14 +51,15 @@ seccompProfile:
 {{- end }}
 {{- end }}
 
-{{/* Of every container from our image. */}}
+{{/* Environment of every container that runs the image. */}}
 {{- define "awares.homeEnv" -}}
 - {name: HOME, value: /home/awares}
 - {name: PYTHONPATH, value: "/opt/awares:/opt/awares/platform"}
 - {name: PYTHONDONTWRITEBYTECODE, value: "1"}
 {{- end }}
 
-{{/* Of every Ray container. Threads: else every process of a node takes all of its cores. */}}
+{{/* Environment of every Ray container. OMP_NUM_THREADS stops each process from using all cores.
+*/}}
 {{- define "awares.env" -}}
 {{ include "awares.homeEnv" . }}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
@@ -69,7 +70,8 @@ seccompProfile:
 {{- include "awares.storeEnv" . }}
 {{- end }}
 
-{{/* Volumes of a pod from our image. Input: root, shm (a size, or nothing), setup (whether it reads setup.toml). */}}
+{{/* The volumes of a pod that runs the image. Input: root, shm (a size or empty), setup (whether it
+reads setup.toml). */}}
 {{- define "awares.volumes" -}}
 - {name: tmp, emptyDir: {}}
 - {name: home, emptyDir: {}}
@@ -94,7 +96,7 @@ seccompProfile:
 {{- end }}
 {{- end }}
 
-{{/* A pod from our image that is none of Ray's nodes: it never asks the Kubernetes API. */}}
+{{/* The common part of pod specs. Such a pod has no token of the Kubernetes API. */}}
 {{- define "awares.plainPod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false

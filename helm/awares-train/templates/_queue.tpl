@@ -1,6 +1,6 @@
-{{/* Labels and annotations by which Kueue, Volcano and YuniKorn know what is theirs. */}}
+{{/* Labels and annotations that assign objects to a queue of Kueue, Volcano or YuniKorn. */}}
 
-{{/* Of a RayCluster, RayJob or RayService. Input: root, name (of the object). */}}
+{{/* The queue labels of a RayCluster, RayJob or RayService. Input: root, name (of the object). */}}
 {{- define "awares.queueLabels" -}}
 {{- $queue := .root.Values.queue -}}
 {{- if eq $queue.kind "kueue" }}
@@ -15,21 +15,25 @@ ray.io/gang-scheduling-enabled: "true"
 ray.io/priority-class-name: {{ . }}
 {{- end }}
 {{- else if eq $queue.kind "yunikorn" }}
-yunikorn.apache.org/app-id: {{ printf "%s-%s" .root.Release.Namespace .name | trunc 63 | trimSuffix "-" }}
+yunikorn.apache.org/app-id: {{ printf "%s-%s" .root.Release.Namespace .name | trunc 63 | trimSuffix
+    "-" }}
 yunikorn.apache.org/queue: {{ $queue.name }}
 ray.io/gang-scheduling-enabled: "true"
 {{- end }}
 {{- end }}
 
-{{/* Of the pods: Kueue's topology-aware scheduling. Input: that of awares.rayPod. */}}
+{{/* The pod annotations for Kueue's topology-aware scheduling. Input: the input of awares.rayPod.
+*/}}
 {{- define "awares.queuePodAnnotations" -}}
 {{- $topology := .root.Values.queue.topology -}}
-{{- if and (eq .root.Values.queue.kind "kueue") .queued (eq .role "worker") (ne $topology.mode "none") }}
+{{- if and (eq .root.Values.queue.kind "kueue") .queued (eq .role "worker")
+    (ne $topology.mode "none") }}
 kueue.x-k8s.io/podset-{{ $topology.mode }}-topology: {{ $topology.level }}
 {{- end }}
 {{- end }}
 
-{{/* Priority class of the pods, where the queue knows no other priority. Input: that of awares.rayPod. */}}
+{{/* The priority class of the pods. Only YuniKorn needs it, because it has no other priority.
+Input: the input of awares.rayPod. */}}
 {{- define "awares.queuePodPriority" -}}
 {{- if and .queued (eq .root.Values.queue.kind "yunikorn") -}}
 {{ .root.Values.queue.priorityClass }}

@@ -1,12 +1,14 @@
-{{/* The spec of a RayCluster: of one that stays, of a job's own, and of the endpoint's. */}}
+{{/* The spec of a RayCluster: the permanent one, a job's own, or the endpoint's. */}}
 
-{{/* A group's values over groupDefaults, as YAML. Input: root, group. */}}
+{{/* A group's values merged over groupDefaults, as YAML. Input: root, group. */}}
 {{- define "awares.group" -}}
-{{- $group := include "awares.over" (dict "defaults" .root.Values.groupDefaults "given" .group) | fromYaml -}}
+{{- $group := include "awares.over" (dict "defaults" .root.Values.groupDefaults "given" .group) |
+    fromYaml -}}
 {{ set $group "nodeSelector" (include "awares.present" $group.nodeSelector | fromYaml) | toYaml }}
 {{- end }}
 
-{{/* The entries of a map that are not null, as YAML: null takes away what a preset says. */}}
+{{/* The entries of a map that are not null, as YAML. A user removes an entry of a preset by null.
+*/}}
 {{- define "awares.present" -}}
 {{- $kept := dict -}}
 {{- range $key, $value := . -}}
@@ -15,12 +17,14 @@
 {{ toYaml $kept }}
 {{- end }}
 
-{{/* Values over defaults, as YAML. Not mergeOverwrite: it takes false, 0 and "" for values that were not given. */}}
+{{/* Values merged over defaults, as YAML. mergeOverwrite would ignore the values false, 0 and "".
+Input: defaults, given. */}}
 {{- define "awares.over" -}}
 {{- $merged := deepCopy .defaults -}}
 {{- range $key, $value := .given -}}
 {{- if and (kindIs "map" $value) (kindIs "map" (get $merged $key)) -}}
-{{- $value = include "awares.over" (dict "defaults" (get $merged $key) "given" $value) | fromYaml -}}
+{{- $value = include "awares.over" (dict "defaults" (get $merged $key) "given" $value) |
+    fromYaml -}}
 {{- end -}}
 {{- $_ := set $merged $key $value -}}
 {{- end -}}
@@ -28,9 +32,17 @@
 {{- end }}
 
 {{/*
-Input: root, component, settings (cluster or endpoint), groups (names; empty for all), account (runs or endpoint), autoscaler, setup,
-serve (whether port 8000 is served), env (beyond everyone's), grace (seconds), queued, live (name of the RayCluster that may be there).
-suspend stands nowhere unless it is true: a queue sets it, and an upgrade must not take it back.
+The spec of a RayCluster. It has `suspend` only if it is true: a queue sets it, and an upgrade must
+not reset it. Input:
+  root, component
+  settings   .Values.cluster or .Values.endpoint
+  groups     names of the groups to include; empty for all
+  account    service account: runs or endpoint
+  autoscaler, setup, queued   whether it has an autoscaler, reads setup.toml, waits in the queue
+  serve      whether it serves on port 8000
+  env        additional environment variables, as YAML
+  grace      terminationGracePeriodSeconds
+  live       name of the RayCluster that may already run
 */}}
 {{- define "awares.clusterSpec" -}}
 {{- $root := .root -}}
@@ -63,12 +75,13 @@ workerGroupSpecs:
 {{- range $name, $given := .settings.groups }}
 {{- $group := include "awares.group" (dict "root" $root "group" $given) | fromYaml }}
 {{- if and $group.enabled (or (not $.groups) (has $name $.groups)) }}
-- {{ include "awares.workerGroup" (merge (dict "role" "worker" "name" $name "group" $group) $) | nindent 2 | trim }}
+- {{ include "awares.workerGroup" (merge (dict "role" "worker" "name" $name "group" $group) $) |
+    nindent 2 | trim }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* Input: that of awares.clusterSpec, with name and group. */}}
+{{/* A worker group. Input: the input of awares.clusterSpec, with name and group. */}}
 {{- define "awares.workerGroup" -}}
 groupName: {{ .name }}
 replicas: {{ include "awares.replicas" . }}
@@ -86,7 +99,8 @@ rayStartParams:
   object-store-memory: {{ int64 . | quote }}
   {{- end }}
 {{- $counted := deepCopy .group.customResources }}
-{{- if not (kindIs "invalid" .group.numCpus) }}{{ $_ := set $counted "CPU" (.group.numCpus | toString) }}{{ end }}
+{{- if not (kindIs "invalid" .group.numCpus) }}{{ $_ := set $counted "CPU"
+    (.group.numCpus | toString) }}{{ end }}
 {{- with $counted }}
 resources:
   {{- toYaml . | nindent 2 }}
@@ -97,12 +111,14 @@ template:
   {{- include "awares.rayPod" . | nindent 2 }}
 {{- end }}
 
-{{/* Workers at the start, or what the autoscaler has made of them: an upgrade must not take workers from a running job. */}}
+{{/* The number of workers. With an autoscaler it is the number that runs now, because an upgrade
+must not remove workers from a running job. Input: the input of awares.workerGroup. */}}
 {{- define "awares.replicas" -}}
 {{- $start := .autoscaler | ternary .group.minReplicas .group.maxReplicas -}}
 {{- $replicas := kindIs "invalid" .group.replicas | ternary $start .group.replicas -}}
 {{- if and .autoscaler .live -}}
-{{- range dig "spec" "workerGroupSpecs" list (lookup "ray.io/v1" "RayCluster" .root.Release.Namespace .live) -}}
+{{- range dig "spec" "workerGroupSpecs" list (lookup "ray.io/v1" "RayCluster"
+    .root.Release.Namespace .live) -}}
 {{- if eq .groupName $.name -}}
 {{- $replicas = min (max (int .replicas) (int $.group.minReplicas)) (int $.group.maxReplicas) -}}
 {{- end -}}
@@ -111,7 +127,7 @@ template:
 {{ int $replicas }}
 {{- end }}
 
-{{/* Without restartPolicy: the autoscaler's version 2 allows no other than Never. */}}
+{{/* The autoscaler's options. They omit restartPolicy, because version 2 accepts only Never. */}}
 {{- define "awares.autoscaler" -}}
 version: v2
 idleTimeoutSeconds: {{ int64 .settings.autoscaler.idleTimeoutSeconds }}

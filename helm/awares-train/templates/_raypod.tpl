@@ -1,8 +1,10 @@
-{{/* The pod template of a head or worker. Input: that of awares.clusterSpec, with role (head or worker) and group. */}}
+{{/* The pod template of a head or worker. Input: the input of awares.clusterSpec, with role (head
+or worker) and group. */}}
 
 {{- define "awares.rayPod" -}}
 {{- $root := .root -}}
-{{- $spot := and (eq .role "worker") .group.spot.enabled | ternary (get .group "spot") (dict "nodeSelector" dict "tolerations" list) -}}
+{{- $spot := and (eq .role "worker") .group.spot.enabled | ternary (get .group "spot")
+    (dict "nodeSelector" dict "tolerations" list) -}}
 {{- $stay := dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" -}}
 metadata:
   labels:
@@ -12,14 +14,17 @@ metadata:
     {{- toYaml (merge (deepCopy $root.Values.pods.annotations) $stay) | nindent 4 }}
     {{- with include "awares.queuePodAnnotations" . | trim }}{{ . | nindent 4 }}{{ end }}
 spec:
-  serviceAccountName: {{ include "awares.serviceAccount" (dict "root" $root "who" .account) | quote }}
+  serviceAccountName: {{ include "awares.serviceAccount" (dict "root" $root "who" .account) |
+      quote }}
   {{- if and (eq .role "head") .autoscaler }}
-  {{- include "awares.plainPod" $root | replace "automountServiceAccountToken: false" "automountServiceAccountToken: true" | nindent 2 }}
+  {{- include "awares.plainPod" $root | replace "automountServiceAccountToken: false"
+      "automountServiceAccountToken: true" | nindent 2 }}
   {{- else }}
   {{- include "awares.plainPod" $root | nindent 2 }}
   {{- end }}
   terminationGracePeriodSeconds: {{ .grace }}
-  {{- with get .group "priorityClassName" | default .settings.priorityClassName | default (include "awares.queuePodPriority" .) }}
+  {{- with get .group "priorityClassName" | default .settings.priorityClassName | default
+      (include "awares.queuePodPriority" .) }}
   priorityClassName: {{ . | quote }}
   {{- end }}
   {{- $nodes := include "awares.present" .group.nodeSelector | fromYaml }}
@@ -53,12 +58,13 @@ spec:
       resources:
         {{- include "awares.rayResources" .group | trim | nindent 8 }}
       volumeMounts:
-        {{- include "awares.mounts" (dict "root" $root "shm" .group.shm "setup" .setup) | nindent 8 }}
+        {{- include "awares.mounts" (dict "root" $root "shm" .group.shm "setup" .setup) | nindent
+            8 }}
   volumes:
     {{- include "awares.volumes" (dict "root" $root "shm" .group.shm "setup" .setup) | nindent 4 }}
 {{- end }}
 
-{{/* Names that KubeRay and the PodMonitors look for. */}}
+{{/* The ports. KubeRay and the PodMonitors find them by these names. Input: role, serve. */}}
 {{- define "awares.rayPorts" -}}
 - {name: metrics, containerPort: 8080}
 {{- if .serve }}
@@ -73,7 +79,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* A group's requests and limits with its GPUs. */}}
+{{/* A group's requests and limits, with its GPUs added. Input: a group. */}}
 {{- define "awares.rayResources" -}}
 {{- $gpus := int (get . "gpus" | default 0) -}}
 {{- range $kind := list "requests" "limits" }}

@@ -1,11 +1,13 @@
 {{/*
-What is refused before anything is installed: one sentence each, with the value and the remedy. All of them at once.
-configmap.yaml includes it first. A sentence is a line; an indented line goes on with it.
+Refuse wrong values before anything is installed. Each message names the value and the remedy, and
+helm prints all messages at once. configmap.yaml includes this template first. A message is one
+line, and an indented line continues it.
 */}}
 
 {{- define "awares.refuse" -}}
 {{- $said := list -}}
-{{- range list "Store" "Versions" "Secrets" "Accounts" "Pods" "Setup" "Groups" "Jobs" "Endpoint" "Queue" -}}
+{{- range list "Store" "Versions" "Secrets" "Accounts" "Pods" "Setup" "Groups" "Jobs" "Endpoint"
+    "Queue" -}}
 {{- range regexReplaceAll "\n +" (include (printf "awares.refuse%s" .) $) " " | splitList "\n" -}}
 {{- with trim . }}{{ $said = append $said . }}{{ end -}}
 {{- end -}}
@@ -20,37 +22,44 @@ configmap.yaml includes it first. A sentence is a line; an indented line goes on
 store.bucket is empty: name the bucket that holds all state, such as --set store.bucket=my-bucket
 {{- end }}
 {{- if and .Values.seaweedfs.enabled .Values.store.endpoint }}
-store.endpoint={{ .Values.store.endpoint }} and seaweedfs.enabled are two stores: leave one of them out
+store.endpoint={{ .Values.store.endpoint }} and seaweedfs.enabled=true name two stores: remove one
+  of them
 {{- end }}
 {{- end }}
 
 {{- define "awares.refuseVersions" }}
 {{- if not (regexMatch "^v?1\\.7(\\..+)?$" .Values.kuberay.version) }}
-kuberay.version={{ .Values.kuberay.version }} is not supported: this chart is written for KubeRay 1.7, so upgrade the operator and its
-  CRDs to 1.7.0, or take the chart's release for your version
+kuberay.version={{ .Values.kuberay.version }} is not supported, because this chart needs KubeRay
+  1.7: upgrade the operator and its CRDs to 1.7.0, or use the chart's release for your version
 {{- end }}
 {{- if not (regexMatch "^2\\.(5[6-9]|[6-9][0-9])\\.[0-9]+$" .Values.rayVersion) }}
-rayVersion={{ .Values.rayVersion }} is not supported: name the version of Ray in the image, 2.56.0 or newer, such as 2.60.0
+rayVersion={{ .Values.rayVersion }} is not supported: use an image with Ray 2.56.0 or newer, and
+  name that version here
 {{- end }}
 {{- if and (include "awares.live" .) (not (.Capabilities.APIVersions.Has "ray.io/v1")) }}
-this cluster does not know ray.io/v1: install the operator first, with helm install kuberay-operator kuberay/kuberay-operator --version
-  {{ .Values.kuberay.version }}
-{{- else if and (include "awares.live" .) (not (.Capabilities.APIVersions.Has "ray.io/v1/RayCronJob")) }}
-this cluster's definitions are of a KubeRay before 1.6, for they have no RayCronJob: upgrade the operator to {{ .Values.kuberay.version }},
-  and with kubectl apply --server-side its CRDs, which helm upgrade leaves as they are
+this cluster has no API ray.io/v1: install the operator first, with helm install kuberay-operator
+  kuberay/kuberay-operator --version {{ .Values.kuberay.version }}
+{{- else if and (include "awares.live" .) (not (.Capabilities.APIVersions.Has
+    "ray.io/v1/RayCronJob")) }}
+this cluster's CRDs are of a KubeRay before 1.6, because they have no RayCronJob: upgrade the
+  operator to {{ .Values.kuberay.version }}, and apply its CRDs with kubectl apply --server-side,
+  because helm upgrade does not change CRDs
 {{- end }}
 {{- end }}
 
-{{/* The chart fills in where things are, so that a setup cannot point elsewhere. */}}
+{{/* The chart fills in addresses itself, so a setup must not name them. */}}
 {{- define "awares.refuseSetup" }}
-{{- $owners := dict "store.url" "store.bucket and store.prefix" "store.endpoint" "store.endpoint" "store.region" "store.region"
-    "serve.host" "0.0.0.0" "serve.port" "8000, the port that Services and policies name" "serve.token_env" "endpoint.token"
+{{- $owners := dict "store.url" "store.bucket and store.prefix" "store.endpoint" "store.endpoint"
+    "store.region" "store.region"
+    "serve.host" "0.0.0.0" "serve.port" "8000, the port that Services and policies name"
+        "serve.token_env" "endpoint.token"
     "serve.autoscaling" "endpoint.autoscaling" }}
 {{- range $key, $owner := $owners }}
 {{- $path := splitList "." $key }}
 {{- $section := get $.Values.setup (first $path) | default dict }}
 {{- if hasKey $section (last $path) }}
-setup.{{ $key }}={{ get $section (last $path) | toJson }} would be replaced by {{ $owner }}: leave the key out
+setup.{{ $key }}={{ get $section (last $path) | toJson }} would be replaced by {{ $owner }}: remove
+  the key
 {{- end }}
 {{- end }}
 {{- end }}
@@ -59,19 +68,23 @@ setup.{{ $key }}={{ get $section (last $path) | toJson }} would be replaced by {
 {{- $queue := .Values.queue }}
 {{- if ne $queue.kind "none" }}
 {{- if not $queue.name }}
-queue.kind={{ $queue.kind }} needs queue.name: name the queue that admits the release's clusters
+queue.kind={{ $queue.kind }} needs queue.name: set it to the queue that admits the release's
+  clusters
 {{- end }}
 {{- if .Values.cluster.autoscaler.enabled }}
-queue.kind={{ $queue.kind }} admits whole clusters, and cluster.autoscaler.enabled changes them afterwards: set
-  cluster.autoscaler.enabled=false, and each group's maxReplicas to what a run needs
+queue.kind={{ $queue.kind }} admits whole clusters, and cluster.autoscaler.enabled changes them
+  afterwards: set cluster.autoscaler.enabled=false, and set each group's maxReplicas to the workers
+  that a run needs
 {{- end }}
 {{- if and $queue.endpoint .Values.endpoint.enabled .Values.endpoint.autoscaler.enabled }}
-queue.endpoint with queue.kind={{ $queue.kind }} admits whole clusters, and endpoint.autoscaler.enabled changes them afterwards: set one
-  of them to false
+queue.endpoint with queue.kind={{ $queue.kind }} admits whole clusters, and
+  endpoint.autoscaler.enabled changes them afterwards: set one of them to false
 {{- end }}
 {{- end }}
-{{- if and (ne $queue.topology.mode "none") (or (ne $queue.kind "kueue") (not $queue.topology.level)) }}
-queue.topology.mode={{ $queue.topology.mode }} needs queue.kind=kueue and queue.topology.level, the node label whose value the pods of a
-  group share
+{{- if and (ne $queue.topology.mode "none") (or (ne $queue.kind "kueue")
+    (not $queue.topology.level)) }}
+queue.topology.mode={{ $queue.topology.mode }} needs queue.kind=kueue and queue.topology.level: set
+  both, or queue.topology.mode=none. The level is the node label whose value all pods of a group
+  share
 {{- end }}
 {{- end }}

@@ -1,30 +1,35 @@
-{{/* Secrets that are not named, or not there. */}}
+{{/* Refuse values without Secrets, and Secrets that do not exist. */}}
 
-{{/* "yes" when Helm talks to a cluster: offline, lookup returns nothing at all, not even an empty list. */}}
+{{/* "yes" if Helm can ask a cluster. Without one, lookup returns nothing, not even an empty list.
+*/}}
 {{- define "awares.live" -}}
 {{- if lookup "v1" "Secret" .Release.Namespace "" }}yes{{ end -}}
 {{- end }}
 
 {{- define "awares.refuseSecrets" }}
 {{- if and (ne .Values.auth.mode "disabled") (not .Values.auth.existingSecret) }}
-auth.existingSecret is not given: kubectl create secret generic awares-ray --from-literal=auth_token=$(openssl rand -hex 24), then set
-  auth.existingSecret=awares-ray
+auth.existingSecret is not set: run kubectl create secret generic awares-ray
+  --from-literal=auth_token=$(openssl rand -hex 24), then set auth.existingSecret=awares-ray
 {{- end }}
 {{- $tokens := .Values.endpoint.token }}
 {{- if and .Values.endpoint.enabled (not $tokens.existingSecret) (not $tokens.open) }}
-endpoint.token.existingSecret is not given: kubectl create secret generic awares-endpoint --from-literal=token=$(openssl rand -hex 24),
-  then set endpoint.token.existingSecret=awares-endpoint, or endpoint.token.open=true for an endpoint without a token
+endpoint.token.existingSecret is not set: run kubectl create secret generic awares-endpoint
+  --from-literal=token=$(openssl rand -hex 24), then set
+  endpoint.token.existingSecret=awares-endpoint, or endpoint.token.open=true for an endpoint without
+  a token
 {{- end }}
 {{- $accounts := .Values.serviceAccounts }}
 {{- if not .Values.store.existingSecret }}
 {{- if .Values.seaweedfs.enabled }}
-store.existingSecret is not given, and SeaweedFS needs keys: name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+store.existingSecret is not set, and SeaweedFS needs keys: name a Secret with AWS_ACCESS_KEY_ID and
+  AWS_SECRET_ACCESS_KEY
 {{- else if and $accounts.runs.create (not $accounts.runs.annotations) }}
-store.existingSecret is not given, and serviceAccounts.runs.annotations name no cloud identity: name a Secret with AWS_ACCESS_KEY_ID and
-  AWS_SECRET_ACCESS_KEY, or annotate the service account
-{{- else if and .Values.endpoint.enabled $accounts.endpoint.create (not $accounts.endpoint.annotations) }}
-store.existingSecret is not given, and serviceAccounts.endpoint.annotations name no cloud identity: name a Secret with AWS_ACCESS_KEY_ID
-  and AWS_SECRET_ACCESS_KEY, or annotate the service account
+store.existingSecret is not set, and serviceAccounts.runs.annotations name no cloud identity: name a
+  Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or annotate the service account
+{{- else if and .Values.endpoint.enabled $accounts.endpoint.create
+    (not $accounts.endpoint.annotations) }}
+store.existingSecret is not set, and serviceAccounts.endpoint.annotations name no cloud identity:
+  name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or annotate the service account
 {{- end }}
 {{- end }}
 {{- include "awares.refuseExternalSecret" . }}
@@ -37,8 +42,8 @@ store.existingSecret is not given, and serviceAccounts.endpoint.annotations name
 {{- $external := .Values.store.externalSecret }}
 {{- if $external.enabled }}
 {{- if not (and .Values.store.existingSecret $external.secretStoreRef.name) }}
-store.externalSecret.enabled needs store.existingSecret, the Secret to write, and store.externalSecret.secretStoreRef.name, where to read:
-  set both
+store.externalSecret.enabled needs store.existingSecret (the Secret to write) and
+  store.externalSecret.secretStoreRef.name (the store to read): set both
 {{- end }}
 {{- range $key, $ref := $external.remoteRefs }}
 {{- if not $ref.key }}
@@ -48,7 +53,7 @@ store.externalSecret.remoteRefs.{{ $key }}.key is empty: name the remote secret 
 {{- end }}
 {{- end }}
 
-{{/* Secrets that the values name, and their keys, on a cluster that can be asked. */}}
+{{/* Refuse Secrets that do not exist or lack a key, if Helm can ask the cluster. */}}
 {{- define "awares.refuseMissing" }}
 {{- $wanted := list }}
 {{- if not .Values.store.externalSecret.enabled }}
@@ -56,54 +61,64 @@ store.externalSecret.remoteRefs.{{ $key }}.key is empty: name the remote secret 
 {{- $wanted = append $wanted (list "store.existingSecret" .Values.store.existingSecret $keys) }}
 {{- end }}
 {{- if ne .Values.auth.mode "disabled" }}
-{{- $wanted = append $wanted (list "auth.existingSecret" .Values.auth.existingSecret (list "auth_token")) }}
+{{- $wanted = append $wanted (list "auth.existingSecret" .Values.auth.existingSecret
+    (list "auth_token")) }}
 {{- end }}
 {{- if .Values.endpoint.enabled }}
-{{- $wanted = append $wanted (list "endpoint.token.existingSecret" .Values.endpoint.token.existingSecret (list "token")) }}
+{{- $wanted = append $wanted (list "endpoint.token.existingSecret"
+    .Values.endpoint.token.existingSecret (list "token")) }}
 {{- end }}
 {{- range $part := list .Values.cluster .Values.endpoint }}
 {{- if and $part.enabled $part.gcsFaultTolerance.enabled }}
-{{- $wanted = append $wanted (list "gcsFaultTolerance.existingSecret" $part.gcsFaultTolerance.existingSecret (list "redis-password")) }}
+{{- $wanted = append $wanted (list "gcsFaultTolerance.existingSecret"
+    $part.gcsFaultTolerance.existingSecret (list "redis-password")) }}
 {{- end }}
 {{- end }}
 {{- range $wanted }}
-{{- include "awares.refuseMissingKeys" (dict "root" $ "value" (first .) "name" (index . 1) "keys" (last .)) }}
+{{- include "awares.refuseMissingKeys" (dict "root" $ "value" (first .) "name" (index . 1) "keys"
+    (last .)) }}
 {{- end }}
 {{- end }}
 
-{{/* Input: root, value (that names the Secret), name, keys. */}}
+{{/* Input: root, value (the key of values.yaml), name (of the Secret), keys. */}}
 {{- define "awares.refuseMissingKeys" }}
 {{- $place := .root.Release.Namespace }}
 {{- $data := dict }}
-{{- if .name }}{{ $data = dig "data" dict (lookup "v1" "Secret" $place .name) | default dict }}{{ end }}
+{{- if .name }}{{ $data = dig "data" dict (lookup "v1" "Secret" $place .name) | default
+    dict }}{{ end }}
 {{- $missing := list }}
 {{- range .keys }}{{ if not (hasKey $data .) }}{{ $missing = append $missing . }}{{ end }}{{ end }}
 {{- if and .name $missing }}
-{{ .value }}={{ .name }}: there is no such Secret with the key {{ join " and the key " $missing }} in namespace {{ $place }}; kubectl
-  create secret generic {{ .name }} --namespace {{ $place }}{{ range .keys }} --from-literal={{ . }}=...{{ end }}
+{{ .value }}={{ .name }}: namespace {{ $place }} has no such Secret with the key
+  {{ join " and the key " $missing }}: run kubectl create secret generic {{ .name }} --namespace
+  {{ $place }}{{ range .keys }} --from-literal={{ . }}=...{{ end }}
 {{- end }}
 {{- end }}
 
 {{- define "awares.refuseAccounts" }}
 {{- range $who, $account := .Values.serviceAccounts }}
-{{- if and (not $account.create) (not $account.name) (or (eq $who "runs") $.Values.endpoint.enabled) }}
-serviceAccounts.{{ $who }}.create=false without serviceAccounts.{{ $who }}.name: name the service account that is there, such as default
+{{- if and (not $account.create) (not $account.name)
+    (or (eq $who "runs") $.Values.endpoint.enabled) }}
+serviceAccounts.{{ $who }}.create=false without serviceAccounts.{{ $who }}.name: name an existing
+  service account, such as default
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* What pods may not be given, for the chart or KubeRay sets it: a key that is there twice would win over it. */}}
+{{/* Refuse labels and variables that the chart or KubeRay sets. The user's copy would replace them.
+*/}}
 {{- define "awares.refusePods" }}
 {{- range $key := keys .Values.pods.labels | sortAlpha }}
 {{- if regexMatch "^(ray[.]io/.*|app[.]kubernetes[.]io/(instance|part-of|component))$" $key }}
-pods.labels.{{ $key }} would replace a label that policies, budgets and Services select pods by: leave it out, or choose another key
+pods.labels.{{ $key }} would replace a label by which policies, budgets and Services select pods:
+  remove it, or use another key
 {{- end }}
 {{- end }}
 {{- $ours := list "AWARES_SERVE_TOKEN" }}
 {{- range include "awares.env" . | fromYamlArray }}{{ $ours = append $ours .name }}{{ end }}
 {{- range .Values.pods.env }}
 {{- if has .name $ours }}
-pods.env names {{ .name }}, which the chart sets: leave it out
+pods.env names {{ .name }}, which the chart sets: remove it
 {{- end }}
 {{- end }}
 {{- end }}

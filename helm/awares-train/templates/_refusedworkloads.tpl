@@ -1,4 +1,4 @@
-{{/* Groups and endpoints that KubeRay would refuse, or that would never start. */}}
+{{/* Refuse groups and endpoints that KubeRay would refuse or that would never start. */}}
 
 {{- define "awares.refuseGroups" }}
 {{- $own := false }}
@@ -6,7 +6,8 @@
 {{- $job := include "awares.job" (dict "root" $ "job" .) | fromYaml }}
 {{- if and $job.enabled (eq $job.cluster "own") }}{{ $own = true }}{{ end }}
 {{- end }}
-{{- range $part, $used := dict "cluster" (or .Values.cluster.enabled $own) "endpoint" .Values.endpoint.enabled }}
+{{- range $part, $used := dict "cluster" (or .Values.cluster.enabled $own) "endpoint"
+    .Values.endpoint.enabled }}
 {{- $settings := get $.Values $part }}
 {{- if $used }}
 {{- include "awares.refuseSizes" (merge (dict "path" (printf "%s.head" $part)) $settings.head) }}
@@ -17,41 +18,46 @@
 {{- end }}
 {{- end }}
 {{- if not (include "awares.groupsOf" (dict "root" $ "groups" $settings.groups) | fromYaml) }}
-{{ $part }}.groups are all disabled, and the head takes no work: enable one, or set {{ $part }}.enabled=false
+{{ $part }}.groups are all disabled, and the head runs no tasks: enable a group, or set
+  {{ $part }}.enabled=false
 {{- end }}
-{{- if and $settings.gcsFaultTolerance.enabled (not (regexMatch "^[^:]+:[0-9]+$" $settings.gcsFaultTolerance.redisAddress)) }}
-{{ $part }}.gcsFaultTolerance.redisAddress={{ $settings.gcsFaultTolerance.redisAddress | quote }} is no address: write host:port of a
-  Redis server
+{{- if and $settings.gcsFaultTolerance.enabled (not
+    (regexMatch "^[^:]+:[0-9]+$" $settings.gcsFaultTolerance.redisAddress)) }}
+{{ $part }}.gcsFaultTolerance.redisAddress={{ $settings.gcsFaultTolerance.redisAddress | quote }} is
+  not an address: set it to the host:port of a Redis server
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* Input: path, group. */}}
+{{/* Refuse one group. Input: path, group. */}}
 {{- define "awares.refuseGroup" }}
 {{- $group := .group }}
 {{- if and (gt (int $group.gpus) 0) (not $group.nodeSelector) }}
-{{ .path }}.gpus={{ $group.gpus }} without {{ .path }}.nodeSelector: name the nodes by a label, such as nvidia.com/gpu.product, so that a
-  run never mixes accelerators
+{{ .path }}.gpus={{ $group.gpus }} without {{ .path }}.nodeSelector: name the nodes by a label, such
+  as nvidia.com/gpu.product, so that a run never mixes accelerators
 {{- end }}
 {{- if gt (int $group.minReplicas) (int $group.maxReplicas) }}
-{{ .path }}.minReplicas={{ $group.minReplicas }} exceeds maxReplicas={{ $group.maxReplicas }}: raise {{ .path }}.maxReplicas, or lower
-  minReplicas
+{{ .path }}.minReplicas={{ $group.minReplicas }} exceeds maxReplicas={{ $group.maxReplicas }}: raise
+  {{ .path }}.maxReplicas, or lower minReplicas
 {{- end }}
 {{- include "awares.refuseSizes" (merge (dict "path" .path) $group) }}
 {{- $missing := list }}
 {{- range $kind := list "requests" "limits" }}
 {{- range $resource := list "cpu" "memory" }}
-{{- if not (dig $kind $resource "" $group.resources) }}{{ $missing = append $missing (printf "%s.%s" $kind $resource) }}{{ end }}
+{{- if not (dig $kind $resource "" $group.resources) }}{{ $missing = append $missing
+    (printf "%s.%s" $kind $resource) }}{{ end }}
 {{- end }}
 {{- end }}
 {{- if $missing }}
-{{ .path }}.resources has no {{ join ", " $missing }}: set them, for the scheduler to place its pods and for Ray to know what they have
+{{ .path }}.resources has no {{ join ", " $missing }}: set them, because the scheduler places pods
+  by them and Ray counts them
 {{- end }}
 {{- $replicas := int $group.replicas }}
-{{- if and (not (kindIs "invalid" $group.replicas)) (or (lt $replicas (int $group.minReplicas)) (gt $replicas (int $group.maxReplicas))) }}
-{{ .path }}.replicas={{ $replicas }} is not between minReplicas={{ $group.minReplicas }} and maxReplicas={{ $group.maxReplicas }}: move
-  one of the three
+{{- if and (not (kindIs "invalid" $group.replicas))
+    (or (lt $replicas (int $group.minReplicas)) (gt $replicas (int $group.maxReplicas))) }}
+{{ .path }}.replicas={{ $replicas }} is not between minReplicas={{ $group.minReplicas }} and
+  maxReplicas={{ $group.maxReplicas }}: change one of the three
 {{- end }}
 {{- end }}
 
@@ -60,11 +66,12 @@
 {{- if $endpoint.enabled }}
 {{- $scale := $endpoint.autoscaling }}
 {{- if gt (int $scale.minReplicas) (int $scale.maxReplicas) }}
-endpoint.autoscaling.minReplicas={{ $scale.minReplicas }} exceeds maxReplicas={{ $scale.maxReplicas }}: raise
-  endpoint.autoscaling.maxReplicas, or lower minReplicas
+endpoint.autoscaling.minReplicas={{ $scale.minReplicas }} exceeds
+  maxReplicas={{ $scale.maxReplicas }}: raise endpoint.autoscaling.maxReplicas, or lower minReplicas
 {{- end }}
 {{- if lt (int $scale.maxReplicas) 1 }}
-endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} serves nothing: set at least 1, or endpoint.enabled=false
+endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} serves nothing: set it to 1 or more, or
+  set endpoint.enabled=false
 {{- end }}
 {{- $groups := include "awares.groupsOf" (dict "root" . "groups" $endpoint.groups) | fromYaml }}
 {{- range $kind := list "CPU" "GPU" }}
@@ -72,34 +79,37 @@ endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} serves nothing: set at
 {{- $needed := mulf $scale.maxReplicas $each }}
 {{- $offered := include "awares.offered" (dict "groups" $groups "kind" $kind) | float64 }}
 {{- if gt $needed $offered }}
-endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} with setup.serve.replica_{{ lower $kind }}s={{ $each }} needs {{ $needed }}
-  {{ $kind }}s, endpoint.groups offer {{ $offered }}: raise a group's maxReplicas or {{ eq $kind "GPU" | ternary "gpus" "numCpus" }}, or
-  lower endpoint.autoscaling.maxReplicas
+endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} with
+  setup.serve.replica_{{ lower $kind }}s={{ $each }} needs {{ $needed }} {{ $kind }}s, but
+  endpoint.groups offer {{ $offered }}: raise a group's maxReplicas or
+  {{ eq $kind "GPU" | ternary "gpus" "numCpus" }}, or lower endpoint.autoscaling.maxReplicas
 {{- end }}
 {{- end }}
 {{- include "awares.refuseUpgrade" $endpoint }}
 {{- if and $endpoint.ingress.enabled (not $endpoint.ingress.host) }}
-endpoint.ingress.enabled needs endpoint.ingress.host: name the host that clients ask
+endpoint.ingress.enabled needs endpoint.ingress.host: set it to the host name that clients use
 {{- end }}
 {{- if and $endpoint.httpRoute.enabled (not $endpoint.httpRoute.parentRefs) }}
-endpoint.httpRoute.enabled needs endpoint.httpRoute.parentRefs: name the Gateway that the route joins
+endpoint.httpRoute.enabled needs endpoint.httpRoute.parentRefs: name the Gateway of the route
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* Input: endpoint. */}}
+{{/* Refuse an incremental upgrade that cannot work. Input: endpoint. */}}
 {{- define "awares.refuseUpgrade" }}
 {{- if eq .upgrade "incremental" }}
 {{- if not (and .autoscaler.enabled .gatewayClassName) }}
-endpoint.upgrade=incremental needs endpoint.autoscaler.enabled=true and endpoint.gatewayClassName: set both, or endpoint.upgrade=none
+endpoint.upgrade=incremental needs endpoint.autoscaler.enabled=true and endpoint.gatewayClassName:
+  set both, or endpoint.upgrade=none
 {{- end }}
 {{- if gt (int .incremental.stepSizePercent) (int .incremental.maxSurgePercent) }}
-endpoint.incremental.stepSizePercent={{ .incremental.stepSizePercent }} exceeds maxSurgePercent={{ .incremental.maxSurgePercent }}: lower
-  the first
+endpoint.incremental.stepSizePercent={{ .incremental.stepSizePercent }} exceeds
+  maxSurgePercent={{ .incremental.maxSurgePercent }}: lower stepSizePercent
 {{- end }}
 {{- if or .ingress.enabled .httpRoute.enabled }}
-endpoint.upgrade=incremental moves the traffic of the Gateway that KubeRay makes, which
-  endpoint.{{ .ingress.enabled | ternary "ingress" "httpRoute" }} would bypass: leave it out, and send clients to that Gateway
+endpoint.upgrade=incremental moves the traffic of the Gateway that KubeRay creates, and
+  endpoint.{{ .ingress.enabled | ternary "ingress" "httpRoute" }} would bypass it: disable it, and
+  send clients to that Gateway
 {{- end }}
 {{- end }}
 {{- end }}

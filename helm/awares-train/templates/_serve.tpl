@@ -1,4 +1,4 @@
-{{/* Ray Serve's configuration: what `awares serve` runs, from the same values. */}}
+{{/* The configuration of Ray Serve. It runs the same application as `awares serve`. */}}
 
 {{- define "awares.serveConfig" -}}
 proxy_location: EveryNode
@@ -13,7 +13,8 @@ applications:
       {{- include "awares.serveArgs" . | nindent 6 }}
 {{- end }}
 
-{{/* Only what a replica reads: a changed sft.learning_rate must not replace replicas. One that follows a run reads its data's name, too. */}}
+{{/* The settings that a replica reads, and no others: a changed sft.learning_rate must not replace
+replicas. A replica that follows a run also reads the settings of that run's data. */}}
 {{- define "awares.serveArgs" -}}
 {{- $setup := include "awares.setup" . | fromYaml -}}
 {{- $read := pick $setup "run" "store" "policy" "method" "engine" "serve" -}}

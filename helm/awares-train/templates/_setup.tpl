@@ -1,12 +1,13 @@
-{{/* The setup: values, what the chart fills in, and its TOML. */}}
+{{/* The setup: the user's values, the values that the chart fills in, and the TOML of both. */}}
 
-{{/* One value of the setup, or the configuration's default. Input: a list of root, section, key.
-setup.defaults.json holds the defaults, and .ci/chart.py writes it from the configuration. */}}
+{{/* One value of the setup, or the configuration's default. .ci/chart.py writes the defaults into
+setup.defaults.json. Input: a list of root, section, key. */}}
 {{- define "awares.setting" -}}
 {{- $root := index . 0 -}}{{- $section := index . 1 -}}{{- $key := index . 2 -}}
 {{- $defaults := get ($root.Files.Get "setup.defaults.json" | fromJson) $section | default dict -}}
 {{- if not (hasKey $defaults $key) -}}
-{{- fail (printf "setup.defaults.json has no %s.%s: add it to SETTINGS in .ci/chart.py and run it" $section $key) -}}
+{{- fail (printf "setup.defaults.json has no %s.%s: add it to SETTINGS in .ci/chart.py and run it"
+    $section $key) -}}
 {{- end -}}
 {{ dig $section $key (get $defaults $key) $root.Values.setup }}
 {{- end }}
@@ -15,11 +16,15 @@ setup.defaults.json holds the defaults, and .ci/chart.py writes it from the conf
 {{- define "awares.setup" -}}
 {{- $setup := deepCopy .Values.setup -}}
 {{- $store := get $setup "store" | default dict -}}
-{{- $url := printf "s3://%s/%s" .Values.store.bucket (trimAll "/" .Values.store.prefix) | trimSuffix "/" -}}
-{{- $address := dict "url" $url "endpoint" (include "awares.storeEndpoint" .) "region" .Values.store.region -}}
+{{- $url := printf "s3://%s/%s" .Values.store.bucket (trimAll "/" .Values.store.prefix) | trimSuffix
+    "/" -}}
+{{- $address := dict "url" $url "endpoint" (include "awares.storeEndpoint" .) "region"
+    .Values.store.region -}}
 {{- $_ := set $setup "store" (merge $address $store) -}}
-{{- $_ := set $setup "run" (merge (get $setup "run" | default dict) (dict "directory" "/home/awares/runs")) -}}
-{{- $serve := dict "host" "0.0.0.0" "port" 8000 "autoscaling" (include "awares.serveAutoscaling" . | fromYaml) -}}
+{{- $_ := set $setup "run" (merge (get $setup "run" | default dict)
+    (dict "directory" "/home/awares/runs")) -}}
+{{- $serve := dict "host" "0.0.0.0" "port" 8000 "autoscaling"
+    (include "awares.serveAutoscaling" . | fromYaml) -}}
 {{- if .Values.endpoint.token.existingSecret -}}
 {{- $_ := set $serve "token_env" "AWARES_SERVE_TOKEN" -}}
 {{- end -}}
@@ -27,7 +32,7 @@ setup.defaults.json holds the defaults, and .ci/chart.py writes it from the conf
 {{ toYaml $setup }}
 {{- end }}
 
-{{/* Address of the S3 server; "none" is AWS. */}}
+{{/* The address of the S3 server, or "none" for AWS. */}}
 {{- define "awares.storeEndpoint" -}}
 {{- if .Values.seaweedfs.enabled -}}
 http://{{ include "awares.seaweedfsName" . }}:8333
@@ -46,12 +51,14 @@ downscale_delay_s: {{ .downscaleDelaySeconds }}
 {{- end -}}
 {{- end }}
 
-{{/* A section and those below it as TOML. Input: path, keys. Not toToml: it writes 4 as 4.0, which integer keys refuse. */}}
+{{/* A section and its subsections as TOML. toToml is no choice: it writes 4 as 4.0, and integer
+keys refuse that. Input: path, keys. */}}
 {{- define "awares.tomlSection" -}}
 [{{ .path }}]
 {{- range $key, $value := .keys }}
 {{- if not (kindIs "map" $value) }}
-{{ if regexMatch "^[A-Za-z0-9_-]+$" $key }}{{ $key }}{{ else }}{{ $key | quote }}{{ end }} = {{ if kindIs "invalid" $value }}"none"{{ else }}{{ toJson $value }}{{ end }}
+{{ if regexMatch "^[A-Za-z0-9_-]+$" $key }}{{ $key }}{{ else }}{{ $key | quote }}{{ end }} = {{ if
+    kindIs "invalid" $value }}"none"{{ else }}{{ toJson $value }}{{ end }}
 {{- end }}
 {{- end }}
 {{ range $key, $value := .keys }}

@@ -1,16 +1,21 @@
-{{/* Flows to the store. Input of each: the root. */}}
+{{/* Flows to the store. Their input is the root. */}}
 
-{{/* S3, and where models come from: from Ray's pods and the tests. */}}
+{{/* The flows from Ray's pods and the tests to S3 and to the servers of models. */}}
 {{- define "awares.storeFlows" }}
 {{- $clients := append (include "awares.clusters" . | fromJsonArray) "test" }}
-{{- $expressions := list (dict "key" "app.kubernetes.io/component" "operator" "In" "values" $clients) }}
-{{ include "awares.flow" (dict "root" . "flow" "store" "expressions" $expressions "rules" (include "awares.storeRules" . | trim)) }}
+{{- $expressions := list (dict "key" "app.kubernetes.io/component" "operator" "In" "values"
+    $clients) }}
+{{ include "awares.flow" (dict "root" . "flow" "store" "expressions" $expressions "rules"
+    (include "awares.storeRules" . | trim)) }}
 {{- if .Values.seaweedfs.enabled }}
-{{- $from := list (dict "podSelector" (dict "matchLabels" (include "awares.releaseLabels" . | fromYaml) "matchExpressions" $expressions)) }}
+{{- $from := list (dict "podSelector" (dict "matchLabels"
+    (include "awares.releaseLabels" . | fromYaml) "matchExpressions" $expressions)) }}
 {{- $ports := list (dict "port" 8333 "protocol" "TCP") }}
-{{- $rules := dict "policyTypes" (list "Ingress") "ingress" (list (dict "from" $from "ports" $ports)) }}
+{{- $rules := dict "policyTypes" (list "Ingress") "ingress"
+    (list (dict "from" $from "ports" $ports)) }}
 {{- $select := dict "app.kubernetes.io/component" "seaweedfs" }}
-{{ include "awares.flow" (dict "root" . "flow" "seaweedfs" "select" $select "rules" (toYaml $rules)) }}
+{{ include "awares.flow" (dict "root" . "flow" "seaweedfs" "select" $select "rules"
+    (toYaml $rules)) }}
 {{- end }}
 {{- end }}
 
@@ -35,13 +40,14 @@ egress:
       {{- include "awares.storePorts" . | trim | nindent 6 }}
 {{- end }}
 
-{{/* Ports of the S3 server and of what models are downloaded from. */}}
+{{/* The ports of the S3 server and of the servers of models. */}}
 {{- define "awares.storePorts" -}}
 {{- $ports := .Values.networkPolicy.store.ports -}}
 {{- $address := .Values.store.endpoint | default "" -}}
 {{- if $address -}}
 {{- $given := urlParse $address | dig "host" "" | regexFind ":[0-9]+$" | trimPrefix ":" -}}
-{{- $ports = append $ports ($given | default (hasPrefix "http://" $address | ternary 80 443) | int) -}}
+{{- $ports = append $ports ($given | default (hasPrefix "http://" $address | ternary 80 443) |
+    int) -}}
 {{- end -}}
 {{- range uniq $ports }}
 - {port: {{ int . }}, protocol: TCP}

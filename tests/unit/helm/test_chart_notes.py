@@ -47,9 +47,9 @@ def test_notes_warn_of_what_is_left_open() -> None:
         if case.name in ("default", "open", "no policies, no tests")
     }
     assert (
-        "auth.mode=disabled: whoever" in by_name["open"] and "RAY_AUTH_TOKEN" not in by_name["open"]
+        "auth.mode=disabled: anybody" in by_name["open"] and "RAY_AUTH_TOKEN" not in by_name["open"]
     )
-    assert "networkPolicy.enabled=false: whoever" in by_name["no policies, no tests"]
+    assert "networkPolicy.enabled=false: every pod" in by_name["no policies, no tests"]
     assert "whoever" not in by_name["default"] and "RAY_AUTH_TOKEN" in by_name["default"]
 
 

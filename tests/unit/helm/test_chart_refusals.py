@@ -42,32 +42,32 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
                 "grpo": {"enabled": True, "deletionRules": [RULE], "ttlSecondsAfterFinished": 60}
             }
         },
-        ("jobs.grpo.deletionRules and jobs.grpo.ttlSecondsAfterFinished=60", "leave the other out"),
+        ("jobs.grpo.deletionRules and jobs.grpo.ttlSecondsAfterFinished=60", "remove one of them"),
     ),
     "deletion rules under Kueue": (
         FIXED | {"queue": QUEUE, "jobs": {"grpo": {"enabled": True, "deletionRules": [RULE]}}},
         (
-            "jobs.grpo.deletionRules cannot be with queue.kind=kueue",
+            "jobs.grpo.deletionRules cannot be combined with queue.kind=kueue",
             "use jobs.grpo.ttlSecondsAfterFinished instead",
         ),
     ),
     "deletion rules of a suspended job": (
         {"jobs": {"grpo": {"enabled": True, "suspend": True, "deletionRules": [RULE]}}},
         (
-            "jobs.grpo.deletionRules cannot be with suspend",
+            "jobs.grpo.deletionRules cannot be combined with suspend",
             "use jobs.grpo.ttlSecondsAfterFinished instead",
         ),
     ),
     "deletion of workers with the autoscaler": (
         {"jobs": {"grpo": {"enabled": True, "deletionRules": [OTHER]}}},
         (
-            "jobs.grpo.deletionRules with DeleteWorkers cannot be with cluster.autoscaler.enabled",
-            "use DeleteCluster, or switch",
+            "jobs.grpo.deletionRules with DeleteWorkers cannot be combined with cluster.autoscaler.enabled",
+            "use DeleteCluster, or set",
         ),
     ),
     "the same deletion rule twice": (
         {"jobs": {"grpo": {"enabled": True, "deletionRules": [RULE, RULE]}}},
-        ("jobs.grpo.deletionRules say DeleteSelf on FAILED twice", "leave one of them out"),
+        ("jobs.grpo.deletionRules contain DeleteSelf on FAILED twice", "remove one of them"),
     ),
     "a shared cluster that does not exist": (
         {"cluster": {"enabled": False}, "jobs": {"grpo": {"enabled": True, "cluster": "shared"}}},
@@ -78,11 +78,11 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "suspension of a job on the shared cluster": (
         {"jobs": {"grpo": {"enabled": True, "cluster": "shared", "suspend": True}}},
-        ("jobs.grpo.cluster=shared takes neither suspend", "set jobs.grpo.cluster=own"),
+        ("jobs.grpo.cluster=shared allows neither suspend", "set jobs.grpo.cluster=own"),
     ),
     "an unknown group of a job": (
         {"jobs": {"grpo": {"enabled": True, "groups": ["leraner"]}}},
-        ("jobs.grpo.groups names leraner", "none of cluster.groups: cpu, learner, rollout"),
+        ("jobs.grpo.groups names leraner", "not in cluster.groups: use one of cpu, learner, rollout"),
     ),
     "queue with autoscaling": (
         {"queue": QUEUE},
@@ -93,7 +93,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "queue without a name": (
         FIXED | {"queue": {"kind": "volcano"}},
-        ("queue.kind=volcano needs queue.name", "name the queue"),
+        ("queue.kind=volcano needs queue.name", "set it to the queue"),
     ),
     "replicas of the endpoint": (
         {"endpoint": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}},
@@ -105,7 +105,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "replicas that the endpoint's GPUs cannot carry": (
         {"endpoint": {"autoscaling": {"maxReplicas": 3}}, "setup": {"serve": {"replica_gpus": 1}}},
         (
-            "endpoint.autoscaling.maxReplicas=3 with setup.serve.replica_gpus=1 needs 3 GPUs, endpoint.groups offer 1",
+            "endpoint.autoscaling.maxReplicas=3 with setup.serve.replica_gpus=1 needs 3 GPUs, but endpoint.groups offer 1",
             "raise a group's",
         ),
     ),
@@ -118,12 +118,12 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "no token of Ray": (
         {"auth": {"existingSecret": None}},
-        ("auth.existingSecret is not given", "kubectl create secret generic"),
+        ("auth.existingSecret is not set", "kubectl create secret generic"),
     ),
     "no token of the endpoint": (
         {"endpoint": {"token": {"existingSecret": None}}},
         (
-            "endpoint.token.existingSecret is not given",
+            "endpoint.token.existingSecret is not set",
             "kubectl create secret generic",
             "endpoint.token.open=true",
         ),
@@ -131,7 +131,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no credentials of the store": (
         {"store": {"existingSecret": None}},
         (
-            "store.existingSecret is not given",
+            "store.existingSecret is not set",
             "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or annotate",
         ),
     ),
@@ -153,13 +153,13 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "steps larger than the surge": (
         {"endpoint": INCREMENTAL | {"incremental": {"stepSizePercent": 30, "maxSurgePercent": 20}}},
-        ("endpoint.incremental.stepSizePercent=30 exceeds maxSurgePercent=20", "lower the first"),
+        ("endpoint.incremental.stepSizePercent=30 exceeds maxSurgePercent=20", "lower stepSizePercent"),
     ),
     "a setup that names another store": (
         {"setup": {"store": {"url": "s3://other/place"}}},
         (
             'setup.store.url="s3://other/place" would be replaced by store.bucket',
-            "leave the key out",
+            "remove the key",
         ),
     ),
     "fault tolerance without an address": (
@@ -168,7 +168,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "an ingress without a host": (
         {"endpoint": {"ingress": {"enabled": True}}},
-        ("endpoint.ingress.enabled needs endpoint.ingress.host", "name the host"),
+        ("endpoint.ingress.enabled needs endpoint.ingress.host", "set it to the host name"),
     ),
     "a route without a gateway": (
         {"endpoint": {"httpRoute": {"enabled": True}}},
@@ -295,5 +295,5 @@ def test_all_faults_are_said_at_once() -> None:
     assert (
         "store.bucket is empty" in said
         and "kuberay.version=1.5.0" in said
-        and "auth.existingSecret is not given" in said
+        and "auth.existingSecret is not set" in said
     )

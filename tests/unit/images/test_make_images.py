@@ -1,4 +1,4 @@
-"""What `make images` would run, and what it says without a container engine."""
+"""`make images` builds both images, and without a container engine it names the remedy."""
 
 import os
 import subprocess
@@ -8,9 +8,9 @@ ROOT = Path(__file__).parents[3]
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
-    }  # of `make test ARGS=...`
+    # `make test ARGS=...` exports its own variables to the tests.
+    ours = ("MAKE", "MFLAGS")
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(
         ["make", "-n", "images", *arguments],
         cwd=ROOT,
@@ -38,6 +38,5 @@ def test_both_images_are_built_from_the_repository() -> None:
 def test_no_engine_is_one_clear_error() -> None:
     said = make("ENGINE=")
     assert said.returncode == 2 and said.stdout == ""
-    assert said.stderr.strip().endswith(
-        "no container engine: install docker, podman or buildah, or build platform/images/*.Dockerfile where there is one.  Stop."
-    )
+    remedy = "install docker, podman or buildah, or build platform/images/*.Dockerfile elsewhere"
+    assert said.stderr.strip().endswith(f"no container engine: {remedy}.  Stop.")
