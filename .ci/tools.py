@@ -190,7 +190,9 @@ def run(command: list[str]) -> None:
     """Run a command. Raises ToolError with the last line of its standard error if it fails."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["it printed no error"]
+        said = [line for line in done.stderr.splitlines() if line.strip()] or [
+            "it printed no error"
+        ]
         raise ToolError(f"{' '.join(command[1:])} failed: {said[-1]}")
 
 

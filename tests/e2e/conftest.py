@@ -1,4 +1,4 @@
-"""The kinds of a cluster with KubeRay's CRDs, read once."""
+"""Fixtures of the end-to-end tests."""
 
 import pytest
 

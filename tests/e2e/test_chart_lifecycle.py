@@ -1,4 +1,7 @@
-"""The chart's presets against the fake API server, both majors of helm: CRD schemas, defaults, lookups, upgrades. No pod runs here."""
+"""The chart's presets against the simulator's API server, under helm 4 and 3. No pod runs.
+
+They cover CRD schemas, defaults, lookups and upgrades.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +60,7 @@ def all_of(objects: Objects, name: str) -> list[Body]:
 
 
 def preset(name: str) -> list[str]:
-    """The preset with what it says must be set."""
+    """The preset, with the values that its first lines ask for."""
     path = CHART / "presets" / f"{name}.yaml"
     given = [] if name == "trial" else ["--set", "store.bucket=awares"]
     return ["-f", str(path), *given]

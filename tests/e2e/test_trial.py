@@ -1,4 +1,7 @@
-"""The trial preset in the simulator, from `helm install` to `helm uninstall`: real helm, Ray, vLLM, DeepSpeed, SeaweedFS; one installation.
+"""The trial preset in the simulator, from `helm install` to `helm uninstall`.
+
+helm, Ray, vLLM, DeepSpeed and SeaweedFS are real. All tests share one installation and build on
+each other, in their order.
 
 The tests are the chapters of one story, in their order.
 """
@@ -25,7 +28,8 @@ from tests.simulator.tools.release import NAMESPACE, Release, ask, new_keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
 FEW = ("setup.data.train_samples=64", "setup.data.test_samples=16", "tests.waitSeconds=10")
-SHORT = "setup.serve.max_tokens=1"  # a version of the endpoint that every answer shows: one token a turn
+# Answers of one token a turn show that the endpoint has this setting.
+SHORT = "setup.serve.max_tokens=1"
 SCENE, SAMPLE = next(iter(generate_split("test", 1, seed=5)))
 
 
@@ -46,7 +50,7 @@ def failed_before(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def after_what_went_well(request: pytest.FixtureRequest, failed_before: int) -> None:
-    """A chapter whose past failed would only wait in vain."""
+    """Skip a test if an earlier one failed, because it would only wait in vain."""
     if request.session.testsfailed > failed_before:
         pytest.skip("an earlier test of this story failed")
 
@@ -88,7 +92,10 @@ def test_the_grpo_job_trains_to_the_end(trial: Release) -> None:
 
 
 def test_a_job_is_submitted_as_the_notes_say(trial: Release) -> None:
-    """The notes' own line, with the head's Service for the forwarded port. The run is finished: a second grpo sees that and ends."""
+    """The command of the notes, with the head's Service instead of the forwarded port.
+
+    The run is finished, so a second grpo finds nothing to do and ends.
+    """
     notes = trial.helm.do("get", "notes", "trial")
     [command] = re.findall(r"^ *(ray job submit .*)$", notes, re.MULTILINE)
     [service] = re.findall(r"port-forward service/(\S+-head-svc) 8265:8265", notes)
@@ -130,7 +137,7 @@ def test_helm_test_passes(trial: Release) -> None:
 
 
 def served(trial: Release) -> str:
-    """Which policy the RayService was told to serve."""
+    """The policy in the RayService's configuration."""
     return yaml.safe_load(trial.one("RayService")["spec"]["serveConfigV2"])["applications"][0][
         "args"
     ]["serve"]["policy"]

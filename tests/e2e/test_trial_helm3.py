@@ -1,4 +1,7 @@
-"""The trial preset's endpoint under helm 3, from `helm install` to `helm uninstall` on real Ray and vLLM; test_trial has the rest."""
+"""The trial preset's endpoint under helm 3, from `helm install` to `helm uninstall`.
+
+It runs on real Ray and vLLM. test_trial.py has the rest.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,15 +1,14 @@
-"""The simulator, a test double of a cluster with KubeRay: what the API server holds, realised as real processes on this machine.
+"""The simulator: a test double of a cluster with KubeRay that runs real processes.
 
-    helm ──> ApiServer ──> Objects <── Controller, one thread, one look after the other:
-                                        Services      loopback addresses that forward to ready pods
-                                        Workloads     Deployment, StatefulSet, Job -> Pods
-                                        RayClusters   RayCluster -> Pods that run `ray start`
-                                        RayJobs       RayJob -> RayCluster, Jobs API
-                                        RayServices   RayService -> RayCluster, Serve's REST API
-                                        Kubelet       Pods -> processes
+    helm ──> ApiServer ──> Objects <── Controller, one thread; in each round, in this order:
+                                         Services      loopback addresses that forward to pods
+                                         Workloads     Deployment, StatefulSet, Job -> Pods
+                                         RayClusters   RayCluster -> Pods that run `ray start`
+                                         RayJobs       RayJob -> RayCluster, Jobs API
+                                         RayServices   RayService -> RayCluster, Serve's REST API
+                                         Kubelet       Pods -> processes
 
-It proves that commands, environment, Secrets, files, ports and configuration of a chart work together. It proves nothing about scheduling,
-resources, RBAC, webhooks, NetworkPolicies, security contexts, the operator's code, autoscaling, images or GPUs.
+README.md says what it proves and what it does not.
 """
 
 import os
@@ -36,7 +35,7 @@ _LOOK_S = 0.4
 
 
 class Controller:
-    """Reconciles until `stop`. `faults` are its own errors: there must be none at the end of a test."""
+    """Reconciles until `stop`. Its own errors are in `faults`; a test must end without any."""
 
     def __init__(self, objects: Objects, base: Path) -> None:
         self.objects, self.mark = objects, base.name
@@ -49,7 +48,7 @@ class Controller:
         self._thread = threading.Thread(target=self._run, name="controller")
 
     def _ray(self, objects: Objects) -> list[RayClusters | RayJobs | RayServices]:
-        """KubeRay's part, where its CRDs are."""
+        """The controllers of KubeRay, if the cluster has its CRDs."""
         if not objects.kinds.knows("ray.io/v1", "RayCluster"):
             return []
         clusters = RayClusters(objects, self.kubelet)
@@ -58,11 +57,11 @@ class Controller:
         return [clusters, jobs, RayServices(objects, clusters)]
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and, in it, every process."""
+        """Stop the thread, which ends every process."""
         self._stopping.set()
         self._thread.join()
 
@@ -77,17 +76,17 @@ class Controller:
     def _guarded(self, reconcile: Callable[[], None]) -> None:
         try:
             reconcile()
-        except (
-            Exception
-        ):  # shown at the end: the simulator must go on, so that teardown finds its processes
+        # Continue after an error, so that teardown finds every process; a test fails on `faults`.
+        except Exception:
             self.faults.append(traceback.format_exc())
             print(self.faults[-1], file=sys.stderr)
 
 
 @contextmanager
 def simulator(kinds: Kinds) -> Iterator[tuple[Controller, ApiServer]]:
-    """An empty cluster. At its end everything that it started is ended; what outlives that is an error."""
-    base = Path(tempfile.mkdtemp(prefix="aw-", dir="/tmp"))  # short: Ray's sockets lie below it
+    """An empty cluster. At its end it ends all its processes, and fails if one of them survives."""
+    # The path must be short, because Ray's sockets lie below it.
+    base = Path(tempfile.mkdtemp(prefix="aw-", dir="/tmp"))
     controller = Controller(Objects(kinds), base)
     try:
         with running(controller.objects, controller.kubelet.logs) as server:

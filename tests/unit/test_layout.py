@@ -1,4 +1,4 @@
-"""The repository's shape, guarded."""
+"""The repository keeps its layout."""
 
 import re
 import subprocess

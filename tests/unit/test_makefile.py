@@ -1,4 +1,4 @@
-"""What the Makefile's targets would run."""
+"""The commands of the Makefile's targets."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def commands(target: str, **variables: str) -> str:
-    """The commands of `make target`, not run, in an environment with `variables`."""
+    """The commands of `make target`, without running them, in an environment with `variables`."""
     environment = {
         name: value
         for name, value in os.environ.items()

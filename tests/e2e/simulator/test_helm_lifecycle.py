@@ -1,4 +1,7 @@
-"""The real helm, both majors, through a release's whole life on the fake API server, with a small chart. No pod runs here."""
+"""The real helm 4 and 3 through the life of a release, with a small chart.
+
+The API server is the simulator's, and no pod runs.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -46,7 +49,10 @@ kind: Pod
 metadata: {name: {{ .Release.Name }}-probe, annotations: {helm.sh/hook: test}}
 spec:
   restartPolicy: Never
-  containers: [{name: probe, image: probe, env: [{name: B, value: b}, {name: A, value: {{ .Values.image | quote }}}]}]
+  containers:
+    - name: probe
+      image: probe
+      env: [{name: B, value: b}, {name: A, value: {{ .Values.image | quote }}}]
 """
 DEPLOYMENT = """
 apiVersion: apps/v1
@@ -59,7 +65,9 @@ spec:
     metadata: {labels: {app: a}}
     spec:
       containers:
-        - {name: main, image: {{ .Values.image | quote }}, env: [{name: B, value: b}, {name: A, value: {{ .Values.image | quote }}}]}
+        - name: main
+          image: {{ .Values.image | quote }}
+          env: [{name: B, value: b}, {name: A, value: {{ .Values.image | quote }}}]
 """
 
 
@@ -81,7 +89,7 @@ def chart(tmp_path: Path) -> Path:
 
 
 def realise(objects: Objects, stop: threading.Event) -> None:
-    """What controllers would do to this chart: its Pod succeeds if it was told image two, a Deployment is available."""
+    """Act as the controllers: a Pod with image two succeeds, and a Deployment becomes available."""
     pods, deployments = objects.kinds.of("v1", "Pod"), objects.kinds.of("apps/v1", "Deployment")
     while not stop.wait(0.05):
         for body in objects.list(pods):
@@ -200,7 +208,7 @@ def test_owned_objects_go_with_their_owner(objects: Objects) -> None:
 
 
 def test_what_is_made_for_an_owner_that_is_gone_goes_too(objects: Objects) -> None:
-    """As by a controller that looked at the owner before it was deleted."""
+    """A controller may read an owner, and create an object for it after its deletion."""
     settings = objects.kinds.of("v1", "ConfigMap")
     owner = objects.create(settings, "default", {"metadata": {"name": "owner"}})
     objects.delete(settings, "default", "owner")

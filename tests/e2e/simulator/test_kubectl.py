@@ -1,4 +1,4 @@
-"""The real kubectl against the fake API server: what the documentation tells people to type beside helm."""
+"""The real kubectl against the simulator's API server, with the commands of the documentation."""
 
 import json
 import subprocess
@@ -103,7 +103,8 @@ def test_a_bad_object_is_refused(kubectl: Kubectl, tmp_path: Path) -> None:
 
 def test_logs(kubectl: Kubectl, tmp_path: Path) -> None:
     (tmp_path / "pod.yaml").write_text(
-        "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: a, image: a}]}}"
+        "{apiVersion: v1, kind: Pod, metadata: {name: p},"
+        " spec: {containers: [{name: a, image: a}]}}"
     )
     assert kubectl("apply", "-f", "pod.yaml").returncode == 0
     assert kubectl("logs", "p").stdout == "log of default/p\n"

@@ -1,4 +1,4 @@
-"""The patches that helm and kubectl send, on hand-written objects."""
+"""The patches of helm and kubectl, on hand-written objects."""
 
 import pytest
 

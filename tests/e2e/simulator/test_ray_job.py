@@ -1,4 +1,7 @@
-"""What becomes of a RayJob: retries, deadlines, suspension, deletion. The heads are fakes; test_trial.py has real ones."""
+"""The life of a RayJob: retries, deadlines, suspension, deletion.
+
+The heads are fakes; test_trial.py has real ones.
+"""
 
 from typing import Any, cast
 
@@ -23,7 +26,7 @@ def objects() -> Objects:
 
 
 class Job:
-    """One RayJob and what is done to it."""
+    """One RayJob, and the actions of a test on it."""
 
     def __init__(self, objects: Objects, statuses: list[str], **spec: Any) -> None:
         self.objects, self.dashboard = objects, FakeDashboard(statuses)
@@ -38,14 +41,14 @@ class Job:
         )
 
     def look(self, times: int = 1) -> Body:
-        """So many rounds of the controller; the status after them."""
+        """Run the controller for some rounds; returns the status after them."""
         for _ in range(times):
             self.jobs.reconcile()
             self.clusters.reconcile()
         return self.objects.get(self.kind, "default", "j")["status"]
 
     def names(self) -> list[str]:
-        """The clusters that there are."""
+        """The names of the existing clusters."""
         return [body["metadata"]["name"] for body in self.objects.list(self.clusters.kind)]
 
 

@@ -1,4 +1,4 @@
-"""What a change of a RayService does. The heads are fakes; test_trial.py has real ones."""
+"""Changes of a RayService. The heads are fakes; test_trial.py has real ones."""
 
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ def cluster(version: str) -> Body:
 
 
 class Service:
-    """One RayService and what is done to it."""
+    """One RayService, and the actions of a test on it."""
 
     def __init__(self, **spec: Any) -> None:
         names = ("RayCluster", "RayService")
@@ -39,19 +39,19 @@ class Service:
         )
 
     def look(self, times: int = 1) -> Body:
-        """So many rounds of the controller; the status after them."""
+        """Run the controller for some rounds; returns the status after them."""
         for _ in range(times):
             self.services.reconcile()
             self.clusters.reconcile()
         return self.objects.get(self.kind, "default", "s").get("status", {})
 
     def change(self, **spec: Any) -> None:
-        """Replace keys of its spec."""
+        """Replace keys of the spec."""
         body = self.objects.get(self.kind, "default", "s")
         self.objects.replace(self.kind, "default", "s", {**body, "spec": {**body["spec"], **spec}})
 
     def names(self) -> list[str]:
-        """The clusters that there are."""
+        """The names of the existing clusters."""
         return [body["metadata"]["name"] for body in self.objects.list(self.clusters.kind)]
 
     def target(self) -> str:

@@ -1,4 +1,4 @@
-"""Paths and names of a pod as this machine has them."""
+"""Paths and Services' names of a pod are replaced by those of this machine."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +17,8 @@ def test_whole_components_of_paths_are_replaced_once() -> None:
         {"/tmp": Path("/tmp/x"), "/etc/awares": Path("/tmp/x/setup"), "/etc": Path("/tmp/x/etc")}
     )
     text = "--config=/etc/awares/setup.toml /etc/awares-old /tmp,/tmpfs /var/tmp /etc"
-    assert (
-        paths.rewrite(text)
-        == "--config=/tmp/x/setup/setup.toml /tmp/x/etc/awares-old /tmp/x,/tmpfs /var/tmp /tmp/x/etc"
+    assert paths.rewrite(text) == (
+        "--config=/tmp/x/setup/setup.toml /tmp/x/etc/awares-old /tmp/x,/tmpfs /var/tmp /tmp/x/etc"
     )
 
 

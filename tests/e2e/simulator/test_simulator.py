@@ -1,4 +1,4 @@
-"""The simulator without Ray: a small chart's pods, volumes, Services and hooks as processes, both majors of helm."""
+"""The simulator without Ray: the pods, volumes, Services and hooks of a small chart run."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +33,9 @@ spec:
     metadata: {labels: {app: pages}, annotations: {page: {{ .Values.page }}}}
     spec:
       initContainers:
-        - {name: wait, command: [python, -c, "open('/scratch/first', 'w')"], volumeMounts: [{name: scratch, mountPath: /scratch}]}
+        - name: wait
+          command: [python, -c, "open('/scratch/first', 'w')"]
+          volumeMounts: [{name: scratch, mountPath: /scratch}]
       containers:
         - name: server
           image: python
@@ -59,12 +61,17 @@ spec:
         - {name: WORD, valueFrom: {secretKeyRef: {name: word, key: word}}}
       command: [python, -c]
       args:
-        - "import os, urllib.request as r; t = r.urlopen(os.environ['URL']).read().decode(); print(t); exit(os.environ['WORD'] not in t)"
+        - >-
+          import os, urllib.request as r;
+          t = r.urlopen(os.environ['URL']).read().decode();
+          print(t); exit(os.environ['WORD'] not in t)
 """
 JOB = """
 apiVersion: batch/v1
 kind: Job
-metadata: {name: once, annotations: {helm.sh/hook: pre-install, helm.sh/hook-delete-policy: hook-succeeded}}
+metadata:
+  name: once
+  annotations: {helm.sh/hook: pre-install, helm.sh/hook-delete-policy: hook-succeeded}
 spec:
   backoffLimit: {{ .Values.retries }}
   template:
@@ -72,7 +79,12 @@ spec:
       restartPolicy: Never
       containers:
         - name: once
-          command: [python, -c, "import pathlib; p = pathlib.Path('/data/seen'); s = p.exists(); p.touch(); exit(not s)"]
+          command: [python, -c]
+          args:
+            - (
+                "from pathlib import Path as P; p = P('/data/seen'); s = p.exists(); p.touch(); "
+                "exit(not s)"
+            )
           volumeMounts: [{name: data, mountPath: /data}]
       volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
 """
@@ -102,9 +114,8 @@ def test_what_a_chart_renders_runs_and_ends(
     cluster: tuple[helm.Helm, Controller], chart: Path
 ) -> None:
     cli, controller = cluster
-    cli.do(
-        "install", "r", str(chart), "--wait", "--timeout", "60s"
-    )  # the hook's first pod fails, its second one finds what that left
+    # The hook's first pod fails. Its second pod finds the file of the first.
+    cli.do("install", "r", str(chart), "--wait", "--timeout", "60s")
     address = controller.kubelet.services.address("default", "pages", 8080)
     assert (
         cli.do("test", "r", "--timeout", "60s", "--logs")
@@ -123,7 +134,7 @@ def test_what_a_chart_renders_runs_and_ends(
 
 
 def page_root(controller: Controller) -> str:
-    """Where /srv/pages really is."""
+    """The directory of /srv/pages on this machine."""
     pods = controller.objects.kinds.of("v1", "Pod")
     [body] = [
         body

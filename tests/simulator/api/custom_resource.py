@@ -1,6 +1,7 @@
-"""What an API server does to a custom resource: fills in its CRD's defaults, prunes or refuses unknown fields, checks the schema.
+"""Admits a custom resource as an API server does.
 
-CEL rules and webhooks are not run here: the static checks of the chart evaluate the former, nothing here proves the latter.
+It fills in the CRD's defaults, prunes or refuses unknown fields, and checks the schema. It runs
+neither CEL rules nor webhooks. The chart's static checks evaluate CEL rules; no test runs webhooks.
 """
 
 import copy
@@ -14,7 +15,10 @@ from tests.simulator.api.kinds import Kind
 
 
 class Invalid(Exception):
-    """The object is refused with 422, or with 400 for unknown fields; the text is what helm shows."""
+    """The API server refuses the object; helm prints the text.
+
+    The status is 422, or 400 for unknown fields.
+    """
 
     def __init__(self, message: str, status: int = 422) -> None:
         super().__init__(message)
@@ -22,7 +26,7 @@ class Invalid(Exception):
 
 
 def admit(kind: Kind, body: dict[str, Any], strict: bool) -> dict[str, Any]:
-    """The object as it is stored. Raises Invalid."""
+    """The object as the API server stores it. Raises Invalid."""
     if kind.schema is None:
         return body
     body = copy.deepcopy(body)
@@ -45,7 +49,7 @@ def admit(kind: Kind, body: dict[str, Any], strict: bool) -> dict[str, Any]:
 
 
 def _root(schema: dict[str, Any]) -> dict[str, Any]:
-    """Metadata is the API server's own: no CRD lists its fields."""
+    """The schema with metadata, which no CRD lists because the API server checks it."""
     free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     return {**schema, "properties": {**schema.get("properties", {}), "metadata": free}}
 
@@ -70,7 +74,7 @@ def _prune(value: Any, schema: dict[str, Any], path: str) -> Iterator[str]:
 
 
 def _fill(value: Any, schema: dict[str, Any]) -> None:
-    """Put the schema's defaults where an object lacks them."""
+    """Set the schema's defaults for missing fields."""
     if isinstance(value, list):
         for item in value:
             _fill(item, schema.get("items", {}))
@@ -93,7 +97,10 @@ def _validator(kind: Kind) -> Draft202012Validator:
 
 
 def _plain(schema: Any) -> Any:
-    """A structural schema as JSON Schema: integers or strings, nullable values, no formats of Kubernetes."""
+    """A structural schema as JSON Schema.
+
+    It converts int-or-string and nullable values, and drops the formats of Kubernetes.
+    """
     if isinstance(schema, list):
         return [_plain(item) for item in schema]
     if not isinstance(schema, dict):

@@ -1,6 +1,7 @@
-"""What a client asks first: versions, groups, resources, and OpenAPI documents.
+"""Discovery: versions, groups, resources and OpenAPI documents, which a client asks for first.
 
-The documents carry no schemas. All they say is that a PATCH takes fieldValidation: clients then leave the checking to the server.
+The documents hold no schemas. They say only that PATCH supports fieldValidation, so that clients
+leave the check to the server.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ Body = dict[str, Any]
 
 
 def answer(kinds: Kinds, parts: list[str], version: str) -> Body | None:
-    """The document at a discovery path, None for a path of objects."""
+    """The document at a discovery path; None for a path of objects."""
     match parts:
         case ["version"]:
             major, minor, _ = version.removeprefix("v").split(".")

@@ -1,4 +1,7 @@
-"""The kinds that the API server of the simulator knows: built-in ones, and those of the CRDs in the directory that AWARES_CRDS names."""
+"""The kinds that the simulator's API server knows: built-in ones, and those of AWARES_CRDS.
+
+AWARES_CRDS names a directory of CRD files.
+"""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -14,7 +17,7 @@ VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of one API version. `schema` is a CRD's openAPIV3Schema, None for a built-in kind.
+    """One kind of one API version. A built-in kind has no `schema` (openAPIV3Schema).
 
     Example:
         Kind("apps", "v1", "Deployment", "deployments")
@@ -29,7 +32,7 @@ class Kind:
 
     @property
     def api_version(self) -> str:
-        """As an object's `apiVersion` spells it."""
+        """The `apiVersion` of its objects."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
 
@@ -68,7 +71,7 @@ _CLUSTERED = {
 
 
 def builtin() -> Iterator[Kind]:
-    """The kinds that every cluster has, as far as a chart may render them."""
+    """The built-in kinds that a chart may render."""
     for namespaced, table in ((True, _NAMESPACED), (False, _CLUSTERED)):
         for api_version, names in table.items():
             group, _, version = api_version.rpartition("/")
@@ -103,18 +106,19 @@ def custom(directory: Path) -> Iterator[Kind]:
 
 
 def crd_directory() -> Path:
-    """The directory that AWARES_CRDS names. Skips the test that asks where there is none."""
+    """The directory that AWARES_CRDS names. Skips the test if there is none."""
     directory = os.environ.get("AWARES_CRDS", "")
     if not directory or not any(Path(directory).glob("ray.io_*.yaml")):
         pytest.skip(
-            f"AWARES_CRDS={directory!r} holds no ray.io_*.yaml: set it to a directory with the CRDs of KubeRay 1.7.0 "
+            f"AWARES_CRDS={directory!r} holds no ray.io_*.yaml: set it to a directory with "
+            "the CRDs of KubeRay 1.7.0 "
             "(helm-chart/kuberay-operator/crds in the KubeRay repository)"
         )
     return Path(directory)
 
 
 class Kinds:
-    """Look-up by path (group, version, plural) and by an object's apiVersion and kind."""
+    """Finds a kind by path (group, version, plural) or by an object's apiVersion and kind."""
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self.all = tuple(kinds)
@@ -122,19 +126,19 @@ class Kinds:
         self._by_name = {(kind.api_version, kind.name): kind for kind in self.all}
 
     def at(self, group: str, version: str, plural: str) -> Kind | None:
-        """The kind below /apis/<group>/<version>/<plural>."""
+        """The kind at /apis/<group>/<version>/<plural>."""
         return self._by_path.get((group, version, plural))
 
     def of(self, api_version: str, name: str) -> Kind:
-        """The kind that an object names. KeyError for one that is unknown here."""
+        """The kind of an object. Raises KeyError for an unknown one."""
         return self._by_name[api_version, name]
 
     def knows(self, api_version: str, name: str) -> bool:
-        """Whether there is such a kind here."""
+        """Whether the cluster has this kind."""
         return (api_version, name) in self._by_name
 
     def groups(self) -> dict[str, list[str]]:
-        """Versions per group, without the core group."""
+        """The versions of each group, without the core group."""
         found: dict[str, list[str]] = {}
         for kind in self.all:
             versions = found.setdefault(kind.group, []) if kind.group else []
@@ -143,7 +147,7 @@ class Kinds:
         return found
 
     def resources(self, group: str, version: str) -> list[dict[str, Any]]:
-        """What discovery says of one version of a group, status subresources included."""
+        """The discovery entries of one version of a group, with status subresources."""
         rows: list[dict[str, Any]] = []
         for kind in self.all:
             if (kind.group, kind.version) == (group, version):

@@ -1,6 +1,7 @@
-"""Every object of the simulated cluster: versions, generations, owners, and a log of events for whoever watches.
+"""Holds every object of the simulated cluster, with versions, owners and a log of events.
 
-The HTTP side (api_server.py) and the controllers work on one instance; each call is atomic, and what it returns is the caller's own copy.
+The HTTP side (server.py) and the controllers share one instance. Each call is atomic and returns a
+copy that the caller may change.
 """
 
 import base64
@@ -15,22 +16,20 @@ from typing import Any
 from tests.simulator.api.kinds import Kind, Kinds
 
 Body = dict[str, Any]
-Key = tuple[
-    str, str, str, str
-]  # group, kind, namespace, name: all versions of a kind are one object
+Key = tuple[str, str, str, str]  # group, kind, namespace, name
 
 
 class NotFound(LookupError):
-    """404."""
+    """The object does not exist (404)."""
 
 
 class Conflict(Exception):
-    """409: exists already, or changed in between."""
+    """The object exists already, or another client changed it meanwhile (409)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change.
+    """One change of an object.
 
     Example:
         Event(17, "MODIFIED", kind, {"metadata": {"name": "grpo"}})
@@ -43,24 +42,22 @@ class Event:
 
 
 def key_of(kind: Kind, namespace: str, name: str) -> Key:
-    """Where an object lies."""
+    """The key of an object in the store."""
     return kind.group, kind.name, namespace if kind.namespaced else "", name
 
 
 def now() -> str:
-    """This second as Kubernetes writes it."""
+    """The current time in Kubernetes' format, in whole seconds."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Objects:
-    """The objects, by kind, namespace and name."""
+    """All objects, by kind, namespace and name."""
 
     def __init__(self, kinds: Kinds) -> None:
         self.kinds = kinds
         self.changed = threading.Condition(threading.RLock())
-        self.applied: dict[
-            tuple[str, str], Body
-        ] = {}  # what a field manager applied last, by the object's uid
+        self.applied: dict[tuple[str, str], Body] = {}  # by field manager and uid of the object
         self.events: list[Event] = []
         self.version = 1
         self._items: dict[Key, tuple[Kind, Body]] = {}
@@ -82,7 +79,7 @@ class Objects:
     def list(
         self, kind: Kind, namespace: str = "", accept: Callable[[Body], bool] = lambda body: True
     ) -> list[Body]:
-        """The objects of a kind, of every namespace where none is given."""
+        """The objects of a kind, in one namespace or in all."""
         with self.changed:
             found = [
                 self._as(kind, body)
@@ -98,7 +95,8 @@ class Objects:
     def create(self, kind: Kind, namespace: str, body: Body) -> Body:
         """Store a new object. Raises Conflict if it exists, NotFound if its namespace does not.
 
-        One whose owners are all gone is removed again, as the garbage collector would: a controller may be late.
+        If none of its owners exists, remove it again, as the garbage collector does. A controller
+        may create an object after its owner was deleted.
         """
         body = copy.deepcopy(body)
         metadata = body.setdefault("metadata", {})
@@ -120,14 +118,18 @@ class Objects:
             return created
 
     def replace(self, kind: Kind, namespace: str, name: str, body: Body) -> Body:
-        """Store a changed object, its status left as it is. Raises NotFound, or Conflict if `body` names an older version."""
+        """Store a changed object and keep its status.
+
+        Raises NotFound, or Conflict if `body` has an older version.
+        """
         with self.changed:
             old = self.get(kind, namespace, name)
             body = _normal(kind, copy.deepcopy(body))
             given = body.setdefault("metadata", {}).get("resourceVersion")
             if given and given != old["metadata"]["resourceVersion"]:
                 raise Conflict(
-                    f'{kind.plural} "{name}": the object has been modified; apply your changes to the latest version'
+                    f'{kind.plural} "{name}": the object has been modified; apply your '
+                    "changes to the latest version"
                 )
             kept = (
                 "uid",
@@ -148,7 +150,7 @@ class Objects:
             return self._put("MODIFIED", kind, body)
 
     def set_status(self, kind: Kind, namespace: str, name: str, status: Body) -> Body:
-        """Replace the status alone. Raises NotFound."""
+        """Replace only the status. Raises NotFound."""
         with self.changed:
             body = self.get(kind, namespace, name)
             if body.get("status") == status:
@@ -156,7 +158,7 @@ class Objects:
             return self._put("MODIFIED", kind, {**body, "status": copy.deepcopy(status)})
 
     def delete(self, kind: Kind, namespace: str, name: str) -> Body:
-        """Remove an object and, as the garbage collector would, what only it owns. Raises NotFound."""
+        """Remove an object and the objects that only it owns. Raises NotFound."""
         with self.changed:
             body = self.get(kind, namespace, name)
             del self._items[key_of(kind, namespace, name)]
@@ -220,7 +222,7 @@ def _without_metadata(body: Body) -> Body:
 
 
 def _normal(kind: Kind, body: Body) -> Body:
-    """A Secret's stringData becomes data, as the API server stores it."""
+    """The object with a Secret's stringData merged into data, as the API server stores it."""
     if kind.name == "Secret" and "stringData" in body:
         text = body.pop("stringData") or {}
         body["data"] = {

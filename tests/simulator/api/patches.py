@@ -1,7 +1,8 @@
-"""The four patches that clients send: merge, JSON, strategic merge (helm 3) and server-side apply (helm 4).
+"""The four patch formats: merge, JSON, strategic merge (helm 3) and server-side apply (helm 4).
 
-Server-side apply is a merge with the memory of what the same manager applied last, lists replaced whole; conflicts between managers are
-not looked for. That is all that a client which owns its objects can see of it.
+Server-side apply merges, and removes fields that the same manager applied before and now omits. It
+replaces lists as a whole and looks for no conflicts between managers. A client that owns its
+objects sees no difference from a real server.
 """
 
 import copy
@@ -23,7 +24,7 @@ _MERGE_KEYS = {
 
 
 def merge(target: Any, patch: Any) -> Any:
-    """RFC 7386: objects merge, null deletes, everything else replaces."""
+    """Merge patch (RFC 7386): merge objects, delete on null, replace everything else."""
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
     merged = dict(target) if isinstance(target, dict) else {}
@@ -36,7 +37,10 @@ def merge(target: Any, patch: Any) -> Any:
 
 
 def apply(live: dict[str, Any], previous: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """`live` with `wanted` applied, and without what `previous` applied and `wanted` no longer has."""
+    """Server-side apply: `live` with `wanted` merged.
+
+    It drops the fields that `previous` has and `wanted` has not.
+    """
     return merge(_without(live, previous, wanted), wanted)
 
 
@@ -52,7 +56,11 @@ def _without(live: Any, previous: Any, wanted: Any) -> Any:
 
 
 def strategic(target: Any, patch: Any, field: str = "") -> Any:
-    """Kubernetes' own merge: lists of named things merge by their key, `$patch` directives delete or replace."""
+    """Strategic merge patch.
+
+    It merges lists of named items by their key, and obeys `$patch` directives that delete or
+    replace.
+    """
     if isinstance(patch, dict):
         return _strategic_object(target, patch)
     if isinstance(patch, list) and field in _MERGE_KEYS:
@@ -96,7 +104,10 @@ def _strategic_list(target: list[Any], patch: list[Any], keys: tuple[str, ...]) 
 
 
 def json_patch(document: Any, operations: list[dict[str, Any]]) -> Any:
-    """RFC 6902: add, remove, replace, test. KeyError or IndexError for a path that is not there, ValueError for a failed test."""
+    """JSON patch (RFC 6902): add, remove, replace, test.
+
+    Raises KeyError or IndexError for a path that does not exist, and ValueError for a failed test.
+    """
     document = copy.deepcopy(document)
     for operation in operations:
         *way, last = [

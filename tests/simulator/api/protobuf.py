@@ -1,4 +1,7 @@
-"""Secrets, ConfigMaps and Namespaces in Kubernetes' protobuf form: helm's typed client sends its release records so, and nothing else."""
+"""Decodes Secrets, ConfigMaps and Namespaces from Kubernetes' protobuf form.
+
+helm's typed client sends its release records in this form, and no other objects.
+"""
 
 import base64
 from collections.abc import Iterator
@@ -22,12 +25,13 @@ _MAPS = frozenset({"labels", "annotations", "data", "stringData"})
 
 
 def decode(raw: bytes) -> dict[str, Any]:
-    """The object. ValueError for a kind that is not listed above."""
+    """The decoded object. Raises ValueError for a kind that is not listed above."""
     unknown = dict(_messages(raw.removeprefix(MAGIC)))
     meta = {number: value.decode() for number, value in _messages(unknown[1])}
     if meta[2] not in _FIELDS:
         raise ValueError(
-            f"a {meta[2]} in protobuf: send JSON, only {', '.join(_FIELDS)} are read in that form here"
+            f"a {meta[2]} in protobuf: send JSON, only {', '.join(_FIELDS)} are read in that "
+            "form here"
         )
     body: dict[str, Any] = {"apiVersion": meta[1], "kind": meta[2]}
     binary = meta[2] == "Secret"
@@ -38,7 +42,7 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 
 def _fields(raw: bytes, names: dict[int, str], binary: bool) -> dict[str, Any]:
-    """The named fields: maps as objects, empty texts left out."""
+    """The named fields, with maps as objects and without empty texts."""
     found: dict[str, Any] = {}
     for number, value in _messages(raw):
         name = names.get(number)
@@ -54,7 +58,7 @@ def _fields(raw: bytes, names: dict[int, str], binary: bool) -> dict[str, Any]:
 
 
 def _messages(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of every length-delimited field; numbers (varints) are skipped."""
+    """The number and the bytes of every length-delimited field. Skips varints."""
     position = 0
     while position < len(raw):
         tag, position = _varint(raw, position)

@@ -1,4 +1,4 @@
-"""Label and field selectors, as list and watch requests carry them and as Services and workloads hold them."""
+"""Label and field selectors of list and watch requests, of Services and of workloads."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ _TERMS = re.compile(r",(?![^(]*\))")
 
 
 def accepting(labels: str = "", fields: str = "") -> Callable[[Body], bool]:
-    """A test for objects, from a request's labelSelector and fieldSelector."""
+    """A predicate for objects, from a request's labelSelector and fieldSelector."""
     label_terms = [term.strip() for term in _TERMS.split(labels) if term.strip()]
     field_terms = [term.strip() for term in fields.split(",") if term.strip()]
 
@@ -24,7 +24,7 @@ def accepting(labels: str = "", fields: str = "") -> Callable[[Body], bool]:
 
 
 def matches(selector: Mapping[str, str], body: Body) -> bool:
-    """Whether an object carries every label of `selector`; an empty selector selects nothing."""
+    """Whether an object has every label of `selector`. An empty selector selects nothing."""
     labels = body["metadata"].get("labels") or {}
     return bool(selector) and all(labels.get(key) == value for key, value in selector.items())
 

@@ -1,9 +1,10 @@
-"""A test double of the Kubernetes API server, made of http.server: enough of it for helm and kubectl, over the objects of one process.
+"""A test double of the Kubernetes API server, for helm and kubectl, built on http.server.
 
-    helm ── discovery, CRUD, patches, watch ──> ApiServer ──> Objects <── controllers (in this process, without HTTP)
+    helm ── discovery, CRUD, patches, watch ──> ApiServer ──> Objects <── controllers (no HTTP)
 
-It has no authentication, RBAC, webhooks, quotas or conversion, checks built-in kinds for nothing but their names, and forgets everything
-when it stops. What it does check is what a chart can get wrong in a custom resource: the CRD's schema, its defaults and unknown fields.
+It has no authentication, RBAC, webhooks, quotas or conversion, and it forgets everything at its
+end. Of a built-in kind it checks only the name. Of a custom resource it checks what a chart can get
+wrong: the CRD's schema, its defaults and unknown fields.
 """
 
 import json
@@ -36,7 +37,7 @@ _REASONS = {
 
 
 class ApiServer(ThreadingHTTPServer):
-    """Listens on a free loopback port. `logs` reads a pod's log for `helm test --logs`."""
+    """An API server on a free loopback port. `helm test --logs` gets pods' logs from `logs`."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -49,7 +50,7 @@ class ApiServer(ThreadingHTTPServer):
         self.stopping = threading.Event()
 
     def kubeconfig(self, directory: Path) -> Path:
-        """Write a kubeconfig with this server as its only cluster."""
+        """Write a kubeconfig whose only cluster is this server."""
         cluster = {
             "name": "simulator",
             "cluster": {"server": f"http://127.0.0.1:{self.server_port}"},
@@ -68,7 +69,7 @@ class ApiServer(ThreadingHTTPServer):
         return path
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error; any other one is the double's own fault, and is shown."""
+        """Ignore a client that closed the connection; print other errors, which are bugs here."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -77,7 +78,7 @@ class ApiServer(ThreadingHTTPServer):
 def running(
     objects: Objects, logs: Callable[[str, str], str] = lambda namespace, pod: ""
 ) -> Iterator[ApiServer]:
-    """A server in a thread, stopped at the end."""
+    """A server that runs in a thread until the end of the block."""
     server = ApiServer(objects, logs)
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
@@ -100,13 +101,11 @@ class _Refused(Exception):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = (
-        True  # else every answer waits 40 ms for the acknowledgement of its headers
-    )
+    disable_nagle_algorithm = True  # Nagle's algorithm would delay every answer by 40 ms.
     server: ApiServer
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent: the tests' own output counts."""
+        """Print nothing, so that the tests' output stays readable."""
 
     def do_GET(self) -> None:
         self._answer(self._get)
@@ -207,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, self._store(kind, namespace, name, subresource, wanted)
 
     def _apply(self, kind: Kind, namespace: str, name: str, subresource: str) -> tuple[int, Any]:
-        """Server-side apply: create, or merge with the memory of what this manager applied before."""
+        """Server-side apply: create the object, or merge with this manager's previous fields."""
         objects, wanted = self.server.objects, self._named(self._body(), kind)
         manager = self._query.get("fieldManager", "")
         with objects.changed:
@@ -233,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
             return objects.set_status(kind, namespace, name, body.get("status") or {})
         spec = {
             key: value for key, value in body.items() if key != "status"
-        }  # a write to the object itself leaves the status alone
+        }  # A write to the object keeps its status.
         body = admit(kind, spec, self._strict())
         return body if self._dry() else objects.replace(kind, namespace, name, body)
 
@@ -252,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
         return _status(200, "deleted", "")
 
     def _target(self) -> tuple[Kind, str, str, str]:
-        """Kind, namespace, name and subresource of the path."""
+        """The kind, namespace, name and subresource of the path."""
         group, version, rest = (
             ("", self._parts[1], self._parts[2:])
             if self._parts[0] == "api"

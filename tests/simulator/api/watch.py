@@ -1,4 +1,7 @@
-"""A watch: a chunked stream of JSON lines, from a version on or beginning with what is there (sendInitialEvents)."""
+"""Answers watch requests by a chunked stream of JSON lines.
+
+The stream starts at a version, or with the existing objects (sendInitialEvents).
+"""
 
 import json
 import threading
@@ -23,7 +26,7 @@ def stream(
     query: dict[str, str],
     stopping: threading.Event,
 ) -> None:
-    """Send events until the client's timeout, its going away, or the server's end."""
+    """Send events until the client's timeout, until it disconnects, or until the server stops."""
     lines = _Lines(handler)
     deadline = time.monotonic() + float(query.get("timeoutSeconds") or _LONGEST_S)
     seen = _begin(lines, objects, kind, namespace, accept, query)
@@ -54,7 +57,7 @@ def _begin(
     accept: Callable[[Body], bool],
     query: dict[str, str],
 ) -> int:
-    """Send what the client asks to begin with; return the position in the log to go on from."""
+    """Send the initial events, and return the position in the log from which to continue."""
     with objects.changed:
         since, everything = (
             query.get("resourceVersion", ""),
@@ -82,7 +85,7 @@ def _begin(
 
 
 class _Lines:
-    """The chunked body."""
+    """The body of the response, in chunks."""
 
     def __init__(self, handler: BaseHTTPRequestHandler) -> None:
         self._file = handler.wfile

@@ -1,4 +1,4 @@
-"""Owner references, as controllers set them on what they create."""
+"""Owner references of the objects that controllers create."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ Body = dict[str, Any]
 
 
 def reference(kind: Kind, owner: Body) -> Body:
-    """A reference to the controlling `owner`."""
+    """A reference to `owner` as the controlling owner."""
     names = {
         "apiVersion": kind.api_version,
         "kind": kind.name,
@@ -19,7 +19,7 @@ def reference(kind: Kind, owner: Body) -> Body:
 
 
 def owned(kind: Kind, owner: Body, name: str, body: Body) -> Body:
-    """`body` named `name`, in its owner's namespace and going with it."""
+    """`body` with this name, in the namespace of its owner, and with a reference to it."""
     metadata = {
         **body.get("metadata", {}),
         "name": name,

@@ -1,4 +1,4 @@
-"""The ReplicaSet of a Deployment: helm 3 waits for the one whose template is the Deployment's."""
+"""The ReplicaSet of a Deployment. helm 3 waits for it."""
 
 import hashlib
 import json
@@ -8,7 +8,10 @@ from tests.simulator.controllers.ownership import belongs, owned
 
 
 def ensure(objects: Objects, deployment: Body) -> Body:
-    """The ReplicaSet of the Deployment's current template; those of older templates go, with their pods."""
+    """The ReplicaSet of the Deployment's current template.
+
+    ReplicaSets of older templates are deleted with their pods.
+    """
     kind, owner = (
         objects.kinds.of("apps/v1", "ReplicaSet"),
         objects.kinds.of("apps/v1", "Deployment"),

@@ -1,4 +1,4 @@
-"""Deployments, StatefulSets and Jobs as Pods."""
+"""Turns Deployments, StatefulSets and Jobs into Pods."""
 
 import hashlib
 import json
@@ -12,7 +12,10 @@ _TEMPLATE = "simulator/template"
 
 
 class Workloads:
-    """Reconciles the three kinds. Updates replace pods, old ones first; Jobs run one pod at a time."""
+    """Reconciles the three kinds.
+
+    An update deletes old pods before it creates new ones. A Job runs one pod at a time.
+    """
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
@@ -23,7 +26,7 @@ class Workloads:
         )
 
     def reconcile(self) -> None:
-        """One look at every object."""
+        """Reconcile every object once."""
         for body in self._objects.list(self._deployments):
             current = replica_sets.ensure(self._objects, body)
             pods = self._replicas(self._replica_sets, current, body)
@@ -51,7 +54,10 @@ class Workloads:
                 self._run(body)
 
     def _replicas(self, kind: Kind, owner: Body, body: Body) -> list[Body]:
-        """The owner's pods; those of another template, or too many, are deleted, and missing ones created."""
+        """The owner's pods.
+
+        Pods of another template and surplus pods are deleted, and missing pods are created.
+        """
         namespace, spec = owner["metadata"]["namespace"], body["spec"]
         digest = hashlib.sha256(json.dumps(spec["template"], sort_keys=True).encode()).hexdigest()[
             :10
@@ -76,7 +82,7 @@ class Workloads:
         return self._objects.create(self._pods, owner["metadata"]["namespace"], pod)
 
     def _run(self, job: Body) -> None:
-        """A pod after the other until one succeeds or backoffLimit is used up."""
+        """Run pods one after the other, until one succeeds or backoffLimit is used up."""
         metadata, spec = job["metadata"], job["spec"]
         pods = self._objects.list(self._pods, metadata["namespace"], lambda pod: belongs(job, pod))
         phases = [pod.get("status", {}).get("phase") for pod in pods]
@@ -103,7 +109,7 @@ class Workloads:
 
 
 def ready(pod: Body) -> bool:
-    """Whether a pod's status says so."""
+    """Whether the pod's status says that it is ready."""
     return any(
         item["type"] == "Ready" and item["status"] == "True"
         for item in pod.get("status", {}).get("conditions", [])
@@ -111,7 +117,7 @@ def ready(pod: Body) -> bool:
 
 
 def _with_claims(spec: Body, name: str) -> Body:
-    """A StatefulSet's claim templates as volumes of the pod called `name`."""
+    """The pod spec with the StatefulSet's claim templates as volumes of the pod `name`."""
     claims = [claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates") or []]
     if not claims:
         return spec["template"]

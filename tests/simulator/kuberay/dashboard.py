@@ -1,4 +1,4 @@
-"""A head's dashboard over HTTP, as the operator uses it: Jobs API, Serve's REST API, nodes."""
+"""A client of a head's dashboard: Jobs API, Serve's REST API, nodes."""
 
 import contextlib
 import http.client
@@ -10,12 +10,12 @@ _LIMIT_S = 30.0
 
 
 class Unanswered(Exception):
-    """The dashboard is not there, or refuses; the text is what it said."""
+    """The dashboard is unreachable or refuses the request; the text is its answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """One head's dashboard; `token` is Ray's, None where authentication is off.
+    """The dashboard of one head. `token` is None without authentication.
 
     Example:
         Dashboard("127.80.3.4", 8265, "secret").nodes()
@@ -26,13 +26,13 @@ class Dashboard:
     token: str | None = field(repr=False)
 
     def up(self) -> bool:
-        """Whether it answers with the token."""
+        """Whether the dashboard accepts the token."""
         with contextlib.suppress(Unanswered):
             return bool(self._ask("GET", "/api/version"))
         return False
 
     def nodes(self) -> int:
-        """Nodes that are alive."""
+        """The number of live nodes."""
         with contextlib.suppress(Unanswered):
             rows = self._ask("GET", "/nodes?view=summary")["data"]["summary"]
             return sum(row["raylet"].get("state") == "ALIVE" for row in rows)
@@ -43,7 +43,7 @@ class Dashboard:
         self._ask("POST", "/api/jobs/", body)
 
     def job(self, submission: str) -> dict[str, Any]:
-        """status, message, start_time, ... of a job. Raises Unanswered."""
+        """The status, message, start_time and so on of a job. Raises Unanswered."""
         return self._ask("GET", f"/api/jobs/{submission}")
 
     def stop_job(self, submission: str) -> None:
@@ -51,11 +51,11 @@ class Dashboard:
         self._ask("POST", f"/api/jobs/{submission}/stop")
 
     def job_log(self, submission: str) -> str:
-        """What a job's driver printed. Raises Unanswered."""
+        """The log of a job's driver. Raises Unanswered."""
         return self._ask("GET", f"/api/jobs/{submission}/logs")["logs"]
 
     def deploy(self, config: dict[str, Any]) -> None:
-        """PUT Serve applications. Raises Unanswered with Serve's own message for a bad configuration."""
+        """Deploy Serve applications. Raises Unanswered with Serve's message if they are refused."""
         self._ask("PUT", "/api/serve/applications/", config)
 
     def applications(self) -> dict[str, Any]:

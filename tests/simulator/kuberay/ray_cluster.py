@@ -1,7 +1,8 @@
-"""RayCluster -> a head Service, a head pod, and worker pods once the head answers; pods that fail are made again.
+"""Turns a RayCluster into a head Service, a head pod and worker pods.
 
-Autoscaling is not realised: each group has the replicas that it asks for, within its bounds. An upgrade of the pods' template recreates
-nothing, as in the operator without `upgradeStrategy: Recreate`.
+Workers start after the head answers, and failed pods are created again. Autoscaling is not
+simulated: each group has the replicas that it asks for, within its bounds. A changed pod template
+recreates nothing, as in the operator without `upgradeStrategy: Recreate`.
 """
 
 import base64
@@ -16,11 +17,11 @@ from tests.simulator.kuberay.operator_view import OperatorView
 from tests.simulator.node.kubelet import Kubelet
 from tests.simulator.node.running_pod import moved
 
-SERVE_PORT = "simulator/serve-port"  # annotation of a cluster: where its Serve proxies listen
+SERVE_PORT = "simulator/serve-port"  # annotation of a cluster: the port of its Serve proxies
 
 
 class RayClusters:
-    """Reconciles RayClusters; RayJobs and RayServices ask it for dashboards."""
+    """Reconciles RayClusters, and gives RayJobs and RayServices their dashboards."""
 
     def __init__(self, objects: Objects, kubelet: Kubelet) -> None:
         self._objects, self.kubelet, self._view = objects, kubelet, OperatorView()
@@ -29,7 +30,7 @@ class RayClusters:
         self._secrets = objects.kinds.of("v1", "Secret")
 
     def reconcile(self) -> None:
-        """One look at every RayCluster."""
+        """Reconcile every RayCluster once."""
         for cluster in self._objects.list(self.kind):
             metadata, said = cluster["metadata"], self._view.refusal(cluster)
             if said:
@@ -53,7 +54,7 @@ class RayClusters:
                 self._realise(cluster, pods)
 
     def dashboard(self, cluster: Body) -> Dashboard | None:
-        """The head's dashboard, None before the head answers."""
+        """The head's dashboard; None until the head answers."""
         if cluster.get("status", {}).get("state") not in ("ready", "starting"):
             return None
         for pod in self._objects.list(
@@ -65,7 +66,7 @@ class RayClusters:
         return None
 
     def serve_port(self, cluster: Body) -> int:
-        """Where this cluster's Serve proxies listen."""
+        """The port of this cluster's Serve proxies."""
         return int(cluster["metadata"]["annotations"][SERVE_PORT])
 
     def head(self, cluster: Body) -> Body | None:
@@ -88,7 +89,7 @@ class RayClusters:
         heads = [pod for pod in pods if pod["metadata"]["labels"]["ray.io/node-type"] == "head"]
         if not heads:
             for pod in pods:
-                self._delete(pod)  # workers do not outlive their head
+                self._delete(pod)  # Workers end with their head.
             self._create(
                 cluster,
                 cluster["spec"]["headGroupSpec"],
@@ -109,7 +110,7 @@ class RayClusters:
         )
 
     def _annotated(self, cluster: Body) -> Body:
-        """The cluster with a port for its Serve proxies, found once."""
+        """The cluster, annotated with a free port for its Serve proxies."""
         metadata = cluster["metadata"]
         if SERVE_PORT in (metadata.get("annotations") or {}):
             return cluster
@@ -121,7 +122,7 @@ class RayClusters:
         return self._objects.replace(self.kind, metadata["namespace"], metadata["name"], body)
 
     def _workers(self, cluster: Body, pods: list[Body], head: tuple[str, int]) -> None:
-        """As many workers as each group asks for."""
+        """Create and delete workers until each group has its replicas."""
         for group in cluster["spec"].get("workerGroupSpecs") or []:
             prefix = f"{cluster['metadata']['name']}-{group['groupName']}-worker"
             names = [f"{prefix}-{index}" for index in range(_wanted(group))]
@@ -210,7 +211,7 @@ class RayClusters:
         self._set_status(metadata, status)
 
     def _set_status(self, metadata: Body, status: Body) -> None:
-        with contextlib.suppress(NotFound):  # it may have been deleted since this look at it began
+        with contextlib.suppress(NotFound):  # Somebody may have deleted it during this round.
             self._objects.set_status(self.kind, metadata["namespace"], metadata["name"], status)
 
 
@@ -222,7 +223,7 @@ def create_service(
     selector: dict[str, str],
     ports: tuple[int, ...],
 ) -> None:
-    """A Service of the operator's; its selector follows where it changed."""
+    """Create a Service of the operator, or update its selector."""
     services, namespace = objects.kinds.of("v1", "Service"), owner["metadata"]["namespace"]
     spec = {
         "selector": selector,
@@ -239,7 +240,7 @@ def create_service(
 
 
 def _wanted(group: Body) -> int:
-    """Workers of a group, within its bounds, times its hosts."""
+    """The number of workers of a group, within its bounds, times its hosts."""
     if group.get("suspend"):
         return 0
     count = max(
@@ -249,7 +250,7 @@ def _wanted(group: Body) -> int:
 
 
 def _condition(old: dict[str, Body], name: str, holds: bool, reason: str) -> Body:
-    """A condition, its transition time kept while it does not change."""
+    """A condition. It keeps its transition time while its status does not change."""
     status = str(holds)
     since = (
         old[name]["lastTransitionTime"] if name in old and old[name]["status"] == status else now()

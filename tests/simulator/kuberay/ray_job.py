@@ -1,11 +1,12 @@
-"""RayJob -> its own RayCluster, or one that clusterSelector names; a job submitted through the Jobs API; its status mirrored.
+"""Turns a RayJob into a RayCluster and a submitted job, and mirrors the job's status.
 
-    "" ── Initializing ── Running ──┬── Complete ── ttl or deletionRules: workers, cluster or the RayJob itself go
-            (cluster)    (job)      ├── Failed ──── the same
-               ^                    └── Retrying: while backoffLimit lasts, on a new cluster
-               └────────────────────────┘            suspend: true at any time: Suspended, without a cluster
+    "" ── Initializing ── Running ──┬── Complete ── then the TTL or the deletion rules apply
+            (cluster)    (job)      ├── Failed ──── likewise
+               ^                    └── Retrying    on a new cluster, at most backoffLimit times
+               └────────────────────────┘           suspend: true: Suspended, without a cluster
 
-The submitter pod of K8sJobMode is not realised: the job is submitted by this process, with the same command and token.
+The cluster is the job's own, or the one that clusterSelector names. The submitter pod of K8sJobMode
+is not simulated: this process submits the job, with the same command and token.
 """
 
 import time
@@ -25,7 +26,11 @@ _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 class RayJobs:
-    """Reconciles RayJobs. `logs` has what ended drivers printed, by namespace and name; on a cluster the submitter's pod has it."""
+    """Reconciles RayJobs.
+
+    `logs` holds the output of ended drivers, by namespace and name. On a real cluster the submitter
+    pod holds it.
+    """
 
     def __init__(self, objects: Objects, clusters: RayClusters) -> None:
         self._objects, self._clusters, self._view = objects, clusters, OperatorView()
@@ -33,7 +38,7 @@ class RayJobs:
         self.logs: dict[tuple[str, str], str] = {}
 
     def reconcile(self) -> None:
-        """One look at every RayJob."""
+        """Reconcile every RayJob once."""
         for job in self._objects.list(self._kind):
             status = dict(job.get("status") or {})
             try:
@@ -46,7 +51,7 @@ class RayJobs:
                     self._kind, job["metadata"]["namespace"], job["metadata"]["name"], status
                 )
             except NotFound:
-                continue  # a deletion rule took it
+                continue  # A deletion rule has removed it.
 
     def _step(self, job: Body, status: Body) -> None:
         phase, spec = status.get("jobDeploymentStatus", ""), job["spec"]
@@ -66,7 +71,7 @@ class RayJobs:
             self._follow(job, status)
 
     def _begin(self, job: Body, status: Body) -> None:
-        """Name the cluster, make it where it is the job's own."""
+        """Choose the cluster, and create it if it is the job's own."""
         selector, metadata = job["spec"].get("clusterSelector"), job["metadata"]
         if selector:
             name = selector.get("ray.io/cluster") or next(
@@ -100,7 +105,7 @@ class RayJobs:
         status.setdefault("startTime", now())
 
     def _submit(self, job: Body, status: Body) -> None:
-        """Once the cluster is ready, submit."""
+        """Submit the job when the cluster is ready."""
         cluster = self._cluster(job, status)
         if cluster is None or cluster.get("status", {}).get("state") != "ready":
             return
@@ -131,7 +136,7 @@ class RayJobs:
         }
 
     def _follow(self, job: Body, status: Body) -> None:
-        """Mirror the job; end with it."""
+        """Mirror the job's status, and finish when it ends."""
         cluster = self._cluster(job, status)
         dashboard = self._clusters.dashboard(cluster) if cluster else None
         if dashboard is None:
@@ -147,7 +152,7 @@ class RayJobs:
             )
 
     def _finish(self, job: Body, status: Body, phase: str, reason: str) -> None:
-        """Complete, Failed, or another try."""
+        """Set Complete or Failed, or start another try."""
         failed = status.get("failed", 0) + (phase == "Failed")
         status |= {"failed": failed, "succeeded": int(phase == "Complete")}
         if (
@@ -163,7 +168,7 @@ class RayJobs:
             status["reason"] = reason
 
     def _clean_up(self, job: Body, status: Body) -> None:
-        """The deletion rules, or the TTL after which the cluster goes."""
+        """Apply the deletion rules or the TTL."""
         spec, age = job["spec"], time.time() - _seconds(status["endTime"])
         for rule in (spec.get("deletionStrategy") or {}).get("deletionRules") or []:
             condition = rule["condition"]
@@ -206,7 +211,7 @@ class RayJobs:
         }
 
     def _delete_cluster(self, job: Body, status: Body) -> None:
-        """The job's own cluster; a selected one stays."""
+        """Delete the job's own cluster; keep a selected one."""
         if not job["spec"].get("clusterSelector") and self._cluster(job, status):
             self._objects.delete(
                 self._clusters.kind, job["metadata"]["namespace"], status["rayClusterName"]

@@ -1,10 +1,12 @@
-"""RayService -> a RayCluster, its serveConfigV2 by PUT to the dashboard, and the head and serve Services.
+"""Turns a RayService into a RayCluster, its Serve applications, and the head and serve Services.
 
-    serveConfigV2 changed ───────> PUT to the active cluster, replicas are replaced there
-    rayClusterConfig changed ────> upgradeStrategy None: nothing. Otherwise a second cluster; the Services move once it serves, the
-                                   first goes after rayClusterDeletionDelaySeconds. Incremental upgrades move at once, too: no Gateway here.
+    serveConfigV2 changed ─────> PUT to the active cluster, which replaces its replicas
+    rayClusterConfig changed ──> with upgradeStrategy None, nothing
+                                 otherwise a second cluster. When it serves, the Services select it,
+                                 and rayClusterDeletionDelaySeconds later the first one is deleted
 
-Several nodes share this machine, so the proxies' port is the cluster's own instead of 8000; Services and pods say where it is.
+There is no Gateway, so an incremental upgrade also moves at once. Several nodes share this machine,
+so each cluster's proxies have a port of their own instead of 8000. Services and pods name it.
 """
 
 import hashlib
@@ -25,7 +27,7 @@ _DELAY_S = 60
 
 
 class RayServices:
-    """Reconciles RayServices. What was put where is remembered here, by cluster."""
+    """Reconciles RayServices. Remembers the deployed configuration of each cluster."""
 
     def __init__(self, objects: Objects, clusters: RayClusters) -> None:
         self._objects, self._clusters, self._view = objects, clusters, OperatorView()
@@ -37,7 +39,7 @@ class RayServices:
         self._retired: dict[str, float] = {}
 
     def reconcile(self) -> None:
-        """One look at every RayService."""
+        """Reconcile every RayService once."""
         for service in self._objects.list(self._kind):
             clusters = self._own(service)
             if said := self._view.refusal(service):
@@ -115,7 +117,7 @@ class RayServices:
         )
 
     def _deploy(self, service: Body, cluster: Body) -> tuple[dict[str, Body], str]:
-        """PUT what is new; Serve's applications, and what went wrong."""
+        """Deploy a new configuration. Returns Serve's applications and an error message."""
         dashboard = (
             self._clusters.dashboard(cluster)
             if cluster.get("status", {}).get("state") == "ready"
@@ -133,7 +135,7 @@ class RayServices:
             return {}, str(error)
 
     def _config(self, service: Body, cluster: Body) -> str:
-        """serveConfigV2 with this machine's addresses, paths and port."""
+        """serveConfigV2 with the addresses, paths and port of this machine."""
         head = self._clusters.head(cluster)
         pod = self._clusters.kubelet.pod(head) if head else None
         text = service["spec"]["serveConfigV2"]
@@ -162,7 +164,7 @@ class RayServices:
         return found
 
     def _point(self, service: Body, cluster: Body, serves: bool) -> None:
-        """The Services select `cluster`; its pods say that they serve."""
+        """Let the Services select `cluster`, and label its pods as serving."""
         name, base = cluster["metadata"]["name"], service["metadata"]["name"]
         head = {"ray.io/cluster": name, "ray.io/node-type": "head"}
         ports = (ray_start.GCS, ray_start.DASHBOARD, 10001, 8080, ray_start.SERVE)
@@ -175,7 +177,7 @@ class RayServices:
             self._mark(service, cluster)
 
     def _mark(self, service: Body, cluster: Body) -> None:
-        """ray.io/serve on every pod with a proxy."""
+        """Set ray.io/serve on every pod with a proxy."""
         excluded = service["spec"].get("excludeHeadPodFromServeSvc")
         for pod in self._objects.list(
             self._pods, service["metadata"]["namespace"], lambda body: belongs(cluster, body)

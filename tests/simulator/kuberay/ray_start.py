@@ -1,6 +1,7 @@
-"""The pod of a Ray node, as KubeRay makes it from a group: labels, token, and the `ray start` command.
+"""The pod of a Ray node, as KubeRay builds it: labels, token and the `ray start` command.
 
-Of rayStartParams everything is passed on but what says where to listen: several nodes share this machine, so each one's ports are its own.
+It passes on all of rayStartParams except for addresses and ports. Several nodes share this machine,
+so each node has ports of its own.
 """
 
 import json
@@ -43,7 +44,7 @@ _UNITS = {
 def pod(
     cluster: Body, group: Body, addresses: Addresses, serve_port: int, head: tuple[str, int] | None
 ) -> Body:
-    """A head's pod, or with the `head`'s address and GCS port a worker's."""
+    """The pod of a head. With `head`, the address and GCS port of a head, the pod of a worker."""
     template = group["template"]
     container = dict(template["spec"]["containers"][0])
     flags, ports = _listening(addresses, serve_port, head)
@@ -65,7 +66,7 @@ def pod(
     ]
     container.pop(
         "readinessProbe", None
-    )  # the operator makes its own: ray_cluster.py asks the dashboard
+    )  # ray_cluster.py asks the dashboard instead of the operator's own probes.
     spec = {
         **template["spec"],
         "containers": [container, *template["spec"]["containers"][1:]],
@@ -83,7 +84,7 @@ def pod(
 def _listening(
     addresses: Addresses, serve_port: int, head: tuple[str, int] | None
 ) -> tuple[Flags, dict[int, int]]:
-    """Flags for addresses and ports, and where the declared ports are."""
+    """The flags for addresses and ports, and where the declared ports are."""
     first, last = addresses.range()
     agent, metrics = addresses.port(), addresses.port()
     flags = {
@@ -113,7 +114,7 @@ def _listening(
 
 
 def _capacity(group: Body, container: Body) -> Flags:
-    """CPUs, GPUs, memory, custom resources and labels, from where KubeRay takes them."""
+    """CPUs, GPUs, memory, custom resources and labels, from the same places as KubeRay."""
     params, own = group.get("rayStartParams") or {}, dict(group.get("resources") or {})
     resources = container.get("resources", {})
     limits = {**resources.get("requests", {}), **resources.get("limits", {})}
@@ -152,7 +153,7 @@ def quantity(value: Any) -> float:
 
 
 def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
-    """What the operator sets in every Ray container."""
+    """The environment variables that the operator sets in every Ray container."""
     name, namespace = cluster["metadata"]["name"], cluster["metadata"]["namespace"]
     return [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
@@ -163,12 +164,12 @@ def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
         {
             "name": "RAY_worker_niceness",
             "value": "0",
-        },  # ours: a pod's workers compete with its own raylet only, here with everybody
+        },  # Not the operator's: here workers of all pods compete for one machine.
     ]
 
 
 def _token(cluster: Body) -> list[Body]:
-    """Token authentication, as authOptions ask for it."""
+    """The variables of token authentication, if authOptions ask for it."""
     options = cluster["spec"].get("authOptions") or {}
     if options.get("mode") != "token":
         return [{"name": "RAY_AUTH_MODE", "value": "disabled"}]

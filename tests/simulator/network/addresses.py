@@ -1,7 +1,7 @@
-"""Loopback addresses and ports for what the simulator starts: an address a pod and a Service, ports that nobody else on the machine has.
+"""Loopback addresses and ports: one address per pod and Service, and ports that are free.
 
-Ray binds some of its ports on every address, so those are looked up free; a range of 100 goes to each Ray node's workers. All lie outside
-the kernel's ephemeral ports.
+Ray binds some of its ports on every address, so those must be free on the whole machine. Each Ray
+node gets a range of 100 ports for its workers. All ports lie outside the kernel's ephemeral ports.
 """
 
 import random
@@ -15,7 +15,10 @@ _RANGES = range(23_000, 29_900, 100)
 
 
 class Addresses:
-    """Hands out each address and port once. A random network of 127/8 keeps two simulators on one machine apart."""
+    """Hands out each address and port once.
+
+    A random network of 127/8 separates simulators on one machine.
+    """
 
     def __init__(self) -> None:
         source = random.SystemRandom()
@@ -30,7 +33,7 @@ class Addresses:
         self._starts = _free(source.sample(_RANGES, len(_RANGES)))
 
     def address(self) -> str:
-        """A loopback address of its own."""
+        """A new loopback address."""
         host = next(self._hosts)
         return f"{self._network}.{host // 256}.{host % 256}"
 
@@ -39,11 +42,11 @@ class Addresses:
         return next(self._ports)
 
     def twin(self) -> int:
-        """A port that is free like the one 10000 above it, where SeaweedFS listens for gRPC."""
+        """A port that is free together with the one 10000 above it, SeaweedFS's gRPC port."""
         return next(self._twins)
 
     def range(self) -> tuple[int, int]:
-        """First and last of 100 ports."""
+        """The first and last of 100 ports."""
         first = next(self._starts)
         return first, first + 99
 
@@ -53,7 +56,7 @@ def _free(candidates: list[int]) -> Iterator[int]:
 
 
 def is_free(address: str, port: int) -> bool:
-    """Whether a server could listen there now."""
+    """Whether a server can listen there now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

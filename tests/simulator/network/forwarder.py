@@ -1,4 +1,4 @@
-"""TCP forwarding on loopback: what kube-proxy does for a Service, in one thread with an event loop."""
+"""Forwards TCP connections on loopback, as kube-proxy does, in one thread with an event loop."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,10 @@ _PIECE = 65536
 
 
 class Forwarder:
-    """Listens on Services' addresses. Who gets a connection is asked anew for each one; nobody there closes it."""
+    """Listens on the addresses of Services.
+
+    It chooses a target for each new connection, and closes the connection if there is none.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -20,7 +23,7 @@ class Forwarder:
         self._thread.start()
 
     def listen(self, address: str, port: int, choose: Callable[[], Target | None]) -> None:
-        """Start to listen. Raises OSError where somebody does already."""
+        """Start to listen. Raises OSError if the address is in use."""
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await _forward(reader, writer, choose())
@@ -31,12 +34,12 @@ class Forwarder:
         self._servers[address, port] = future.result(10)
 
     def close(self, address: str, port: int) -> None:
-        """Stop to listen; connections that are there go on."""
+        """Stop to listen. Existing connections continue."""
         server = self._servers.pop((address, port))
         self._loop.call_soon_threadsafe(server.close)
 
     def stop(self) -> None:
-        """End the thread, and with it every connection."""
+        """Stop the thread and close every connection."""
         for address, port in list(self._servers):
             self.close(address, port)
         asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result(10)

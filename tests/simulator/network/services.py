@@ -1,7 +1,8 @@
-"""Services: a loopback address and listening ports each, forwarding to the ready pods that their selector selects; and their DNS names.
+"""Services: each has a loopback address, forwards to its ready pods, and has DNS names.
 
-A name in a pod's command, environment or files is replaced by the address, `name:port` by address and port: the port differs from the
-declared one only where something on the machine has that port on every address. NetworkPolicies are not realised.
+There is no DNS. Instead, a Service's name in a pod's command, environment or files is replaced by
+its address, and `name:port` by address and port. The port differs from the declared one if another
+process on the machine uses that port on every address. NetworkPolicies are not enforced.
 """
 
 import contextlib
@@ -22,12 +23,15 @@ Endpoint = Callable[[Body, Any], Target | None]
 @dataclass(slots=True)
 class _Listening:
     address: str
-    ports: dict[int, int] = field(default_factory=dict)  # declared -> listened on
+    ports: dict[int, int] = field(default_factory=dict)  # declared port -> actual port
     turn: Any = field(default_factory=itertools.count)
 
 
 class Services:
-    """The Services of all namespaces. `endpoint` says where a pod listens for a target port, None while it is not ready."""
+    """The Services of all namespaces.
+
+    `endpoint` returns the address of a pod's target port, or None until the pod is ready.
+    """
 
     def __init__(self, objects: Objects, addresses: Addresses, endpoint: Endpoint) -> None:
         self._objects, self._addresses, self._endpoint = objects, addresses, endpoint
@@ -36,7 +40,7 @@ class Services:
         self._kind, self._pods = objects.kinds.of("v1", "Service"), objects.kinds.of("v1", "Pod")
 
     def reconcile(self) -> None:
-        """Listen for new Services and ports, stop for those that are gone."""
+        """Listen for new Services and ports, and stop for deleted ones."""
         bodies = {
             (body["metadata"]["namespace"], body["metadata"]["name"]): body
             for body in self._objects.list(self._kind)
@@ -51,12 +55,12 @@ class Services:
                 self._assign(key)
 
     def address(self, namespace: str, name: str, port: int) -> str:
-        """host:port at which this machine reaches a Service. KeyError for one that is not there."""
+        """The host:port of a Service on this machine. Raises KeyError for an unknown one."""
         found = self._listening[namespace, name]
         return f"{found.address}:{found.ports[port]}"
 
     def rewrite(self, text: str, namespace: str) -> str:
-        """`text` as a pod of `namespace` needs it: names of Services replaced."""
+        """`text` with the names of Services replaced, for a pod of `namespace`."""
         self.reconcile()
         for (space, name), found in self._listening.items():
             text = _pattern(space, name, space == namespace).sub(
@@ -80,7 +84,7 @@ class Services:
             found.ports[port] = actual
 
     def _assign(self, key: tuple[str, str]) -> None:
-        """Write the address into the object: helm 3 waits for it."""
+        """Write the address into the object, because helm 3 waits for it."""
         with self._objects.changed, contextlib.suppress(NotFound):
             body = self._objects.get(self._kind, *key)
             self._objects.replace(
@@ -112,8 +116,13 @@ class Services:
 
 
 def _pattern(namespace: str, name: str, near: bool) -> re.Pattern[str]:
-    """The full name anywhere; the short one only of the own namespace and only before a port: it may be a common word."""
-    full = rf"{re.escape(name)}\.{re.escape(namespace)}(?:\.svc(?:\.cluster\.local)?)?(?::(?P<port>\d+))?"
+    """A pattern for a Service's names.
+
+    It matches the full name anywhere. The short name may be a common word, so it matches only in
+    the own namespace and before a port.
+    """
+    domain = r"(?:\.svc(?:\.cluster\.local)?)?"
+    full = rf"{re.escape(name)}\.{re.escape(namespace)}{domain}(?::(?P<port>\d+))?"
     short = rf"|{re.escape(name)}:(?P<near>\d+)" if near else ""
     return re.compile(rf"(?<![\w.-])(?:{full}{short})(?![\w-])(?!\.\w)")
 

@@ -1,4 +1,8 @@
-"""A container's environment: literal values, Secrets, ConfigMaps, the downward API, and $(NAME) in values and commands."""
+"""The environment of a container.
+
+It resolves literal values, Secrets, ConfigMaps, the downward API, and $(NAME) in values and
+commands.
+"""
 
 import base64
 import re
@@ -11,7 +15,10 @@ _REFERENCE = re.compile(r"\$\$|\$\((?P<name>[\w.-]+)\)")
 
 
 def resolve(objects: Objects, pod: Body, container: Body) -> dict[str, str]:
-    """The variables that the container names. Raises NotFound for a missing Secret, ConfigMap or key that is not optional."""
+    """The variables of the container.
+
+    Raises NotFound for a missing Secret, ConfigMap or key that is not optional.
+    """
     found: dict[str, str] = {}
     namespace = pod["metadata"]["namespace"]
     for source in container.get("envFrom") or []:
@@ -29,7 +36,7 @@ def resolve(objects: Objects, pod: Body, container: Body) -> dict[str, str]:
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """$(NAME) replaced where NAME is known; $$ is one dollar."""
+    """`text` with $(NAME) replaced by the value of a known NAME, and $$ by one dollar."""
     return _REFERENCE.sub(
         lambda match: "$" if match[0] == "$$" else variables.get(match["name"], match[0]), text
     )

@@ -1,6 +1,7 @@
-"""What images hold, as far as the simulator stands in for them: the project at /opt/awares, its packages, and SeaweedFS's `weed`.
+"""The contents of images: the project at /opt/awares, its packages, and SeaweedFS's `weed`.
 
-A container's image itself is ignored. /opt/awares becomes a directory of links to this checkout, so that a job may write beside them.
+A container's image itself is ignored. /opt/awares becomes a directory of links to this checkout, so
+that jobs can write beside the links.
 """
 
 import os
@@ -22,7 +23,7 @@ _WEED_PORTS = {
 
 
 def lay_out(root: Path) -> Path:
-    """Make a pod's /opt/awares below `root`."""
+    """Create a pod's /opt/awares below `root`."""
     place = root / "opt"
     place.mkdir(exist_ok=True)
     for name in _LINKED:
@@ -31,7 +32,10 @@ def lay_out(root: Path) -> Path:
 
 
 def variables() -> dict[str, str]:
-    """What the image sets: where programs and packages are. Everything else a container gets from its pod alone."""
+    """The variables that the image sets: the paths of programs and packages.
+
+    All others come from the pod.
+    """
     programs = os.pathsep.join(
         (str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin")
     )
@@ -39,19 +43,22 @@ def variables() -> dict[str, str]:
 
 
 def entrypoint(image: str) -> list[str]:
-    """The command of an image that a container relies on: SeaweedFS's, ours has none."""
+    """The entrypoint of an image: SeaweedFS has one, this project's image has none."""
     return ["weed"] if "seaweedfs" in image else []
 
 
 def weed_ports(command: list[str], free: Callable[[], int]) -> dict[str, int]:
-    """A free port for each of SeaweedFS's parts: it refuses a port that anybody on the machine has, on whatever address."""
+    """A free port for each of SeaweedFS's parts.
+
+    SeaweedFS refuses a port that is in use on any address of the machine.
+    """
     if not command or Path(command[0]).name != "weed":
         return {}
     return {flag: free() for flag in _WEED_PORTS}
 
 
 def declared(command: list[str], flag: str) -> int:
-    """The port that the command, or else SeaweedFS, gives a part."""
+    """The port of a part in the command, or SeaweedFS's default."""
     given = [
         argument.partition("=")[2]
         for argument in command
@@ -61,7 +68,10 @@ def declared(command: list[str], flag: str) -> int:
 
 
 def arguments(command: list[str], ports: Mapping[str, int]) -> list[str]:
-    """The command as it must run here: SeaweedFS on the looked-up ports of its pod's address (its default is the machine's)."""
+    """The command for this machine.
+
+    SeaweedFS gets free ports on its pod's address, because it would use the machine's address.
+    """
     if not ports:
         return command
     kept = [

@@ -1,4 +1,4 @@
-"""Realises Pod objects as processes: starts new ones, writes their status, ends those whose object is gone."""
+"""Runs Pod objects as processes: starts new pods, writes their status, ends deleted ones."""
 
 import contextlib
 import time
@@ -11,11 +11,15 @@ from tests.simulator.network.forwarder import Target
 from tests.simulator.network.services import Services
 from tests.simulator.node.running_pod import Place, RunningPod
 
-_GRACE_S = 8.0  # whatever terminationGracePeriodSeconds says: a test does not wait for minutes
+# It replaces terminationGracePeriodSeconds, because a test cannot wait for minutes.
+_GRACE_S = 8.0
 
 
 class Kubelet:
-    """The one node. All calls but `logs` and `endpoint` come from the controller's thread, which thereby starts every process."""
+    """The only node.
+
+    The controller's thread makes all calls but `logs` and `endpoint`, and so starts every process.
+    """
 
     def __init__(self, objects: Objects, base: Path, mark: str) -> None:
         self._objects, self._base, self._mark = objects, base, mark
@@ -26,7 +30,7 @@ class Kubelet:
         self._started = 0
 
     def reconcile(self) -> None:
-        """One look at every Pod."""
+        """Reconcile every Pod once."""
         bodies = {body["metadata"]["uid"]: body for body in self._objects.list(self._kind)}
         self._end([pod for uid, pod in self._running.items() if uid not in bodies])
         for uid, body in bodies.items():
@@ -37,11 +41,11 @@ class Kubelet:
                 self._start(body)
 
     def pod(self, body: Body) -> RunningPod | None:
-        """The processes of a Pod object, None before they start."""
+        """The processes of a Pod object; None before they start."""
         return self._running.get(body["metadata"]["uid"])
 
     def endpoint(self, body: Body, port: Any) -> Target | None:
-        """Where a ready pod listens for a target port."""
+        """The address of a ready pod's target port; None until it is ready."""
         pod = self.pod(body)
         if pod is None or {"type": "Ready", "status": "True"} not in body.get("status", {}).get(
             "conditions", []
@@ -50,14 +54,14 @@ class Kubelet:
         return pod.place.address, pod.port(port)
 
     def logs(self, namespace: str, name: str) -> str:
-        """A pod's log, also after its end."""
+        """A pod's log. It stays readable after the pod's end."""
         for pod in list(self._running.values()):
             if (pod.namespace, pod.body["metadata"]["name"]) == (namespace, name):
                 return pod.log()
         return ""
 
     def stop(self) -> None:
-        """End everything."""
+        """End all pods."""
         self._end(list(self._running.values()))
         self.services.stop()
 
@@ -112,7 +116,7 @@ class Kubelet:
             )
 
     def _end(self, pods: list[RunningPod]) -> None:
-        """Younger ones first, so that Ray's workers leave before their head."""
+        """End pods, the youngest first, so that Ray's workers leave before their head."""
         for pod in reversed(pods):
             pod.terminate()
         deadline = time.monotonic() + _GRACE_S

@@ -17,7 +17,11 @@ def passes(
     port: Resolve,
     command: Callable[[Sequence[str]], tuple[list[str], dict[str, str], Path]],
 ) -> bool:
-    """Whether the probe succeeds now. `port` resolves names and numbers; `command` makes the pod's command, environment and directory."""
+    """Whether the probe succeeds now.
+
+    `port` resolves a name or number. `command` returns a command, its environment and its
+    directory, as the pod would run it.
+    """
     if "httpGet" in probe:
         return _http(address, port(probe["httpGet"]["port"]), probe["httpGet"].get("path", "/"))
     if "tcpSocket" in probe:

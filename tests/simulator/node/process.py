@@ -1,4 +1,4 @@
-"""A container's process: started in a session of its own, ended by its id together with all that came from it."""
+"""A container's process. It has a session of its own, and ends with all its descendants."""
 
 import contextlib
 import ctypes
@@ -11,15 +11,18 @@ from pathlib import Path
 
 import psutil
 
-MARK = (
-    "AWARES_SIMULATOR"  # in the environment of whatever a simulator starts: how leftovers are found
-)
+# Every process of a simulator has this variable in its environment, so that `leftovers` finds it.
+MARK = "AWARES_SIMULATOR"
 _GONE_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
 class Process:
-    """One running or ended process. It must be started by a thread that lives as long as the process may: it dies with that thread."""
+    """One running or ended process.
+
+    The process dies with the thread that starts it, so that thread must live as long as the process
+    may.
+    """
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], directory: Path, log: Path
@@ -40,17 +43,20 @@ class Process:
 
     @property
     def status(self) -> int | None:
-        """Its exit status, None while it runs."""
+        """Its exit status; None while it runs."""
         return self._popen.poll()
 
     def terminate(self) -> None:
-        """SIGTERM to the process alone; it tells its children."""
+        """Send SIGTERM to the process, which stops its children itself."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self._family |= set(psutil.Process(self._popen.pid).children(recursive=True))
         self._popen.terminate()
 
     def wait(self, deadline: float) -> None:
-        """Wait for the end of it and of its children; kill what is still there at `deadline`, by time.monotonic()."""
+        """Wait for the process and its children.
+
+        Kill those that still run at `deadline` (time.monotonic()).
+        """
         try:
             self._popen.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -65,13 +71,13 @@ class Process:
 
 
 def leftovers(mark: str) -> list[psutil.Process]:
-    """Every live process on the machine that the simulator `mark` started, directly or not."""
+    """Every live process on the machine that descends from the simulator `mark`."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             marked = (
                 process.environ().get(MARK) == mark or f"/{mark}/" in process.cwd()
-            )  # a title may have overwritten the environment
+            )  # setproctitle may have overwritten the environment.
             if marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

@@ -1,4 +1,7 @@
-"""One pod as processes on this machine: init containers one after the other, then all containers, on a loopback address of its own."""
+"""One pod as processes of this machine, on a loopback address of its own.
+
+Init containers run one after the other, then all containers run at once.
+"""
 
 import shutil
 import time
@@ -12,17 +15,21 @@ from tests.simulator.network.addresses import TWIN_OFFSET
 from tests.simulator.node import environment, image, probe, volumes
 from tests.simulator.node.process import MARK, Process
 
-PORTS = "simulator/ports"  # annotation: where a declared port really is, "8265=12345,8000=12346"
+# annotation with the actual ports of the declared ones: "8265=12345,8000=12346"
+PORTS = "simulator/ports"
 _PROBE_S = 3.0
 _LONGEST_BACKOFF_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a pod runs: its address, its directory, and how text that names Services reads here.
+    """Where a pod runs: its address, its directory, and a function that replaces Services' names.
 
     Example:
-        Place("127.80.3.4", Path("/tmp/aw-x/4"), Path("/tmp/aw-x/claims"), "aw-x", lambda text, namespace: text, addresses.twin)
+        Place(
+            "127.80.3.4", Path("/tmp/aw-x/4"), Path("/tmp/aw-x/claims"), "aw-x",
+            lambda text, namespace: text, addresses.twin,
+        )
     """
 
     address: str
@@ -34,7 +41,7 @@ class Place:
 
 
 class RunningPod:
-    """Started by its constructor, which raises NotFound while a ConfigMap or Secret is missing."""
+    """One pod. The constructor starts it, or raises NotFound for a missing ConfigMap or Secret."""
 
     def __init__(self, objects: Objects, body: Body, place: Place) -> None:
         self._objects, self.body, self.place = objects, body, place
@@ -56,7 +63,7 @@ class RunningPod:
         for container in everything:
             environment.resolve(
                 objects, self._located(), container
-            )  # what is missing is missed before anything runs
+            )  # Raise NotFound before any process starts.
         self._weed: dict[str, int] = {}
         self._moved = dict(moved(body))
         for container in body["spec"]["containers"]:
@@ -68,7 +75,7 @@ class RunningPod:
         self.advance()
 
     def advance(self) -> None:
-        """Start what is due: the next init container, the containers, or one that ended and is to run again."""
+        """Start the next process: an init container, the containers, or one that has to restart."""
         if self.failed_init:
             return
         running = [process for process in self.processes.values() if process.status is None]
@@ -81,7 +88,7 @@ class RunningPod:
             self._restart()
 
     def _next_init(self) -> None:
-        """An init container that ended with 0 is done; another status fails the pod."""
+        """Start the next init container if the last one ended with 0; otherwise fail the pod."""
         container = self._inits[0]
         ended = self.processes.pop(container["name"], None)
         if ended is None:
@@ -93,7 +100,7 @@ class RunningPod:
             self.advance()
 
     def _restart(self) -> None:
-        """Start ended containers again, later and later."""
+        """Restart ended containers, each time after a longer pause."""
         if time.monotonic() < self._again:
             return
         for container in self.body["spec"]["containers"]:
@@ -105,7 +112,7 @@ class RunningPod:
 
     @property
     def phase(self) -> str:
-        """As Kubernetes names it."""
+        """The phase of the pod, in Kubernetes' words."""
         statuses = [process.status for process in self.processes.values()]
         if self.failed_init:
             return "Failed"
@@ -117,7 +124,7 @@ class RunningPod:
 
     @property
     def ready(self) -> bool:
-        """Whether every readiness probe passes, looked at every few seconds."""
+        """Whether every readiness probe passes. It probes every few seconds."""
         if self.phase != "Running" or any(
             process.status is not None for process in self.processes.values()
         ):
@@ -130,7 +137,7 @@ class RunningPod:
         return self._ready
 
     def port(self, name: Any) -> int:
-        """Where a declared port, by name or number, really is."""
+        """The actual port of a declared one, by name or number."""
         declared = [
             port
             for container in self.body["spec"]["containers"]
@@ -147,12 +154,15 @@ class RunningPod:
         return self._moved.get(int(number), int(number))
 
     def terminate(self) -> None:
-        """SIGTERM to every container."""
+        """Send SIGTERM to every container."""
         for process in self.processes.values():
             process.terminate()
 
     def wait(self, deadline: float) -> None:
-        """Wait for every container's end, kill what is there at `deadline`, by time.monotonic()."""
+        """Wait for every container.
+
+        Kill those that still run at `deadline` (time.monotonic()).
+        """
         for process in self.processes.values():
             process.wait(deadline)
         for port in self._weed.values():
@@ -161,17 +171,17 @@ class RunningPod:
                     path.unlink(missing_ok=True)
 
     def log(self) -> str:
-        """What its containers printed."""
+        """The output of its containers."""
         return "".join(
             path.read_text("utf-8", "replace") for path in sorted(self.place.root.glob("*.log"))
         )
 
     def text(self, text: str, container: Body) -> str:
-        """`text` with this pod's paths and Services' addresses."""
+        """`text` with this pod's paths and with the addresses of Services."""
         return self._named(self._paths(container).rewrite(text))
 
     def _move(self, command: list[str]) -> None:
-        """Look up ports for a SeaweedFS."""
+        """Choose free ports for SeaweedFS."""
         ports = image.weed_ports(command, self.place.twin)
         self._weed |= ports
         self._moved |= {image.declared(command, flag): port for flag, port in ports.items()}
@@ -194,7 +204,7 @@ class RunningPod:
     def _invocation(
         self, container: Body, command: Sequence[str]
     ) -> tuple[list[str], dict[str, str], Path]:
-        """Command, environment and directory of a process in `container`."""
+        """The command, environment and directory of a process in `container`."""
         given = environment.resolve(self._objects, self._located(), container)
         variables = {name: self.text(value, container) for name, value in given.items()}
         own = {MARK: self.place.mark, "SIMULATOR_TEMP": str(self.place.root / "r")}
@@ -214,7 +224,7 @@ class RunningPod:
         )
 
     def _own(self, argument: str) -> str:
-        """Every address of a pod is its one address."""
+        """The text with every address of the pod replaced by its loopback address."""
         return argument.replace("0.0.0.0", self.place.address)
 
     def _paths(self, container: Body) -> volumes.Paths:
@@ -244,7 +254,7 @@ def _command(container: Body) -> list[str]:
 
 
 def moved(body: Body) -> Mapping[int, int]:
-    """Ports that are elsewhere than declared."""
+    """The actual ports of the declared ones that moved."""
     text = (body["metadata"].get("annotations") or {}).get(PORTS, "")
     return {
         int(port): int(real)

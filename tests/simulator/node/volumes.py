@@ -1,4 +1,4 @@
-"""A pod's volumes as directories below its own, and the paths of its containers rewritten to them."""
+"""Lays out a pod's volumes as directories, and rewrites the paths of its containers to them."""
 
 import base64
 import re
@@ -12,10 +12,13 @@ Rewrite = Callable[[str], str]
 
 
 class Paths:
-    """Mount paths and where they really are. Replaces whole path components only, each place once.
+    """Mount paths and their directories.
+
+    `rewrite` replaces only whole path components, and each place once.
 
     Example:
-        Paths({"/etc/awares": Path("/tmp/aw/p1/v/setup")}).rewrite("--config /etc/awares/setup.toml")
+        paths = Paths({"/etc/awares": Path("/tmp/aw/p1/v/setup")})
+        paths.rewrite("--config /etc/awares/setup.toml")
     """
 
     def __init__(self, real: Mapping[str, Path]) -> None:
@@ -28,7 +31,7 @@ class Paths:
         )
 
     def rewrite(self, text: str) -> str:
-        """`text` with real paths."""
+        """`text` with the directories instead of the mount paths."""
         return (
             self._pattern.sub(lambda match: str(self.real[match[1]]), text)
             if self._pattern
@@ -37,7 +40,10 @@ class Paths:
 
 
 def lay_out(objects: Objects, pod: Body, root: Path, claims: Path) -> dict[str, Path]:
-    """Make every volume's directory; their places by name. Raises NotFound for a ConfigMap or Secret that is missing."""
+    """Create the directory of every volume; returns them by name.
+
+    Raises NotFound for a missing ConfigMap or Secret.
+    """
     places: dict[str, Path] = {}
     for volume in pod["spec"].get("volumes") or []:
         place = places[volume["name"]] = root / "v" / volume["name"]
@@ -78,7 +84,7 @@ def _chosen(source: Mapping[str, Any], data: dict[str, bytes]) -> dict[str, byte
 
 
 def mounted(container: Body, places: Mapping[str, Path]) -> dict[str, Path]:
-    """The container's mount paths and where they lie."""
+    """The container's mount paths and their directories."""
     found = {}
     for mount in container.get("volumeMounts") or []:
         found[mount["mountPath"]] = places[mount["name"]] / mount.get("subPath", "")
@@ -86,7 +92,7 @@ def mounted(container: Body, places: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def rewrite_files(pod: Body, places: Mapping[str, Path], rewrite: Rewrite) -> None:
-    """Paths and names in ConfigMaps' files, too: a setup names directories and Services."""
+    """Replace paths and names in files of ConfigMaps: a setup names directories and Services."""
     for volume in pod["spec"].get("volumes") or []:
         projected = any(
             "configMap" in source for source in (volume.get("projected") or {}).get("sources", [])

@@ -1,4 +1,4 @@
-"""A client that asks all the time, while what it asks is replaced."""
+"""A client that asks the endpoint all the time, during an upgrade."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _PAUSE_S = 0.2
 
 @dataclass(slots=True)
 class Asked:
-    """Answers and failures so far.
+    """The answers and failures so far.
 
     Example:
         Asked(answers=[Answer(200, {...})], failures=[])
@@ -22,13 +22,13 @@ class Asked:
     failures: list[str] = field(default_factory=list)
 
     def longest(self) -> int:
-        """Tokens sampled in the newest answer's turns, -1 before one."""
+        """The longest turn of the newest answer in tokens; -1 without an answer."""
         return self.answers[-1].body["usage"]["completion_tokens"] if self.answers else -1
 
 
 @contextmanager
 def asking(url: str, image: bytes, question: str, token: str) -> Iterator[Asked]:
-    """One request after the other, in a thread, until the end of the block."""
+    """Send one request after the other, in a thread, until the end of the block."""
     asked, stop = Asked(), threading.Event()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""RayClusters whose heads are scripts, for tests of what is built on them: no process runs."""
+"""Fake RayClusters, for tests of RayJobs and RayServices. They run no process."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from tests.simulator.kuberay.dashboard import Unanswered
 
 @dataclass(slots=True)
 class FakeDashboard:
-    """Jobs end as `statuses` says, one after the other, on whatever cluster.
+    """A fake dashboard. Jobs on any cluster end with `statuses`, one after the other.
 
     Example:
         FakeDashboard(["FAILED", "SUCCEEDED"])
@@ -42,7 +42,7 @@ class FakeDashboard:
 
 @dataclass(frozen=True, slots=True)
 class FakePod:
-    """A head's pod whose paths are as they are written."""
+    """A head's pod that rewrites no paths."""
 
     body: Body
 
@@ -51,7 +51,7 @@ class FakePod:
 
 
 class FakeClusters:
-    """What RayJobs and RayServices ask of RayClusters; every cluster is ready at once."""
+    """The part of RayClusters that RayJobs and RayServices use. Every cluster is ready at once."""
 
     def __init__(self, objects: Objects, dashboard: FakeDashboard) -> None:
         self.kind = objects.kinds.of("ray.io/v1", "RayCluster")

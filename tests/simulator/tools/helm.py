@@ -1,4 +1,4 @@
-"""The real helm, of either major, against one API server."""
+"""The real helm 4 or helm 3, against one API server."""
 
 import json
 import os
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def binary(name: str) -> Path:
-    """`helm`, `helm3` or `kubectl` of `make tools`. Skips the test that asks where it is missing."""
+    """The tool `helm`, `helm3` or `kubectl` of `make tools`. Skips the test if it is missing."""
     path = ROOT / ".tools" / "bin" / name
     if not os.access(path, os.X_OK):
         pytest.skip(f"{path.relative_to(ROOT)} is missing: run `make tools`")
@@ -22,7 +22,7 @@ def binary(name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An ended command.
+    """The result of a command.
 
     Example:
         Ended(0, "STATUS: deployed\\n", "")
@@ -34,13 +34,13 @@ class Ended:
 
     @property
     def said(self) -> str:
-        """All output, for an assertion's message."""
+        """All output, for the message of an assertion."""
         return self.out + self.err
 
 
 @dataclass(frozen=True, slots=True)
 class Helm:
-    """One helm binary with a home of its own."""
+    """A helm binary with a home directory of its own."""
 
     path: Path
     kubeconfig: Path
@@ -48,11 +48,11 @@ class Helm:
 
     @property
     def major(self) -> int:
-        """3 or 4."""
+        """The major version, 3 or 4."""
         return 3 if self.path.name == "helm3" else 4
 
     def run(self, *arguments: str, timeout_s: float = 300) -> Ended:
-        """Run to the end, whatever its status."""
+        """Run a command and return its result, whatever its status."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -65,11 +65,11 @@ class Helm:
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     def do(self, *arguments: str, timeout_s: float = 300) -> str:
-        """Run what must succeed; its standard output."""
+        """Run a command that must succeed; returns its standard output."""
         ended = self.run(*arguments, timeout_s=timeout_s)
         assert ended.status == 0, f"helm {' '.join(arguments)}: {ended.said}"
         return ended.out
 
     def read(self, *arguments: str) -> Any:
-        """Run what answers in JSON."""
+        """Run a command that prints JSON; returns the parsed value."""
         return json.loads(self.do(*arguments, "--output", "json"))

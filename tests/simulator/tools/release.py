@@ -1,4 +1,4 @@
-"""A release of the chart in the simulator: the three Secrets that its trial needs, and looks at what runs."""
+"""A release of the chart in the simulator, with the three Secrets that the trial needs."""
 
 import base64
 import json
@@ -26,14 +26,14 @@ _SECRETS = {
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """`helm install trial helm/awares-train -f presets/trial.yaml`, and what it brought up."""
+    """The release of `helm install trial helm/awares-train -f presets/trial.yaml`."""
 
     helm: Helm
     controller: Controller
     keys: dict[str, dict[str, str]] = field(repr=False)
 
     def install(self, *values: str) -> str:
-        """As the preset's head says, the Secrets first."""
+        """Create the Secrets and install the chart, as the preset's first lines say."""
         objects = self.controller.objects
         for name, data in self.keys.items():
             objects.create(
@@ -44,11 +44,11 @@ class Release:
         return self.helm.do("install", NAME, str(CHART), "-f", str(PRESET), *_set(values))
 
     def upgrade(self, *values: str) -> str:
-        """The same chart and preset with other values."""
+        """Upgrade the release to other values."""
         return self.helm.do("upgrade", NAME, str(CHART), "-f", str(PRESET), *_set(values))
 
     def all(self, kind: str) -> list[Body]:
-        """The namespace's objects of a kind, such as RayJob."""
+        """All objects of a kind in the namespace, such as RayJob."""
         kinds = self.controller.objects.kinds
         [found] = [item for item in kinds.all if item.name == kind and item.version != "v1alpha1"]
         return self.controller.objects.list(found, NAMESPACE)
@@ -59,7 +59,7 @@ class Release:
         return body
 
     def service(self, component: str) -> tuple[str, int]:
-        """Name and first port of the chart's own Service of a component."""
+        """The name and first port of the chart's Service of a component."""
         label = "app.kubernetes.io/component"
         bodies = [
             body
@@ -70,16 +70,20 @@ class Release:
         return owned[0]["metadata"]["name"], owned[0]["spec"]["ports"][0]["port"]
 
     def url(self, component: str) -> str:
-        """Where this machine reaches that Service."""
-        return f"http://{self.controller.kubelet.services.address(NAMESPACE, *self.service(component))}"
+        """The URL of that Service on this machine."""
+        services = self.controller.kubelet.services
+        return f"http://{services.address(NAMESPACE, *self.service(component))}"
 
     @property
     def token(self) -> str:
-        """What a client of the endpoint must say."""
+        """The bearer token of the endpoint."""
         return self.keys["awares-endpoint"]["token"]
 
     def on_head(self, command: str) -> str:
-        """A command for the RayCluster that stays, with the paths and names that its head has here."""
+        """A command for the permanent RayCluster.
+
+        Its paths and names are replaced as for the head.
+        """
         heads = [
             body
             for body in self.all("Pod")
@@ -95,7 +99,10 @@ class Release:
         return pod.text(command, pod.body["spec"]["containers"][0])
 
     def left(self) -> dict[str, list[str]]:
-        """Names of what an uninstalled release should not have left, by kind. A failed test's pod stays, by the chart's own wish."""
+        """The objects that remain after `helm uninstall`, by kind.
+
+        The pod of a failed test is left out, because the chart keeps it.
+        """
         kinds = ("RayCluster", "RayJob", "RayService", "Service", "Pod")
         names = {kind: [body["metadata"]["name"] for body in self.all(kind)] for kind in kinds}
         return {
@@ -105,14 +112,14 @@ class Release:
         }
 
     def logs(self) -> str:
-        """The end of every running pod's log, for a message."""
+        """The last lines of every running pod's log, for a message."""
         names = [body["metadata"]["name"] for body in self.all("Pod")]
         return "\n".join(
             f"== {name}\n{self.controller.kubelet.logs(NAMESPACE, name)[-1500:]}" for name in names
         )
 
     def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 600) -> None:
-        """Until `condition` holds."""
+        """Wait until `condition` holds."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"no {what} within {timeout_s:.0f} s\n{self.logs()}"
@@ -124,13 +131,13 @@ def _set(values: tuple[str, ...]) -> list[str]:
 
 
 def new_keys() -> dict[str, dict[str, str]]:
-    """Random contents of the Secrets."""
+    """Random values for the Secrets."""
     return {name: {key: secrets.token_hex(20) for key in keys} for name, keys in _SECRETS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the endpoint said to one question.
+    """The endpoint's answer to one question.
 
     Example:
         Answer(200, {"choices": [...], "usage": {"completion_tokens": 3}})
@@ -141,7 +148,7 @@ class Answer:
 
 
 def ask(url: str, image: bytes, question: str, token: str | None) -> Answer:
-    """One question over HTTP. Raises OSError where the connection fails."""
+    """Ask one question over HTTP. Raises OSError if the connection fails."""
     picture = f"data:image/png;base64,{base64.b64encode(image).decode()}"
     content = [
         {"type": "image_url", "image_url": {"url": picture}},

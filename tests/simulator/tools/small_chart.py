@@ -1,4 +1,4 @@
-"""A chart small enough to stand in its test."""
+"""Writes a small chart whose templates stand in the test."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ import yaml
 
 
 def write(directory: Path, values: str, templates: Mapping[str, str]) -> Path:
-    """The chart `small` in `directory`: its values.yaml, and its templates by name."""
+    """Write the chart `small` into `directory`: its values.yaml, and its templates by name."""
     (directory / "templates").mkdir(parents=True)
     (directory / "Chart.yaml").write_text(
         yaml.safe_dump({"apiVersion": "v2", "name": "small", "version": "0.1.0"})

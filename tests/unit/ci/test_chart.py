@@ -1,4 +1,7 @@
-"""The chart's generated files hold what their sources say, and the schema takes what the configuration takes."""
+"""The chart's generated files match their sources.
+
+The schema accepts and refuses the same setups as the configuration.
+"""
 
 import json
 import tomllib
@@ -35,7 +38,7 @@ def schema() -> dict[str, Any]:
 
 
 def over(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """What Helm makes of values: defaults below them, and without what is null."""
+    """The values merged over the defaults, without nulls, as Helm merges them."""
     merged = {
         key: over(defaults.get(key) or {}, item) if isinstance(item, dict) else item
         for key, item in values.items()
@@ -48,7 +51,7 @@ def over(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def faults(values: dict[str, Any]) -> list[str]:
-    """What the schema says about values over the defaults."""
+    """The schema's errors about values merged over the defaults."""
     validator = jsonschema.Draft7Validator(schema())
     whole = over(yaml.safe_load((CHART / "values.yaml").read_text()), values)
     return [
@@ -58,7 +61,7 @@ def faults(values: dict[str, Any]) -> list[str]:
 
 
 def setup_of(path: Path) -> dict[str, Any]:
-    """A preset's setup, or a TOML's without what the chart fills in."""
+    """A preset's setup, or the sections of a TOML file without the keys that the chart fills in."""
     if path.suffix == ".yaml":
         return yaml.safe_load(path.read_text())["setup"]
     sections = tomllib.loads(path.read_text())
@@ -103,7 +106,10 @@ def test_the_schema_is_closed_and_typed_by_defaults() -> None:
 
 
 def test_what_has_a_default_is_required_unless_null_may_stand_for_it() -> None:
-    text = 'group:\n  # @schema {type: [string, "null"]}\n  zone: a\n  # @schema {$ref: "#/$defs/size"}\n  size: 1\n  name: x\n'
+    text = (
+        'group:\n  # @schema {type: [string, "null"]}\n  zone: a\n'
+        '  # @schema {$ref: "#/$defs/size"}\n  size: 1\n  name: x\n'
+    )
     types = {"size": {"type": ["integer", "null"]}}
     assert chart.schema(chart.read_values(text), types)["properties"]["group"]["required"] == [
         "name"
@@ -129,7 +135,10 @@ def test_a_default_that_shows_no_type_needs_an_annotation() -> None:
 
 
 def test_every_value_is_described() -> None:
-    """By a comment of its own; entries of groups and jobs are described where their keys have defaults."""
+    """Each value has a comment.
+
+    Groups and jobs are exempt, because their keys have comments at groupDefaults and jobDefaults.
+    """
     entries = ("cluster.groups.", "endpoint.groups.", "jobs.")
 
     def leaves(values: tuple[chart.Value, ...]) -> Iterator[chart.Value]:

@@ -1,4 +1,4 @@
-"""Generated passages go between their marks and nowhere else."""
+"""A generated passage replaces only the text between its marks."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The README's table over seeds."""
+"""The README's table of results over several seeds."""
 
 from typing import Any
 

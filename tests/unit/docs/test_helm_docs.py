@@ -1,4 +1,4 @@
-"""What the chart's documentation quotes is what the code says, and its `awares plan` output is the command's."""
+"""The chart's documents quote error messages, metrics and `awares plan` as the code has them."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ ROUTES = ROOT / "platform/awares_platform/serve"
 
 
 def sources() -> str:
-    """All of our Python text, with adjacent string literals joined as the compiler joins them."""
+    """The project's Python text, with adjacent string literals joined."""
     text = "\n".join(
         path.read_text()
         for folder in ("awares", "platform/awares_platform")
@@ -98,7 +98,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
 def test_values_that_are_named_are_the_charts(page: Path) -> None:
-    """Dotted keys in backticks that begin with a section of values.yaml."""
+    """Each dotted key in backticks that starts with a section of values.yaml exists there."""
     import yaml
 
     values = ROOT / "helm/awares-train/values.yaml"

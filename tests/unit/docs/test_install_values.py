@@ -1,4 +1,4 @@
-"""Every block of values in install.md renders with the preset that it is written for."""
+"""Every block of values in install.md renders with its preset."""
 
 import os
 import re
@@ -15,7 +15,7 @@ PLACES = os.pathsep.join((str(ROOT / ".tools/bin"), os.environ.get("PATH", "")))
 
 
 def blocks() -> list[str]:
-    """Indented blocks of install.md that are YAML with a section of values on top."""
+    """The indented blocks of install.md that start with a section of values.yaml."""
     text = (ROOT / "helm/docs/install.md").read_text()
     found = [
         "\n".join(line[4:] for line in block.splitlines())
@@ -57,7 +57,7 @@ def test_it_renders(block: str, tmp_path: Path) -> None:
 
 
 def leaves(node: object) -> list[str]:
-    """Texts that a block sets, which must turn up again."""
+    """The texts that a block sets. They must occur in the rendered chart."""
     if isinstance(node, dict):
         return [leaf for value in node.values() for leaf in leaves(value)]
     if isinstance(node, list):

@@ -1,4 +1,4 @@
-"""checkov over pods: how it is run, and which of its findings are accepted, each with the reason."""
+"""Runs checkov over pods, and lists the accepted findings with their reasons."""
 
 import json
 import os
@@ -11,18 +11,32 @@ import pytest
 from tests.unit.helm.render import ROOT, Doc
 
 ACCEPTED = {
-    "CKV_K8S_8": "KubeRay adds liveness probes to Ray's containers; submitters and tests end by themselves",
-    "CKV_K8S_9": "KubeRay adds readiness probes to Ray's containers; submitters and tests serve nobody",
-    "CKV_K8S_15": "tags are versions that never move, and IfNotPresent lets nodes start without the registry; image.digest pins the bytes",
+    "CKV_K8S_8": (
+        "KubeRay adds liveness probes to Ray's containers; submitters and tests end by themselves"
+    ),
+    "CKV_K8S_9": (
+        "KubeRay adds readiness probes to Ray's containers; submitters and tests serve nobody"
+    ),
+    "CKV_K8S_15": (
+        "tags are versions that never move, and IfNotPresent lets nodes start without the "
+        "registry; image.digest pins the bytes"
+    ),
     "CKV_K8S_35": "boto3 and Ray read their credentials from the environment",
     "CKV_K8S_38": "heads with the autoscaler ask the Kubernetes API; all other pods mount no token",
-    "CKV_K8S_40": "user 1000 is the image's, whose files and home it owns; pods share no host directory",
-    "CKV_K8S_43": "image.digest pins the image where a registry gives one; the chart's default is the version's tag",
+    "CKV_K8S_40": (
+        "user 1000 owns the image's files and home, and pods share no directory of the host"
+    ),
+    "CKV_K8S_43": (
+        "image.digest pins the image if the registry has digests; the default is the version's tag"
+    ),
 }
 
 
 def checkov(docs: Iterable[Doc], directory: Path) -> dict[str, list[str]]:
-    """Names of failed resources by the finding's identifier. Skips the test where checkov is not installed."""
+    """The names of failed resources, by the identifier of the finding.
+
+    Skips the test if checkov is not installed.
+    """
     program = ROOT / ".tools" / "checkov" / "bin" / "checkov"
     if not program.with_name("checkov").exists() or not (program.parents[1] / "installed").exists():
         pytest.skip(".tools/checkov is missing: run `make tools`")

@@ -1,4 +1,4 @@
-"""The values matrix: what people install, one entry per feature that changes what is rendered.
+"""The values matrix: one case per feature that changes the rendered chart.
 
 Each case is a preset, values on top of it, and what its user brings: Secrets, accounts, hosts.
 """
@@ -44,7 +44,7 @@ class Case:
 
     @property
     def outside(self) -> dict[str, frozenset[str]]:
-        """What exists beside the release."""
+        """The objects that exist outside the release."""
         return SECRETS | self.given
 
     def docs(self, major: int = 4) -> tuple[Doc, ...]:
@@ -58,11 +58,9 @@ def on_base(*changes: dict[str, Any]) -> dict[str, Any]:
     """BASE with nested values replaced, later changes last.
 
     Example:
-        on_base({"store": {"bucket": "other"}})["store"]  # {"bucket": "other", "existingSecret": "store"}
+        on_base({"store": {"bucket": "b"}})["store"]  # {"bucket": "b", "existingSecret": "store"}
     """
-    merged = json.loads(
-        json.dumps(BASE)
-    )  # not deepcopy, which keeps parts that are the same object one object
+    merged = json.loads(json.dumps(BASE))  # deepcopy would keep shared parts shared.
     for change in changes:
         _merge(merged, change)
     return merged
@@ -337,5 +335,5 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
 
 
 def docs(name: str) -> tuple[Doc, ...]:
-    """The documents of the case of that name."""
+    """The rendered documents of a case, by its name."""
     return next(case for case in CASES if case.name == name).docs()

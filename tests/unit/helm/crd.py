@@ -1,10 +1,11 @@
-"""Custom resources against their definitions, as a strict API server would: unknown fields, types, and the CEL rules.
+"""Checks custom resources against their CRDs, as a strict API server does.
 
     AWARES_CRDS/*.yaml ── per (apiVersion, kind): schema, closed ── jsonschema ─┐
                                         └── x-kubernetes-validations ── celpy ──┴── faults
 
-Rules that compare with the previous object (oldSelf) need one and are left out. Definitions are parsed once per session, a schema is
-closed when a document first asks for it.
+Faults are unknown fields, wrong types, and CEL rules that do not hold. Rules about the previous
+object (oldSelf) are left out. Each session parses a CRD once, and closes a schema when a document
+first needs it.
 """
 
 import copy
@@ -23,12 +24,15 @@ from jsonschema import Draft202012Validator
 
 from tests.unit.helm.render import Doc, name_of
 
-ADVICE = "AWARES_CRDS names no directory with CRDs: put in one those of KubeRay 1.7, Kueue, Gateway API and prometheus-operator"
+ADVICE = (
+    "AWARES_CRDS names no directory with CRDs: put those of KubeRay 1.7, Kueue, Gateway API and "
+    "prometheus-operator into one"
+)
 OWN_GROUP = re.compile(r"([a-z]+(\.authorization)?(\.k8s\.io)?)?")
 
 
 def directory() -> Path:
-    """Where the definitions lie. Skips the test where there are none."""
+    """The directory of the CRDs. Skips the test if there is none."""
     path = Path(os.environ.get("AWARES_CRDS", "") or "/nonexistent")
     if not list(path.glob("*.yaml")):
         pytest.skip(ADVICE)
@@ -50,16 +54,16 @@ def definitions() -> dict[tuple[str, str], Doc]:
 
 
 def is_custom(doc: Doc) -> bool:
-    """Whether the document's group is not one of Kubernetes' own.
+    """Whether the document's group is not one of Kubernetes.
 
-    Example:
-        "v1", "apps/v1", "rbac.authorization.k8s.io/v1": no; "ray.io/v1", "kueue.x-k8s.io/v1beta2", "gateway.networking.k8s.io/v1": yes
+    Built-in: "v1", "apps/v1", "rbac.authorization.k8s.io/v1". Custom: "ray.io/v1",
+    "kueue.x-k8s.io/v1beta2", "gateway.networking.k8s.io/v1".
     """
     return not OWN_GROUP.fullmatch(doc["apiVersion"].rpartition("/")[0])
 
 
 def faults(doc: Doc) -> list[str]:
-    """What a strict API server with the definition would refuse; one sentence each."""
+    """The reasons for which a strict API server with this CRD refuses the document."""
     key = doc["apiVersion"], doc["kind"]
     if key not in definitions():
         return [f"{name_of(doc)}: no definition of {doc['kind']} in {doc['apiVersion']}"]
@@ -108,7 +112,7 @@ def closed(schema: Any) -> Any:
 
 
 def defaulted(value: Any, schema: Any) -> Any:
-    """`value` with the schema's defaults filled in, as the API server does before it evaluates rules."""
+    """`value` with the schema's defaults, which the API server sets before it evaluates rules."""
     if isinstance(value, dict):
         properties, more = schema.get("properties", {}), schema.get("additionalProperties")
         full = {
@@ -144,7 +148,7 @@ def broken_rules(value: Any, schema: Any, path: str = "") -> Iterator[str]:
 
 
 def holds(rule: str, value: Any) -> bool:
-    """Whether a CEL rule is true of `value`; an evaluation that fails counts as false, as on the API server."""
+    """Whether a CEL rule holds for `value`. A rule whose evaluation fails does not hold."""
     try:
         return bool(_program(rule).evaluate({"self": json_to_cel(value)}))
     except celpy.CELEvalError:

@@ -1,8 +1,9 @@
-"""NetworkPolicies, evaluated: may this pod send to that one on a port? Flows that must work and flows that must not.
+"""Evaluates NetworkPolicies: may this pod send to that pod on a port?
 
-    allowed(source, target, port) = the source's egress policies let it out and the target's ingress policies let it in
+    allowed(source, target, port) = the source's egress and the target's ingress policies allow it
 
-A pod without a policy of a direction is open in it. Peers outside the namespace are stand-ins with the labels that theirs carry.
+A pod without a policy for a direction is open in that direction. Pods outside the namespace are
+represented by peers with the same labels.
 """
 
 import ipaddress
@@ -16,7 +17,7 @@ from tests.unit.helm.selectors import matches, port_of
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One end of a flow: a pod of the set, a pod elsewhere, or an address.
+    """One end of a flow: a pod of the release, a pod elsewhere, or an address.
 
     Example:
         Peer("DNS", {"k8s-app": "kube-dns"}, "kube-system")
@@ -46,7 +47,7 @@ FOREIGNER = Peer(
 def allowed(
     docs: Sequence[Doc], source: Peer, target: Peer, port: int, protocol: str = "TCP"
 ) -> bool:
-    """Whether the policies of the set let a connection through."""
+    """Whether the policies allow a connection."""
     policies = of_kind(docs, "NetworkPolicy")
     return _passes(policies, "Egress", source, target, target, port, protocol) and _passes(
         policies, "Ingress", target, source, target, port, protocol
@@ -62,7 +63,7 @@ def _passes(
     port: int,
     protocol: str,
 ) -> bool:
-    """Whether `subject`'s policies of a direction admit `other`; ports are always the target's."""
+    """Whether `subject`'s policies of a direction allow `other`. The port is the target's."""
     if subject.namespace != NAMESPACE:
         return True
     own = [
@@ -113,7 +114,10 @@ def _port(entry: dict[str, Any], target: Peer, port: int, protocol: str) -> bool
 
 
 def unused(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """Policies that select no pod, and peers in the namespace that name none: a flow that was meant for something else."""
+    """Policies that select no pod, and peers in the namespace that match no pod.
+
+    Such a policy has wrong labels.
+    """
     labels = [pod["metadata"].get("labels") or {} for pod in pods]
     for policy in of_kind(docs, "NetworkPolicy"):
         spec, name = policy["spec"], policy["metadata"]["name"]
@@ -125,4 +129,7 @@ def unused(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
                     if peer.keys() == {"podSelector"} and not any(
                         matches(peer["podSelector"], each) for each in labels
                     ):
-                        yield f"NetworkPolicy/{name}: {direction} {side} {peer['podSelector']} names no pod"
+                        yield (
+                            f"NetworkPolicy/{name}: {direction} {side} {peer['podSelector']} "
+                            "names no pod"
+                        )

@@ -1,4 +1,7 @@
-"""The presets as they render, kept beside this file to be read in review: `python -m tests.unit.helm.golden` renews them."""
+"""Keeps the rendered presets as files for review.
+
+`python -m tests.unit.helm.golden` renews them.
+"""
 
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +16,7 @@ COMMAND = "python -m tests.unit.helm.golden"
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Texts of several lines as blocks, so that a change in one is a changed line."""
+    """Writes multi-line texts as blocks, so that a changed line is one line of the diff."""
 
 
 def _text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
@@ -26,7 +29,7 @@ _Dumper.add_representer(str, _text)
 
 
 def rendered(preset: str) -> str:
-    """The preset's documents, without comments and in one style whichever helm rendered them; dashboards by their hash."""
+    """The preset's documents in one style, without comments, and with dashboards as hashes."""
     case = next(case for case in CASES if case.preset == preset)
     return "---\n".join(_dump(_shortened(doc)) for doc in case.docs())
 
@@ -48,7 +51,7 @@ def _dump(doc: Doc) -> str:
 
 
 def main() -> None:
-    """Write the files anew."""
+    """Write all files again."""
     FOLDER.mkdir(exist_ok=True)
     for preset in PRESETS:
         (FOLDER / f"{preset}.yaml").write_text(rendered(preset))

@@ -1,4 +1,4 @@
-"""The operator's rules over a cluster's specification, wherever it stands: in a RayCluster, a RayJob or a RayService."""
+"""The operator's rules for a RayCluster's specification, also inside a RayJob or RayService."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -43,7 +43,7 @@ class Cluster:
 
     @property
     def groups(self) -> list[tuple[str, Spec]]:
-        """Head and workers with the names that sentences use."""
+        """The head and the worker groups, with their names in messages."""
         return [
             ("head", self.head),
             *((f"group {group['groupName']}", group) for group in self.workers),
@@ -60,13 +60,13 @@ class Cluster:
 
     @property
     def autoscaler_version(self) -> str:
-        """v2 is KubeRay's default from Ray 2.47 on."""
+        """The autoscaler's version. KubeRay's default is v2 from Ray 2.47 on."""
         chosen = (self.spec.get("autoscalerOptions") or {}).get("version")
         return chosen or ("v2" if version(self.spec.get("rayVersion") or "") >= (2, 47) else "v1")
 
 
 def version(text: str) -> tuple[int, ...]:
-    """The numbers of a version, empty for text that is none.
+    """The numbers of a version; empty for other text.
 
     Example:
         version("2.60.0")  # (2, 60, 0)
@@ -102,7 +102,10 @@ def labels_are_no_start_parameter(cluster: Cluster, _: Collection[str]) -> Itera
 def fixed_size_has_bounds(cluster: Cluster, _: Collection[str]) -> Iterator[str]:
     for group in cluster.workers:
         if not cluster.autoscaling and not {"minReplicas", "maxReplicas"} <= group.keys():
-            yield f"group {group['groupName']} needs minReplicas and maxReplicas while autoscaling is off"
+            yield (
+                f"group {group['groupName']} needs minReplicas and maxReplicas while autoscaling "
+                "is off"
+            )
 
 
 def bounds_are_in_order(cluster: Cluster, _: Collection[str]) -> Iterator[str]:
@@ -171,11 +174,17 @@ def fault_tolerance_is_given_once(cluster: Cluster, _: Collection[str]) -> Itera
 def redis_is_set_by_options(cluster: Cluster, _: Collection[str]) -> Iterator[str]:
     params, env = cluster.head.get("rayStartParams") or {}, cluster.head_env
     if "redis-username" in params or "REDIS_USERNAME" in env:
-        yield "the redis user name is set by rayStartParams or env: use gcsFaultToleranceOptions.redisUsername"
+        yield (
+            "the redis user name is set by rayStartParams or env: "
+            "use gcsFaultToleranceOptions.redisUsername"
+        )
     if not cluster.spec.get("gcsFaultToleranceOptions"):
         return
     if "redis-password" in params or "REDIS_PASSWORD" in env:
-        yield "the redis password is set by rayStartParams or env: use gcsFaultToleranceOptions.redisPassword"
+        yield (
+            "the redis password is set by rayStartParams or env: "
+            "use gcsFaultToleranceOptions.redisPassword"
+        )
     if "RAY_REDIS_ADDRESS" in env:
         yield "RAY_REDIS_ADDRESS is set beside gcsFaultToleranceOptions: use redisAddress"
 
@@ -195,7 +204,8 @@ def auth_fits_the_version(cluster: Cluster, _: Collection[str]) -> Iterator[str]
     if options.get("mode") == "token" and version(release) < (2, 52):
         yield f"token authentication needs rayVersion 2.52 or later, got {release or 'none'}"
     if options.get("enableK8sTokenAuth") and version(release) < (2, 55):
-        yield f"Kubernetes token authentication needs rayVersion 2.55 or later, got {release or 'none'}"
+        named = release or "none"
+        yield f"Kubernetes token authentication needs rayVersion 2.55 or later, got {named}"
     if options.get("enableK8sTokenAuth") and cluster.owner != "RayCluster":
         yield f"a {cluster.owner} does not support Kubernetes token authentication"
 

@@ -1,4 +1,4 @@
-"""The operator's rules over a RayJob's specification, which a RayCronJob's jobTemplate is too."""
+"""The operator's rules for the specification of a RayJob or of a RayCronJob's jobTemplate."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -101,7 +101,7 @@ def sidecars_submit_alone(spec: Spec, _: Collection[str]) -> Iterator[str]:
 
 
 def cron_rule(spec: Spec, gates: Collection[str]) -> Iterator[str]:
-    """RayCronJob is behind a gate, and its schedule has the five fields of cron."""
+    """RayCronJob needs its feature gate, and its schedule needs the five fields of cron."""
     if "RayCronJob" not in gates:
         yield "a RayCronJob needs the feature gate RayCronJob"
     if len(spec["schedule"].split()) != 5 and not spec["schedule"].startswith("@"):

@@ -1,11 +1,11 @@
-"""What KubeRay 1.7's operator refuses although its CRDs accept it: all rules over one document.
+"""KubeRay 1.7's own rules for documents that its CRDs accept.
 
     RayCluster ─────────────────────────────── cluster rules ─┐
-    RayJob ──── job rules, its rayClusterSpec ─┘              ├── sentences
+    RayJob ──── job rules, its rayClusterSpec ─┘              ├── messages
     RayCronJob ─ its jobTemplate as a RayJob                  │
     RayService ─ service rules, its rayClusterConfig ─────────┘
 
-Each rule is a function of its own module that yields a sentence per violation; `gates` are the feature gates that are on.
+Each rule is a function that yields a message per violation. `gates` are the enabled feature gates.
 """
 
 import re
@@ -28,7 +28,7 @@ DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
 def faults(doc: Doc, gates: Collection[str] = DEFAULT_GATES) -> list[str]:
-    """Every violation in the document, each with its name; none for kinds that are not KubeRay's."""
+    """Every violation in a document of KubeRay, with the document's name; none for other kinds."""
     if doc["kind"] not in NAME_LIMITS:
         return []
     return [
@@ -37,12 +37,18 @@ def faults(doc: Doc, gates: Collection[str] = DEFAULT_GATES) -> list[str]:
 
 
 def name_rule(doc: Doc) -> Iterator[str]:
-    """A name leaves room for the operator's suffixes and starts Service names, so it is a short DNS-1035 label."""
+    """A name is a short DNS-1035 label.
+
+    The operator adds suffixes to it, and Service names start with it.
+    """
     name, limit = doc["metadata"]["name"], NAME_LIMITS[doc["kind"]]
     if len(name) > limit:
         yield f"the name has {len(name)} characters, a {doc['kind']} may have {limit}"
     if not DNS_1035.fullmatch(name):
-        yield f"the name {name!r} is no DNS-1035 label: lower-case letters, digits and hyphens, a letter first"
+        yield (
+            f"the name {name!r} is no DNS-1035 label: use lower-case letters, digits and "
+            "hyphens, a letter first"
+        )
 
 
 def _kind_rules(doc: Doc, gates: Collection[str]) -> Iterator[str]:

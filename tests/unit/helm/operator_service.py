@@ -1,4 +1,4 @@
-"""The operator's rules over a RayService's specification."""
+"""The operator's rules for the specification of a RayService."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -71,7 +71,10 @@ def initialising_timeout_is_a_duration(
 ) -> Iterator[str]:
     text = annotations.get("ray.io/initializing-timeout")
     if text and not DURATION.fullmatch(text):
-        yield f"annotation ray.io/initializing-timeout is {text!r}: it must be a positive duration such as 30m, or seconds"
+        yield (
+            f"annotation ray.io/initializing-timeout is {text!r}: it must be a positive "
+            "duration such as 30m, or seconds"
+        )
 
 
 RULES = (

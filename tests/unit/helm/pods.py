@@ -1,10 +1,12 @@
-"""The pods that a chart leads to: those it renders, and those that operators make of templates inside other resources.
+"""The pods of a rendered chart, including those that operators create from templates.
 
-    RayCluster, RayJob, RayService, RayCronJob ─ headGroupSpec, workerGroupSpecs, submitterPodTemplate ─┐
-    Deployment, StatefulSet, Job, CronJob ────── template ────────────────────────────────────────────┤── Pod documents
-    Pod ──────────────────────────────────────────────────────────────────────────────────────────────┘
+    RayCluster, RayJob,        headGroupSpec, workerGroupSpecs, submitterPodTemplate ─┐
+    RayService, RayCronJob                                                            │
+    Deployment, StatefulSet,   template ──────────────────────────────────────────────┼── Pods
+    Job, CronJob                                                                      │
+    Pod ──────────────────────────────────────────────────────────────────────────────┘
 
-A linter for pods sees none of the nested ones by itself.
+A linter for pods does not find the pods inside custom resources.
 """
 
 import copy
@@ -17,7 +19,10 @@ CLUSTER_KEYS = ("rayClusterSpec", "rayClusterConfig")
 
 
 def expand(docs: Sequence[Doc]) -> list[Doc]:
-    """Every pod of the documents as a Pod, named <kind>-<name>-<part>. Labels of Ray's pods are those that KubeRay adds."""
+    """Every pod of the documents as a Pod, named <kind>-<name>-<part>.
+
+    Ray's pods have the labels that KubeRay adds.
+    """
     return [pod for doc in docs for pod in _of(doc)]
 
 
@@ -41,7 +46,10 @@ def _of(doc: Doc) -> Iterator[Doc]:
 
 
 def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
-    """A RayJob's or RayService's cluster gets a random suffix: nothing rendered can select its pods by ray.io/cluster."""
+    """The pods of a RayJob's or RayService's cluster.
+
+    KubeRay adds a random suffix to its name, so no selector can name ray.io/cluster.
+    """
     name = doc["metadata"]["name"] + ("" if doc["kind"] == "RayCluster" else "-x7k2p")
     labels = {
         "ray.io/cluster": name,
@@ -81,5 +89,5 @@ def _pod(doc: Doc, part: str, template: Doc, labels: dict[str, Any]) -> Doc:
 
 
 def containers(pod: Doc) -> list[Doc]:
-    """Init containers, then containers."""
+    """The init containers, followed by the containers."""
     return [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]

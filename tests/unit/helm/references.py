@@ -1,9 +1,10 @@
-"""Everything that a rendered set names must be in it, or be a named outside thing: Secrets, ConfigMap keys, ports, selectors, paths.
+"""Finds references to objects that neither the release nor its surroundings have.
 
-    docs ── World: ConfigMaps, Secrets, ServiceAccounts, Services (also those that KubeRay makes), expanded pods
-         ── one function per sort of reference ── sentences
+    docs ── World: ConfigMaps, Secrets, ServiceAccounts, Services (also KubeRay's), expanded pods
+         ── one function per kind of reference ── messages
 
-What the user brings, such as Secrets, is given as `outside`: a mapping of "Secret/<name>" to its keys.
+References are to Secrets, ConfigMap keys, ports, selectors and paths. `outside` maps
+"Secret/<name>" of the user's own objects to their keys.
 """
 
 import re
@@ -38,7 +39,7 @@ OPERATOR_ENV |= {
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A rendered set and what may be taken as given around it.
+    """The rendered objects, and the objects that exist outside the release.
 
     Example:
         World.of(render(values), {"Secret/ray-token": {"auth_token"}})
@@ -53,7 +54,7 @@ class World:
         return cls(docs, expand(docs), outside)
 
     def keys(self, kind: str, name: str) -> Collection[str] | None:
-        """The keys of a ConfigMap or Secret, None if there is no such thing."""
+        """The keys of a ConfigMap or Secret; None if it does not exist."""
         if f"{kind}/{name}" in self.outside:
             return self.outside[f"{kind}/{name}"]
         for doc in of_kind(self.docs, kind):
@@ -74,7 +75,7 @@ class World:
 
 
 def faults(world: World) -> list[str]:
-    """Every reference that leads nowhere."""
+    """Every reference to an object that does not exist."""
     docs, pods = world.docs, world.pods
     found = [
         sentence
@@ -101,7 +102,7 @@ def _missing(
 
 
 def volumes(world: World) -> Iterator[str]:
-    """ConfigMaps, Secrets and claims that volumes take."""
+    """Faults of the ConfigMaps, Secrets and claims of volumes."""
     for pod in world.pods:
         for volume in pod["spec"].get("volumes") or ():
             where = f"{name_of(pod)}: volume {volume['name']}"
@@ -128,7 +129,7 @@ def volumes(world: World) -> Iterator[str]:
 
 
 def mounts(world: World) -> Iterator[str]:
-    """Mounts name volumes of their pod, each path once, and every volume is mounted."""
+    """Faults of mounts: each one names a volume, no path occurs twice, every volume is mounted."""
     for pod in world.pods:
         names = [volume["name"] for volume in pod["spec"].get("volumes") or ()] + _claim_templates(
             world, pod
@@ -144,7 +145,10 @@ def mounts(world: World) -> Iterator[str]:
             )
             for mount in container.get("volumeMounts") or ():
                 if mount["name"] not in names:
-                    yield f"{where}: {mount['mountPath']} mounts {mount['name']}, which is no volume of the pod"
+                    yield (
+                        f"{where}: {mount['mountPath']} mounts {mount['name']}, which is no "
+                        "volume of the pod"
+                    )
         yield from (
             f"{name_of(pod)}: volume {name} is mounted nowhere"
             for name in names
@@ -166,7 +170,7 @@ def _claim_templates(world: World, pod: Doc) -> list[str]:
 
 
 def environment(world: World) -> Iterator[str]:
-    """Keys that variables take, and no variable twice."""
+    """Faults of variables: their keys exist, and no variable occurs twice."""
     for pod in world.pods:
         for container in containers(pod):
             where = f"{name_of(pod)}: {container['name']}"
@@ -201,7 +205,7 @@ def _source(world: World, source: Mapping[str, Any], where: str) -> Iterator[str
 
 
 def accounts(world: World) -> Iterator[str]:
-    """Service accounts and registry credentials of pods, and Ray's token."""
+    """Faults of pods' service accounts, of registry credentials and of Ray's token."""
     for pod in world.pods:
         account = pod["spec"].get("serviceAccountName", "default")
         if account != "default" and not world.exists("ServiceAccount", account):
@@ -230,7 +234,10 @@ def cluster_specs(doc: Doc) -> list[Doc]:
 
 
 def variables(world: World) -> Iterator[str]:
-    """Variables that commands expand are set in their container, or by the operator or the image."""
+    """Faults of variables in commands.
+
+    The container, the operator or the image must set each one.
+    """
     for pod in world.pods:
         for container in containers(pod):
             text = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
@@ -245,7 +252,7 @@ def variables(world: World) -> Iterator[str]:
 
 
 def paths(world: World) -> Iterator[str]:
-    """Files below /etc/awares that commands name are mounted; scripts and modules that they run are in the repository."""
+    """Faults of paths: files below /etc/awares are mounted, and scripts and modules exist."""
     for doc in of_kind(world.docs, "RayJob", "RayCronJob"):
         spec = doc["spec"].get("jobTemplate", doc["spec"])
         for pod in _runners(world, doc, spec):
@@ -261,7 +268,7 @@ def paths(world: World) -> Iterator[str]:
 
 
 def _runners(world: World, doc: Doc, spec: Doc) -> list[Doc]:
-    """The pods on whose file system a job's entrypoint runs: the head's."""
+    """The head pods, because they run the entrypoint of a job."""
     own = f"{doc['kind'].lower()}-{doc['metadata']['name']}-head"
     shared = f"raycluster-{(spec.get('clusterSelector') or {}).get('ray.io/cluster')}-head"
     return [pod for pod in world.pods if pod["metadata"]["name"] in (own, shared)]

@@ -1,8 +1,9 @@
-"""The chart as helm renders it: documents per values set, by helm 4 or helm 3, each set rendered once per session.
+"""Renders the chart by helm 4 or helm 3, each set of values once per session.
 
-    values, preset ── helm template ── YAML ── documents (shared between tests: copy before changing one)
+    values, preset ── helm template ── YAML ── documents, shared by tests: copy before a change
 
-helm's caches lie in a temporary directory, and it sees no cluster: nothing is read from or written into the home directory.
+helm's caches are in a temporary directory, and it has no cluster. It neither reads nor writes the
+home directory.
 """
 
 import atexit
@@ -29,7 +30,7 @@ Doc = dict[str, Any]
 
 
 def binary(name: str) -> Path:
-    """A tool of `make tools`. Skips the test where it is missing."""
+    """A tool of `make tools`. Skips the test if it is missing."""
     path = ROOT / ".tools" / "bin" / name
     if not path.exists():
         pytest.skip(f"{path.relative_to(ROOT)} is missing: run `make tools`")
@@ -38,7 +39,7 @@ def binary(name: str) -> Path:
 
 @lru_cache(maxsize=1)
 def environment() -> dict[str, str]:
-    """Variables under which helm keeps to a temporary directory and knows no cluster."""
+    """The environment in which helm uses a temporary directory and has no cluster."""
     home = tempfile.mkdtemp(prefix="helm-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     kept = {
@@ -51,7 +52,7 @@ def environment() -> dict[str, str]:
 def helm(
     arguments: Sequence[str], major: int = 4, values: Mapping[str, Any] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run helm, with `values` as a values file on its standard input; the caller looks at the return code."""
+    """Run helm with `values` on its standard input. The caller checks the return code."""
     command = [str(binary(BINARIES[major])), *arguments]
     if values is not None:
         command += ["--values", "-"]
@@ -68,7 +69,10 @@ def helm(
 def render(
     values: Mapping[str, Any], preset: str | None = None, major: int = 4, release: str = RELEASE
 ) -> tuple[Doc, ...]:
-    """The documents of the chart under `preset` and then `values`. Fails the test with helm's words if it refuses them."""
+    """The documents of the chart under `preset` and then `values`.
+
+    Fails the test with helm's message if helm refuses them.
+    """
     done = _template(json.dumps(values, sort_keys=True), preset, major, release)
     assert done.returncode == 0, (
         f"helm {major} refused {json.dumps(values)} (preset {preset}):\n{done.stderr}"
@@ -79,7 +83,7 @@ def render(
 def refusal(
     values: Mapping[str, Any], preset: str | None = None, major: int = 4, release: str = RELEASE
 ) -> str:
-    """What helm says when it refuses `values`. Fails the test if it takes them."""
+    """helm's message when it refuses `values`. Fails the test if helm accepts them."""
     done = _template(json.dumps(values, sort_keys=True), preset, major, release)
     assert done.returncode != 0, (
         f"helm {major} took {json.dumps(values)} (preset {preset}), which should be refused"
@@ -103,7 +107,7 @@ def _parse(text: str) -> tuple[Doc, ...]:
 
 
 def name_of(doc: Doc) -> str:
-    """How a fault names a document.
+    """The name of a document in messages.
 
     Example:
         name_of({"kind": "Service", "metadata": {"name": "head"}})  # "Service/head"

@@ -1,4 +1,4 @@
-"""Green custom resources, small, to change one thing in."""
+"""Small valid custom resources. Tests change one key of them."""
 
 import copy
 from typing import Any
@@ -51,7 +51,7 @@ def document(
     name: str = "sample",
     annotations: dict[str, str] | None = None,
 ) -> Doc:
-    """The green document of a kind with dotted keys changed, or taken out by OUT."""
+    """The valid document of a kind, with dotted keys changed or removed by OUT."""
     spec = copy.deepcopy(SPECS[kind])
     for path, value in changes.items():
         *parents, last = path.split(".")

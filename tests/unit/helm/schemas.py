@@ -1,4 +1,4 @@
-"""Kubernetes' own kinds against the strict schemas of several versions, which the package kubernetes-validate carries."""
+"""Checks built-in kinds against Kubernetes' strict schemas, of the package kubernetes-validate."""
 
 import json
 from functools import cache
@@ -14,7 +14,7 @@ VERSIONS = ("1.30", "1.34", "1.37")
 
 
 def faults(doc: Doc, version: str) -> list[str]:
-    """What `version` of Kubernetes, asked strictly, refuses in the document; one sentence each."""
+    """The reasons for which this version of Kubernetes refuses the document in strict mode."""
     return list(_faults(json.dumps(doc, sort_keys=True), version))
 
 
@@ -25,7 +25,8 @@ def _faults(text: str, version: str) -> tuple[str, ...]:
         validator = _validator(doc["apiVersion"], doc["kind"], version)
     except FileNotFoundError:
         return (
-            f"{name_of(doc)}: Kubernetes {version} has no kind {doc['kind']} in {doc['apiVersion']}",
+            f"{name_of(doc)}: Kubernetes {version} has no kind {doc['kind']} in "
+            f"{doc['apiVersion']}",
         )
     return tuple(
         f"{name_of(doc)}: {error.json_path.removeprefix('$.')}: {error.message}"
@@ -35,7 +36,7 @@ def _faults(text: str, version: str) -> tuple[str, ...]:
 
 @cache
 def _validator(api_version: str, kind: str, version: str) -> Draft202012Validator:
-    """A schema file is named after the kind, the first part of the group and the version.
+    """The validator of a kind. Its file is named after kind, first part of the group, and version.
 
     Example:
         rbac.authorization.k8s.io/v1, Role -> role-rbac-v1.json

@@ -1,4 +1,4 @@
-"""Pods as the restricted Pod Security Standard wants them, and what this chart promises beyond it."""
+"""Checks pods against the restricted Pod Security Standard, and against this chart's own rules."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ UNITS = {
 
 
 def faults(pod: Doc) -> list[str]:
-    """Every promise that the pod breaks."""
+    """Every rule that the pod breaks."""
     found = [f"{name_of(pod)}: {sentence}" for sentence in (*_pod(pod["spec"]), *_memory(pod))]
     for container in containers(pod):
         found += [
@@ -50,13 +50,16 @@ def _pod(spec: Doc) -> Iterator[str]:
         if not VOLUMES & volume.keys():
             yield f"volume {volume['name']} is of a kind that restricted namespaces refuse"
     if spec.get("enableServiceLinks") is not False:
-        yield "enableServiceLinks is not false: every Service of the namespace would be in its environment"
+        yield (
+            "enableServiceLinks is not false: every Service of the namespace would be in its "
+            "environment"
+        )
     if spec.get("automountServiceAccountToken") is None:
         yield "automountServiceAccountToken is not said"
 
 
 def restricted(pod: Doc, container: Doc) -> Iterator[str]:
-    """A container's own security context over its pod's."""
+    """The container's security context merged over the pod's."""
     own = container.get("securityContext") or {}
     context = (pod["spec"].get("securityContext") or {}) | own
     if context.get("runAsNonRoot") is not True or context.get("runAsUser") == 0:
@@ -74,7 +77,7 @@ def restricted(pod: Doc, container: Doc) -> Iterator[str]:
 
 
 def _writable(pod: Doc, container: Doc) -> Iterator[str]:
-    """Our image writes below its home and /tmp, so a read-only root needs volumes there."""
+    """The image writes below its home and /tmp, so a read-only root needs volumes there."""
     mounted = {mount["mountPath"] for mount in container.get("volumeMounts") or ()}
     home = {entry["value"] for entry in container.get("env") or () if entry["name"] == "HOME"}
     for path in sorted(({"/tmp"} | home) - mounted):
@@ -82,7 +85,7 @@ def _writable(pod: Doc, container: Doc) -> Iterator[str]:
 
 
 def bounded(container: Doc) -> Iterator[str]:
-    """Requests and limits of CPU and memory, GPUs in both alike."""
+    """Containers have requests and limits of CPU and memory, and equal ones of GPUs."""
     resources = container.get("resources") or {}
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     for resource in ("cpu", "memory"):
@@ -119,7 +122,7 @@ def _memory(pod: Doc) -> Iterator[str]:
 
 
 def autoscaler_faults(doc: Doc) -> Iterator[str]:
-    """The autoscaler's container, which the operator adds to heads, takes its security context from the options."""
+    """The operator adds the autoscaler to heads, with the security context of its options."""
     for spec in cluster_specs(doc):
         if spec.get("enableInTreeAutoscaling"):
             options = spec.get("autoscalerOptions") or {}

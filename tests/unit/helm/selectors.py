@@ -1,6 +1,7 @@
-"""Selectors, ports and addresses: what a rendered set expects to find behind a name is behind it.
+"""Checks selectors, ports and addresses of a rendered chart.
 
-KubeRay makes Services of its own: <cluster>-head-svc, and <service>-head-svc and <service>-serve-svc; they count as rendered.
+KubeRay creates Services of its own: <cluster>-head-svc, <service>-head-svc and <service>-serve-svc.
+They count as rendered.
 """
 
 import re
@@ -20,7 +21,7 @@ ADDRESS = re.compile(
 
 
 def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector, with matchLabels and matchExpressions, selects the labels; an empty one selects all."""
+    """Whether a label selector selects the labels. An empty one selects everything."""
     selector = selector or {}
     same = all(
         labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items()
@@ -46,7 +47,7 @@ def selected(pods: Sequence[Doc], selector: Mapping[str, Any] | None) -> list[Do
 
 
 def port_of(pod: Doc, port: int | str) -> int | None:
-    """The number of a container port of the pod, given by number or name; None if it has none such."""
+    """The number of a pod's container port, by number or name; None if the pod has no such port."""
     for container in containers(pod):
         for entry in container.get("ports") or ():
             if port in (entry["containerPort"], entry.get("name")):
@@ -55,7 +56,7 @@ def port_of(pod: Doc, port: int | str) -> int | None:
 
 
 def service_ports(docs: Sequence[Doc]) -> dict[str, set[int | str]]:
-    """Numbers and names of the ports of every Service, KubeRay's own included."""
+    """The numbers and names of the ports of every Service, including KubeRay's."""
     found: dict[str, set[int | str]] = {}
     for doc in of_kind(docs, "Service"):
         found[doc["metadata"]["name"]] = {
@@ -72,7 +73,7 @@ def service_ports(docs: Sequence[Doc]) -> dict[str, set[int | str]]:
 
 
 def services(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """A Service selects pods, and each of them has its target ports; one of a Ray head selects heads."""
+    """A Service selects pods with its target ports, and a Service of a head selects heads."""
     for doc in of_kind(docs, "Service"):
         if not doc["spec"].get("selector"):
             continue
@@ -114,7 +115,7 @@ def _backends(doc: Doc) -> Iterator[tuple[str, int | str]]:
 
 
 def monitors(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """A PodMonitor selects pods of which one has each of its ports."""
+    """A PodMonitor selects pods, and one of them has each of its ports."""
     for doc in of_kind(docs, "PodMonitor"):
         behind = selected(pods, doc["spec"]["selector"])
         if not behind:
@@ -126,7 +127,7 @@ def monitors(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
 
 
 def budgets(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """A PodDisruptionBudget selects pods; a workload's selector selects its own template's pods."""
+    """A PodDisruptionBudget selects pods, and a workload's selector selects its template's pods."""
     for doc in of_kind(docs, "PodDisruptionBudget"):
         if not selected(pods, doc["spec"]["selector"]):
             yield f"{name_of(doc)}: selects no pod"
@@ -138,15 +139,18 @@ def budgets(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
 
 
 def spreads(pods: Sequence[Doc]) -> Iterator[str]:
-    """A topology spread constraint counts the pod that carries it."""
+    """A topology spread constraint selects its own pod."""
     for pod in pods:
         for part in pod["spec"].get("topologySpreadConstraints") or ():
             if not matches(part.get("labelSelector"), pod["metadata"]["labels"]):
-                yield f"{name_of(pod)}: its topology spread over {part['topologyKey']} does not count itself"
+                yield (
+                    f"{name_of(pod)}: its topology spread over {part['topologyKey']} does not "
+                    "count itself"
+                )
 
 
 def clusters(docs: Sequence[Doc]) -> Iterator[str]:
-    """A job's clusterSelector names a RayCluster of the set."""
+    """The clusterSelector of a job names a rendered RayCluster."""
     names = {doc["metadata"]["name"] for doc in of_kind(docs, "RayCluster")}
     for doc in of_kind(docs, "RayJob", "RayCronJob"):
         selector = doc["spec"].get("jobTemplate", doc["spec"]).get("clusterSelector")
@@ -157,7 +161,10 @@ def clusters(docs: Sequence[Doc]) -> Iterator[str]:
 def addresses(
     docs: Sequence[Doc], pods: Sequence[Doc], outside: Collection[str] = ()
 ) -> Iterator[str]:
-    """Host names of the cluster in variables, arguments and TOML are Services of this namespace, with the port, or named as outside."""
+    """Cluster host names in variables, arguments and TOML are Services of this namespace.
+
+    They have the port, or they are named as outside.
+    """
     known = service_ports(docs)
     for where, text in _texts(docs, pods):
         for found in ADDRESS.finditer(text):

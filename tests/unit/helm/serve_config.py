@@ -1,7 +1,7 @@
-"""A RayService's serveConfigV2 through Ray Serve's own models, and its application's arguments through ours.
+"""Checks a RayService's serveConfigV2 by Ray Serve's models, and its arguments by the builder's.
 
-`ServeDeploySchema.model_validate` alone accepts unknown keys, a route prefix without a slash, and autoscaling bounds in the wrong order:
-each of them is looked at here.
+`ServeDeploySchema.model_validate` accepts unknown keys, a route prefix without a slash, and
+autoscaling bounds in the wrong order. This module checks each of them.
 """
 
 import typing
@@ -20,7 +20,7 @@ from awares_platform.serve.deployment import build_application
 
 
 def faults(text: str) -> list[str]:
-    """What is wrong with a serveConfigV2; one sentence each."""
+    """The errors of a serveConfigV2, one message each."""
     config = yaml.safe_load(text)
     found = [
         f"serveConfigV2: {key}: Ray Serve has no such key"
@@ -33,7 +33,7 @@ def faults(text: str) -> list[str]:
 
 
 def unknown_keys(value: Any, annotation: Any, path: str = "") -> Iterator[str]:
-    """Dotted keys of `value` that the models in `annotation` do not have."""
+    """The dotted keys of `value` that the models in `annotation` do not have."""
     if isinstance(value, list):
         for index, part in enumerate(value):
             yield from unknown_keys(part, annotation, f"{path}[{index}]")
@@ -87,12 +87,18 @@ def _application(application: dict[str, Any]) -> Iterator[str]:
             )
     module, _, attribute = application.get("import_path", "").partition(":")
     if not module.startswith("awares_platform.") or not hasattr(import_module(module), attribute):
-        yield f"{name}: import_path {application.get('import_path')!r} names nothing in awares_platform"
+        yield (
+            f"{name}: import_path {application.get('import_path')!r} names nothing in "
+            "awares_platform"
+        )
     yield from _arguments(name, application)
 
 
 def _arguments(name: str, application: dict[str, Any]) -> Iterator[str]:
-    """The arguments as the replica will take them; deployments overridden by the configuration must be ones that the builder makes."""
+    """Faults of the application's arguments.
+
+    A deployment in the configuration must be one that the builder creates.
+    """
     try:
         built = build_application(PlatformConfig.model_validate(application.get("args", {})))
     except ValidationError as error:
@@ -107,4 +113,5 @@ def _arguments(name: str, application: dict[str, Any]) -> Iterator[str]:
     made = built._bound_deployment.name
     for deployment in application.get("deployments", ()):
         if deployment.get("name") != made:
-            yield f"{name}: deployment {deployment.get('name')!r} is none of the application's: {made}"
+            named = deployment.get("name")
+            yield f"{name}: deployment {named!r} is none of the application's: {made}"

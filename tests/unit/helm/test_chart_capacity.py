@@ -1,4 +1,4 @@
-"""What jobs and endpoint ask of Ray fits the groups of their cluster, so that nothing waits for ever for a place."""
+"""The actors of jobs and of the endpoint fit into the groups of their cluster."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What one actor reserves, and the labels of the nodes that it may run on.
+    """The resources that one actor reserves, and the labels of its node.
 
     Example:
         Bundle(1.0, 1.0, {"awares/group": "rollout"})
@@ -33,7 +33,7 @@ class Bundle:
 
 @dataclass(slots=True)
 class Node:
-    """What is left of a worker.
+    """The free resources of a worker.
 
     Example:
         Node(8.0, 1.0, {"awares/group": "rollout"})
@@ -49,7 +49,7 @@ class Node:
 
 
 def demand(job: str, config: PlatformConfig) -> list[Bundle]:
-    """What the actors of a job reserve at the same time."""
+    """The resources that the actors of a job reserve at the same time."""
     if job == "curate":
         return [
             Bundle(config.curate.engine_cpus, config.curate.engine_gpus)
@@ -70,7 +70,7 @@ def demand(job: str, config: PlatformConfig) -> list[Bundle]:
 
 
 def nodes(spec: Doc) -> list[Node]:
-    """All workers that the groups may grow to, as Ray counts them; the head has no CPUs."""
+    """All workers of groups at their maximum size, as Ray counts them. The head has no CPUs."""
     found = []
     for group in spec["workerGroupSpecs"]:
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
@@ -81,7 +81,10 @@ def nodes(spec: Doc) -> list[Node]:
 
 
 def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
-    """The bundles that find no node: the choosiest and largest first, each on the node that it fits most tightly."""
+    """The bundles that fit on no node.
+
+    Bundles with labels and large bundles are placed first, each on the node that it fills most.
+    """
     left = []
     for bundle in sorted(bundles, key=lambda one: (-len(one.selector), -one.gpus, -one.cpus)):
         fitting = [node for node in places if node.takes(bundle)]
@@ -94,7 +97,7 @@ def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
 
 
 def jobs(case: Case, setup: Path) -> Iterator[tuple[str, list[Bundle], Doc]]:
-    """Each job of each RayJob with what it asks and the cluster it runs on."""
+    """The jobs of each RayJob, with their bundles and their cluster."""
     docs = case.docs()
     setup.write_text(
         next(
@@ -144,7 +147,7 @@ def test_one_node_preset_fits_one_node_of_eight_gpus() -> None:
 
 
 def test_trial_preset_fits_what_it_says() -> None:
-    """Its first line names CPUs and memory of all requests together, the head's and the submitter's included."""
+    """The preset's first lines give the CPUs and memory of all requests."""
     from tests.unit.helm.pods import containers, expand
 
     case = next(case for case in CASES if case.preset == "trial")

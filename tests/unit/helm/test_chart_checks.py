@@ -1,4 +1,4 @@
-"""The checks themselves refuse what they are for: one red document per sort of mistake, beside a green one."""
+"""The checks refuse a bad document of each kind and accept a good one."""
 
 import copy
 from typing import Any
@@ -39,7 +39,7 @@ POD = {
 
 
 def pod(**changes: Any) -> dict[str, Any]:
-    """POD with keys of its only container replaced."""
+    """POD with keys of its container replaced."""
     changed = copy.deepcopy(POD)
     changed["spec"]["containers"][0] |= changes
     return changed

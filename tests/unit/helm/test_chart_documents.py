@@ -1,4 +1,7 @@
-"""What is rendered is valid: Kubernetes' strict schemas, also for pods inside custom resources; CRDs; the operator's rules; Serve."""
+"""Rendered documents are valid.
+
+They satisfy Kubernetes' strict schemas, the CRDs, the operator's rules and Ray Serve.
+"""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is generated or kept in the repository is what its sources give: golden renders, the values' schema, the README's table."""
+"""Generated files match their sources: golden files, schema, README's table."""
 
 import difflib
 

@@ -1,4 +1,4 @@
-"""What a value does to the endpoint, and to what stands around clusters: one test per feature that the golden presets do not show."""
+"""Values of the endpoint: one test per feature that the golden presets do not show."""
 
 from typing import Any
 
@@ -92,7 +92,10 @@ def test_names_labels_and_the_digest_are_the_users() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_each_head_has_one_budget(case: Case) -> None:
-    """Two budgets over one pod make its eviction an error. KubeRay's resources have no scale, which all but a number to keep needs."""
+    """Two budgets over one pod make its eviction fail.
+
+    KubeRay's resources have no scale, and every budget but minAvailable as a number needs one.
+    """
     budgets = of_kind(case.docs(), "PodDisruptionBudget")
     for pod in expand(case.docs()):
         over = [one["spec"] for one in budgets if selected([pod], one["spec"]["selector"])]
@@ -150,7 +153,7 @@ def test_seaweedfs_asks_for_no_telemetry_and_keeps_its_data_when_told() -> None:
 
 
 def test_large_numbers_stay_whole() -> None:
-    """helm reads numbers as floats: 1e7 would be written 1e+07, which is no integer in TOML or YAML."""
+    """helm reads numbers as floats, and 1e+07 would be no integer in TOML and YAML."""
     found = render(
         on_base(
             FIXED,

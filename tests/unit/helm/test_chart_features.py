@@ -1,4 +1,4 @@
-"""What a value does: one test per feature that the golden presets do not show."""
+"""Values of clusters and jobs: one test per feature that the golden presets do not show."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.unit.helm.render import Doc, of_kind, render
 
 
 def cluster(changes: dict[str, Any]) -> Doc:
-    """The RayCluster's spec under BASE with changes."""
+    """The RayCluster's spec for BASE with changes."""
     return of_kind(render(on_base(changes)), "RayCluster")[0]["spec"]
 
 
@@ -261,7 +261,7 @@ def test_kueue_places_workers_near_each_other() -> None:
 
 
 def test_a_queued_job_says_nothing_of_suspension() -> None:
-    """Kueue suspends and releases a job itself; what an upgrade applies must not take that back."""
+    """Kueue suspends and releases a job itself, and an upgrade must not undo that."""
     assert ["suspend" in doc["spec"] for doc in of_kind(docs("kueue"), "RayJob", "RayCluster")] == [
         False
     ] * 5

@@ -1,4 +1,4 @@
-"""Network flows: those that the platform needs pass the policies, those that nobody needs do not."""
+"""The policies allow the network flows that the platform needs, and block all others."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -40,7 +40,7 @@ def ray_pods(docs: tuple[Doc, ...]) -> dict[str, list[Peer]]:
 
 
 def outside_ray(docs: tuple[Doc, ...]) -> list[Peer]:
-    """Submitters, tests and SeaweedFS."""
+    """The pods of submitters, tests and SeaweedFS."""
     return [
         Peer.of(pod) for pod in expand(docs) if "ray.io/node-type" not in pod["metadata"]["labels"]
     ]
@@ -51,7 +51,7 @@ def component(peers: list[Peer], name: str) -> list[Peer]:
 
 
 def needed(case: Case) -> Iterator[Flow]:
-    """Every flow without which something of the release does not work."""
+    """Every flow that the release needs to work."""
     docs = case.docs()
     clusters, others = ray_pods(docs), outside_ray(docs)
     stores, submitters = component(others, "seaweedfs"), component(others, "submitter")
@@ -103,7 +103,11 @@ def _autoscaled(docs: tuple[Doc, ...]) -> Iterator[Flow]:
 
 
 def _redis(docs: tuple[Doc, ...]) -> Iterator[Flow]:
-    """KubeRay's clean-up pod is made of the head's template; where it cannot reach Redis, deleting the cluster hangs."""
+    """The flow to Redis.
+
+    KubeRay's clean-up pod has the head's template. If it cannot reach Redis, the deletion of a
+    cluster hangs.
+    """
     for doc in docs:
         if any(spec.get("gcsFaultToleranceOptions") for spec in cluster_specs(doc)):
             head = Peer.of(expand([doc])[0])
@@ -124,7 +128,7 @@ def _endpoint(docs: tuple[Doc, ...], others: list[Peer]) -> Iterator[Flow]:
 
 
 def refused(case: Case) -> Iterator[Flow]:
-    """Flows into and out of the release that nobody needs."""
+    """Flows into and out of the release that nothing needs."""
     clusters = ray_pods(case.docs())
     for peers in clusters.values():
         for source in (STRANGER, FOREIGNER):
@@ -192,13 +196,16 @@ def test_flows_that_nobody_needs_do_not(case: Case) -> None:
 
 
 def test_every_policy_means_some_pod() -> None:
-    """A policy, or a peer in one, that names no pod in any of the cases is mistaken in its labels."""
+    """A policy or peer that matches no pod in any case has wrong labels."""
     idle = [{*unused(case.docs(), expand(case.docs()))} for case in GUARDED]
     assert set.intersection(*idle) == set()
 
 
 def test_a_policy_is_evaluated_as_kubernetes_does() -> None:
-    """Without policies all passes; a policy without rules denies; both sides must agree; ports and directions count."""
+    """Without policies everything passes, and a policy without rules denies.
+
+    Both sides must allow a flow, and ports and directions count.
+    """
     web, client = Peer("web", {"app": "web"}), Peer("client", {"app": "client"})
     assert allowed([], client, web, 80)
     deny = policy({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})

@@ -1,4 +1,4 @@
-"""Dashboards and rules ask for metrics that exist: ours in the sources, Ray's in Ray; every alert says what to do."""
+"""Dashboards and rules use existing metrics, and every alert has a runbook."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def alerts() -> list[Doc]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Where it stands, and the expression."""
+    """Every expression, with its place."""
     for board in dashboards():
         yield from (
             (f"{board['title']}: {panel['title']}", target["expr"])
@@ -52,7 +52,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 @lru_cache(maxsize=1)
 def ours() -> frozenset[str]:
-    """Names under which the platform's metrics reach Prometheus: "area/name" of jobs, and what is named outright."""
+    """The platform's metrics in Prometheus: "area/name" of jobs, and metrics with full names."""
     text = "\n".join(
         path.read_text()
         for folder in ("awares", "platform")
@@ -70,7 +70,7 @@ def ours() -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def rays() -> str:
-    """Ray's own dashboards, which name what Ray exports."""
+    """The metrics in Ray's own dashboards."""
     folder = Path(ray.__file__).parent / "dashboard" / "modules" / "metrics" / "dashboards"
     return "\n".join(path.read_text() for path in folder.glob("*.py"))
 
@@ -90,7 +90,7 @@ def test_every_metric_exists() -> None:
 
 
 def test_expressions_keep_to_the_namespace() -> None:
-    """Rules name the release's, dashboards let the reader choose; brackets match."""
+    """Rules use the release's namespace, and dashboards let the reader choose one."""
     for where, text in expressions():
         assert f'namespace="{NAMESPACE}"' in text or 'namespace="$namespace"' in text, where
         assert all(text.count(left) == text.count(right) for left, right in ("()", "[]", "{}")), (
@@ -108,7 +108,7 @@ def test_every_alert_has_a_runbook_and_a_severity() -> None:
 
 
 def test_commands_and_keys_in_runbooks_exist() -> None:
-    """A runbook that sends its reader to a value or setting that is not there is worse than none."""
+    """The values and settings in runbooks exist."""
     from awares_platform.config import PlatformConfig
     from awares_platform.config.setup import _keys
 
@@ -142,7 +142,7 @@ def test_dashboards_are_whole(board: int) -> None:
 
 
 def overlaps(places: list[dict[str, int]]) -> bool:
-    """Whether two panels share a cell of the grid."""
+    """Whether two panels overlap on the grid."""
     cells = [
         (x, y)
         for one in places

@@ -1,4 +1,4 @@
-"""NOTES.txt names things that are there, and the umbrella hands its values down."""
+"""NOTES.txt names existing objects, and the umbrella chart passes its values on."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ from tests.unit.helm.selectors import service_ports
 
 
 def notes(case: Case) -> str:
-    """What `helm install` of the case prints. helm 3 prints nothing without a cluster."""
+    """The notes that `helm install` prints for the case. helm 3 prints none without a cluster."""
     preset = ["--values", str(CHART / "presets" / f"{case.preset}.yaml")] if case.preset else []
     done = helm(
         ["install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--dry-run=client", *preset],
@@ -55,7 +55,7 @@ def test_notes_warn_of_what_is_left_open() -> None:
 
 @pytest.fixture(scope="module")
 def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The umbrella with its local dependency alone, in a copy: the operator's chart is not fetched here."""
+    """A copy of the umbrella chart with its local dependency, without the operator's chart."""
     charts = tmp_path_factory.mktemp("charts")
     copies = [
         shutil.copytree(chart, charts / chart.name)
@@ -72,7 +72,7 @@ def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_umbrella_renders_what_the_chart_does(umbrella: Path, preset: str) -> None:
-    """Its values lie under the chart's name; `global` reaches the closed schema."""
+    """The umbrella's values have the chart's name, and `global` reaches the closed schema."""
     file = str(CHART / "presets" / f"{preset}.yaml")
     above = yaml.safe_load(Path(file).read_text())
     values = {"awares-train": _over(above, PRESET_VALUES), "global": {"region": "here"}}
@@ -86,7 +86,7 @@ def test_the_umbrella_renders_what_the_chart_does(umbrella: Path, preset: str) -
 
 
 def _over(below: Doc, above: Doc) -> Doc:
-    """`below` with the values of `above` in it, as helm lays one values file over another."""
+    """`below` merged with `above`, as helm merges two values files."""
     merged = dict(below)
     for key, value in above.items():
         merged[key] = _over(below.get(key, {}), value) if isinstance(value, dict) else value
@@ -106,6 +106,6 @@ def _docs(text: str) -> list[str]:
 
 
 def test_the_secrets_of_the_cases_are_those_that_the_chart_documents() -> None:
-    """Keys of Secrets are an interface to whoever makes them: values.yaml says them all."""
+    """Users create the Secrets, so values.yaml must name all of their keys."""
     text = (CHART / "values.yaml").read_text()
     assert [key for keys in SECRETS.values() for key in keys if key not in text] == []

@@ -1,4 +1,7 @@
-"""Values that are legal but odd, such as large numbers and text that looks like a number: valid output. Clashes: a sentence."""
+"""Legal but odd values render valid documents, and clashing values are refused.
+
+Odd values are large numbers, for instance, and text that looks like a number.
+"""
 
 from typing import Any
 
@@ -114,7 +117,7 @@ CLASHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", CLASHES)
 def test_clashes_are_refused(name: str) -> None:
-    """By the chart or its schema, which writes a place with slashes."""
+    """The chart or its schema refuses them. The schema writes a place with slashes."""
     changes, words = CLASHES[name]
     lines = [line.replace("/", ".") for line in refusal(on_base(ALL_JOBS, changes)).splitlines()]
     assert len([line for line in lines if all(word in line for word in words)]) == 1
@@ -132,7 +135,7 @@ def test_clashes_are_refused(name: str) -> None:
     ),
 )
 def test_a_default_that_is_taken_away_is_missed(path: str, major: int) -> None:
-    """Helm takes away what is set to null: the schema names it before a template stumbles."""
+    """Helm removes a value that is null, and the schema reports it before a template fails."""
     values: Any = None
     for key in reversed(path.split(".")):
         values = {key: values}

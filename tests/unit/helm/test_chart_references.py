@@ -1,4 +1,7 @@
-"""Everything that a rendered set names exists in it or is one of the user's Secrets; its TOML is a setup that the jobs take."""
+"""The release or the user has every object that the rendered chart names.
+
+The jobs accept its TOML.
+"""
 
 import copy
 import re
@@ -22,7 +25,7 @@ def test_every_reference_leads_somewhere(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_setup_is_one_that_the_jobs_take(case: Case, tmp_path: Path) -> None:
-    """The ConfigMap's TOML loads, and so it does with the arguments of each job."""
+    """The ConfigMap's TOML loads, also with the arguments of each job."""
     setup = tmp_path / "setup.toml"
     texts = [
         doc["data"]["setup.toml"]
@@ -44,7 +47,7 @@ def test_every_setup_is_one_that_the_jobs_take(case: Case, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_variables_that_a_setup_names_are_set(case: Case) -> None:
-    """serve.token_env in the endpoint's pods; the judge's key is the user's to give."""
+    """The endpoint's pods have serve.token_env. The user sets the judge's key."""
     for service in of_kind(case.docs(), "RayService"):
         named = re.findall(r"token_env: (\S+)", service["spec"]["serveConfigV2"])
         for group in _groups(service):
@@ -65,7 +68,7 @@ def _groups(doc: Doc) -> list[Doc]:
 
 
 def test_the_endpoint_serves_what_awares_serve_would() -> None:
-    """One setup for both ways: the RayService's arguments are the ConfigMap's sections."""
+    """The RayService's arguments are the sections of the ConfigMap."""
     import tomllib
 
     import yaml
@@ -156,7 +159,7 @@ OUTSIDE = {"Secret/store": {"id"}, "Secret/token": {"auth_token"}}
 
 
 def changed(part: str, path: str, value: object) -> list[Doc]:
-    """The green set with one dotted key of one document changed."""
+    """The valid documents with one dotted key of one document changed."""
     docs = copy.deepcopy(GREEN)
     *parents, last = path.split(".")
     place = docs[part]

@@ -1,4 +1,4 @@
-"""What `helm install` refuses before anything reaches the cluster: each in a sentence that names the value and the remedy."""
+"""`helm install` refuses wrong values with a message that names the value and the remedy."""
 
 import bisect
 from typing import Any
@@ -61,7 +61,8 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "deletion of workers with the autoscaler": (
         {"jobs": {"grpo": {"enabled": True, "deletionRules": [OTHER]}}},
         (
-            "jobs.grpo.deletionRules with DeleteWorkers cannot be combined with cluster.autoscaler.enabled",
+            "jobs.grpo.deletionRules with DeleteWorkers cannot be combined with "
+            "cluster.autoscaler.enabled",
             "use DeleteCluster, or set",
         ),
     ),
@@ -82,7 +83,10 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "an unknown group of a job": (
         {"jobs": {"grpo": {"enabled": True, "groups": ["leraner"]}}},
-        ("jobs.grpo.groups names leraner", "not in cluster.groups: use one of cpu, learner, rollout"),
+        (
+            "jobs.grpo.groups names leraner",
+            "not in cluster.groups: use one of cpu, learner, rollout",
+        ),
     ),
     "queue with autoscaling": (
         {"queue": QUEUE},
@@ -105,7 +109,8 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "replicas that the endpoint's GPUs cannot carry": (
         {"endpoint": {"autoscaling": {"maxReplicas": 3}}, "setup": {"serve": {"replica_gpus": 1}}},
         (
-            "endpoint.autoscaling.maxReplicas=3 with setup.serve.replica_gpus=1 needs 3 GPUs, but endpoint.groups offer 1",
+            "endpoint.autoscaling.maxReplicas=3 with setup.serve.replica_gpus=1 needs 3 GPUs, "
+            "but endpoint.groups offer 1",
             "raise a group's",
         ),
     ),
@@ -153,7 +158,10 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "steps larger than the surge": (
         {"endpoint": INCREMENTAL | {"incremental": {"stepSizePercent": 30, "maxSurgePercent": 20}}},
-        ("endpoint.incremental.stepSizePercent=30 exceeds maxSurgePercent=20", "lower stepSizePercent"),
+        (
+            "endpoint.incremental.stepSizePercent=30 exceeds maxSurgePercent=20",
+            "lower stepSizePercent",
+        ),
     ),
     "a setup that names another store": (
         {"setup": {"store": {"url": "s3://other/place"}}},
@@ -164,7 +172,10 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "fault tolerance without an address": (
         {"cluster": {"gcsFaultTolerance": {"enabled": True, "redisAddress": "redis"}}},
-        ('cluster.gcsFaultTolerance.redisAddress="redis" is no address', "write host:port"),
+        (
+            'cluster.gcsFaultTolerance.redisAddress="redis" is not an address',
+            "set it to the host:port",
+        ),
     ),
     "an ingress without a host": (
         {"endpoint": {"ingress": {"enabled": True}}},
@@ -235,7 +246,7 @@ SCHEMA: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("major", [4, 3])
 @pytest.mark.parametrize("name", SCHEMA)
 def test_the_schema_is_closed(name: str, major: int) -> None:
-    """helm 4 writes a place as '/store/bucket', helm 3 as store.bucket."""
+    """helm 4 writes a place as '/store/bucket', and helm 3 as store.bucket."""
     changes, path, word = SCHEMA[name]
     place = (
         f"- {path or '(root)'}: "
@@ -260,7 +271,7 @@ def test_a_release_name_that_is_too_long_is_refused(major: int) -> None:
 
 
 def test_the_longest_release_name_that_is_taken_fits_kuberays_limits() -> None:
-    """One character less than what is refused renders names that the operator takes, also for cron jobs."""
+    """With the longest accepted release name, the operator accepts all names, of cron jobs too."""
     from tests.unit.helm.operator_rules import DEFAULT_GATES, faults
 
     values = on_base(

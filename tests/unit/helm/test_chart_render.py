@@ -1,4 +1,4 @@
-"""The chart lints, renders and packages under both helm majors, which agree on the outcome."""
+"""Both helm majors lint, render and package the chart, with the same result."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_both_majors_render_the_same(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_objects_are_of_this_release(case: Case) -> None:
-    """Each is in the release's namespace, has the standard labels, and shares its name with no other of its kind."""
+    """Each object has the release's namespace, the standard labels and a unique name."""
     docs = case.docs()
     identities = [(doc["apiVersion"], doc["kind"], doc["metadata"]["name"]) for doc in docs]
     assert len(identities) == len(set(identities))

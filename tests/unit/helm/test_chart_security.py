@@ -1,4 +1,4 @@
-"""Restricted pods, no Kubernetes permissions, and checkov's findings against the written list."""
+"""Pods are restricted, have no Kubernetes permissions, and pass checkov but for accepted faults."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_pods_keep_to_the_restricted_standard(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_chart_grants_nothing(case: Case) -> None:
-    """KubeRay makes the autoscaler's role itself; nothing else asks the Kubernetes API."""
+    """KubeRay creates the autoscaler's role. Nothing else uses the Kubernetes API."""
     assert of_kind(case.docs(), *RBAC) == []
     for account in of_kind(case.docs(), "ServiceAccount"):
         assert account["automountServiceAccountToken"] is False
@@ -42,7 +42,7 @@ def test_only_heads_with_the_autoscaler_mount_a_token(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_jobs_bring_their_own_submitter(case: Case) -> None:
-    """KubeRay's own submitter pod has no security context: a restricted namespace would refuse it."""
+    """KubeRay's own submitter pod has no security context, so a restricted namespace refuses it."""
     for doc in of_kind(case.docs(), "RayJob", "RayCronJob"):
         spec = doc["spec"].get("jobTemplate", doc["spec"])
         assert (
@@ -81,7 +81,7 @@ BAD = {
 
 
 def test_checkov_finds_only_what_is_accepted(tmp_path: Path) -> None:
-    """A bad pod goes along, so that silence is not taken for health."""
+    """A bad pod among the pods proves that checkov runs."""
     everything = [
         doc
         for case in CASES

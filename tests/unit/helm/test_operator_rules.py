@@ -1,4 +1,4 @@
-"""Each of the operator's rules refuses its red case, and the green documents pass them all."""
+"""Each rule of the operator refuses a bad document, and valid documents pass all rules."""
 
 from typing import Any
 
@@ -181,7 +181,8 @@ def test_fault_tolerance_by_annotation_and_options(name: str) -> None:
         annotations={name: "x"},
     )
     assert faults(doc) == [
-        f"RayCluster/sample: annotation {name} and gcsFaultToleranceOptions are both set: use the latter"
+        f"RayCluster/sample: annotation {name} and gcsFaultToleranceOptions are both set: "
+        "use the latter"
     ]
 
 

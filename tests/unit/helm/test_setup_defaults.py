@@ -18,7 +18,7 @@ SECTIONS = sorted(PlatformConfig.model_fields)
 
 
 def rendered(place: Path, setup: dict[str, Any]) -> str:
-    """What helm says of the trial preset with another setup and all jobs, taken or refused."""
+    """helm's output for the trial preset with another setup and all jobs, accepted or refused."""
     values = yaml.safe_load((CHART / "presets" / "trial.yaml").read_text("utf-8"))
     jobs = {name: {"enabled": True} for name in ("curate", "sft", "grpo", "evaluate")}
     done = helm(["template", "awares", str(place)], values=values | {"setup": setup, "jobs": jobs})
@@ -37,7 +37,7 @@ def with_default(tmp_path: Path, section: str, key: str, value: object) -> Path:
 
 
 def test_no_template_repeats_a_default() -> None:
-    """`dig "grpo" "learner_workers" 1 .Values.setup` would."""
+    """A template must not contain `dig "grpo" "learner_workers" 1 .Values.setup`."""
     repeats = re.compile(rf'\bdig "({"|".join(SECTIONS)})" (?:"|\(printf)')
     assert [path.name for path in TEMPLATES if repeats.search(path.read_text("utf-8"))] == []
 

@@ -1,4 +1,4 @@
-"""`make tools`: hashes decide what is kept, and an interrupted run leaves nothing that looks finished."""
+"""`make tools` keeps files with the right hash, and an interrupted run leaves no partial ones."""
 
 import importlib.util
 import io
@@ -25,7 +25,7 @@ def tools() -> ModuleType:
 
 
 def wheel(content: bytes) -> bytes:
-    """A wheel built as those that carry helm: a zip in a tar in a zip."""
+    """A wheel like those with helm: a zip in a tar in a zip."""
     layer, package, outer = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(layer, "w") as archive:
         archive.writestr("helm/helm", content)
@@ -39,7 +39,7 @@ def wheel(content: bytes) -> bytes:
 
 
 def pinned(tools: ModuleType, content: bytes, served: bytes) -> object:
-    """A pin of the wheel `served` whose helm should be `content`."""
+    """A pin of the wheel `served`, whose helm should have the bytes `content`."""
     return tools.Wheel(
         "layer==1",
         tools.digest(served),
@@ -48,7 +48,7 @@ def pinned(tools: ModuleType, content: bytes, served: bytes) -> object:
 
 
 def serve(tools: ModuleType, monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
-    """Make pip write `content`; returns what is asked of it."""
+    """Let pip write `content`; returns the requests to pip."""
     asked: list[str] = []
 
     def run(command: list[str]) -> None:

@@ -1,6 +1,7 @@
-"""A Dockerfile as stages of instructions, and the rules that our images keep.
+"""Parses a Dockerfile into stages, and checks the rules of this project's images.
 
-A linter knows what is good style; these rules are what the chart relies on: who runs, what is writable, what is not in the image.
+A linter checks style. These rules cover what the chart relies on: the user, the writable places,
+and the contents of the image.
 """
 
 import re
@@ -23,7 +24,7 @@ BUILD_TOOLS = (
     "npm",
     "python3-pip",
 )
-"""Debian packages that only build."""
+"""Debian packages that only builds need."""
 WRITABLE = ("/home/awares", "/tmp")
 CACHES = (
     "XDG_CACHE_HOME",
@@ -39,7 +40,7 @@ _SECRET = re.compile(r"(SECRET|PASSWORD|TOKEN|ACCESS_KEY|CREDENTIAL)", re.IGNORE
 
 @dataclass(slots=True)
 class Stage:
-    """One FROM and what follows it: pairs of instruction and argument text.
+    """A FROM with the instructions after it, as pairs of name and argument text.
 
     Example:
         Stage("final", "base", [("USER", "1000:1000")])
@@ -50,17 +51,17 @@ class Stage:
     steps: list[tuple[str, str]] = field(default_factory=list)
 
     def all(self, instruction: str) -> list[str]:
-        """Arguments of every such instruction."""
+        """The arguments of every instruction with this name."""
         return [text for kind, text in self.steps if kind == instruction]
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that ENV sets."""
+        """The variables that ENV sets."""
         return dict(pair.split("=", 1) for text in self.all("ENV") for pair in text.split())
 
 
 def parse(text: str) -> list[Stage]:
-    """Stages in order. Comments are dropped, continued lines joined."""
+    """The stages in order, without comments and with continued lines joined."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     stages: list[Stage] = []
     for line in re.sub(r"\\\n", " ", "\n".join(lines)).splitlines():
@@ -74,7 +75,7 @@ def parse(text: str) -> list[Stage]:
 
 
 def faults(text: str) -> list[str]:
-    """What breaks a rule, one sentence each; empty for a good file."""
+    """The broken rules, one message each; empty for a good file."""
     stages = parse(text)
     final = stages[-1]
     return [
@@ -100,7 +101,10 @@ def _bases(text: str, stages: list[Stage]) -> Iterator[str]:
 
 def _user(final: Stage) -> Iterator[str]:
     if not final.all("USER") or final.all("USER")[-1] != "1000:1000":
-        yield "the final stage does not run as 1000:1000 (numeric: the kubelet checks runAsNonRoot by it)"
+        yield (
+            "the final stage does not run as 1000:1000 (numeric: the kubelet checks "
+            "runAsNonRoot by it)"
+        )
     if final.all("WORKDIR")[-1:] != ["/opt/awares"]:
         yield "the working directory is not /opt/awares"
 
@@ -161,12 +165,12 @@ def _secrets(stages: list[Stage]) -> Iterator[str]:
 
 
 def sources(stage: Stage) -> list[str]:
-    """What a stage copies out of the context."""
+    """The paths that a stage copies from the context."""
     copied = [text.split() for text in stage.all("COPY") if not text.startswith("--from")]
     return [source for words in copied for source in words[:-1]]
 
 
 def ignored(path: str, rules: Path) -> bool:
-    """Whether a .dockerignore of the form "nothing but" keeps `path` out of the context."""
+    """Whether a .dockerignore that excludes everything by default excludes `path`."""
     allowed = [line[1:] for line in rules.read_text().splitlines() if line.startswith("!")]
     return not any(path == entry or path.startswith(f"{entry}/") for entry in allowed)

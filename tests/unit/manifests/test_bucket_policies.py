@@ -1,4 +1,7 @@
-"""The bucket policies grant what the code calls: no less, no more; and the AWS commands in their first lines take them as they are."""
+"""The bucket policies allow exactly the code's S3 calls.
+
+The AWS commands in their first lines accept the files.
+"""
 
 import ast
 import re
@@ -34,7 +37,7 @@ ACTION = {
     "put_object": "s3:PutObject",
     "upload_part": "s3:PutObject",
 }
-"""What each S3 call needs, from AWS's Service Authorization Reference for S3."""
+"""The permissions of each S3 call, from AWS's Service Authorization Reference for S3."""
 READS = {
     "get_object",
     "get_range",
@@ -46,11 +49,11 @@ READS = {
     "download_file",
     "download_directory",
 }
-"""ObjectStore's methods that do not write: what resolving and serving a policy uses."""
+"""ObjectStore's read-only methods, which resolve and serve a policy."""
 
 
 def calls(path: Path) -> set[str]:
-    """Names of the methods that a module calls on a boto3 client."""
+    """The methods that a module calls on a boto3 client."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if (
@@ -66,7 +69,7 @@ def calls(path: Path) -> set[str]:
 
 
 def test_only_the_store_and_its_multipart_part_call_s3() -> None:
-    """seaweed.py asks the private server that it has started itself."""
+    """Only the store's modules call S3. seaweed.py calls the private server that it started."""
     callers = {path.name for path in PLATFORM.rglob("*.py") if calls(path) & ACTION.keys()}
     assert callers == {"bucket.py", "multipart.py", "seaweed.py"}
 
@@ -98,7 +101,7 @@ def test_the_reader_may_do_exactly_what_reading_calls() -> None:
 
 
 class Recorded:
-    """Stands for a store and keeps the actions and keys of what is written."""
+    """A store that records the actions and keys of writes."""
 
     def __init__(self) -> None:
         self.written: list[tuple[str, str]] = []
@@ -177,11 +180,11 @@ def test_nothing_goes_without_tls() -> None:
     ],
 )
 def test_the_command_in_the_first_line_takes_the_file(name: str) -> None:
-    """--cli-input-yaml is the operation's parameters; the others are options of the same command."""
+    """--cli-input-yaml holds parameters of the operation, and the options hold the others."""
     path = MANIFESTS / f"{name}.yaml"
-    first = path.read_text().splitlines()[0]
+    first = path.read_text().replace("\\\n#", "").splitlines()[0]
     match = re.match(
-        r"# aws (\w+) ([\w-]+) (.*?)--cli-input-yaml file://manifests/([\w.-]+\.yaml)", first
+        r"# aws (\w+) ([\w-]+) (.*?) *--cli-input-yaml file://manifests/([\w.-]+\.yaml)", first
     )
     assert match is not None, first
     service, command, options, file = match.groups()

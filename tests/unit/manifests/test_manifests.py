@@ -1,4 +1,7 @@
-"""Every manifest is named after its kind, says in its first line what it is for, fits its schema, and agrees with its neighbours."""
+"""Every manifest is named after its kind, starts with its purpose, and fits its schema.
+
+It also agrees with the manifests that it refers to.
+"""
 
 import os
 import re
@@ -18,9 +21,9 @@ ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
 FILES = sorted(MANIFESTS.glob("*.yaml"))
 AWS = {"bucketlifecycle", "bucketpolicy", "iampolicy"}
-"""Inputs of AWS commands, not Kubernetes objects."""
+"""Inputs of AWS commands. They are not Kubernetes objects."""
 CLOUD = AWS | {"nodepool", "ec2nodeclass", "computeclass"}
-"""What belongs to one cloud, so that no kustomization can hold all of it."""
+"""Manifests for one cloud each. No kustomization can hold all of them."""
 
 
 def kind(path: Path) -> str:
@@ -44,7 +47,7 @@ def test_name_and_first_line(path: Path) -> None:
     first = path.read_text().splitlines()[0]
     assert (
         first.startswith("# ")
-        and 40 <= len(first) <= 160
+        and 40 <= len(first) <= 100
         and path.read_text().splitlines()[1] != ""
     )
     assert [entry for entry in MANIFESTS.iterdir() if entry.suffix != ".yaml"] == []
@@ -78,7 +81,7 @@ def test_kubectl_builds_it() -> None:
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
 def test_objects_fit_their_definitions(path: Path) -> None:
-    """Kubernetes' own kinds against its strict schemas, custom ones against the CRDs that AWARES_CRDS names."""
+    """Built-in kinds fit the strict schemas, and custom ones fit the CRDs of AWARES_CRDS."""
     crd = pytest.importorskip(
         "tests.unit.helm.crd", reason="the checker of custom resources is not here"
     )
@@ -110,7 +113,7 @@ def test_queue_objects_name_each_other() -> None:
 
 
 def documented_queue() -> dict[str, Any]:
-    """The values that docs/install.md gives those who have Kueue."""
+    """The values that docs/install.md gives for Kueue."""
     blocks = re.findall(r"(?m)(?:^    .*\n)+", (ROOT / "helm/docs/install.md").read_text())
     (block,) = [block for block in blocks if "kind: kueue" in block]
     return yaml.safe_load(block)
