@@ -67,7 +67,7 @@ def preset(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_installed_upgraded_rolled_back_and_gone(
+def test_a_preset_is_installed_upgraded_rolled_back_and_uninstalled(
     cli: helm.Helm, objects: Objects, name: str
 ) -> None:
     add_secrets(objects)

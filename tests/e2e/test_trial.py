@@ -115,7 +115,7 @@ def test_a_job_is_submitted_as_the_notes_say(trial: Release) -> None:
     assert submit("another").returncode != 0
 
 
-def test_the_endpoint_answers_those_with_the_token(trial: Release) -> None:
+def test_the_endpoint_answers_only_with_the_token(trial: Release) -> None:
     trial.wait(
         "endpoint",
         lambda: trial.one("RayService").get("status", {}).get("serviceStatus") == "Running",

@@ -207,7 +207,7 @@ def test_owned_objects_go_with_their_owner(objects: Objects) -> None:
     assert [body["metadata"]["name"] for body in objects.list(settings)] == ["stranger"]
 
 
-def test_what_is_made_for_an_owner_that_is_gone_goes_too(objects: Objects) -> None:
+def test_an_object_of_a_deleted_owner_is_removed(objects: Objects) -> None:
     """A controller may read an owner, and create an object for it after its deletion."""
     settings = objects.kinds.of("v1", "ConfigMap")
     owner = objects.create(settings, "default", {"metadata": {"name": "owner"}})

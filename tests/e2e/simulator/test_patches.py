@@ -5,7 +5,7 @@ import pytest
 from tests.simulator.api import patches
 
 
-def test_a_strategic_merge_keeps_what_it_does_not_name() -> None:
+def test_a_strategic_merge_keeps_unnamed_fields() -> None:
     live = {
         "spec": {
             "containers": [
@@ -44,7 +44,7 @@ def test_a_strategic_merge_replaces_retains_and_removes() -> None:
     assert patches.strategic(live, patch) == {"a": {"z": 3}, "b": {"y": 2}, "finalizers": ["g"]}
 
 
-def test_apply_takes_away_what_the_same_manager_no_longer_names() -> None:
+def test_apply_removes_fields_that_the_same_manager_omits() -> None:
     live = {"data": {"mine": "1", "dropped": "1", "theirs": "1"}, "list": [1, 2]}
     applied = patches.apply(
         live, {"data": {"mine": "1", "dropped": "1"}}, {"data": {"mine": "2"}, "list": [3]}

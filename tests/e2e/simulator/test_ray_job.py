@@ -52,7 +52,7 @@ class Job:
         return [body["metadata"]["name"] for body in self.objects.list(self.clusters.kind)]
 
 
-def test_it_runs_on_its_own_cluster_which_goes_afterwards(objects: Objects) -> None:
+def test_its_own_cluster_is_deleted_after_the_job(objects: Objects) -> None:
     job = Job(
         objects,
         ["SUCCEEDED"],
@@ -135,7 +135,7 @@ def test_deadlines_fail_it(objects: Objects, deadline: str, status: str) -> None
     assert (ended["jobDeploymentStatus"], ended["reason"]) == ("Failed", "DeadlineExceeded")
 
 
-def test_suspension_takes_the_cluster_and_its_end_begins_anew(objects: Objects) -> None:
+def test_suspension_deletes_the_cluster_and_resumption_starts_again(objects: Objects) -> None:
     job = Job(objects, ["RUNNING"], suspend=False, shutdownAfterJobFinishes=True)
     job.look(3)
     body = objects.get(job.kind, "default", "j")
@@ -170,7 +170,7 @@ def test_deletion_rules_follow_how_it_ended(objects: Objects) -> None:
     )
 
 
-def test_what_the_operator_refuses_does_not_run(objects: Objects) -> None:
+def test_a_job_that_the_operator_refuses_does_not_run(objects: Objects) -> None:
     job = Job(objects, [], clusterSelector={"ray.io/cluster": "shared"}, backoffLimit=1)
     status = job.look(3)
     assert (

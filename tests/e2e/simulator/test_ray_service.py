@@ -114,7 +114,7 @@ def test_a_second_cluster_takes_over_once_it_serves() -> None:
     assert second != first and service.target() == second
 
 
-def test_what_serve_refuses_is_said() -> None:
+def test_the_status_has_serves_refusal() -> None:
     service = Service(serveConfigV2="application: []")
     status = service.look(3)
     assert (
@@ -124,7 +124,7 @@ def test_what_serve_refuses_is_said() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_suspension_takes_the_cluster(times: int) -> None:
+def test_suspension_deletes_the_cluster(times: int) -> None:
     service = Service()
     service.look(times)
     service.change(suspend=True)
@@ -132,7 +132,7 @@ def test_suspension_takes_the_cluster(times: int) -> None:
     assert service.names() == []
 
 
-def test_what_the_operator_refuses_does_not_serve() -> None:
+def test_a_service_that_the_operator_refuses_does_not_serve() -> None:
     service = Service(upgradeStrategy={"type": "NewClusterWithIncrementalUpgrade"})
     status = service.look(3)
     assert ready(status) == "False" and "incremental" in status["conditions"][0]["message"].lower()

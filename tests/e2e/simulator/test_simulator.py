@@ -81,10 +81,9 @@ spec:
         - name: once
           command: [python, -c]
           args:
-            - (
-                "from pathlib import Path as P; p = P('/data/seen'); s = p.exists(); p.touch(); "
-                "exit(not s)"
-            )
+            - >-
+              import pathlib; p = pathlib.Path('/data/seen');
+              s = p.exists(); p.touch(); exit(not s)
           volumeMounts: [{name: data, mountPath: /data}]
       volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
 """
@@ -110,9 +109,7 @@ def cluster(
         yield helm.Helm(path, server.kubeconfig(tmp_path), tmp_path), controller
 
 
-def test_what_a_chart_renders_runs_and_ends(
-    cluster: tuple[helm.Helm, Controller], chart: Path
-) -> None:
+def test_a_rendered_chart_runs_and_ends(cluster: tuple[helm.Helm, Controller], chart: Path) -> None:
     cli, controller = cluster
     # The hook's first pod fails. Its second pod finds the file of the first.
     cli.do("install", "r", str(chart), "--wait", "--timeout", "60s")
@@ -146,7 +143,7 @@ def page_root(controller: Controller) -> str:
     return pod.text("/srv/pages", body["spec"]["containers"][0])
 
 
-def test_a_hook_that_fails_for_good_fails_the_installation(
+def test_a_failing_hook_fails_the_installation(
     cluster: tuple[helm.Helm, Controller], chart: Path
 ) -> None:
     cli, _ = cluster

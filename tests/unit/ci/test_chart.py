@@ -105,7 +105,7 @@ def test_the_schema_is_closed_and_typed_by_defaults() -> None:
     assert built["$defs"]["text"] == {"type": "string"}
 
 
-def test_what_has_a_default_is_required_unless_null_may_stand_for_it() -> None:
+def test_a_key_with_a_default_is_required_unless_it_allows_null() -> None:
     text = (
         'group:\n  # @schema {type: [string, "null"]}\n  zone: a\n'
         '  # @schema {$ref: "#/$defs/size"}\n  size: 1\n  name: x\n'
@@ -116,7 +116,7 @@ def test_what_has_a_default_is_required_unless_null_may_stand_for_it() -> None:
     ]
 
 
-def test_entries_of_groups_and_jobs_may_leave_out_what_their_defaults_have() -> None:
+def test_groups_and_jobs_may_omit_keys_with_defaults() -> None:
     built = schema()
     assert "enabled" in built["properties"]["groupDefaults"]["required"]
     assert "required" not in json.dumps([built["$defs"][name] for name in chart.NAMED.values()])
@@ -129,7 +129,7 @@ def test_the_table_has_one_row_for_each_described_value() -> None:
     ]
 
 
-def test_a_default_that_shows_no_type_needs_an_annotation() -> None:
+def test_a_default_without_a_clear_type_needs_an_annotation() -> None:
     with pytest.raises(ValueError, match="values.yaml: items = \\[\\] does not show its type"):
         chart.schema(chart.read_values("items: []\n"), {})
 
@@ -199,7 +199,7 @@ def test_setups_fit_both_the_schema_and_the_configuration(path: Path) -> None:
         ({"curate": {"judge_endpoint": {"uri": "http://judge"}}}, "'uri' was unexpected"),
     ],
 )
-def test_the_schema_refuses_what_the_configuration_refuses(
+def test_schema_and_configuration_refuse_the_same_setups(
     setup: dict[str, Any], sentence: str
 ) -> None:
     assert sentence in "\n".join(faults({"setup": setup}))
@@ -207,7 +207,7 @@ def test_the_schema_refuses_what_the_configuration_refuses(
         PlatformConfig.model_validate(setup)
 
 
-def test_what_may_be_none_may_be_written_none() -> None:
+def test_optional_values_accept_the_word_none() -> None:
     assert (
         faults({"setup": {"engine": {"kv_cache_gib": "none"}, "serve": {"token_env": "none"}}})
         == []

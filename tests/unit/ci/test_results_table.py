@@ -22,7 +22,7 @@ def run(seed: int, accuracy: float) -> dict[str, Any]:
     }
 
 
-def test_means_with_ranges_in_the_papers_order() -> None:
+def test_the_table_has_means_and_ranges_in_the_papers_order() -> None:
     lines = published([run(0, 0.9), run(1, 0.94)]).splitlines()
     assert lines[2] == "| low resolution | 50.0 | 0.400 | 0.390 | 50.0 | 9.25 |  |"
     assert lines[3] == "| AwaRes | 92.0 (90.0 to 94.0) | 0.400 | 0.390 | 50.0 | 9.25 |  |"

@@ -50,7 +50,7 @@ def test_codes_of_the_endpoint_are_its_own() -> None:
         assert status in text or status == "400"
 
 
-def test_metrics_of_the_endpoint_are_those_that_it_counts() -> None:
+def test_documented_metrics_of_the_endpoint_exist() -> None:
     meter = (ROUTES / "meter.py").read_text()
     named = set(re.findall(r'"(awares_serve_\w+)"', meter))
     documented = set(
@@ -85,7 +85,7 @@ def test_there_are_plans() -> None:
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
-def test_files_that_are_named_exist(page: Path) -> None:
+def test_documented_files_exist(page: Path) -> None:
     for path in re.findall(
         r"(?<![\w/.])((?:manifests|jobs|platform|tests)/[\w./-]+\.(?:yaml|toml|py))",
         page.read_text(),
@@ -97,7 +97,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
-def test_values_that_are_named_are_the_charts(page: Path) -> None:
+def test_documented_values_exist(page: Path) -> None:
     """Each dotted key in backticks that starts with a section of values.yaml exists there."""
     import yaml
 

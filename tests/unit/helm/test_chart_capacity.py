@@ -146,7 +146,7 @@ def test_one_node_preset_fits_one_node_of_eight_gpus() -> None:
     assert sum(node.gpus for places in clusters for node in places) <= 8
 
 
-def test_trial_preset_fits_what_it_says() -> None:
+def test_the_trial_preset_requests_the_documented_amount() -> None:
     """The preset's first lines give the CPUs and memory of all requests."""
     from tests.unit.helm.pods import containers, expand
 
@@ -161,7 +161,7 @@ def test_trial_preset_fits_what_it_says() -> None:
     assert sum(amount(each["memory"]) for each in requests) <= 16 * 2**30
 
 
-def test_a_bundle_that_fits_nowhere_is_named() -> None:
+def test_a_bundle_without_a_node_is_reported() -> None:
     small, large, labelled = Node(4.0, 0.0), Node(8.0, 1.0), Node(8.0, 1.0, {"pool": "a"})
     assert unplaced([Bundle(1.0, 0.0)] * 3, [Node(2.0, 0.0)]) == [Bundle(1.0, 0.0)]
     assert unplaced([Bundle(1.0, 1.0), Bundle(4.0, 0.0)], [replace(small), replace(large)]) == []

@@ -15,14 +15,14 @@ WITHOUT_DEFINITION = {"ExternalSecret"}
 
 @pytest.mark.parametrize("version", schemas.VERSIONS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_kubernetes_takes_the_documents(case: Case, version: str) -> None:
+def test_kubernetes_accepts_the_documents(case: Case, version: str) -> None:
     own = [doc for doc in case.docs() if not crd.is_custom(doc)]
     assert [fault for doc in own for fault in schemas.faults(doc, version)] == []
 
 
 @pytest.mark.parametrize("version", schemas.VERSIONS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_kubernetes_takes_the_pods_inside(case: Case, version: str) -> None:
+def test_kubernetes_accepts_the_pods_inside(case: Case, version: str) -> None:
     assert [fault for pod in expand(case.docs()) for fault in schemas.faults(pod, version)] == []
 
 
@@ -36,7 +36,7 @@ def test_custom_resources_fit_their_definitions(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_operator_takes_the_custom_resources(case: Case) -> None:
+def test_the_operator_accepts_the_custom_resources(case: Case) -> None:
     gates = operator_rules.DEFAULT_GATES | ({"RayCronJob"} if case.name == "cron" else set())
     assert [fault for doc in case.docs() for fault in operator_rules.faults(doc, gates)] == []
 
@@ -66,7 +66,7 @@ def test_the_cases_cover_every_kind_of_resource() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_serve_takes_the_configuration(case: Case) -> None:
+def test_serve_accepts_the_configuration(case: Case) -> None:
     from tests.unit.helm import serve_config
 
     texts = [doc["spec"]["serveConfigV2"] for doc in of_kind(case.docs(), "RayService")]

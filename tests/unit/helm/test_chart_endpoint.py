@@ -152,7 +152,7 @@ def test_seaweedfs_asks_for_no_telemetry_and_keeps_its_data_when_told() -> None:
     assert "volumeClaimTemplates" not in trial["spec"]
 
 
-def test_large_numbers_stay_whole() -> None:
+def test_large_numbers_stay_integers() -> None:
     """helm reads numbers as floats, and 1e+07 would be no integer in TOML and YAML."""
     found = render(
         on_base(

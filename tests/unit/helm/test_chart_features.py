@@ -25,7 +25,7 @@ def job(changes: dict[str, Any], name: str = "grpo") -> Doc:
     return found[0]["spec"]
 
 
-def test_the_head_takes_no_work() -> None:
+def test_the_head_runs_no_tasks() -> None:
     for case in CASES:
         assert [
             spec["headGroupSpec"]["resources"]["CPU"]
@@ -120,7 +120,7 @@ def test_a_topology_spread_counts_the_groups_own_pods() -> None:
     )
 
 
-def test_a_disabled_group_is_not_there_and_a_further_one_may_be() -> None:
+def test_a_group_can_be_disabled_and_another_added() -> None:
     size = {"cpu": "1", "memory": "4Gi"}
     judge = {"maxReplicas": 2, "resources": {"requests": size, "limits": size}}
     spec = cluster({"cluster": {"groups": {"cpu": {"enabled": False}, "judge": judge}}})
@@ -186,7 +186,7 @@ def test_a_job_has_retries_deadlines_and_suspension() -> None:
     assert spec["suspend"] is True and spec["submitterConfig"]["backoffLimit"] == 7
 
 
-def test_a_job_runs_after_those_it_names_with_its_arguments() -> None:
+def test_jobs_of_before_run_first_with_the_same_arguments() -> None:
     entrypoint = job({"before": ["curate", "sft"], "args": ["run.name=second"]})["entrypoint"]
     steps = [
         f"python jobs/{name}.py --config /etc/awares/setup.toml run.name=second"
@@ -195,7 +195,7 @@ def test_a_job_runs_after_those_it_names_with_its_arguments() -> None:
     assert entrypoint == f'sh -c "{" && ".join(steps)}"'
 
 
-def test_a_job_takes_the_groups_it_names() -> None:
+def test_a_jobs_cluster_has_the_groups_of_the_job() -> None:
     groups = job({"groups": ["cpu", "rollout"]}, "evaluate")["rayClusterSpec"]["workerGroupSpecs"]
     assert sorted(one["groupName"] for one in groups) == ["cpu", "rollout"]
 
@@ -246,7 +246,7 @@ def test_yunikorn_tells_applications_apart() -> None:
     assert len(ids) == len(set(ids)) == 5
 
 
-def test_a_queue_may_take_the_endpoint_too() -> None:
+def test_a_queue_can_also_admit_the_endpoint() -> None:
     (service,) = of_kind(docs("kueue for the endpoint, too"), "RayService")
     assert QUEUE_LABELS["kueue"].items() <= service["metadata"]["labels"].items()
 

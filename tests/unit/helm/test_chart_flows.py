@@ -186,7 +186,7 @@ def test_callers_and_dashboards_can_be_named() -> None:
 
 
 @pytest.mark.parametrize("case", GUARDED, ids=str)
-def test_flows_that_nobody_needs_do_not(case: Case) -> None:
+def test_other_flows_are_blocked(case: Case) -> None:
     passes = partial(allowed, case.docs())
     assert [
         f"{a.name} -> {b.name}:{port}/{protocol}"
@@ -195,7 +195,7 @@ def test_flows_that_nobody_needs_do_not(case: Case) -> None:
     ] == []
 
 
-def test_every_policy_means_some_pod() -> None:
+def test_every_policy_selects_a_pod() -> None:
     """A policy or peer that matches no pod in any case has wrong labels."""
     idle = [{*unused(case.docs(), expand(case.docs()))} for case in GUARDED]
     assert set.intersection(*idle) == set()

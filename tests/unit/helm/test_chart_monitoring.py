@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from awares_platform.config.engine import EngineConfig
 from tests.unit.helm.cases import CASES
 from tests.unit.helm.render import NAMESPACE, ROOT, Doc, of_kind
 
@@ -62,6 +63,9 @@ def ours() -> frozenset[str]:
         f"ray_awares_{area}_{name}"
         for area, name in re.findall(r'"([a-z0-9_]+)/([A-Za-z0-9_]+)"', text)
     }
+    # GRPO reports each part of a reward as reward/<name>.
+    for parts in re.findall(r"RewardValue\([^{]*\{([^}]*)\}", text):
+        reported |= {f"ray_awares_reward_{name}" for name in re.findall(r'"(\w+)":', parts)}
     outright = set(re.findall(r'"(awares_[a-z0-9_]+)"', text))
     return frozenset(
         reported | {f"ray_{name}{suffix}" for name in outright for suffix in ("", "_total")}
@@ -89,7 +93,7 @@ def test_every_metric_exists() -> None:
     assert not is_known("ray_awares_reward_maen") and not is_known("ray_node_gpu_utilisation")
 
 
-def test_expressions_keep_to_the_namespace() -> None:
+def test_expressions_select_the_namespace() -> None:
     """Rules use the release's namespace, and dashboards let the reader choose one."""
     for where, text in expressions():
         assert f'namespace="{NAMESPACE}"' in text or 'namespace="$namespace"' in text, where
@@ -125,7 +129,7 @@ def test_commands_and_keys_in_runbooks_exist() -> None:
 
 
 @pytest.mark.parametrize("board", [0, 1])
-def test_dashboards_are_whole(board: int) -> None:
+def test_dashboards_are_complete(board: int) -> None:
     dashboard = dashboards()[board]
     assert (
         dashboard["uid"]
@@ -155,3 +159,9 @@ def overlaps(places: list[dict[str, int]]) -> bool:
 def test_overlapping_panels_would_be_seen() -> None:
     left, right = {"x": 0, "y": 0, "w": 12, "h": 8}, {"x": 12, "y": 0, "w": 12, "h": 8}
     assert not overlaps([left, right]) and overlaps([left, right | {"x": 11}])
+
+
+def test_the_canary_alert_fires_before_the_run_stops() -> None:
+    """The run stops at engine.canary_bound, so the alert's threshold lies below its default."""
+    [expression] = [rule["expr"] for rule in alerts() if rule["alert"] == "AwaresCanaryNearBound"]
+    assert float(expression.rpartition(">")[2]) < EngineConfig().canary_bound

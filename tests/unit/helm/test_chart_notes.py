@@ -24,7 +24,7 @@ def notes(case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_notes_name_what_is_there(case: Case) -> None:
+def test_notes_name_existing_objects(case: Case) -> None:
     text = notes(case)
     ports = service_ports(case.docs())
     forwards = re.findall(r"port-forward service/(\S+) \d+:(\d+)", text)
@@ -40,7 +40,7 @@ def test_notes_name_what_is_there(case: Case) -> None:
     )
 
 
-def test_notes_warn_of_what_is_left_open() -> None:
+def test_notes_warn_of_open_ports() -> None:
     by_name = {
         case.name: notes(case)
         for case in CASES
@@ -50,7 +50,8 @@ def test_notes_warn_of_what_is_left_open() -> None:
         "auth.mode=disabled: anybody" in by_name["open"] and "RAY_AUTH_TOKEN" not in by_name["open"]
     )
     assert "networkPolicy.enabled=false: every pod" in by_name["no policies, no tests"]
-    assert "whoever" not in by_name["default"] and "RAY_AUTH_TOKEN" in by_name["default"]
+    closed = by_name["default"]
+    assert "anybody" not in closed and "every pod" not in closed and "RAY_AUTH_TOKEN" in closed
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_umbrella_renders_what_the_chart_does(umbrella: Path, preset: str) -> None:
+def test_the_umbrella_renders_the_same_documents(umbrella: Path, preset: str) -> None:
     """The umbrella's values have the chart's name, and `global` reaches the closed schema."""
     file = str(CHART / "presets" / f"{preset}.yaml")
     above = yaml.safe_load(Path(file).read_text())
@@ -105,7 +106,7 @@ def _docs(text: str) -> list[str]:
     return sorted(yaml.safe_dump(doc) for doc in yaml.load_all(text, yaml.CSafeLoader) if doc)
 
 
-def test_the_secrets_of_the_cases_are_those_that_the_chart_documents() -> None:
+def test_values_yaml_documents_the_keys_of_all_secrets() -> None:
     """Users create the Secrets, so values.yaml must name all of their keys."""
     text = (CHART / "values.yaml").read_text()
     assert [key for keys in SECRETS.values() for key in keys if key not in text] == []

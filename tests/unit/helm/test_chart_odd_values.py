@@ -58,7 +58,7 @@ TAKEN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_odd_values_render_what_kubernetes_takes(name: str) -> None:
+def test_odd_values_render_valid_documents(name: str) -> None:
     docs = render(on_base(ALL_JOBS, TAKEN[name]))
     found = [
         fault
@@ -134,7 +134,7 @@ def test_clashes_are_refused(name: str) -> None:
         "monitoring.rules",
     ),
 )
-def test_a_default_that_is_taken_away_is_missed(path: str, major: int) -> None:
+def test_the_schema_reports_a_removed_default(path: str, major: int) -> None:
     """Helm removes a value that is null, and the schema reports it before a template fails."""
     values: Any = None
     for key in reversed(path.split(".")):

@@ -24,7 +24,7 @@ def test_every_reference_leads_somewhere(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_setup_is_one_that_the_jobs_take(case: Case, tmp_path: Path) -> None:
+def test_the_jobs_accept_every_setup(case: Case, tmp_path: Path) -> None:
     """The ConfigMap's TOML loads, also with the arguments of each job."""
     setup = tmp_path / "setup.toml"
     texts = [
@@ -46,7 +46,7 @@ def test_every_setup_is_one_that_the_jobs_take(case: Case, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_variables_that_a_setup_names_are_set(case: Case) -> None:
+def test_the_variables_of_a_setup_are_set(case: Case) -> None:
     """The endpoint's pods have serve.token_env. The user sets the judge's key."""
     for service in of_kind(case.docs(), "RayService"):
         named = re.findall(r"token_env: (\S+)", service["spec"]["serveConfigV2"])
@@ -67,7 +67,7 @@ def _groups(doc: Doc) -> list[Doc]:
     ]
 
 
-def test_the_endpoint_serves_what_awares_serve_would() -> None:
+def test_the_endpoint_and_awares_serve_have_one_configuration() -> None:
     """The RayService's arguments are the sections of the ConfigMap."""
     import tomllib
 
@@ -277,7 +277,5 @@ RED = [
 @pytest.mark.parametrize(
     ("part", "path", "value", "sentence"), RED, ids=[sentence for *_, sentence in RED]
 )
-def test_a_reference_that_leads_nowhere_is_named(
-    part: str, path: str, value: object, sentence: str
-) -> None:
+def test_a_broken_reference_is_reported(part: str, path: str, value: object, sentence: str) -> None:
     assert sentence in "\n".join(faults(World.of(changed(part, path, value), OUTSIDE)))

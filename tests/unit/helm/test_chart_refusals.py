@@ -270,7 +270,7 @@ def test_a_release_name_that_is_too_long_is_refused(major: int) -> None:
     assert "choose a shorter release name" in said and "set fullnameOverride" in said
 
 
-def test_the_longest_release_name_that_is_taken_fits_kuberays_limits() -> None:
+def test_the_longest_accepted_release_name_fits_kuberays_limits() -> None:
     """With the longest accepted release name, the operator accepts all names, of cron jobs too."""
     from tests.unit.helm.operator_rules import DEFAULT_GATES, faults
 
@@ -293,7 +293,7 @@ def _is_taken(values: dict[str, Any], release: str) -> bool:
     return True
 
 
-def test_all_faults_are_said_at_once() -> None:
+def test_all_refusals_are_printed_at_once() -> None:
     said = refusal(
         on_base(
             {

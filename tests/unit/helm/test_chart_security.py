@@ -16,7 +16,7 @@ DRAIN_S = 30
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_pods_keep_to_the_restricted_standard(case: Case) -> None:
+def test_pods_obey_the_restricted_standard(case: Case) -> None:
     found = [fault for pod in expand(case.docs()) for fault in security.faults(pod)]
     assert found + [fault for doc in case.docs() for fault in security.autoscaler_faults(doc)] == []
 
@@ -80,7 +80,7 @@ BAD = {
 }
 
 
-def test_checkov_finds_only_what_is_accepted(tmp_path: Path) -> None:
+def test_checkov_finds_only_accepted_faults(tmp_path: Path) -> None:
     """A bad pod among the pods proves that checkov runs."""
     everything = [
         doc

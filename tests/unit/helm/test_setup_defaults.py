@@ -65,14 +65,14 @@ def test_every_default_is_read(section: str) -> None:
         ("serve", "replica_cpus", 90.0, "with setup.serve.replica_cpus=90"),
     ],
 )
-def test_another_default_of_the_configuration_changes_what_is_rendered(
+def test_a_changed_default_of_the_configuration_changes_the_rendered_chart(
     tmp_path: Path, section: str, key: str, value: object, shown: str
 ) -> None:
     assert shown not in rendered(CHART, {})
     assert shown in rendered(with_default(tmp_path, section, key, value), {})
 
 
-def test_a_setting_goes_before_its_default(tmp_path: Path) -> None:
+def test_a_setting_overrides_its_default(tmp_path: Path) -> None:
     other = with_default(tmp_path, "engine", "threads", 3)
     assert '{name: OMP_NUM_THREADS, value: "2"}' in rendered(other, {"engine": {"threads": 2}})
 

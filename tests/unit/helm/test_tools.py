@@ -121,7 +121,7 @@ def test_an_interrupted_installation_is_done_again(
 @pytest.mark.parametrize(
     ("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Windows", "AMD64")]
 )
-def test_other_platforms_are_told_what_to_do(tools: ModuleType, system: str, machine: str) -> None:
+def test_other_platforms_get_a_remedy(tools: ModuleType, system: str, machine: str) -> None:
     tools.check_platform("Linux", "x86_64")
     with pytest.raises(
         tools.ToolError, match=f"this is {system} on {machine}: install helm 4, helm 3"

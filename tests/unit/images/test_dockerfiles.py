@@ -77,7 +77,7 @@ def test_each_rule_catches_its_violation(name: str, before: str, after: str, fau
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_everything_that_is_copied_is_tracked_and_in_the_context(name: str) -> None:
+def test_copied_files_are_tracked_and_in_the_context(name: str) -> None:
     for stage in parse(text(name)):
         for source in sources(stage):
             assert (ROOT / source).exists(), source
@@ -94,7 +94,7 @@ def test_the_context_holds_nothing_else(name: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_only_develops_is_removed(name: str) -> None:
+def test_development_packages_are_removed(name: str) -> None:
     """The build stage passes the script's output to uv after it installed the project."""
     project = (ROOT / "pyproject.toml").read_text()
     said = subprocess.run(
@@ -124,7 +124,7 @@ def test_what_only_develops_is_removed(name: str) -> None:
     )
 
 
-def test_nothing_that_runs_needs_what_is_removed() -> None:
+def test_no_remaining_package_needs_a_removed_one() -> None:
     """No remaining package requires a removed one, followed over the installed packages.
 
     Only vLLM names ninja, for parts that its wheel holds compiled.

@@ -74,13 +74,13 @@ def test_only_the_store_and_its_multipart_part_call_s3() -> None:
     assert callers == {"bucket.py", "multipart.py", "seaweed.py"}
 
 
-def test_the_writer_may_do_exactly_what_the_store_calls() -> None:
+def test_the_writer_may_make_exactly_the_stores_calls() -> None:
     used = calls(PLATFORM / "store/bucket.py") | calls(PLATFORM / "store/multipart.py")
     assert used <= ACTION.keys(), "a new call: find its action"
     assert actions(WRITER) == {ACTION[call] for call in used}
 
 
-def test_the_reader_may_do_exactly_what_reading_calls() -> None:
+def test_the_reader_may_make_exactly_the_reading_calls() -> None:
     tree = ast.parse((PLATFORM / "store/bucket.py").read_text())
     store = next(
         node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Bucket"
@@ -158,7 +158,7 @@ def test_the_prefix_is_the_border(policy: Path) -> None:
     assert not allows(policy, "s3:DeleteBucket") and not allows(policy, "s3:PutBucketPolicy")
 
 
-def test_nothing_goes_without_tls() -> None:
+def test_all_access_needs_tls() -> None:
     (statement,) = statements(MANIFESTS / "bucketpolicy.tls.yaml")
     assert (statement["Effect"], statement["Principal"], statement["Action"]) == (
         "Deny",
@@ -179,7 +179,7 @@ def test_nothing_goes_without_tls() -> None:
         "iampolicy.writer",
     ],
 )
-def test_the_command_in_the_first_line_takes_the_file(name: str) -> None:
+def test_the_command_in_the_first_line_accepts_the_file(name: str) -> None:
     """--cli-input-yaml holds parameters of the operation, and the options hold the others."""
     path = MANIFESTS / f"{name}.yaml"
     first = path.read_text().replace("\\\n#", "").splitlines()[0]
@@ -206,7 +206,7 @@ def test_the_command_in_the_first_line_takes_the_file(name: str) -> None:
     assert not report.has_errors(), report.generate_report()
 
 
-def test_lifecycle_rules_never_expire_what_a_run_wrote() -> None:
+def test_lifecycle_rules_never_expire_objects_of_a_run() -> None:
     rules = yaml.safe_load((MANIFESTS / "bucketlifecycle.aws.yaml").read_text())[
         "LifecycleConfiguration"
     ]["Rules"]

@@ -54,12 +54,12 @@ def test_name_and_first_line(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
-def test_a_file_holds_one_object_of_the_kind_that_it_is_named_after(path: Path) -> None:
+def test_a_file_holds_one_object_of_the_kind_in_its_name(path: Path) -> None:
     assert doc(path)["kind"].lower() == kind(path)
     assert len(list(yaml.safe_load_all(path.read_text()))) == 1
 
 
-def test_the_kustomization_holds_all_that_is_not_of_one_cloud() -> None:
+def test_the_kustomization_holds_all_manifests_without_a_cloud() -> None:
     listed = doc(MANIFESTS / "kustomization.yaml")["resources"]
     assert sorted(listed) == [
         path.name for path in FILES if kind(path) not in CLOUD and path.name != "kustomization.yaml"
@@ -119,7 +119,7 @@ def documented_queue() -> dict[str, Any]:
     return yaml.safe_load(block)
 
 
-def test_the_queue_has_room_for_each_job_of_the_preset_and_pools_keep_it_apart() -> None:
+def test_the_queue_has_room_for_each_job_in_its_own_pools() -> None:
     (queue,) = by("clusterqueue")
     pools = {
         flavor["metadata"]["name"]: flavor["spec"]["nodeLabels"]["awares-train/pool"]
@@ -191,7 +191,7 @@ def test_each_cloud_has_a_pool_for_learners_and_a_spot_pool_for_rollouts() -> No
     }
 
 
-def test_the_gateway_takes_routes_of_the_namespace() -> None:
+def test_the_gateway_accepts_routes_of_the_namespace() -> None:
     (gateway,), (namespace,) = by("gateway"), by("namespace")
     for listener in gateway["spec"]["listeners"]:
         allowed = listener["allowedRoutes"]["namespaces"]["selector"]["matchLabels"]
