@@ -1,12 +1,22 @@
-"""How small and how fast weight deltas are: ours and the encodings in use elsewhere, on one core, every round trip checked bit for bit.
+"""Measure the size and the speed of weight deltas, for our codec and four simpler encodings.
 
     PYTHONPATH=.:platform python tests/benchmarks/codec.py [--quick] [--json PATH]
 
-Updates are synthetic (float32 weights moved by noise until a given share of their bfloat16 roundings changed) and real (consecutive
-bfloat16 copies of a Qwen2.5-VL that AdamW trains here, in float32, on random tokens and pixels). The floor is the entropy of which weights
-changed and by how many representable values, taken as independent; where tensors differ, a codec can be below it. Speeds are of full-model
-bytes and CPU time on one thread (neighbours on the machine do not count), the best of several repetitions; decoding writes into memory that
-exists. --quick takes a minute and smaller tensors.
+--quick takes a minute and uses smaller tensors. Every round trip is checked bit for bit.
+
+Updates. A synthetic update adds noise to float32 weights until a given share of their bfloat16
+roundings changes. A real update is the change between consecutive bfloat16 copies of a Qwen2.5-VL.
+This script trains that model with AdamW in float32, on random tokens and pixels.
+
+Sizes are shares of the full bytes. The floor is the entropy of the steps between representable
+values, as if every weight were independent. A codec may be below the floor, because tensors differ
+from each other.
+
+Speeds are full bytes per CPU second on one thread, the best of several repetitions, so other
+processes on the machine hardly matter. Decoding writes into allocated memory.
+
+How to read it: compare the size of "ours" with the floor and with the other encodings at the same
+changed share. Compare its speed with the network: the codec pays off if it is faster than the link.
 """
 
 import argparse
@@ -14,8 +24,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +45,19 @@ from awares_platform.weights import codec
 from awares_platform.weights.codec.words import WordType
 
 Words = NDArray[np.uint16]
-CHUNK = 1 << 21  # words that the rivals compress at a time: as many as one of our spans
+CHUNK = 1 << 21
+"""Number of words that the other encodings compress at once: the size of one of our spans."""
+
 ZSTD = pa.Codec("zstd", compression_level=1)
 BF16 = WordType.of(torch.bfloat16)
-IMAGE = 8  # token id of an image's place
+
+IMAGE = 8
+"""Token id of the image placeholder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One or more consecutive versions, tensor by tensor.
+    """Pairs (base, new) of each tensor of one or more consecutive versions.
 
     Example:
         Update("3.3 %", [(base, new)])
@@ -57,10 +73,16 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one codec made of one update. Shares are of full bytes; GB/s are of full bytes.
+    """The figures of one codec on one update.
+
+    `changed`, `floor` and `ratio` are shares of the full bytes or weights. `one_step` is the share
+    of the changed weights that move to a neighbouring value. `encode` and `decode` are GB/s.
 
     Example:
-        Row("3.3 %", "ours", 128.0, 0.033, 0.9, 0.0151, 0.0153, 2.1, 5.0)
+        Row(
+            update="3.3 %", codec="ours", megabytes=128.0, changed=0.033, one_step=0.9,
+            floor=0.0151, ratio=0.0153, encode=2.1, decode=5.0,
+        )
     """
 
     update: str
@@ -96,7 +118,7 @@ class Ours:
 
 
 class Chunked(Ours):
-    """A rival: numpy code for a chunk of words, in chunks that stay in the caches, as ours does."""
+    """An encoding to compare with: numpy code on chunks of words that fit the caches, like ours."""
 
     def chunk(self, base: Words, new: Words) -> tuple:
         raise NotImplementedError
@@ -106,10 +128,8 @@ class Chunked(Ours):
 
     def encode(self, base: Tensor, new: Tensor) -> Any:
         old, now = BF16.words(base).view(np.uint16), BF16.words(new).view(np.uint16)
-        return [
-            self.chunk(old[at : at + CHUNK], now[at : at + CHUNK])
-            for at in range(0, len(now), CHUNK)
-        ]
+        spans = [slice(at, at + CHUNK) for at in range(0, len(now), CHUNK)]
+        return [self.chunk(old[span], now[span]) for span in spans]
 
     def decode(self, base: Tensor, blob: Any, out: Tensor) -> None:
         old, now = BF16.words(base).view(np.uint16), BF16.words(out).view(np.uint16)
@@ -144,7 +164,7 @@ class Gap(Chunked):
     name = "u16 gap + bf16, zstd-1"
 
     def chunk(self, base: Words, new: Words) -> tuple:
-        """Gaps of 65,535 and more are that many and go on."""
+        """Write a gap of 65,535 or more as several numbers; all but the last are 65,535."""
         changed = np.flatnonzero(base != new)
         gaps = np.diff(changed, prepend=-1) - 1
         ends = np.cumsum(gaps // 65535 + 1)
@@ -177,20 +197,20 @@ CODECS = (Ours(), Xor(), Index(), Gap(), Dense())
 
 
 def synthetic(share: float, count: int) -> Update:
-    """Normal weights, moved by normal noise of the size at which that share of the roundings changes."""
+    """Add normal noise to normal weights, so that `share` of their bfloat16 roundings changes.
+
+    Bisection on the first million weights finds the size of the noise.
+    """
     random = torch.Generator().manual_seed(0)
     master = torch.randn(count, generator=random) * 0.02
     noise = torch.randn(count, generator=random)
     few, low, high = slice(min(count, 1 << 20)), 0.0, 0.02
     for _ in range(30):
         rate = (low + high) / 2
-        more = (
-            (master[few] + rate * noise[few]).bfloat16() != master[few].bfloat16()
-        ).float().mean() > share
-        low, high = (low, rate) if more else (rate, high)
-    return Update(
-        f"synthetic {share:.1%}", [(master.bfloat16(), noise.mul_(low).add_(master).bfloat16())]
-    )
+        moved = (master[few] + rate * noise[few]).bfloat16() != master[few].bfloat16()
+        low, high = (low, rate) if moved.float().mean() > share else (rate, high)
+    pair = master.bfloat16(), noise.mul_(low).add_(master).bfloat16()
+    return Update(f"synthetic {share:.1%}", [pair])
 
 
 def configuration(quick: bool) -> Qwen2_5_VLConfig:
@@ -233,7 +253,10 @@ def configuration(quick: bool) -> Qwen2_5_VLConfig:
 
 
 def trained(rate: float, quick: bool, tell: Callable[[str], None]) -> Update:
-    """Versions after the optimizer has warmed up: three that follow each other, so two updates."""
+    """Train for nine steps, and return the two updates between the last three versions.
+
+    The first six steps warm up the optimizer.
+    """
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(configuration(quick))
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
@@ -257,11 +280,7 @@ def trained(rate: float, quick: bool, tell: Callable[[str], None]) -> Update:
         optimizer.zero_grad()
         if step >= warm:
             versions.append([weight.detach().bfloat16() for weight in model.parameters()])
-    pairs = [
-        pair
-        for old, new in zip(versions, versions[1:], strict=False)
-        for pair in zip(old, new, strict=True)
-    ]
+    pairs = [pair for old, new in pairwise(versions) for pair in zip(old, new, strict=True)]
     return Update(f"Qwen2.5-VL, AdamW {rate:g}", pairs)
 
 
@@ -277,34 +296,31 @@ def updates(quick: bool, tell: Callable[[str], None]) -> Iterator[Update]:
 
 
 def entropy(counts: NDArray[np.integer]) -> float:
-    """Bits per draw."""
+    """Return the entropy of a histogram in bits per draw."""
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log2(shares)).sum())
 
 
 def floor(update: Update) -> tuple[float, float, float]:
-    """Share of changed weights, of steps of one among them, and the entropy as a share of full bytes."""
+    """Return the changed share, the share of single steps among the changes, and the floor."""
     histogram = np.zeros(1 << 16, np.int64)
     for base, new in update.pairs:
         steps = BF16.steps(BF16.words(base), BF16.words(new)).view(np.uint16)
         histogram += np.bincount(steps, minlength=1 << 16)
     total, changed = histogram.sum(), histogram[1:].sum()
-    return (
-        changed / total,
-        (histogram[1] + histogram[-1]) / max(changed, 1),
-        entropy(histogram) / 16,
-    )
+    one_step = (histogram[1] + histogram[-1]) / max(changed, 1)
+    return changed / total, one_step, entropy(histogram) / 16
 
 
 def length(blob: object) -> int:
-    """Bytes of a blob; a rival's counts are taken for four bytes."""
+    """Return the bytes of a blob. A number counts as four bytes."""
     if isinstance(blob, bytes):
         return len(blob)
     return sum(map(length, blob)) if isinstance(blob, list | tuple) else 4
 
 
 def best(work: Callable[[], object], repetitions: int) -> float:
-    """CPU seconds of the fastest repetition."""
+    """Return the CPU seconds of the fastest repetition."""
     seconds = []
     for _ in range(repetitions):
         started = time.process_time()
@@ -314,88 +330,82 @@ def best(work: Callable[[], object], repetitions: int) -> float:
 
 
 def measure(update: Update, repetitions: int, tell: Callable[[str], None]) -> Iterator[Row]:
+    """Measure every codec on `update`. Raises AssertionError if a codec is not lossless."""
     changed, one_step, entropy_floor = floor(update)
     outs = [torch.zeros_like(new) for _, new in update.pairs]
-    for rival in CODECS:
-        tell(f"{update.name}: {rival.name}")
-        blobs = [rival.encode(base, new) for base, new in update.pairs]
-        decoding = [
-            (base, blob, out)
-            for (base, _), blob, out in zip(update.pairs, blobs, outs, strict=True)
-        ]
-        encode_s = best(
-            lambda rival=rival: [rival.encode(base, new) for base, new in update.pairs], repetitions
-        )
-        decode_s = best(
-            lambda rival=rival, decoding=decoding: [rival.decode(*job) for job in decoding],
-            repetitions,
-        )
+    for tried in CODECS:
+        tell(f"{update.name}: {tried.name}")
+        blobs = [tried.encode(base, new) for base, new in update.pairs]
+        bases = [base for base, _ in update.pairs]
+        decoding = list(zip(bases, blobs, outs, strict=True))
+        encode = partial(_each, tried.encode, update.pairs)
+        decode = partial(_each, tried.decode, decoding)
+        encode_s, decode_s = best(encode, repetitions), best(decode, repetitions)
         for (_, new), out in zip(update.pairs, outs, strict=True):
-            assert torch.equal(out.view(torch.int16), new.view(torch.int16)), (
-                f"{rival.name} is not lossless"
-            )
+            same = torch.equal(out.view(torch.int16), new.view(torch.int16))
+            assert same, f"{tried.name} is not lossless"
             out.zero_()
-        speeds = (update.size / seconds / 1e9 for seconds in (encode_s, decode_s))
         yield Row(
-            update.name,
-            rival.name,
-            update.size / 1e6,
-            changed,
-            one_step,
-            entropy_floor,
-            sum(map(length, blobs)) / update.size,
-            *speeds,
+            update=update.name,
+            codec=tried.name,
+            megabytes=update.size / 1e6,
+            changed=changed,
+            one_step=one_step,
+            floor=entropy_floor,
+            ratio=sum(map(length, blobs)) / update.size,
+            encode=update.size / encode_s / 1e9,
+            decode=update.size / decode_s / 1e9,
         )
+
+
+def _each(work: Callable[..., object], jobs: Sequence[tuple]) -> None:
+    for job in jobs:
+        work(*job)
 
 
 def table(rows: list[Row]) -> str:
     lines = []
     for row in rows:
         if row.codec == CODECS[0].name:
-            lines += [
-                f"\n{row.update}: {row.megabytes:.0f} MB, {row.changed:.2%} changed, {row.one_step:.0%} by one step, floor {row.floor:.3%}"
-            ]
-        lines += [
-            f"  {row.codec:28}{row.ratio:9.3%} of full bytes{row.encode:8.2f} GB/s encode{row.decode:8.2f} GB/s decode"
-        ]
+            lines.append(
+                f"\n{row.update}: {row.megabytes:.0f} MB, {row.changed:.2%} changed, "
+                f"{row.one_step:.0%} by one step, floor {row.floor:.3%}"
+            )
+        lines.append(
+            f"  {row.codec:28}{row.ratio:9.3%} of full bytes"
+            f"{row.encode:8.2f} GB/s encode{row.decode:8.2f} GB/s decode"
+        )
     return "\n".join(lines)
 
 
 def readme(rows: list[Row]) -> str:
-    """The README's table: a line per update, a column per codec."""
-    found = {
-        update: [row for row in rows if row.update == update]
-        for update in dict.fromkeys(row.update for row in rows)
-    }
-    lines = [
-        "| update | changed | ours | encode, decode | "
-        + " | ".join(codec.name for codec in CODECS[1:])
-        + " |"
-    ]
+    """Return the table of the README: a row for each update, a column for each codec."""
+    names = dict.fromkeys(row.update for row in rows)
+    found = {update: [row for row in rows if row.update == update] for update in names}
+    others = " | ".join(codec.name for codec in CODECS[1:])
+    lines = [f"| update | changed | ours | encode, decode | {others} |"]
     lines.append("|---" * (4 + len(CODECS) - 1) + "|")
-    for update, (ours, *rivals) in found.items():
-        shares = " | ".join(f"{100 * rival.ratio:.3g} %" for rival in rivals)
+    for update, (ours, *rest) in found.items():
+        shares = " | ".join(f"{100 * other.ratio:.3g} %" for other in rest)
         lines.append(
-            f"| {update} | {100 * ours.changed:.2g} % | {100 * ours.ratio:.3g} % | {ours.encode:.1f}, {ours.decode:.1f} | {shares} |"
+            f"| {update} | {100 * ours.changed:.2g} % | {100 * ours.ratio:.3g} % "
+            f"| {ours.encode:.1f}, {ours.decode:.1f} | {shares} |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    marks = "document whose passage between the codec marks is replaced by the table"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--quick", action="store_true", help="smaller tensors, fewer repetitions")
-    parser.add_argument("--json", type=Path, help="where to write the rows")
-    parser.add_argument(
-        "--readme", type=Path, help="document to fill with the table, between its codec marks"
-    )
+    parser.add_argument("--json", type=Path, help="file for the rows")
+    parser.add_argument("--readme", type=Path, help=marks)
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = []
-    with Progress(
-        TextColumn("{task.description}"), TimeElapsedColumn(), transient=True
-    ) as progress:
+    columns = TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, transient=True) as progress:
         task = progress.add_task("")
 
         def tell(what: str) -> None:

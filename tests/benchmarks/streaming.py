@@ -1,14 +1,23 @@
-"""How much generation costs weights that stream in: tokens per second with a new version every learner step, over tokens without.
+"""Measure how much generation slows down while weights stream in.
 
     PYTHONPATH=.:platform python tests/benchmarks/streaming.py [--quick] [--step-s S] [--json PATH]
 
-One vLLM engine with the bundled policy, kept full of groups of requests; SeaweedFS on loopback. Windows of equal length, with and without
-updates, take turns in one run (A B B A ...), so that what else happens on the machine meets both; the ratio is the median over such blocks
-of four, in each of which a steady drift of the machine cancels. An update is what GRPO does after each
-step: a share of the language model's weights moves by a representable value, a publisher in a process of its own encodes and uploads, the
-engine polls, prefetches, pauses, applies, and scores the canary; nothing is left out. All of it shares one machine here, so the publisher
-works in every window; in those without updates for a run that nobody follows. Also reported: the pause of each update, and the time from
-`begin` to loaded.
+The figure is the ratio of tokens per second with a new version each learner step, over tokens per
+second without updates. The script also reports the pause of each update, and the time from the
+learner's `begin` to the loaded weights. --quick measures fewer windows.
+
+One vLLM engine serves the bundled policy and always has enough groups of requests. SeaweedFS runs
+on the same machine. Windows of equal length with (B) and without (A) updates alternate as A B B A,
+so that both see the same machine. The ratio is the median over such blocks of four windows; a
+steady drift of the machine cancels in each block.
+
+An update is the whole update of GRPO. Some weights move by one representable value. A publisher in
+its own process encodes and uploads them. The engine polls, prefetches, pauses, applies, and scores
+the canary. The publisher also works in the windows without updates, for a run that nobody follows,
+because it shares the cores with the engine.
+
+How to read it: 1 - ratio is the share of the generation that streaming costs. The publisher slows
+both kinds of window equally here; on a cluster it runs on other nodes.
 """
 
 import argparse
@@ -50,28 +59,36 @@ from awares_platform.weights import Publisher, Subscriber
 from awares_platform.weights.parts import Part, whole_parts
 
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
-GROUPS_IN_FLIGHT = 16  # as GRPO's actors have
-GROUP = 8
-POLL_S = 0.25  # as GRPO's actors do
-WARM_WINDOWS = 3  # the engine's first half minute is slower
-SETTLE_S = 2.0  # for the version before the window to be loaded
+GROUPS_IN_FLIGHT, GROUP, POLL_S = 16, 8, 0.25
+"""The default settings of a GRPO actor."""
+
+WARM_WINDOWS = 3
+"""Windows before the measurement: the engine is slower in its first half minute."""
+
+SETTLE_S = 2.0
+"""Seconds before each window, in which the last version of the window before is loaded."""
+
 RUNS = ("not-followed", "followed")
 FOLLOWED = 1
-MOVED = 0.3  # share of weights that a step moves; at a mini run's learning rate
 
+MOVED = 0.3
+"""Share of the weights that a step moves at the learning rate of the mini setup."""
 
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
 @dataclass(slots=True)
 class Load:
-    """Requests that keep the engine full; counts the tokens that came back."""
+    """Requests that keep the engine busy, and the number of tokens that it returned."""
 
     engine: Engine
     tokens: int = 0
 
     async def run(self, groups: Iterator[GenerateRequest]) -> None:
-        """One group after another; the slots share `groups`, so that no prompt comes twice and none is in the prefix cache."""
+        """Send one group after another.
+
+        All slots take from the same `groups`, so no prompt repeats and none is in the prefix cache.
+        """
         for request in groups:
             generations = await asyncio.gather(*(self.engine(request) for _ in range(GROUP)))
             self.tokens += sum(len(generation.token_ids) for generation in generations)
@@ -80,7 +97,10 @@ class Load:
 def learner(
     store: ObjectStore, states: list[State], step_s: float, target: Any, begun: Any
 ) -> None:
-    """A process that publishes a version every `step_s` seconds, for the run RUNS[target]; tells when it began with each."""
+    """Publish a version every `step_s` seconds for the run RUNS[target], in its own process.
+
+    `begun` receives the version and the time of each `begin` of the followed run.
+    """
     torch.set_num_threads(1)
     publishers = [Publisher(store, run) for run in RUNS]
     while True:
@@ -98,7 +118,7 @@ def learner(
 
 @dataclass(slots=True)
 class Follower:
-    """Follows the bus as a rollout actor does."""
+    """A follower of the weights, which polls and loads like a rollout actor."""
 
     engine: Engine
     subscriber: Subscriber
@@ -123,7 +143,7 @@ async def measure(
     window_s: float,
     tell: Any,
 ) -> tuple[list[float], list[float]]:
-    """Tokens per second of windows without and with updates."""
+    """Return the tokens per second of the windows without updates, and of those with updates."""
     rates: tuple[list[float], list[float]] = ([], [])
     tasks = [
         *(asyncio.create_task(load.run(groups)) for _ in range(GROUPS_IN_FLIGHT)),
@@ -147,25 +167,23 @@ async def measure(
 
 
 def versions(canary: Canary, processor: Any, number: int) -> list[State]:
-    """States that a step apart could be, each with its canary."""
+    """Return `number` states, each one step after the last one, with their canaries."""
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.bfloat16).eval()
     generator, found = torch.Generator().manual_seed(0), []
     for _ in range(number):
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "visual" not in name:
-                    parameter.view(torch.int16).add_(
-                        (torch.rand(parameter.shape, generator=generator) < MOVED).to(torch.int16)
-                    )
+                    moved = torch.rand(parameter.shape, generator=generator) < MOVED
+                    parameter.view(torch.int16).add_(moved.to(torch.int16))
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        found.append(
-            (state, {"canary": to_extra(canary, learner_logprobs(model, processor, canary))})
-        )
+        logprobs = learner_logprobs(model, processor, canary)
+        found.append((state, {"canary": to_extra(canary, logprobs)}))
     return found
 
 
 def prompts(chat: ChatFormat) -> Iterator[GenerateRequest]:
-    """First turns of ever new questions about ever new scenes."""
+    """Yield first turns of new questions about new scenes, without end."""
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=32)
     for seed in count():
         for data, sample in generate_split("train", 256, seed=seed):
@@ -231,59 +249,51 @@ async def benchmark(store: ObjectStore, given: argparse.Namespace, tell: Any) ->
 
 
 def lines(figures: dict[str, Any], step_s: float) -> list[str]:
-    """What is said of the figures."""
+    """Return the lines of the README's passage."""
     pause, rates = figures["pause_s"], figures["tokens_per_s"]
     low, high = min(figures["blocks"]), max(figures["blocks"])
-    p50, p95, apply = (
-        f"{seconds * 1e3:.0f} ms" for seconds in (pause["p50"], pause["p95"], figures["apply_s"])
-    )
+    seconds = pause["p50"], pause["p95"], figures["apply_s"]
+    p50, p95, apply = (f"{value * 1e3:.0f} ms" for value in seconds)
     return [
-        f"tokens/s with updates over without: {figures['ratio']:.3f} (blocks of four windows: {low:.3f} to {high:.3f})",
-        f"median tokens/s {median(rates['with']):.0f} with, {median(rates['without']):.0f} without; "
-        f"{figures['updates']} updates of {figures['bytes'] / 1e6:.2f} MB, one per {step_s:g} s",
+        f"tokens/s with updates over without: {figures['ratio']:.3f} "
+        f"(blocks of four windows: {low:.3f} to {high:.3f})",
+        f"median tokens/s {median(rates['with']):.0f} with, "
+        f"{median(rates['without']):.0f} without; {figures['updates']} updates of "
+        f"{figures['bytes'] / 1e6:.2f} MB, one per {step_s:g} s",
         f"pause per update: p50 {p50}, p95 {p95}, most of it the step in flight; applying {apply}",
-        f"from the learner's `begin` to loaded, canary included: {figures['begin_to_loaded_s']:.2f} s",
+        "from the learner's `begin` to loaded, canary included: "
+        f"{figures['begin_to_loaded_s']:.2f} s",
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    step = "seconds of a learner step; the default is that of the quickstart"
+    marks = "document whose passage between the streaming marks is replaced by the figures"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--quick", action="store_true", help="fewer windows")
-    parser.add_argument(
-        "--step-s",
-        type=float,
-        default=1.6,
-        help="seconds of a learner step; 1.6 is the quickstart's",
-    )
-    parser.add_argument(
-        "--no-canary", action="store_true", help="leave the canary out, to see what it costs"
-    )
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument(
-        "--readme", type=Path, help="document to fill with the figures, between its streaming marks"
-    )
+    parser.add_argument("--step-s", type=float, default=1.6, help=step)
+    parser.add_argument("--no-canary", action="store_true", help="measure without the canary")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--readme", type=Path, help=marks)
     given = parser.parse_args()
     torch.set_num_threads(1)
     with (
         tempfile.TemporaryDirectory() as name,
         seaweed.serve(Path(name, "store"), "awares") as server,
     ):
-        os.environ |= {
-            "AWS_ACCESS_KEY_ID": server.access_key,
-            "AWS_SECRET_ACCESS_KEY": server.secret_key,
-        }
-        store = ObjectStore.from_config(
-            StoreConfig(url="s3://awares/benchmark", endpoint=server.endpoint)
-        )
-        with Progress(
-            TextColumn("{task.description}"), TimeElapsedColumn(), transient=True
-        ) as progress:
+        os.environ["AWS_ACCESS_KEY_ID"] = server.access_key
+        os.environ["AWS_SECRET_ACCESS_KEY"] = server.secret_key
+        settings = StoreConfig(url="s3://awares/benchmark", endpoint=server.endpoint)
+        store = ObjectStore.from_config(settings)
+        columns = TextColumn("{task.description}"), TimeElapsedColumn()
+        with Progress(*columns, transient=True) as progress:
             task = progress.add_task("")
-            figures = asyncio.run(
-                benchmark(store, given, lambda what: progress.update(task, description=what))
-            )
+
+            def tell(what: str) -> None:
+                progress.update(task, description=what)
+
+            figures = asyncio.run(benchmark(store, given, tell))
     found = lines(figures, given.step_s)
     print("\n".join(found))
     if given.readme:

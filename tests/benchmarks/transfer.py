@@ -1,10 +1,20 @@
-"""From `publish` to weights in a reader's memory, verified: over what boto3 alone needs for the same bytes, and over whole checkpoints.
+"""Measure the time from `publish` to verified weights in a reader's memory.
 
     PYTHONPATH=.:platform python tests/benchmarks/transfer.py [--quick] [--json PATH]
 
-One real SeaweedFS on loopback. Per update: the bus (encode, upload, manifest, HEAD, poll, download, decode, verify), one boto3 put and get
-of as many bytes, and a whole checkpoint (safetensors through upload_file and download_file), in turns, the median of several; all in one
-run, so that their ratios mean something. Then 1 to 8 readers in processes of their own receive one version from the same store at once.
+--quick uses smaller tensors and fewer repetitions. One real SeaweedFS runs on the same machine.
+Each update is sent in three ways, which take turns:
+
+    the bus        encode, upload, manifest, HEAD, poll, download, decode, verify
+    boto3          one put and one get of as many bytes
+    a checkpoint   the whole model as safetensors, through upload_file and download_file
+
+The figures are medians, and all three come from one run, so their ratios do not depend on the
+machine's load. Then 1 to 8 readers in their own processes receive one version at the same time.
+
+How to read it: the ratio over boto3 is the price of encoding and verifying. The ratio over the
+checkpoint is the gain of deltas. If eight readers take less than eight times the time of one, then
+the store serves them in parallel.
 """
 
 import argparse
@@ -37,10 +47,13 @@ READERS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Seconds, of medians; `size` in bytes as sent.
+    """Median seconds of each way. `full` are the bytes of the model, `size` the bytes sent.
 
     Example:
-        Row("3.3 % changed", 8_388_608, 157_000, 0.09, 0.02, 0.31)
+        Row(
+            update="3.3 % changed", full=8_388_608, size=157_000, bus_s=0.09, boto3_s=0.02,
+            checkpoint_s=0.31,
+        )
     """
 
     update: str
@@ -63,7 +76,7 @@ def state(megabytes: int) -> dict[str, Tensor]:
 
 
 def changed(before: dict[str, Tensor], share: float, seed: int) -> dict[str, Tensor]:
-    """Some weights move by one representable value, as they do in training."""
+    """Move `share` of the weights by one representable value, as training does."""
     generator, after = torch.Generator().manual_seed(seed), {}
     for name, tensor in before.items():
         words = tensor.clone().view(torch.int16)
@@ -125,7 +138,10 @@ def _through_checkpoint(store: ObjectStore, values: dict[str, Tensor], directory
 
 
 def read(store: ObjectStore, start: Any, ready: Any, seconds: Any) -> None:
-    """A reader's process: holds version 1, receives version 2 when all are told to; not the first time, as new memory is slow."""
+    """Receive version 2 on top of version 1 when `start` is set, and report the seconds.
+
+    The process has received version 2 once before, because new memory is slow at its first use.
+    """
     torch.set_num_threads(1)
     subscriber = Subscriber(store, "scaling")
     held = subscriber.receive(1)
@@ -139,7 +155,7 @@ def read(store: ObjectStore, start: Any, ready: Any, seconds: Any) -> None:
 
 
 def scale(store: ObjectStore, readers: int) -> float:
-    """Seconds until the slowest of so many readers has version 2."""
+    """Return the seconds until the slowest of `readers` has version 2."""
     context = multiprocessing.get_context("spawn")
     start, ready, seconds = context.Event(), context.Semaphore(0), context.Queue()
     processes = [
@@ -156,40 +172,44 @@ def scale(store: ObjectStore, readers: int) -> float:
     return slowest
 
 
+def line(row: Row) -> str:
+    """Return the figures of one update as a line of text."""
+    boto3, checkpoint = row.bus_s / row.boto3_s, row.bus_s / row.checkpoint_s
+    return (
+        f"{row.update}: {row.size / row.full:.2%} of {row.full / 1e6:.0f} MB; "
+        f"publish to loaded {row.bus_s:.2f} s = "
+        f"{boto3:.1f} x boto3 for the same bytes ({row.boto3_s:.2f} s), "
+        f"{checkpoint:.3f} x a whole checkpoint ({row.checkpoint_s:.2f} s)"
+    )
+
+
 def readme(rows: list[Row], scaling: dict[int, float]) -> str:
-    """The README's table, and the readers' line."""
+    """Return the README's passage: the table, and the line about readers."""
     lines = [
-        "| changed | bytes sent | publish to loaded | over boto3, the same bytes | over a whole checkpoint |",
+        "| changed | bytes sent | publish to loaded | over boto3, the same bytes "
+        "| over a whole checkpoint |",
         "|---|---|---|---|---|",
     ]
     for row in rows:
-        share, boto3, checkpoint = (
-            row.size / row.full,
-            row.bus_s / row.boto3_s,
-            row.bus_s / row.checkpoint_s,
-        )
-        lines.append(
-            f"| {row.update.removesuffix(' changed')} | {share:.2%} | {row.bus_s:.2f} s | {boto3:.1f} | {checkpoint:.2f} |"
-        )
+        share, name = row.size / row.full, row.update.removesuffix(" changed")
+        boto3, checkpoint = row.bus_s / row.boto3_s, row.bus_s / row.checkpoint_s
+        cells = f"{name} | {share:.2%} | {row.bus_s:.2f} s | {boto3:.1f} | {checkpoint:.2f}"
+        lines.append(f"| {cells} |")
     readers = ", ".join(f"{count}: {seconds:.2f} s" for count, seconds in scaling.items())
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{rows[0].full / 1e6:.0f} MB of bfloat16. Readers that receive one version at once, on two cores: {readers}.",
-        ]
+    last = (
+        f"{rows[0].full / 1e6:.0f} MB of bfloat16. "
+        f"Readers that receive one version at once, on two cores: {readers}."
     )
+    return "\n".join([*lines, "", last])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    marks = "document whose passage between the transfer marks is replaced by the table"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--quick", action="store_true", help="smaller tensors, fewer repetitions")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument(
-        "--readme", type=Path, help="document to fill with the table, between its transfer marks"
-    )
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--readme", type=Path, help=marks)
     given = parser.parse_args()
     torch.set_num_threads(1)
     before, rows, scaling = state(50 if given.quick else 400), [], {}
@@ -197,28 +217,18 @@ def main() -> None:
         tempfile.TemporaryDirectory() as name,
         seaweed.serve(Path(name, "store"), "awares") as server,
     ):
-        os.environ |= {
-            "AWS_ACCESS_KEY_ID": server.access_key,
-            "AWS_SECRET_ACCESS_KEY": server.secret_key,
-        }
-        store = ObjectStore.from_config(
-            StoreConfig(url="s3://awares/benchmark", endpoint=server.endpoint)
-        )
-        with Progress(
-            TextColumn("{task.description}"), TimeElapsedColumn(), transient=True
-        ) as progress:
+        os.environ["AWS_ACCESS_KEY_ID"] = server.access_key
+        os.environ["AWS_SECRET_ACCESS_KEY"] = server.secret_key
+        settings = StoreConfig(url="s3://awares/benchmark", endpoint=server.endpoint)
+        store = ObjectStore.from_config(settings)
+        columns = TextColumn("{task.description}"), TimeElapsedColumn()
+        with Progress(*columns, transient=True) as progress:
             task = progress.add_task("")
             for share in (0.012, 0.033, 0.081):
                 progress.update(task, description=f"{share:.1%} changed")
                 row = compare(store, share, before, 3 if given.quick else 5, Path(name))
                 rows.append(row)
-                progress.console.print(
-                    f"{row.update}: {row.size / row.full:.2%} of {row.full / 1e6:.0f} MB; publish to loaded {row.bus_s:.2f} s = "
-                    f"{row.bus_s / row.boto3_s:.1f} x boto3 for the same bytes ({row.boto3_s:.2f} s), "
-                    f"{row.bus_s / row.checkpoint_s:.3f} x a whole checkpoint ({row.checkpoint_s:.2f} s)",
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                progress.console.print(line(row), highlight=False, soft_wrap=True)
             publisher = Publisher(store, "scaling")
             publisher.publish(1, before)
             publisher.publish(2, changed(before, 0.033, 1))

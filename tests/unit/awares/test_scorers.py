@@ -1,3 +1,5 @@
+"""Scores of answers by the rules of each benchmark, compared with hand computation."""
+
 import math
 
 import pytest
@@ -15,7 +17,7 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
     [
         ("exact", "2026-08", " Seven. ", ["seven"], 1.0),
         ("exact", "2026-08", "seven apples", ["seven"], 0.0),
-        # relaxed: 5 % inclusive, years too, percent only on the side that has it, zero and text by equality
+        # Numbers within 5 %, years too; % divides its own side; zero and text must be equal.
         ("chartqa", "2026-08", "10.5", ["10"], 1.0),
         ("chartqa", "2026-08", "10.6", ["10"], 0.0),
         ("chartqa", "2026-08", "12.", ["12"], 1.0),
@@ -27,7 +29,7 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("chartqa", "2026-08", "0", ["0"], 1.0),
         ("chartqa", "2026-08", "Yes", ["yes"], 1.0),
         ("chartqa", "2026-08", "yes ", ["yes"], 0.0),
-        # ANLS: 1 - distance / longer, 0.5 kept, below it 0, best answer counts
+        # ANLS is 1 - distance / length of the longer text; below 0.5 it is 0; the best answer counts.
         ("docvqa", "2026-08", "Paris", ["paris"], 1.0),
         ("docvqa", "2026-08", "parts", ["paris"], 0.8),
         ("docvqa", "2026-08", "abxy", ["abcd"], 0.5),
@@ -35,14 +37,9 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("docvqa", "2026-08", "rome", ["paris", "rome"], 1.0),
         ("docvqa", "2026-08", "", [""], 1.0),
         ("docvqa", "2026-08", "a  b", ["a b"], 1.0),
-        (
-            "docvqa",
-            "2026-08",
-            "a  c",
-            ["a b"],
-            0.75,
-        ),  # distance 1 after collapsing, length 4 before
-        # containment
+        # The distance is 1 without the second space, the length is 4 with it.
+        ("docvqa", "2026-08", "a  c", ["a b"], 0.75),
+        # The prediction must contain an accepted answer.
         ("ocrbench", "2026-08", "It reads: HELLO\nWORLD", ["hello world"], 1.0),
         ("ocrbench", "2026-08", "hell", ["hello"], 0.0),
         ("ocrbench", "2026-08", "\uff21\uff11", ["a1"], 1.0),
@@ -63,7 +60,7 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("realworldqa", "2026-03", "b", ["B"], 1.0),
     ],
 )
-def test_scores_by_hand(name, version, prediction, answers, score):
+def test_scores_are_those_of_the_rules(name, version, prediction, answers, score):
     assert scorer(name, version)(prediction, answers, OPTIONS) == pytest.approx(score)
 
 
@@ -83,48 +80,40 @@ def test_scores_by_hand(name, version, prediction, answers, score):
         ("", None),
     ],
 )
-def test_letters(text, read):
+def test_the_letter_of_an_option_is_read(text, read):
     assert letter(text) == read
 
 
-def test_distances_by_hand():
-    assert [
-        edit_distance(*pair)
-        for pair in [("", ""), ("", "abc"), ("kitten", "sitting"), ("flaw", "lawn")]
-    ] == [0, 3, 3, 2]
+@pytest.mark.parametrize(
+    ("first", "second", "distance"),
+    [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2)],
+)
+def test_edit_distances(first, second, distance):
+    assert edit_distance(first, second) == distance
+
+
+LITERAL = ("exact", "docvqa", "ocrbench", "ocrbench_math", "pope")
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_scores_stay_in_range_and_a_right_answer_is_right(prediction, answer):
-    for name in (
-        "exact",
-        "chartqa",
-        "docvqa",
-        "ocrbench",
-        "ocrbench_math",
-        "pope",
-        "realworldqa",
-        "vstar_bench",
-    ):
+    for name in (*LITERAL, "chartqa", "realworldqa", "vstar_bench"):
         assert 0.0 <= scorer(name)(prediction, [answer], "") <= 1.0
-    for name in ("exact", "docvqa", "ocrbench", "ocrbench_math", "pope"):
+    for name in LITERAL:
         assert scorer(name)(answer, [answer], "") == 1.0
 
 
-def test_f1_over_yes_by_hand():
-    """Hits 2, false yes 1, missed yes 1 (an answer off format is not counted as missed): 4 / 6."""
-    said, true = (
-        ["yes", "Yes", "yes", "no", "maybe", "no"],
-        ["yes", "yes", "no", "yes", "yes", "no"],
-    )
+def test_f1_of_yes():
+    """There are 2 hits, 1 false yes and 1 missed yes, so F1 is 4 / 6. "maybe" does not count."""
+    said = ["yes", "Yes", "yes", "no", "maybe", "no"]
+    true = ["yes", "yes", "no", "yes", "yes", "no"]
     assert yes_no_f1(said, true) == pytest.approx(4 / 6)
     assert math.isnan(yes_no_f1(["no"], ["no"]))
 
 
-def test_unknown_names_list_the_known():
+def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match="scorer 'charta' is unknown; use one of exact, chartqa"):
         scorer("charta")
-    with pytest.raises(
-        ConfigError, match="scorer version '2025' is unknown; use one of 2026-03, 2026-08"
-    ):
+    message = "scorer version '2025' is unknown; use one of 2026-03, 2026-08"
+    with pytest.raises(ConfigError, match=message):
         scorer("exact", "2025")

@@ -1,3 +1,5 @@
+"""Seeds and orders of epochs."""
+
 import subprocess
 import sys
 
@@ -7,22 +9,21 @@ IDS = [f"mini/train/{number}" for number in range(50)]
 
 
 def test_a_seed_is_the_same_in_every_process():
-    """Pinned: a changed value would change every run's data without a word."""
+    """The value is pinned, because a changed value would silently change the data of every run."""
     assert derive(0, "grpo", "mini/train/17", epoch=1, index=3) == 5021230663495720736
-    code = "from awares.seeds import derive; print(derive(0, 'grpo', 'mini/train/17', epoch=1, index=3))"
+    call = "derive(0, 'grpo', 'mini/train/17', epoch=1, index=3)"
+    code = f"from awares.seeds import derive; print({call})"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(fresh.stdout) == derive(0, "grpo", "mini/train/17", epoch=1, index=3)
 
 
-def test_every_part_matters_and_parts_do_not_run_together():
+def test_every_part_changes_the_seed_and_two_parts_never_merge():
     uses = [
         (0, "grpo", "1", 2, 3),
         (1, "grpo", "1", 2, 3),
         (0, "sft", "1", 2, 3),
         (0, "grpo", "2", 2, 3),
         (0, "grpo", "1", 3, 3),
-    ]
-    uses += [
         (0, "grpo", "1", 2, 4),
         (0, "grpo", "12", 3, 3),
         (0, "grpo1", "", 2, 3),
@@ -32,7 +33,7 @@ def test_every_part_matters_and_parts_do_not_run_together():
     assert len(set(seeds)) == len(uses) and all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_orders_depend_on_the_ids_the_job_and_the_epoch_only():
+def test_an_order_depends_on_the_set_of_ids_and_not_on_their_order():
     order = shuffled(IDS, 0, "sft", epoch=1)
     assert sorted(order) == sorted(IDS) and order != sorted(IDS)
     assert shuffled(reversed(IDS), 0, "sft", epoch=1) == order

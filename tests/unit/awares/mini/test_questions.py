@@ -1,3 +1,6 @@
+"""Questions about a scene, and the splits of the benchmark."""
+
+import hashlib
 from collections import Counter
 
 import numpy as np
@@ -13,13 +16,11 @@ SCENE = Scene("train", 0, (ONE, TWO))
 
 def _all_answers(question_kind):
     rng = np.random.default_rng(0)
-    return {
-        (question.text, question.answer)
-        for question in (ask(SCENE, question_kind, rng) for _ in range(20))
-    }
+    questions = [ask(SCENE, question_kind, rng) for _ in range(20)]
+    return {(question.text, question.answer) for question in questions}
 
 
-def test_every_kind_is_answered_from_the_scene():
+def test_the_scene_answers_every_kind_of_question():
     assert _all_answers("color") == {
         ("What color is the shape in the northwest?", "red"),
         ("What color is the shape in the southeast?", "blue"),
@@ -51,7 +52,7 @@ def test_kind_names_the_smallest_digit_that_must_be_read():
     assert kind(ask(SCENE, "color", rng)) == "color"
 
 
-def test_kinds_come_in_their_shares():
+def test_kinds_are_drawn_with_their_shares():
     rng = np.random.default_rng(0)
     drawn = Counter(sample_kind(rng) for _ in range(20_000))
 
@@ -59,8 +60,6 @@ def test_kinds_come_in_their_shares():
 
 
 def test_a_split_is_reproducible_and_its_hashes_are_those_of_the_files():
-    import hashlib
-
     first, second = (list(generate_split("test", 12, 3)) for _ in range(2))
 
     assert first == second

@@ -1,20 +1,22 @@
+"""Scenes: their places, their overlaps, and the split of the digits."""
+
 import numpy as np
 import pytest
 
 from awares.crops import CropId, min_cover
 from awares.mini.digits import scans
-from awares.mini.scenes import LARGE, PLACES, SIDE, SMALL, draw, sample_scene
+from awares.mini.scenes import LARGE, SIDE, SMALL, draw, sample_scene
 
-EXPECTED_CROP = dict(
-    zip(
-        PLACES,
-        (CropId.TOP_LEFT, CropId.TOP_RIGHT, CropId.BOTTOM_LEFT, CropId.BOTTOM_RIGHT, CropId.CENTER),
-        strict=True,
-    )
-)
+EXPECTED_CROP = {
+    "northwest": CropId.TOP_LEFT,
+    "northeast": CropId.TOP_RIGHT,
+    "southwest": CropId.BOTTOM_LEFT,
+    "southeast": CropId.BOTTOM_RIGHT,
+    "center": CropId.CENTER,
+}
 
 
-def test_same_seed_draws_the_same_pixels():
+def test_a_seed_always_draws_the_same_pixels():
     first, second = (draw(sample_scene("train", np.random.default_rng(5))) for _ in range(2))
 
     assert first.size == (SIDE, SIDE)
@@ -22,7 +24,7 @@ def test_same_seed_draws_the_same_pixels():
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_each_item_is_covered_by_the_crop_of_its_place_and_no_color_repeats(seed):
+def test_the_crop_of_a_place_covers_its_item_and_no_color_repeats(seed):
     scene = sample_scene("test", np.random.default_rng(seed))
 
     assert len({item.color for item in scene.items}) == len(scene.items)
@@ -33,14 +35,13 @@ def test_each_item_is_covered_by_the_crop_of_its_place_and_no_color_repeats(seed
 def test_items_do_not_overlap():
     for seed in range(40):
         canvas = np.zeros((SIDE, SIDE), int)
-        for left, top, right, bottom in (
-            item.box for item in sample_scene("train", np.random.default_rng(seed)).items
-        ):
+        for item in sample_scene("train", np.random.default_rng(seed)).items:
+            left, top, right, bottom = item.box
             canvas[top:bottom, left:right] += 1
         assert canvas.max() == 1
 
 
-def test_test_scans_were_never_seen_in_training():
+def test_the_splits_share_no_scan():
     train, test = scans("train"), scans("test")
 
     assert len(train.digit) + len(test.digit) == 1797
@@ -48,7 +49,6 @@ def test_test_scans_were_never_seen_in_training():
     assert not any(scan.tobytes() in seen for scan in test.ink)
 
 
-def test_small_digits_lose_in_the_low_view_what_large_ones_keep():
-    assert (
-        SMALL[1] / 2 < 8 <= LARGE[0] / 2
-    )  # scans are 8 px: below that, pixels of the original are merged
+def test_the_low_resolution_view_merges_pixels_of_small_digits_only():
+    side_of_a_scan = 8
+    assert SMALL[1] / 2 < side_of_a_scan <= LARGE[0] / 2
