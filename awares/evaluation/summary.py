@@ -1,4 +1,4 @@
-"""The figures of one policy on one set of questions, and the table that sets policies side by side."""
+"""The figures of one policy on one set of questions, and a table that compares policies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,11 @@ from awares.sample import Sample
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`accuracy` is the mean score with its bootstrap 95 % interval; ratios and tokens are means over episodes; latencies in seconds
-    are None where none were measured. Episodes that stopped by ERROR (`errors` of `n`) score 0 and count in no ratio.
+    """The figures of one policy.
+
+    `accuracy` is the mean score, with its 95 % bootstrap interval. Ratios and tokens are means over
+    episodes. Latencies are in seconds, or None if none were measured. `errors` of the `n` episodes
+    stopped by ERROR; they score 0 and count in no ratio.
 
     Example:
         summarise(episodes, samples, scores, latencies, seed=0).accuracy
@@ -40,20 +43,19 @@ def summarise(
     *,
     seed: int = 0,
 ) -> Summary:
-    """The summary of aligned, non-empty episodes, samples and scores in [0, 1]; `latencies` are seconds per episode, or empty."""
-    assert len(episodes) == len(samples) == len(scores) > 0, (
-        "episodes, samples and scores are aligned and not empty"
-    )
+    """Summarise aligned, non-empty episodes, samples and scores in [0, 1].
+
+    `latencies` are seconds of each episode, or empty.
+    """
+    aligned = len(episodes) == len(samples) == len(scores) > 0
+    assert aligned, "episodes, samples and scores are aligned and not empty"
     played = [episode for episode in episodes if episode.stop is not StopReason.ERROR]
     counted = [
         0.0 if episode.stop is StopReason.ERROR else score
         for episode, score in zip(episodes, scores, strict=True)
     ]
-    p50, p95 = (
-        (float(value) for value in np.quantile(latencies, [0.5, 0.95]))
-        if latencies
-        else (None, None)
-    )
+    p50 = float(np.quantile(latencies, 0.5)) if latencies else None
+    p95 = float(np.quantile(latencies, 0.95)) if latencies else None
     return Summary(
         n=len(episodes),
         errors=len(episodes) - len(played),
@@ -69,10 +71,11 @@ def summarise(
 
 
 def table(summaries: Mapping[str, Mapping[str, Summary]]) -> str:
-    """A Markdown table in the paper's form: policies as rows, benchmarks as columns of accuracy in % with its interval, and rtr_token.
+    """Return a Markdown table in the form of the paper's table 1.
 
-    `summaries` is policy to benchmark to summary; every policy has the same benchmarks. An average closes each row where there are
-    several benchmarks.
+    A row is a policy. A column is a benchmark, with the accuracy in %, its interval and rtr_token.
+    `summaries` maps a policy to its summaries by benchmark; all policies have the same benchmarks.
+    If there are several, the last column is their average.
     """
     benchmarks = list(next(iter(summaries.values())))
     heads = [*benchmarks, "average"] if len(benchmarks) > 1 else benchmarks
@@ -83,16 +86,16 @@ def table(summaries: Mapping[str, Mapping[str, Summary]]) -> str:
     for policy, row in summaries.items():
         cells = [_cell(row[benchmark]) for benchmark in benchmarks]
         if len(benchmarks) > 1:
-            cells.append(
-                f"{100 * _mean([s.accuracy for s in row.values()]):.2f} ({_mean([s.rtr_token for s in row.values()]):.2f})"
-            )
+            accuracy = _mean([summary.accuracy for summary in row.values()])
+            ratio = _mean([summary.rtr_token for summary in row.values()])
+            cells.append(f"{100 * accuracy:.2f} ({ratio:.2f})")
         lines.append(f"| {policy} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _cell(summary: Summary) -> str:
-    low, high = summary.accuracy_ci95
-    return f"{100 * summary.accuracy:.2f} [{100 * low:.1f}, {100 * high:.1f}] ({summary.rtr_token:.2f})"
+    low, high = (f"{100 * bound:.1f}" for bound in summary.accuracy_ci95)
+    return f"{100 * summary.accuracy:.2f} [{low}, {high}] ({summary.rtr_token:.2f})"
 
 
 def _mean(values: Sequence[float]) -> float:
