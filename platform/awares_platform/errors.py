@@ -1,13 +1,19 @@
-"""Exceptions of the distributed layer.
+"""Exceptions of the platform. All derive from awares.errors.AwaresError; the CLI prints one line.
 
-awares.errors.AwaresError
-├── StoreError             an object store operation failed; names s3://bucket/key
-│   ├── NotFound           no such object
-│   ├── MissingBucket      no such bucket (not a NotFound: an absent object may be fine, an absent bucket never is)
-│   ├── PreconditionFailed a conditional write lost against another writer
-│   ├── AccessDenied       credentials absent, wrong or not allowed to do this
-│   └── StoreUnavailable   no answer, or only errors, within the retry budget
-└── LaunchError            a part that a run needs (Ray, SeaweedFS, a port, one source tree) did not come up
+    AwaresError
+    ├── StoreError               an object store call failed; the message names s3://bucket/key
+    │   ├── NotFound             the object does not exist
+    │   ├── MissingBucket        the bucket does not exist
+    │   ├── PreconditionFailed   another writer was first
+    │   ├── AccessDenied         the credentials are absent, wrong or insufficient
+    │   └── StoreUnavailable     the store did not answer within the retry budget
+    ├── LaunchError              a part of a run did not start, such as Ray, SeaweedFS or a port
+    ├── WeightsError             weights are absent, damaged or unfit (weights/manifest.py)
+    │   └── WriterFenced         another learner has claimed the run (weights/writer.py)
+    ├── ConfigError              a setting is wrong (awares/errors.py)
+    └── DataError                a data set or an image is absent or damaged (awares/errors.py)
+
+MissingBucket is not a NotFound: callers expect that an object may be absent, never a bucket.
 """
 
 from awares.errors import AwaresError
@@ -18,24 +24,24 @@ class StoreError(AwaresError):
 
 
 class NotFound(StoreError):
-    """No such object."""
+    """The object does not exist."""
 
 
 class MissingBucket(StoreError):
-    """No such bucket."""
+    """The bucket does not exist."""
 
 
 class PreconditionFailed(StoreError):
-    """A conditional write lost against another writer."""
+    """A conditional write failed because another writer was first."""
 
 
 class AccessDenied(StoreError):
-    """Credentials are absent, wrong or not allowed to do this."""
+    """The credentials are absent, wrong or insufficient."""
 
 
 class StoreUnavailable(StoreError):
-    """No answer, or only errors, within the retry budget."""
+    """The store gave no answer, or only errors, within the retry budget."""
 
 
 class LaunchError(AwaresError):
-    """A part that a run needs did not come up."""
+    """A part that a run needs did not start."""

@@ -1,4 +1,4 @@
-"""What can befall a request between a client and an S3 server, as fault_proxy.py does it."""
+"""Faults between a client and an S3 server. fault_proxy.py injects them."""
 
 import fnmatch
 import threading
@@ -9,7 +9,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The proxy answers in the server's place, with S3's XML error. An empty `code` is the usual one of the status."""
+    """The proxy replies with an S3 error instead of the server.
+
+    An empty `code` stands for the usual code of the status.
+    """
 
     status: int
     code: str = ""
@@ -22,14 +25,17 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class ResetAfter:
-    """The connection is reset when this many bytes of the reply's body have passed; the client may have read fewer."""
+    """The connection is reset after so many bytes of the reply's body. The client may read fewer."""
 
     bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """Only the first bytes of the reply's body pass. The reply says its `full` length, the shortened one (`honest`), or none (`absent`)."""
+    """Only the first bytes of the reply's body pass.
+
+    The reply states the `full` length, the shortened one (`honest`), or none (`absent`).
+    """
 
     bytes: int
     length: Literal["full", "honest", "absent"] = "full"
@@ -44,31 +50,31 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """Bodies pass at this rate, in both directions."""
+    """Bodies pass at this rate in both directions."""
 
     bytes_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """The request reaches the server this much later."""
+    """The request reaches the server after so many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """The request waits until `Faults.clear`, then goes on to the server, whether or not the client still waits."""
+    """The request waits for `Faults.clear`, then goes to the server even if the client has gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class LostReply:
-    """The server does what it is asked to, and the connection closes before the client hears of it."""
+    """The server executes the request, but the connection closes before its reply arrives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function is run in between: `before` the request reaches the server, or `after` its reply and before the client has it.
+    """A function runs `before` the request reaches the server, or `after` the server's reply.
 
     Example:
         Call(lambda: os.kill(server.pid, signal.SIGKILL))
@@ -83,7 +89,7 @@ Fault = Status | Reset | ResetAfter | Truncate | Flip | Throttle | Delay | Stall
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The requests that a fault befalls: patterns (fnmatch) of the key below the bucket and of the query, and a method.
+    """The requests with a fault: fnmatch patterns of the key and the query, and a method.
 
     Calls on the bucket (listing, delete_objects) have an empty key; `?*` fits objects only.
 
@@ -99,7 +105,7 @@ class Rule:
     cleared: threading.Event = field(default_factory=threading.Event)
 
     def fits(self, method: str, key: str, query: str) -> bool:
-        """Whether the rule, used up or not, is about such a request."""
+        """Whether the rule matches the request, whether or not it is used up."""
         return (
             self.method in (None, method)
             and fnmatch.fnmatchcase(key, self.match)

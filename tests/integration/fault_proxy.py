@@ -1,4 +1,4 @@
-"""A reverse proxy that stands between boto3 and a real S3 server and does to requests what networks and servers do.
+"""A reverse proxy between boto3 and a real S3 server that injects faults into requests.
 
     ObjectStore ── boto3 ──> proxy ──> SeaweedFS
                              one thread per connection; bodies pass in pieces; the first rule that fits a request spoils it
@@ -45,7 +45,7 @@ _CODES = {
 
 @dataclass(slots=True)
 class Request:
-    """What passed for one request: body bytes from the client (`bytes_in`) and to it (`bytes_out`). Status 0: no reply.
+    """One request: the body bytes from the client and to it, and the status; 0 if no reply.
 
     Example:
         Request("GET", "runs/mini/HEAD", 206, bytes_in=0, bytes_out=17)
@@ -59,7 +59,7 @@ class Request:
 
 
 class Faults:
-    """The rules of a running proxy, what it saw, and the store behind it."""
+    """The rules of a running proxy, its past requests, and the store behind it."""
 
     store: ObjectStore
     """The same bucket and prefix, through the proxy."""
@@ -69,7 +69,7 @@ class Faults:
         self.closing = threading.Event()
         self._bucket = bucket
         self._lock = threading.Lock()
-        self._rules: list[tuple[Rule, int]] = []  # with how often each was used
+        self._rules: list[tuple[Rule, int]] = []  # each with the number of its uses
         self._requests: list[Request] = []
 
     def on(
@@ -81,12 +81,15 @@ class Faults:
         times: int | None = None,
         query: str = "*",
     ) -> None:
-        """Let `fault` befall the next `times` requests that fit (see Rule), or all. Of several rules that fit, the oldest applies."""
+        """Inject `fault` into the next `times` matching requests (see Rule), or into all.
+
+        If several rules match, the oldest applies.
+        """
         with self._lock:
             self._rules.append((Rule(match, method, query, fault, times), 0))
 
     def clear(self) -> None:
-        """Forget all rules, and let go on what they stall."""
+        """Delete all rules, and release the requests that they stall."""
         with self._lock:
             for rule, _ in self._rules:
                 rule.cleared.set()
@@ -94,12 +97,12 @@ class Faults:
 
     @property
     def requests(self) -> list[Request]:
-        """Every request so far, in the order in which they came."""
+        """Every request so far, in order of arrival."""
         with self._lock:
             return [replace(request) for request in self._requests]
 
     def begin(self, method: str, target: str) -> tuple[Request, Rule | None]:
-        """Note a request, and take the rule that applies to it."""
+        """Record a request, and return the rule that applies to it."""
         parts = urlsplit(target)
         key = unquote(parts.path).lstrip("/").removeprefix(self._bucket).removeprefix("/")
         with self._lock:
@@ -115,7 +118,9 @@ class Faults:
 
 @contextmanager
 def proxy(store: ObjectStore, retry_budget_s: float = 5.0) -> Iterator[Faults]:
-    """Stand before the server of `store`; `faults.store` goes through the proxy. Without a rule, everything passes unchanged.
+    """Run a proxy in front of the server of `store`; `faults.store` goes through it.
+
+    Without a rule every request passes unchanged.
 
     Example:
         with proxy(store) as faults:
@@ -156,7 +161,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self.open: set[socket.socket] = set()
 
     def disconnect(self) -> None:
-        """End the connections, which ends their threads (`server_close` waits for none of them: they are daemons)."""
+        """Close the connections, which ends their threads. `server_close` does not wait for them."""
         for connection in [*self.open]:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -167,7 +172,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class _Closed(Exception):
-    """The connection to the client is to be closed now."""
+    """The connection to the client must be closed now."""
 
 
 class _Reader(Protocol):
@@ -177,7 +182,7 @@ class _Reader(Protocol):
 
 @dataclass(slots=True)
 class _Head:
-    """A start line and header lines as they came."""
+    """A start line and header lines, unchanged."""
 
     start: bytes
     lines: list[bytes]
@@ -216,7 +221,7 @@ class _Head:
 
 
 class _Connection(socketserver.StreamRequestHandler):
-    """One client's connection, and one to the server for it."""
+    """The connection of one client, and the matching connection to the server."""
 
     disable_nagle_algorithm = True
     server: _Server
@@ -259,7 +264,7 @@ class _Connection(socketserver.StreamRequestHandler):
 
 
 def _exchange(client: _Connection) -> None:
-    """One request and its reply. Raises _Closed if the connection ends with it."""
+    """Handle one request and its reply. Raises _Closed if the connection ends with it."""
     head = _Head.read(cast("_Reader", client.rfile))
     method, target, _ = head.words
     faults = client.server.faults
@@ -288,7 +293,7 @@ def _exchange(client: _Connection) -> None:
 
 
 def _answer(client: _Connection, head: _Head, request: Request, fault: Status) -> None:
-    """Answer in the server's place, and close."""
+    """Reply instead of the server, and close the connection."""
     if not head.header(b"expect"):
         for piece in _pieces(
             head, cast("_Reader", client.rfile)
@@ -339,7 +344,10 @@ def _forward(client: _Connection, head: _Head, request: Request, fault: Fault | 
 def _reply(
     client: _Connection, method: str, head: _Head, request: Request, fault: Fault | None
 ) -> None:
-    """Pass the reply back, spoilt as the fault says. The server's reply is always read to its end, so that its work is done."""
+    """Pass the reply back with the fault.
+
+    The server's reply is always read to its end, so that the server has executed the request.
+    """
     bodiless = method == "HEAD" or head.words[1] in ("204", "304")
     body = iter(()) if bodiless else _pieces(head, client.replies, to_end=True)
     if isinstance(fault, LostReply):
@@ -378,7 +386,10 @@ def _reply(
 
 
 def _pieces(head: _Head, source: _Reader, to_end: bool = False) -> Iterator[bytes]:
-    """The body that follows `head`, without its framing. A reply (`to_end`) without a length goes on until the peer closes."""
+    """The body that follows `head`, without its framing.
+
+    A reply (`to_end`) without a length ends when the peer closes.
+    """
     if head.header(b"transfer-encoding") == b"chunked":
         while size := int(source.readline().partition(b";")[0], 16):
             yield from _exactly(size, source)
@@ -401,7 +412,7 @@ def _exactly(size: int, source: _Reader) -> Iterator[bytes]:
 
 
 def _first(pieces: Iterator[bytes], most: int | None) -> Iterator[bytes]:
-    """The first `most` bytes; takes no piece that it does not need."""
+    """The first `most` bytes. Takes no piece that is not needed."""
     if most is None:
         yield from pieces
         return
@@ -425,7 +436,7 @@ def _flipped(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
 def _throttled(
     pieces: Iterator[bytes], fault: Fault | None, closing: threading.Event
 ) -> Iterator[bytes]:
-    """The same bytes, cut small and never ahead of the rate."""
+    """The same bytes in small pieces, never faster than the rate."""
     if not isinstance(fault, Throttle):
         yield from pieces
         return

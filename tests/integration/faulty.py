@@ -1,4 +1,7 @@
-"""Subscribers that hand a damaged version to the engine's process, past every check of it. Imported there when they are unpickled."""
+"""Subscribers that return a damaged version to the engine, past all of its own checks.
+
+The engine's process imports this module when it unpickles one.
+"""
 
 import os
 import signal
@@ -12,7 +15,7 @@ from awares_platform.weights.subscribe import Received, Subscriber
 
 
 class Bending(Subscriber):
-    """One tensor arrives in another shape than its manifest says."""
+    """One tensor has another shape than in its manifest."""
 
     def __init__(self, store: ObjectStore, run: str, tensor: str) -> None:
         super().__init__(store, run)
@@ -27,7 +30,7 @@ class Bending(Subscriber):
 
 
 class Breaking(Bending):
-    """Reading one tensor fails, when others are loaded already."""
+    """Reading one tensor fails after others are loaded."""
 
     def receive(self, version: int, held: Received | None = None) -> Received:
         received = Subscriber.receive(self, version, held)
@@ -35,7 +38,7 @@ class Breaking(Bending):
 
 
 class Dying(Bending):
-    """The engine's process is killed while it reads one tensor, when others are loaded already."""
+    """The engine's process is killed while it reads one tensor, after others are loaded."""
 
     def receive(self, version: int, held: Received | None = None) -> Received:
         received = Subscriber.receive(self, version, held)

@@ -1,4 +1,7 @@
-"""A process that publishes one version after another until it is killed: `python publishing_process.py <store.json> <run>`."""
+"""A process that publishes version after version until it is killed.
+
+`python publishing_process.py <store.json> <run>`
+"""
 
 import sys
 
@@ -13,7 +16,7 @@ ELEMENTS = 200_000
 
 
 def weights(version: int) -> dict[str, Tensor]:
-    """Versions that differ from each other in one weight of a hundred."""
+    """Versions that each differ from the one before in one weight of a hundred."""
     large = torch.randn(ELEMENTS, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     large.view(torch.int16)[version::101] += version
     return {"large": large, "norm": torch.ones(8, dtype=torch.bfloat16)}

@@ -1,4 +1,6 @@
-"""One rank of a small learner that trains and publishes, once per ZeRO stage: `python publishing_rank.py <rank> <ranks> <setup.json>`.
+"""One rank of a small learner that trains and publishes, once per ZeRO stage.
+
+`python publishing_rank.py <rank> <ranks> <setup.json>`
 
 Rank 0 leaves what every version must be in <run.directory>/<stage>-<version>.pt; the runs are called <run.name>-<stage>.
 """

@@ -1,4 +1,7 @@
-"""A job as a person starts it: the `awares` command with a Ray and a SeaweedFS of its own, its store looked into before and after."""
+"""A job started by the `awares` command, with its own Ray and SeaweedFS.
+
+The tests read its store before and after the job.
+"""
 
 import os
 import subprocess
@@ -16,7 +19,7 @@ from awares_platform.store import ObjectStore, seaweed
 
 @contextmanager
 def disk(config: PlatformConfig) -> Iterator[ObjectStore]:
-    """The store that such a run has, or will have, on disk."""
+    """The store of the run on disk."""
     with (
         pytest.MonkeyPatch.context() as environment,
         seaweed.serve(config.run.directory / ".store", config.store.bucket) as server,
@@ -27,7 +30,7 @@ def disk(config: PlatformConfig) -> Iterator[ObjectStore]:
 
 
 def start(job: str, config: PlatformConfig, *overrides: str) -> subprocess.Popen[str]:
-    """`awares <job>`."""
+    """Start `awares <job>`."""
     setup = config.run.directory / "setup.json"
     setup.write_text(config.model_dump_json())
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -46,13 +49,13 @@ def start(job: str, config: PlatformConfig, *overrides: str) -> subprocess.Popen
 
 
 def kill_store(process: subprocess.Popen[str]) -> None:
-    """Kills the job's SeaweedFS with SIGKILL; the job must be alive."""
+    """Kill the SeaweedFS of a running job with SIGKILL."""
     [weed] = [child for child in psutil.Process(process.pid).children() if child.name() == "weed"]
     weed.kill()
 
 
 def last_words(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """The ended job's status, all that it printed, and the one line that a failed job ends with."""
+    """The finished job's status, its output, and the last line of a failed job."""
     shown, said = process.communicate(timeout=600)
     assert "Traceback" not in said, said
     return process.returncode, shown + said, (said.strip().splitlines() or [""])[-1]
@@ -63,7 +66,7 @@ def wait_for(
     process: subprocess.Popen[str] | None = None,
     timeout_s: float = 600,
 ) -> None:
-    """Returns when `condition` holds. The job, if there is one, must live until then."""
+    """Wait until `condition` holds. The job, if given, must live until then."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert process is None or process.poll() is None, "the job ended before that"

@@ -1,4 +1,4 @@
-"""Every request of the store, and of the file system that Ray Train writes checkpoints with, is one that the writer's policy grants.
+"""The writer's bucket policy grants every request of the store and of Ray Train's checkpoints.
 
 Requests are seen by a proxy before a real S3 server. What a request needs follows from its method and whether it names an object.
 """
@@ -29,15 +29,15 @@ BUCKET = {
     "POST": "s3:DeleteObject",
     "DELETE": "s3:DeleteBucket",
 }
-"""POST to a bucket deletes the objects that its body names: that they are below the prefix is tests/unit/awares_platform's to check."""
+"""POST to a bucket deletes the objects that its body names. Unit tests check their prefix."""
 
 
 ARROW_PROBE = "$extremelyunlikelytoexist$"
-"""A bucket that Arrow asks for once, to learn from the refusal's headers what server this is."""
+"""A bucket that Arrow requests once, to identify the server by the headers of its refusal."""
 
 
 def refused(requests: list[Request], prefix: str) -> list[str]:
-    """Requests that a role with the writer's policy alone could not make."""
+    """The requests that the writer's policy does not grant."""
     found = []
     for request in requests:
         if request.key.rstrip("/"):
@@ -57,7 +57,7 @@ def refused(requests: list[Request], prefix: str) -> list[str]:
 
 
 def use_store(store: ObjectStore, scratch: Path) -> None:
-    """Every method of ObjectStore once."""
+    """Call every method of ObjectStore once."""
     large = scratch / "large"
     large.write_bytes(b"x" * (9 * 2**20))
     store.check()
@@ -73,7 +73,7 @@ def use_store(store: ObjectStore, scratch: Path) -> None:
 
 
 def use_filesystem(files: pyarrow.fs.S3FileSystem, root: str, scratch: Path) -> None:
-    """What Ray Train's storage does with a checkpoint: make directories, copy one up and down, look, list, delete."""
+    """Handle a checkpoint as Ray Train's storage does: make directories, copy, list, delete."""
     shard = scratch / "shards"
     shard.mkdir()
     (shard / "rank-0.pt").write_bytes(b"y" * 2**20)

@@ -82,7 +82,7 @@ def kill_in_the_middle(
 
 def test_killed_resumed_and_right(config: PlatformConfig, tmp_path: Path) -> None:
     store = ObjectStore.from_config(config.store)
-    ensure_mini(config, store)
+    ensure_mini(config.data, store)
     source = read_samples(store, "awares-mini", "train")
     damaged = source[-1]
     store.put(image_key(damaged.image), b"rubbish")

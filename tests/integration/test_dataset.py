@@ -1,4 +1,4 @@
-"""Data sets on a real store: written whole, read with damage injected."""
+"""Data sets in a real store: written, and read with injected damage."""
 
 import io
 from dataclasses import replace
@@ -97,7 +97,7 @@ def test_mini_is_written_once_and_again_when_its_recipe_changes(
     config = PlatformConfig.model_validate(
         {"data": {"name": "mini-once", "train_samples": 12, "test_samples": 6, "shard_rows": 5}}
     )
-    ensure_mini(config, seaweed)
+    ensure_mini(config.data, seaweed)
     before = {info.key: info.etag for info in seaweed.list("datasets/mini-once/")}
     train, test = (read_samples(seaweed, "mini-once", split) for split in ("train", "test"))
     assert (len(train), len(test)) == (12, 6)
@@ -105,10 +105,10 @@ def test_mini_is_written_once_and_again_when_its_recipe_changes(
     assert image.mode == "RGB" and all(
         box[2] <= image.width and box[3] <= image.height for box in train[0].evidence
     )
-    ensure_mini(config, seaweed)
+    ensure_mini(config.data, seaweed)
     assert {info.key: info.etag for info in seaweed.list("datasets/mini-once/")} == before
     more = config.model_copy(update={"data": config.data.model_copy(update={"train_samples": 13})})
-    ensure_mini(more, seaweed)
+    ensure_mini(more.data, seaweed)
     assert (
         read_samples(seaweed, "mini-once", "train")[:12] == train
         and len(read_samples(seaweed, "mini-once", "train")) == 13

@@ -43,7 +43,7 @@ def test_five_policies_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> No
     }
     config = PlatformConfig.model_validate(settings)
     store = ObjectStore.from_config(config.store)
-    ensure_mini(config, store)
+    ensure_mini(config.data, store)
     samples = read_samples(store, "awares-mini", "test")
     store.put(image_key(samples[-1].image), b"rubbish")
     base = resolve(store, config.run.name, "base", config.policy.base)

@@ -1,4 +1,7 @@
-"""The fault proxy before a real SeaweedFS: nothing changes without a rule, every fault happens, and what ObjectStore makes of each."""
+"""The fault proxy in front of a real SeaweedFS.
+
+It changes nothing without a rule, and every fault happens. ObjectStore handles each of them.
+"""
 
 import os
 import socket
@@ -49,7 +52,7 @@ CUTS = [
 
 @pytest.fixture
 def store(seaweed: ObjectStore, request: pytest.FixtureRequest) -> ObjectStore:
-    """A prefix of the test's own on the server itself."""
+    """A prefix for one test alone, on the server without the proxy."""
     return ObjectStore(
         seaweed.config.model_copy(update={"url": f"s3://awares/{request.node.originalname}"})
     )
@@ -57,7 +60,7 @@ def store(seaweed: ObjectStore, request: pytest.FixtureRequest) -> ObjectStore:
 
 @pytest.fixture
 def faults(store: ObjectStore) -> Iterator[Faults]:
-    """A proxy before `store`, with BODY under "key"."""
+    """A proxy in front of `store`, with BODY under "key"."""
     store.put("key", BODY)
     with proxy(store) as running:
         yield running
@@ -72,7 +75,7 @@ def large(tmp_path: Path) -> Path:
 
 
 def raw_get(faults: Faults, **request: str) -> bytes:
-    """One attempt of boto3's."""
+    """One attempt of boto3 to read "key"."""
     return faults.store.client.get_object(**faults.store.address("key"), **request)["Body"].read()
 
 
@@ -143,7 +146,7 @@ def test_connections_are_kept_and_run_side_by_side(faults: Faults) -> None:
 
 
 def test_a_chunked_request_passes(faults: Faults, store: ObjectStore) -> None:
-    """As boto3 sends a stream of unknown length: signed by its headers only."""
+    """boto3 sends a stream of unknown length like this, and signs only its headers."""
     url = faults.store.client.generate_presigned_url(
         "put_object", Params=faults.store.address("chunked")
     )
@@ -308,7 +311,7 @@ def test_leaving_ends_stalled_requests_without_their_effect(store: ObjectStore) 
     assert threading.active_count() <= before
 
 
-# What ObjectStore makes of it.
+# How ObjectStore handles each fault.
 
 
 @pytest.mark.parametrize(
@@ -322,7 +325,7 @@ def test_leaving_ends_stalled_requests_without_their_effect(store: ObjectStore) 
         Truncate(9),
     ],
 )
-def test_two_faults_are_ridden_over(faults: Faults, store: ObjectStore, fault: Fault) -> None:
+def test_two_faults_are_retried(faults: Faults, store: ObjectStore, fault: Fault) -> None:
     faults.on("*/key", "GET", fault=fault, times=2)
     assert faults.store.get("key") == BODY
     assert len(statuses(faults, "GET")) == 3
@@ -332,13 +335,13 @@ def test_two_faults_are_ridden_over(faults: Faults, store: ObjectStore, fault: F
         assert store.get("key") == b"new"
 
 
-def test_a_head_without_a_body_to_name_the_error_is_tried_again(faults: Faults) -> None:
+def test_a_failed_head_is_retried_although_its_reply_has_no_error_code(faults: Faults) -> None:
     for status in (429, 408, 503):
         faults.on("*/key", "HEAD", fault=Status(status), times=1)
         assert faults.store.exists("key")
 
 
-def test_what_is_not_implemented_is_refused_at_once(faults: Faults) -> None:
+def test_a_call_that_is_not_implemented_fails_at_once(faults: Faults) -> None:
     faults.on("*/key", fault=Status(501, "NotImplemented"))
     with pytest.raises(StoreError, match="/key: .* refused the call .*NotImplemented"):
         faults.store.get("key")
@@ -357,7 +360,7 @@ def test_a_full_store_is_named(store: ObjectStore, code: str) -> None:
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=str)
-def test_a_cut_listing_is_no_short_listing(faults: Faults, cut: Truncate) -> None:
+def test_a_cut_listing_is_not_taken_for_a_short_one(faults: Faults, cut: Truncate) -> None:
     faults.on("", "GET", fault=cut, times=1)
     assert [entry.key for entry in faults.store.list("key")] == ["key"]
     assert statuses(faults, "GET") == [200, 200]
@@ -378,7 +381,7 @@ def test_a_cut_object_is_read_again(faults: Faults, cut: Truncate) -> None:
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=str)
-def test_cut_replies_about_parts_and_deletions_are_asked_for_again(
+def test_cut_replies_about_parts_and_deletions_are_retried(
     faults: Faults, store: ObjectStore, large: Path, monkeypatch: pytest.MonkeyPatch, cut: Truncate
 ) -> None:
     monkeypatch.setattr(multipart, "PART_BYTES", 5 * 2**20)
@@ -392,7 +395,7 @@ def test_cut_replies_about_parts_and_deletions_are_asked_for_again(
     assert [request.key for request in faults.requests if request.method == "POST"].count("") == 2
 
 
-def test_a_large_download_rides_over_cut_parts(
+def test_a_large_download_retries_cut_parts(
     faults: Faults, store: ObjectStore, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(multipart, "PART_BYTES", 5 * 2**20)
@@ -409,7 +412,7 @@ def test_a_large_download_rides_over_cut_parts(
     [lambda store: store.get("key"), lambda store: store.put("key", b"x")],
     ids=["get", "put"],
 )
-def test_a_silent_server_is_given_up(
+def test_a_silent_server_fails_within_the_budget(
     store: ObjectStore, operation: Callable[[ObjectStore], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("awares_platform.store.bucket.SILENCE_S", 1.5)
@@ -423,15 +426,15 @@ def test_a_silent_server_is_given_up(
     assert len(faults.requests) == 1
 
 
-def test_one_silence_is_ridden_over(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_silence_is_retried(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("awares_platform.store.bucket.SILENCE_S", 1.0)
     faults.on(fault=Stall(), times=1)
     assert faults.store.get("key") == BODY
     assert statuses(faults, "GET") == [0, 200]
 
 
-def test_a_slow_reply_is_no_silent_one(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes longer than the silence that is borne, and is read once."""
+def test_a_slow_reply_is_not_taken_for_silence(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reply takes longer than SILENCE_S in all, and is read once."""
     monkeypatch.setattr("awares_platform.store.bucket.SILENCE_S", 1.0)
     store.put("key", BODY)
     with proxy(store, retry_budget_s=0.5) as faults:

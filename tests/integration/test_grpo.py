@@ -68,7 +68,7 @@ def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     }
     config = PlatformConfig.model_validate(settings)
     store = ObjectStore.from_config(config.store)
-    ensure_mini(config, store)
+    ensure_mini(config.data, store)
     samples = read_samples(store, "awares-mini", "train")
     labelled = [
         replace(sample, label=Label.LR if index % 4 else Label.HR)

@@ -39,7 +39,7 @@ def config(tmp_path: Path) -> PlatformConfig:
     }
     config = PlatformConfig.model_validate(settings)
     with disk(config) as store:
-        ensure_mini(config, store)
+        ensure_mini(config.data, store)
         samples = [
             replace(sample, label=Label.LR)
             for sample in read_samples(store, "awares-mini", "train")

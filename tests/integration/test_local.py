@@ -1,4 +1,4 @@
-"""Sessions: what they start, what they leave behind after Ctrl-C and kill -9, and how they join a cluster."""
+"""Sessions: their servers, their cleanup after Ctrl-C and kill -9, and how they join a cluster."""
 
 import os
 import re
@@ -62,12 +62,12 @@ def config(tmp_path: Path) -> PlatformConfig:
 
 
 def family(process: psutil.Process) -> set[psutil.Process]:
-    """A process with all that it started, whatever session they are in."""
+    """A process and all its descendants, in any session."""
     return {process, *process.children(recursive=True)}
 
 
 def gone(processes: set[psutil.Process], within_s: float) -> set[psutil.Process]:
-    """Those that still run after `within_s`."""
+    """The processes that still run after `within_s`."""
     return {
         process
         for process in psutil.wait_procs(processes, within_s)[1]
@@ -142,7 +142,7 @@ def test_a_store_that_cannot_be_used_is_named_before_ray_starts(
 def test_a_ray_that_does_not_start_is_one_error(
     config: PlatformConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on an overloaded machine, which is not to be made for a test: Ray gives up with a bare Exception."""
+    """On an overloaded machine Ray gives up with a bare Exception."""
 
     def give_up(**_: object) -> None:
         raise Exception("The current node timed out during startup.")
@@ -157,7 +157,7 @@ def test_a_ray_that_does_not_start_is_one_error(
         sessions._initialise(config, address="10.0.0.1:6379")
 
 
-def test_a_jobs_address_is_no_cluster_address(
+def test_an_address_of_the_jobs_api_is_refused(
     config: PlatformConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")

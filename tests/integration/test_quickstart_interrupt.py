@@ -1,4 +1,4 @@
-"""The quickstart under interruption: Ctrl-C leaves nothing running, and the next run knows where it was."""
+"""An interrupted quickstart: Ctrl-C leaves no process, and the next quickstart continues."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
 
 
 def _earlier_run(config: PlatformConfig, store: ObjectStore, digest: str) -> Path:
-    """A run that finished curate and sft, of which the output of sft was deleted."""
+    """A run that finished curate and sft, without the output of sft, which was deleted."""
     directory = Path(config.run.directory) / "quickstart"
     (directory / "curate").mkdir(parents=True)
     state = {

@@ -1,4 +1,4 @@
-"""What stays of a run's weights, and that nobody loses what he is reading."""
+"""Retention: which versions stay, and that a reader never loses the versions that it reads."""
 
 import threading
 import time
@@ -27,7 +27,7 @@ def run() -> str:
 
 
 def head(newest: int, anchors: tuple[int, ...]) -> Head:
-    """Versions 1 to newest, deltas to the one before but for the anchors."""
+    """Versions 1 to newest: deltas to the version before, except for the anchors."""
     forms = {
         version: Form("manifest.json", None if version in anchors else version - 1, 1, "")
         for version in range(1, newest + 1)
@@ -48,7 +48,7 @@ class Clock:
         return self.now
 
 
-def test_chains_of_what_is_new_or_pinned_are_kept(seaweed: ObjectStore, run: str) -> None:
+def test_new_and_pinned_versions_are_kept_with_their_bases(seaweed: ObjectStore, run: str) -> None:
     collector = Collector(seaweed, run, keep=2, grace_s=60)
     assert versions(collector.kept(head(9, anchors=(1, 4, 7)))) == [9, 8, 7]
     assert versions(collector.kept(head(7, anchors=(1, 4, 7)))) == [7, 6, 5, 4]
@@ -59,7 +59,7 @@ def test_chains_of_what_is_new_or_pinned_are_kept(seaweed: ObjectStore, run: str
     assert versions(collector.kept(head(9, anchors=(1, 4, 7)))) == [9, 8, 7]
 
 
-def test_what_is_dropped_is_deleted_after_the_grace_and_not_before(
+def test_a_dropped_version_is_deleted_after_the_grace_period(
     seaweed: ObjectStore, run: str
 ) -> None:
     clock = Clock()
@@ -78,7 +78,7 @@ def test_what_is_dropped_is_deleted_after_the_grace_and_not_before(
     ]
 
 
-def test_what_a_crashed_writer_left_is_deleted_too(seaweed: ObjectStore, run: str) -> None:
+def test_versions_of_a_crashed_writer_are_deleted(seaweed: ObjectStore, run: str) -> None:
     clock = Clock()
     seaweed.put(f"{folder(run)}/v00000002/e1-a-r00000-00000.bin", b"half")
     collector = Collector(seaweed, run, keep=1, grace_s=60, clock=clock)
@@ -88,7 +88,7 @@ def test_what_a_crashed_writer_left_is_deleted_too(seaweed: ObjectStore, run: st
     assert collector.collect(newest) == [2]
 
 
-def test_what_is_newer_than_head_is_never_deleted(seaweed: ObjectStore, run: str) -> None:
+def test_versions_newer_than_head_are_never_deleted(seaweed: ObjectStore, run: str) -> None:
     clock = Clock()
     seaweed.put(f"{folder(run)}/v00000004/e2-a-r00000-00000.bin", b"another writer's next version")
     collector = Collector(seaweed, run, keep=1, grace_s=0, clock=clock)
@@ -97,7 +97,7 @@ def test_what_is_newer_than_head_is_never_deleted(seaweed: ObjectStore, run: str
     assert collector.collect(head(3, anchors=(3,))) == []
 
 
-def test_a_lease_keeps_versions_until_its_reader_is_gone(seaweed: ObjectStore, run: str) -> None:
+def test_a_lease_keeps_versions_until_it_expires(seaweed: ObjectStore, run: str) -> None:
     clock = Clock()
     collector = Collector(seaweed, run, keep=1, grace_s=0, clock=clock)
     key = f"{folder(run)}/leases/reader"
@@ -112,7 +112,7 @@ def test_a_lease_keeps_versions_until_its_reader_is_gone(seaweed: ObjectStore, r
     assert not seaweed.exists(key)
 
 
-def test_a_short_read_takes_no_lease_and_a_long_one_gives_it_back(
+def test_a_short_read_takes_no_lease_and_a_long_read_deletes_its_lease(
     seaweed: ObjectStore, run: str
 ) -> None:
     def leases() -> list[str]:
@@ -142,7 +142,7 @@ def weights(version: int) -> dict[str, Tensor]:
 
 
 def test_readers_that_race_the_collector_get_whole_versions(seaweed: ObjectStore, run: str) -> None:
-    """One writer that keeps as little as it may, three readers that lag behind in their own ways; every byte is checked."""
+    """The writer keeps as little as possible, and three readers lag; every byte is checked."""
     publisher = Publisher(seaweed, run, cadence=Cadence(anchor_every=3, keep=1, grace_s=1.0))
     publisher.publish(1, weights(1))
     done, failures, read = threading.Event(), [], [0, 0, 0]

@@ -1,4 +1,4 @@
-"""The private S3 server: it starts, guards its directory, keeps its secrets, and dies with its run."""
+"""The private S3 server: its start, its directory lock, its secrets, and its end with the run."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ with seaweed.serve(Path(sys.argv[1]), "awares") as server:
 
 
 def hold(directory: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
-    """Another process that runs a server over `directory`, and that server."""
+    """Another process that runs a server on `directory`, and that server."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(directory)], stdout=subprocess.PIPE, text=True
     )
@@ -81,7 +81,7 @@ def test_one_run_at_a_time_uses_a_directory(tmp_path: Path) -> None:
     assert not server.is_running()
 
 
-def test_a_killed_run_takes_its_server_along(
+def test_the_server_of_a_killed_run_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holder, server = hold(tmp_path)
@@ -94,7 +94,7 @@ def test_a_killed_run_takes_its_server_along(
         open_store(successor, monkeypatch).check()
 
 
-def test_a_taken_port_means_another_one(
+def test_a_taken_port_is_replaced_by_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seaweed_port: int
 ) -> None:
     original = seaweed._free_ports
@@ -140,4 +140,4 @@ def test_the_servers_environment_is_its_own(
     monkeypatch.setenv("UNRELATED_SECRET", "do not inherit")
     with seaweed.serve(tmp_path, "awares") as server:
         assert "UNRELATED_SECRET" not in Path(f"/proc/{server.pid}/environ").read_text()
-        assert os.getsid(server.pid) == server.pid  # Ctrl-C at the terminal does not reach it
+        assert os.getsid(server.pid) == server.pid  # Ctrl-C does not reach it.

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def store(seaweed: ObjectStore, request: pytest.FixtureRequest) -> ObjectStore:
-    """A prefix of the test's own."""
+    """A prefix for one test alone."""
     return ObjectStore(
         seaweed.config.model_copy(
             update={"url": f"s3://awares/{request.node.name}", "retry_budget_s": 3.0}
@@ -60,7 +60,7 @@ def operations(store: ObjectStore, path: Path) -> list[Callable[[], object]]:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A file of three parts, the last one short."""
+    """A file of three parts; the last one is shorter."""
     path = tmp_path / "large.bin"
     path.write_bytes(os.urandom(2 * multipart.PART_BYTES + 12_345))
     return path
@@ -144,7 +144,7 @@ def test_a_conditional_put_wins_once(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("conditional", ["if_none_match", "if_match"])
-def test_of_sixteen_racing_writers_one_wins(store: ObjectStore, conditional: str) -> None:
+def test_one_of_sixteen_racing_writers_wins(store: ObjectStore, conditional: str) -> None:
     condition = (
         {"if_none_match": True}
         if conditional == "if_none_match"
@@ -166,7 +166,7 @@ def test_of_sixteen_racing_writers_one_wins(store: ObjectStore, conditional: str
     assert store.get("HEAD") == str(won.index(True)).encode()
 
 
-def test_a_large_file_travels_in_parts(store: ObjectStore, large: Path, tmp_path: Path) -> None:
+def test_a_large_file_is_transferred_in_parts(store: ObjectStore, large: Path, tmp_path: Path) -> None:
     etag = store.upload_file(large, "large")
     assert etag.strip('"').endswith("-3")
     store.download_file("large", tmp_path / "new" / "copy")
@@ -220,7 +220,7 @@ def test_a_store_can_be_pickled_with_its_connection_open(store: ObjectStore) -> 
     assert copy == store and copy.get("k") == b"v"
 
 
-def test_a_missing_bucket_is_no_missing_object(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_not_reported_as_a_missing_object(store: ObjectStore, tmp_path: Path) -> None:
     nowhere = changed(store, url="s3://nowhere/x")
     (tmp_path / "file").write_bytes(b"x" * (multipart.PART_BYTES + 1))
     for operation in operations(nowhere, tmp_path / "file"):
@@ -257,7 +257,7 @@ def test_absent_credentials_are_named(
         changed(store).check()
 
 
-def test_a_store_that_is_down_is_given_up_within_the_budget(store: ObjectStore) -> None:
+def test_a_store_that_is_down_fails_within_the_budget(store: ObjectStore) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         down = changed(
@@ -321,7 +321,7 @@ def test_a_conditional_put_whose_reply_is_lost_counts_as_ours(store: ObjectStore
         ]
 
 
-def test_a_lost_race_is_not_taken_for_ours(store: ObjectStore) -> None:
+def test_a_lost_race_does_not_count_as_ours(store: ObjectStore) -> None:
     store.put("HEAD", b"theirs")
     with proxy(store) as faults:
         faults.on("*/HEAD", "PUT", fault=LostReply(), times=1)
@@ -348,7 +348,7 @@ def reply_about_one_object(code: str) -> dict[str, object]:
     return {"Errors": [{"Key": "x", "Code": code, "Message": "injected"}]}
 
 
-def test_objects_that_could_not_be_deleted_are_tried_again_or_named(
+def test_objects_that_could_not_be_deleted_are_retried_or_named(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put("dir/x", b"")
@@ -382,7 +382,7 @@ def test_a_name_that_leads_out_of_the_directory_is_refused(
 
 
 def test_a_write_does_not_wait_between_headers_and_body() -> None:
-    """A process that is killed while it waits would leave a request whose body is missing: SeaweedFS stores an empty object for it."""
+    """If a process were killed during such a wait, SeaweedFS would store an empty object."""
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         store = ObjectStore(

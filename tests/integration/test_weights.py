@@ -45,7 +45,7 @@ def state(seed: int = 0) -> dict[str, Tensor]:
 
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
-    """Bit for bit, NaN and negative zero included."""
+    """Whether two tensors are equal bit for bit, including NaN and negative zero."""
     return [*left] == [*right] and all(
         value.dtype == right[name].dtype
         and value.shape == right[name].shape
@@ -70,7 +70,7 @@ def test_a_version_comes_back_bit_for_bit(seaweed: ObjectStore, run: str) -> Non
 
 
 def changed(before: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """One weight in a hundred of `before` moves by the smallest step."""
+    """`before` with one weight in a hundred moved by the smallest step."""
     generator = torch.Generator().manual_seed(seed)
     after = {name: tensor.clone() for name, tensor in before.items()}
     bits = after["large"].view(torch.int16)
@@ -120,7 +120,7 @@ def test_a_reader_follows_by_deltas_and_a_joiner_starts_at_the_anchor(
     assert again.hops == again.size == 0 and same(dict(again.state), chain[4])
 
 
-def test_what_a_reader_holds_stays_as_it_is(
+def test_the_held_version_is_not_modified(
     seaweed: ObjectStore, run: str, chain: list[dict[str, Tensor]]
 ) -> None:
     subscriber = Subscriber(seaweed, run)
@@ -141,7 +141,7 @@ def test_a_delta_on_another_base_is_not_handed_out(
     )  # from the anchor: what was held led to something else
 
 
-def test_an_anchor_comes_every_so_many_versions(seaweed: ObjectStore, run: str) -> None:
+def test_an_anchor_is_published_after_so_many_versions(seaweed: ObjectStore, run: str) -> None:
     publisher, weights = (
         Publisher(seaweed, run, cadence=Cadence(anchor_every=3)),
         {"large": torch.randn(300, 1000).to(torch.bfloat16)},
@@ -167,7 +167,7 @@ def test_a_resumed_publisher_begins_with_an_anchor(
     assert same(Subscriber(seaweed, run).fetch(7), chain[1])
 
 
-def test_nothing_changed_costs_nothing_but_a_manifest(seaweed: ObjectStore, run: str) -> None:
+def test_an_unchanged_version_uploads_only_a_manifest(seaweed: ObjectStore, run: str) -> None:
     publisher = Publisher(seaweed, run)
     publisher.publish(1, state())
     manifest = publisher.publish(2, state())
@@ -221,7 +221,7 @@ def test_a_failed_publication_is_raised_by_the_next_call_and_repeated_whole(
     assert same(Subscriber(seaweed, run).fetch(2), state(2))
 
 
-def test_the_manifest_says_what_the_weights_belong_to(seaweed: ObjectStore, run: str) -> None:
+def test_the_manifest_names_the_policy_of_the_weights(seaweed: ObjectStore, run: str) -> None:
     publisher = Publisher(seaweed, run, identity=Identity("5d1c", "77b0", 2.0))
     publisher.publish(1, state())
     manifest = Subscriber(seaweed, run).manifest(1)
@@ -260,11 +260,11 @@ def test_a_version_must_be_newer_than_head(seaweed: ObjectStore, run: str) -> No
 
 
 class Interrupted(Exception):
-    """Where a publisher was killed."""
+    """The place at which a publisher is killed."""
 
 
 def dying(store: ObjectStore, writes: int) -> ObjectStore:
-    """The same store, whose process dies after so many writes."""
+    """The same store; its process dies after so many writes."""
 
     class Dying(ObjectStore):
         def put(
@@ -283,7 +283,7 @@ def test_a_half_published_version_is_invisible(seaweed: ObjectStore, run: str) -
     Publisher(seaweed, run).publish(1, state())
     subscriber = Subscriber(seaweed, run)
     died = []
-    for writes in range(1, 20):  # the first is the claim
+    for writes in range(1, 20):  # The first write claims the run.
         try:
             Publisher(dying(seaweed, writes), run, shard_bytes=64).publish(2, state(1))
             break

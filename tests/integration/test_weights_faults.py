@@ -54,7 +54,7 @@ def published(store: ObjectStore, run: str, newest: int, **options: Any) -> Publ
     return publisher
 
 
-# -- on the way --------------------------------------------------------------------------------------------------------------------
+# -- in transit -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def published(store: ObjectStore, run: str, newest: int, **options: Any) -> Publ
     ],
     ids=["flipped byte", "short", "cut", "resets", "500", "slow down"],
 )
-def test_a_delta_that_is_damaged_on_its_way_is_read_again(
+def test_a_delta_that_is_damaged_in_transit_is_read_again(
     seaweed: ObjectStore, run: str, faults: Faults, fault: Fault, times: int
 ) -> None:
     published(seaweed, run, 2)
@@ -96,8 +96,8 @@ def test_a_store_that_fails_for_long_leaves_readers_with_what_they_have(
     assert holds(subscriber.receive(2, held), 2)
 
 
-def test_a_crawling_store_is_waited_for(seaweed: ObjectStore, run: str, faults: Faults) -> None:
-    """At 10 kB/s; the reader holds what it has until the last byte is there, and a lease keeps the version meanwhile."""
+def test_a_reader_waits_for_a_very_slow_store(seaweed: ObjectStore, run: str, faults: Faults) -> None:
+    """The rate is 10 kB/s. A lease keeps the version until the reader has its last byte."""
     published(seaweed, run, 2)
     subscriber = Subscriber(faults.store, run)
     held = subscriber.receive(1)
@@ -119,7 +119,7 @@ def test_a_lost_reply_to_head_counts_as_published(
     assert holds(Subscriber(seaweed, run).receive(3), 3)
 
 
-# -- at rest -----------------------------------------------------------------------------------------------------------------------
+# -- at rest ---------------------------------------------------------------------------------------
 
 
 def flip(data: bytes) -> bytes:
@@ -161,7 +161,7 @@ def test_readers_stuck_at_a_damaged_delta_get_an_anchor_with_the_next_version(
 def test_a_waiting_writer_repairs_the_newest_version(
     seaweed: ObjectStore, run: str, how: Callable[[bytes], bytes] | None, version: int
 ) -> None:
-    """The reader waits for a version, the writer for the reader's episodes: without the repair both would wait for ever."""
+    """Without the repair, reader and writer would wait for each other forever."""
     publisher = published(seaweed, run, version)
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(version - 1) if version > 1 else None
@@ -184,7 +184,7 @@ def test_a_waiting_writer_repairs_the_newest_version(
     assert holds(subscriber.receive(version + 1, held), version + 1)
 
 
-def test_a_damaged_manifest_is_not_believed(seaweed: ObjectStore, run: str) -> None:
+def test_a_damaged_manifest_is_refused(seaweed: ObjectStore, run: str) -> None:
     publisher = published(seaweed, run, 2)
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(1)
@@ -196,7 +196,7 @@ def test_a_damaged_manifest_is_not_believed(seaweed: ObjectStore, run: str) -> N
     assert holds(subscriber.receive(3, held), 3)
 
 
-# -- writers -----------------------------------------------------------------------------------------------------------------------
+# -- writers ---------------------------------------------------------------------------------------
 
 
 KILLED_BEFORE = (
@@ -287,7 +287,7 @@ def test_a_full_store_is_named_and_publishing_goes_on_when_there_is_space(
 
 
 def test_two_writers_at_once_publish_one_history(seaweed: ObjectStore, run: str) -> None:
-    """Both publish as fast as they can; each version is one writer's, whole, and in the end one writer is left."""
+    """Both publish as fast as they can. Each version has one writer, and one writer remains."""
     fenced, versions = [], []
 
     def write(first: int) -> None:
@@ -320,7 +320,7 @@ def test_two_writers_at_once_publish_one_history(seaweed: ObjectStore, run: str)
     )
 
 
-# -- readers -----------------------------------------------------------------------------------------------------------------------
+# -- readers ---------------------------------------------------------------------------------------
 
 
 def test_a_reader_that_fell_behind_what_is_kept_goes_on_from_an_anchor(
@@ -353,7 +353,7 @@ def test_the_same_delta_offered_twice_is_applied_once(
 def test_clocks_that_jump_change_nothing(
     seaweed: ObjectStore, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of the bus reads a wall clock: not the lease, not the grace, not the order of versions."""
+    """Neither leases, the grace period nor the order of versions depend on a wall clock."""
     publisher = Publisher(seaweed, run, cadence=Cadence(anchor_every=2, keep=1, grace_s=5))
     publisher.publish(1, weights(1))
     subscriber = Subscriber(seaweed, run)

@@ -1,4 +1,4 @@
-"""Several ranks publish one version: each its own part, none the whole."""
+"""Several ranks publish one version: each rank uploads its own parts."""
 
 import threading
 import uuid
@@ -26,7 +26,7 @@ def run() -> str:
 
 
 class Agreement:
-    """What a collective does: rank 0's value for everyone, once all have come."""
+    """A collective: it returns rank 0's value on every rank once all have called."""
 
     def __init__(self, ranks: int) -> None:
         self._barrier, self._value = threading.Barrier(ranks), None
@@ -82,7 +82,7 @@ def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 class Recording(ObjectStore):
-    """What a rank wrote."""
+    """The keys that a rank wrote."""
 
     def put(
         self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None
@@ -135,7 +135,7 @@ def test_ranks_write_their_own_parts_and_rank_0_the_manifest(
     ]
 
 
-def test_rank_0_names_the_rank_that_stays_away_and_nothing_is_published(
+def test_rank_0_names_the_missing_rank_and_publishes_nothing(
     seaweed: ObjectStore, run: str
 ) -> None:
     class Dead(ObjectStore):
@@ -160,7 +160,7 @@ def test_rank_0_names_the_rank_that_stays_away_and_nothing_is_published(
     assert Subscriber(seaweed, run).head() is None
 
 
-def test_what_an_older_writer_of_the_same_version_left_is_not_taken_up(
+def test_uploads_of_an_older_writer_of_the_same_version_are_ignored(
     seaweed: ObjectStore, run: str
 ) -> None:
     class Dying(ObjectStore):

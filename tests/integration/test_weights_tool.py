@@ -1,4 +1,4 @@
-"""`awares weights`: what a person sees of published weights, and the checkpoint that it pulls."""
+"""`awares weights`: its output, and the checkpoint that `pull` writes."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ LAYER = "model.language_model.layers.0.self_attn.q_proj"
 
 
 def moved(seed: int) -> dict[str, Tensor]:
-    """The bundled policy, some of its output head's weights a step away."""
+    """The bundled policy with some weights of its output head moved by a step."""
     head = BASE["lm_head.weight"].clone()
     head.view(torch.int16)[seed::7] += 1
     return {**BASE, "lm_head.weight": head}
@@ -64,7 +64,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_ls_and_show_say_what_is_there(
+def test_ls_and_show_describe_the_published_versions(
     seaweed: ObjectStore, config: PlatformConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish(seaweed, config, [moved(seed) for seed in range(4)])
@@ -91,7 +91,7 @@ def test_ls_and_show_say_what_is_there(
         weights.run(config, "pin", 9, None)
 
 
-def test_verify_names_what_is_damaged_and_what_cannot_be_told(
+def test_verify_names_damaged_and_unverifiable_versions(
     seaweed: ObjectStore, config: PlatformConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish(seaweed, config, [moved(seed) for seed in range(5)])
@@ -149,7 +149,7 @@ def test_pull_folds_an_adapter_into_the_policy_that_it_was_trained_on(
     assert all(torch.equal(found[other], tensor) for other, tensor in BASE.items() if other != name)
 
 
-def test_the_command_says_in_one_line_that_there_is_nothing(seaweed: ObjectStore) -> None:
+def test_a_run_without_weights_is_a_one_line_error(seaweed: ObjectStore) -> None:
     command = [
         sys.executable,
         "-c",

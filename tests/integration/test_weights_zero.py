@@ -1,4 +1,4 @@
-"""Two real DeepSpeed ranks train and publish side by side; a reader puts their parts together."""
+"""Two real DeepSpeed ranks train and publish side by side; a reader joins their parts."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 @pytest.fixture(scope="module")
 def run(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> PlatformConfig:
-    """A run of each stage, done."""
+    """A finished run of each ZeRO stage."""
     directory, tokenizer = tmp_path_factory.mktemp("run"), train_tokenizer()
     base = directory / "base"
     base.mkdir()
@@ -62,7 +62,7 @@ def run(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Platf
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_two_ranks_publish_is_the_whole_policy(run: PlatformConfig, stage: int) -> None:
+def test_two_ranks_publish_the_whole_policy(run: PlatformConfig, stage: int) -> None:
     subscriber, held = Subscriber(ObjectStore(run.store), f"{run.run.name}-{stage}"), None
     assert subscriber.head() == STEPS
     for version in range(1, STEPS + 1):

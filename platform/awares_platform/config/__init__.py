@@ -1,4 +1,7 @@
-"""Configuration: frozen sections, one TOML per setup, dotted overrides. Imports no torch, ray or boto3."""
+"""Configuration: frozen sections, read from one TOML file and dotted overrides.
+
+This room imports nothing heavy: no torch, ray or boto3.
+"""
 
 from awares_platform.config.base import Section
 from awares_platform.config.setup import PlatformConfig, load

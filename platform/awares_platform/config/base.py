@@ -1,4 +1,4 @@
-"""The base of every configuration section, and the error messages that they share."""
+"""The base class of the configuration sections, and the search for a mistyped key."""
 
 import difflib
 from collections.abc import Iterable
@@ -11,14 +11,17 @@ Table = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "additionalP
 
 
 class Section(BaseModel):
-    """A frozen set of settings. Unknown keys are refused; each attribute's docstring is its help text."""
+    """A frozen set of settings. An attribute's docstring is its help text.
+
+    Unknown keys are refused.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
     def none_is_written_as_text(cls, values: Any) -> Any:
-        """TOML has no null: "none" stands for it where a key takes None."""
+        """Read "none" as None for a key that may be None, because TOML has no null."""
         if not isinstance(values, dict):
             return values
         return {
@@ -33,7 +36,9 @@ class Section(BaseModel):
 
 
 def nearest(key: str, valid: Iterable[str]) -> str:
-    """The valid dotted key most like `key`. A key with the same last part, under whatever section, comes first.
+    """The valid dotted key that is most similar to `key`.
+
+    A key with the same last part comes first, in any section.
 
     Example:
         nearest("grpo.lerning_rate", ["grpo.learning_rate", "grpo.beta"])  # "grpo.learning_rate"

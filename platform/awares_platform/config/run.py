@@ -1,4 +1,4 @@
-"""What a run is called, its seed, and where its local output goes."""
+"""The run: its name, its seed, and its local output directory."""
 
 import re
 from pathlib import Path
@@ -11,25 +11,26 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class RunConfig(Section):
-    """Identity of a run: every object that it writes lies under `runs/<name>/` in the store."""
+    """Identity of a run. It writes its objects under `runs/<name>/` in the store."""
 
     name: str = "mini"
     """Name of the run: letters, digits, '.', '_' and '-'."""
 
     seed: int = 0
-    """Seed of everything random: data, prompts, initialisation and sampling."""
+    """Seed of all randomness: data, prompts, initialisation and sampling."""
 
     directory: Path = Path("runs")
-    """Local directory for output that people read; each job writes to `<directory>/<name>/<job>/`."""
+    """Local directory for output that people read: a job writes to `<directory>/<name>/<job>/`."""
 
     worker_logs: bool = False
-    """Show what Ray's workers print; without it their output is only in Ray's log files."""
+    """Show the output of Ray's workers. Ray's log files have it in any case."""
 
     @field_validator("name")
     @classmethod
     def name_is_a_path_component(cls, name: str) -> str:
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"{name!r} is no run name: use letters, digits, '.', '_' and '-', beginning with a letter or digit"
+                f"{name!r} is no run name: use letters, digits, '.', '_' and '-', "
+                "beginning with a letter or digit"
             )
         return name

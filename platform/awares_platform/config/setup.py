@@ -1,10 +1,10 @@
-"""A setup: all sections of configuration together, read from a TOML file and dotted overrides.
+"""A setup: all configuration sections together, read from a TOML file and dotted overrides.
 
     jobs/configs/mini.toml ──┐
-                             ├── load ── PlatformConfig ── <run.directory>/<run.name>/<job>/config.json
+                             ├── load ── PlatformConfig ── <run directory>/<job>/config.json
     grpo.learning_rate=1e-5 ─┘
 
-Every mistake is a ConfigError that names the key, and for an unknown key the nearest valid one. Imports nothing heavy.
+A mistake raises ConfigError with the key. For an unknown key it names the nearest valid one.
 """
 
 import json
@@ -32,7 +32,7 @@ from awares_platform.config.store import StoreConfig
 
 
 class PlatformConfig(Section):
-    """Everything that a job reads. Each section may be left out: its defaults are the mini setup's."""
+    """All settings of a job. The defaults of each section are those of the mini setup."""
 
     run: RunConfig = RunConfig()
     store: StoreConfig = StoreConfig()
@@ -48,9 +48,10 @@ class PlatformConfig(Section):
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
-    """The setup at `path` (TOML, or a run's resolved config.json) with `overrides` of the form "section.key=value" applied.
+    """Read the setup at `path` and apply `overrides` of the form "section.key=value".
 
-    Raises ConfigError for an unreadable file, an unknown key or a value that its key does not take.
+    The file is TOML or a run's config.json. Raises ConfigError for an unreadable file, an unknown
+    key, or an invalid value.
     """
     settings = _read(Path(path))
     for override in overrides:
@@ -58,9 +59,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
     try:
         return PlatformConfig.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(
-            "\n".join(f"{path}: {_explain(detail)}" for detail in error.errors())
-        ) from None
+        lines = [f"{path}: {_explain(detail)}" for detail in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -72,13 +72,12 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: {error.strerror}; give --config a TOML file, such as jobs/configs/mini.toml"
         ) from None
     except ValueError as error:
-        raise ConfigError(
-            f"{path}: is not valid {path.suffix.lstrip('.').upper() or 'TOML'}: {error}"
-        ) from None
+        kind = path.suffix.lstrip(".").upper() or "TOML"
+        raise ConfigError(f"{path}: is not valid {kind}: {error}") from None
 
 
 def _apply(settings: dict[str, Any], override: str) -> None:
-    """Set one dotted key. A key that is none is left in place: validation names it."""
+    """Set one dotted key. Validation reports an unknown key later."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or len(parts) < 2:
@@ -93,7 +92,7 @@ def _apply(settings: dict[str, Any], override: str) -> None:
 
 
 def _value(text: str, annotation: Any) -> Any:
-    """The TOML value that `text` spells, or `text` itself where it spells none or the key holds text."""
+    """`text` as a TOML value, or as a string if it is not TOML or the key holds text."""
     if annotation in (str, str | None, Path) and not text.startswith(('"', "'")):
         return text
     try:
@@ -103,14 +102,12 @@ def _value(text: str, annotation: Any) -> Any:
 
 
 def _annotation(parts: Sequence[str]) -> Any:
-    """The declared type of a dotted key; None for an unknown one."""
+    """The declared type of a dotted key; None for an unknown key."""
     model: Any = PlatformConfig
     for part in parts:
-        field = (
-            model.model_fields.get(part)
-            if isinstance(model, type) and issubclass(model, BaseModel)
-            else None
-        )
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return None
+        field = model.model_fields.get(part)
         if field is None:
             return None
         model = field.annotation
@@ -126,7 +123,7 @@ def _explain(detail: ErrorDetails) -> str:
 
 
 def _candidates(loc: tuple[int | str, ...]) -> list[str]:
-    """Keys to suggest: section names for a mistaken section, otherwise every key of the setup."""
+    """The keys to suggest: sections for an unknown section, else keys of its section or name."""
     if len(loc) == 1:
         sections = list(PlatformConfig.model_fields)
         return sections + [key for key in _keys(PlatformConfig) if key.endswith(f".{loc[0]}")]
@@ -136,7 +133,7 @@ def _candidates(loc: tuple[int | str, ...]) -> list[str]:
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key below `model` that holds a value rather than a section."""
+    """Every dotted key below `model` that holds a value and not a section."""
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -1,4 +1,4 @@
-"""Where the object store is, and how long to keep trying it."""
+"""The object store: its address, and how long to retry a call."""
 
 import re
 
@@ -10,20 +10,21 @@ _URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<pre
 
 
 class StoreConfig(Section):
-    """An S3 bucket and a prefix in it. Credentials come from the environment, as boto3 finds them; never from here."""
+    """An S3 bucket and a prefix in it. boto3 finds the credentials in the environment."""
 
     url: str = "s3://awares/mini"
     """Bucket and prefix: `s3://bucket/prefix`."""
 
     endpoint: str | None = "local"
-    """Address of an S3 server; none for AWS's own; "local" starts a private SeaweedFS under `<run.directory>/.store`."""
+    """Address of an S3 server; none for AWS. "local" starts a private SeaweedFS under
+    `<run.directory>/.store`."""
 
     region: str = "us-east-1"
-    """Region of the bucket. Servers other than AWS's ignore it."""
+    """Region of the bucket. Only AWS uses it."""
 
     retry_budget_s: float = Field(default=60.0, gt=0)
-    """Seconds to go on retrying one operation while the store is unavailable or asks to slow down. An attempt begun within them runs to its
-    end: 30 s later where the store stays silent."""
+    """Seconds to retry a call while the store is unavailable or asks to slow down. The last attempt
+    may end up to 30 s later."""
 
     @field_validator("url")
     @classmethod
@@ -38,7 +39,8 @@ class StoreConfig(Section):
         if endpoint in (None, "local") or endpoint.startswith(("http://", "https://")):
             return endpoint
         raise ValueError(
-            f'{endpoint!r} is no endpoint: write "local", or an address that begins with http:// or https://'
+            f'{endpoint!r} is no endpoint: write "local", or an address that begins with '
+            "http:// or https://"
         )
 
     @property
@@ -48,5 +50,5 @@ class StoreConfig(Section):
 
     @property
     def prefix(self) -> str:
-        """The prefix of `url`, without slashes around it; may be empty."""
+        """The prefix of `url` without its outer slashes; it may be empty."""
         return self.url.removeprefix("s3://").partition("/")[2].strip("/")

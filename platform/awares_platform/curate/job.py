@@ -96,7 +96,7 @@ def run(config: PlatformConfig) -> CurateResult:
     name = config.data.curated
     with Run(config, "curate") as record:
         if config.data.source == "mini":
-            ensure_mini(config, store)
+            ensure_mini(config.data, store)
         source = read_split(store, config.data.name, SPLIT, config.data.train_samples)
         policy = base_digest(store, config.policy.base)
         shards = plan(config, source.samples, policy)

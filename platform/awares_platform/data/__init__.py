@@ -1,1 +1,1 @@
-"""Data sets in the object store: samples as parquet rows, and images by content hash."""
+"""Data sets in the object store: samples as parquet rows, and images by their hash."""

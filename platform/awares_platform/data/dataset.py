@@ -1,10 +1,11 @@
-"""Data sets in the object store: sample shards beside content-addressed images.
+"""Data sets in the object store: parquet files of samples, and images by their hash.
 
     datasets/<name>/<split>/part-00000.parquet ...     rows of `Sample` (rows.py)
-    datasets/<name>/<split>/manifest.json              written last: a split without one is not there
+    datasets/<name>/<split>/manifest.json              written last; names the parquet files
     images/<sha-256 of the file>                       shared by all data sets
 
-Damage is counted, reported with key and row, and skipped; only a split that is missing or has no usable row at all is an error.
+A split without a manifest is unfinished. Unusable rows and files are logged with their key and row
+and skipped. A split that is missing, or that has no usable row, is an error.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from awares_platform.runtime.progress import Progress
 from awares_platform.store import ObjectStore
 
 if TYPE_CHECKING:
-    from awares_platform.config import PlatformConfig
+    from awares_platform.config.data import DataConfig
 
 __all__ = [
     "Images",
@@ -52,10 +53,11 @@ REPORTED_FAULTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A split as read: usable samples, their further columns (aligned), and what could not be used.
+    """A split: its usable samples, their further columns in the same order, and its faults.
 
     Example:
-        Split((sample,), ({"verdict": "2"},), (Fault("datasets/x/train/part-00000.parquet", 3, "question: empty"),))
+        fault = Fault("datasets/x/train/part-00000.parquet", 3, "question: empty")
+        Split((sample,), ({"verdict": "2"},), (fault,))
     """
 
     samples: tuple[Sample, ...]
@@ -69,17 +71,17 @@ def split_prefix(name: str, split: str) -> str:
 
 
 def shard_key(name: str, split: str, index: int) -> str:
-    """Key of a shard."""
+    """Key of one parquet file of a split."""
     return f"{split_prefix(name, split)}part-{index:05d}.parquet"
 
 
 def put_image(store: ObjectStore, data: bytes) -> str:
-    """Stores an image file under its hash, once; returns the hash."""
+    """Store an image file under its hash, and return the hash."""
     digest = hashlib.sha256(data).hexdigest()
     try:
         store.put(image_key(digest), data, if_none_match=True)
     except PreconditionFailed:
-        pass  # the same bytes are there already
+        pass  # The same bytes are in the store.
     return digest
 
 
@@ -91,7 +93,10 @@ def write_samples(
     shard_rows: int = SHARD_ROWS,
     recipe: object = None,
 ) -> None:
-    """Writes a split: shards first, its manifest (with `recipe`, how it was made) last."""
+    """Write a split: first its parquet files, then the manifest.
+
+    `recipe` (JSON) records in the manifest how the split was made.
+    """
     withdraw_manifest(store, name, split)
     keys, rows = [], 0
     for index, shard in enumerate(_shards(samples, shard_rows)):
@@ -110,18 +115,21 @@ def _shards(samples: Iterable[Sample], shard_rows: int) -> Iterator[list[Sample]
 def write_manifest(
     store: ObjectStore, name: str, split: str, keys: Sequence[str], rows: int, recipe: object = None
 ) -> None:
-    """Publishes a split whose shards are all written; `recipe` (JSON) records how it was made."""
+    """Write the manifest, which finishes a split. `recipe` (JSON) records how it was made."""
     manifest = {"format": 1, "shards": list(keys), "rows": rows, "recipe": recipe}
     store.put(f"{split_prefix(name, split)}manifest.json", json.dumps(manifest, indent=1).encode())
 
 
 def withdraw_manifest(store: ObjectStore, name: str, split: str) -> None:
-    """Makes a split count as unfinished while its shards are replaced: readers see it whole or not at all."""
+    """Delete the manifest, so that no reader sees the split while its files are replaced."""
     store.delete(f"{split_prefix(name, split)}manifest.json")
 
 
 def read_manifest(store: ObjectStore, name: str, split: str) -> dict[str, Any]:
-    """The split's manifest. Raises DataError if the split is missing or unfinished, or its manifest is unreadable."""
+    """The split's manifest.
+
+    Raises DataError if the split is missing or unfinished, or if its manifest is unreadable.
+    """
     key = f"{split_prefix(name, split)}manifest.json"
     try:
         manifest = json.loads(store.get(key))
@@ -143,7 +151,7 @@ def _remedy(name: str) -> str:
 
 
 def read_split(store: ObjectStore, name: str, split: str, limit: int | None = None) -> Split:
-    """Reads a split in shard order, the first `limit` usable samples of it. Raises DataError if none is usable."""
+    """Read a split in order, up to `limit` usable samples. Raises DataError if there are none."""
     samples: list[Sample] = []
     columns: list[dict[str, Any]] = []
     faults: list[Fault] = []
@@ -161,7 +169,8 @@ def read_split(store: ObjectStore, name: str, split: str, limit: int | None = No
     report_faults(faults)
     if not samples:
         raise DataError(
-            f"data set {name!r} split {split!r} has no usable row ({len(faults)} faults; first: {faults[:1]}): {_remedy(name)}"
+            f"data set {name!r} split {split!r} has no usable row ({len(faults)} faults; "
+            f"first: {faults[:1]}): {_remedy(name)}"
         )
     return Split(tuple(samples[:limit]), tuple(columns[:limit]), tuple(faults))
 
@@ -169,12 +178,12 @@ def read_split(store: ObjectStore, name: str, split: str, limit: int | None = No
 def read_samples(
     store: ObjectStore, name: str, split: str, limit: int | None = None
 ) -> list[Sample]:
-    """The usable samples of a split, in order; faults are logged with key and row. Raises DataError if none is usable."""
+    """The usable samples of a split, in order. Raises as `read_split`."""
     return list(read_split(store, name, split, limit).samples)
 
 
 def report_faults(faults: Sequence[Fault]) -> None:
-    """Logs what is skipped: a count, and the first few by key and row."""
+    """Log the number of faults, and the first few with key and row."""
     if not faults:
         return
     log.warning("skipped %d unusable rows or files", len(faults))
@@ -182,34 +191,34 @@ def report_faults(faults: Sequence[Fault]) -> None:
         log.warning("skipped %s", fault)
 
 
-def ensure_mini(config: "PlatformConfig", store: ObjectStore) -> None:
-    """Writes AwaRes-Mini's two splits and their images to datasets/<data.name>/, unless a finished split of this size and seed is there."""
+def ensure_mini(config: "DataConfig", store: ObjectStore) -> None:
+    """Write AwaRes-Mini's two splits and their images to datasets/<config.name>/.
+
+    A finished split of the same recipe (size, seed, generator) is kept.
+    """
     from awares.mini.benchmark import generate_split
 
     splits: tuple[tuple[MiniSplit, int], ...] = (
-        ("train", config.data.train_samples),
-        ("test", config.data.test_samples),
+        ("train", config.train_samples),
+        ("test", config.test_samples),
     )
     for split, count in splits:
-        first = repr(
-            next(generate_split(split, 1, config.data.seed))[1]
-        )  # changes when the generator does
+        # The first sample stands for the generator: it changes if the generator does.
+        first = repr(next(generate_split(split, 1, config.seed))[1])
         recipe = {
             "count": count,
-            "seed": config.data.seed,
-            "shard_rows": config.data.shard_rows,
+            "seed": config.seed,
+            "shard_rows": config.shard_rows,
             "first": first,
         }
-        if _recipe(store, config.data.name, split) == recipe:
+        if _recipe(store, config.name, split) == recipe:
             continue
-        with Progress(
-            "data", total=count, unit=f"questions of AwaRes-Mini's {split} split"
-        ) as progress:
-            samples = _generate(store, split, count, config.data.seed, progress)
-            write_samples(store, config.data.name, split, samples, config.data.shard_rows, recipe)
-        log.info(
-            "wrote %d questions of AwaRes-Mini to %s", count, split_prefix(config.data.name, split)
-        )
+        unit = f"questions of AwaRes-Mini's {split} split"
+        with Progress("data", total=count, unit=unit) as progress:
+            samples = _generate(store, split, count, config.seed, progress)
+            write_samples(store, config.name, split, samples, config.shard_rows, recipe)
+        where = split_prefix(config.name, split)
+        log.info("wrote %d questions of AwaRes-Mini to %s", count, where)
 
 
 def _recipe(store: ObjectStore, name: str, split: str) -> Any:
@@ -222,7 +231,7 @@ def _recipe(store: ObjectStore, name: str, split: str) -> Any:
 def _generate(
     store: ObjectStore, split: MiniSplit, count: int, seed: int, progress: Progress
 ) -> Iterator[Sample]:
-    """Generates a split, uploading each distinct image once and several at a time."""
+    """Generate a split's samples, and upload each distinct image once, in parallel."""
     from awares.mini.benchmark import generate_split
 
     seen: set[str] = set()

@@ -1,4 +1,7 @@
-"""Images by content hash: memory first, then local disk, then the object store. Nothing unverified is ever returned."""
+"""Images by their hash: from memory, else from local disk, else from the object store.
+
+The hash of every file is verified before the image is used.
+"""
 
 import hashlib
 import logging
@@ -19,7 +22,9 @@ from awares_platform.store import ObjectStore
 log = logging.getLogger(__name__)
 
 KEEP_FREE_BYTES = 2 << 30
+"""The disk cache admits no image while less than this is free."""
 MEMORY_BYTES = 256 << 20
+"""Decoded bytes that the memory cache may hold."""
 
 
 def image_key(digest: str) -> str:
@@ -28,10 +33,10 @@ def image_key(digest: str) -> str:
 
 
 class Images:
-    """Callable: image hash -> RGB image.
+    """A callable from an image's hash to its RGB image. Callers must not modify the image.
 
-    Picklable: an actor gets the settings, and fills a memory cache of its own; the disk cache is shared by the processes of a
-    machine, and admits nothing while less than 2 GiB are free. Thread-safe. Callers must not modify the returned image.
+    It is thread-safe and picklable: a copy in another process shares the settings and the disk
+    cache of its machine, and has its own memory cache.
     """
 
     def __init__(
@@ -41,11 +46,8 @@ class Images:
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self._store = store
-        self._directory = (
-            Path(directory)
-            if directory
-            else Path(tempfile.gettempdir()) / f"awares-images-{os.getuid()}"
-        )
+        shared = Path(tempfile.gettempdir()) / f"awares-images-{os.getuid()}"
+        self._directory = Path(directory) if directory else shared
         self._memory_bytes = memory_bytes
         self._held = 0
         self._cache: OrderedDict[str, Image] = OrderedDict()
@@ -55,7 +57,10 @@ class Images:
         return Images, (self._store, self._directory, self._memory_bytes)
 
     def __call__(self, digest: str) -> Image:
-        """The decoded image. Raises DataError if it is missing, damaged or not an image; StoreError if the store is down."""
+        """The decoded image.
+
+        Raises DataError if it is missing, damaged or not an image, StoreError if the store fails.
+        """
         with self._lock:
             if digest in self._cache:
                 self._cache.move_to_end(digest)
@@ -66,14 +71,14 @@ class Images:
         return image
 
     def _remember(self, digest: str, image: Image) -> None:
-        """Admits an image to memory, at the expense of those used least recently."""
+        """Add an image to the memory cache, and evict the least recently used ones."""
         self._held += _size(image) - _size(self._cache.pop(digest, None))
         self._cache[digest] = image
         while self._held > self._memory_bytes and len(self._cache) > 1:
             self._held -= _size(self._cache.popitem(last=False)[1])
 
     def read(self, digest: str) -> bytes:
-        """The image file's bytes, verified. Raises as `__call__` does."""
+        """The verified bytes of the image file. Raises as `__call__`."""
         path = self._directory / digest[:2] / digest
         data = _cached_bytes(path, digest)
         if data is None:
@@ -87,7 +92,8 @@ class Images:
             data = self._store.get(key)
         except NotFound as error:
             raise DataError(
-                f"image {digest} is missing ({error}): write it with awares_platform.data.dataset.put_image"
+                f"image {digest} is missing ({error}): write it with "
+                "awares_platform.data.dataset.put_image"
             ) from error
         actual = hashlib.sha256(data).hexdigest()
         if actual != digest:
@@ -97,7 +103,7 @@ class Images:
         return data
 
     def _admit(self, path: Path, data: bytes) -> None:
-        """Writes to the disk cache, atomically; a full or read-only disk only costs speed."""
+        """Write a file to the disk cache atomically. A failure is harmless: it costs only time."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if shutil.disk_usage(path.parent).free < KEEP_FREE_BYTES + len(data):

@@ -74,7 +74,7 @@ def run(config: PlatformConfig) -> EvaluateResult:
     check_grounding(config.curate)
     with Run(config, "evaluate") as record:
         if config.data.source == "mini":
-            ensure_mini(config, store)
+            ensure_mini(config.data, store)
         split = read_split(
             store, config.data.name, SPLIT, min(config.evaluate.questions, config.data.test_samples)
         )

@@ -1,1 +1,1 @@
-"""What a job runs in: its session, its run directory, metrics, progress and logs."""
+"""The surroundings of a job: its session, run directory, metrics, progress and logs."""

@@ -1,4 +1,4 @@
-"""Logging: plain lines where a person reads, JSON lines on a cluster where a collector does."""
+"""Logging: plain lines for a person, JSON lines for a log collector on Kubernetes."""
 
 import json
 import logging
@@ -11,7 +11,10 @@ _NOISY = ("botocore", "urllib3", "stamina", "httpx", "filelock", "fsspec")
 
 
 def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> None:
-    """Send this process's records to stderr. `json_lines` None means: on Kubernetes."""
+    """Send this process's log records to stderr.
+
+    They are JSON lines if `json_lines` is true, or if it is None and this runs on Kubernetes.
+    """
     if json_lines is None:
         json_lines = "KUBERNETES_SERVICE_HOST" in os.environ
     handler = logging.StreamHandler(sys.stderr)
@@ -22,7 +25,7 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record: time (Unix seconds), level, logger, message, process, and error where there is one."""
+    """One JSON object per record: time (Unix seconds), level, logger, message, process, error."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {

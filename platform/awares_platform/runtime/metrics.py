@@ -1,10 +1,10 @@
-"""Metrics of a job: one JSON line per report, always; TensorBoard beside it where that is installed.
+"""Metrics of a job: one JSON line per report, and TensorBoard events if it is installed.
 
-    job ── report(step, {"area/name": value}) ── metrics.jsonl ── read ── report.html
-                                             ├── tensorboard/
-                                             └── Ray's metrics agent ── Prometheus, while Ray is connected
+    job ── report(step, {"area/name": value}) ──┬── metrics.jsonl ── read ── report.html
+                                                ├── tensorboard/
+                                                └── Ray's metrics agent ── Prometheus
 
-A failing disk, event writer or exporter never stops a run: it is logged once, and the run goes on.
+A disk, event writer or exporter that fails is logged once and does not stop the run.
 """
 
 import json
@@ -25,7 +25,7 @@ _KEY = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_.@-]+)+")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One report: the step it belongs to, when it was made (Unix seconds), and its values; a value that was not finite is None.
+    """One report: its step, its time in Unix seconds, and its values; None if not finite.
 
     Example:
         Row(12, 1763800000.0, {"reward/mean": 8.4, "policy/rtr_token": 0.41})
@@ -37,7 +37,7 @@ class Row:
 
 
 class MetricsWriter:
-    """Appends rows to `<directory>/metrics.jsonl`, and sets the gauges if there are some."""
+    """Appends rows to `<directory>/metrics.jsonl`, and sets `gauges` if given."""
 
     def __init__(self, directory: Path, gauges: Gauges | None = None) -> None:
         self.path = directory / "metrics.jsonl"
@@ -46,13 +46,10 @@ class MetricsWriter:
         self._failed = False
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
-        """Record `values` of a step; keys are "area/name"."""
+        """Record the `values` of a step; keys are "area/name"."""
         assert all(_KEY.fullmatch(key) for key in values), f"metric keys are area/name: {[*values]}"
-        row = Row(
-            step,
-            round(time.time(), 3),
-            {key: float(value) if math.isfinite(value) else None for key, value in values.items()},
-        )
+        finite = {key: float(x) if math.isfinite(x) else None for key, x in values.items()}
+        row = Row(step, round(time.time(), 3), finite)
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": row.step, "time": row.time, **row.values}) + "\n")
@@ -73,7 +70,10 @@ class MetricsWriter:
 
 
 def read(path: Path) -> list[Row]:
-    """Rows of a metrics.jsonl, by step. Where a resumed run reported a step again its last values count; a torn line is left out."""
+    """The rows of a metrics.jsonl, by step. A line that was cut off is skipped.
+
+    If a resumed run reports a step again, the last values count.
+    """
     merged: dict[int, Row] = {}
     for line in path.read_text("utf-8").splitlines():
         try:

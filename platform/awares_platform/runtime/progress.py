@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress of a job: a bar on a terminal, a plain line every few seconds elsewhere."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ _QUIET_S = 5.0
 
 
 class Progress:
-    """Progress of one job over `total` units, which may be set later; context manager.
+    """The progress of one job over `total` units, which may be set later. A context manager.
 
     Example:
         with Progress("grpo", total=40, unit="steps") as progress:
@@ -51,7 +51,7 @@ class Progress:
             self._print("done", force=True)
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count finished units; `note` says where things stand, such as "reward 0.82"."""
+        """Count finished units. `note` is shown beside them, such as "reward 0.82"."""
         self.done += count
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self.done, total=self.total, note=note)
@@ -73,23 +73,12 @@ class Progress:
             self._write(" ".join(part for part in (amount, self.unit, note) if part))
 
     def _write(self, text: str) -> None:
-        print(
-            f"{self.job} [{time.monotonic() - self._started:5.0f} s]: {text}",
-            file=self._stream,
-            flush=True,
-        )
+        seconds = time.monotonic() - self._started
+        print(f"{self.job} [{seconds:5.0f} s]: {text}", file=self._stream, flush=True)
 
 
 def _bar(stream: TextIO) -> Bar:
-    name, note = (
-        TextColumn("{task.description:>10}"),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    return Bar(
-        name,
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        note,
-        console=Console(file=stream),
-    )
+    name = TextColumn("{task.description:>10}")
+    note = TextColumn("{task.fields[note]}", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note)
+    return Bar(*columns, console=Console(file=stream))

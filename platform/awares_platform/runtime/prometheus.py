@@ -1,9 +1,12 @@
-"""Values for Prometheus, through the metrics agent of the Ray node that this process belongs to.
+"""Export of metrics to Prometheus, through the metrics agent of this process's Ray node.
 
-    Run.metrics({"reward/mean": 8.4}) ── Gauges ── Ray's agent ── :8080/metrics ── ray_awares_reward_mean{job="grpo", run="awares-7b"} 8.4
-    an answered request ── serve/meter.py ──┘
+    Run.metrics({"reward/mean": 8.4}) ── Gauges ──┬── Ray's agent ── :8080/metrics
+    an answered request ──────── the serve room ──┘
 
-Where no Ray is connected nothing is exported and Ray is not imported. An exporter that fails is logged once, and the run goes on.
+    ray_awares_reward_mean{job="grpo", run="awares-7b"} 8.4
+
+Without a connected Ray nothing is exported, and Ray is not imported. An exporter that fails is
+logged once and does not stop the run.
 """
 
 import logging
@@ -15,17 +18,17 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 PREFIX = "awares"
-"""Ray puts its own `ray_` before it."""
+"""Ray adds its own prefix `ray_`."""
 
 
 def connected() -> bool:
-    """Whether this process is a driver or worker of a running Ray, found out without importing it."""
+    """Whether this process is a driver or worker of a running Ray. Does not import Ray."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
 
 
 def metric_name(key: str) -> str:
-    """The name under which a value is handed to Ray.
+    """The name of a metric in Ray, without Ray's prefix.
 
     Example:
         metric_name("reward/mean")  # "awares_reward_mean"
@@ -34,30 +37,25 @@ def metric_name(key: str) -> str:
 
 
 class Quiet:
-    """Calls an exporter while Ray is connected; after its first failure never again."""
+    """Calls an exporter while Ray is connected, until its first failure."""
 
     def __init__(self) -> None:
         self._failed = False
 
     def __call__(self, export: Callable[[], None]) -> None:
-        """Run `export`, whatever it raises."""
+        """Run `export`, and log its first exception."""
         if self._failed or not connected():
             return
         try:
             export()
-        except (
-            Exception
-        ) as error:  # telemetry never stops a run, and Ray names no exception of its own for this
+        except Exception as error:  # Ray documents no exception; telemetry must not stop a run.
             self._failed = True
-            log.warning(
-                "values for Prometheus are not exported (%s: %s); the run goes on",
-                type(error).__name__,
-                error,
-            )
+            message = "values for Prometheus are not exported (%s: %s); the run goes on"
+            log.warning(message, type(error).__name__, error)
 
 
 class Gauges:
-    """The newest value of everything that one job of a run reports."""
+    """Gauges of one job of a run: the newest value of each metric."""
 
     def __init__(self, job: str, run: str) -> None:
         self._tags = {"job": job, "run": run}
@@ -65,7 +63,7 @@ class Gauges:
         self._quietly = Quiet()
 
     def report(self, values: Mapping[str, float]) -> None:
-        """Set a gauge per value; keys are "area/name". A value that is not finite leaves its gauge as it was."""
+        """Set one gauge per value; keys are "area/name". A value that is not finite is skipped."""
         self._quietly(lambda: self._set(values))
 
     def _set(self, values: Mapping[str, float]) -> None:
@@ -77,8 +75,7 @@ class Gauges:
         from ray.util.metrics import Gauge
 
         if key not in self._gauges:
-            description = f"{key} as the run's metrics.jsonl has it, of the newest step"
-            self._gauges[key] = Gauge(
-                metric_name(key), description=description, tag_keys=tuple(self._tags)
-            )
+            description = f"{key} of the newest step, as in the run's metrics.jsonl"
+            name, tags = metric_name(key), tuple(self._tags)
+            self._gauges[key] = Gauge(name, description=description, tag_keys=tags)
         return self._gauges[key]

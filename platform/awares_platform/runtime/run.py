@@ -1,6 +1,7 @@
-"""One run of one job: its directory, what it was started with, and its metrics, all mirrored to the store.
+"""The record of one job of a run: its configuration, package versions and metrics.
 
-<run.directory>/<run.name>/<job>/{config.json, versions.json, metrics.jsonl}  ──  runs/<run.name>/<job>/... in the store
+<run.directory>/<run.name>/<job>/      config.json, versions.json, metrics.jsonl
+  └── copied to runs/<run.name>/<job>/ in the store, at the start, every minute and at the end
 """
 
 import importlib.metadata
@@ -21,6 +22,7 @@ from awares_platform.store import ObjectStore
 
 log = logging.getLogger(__name__)
 _MIRROR_S = 60.0
+"""Least seconds between two copies to the store while the job runs."""
 _PACKAGES = (
     "awares-train",
     "torch",
@@ -38,7 +40,9 @@ _FILES = ("config.json", "versions.json", "metrics.jsonl")
 
 
 class Run:
-    """A job's run; context manager. A resumed run goes on with the metrics of the earlier one, from the store where they are not here.
+    """The record of one job of a run. A context manager.
+
+    A resumed job continues its metrics.jsonl, from the store if the local file is gone.
 
     Example:
         with Run(config, "grpo") as run:
@@ -76,13 +80,13 @@ class Run:
         self.mirror()
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Record values of a step; keys are "area/name"."""
+        """Record the values of a step; keys are "area/name"."""
         self._writer.report(step, values)
         if time.monotonic() - self._mirrored > _MIRROR_S:
             self.mirror()
 
     def mirror(self) -> None:
-        """Copy the run's files to the store. A store that fails here is logged: metrics never stop a run."""
+        """Copy the files to the store. A failure is logged and does not stop the run."""
         self._mirrored = time.monotonic()
         try:
             for name in _FILES:
@@ -97,11 +101,11 @@ class Run:
             try:
                 self._store.download_file(f"{self.key}/metrics.jsonl", path)
             except NotFound:
-                pass  # the first run
+                pass  # The job runs for the first time.
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes the results, for versions.json."""
+    """Versions of Python and of the packages that affect the results."""
     found = {
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

@@ -1,9 +1,12 @@
-"""A session: the store and Ray that a job needs, started here or connected to, and stopped again whatever happens.
+"""A session: the object store and the Ray cluster of a job, started here or connected to.
 
-    session ── store.endpoint = "local" ──> SeaweedFS under <run.directory>/.store     otherwise: the configured server
-            └─ RAY_ADDRESS unset ─────────> Ray on this machine                        otherwise: that cluster
+    session ──┬── store.endpoint = "local": start SeaweedFS under <run.directory>/.store
+              │   else: use the configured server
+              └── RAY_ADDRESS unset: start Ray on this machine
+                  else: connect to that cluster
 
-What a session started it also stops, by process id, after Ctrl-C, SIGTERM and errors as well; what it connected to it leaves alone.
+A session stops the servers that it has started, by process id, also after Ctrl-C, SIGTERM and
+errors. It does not stop a server that it only connected to.
 """
 
 import json
@@ -24,6 +27,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from awares_platform.config import PlatformConfig
+from awares_platform.config.run import RunConfig
+from awares_platform.config.store import StoreConfig
 from awares_platform.errors import LaunchError
 from awares_platform.runtime import source_tree
 from awares_platform.runtime.processor import resolved
@@ -41,7 +46,8 @@ _QUIET = {
 _NICENESS = "RAY_worker_niceness"
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _CREDENTIALS_FILE = "AWS_SHARED_CREDENTIALS_FILE"
-_SLOTS = 8  # Ray's CPUs are places, not cores: what runs at once sets its own thread counts
+_SLOTS = 8
+"""Ray's logical CPUs on this machine: scheduling slots, not cores. Actors set their own threads."""
 _OBJECT_STORE_BYTES = 2**30
 _CHECK_BUDGET_S = 10.0
 _STOP_S = 10.0
@@ -65,58 +71,49 @@ def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
 
 @contextmanager
 def store_session(config: PlatformConfig) -> Iterator[PlatformConfig]:
-    """A session without Ray, for what only reads the store."""
-    with _sigterm_unwinds(), _store(config) as resolved:
-        yield resolved
+    """A session without Ray, for commands that use only the store."""
+    with _sigterm_unwinds(), _store(config.store, config.run.directory) as store:
+        yield config.model_copy(update={"store": store})
 
 
-def _variables(config: PlatformConfig) -> dict[str, str]:
-    """What every process of a run has in its environment: no usage reports, and as many OpenMP threads as it was told."""
-    return {**_QUIET, "OMP_NUM_THREADS": str(config.engine.threads)}
+def _variables(threads: int) -> dict[str, str]:
+    """Environment variables of every process of a run: OpenMP threads, and no usage reports."""
+    return {**_QUIET, "OMP_NUM_THREADS": str(threads)}
 
 
 @contextmanager
-def _store(config: PlatformConfig) -> Iterator[PlatformConfig]:
-    """Resolve "local" into a running server, with its credentials in this process's environment, then check the bucket."""
+def _store(config: StoreConfig, directory: Path) -> Iterator[StoreConfig]:
+    """Start a server if the endpoint is "local", then check the bucket.
+
+    The server keeps its data in `directory`/.store. Its credentials are put into the environment.
+    """
     with ExitStack() as stack:
-        if config.store.endpoint == "local":
-            server = stack.enter_context(
-                seaweed.serve(config.run.directory / ".store", config.store.bucket)
-            )
-            stack.enter_context(
-                _environment(
-                    dict(zip(_CREDENTIALS, (server.access_key, server.secret_key), strict=True))
-                )
-            )
-            config = _with_store(config, endpoint=server.endpoint)
-        ObjectStore(
-            _with_store(
-                config, retry_budget_s=min(_CHECK_BUDGET_S, config.store.retry_budget_s)
-            ).store
-        ).check()
+        if config.endpoint == "local":
+            server = stack.enter_context(seaweed.serve(directory / ".store", config.bucket))
+            keys = (server.access_key, server.secret_key)
+            stack.enter_context(_environment(dict(zip(_CREDENTIALS, keys, strict=True))))
+            config = config.model_copy(update={"endpoint": server.endpoint})
+        budget = min(_CHECK_BUDGET_S, config.retry_budget_s)
+        ObjectStore(config.model_copy(update={"retry_budget_s": budget})).check()
         yield config
 
 
-def _with_store(config: PlatformConfig, **changes: Any) -> PlatformConfig:
-    return config.model_copy(update={"store": config.store.model_copy(update=changes)})
-
-
 @contextmanager
-def _ray(config: PlatformConfig, own_store: bool) -> Iterator[None]:
+def _ray(config: RunConfig, variables: Mapping[str, str], own_store: bool) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     if ray.is_initialized():
         yield
     elif address:
-        with _connected(config, address, own_store):
+        with _connected(config, address, variables, own_store):
             yield
     else:
-        with _started(config):
+        with _started(config.worker_logs):
             yield
 
 
 @contextmanager
-def _started(config: PlatformConfig) -> Iterator[None]:
-    """Ray on this machine, in a directory of its own that is removed unless the session ends in an error."""
+def _started(worker_logs: bool) -> Iterator[None]:
+    """Start Ray on this machine. Its directory, with its logs, is kept only after an error."""
     directory = Path(tempfile.mkdtemp(prefix="awares-ray-"))
     others = set(psutil.Process().children(recursive=True))
     slots = max(_SLOTS, os.cpu_count() or 1)
@@ -129,7 +126,7 @@ def _started(config: PlatformConfig) -> Iterator[None]:
     failed = False
     try:
         with _environment({_NICENESS: os.environ.get(_NICENESS, "0")}):
-            _initialise(config, address="local", **options)
+            _initialise(worker_logs, address="local", **options)
         yield
     except Exception:
         failed = True
@@ -143,7 +140,10 @@ def _started(config: PlatformConfig) -> Iterator[None]:
 
 
 def _stop_ray(others: set[psutil.Process]) -> None:
-    """Shut Ray down, then end by process id whatever it leaves, such as an engine whose worker was killed."""
+    """Shut Ray down, then kill the processes that it leaves, by their ids.
+
+    An engine outlives Ray if its worker was killed.
+    """
     started = set(psutil.Process().children(recursive=True)) - others
     ray.shutdown()
     _, alive = psutil.wait_procs(started, timeout=_STOP_S)
@@ -153,36 +153,37 @@ def _stop_ray(others: set[psutil.Process]) -> None:
 
 
 @contextmanager
-def _connected(config: PlatformConfig, address: str, own_store: bool) -> Iterator[None]:
-    """A cluster that runs already, such as the one that a submitted job runs in.
+def _connected(
+    config: RunConfig, address: str, common: Mapping[str, str], own_store: bool
+) -> Iterator[None]:
+    """Connect to a running cluster, such as the one in which a submitted job runs.
 
-    Credentials of a store that this session started travel as a file's path, not as values: Ray logs runtime environments.
+    Ray logs runtime environments. The credentials of the session's own store are therefore passed
+    as the path of a file.
     """
     if address.startswith(("http://", "https://")):
         raise LaunchError(
-            f"RAY_ADDRESS={address} is a Jobs API: submit the job there with `ray job submit`, or unset RAY_ADDRESS"
+            f"RAY_ADDRESS={address} is a Jobs API: submit the job there with `ray job submit`, "
+            "or unset RAY_ADDRESS"
         )
-    variables = _variables(config)
-    variables["PYTHONPATH"] = os.pathsep.join(
-        ("platform", *source_tree.here().paths)
-    )  # "platform": below an uploaded working_dir
+    # "platform" is a directory of an uploaded working_dir.
+    paths = ("platform", *source_tree.here().paths)
+    variables = {**common, "PYTHONPATH": os.pathsep.join(paths)}
     with ExitStack() as stack:
         if own_store:
-            variables |= dict.fromkeys(
-                _CREDENTIALS, ""
-            )  # those of the cluster's own store would come before the file's
-            variables[_CREDENTIALS_FILE] = stack.enter_context(
-                _credentials_file(config.run.directory)
-            )
+            # Blank the variables of the cluster's own store: they take precedence over the file.
+            variables |= dict.fromkeys(_CREDENTIALS, "")
+            path = stack.enter_context(_credentials_file(config.directory))
+            variables[_CREDENTIALS_FILE] = path
         theirs = _submitted_variables()
         ours = {name: value for name, value in variables.items() if name not in theirs}
-        _initialise(config, address=address, runtime_env={"env_vars": ours})
+        _initialise(config.worker_logs, address=address, runtime_env={"env_vars": ours})
         stack.callback(ray.shutdown)
         yield
 
 
 def _submitted_variables() -> Mapping[str, str]:
-    """Environment variables that `ray job submit` was given: Ray refuses to set them again."""
+    """Environment variables given to `ray job submit`. Ray refuses to set them again."""
     submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     return (submitted.get("runtime_env") or {}).get("env_vars") or {}
 
@@ -190,36 +191,34 @@ def _submitted_variables() -> Mapping[str, str]:
 @contextmanager
 def _credentials_file(directory: Path) -> Iterator[str]:
     directory.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(
-        prefix=".credentials-", dir=directory.resolve()
-    )  # readable by this user only
+    # mkstemp makes the file readable by this user only.
+    descriptor, name = tempfile.mkstemp(prefix=".credentials-", dir=directory.resolve())
+    lines = [f"{key.lower()} = {os.environ[key]}\n" for key in _CREDENTIALS]
     try:
         with os.fdopen(descriptor, "w") as file:
-            file.write(
-                "[default]\n"
-                + "".join(f"{key.lower()} = {os.environ[key]}\n" for key in _CREDENTIALS)
-            )
+            file.write("[default]\n" + "".join(lines))
         yield name
     finally:
         Path(name).unlink()
 
 
-def _initialise(config: PlatformConfig, **options: Any) -> None:
+def _initialise(worker_logs: bool, **options: Any) -> None:
     try:
-        ray.init(log_to_driver=config.run.worker_logs, logging_level=logging.WARNING, **options)
-    except Exception as error:  # a bare Exception, too: Ray's own for a node that is not up in time
+        ray.init(log_to_driver=worker_logs, logging_level=logging.WARNING, **options)
+    except Exception as error:  # Ray raises a bare Exception for a node that starts too slowly.
         if options["address"] == "local":
             raise LaunchError(
-                f"Ray did not start on this machine ({error}); end what keeps it busy and run this again"
+                f"Ray did not start on this machine ({error}); stop other work on it and try again"
             ) from error
         raise LaunchError(
-            f"no Ray at {options['address']} ({error}); check RAY_ADDRESS, or unset it to start Ray here"
+            f"no Ray at {options['address']} ({error}); check RAY_ADDRESS, "
+            "or unset it to start Ray here"
         ) from error
     _check_sources()
 
 
 def _check_sources() -> None:
-    """Every node must run the driver's sources."""
+    """Raise LaunchError unless every node runs the driver's sources."""
     driver = source_tree.here()
     task = ray.remote(num_cpus=0)(source_tree.here)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
@@ -233,7 +232,7 @@ def _check_sources() -> None:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for this process and the ones it starts; put the old ones back."""
+    """Set environment variables while the block runs, then restore the old values."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -248,7 +247,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_unwinds() -> Iterator[None]:
-    """Make SIGTERM leave through the same cleanup as Ctrl-C."""
+    """Turn SIGTERM into SystemExit, so that it runs the same cleanup as Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""Which source tree a process runs: both packages must come from one, and workers must run the driver's.
+"""The source tree of a process. Both packages must come from one tree, on every node the same.
 
-Ray puts only an uploaded working directory on a worker's path. With the project also installed in the image, a worker could load
-one package from the upload and the other from the image, without an error.
+Ray adds an uploaded working directory to a worker's path. If the image has the project installed,
+too, a worker could load one package from the upload and the other from the image, without an error.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from awares_platform.errors import LaunchError
 
 @dataclass(frozen=True, slots=True)
 class SourceTree:
-    """Where a process found the packages, and a digest of their Python files.
+    """The directories of the two packages in a process, and a digest of their Python files.
 
     Example:
         SourceTree("/app/awares", "/app/platform/awares_platform", "9f2c...")
@@ -26,29 +26,31 @@ class SourceTree:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What must be on sys.path to import both from here."""
+        """The entries of sys.path from which both packages are imported."""
         return tuple(
             dict.fromkeys((str(Path(self.awares).parent), str(Path(self.platform).parent)))
         )
 
 
 def here() -> SourceTree:
-    """This process's tree. Raises LaunchError if the two packages come from different ones."""
+    """This process's tree. Raises LaunchError if its packages come from two trees."""
     awares, platform = _directory("awares"), _directory("awares_platform")
     if platform.parent not in (awares.parent, awares.parent / "platform"):
         raise LaunchError(
-            f"awares comes from {awares} but awares_platform from {platform}: two source trees. Put both on PYTHONPATH from one "
-            "(a clone's root and its platform/), or ship no working_dir where the project is installed"
+            f"awares comes from {awares} but awares_platform from {platform}: two source trees. "
+            "Put both on PYTHONPATH from one (a clone's root and its platform/), or ship no "
+            "working_dir where the project is installed"
         )
     return SourceTree(str(awares), str(platform), _digest(awares, platform))
 
 
 def require_same(driver: SourceTree, worker: SourceTree, node: str) -> None:
-    """Raise LaunchError if a worker on `node` runs other sources than the driver."""
+    """Raise LaunchError if the worker on `node` runs other sources than the driver."""
     if driver.digest != worker.digest:
         raise LaunchError(
-            f"node {node} runs other sources ({worker.awares}, {worker.platform}) than the driver ({driver.awares}, {driver.platform}): "
-            "build one image for all, or submit the job with --working-dir ."
+            f"node {node} runs other sources ({worker.awares}, {worker.platform}) than the driver "
+            f"({driver.awares}, {driver.platform}): build one image for all, or submit the job "
+            "with --working-dir ."
         )
 
 

@@ -1,5 +1,13 @@
-"""The object store: one bucket and prefix of an S3 server, and the S3 server of local runs."""
+"""The object store: one prefix of an S3 bucket, and the S3 server of local runs.
 
-from awares_platform.store.client import ObjectStore
+object_store.py   ObjectStore(Bucket): also transfers files and directories
+multipart.py      large files to and from a Bucket, in parallel parts
+bucket.py         Bucket: get, put, list and delete single objects, with retries
+s3_errors.py      which S3 errors to retry, and our error for each of the others
+s3_handlers.py    boto3 event handlers that close two gaps in botocore
+seaweed.py        a private S3 server (SeaweedFS) for runs on one machine
+"""
+
+from awares_platform.store.object_store import ObjectStore
 
 __all__ = ["ObjectStore"]

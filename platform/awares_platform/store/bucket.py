@@ -1,6 +1,6 @@
-"""A bucket: objects in one piece below one prefix of an S3 server, over boto3.
+"""A bucket: single objects below one prefix of an S3 server, over boto3.
 
-Every call is retried on named transient errors within one total budget. Then it raises an error of
+Each call is retried on transient errors within one total budget. A failed call raises an error of
 awares_platform.errors that names s3://bucket/key and the remedy. Keys are relative to the prefix.
 """
 
@@ -21,19 +21,19 @@ from awares.errors import ConfigError
 from awares_platform.config.store import StoreConfig
 from awares_platform.errors import NotFound, PreconditionFailed
 from awares_platform.store.s3_errors import FAILURES, code, is_transient, translate
-from awares_platform.store.s3_messages import require_whole, send_at_once
+from awares_platform.store.s3_handlers import require_whole, send_at_once
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-SILENCE_S = 30.0  # of a server that is asked, until the attempt counts as failed; a reply that trickles may take longer
-_CREATION = (
-    threading.Lock()
-)  # boto3 creates clients from shared state that is not thread-safe; clients themselves are
+SILENCE_S = 30.0
+"""Seconds without a byte from the server after which an attempt has failed."""
+# boto3 creates clients from shared state that is not thread-safe. Clients themselves are.
+_CREATION = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One listed object; `key` is relative to the store's prefix, `etag` opaque.
+    """One listed object. `key` is relative to the store's prefix. `etag` is opaque.
 
     Example:
         ObjectInfo("runs/mini/config.json", 2301, '"9b2c..."')
@@ -46,16 +46,17 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket and prefix. Picklable and thread-safe; each process opens its own connections."""
+    """A bucket and prefix. It is picklable and thread-safe; each process opens its connections."""
 
     config: StoreConfig
 
     @classmethod
     def from_config(cls, config: StoreConfig) -> Self:
-        """The store that `config` names. Connects at first use: `check` says at once whether it answers."""
+        """The store that `config` names. It connects at the first call; `check` tests it now."""
         if config.endpoint == "local":
             raise ConfigError(
-                'store.endpoint="local" names no server yet: call within awares_platform.runtime.session, which starts it'
+                'store.endpoint="local" names no server yet: call within '
+                "awares_platform.runtime.session, which starts it"
             )
         return cls(config)
 
@@ -66,10 +67,11 @@ class Bucket:
     def put(
         self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None
     ) -> str:
-        """Write an object in one piece and return its etag. `if_none_match` writes only if there is none, `if_match` only over that etag.
+        """Write an object and return its etag.
 
-        Raises PreconditionFailed if another writer was first. A conditional write whose reply was lost counts as ours if the
-        object holds exactly these bytes.
+        `if_none_match` writes only if the object does not exist, `if_match` only if it has that
+        etag; else PreconditionFailed is raised. If the reply of a conditional write is lost, the
+        write counts as done if the object holds exactly `data`.
         """
         attempts = 0
 
@@ -103,7 +105,10 @@ class Bucket:
         return self.call(key, read)
 
     def get_range(self, key: str, start: int, end: int, *, if_match: str | None = None) -> bytes:
-        """Bytes start to end (exclusive) of an object; like a slice, shorter where the object is. Raises NotFound."""
+        """Bytes `start` to `end` (exclusive) of an object; fewer if the object ends earlier.
+
+        Raises NotFound, and PreconditionFailed if the etag is not `if_match`.
+        """
         if not 0 <= start <= end:
             raise ValueError(f"{key}: no such byte range: {start} to {end}")
         if start == end:
@@ -129,9 +134,8 @@ class Bucket:
         try:
             response = self.call(key, lambda: self.client.head_object(**self.address(key)))
         except NotFound:
-            _ = (
-                self._bucket_exists
-            )  # a HEAD reply has no body that could tell a missing object from a missing bucket
+            # A HEAD reply has no body that tells a missing object from a missing bucket.
+            _ = self._bucket_exists
             raise
         return ObjectInfo(key, response["ContentLength"], response["ETag"])
 
@@ -144,7 +148,7 @@ class Bucket:
         return True
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Objects whose key begins with `prefix`, in key order, page by page."""
+        """Objects whose keys begin with `prefix`, in key order."""
         request: dict[str, Any] = {"Bucket": self.config.bucket, "Prefix": self._full(prefix)}
         skip = len(self._full(""))
         while True:
@@ -156,11 +160,14 @@ class Bucket:
             request["ContinuationToken"] = page["NextContinuationToken"]
 
     def delete(self, key: str) -> None:
-        """Delete an object; one that is not there is fine."""
+        """Delete an object if it exists."""
         self.call(key, lambda: self.client.delete_object(**self.address(key)))
 
     def delete_prefix(self, prefix: str) -> int:
-        """Delete every object whose key begins with `prefix`; returns how many. An empty prefix is refused."""
+        """Delete every object whose key begins with `prefix`; return the number of objects.
+
+        Raises ValueError for an empty prefix.
+        """
         if not prefix.strip("/"):
             raise ValueError(f"{self.config.url}: refusing to delete everything; name a prefix")
         deleted = 0
@@ -171,18 +178,14 @@ class Bucket:
         return deleted
 
     def call(self, key: str, operation: Callable[[], T]) -> T:
-        """Run one S3 call with the retry budget, its failure translated into ours. `key` is for the message."""
+        """Run one S3 call within the retry budget. Raises a StoreError that names `key`."""
         try:
             for attempt in stamina.retry_context(
                 on=is_transient, attempts=None, timeout=self.config.retry_budget_s
             ):
                 if attempt.num == 2:
-                    log.warning(
-                        "%s/%s: no answer; trying again for %g s",
-                        self.config.url,
-                        key,
-                        self.config.retry_budget_s,
-                    )
+                    budget = self.config.retry_budget_s
+                    log.warning("%s/%s: no answer; retrying for %g s", self.config.url, key, budget)
                 with attempt:
                     return operation()
         except FAILURES as error:
@@ -190,7 +193,7 @@ class Bucket:
         raise AssertionError("retry_context ends by returning or raising")
 
     def address(self, key: str) -> dict[str, str]:
-        """Bucket and full key, as boto3's parameters."""
+        """Bucket and full key as boto3 parameters. Raises ValueError for an unsafe key."""
         if not key or key.startswith("/") or ".." in key.split("/"):
             raise ValueError(f"{key!r} is no key: write a relative path without '..'")
         return {"Bucket": self.config.bucket, "Key": self._full(key)}
@@ -201,10 +204,11 @@ class Bucket:
         options = ClientConfig(
             connect_timeout=5,
             read_timeout=SILENCE_S,
-            retries={"total_max_attempts": 1},  # our own budget retries
+            retries={"total_max_attempts": 1},  # `call` retries.
             max_pool_connections=32,
             s3={"addressing_style": "path" if self.config.endpoint else "auto"},
-            request_checksum_calculation="when_required",  # servers other than AWS's answer the newer checksums variously
+            # Other servers than AWS's differ in their support of the newer checksums.
+            request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
         with _CREATION:
@@ -229,9 +233,8 @@ class Bucket:
 
         def delete() -> None:
             reply = self.client.delete_objects(Bucket=self.config.bucket, Delete=request)
-            if failures := reply.get(
-                "Errors"
-            ):  # of single objects, in a reply that as a whole is a success
+            # A successful reply lists the objects that could not be deleted.
+            if failures := reply.get("Errors"):
                 raise ClientError({"Error": failures[0]}, "DeleteObjects")
 
         self.call(prefix, delete)
@@ -244,6 +247,6 @@ class Bucket:
 
 
 def condition(if_none_match: bool, if_match: str | None) -> dict[str, str]:
-    """boto3's parameters of a conditional call."""
+    """The boto3 parameters of a conditional call."""
     none_match = {"IfNoneMatch": "*"} if if_none_match else {}
     return none_match | ({"IfMatch": if_match} if if_match else {})

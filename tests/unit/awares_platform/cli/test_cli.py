@@ -78,7 +78,7 @@ def test_errors_of_workers_are_unwrapped(capsys: pytest.CaptureFixture[str]) -> 
         cause = DataError("images/9f2c: no image")
 
     class Mixed(Wrapper, DataError):
-        """As Ray wraps: an instance of the cause's class whose own text is a traceback."""
+        """Ray's wrapper: an instance of the cause's class whose own text is a traceback."""
 
     for wrapper in (Wrapper("long traceback"), Mixed("long traceback")):
 

@@ -1,4 +1,4 @@
-"""The pace that a person follows."""
+"""The printed progress of the quickstart's jobs, and its estimates."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from awares_platform.cli.job_process import EXPECTED_S, Pace
 JOBS = ("curate", "sft", "grpo", "evaluate", "serve")
 
 
-def test_without_progress_the_estimate_is_what_is_expected():
+def test_without_progress_the_estimate_is_the_expected_time():
     pace = Pace(JOBS, finished=(), stream=io.StringIO())
     pace.start("curate")
     assert pace.remaining("curate", 30.0) == sum(EXPECTED_S.values()) - 30.0
@@ -43,7 +43,7 @@ def test_lines_say_which_job_of_how_many():
     assert lines[3] == "[2/5] sft      done in 0:00"
 
 
-def test_output_is_kept_and_progress_is_told_and_repeated(monkeypatch, tmp_path):
+def test_output_is_logged_and_progress_is_shown_and_repeated(monkeypatch, tmp_path):
     monkeypatch.setattr(job_process, "BEAT_S", 0.05)
     read, write = os.pipe()
     kept = tmp_path / "sft.log"

@@ -29,7 +29,7 @@ ANSWER = {
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):
-    """Wants the bearer token that the server was given; an open server wants none."""
+    """Requires the bearer token of the server; an open server has none."""
 
     def do_GET(self) -> None:
         self._answer({"data": [{"id": "awares"}]})
@@ -70,7 +70,7 @@ def serve() -> Iterator[Callable[..., tuple[http.server.HTTPServer, str]]]:
 
 
 class Bucket:
-    """A store that may return other bytes, or keep what was deleted."""
+    """A store that may return other bytes, or keep deleted objects."""
 
     def __init__(self, wrong: bytes | None = None, sticky: bool = False) -> None:
         self.objects: dict[str, bytes] = {}
@@ -173,7 +173,7 @@ def test_an_endpoint_that_is_open_by_mistake_is_an_error(
     assert probe.check_endpoint(url) == f"{url}: answered 'white' in 1 turns"
 
 
-def test_a_probe_waits_for_what_is_still_starting(
+def test_a_probe_waits_for_a_server_that_is_still_starting(
     monkeypatch: pytest.MonkeyPatch, serve: Callable
 ) -> None:
     monkeypatch.setattr(probe, "PAUSE_S", 0.01)

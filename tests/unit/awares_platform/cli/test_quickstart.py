@@ -1,4 +1,4 @@
-"""What the quickstart remembers, asks and writes."""
+"""The quickstart: its state, its setup's fingerprint and its results."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def _config(**sections: dict) -> PlatformConfig:
     return PlatformConfig.model_validate(sections)
 
 
-def test_fingerprint_changes_with_what_results_depend_on():
+def test_the_fingerprint_changes_with_settings_that_change_results():
     assert fingerprint(_config()) == fingerprint(
         _config(
             run={"directory": "elsewhere"},
@@ -61,7 +61,7 @@ def test_state_counts_interrupted_attempts_but_not_as_finished(tmp_path):
     assert finished["wall_s"]["sft"] >= interrupted["wall_s"]["sft"]
 
 
-def test_results_hold_exactly_what_was_agreed(tmp_path: Path):
+def test_results_hold_the_reported_metrics(tmp_path: Path):
     (tmp_path / "evaluate").mkdir()
     policies = {
         name: {**FIGURES, "errors": 0, "crops": {"direct": 9}}

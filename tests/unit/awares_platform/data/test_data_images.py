@@ -16,7 +16,7 @@ from awares_platform.store import ObjectStore
 
 
 class MemoryStore:
-    """Just enough of a store; counts reads."""
+    """A minimal store that counts its reads."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

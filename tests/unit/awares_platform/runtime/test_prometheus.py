@@ -1,4 +1,4 @@
-"""What is handed to Ray's metrics, and that nothing is where Ray is not connected; the page itself is tests/integration's."""
+"""Gauges in Ray, and no export without a connected Ray. Integration tests read the page."""
 
 import logging
 import subprocess
@@ -17,7 +17,7 @@ def ray_connected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeGauge:
-    """Keeps what was set, by name and tags."""
+    """Records the values that are set, by name and tags."""
 
     kept: dict[tuple[str, str, str], float]
 

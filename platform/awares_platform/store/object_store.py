@@ -1,4 +1,4 @@
-"""The object store: a bucket to and from which whole files and directories travel."""
+"""The object store of a run: a bucket that also transfers files and directories."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from awares_platform.store.bucket import Bucket, condition
 
 
 class ObjectStore(Bucket):
-    """A bucket and prefix. Picklable and thread-safe; each process opens its own connections.
+    """A bucket and prefix. It is picklable and thread-safe; each process opens its connections.
 
     Example:
         store = ObjectStore.from_config(config.store)
@@ -24,22 +24,28 @@ class ObjectStore(Bucket):
         if_none_match: bool = False,
         if_match: str | None = None,
     ) -> str:
-        """Stream a file up, in parallel parts where it is large; the condition holds for its completion. Returns the etag."""
+        """Upload a file and return its etag. A large file is uploaded in parallel parts.
+
+        The server checks the condition when it completes the object, as for `put`.
+        """
         return multipart.upload(self, Path(path), key, condition(if_none_match, if_match))
 
     def download_file(self, key: str, path: str | Path) -> None:
-        """Stream an object down, in parallel ranges where it is large. `path` appears complete or not at all."""
+        """Download an object, in parallel ranges if it is large. `path` appears only whole."""
         multipart.download(self, key, Path(path))
 
     def upload_directory(self, directory: str | Path, prefix: str) -> int:
-        """Upload every file below `directory` to `prefix`/...; returns how many."""
+        """Upload every file below `directory` to `prefix`/; return the number of files."""
         files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
         for path in files:
             self.upload_file(path, f"{prefix.rstrip('/')}/{path.relative_to(directory).as_posix()}")
         return len(files)
 
     def download_directory(self, prefix: str, directory: str | Path) -> int:
-        """Download every object below `prefix`/ into `directory`; returns how many. Raises NotFound if there is none."""
+        """Download every object below `prefix`/ into `directory`; return the number of objects.
+
+        Raises NotFound if there is none, and StoreError for a key that leads out of `directory`.
+        """
         folder = f"{prefix.rstrip('/')}/"
         entries = [*self.list(folder)]
         if not entries:
@@ -48,7 +54,8 @@ class ObjectStore(Bucket):
             name = entry.key.removeprefix(folder)
             if ".." in name.split("/") or name.startswith("/"):
                 raise StoreError(
-                    f"{self.config.url}/{entry.key}: its name leads out of {directory}; remove it from the store"
+                    f"{self.config.url}/{entry.key}: its name leads out of {directory}; "
+                    "remove it from the store"
                 )
             self.download_file(entry.key, Path(directory) / name)
         return len(entries)

@@ -1,0 +1,50 @@
+"""Two boto3 event handlers: send a request at once, and refuse a truncated reply."""
+
+import re
+from io import BytesIO
+from typing import Any
+
+from botocore.exceptions import ResponseStreamingError
+
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/")
+
+
+def send_at_once(params: dict[str, Any], **_: object) -> None:
+    """Send the body of a write right behind its headers. A `before-call` handler.
+
+    botocore sends the headers, waits for "100 Continue", then sends the body. If the process is
+    killed while it waits, SeaweedFS stores an empty object. It also costs a round trip.
+    """
+    if isinstance(params.get("body"), BytesIO):
+        params["body"] = params["body"].getvalue()
+
+
+def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
+    """Raise ResponseStreamingError, a transient error, for a cut reply. A `before-parse` handler.
+
+    botocore checks the length of streamed bodies only, and takes a cut listing for an empty one.
+    A streamed body is read later: its headers are checked here, its length by botocore.
+    """
+    headers, body = response_dict["headers"], response_dict["body"]
+    status = response_dict["status_code"]
+    if operation_model.http["method"] == "HEAD" or status in (204, 304):
+        return
+    length = headers.get("content-length")
+    if length is None and "transfer-encoding" not in headers:
+        raise ResponseStreamingError(error="the reply does not say how long it is")
+    if length is not None and isinstance(body, bytes) and len(body) != int(length):
+        raise ResponseStreamingError(error=f"the reply ends after {len(body)} of {length} bytes")
+    if status < 300 and body == b"" and _has_result_in_body(operation_model):
+        raise ResponseStreamingError(error=f"the reply to {operation_model.name} is empty")
+    covered = _RANGE.match(headers.get("content-range", ""))
+    if status == 206 and covered and length is not None:
+        if int(covered[2]) - int(covered[1]) + 1 != int(length):
+            raise ResponseStreamingError(error=f"the reply has {length} bytes for {covered[0]}")
+
+
+def _has_result_in_body(operation_model: Any) -> bool:
+    """Whether the operation returns anything in the reply's body, not only in its headers."""
+    output = operation_model.output_shape
+    return output is not None and any(
+        "location" not in member.serialization for member in output.members.values()
+    )
