@@ -1,4 +1,4 @@
-"""`awares ask IMAGE "question"`: one question to a served policy over HTTP; the answer, what it looked at, and what that cost."""
+"""`awares ask IMAGE "question"`: ask a served policy over HTTP; print answer, crops and cost."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the endpoint said.
+    """The endpoint's reply: the answer, the crops with their boxes, and the cost.
 
     Example:
         Reply("7", ("0",), ((0, 0, 56, 56),), 8, 0.5, 31, 18, 2, "answer", 0.12, 0)
@@ -39,7 +39,7 @@ class Reply:
     weight_version: int
 
     def lines(self) -> str:
-        """The reply as a person reads it."""
+        """The reply as text for a person."""
         looked = ", ".join(
             f"{CropId(crop).name.lower().replace('_', ' ')} {list(box)}"
             for crop, box in zip(self.crops, self.boxes, strict=False)
@@ -47,8 +47,9 @@ class Reply:
         return (
             f"answer   {self.answer or f'none ({self.stop})'}\n"
             f"crops    {looked or 'none: the low-resolution view was enough'}\n"
-            f"tokens   {self.visual_tokens} visual ({self.rtr_token:.0%} of the full image's), {self.prompt_tokens} prompt with them, "
-            f"{self.completion_tokens} sampled in {self.turns} turn{'s' if self.turns > 1 else ''}\n"
+            f"tokens   {self.visual_tokens} visual ({self.rtr_token:.0%} of the full image's), "
+            f"{self.prompt_tokens} prompt with them, {self.completion_tokens} sampled in "
+            f"{self.turns} turn{'s' if self.turns > 1 else ''}\n"
             f"latency  {self.latency_s * 1000:.0f} ms"
             + (f"\nweights  version {self.weight_version}" if self.weight_version else "")
         )
@@ -57,12 +58,16 @@ class Reply:
 def run(
     image: Path, question: str, url: str = "http://127.0.0.1:8000", token_env: str = "AWARES_TOKEN"
 ) -> None:
-    """Ask and print. Raises DataError for an unreadable file, EndpointError when the endpoint is absent or refuses."""
+    """Ask the question and print the reply. Raises as `ask`."""
     print(ask(image, question, url, token_env).lines())
 
 
 def ask(image: Path, question: str, url: str, token_env: str = "AWARES_TOKEN") -> Reply:
-    """Ask the first model that `url` (http://host:port) offers; the bearer token, where one is needed, is in the variable `token_env`."""
+    """Ask the first model that the endpoint at `url` (http://host:port) offers.
+
+    The environment variable `token_env` holds the bearer token, if the endpoint needs one. Raises
+    DataError for an unreadable file, EndpointError if the endpoint is absent or refuses.
+    """
     try:
         data = base64.b64encode(image.read_bytes()).decode()
     except OSError as error:
@@ -76,13 +81,8 @@ def ask(image: Path, question: str, url: str, token_env: str = "AWARES_TOKEN") -
         {"type": "text", "text": question},
     ]
     model = _call(f"{base}/v1/models", None, token_env)["data"][0]["id"]
-    return _reply(
-        _call(
-            f"{base}/v1/chat/completions",
-            {"model": model, "messages": [{"role": "user", "content": content}]},
-            token_env,
-        )
-    )
+    question_body = {"model": model, "messages": [{"role": "user", "content": content}]}
+    return _reply(_call(f"{base}/v1/chat/completions", question_body, token_env))
 
 
 def _reply(body: Mapping[str, Any]) -> Reply:
@@ -113,28 +113,27 @@ def _call(url: str, body: Mapping[str, Any] | None, token_env: str) -> dict[str,
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
-        raise EndpointError(f"{url} refused ({error.code}): {_words(error, token_env)}") from error
+        raise EndpointError(f"{url} refused ({error.code}): {_reason(error, token_env)}") from error
     except urllib.error.URLError as error:
         raise EndpointError(
-            f"no endpoint answers at {url} ({error.reason}); start one with `awares serve`, or name it with --url"
+            f"no endpoint answers at {url} ({error.reason}); start one with `awares serve`, "
+            "or name it with --url"
         ) from error
     except (TimeoutError, ValueError) as error:
         raise EndpointError(
-            f"{url} gave no usable answer ({error}); is it an awares endpoint, such as http://127.0.0.1:8000?"
+            f"{url} gave no usable answer ({error}); is it an awares endpoint, "
+            "such as http://127.0.0.1:8000?"
         ) from error
 
 
-def _words(error: urllib.error.HTTPError, token_env: str) -> str:
-    """The endpoint's own message, or what its status means."""
+def _reason(error: urllib.error.HTTPError, token_env: str) -> str:
+    """The endpoint's own message, or an explanation of its status."""
     if error.code == 401:
         return f"it wants a bearer token; put it into the environment variable {token_env}"
     text = error.read(4096).decode(errors="replace")
     try:
         return json.loads(text)["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        busy = (
-            f"; try again in {error.headers['retry-after']} s"
-            if error.headers.get("retry-after")
-            else ""
-        )
-        return f"{text.strip() or error.reason}{busy}"
+        seconds = error.headers.get("retry-after")
+        later = f"; try again in {seconds} s" if seconds else ""
+        return f"{text.strip() or error.reason}{later}"

@@ -1,4 +1,7 @@
-"""A job as a process: started on the session's Ray and store, its progress passed on, its output kept, ended with us whatever happens."""
+"""A job in a process of its own, on the session's Ray and store.
+
+Its progress is shown, its output is written to a log, and it never outlives this process's block.
+"""
 
 import logging
 import os
@@ -20,17 +23,18 @@ from awares_platform.errors import LaunchError
 log = logging.getLogger(__name__)
 
 EXPECTED_S = {"curate": 90.0, "sft": 150.0, "grpo": 300.0, "evaluate": 150.0, "serve": 60.0}
-"""Seconds of each job on two cores, for the first estimate; what is measured replaces them."""
+"""Seconds of each job on two cores, for the first estimate. Measured times replace them."""
 STOP_S = 30.0
+"""Seconds that a job has to stop after SIGTERM."""
 BEAT_S = 10.0
-"""A job that says nothing for so long is shown again, with the time that has passed."""
+"""The progress of a silent job is shown again after so many seconds."""
 TAIL_LINES = 15
 _PROGRESS = re.compile(r"^(?P<job>\w+) \[ *\d+ s\]: (?P<note>.*)$")
 _DONE = re.compile(r"^(?P<done>\d+)/(?P<total>\d+)\b")
 
 
 class Pace:
-    """Says which job of how many is at what, how long everything has taken, and about how long it will still take."""
+    """Prints the current job's progress, the elapsed time and the estimated remaining time."""
 
     def __init__(
         self, jobs: Sequence[str], finished: Sequence[str], stream: TextIO = sys.stdout
@@ -42,36 +46,38 @@ class Pace:
         self._stream = stream
         self._began = self._started = time.monotonic()
         self._share = 0.0
-        self._speed = (0.0, 0.0)  # seconds taken, seconds expected, of the jobs that ran
+        # Seconds taken and seconds expected, of the jobs that have run.
+        self._speed = (0.0, 0.0)
 
     def skip(self, job: str) -> None:
-        """A job of an earlier run."""
+        """Show that an earlier run has finished the job."""
         self._line(job, "finished earlier")
 
     def start(self, job: str) -> None:
-        """A job begins."""
+        """Show that the job starts."""
         self._started, self._share = time.monotonic(), 0.0
         self.show(job, "starting")
 
     def show(self, job: str, note: str) -> None:
-        """A job says where it is; "12/80 ..." also says how far."""
+        """Show the job's note. A note such as "12/80 steps" also updates the estimate."""
         if match := _DONE.match(note):
             self._share = int(match["done"]) / max(int(match["total"]), 1)
         left = self.remaining(job, time.monotonic() - self._started)
-        self._line(
-            job,
-            f"{note}   ({self.clock(time.monotonic() - self._began)} elapsed, about {self.clock(left)} left)",
-            passing=True,
-        )
+        elapsed = self.clock(time.monotonic() - self._began)
+        text = f"{note}   ({elapsed} elapsed, about {self.clock(left)} left)"
+        self._line(job, text, passing=True)
 
     def finish(self, job: str) -> None:
-        """A job is done."""
+        """Show that the job has finished."""
         took = time.monotonic() - self._started
         self._speed = (self._speed[0] + took, self._speed[1] + self._pending.pop(job))
         self._line(job, f"done in {self.clock(took)}")
 
     def remaining(self, job: str, elapsed: float) -> float:
-        """Seconds until everything is done: the rest of this job by its own share, the others by this machine's speed so far."""
+        """Estimated seconds until all jobs are done.
+
+        The rest of this job follows from its own progress, the others from the speed so far.
+        """
         speed = self._speed[0] / self._speed[1] if self._speed[1] else 1.0
         rest = max(self._pending[job] * speed - elapsed, 5.0)
         if self._share >= 0.1:
@@ -97,7 +103,8 @@ class Pace:
 def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> None:
     """Run `awares <job>` in a process of its own, on this session's Ray and store.
 
-    Its whole output goes to <directory>/<job>.log. Raises LaunchError with the end of that log when the job fails.
+    Its output goes to <directory>/<job>.log. Raises LaunchError with the end of that log if the
+    job fails.
     """
     directory.mkdir(parents=True, exist_ok=True)
     setup = directory / "setup.json"
@@ -118,7 +125,10 @@ def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> No
 
 
 def _notes(output: IO[str], kept: Path) -> Iterator[str]:
-    """Copy everything to the log, and yield what the job says of its progress; its last words again when it is silent for `BEAT_S`."""
+    """Copy the output to the log, and yield its progress notes.
+
+    The last note is yielded again whenever the job is silent for `BEAT_S`.
+    """
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
     thread = threading.Thread(target=_listen, args=(output, kept, said), daemon=True)
     thread.start()
@@ -131,7 +141,7 @@ def _notes(output: IO[str], kept: Path) -> Iterator[str]:
 
 
 def _listen(output: IO[str], kept: Path, said: queue.SimpleQueue[str]) -> None:
-    """The thread that reads a job's output until it ends; an empty note then wakes the reader."""
+    """Read a job's output until it ends, in a thread. An empty note then wakes `_notes`."""
     with kept.open("a", encoding="utf-8") as log_file:
         for line in output:
             log_file.write(line)
@@ -143,14 +153,18 @@ def _listen(output: IO[str], kept: Path, said: queue.SimpleQueue[str]) -> None:
 
 @contextmanager
 def _process(job: str, setup: Path) -> Iterator[subprocess.Popen[str]]:
-    """The job's process, in a group of its own so that Ctrl-C reaches it once, from here. Not left before the whole group is gone."""
+    """Run the job's process in its own process group, and end the whole group after the block.
+
+    Ctrl-C therefore does not reach it twice: only this process stops it.
+    """
     import ray
 
     code = "from awares_platform.cli.main import main; main()"
     address = ray.get_runtime_context().gcs_address
     process = subprocess.Popen(
         [sys.executable, "-c", code, job, "--config", str(setup)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", start_new_session=True,
         env={**os.environ, "RAY_ADDRESS": address, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     try:
@@ -160,7 +174,7 @@ def _process(job: str, setup: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """Let the job unwind, then end what is left of its group, after a second Ctrl-C at once."""
+    """Let the job clean up, then kill the rest of its group; a second Ctrl-C kills at once."""
     try:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

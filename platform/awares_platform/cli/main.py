@@ -1,6 +1,9 @@
-"""The command line: `awares <command> --config FILE section.key=value ...`. Heavy imports come after parsing.
+"""The table of commands: `awares <command> --config FILE section.key=value ...`.
 
-User errors print one line and exit with status 2; Ctrl-C exits with 130 after everything that the session started has stopped.
+Each command imports its module only after the arguments are parsed, so that --help is fast.
+
+Exit status: 0; 2 for a user error, which prints one line; 130 after Ctrl-C, once the session has
+stopped the servers that it started.
 """
 
 import importlib
@@ -24,7 +27,7 @@ _OVERRIDES = tyro.conf.arg(
     metavar="[SECTION.KEY=VALUE ...]", help="Settings that replace the file's."
 )
 Overrides = Annotated[tuple[str, ...], tyro.conf.Positional, _OVERRIDES]
-_FRESH = tyro.conf.arg(help="Discard what an earlier quickstart left.")
+_FRESH = tyro.conf.arg(help="Discard an earlier quickstart run and its labels.")
 Setup = Annotated[
     Path, tyro.conf.arg(metavar="FILE", help="A setup in TOML, or a run's config.json.")
 ]
@@ -48,19 +51,19 @@ def quickstart(
 
 @commands.command
 def curate(overrides: Overrides = (), /, config: Setup = MINI) -> int:
-    """Label when and where to crop."""
+    """Label for each question whether crops are needed, and which."""
     return _run("curate", "awares_platform.curate.job", config, overrides)
 
 
 @commands.command
 def sft(overrides: Overrides = (), /, config: Setup = MINI) -> int:
-    """Fine-tune the base policy on the curated trajectories."""
+    """Fine-tune the base policy on the curated demonstrations."""
     return _run("sft", "awares_platform.sft.job", config, overrides)
 
 
 @commands.command
 def grpo(overrides: Overrides = (), /, config: Setup = MINI) -> int:
-    """Reinforce the fine-tuned policy: rollouts and learner side by side."""
+    """Train the fine-tuned policy by GRPO, with rollouts and learner side by side."""
     return _run("grpo", "awares_platform.grpo.job", config, overrides)
 
 
@@ -89,8 +92,8 @@ def ask(
     Args:
         image: An image file.
         question: What to ask about it.
-        url: Where `awares serve` listens.
-        token_env: Environment variable that holds the endpoint's bearer token, if it wants one.
+        url: Address of `awares serve`.
+        token_env: Environment variable with the endpoint's bearer token, if it needs one.
     """
 
     def execute() -> None:
@@ -101,7 +104,7 @@ def ask(
 
 @commands.command
 def report(overrides: Overrides = (), /, config: Setup = MINI) -> int:
-    """Write report.html of a run again."""
+    """Write the report.html of a run again."""
 
     def execute() -> None:
         settings = load(config, overrides)
@@ -123,14 +126,16 @@ def weights(
     version: int | None = None,
     out: Path | None = None,
 ) -> int:
-    """Look into the weights that a run published: ls, show, verify (hashes whole chains again), pull (writes a checkpoint), pin (keeps a
-    version), unpin.
+    """List, show, verify, pull, pin or unpin the weight versions that a run has published.
+
+    `verify` downloads versions and checks their hashes. `pull` writes a version as a checkpoint.
+    `pin` keeps a version in the store for good.
 
     Args:
         action: What to do.
         run: Name of the run.
-        version: Which version; without it the newest, and for verify all of them.
-        out: Directory that pull writes to; without it <run>-v<version>.
+        version: The version; by default the newest, for verify all of them.
+        out: Output directory of pull; by default <run>-v<version>.
     """
 
     def execute() -> None:
@@ -138,9 +143,8 @@ def weights(
         from awares_platform.runtime import session
 
         with session.store_session(settings) as resolved:
-            importlib.import_module("awares_platform.cli.weights").run(
-                resolved, action, version, out
-            )
+            tool = importlib.import_module("awares_platform.cli.weights")
+            tool.run(resolved, action, version, out)
 
     return guarded("weights", execute)
 
@@ -153,11 +157,13 @@ def plan(
     json: bool = False,
     assume: tyro.conf.OmitArgPrefixes[Assumptions] = H100,
 ) -> int:
-    """Size a run before any GPU is rented: memory per GPU, episodes in flight, S3 traffic, hours and GPU-hours. Reads the setup only.
+    """Estimate a run's memory per GPU, episodes in flight, S3 traffic, hours and GPU-hours.
+
+    It reads only the setup and needs no GPU.
 
     Args:
         json: Print all figures as JSON.
-        assume: What the plan takes for granted.
+        assume: The assumptions about hardware and data.
     """
 
     def execute() -> None:
@@ -176,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def job(command: Callable[..., int]) -> None:
-    """Entry point of one script in jobs/."""
+    """Entry point of the scripts in jobs/."""
     sys.exit(tyro.cli(command))
 
 
@@ -194,17 +200,21 @@ def _run(name: str, module: str, config: Path, overrides: Sequence[str], **optio
 
 
 def guarded(name: str, execute: Callable[[], None]) -> int:
-    """Run a command; its exit status: 0, 2 for a user error (printed in one line), 130 after Ctrl-C."""
+    """Run a command and return its exit status.
+
+    0, or 2 for a user error, which prints one line, or 130 after Ctrl-C.
+    """
     from awares_platform.runtime import logs
 
     logs.configure()
     try:
         execute()
     except KeyboardInterrupt:
-        print(
-            f"awares {name}: interrupted; everything it started has stopped. Run it again to go on from its last state.",
-            file=sys.stderr,
+        message = (
+            f"awares {name}: interrupted; everything it started has stopped. "
+            "Run it again to go on from its last state."
         )
+        print(message, file=sys.stderr)
         return 130
     except Exception as error:
         cause = _user_error(error)
@@ -216,7 +226,7 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
 
 
 def _user_error(error: BaseException | None) -> AwaresError | None:
-    """The AwaresError behind `error`, through the wrappers that Ray puts around what a worker raised."""
+    """The innermost AwaresError of `error`, which Ray may have wrapped; None if there is none."""
     while error is not None:
         inner = getattr(error, "cause", None) or error.__cause__
         if isinstance(error, AwaresError) and not isinstance(inner, AwaresError):

@@ -1,10 +1,14 @@
-"""Whether what a release needs is there: the store, Ray's Jobs API, the endpoint. The chart's test pods run it.
+"""Checks of a Helm release's store, Jobs API and endpoint. The chart's test pods run them.
 
-    python -m awares_platform.cli.probe store --config /etc/awares/setup.toml     writes, reads and deletes one object
-    python -m awares_platform.cli.probe ray --address http://<head>:8265          answers with RAY_AUTH_TOKEN, refuses without
-    python -m awares_platform.cli.probe endpoint --url http://<service>:8000      answers a question with AWARES_SERVE_TOKEN, refuses without
+    python -m awares_platform.cli.probe store --config /etc/awares/setup.toml
+        writes, reads and deletes one object
+    python -m awares_platform.cli.probe ray --address http://<head>:8265
+        expects an answer with RAY_AUTH_TOKEN and a refusal without it
+    python -m awares_platform.cli.probe endpoint --url http://<service>:8000
+        expects an answer with AWARES_SERVE_TOKEN and a refusal without it
 
-Each waits up to --wait seconds for what has only just been installed. Prints one line; status 0, or 2 with a sentence.
+A check is repeated for up to --wait seconds, because the release may still be starting. It prints
+one line. The exit status is 0, or 2 if the check failed.
 """
 
 import os
@@ -31,7 +35,7 @@ TIMEOUT_S = 30.0
 REFUSED = (401, 403)
 
 commands = tyro.extras.SubcommandApp()
-Wait = Annotated[float, tyro.conf.arg(metavar="SECONDS", help="How long to wait for it.")]
+Wait = Annotated[float, tyro.conf.arg(metavar="SECONDS", help="How long to repeat the check.")]
 
 
 @commands.command
@@ -53,7 +57,7 @@ def endpoint(url: str, wait: Wait = 60.0) -> int:
 
 
 def check_store(config: Path, wait: float) -> str:
-    """Raises StoreError when the store does not keep, return or delete an object."""
+    """Raise StoreError if the store does not keep, return or delete an object."""
     from awares_platform.store import ObjectStore
 
     settings = load(config).store
@@ -63,81 +67,80 @@ def check_store(config: Path, wait: float) -> str:
     try:
         if bucket.get(key) != data:
             raise StoreError(
-                f"{settings.url}/{key}: other bytes came back than were written; check what answers at {settings.endpoint}"
+                f"{settings.url}/{key}: other bytes came back than were written; "
+                f"check what answers at {settings.endpoint}"
             )
     finally:
         bucket.delete(key)
     if bucket.exists(key):
         raise StoreError(
-            f"{settings.url}/{key}: still there after it was deleted; let the credentials delete objects below the prefix"
+            f"{settings.url}/{key}: still there after it was deleted; "
+            "let the credentials delete objects below the prefix"
         )
     return f"{settings.url}: wrote, read and deleted an object"
 
 
 def check_ray(address: str) -> str:
-    """Raises LaunchError when the Jobs API does not answer, or answers a stranger."""
+    """Raise LaunchError if the Jobs API does not answer, or answers without the token."""
     url = f"{address.rstrip('/')}/api/jobs/"
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
     if os.environ.get("RAY_AUTH_MODE", "token") == "disabled":
         expect(url, status(url, None), (200,), "an open Jobs API")
         return f"{url}: answers anyone, as RAY_AUTH_MODE=disabled says"
     expect(url, status(url, token), (200,), "Ray's Jobs API with the token in RAY_AUTH_TOKEN")
-    expect(
-        url,
-        status(url, None),
-        REFUSED,
-        "a refusal without a token: Ray must run with RAY_AUTH_MODE=token",
-    )
+    refusal = "a refusal without a token: Ray must run with RAY_AUTH_MODE=token"
+    expect(url, status(url, None), REFUSED, refusal)
     return f"{url}: answers with the token, refuses without"
 
 
 def check_endpoint(url: str) -> str:
-    """Raises EndpointError or LaunchError when the endpoint does not answer, or answers a stranger."""
+    """Raise EndpointError or LaunchError if the endpoint does not answer a question.
+
+    LaunchError also if it answers without the token although one is set.
+    """
     from PIL import Image
 
     from awares_platform.cli.ask import ask
 
     models = f"{url.rstrip('/')}/v1/models"
     closed = bool(os.environ.get(TOKEN, "").strip())
-    refused = (
-        (REFUSED, f"a refusal without the token in {TOKEN}")
-        if closed
-        else ((200,), "an open endpoint")
-    )
-    expect(models, status(models, None), *refused)
+    if closed:
+        expect(models, status(models, None), REFUSED, f"a refusal without the token in {TOKEN}")
+    else:
+        expect(models, status(models, None), (200,), "an open endpoint")
     with tempfile.TemporaryDirectory() as directory:
         image = Path(directory) / "probe.png"
         Image.new("RGB", (112, 112), "white").save(image)
         reply = ask(image, "What colour is this?", url, TOKEN)
-    return f"{url}: answered {reply.answer!r} in {reply.turns} turns" + (
-        "; refuses without the token" if closed else ""
-    )
+    refuses = "; refuses without the token" if closed else ""
+    return f"{url}: answered {reply.answer!r} in {reply.turns} turns{refuses}"
 
 
 def status(url: str, token: str | None) -> int:
-    """The status of a GET. Raises LaunchError when nothing answers."""
+    """The HTTP status of a GET. Raises LaunchError if nothing answers."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S
-        ) as response:
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             return response.status
     except urllib.error.HTTPError as error:
         return error.code
     except (OSError, ValueError) as error:
         raise LaunchError(
-            f"no answer at {url} ({error}); check that its pod runs and that NetworkPolicies let this one in"
+            f"no answer at {url} ({error}); check that its pod runs and that NetworkPolicies let "
+            "this one in"
         ) from error
 
 
-def expect(url: str, got: int, wanted: tuple[int, ...], what: str) -> None:
-    """Raise LaunchError unless `got` is wanted."""
-    if got not in wanted:
-        raise LaunchError(f"{url} answered {got}; expected {' or '.join(map(str, wanted))}: {what}")
+def expect(url: str, got: int, expected: tuple[int, ...], what: str) -> None:
+    """Raise LaunchError unless the status `got` is one of `expected`."""
+    if got not in expected:
+        statuses = " or ".join(map(str, expected))
+        raise LaunchError(f"{url} answered {got}; expected {statuses}: {what}")
 
 
 def patient(check: Callable[[], str], wait: float) -> str:
-    """What `check` returns, tried again on errors of ours until `wait` seconds have passed."""
+    """Repeat `check` until it raises no AwaresError, for at most `wait` seconds."""
     deadline = time.monotonic() + wait
     while True:
         try:

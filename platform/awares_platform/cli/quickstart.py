@@ -1,9 +1,10 @@
 """`awares quickstart`: the five jobs on one machine, then one question to the served policy.
 
-    curate ── sft ── grpo ── evaluate      each a process of its own (steps.py): its memory is free before the next one starts
-                                 └── serve ── one held-out question over HTTP ── results.json, report.html
+    curate ── sft ── grpo ── evaluate ── serve ── one held-out question over HTTP
+                                                  └── results.json, report.html
 
-progress.json says what has finished, for which setup: the same setup goes on from there, any other one starts clean.
+Each job but the last runs in its own process (job_process.py), which frees its memory at the end.
+progress.json lists the finished jobs and the setup. The same setup continues; another starts anew.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from awares_platform import report
 from awares_platform.cli.ask import Reply, ask
 from awares_platform.cli.job_process import Pace, run_job
 from awares_platform.config import PlatformConfig
+from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images
 from awares_platform.report.records import EpisodeRecord, read_run
 from awares_platform.runtime.run import versions
@@ -42,7 +44,9 @@ REPORTED = (
 
 @dataclass(slots=True)
 class State:
-    """What this run of the quickstart has done. `wall_s` counts interrupted attempts too.
+    """The finished jobs of this quickstart and their seconds, with interrupted attempts.
+
+    `fingerprint` is the digest of the setup.
 
     Example:
         State(Path("runs/quickstart/progress.json"), "5f2a...", ["curate"], {"curate": 71.3})
@@ -54,7 +58,7 @@ class State:
     wall_s: dict[str, float] = field(default_factory=dict)
 
     def save(self) -> None:
-        """Replace progress.json."""
+        """Write progress.json atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         body = {"fingerprint": self.fingerprint, "finished": self.finished, "wall_s": self.wall_s}
         temporary = self.path.with_suffix(".tmp")
@@ -63,7 +67,7 @@ class State:
 
     @contextmanager
     def timed(self, job: str) -> Iterator[None]:
-        """Count the time of a job, and the job as finished unless it raises."""
+        """Measure a job's time, and record it as finished unless it raises."""
         started = time.monotonic()
         try:
             yield
@@ -75,10 +79,14 @@ class State:
 
 
 def run(config: PlatformConfig, fresh: bool = False) -> None:
-    """Run what has not finished yet, serve, ask, report. `fresh` discards an earlier run and its labels. Ray and the store are up."""
+    """Run the unfinished jobs, serve, ask a question and write the report, within a session.
+
+    `fresh` discards an earlier run and its labels. Raises ConfigError as `prepare`.
+    """
     if "awares" not in config.evaluate.policies:
         raise ConfigError(
-            f"evaluate.policies={list(config.evaluate.policies)} must hold awares: the quickstart serves it and asks it a question"
+            f"evaluate.policies={list(config.evaluate.policies)} must hold awares: "
+            "the quickstart serves it and asks it a question"
         )
     directory = Path(config.run.directory) / config.run.name
     state = prepare(config, directory, fresh)
@@ -89,18 +97,19 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
             continue
         with state.timed(job):
             run_job(job, config, directory, pace)
-    state.wall_s.pop("serve", None)  # this one is done anew each time: it is what the run ends with
+    state.wall_s.pop("serve", None)  # Every quickstart serves again, finished or not.
     with state.timed("serve"):
         question, reply = serve_and_ask(config, directory, pace)
-    results = write_results(config, directory, state.wall_s)
+    results = write_results(directory, state.wall_s, config.run.seed)
     page = report.run(config)
     print(closing(question, reply, results, page, pace), flush=True)
 
 
 def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> State:
-    """The state to go on from; a new one, with an empty run, for `fresh` or for another setup than last time's.
+    """The state of the earlier quickstart, or a new state if the setup differs or `fresh` is set.
 
-    Raises ConfigError rather than discard a run that no quickstart made, and for a damaged progress.json.
+    A new state empties the run. Raises ConfigError for a run that no quickstart made, which is not
+    discarded, and for a damaged progress.json.
     """
     path = directory / "progress.json"
     state = State(path, fingerprint(config))
@@ -110,14 +119,12 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> State:
         state.wall_s = earlier.wall_s
         return state
     store = ObjectStore.from_config(config.store)
-    if (
-        not path.exists()
-        and not fresh
-        and (directory.exists() or any(store.list(f"runs/{config.run.name}/")))
-    ):
-        raise ConfigError(
-            f"run {config.run.name!r} exists, and no quickstart made it: choose another run.name, or discard it with --fresh"
-        )
+    if not (path.exists() or fresh):
+        if directory.exists() or any(store.list(f"runs/{config.run.name}/")):
+            raise ConfigError(
+                f"run {config.run.name!r} exists, and no quickstart made it: "
+                "choose another run.name, or discard it with --fresh"
+            )
     store.delete_prefix(f"runs/{config.run.name}/")
     if fresh:
         store.delete_prefix(f"datasets/{config.data.curated}/")
@@ -127,7 +134,7 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> State:
 
 
 def _earlier(path: Path) -> State | None:
-    """What progress.json says, if there is one. Raises ConfigError for a damaged one."""
+    """The state in progress.json, if it exists. Raises ConfigError if it is damaged."""
     try:
         body = json.loads(path.read_text("utf-8"))
         return State(path, body["fingerprint"], list(body["finished"]), dict(body["wall_s"]))
@@ -140,7 +147,7 @@ def _earlier(path: Path) -> State | None:
 
 
 def fingerprint(config: PlatformConfig) -> str:
-    """Digest of what the results depend on: the setup without addresses, which change from session to session."""
+    """Digest of the settings that change the results: not addresses, directories or logging."""
     settings = config.model_dump(
         mode="json",
         exclude={
@@ -155,15 +162,14 @@ def fingerprint(config: PlatformConfig) -> str:
 def serve_and_ask(
     config: PlatformConfig, directory: Path, pace: Pace
 ) -> tuple[EpisodeRecord, Reply]:
-    """Start the endpoint on a free port of this machine, ask one held-out question over HTTP, stop the endpoint."""
+    """Start the endpoint on a free port, ask it one held-out question, and stop it."""
     from awares_platform.serve.app import serving
 
     pace.start("serve")
-    question = held_out_question(config, directory)
+    question = held_out_question(config.run, directory)
     image = directory / "question.png"
-    image.write_bytes(
-        Images(ObjectStore.from_config(config.store), config.data.image_cache).read(question.image)
-    )
+    images = Images(ObjectStore.from_config(config.store), config.data.image_cache)
+    image.write_bytes(images.read(question.image))
     settings = config.serve.model_copy(
         update={"policy": "awares", "host": "127.0.0.1", "port": free_port(), "token_env": None}
     )
@@ -174,33 +180,30 @@ def serve_and_ask(
     return question, reply
 
 
-def held_out_question(config: PlatformConfig, directory: Path) -> EpisodeRecord:
-    """A question of the test split that the policy asked for crops and got right, if there is one."""
-    episodes = read_run(directory, config.run.name, config.run.seed).episodes["awares"]
-    return max(
-        episodes, key=lambda episode: (bool(episode.crops) and episode.correct, episode.correct)
-    )
+def held_out_question(config: RunConfig, directory: Path) -> EpisodeRecord:
+    """A test question for which the policy requested crops and was right, if there is one."""
+    episodes = read_run(directory, config.name, config.seed).episodes["awares"]
+    return max(episodes, key=lambda it: (bool(it.crops) and it.correct, it.correct))
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A loopback port on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def write_results(
-    config: PlatformConfig, directory: Path, wall_s: dict[str, float]
-) -> dict[str, Any]:
-    """Write results.json: each policy's figures, the jobs' seconds, versions and seed."""
+def write_results(directory: Path, wall_s: dict[str, float], seed: int) -> dict[str, Any]:
+    """Write results.json: each policy's metrics, the jobs' seconds, package versions and seed."""
     evaluated = json.loads((directory / "evaluate" / "results.json").read_text("utf-8"))
+    policies = {
+        name: {key: row[key] for key in REPORTED} for name, row in evaluated["policies"].items()
+    }
     results = {
-        "policies": {
-            name: {key: row[key] for key in REPORTED} for name, row in evaluated["policies"].items()
-        },
+        "policies": policies,
         "wall_s": {job: wall_s[job] for job in JOBS},
         "versions": versions(),
-        "seed": config.run.seed,
+        "seed": seed,
     }
     (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     return results
@@ -209,11 +212,12 @@ def write_results(
 def closing(
     question: EpisodeRecord, reply: Reply, results: dict[str, Any], page: Path, pace: Pace
 ) -> str:
-    """What the quickstart ends with."""
+    """The last text of the quickstart: the table of policies, the reply, and next commands."""
     table = (page.parent / "evaluate" / "table.md").read_text("utf-8").strip()
     total = sum(results["wall_s"].values())
     return (
-        f"\n{table}\n\nAsked over HTTP: {question.question}   (truth: {question.truth})\n{reply.lines()}\n\n"
+        f"\n{table}\n\n"
+        f"Asked over HTTP: {question.question}   (truth: {question.truth})\n{reply.lines()}\n\n"
         f"{pace.clock(total)} in all. Results: {page.parent / 'results.json'}   Report: {page}\n"
         f"Serve it again: awares serve run.name={page.parent.name}\n"
         f"and ask it: awares ask {page.parent / 'question.png'} '{question.question}'"

@@ -1,4 +1,4 @@
-"""`awares weights ls|show|verify|pull|pin|unpin`: a run's published weights as a person looks at them."""
+"""`awares weights ls|show|verify|pull|pin|unpin`: inspect and keep a run's published weights."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -20,13 +20,14 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def run(config: PlatformConfig, action: str, version: int | None, out: Path | None) -> None:
-    """Do it and print what it found. Raises WeightsError where there is nothing or something is damaged."""
+    """Run one action. Raises WeightsError if no weights are published or some are damaged."""
     store = ObjectStore.from_config(config.store)
     subscriber = Subscriber(store, config.run.name)
     newest = subscriber.head()
     if newest is None:
         raise WeightsError(
-            f"run {config.run.name} has published no weights in {config.store.url}; `awares grpo` does"
+            f"run {config.run.name} has published no weights in {config.store.url}; "
+            "`awares grpo` does"
         )
     if action == "ls":
         print("\n".join(listing(subscriber, pinned(store, config.run.name))))
@@ -47,41 +48,46 @@ def listing(subscriber: Subscriber, pins: set[int]) -> Iterator[str]:
         manifest = subscriber.manifest(entry.version)
         changed = "" if manifest.changed_ratio is None else f"{manifest.changed_ratio:.2%}"
         forms = ", ".join(_form(form) for form in entry.forms)
-        yield f"{entry.version:>8}  {manifest.step:>6}  {changed:>8}  {forms}{'  pinned' if entry.version in pins else ''}"
+        mark = "  pinned" if entry.version in pins else ""
+        yield f"{entry.version:>8}  {manifest.step:>6}  {changed:>8}  {forms}{mark}"
 
 
 def details(subscriber: Subscriber, version: int) -> Iterator[str]:
-    """What a version is, where it comes from, and how its tensors were encoded."""
+    """Describe a version: its forms, its policy, and the encoding of its tensors."""
     manifest = subscriber.manifest(version)
-    published, way = subscriber.seen.find(version), subscriber.seen.path(version)
+    published, hops = subscriber.seen.find(version), subscriber.seen.path(version)
     assert published is not None, "its manifest was found through HEAD"
-    yield f"version    {version} of run {subscriber.run}, optimizer step {manifest.step}, writer epoch {manifest.epoch}"
+    yield (
+        f"version    {version} of run {subscriber.run}, optimizer step {manifest.step}, "
+        f"writer epoch {manifest.epoch}"
+    )
     yield f"forms      {', '.join(_form(form) for form in published.forms)}"
-    if way is None:
-        yield "joining    not possible: what it is a delta to is no longer kept"
+    if hops is None:
+        yield "joining    not possible: its base is no longer kept"
     else:
-        yield f"joining    {' -> '.join(str(hop.version) for hop in way)}: {_bytes(sum(hop.form.size for hop in way))}"
-    yield f"policy     processor {manifest.processor[:12] or 'unknown'}, template {manifest.template[:12] or 'unknown'}"
+        versions = " -> ".join(str(hop.version) for hop in hops)
+        yield f"joining    {versions}: {_bytes(sum(hop.form.size for hop in hops))}"
+    processor, template = manifest.processor[:12], manifest.template[:12]
+    yield f"policy     processor {processor or 'unknown'}, template {template or 'unknown'}"
     if manifest.adapter is not None:
         yield f"adapter    LoRA, scale {manifest.adapter:g}"
-    yield f"tensors    {len(manifest.tensors)} in {len(manifest.pieces())} pieces, {_bytes(_whole(manifest))} unencoded"
+    pieces = manifest.pieces()
+    unencoded = _bytes(_unencoded(manifest))
+    yield f"tensors    {len(manifest.tensors)} in {len(pieces)} pieces, {unencoded} unencoded"
     if manifest.changed_ratio is not None:
         yield f"changed    {manifest.changed_ratio:.3%} of the elements"
-    counts = Counter(piece.kind for piece in manifest.pieces())
-    sizes = Counter(
-        {
-            kind: sum(piece.length for piece in manifest.pieces() if piece.kind == kind)
-            for kind in counts
-        }
-    )
+    counts = Counter(piece.kind for piece in pieces)
+    sizes = Counter[str]()
+    for piece in pieces:
+        sizes[piece.kind] += piece.length
     for kind, count in counts.most_common():
         yield f"  {kind:<8} {count:>6} pieces  {_bytes(sizes[kind]):>9}"
 
 
 def verify(subscriber: Subscriber, version: int | None) -> None:
-    """Download every form of every published version, or of the chain that leads to `version`, and hash what comes out.
+    """Download and verify every published form, or the hops to `version` alone.
 
-    Raises WeightsError at the end if anything is damaged.
+    Raises WeightsError at the end if any of them is damaged.
     """
     hops, damaged = _hops(subscriber, version), []
     states: dict[int, Received] = {}
@@ -90,7 +96,8 @@ def verify(subscriber: Subscriber, version: int | None) -> None:
             base = hop.form.base
             if base is not None and base not in states:
                 print(
-                    f"version {hop.version}: not verified, for version {base} is damaged or no longer kept"
+                    f"version {hop.version}: not verified, because its base version {base} is "
+                    "damaged or no longer kept"
                 )
                 continue
             try:
@@ -104,14 +111,16 @@ def verify(subscriber: Subscriber, version: int | None) -> None:
             states = {past: held for past, held in states.items() if past in needed}
     if damaged:
         raise WeightsError(
-            f"{len(damaged)} of {len(hops)} manifests of run {subscriber.run} lead to damaged weights; the first: {damaged[0]}"
+            f"{len(damaged)} of {len(hops)} manifests of run {subscriber.run} lead to damaged "
+            f"weights; the first: {damaged[0]}"
         )
 
 
 def pull(config: PlatformConfig, subscriber: Subscriber, version: int, out: Path | None) -> Path:
-    """Write a version as a policy directory that transformers and vLLM load, beside the files of the policy that the run started from.
+    """Write a version as a policy directory that transformers and vLLM can load.
 
-    Raises ConfigError for a directory that is not empty.
+    The processor and the configuration are those of the run's starting policy. Returns the
+    directory. Raises ConfigError if it is not empty.
     """
     directory = out or Path(f"{config.run.name}-v{version}")
     if directory.is_dir() and any(directory.iterdir()):
@@ -128,9 +137,9 @@ def pull(config: PlatformConfig, subscriber: Subscriber, version: int, out: Path
 
 
 def keep(subscriber: Subscriber, action: str, version: int) -> None:
-    """Pin a version, so that it stays in the store whatever is published after it, or unpin it."""
+    """Pin a version, so that retention never deletes it, or unpin it."""
     if subscriber.seen.find(version) is None:
-        subscriber.manifest(version)  # raises, and says what there is
+        subscriber.manifest(version)  # Raises an error that names HEAD's version.
     (pin if action == "pin" else unpin)(subscriber.store, subscriber.run, version)
     print(f"version {version} of run {subscriber.run} is {action}ned")
 
@@ -143,16 +152,17 @@ def _hops(subscriber: Subscriber, version: int | None) -> list[Hop]:
             for form in entry.forms
         ]
     if subscriber.seen.find(version) is None:
-        subscriber.manifest(version)  # raises, and says what there is
-    way = subscriber.seen.path(version)
-    if way is None:
+        subscriber.manifest(version)  # Raises an error that names HEAD's version.
+    hops = subscriber.seen.path(version)
+    if hops is None:
         raise WeightsError(
-            f"run {subscriber.run}: nothing leads to version {version}: what it is a delta to is no longer kept"
+            f"run {subscriber.run}: no published form leads to version {version}: "
+            "its base is no longer kept"
         )
-    return [*way]
+    return [*hops]
 
 
-def _whole(manifest: Manifest) -> int:
+def _unencoded(manifest: Manifest) -> int:
     import torch
 
     return sum(

@@ -55,17 +55,18 @@ _STOP_S = 10.0
 
 @contextmanager
 def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
-    """Yield `config` with store.endpoint and engine.dtype resolved, Ray up and the bucket checked.
+    """Yield `config` with the store's address and the engine's dtype resolved, and Ray connected.
 
-    Raises LaunchError if a part does not come up, and StoreError if the bucket is missing, denied or unavailable.
+    Raises LaunchError if a server does not start, and StoreError if the bucket cannot be used.
     """
     own_store = config.store.endpoint == "local"
+    variables = _variables(config.engine.threads)
     with ExitStack() as stack:
         stack.enter_context(_sigterm_unwinds())
-        stack.enter_context(_environment(_variables(config)))
-        config = stack.enter_context(_store(config))
-        config = config.model_copy(update={"engine": resolved(config.engine)})
-        stack.enter_context(_ray(config, own_store))
+        stack.enter_context(_environment(variables))
+        store = stack.enter_context(_store(config.store, config.run.directory))
+        config = config.model_copy(update={"store": store, "engine": resolved(config.engine)})
+        stack.enter_context(_ray(config.run, variables, own_store))
         yield config
 
 

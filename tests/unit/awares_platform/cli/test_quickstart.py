@@ -70,7 +70,7 @@ def test_results_hold_the_reported_metrics(tmp_path: Path):
     (tmp_path / "evaluate" / "results.json").write_text(
         json.dumps({"policies": policies, "questions": 2048})
     )
-    write_results(_config(run={"seed": 7}), tmp_path, dict.fromkeys((*JOBS, "older"), 1.5))
+    write_results(tmp_path, dict.fromkeys((*JOBS, "older"), 1.5), seed=7)
 
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["policies"] == dict.fromkeys(policies, FIGURES)
