@@ -433,7 +433,9 @@ def test_one_silence_is_retried(faults: Faults, monkeypatch: pytest.MonkeyPatch)
     assert statuses(faults, "GET") == [0, 200]
 
 
-def test_a_slow_reply_is_not_taken_for_silence(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_reply_is_not_taken_for_silence(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The reply takes longer than SILENCE_S in all, and is read once."""
     monkeypatch.setattr("awares_platform.store.bucket.SILENCE_S", 1.0)
     store.put("key", BODY)

@@ -81,9 +81,7 @@ def test_one_run_at_a_time_uses_a_directory(tmp_path: Path) -> None:
     assert not server.is_running()
 
 
-def test_the_server_of_a_killed_run_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_server_of_a_killed_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     holder, server = hold(tmp_path)
     holder.kill()
     holder.wait()

@@ -166,7 +166,9 @@ def test_one_of_sixteen_racing_writers_wins(store: ObjectStore, conditional: str
     assert store.get("HEAD") == str(won.index(True)).encode()
 
 
-def test_a_large_file_is_transferred_in_parts(store: ObjectStore, large: Path, tmp_path: Path) -> None:
+def test_a_large_file_is_transferred_in_parts(
+    store: ObjectStore, large: Path, tmp_path: Path
+) -> None:
     etag = store.upload_file(large, "large")
     assert etag.strip('"').endswith("-3")
     store.download_file("large", tmp_path / "new" / "copy")
@@ -220,7 +222,9 @@ def test_a_store_can_be_pickled_with_its_connection_open(store: ObjectStore) -> 
     assert copy == store and copy.get("k") == b"v"
 
 
-def test_a_missing_bucket_is_not_reported_as_a_missing_object(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_not_reported_as_a_missing_object(
+    store: ObjectStore, tmp_path: Path
+) -> None:
     nowhere = changed(store, url="s3://nowhere/x")
     (tmp_path / "file").write_bytes(b"x" * (multipart.PART_BYTES + 1))
     for operation in operations(nowhere, tmp_path / "file"):

@@ -96,7 +96,9 @@ def test_a_store_that_fails_for_long_leaves_readers_with_what_they_have(
     assert holds(subscriber.receive(2, held), 2)
 
 
-def test_a_reader_waits_for_a_very_slow_store(seaweed: ObjectStore, run: str, faults: Faults) -> None:
+def test_a_reader_waits_for_a_very_slow_store(
+    seaweed: ObjectStore, run: str, faults: Faults
+) -> None:
     """The rate is 10 kB/s. A lease keeps the version until the reader has its last byte."""
     published(seaweed, run, 2)
     subscriber = Subscriber(faults.store, run)

@@ -104,7 +104,10 @@ def test_verify_names_damaged_and_unverifiable_versions(
     with pytest.raises(WeightsError, match="1 of 6 manifests"):
         weights.run(config, "verify", None, None)
     said = capsys.readouterr().out
-    assert "DAMAGED" in said and "version 3: not verified, because its base version 2 is damaged" in said
+    assert (
+        "DAMAGED" in said
+        and "version 3: not verified, because its base version 2 is damaged" in said
+    )
     assert "version 4: anchor" in said and "version 5: delta on 4" in said
     weights.run(config, "verify", 5, None)
 
