@@ -23,7 +23,7 @@ FENCES = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 CODE = "\n".join([*re.findall(r"`([^`\n]+)`", README), *re.findall(r"^    (.+)$", README, re.M)])
 """The inline code and the indented blocks of the README."""
 
-TOP = [path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
+FOLDERS = ("awares", "helm", "jobs", "manifests", "platform", "tests")
 COMMANDS = (ROOT / "platform/awares_platform/cli/main.py").read_text()
 
 
@@ -41,7 +41,7 @@ def layout() -> list[tuple[int, str]]:
 
 
 def test_the_files_that_it_names_exist() -> None:
-    paths = re.findall(rf"(?<![\w/.<>-])(?:{'|'.join(TOP)})/[\w./-]*", CODE)
+    paths = re.findall(rf"(?<![\w/.<>-])(?:{'|'.join(FOLDERS)})/[\w./-]*", CODE)
     assert len(paths) > 30
     missing = [path for path in paths if not (ROOT / path.rstrip(".")).exists()]
     assert missing == [], f"README.md names {missing}"
@@ -90,11 +90,15 @@ def test_the_settings_that_it_names_exist() -> None:
 
 def test_the_layout_names_what_is_there() -> None:
     parents: list[str] = []
+    named = set()
     for depth, words in layout():
         for name in words.split():
             path = ROOT.joinpath(*parents[:depth], name)
             assert path.exists(), f"the layout names {path.relative_to(ROOT)}"
+            named.add(path)
         parents = [*parents[:depth], words.split()[0]]
+    folders = [ROOT / "tests" / path.name for path in (ROOT / "tests").iterdir() if path.is_dir()]
+    assert {path for path in folders if not path.name.startswith("_")} <= named
 
 
 def test_the_rooms_stand_in_the_order_of_their_layers() -> None:
