@@ -3,7 +3,8 @@
 helm, Ray, vLLM, DeepSpeed and SeaweedFS are real. All tests share one installation and build on
 each other, in their order.
 
-The tests are the chapters of one story, in their order.
+Helm 4 is enough here. Both majors render the same objects (tests/unit/helm), and the other tests of
+this folder run installations, hooks, upgrades and rollbacks under both.
 """
 
 import json
