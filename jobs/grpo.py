@@ -1,13 +1,14 @@
-"""Ray job: the same as `awares grpo`. Submit it with `ray job submit --working-dir . -- python jobs/grpo.py ...`."""
+"""The Ray job of `awares grpo`.
+
+Submit it with `ray job submit --working-dir . -- python jobs/grpo.py ...`.
+"""
 
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:1] = [
-    str(ROOT),
-    str(ROOT / "platform"),
-]  # an uploaded clone must win over an installed one, for both packages
+# Both packages must come from an uploaded clone, not from an installed one.
+sys.path[:1] = [str(ROOT), str(ROOT / "platform")]
 
 if __name__ == "__main__":
     from awares_platform.cli import main as cli

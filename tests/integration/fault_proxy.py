@@ -1,9 +1,9 @@
 """A reverse proxy between boto3 and a real S3 server that injects faults into requests.
 
     ObjectStore ── boto3 ──> proxy ──> SeaweedFS
-                             one thread per connection; bodies pass in pieces; the first rule that fits a request spoils it
 
-Requests pass byte by byte, with their Host header: SigV4 signs it, and SeaweedFS verifies the Host that it receives.
+Each connection has a thread. Bodies pass in pieces. The first rule that matches a request applies.
+Requests pass unchanged with their Host header, because SigV4 signs it and SeaweedFS verifies it.
 """
 
 import socket
@@ -161,7 +161,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self.open: set[socket.socket] = set()
 
     def disconnect(self) -> None:
-        """Close the connections, which ends their threads. `server_close` does not wait for them."""
+        """Close the connections and so end their threads; `server_close` does not wait for them."""
         for connection in [*self.open]:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -300,7 +300,8 @@ def _answer(client: _Connection, head: _Head, request: Request, fault: Status) -
         ):  # closing with unread bytes would reset the connection
             request.bytes_in += len(piece)
     code = fault.code or _CODES.get(fault.status, "InternalError")
-    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
+    error = f"<Error><Code>{code}</Code><Message>injected</Message></Error>"
+    body = f"<?xml version='1.0'?>{error}".encode()
     lines = [
         b"Content-Type: application/xml\r\n",
         b"Content-Length: %d\r\n" % len(body),

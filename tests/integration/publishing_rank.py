@@ -2,7 +2,8 @@
 
 `python publishing_rank.py <rank> <ranks> <setup.json>`
 
-Rank 0 leaves what every version must be in <run.directory>/<stage>-<version>.pt; the runs are called <run.name>-<stage>.
+Rank 0 writes the expected weights of each version to <run.directory>/<stage>-<version>.pt. The runs
+are named <run.name>-<stage>.
 """
 
 import sys

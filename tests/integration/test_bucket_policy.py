@@ -1,6 +1,7 @@
 """The writer's bucket policy grants every request of the store and of Ray Train's checkpoints.
 
-Requests are seen by a proxy before a real S3 server. What a request needs follows from its method and whether it names an object.
+A proxy in front of a real S3 server records the requests. The permission that a request needs
+follows from its method and from whether it names an object.
 """
 
 from pathlib import Path

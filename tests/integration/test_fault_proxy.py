@@ -153,7 +153,8 @@ def test_a_chunked_request_passes(faults: Faults, store: ObjectStore) -> None:
     host, target = url.removeprefix("http://").split("/", 1)
     name, port = host.split(":")
     with socket.create_connection((name, int(port))) as connection:
-        head = f"PUT /{target} HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        head = f"PUT /{target} HTTP/1.1\r\nHost: {host}\r\n"
+        head += "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         connection.sendall(head.encode() + b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n")
         reply = connection.makefile("rb").read()
     assert reply.startswith(b"HTTP/1.1 200")

@@ -222,7 +222,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     }
     environment.pop("RAY_ADDRESS", None)
     options = [
-        "--head", "--block", "--node-ip-address=127.0.0.2", f"--port={gcs}", "--dashboard-host=127.0.0.2", f"--dashboard-port={dashboard}",
+        "--head", "--block", "--node-ip-address=127.0.0.2", f"--port={gcs}",
+        "--dashboard-host=127.0.0.2", f"--dashboard-port={dashboard}",
         f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
         "--min-worker-port=28000", "--max-worker-port=28999", "--num-cpus=4",
         f"--object-store-memory={200 * 2**20}", f"--temp-dir={logs}", "--disable-usage-stats",
@@ -274,5 +275,6 @@ def test_a_submitted_session_runs_one_source_tree_and_leaks_no_secret(cluster: C
 def test_a_user_error_of_a_submitted_job_is_in_its_log(cluster: Cluster) -> None:
     result = cluster.submit("python", "jobs/sft.py", "sft.lerning_rate=1")
     assert result.returncode != 0
-    wanted = "awares sft: jobs/configs/mini.toml: sft.lerning_rate: no such key; the nearest is sft.learning_rate"
+    mistake = "sft.lerning_rate: no such key; the nearest is sft.learning_rate"
+    wanted = f"awares sft: jobs/configs/mini.toml: {mistake}"
     assert wanted in result.stdout, result.stdout + result.stderr

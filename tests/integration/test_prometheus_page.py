@@ -33,7 +33,8 @@ def test_the_metrics_page_has_what_a_run_and_the_endpoint_report(tmp_path: Path)
         str(free_port()),
     ]
     environment = {
-        **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"
+        **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}",
+        "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0",
     }  # fmt: skip
     environment.pop("RAY_ADDRESS", None)
     page = subprocess.run(

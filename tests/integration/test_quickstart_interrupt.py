@@ -113,7 +113,10 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
         "data.test_samples=8",
     ]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "quickstart", "--config", str(ROOT / "jobs/configs/mini.toml"), *settings],
+        [
+            sys.executable, "-c", code, "quickstart",
+            "--config", str(ROOT / "jobs/configs/mini.toml"), *settings,
+        ],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=tmp_path,
     )  # fmt: skip
     assert process.stdout is not None

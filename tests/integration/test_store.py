@@ -241,9 +241,9 @@ def test_wrong_credentials_are_named(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     (tmp_path / "file").write_bytes(b"x")
     for operation in operations(changed(store), tmp_path / "file"):
+        variables = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         with pytest.raises(
-            AccessDenied,
-            match=f"{store.config.url}.* denies access .* check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            AccessDenied, match=f"{store.config.url}.* denies access .* check {variables}"
         ):
             operation()
 

@@ -1,6 +1,7 @@
-"""The weight bus under faults that really happen: between boto3 and SeaweedFS stands a proxy that does to requests what it is told.
+"""The weight bus under faults, which a proxy injects between boto3 and SeaweedFS.
 
-In every case readers go on with the last good version, nothing that was published is lost, and the writer goes on.
+In every case the readers keep the last good version, no published version is lost, and the writer
+continues.
 """
 
 import signal
@@ -54,7 +55,7 @@ def published(store: ObjectStore, run: str, newest: int, **options: Any) -> Publ
     return publisher
 
 
-# -- in transit -------------------------------------------------------------------------------------
+# -- in transit ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -249,7 +250,9 @@ def test_a_publisher_killed_before_any_of_its_writes_loses_nothing_and_is_follow
             held = subscriber.receive(newest, held)
             assert holds(held, newest)
             assert holds(Subscriber(seaweed, run).receive(newest), newest)
-        except WeightsError as error:  # killed between headers and body of HEAD: readers keep what they have, the next writer rebuilds it
+        except WeightsError as error:
+            # The writer was killed between the headers and the body of HEAD: readers keep their
+            # version, and the next writer rebuilds HEAD.
             assert "not a HEAD object" in str(error)
     final = Publisher(seaweed, run)
     assert final.version is not None and final.version >= (subscriber.seen.version or 1)

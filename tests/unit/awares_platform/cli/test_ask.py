@@ -17,8 +17,8 @@ ANSWER = {
     "choices": [{"message": {"content": "7"}}],
     "usage": {"prompt_tokens": 31, "completion_tokens": 18},
     "awares": {
-        "crops": ["0"], "boxes": [[0, 0, 56, 56]], "visual_tokens": 8, "rtr_token": 0.5, "turns": 2, "stop": "answer", "latency_s": 0.1234,
-        "weight_version": 12,
+        "crops": ["0"], "boxes": [[0, 0, 56, 56]], "visual_tokens": 8, "rtr_token": 0.5,
+        "turns": 2, "stop": "answer", "latency_s": 0.1234, "weight_version": 12,
     },
 }  # fmt: skip
 

@@ -22,7 +22,8 @@ def test_help_answers_without_the_heavy_packages() -> None:
     script = (
         "import sys\nfrom awares_platform.cli import main as cli\n"
         "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
-        "print([name for name in ('torch', 'ray', 'vllm', 'transformers', 'boto3', 'deepspeed') if name in sys.modules], file=sys.stderr)"
+        "heavy = ('torch', 'ray', 'vllm', 'transformers', 'boto3', 'deepspeed')\n"
+        "print([name for name in heavy if name in sys.modules], file=sys.stderr)"
     )
     started = time.monotonic()
     result = run("-c", script)
@@ -44,23 +45,20 @@ def test_every_job_script_has_help(job: str) -> None:
 def test_a_user_error_is_one_line_and_status_2() -> None:
     result = run("jobs/sft.py", "--config", "jobs/configs/mini.toml", "sft.lerning_rate=1")
     assert result.returncode == 2
-    assert (
-        result.stderr
-        == "awares sft: jobs/configs/mini.toml: sft.lerning_rate: no such key; the nearest is sft.learning_rate\n"
-    )
+    mistake = "sft.lerning_rate: no such key; the nearest is sft.learning_rate"
+    assert result.stderr == f"awares sft: jobs/configs/mini.toml: {mistake}\n"
 
 
 def test_a_typo_is_named_before_ray_is_even_imported() -> None:
     script = (
         "import sys\nfrom awares_platform.cli import main as cli\n"
-        "try: cli.main(['grpo', 'grpo.lerning_rate=1'])\nexcept SystemExit as end: print(end.code)\n"
+        "try: cli.main(['grpo', 'grpo.lerning_rate=1'])\n"
+        "except SystemExit as end: print(end.code)\n"
         "print([name for name in ('torch', 'ray', 'vllm', 'boto3') if name in sys.modules])"
     )
     result = run("-c", script)
-    assert (
-        result.stderr
-        == "awares grpo: jobs/configs/mini.toml: grpo.lerning_rate: no such key; the nearest is grpo.learning_rate\n"
-    )
+    mistake = "grpo.lerning_rate: no such key; the nearest is grpo.learning_rate"
+    assert result.stderr == f"awares grpo: jobs/configs/mini.toml: {mistake}\n"
     assert result.stdout.split("\n")[:2] == ["2", "[]"]
 
 

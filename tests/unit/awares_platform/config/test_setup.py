@@ -132,7 +132,8 @@ def test_every_mistake_in_a_file_is_named_at_once(tmp_path: Path) -> None:
     path.write_text('[run]\nseeds = 1\n\n[sft]\nepochs = "two"\n')
     assert message(path).splitlines() == [
         f"{path}: run.seeds: no such key; the nearest is run.seed",
-        f"{path}: sft.epochs: Input should be a valid integer, unable to parse string as an integer; got 'two'",
+        f"{path}: sft.epochs: Input should be a valid integer, "
+        "unable to parse string as an integer; got 'two'",
     ]
 
 
@@ -193,7 +194,8 @@ def test_the_setups_are_sparse_and_commented() -> None:
 
 
 def test_configuration_imports_nothing_heavy() -> None:
-    script = "import sys, awares_platform.config; print([m for m in ('torch', 'ray', 'boto3', 'transformers', 'vllm') if m in sys.modules])"
+    heavy = ("torch", "ray", "boto3", "transformers", "vllm")
+    script = f"import sys, awares_platform.config; print([m for m in {heavy} if m in sys.modules])"
     assert (
         subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=True

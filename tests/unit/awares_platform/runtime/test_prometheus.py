@@ -79,9 +79,13 @@ def test_nothing_is_exported_without_a_connected_ray(monkeypatch: pytest.MonkeyP
 
 def test_metrics_do_not_import_ray() -> None:
     code = (
-        "import sys, tempfile, pathlib; from awares_platform.runtime.metrics import MetricsWriter; from awares_platform.runtime.prometheus import Gauges;"
-        "MetricsWriter(pathlib.Path(tempfile.mkdtemp()), Gauges('sft', 'r')).report(1, {'loss/sft': 2.0});"
-        "from awares_platform.serve.meter import EndpointMeter; EndpointMeter().refused(401, 'unauthorized', 0.1);"
+        "import sys, tempfile, pathlib;"
+        "from awares_platform.runtime.metrics import MetricsWriter;"
+        "from awares_platform.runtime.prometheus import Gauges;"
+        "directory = pathlib.Path(tempfile.mkdtemp());"
+        "MetricsWriter(directory, Gauges('sft', 'r')).report(1, {'loss/sft': 2.0});"
+        "from awares_platform.serve.meter import EndpointMeter;"
+        "EndpointMeter().refused(401, 'unauthorized', 0.1);"
         "print('ray' in sys.modules)"
     )
     said = subprocess.run(

@@ -32,10 +32,8 @@ def test_packages_from_two_places_are_refused(
             else original(name)
         ),
     )
-    with pytest.raises(
-        LaunchError,
-        match=f"awares comes from {ROOT / 'awares'} but awares_platform from {stray.parent}: two source trees",
-    ):
+    message = f"awares comes from {ROOT / 'awares'} but awares_platform from {stray.parent}"
+    with pytest.raises(LaunchError, match=f"{message}: two source trees"):
         source_tree.here()
 
 
