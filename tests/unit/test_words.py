@@ -1,0 +1,182 @@
+"""Rules of the project's text that a machine can check: line length, references and docstrings."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MOST_COLUMNS = 100
+TEXT = (".py", ".md", ".toml", ".yaml", ".yml", ".tpl", ".cfg", ".sh", ".Dockerfile", "Makefile")
+OUTSIDE = re.compile(
+    r"\b(?:style|design)\.md\b|(?<![\w./-])shared/(?:design|style|facts)|\bissues? #?\d+", re.I
+)
+"""Names of documents that a reader of the repository does not have."""
+
+UNFINISHED = frozenset(
+    {
+        "awares/__init__.py",
+        "awares/advantage.py",
+        "awares/batch.py",
+        "awares/chat.py",
+        "awares/crops.py",
+        "awares/episode.py",
+        "awares/evaluation/decisions.py",
+        "awares/images.py",
+        "awares/losses.py",
+        "awares/protocol.py",
+        "awares/reward.py",
+        "awares/sample.py",
+        "awares/similarity.py",
+        "awares/tokens.py",
+        "awares/trajectory.py",
+        "awares/view.py",
+        "platform/awares_platform/config/data.py",
+        "platform/awares_platform/config/engine.py",
+        "platform/awares_platform/config/evaluate.py",
+        "platform/awares_platform/config/grpo.py",
+        "platform/awares_platform/config/method.py",
+        "platform/awares_platform/config/policy.py",
+        "platform/awares_platform/config/serve.py",
+        "platform/awares_platform/config/sft.py",
+        "platform/awares_platform/curate/answerer.py",
+        "platform/awares_platform/curate/job.py",
+        "platform/awares_platform/curate/label_shard.py",
+        "platform/awares_platform/data/rows.py",
+        "platform/awares_platform/engine/__init__.py",
+        "platform/awares_platform/engine/canary.py",
+        "platform/awares_platform/engine/canary_samples.py",
+        "platform/awares_platform/engine/engine.py",
+        "platform/awares_platform/engine/follow.py",
+        "platform/awares_platform/engine/launch.py",
+        "platform/awares_platform/engine/lifetime.py",
+        "platform/awares_platform/engine/load.py",
+        "platform/awares_platform/engine/play.py",
+        "platform/awares_platform/engine/worker.py",
+        "platform/awares_platform/evaluate/episode_rows.py",
+        "platform/awares_platform/evaluate/evaluator.py",
+        "platform/awares_platform/evaluate/job.py",
+        "platform/awares_platform/evaluate/policies.py",
+        "platform/awares_platform/evaluate/results.py",
+        "platform/awares_platform/evaluate/scored.py",
+        "platform/awares_platform/grpo/__init__.py",
+        "platform/awares_platform/grpo/buffer.py",
+        "platform/awares_platform/grpo/controller.py",
+        "platform/awares_platform/grpo/job.py",
+        "platform/awares_platform/grpo/journal.py",
+        "platform/awares_platform/grpo/learner.py",
+        "platform/awares_platform/grpo/pixels.py",
+        "platform/awares_platform/grpo/prompts.py",
+        "platform/awares_platform/grpo/rollout.py",
+        "platform/awares_platform/labelling/__init__.py",
+        "platform/awares_platform/labelling/answers.py",
+        "platform/awares_platform/labelling/grounding.py",
+        "platform/awares_platform/labelling/labeller.py",
+        "platform/awares_platform/plan/geometry.py",
+        "platform/awares_platform/serve/__init__.py",
+        "platform/awares_platform/serve/app.py",
+        "platform/awares_platform/serve/croploop.py",
+        "platform/awares_platform/serve/deployment.py",
+        "platform/awares_platform/serve/following.py",
+        "platform/awares_platform/serve/meter.py",
+        "platform/awares_platform/serve/openai.py",
+        "platform/awares_platform/serve/remote.py",
+        "platform/awares_platform/serve/routes.py",
+        "platform/awares_platform/sft/examples.py",
+        "platform/awares_platform/sft/job.py",
+        "platform/awares_platform/sft/order.py",
+        "platform/awares_platform/sft/schedule.py",
+        "platform/awares_platform/sft/worker.py",
+        "platform/awares_platform/training/__init__.py",
+        "platform/awares_platform/training/checkpoint.py",
+        "platform/awares_platform/training/export.py",
+        "platform/awares_platform/training/fit.py",
+        "platform/awares_platform/training/lora.py",
+        "platform/awares_platform/training/zero.py",
+        "tests/integration/publishing_rank.py",
+        "tests/integration/test_engine_tied.py",
+        "tests/integration/test_grpo.py",
+        "tests/integration/test_grpo_faults.py",
+        "tests/integration/test_policy_store.py",
+        "tests/integration/test_rollout_follow.py",
+        "tests/integration/test_sft.py",
+        "tests/integration/test_zero.py",
+        "tests/unit/awares/conftest.py",
+        "tests/unit/awares/test_batch.py",
+        "tests/unit/awares/test_chat.py",
+        "tests/unit/awares/test_crops.py",
+        "tests/unit/awares/test_episode.py",
+        "tests/unit/awares/test_losses.py",
+        "tests/unit/awares/test_protocol.py",
+        "tests/unit/awares/test_public_api.py",
+        "tests/unit/awares/test_scorers.py",
+        "tests/unit/awares/test_tokens.py",
+        "tests/unit/awares_platform/data/test_rows.py",
+        "tests/unit/awares_platform/engine/test_apply.py",
+        "tests/unit/awares_platform/engine/test_canary_samples.py",
+        "tests/unit/awares_platform/engine/test_engine_launch.py",
+        "tests/unit/awares_platform/engine/test_load.py",
+        "tests/unit/awares_platform/engine/test_play.py",
+        "tests/unit/awares_platform/evaluate/test_evaluate_job.py",
+        "tests/unit/awares_platform/evaluate/test_results.py",
+        "tests/unit/awares_platform/grpo/test_buffer.py",
+        "tests/unit/awares_platform/grpo/test_controller.py",
+        "tests/unit/awares_platform/grpo/test_pixels.py",
+        "tests/unit/awares_platform/labelling/test_chat_client.py",
+        "tests/unit/awares_platform/labelling/test_labeller.py",
+        "tests/unit/awares_platform/plan/test_geometry.py",
+        "tests/unit/awares_platform/serve/conftest.py",
+        "tests/unit/awares_platform/serve/test_app.py",
+        "tests/unit/awares_platform/serve/test_endpoint_meter.py",
+        "tests/unit/awares_platform/sft/test_examples.py",
+        "tests/unit/awares_platform/training/test_checkpoint_fit.py",
+        "tests/unit/awares_platform/training/test_lora.py",
+        "tests/unit/awares_platform/training/test_zero_config.py",
+    }
+)
+"""Files that still have longer lines. Remove a file from this list once it is finished."""
+
+
+def tracked(*suffixes: str) -> list[str]:
+    """The tracked files with one of these suffixes, relative to the root."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return [name for name in listed if name.endswith(suffixes) and (ROOT / name).is_file()]
+
+
+def long_lines(name: str) -> list[int]:
+    lines = (ROOT / name).read_text("utf-8").splitlines()
+    return [number for number, line in enumerate(lines, 1) if len(line) > MOST_COLUMNS]
+
+
+def test_no_line_of_python_is_longer_than_100_columns() -> None:
+    long = {name: long_lines(name) for name in tracked(".py") if name not in UNFINISHED}
+    assert not {name: numbers for name, numbers in long.items() if numbers}
+
+
+@pytest.mark.parametrize("text", ["style.md, rule 10", "see design.md", "Issue 4", "shared/facts"])
+def test_references_to_outside_documents_are_found(text: str) -> None:
+    assert OUTSIDE.search(text)
+
+
+def test_no_text_names_a_document_outside_the_repository() -> None:
+    here = Path(__file__).relative_to(ROOT).as_posix()
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for name in tracked(*TEXT)
+        if name != here and name not in UNFINISHED
+        for number, line in enumerate((ROOT / name).read_text("utf-8").splitlines(), 1)
+        if OUTSIDE.search(line)
+    ]
+    assert not found
+
+
+def test_every_package_has_a_docstring() -> None:
+    packages = [name for name in tracked("__init__.py") if name.startswith(("awares", "platform"))]
+    assert packages
+    assert not [
+        name for name in packages if not ast.get_docstring(ast.parse((ROOT / name).read_text()))
+    ]
