@@ -7,8 +7,9 @@ from collections.abc import Sequence
 def advantages(rewards_G: Sequence[float], eps: float = 1e-4) -> list[float]:
     """(R - mean) / (std + eps) within one group of G episodes of the same prompt.
 
-    The standard deviation is the sample's (G - 1 below), and eps 1e-4, as in TRL, with which the paper was trained. A group of one, or
-    of equal rewards, teaches nothing: zeros. Dividing by the deviation is what lets the tiny area cost act when answers tie.
+    The standard deviation divides by G - 1, and eps is 1e-4, as in TRL, which the paper trains
+    with. A group of one, or of equal rewards, teaches nothing: its advantages are 0. The division
+    by the deviation lets the small area cost act if all answers are equally good.
 
     Example:
         advantages([1.0, 3.0], eps=0.0)  # [-0.707..., 0.707...]

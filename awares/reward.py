@@ -12,9 +12,9 @@
     any    crops      alpha_use + lambda_area * area
     any    malformed  malformed_cost
 
-`area` is the sum of the crops' shares of the image. A malformed first turn costs malformed_cost and nothing else. A malformed later turn adds it to the
-cost of the earlier call. A call in a turn that allows only an answer counts as malformed. An
-episode without an answer has an answer part of 0.
+`area` is the sum of the crops' shares of the image. A malformed first turn costs malformed_cost and
+nothing else. A malformed later turn adds it to the cost of the earlier call. A call in a turn that
+allows only an answer counts as malformed. An episode without an answer has an answer part of 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence

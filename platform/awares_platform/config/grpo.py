@@ -1,4 +1,7 @@
-"""Section [grpo]: rollouts, learner and the queue between them. Figures of the paper where it states one, else the mini setup's."""
+"""[grpo]: rollouts, the learner and the queue between them.
+
+Defaults are the paper's where it states a value, else those of the mini setup.
+"""
 
 from typing import Literal, Self
 
@@ -11,41 +14,44 @@ class GrpoConfig(Section):
     """Group relative policy optimisation, asynchronous."""
 
     start: Literal["base", "sft"] = "sft"
-    """Policy that training starts from; it is also the frozen KL reference."""
+    """Policy that training starts from. It is also the frozen reference of the KL term."""
     steps: PositiveInt = 120
-    """Learner steps, one batch and one published version each."""
+    """Learner steps. Each consumes one batch and publishes one version."""
     groups_per_step: PositiveInt = 32
     """Prompts in a batch."""
     group_size: int = Field(default=8, ge=2)
     """Episodes per prompt (G)."""
     temperature: PositiveFloat = 1.0
-    """Sampling temperature; the learner scores episodes under the same tempered distribution. top_p is always 1."""
+    """Sampling temperature. The learner scores episodes at the same temperature. top_p is 1."""
     max_tokens: PositiveInt = 32
     """Sampled tokens per turn."""
 
     staleness_bound: int = Field(default=2, ge=0)
-    """Learner versions by which the oldest token of an episode may be behind the version that it updates; 0 is synchronous."""
+    """Versions by which an episode's oldest token may be behind the version that it updates. 0
+    makes training synchronous."""
     drop_uniform_groups: bool = False
-    """Leave out groups whose rewards do not differ (they carry no advantage) and sample other prompts for them."""
+    """Leave out groups whose rewards are all equal, and sample other prompts in their place."""
     errors: Literal["exclude", "penalise"] = "exclude"
-    """Episodes that the engine or an image failed: left out of their group, or given `error_reward`."""
+    """What happens to an episode that fails because of the engine or an image: "exclude" leaves it
+    out of its group, "penalise" gives it `error_reward`."""
     error_reward: float = -2.0
-    """Reward of a failed episode when `errors` is "penalise"."""
+    """Reward of a failed episode if `errors` is "penalise"."""
 
     rollout_actors: PositiveInt = 1
-    """Engines that roll out."""
+    """Rollout actors; each holds one engine."""
     groups_in_flight: PositiveInt = 16
-    """Groups that one actor works on at once."""
+    """Groups that one actor rolls out at once."""
     rollout_cpus: float = Field(default=1.0, ge=0)
     """CPUs that Ray reserves for an actor."""
     rollout_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves for an actor."""
     rollout_selector: dict[str, str] = Field(default_factory=dict)
-    """Labels of the Ray nodes that actors may run on, such as {"awares/group" = "rollout"}; empty takes any."""
+    """Labels of the Ray nodes that actors may run on, such as {"awares/group" = "rollout"}. Empty
+    takes any node."""
     actor_restarts: int = Field(default=20, ge=0)
-    """Restarts of dead rollout actors, in all, before the run gives up."""
+    """Restarts of rollout actors, all together, before the run fails."""
     poll_s: PositiveFloat = 0.25
-    """Seconds between an actor's looks at the weight bus."""
+    """Seconds between two polls of the weight bus by an actor."""
 
     learner_workers: PositiveInt = 1
     """Data-parallel learner ranks."""
@@ -54,54 +60,60 @@ class GrpoConfig(Section):
     learner_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves for a rank."""
     learner_selector: dict[str, str] = Field(default_factory=dict)
-    """Labels of the Ray nodes that ranks may run on; empty takes any."""
+    """Labels of the Ray nodes that ranks may run on. Empty takes any node."""
     learner_threads: PositiveInt = 1
     """Torch threads of a rank."""
     learner_restarts: int = Field(default=3, ge=0)
-    """Restarts of the learner from its last checkpoint before the run gives up."""
+    """Restarts of the learner from its last checkpoint before the run fails."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """DeepSpeed ZeRO stage."""
     micro_batch: PositiveInt = 32
-    """Distinct sequences per forward and backward pass of a rank; episodes that sampled the same one share it."""
+    """Distinct sequences per forward and backward pass of a rank. Episodes with equal tokens share
+    a sequence."""
     minibatches: PositiveInt = 1
-    """Optimizer steps per batch. With 1 the proximal policy is the current one and clipping never binds."""
+    """Optimizer steps per batch. With 1 the proximal policy equals the current one, and the clip
+    has no effect."""
 
     learning_rate: PositiveFloat = 1e-4
-    """AdamW's rate, decayed linearly to zero over `steps` (paper: 1e-5 in its text, 5e-5 in its supplement)."""
+    """Learning rate of AdamW. It decays linearly to zero over `steps`. The paper uses 1e-5 in its
+    text and 5e-5 in its supplement."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's weight decay."""
+    """Weight decay of AdamW."""
     max_grad_norm: PositiveFloat = 1.0
-    """Gradient norm bound."""
+    """Largest gradient norm; larger gradients are scaled down to it."""
     kl_beta: float = Field(default=0.05, ge=0)
-    """Weight of the KL to the starting policy; 0 saves the reference pass."""
+    """Weight of the KL divergence from the starting policy. 0 saves the pass of the reference."""
     clip: PositiveFloat = 0.2
-    """Ratio clip between current and proximal policy."""
+    """Clip of the ratio between current and proximal policy."""
     importance_cap: PositiveFloat = 2.0
-    """Truncation of the importance weight between proximal and behaviour policy."""
+    """Upper bound of the importance weight between proximal and behaviour policy."""
     std_eps: PositiveFloat = 1e-4
-    """Added to a group's standard deviation."""
+    """Constant that is added to a group's standard deviation."""
 
     anchor_every: PositiveInt = 16
-    """Longest chain of weight deltas: at the latest after so many versions one is published whole. Earlier when joining by deltas would
-    cost more, or when a reader found damage."""
+    """Versions after which the weights are published whole instead of as a delta. This happens
+    earlier if a new reader would fetch more bytes by deltas, or if a reader finds damage."""
     keep_versions: PositiveInt = 4
-    """Newest weight versions that stay in the store, with what they are deltas to."""
+    """Newest weight versions that stay in the store, with the versions that they build on."""
     checkpoint_every: PositiveInt = 10
     """Steps between learner checkpoints."""
     keep_checkpoints: PositiveInt = 2
-    """Checkpoints kept in the store."""
+    """Checkpoints that stay in the store."""
     batch_timeout_s: PositiveFloat = 900.0
-    """The learner gives up when no batch became ready for this long."""
+    """Seconds that the learner waits for a batch before the run fails."""
 
     @model_validator(mode="after")
     def _episodes_divide_over_minibatches(self) -> Self:
+        """Refuse a batch that cannot be cut into minibatches and ranks."""
         if self.groups_per_step % self.minibatches:
             raise ValueError(
-                f"grpo.groups_per_step={self.groups_per_step} must be a multiple of grpo.minibatches={self.minibatches}"
+                f"grpo.groups_per_step={self.groups_per_step} must be a multiple of "
+                f"grpo.minibatches={self.minibatches}"
             )
-        if self.groups_per_step * self.group_size < self.learner_workers:
+        episodes = self.groups_per_step * self.group_size
+        if episodes < self.learner_workers:
             raise ValueError(
-                f"grpo.learner_workers={self.learner_workers} exceeds the {self.groups_per_step * self.group_size} episodes of a step; "
-                "lower it or raise grpo.groups_per_step"
+                f"grpo.learner_workers={self.learner_workers} exceeds the {episodes} episodes of a "
+                "step; lower it or raise grpo.groups_per_step"
             )
         return self

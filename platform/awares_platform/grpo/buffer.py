@@ -1,12 +1,14 @@
-"""EpisodeBuffer: finished groups between rollout actors and learner, with a staleness bound and a capacity gate.
+"""EpisodeBuffer: finished groups between actors and learner, with a bound on their staleness.
 
     issue() -> in flight -> add() -> ready -> take(version) -> learner
        ^          |                    |
        +--reissue-+        stale ------+
 
-A group is stale for version v when its oldest token is more than `bound` versions behind v. The gate keeps staleness from arising: an
-actor that holds version a may start a group only while those ready or in flight fill fewer than (a - v + bound + 1) batches, v being the
-version that the next batch updates. What becomes stale all the same (an actor that was slow to load) is dropped, counted and issued again.
+Let v be the version that the next batch updates. A group is stale if its oldest token is more than
+`bound` versions behind v. The capacity gate keeps groups from becoming stale: an actor with version
+a may start a group only while the groups ready or in flight fill fewer than (a - v + bound + 1)
+batches. A group can still become stale if its actor loads weights slowly. It is then dropped and
+counted, and its prompt is issued again.
 """
 
 import heapq
@@ -16,16 +18,18 @@ from awares_platform.grpo.prompts import Prompts
 
 
 class EpisodeBuffer:
-    """Holds the groups of one run. No clock, no lock, no network: the controller calls it from one thread.
+    """Holds the groups of one run. It has no lock: the controller calls it from one thread.
 
-    Every prompt number is in exactly one place: not issued, waiting to be issued again, in flight, ready, or settled.
+    Every prompt number is in exactly one place: not issued, waiting to be issued again, in flight,
+    ready, or settled.
     """
 
     def __init__(self, prompts: Prompts, groups_per_step: int, bound: int) -> None:
         self._prompts = prompts
         self._groups_per_step = groups_per_step
         self._bound = bound
-        self._again: list[tuple[int, int]] = []  # heap of (prompt number, attempt)
+        # A heap of (prompt number, attempt).
+        self._again: list[tuple[int, int]] = []
         self._next = 0
         self._in_flight: dict[int, Prompt] = {}
         self._ready: dict[int, Group] = {}
@@ -39,12 +43,16 @@ class EpisodeBuffer:
 
     @property
     def in_flight(self) -> int:
-        """Groups that actors are working on."""
+        """How many groups actors are rolling out."""
         return len(self._in_flight)
 
     def restore(self, position: Position, groups: list[Group], version: int) -> None:
-        """Begins (again) at `position`: journalled `groups` that it does not cover are ready or settled by their outcome, every other
-        prompt issued before is issued again, groups in flight are kept. Nothing starts with weights older than `version`."""
+        """Begin at `position`, with `groups` known to be finished.
+
+        A group that `position` does not cover becomes ready or settled, by its outcome. Groups in
+        flight stay in flight. Every other prompt that was issued before is issued again. No group
+        starts with weights older than `version`.
+        """
         self.position = position
         self._floor = self._version = version
         self._ready = {}
@@ -63,14 +71,14 @@ class EpisodeBuffer:
         heapq.heapify(self._again)
 
     def room(self, loaded: int) -> int:
-        """Groups that an actor with weights of version `loaded` may start now."""
+        """How many groups an actor with weights of version `loaded` may start now."""
         if loaded < self._floor:
             return 0
         ahead = loaded - self._version + self._bound + 1
         return max(0, ahead * self._groups_per_step - len(self._ready) - len(self._in_flight))
 
     def issue(self) -> Prompt:
-        """The next prompt to roll out: given up ones first, in order."""
+        """The next prompt to roll out. Prompts that were given back come first, in order."""
         if self._again:
             number, attempt = heapq.heappop(self._again)
         else:
@@ -82,13 +90,16 @@ class EpisodeBuffer:
         return prompt
 
     def reissue(self, prompt: Prompt) -> None:
-        """Gives `prompt` back: its actor died. Ignored when it is no longer in flight."""
+        """Give `prompt` back because its actor died. Does nothing if it is no longer in flight."""
         if self._in_flight.get(prompt.number) == prompt:
             del self._in_flight[prompt.number]
             heapq.heappush(self._again, (prompt.number, prompt.attempt))
 
     def add(self, group: Group) -> bool:
-        """Takes in a finished group. False (and nothing happens) when its prompt is not in flight: it was counted already."""
+        """Take in a finished group.
+
+        Returns False and does nothing if its prompt is not in flight: it was counted before.
+        """
         if self._in_flight.get(group.prompt.number) != group.prompt:
             return False
         del self._in_flight[group.prompt.number]
@@ -102,13 +113,16 @@ class EpisodeBuffer:
             self.position = self.position.settle(group.prompt.number)
 
     def full(self, version: int) -> bool:
-        """Whether there is a batch for a learner that is about to update `version`. What is too stale for that is dropped."""
+        """Whether a batch that updates `version` is ready.
+
+        Drops the groups that are too stale for it.
+        """
         self._version = version
         self._drop_stale(version)
         return len(self._ready) >= self._groups_per_step
 
     def take(self, step: int, version: int) -> StepBatch:
-        """The batch that updates `version`: the oldest groups. Only when `full(version)`."""
+        """The oldest groups, as the batch that updates `version`. Requires `full(version)`."""
         assert self.full(version), (
             f"step {step} has {len(self._ready)} of {self._groups_per_step} groups"
         )
@@ -116,7 +130,8 @@ class EpisodeBuffer:
         for group in first:
             del self._ready[group.prompt.number]
             self.position = self.position.settle(group.prompt.number)
-        self._version = version + 1  # what the gate measures against from now on
+        # From now on the gate measures against the next version.
+        self._version = version + 1
         return StepBatch(step, tuple(first), self.position)
 
     def _drop_stale(self, version: int) -> None:

@@ -1,8 +1,11 @@
-"""Controller: keeps the actors busy, judges what they bring back, hands batches to the learner.
+"""Controller: keeps the actors busy, scores their groups, and hands batches to the learner.
 
-Per actor one task tends it: start -> (follow the weight bus  ||  issue prompts while the buffer has room) -> on its death give its
-prompts back and start another. Whatever else goes wrong (a canary mismatch first of all) stops the whole run: `batch` then returns None,
-so that the learner returns, and `run` raises the cause.
+    one task per actor:  start --> follow the weight bus  ||  issue prompts while there is room
+                           ^                              |
+                           +-- requeue its prompts <------+ the actor dies
+
+Any other failure, such as a canary mismatch, stops the whole run. `batch` then returns None, so
+that the learner returns, and `run` raises the cause.
 """
 
 import asyncio
@@ -26,53 +29,58 @@ _RESTART_PAUSE_S = 1.0
 
 
 class ActorLost(Exception):
-    """The actor's process is gone; nothing that it was doing will come back."""
+    """The actor's process is gone, and with it the groups that it was rolling out."""
 
 
 class Actor(Protocol):
-    """A rollout actor as the controller sees it. Every method raises ActorLost once its process is gone."""
+    """A rollout actor, as the controller uses it.
+
+    Every method raises ActorLost once the actor's process is gone.
+    """
 
     async def start(self) -> None:
         """Returns when the engine is up."""
         ...
 
     def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Endless: one item per version loaded from the weight bus, or missed."""
+        """Yield one item for each version that the actor loads or misses, without end."""
         ...
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
-        """Never raises for a bad rollout."""
+        """The episodes of `prompt`. A failed episode is data and raises nothing."""
         ...
 
     def kill(self) -> None:
-        """Ends the process, if it still runs."""
+        """End the process if it still runs."""
         ...
 
 
 class Controller:
-    """Runs on one event loop. The learner calls `attach`, then per step `batch` and `learned`, at last `close`."""
+    """Connects the actors with the learner, on one event loop.
+
+    The learner calls `attach`, then `batch` and `learned` in every step, and `close` at the end.
+    """
 
     def __init__(
         self,
         settings: GrpoConfig,
         buffer: EpisodeBuffer,
         journal: Journal,
-        judge: Callable[[Prompt, GroupRollout], Group],
+        score: Callable[[Prompt, GroupRollout], Group],
         spawn: Callable[[int], Actor],
     ) -> None:
         self._settings = settings
         self._buffer = buffer
         self._journal = journal
-        self._judge = judge
+        self._score = score
         self._spawn = spawn
         self._changed = asyncio.Condition()
         self._records: asyncio.Queue[tuple[int, dict[str, float]] | None] = asyncio.Queue()
         self._metrics = StepMetrics()
         self._unwritten: list[Group] = []
         self._shards: asyncio.Future[list[StepShard] | None] | None = None
-        self._batch: tuple[StepBatch, int, float] | None = (
-            None  # what the learner works on, the version it updates, since when
-        )
+        # The learner's batch, the version that it updates, and when the learner got it.
+        self._batch: tuple[StepBatch, int, float] | None = None
         self._restarts = 0
         self._fruitless = 0
         # Changes when a learner attaches, so that a batch for the former one is given up.
@@ -84,10 +92,10 @@ class Controller:
         self._failure: Exception | None = None
         self._closed = False
 
-    # -- the fleet ---------------------------------------------------------------------------------------------------------------
+    # -- the fleet
 
     async def run(self) -> None:
-        """Tends the actors until `close`. Raises what stopped the run."""
+        """Tend the actors until `close`. Raises the error that stopped the run."""
         tending = [
             asyncio.create_task(self._tend(index)) for index in range(self._settings.rollout_actors)
         ]
@@ -106,7 +114,7 @@ class Controller:
             await self.close()
 
     async def _tend(self, index: int) -> None:
-        """Keeps actor `index` alive and at work."""
+        """Keep actor `index` alive and at work."""
         while True:
             actor = self._spawn(index)
             try:
@@ -122,17 +130,18 @@ class Controller:
         self._restarts += 1
         self._metrics.restarted(index)
         log.warning(
-            "rollout actor %d is gone (%s); its prompts are issued again and it is replaced",
+            "rollout actor %d is gone (%s); it is replaced, and its prompts are issued again",
             index,
             error,
         )
         if self._restarts > self._settings.actor_restarts:
             raise LaunchError(
-                f"rollout actors died {self._restarts} times (last: {error}); see Ray's logs for the cause, or raise grpo.actor_restarts"
+                f"rollout actors died {self._restarts} times (last: {error}); "
+                "see Ray's logs for the cause, or raise grpo.actor_restarts"
             ) from error
 
     async def _drive(self, actor: Actor, index: int) -> None:
-        """Follows weights and issues prompts side by side, until one of them raises."""
+        """Follow weights and issue prompts side by side, until one of them raises."""
         loaded = [-1]
         try:
             async with asyncio.TaskGroup() as group:
@@ -146,28 +155,28 @@ class Controller:
         async for load in actor.follow():
             if isinstance(load, Missed):
                 self._metrics.missed(load)
-                log.warning("a rollout actor goes on with version %d: %s", loaded[0], load.reason)
+                log.warning("a rollout actor keeps version %d: %s", loaded[0], load.reason)
                 continue
             loaded[0] = load.version
             self._metrics.loaded(index, load)
             await self._notify()
 
     async def _issue(self, actor: Actor, loaded: list[int], group: asyncio.TaskGroup) -> None:
-        """Starts a group whenever the actor has a hand free and the buffer has room for what its weights would produce."""
-        hands = asyncio.Semaphore(self._settings.groups_in_flight)
+        """Start a group when a slot is free and the staleness bound allows it."""
+        slots = asyncio.Semaphore(self._settings.groups_in_flight)
         while True:
-            await hands.acquire()
+            await slots.acquire()
             await self._until(lambda: self._restored and self._buffer.room(loaded[0]) > 0)
             prompt = self._buffer.issue()
             self._clock()
             task = group.create_task(self._roll(actor, prompt))
-            task.add_done_callback(lambda _: hands.release())
+            task.add_done_callback(lambda _: slots.release())
 
     async def _roll(self, actor: Actor, prompt: Prompt) -> None:
-        """One group from issue to buffer; given back when it does not come to that."""
+        """Roll out one group; on failure, requeue the prompt."""
         try:
             rollout = await actor.rollout(prompt)
-            group = await asyncio.to_thread(self._judge, prompt, rollout)
+            group = await asyncio.to_thread(self._score, prompt, rollout)
         except BaseException:
             self._buffer.reissue(prompt)
             self._clock()
@@ -180,24 +189,25 @@ class Controller:
             await self._notify()
 
     def _clock(self) -> None:
-        """Notes how many groups are in flight from now on."""
+        """Note how many groups are in flight from now on."""
         self._metrics.overlap.change(self._buffer.in_flight, time.monotonic())
 
     def _refuse_fruitless(self, group: Group) -> None:
-        """A run whose groups all fail would never hand out a batch, and never say why."""
+        """Stop a run whose groups all fail, since it would wait for a batch without an end."""
         self._fruitless = self._fruitless + 1 if group.outcome is Outcome.FAILED else 0
         if self._fruitless >= 2 * self._settings.groups_per_step:
             errors = sorted(
                 {member.episode.error for member in group.members if member.episode.error}
             )
             raise LaunchError(
-                f"{self._fruitless} groups in a row had no two usable episodes; the last failed with: {'; '.join(errors)}"
+                f"{self._fruitless} groups in a row had fewer than two usable episodes; "
+                f"the last failed with: {'; '.join(errors)}"
             )
 
-    # -- the learner -------------------------------------------------------------------------------------------------------------
+    # -- the learner
 
     async def attach(self, version: int, position: Position) -> None:
-        """A learner begins at `position` with `version` published: after a fresh start, or after a restart from its checkpoint."""
+        """Begin at `position` with `version` published, after the learner starts or restarts."""
         # The new session tells a batch that the former learner waits for to give up.
         self._session += 1
         await self._notify()
@@ -221,9 +231,10 @@ class Controller:
         await self._notify()
 
     async def batch(self, step: int, version: int, rank: int, ranks: int) -> StepShard | None:
-        """Rank `rank`'s share of the batch of `step`, which updates `version`; None once the run has stopped.
+        """Rank `rank`'s shard of the batch of `step`, which updates `version`.
 
-        The first rank to ask assembles the batch. The run stops when none becomes ready within grpo.batch_timeout_s.
+        Returns None once the run has stopped. The first rank to ask assembles the batch. The run
+        stops if no batch becomes ready within grpo.batch_timeout_s.
         """
         if self._batch is None or self._batch[0].step != step:
             if self._shards is None or self._shards.done():
@@ -241,14 +252,16 @@ class Controller:
                 )
         except TimeoutError:
             self._failure = LaunchError(
-                f"no batch for step {step} within grpo.batch_timeout_s={self._settings.batch_timeout_s:g}: {self._state()}"
+                f"no batch for step {step} within "
+                f"grpo.batch_timeout_s={self._settings.batch_timeout_s:g}: {self._state()}"
             )
             await self.close()
         if self._closed or self._session != session:
             return None
         batch = self._buffer.take(step, version)
         self._batch = (batch, version, time.monotonic())
-        await self._notify()  # there is room again
+        # The buffer has room again.
+        await self._notify()
         await self._flush()
         return shards(batch, ranks, self._settings.minibatches, self._settings.micro_batch)
 
@@ -257,7 +270,7 @@ class Controller:
         return f"{ready}, {self._buffer.in_flight} in flight, {self._restarts} restarts of actors"
 
     async def learned(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Rank 0 finished `step` and published its version: its metrics join the batch's."""
+        """Record that rank 0 finished `step` and published its version, with its metrics."""
         assert self._batch is not None and self._batch[0].step == step, (
             f"step {step} was not handed out"
         )
@@ -269,17 +282,17 @@ class Controller:
         await self._records.put((step, record))
 
     async def close(self) -> None:
-        """Ends the run: the learner is done, or something failed."""
+        """End the run, because the learner is done or something failed."""
         if not self._closed:
             self._closed = True
             await self._records.put(None)
         await self._notify()
 
     async def record(self) -> tuple[int, dict[str, float]] | None:
-        """The next finished step's metrics; None after the last."""
+        """The metrics of the next finished step; None after the last step."""
         return await self._records.get()
 
-    # -- waiting and writing -----------------------------------------------------------------------------------------------------
+    # -- waiting and writing
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         async with self._changed:
@@ -290,7 +303,7 @@ class Controller:
             self._changed.notify_all()
 
     async def _flush(self) -> None:
-        """Writes what the journal does not hold yet, as one segment."""
+        """Write the groups that the journal does not hold yet, as one segment."""
         async with self._writing:
             groups, self._unwritten = self._unwritten, []
             await asyncio.to_thread(self._journal.append, groups)

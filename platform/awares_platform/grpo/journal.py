@@ -1,7 +1,9 @@
-"""Journal: every finished group in the object store, as runs/<run>/episodes/<segment>.parquet, one row per episode.
+"""Journal: every finished group in the object store, one row per episode.
 
-A segment appears whole or not at all, and only under a number that nobody has used: of two controllers that write one run, the later one
-fails. Pixels are not recorded; an episode's views are pure functions of (image hash, box).
+    runs/<run>/episodes/<segment>.parquet
+
+A segment appears whole or not at all, and only under an unused number. If two controllers write one
+run, the later one fails. Pixels are not recorded, because a view is a function of image and box.
 """
 
 import io
@@ -73,7 +75,7 @@ class Journal:
         self._segment = 0
 
     def append(self, groups: Sequence[Group]) -> None:
-        """Writes one segment. Raises PreconditionFailed when another controller has written it."""
+        """Write one segment. Raises PreconditionFailed if another controller has written it."""
         if not groups:
             return
         key = f"{self._prefix}{self._segment:08d}.parquet"
@@ -81,14 +83,16 @@ class Journal:
             self._store.put(key, encode(groups), if_none_match=True)
         except PreconditionFailed as error:
             raise PreconditionFailed(
-                f"{key} exists: another grpo job writes this run; stop one of them or change run.name"
+                f"{key} exists: another grpo job writes this run; "
+                "stop one of them or change run.name"
             ) from error
         self._segment += 1
 
     def read(self) -> list[Group]:
-        """All groups of the run by prompt number, the latest attempt of each. The next segment follows those found.
+        """The latest attempt of each prompt of the run, in the order of prompt numbers.
 
-        A damaged segment is reported and skipped: what it held and no checkpoint covers is sampled again.
+        The next segment gets the number after the last one found. A damaged segment is reported and
+        skipped; its prompts are sampled again unless a checkpoint covers them.
         """
         groups: list[Group] = []
         for key in sorted(
@@ -132,11 +136,11 @@ def encode(groups: Sequence[Group]) -> bytes:
 
 
 def decode(data: bytes, key: str) -> list[Group]:
-    """The groups of a segment. Raises DataError naming `key` when it is damaged."""
+    """The groups of a segment. Raises DataError naming `key` if it is damaged."""
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         if not table.schema.equals(_SCHEMA):
-            raise ValueError("its columns are others")
+            raise ValueError("its columns differ")
         groups: dict[tuple[int, int], list[dict]] = {}
         for row in table.to_pylist():
             groups.setdefault((row["prompt"], row["attempt"]), []).append(row)

@@ -1,4 +1,7 @@
-"""A policy's processor that remembers views: the G episodes of a group share their low view, and often their crops."""
+"""A processor that remembers views.
+
+The G episodes of a group share their low-resolution view, and often their crops.
+"""
 
 import hashlib
 from collections import OrderedDict
@@ -11,8 +14,10 @@ from torch import Tensor
 
 
 class RememberingProcessor:
-    """Stands in for a Qwen2.5-VL processor where `awares.batch.collate` wants one. Keeps the newest `capacity` views' features, keyed by
-    their pixels, so nothing can be served for another image.
+    """Stands in for a Qwen2.5-VL processor in `awares.batch.collate`.
+
+    It keeps the features of the latest `capacity` views. Their key is a hash of the pixels, so a
+    view never gets the features of another image.
     """
 
     def __init__(self, processor: Any, capacity: int = 512) -> None:
@@ -25,7 +30,7 @@ class RememberingProcessor:
     def image_processor(
         self, images: Sequence[Image], size: dict[str, int], return_tensors: str
     ) -> dict[str, Tensor]:
-        """pixel_values (N, D) and image_grid_thw (I, 3) of `images`, in order; only what is new is processed."""
+        """pixel_values (N, D) and image_grid_thw (I, 3) of `images`, in order."""
         assert return_tensors == "pt"
         keys = [_key(image, size) for image in images]
         fresh = {

@@ -12,8 +12,10 @@ log = logging.getLogger(__name__)
 
 
 class Prompts:
-    """An endless, random-access sequence of prompts: `prompts[n]` is the same in every process and after every restart, however the
-    samples were read.
+    """An endless sequence of prompts with random access.
+
+    `prompts[n]` is the same in every process and after every restart, in whatever order the samples
+    are read.
     """
 
     def __init__(self, samples: Sequence[Sample], seed: int) -> None:
@@ -32,7 +34,7 @@ class Prompts:
 
 
 def labelled(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples whose episodes can be rewarded; the others are counted and reported. Raises DataError if none is left."""
+    """The samples with a label; the others are logged. Raises DataError if none is left."""
     kept = [sample for sample in samples if sample.label is not None]
     if not kept:
         raise DataError(

@@ -97,7 +97,7 @@ def parse_boxes(text: str) -> list[tuple[float, float, float, float]]:
     """The boxes of both lists in an oracle's reply, in its coordinates.
 
     The reply is JSON or a Python literal, with or without a code fence. Nothing is evaluated.
-    Raises DataError if there is no such dictionary, a box is not four finite numbers, or no box is left.
+    Raises DataError if there is no such dictionary or no box, or a box is not four finite numbers.
     """
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start or len(text) > LONGEST_REPLY:

@@ -136,7 +136,7 @@ class Stage:
         buffer = EpisodeBuffer(
             Prompts(samples, 0), self.settings.groups_per_step, self.settings.staleness_bound
         )
-        self.controller = Controller(self.settings, buffer, self.journal, self.judge, self.spawn)  # pyright: ignore[reportArgumentType]
+        self.controller = Controller(self.settings, buffer, self.journal, self.score, self.spawn)  # pyright: ignore[reportArgumentType]
 
     def spawn(self, index: int) -> FakeActor:
         dies_at = self.dies_at.pop(0) if self.dies_at else None
@@ -146,7 +146,7 @@ class Stage:
         self.spawned[-1].mismatch_at = self.mismatch_at
         return self.spawned[-1]
 
-    def judge(self, prompt: Prompt, rollout: GroupRollout) -> Group:
+    def score(self, prompt: Prompt, rollout: GroupRollout) -> Group:
         members = tuple(
             Member(episode, RewardValue(1.0, {}), True, 1.0 - 2 * index)
             for index, episode in enumerate(rollout.episodes)
