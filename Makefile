@@ -1,5 +1,5 @@
 # make quickstart | results | test | check | tools | images | format | lock | clean.
-# The first of them also builds .venv, in about two minutes.
+# Targets that need .venv build it first, in about two minutes.
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV = $(or $(shell command -v uv),.tools/uv/bin/uv)

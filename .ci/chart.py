@@ -4,7 +4,8 @@
     schema.types.yaml  types that no default shows ────────────┼─ files() ─┼─ values.schema.json
     PlatformConfig     sections, keys, defaults of a setup ────┘           └─ setup.defaults.json
 
-`python .ci/chart.py helm/awares-train` writes all three, and a test compares them with `files()`.
+`.venv/bin/python .ci/chart.py helm/awares-train` writes all three. A test compares them with
+`files()`.
 """
 
 import json

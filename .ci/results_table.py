@@ -1,6 +1,6 @@
 """Writes the README's table: means and ranges over quickstarts with different seeds.
 
-python .ci/results_table.py README.md runs/quickstart-*/results.json
+.venv/bin/python .ci/results_table.py README.md runs/quickstart-*/results.json
 """
 
 import json

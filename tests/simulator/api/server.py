@@ -230,9 +230,8 @@ class _Handler(BaseHTTPRequestHandler):
         objects = self.server.objects
         if subresource == "status":
             return objects.set_status(kind, namespace, name, body.get("status") or {})
-        spec = {
-            key: value for key, value in body.items() if key != "status"
-        }  # A write to the object keeps its status.
+        # A write to the object keeps its status.
+        spec = {key: value for key, value in body.items() if key != "status"}
         body = admit(kind, spec, self._strict())
         return body if self._dry() else objects.replace(kind, namespace, name, body)
 

@@ -64,9 +64,8 @@ def pod(
         *_variables(cluster, head or ("$(POD_IP)", ports[GCS])),
         *_token(cluster),
     ]
-    container.pop(
-        "readinessProbe", None
-    )  # ray_cluster.py asks the dashboard instead of the operator's own probes.
+    # ray_cluster.py asks the dashboard instead of probing the pod.
+    container.pop("readinessProbe", None)
     spec = {
         **template["spec"],
         "containers": [container, *template["spec"]["containers"][1:]],
@@ -161,10 +160,8 @@ def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
         {"name": "RAY_CLUSTER_NAME", "value": name},
         {"name": "FQ_RAY_IP", "value": f"{name}-head-svc.{namespace}.svc.cluster.local"},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
-        {
-            "name": "RAY_worker_niceness",
-            "value": "0",
-        },  # Not the operator's: here workers of all pods compete for one machine.
+        # The operator does not set this. Here the workers of all pods compete for one machine.
+        {"name": "RAY_worker_niceness", "value": "0"},
     ]
 
 

@@ -75,9 +75,8 @@ def leftovers(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            marked = (
-                process.environ().get(MARK) == mark or f"/{mark}/" in process.cwd()
-            )  # setproctitle may have overwritten the environment.
+            # A process with a new title may have overwritten its environment.
+            marked = process.environ().get(MARK) == mark or f"/{mark}/" in process.cwd()
             if marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

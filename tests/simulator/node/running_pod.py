@@ -60,10 +60,9 @@ class RunningPod:
             body, self._places, volumes.Paths({**paths, image.HOME: self._opt}).rewrite
         )
         volumes.rewrite_files(body, self._places, self._named)
+        # Raise NotFound before any process starts.
         for container in everything:
-            environment.resolve(
-                objects, self._located(), container
-            )  # Raise NotFound before any process starts.
+            environment.resolve(objects, self._located(), container)
         self._weed: dict[str, int] = {}
         self._moved = dict(moved(body))
         for container in body["spec"]["containers"]:

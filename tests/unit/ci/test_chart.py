@@ -74,7 +74,7 @@ def setup_of(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["values.schema.json", "README.md", "setup.defaults.json"])
 def test_the_generated_files_are_up_to_date(name: str) -> None:
     assert (CHART / name).read_text() == chart.files(CHART)[CHART / name], (
-        "run: python .ci/chart.py helm/awares-train"
+        "run: .venv/bin/python .ci/chart.py helm/awares-train"
     )
 
 

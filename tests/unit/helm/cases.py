@@ -60,7 +60,8 @@ def on_base(*changes: dict[str, Any]) -> dict[str, Any]:
     Example:
         on_base({"store": {"bucket": "b"}})["store"]  # {"bucket": "b", "existingSecret": "store"}
     """
-    merged = json.loads(json.dumps(BASE))  # deepcopy would keep shared parts shared.
+    # JSON copies each part, but deepcopy would let two keys share one copy.
+    merged = json.loads(json.dumps(BASE))
     for change in changes:
         _merge(merged, change)
     return merged

@@ -1,6 +1,6 @@
 """Keeps the rendered presets as files for review.
 
-`python -m tests.unit.helm.golden` renews them.
+`.venv/bin/python -m tests.unit.helm.golden` renews them.
 """
 
 from hashlib import sha256
@@ -12,7 +12,7 @@ from tests.unit.helm.cases import CASES, PRESETS
 from tests.unit.helm.render import Doc
 
 FOLDER = Path(__file__).with_name("golden")
-COMMAND = "python -m tests.unit.helm.golden"
+COMMAND = ".venv/bin/python -m tests.unit.helm.golden"
 
 
 class _Dumper(yaml.CSafeDumper):

@@ -145,9 +145,8 @@ def test_no_remaining_package_needs_a_removed_one() -> None:
         ):
             continue
         needed.add(name)
-        with contextlib.suppress(
-            importlib.metadata.PackageNotFoundError
-        ):  # This requirement is for another platform.
+        # A requirement for another platform is not installed here.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             waiting += importlib.metadata.requires(name) or []
     removed = subprocess.run(
         [sys.executable, str(IMAGES / "development.py"), str(ROOT / "pyproject.toml")],
