@@ -1,25 +1,29 @@
 """The grpo job: who fills each queue, who drains it, who waits.
 
-                      prompts (only while the buffer has room: capacity gate)
-    Controller ---------------------------------------------------------------> RolloutActor x N
-      |  ^  ^                                                                     |    ^
-      |  |  +---- G episodes per prompt: ids, logprobs, versions, boxes ----------+    | HEAD polled; a new version is loaded
-      |  |                                                                             | while episodes go on, then the canary
-      |  Scoring: rewards, advantages                                               WeightBus (S3)
-      |  v                                                                             ^
-      | EpisodeBuffer --> Journal (S3, one segment per step)                           |
-      |  |                                                                             |
-      |  +---- batch(step, version): the oldest groups_per_step groups ----> Learner x M (Ray Train, DeepSpeed)
-      |        the learner waits here, and only here                          |    |
-      |                                                                       |    +-- every k steps: checkpoint (S3):
-      +<--- learned(step, metrics) -------------------------------------------+        weights, optimizer, step, position
-      |
-      +---- record() ----> this driver: metrics.jsonl, progress
+                  prompts, while the buffer has room
+    Controller -----------------------------------------------> RolloutActor x N
+      |  ^  ^                                                      |       ^
+      |  |  +-- G episodes: ids, logprobs, versions, views --------+       | follow HEAD:
+      |  |                                                                 | load, then check
+      |  Scoring: rewards, advantages                                      | the canary
+      |  v                                                                 |
+      | EpisodeBuffer --> Journal (S3, one segment per step)            WeightBus (S3)
+      |  |                                                                 ^
+      |  +-- batch(step, version): the oldest groups --> Learner x M       | publish
+      |        the learner waits here, and only here     (Ray Train,       |
+      |                                                   DeepSpeed) ------+
+      |                                                     |     |
+      +<-- learned(step, metrics) --------------------------+     +-- every k steps: checkpoint
+      |                                                               (S3): weights, optimizer,
+      +--- record() --> this driver: metrics.jsonl, progress          step, position
 
-Actors wait when they are `staleness_bound` versions ahead; the learner waits when fewer than a batch is ready; nobody else waits.
-An actor dies: its prompts are issued again, another takes its place. The learner dies: Ray Train restarts it from its checkpoint, `attach`
-puts back what was handed out since. The controller or this driver dies: the job is started again, checkpoint and journal say where it
-stands. A canary mismatch: `batch` returns None, the learner returns, the mismatch is raised here.
+An actor waits if it is `staleness_bound` versions ahead. The learner waits if fewer groups than a
+batch are ready. Nothing else waits.
+
+An actor dies: its prompts are issued again, and another actor takes its place. The learner dies:
+Ray Train restarts it from its checkpoint, and `attach` makes the groups ready that it had since.
+The controller or this driver dies: start the job again, and it resumes from checkpoint and journal.
+A canary mismatches: `batch` returns None, the learner returns, and the job raises the mismatch.
 """
 
 import logging
@@ -53,10 +57,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class GrpoResult:
-    """`policy` is the exported policy's key in the store; `metrics` those of the last step, empty when all steps were done before.
+    """What a finished job reports.
+
+    `policy` is the key of the exported policy in the store. `metrics` are those of the last step,
+    and empty if an earlier job finished all steps.
 
     Example:
-        GrpoResult(policy="runs/mini/policies/awares", steps=40, metrics={"reward/mean": 9.1}, wall_s=212.0)
+        GrpoResult("runs/mini/policies/awares", 40, {"reward/mean": 9.1}, wall_s=212.0)
     """
 
     policy: str
@@ -65,16 +72,89 @@ class GrpoResult:
     wall_s: float
 
 
+def run(config: PlatformConfig) -> GrpoResult:
+    """Train runs/<run>/policies/awares, or resume where an earlier job of this run ended.
+
+    Ray must be initialised and the store reachable. Raises ConfigError for a wrong reward,
+    PolicyError or DataError for a policy or data that do not fit, CanaryMismatch, LaunchError if no
+    actor or batch comes, and ray.train.TrainingFailedError if the learner fails for good.
+    """
+    started = time.monotonic()
+    store = ObjectStore.from_config(config.store)
+    policy, settings = policy_key(config.run.name, "awares"), config.grpo
+    check_lineage(store, config.run.name, "awares", config.policy.base, settings.start)
+    done = read_meta(store, config.run.name, "awares")
+    if done is not None and done.get("step") == settings.steps:
+        log.info("%s is there after %d steps; nothing to do", policy, settings.steps)
+        return GrpoResult(policy, settings.steps, {}, time.monotonic() - started)
+    # A missing policy or a wrong reward ends the job before anything starts.
+    check_reward(config.method)
+    resolve(store, config.run.name, settings.start, config.policy.base)
+    with (
+        Run(config, "grpo") as record,
+        Progress("grpo", total=settings.steps, unit="steps") as progress,
+    ):
+        metrics = _steer(config, record, progress)
+    return GrpoResult(policy, settings.steps, metrics, time.monotonic() - started)
+
+
+def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str, float]:
+    """Run controller and trainer, and record each step. Returns the metrics of the last step.
+
+    Raises the error that stopped the run.
+    """
+    controller: Any = ray.remote(num_cpus=0)(ControllerActor).remote()
+    trainer: Any = ray.remote(num_cpus=0)(TrainerActor).remote()
+    try:
+        samples, unusable = _finish(controller.open.remote(config))
+        progress.say(
+            f"{samples} samples" + (f" ({unusable} unusable rows left out)" if unusable else "")
+        )
+        tending, training = controller.run.remote(), trainer.fit.remote(config, controller)
+        metrics: dict[str, float] = {}
+        while (item := ray.get(controller.record.remote())) is not None:
+            step, metrics = item
+            record.metrics(step, metrics)
+            progress.advance(step + 1 - progress.done, note=_note(metrics))
+        _finish(tending)
+        _finish(training)
+        return metrics
+    finally:
+        ray.kill(trainer)
+        ray.kill(controller)
+
+
+def _finish(task: Any) -> Any:
+    """The result of `task`. Raises its own error, without the wrappers of Ray and Ray Train."""
+    with unwrapped():
+        return ray.get(task)
+
+
+def _note(metrics: dict[str, float]) -> str:
+    names = {
+        "reward": "reward/mean",
+        "accuracy": "accuracy/train",
+        "RTR": "rtr/token",
+        "calls": "call/rate",
+        "KL": "policy/kl",
+    }
+    return ", ".join(f"{name} {metrics[key]:.3f}" for name, key in names.items() if key in metrics)
+
+
 class ControllerActor(Controller):
-    """The controller with its real parts, as a Ray actor. `open` comes first: what a constructor raises reaches a driver as text only."""
+    """The controller with its real parts, as a Ray actor.
+
+    Call `open` first. It is no constructor, because a constructor's error reaches the driver as
+    text only.
+    """
 
     def __init__(self) -> None:
         pass
 
     async def open(self, config: PlatformConfig) -> tuple[int, int]:
-        """Reads the data and loads the similarity model. Returns how many samples there are and how many rows were of no use.
+        """Read the data and build the reward. Returns the numbers of samples and of unusable rows.
 
-        Raises DataError, StoreError, or PolicyError for the similarity model.
+        Raises DataError, StoreError, or ConfigError for the reward.
         """
         import torch
 
@@ -99,63 +179,18 @@ class ControllerActor(Controller):
         return len(samples), len(split.samples) - len(samples) + len(split.faults)
 
 
-def run(config: PlatformConfig) -> GrpoResult:
-    """Trains runs/<run>/policies/awares, or goes on where an earlier job of this run ended. Ray is initialised, the store reachable.
-
-    Raises PolicyError or DataError where policy or data do not fit, CanaryMismatch, LaunchError when actors or batches stay away, and
-    ray.train.TrainingFailedError when the learner failed for good.
-    """
-    started = time.monotonic()
-    store = ObjectStore.from_config(config.store)
-    policy, settings = policy_key(config.run.name, "awares"), config.grpo
-    check_lineage(store, config.run.name, "awares", config.policy.base, settings.start)
-    done = read_meta(store, config.run.name, "awares")
-    if done is not None and done.get("step") == settings.steps:
-        log.info("%s is there after %d steps; nothing to do", policy, settings.steps)
-        return GrpoResult(policy, settings.steps, {}, time.monotonic() - started)
-    # A missing policy or a wrong reward ends the job before anything starts.
-    check_reward(config.method)
-    resolve(store, config.run.name, settings.start, config.policy.base)
-    with (
-        Run(config, "grpo") as record,
-        Progress("grpo", total=settings.steps, unit="steps") as progress,
-    ):
-        metrics = _steer(config, record, progress)
-    return GrpoResult(policy, settings.steps, metrics, time.monotonic() - started)
-
-
 class TrainerActor:
-    """Runs Ray Train in a process of its own: killed with it, and `fit` takes over SIGINT there and not in the driver."""
+    """Runs Ray Train in a process of its own.
+
+    So killing the process ends it, and `fit` handles SIGINT there and not in the driver.
+    """
 
     def fit(self, config: PlatformConfig, controller: Any) -> None:
-        """Returns when the learner is done or was told to stop. Raises TrainingFailedError. Either way the controller is closed."""
+        """Run the learner to its end, and close the controller. Raises TrainingFailedError."""
         try:
             _trainer(config, controller).fit()
         finally:
             ray.get(controller.close.remote())
-
-
-def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str, float]:
-    """Controller and trainer from start to end, metrics as steps finish; returns the last step's. Raises what stopped the run."""
-    controller: Any = ray.remote(num_cpus=0)(ControllerActor).remote()
-    trainer: Any = ray.remote(num_cpus=0)(TrainerActor).remote()
-    try:
-        samples, unusable = _finish(controller.open.remote(config))
-        progress.say(
-            f"{samples} samples" + (f" ({unusable} unusable rows left out)" if unusable else "")
-        )
-        tending, training = controller.run.remote(), trainer.fit.remote(config, controller)
-        metrics: dict[str, float] = {}
-        while (item := ray.get(controller.record.remote())) is not None:
-            step, metrics = item
-            record.metrics(step, metrics)
-            progress.advance(step + 1 - progress.done, note=_note(metrics))
-        _finish(tending)
-        _finish(training)
-        return metrics
-    finally:
-        ray.kill(trainer)
-        ray.kill(controller)
 
 
 def _trainer(config: PlatformConfig, controller: Any) -> TorchTrainer:
@@ -182,20 +217,3 @@ def _trainer(config: PlatformConfig, controller: Any) -> TorchTrainer:
             settings.keep_checkpoints,
         ),
     )
-
-
-def _finish(task: Any) -> Any:
-    """The result of `task`; raises what stopped it without Ray's wrapping, and without Ray Train's."""
-    with unwrapped():
-        return ray.get(task)
-
-
-def _note(metrics: dict[str, float]) -> str:
-    names = {
-        "reward": "reward/mean",
-        "accuracy": "accuracy/train",
-        "RTR": "rtr/token",
-        "calls": "call/rate",
-        "KL": "policy/kl",
-    }
-    return ", ".join(f"{name} {metrics[key]:.3f}" for name, key in names.items() if key in metrics)

@@ -1,13 +1,16 @@
 """Learner: one rank of the data-parallel trainer (Ray Train V2, DeepSpeed ZeRO).
 
-    restore -> publish -> attach -> [ batch -> update -> publish -> learned -> (checkpoint) ] x steps -> export -> close
-                                       ^ waits for the controller; the only place where the learner waits for rollouts
+    restore --> publish --> attach --> [ steps ] --> export --> close
 
-It never knows the fleet: batches come from the controller, weights go to the bus. Killed at any point, it resumes from its last checkpoint:
-weights, optimizer, step and position in the prompts. Versions never repeat: a resumed learner publishes the next free one.
+    a step:  batch --> update --> publish --> learned --> (checkpoint)
+               ^ the only place where the learner waits for rollouts
 
-Logprobs are of the distribution that was sampled from: same temperature, same blocked ids, top_p 1. Axes: S distinct
-sequences of a pass, B the episodes that sampled them, T tokens.
+The learner does not know the actors: batches come from the controller, weights go to the bus. If it
+is killed, it resumes from its last checkpoint, which holds weights, optimizer, step and position in
+the prompts. Versions never repeat: a resumed learner publishes the next free version.
+
+Logprobs belong to the distribution that the engine sampled from: same temperature, same blocked
+ids, top_p 1. Axes: S distinct sequences of a pass, B the episodes that sampled them, T tokens.
 """
 
 import copy
@@ -48,7 +51,10 @@ _REPAIR_EVERY_S = 5.0
 
 
 def learn(loop: dict[str, Any]) -> None:
-    """Ray Train's train_loop_per_worker: `loop` holds "config" (PlatformConfig as JSON) and "controller" (an actor handle)."""
+    """Run one rank, as Ray Train's train_loop_per_worker.
+
+    `loop` holds "config" (PlatformConfig as JSON) and "controller" (an actor handle).
+    """
     config = PlatformConfig.model_validate_json(loop["config"])
     torch.set_num_threads(config.grpo.learner_threads)
     Learner(config, loop["controller"]).run()
@@ -98,7 +104,7 @@ class Learner:
         )
 
     def run(self) -> None:
-        """The loop drawn above."""
+        """Run the loop drawn above."""
         saved = checkpoint.restore(self._engine, self._identity())
         step = saved.step if saved else 0
         position = (
@@ -112,7 +118,8 @@ class Learner:
             asked = time.monotonic()
             shard = self._next(step, version)
             if shard is None:
-                return  # the controller stopped the run, and says why
+                # The controller stopped the run, and raises the reason.
+                return
             started = time.monotonic()
             metrics = self._update(shard)
             updated = time.monotonic()
@@ -131,14 +138,17 @@ class Learner:
         self._tell("close")
 
     def _next(self, step: int, version: int) -> StepShard | None:
-        """This rank's share of the next batch. Waiting for it is the time to look after readers of weights that are stuck."""
+        """This rank's shard of the next batch.
+
+        While it waits, it repairs weight versions that a reader reports as damaged.
+        """
         coming = self._controller.batch.remote(step, version, self._rank, self._ranks)
         while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:
             self._publisher.repair()
         return ray.get(coming)
 
     def _identity(self) -> dict[str, Any]:
-        """What must not change under a run that is resumed."""
+        """The settings that must not change when a run is resumed."""
         settings = self._settings
         return {
             "run.seed": self._config.run.seed,
@@ -149,15 +159,15 @@ class Learner:
         }
 
     def _tell(self, method: str, *arguments: Any) -> None:
-        """Rank 0 calls the controller; every rank goes on when it has answered."""
+        """Call the controller from rank 0. Every rank returns once it has answered."""
         if self._rank == 0:
             ray.get(getattr(self._controller, method).remote(*arguments))
         torch.distributed.barrier()
 
-    # -- one step ----------------------------------------------------------------------------------------------------------------
+    # -- one step
 
     def _update(self, shard: StepShard) -> dict[str, float]:
-        """One optimizer step per minibatch. Returns the step's metrics over all ranks."""
+        """Take one optimizer step per minibatch. Returns the step's metrics over all ranks."""
         metrics = LossMetrics()
         proximal = self._proximal(shard) if len(shard.minibatches) > 1 else None
         norms = []
@@ -173,23 +183,29 @@ class Learner:
         }
 
     def _proximal(self, shard: StepShard) -> list[list[Tensor]]:
-        """Logprobs of every pass before the first of several updates. With one update they are those of the update's own pass."""
+        """Logprobs of every pass before the first of several updates.
+
+        With one update they equal the logprobs of the update's own pass.
+        """
         with torch.no_grad():
             return [
-                [self._logprobs(self._collate(trained)) for trained in minibatch.passes]
+                [self._logprobs(self._collate(sequences)) for sequences in minibatch.passes]
                 for minibatch in shard.minibatches
             ]
 
     def _losses(
         self, minibatch: Minibatch, proximal: list[Tensor] | None, metrics: LossMetrics
     ) -> Iterator[Tensor]:
-        """The loss of each pass: summed over passes and averaged over ranks, the mean over the minibatch's episodes."""
-        for index, trained in enumerate(minibatch.passes):
-            batch = self._collate(trained)
+        """The loss of each pass.
+
+        Summed over passes and averaged over ranks, it is the mean over the minibatch's episodes.
+        """
+        for index, sequences in enumerate(minibatch.passes):
+            batch = self._collate(sequences)
             reference_ST = self._reference(batch)
             logprobs_ST = self._logprobs(batch)
             held_ST = logprobs_ST.detach()
-            rows_B, behaviour_BT, advantages_B = spread(trained, batch)
+            rows_B, behaviour_BT, advantages_B = spread(sequences, batch)
             loss, stats = grpo_loss(
                 logprobs_ST[rows_B],
                 behaviour_BT,
@@ -200,15 +216,15 @@ class Learner:
                 self._loss,
                 episodes=minibatch.total,
             )
-            filler = trained[0].filler
+            filler = sequences[0].filler
             if not filler:
                 metrics.add(stats)
             yield loss * (0.0 if filler else float(self._ranks))
 
-    def _collate(self, trained: tuple[TrainSequence, ...]) -> Batch:
+    def _collate(self, sequences: tuple[TrainSequence, ...]) -> Batch:
         method = self._config.method
         return collate(
-            [item.episodes[0] for item in trained],
+            [item.episodes[0] for item in sequences],
             self._images,
             self._processor,
             vision_limits(method),
@@ -224,7 +240,10 @@ class Learner:
         )
 
     def _reference(self, batch: Batch) -> Tensor | None:
-        """Logprobs of the frozen starting policy: a copy of its own, or with LoRA this model with its adapters off."""
+        """Logprobs of the starting policy.
+
+        It is a frozen copy, or with LoRA the same model with its adapters off.
+        """
         if self._settings.kl_beta == 0:
             return None
         off: AbstractContextManager[None] = (
@@ -239,21 +258,23 @@ class Learner:
                 blocked_ids=self._chat.blocked_ids,
             )
 
-    # -- weights -----------------------------------------------------------------------------------------------------------------
+    # -- weights
 
     def _publish(self, step: int) -> int:
-        """Begins to put the current weights on the bus, with their canary, as the next version; returns it. The rest happens beside the
-        next step."""
+        """Begin to publish the current weights with their canary. Returns their version.
+
+        The upload goes on during the next step.
+        """
         extra = {"canary": self._score_canary()} if self._scores else {}
         return self._publisher.begin(zero.owned(self._engine, self._served), extra, step=step)
 
     def _published(self) -> dict[str, float]:
-        """LossMetrics of the version before the one that is on its way."""
+        """Metrics of the last version whose upload is finished."""
         last = self._publisher.last
         return {} if last is None else last.metrics()
 
     def _score_canary(self) -> dict[str, Any]:
-        """Logprobs by the weights as they are served. Under ZeRO-3 every rank takes part."""
+        """Canary logprobs by the weights in the served data type; under ZeRO-3 a collective."""
         with zero.rounded(self._engine, self._served):
             return to_extra(
                 self._canary,
@@ -270,29 +291,31 @@ class Learner:
 
 
 def _agree(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
+    """Rank 0's value, on every rank; a collective."""
     values = [value]
     torch.distributed.broadcast_object_list(values, src=0)
     return values[0]
 
 
-def spread(trained: tuple[TrainSequence, ...], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """From S sequences to the B episodes that sampled them: each episode's row, its behaviour logprobs, its advantage."""
+def spread(sequences: tuple[TrainSequence, ...], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Spread S sequences to the B episodes that sampled them.
+
+    Returns each episode's row (B,), behaviour logprobs (B, T) and advantage (B,).
+    """
     device = batch.input_ids_BT.device
-    counts_S = torch.tensor([len(item.episodes) for item in trained])
-    rows_B = torch.repeat_interleave(torch.arange(len(trained)), counts_S).to(device)
+    counts_S = torch.tensor([len(item.episodes) for item in sequences])
+    rows_B = torch.repeat_interleave(torch.arange(len(sequences)), counts_S).to(device)
     sampled = [
         logprob
-        for item in trained
+        for item in sequences
         for episode in item.episodes
         for turn in episode.turns
         for logprob in turn.logprobs
     ]
     behaviour_BT = torch.zeros(rows_B.shape[0], batch.input_ids_BT.shape[1], device=device)
-    behaviour_BT[batch.action_mask_BT[rows_B]] = torch.tensor(
-        sampled, device=device
-    )  # both row by row, in the order of tokens
+    # The mask and `sampled` both go row by row, in the order of tokens.
+    behaviour_BT[batch.action_mask_BT[rows_B]] = torch.tensor(sampled, device=device)
     advantages_B = torch.tensor(
-        [advantage for item in trained for advantage in item.advantages], device=device
+        [advantage for item in sequences for advantage in item.advantages], device=device
     )
     return rows_B, behaviour_BT, advantages_B

@@ -1,10 +1,11 @@
-"""RolloutActor: one engine, many episodes in flight, weights pulled from the bus while it generates.
+"""RolloutActor: one engine with many episodes in flight, which loads new weights as it generates.
 
-    rollout(prompt) x many -- run_episode x G --> Engine <-- load_version -- follow() <-- HEAD -- WeightBus
+    rollout(prompt) x many -- run_episode x G --> Engine <-- load_version -- follow <-- WeightBus
                                  |
-                                 +-- crops are cut in this process from the original image
+                                 +-- cuts crops from the original image in this process
 
-It holds no state that matters: kill it at any time, its prompts are issued again and its successor pulls HEAD.
+The actor holds no state that a run needs. If it is killed, the controller issues its prompts again,
+and its successor loads the newest weights.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ from awares_platform.weights import Subscriber
 
 
 class RolloutActor:
-    """The actor's process. `start` first, then `follow` and any number of `rollout`s side by side."""
+    """The actor's process. Call `start`, then `follow` and any number of `rollout`s at once."""
 
     def __init__(self, config: PlatformConfig, index: int) -> None:
         self._config, self._index = config, index
@@ -47,7 +48,7 @@ class RolloutActor:
         self._mismatch: CanaryMismatch | None = None
 
     async def start(self) -> None:
-        """Brings the engine up. Raises PolicyError or EngineError."""
+        """Start the engine. Raises PolicyError or EngineError."""
         config, method = self._config, self._config.method
         start, base = config.grpo.start, config.policy.base
         policy = await asyncio.to_thread(resolve, self._store, config.run.name, start, base)
@@ -60,7 +61,10 @@ class RolloutActor:
         self._canary = await asyncio.to_thread(build, config, self._store, self._images, self._chat)
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Keeps the engine at the newest version. Raises CanaryMismatch, and EngineError when the engine must be restarted."""
+        """Keep the engine at the newest version.
+
+        Raises CanaryMismatch, and EngineError if the engine must be restarted.
+        """
         try:
             async for load in follow(
                 self._engine, self._subscriber, self._canary, self._config.grpo.poll_s
@@ -71,8 +75,10 @@ class RolloutActor:
             raise
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
-        """G episodes of `prompt`, side by side. What fails is an episode with StopReason.ERROR, unless the engine itself is lost: then
-        raises EngineError, or the CanaryMismatch that stopped it."""
+        """Run the G episodes of `prompt` at once. A failure is an episode with StopReason.ERROR.
+
+        Raises EngineError if the engine itself is lost, or the CanaryMismatch that stopped it.
+        """
         started = time.time()
         size = self._config.grpo.group_size
         try:
@@ -115,7 +121,10 @@ def _unread(prompt: Prompt, error: DataError) -> Episode:
 
 
 class RemoteActor:
-    """A RolloutActor in a Ray process of its own, as `controller.Actor`: Ray's errors become ActorLost, or the error itself."""
+    """A `controller.Actor` that runs a RolloutActor in a Ray process of its own.
+
+    It raises ActorLost if the process is gone, and else the actor's own error, unwrapped.
+    """
 
     def __init__(self, config: PlatformConfig, index: int) -> None:
         settings = config.grpo
@@ -146,7 +155,7 @@ class RemoteActor:
 
 
 async def _answer(reference: Any) -> Any:
-    """The value of an object reference, its failure without Ray's wrapping."""
+    """The value of an object reference. Raises its own error, without Ray's wrapper."""
     try:
         return await reference
     except RayActorError as error:
