@@ -1,7 +1,7 @@
-"""The losses of the two training stages.
+"""The losses of the two training stages: SFT (paper, section 3.3) and GRPO (section 3.4).
 
-Axes: B episodes (or trajectories), T tokens, padded on the right. `logprobs_BT[b, t]` is log p(token t | tokens before t); entries
-outside the mask are ignored, whatever they hold.
+Axes: B episodes or demonstrations, T tokens, padded on the right. `logprobs_BT[b, t]` is
+log p(token t | tokens before t). Values outside the mask do not matter.
 """
 
 from dataclasses import dataclass
@@ -9,14 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# exp of more is no information, only overflow; the gradient beyond it is cut.
+# Clamp log-ratios to +-20 against overflow; the gradient beyond is zero.
 _LOG_BOUND = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class GrpoSettings:
-    """Settings of the GRPO loss: the clip range 1 - `clip_low` to 1 + `clip_high`, the weight of the KL term, and the cap of the
-    importance weights between behaviour and proximal policy. TRL's defaults and the paper's beta.
+    """Settings of the GRPO loss.
+
+    The ratio of policies is clipped to 1 - `clip_low` .. 1 + `clip_high`. `kl_beta` is the weight
+    of the KL term. `importance_cap` bounds the importance weight of the proximal policy over the
+    behaviour policy. The defaults are TRL's, with the paper's beta.
 
     Example:
         GrpoSettings(clip_low=0.2, clip_high=0.2, kl_beta=0.05, importance_cap=2.0)
@@ -30,14 +33,18 @@ class GrpoSettings:
 
 @dataclass(frozen=True, slots=True)
 class GrpoStats:
-    """Means over the sampled tokens of the batch, but for `tokens`, their number, and `loss`.
+    """Figures of a batch: the loss, the number of sampled tokens, and means over these tokens.
 
-    `kl` estimates KL to the reference (k3); `ratio` is policy over proximal; `clip_fraction` the share where the clipped branch is
-    taken; `truncated_share` the share whose importance weight hit the cap; `behaviour_gap` |proximal - behaviour| in nats; `surprise`
-    the mean of -logprob.
+    `kl` estimates the KL divergence from the reference (k3), and `ratio` is policy over proximal.
+    `clip_fraction` is the share of tokens whose ratio is clipped. `truncated_share` is the share
+    whose importance weight is above the cap. `behaviour_gap` is |proximal - behaviour| in nats,
+    and `surprise` is -logprob.
 
     Example:
-        GrpoStats(loss=0.02, kl=0.001, ratio=1.0, clip_fraction=0.0, truncated_share=0.0, behaviour_gap=0.001, surprise=0.3, tokens=96)
+        GrpoStats(
+            loss=0.02, kl=0.001, ratio=1.0, clip_fraction=0.0, truncated_share=0.0,
+            behaviour_gap=0.001, surprise=0.3, tokens=96,
+        )
     """
 
     loss: float
@@ -53,18 +60,16 @@ class GrpoStats:
 def sft_loss(
     logprobs_BT: Tensor, weights_BT: Tensor, normaliser: float | Tensor | None = None
 ) -> Tensor:
-    """Weighted negative log-likelihood, -sum(w * logprob) / sum(w); a scalar with gradient.
+    """Return the weighted negative log-likelihood, -sum(w * logprob) / sum(w), with gradient.
 
-    The tool-call turn's tokens weigh w_t (paper, section 3.3), context and padding 0. `normaliser` replaces the sum of this batch's
-    weights, for micro-batches and ranks that share one optimiser step. Weights that are all zero give 0.
+    The tokens of a request have the weight w_t of the paper's section 3.3; context and padding
+    have 0. `normaliser` replaces sum(w) if several micro-batches or ranks share one optimizer
+    step. If all weights are zero, the loss is 0.
     """
     weighed_BT = weights_BT != 0
     total = torch.where(weighed_BT, logprobs_BT, 0.0).mul(weights_BT).sum()
-    below = (
-        weights_BT.sum()
-        if normaliser is None
-        else torch.as_tensor(normaliser, dtype=total.dtype, device=total.device)
-    )
+    shared = weights_BT.sum() if normaliser is None else normaliser
+    below = torch.as_tensor(shared, dtype=total.dtype, device=total.device)
     return -total / below.clamp(min=torch.finfo(total.dtype).tiny)
 
 
@@ -78,12 +83,21 @@ def grpo_loss(
     settings: GrpoSettings,
     episodes: int | None = None,
 ) -> tuple[Tensor, GrpoStats]:
-    """The GRPO loss (paper, section 3.4) and its figures.
+    """Return the GRPO loss (paper, section 3.4) and its figures.
 
-    Per sampled token: w * min(r * A, clip(r) * A) - beta * k3, where r = policy / proximal carries the gradient, w = min(proximal /
-    behaviour, cap) corrects for asynchronous sampling (1 when the proximal policy sampled the tokens), and k3 = e^d - d - 1 with d =
-    reference - policy. Then the mean over each episode's sampled tokens, and over B episodes; `episodes` replaces B, for micro-batches
-    and ranks that share one optimiser step. Behaviour, proximal and reference logprobs are constants.
+    The objective of one sampled token is
+
+        w * min(r * A, clip(r) * A) - beta * k3
+
+        r    policy / proximal; only this term and k3 carry the gradient
+        w    min(proximal / behaviour, cap), which corrects for asynchronous sampling;
+             it is 1 if the proximal policy sampled the token
+        A    the advantage of the episode
+        k3   e^d - d - 1 with d = reference - policy
+
+    The loss is minus the mean over the sampled tokens of each episode, and then over B episodes.
+    `episodes` replaces B if several micro-batches or ranks share one optimizer step. The behaviour,
+    proximal and reference logprobs are constants.
     """
     mask_BT = action_mask_BT.bool()
     policy_BT = _kept(logprobs_BT, mask_BT)
@@ -113,13 +127,19 @@ def grpo_loss(
 
 
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """Schulman's estimate e^d - d - 1, d = reference - policy, of KL(policy || reference) per sampled token; never negative."""
+    """Return Schulman's estimate k3 of KL(policy || reference) for each sampled token.
+
+    It is e^d - d - 1 with d = reference - policy, and it is never negative.
+    """
     difference = (reference - logprobs).clamp(max=_LOG_BOUND)
     return difference.exp() - difference - 1
 
 
 def _kept(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """In fp32, zero outside the mask before any exp, so that garbage there reaches neither loss nor gradient."""
+    """Return the values in fp32, with zeros outside the mask.
+
+    Mask before any exp: a NaN or an infinity outside the mask would otherwise reach the gradient.
+    """
     return torch.where(mask_BT, values_BT.float(), 0.0)
 
 
@@ -128,7 +148,7 @@ def _exp(log_ratio: Tensor) -> Tensor:
 
 
 def _episode_means(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """The mean over each episode's sampled tokens; 0 for one without any."""
+    """Return the mean over the sampled tokens of each episode, or 0 for an episode without any."""
     return (values_BT * mask_BT).sum(1) / mask_BT.sum(1).clamp(min=1)
 
 
