@@ -1,8 +1,10 @@
-"""Visual tokens of a view, and the retained token ratio (RTR), counted as Qwen2.5-VL's processor does.
+"""The visual tokens of a view and the retained token ratio (RTR), as the processor counts them.
 
-The resizing rule is that of `smart_resize` in transformers' image_processing_qwen2_vl.py: sides to whole multiples of patch * merge,
-then the area into [min_pixels, max_pixels]. Small images are enlarged. The processor refuses aspect ratios above 200, which a half
-of a long strip can reach, so such views are padded first (`padded_size`, applied to pixels by `awares.images.render`).
+The processor is that of Qwen2.5-VL, and its rule is `smart_resize` in transformers'
+image_processing_qwen2_vl.py. It rounds both sides to multiples of patch * merge, and then scales
+the area into [min_pixels, max_pixels]; small images grow. It refuses aspect ratios above 200. Half
+of a long strip can exceed that ratio, so such a view is padded first: `padded_size` computes the
+size, and `awares.images.render` pads the pixels.
 """
 
 import math
@@ -12,17 +14,19 @@ from dataclasses import dataclass
 from awares.errors import ConfigError
 
 MAX_ASPECT = 200
-"""The largest ratio of the longer to the shorter side that the processor takes."""
+"""The largest ratio of the longer side to the shorter side that the processor accepts."""
 
 Size = tuple[int, int]
-"""Width, height."""
+"""Width and height in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class VisionLimits:
-    """The processor's resolution limits: side of a patch, patches merged per side into one token, and the area bounds in pixels.
+    """The limits of the processor: patch size, merge size, and bounds of the area in pixels.
 
-    Defaults are those of the authors' evaluation (paper's released script). Raises ConfigError when the bounds leave no image.
+    `patch` is the side of a patch; `merge` patches along each side become one token. The defaults
+    are those of the authors' released evaluation script. Raises ConfigError if no image fits the
+    bounds.
 
     Example:
         VisionLimits(min_pixels=28 * 28, max_pixels=448 * 448)
@@ -40,31 +44,35 @@ class VisionLimits:
             raise ConfigError(f"method.min_pixels is {self.min_pixels}; it must be at least 1")
         if self.max_pixels < max(self.min_pixels, self.unit**2):
             raise ConfigError(
-                f"method.max_pixels is {self.max_pixels}; it must be at least min_pixels and one token ({self.unit**2})"
+                f"method.max_pixels is {self.max_pixels}; "
+                f"it must be at least min_pixels and one token ({self.unit**2})"
             )
 
     @property
     def unit(self) -> int:
-        """Pixels along one side of a merged token."""
+        """The side of a merged token in pixels."""
         return self.patch * self.merge
 
 
 def padded_size(size: Size) -> Size:
-    """`size` with the shorter side raised, where needed, so that the aspect ratio is at most 200."""
+    """Return `size` with the shorter side raised until the aspect ratio is at most 200."""
     least = math.ceil(max(size) / MAX_ASPECT)
     return max(size[0], least), max(size[1], least)
 
 
 def resized(size: Size, limits: VisionLimits) -> Size:
-    """The size to which the processor brings a view of `size` (after padding), both sides multiples of `limits.unit`."""
+    """Return the size of a view of `size` after padding and resizing by the processor.
+
+    Both sides are multiples of `limits.unit`.
+    """
     width, height = padded_size(size)
     unit = limits.unit
     to_width, to_height = round(width / unit) * unit, round(height / unit) * unit
     if to_width * to_height > limits.max_pixels:
         shrink = math.sqrt((height * width) / limits.max_pixels)
-        return max(unit, math.floor(width / shrink / unit) * unit), max(
-            unit, math.floor(height / shrink / unit) * unit
-        )
+        to_width = max(unit, math.floor(width / shrink / unit) * unit)
+        to_height = max(unit, math.floor(height / shrink / unit) * unit)
+        return to_width, to_height
     if to_width * to_height < limits.min_pixels:
         grow = math.sqrt(limits.min_pixels / (height * width))
         return math.ceil(width * grow / unit) * unit, math.ceil(height * grow / unit) * unit
@@ -72,7 +80,7 @@ def resized(size: Size, limits: VisionLimits) -> Size:
 
 
 def visual_tokens(size: Size, limits: VisionLimits) -> int:
-    """The number of image tokens that a view of `size` costs the language model.
+    """Return the number of visual tokens that a view of `size` adds to the prompt.
 
     Example:
         visual_tokens((224, 224), VisionLimits(min_pixels=784))  # 64
@@ -82,10 +90,13 @@ def visual_tokens(size: Size, limits: VisionLimits) -> int:
 
 
 def rtr_token(views: Sequence[Size], full: Size, limits: VisionLimits) -> float:
-    """Tokens of all views, each counted once, over the tokens of the full image."""
+    """Return the visual tokens of all views over those of the full image."""
     return sum(visual_tokens(view, limits) for view in views) / visual_tokens(full, limits)
 
 
 def rtr_pixel(views: Sequence[Size], full: Size) -> float:
-    """The paper's ratio: pixels of all views before the processor, each counted once, over the pixels of the full image."""
+    """Return the paper's ratio: the pixels of all views over those of the full image.
+
+    The pixels are counted before the processor resizes the views.
+    """
     return sum(width * height for width, height in views) / (full[0] * full[1])
