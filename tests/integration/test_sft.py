@@ -158,7 +158,8 @@ def test_the_exported_policy_has_the_trained_weights(
 
 def test_a_finished_job_returns_at_once(session: PlatformConfig, reference: sft.SftResult) -> None:
     again = sft.run(session)
-    assert (again.steps, again.resumed_from, again.metrics) == (10, 10, {}) and again.wall_s < 5
+    assert (again.steps, again.resumed_from, again.metrics) == (10, 10, {})
+    assert again.wall_s < reference.wall_s / 4
 
 
 def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
