@@ -200,7 +200,7 @@ def test_a_relative_base_is_pinned(source: Path, monkeypatch: pytest.MonkeyPatch
     assert pinned(PolicyConfig()).base == "mini"
 
 
-# -- a policy that results were made from changes ---------------------------------------------------
+# -- the policy that results were made from changes ------------------------------------------------
 
 
 def flip_a_byte(path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,13 +32,14 @@ from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.config.sft import SftConfig
 from awares_platform.config.store import StoreConfig
-from awares_platform.data.dataset import put_image, write_samples
+from awares_platform.data.dataset import put_image, read_manifest, write_samples
 from awares_platform.data.images import image_key
 from awares_platform.runtime import metrics
 from awares_platform.runtime.session import session as open_session
 from awares_platform.sft import job as sft
 from awares_platform.store import ObjectStore
-from awares_platform.training.export import policy_key
+from awares_platform.training.export import export_policy, policy_key, read_meta
+from awares_platform.training.identity import content_digest
 from awares_platform.training.policy import load_policy
 from awares_platform.training.source import resolve
 from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
@@ -46,12 +48,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 SAMPLES = 40
 PROMPT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
-"""Ray Train notes a checkpoint when it next looks after its workers: with its 2 s, the ten steps here would be over."""
+"""Ray Train notes a checkpoint when it polls its workers; within its usual 2 s all ten steps end."""
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy that knows nothing yet."""
+    """An untrained policy."""
     directory, tokenizer = tmp_path_factory.mktemp("base"), train_tokenizer()
     save_policy(build_model(tokenizer, seed=0), tokenizer, directory)
     return directory
@@ -61,7 +63,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(
     seaweed: ObjectStore, base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> PlatformConfig:
-    """Curated data in a store of this module's own: direct answers, one crop, two crops, mixed within every batch."""
+    """A setup with curated data: every batch mixes direct answers, one crop and two crops."""
     store = ObjectStore.from_config(seaweed.config.model_copy(update={"url": "s3://awares/sft"}))
     write_samples(store, "tiny-curated", "train", list(_curated(store)))
     return PlatformConfig(
@@ -105,7 +107,7 @@ def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
 
 @pytest.fixture(scope="module")
 def reference(session: PlatformConfig) -> sft.SftResult:
-    """The job, undisturbed: one worker, ZeRO-2."""
+    """The result of an undisturbed job: one worker, ZeRO-2."""
     return sft.run(session)
 
 
@@ -144,9 +146,8 @@ def test_the_exported_policy_has_the_trained_weights(
     absent, unknown = trained.load_state_dict(
         torch.load(tmp_path / "states.pt", weights_only=False)["module"], strict=False
     )
-    assert not unknown and all(
-        name.startswith("model.visual.") for name in absent
-    )  # what is frozen is not saved
+    # Frozen weights are not saved.
+    assert not unknown and all(name.startswith("model.visual.") for name in absent)
     ids_BT = torch.arange(20, 44).reshape(2, 12)
     with torch.no_grad():
         assert torch.equal(exported(input_ids=ids_BT).logits, trained(input_ids=ids_BT).logits)
@@ -162,6 +163,29 @@ def test_a_finished_job_returns_at_once(session: PlatformConfig, reference: sft.
     assert again.wall_s < reference.wall_s / 4
 
 
+def test_a_finished_job_trains_again_when_its_base_has_changed(
+    session: PlatformConfig, base: Path, tmp_path: Path
+) -> None:
+    """One bit of one weight changes in place: address, names and sizes stay the same."""
+    start = Path(shutil.copytree(base, tmp_path / "base"))
+    changed = _named(session, "changed").model_copy(
+        update={"policy": session.policy.model_copy(update={"base": str(start)})}
+    )
+    store = ObjectStore.from_config(changed.store)
+    data = read_manifest(store, changed.data.curated, "train")
+    meta = {"recipe": sft.recipe_of(changed, content_digest(start), data), "step": 10}
+    weights = start / "model.safetensors"
+    export_policy(load_file(weights), start, store, "changed", "sft", meta)
+    assert sft.run(changed).resumed_from == 10
+    content = bytearray(weights.read_bytes())
+    content[8 + int.from_bytes(content[:8], "little")] ^= 1
+    weights.write_bytes(content)
+    again = sft.run(changed)
+    assert (again.resumed_from, again.steps) == (0, 10) and again.metrics
+    exported = read_meta(store, "changed", "sft")
+    assert exported is not None and exported["trained_from"] == content_digest(start)
+
+
 def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
     session: PlatformConfig, reference: sft.SftResult
 ) -> None:
@@ -172,8 +196,9 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
     killer.join()
     assert result.steps == 10
     lines = rows.read_text().splitlines()
-    assert len(lines) > 10  # steps after the newest checkpoint were done twice
-    assert _weights(killed) == _weights(session)  # and so no sample was lost or counted twice
+    # The steps after the newest checkpoint ran twice, and no sample was lost or counted twice.
+    assert len(lines) > 10
+    assert _weights(killed) == _weights(session)
 
 
 def test_a_killed_driver_resumes_and_ends_with_the_same_weights(
@@ -183,7 +208,11 @@ def test_a_killed_driver_resumes_and_ends_with_the_same_weights(
     rows = killed.run.directory / "killed-driver" / "sft" / "metrics.jsonl"
     settings = killed.run.directory / "killed-driver.json"
     settings.write_text(killed.model_dump_json())
-    code = "import sys; from awares_platform import config; from awares_platform.runtime.session import session; from awares_platform.sft import job\nwith session(config.load(sys.argv[1])) as ready: job.run(ready)"
+    code = (
+        "import sys; from awares_platform import config; from awares_platform.sft import job\n"
+        "from awares_platform.runtime.session import session\n"
+        "with session(config.load(sys.argv[1])) as ready: job.run(ready)"
+    )
     environment = {
         name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"
     } | PROMPT
@@ -202,7 +231,7 @@ def test_a_killed_driver_resumes_and_ends_with_the_same_weights(
 def test_damaged_images_and_rows_are_left_out_and_counted(
     session: PlatformConfig, tmp_path: Path
 ) -> None:
-    """Micro-batches of one: a damaged image empties its whole pass."""
+    """With micro-batches of one, a damaged image leaves its whole pass empty."""
     store = ObjectStore.from_config(session.store.model_copy(update={"url": "s3://awares/spoilt"}))
     samples = list(_curated(store))[:8]
     write_samples(
@@ -240,7 +269,7 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The command with its own SeaweedFS, which is killed between two checkpoints; the second time it starts over what is on disk."""
+    """The job's own SeaweedFS is killed between two checkpoints; it starts again on its old files."""
     for name, value in PROMPT.items():
         monkeypatch.setenv(name, value)
     store = StoreConfig(url="s3://awares/lost", retry_budget_s=5)
@@ -268,10 +297,8 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
         place for place, (one, following) in enumerate(pairwise(steps), start=1) if following <= one
     )
     assert steps == [*range(1, begun + 1), *range(steps[begun], 11)]
-    assert steps[begun] in (
-        4,
-        7,
-    )  # from the checkpoint of step 3, or of step 6 where the kill came late
+    # It resumes after the checkpoint of step 3, or of step 6 if the kill came late.
+    assert steps[begun] in (4, 7)
     undisturbed = _weights(session)
     with disk(job) as reopened:
         assert _weights(job.model_copy(update={"store": reopened.config})) == undisturbed
@@ -314,7 +341,7 @@ def _weights(config: PlatformConfig) -> dict[str, str]:
 
 
 def _noted(config: PlatformConfig) -> bool:
-    """Whether Ray Train has written down a checkpoint: what is not there yet when the driver dies cannot be gone on from."""
+    """Whether Ray Train's snapshot names a checkpoint; without one a killed run cannot resume."""
     store = ObjectStore.from_config(config.store)
     found = [
         info.key

@@ -1,4 +1,7 @@
-"""DeepSpeed as we drive it, against plain PyTorch: every ZeRO stage, any number of micro-batches, LoRA, checkpoints. One rank, no Ray."""
+"""DeepSpeed against plain PyTorch, on one rank without Ray.
+
+The tests cover every ZeRO stage, any number of micro-batches, LoRA and checkpoints.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,12 +23,13 @@ from awares_platform.weights.adapter import fold_adapter, is_adapter
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 RATE = 1e-2
-MICRO_BATCHES = ((3, 1), (2,), (1, 2, 1))  # rows of each micro-batch, per step
+MICRO_BATCHES = ((3, 1), (2,), (1, 2, 1))
+"""Rows of each micro-batch, per step."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """This process as the only rank."""
+    """Make this process the only rank."""
     with pytest.MonkeyPatch.context() as environment:
         for name, value in {
             "RANK": "0",
@@ -64,7 +68,10 @@ def _losses(model: Any, step: int) -> Iterator[Tensor]:
 
 
 def _plain(model: Any, steps: Sequence[int]) -> dict[str, Tensor]:
-    """What the steps do in plain PyTorch: AdamW, norms and biases without decay, the sum of the losses, clipped at 1."""
+    """The weights after the same steps in plain PyTorch.
+
+    AdamW without decay for norms and biases, on the sum of the losses, clipped at norm 1.
+    """
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {
@@ -116,7 +123,8 @@ def test_steps_do_what_plain_pytorch_does(base: Path, stage: int, lora_rank: int
     found, wanted = zero.full_state(engine), _plain(_model(base, lora_rank=lora_rank), range(3))
     assert found.keys() == wanted.keys()
     off = torch.cat([(found[name] - wanted[name]).abs().flatten() for name in wanted])
-    # Where a gradient is as small as AdamW's epsilon (a key bias has none but rounding), rounding moves a weight: rare, far below a step
+    # Rounding moves a weight whose gradient is as small as AdamW's epsilon, such as a key bias.
+    # That is rare, and far below a step.
     assert off.max() < RATE / 10 and (off > 2e-5).float().mean() < 1e-4
 
 
@@ -136,11 +144,12 @@ def test_a_loaded_checkpoint_goes_on_to_the_same_weights(
     assert all(torch.equal(straight[name], again[name]) for name in straight)
     size = sum(file.stat().st_size for file in tmp_path.rglob("*"))
     weights = sum(tensor.numel() * 4 for tensor in straight.values())
-    assert size < weights / 4 if lora_rank else size > weights  # frozen weights are not saved
+    # Frozen weights are not saved.
+    assert size < weights / 4 if lora_rank else size > weights
 
 
 def test_bfloat16_keeps_float32_masters(base: Path) -> None:
-    """Steps too small for bfloat16 add up in the masters."""
+    """Steps that are too small for bfloat16 add up in the master weights."""
     model = _model(base, dtype="bfloat16")
     engine = zero.initialize(model, zero.ZeroSettings(2, "bfloat16", 2e-6))
     before = zero.full_state(engine)["lm_head.weight"].float()

@@ -147,7 +147,12 @@ def _earlier(path: Path) -> State | None:
 
 
 def fingerprint(config: PlatformConfig) -> str:
-    """Digest of the settings that change the results: not addresses, directories or logging."""
+    """Digest of everything that the results depend on: the setup, and the content of policy.base.
+
+    It leaves out addresses, which change from session to session.
+    """
+    from awares_platform.training.source import base_digest
+
     settings = config.model_dump(
         mode="json",
         exclude={
@@ -156,7 +161,8 @@ def fingerprint(config: PlatformConfig) -> str:
             "serve": True,
         },
     )
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    policy = base_digest(ObjectStore.from_config(config.store), config.policy.base)
+    return hashlib.sha256(json.dumps([settings, policy], sort_keys=True).encode()).hexdigest()
 
 
 def serve_and_ask(

@@ -1,4 +1,4 @@
-"""[data]: which data set the run uses and how much of it."""
+"""[data]: the data set of a run, and how much of it is used."""
 
 from typing import Literal
 
@@ -14,19 +14,21 @@ class DataConfig(Section):
     """A data set in the store: datasets/<name>/<split>/*.parquet beside images/<hash>."""
 
     name: str = Field(default="awares-mini", pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    """Data set name; curation writes <name>-curated."""
+    """Name of the data set; curation writes <name>-curated."""
     source: Literal["mini", "store"] = "mini"
-    """"mini": generate AwaRes-Mini once; "store": the splits "train" and "test" are already in the store (dataset.write_samples)."""
+    """"mini" generates AwaRes-Mini once; "store" expects the splits train and test in the store.
+
+    dataset.write_samples writes a split."""
     train_samples: int = Field(default=12288, ge=1)
     """Questions of the train split to use (and, for "mini", to generate)."""
     test_samples: int = Field(default=2048, ge=1)
     """Questions of the test split to use (and, for "mini", to generate)."""
     seed: int = 0
-    """Seed of AwaRes-Mini's scenes: the data stay the same when run.seed changes."""
+    """Seed of AwaRes-Mini's scenes; run.seed does not change the data."""
     shard_rows: int = Field(default=512, ge=1)
     """Rows per parquet shard: the unit in which curation resumes."""
     image_cache: str = ""
-    """Directory of the local image cache; "" is one below the system's temporary directory."""
+    """Directory of the local image cache; "" takes one in the system's temporary directory."""
 
     @property
     def curated(self) -> str:

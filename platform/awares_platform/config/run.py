@@ -17,7 +17,7 @@ class RunConfig(Section):
     """Name of the run: letters, digits, '.', '_' and '-'."""
 
     seed: int = 0
-    """Seed of all randomness: data, prompts, initialisation and sampling."""
+    """Seed of all randomness but that of the data: prompts, initialisation and sampling."""
 
     directory: Path = Path("runs")
     """Local directory for output that people read: a job writes to `<directory>/<name>/<job>/`."""

@@ -1,4 +1,4 @@
-"""[sft]: supervised fine-tuning on curated trajectories (paper, section 3.3)."""
+"""[sft]: supervised fine-tuning on curated demonstrations (paper, section 3.3)."""
 
 from typing import Literal, Self
 
@@ -8,7 +8,7 @@ from awares_platform.config.base import Section
 
 
 class SftConfig(Section):
-    """SFT. Defaults suit AwaRes-Mini; the paper's are given per field."""
+    """Settings of SFT. The defaults suit AwaRes-Mini; each field names the paper's value."""
 
     epochs: int = Field(default=2, ge=1)
     """Passes over the curated samples (paper: 2)."""
@@ -21,10 +21,12 @@ class SftConfig(Section):
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Global gradient norm to clip to; 0 does not clip."""
     tool_turn_weight: float = Field(default=16.0, gt=0)
-    """w_t: weight of the tokens of a crop request; all other assistant tokens weigh 1 (paper: 5). The higher it is, the more often the
-    policy asks: GRPO can teach it to ask less, but never to ask where it never does."""
+    """w_t: weight of a crop request's tokens; other assistant tokens weigh 1 (paper: 5).
+
+    A higher weight makes the policy ask more often. GRPO can teach it to ask less, but not to ask
+    where it never does."""
     batch_size: int = Field(default=64, ge=1)
-    """Samples per optimizer step over all workers (paper: 16 in the text, 128 in the supplement)."""
+    """Samples per optimizer step over all workers (paper: 16 in its text, 128 in its appendix)."""
     micro_batch: int = Field(default=32, ge=1)
     """Samples per worker and forward pass; batch_size is a multiple of workers * micro_batch."""
     workers: int = Field(default=1, ge=1)
@@ -36,21 +38,22 @@ class SftConfig(Section):
     threads: int = Field(default=1, ge=1)
     """CPU threads, and CPUs reserved, per worker."""
     zero_stage: Literal[0, 1, 2, 3] = 2
-    """DeepSpeed ZeRO stage: 1 shards optimizer state, 2 also gradients, 3 also parameters."""
+    """DeepSpeed ZeRO stage: 1 shards the optimizer state, 2 also gradients, 3 also parameters."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Steps between checkpoints to the store."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Newest checkpoints that stay in the store."""
     max_failures: int = Field(default=2, ge=-1)
-    """Times that a lost worker may bring the run back from its newest checkpoint; -1 is without limit."""
+    """How often the run restarts from its newest checkpoint after a lost worker; -1: any number."""
 
     @model_validator(mode="after")
     def batch_divides_among_workers(self) -> Self:
-        """A step is the same number of equal micro-batches on every worker: ZeRO's collectives need it."""
+        """ZeRO's collectives need the same number of micro-batches on every worker."""
         share = self.workers * self.micro_batch
         if self.batch_size % share:
             near = max(share, self.batch_size // share * share)
             raise ValueError(
-                f"sft.batch_size={self.batch_size} is not a multiple of sft.workers * sft.micro_batch = {share}; try sft.batch_size={near}"
+                f"sft.batch_size={self.batch_size} is not a multiple of sft.workers * "
+                f"sft.micro_batch = {share}; try sft.batch_size={near}"
             )
         return self

@@ -1,7 +1,8 @@
-"""Which samples each step and worker sees: a pure function of (seed, count, batch size, step), so that resuming needs a step number only.
+"""The samples of each step and worker: a pure function of (seed, count, batch size, step).
 
-Epochs follow each other without a seam: a batch may hold the end of one epoch and the start of the next. Every sample is seen
-exactly once per epoch; only the incomplete batch after the last epoch is left out.
+So resuming needs a step number only. A batch may hold the end of one epoch and the start of the
+next. Every sample comes exactly once per epoch, and only the incomplete batch after the last epoch
+is left out.
 """
 
 import random
@@ -28,12 +29,13 @@ class SampleOrder:
     def __post_init__(self) -> None:
         if self.count * self.epochs < self.batch_size:
             raise DataError(
-                f"{self.count} samples x {self.epochs} epochs do not fill one batch of {self.batch_size}; lower the batch size"
+                f"{self.count} samples x {self.epochs} epochs do not fill one batch of "
+                f"{self.batch_size}; lower the batch size"
             )
 
     @property
     def steps(self) -> int:
-        """Optimizer steps in all."""
+        """Number of optimizer steps over all epochs."""
         return self.count * self.epochs // self.batch_size
 
     def batch(self, step: int) -> tuple[int, ...]:
@@ -55,10 +57,11 @@ def _permutation(count: int, seed: int, epoch: int) -> tuple[int, ...]:
 def micro_batches(
     batch: Sequence[int], lengths: Sequence[int], micro_batch: int, workers: int
 ) -> list[list[tuple[int, ...]]]:
-    """Split a batch into equal micro-batches of similar length: result[worker] lists that worker's, in the order to run them.
+    """Split a batch into equal micro-batches of similar length.
 
-    `lengths` is indexed like the samples. The workers' i-th micro-batches neighbour in length, so nobody waits for long. The batch must be
-    a multiple of micro_batch * workers: every worker then runs the same number.
+    result[worker] lists the micro-batches of a worker in running order. `lengths` is indexed like
+    the samples. The i-th micro-batches of all workers are of similar length, so no worker waits
+    long for another. The batch must be a multiple of micro_batch * workers.
     """
     assert len(batch) % (micro_batch * workers) == 0, (len(batch), micro_batch, workers)
     ordered = sorted(batch, key=lambda index: (-lengths[index], index))

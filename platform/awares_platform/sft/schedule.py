@@ -1,10 +1,12 @@
-"""Learning-rate schedules: pure functions of the step, so that a resumed run goes on where it was."""
+"""The learning-rate schedule: a pure function of the step, so a resumed run continues it."""
 
 import math
 
 
 def cosine(step: int, steps: int, peak: float, warmup_ratio: float) -> float:
-    """Learning rate of `step` (0-based) of `steps`: linear warmup over `warmup_ratio` of them, then a cosine towards zero.
+    """Learning rate of `step` (0-based) of `steps`: linear warmup, then a cosine towards zero.
+
+    The warmup takes `warmup_ratio` of the steps.
 
     Example:
         cosine(0, 100, 1e-3, 0.1) == 1e-4

@@ -94,7 +94,7 @@ class SftWorker:
             self._messages.put(message)
 
     def _step(self, step: int) -> dict[str, float]:
-        """One optimizer step over this rank's share of the batch. Returns its metrics over all ranks."""
+        """Take one optimizer step on this rank's share; return the metrics over all ranks."""
         started = time.monotonic()
         settings, examples = self._settings, self._examples
         batch = self._order.batch(step)
@@ -113,7 +113,7 @@ class SftWorker:
     ) -> Iterator[Tensor]:
         """The loss of each micro-batch.
 
-        Summed over micro-batches and averaged over ranks they are the batch's weighted mean.
+        Their sum over micro-batches, averaged over ranks, is the batch's weighted mean.
         """
         for indices in mine:
             batch, tool_BT = self._collate([self._examples.samples[index] for index in indices])
@@ -133,7 +133,7 @@ class SftWorker:
 
 
 class _Watched:
-    """An engine that remembers its most probable tokens, because policy_logprobs drops the logits."""
+    """An engine that remembers its most probable tokens; policy_logprobs drops the logits."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -169,7 +169,7 @@ class _Counts:
         self._sums += torch.stack(counted).double()
 
     def reduced(self, unreadable: int) -> dict[str, float]:
-        """The step's metrics over all ranks; `unreadable` is the number of images this rank skipped.
+        """The step's metrics over all ranks; `unreadable` counts the images that this rank skipped.
 
         A step without a crop request has no tool-turn loss. Raises DataError if no image of the
         batch is readable.

@@ -1,8 +1,8 @@
-"""Training core that SFT and the GRPO learner share, and SFT's worker.
+"""The training core that SFT and the GRPO learner share.
 
-policy      resolve a policy to a local directory, load it, export it      fit       do a policy's files belong together?
-lora        adapters; off: the reference; merged on export                 zero      DeepSpeed from our settings; the full state
-checkpoint  all ranks save, Ray Train publishes to S3, resume              failure   which failures are worth a restart
-order       which samples each step and worker sees                       schedule  learning rates
-examples    curated samples to micro-batches                              tuner     SFT's loop on one rank
+source      find a policy, as a local directory      export      publish a policy, with its lineage
+identity    the digest of a policy's content         lineage     refuse a policy of a stale start
+policy      load the model and its processor         fit         do a policy's files fit together?
+lora        adapters: attach, switch off, merge      zero        DeepSpeed ZeRO, the full state
+checkpoint  all ranks save, a restarted run resumes  failure     what to retry, what to report
 """

@@ -1,14 +1,19 @@
-"""Checkpoints: all ranks save, Ray Train publishes them under runs/<run>/checkpoints/<job> in the store, a restarted run resumes.
+"""Checkpoints: all ranks save, Ray Train publishes them in the store, a restarted run resumes.
 
-    every rank --DeepSpeed shards--> its own directory --report (barrier)--> S3: step-00000050/ --last--> Ray Train's snapshot file
+    every rank --DeepSpeed shards--> a local directory
+               --report (barrier)--> runs/<run>/checkpoints/<job>/step-00000050/
+               --last--> Ray Train's snapshot file
 
-The snapshot is written after the last shard has arrived, and it alone names the checkpoint to resume from: published means
-complete. It serves a worker group restarted after a lost worker and a job started anew after kill -9 alike. Ray Train writes it when its
-controller next looks after the workers (RAY_TRAIN_HEALTH_CHECK_INTERVAL_S, 2 s): a store that dies sooner has the checkpoint before.
+Ray Train writes the snapshot after the last shard, and only the snapshot names the checkpoint to
+resume from. So a published checkpoint is complete. The snapshot serves a worker group that Ray
+Train restarts after a lost worker, and a job that is started again after kill -9.
 
-ZeRO shards its state over the workers, so a checkpoint fits its own number of workers and stage only; `restore` says so instead of
-failing deep inside. What leaves a run (zero.full_state, policy.export_policy, the weight bus) is free of any topology. Frozen weights are
-not saved: a resumed run has them from the policy that it started from.
+Ray Train writes the snapshot when its controller next polls the workers, every 2 seconds
+(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). A store that dies sooner keeps the checkpoint before.
+
+ZeRO shards its state over the workers, so a checkpoint fits one number of workers and one stage
+only. `restore` says so instead of failing deep inside DeepSpeed. Exports and the weight bus do not
+depend on the topology. Frozen weights are not saved: a resumed run loads them from its start.
 """
 
 import hashlib
@@ -31,12 +36,15 @@ from awares_platform.training.failure import FailFast
 
 _TAG = "zero"
 _META = "awares.json"
-_ATTEMPTS = 8  # with exponential waits between them: about as long as store.retry_budget_s
+# With exponential waits between them, eight attempts take about store.retry_budget_s.
+_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a checkpoint says of itself. `state` is the job's own (JSON); `identity` must be equal when the run goes on.
+    """The description inside a checkpoint.
+
+    `state` belongs to the job (JSON). `identity` must be the same when the run resumes.
 
     Example:
         Saved(step=50, workers=1, stage=2, parameters="9f2c...", identity={"seed": 0}, state={})
@@ -53,10 +61,9 @@ class Saved:
 def run_config(
     store: StoreConfig, run: str, job: str, max_failures: int, keep: int
 ) -> ray.train.RunConfig:
-    """Ray Train's configuration: its files and the checkpoints live in the run's own store, `keep` of them."""
-    path = "/".join(
-        part for part in (store.bucket, store.prefix, "runs", run, "checkpoints") if part
-    )
+    """Ray Train's configuration, with its files and the newest `keep` checkpoints in the store."""
+    parts = (store.bucket, store.prefix, "runs", run, "checkpoints")
+    path = "/".join(part for part in parts if part)
     return ray.train.RunConfig(
         name=job,
         storage_path=path,
@@ -68,7 +75,7 @@ def run_config(
 
 
 def filesystem(store: StoreConfig) -> pyarrow.fs.S3FileSystem:
-    """The store as a pyarrow file system; credentials come from the environment, as everywhere."""
+    """The store as a pyarrow file system; credentials come from the environment."""
     options: dict[str, Any] = {
         "region": store.region,
         "retry_strategy": pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
@@ -86,7 +93,10 @@ def save(
     state: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> None:
-    """Publish a checkpoint after `step` finished steps. Every rank calls it, the same number of times; returns when it is in the store."""
+    """Publish a checkpoint after `step` finished steps; return when it is in the store.
+
+    Every rank calls it, the same number of times.
+    """
     with tempfile.TemporaryDirectory(prefix="awares-checkpoint-") as directory:
         write(engine, Path(directory))
         if engine.global_rank == 0:
@@ -99,9 +109,10 @@ def save(
 
 
 def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
-    """Load the newest complete checkpoint into `engine`; None on a fresh start. Every rank calls it.
+    """Load the newest complete checkpoint into `engine`; None on a fresh start.
 
-    Raises PolicyError, naming both sides, if the checkpoint is of another model, topology or identity.
+    Every rank calls it. Raises PolicyError, naming both sides, if the checkpoint has another model,
+    topology or identity.
     """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -110,7 +121,8 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
         saved = _read_meta(Path(directory, _META), checkpoint.path)
         _check(saved, _describe(engine, saved.step, identity, saved.state), checkpoint.path)
         read(engine, Path(directory))
-        torch.distributed.barrier()  # nobody leaves the block, and so removes the files, while another rank reads
+        # Leaving the block removes the files, so wait until every rank has read them.
+        torch.distributed.barrier()
     return saved
 
 
@@ -120,25 +132,22 @@ def _read_meta(path: Path, checkpoint: str) -> Saved:
     except (FileNotFoundError, ValueError, TypeError) as error:
         remedy = f"delete {os.path.dirname(checkpoint)} to start this job anew"
         raise PolicyError(
-            f"checkpoint {checkpoint} does not say what it is of ({path.name}: {error}): {remedy}"
+            f"checkpoint {checkpoint} has no usable description ({path.name}: {error}): {remedy}"
         ) from error
 
 
 def write(engine: Any, directory: Path) -> None:
-    """This rank's part of the engine's state, and rank 0's of what is not sharded, into a directory."""
+    """Write this rank's shards to a directory; rank 0 also writes what is not sharded."""
+    frozen = _partly_frozen(engine)
     engine.save_checkpoint(
-        str(directory),
-        tag=_TAG,
-        save_latest=False,
-        exclude_frozen_parameters=_partly_frozen(engine),
+        str(directory), tag=_TAG, save_latest=False, exclude_frozen_parameters=frozen
     )
 
 
 def read(engine: Any, directory: Path) -> None:
-    """Load what `write` wrote on all ranks. Raises PolicyError if it is not there."""
-    loaded, _ = engine.load_checkpoint(
-        str(directory), tag=_TAG, load_module_strict=not _partly_frozen(engine)
-    )
+    """Load the files that `write` left on all ranks. Raises PolicyError if they are absent."""
+    strict = not _partly_frozen(engine)
+    loaded, _ = engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=strict)
     if loaded is None:
         raise PolicyError(
             f"checkpoint {directory} lacks DeepSpeed's files; delete it to start this job anew"
@@ -152,22 +161,24 @@ def _partly_frozen(engine: Any) -> bool:
 def _describe(
     engine: Any, step: int, identity: Mapping[str, Any], state: Mapping[str, Any]
 ) -> Saved:
-    stage = int(engine.zero_optimization_stage())
     return Saved(
-        step,
-        engine.world_size,
-        stage,
-        parameter_digest(engine.module),
-        json.loads(json.dumps(dict(identity))),
-        dict(state),
+        step=step,
+        workers=engine.world_size,
+        stage=int(engine.zero_optimization_stage()),
+        parameters=parameter_digest(engine.module),
+        identity=json.loads(json.dumps(dict(identity))),
+        state=dict(state),
     )
 
 
 def parameter_digest(model: Any) -> str:
-    """Digest of the names, shapes and trainability of all parameters: equal for checkpoints that fit each other."""
+    """Digest of the names and shapes of all parameters, and of which ones are trained.
+
+    A checkpoint fits a model with the same digest.
+    """
     lines = (
-        f"{n} {tuple(getattr(p, 'ds_shape', p.shape))} {p.requires_grad}"
-        for n, p in model.named_parameters()
+        f"{name} {tuple(getattr(tensor, 'ds_shape', tensor.shape))} {tensor.requires_grad}"
+        for name, tensor in model.named_parameters()
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
@@ -176,16 +187,18 @@ def _check(found: Saved, wanted: Saved, path: str) -> None:
     remedy = f"restore the setting, or delete {os.path.dirname(path)} to start this job anew"
     if (found.workers, found.stage) != (wanted.workers, wanted.stage):
         raise PolicyError(
-            f"checkpoint {path} was saved by {found.workers} worker(s) at ZeRO stage {found.stage}; this run has {wanted.workers} "
-            f"worker(s) at stage {wanted.stage}, and ZeRO shards fit their own topology only: {remedy}"
+            f"checkpoint {path} was saved by {found.workers} worker(s) at ZeRO stage "
+            f"{found.stage}; this run has {wanted.workers} worker(s) at stage {wanted.stage}, and "
+            f"ZeRO shards fit their own topology only: {remedy}"
         )
     if found.parameters != wanted.parameters:
         raise PolicyError(
-            f"checkpoint {path} holds a model with parameters {found.parameters}; this run's have {wanted.parameters} (policy.base or "
-            f"policy.lora_* changed): {remedy}"
+            f"checkpoint {path} holds a model with parameters {found.parameters}; this run's have "
+            f"{wanted.parameters} (policy.base or policy.lora_* changed): {remedy}"
         )
     for key in sorted(found.identity.keys() | wanted.identity.keys()):
-        if found.identity.get(key) != wanted.identity.get(key):
+        before, now = found.identity.get(key), wanted.identity.get(key)
+        if before != now:
             raise PolicyError(
-                f"checkpoint {path} has {key}={found.identity.get(key)!r}; this run has {key}={wanted.identity.get(key)!r}: {remedy}"
+                f"checkpoint {path} has {key}={before!r}; this run has {key}={now!r}: {remedy}"
             )

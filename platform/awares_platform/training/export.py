@@ -1,4 +1,4 @@
-"""Exported policies in the store: runs/<run>/policies/<name>/, with a manifest that is written last.
+"""Exported policies in the store: runs/<run>/policies/<name>/, whose manifest is written last.
 
     manifest.json   {"files": {name: blake3}, "meta": {"digest", "trained_from", ...the job's own}}
 

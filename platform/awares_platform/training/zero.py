@@ -1,8 +1,10 @@
 """DeepSpeed ZeRO from our settings, on GPUs (NCCL) and CPUs (gloo).
 
-Call `initialize` inside Ray Train's train_loop_per_worker, once the process group stands; hand the model neither to
-ray.train.torch.prepare_model nor to a prepared data loader. Step with `step(engine, losses, learning_rate)`: a step may take any
-number of micro-batches of any size, as long as it is the same number on every worker (ZeRO's collectives run per micro-batch).
+Call `initialize` inside Ray Train's train_loop_per_worker, once the process group is up. Do not use
+ray.train.torch.prepare_model or a prepared data loader with it: DeepSpeed does their work.
+
+A step, `step(engine, losses, learning_rate)`, takes any number of micro-batches of any size. Every
+worker must run the same number, because ZeRO's collectives run once per micro-batch.
 """
 
 import os
@@ -20,12 +22,13 @@ from awares_platform.training import lora
 from awares_platform.weights.adapter import is_adapter
 from awares_platform.weights.parts import Part, copy_to_cpu, even_parts
 
-_BUCKET = 50_000_000  # elements; DeepSpeed's default of 5e8 would reserve 2 GB per worker for a model of a few MB
+# In elements. DeepSpeed's default of 5e8 reserves 2 GB per worker even for a model of a few MB.
+_BUCKET = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ZeroSettings:
-    """How the optimizer runs. `max_grad_norm` 0 does not clip.
+    """Settings of the optimizer and of ZeRO. `max_grad_norm` 0 does not clip.
 
     Example:
         ZeroSettings(stage=2, dtype="float32", learning_rate=5e-4)
@@ -55,12 +58,18 @@ def settings_of(
 def deepspeed_config(
     settings: ZeroSettings, elements: int, hidden: int, gpu: bool
 ) -> dict[str, Any]:
-    """DeepSpeed's configuration. `elements`: trainable parameters (bounds the buckets); `hidden`: width of the language model."""
+    """DeepSpeed's configuration.
+
+    `elements` is the number of trainable parameters, which bounds the buckets; `hidden` is the
+    width of the language model.
+    """
     bucket = max(1, min(_BUCKET, elements))
     return {
-        "train_micro_batch_size_per_gpu": 1,  # for DeepSpeed's own throughput log only
+        # DeepSpeed uses the micro-batch size only for its throughput log.
+        "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        "managed_gradient_accumulation": False,  # `step` owns the boundary, so the number of micro-batches may vary
+        # `step` decides when to update, so the number of micro-batches may vary.
+        "managed_gradient_accumulation": False,
         "gradient_clipping": settings.max_grad_norm,
         "bf16": {"enabled": settings.dtype == "bfloat16"},
         "zero_allow_untested_optimizer": True,
@@ -80,29 +89,27 @@ def deepspeed_config(
 
 
 def initialize(model: nn.Module, settings: ZeroSettings, gpu: bool = False) -> Any:
-    """A DeepSpeedEngine with torch's AdamW over `model`'s trainable parameters. Every rank calls it with equal weights."""
+    """A DeepSpeedEngine with torch's AdamW over the trainable parameters of `model`.
+
+    Every rank calls it, with equal weights.
+    """
     prepare_process(gpu)
     import deepspeed
 
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        _groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas
-    )
+    groups = _groups(model, settings.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
+    elements = sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad)
     language_model: Any = model.get_submodule("model.language_model")
-    config = deepspeed_config(
-        settings,
-        sum(parameter.numel() for parameter in trainable),
-        language_model.config.hidden_size,
-        gpu,
-    )
+    config = deepspeed_config(settings, elements, language_model.config.hidden_size, gpu)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     return engine
 
 
 def prepare_process(gpu: bool) -> None:
-    """Settle what DeepSpeed would otherwise find out by itself, slowly: the accelerator, and on CPU its shared-memory op.
+    """Tell DeepSpeed that there is no GPU, and keep it from building its shared-memory op.
 
-    That op serves tensor-parallel inference only, but probing leads to a C++ build of about a minute in every fresh home directory.
+    The op serves tensor-parallel inference only. Probing for it takes a C++ build of about a minute
+    in every fresh home directory.
     """
     if gpu:
         return
@@ -115,22 +122,22 @@ def prepare_process(gpu: bool) -> None:
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; norms, biases and other vectors do not. (Shapes are read before ZeRO-3 partitions them.)"""
-    named = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {
-            "params": [parameter for parameter in named if parameter.ndim >= 2],
-            "weight_decay": weight_decay,
-        },
-        {"params": [parameter for parameter in named if parameter.ndim < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    """Parameter groups: weight decay for matrices, none for norms, biases and other vectors.
+
+    It reads the shapes before ZeRO-3 partitions the parameters.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
+    vectors = [parameter for parameter in trainable if parameter.ndim < 2]
+    decays = ((matrices, weight_decay), (vectors, 0.0))
+    return [{"params": group, "weight_decay": decay} for group, decay in decays if group]
 
 
 def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> float:
-    """One optimizer step on the mean over workers of the sum of `losses`, each computed as the iterator is advanced.
+    """One optimizer step on the sum of `losses`, averaged over workers.
 
-    Returns the global gradient norm before clipping; nan at stage 0 in float32, where DeepSpeed keeps none.
+    Each loss is computed as the iterator advances. Returns the global gradient norm before
+    clipping; nan at stage 0 in float32, where DeepSpeed keeps none.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
@@ -142,10 +149,11 @@ def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> float:
 
 
 def full_state(engine: Any) -> dict[str, Tensor]:
-    """Every weight of the engine's model, whole, on the CPU, adapters merged, under transformers' names.
+    """Every weight of the model, whole, on the CPU, adapters merged, under transformers' names.
 
-    Every rank calls it (ZeRO-3 gathers, one parameter at a time); rank 0 returns the state, the others an empty dict. The tensors are
-    copies: they stay what they are while training goes on. Tied weights appear once, under their first name.
+    Every rank calls it, because ZeRO-3 gathers one parameter at a time. Rank 0 returns the state,
+    the others an empty dict. The tensors are copies, so further training does not change them.
+    Tied weights appear once, under their first name.
     """
     model, first = engine.module, engine.global_rank == 0
     state: dict[str, Tensor] = {}
@@ -157,10 +165,11 @@ def full_state(engine: Any) -> dict[str, Tensor]:
 
 
 def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
-    """This rank's share of the weights, on the CPU, floating point ones in `dtype`; the ranks' shares make up every weight once.
+    """This rank's share of the weights, on the CPU, with floating-point weights cast to `dtype`.
 
-    No collective and no gathering: ZeRO-3 hands over the slices that the rank has, the other stages, where every rank has all weights, an
-    even cut. A model with adapters yields these alone, under the names of the layers that they belong to.
+    The ranks' shares together hold every weight once. It needs no communication: at stage 3 a rank
+    returns the slices that it has, at the other stages an even cut of all weights. A model with
+    adapters yields the adapters alone, under the names of their layers.
     """
     rank, ranks = engine.global_rank, engine.dp_world_size
     named = _named(engine.module)
@@ -176,8 +185,11 @@ def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
 
 @contextmanager
 def rounded(engine: Any, dtype: torch.dtype) -> Iterator[None]:
-    """Within the block the weights have the values that `dtype` can hold, in the precision that they are trained in: the policy computes
-    with what is published. Every rank, with its own slices; costs a copy of them on the CPU where `dtype` is not that of training."""
+    """Round the weights to values of `dtype` within the block, so that it computes as served.
+
+    They keep the precision of training. Every rank rounds its own slices. If `dtype` is narrower
+    than the precision of training, the CPU holds a copy of them.
+    """
     held = [
         tensor
         for _, parameter in _named(engine.module)
@@ -201,16 +213,20 @@ def _narrows(tensor: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _storage(tensor: Tensor) -> list[Tensor]:
-    """Where a parameter's values lie on this rank: ZeRO-3 keeps small ones whole beside the slice."""
+    """The tensors that hold a parameter's values on this rank.
+
+    ZeRO-3 keeps small parameters whole, beside the slice.
+    """
     if not hasattr(tensor, "ds_tensor"):
         return [tensor.data]
-    partitioned: Any = tensor  # with the attributes that DeepSpeed gave it
+    # DeepSpeed gives it attributes that torch's annotation lacks.
+    partitioned: Any = tensor
     whole = [tensor.data] if tensor.shape == partitioned.ds_shape else []
     return [partitioned.ds_tensor.data, *whole]
 
 
 def _slice(name: str, tensor: Any, rank: int, dtype: torch.dtype) -> Part:
-    """The rank's slice of a parameter that ZeRO-3 partitioned, without the padding of the last ones."""
+    """The rank's slice of a parameter that ZeRO-3 partitioned, without the padding at its end."""
     length = tensor.ds_tensor.ds_numel
     start = min(rank * length, tensor.ds_numel)
     values = tensor.ds_tensor.detach().reshape(-1)[: min(length, tensor.ds_numel - start)]
@@ -218,7 +234,7 @@ def _slice(name: str, tensor: Any, rank: int, dtype: torch.dtype) -> Part:
 
 
 def _named(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters and those buffers that a checkpoint holds, each once."""
+    """The parameters and the persistent buffers, each once."""
     persistent = set(model.state_dict().keys())
     return [
         *model.named_parameters(),

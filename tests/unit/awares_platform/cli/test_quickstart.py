@@ -1,10 +1,12 @@
 """The quickstart: its state, its setup's fingerprint and its results."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from awares.mini import POLICY
 from awares_platform.cli.quickstart import JOBS, State, fingerprint, write_results
 from awares_platform.config import PlatformConfig
 
@@ -41,6 +43,17 @@ def test_the_fingerprint_changes_with_settings_that_change_results():
         )
         == 3
     )
+
+
+def test_fingerprint_changes_with_the_content_of_the_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
+    base = Path(shutil.copytree(POLICY, tmp_path / "base"))
+    before = fingerprint(_config(policy={"base": str(base)}))
+    with (base / "model.safetensors").open("ab") as weights:
+        weights.write(b"0")
+    assert fingerprint(_config(policy={"base": str(base)})) != before
 
 
 def test_state_counts_interrupted_attempts_but_not_as_finished(tmp_path):

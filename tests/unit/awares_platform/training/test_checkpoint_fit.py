@@ -1,4 +1,4 @@
-"""A checkpoint of another run is refused, both sides named; the store becomes Ray Train's file system."""
+"""A checkpoint of another run is refused by name; Ray Train's files go to the store."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from awares_platform.config.store import StoreConfig
 from awares_platform.errors import StoreUnavailable
 from awares_platform.training import checkpoint
 from awares_platform.training.checkpoint import Saved
-from awares_platform.training.failure import FailFast, cause
+from awares_platform.training.failure import FailFast, cause, unwrapped
 
 SAVED = Saved(step=50, workers=2, stage=3, parameters="aa", identity={"run.seed": 0}, state={})
 
@@ -40,14 +40,12 @@ def test_a_checkpoint_of_another_run_names_both_sides_and_what_to_do(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"step": 1}', b"\xff"])
-def test_a_checkpoint_that_does_not_say_what_it_is_of_is_named(
-    content: bytes | None, tmp_path: Path
-) -> None:
+def test_a_checkpoint_without_a_description_is_named(content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "awares.json").write_bytes(content)
     with pytest.raises(
         PolicyError,
-        match="checkpoint runs/x/sft/step-1 .*awares.json.* delete runs/x/sft to start this job anew",
+        match="runs/x/sft/step-1 .*awares.json.* delete runs/x/sft to start this job anew",
     ):
         checkpoint._read_meta(tmp_path / "awares.json", "runs/x/sft/step-1")
 
@@ -79,9 +77,24 @@ def test_a_lost_store_is_a_store_error() -> None:
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     lost = OSError(
-        "When uploading part for key 'x' in bucket 'b': AWS Error NETWORK_CONNECTION during UploadPart operation"
+        "When uploading part for key 'x' in bucket 'b': "
+        "AWS Error NETWORK_CONNECTION during UploadPart operation"
     )
     found = cause(WorkerGroupError("failed", {0: lost}))
     assert isinstance(found, StoreUnavailable) and "run the job again" in str(found)
     full = OSError(28, "No space left on device")
     assert cause(full) is full
+
+
+def test_a_tasks_own_error_is_raised_without_rays_wrapping() -> None:
+    from ray.exceptions import RayTaskError
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    inner = PolicyError("of another model")
+    for failure in (inner, WorkerGroupError("failed", {0: inner})):
+        with pytest.raises(PolicyError) as raised, unwrapped():
+            raise RayTaskError("task", "remote traceback", failure).as_instanceof_cause()
+        assert raised.value is inner
+    with pytest.raises(RayTaskError, match="remote traceback") as other, unwrapped():
+        raise RayTaskError("task", "remote traceback", KeyError("x")).as_instanceof_cause()
+    assert isinstance(other.value, KeyError)
