@@ -215,18 +215,22 @@ def test_the_digest_of_a_stored_base_is_that_of_its_content(
 ) -> None:
     base = f"{store.config.url}/models/mine"
     store.upload_directory(source, "models/mine")
-    assert base_digest(store, base) == base_digest(store, str(source)) == content_digest(source)
+    assert (
+        base_digest(store.config, base)
+        == base_digest(store.config, str(source))
+        == content_digest(source)
+    )
     flip_a_byte(source / "model.safetensors")
-    assert base_digest(store, base) != base_digest(store, str(source))
+    assert base_digest(store.config, base) != base_digest(store.config, str(source))
     store.upload_directory(source, "models/mine")
-    assert base_digest(store, base) == base_digest(store, str(source))
+    assert base_digest(store.config, base) == base_digest(store.config, str(source))
 
 
 def test_the_digest_of_an_exported_base_comes_from_its_manifest(
     config: PlatformConfig, store: ObjectStore, source: Path, tmp_path: Path
 ) -> None:
     key = export_policy({"w": torch.ones(3)}, source, store, "r", "sft")
-    digest = base_digest(store, f"{store.config.url}/{key}")
+    digest = base_digest(store.config, f"{store.config.url}/{key}")
     assert not (tmp_path / "cache" / "policies").exists(), "nothing was downloaded"
     assert digest == content_digest(resolve(store, "r", "sft", ""))
 

@@ -161,7 +161,7 @@ def fingerprint(config: PlatformConfig) -> str:
             "serve": True,
         },
     )
-    policy = base_digest(ObjectStore.from_config(config.store), config.policy.base)
+    policy = base_digest(config.store, config.policy.base)
     return hashlib.sha256(json.dumps([settings, policy], sort_keys=True).encode()).hexdigest()
 
 

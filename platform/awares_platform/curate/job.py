@@ -98,7 +98,7 @@ def run(config: PlatformConfig) -> CurateResult:
         if config.data.source == "mini":
             ensure_mini(config.data, store)
         source = read_split(store, config.data.name, SPLIT, config.data.train_samples)
-        policy = base_digest(store, config.policy.base)
+        policy = base_digest(config.store, config.policy.base)
         shards = plan(config, source.samples, policy)
         pending = [shard for shard in shards if not is_finished(store, shard)]
         if len(pending) < len(shards):

@@ -48,7 +48,7 @@ def _check_link(
 def _digest(store: ObjectStore, run: str, name: PolicyName, base: str) -> str | None:
     """The digest of a policy as it is now; None if the run has none of that name."""
     if name == "base":
-        return base_digest(store, base)
+        return base_digest(store.config, base)
     meta = read_meta(store, run, name)
     return None if meta is None else meta["digest"]
 

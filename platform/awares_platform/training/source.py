@@ -15,6 +15,7 @@ from typing import Literal
 
 from awares.errors import PolicyError
 from awares_platform.config.policy import PolicyConfig
+from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
 from awares_platform.training import fit
 from awares_platform.training.export import policy_key, policy_manifest
@@ -40,17 +41,17 @@ def resolve(store: ObjectStore, run: str, name: PolicyName, base: str) -> Path:
     Raises PolicyError if there is none, or if it is not a complete, fitting policy directory.
     """
     if name == "base":
-        path = _base(store, base)
+        path = _base(store.config, base)
     else:
         path = _download(store, policy_key(run, name), f"run `{JOBS[name]}` first")
     fit.check_directory(path)
     return path
 
 
-def base_digest(store: ObjectStore, base: str) -> str:
+def base_digest(store: StoreConfig, base: str) -> str:
     """The content digest of policy.base, which a job's results depend on.
 
-    A base in a store with a manifest is not downloaded for it. Raises PolicyError as `resolve`.
+    An s3:// base is reached as `store` is. A base in a store with a manifest is not downloaded for it. Raises PolicyError as `resolve`.
     """
     if base.startswith("s3://"):
         manifest = policy_manifest(_store_of(store, base), "")
@@ -69,7 +70,7 @@ def pinned(policy: PolicyConfig) -> PolicyConfig:
     return policy.model_copy(update={"base": str(path.resolve())})
 
 
-def _base(store: ObjectStore, base: str) -> Path:
+def _base(store: StoreConfig, base: str) -> Path:
     if base == "mini":
         from awares.mini import POLICY
 
@@ -82,9 +83,9 @@ def _base(store: ObjectStore, base: str) -> Path:
     return _hub(base)
 
 
-def _store_of(store: ObjectStore, base: str) -> ObjectStore:
+def _store_of(store: StoreConfig, base: str) -> ObjectStore:
     """The store at another address, reached in the same way."""
-    return ObjectStore.from_config(store.config.model_copy(update={"url": base.rstrip("/")}))
+    return ObjectStore.from_config(store.model_copy(update={"url": base.rstrip("/")}))
 
 
 def _hub(repository: str) -> Path:
