@@ -48,7 +48,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 SAMPLES = 40
 PROMPT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
-"""Ray Train notes a checkpoint when it polls its workers; within its usual 2 s all ten steps end."""
+"""Ray Train notes a checkpoint when it polls its workers; within its usual 2 s all ten end."""
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,7 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The job's own SeaweedFS is killed between two checkpoints; it starts again on its old files."""
+    """The job's own SeaweedFS is killed between checkpoints; it starts again on its old files."""
     for name, value in PROMPT.items():
         monkeypatch.setenv(name, value)
     store = StoreConfig(url="s3://awares/lost", retry_budget_s=5)

@@ -51,7 +51,8 @@ def resolve(store: ObjectStore, run: str, name: PolicyName, base: str) -> Path:
 def base_digest(store: StoreConfig, base: str) -> str:
     """The content digest of policy.base, which a job's results depend on.
 
-    An s3:// base is reached as `store` is. A base in a store with a manifest is not downloaded for it. Raises PolicyError as `resolve`.
+    An s3:// base is reached in the same way as `store`, and not downloaded if it has a manifest.
+    Raises PolicyError as `resolve` does.
     """
     if base.startswith("s3://"):
         manifest = policy_manifest(_store_of(store, base), "")
