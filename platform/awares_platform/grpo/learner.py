@@ -140,7 +140,7 @@ class Learner:
     def _next(self, step: int, version: int) -> StepShard | None:
         """This rank's shard of the next batch.
 
-        While it waits, it repairs weight versions that a reader reports as damaged.
+        While it waits, it uploads an anchor of the weights if a reader has requested one.
         """
         coming = self._controller.batch.remote(step, version, self._rank, self._ranks)
         while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:
