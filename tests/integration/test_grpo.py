@@ -1,4 +1,7 @@
-"""GRPO on the real parts: Ray, vLLM, DeepSpeed, SeaweedFS. The whole job is killed and resumed, and then a rollout actor is killed."""
+"""GRPO on the real parts: Ray, vLLM, DeepSpeed, SeaweedFS.
+
+The test kills the whole job, resumes it, and then kills a rollout actor.
+"""
 
 import json
 import os
@@ -40,8 +43,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
-    """Trains the base policy on curated data, of which every fourth sample is HR, with a reward
-    that a user brings."""
+    """A run that trains the base policy with a user's own reward; every fourth sample is HR."""
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
     settings = {
@@ -88,7 +90,7 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 800) -
 def kill_job_after_first_checkpoint(
     config: PlatformConfig, store: ObjectStore, directory: Path
 ) -> None:
-    """Runs `awares grpo` and kills it with SIGKILL once Ray Train names a checkpoint."""
+    """Run `awares grpo`, and kill it with SIGKILL once Ray Train names a checkpoint."""
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json())
     output = directory / "grpo.log"
@@ -122,7 +124,7 @@ def kill_job_after_first_checkpoint(
 
 
 def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[int]) -> None:
-    """Kills the rollout actor with SIGKILL once the resumed learner has published a step of its own."""
+    """Kill the rollout actor with SIGKILL once the resumed learner has published a step."""
     subscriber = Subscriber(store, config.run.name)
     before = subscriber.head() or 0
     wait_for(lambda: (subscriber.head() or 0) >= before + 2, "version of the resumed learner")
@@ -133,7 +135,7 @@ def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[in
 
 
 def served_while_published(session: PlatformConfig, store: ObjectStore, image: Path) -> None:
-    """An endpoint that follows the run answers with its newest version, and with the next one once that is out."""
+    """Check that an endpoint that follows the run loads its newest version, then the next."""
     config = session.model_copy(
         update={"serve": ServeConfig(policy="base", follow=True, port=free_port())}
     )
@@ -178,7 +180,8 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     assert all(
         0 <= (row.values.get("canary/dlogp") or 0) < config.engine.canary_bound for row in rows
     )
-    # fresh tokens: what the engine sampled from and what the learner scores is one distribution, blocked ids and temperature included
+    # With fresh tokens, engine and learner use one distribution, temperature and blocked ids
+    # included. So their logprobs are almost equal.
     fresh = [row.values["importance/gap"] or 0 for row in rows if row.values["staleness/max"] == 0]
     assert fresh and max(fresh) < 0.03
 

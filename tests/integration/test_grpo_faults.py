@@ -1,4 +1,4 @@
-"""GRPO on the real parts with bad input: damaged data, a store that dies, a checkpoint of another model."""
+"""GRPO on the real parts with bad input: damaged data, a dead store, another model's checkpoint."""
 
 import json
 import re
@@ -20,7 +20,10 @@ STEPS = 8
 
 @pytest.fixture
 def config(tmp_path: Path) -> PlatformConfig:
-    """A run with a SeaweedFS of its own, in which one image (the canary's first) is damaged, one row unlabelled and one corrupt."""
+    """A run with a SeaweedFS of its own and bad data.
+
+    The canary's first image is damaged, one row has no label, and one row is corrupt.
+    """
     settings = {
         "run": {"name": "faults", "directory": str(tmp_path / "runs")},
         "store": {"retry_budget_s": 5},
@@ -63,7 +66,8 @@ def test_each_is_one_clear_error_and_the_run_goes_on_afterwards(config: Platform
 
     status, shown, error = last_words(start("grpo", config, "policy.lora_rank=4"))
     assert status == 2 and re.match(
-        r"awares grpo: checkpoint .* holds a model with parameters \w+; this run's have \w+ .*delete ",
+        r"awares grpo: checkpoint .* holds a model with parameters \w+; "
+        r"this run's have \w+ .*delete ",
         error,
     ), shown
 
@@ -72,4 +76,5 @@ def test_each_is_one_clear_error_and_the_run_goes_on_afterwards(config: Platform
     assert status == 0, shown
     assert [row.step for row in metrics.read(rows)] == list(range(STEPS))
     resumed = [json.loads(line)["step"] for line in rows.read_text().splitlines()[before:]]
-    assert 1 <= resumed[0] <= before  # from a checkpoint, not from the start
+    # The job resumes from a checkpoint, not from the start.
+    assert 1 <= resumed[0] <= before

@@ -1,4 +1,4 @@
-"""A rollout actor at the weight bus: what it reports when versions come, are damaged, or the store stays away."""
+"""A rollout actor that follows the weight bus: good versions, damaged ones, and a dead store."""
 
 import asyncio
 import uuid
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 
 class FakeEngine:
-    """Receives for real and applies nothing."""
+    """Receives versions like the real engine, and applies none."""
 
     def __init__(self) -> None:
         self.version, self.held, self.mismatch_at = 0, cast(Received | None, None), -1

@@ -1,1 +1,1 @@
-"""From two answers to a label and target crops: judges, grounding and the chat client that they use."""
+"""From two answers to a label and target crops: judges, groundings and their chat client."""

@@ -25,7 +25,7 @@ def test_groups_that_teach_nothing_are_zero():
 
 
 def test_the_area_cost_acts_when_answers_tie():
-    """facts/method.md, 1.8: 0.01 per image matters only through the division by the deviation."""
+    """A cost of 0.01 per image matters only because of the division by the deviation."""
     quadrant, half = 10 - 0.2525, 10 - 0.255
     better, worse = advantages([quadrant, half])
     assert better == pytest.approx(-worse) and better > 0.6

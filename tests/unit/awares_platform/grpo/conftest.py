@@ -45,7 +45,7 @@ def make_episode() -> Callable[..., Episode]:
 
 @pytest.fixture
 def call_episode() -> Episode:
-    """Two turns: asks for two crops, then answers."""
+    """An episode of two turns: it asks for two crops, then it answers."""
     asks = Turn(
         (1, 9, 2),
         (View(None),),

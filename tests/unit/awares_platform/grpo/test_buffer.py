@@ -41,9 +41,7 @@ def test_the_gate_counts_versions_that_the_actor_lacks(
     for _ in range(2):
         buffer.add(make_group(buffer.issue(), version=0))
     buffer.take(0, version=0)
-    assert (
-        buffer.room(0) == 2
-    )  # the next batch updates version 1: one batch ahead is all that version 0 may produce
+    assert buffer.room(0) == 2
     assert buffer.room(1) == 4
 
 
@@ -141,7 +139,10 @@ def test_position_is_a_watermark_and_what_lies_beyond() -> None:
 def test_restart_loses_nothing_and_counts_nothing_twice(
     make_buffer: Callable[..., EpisodeBuffer], make_group: Make
 ) -> None:
-    """Steps 0 and 1 were taken, only step 0 is in the checkpoint; prompts 4 and 5 were done, 6 was in flight."""
+    """Two steps were taken, and the checkpoint holds only the first.
+
+    Prompts 4 and 5 were done, prompt 6 was in flight.
+    """
     buffer = make_buffer(bound=4)
     buffer.restore(Position(), [], version=0)
     journal = [make_group(buffer.issue(), version=0) for _ in range(6)]

@@ -1,4 +1,4 @@
-"""The controller with a fake fleet, a journal in memory and a learner played by the test."""
+"""The controller with fake actors and a journal in memory. The test plays the learner."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ from awares_platform.grpo.prompts import Prompts
 
 
 class Bus:
-    """The newest version; actors see it at once."""
+    """Holds the newest version, which actors see at once."""
 
     def __init__(self) -> None:
         self.head = 0
@@ -34,7 +34,7 @@ class Bus:
 
 
 class FakeActor:
-    """Plays every prompt with the weights it holds; `dies_at` kills it while it plays that prompt."""
+    """Plays every prompt with its weights. It dies while it plays prompt `dies_at`."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class MemoryJournal:
 
 
 class SlowJournal(MemoryJournal):
-    """A journal whose read returns what it held at the call, once the test lets it."""
+    """A journal whose read takes its content at once, and returns it when the test says so."""
 
     def __init__(self, groups: Sequence[Group] = ()) -> None:
         super().__init__(groups)
@@ -108,7 +108,7 @@ class SlowJournal(MemoryJournal):
 
 
 class Stage:
-    """A controller over fakes. `actors` are spawned in turn."""
+    """A controller over fakes."""
 
     def __init__(
         self,
@@ -155,14 +155,14 @@ class Stage:
 
     @property
     def finished(self) -> int:
-        """Groups that the controller has taken in, whether the journal holds them or not."""
+        """How many groups the controller has taken in, in the journal or not."""
         return len(self.controller._unwritten) + len(self.journal.groups)  # pyright: ignore[reportPrivateUsage]
 
     def played(self) -> list[int]:
         return [int(line.split()[-1]) for line in self.log if "plays" in line]
 
     async def step(self, step: int, version: int) -> list[int] | None:
-        """One learner step; publishes version + 1. Returns the prompts of the batch, from the journal's and the position's view."""
+        """Take one learner step and publish version + 1. Returns the prompts settled by then."""
         shard = await self.controller.batch(step, version, 0, 1)
         if shard is None:
             return None
@@ -198,7 +198,8 @@ def test_rollouts_run_ahead_by_the_bound_and_no_further(stage: Callable[..., Sta
         acted = stage()
         running = asyncio.create_task(acted.controller.run())
         await asyncio.sleep(0.05)
-        assert acted.played() == []  # no learner yet, so nobody knows which weights count
+        # Without a learner no version is known to be current.
+        assert acted.played() == []
         await acted.controller.attach(0, Position())
         await asyncio.sleep(0.1)
         assert acted.played() == [0, 1, 2, 3]  # bound 1: this batch and one more
@@ -357,7 +358,7 @@ def test_all_ranks_get_shares_of_one_batch(stage: Callable[..., Stage]) -> None:
             *(acted.controller.batch(0, 0, rank, 2) for rank in range(2))
         )
         assert first is not None and second is not None
-        # all four episodes are alike: one sequence, and the second rank only keeps in step
+        # All four episodes are equal, so there is one sequence. The second rank gets a filler.
         chunks = [shard.minibatches[0].passes for shard in (first, second)]
         assert [[(len(item.episodes), item.filler) for item in chunk] for (chunk,) in chunks] == [
             [(4, False)],

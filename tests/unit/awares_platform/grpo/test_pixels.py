@@ -10,7 +10,10 @@ SIZE = {"shortest_edge": 784, "longest_edge": 12544}
 
 
 class CountingProcessor:
-    """One patch per 14 x 14 px, its value the image's first pixel; remembers how many images it was given."""
+    """A processor with one patch per 14 x 14 px, whose value is the image's first pixel.
+
+    It records how many images each call gets.
+    """
 
     def __init__(self) -> None:
         self.given: list[int] = []

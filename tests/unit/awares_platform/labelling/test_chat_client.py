@@ -24,7 +24,10 @@ Reply = Callable[[dict[str, Any], int], tuple[int, str]]
 
 
 class Server:
-    """Answers /v1/chat/completions by `reply(body, how many requests came before)` -> (status, text or raw body)."""
+    """Answers /v1/chat/completions with `reply(body, count)` -> (status, text or raw body).
+
+    `count` is the number of earlier requests.
+    """
 
     def __init__(self) -> None:
         self.reply: Reply = lambda body, count: (200, "0")
@@ -56,7 +59,7 @@ class Server:
                 self.wfile.write(data.encode())
 
             def log_message(self, format: str, *args: object) -> None:
-                """Quiet."""
+                """Log nothing."""
 
         return Handler
 

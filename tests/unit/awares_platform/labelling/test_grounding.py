@@ -1,4 +1,4 @@
-"""Grounding: an oracle's text to pixel boxes, safely."""
+"""Grounding: from an oracle's text to pixel boxes, without evaluating it."""
 
 import asyncio
 import json

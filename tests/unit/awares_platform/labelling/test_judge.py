@@ -1,4 +1,4 @@
-"""Judges: the 0/1/2 protocol, never guessed."""
+"""The verdict 0, 1 or 2 is read from an LLM judge's reply, and never guessed."""
 
 import pytest
 
