@@ -1,7 +1,8 @@
-"""The AwaRes method: a policy that looks at a low-resolution view, asks for the crops that it needs, and answers.
+"""The AwaRes method: a policy sees a low-resolution view, asks for crops if it must, and answers.
 
-Everything public is re-exported here. What needs torch loads on first use, so that `import awares` stays cheap. Where a function and
-its module share a name (`awares.trajectory.trajectory`), import it from the module.
+Every public name is exported here. Names that need torch load on first use, so that `import awares`
+stays cheap. A function that shares its name with its module is imported from the module:
+`awares.demonstration.demonstration`.
 """
 
 from importlib import import_module
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from awares.advantage import advantages
 from awares.chat import ChatFormat
 from awares.crops import Box, CropId, CropMapping, area_fraction, crop_box, min_cover, target_crops
+from awares.demonstration import Demonstration
+from awares.environment import Answer, Environment, Malformed, Request
 from awares.episode import Episode, EpisodeSpec, StopReason, Turn, run_episode
 from awares.errors import AwaresError, ConfigError, DataError, PolicyError
 from awares.evaluation.bootstrap import difference, interval
@@ -20,21 +23,16 @@ from awares.generate import FinishReason, Generate, GenerateRequest, Generation,
 from awares.grounding import Annotations, Grounding
 from awares.images import DecodeLimits, decode, low_view, render
 from awares.labels import Case, Judge, Judgement, MatchJudge, Verdict, label
-from awares.protocol import (
-    SYSTEM_PROMPT,
-    Answer,
-    CropRequest,
-    Malformed,
-    format_request,
-    parse_turn,
-)
+from awares.one_turn import OneTurn
+from awares.protocol import SYSTEM_PROMPT, format_request, parse_turn
 from awares.reward import AnswerReward, CropReward, Reward, RewardValue, answer_reward
 from awares.sample import Label, Sample
 from awares.seeds import derive, shuffled
 from awares.similarity import SentenceSimilarity
+from awares.ten_crops import TenCrops
 from awares.tokens import VisionLimits, rtr_pixel, rtr_token, visual_tokens
-from awares.trajectory import Trajectory
 from awares.view import View, crop_view, full_view, view_size
+from awares.whole_image import WholeImage
 
 if TYPE_CHECKING:
     from awares.batch import Batch, collate, policy_logprobs, sequence_length, token_logprobs
@@ -64,11 +62,12 @@ __all__ = [
     "ConfigError",
     "CropId",
     "CropMapping",
-    "CropRequest",
     "CropReward",
     "DataError",
     "Decisions",
     "DecodeLimits",
+    "Demonstration",
+    "Environment",
     "Episode",
     "EpisodeSpec",
     "FinishReason",
@@ -83,7 +82,9 @@ __all__ = [
     "Label",
     "Malformed",
     "MatchJudge",
+    "OneTurn",
     "PolicyError",
+    "Request",
     "Reward",
     "RewardValue",
     "SYSTEM_PROMPT",
@@ -93,11 +94,12 @@ __all__ = [
     "SentenceSimilarity",
     "StopReason",
     "Summary",
-    "Trajectory",
+    "TenCrops",
     "Turn",
     "Verdict",
     "View",
     "VisionLimits",
+    "WholeImage",
     "advantages",
     "answer_reward",
     "area_fraction",

@@ -18,14 +18,14 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from awares.demonstration import Demonstration
 from awares.episode import Episode, Turn
 from awares.errors import PolicyError
 from awares.images import render
 from awares.tokens import VisionLimits, visual_tokens
-from awares.trajectory import Trajectory
 from awares.view import view_size
 
-Item = Episode | Trajectory
+Item = Episode | Demonstration
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
-"""The crop set: ten regions of an image, their geometry, and the mapping from evidence boxes to crops.
+"""The ten crops of an image: their geometry, and the mapping from evidence boxes to crops.
 
-Geometry is taken from the ORIGINAL image at native pixels. A crop spans half a side, rounded up, so that with odd sides opposite
-crops share a pixel row instead of leaving one out; right and bottom crops end at the far edge. A crop is never empty.
+Geometry refers to the ORIGINAL image at native pixels. A crop spans half a side, rounded up: with
+odd sides, opposite crops share a row of pixels and leave none out. Right and bottom crops end at
+the far edge. A crop is never empty.
 """
 
 from collections.abc import Sequence
 from enum import StrEnum
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Literal, get_args
 
 from awares.errors import ConfigError
@@ -15,7 +16,7 @@ Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels of the original image; right and bottom are exclusive."""
 
 CropMapping = Literal["min_cover", "iou", "coverage"]
-"""How evidence boxes become target crops, see `target_crops`."""
+"""The rule from evidence boxes to target crops, see `target_crops`."""
 
 
 class CropId(StrEnum):
@@ -33,7 +34,7 @@ class CropId(StrEnum):
     ALL = "all"
 
 
-# Whole quarters of the image, so that areas compare exactly.
+# Areas in whole quarters of the image compare exactly.
 _QUARTERS = (
     dict.fromkeys(CropId, 1)
     | dict.fromkeys((CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT), 2)
@@ -46,7 +47,10 @@ _BOTTOMMOST = frozenset((CropId.BOTTOM_LEFT, CropId.BOTTOM_RIGHT, CropId.BOTTOM)
 
 
 def _subsets() -> tuple[tuple[CropId, ...], ...]:
-    """Every non-empty subset of the crops in the order in which `min_cover` prefers them: area, count, then crop order."""
+    """Every non-empty subset of the crops, in the order in which `min_cover` prefers them.
+
+    The smallest area comes first, then the fewest crops, then the order of `CropId`.
+    """
     order = {crop: index for index, crop in enumerate(CropId)}
     subsets = [
         subset for size in range(1, len(CropId) + 1) for subset in combinations(CropId, size)
@@ -86,19 +90,22 @@ def _span(side: int, first: bool, last: bool, middle: bool) -> tuple[int, int]:
 
 
 def area_fraction(crops: Sequence[CropId]) -> float:
-    """Sum of the crops' nominal shares of the image (quadrant and center 0.25, half 0.5, all 1); overlaps count twice."""
+    """Sum of the crops' nominal shares of the image; overlaps count twice.
+
+    A quadrant and the center count 0.25, a half 0.5, the whole image 1.
+    """
     return sum(_QUARTERS[crop] for crop in crops) / 4
 
 
 def clamp(box: Box, size: tuple[int, int]) -> Box:
-    """`box` cut to the image; one that lies outside or is empty becomes the nearest single pixel or row."""
+    """`box` cut to the image. A box outside, or an empty one, becomes the nearest pixel or row."""
     width, height = size
     left, top = min(max(box[0], 0), width - 1), min(max(box[1], 0), height - 1)
     return left, top, max(min(box[2], width), left + 1), max(min(box[3], height), top + 1)
 
 
 def pad(box: Box, size: tuple[int, int], padding: float) -> Box:
-    """`box` grown on each side by `padding` times its own width or height (rounded), clamped to the image."""
+    """`box` grown on each side by `padding` times its width or height, clamped to the image."""
     grow_x, grow_y = round((box[2] - box[0]) * padding), round((box[3] - box[1]) * padding)
     return clamp((box[0] - grow_x, box[1] - grow_y, box[2] + grow_x, box[3] + grow_y), size)
 
@@ -120,6 +127,18 @@ def overlap(first: Box, second: Box) -> int:
     )
 
 
+def union_area(boxes: Sequence[Box]) -> int:
+    """Pixels inside at least one of `boxes`."""
+    columns = sorted({edge for box in boxes for edge in (box[0], box[2])})
+    rows = sorted({edge for box in boxes for edge in (box[1], box[3])})
+    cells = [
+        (left, top, right, bottom)
+        for left, right in pairwise(columns)
+        for top, bottom in pairwise(rows)
+    ]
+    return sum(area(cell) for cell in cells if any(overlap(cell, box) for box in boxes))
+
+
 def coverage(box: Box, crop: Box) -> float:
     """The share of `box` that lies inside `crop`, 0 to 1; `box` must not be empty."""
     return overlap(box, crop) / area(box)
@@ -139,11 +158,13 @@ def min_cover(
     padding: float = 0.03,
     allow_all: bool = True,
 ) -> tuple[CropId, ...]:
-    """The smallest-area subset of the crops in which every box is covered.
+    """The subset of the crops with the smallest area that covers every box.
 
-    A box is padded (2 to 5 % is usual), clamped, and counts as covered when ONE crop of the subset holds at least `tau` of it: an
-    object cut by two crops is not legible in either. Ties: fewer crops, then the order of `CropId`. Without boxes the evidence is
-    unknown, and the answer is `all`; with `allow_all` false top and bottom together take the place of `all`.
+    A box is padded (2 to 5 % is usual) and clamped. It is covered if ONE crop of the subset holds
+    at least `tau` of it, because two crops that each show half an object show it legibly in
+    neither. Among equal areas the fewest crops win, then the order of `CropId`. Without boxes the
+    evidence is unknown, and the answer is `all`. Without `allow_all`, top and bottom together
+    replace `all`.
 
     Example:
         min_cover([(4, 4, 20, 20)], (112, 112))  # (CropId.TOP_LEFT,)
@@ -176,10 +197,11 @@ def target_crops(
     """The crops that hold the evidence, by one of three rules.
 
     - `min_cover`: see there; never empty.
-    - `iou`: the paper's literal rule, every crop whose IoU with the bounding box of all boxes is at least `tau` (0.5 there). No
-      crop is smaller than a quarter, so a box under `tau` / 4 of the image maps to nothing: EMPTY.
-    - `coverage`: the same rule with coverage in place of IoU, for each box; `all` only where no other crop qualifies. Keeps a
-      quadrant AND the halves around it.
+    - `iou`: the paper's literal rule. It takes every crop whose IoU with the bounding box of all
+      boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter, so a bounding
+      box under `tau` / 4 of the image maps to no crop at all.
+    - `coverage`: every crop that holds at least `tau` of a box. `all` counts only where no other
+      crop qualifies. The rule keeps a quadrant AND the halves around it.
 
     Raises ConfigError for another name.
     """

@@ -1,51 +1,62 @@
-"""An episode: low view -> answer, or low view -> crop request -> crops -> answer.
+"""An episode: the policy sees a first view and answers, or asks to see more and then answers.
 
-    sample, image --first_turn--> prompt ids + low view --generate--> sampled ids --parse_turn--> Answer ........ done
-                                        |                                 |                  --> Malformed ..... done
-                                        |                                 v
-                                        +----- prompt ids + sampled ids + tool_reply ids <-- CropRequest
-                                                            |  + crops, cut from the original image
-                                                            +--generate--> ... until max_turns
+    sample, image --first_turn--> prompt ids + first view --generate--> sampled ids --parse--+
+                                                                          ^                  |
+                                                                          |     Answer ...... done
+                                                                          |     Malformed ... done
+                                                                          |     Request
+                                                                          |        |
+                  prompt ids + sampled ids + tool_reply ids + views ------+        |
+                                                 ^--- cut from the original image -+
 
-Ids only ever grow: the prompt of turn 2 is the prompt of turn 1, what was sampled, and the tool's reply. One boundary (`run_episode`)
-turns whatever goes wrong into an episode with StopReason.ERROR, so that its siblings live.
+The environment reads the turns and names the views. Ids only ever grow: the prompt of turn 2 is the
+prompt of turn 1, the sampled ids, and the tool's reply. `run_episode` catches every failure and
+returns an episode with StopReason.ERROR, so that the other episodes of the group go on.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
 
 from PIL.Image import Image
 
 from awares.chat import ChatFormat
-from awares.crops import CropId
+from awares.environment import Answer, Environment, Malformed, Parsed, Request
 from awares.errors import PolicyError
 from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
 from awares.images import render
-from awares.protocol import Answer, CropRequest, Malformed, parse_turn
 from awares.sample import Sample
+from awares.ten_crops import TEN_CROPS
 from awares.tokens import VisionLimits, rtr_pixel, rtr_token, visual_tokens
-from awares.view import View, crop_view, full_view, view_size
+from awares.view import View, view_size
 
 
 class StopReason(StrEnum):
     """How an episode ended."""
 
     ANSWER = "answer"
-    MALFORMED = "malformed"  # a tool call that does not parse
-    TURN_LIMIT = "turn_limit"  # asked for crops again where only an answer is possible
-    LENGTH = "length"  # ran into the token limit
-    ERROR = "error"  # the engine or the image failed; `Episode.error` says how
+    # The turn attempts a request that does not parse.
+    MALFORMED = "malformed"
+    # The last turn is a request; only an answer was possible.
+    TURN_LIMIT = "turn_limit"
+    # The turn reached the token limit.
+    LENGTH = "length"
+    # The engine, the image or the environment failed; `Episode.error` names the failure.
+    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One assistant turn. `context_ids` were added before it (turn 1: the whole prompt; turn 2: the tool's reply); ids hold
-    ONE image placeholder per view of `views` (the views that this context added). `sampled_ids`, `logprobs` and `versions` are aligned.
+    """One assistant turn.
+
+    `context_ids` precede it: the whole prompt for turn 1, the tool's reply for a later turn. They
+    hold ONE image placeholder for each of `views`, the views that this context added.
+    `sampled_ids`, `logprobs` and `versions` are aligned. `crops` are the regions that the turn
+    asks for and gets, `area` is their cost as a share of the image. `stop` None means that the
+    episode went on.
 
     Example:
-        Turn((1, 9, 2), (View(None),), (17, 151645), (-0.1, 0.0), (3, 3), "7", (), StopReason.ANSWER)
+        Turn((1, 9, 2), (View(),), (17, 151645), (-0.1, 0.0), (3, 3), "7", (), StopReason.ANSWER)
     """
 
     context_ids: tuple[int, ...]
@@ -54,24 +65,29 @@ class Turn:
     logprobs: tuple[float, ...]
     versions: tuple[int, ...]
     text: str
-    crops: tuple[CropId, ...]
-    stop: StopReason | None  # None: the episode went on
+    crops: tuple[str, ...]
+    stop: StopReason | None
+    area: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """A finished episode: ids end to end, never pixels.
+    """A finished episode: token ids and views, never pixels.
 
-    `visual_tokens` counts each view once; `rtr_token` and `rtr_pixel` are relative to the full image. A token limit hit inside an
-    answer keeps the cut answer, with StopReason.LENGTH; after any other failure `answer` is None.
+    `image_size` is width and height. `visual_tokens` counts each view once; `rtr_token` and
+    `rtr_pixel` are relative to the full image. An answer that reaches the token limit is kept as
+    far as it goes, with StopReason.LENGTH. After any other failure `answer` is None.
 
     Example:
-        Episode("mini/train/17", "9f2c...", (112, 112), (turn,), "7", StopReason.ANSWER, 4, 0.25, 0.25)
+        Episode(
+            sample_id="mini/train/17", image="9f2c...", image_size=(112, 112), turns=(turn,),
+            answer="7", stop=StopReason.ANSWER, visual_tokens=4, rtr_token=0.25, rtr_pixel=0.25,
+        )
     """
 
     sample_id: str
     image: str
-    image_size: tuple[int, int]  # width, height
+    image_size: tuple[int, int]
     turns: tuple[Turn, ...]
     answer: str | None
     stop: StopReason
@@ -81,30 +97,31 @@ class Episode:
     error: str = ""
 
     @property
-    def crops(self) -> tuple[CropId, ...]:
-        """The crops asked for, empty for a direct answer."""
-        return self.turns[0].crops if self.turns else ()
+    def crops(self) -> tuple[str, ...]:
+        """The regions asked for, in order; empty for a direct answer."""
+        return tuple(region for turn in self.turns for region in turn.crops)
+
+    @property
+    def area(self) -> float:
+        """The cost of all requests, as a share of the image's area; overlaps count twice."""
+        return sum(turn.area for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeSpec:
     """How episodes run.
 
-    `view` "full" shows the whole image and allows an answer only; `reply` "all" answers any request with the whole image
-    (VisionThink's protocol). `allow_all` false and `max_crops` narrow what a request may hold.
+    `limits` are the processor's, `low_ratio` is the side of the low-resolution view over the side
+    of the image.
 
     Example:
-        EpisodeSpec(VisionLimits(min_pixels=784), sampling=Sampling(temperature=1.0))
+        EpisodeSpec(VisionLimits(min_pixels=784), TenCrops(), sampling=Sampling(temperature=1.0))
     """
 
     limits: VisionLimits
+    environment: Environment = TEN_CROPS
     low_ratio: float = 0.5
-    max_turns: int = 2
     sampling: Sampling = Sampling()
-    reply: Literal["crops", "all"] = "crops"
-    view: Literal["low", "full"] = "low"
-    allow_all: bool = True
-    max_crops: int = len(CropId)
 
 
 async def run_episode(
@@ -115,30 +132,20 @@ async def run_episode(
     spec: EpisodeSpec,
     session: str,
 ) -> Episode:
-    """Run one episode on the original `image` (RGB). Never raises for a bad rollout: the episode says how it stopped.
+    """Run one episode on the original `image` (RGB). A failure is an episode, not an exception.
 
     `session` names the episode to the engine, the same for all its turns.
     """
     turns: list[Turn] = []
     try:
-        await _play(turns, sample, image, generate, chat, spec, session)
-    # The one boundary of style.md, rule 10: an engine or an image that fails costs this episode, not the group or the fleet.
+        answer = await _play(turns, sample, image, generate, chat, spec, session)
+    # A failure of the engine or of the image costs this episode, not the group or the fleet.
     except Exception as error:
-        return finish(
-            sample,
-            image.size,
-            turns,
-            None,
-            StopReason.ERROR,
-            spec,
-            error=f"{type(error).__name__}: {error}",
-        )
-    last = turns[-1]
-    assert last.stop is not None, "a played episode has stopped"
-    kept = last.stop in (StopReason.ANSWER, StopReason.LENGTH) and isinstance(
-        parse_turn(last.text), Answer
-    )
-    return finish(sample, image.size, turns, last.text if kept else None, last.stop, spec)
+        reason = f"{type(error).__name__}: {error}"
+        return finish(sample, image.size, turns, None, StopReason.ERROR, spec, error=reason)
+    stop = turns[-1].stop
+    assert stop is not None, "a played episode has stopped"
+    return finish(sample, image.size, turns, answer, stop, spec)
 
 
 def finish(
@@ -174,65 +181,56 @@ async def _play(
     chat: ChatFormat,
     spec: EpisodeSpec,
     session: str,
-) -> None:
-    """Append turns until one stops."""
+) -> str | None:
+    """Append turns until one stops; return the answer."""
     context = chat.first_turn(sample.question)
-    views: tuple[View, ...] = (full_view(image.size) if spec.view == "full" else View(None),)
+    views: tuple[View, ...] = (spec.environment.first_view(image.size),)
     ids: tuple[int, ...] = ()
     shown: tuple[Image, ...] = ()
-    while not turns or turns[-1].stop is None:
+    while True:
         ids += context
         shown += tuple(render(image, view, spec.low_ratio) for view in views)
         generation = await generate(GenerateRequest(ids, shown, spec.sampling, session))
         _check(generation, chat)
-        last_turn = spec.view == "full" or len(turns) + 1 >= spec.max_turns
-        turn = _turn(context, views, generation, chat, spec, last_turn)
+        text = chat.decode(generation.token_ids).strip()
+        parsed = spec.environment.parse(text)
+        stop = _stop(parsed, generation, len(turns) + 1 >= spec.environment.max_turns)
+        asked = parsed if isinstance(parsed, Request) and stop is None else None
+        turn = Turn(
+            context_ids=context,
+            views=views,
+            sampled_ids=generation.token_ids,
+            logprobs=generation.logprobs,
+            versions=generation.versions,
+            text=text,
+            crops=asked.regions if asked else (),
+            stop=stop,
+            area=spec.environment.cost(asked, image.size) if asked else 0.0,
+        )
         turns.append(turn)
-        ids += turn.sampled_ids
-        views = _reply(turn.crops, image.size, spec)
+        if asked is None:
+            return text if isinstance(parsed, Answer) else None
+        ids += generation.token_ids
+        views = spec.environment.views(asked, image.size)
         context = chat.tool_reply(len(views))
 
 
-def _turn(
-    context: tuple[int, ...],
-    views: tuple[View, ...],
-    generation: Generation,
-    chat: ChatFormat,
-    spec: EpisodeSpec,
-    last_turn: bool,
-) -> Turn:
-    """Read a generation as a turn; `crops` is set only where they will be returned."""
-    text = chat.decode(generation.token_ids).strip()
-    parsed = parse_turn(text, allow_all=spec.allow_all, max_crops=spec.max_crops)
-    crops: tuple[CropId, ...] = ()
-    stop: StopReason | None = StopReason.ANSWER
+def _stop(parsed: Parsed, generation: Generation, last_turn: bool) -> StopReason | None:
+    """How a turn ends the episode; None if it asks for views and may."""
     if generation.finish is FinishReason.LENGTH:
-        stop = StopReason.LENGTH
-    elif isinstance(parsed, Malformed):
-        stop = StopReason.MALFORMED
-    elif isinstance(parsed, CropRequest):
-        stop, crops = (StopReason.TURN_LIMIT, ()) if last_turn else (None, parsed.crops)
-    return Turn(
-        context,
-        views,
-        generation.token_ids,
-        generation.logprobs,
-        generation.versions,
-        text,
-        crops,
-        stop,
-    )
-
-
-def _reply(crops: Sequence[CropId], size: tuple[int, int], spec: EpisodeSpec) -> tuple[View, ...]:
-    """The views that the tool returns for a request."""
-    if spec.reply == "all" and crops:
-        return (full_view(size),)
-    return tuple(crop_view(crop, size) for crop in crops)
+        return StopReason.LENGTH
+    if isinstance(parsed, Malformed):
+        return StopReason.MALFORMED
+    if isinstance(parsed, Request):
+        return StopReason.TURN_LIMIT if last_turn else None
+    return StopReason.ANSWER
 
 
 def _check(generation: Generation, chat: ChatFormat) -> None:
-    """Refuse what would poison training: misaligned records, placeholders among the sampled ids, a stop without its token."""
+    """Refuse what would poison training.
+
+    That is misaligned records, placeholders among the sampled ids, and a stop without its token.
+    """
     count = len(generation.token_ids)
     if count == 0 or count != len(generation.logprobs) or count != len(generation.versions):
         lengths = (
@@ -242,7 +240,8 @@ def _check(generation: Generation, chat: ChatFormat) -> None:
     blocked = set(chat.blocked_ids).intersection(generation.token_ids)
     if blocked:
         raise PolicyError(
-            f"the engine sampled the placeholder ids {sorted(blocked)}; mask ChatFormat.blocked_ids when sampling"
+            f"the engine sampled the placeholder ids {sorted(blocked)}; "
+            "mask ChatFormat.blocked_ids when sampling"
         )
     if generation.finish is FinishReason.STOP and generation.token_ids[-1] not in chat.stop_ids:
         raise PolicyError("the engine left out the stop token; a Generation includes it")

@@ -14,7 +14,7 @@ from awares.errors import DataError
 from awares.tokens import padded_size
 from awares.view import View, view_size
 
-# What Pillow's decoders raise for corrupt data; the file comes from outside, so each of them is the file's fault.
+# Pillow's decoders raise these for corrupt data.
 _CORRUPT = (
     OSError,
     SyntaxError,
@@ -31,7 +31,9 @@ _CORRUPT = (
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """What an image file may be: at most `max_pixels` when decoded (a small file can hide billions), and one of `formats` (Pillow's names).
+    """The limits on an image file: its pixels when decoded, and its format by Pillow's name.
+
+    A small file can hide billions of pixels, so the header is checked before decoding.
 
     Example:
         DecodeLimits(max_pixels=50_000_000, formats=("PNG",))
@@ -42,9 +44,10 @@ class DecodeLimits:
 
 
 def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = "image") -> Image:
-    """The first frame of an image file as RGB, turned upright by its EXIF orientation; transparency lies on white.
+    """The first frame of an image file as RGB, upright by its EXIF orientation.
 
-    Raises DataError naming `source` for a format that is not allowed, too many pixels, and truncated or corrupt data.
+    Transparent pixels become white. Raises DataError naming `source` for a format that is not
+    allowed, for too many pixels, and for truncated or corrupt data.
     """
     try:
         with pillow.open(io.BytesIO(data), formats=limits.formats) as file:
@@ -71,7 +74,8 @@ def _check_pixels(size: tuple[int, int], most: int, source: str) -> None:
     pixels = size[0] * size[1]
     if pixels > most:
         raise DataError(
-            f"{source}: {size[0]} x {size[1]} is {pixels} pixels, more than {most}; shrink the image or raise the limit"
+            f"{source}: {size[0]} x {size[1]} is {pixels} pixels, more than {most}; "
+            "shrink the image or raise the limit"
         )
     if pixels < 1:
         raise DataError(f"{source}: the image is empty; replace or remove it")
@@ -79,7 +83,7 @@ def _check_pixels(size: tuple[int, int], most: int, source: str) -> None:
 
 def _to_rgb(image: Image) -> Image:
     if image.mode.startswith("I"):
-        # 16-bit grey: Pillow's own conversion clips at 255 and turns most scans white.
+        # Pillow's own conversion of 16-bit grey clips at 255, which turns most scans white.
         return image.convert("I").point(lambda tone: tone * (1 / 256)).convert("L").convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         over = image.convert("RGBA")
@@ -89,21 +93,20 @@ def _to_rgb(image: Image) -> Image:
 
 
 def low_view(image: Image, ratio: float = 0.5) -> Image:
-    """The low-resolution view: each side times `ratio`, rounded down, LANCZOS (paper, section 4.3)."""
+    """The whole image, each side times `ratio` by LANCZOS (paper, section 4.3)."""
     return image.resize(view_size(View(None), image.size, ratio), Resampling.LANCZOS)
 
 
 def render(image: Image, view: View, ratio: float = 0.5) -> Image:
-    """The pixels of a view of the original `image`: the low view, or a box at native pixels.
+    """The pixels of a view of the original `image`; `ratio` is that of the low-resolution view.
 
-    Aspect ratios above 200, which the processor refuses, are padded with black to the right or below.
+    The processor refuses aspect ratios above 200. Such views get black borders right or below.
     """
     if view.box is None:
-        shown = low_view(image, ratio)
-    elif view.box == (0, 0, *image.size):
-        shown = image
-    else:
-        shown = image.crop(clamp(view.box, image.size))
+        return _pad(low_view(image, ratio))
+    shown = image if view.box == (0, 0, *image.size) else image.crop(clamp(view.box, image.size))
+    if view.scale != 1.0:
+        shown = shown.resize(view_size(view, image.size), Resampling.LANCZOS)
     return _pad(shown)
 
 

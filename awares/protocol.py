@@ -1,61 +1,26 @@
-"""The text protocol: a turn is an answer, or a request for crops such as `GET_CROPS: ['0', '5']`.
+"""The grammar of the ten crops: a turn is an answer, or a request like `GET_CROPS: ['0', '5']`.
 
-The parser forgives form (colon, spaces, quotes, case, names for ids) and nothing else: a turn that names the tool but is not, as a
-whole, one request is Malformed. It never turns something unreadable into the full image, and never returns a crop that is not written.
+The parser forgives form only: colon, spaces, quotes, case, and names in place of ids. A turn that
+names the tool and is not one whole request is Malformed. The parser never guesses: it returns only
+crops that the turn names, and never the whole image for an unreadable turn.
 """
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from awares.crops import CropId
+from awares.environment import Answer, Malformed, Parsed, Request
 
 TOOL_NAME = "GET_CROPS"
 
 SYSTEM_PROMPT = (
-    "You see a small version of an image and a question about it. If the small version is enough, reply with the answer only. "
-    "If you need more detail, ask for regions in full resolution by replying with one line and nothing else, for example "
-    "GET_CROPS: ['0', '5']. Regions: 0 top-left quarter, 1 top-right quarter, 2 bottom-left quarter, 3 bottom-right quarter, "
-    "4 center, 5 top half, 6 bottom half, 7 left half, 8 right half, all the whole image. Ask for as little as will do. "
-    "You can ask once; then answer from what you have seen."
+    "You see a small version of an image and a question about it. If the small version is enough, "
+    "reply with the answer only. If you need more detail, ask for regions in full resolution by "
+    "replying with one line and nothing else, for example GET_CROPS: ['0', '5']. Regions: 0 "
+    "top-left quarter, 1 top-right quarter, 2 bottom-left quarter, 3 bottom-right quarter, 4 "
+    "center, 5 top half, 6 bottom half, 7 left half, 8 right half, all the whole image. Ask for as "
+    "little as will do. You can ask once; then answer from what you have seen."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A turn that answers.
-
-    Example:
-        Answer("7")
-    """
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class CropRequest:
-    """A turn that asks for crops: each once, in the order written. `canonical` is false for a form that had to be forgiven.
-
-    Example:
-        CropRequest((CropId.TOP_LEFT, CropId.TOP))
-    """
-
-    crops: tuple[CropId, ...]
-    canonical: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    """A turn that names the tool without being one readable request.
-
-    Example:
-        Malformed("text after the request")
-    """
-
-    reason: str
-
-
-Parsed = Answer | CropRequest | Malformed
 
 _NAMES = {
     "top left": CropId.TOP_LEFT,
@@ -79,20 +44,21 @@ _REQUEST = re.compile(rf"{TOOL_NAME}\s*:?\s*\[([^\[\]]*)\](.*)", re.IGNORECASE |
 _ITEM = re.compile(r"""(['"]?)([^'"]*)\1""")
 
 
-def format_request(crops: Iterable[CropId]) -> str:
+def format_request(crops: Iterable[str]) -> str:
     """The canonical request for `crops`, which must not be empty."""
-    listed = ", ".join(f"'{crop.value}'" for crop in crops)
+    listed = ", ".join(f"'{crop}'" for crop in crops)
     assert listed, "a request names at least one crop"
     return f"{TOOL_NAME}: [{listed}]"
 
 
 def parse_turn(text: str, *, allow_all: bool = True, max_crops: int = len(CropId)) -> Parsed:
-    """Read one assistant turn (decoded, without special tokens). Never raises.
+    """Read one assistant turn, decoded and without special tokens. Never raises.
 
-    `allow_all` false makes a request for the whole image Malformed, and so does a request for more than `max_crops` crops.
+    A request for more than `max_crops` crops is Malformed. Without `allow_all`, so is a request
+    for the whole image.
 
     Example:
-        parse_turn("get_crops[top-left, 5]")  # CropRequest((CropId.TOP_LEFT, CropId.TOP), canonical=False)
+        parse_turn("get_crops[top-left, 5]")  # Request(("0", "5"), canonical=False)
     """
     stripped = text.strip()
     if not _MARKER.search(stripped):
@@ -110,7 +76,8 @@ def parse_turn(text: str, *, allow_all: bool = True, max_crops: int = len(CropId
         return Malformed("the whole image is not on offer")
     if len(crops) > max_crops:
         return Malformed(f"{len(crops)} regions asked for, at most {max_crops} are on offer")
-    return CropRequest(crops, canonical=stripped == format_request(crops))
+    regions = tuple(crop.value for crop in crops)
+    return Request(regions, canonical=stripped == format_request(regions))
 
 
 def _diagnose(text: str) -> str:
@@ -121,7 +88,10 @@ def _diagnose(text: str) -> str:
 
 
 def _crop(item: str) -> CropId | None:
-    """The crop that one list item names, None if it names none. Digits must be ASCII and stand alone: "00" and "10" are unknown."""
+    """The crop that one list item names, or None.
+
+    An id is one ASCII digit: "00" and "10" name no crop.
+    """
     match = _ITEM.fullmatch(item.strip())
     if match is None:
         return None

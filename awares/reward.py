@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from awares.crops import area_fraction
 from awares.episode import Episode, StopReason
 from awares.errors import ConfigError, DataError
 from awares.evaluation import scorers
@@ -143,8 +142,7 @@ class CropReward:
         is_malformed = episode.stop in (StopReason.MALFORMED, StopReason.TURN_LIMIT)
         malformed = self._malformed_cost if is_malformed else 0.0
         if episode.crops:
-            area = area_fraction(episode.crops)
-            return self._alpha_use + self._lambda_area * area + malformed
+            return self._alpha_use + self._lambda_area * episode.area + malformed
         if malformed:
             return malformed
         return self._alpha_miss if sample.label is Label.HR else 0.0

@@ -1,9 +1,9 @@
-"""A question about an image, with what curation knows of it."""
+"""A question about an image, with the label and the target request that curation adds."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from awares.crops import Box, CropId
+from awares.crops import Box
 
 
 class Label(StrEnum):
@@ -15,13 +15,14 @@ class Label(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One question.
+    """One question about one image.
 
-    `image` is the hex SHA-256 of the image file's bytes; `evidence` are boxes in pixels of the original image; `label`
-    and `crops` (the target crops of an HR sample) are None and empty until curation has run.
+    `image` is the hex SHA-256 of the image file's bytes. `evidence` holds boxes in pixels of the
+    original image. Curation sets `label`, and for an HR sample `crops`: the regions of the target
+    request, in the words of the environment.
 
     Example:
-        Sample("mini/train/17", "9f2c...", "digit on the red circle?", "7", kind="digit", evidence=((4, 4, 34, 34),))
+        Sample("mini/train/17", "9f2c...", "digit on the red circle?", "7", label=Label.LR)
     """
 
     sample_id: str
@@ -31,4 +32,4 @@ class Sample:
     kind: str = ""
     evidence: tuple[Box, ...] = ()
     label: Label | None = None
-    crops: tuple[CropId, ...] = ()
+    crops: tuple[str, ...] = ()

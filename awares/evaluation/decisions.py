@@ -1,24 +1,34 @@
-"""Diagnostics of the coupled decision: whether the policy asks for crops, and for which (paper, supplement 4)."""
+"""Diagnostics of the coupled decision (paper, supplement 4).
 
-from collections import Counter
+They say whether the policy asks for more where it must, and whether it asks for the right regions.
+"""
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from awares.crops import CropId, area_fraction, crop_box
+from awares.crops import Box, union_area
+from awares.environment import Environment, count_regions, readable
 from awares.episode import Episode, StopReason
 from awares.sample import Label, Sample
+from awares.ten_crops import TEN_CROPS
 
 _LEAST_IOU = 0.25
+# Regions are compared on an image of this size: all crops have whole coordinates there.
+_NOMINAL = (1000, 1000)
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
     """Shares in [0, 1]; None where nothing could be counted.
 
-    Calls against labels, over labelled samples: `precision` (calls that were needed), `recall` (needed that were called), `f1`,
-    `false_positive_rate` (calls among LR). Regions against target crops, over HR samples with a call and a target: `region_exact`
-    (the same set) and `region_match` (IoU of the two regions at least 0.25). `mean_area` over calls; `valid_parse_rate` over
-    attempts to call; `histogram` counts each crop, and "none" the episodes without a call.
+    Over labelled samples, where a call is needed exactly for HR: `precision` is the share of calls
+    that were needed, `recall` the share of needed calls that were made, `f1` their harmonic mean,
+    `false_positive_rate` the share of LR samples with a call.
+    Over HR samples with a call and a target: `region_exact` is the share of calls for the target's
+    regions, `region_match` the share of calls whose region has an IoU of at least 0.25 with the
+    target's.
+    `mean_area` is the mean cost of a call, `valid_parse_rate` the share of attempted calls that
+    parse. `histogram` counts each region, and under "none" the episodes without a call.
 
     Example:
         decisions(zip(episodes, samples)).f1
@@ -36,8 +46,13 @@ class Decisions:
     histogram: dict[str, int]
 
 
-def decisions(pairs: Iterable[tuple[Episode, Sample]]) -> Decisions:
-    """Diagnostics over episodes and their samples; episodes that stopped by ERROR count nowhere."""
+def decisions(
+    pairs: Iterable[tuple[Episode, Sample]], environment: Environment = TEN_CROPS
+) -> Decisions:
+    """Diagnostics over episodes and their samples. Episodes that stopped by ERROR do not count.
+
+    Targets that `environment` does not offer are left out of the figures about regions.
+    """
     played = [
         (episode, sample) for episode, sample in pairs if episode.stop is not StopReason.ERROR
     ]
@@ -55,7 +70,7 @@ def decisions(pairs: Iterable[tuple[Episode, Sample]]) -> Decisions:
     regions = [
         (episode.crops, sample.crops)
         for episode, sample in played
-        if episode.crops and sample.label is Label.HR and sample.crops
+        if episode.crops and sample.label is Label.HR and readable(environment, sample.crops)
     ]
     valid = [not _refused(episode) for episode, _ in played if episode.crops or _refused(episode)]
     return Decisions(
@@ -65,41 +80,39 @@ def decisions(pairs: Iterable[tuple[Episode, Sample]]) -> Decisions:
         f1=_ratio(2 * hits, calls + needs),
         false_positive_rate=_ratio(calls - hits, len(needed) - needs),
         region_exact=_share([set(asked) == set(target) for asked, target in regions]),
-        region_match=_share([region_iou(asked, target) >= _LEAST_IOU for asked, target in regions]),
-        mean_area=_share([area_fraction(episode.crops) for episode, _ in played if episode.crops]),
+        region_match=_share(
+            [region_iou(asked, target, environment) >= _LEAST_IOU for asked, target in regions]
+        ),
+        mean_area=_share([episode.area for episode, _ in played if episode.crops]),
         valid_parse_rate=_share(valid),
-        histogram=_histogram(episode for episode, _ in played),
+        histogram=_histogram([episode for episode, _ in played], environment),
     )
 
 
-def region_iou(first: Sequence[CropId], second: Sequence[CropId]) -> float:
-    """Intersection over union of the regions that two crop sets cover together; exact, since all crops lie on a 4 x 4 grid."""
-    left, right = _cells(first), _cells(second)
-    return len(left & right) / len(left | right)
+def region_iou(
+    first: Sequence[str], second: Sequence[str], environment: Environment = TEN_CROPS
+) -> float:
+    """Intersection over union of what two requests of `environment` show, 0 to 1."""
+    left, right = _boxes(first, environment), _boxes(second, environment)
+    union = union_area([*left, *right])
+    return (union_area(left) + union_area(right) - union) / union
 
 
-def _cells(crops: Sequence[CropId]) -> set[tuple[int, int]]:
-    boxes = [crop_box(crop, (4, 4)) for crop in crops]
-    return {
-        (x, y)
-        for left, top, right, bottom in boxes
-        for x in range(left, right)
-        for y in range(top, bottom)
-    }
+def _boxes(regions: Sequence[str], environment: Environment) -> list[Box]:
+    request = readable(environment, regions)
+    assert request is not None, "an episode holds regions that its environment offers"
+    return [view.box or (0, 0, *_NOMINAL) for view in environment.views(request, _NOMINAL)]
 
 
 def _refused(episode: Episode) -> bool:
-    """Whether the first turn tried to call and was not readable."""
+    """Whether the first turn attempts a call that does not parse."""
     return len(episode.turns) == 1 and episode.stop is StopReason.MALFORMED
 
 
-def _histogram(episodes: Iterable[Episode]) -> dict[str, int]:
-    counts = Counter(
-        name
-        for episode in episodes
-        for name in ([crop.value for crop in episode.crops] or ["none"])
-    )
-    return {name: counts[name] for name in ("none", *(crop.value for crop in CropId))}
+def _histogram(episodes: Sequence[Episode], environment: Environment) -> dict[str, int]:
+    direct = sum(not episode.crops for episode in episodes)
+    asked = [region for episode in episodes for region in episode.crops]
+    return {"none": direct} | count_regions(asked, environment.regions)
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from awares.environment import Environment
 from awares.episode import Episode, StopReason
 from awares.evaluation.bootstrap import interval
 from awares.evaluation.decisions import Decisions, decisions
 from awares.sample import Sample
+from awares.ten_crops import TEN_CROPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ def summarise(
     scores: Sequence[float],
     latencies: Sequence[float] = (),
     *,
+    environment: Environment = TEN_CROPS,
     seed: int = 0,
 ) -> Summary:
     """Summarise aligned, non-empty episodes, samples and scores in [0, 1].
@@ -66,7 +69,7 @@ def summarise(
         visual_tokens=_mean([episode.visual_tokens for episode in played]),
         latency_p50_s=p50,
         latency_p95_s=p95,
-        decisions=decisions(zip(episodes, samples, strict=True)),
+        decisions=decisions(zip(episodes, samples, strict=True), environment),
     )
 
 

@@ -37,7 +37,7 @@ def generate_split(split: Split, count: int, seed: int) -> Iterator[tuple[bytes,
             kind=kind(question),
             evidence=evidence,
             label=label,
-            crops=min_cover(evidence, (SIDE, SIDE)) if label is Label.HR else (),
+            crops=tuple(map(str, min_cover(evidence, (SIDE, SIDE)))) if label is Label.HR else (),
         )
         yield data, sample
 

@@ -14,7 +14,7 @@ import ray
 
 from awares_platform.runtime.metrics import MetricsWriter
 from awares_platform.runtime.prometheus import Gauges
-from awares_platform.serve.meter import EndpointMeter
+from awares_platform.serve.metrics import EndpointMetrics
 
 PATIENCE_S = 60.0
 WANTED = (
@@ -49,7 +49,7 @@ def main(directory: str, port: int) -> None:
         _system_config={"metrics_report_interval_ms": 200},
     )
     MetricsWriter(Path(directory), Gauges("grpo", "seven")).report(3, {"reward/mean": 8.25})
-    EndpointMeter().refused(401, "unauthorized", 0.25)
+    EndpointMetrics().refused(401, "unauthorized", 0.25)
     deadline = time.monotonic() + PATIENCE_S
     lines = page(port)
     while (

@@ -41,8 +41,7 @@ class Reply:
     def lines(self) -> str:
         """The reply as text for a person."""
         looked = ", ".join(
-            f"{CropId(crop).name.lower().replace('_', ' ')} {list(box)}"
-            for crop, box in zip(self.crops, self.boxes, strict=False)
+            f"{_name(crop)} {list(box)}" for crop, box in zip(self.crops, self.boxes, strict=False)
         )
         return (
             f"answer   {self.answer or f'none ({self.stop})'}\n"
@@ -53,6 +52,11 @@ class Reply:
             f"latency  {self.latency_s * 1000:.0f} ms"
             + (f"\nweights  version {self.weight_version}" if self.weight_version else "")
         )
+
+
+def _name(crop: str) -> str:
+    """The name of one of the ten crops; other regions are their own names."""
+    return CropId(crop).name.lower().replace("_", " ") if crop in set(CropId) else crop
 
 
 def run(

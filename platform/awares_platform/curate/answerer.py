@@ -57,7 +57,13 @@ class Answerer:
             await self._start()
         assert self._engine is not None
         return await answer_both(
-            self._config, samples, self._images, self._engine, self._chat, self._limit
+            self._config.method,
+            self._config.curate.max_tokens,
+            samples,
+            self._images,
+            self._engine,
+            self._chat,
+            self._limit,
         )
 
     async def _start(self) -> None:

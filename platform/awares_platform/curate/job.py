@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from awares.crops import CropId
+from awares.environment import Environment, count_regions
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.curate.answerer import Answerer
@@ -38,6 +38,7 @@ from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.errors import NotFound
 from awares_platform.labelling.grounding import check_grounding
 from awares_platform.labelling.judge import check_judge
+from awares_platform.method.environment import environment
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
@@ -90,6 +91,7 @@ class CurateResult:
 
 def run(config: PlatformConfig) -> CurateResult:
     """Curates the train split. Raises DataError if no row is usable, EngineFailure or EndpointError if a part fails for good."""
+    asked = environment(config.method)
     check_judge(config.curate)
     check_grounding(config.curate)
     store = ObjectStore.from_config(config.store)
@@ -115,7 +117,13 @@ def run(config: PlatformConfig) -> CurateResult:
         )
         curated = read_split(store, name, SPLIT)
         result = summarise(
-            source, curated, len(source.samples), len(shards), resumed, split_prefix(name, SPLIT)
+            source,
+            curated,
+            asked,
+            planned=len(source.samples),
+            shards=len(shards),
+            resumed=resumed,
+            dataset=split_prefix(name, SPLIT),
         )
         record.metrics(len(shards), _metrics(result))
     return result
@@ -159,6 +167,8 @@ def _settings(config: PlatformConfig, policy: str) -> str:
             "mapping",
             "coverage_tau",
             "allow_all",
+            "environment",
+            "environment_settings",
         }
     )
     engine = config.engine.model_dump(include={"dtype"})
@@ -218,17 +228,28 @@ def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str
 
 
 def summarise(
-    source: Split, curated: Split, planned: int, shards: int, resumed: int, dataset: str
+    source: Split,
+    curated: Split,
+    asked: Environment,
+    *,
+    planned: int,
+    shards: int,
+    resumed: int,
+    dataset: str,
 ) -> CurateResult:
-    """Counts over the whole curated split, resumed shards included; `planned` is how many samples went in."""
+    """Counts over the whole curated split, resumed shards included.
+
+    `planned` is the number of samples that went in, `asked` the environment of their targets.
+    """
     labels = Counter(sample.label for sample in curated.samples)
-    crops = Counter(crop.value for sample in curated.samples for crop in sample.crops)
+    crops = [crop for sample in curated.samples for crop in sample.crops]
+    counts = count_regions(crops, asked.regions)
     return CurateResult(
         dataset=dataset,
         samples=len(curated.samples),
         lr=labels[Label.LR],
         hr=labels[Label.HR],
-        crops={crop.value: crops[crop.value] for crop in CropId if crops[crop.value]},
+        crops={crop: count for crop, count in counts.items() if count},
         left_out=planned - len(curated.samples),
         source_faults=len(source.faults),
         shards=shards,

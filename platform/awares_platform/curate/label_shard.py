@@ -70,7 +70,7 @@ def _label_shard(batch: Batch, config: PlatformConfig) -> dict[str, Any]:
 async def _label_all(
     config: PlatformConfig, answers: Sequence[Answers], images: Images
 ) -> list[Labelled]:
-    async with Labeller(config, images) as labeller:
+    async with Labeller(config.method, config.curate, images) as labeller:
         return await labeller(answers)
 
 

@@ -7,16 +7,12 @@ reported and skipped. Page checksums are written and verified, so that a flipped
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from awares.crops import CropId
 from awares.sample import Label, Sample
-
-Member = TypeVar("Member", bound=StrEnum)
 
 SCHEMA = pa.schema(
     [
@@ -90,7 +86,7 @@ def _row(sample: Sample) -> dict[str, Any]:
         "kind": sample.kind,
         "evidence": [list(box) for box in sample.evidence],
         "label": None if sample.label is None else sample.label.value,
-        "crops": [crop.value for crop in sample.crops],
+        "crops": list(sample.crops),
     }
 
 
@@ -165,8 +161,8 @@ def _sample(row: dict[str, Any]) -> Sample:
         row["answer"],
         row["kind"] or "",
         tuple(_box(box) for box in row["evidence"] or ()),
-        None if row["label"] is None else _member(Label, "label", row["label"]),
-        tuple(_member(CropId, "crops", crop) for crop in row["crops"] or ()),
+        None if row["label"] is None else _label(row["label"]),
+        _crops(row["crops"] or ()),
     )
 
 
@@ -179,10 +175,17 @@ def _box(box: Sequence[int] | None) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
-def _member(kind: type[Member], field: str, value: str) -> Member:
+def _label(value: str) -> Label:
     try:
-        return kind(value)
+        return Label(value)
     except ValueError:
         raise ValueError(
-            f"{field}: {value!r} is none of {[member.value for member in kind]}"
+            f"label: {value!r} is none of {[label.value for label in Label]}"
         ) from None
+
+
+def _crops(values: Sequence[str | None]) -> tuple[str, ...]:
+    """The regions of the target request. The environment checks them, when a job uses them."""
+    if not all(value and value.strip() for value in values):
+        raise ValueError(f"crops: {values} has an empty entry")
+    return tuple(value for value in values if value)

@@ -21,10 +21,10 @@ from PIL.Image import Image
 from awares.batch import collate, token_logprobs
 from awares.chat import ChatFormat
 from awares.crops import CropId
+from awares.demonstration import Demonstration, demonstration
 from awares.images import render
 from awares.sample import Label, Sample
 from awares.tokens import VisionLimits
-from awares.trajectory import Trajectory, trajectory
 from awares_platform.weights.manifest import Manifest, WeightsError, digest
 
 Logprobs = tuple[tuple[float, ...], ...]
@@ -46,7 +46,7 @@ class Canary:
         canary = Canary.build(samples[:4], images, chat, limits, low_ratio=0.5)
     """
 
-    items: tuple[Trajectory, ...]
+    items: tuple[Demonstration, ...]
     originals: Mapping[str, Image]
     image_token_id: int
     limits: VisionLimits
@@ -67,7 +67,7 @@ class Canary:
         items = []
         for index, sample in enumerate(samples):
             asked = replace(sample, label=Label.HR, crops=(_CROPS[index % len(_CROPS)],))
-            items.append(trajectory(asked, chat, originals[sample.image].size))
+            items.append(demonstration(asked, chat, originals[sample.image].size))
         return cls(tuple(items), originals, chat.image_token_id, limits, low_ratio)
 
     @cached_property
@@ -89,7 +89,7 @@ class Canary:
         pixels = b"".join(view.tobytes() for item in self.items for view in self._views(item))
         return digest(ids.encode() + pixels)
 
-    def _views(self, item: Trajectory) -> tuple[Image, ...]:
+    def _views(self, item: Demonstration) -> tuple[Image, ...]:
         return tuple(
             render(self.originals[item.image], view, self.low_ratio)
             for turn in item.turns
@@ -97,7 +97,7 @@ class Canary:
         )
 
 
-def _ids(item: Trajectory) -> tuple[int, ...]:
+def _ids(item: Demonstration) -> tuple[int, ...]:
     return tuple(token for turn in item.turns for token in (*turn.context_ids, *turn.sampled_ids))
 
 

@@ -1,4 +1,4 @@
-"""Many episodes at once on one engine: what curation and evaluation do with a list of questions."""
+"""Many episodes at once on one engine, for curation and evaluation."""
 
 import asyncio
 import time
@@ -14,18 +14,21 @@ from awares.generate import Generate
 from awares.sample import Sample
 
 FAILED_SHARE = 0.05
+"""The largest share of failed episodes with which results still count."""
 
 
 class EngineFailure(AwaresError):
-    """The engine failed for more than a few episodes: what it gave is no measurement and no label."""
+    """The engine failed for more than a few episodes, so its results count for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A sample's episode, or why there is none. `latency_s` counts from the decoded image to the last token.
+    """A sample with its episode; without one, `fault` is the reason.
+
+    `latency_s` is the time from the decoded image to the last token.
 
     Example:
-        Played(sample, episode, 0.021, "")
+        Played(sample, episode, latency_s=0.021, fault="")
     """
 
     sample: Sample
@@ -42,7 +45,10 @@ async def play(
     spec: EpisodeSpec,
     limit: asyncio.Semaphore,
 ) -> list[Played]:
-    """Plays every sample, as many at a time as `limit` lets in; results in the order of `samples`. A damaged image is a fault."""
+    """Play every sample; results are in the order of `samples`.
+
+    `limit` bounds the episodes in flight. An image that cannot be read is a fault of its sample.
+    """
 
     async def one(sample: Sample) -> Played:
         async with limit:
@@ -58,11 +64,14 @@ async def play(
 
 
 def check_engine(played: Sequence[Played]) -> None:
-    """Raises EngineFailure if more than a twentieth of the episodes ended in an error: a dying engine must not pass for a bad policy."""
-    failed = [
-        one for one in played if one.episode is not None and one.episode.stop is StopReason.ERROR
-    ]
+    """Raise EngineFailure if more than a twentieth of the episodes ended in an error.
+
+    Otherwise the results of a dying engine would pass for those of a bad policy.
+    """
+    failed = [one for one in played if one.episode and one.episode.stop is StopReason.ERROR]
     if len(failed) > FAILED_SHARE * len(played):
+        first = failed[0]
         raise EngineFailure(
-            f"the engine failed for {len(failed)} of {len(played)} questions; the first, {failed[0].sample.sample_id}: {failed[0].fault}"
+            f"the engine failed for {len(failed)} of {len(played)} questions; "
+            f"the first, {first.sample.sample_id}: {first.fault}"
         )

@@ -1,4 +1,4 @@
-"""Scored episodes as parquet: one row a question, what the report draws and what a reader wants to look up."""
+"""Scored episodes as parquet, one row per question, for the report and for readers."""
 
 import io
 from collections.abc import Sequence
@@ -38,7 +38,8 @@ SCHEMA = pa.schema(
         pa.field("evidence", pa.list_(pa.list_(pa.int32()))),
     ]
 )
-"""`boxes`: the regions returned to a call; `label` and `target_crops`: from this evaluation's low and full answers."""
+"""`boxes` are the regions returned to a call. `label` and `target_crops` come from this evaluation's
+own low and full answers."""
 
 
 def encode_episodes(scored: Sequence[Scored]) -> bytes:
@@ -68,7 +69,7 @@ def _row(one: Scored) -> dict[str, Any]:
         "stop": episode.stop.value,
         "error": episode.error,
         "turns": [turn.text for turn in episode.turns],
-        "crops": [crop.value for crop in episode.crops],
+        "crops": list(episode.crops),
         "boxes": [
             list(view.box)
             for turn in episode.turns[1:]
@@ -80,9 +81,9 @@ def _row(one: Scored) -> dict[str, Any]:
         "rtr_pixel": episode.rtr_pixel,
         "latency_s": one.latency_s,
         "label": _label(one.labelled),
-        "target_crops": [crop.value for crop in one.labelled.crops],
+        "target_crops": list(one.labelled.crops),
         "annotated_label": _label(sample),
-        "annotated_crops": [crop.value for crop in sample.crops],
+        "annotated_crops": list(sample.crops),
         "evidence": [list(box) for box in sample.evidence],
     }
 

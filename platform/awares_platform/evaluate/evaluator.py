@@ -16,7 +16,7 @@ from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Canary, learner_logprobs, to_extra
 from awares_platform.engine.engine import Engine
 from awares_platform.engine.play import Played, play
-from awares_platform.evaluate.policies import PROTOCOLS, Weights
+from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_processor
@@ -56,7 +56,7 @@ class Evaluator:
         config = self._config
         base = await self._directory("base")
         tokenizer = self._processor(base).tokenizer
-        prompts = (config.method.base_prompt, config.method.system_prompt)
+        prompts = (config.method.base_prompt, config.system_prompt(method))
         self._base_chat, self._policy_chat = (ChatFormat(tokenizer, prompt) for prompt in prompts)
         self._engine = await ColdEngine.start(
             base,
@@ -124,11 +124,10 @@ class Evaluator:
     async def _play(
         self, policy: str, samples: Sequence[Sample], limit: asyncio.Semaphore
     ) -> list[Played]:
-        protocol = PROTOCOLS[policy]
-        chat = self._policy_chat if protocol.may_call else self._base_chat
-        return await play(
-            samples, self._images, self._engine, chat, protocol.spec(self._config), limit
-        )
+        evaluated = POLICIES[policy]
+        chat = self._policy_chat if evaluated.may_call else self._base_chat
+        spec = evaluated.spec(self._config.method, self._config.evaluate.max_tokens)
+        return await play(samples, self._images, self._engine, chat, spec, limit)
 
     async def stop(self) -> None:
         """Stops the engine, and removes the weights that were published for it."""

@@ -26,13 +26,20 @@ from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, ensure_mini, read_split
 from awares_platform.engine.play import Played, check_engine
 from awares_platform.evaluate.episode_rows import encode_episodes
-from awares_platform.evaluate.policies import PROTOCOLS, Weights
-from awares_platform.evaluate.results import caption, comparisons, figures, label_figures, table
+from awares_platform.evaluate.policies import POLICIES, Weights
+from awares_platform.evaluate.results import (
+    caption,
+    comparisons,
+    label_counts,
+    policy_metrics,
+    table,
+)
 from awares_platform.evaluate.scored import Scored, score_all
 from awares_platform.labelling.answers import both
 from awares_platform.labelling.grounding import check_grounding
 from awares_platform.labelling.judge import check_judge
 from awares_platform.labelling.labeller import Labeller
+from awares_platform.method.environment import environment
 from awares_platform.method.reward import build_reward, check_reward
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
@@ -66,6 +73,7 @@ def run(config: PlatformConfig) -> EvaluateResult:
     Raises PolicyError naming a policy that has not been trained, before any work; DataError without usable questions; EngineFailure if
     the engine fails for more than a few questions.
     """
+    environment(config.method)
     store = ObjectStore.from_config(config.store)
     score = scorer(config.evaluate.scorer, config.evaluate.scorer_version)
     check_policies(config, store)
@@ -111,16 +119,14 @@ def check_policies(config: PlatformConfig, store: ObjectStore) -> None:
     from awares_platform.training.export import read_meta
     from awares_platform.training.lineage import check_lineage
 
-    needed = {PROTOCOLS[policy].weights for policy in config.evaluate.policies} - {"base"}
+    needed = {POLICIES[policy].weights for policy in config.evaluate.policies} - {"base"}
     missing = sorted(name for name in needed if read_meta(store, config.run.name, name) is None)
     if missing:
         jobs = " and ".join(
             {"sft": "`awares sft`", "awares": "`awares grpo`"}[name] for name in missing
         )
         rest = [
-            policy
-            for policy in config.evaluate.policies
-            if PROTOCOLS[policy].weights not in missing
+            policy for policy in config.evaluate.policies if POLICIES[policy].weights not in missing
         ]
         raise PolicyError(
             f"run {config.run.name!r} has no policy {' or '.join(missing)}: run {jobs}, or set evaluate.policies={rest}"
@@ -159,8 +165,8 @@ def _play_policies(
     played: PlayedBy = {}
     loaded: Weights = "base"
     for policy in sorted(config.evaluate.policies, key=_order):
-        if PROTOCOLS[policy].weights != loaded:
-            loaded = PROTOCOLS[policy].weights
+        if POLICIES[policy].weights != loaded:
+            loaded = POLICIES[policy].weights
             ray.get(actor.load.remote(loaded, samples[:PROBES]))
         known = direct(played.get("awares", ())) if policy == "escalate" else []
         played[policy] = _play(config, actor, policy, samples, known, progress)
@@ -170,7 +176,7 @@ def _play_policies(
 
 def _order(policy: str) -> tuple[int, bool]:
     """Policies that share weights together, and escalate after awares."""
-    return ("base", "sft", "awares").index(PROTOCOLS[policy].weights), policy == "escalate"
+    return ("base", "sft", "awares").index(POLICIES[policy].weights), policy == "escalate"
 
 
 def direct(rows: Sequence[Played]) -> list[Played]:
@@ -251,7 +257,7 @@ def label(config: PlatformConfig, played: PlayedBy, images: Images) -> dict[str,
 
 
 async def _label(config: PlatformConfig, answers: Sequence[Any], images: Images) -> list[Any]:
-    async with Labeller(config, images) as labeller:
+    async with Labeller(config.method, config.curate, images) as labeller:
         return await labeller(answers)
 
 
@@ -264,16 +270,16 @@ def assemble(
     faults: int,
 ) -> dict[str, Any]:
     """What results.json holds."""
-    seed = config.run.seed
+    seed, asked = config.run.seed, environment(config.method)
     return {
         "policies": {
-            policy: figures(rows, PROTOCOLS[policy].may_call, seed)
+            policy: policy_metrics(rows, POLICIES[policy].may_call, seed, asked)
             for policy, rows in scored.items()
         },
         "comparisons": comparisons(scored, seed),
         "questions": len(labelled),
         "unusable": unusable + faults,
-        "labels": label_figures(list(labelled.values())),
+        "labels": label_counts(list(labelled.values()), asked),
         "latency": {
             "questions": min(config.evaluate.latency_questions, len(labelled)),
             "concurrency": 1,

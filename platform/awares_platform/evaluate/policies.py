@@ -1,48 +1,51 @@
-"""How each policy plays."""
+"""The policies that evaluation compares: their weights, and the environment that each plays in."""
 
 from dataclasses import dataclass
 from typing import Literal
 
+from awares.environment import Environment
 from awares.episode import EpisodeSpec
-from awares_platform.config import PlatformConfig
-from awares_platform.method.environment import episode_spec, greedy
+from awares.one_turn import OneTurn
+from awares.whole_image import WholeImage
+from awares_platform.config.method import MethodConfig
+from awares_platform.method.environment import environment, episode_spec, greedy
 
 Weights = Literal["base", "sft", "awares"]
+Play = Literal["asks", "escalates", "low", "full"]
+"""`asks`: in method.environment. `escalates`: any request returns the whole image. `low` and
+`full`: one turn, on the first view or on the whole image."""
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyProtocol:
-    """How a policy plays: whose weights, which first view, what it gets in reply to a call.
+class EvaluatedPolicy:
+    """A policy under evaluation.
 
     Example:
-        PolicyProtocol("awares", "low", "all")  # VisionThink's escalation, decided by the awares policy
+        EvaluatedPolicy("awares", "escalates")  # VisionThink, by the decisions of the awares policy
     """
 
     weights: Weights
-    view: Literal["low", "full"] = "low"
-    reply: Literal["crops", "all"] = "crops"
+    play: Play
 
     @property
     def may_call(self) -> bool:
-        """Whether the policy has a second turn: the base policy knows no calls and answers in one."""
-        return self.weights != "base"
+        """Whether the policy may ask for views; the base policy knows no requests."""
+        return self.play in ("asks", "escalates")
 
-    def spec(self, config: PlatformConfig) -> EpisodeSpec:
-        """The episodes that it plays."""
-        turns = config.method.max_turns if self.may_call else 1
-        return episode_spec(
-            config.method,
-            greedy(config.evaluate.max_tokens),
-            view=self.view,
-            reply=self.reply,
-            turns=turns,
-        )
+    def spec(self, method: MethodConfig, max_tokens: int) -> EpisodeSpec:
+        """How its episodes run, greedily, with at most `max_tokens` per turn."""
+        return episode_spec(method, greedy(max_tokens), self._environment(environment(method)))
+
+    def _environment(self, asks: Environment) -> Environment:
+        if self.play == "escalates":
+            return WholeImage(asks=asks)
+        return asks if self.play == "asks" else OneTurn(asks, full=self.play == "full")
 
 
-PROTOCOLS: dict[str, PolicyProtocol] = {
-    "full": PolicyProtocol("base", view="full"),
-    "low": PolicyProtocol("base"),
-    "escalate": PolicyProtocol("awares", reply="all"),
-    "sft": PolicyProtocol("sft"),
-    "awares": PolicyProtocol("awares"),
+POLICIES: dict[str, EvaluatedPolicy] = {
+    "full": EvaluatedPolicy("base", "full"),
+    "low": EvaluatedPolicy("base", "low"),
+    "escalate": EvaluatedPolicy("awares", "escalates"),
+    "sft": EvaluatedPolicy("sft", "asks"),
+    "awares": EvaluatedPolicy("awares", "asks"),
 }

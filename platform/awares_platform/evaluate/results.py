@@ -1,17 +1,19 @@
-"""Results: played episodes to figures, and figures to the table that the README shows.
+"""Results: from scored episodes to metrics, and from metrics to the table in the README.
 
-results.json: {"policies": {name: figures}, "questions", "unusable", "labels", "latency", "comparisons"}; `figures` below.
+results.json holds {"policies": {name: policy_metrics}, "questions", "unusable", "labels",
+"latency", "comparisons", "scorer", "run", "seed"}.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from awares.crops import CropId
+from awares.environment import Environment, count_regions
 from awares.evaluation.bootstrap import difference
 from awares.evaluation.decisions import Decisions, decisions
 from awares.evaluation.summary import summarise
 from awares.sample import Sample
+from awares.ten_crops import TEN_CROPS
 from awares_platform.evaluate.scored import Scored
 
 NAMES = {
@@ -23,10 +25,14 @@ NAMES = {
 }
 
 
-def figures(scored: Sequence[Scored], may_call: bool, seed: int) -> dict[str, Any]:
-    """The figures of one policy: those of the paper's table, per kind, per annotated label, and its decisions where it has any.
+def policy_metrics(
+    scored: Sequence[Scored], may_call: bool, seed: int, asked: Environment = TEN_CROPS
+) -> dict[str, Any]:
+    """The metrics of one policy: those of the paper's table, per kind and per annotated label.
 
-    `decision` compares with the labels of this evaluation, `decision_annotated` with the benchmark's own annotation.
+    A policy that may call also has the metrics of its decisions. `decision` compares them with the
+    labels of this evaluation, `decision_annotated` with the benchmark's own annotation. `asked` is
+    the environment of the policy's requests and of the labels' targets.
     """
     episodes = [one.episode for one in scored]
     latencies = [one.latency_s for one in scored if one.latency_s is not None]
@@ -35,6 +41,7 @@ def figures(scored: Sequence[Scored], may_call: bool, seed: int) -> dict[str, An
         [one.labelled for one in scored],
         [one.score for one in scored],
         latencies,
+        environment=asked,
         seed=seed,
     )
     earned = [one.reward for one in scored if one.reward is not None]
@@ -58,7 +65,7 @@ def figures(scored: Sequence[Scored], may_call: bool, seed: int) -> dict[str, An
     if may_call:
         row["decision"] = _decision(summary.decisions)
         row["decision_annotated"] = _decision(
-            decisions((one.episode, one.sample) for one in scored)
+            decisions(((one.episode, one.sample) for one in scored), asked)
         )
     return row
 
@@ -94,18 +101,22 @@ def _decision(found: Decisions) -> dict[str, float | None]:
     }
 
 
-def label_figures(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Counts of labels and of the HR samples' target crops."""
+def label_counts(samples: Sequence[Sample], asked: Environment = TEN_CROPS) -> dict[str, Any]:
+    """Counts of labels, and of the regions of the HR samples' targets."""
     labels = Counter("none" if sample.label is None else sample.label.value for sample in samples)
-    crops = Counter(crop.value for sample in samples for crop in sample.crops)
+    crops = [crop for sample in samples for crop in sample.crops]
+    counts = count_regions(crops, asked.regions)
     return {
         "counts": dict(labels),
-        "crops": {crop.value: crops[crop.value] for crop in CropId if crops[crop.value]},
+        "crops": {crop: count for crop, count in counts.items() if count},
     }
 
 
 def comparisons(scored: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, dict[str, Any]]:
-    """Paired accuracy differences of awares to each other policy, with 95 % intervals; all policies answered the same questions."""
+    """Paired differences in accuracy between awares and each other policy, with 95 % intervals.
+
+    All policies answered the same questions.
+    """
     if "awares" not in scored:
         return {}
     found = {}
@@ -120,7 +131,7 @@ def comparisons(scored: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, 
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """The policies as a Markdown table, in the paper's order: accuracy with its 95 % interval, RTR, calls, latency."""
+    """A Markdown table of the policies in the paper's order: accuracy, RTR, calls, latency."""
     head = (
         "policy",
         "accuracy",
@@ -170,9 +181,12 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def caption(results: Mapping[str, Any]) -> str:
-    """What the table rests on, in a sentence or two."""
+    """A caption for the table: questions, sampling, seed, and how latency was measured."""
     latency = results["latency"]
     text = f"{results['questions']:,} held-out questions, greedy, seed {results['seed']}."
     if latency["questions"]:
-        text += f" Latency: {latency['questions']} questions one at a time with cold caches, from the decoded image to the last token."
+        text += (
+            f" Latency: {latency['questions']} questions one at a time with cold caches, "
+            "from the decoded image to the last token."
+        )
     return text

@@ -1,4 +1,4 @@
-"""Played episodes with what they are worth: the benchmark's score, and the reward that training would have given."""
+"""Played episodes with the benchmark's score, and with the reward that training would give."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,14 @@ from awares_platform.engine.play import Played
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One question, one policy. `sample` carries the benchmark's annotation, `labelled` the label and crops from this evaluation's
-    own low and full answers. `latency_s` only where it was measured alone on the engine, `reward` only where there is a label.
+    """One question answered by one policy.
+
+    `sample` carries the benchmark's annotation. `labelled` carries the label and crops from this
+    evaluation's own low and full answers. `latency_s` is None unless the question was alone on the
+    engine, `reward` is None without a label.
 
     Example:
-        Scored(sample, labelled, episode, 1.0, 0.021, 10.0)
+        Scored(sample, labelled, episode, score=1.0, latency_s=0.021, reward=10.0)
     """
 
     sample: Sample
@@ -34,7 +37,7 @@ def score_all(
     alone: set[str],
     reward: Reward,
 ) -> list[Scored]:
-    """Scores a policy's episodes; no answer scores 0."""
+    """Score a policy's episodes; an episode without an answer scores 0."""
     rewards = _rewards(rows, labelled, reward)
     return [
         Scored(

@@ -15,7 +15,6 @@ from dataclasses import asdict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from awares.crops import CropId
 from awares.episode import Episode, StopReason, Turn
 from awares.errors import DataError
 from awares.reward import RewardValue
@@ -37,6 +36,8 @@ _TURN = pa.struct(
         ("text", pa.string()),
         ("crops", pa.list_(pa.string())),
         ("stop", pa.string()),
+        ("scales", pa.list_(pa.float64())),
+        ("area", pa.float64()),
     ]
 )
 _SCHEMA = pa.schema(
@@ -186,8 +187,10 @@ def _turn_row(turn: Turn) -> dict:
         "logprobs": turn.logprobs,
         "versions": turn.versions,
         "text": turn.text,
-        "crops": [crop.value for crop in turn.crops],
+        "crops": turn.crops,
         "stop": None if turn.stop is None else turn.stop.value,
+        "scales": [view.scale for view in turn.views],
+        "area": turn.area,
     }
 
 
@@ -202,36 +205,38 @@ def _group(rows: list[dict]) -> Group:
 def _sample(text: str) -> Sample:
     fields = json.loads(text)
     fields["evidence"] = tuple(tuple(box) for box in fields["evidence"])
-    fields["crops"] = tuple(CropId(crop) for crop in fields["crops"])
+    fields["crops"] = tuple(fields["crops"])
     fields["label"] = None if fields["label"] is None else Label(fields["label"])
     return Sample(**fields)
 
 
 def _member(row: dict) -> Member:
     episode = Episode(
-        row["sample_id"],
-        row["image"],
-        tuple(row["image_size"]),
-        tuple(_turn(turn) for turn in row["turns"]),
-        row["answer"],
-        StopReason(row["stop"]),
-        row["visual_tokens"],
-        row["rtr_token"],
-        row["rtr_pixel"],
-        row["error"],
+        sample_id=row["sample_id"],
+        image=row["image"],
+        image_size=tuple(row["image_size"]),
+        turns=tuple(_turn(turn) for turn in row["turns"]),
+        answer=row["answer"],
+        stop=StopReason(row["stop"]),
+        visual_tokens=row["visual_tokens"],
+        rtr_token=row["rtr_token"],
+        rtr_pixel=row["rtr_pixel"],
+        error=row["error"],
     )
     reward = RewardValue(row["reward"], dict(row["reward_parts"]))
     return Member(episode, reward, row["correct"], row["advantage"])
 
 
 def _turn(row: dict) -> Turn:
+    views = zip(row["boxes"], row["scales"], strict=True)
     return Turn(
-        tuple(row["context_ids"]),
-        tuple(View(None if box is None else tuple(box)) for box in row["boxes"]),
-        tuple(row["sampled_ids"]),
-        tuple(row["logprobs"]),
-        tuple(row["versions"]),
-        row["text"],
-        tuple(CropId(crop) for crop in row["crops"]),
-        None if row["stop"] is None else StopReason(row["stop"]),
+        context_ids=tuple(row["context_ids"]),
+        views=tuple(View(None if box is None else tuple(box), scale) for box, scale in views),
+        sampled_ids=tuple(row["sampled_ids"]),
+        logprobs=tuple(row["logprobs"]),
+        versions=tuple(row["versions"]),
+        text=row["text"],
+        crops=tuple(row["crops"]),
+        stop=None if row["stop"] is None else StopReason(row["stop"]),
+        area=row["area"],
     )

@@ -38,7 +38,7 @@ from awares_platform.grpo.group import Position
 from awares_platform.grpo.loss_metrics import LossMetrics
 from awares_platform.grpo.pixels import RememberingProcessor
 from awares_platform.grpo.shard import Minibatch, StepShard, TrainSequence
-from awares_platform.method.environment import vision_limits
+from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
 from awares_platform.training.export import export_policy
@@ -80,7 +80,7 @@ class Learner:
         self._engine = zero.initialize(model, zero.settings_of(settings, config.policy.dtype), gpu)
         method = config.method
         processor = load_processor(self._source, method.min_pixels, method.max_pixels)
-        self._chat = ChatFormat(processor.tokenizer, config.method.system_prompt)
+        self._chat = ChatFormat(processor.tokenizer, system_prompt(config.method))
         self._processor = RememberingProcessor(processor)
         self._images = Images(self._store, config.data.image_cache)
         self._canary = build(config, self._store, self._images, self._chat)

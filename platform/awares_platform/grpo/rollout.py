@@ -29,7 +29,7 @@ from awares_platform.engine.engine import Engine, EngineError
 from awares_platform.engine.follow import Loaded, Missed, follow
 from awares_platform.grpo.controller import ActorLost
 from awares_platform.grpo.group import GroupRollout, Prompt
-from awares_platform.method.environment import episode_spec, vision_limits
+from awares_platform.method.environment import episode_spec, system_prompt, vision_limits
 from awares_platform.store import ObjectStore
 from awares_platform.training.failure import cause
 from awares_platform.training.policy import load_processor
@@ -53,7 +53,7 @@ class RolloutActor:
         start, base = config.grpo.start, config.policy.base
         policy = await asyncio.to_thread(resolve, self._store, config.run.name, start, base)
         processor = load_processor(policy, method.min_pixels, method.max_pixels)
-        self._chat = ChatFormat(processor.tokenizer, method.system_prompt)
+        self._chat = ChatFormat(processor.tokenizer, system_prompt(method))
         seed = derive(config.run.seed, "grpo", index=self._index) % 2**31
         self._engine = await Engine.start(
             policy, config.engine, self._chat, seed, limits=vision_limits(config.method)

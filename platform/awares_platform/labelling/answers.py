@@ -9,19 +9,22 @@ from PIL.Image import Image
 
 from awares.chat import ChatFormat
 from awares.generate import Generate
+from awares.one_turn import OneTurn
 from awares.sample import Sample
-from awares_platform.config import PlatformConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.engine.play import Played, check_engine, play
-from awares_platform.method.environment import episode_spec, greedy
+from awares_platform.method.environment import environment, episode_spec, greedy
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The base policy's two answers to a sample; "" stands for none. `confidence` is the probability that the policy gave its low
-    answer, 0 for none. `fault` says why the sample cannot be used.
+    """The base policy's two answers to a sample; "" is no answer.
+
+    `confidence` is the probability with which the policy sampled its low-resolution answer, 0 if
+    it gave none. `fault` is the reason why the sample cannot be used, or "".
 
     Example:
-        Answers(sample, "1", "7", 0.62, "")
+        Answers(sample, low="1", full="7", confidence=0.62, fault="")
     """
 
     sample: Sample
@@ -32,41 +35,38 @@ class Answers:
 
 
 async def answer_both(
-    config: PlatformConfig,
+    method: MethodConfig,
+    max_tokens: int,
     samples: Sequence[Sample],
     images: Callable[[str], Image],
     generate: Generate,
     chat: ChatFormat,
     limit: asyncio.Semaphore,
 ) -> list[Answers]:
-    """Both answers to every sample, in order. Raises EngineFailure if the engine fails for more than a few."""
+    """Both answers to every sample, in order, greedily, with at most `max_tokens` each.
+
+    Raises EngineFailure if the engine fails for more than a few episodes.
+    """
+    asks = environment(method)
+    specs = [
+        episode_spec(method, greedy(max_tokens), OneTurn(asks, full=full)) for full in (False, True)
+    ]
     low, full = await asyncio.gather(
-        play(
-            samples,
-            images,
-            generate,
-            chat,
-            episode_spec(config.method, greedy(config.curate.max_tokens), view="low", turns=1),
-            limit,
-        ),
-        play(
-            samples,
-            images,
-            generate,
-            chat,
-            episode_spec(config.method, greedy(config.curate.max_tokens), view="full", turns=1),
-            limit,
-        ),
+        *(play(samples, images, generate, chat, spec, limit) for spec in specs)
     )
     check_engine([*low, *full])
     return [both(*pair) for pair in zip(low, full, strict=True)]
 
 
 def both(low: Played, full: Played) -> Answers:
-    """The two answers to one sample; an episode without an answer (a call, a malformed turn) gives ""."""
+    """The two answers to one sample; an episode that ends without one, in a request say, gives ""."""
     assert low.sample == full.sample, "the two lists are aligned"
     answers = [played.episode.answer or "" if played.episode else "" for played in (low, full)]
     sampled = low.episode.turns[0].logprobs if low.episode and low.episode.answer else (-math.inf,)
     return Answers(
-        low.sample, answers[0], answers[1], math.exp(math.fsum(sampled)), low.fault or full.fault
+        sample=low.sample,
+        low=answers[0],
+        full=answers[1],
+        confidence=math.exp(math.fsum(sampled)),
+        fault=low.fault or full.fault,
     )

@@ -1,6 +1,7 @@
-"""From two answers to a label and target crops (paper, section 3.2).
+"""From two answers to a label and a target request (paper, section 3.2).
 
-low answer, full answer --judge--> verdict, confidence --> LR, or HR --grounding--> boxes --method.mapping--> crops
+low and full answer --judge--> verdict --confidence--> LR
+                                                   --> HR --grounding--> boxes --cover--> crops
 """
 
 import asyncio
@@ -10,24 +11,26 @@ from dataclasses import dataclass, replace
 
 from PIL.Image import Image
 
-from awares.crops import CropId, target_crops
 from awares.errors import DataError
 from awares.labels import Case, Verdict, label
 from awares.sample import Label, Sample
-from awares_platform.config import PlatformConfig
+from awares_platform.config.curate import CurateConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.labelling.answers import Answers
 from awares_platform.labelling.grounding import build_grounding
 from awares_platform.labelling.judge import build_judge
-
-PAPER_IOU = 0.5
+from awares_platform.method.environment import environment
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A sample with its label and target crops, or why it has none; one that was dropped since both answers are wrong has no fault.
+    """The answers to a sample, and the sample with its label and target crops.
+
+    `sample` is None if there is no label. `fault` is the reason, or "" for a sample that is dropped
+    because both answers are wrong.
 
     Example:
-        Labelled(Answers(sample, "1", "7", 0.62, ""), sample, Verdict.FULL, "")
+        Labelled(answers, sample=replace(sample, label=Label.LR), verdict=Verdict.TIE, fault="")
     """
 
     answers: Answers
@@ -37,11 +40,16 @@ class Labelled:
 
 
 class Labeller:
-    """Labels samples by the configured judge and grounding. An async context manager: it may hold connections."""
+    """Labels samples by the configured judge, grounding and environment.
 
-    def __init__(self, config: PlatformConfig, images: Callable[[str], Image]) -> None:
-        self._method = config.method
-        self._config = config.curate
+    An async context manager, because judge and grounding may hold connections.
+    """
+
+    def __init__(
+        self, method: MethodConfig, curate: CurateConfig, images: Callable[[str], Image]
+    ) -> None:
+        self._method, self._environment = method, environment(method)
+        self._config = curate
         self._images = images
         self._stack = AsyncExitStack()
         self._judge = build_judge(self._config)
@@ -57,7 +65,10 @@ class Labeller:
         await self._stack.aclose()
 
     async def __call__(self, batch: Sequence[Answers]) -> list[Labelled]:
-        """Labels all at once, in order; the endpoints bound how many requests fly. Raises EndpointError if one cannot be used."""
+        """Label all at once, in order; the endpoints bound the requests in flight.
+
+        Raises EndpointError if an endpoint cannot be used.
+        """
         return list(await asyncio.gather(*(self._label(answers) for answers in batch)))
 
     async def _label(self, answers: Answers) -> Labelled:
@@ -80,15 +91,13 @@ class Labeller:
             return Labelled(answers, None, None, str(error))
         return Labelled(answers, replace(sample, label=chosen, crops=crops), judgement.verdict, "")
 
-    async def _crops(self, sample: Sample) -> tuple[CropId, ...]:
+    async def _crops(self, sample: Sample) -> tuple[str, ...]:
         boxes = await self._grounding.boxes(sample)
         image = await asyncio.to_thread(self._images, sample.image)
-        tau = PAPER_IOU if self._method.mapping == "iou" else self._method.coverage_tau
-        crops = target_crops(
-            boxes, image.size, self._method.mapping, tau=tau, allow_all=self._method.allow_all
-        )
-        if not crops:
+        request = self._environment.cover(boxes, image.size)
+        if request is None:
             raise DataError(
-                f'method.mapping = "{self._method.mapping}" maps the evidence {boxes} of {sample.sample_id} to no crop: use min_cover'
+                f'method.mapping = "{self._method.mapping}" maps the evidence {boxes} of '
+                f"{sample.sample_id} to no crop: use min_cover"
             )
-        return crops
+        return request.regions

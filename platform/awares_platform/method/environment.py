@@ -1,11 +1,25 @@
-"""Episodes as [method] describes them: the processor's limits and how an episode runs."""
+"""The environment that [method] names, and the episodes played in it."""
 
-from typing import Literal
-
+from awares.environment import Environment
 from awares.episode import EpisodeSpec
 from awares.generate import Sampling
 from awares.tokens import VisionLimits
-from awares_platform.config.method import MethodConfig
+from awares_platform.config.method import OWN_PROMPT, MethodConfig
+from awares_platform.method.seams import build
+
+
+def environment(method: MethodConfig) -> Environment:
+    """Build method.environment. Raises ConfigError if it cannot be imported, built or used."""
+    offered = method.model_dump(exclude={"environment", "environment_settings"})
+    key = "method.environment"
+    return build(method.environment, Environment, key, offered, method.environment_settings)
+
+
+def system_prompt(method: MethodConfig) -> str:
+    """The policy's system message; the name "awares" stands for the environment's own prompt."""
+    if method.system_prompt == OWN_PROMPT:
+        return environment(method).system_prompt
+    return method.system_prompt
 
 
 def vision_limits(method: MethodConfig) -> VisionLimits:
@@ -14,22 +28,14 @@ def vision_limits(method: MethodConfig) -> VisionLimits:
 
 
 def episode_spec(
-    method: MethodConfig,
-    sampling: Sampling,
-    *,
-    view: Literal["low", "full"] = "low",
-    reply: Literal["crops", "all"] = "crops",
-    turns: int | None = None,
+    method: MethodConfig, sampling: Sampling, played: Environment | None = None
 ) -> EpisodeSpec:
-    """The method's episode; `turns` None takes method.max_turns."""
+    """How the method's episodes run, in the environment `played` or else in method.environment."""
     return EpisodeSpec(
         limits=vision_limits(method),
+        environment=played or environment(method),
         low_ratio=method.low_ratio,
-        max_turns=turns or method.max_turns,
         sampling=sampling,
-        reply=reply,
-        view=view,
-        allow_all=method.allow_all,
     )
 
 

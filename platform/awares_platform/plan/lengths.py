@@ -7,7 +7,7 @@ from awares.tokens import visual_tokens
 from awares.view import View, crop_view, full_view, view_size
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.method import MethodConfig
-from awares_platform.method.environment import vision_limits
+from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.geometry import Geometry
 
@@ -79,7 +79,7 @@ def lengths(
     def tokens(view: View) -> int:
         return visual_tokens(view_size(view, size, method.low_ratio), limits)
 
-    text = len(method.system_prompt) // CHARACTERS_PER_TOKEN + assumed.question_tokens
+    text = len(system_prompt(method)) // CHARACTERS_PER_TOKEN + assumed.question_tokens
     most = method.max_pixels // limits.unit**2
     answers = max_tokens * method.max_turns
     return Lengths(

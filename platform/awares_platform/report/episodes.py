@@ -9,10 +9,10 @@ from itertools import zip_longest
 
 from PIL.Image import Image, Resampling
 
-from awares.crops import Box, CropId
+from awares.crops import Box
 from awares.images import low_view
 from awares_platform.report.records import EpisodeRecord
-from awares_platform.report.shift import NAMES
+from awares_platform.report.shift import region_name
 
 CALLS, DIRECT, WRONG = 7, 3, 2
 """Numbers of episodes: right with a request, right without one, and wrong."""
@@ -65,7 +65,7 @@ def card(episode: EpisodeRecord, image: Image, low_ratio: float) -> str:
     Below them stand the question, the answer, the truth if the answer is wrong, and the cost.
     """
     verdict, mark = ("right", "✓") if episode.correct else ("wrong", "✗")
-    names = [NAMES[CropId(crop)] for crop in episode.crops]
+    names = [region_name(region) for region in episode.crops]
     asked = f"asked for {' and '.join(names)}" if names else "answered directly"
     before = _picture(low_view(image, low_ratio), image.size)
     after = _picture(image, image.size, episode.boxes, episode.evidence, _mask_id(episode))

@@ -1,12 +1,14 @@
-"""The change of policy: how often each crop is requested after SFT and after GRPO."""
+"""The change of policy: how often each region is requested after SFT and after GRPO."""
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from awares.crops import CropId, crop_box
+from awares.environment import OTHER
 
 ICON = 22
-NAMES = {
+NAMES: dict[str, str] = {
     CropId.TOP_LEFT: "top left",
     CropId.TOP_RIGHT: "top right",
     CropId.BOTTOM_LEFT: "bottom left",
@@ -18,12 +20,13 @@ NAMES = {
     CropId.RIGHT: "right half",
     CropId.ALL: "whole image",
 }
+"""The names of the ten crops. Another environment's regions are their own names."""
 
 LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels call for"}
 
 
 def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) -> str:
-    """Draw the share of episodes of each request: first no request, then every crop.
+    """Draw the share of episodes of each request: first no request, then every region.
 
     `policies` and `labels` are those of results.json. A third bar shows the share that the
     labels call for. The result is empty if SFT or GRPO was not evaluated.
@@ -39,11 +42,23 @@ def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) 
     widest = max(share for shares in bars.values() for share in shares.values())
     rows = [
         _row("direct", "answers directly", bars, widest),
-        *(_row(crop.value, NAMES[crop], bars, widest) for crop in CropId),
+        *(_row(region, escape(region_name(region)), bars, widest) for region in _regions(bars)),
     ]
     legend = "".join(f'<span class="policy-{name}"><i></i>{LEGEND[name]}</span>' for name in bars)
     about = 'role="table" aria-label="Share of episodes by request"'
     return f'<p class="legend">{legend}</p><div class="shift" {about}>{"".join(rows)}</div>'
+
+
+def region_name(region: str) -> str:
+    """The name of a region for people."""
+    return "another region" if region == OTHER else NAMES.get(region, region)
+
+
+def _regions(bars: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The ten crops if any of them is counted, then all other regions as they come."""
+    counted = dict.fromkeys(key for shares in bars.values() for key in shares if key != "direct")
+    crops = [crop.value for crop in CropId] if any(key in NAMES for key in counted) else []
+    return crops + [region for region in counted if region not in NAMES]
 
 
 def _labelled(labels: Mapping[str, Any]) -> dict[str, float]:
@@ -77,7 +92,7 @@ def _bar(policy: str, share: float, widest: float) -> str:
 
 def _icon(key: str) -> str:
     frame = f'<rect class="frame" x="1" y="1" width="{ICON}" height="{ICON}" rx="2"/>'
-    if key != "direct":
+    if key in NAMES:
         left, top, right, bottom = crop_box(CropId(key), (ICON, ICON))
         at = f'x="{left + 1}" y="{top + 1}" width="{right - left}" height="{bottom - top}"'
         frame += f'<rect class="region" {at} rx="1"/>'

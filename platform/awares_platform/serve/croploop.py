@@ -1,4 +1,4 @@
-"""The crop loop behind the endpoint: encoded image and question -> Answer. Knows neither HTTP nor Ray."""
+"""The crop loop behind the endpoint: encoded image and question -> Answer. It needs no HTTP or Ray."""
 
 import asyncio
 import hashlib
@@ -14,15 +14,21 @@ from awares.generate import Generate, Sampling
 from awares.images import DecodeLimits, decode
 from awares.sample import Sample
 from awares.tokens import visual_tokens
-from awares.view import View, view_size
+from awares.view import view_size
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A finished episode with its bill. `prompt_tokens` counts text and visual tokens of every context once.
+    """A finished episode with its token counts.
+
+    `boxes` are the regions that the policy saw at full resolution, in pixels. `prompt_tokens`
+    counts the text and visual tokens of every context once.
 
     Example:
-        Answer(episode, ((0, 0, 112, 112),), prompt_tokens=61, completion_tokens=14, version=3, latency_s=0.21)
+        Answer(
+            episode, boxes=((0, 0, 112, 112),), prompt_tokens=61, completion_tokens=14, version=3,
+            latency_s=0.21,
+        )
     """
 
     episode: Episode
@@ -34,7 +40,10 @@ class Answer:
 
 
 class CropLoop:
-    """Answers questions through any `Generate`; `context` is the engine's longest sequence in tokens."""
+    """Answers questions through any `Generate`.
+
+    `context` is the engine's longest sequence in tokens.
+    """
 
     def __init__(
         self,
@@ -44,48 +53,42 @@ class CropLoop:
         limits: DecodeLimits,
         context: int,
     ):
-        self._generate, self._chat, self._spec, self._limits, self._context = (
-            generate,
-            chat,
-            spec,
-            limits,
-            context,
-        )
+        self._generate, self._chat, self._spec = generate, chat, spec
+        self._limits, self._context = limits, context
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions that metrics count by name."""
+        return self._spec.environment.regions
 
     async def __call__(self, data: bytes, question: str, sampling: Sampling) -> Answer:
-        """Run one episode. Raises DataError for an image or a question that is of no use; an episode without an answer is an Answer too."""
+        """Run one episode; one that ends without an answer is returned too.
+
+        Raises DataError for an unreadable image and for a question that is too long.
+        """
         started = time.perf_counter()
         image = await asyncio.to_thread(decode, data, self._limits)
         self._check_length(question, image.size, sampling.max_tokens)
         session = uuid.uuid4().hex
         sample = Sample(session, hashlib.sha256(data).hexdigest(), question, answer="")
-        episode = await run_episode(
-            sample,
-            image,
-            self._generate,
-            self._chat,
-            replace(self._spec, sampling=sampling),
-            session,
-        )
-        return bill(episode, time.perf_counter() - started)
+        spec = replace(self._spec, sampling=sampling)
+        episode = await run_episode(sample, image, self._generate, self._chat, spec, session)
+        return count_tokens(episode, time.perf_counter() - started)
 
     def _check_length(self, question: str, size: tuple[int, int], answer: int) -> None:
-        """What the policy asks for later cannot be known here; what it certainly needs can."""
-        low = view_size(View(None), size, self._spec.low_ratio)
-        needed = (
-            len(self._chat.first_turn(question))
-            - 1
-            + visual_tokens(low, self._spec.limits)
-            + answer
-        )
+        """Reject questions that cannot fit even without crops."""
+        first = view_size(self._spec.environment.first_view(size), size, self._spec.low_ratio)
+        text = len(self._chat.first_turn(question)) - 1
+        needed = text + visual_tokens(first, self._spec.limits) + answer
         if needed > self._context:
             raise DataError(
-                f"question, low-resolution view and answer need {needed} tokens of {self._context}; shorten the question"
+                f"question, low-resolution view and answer need {needed} tokens of "
+                f"{self._context}; shorten the question"
             )
 
 
-def bill(episode: Episode, latency_s: float) -> Answer:
-    """Count an episode's tokens: each context holds one placeholder per view, and the views' real tokens are `visual_tokens`."""
+def count_tokens(episode: Episode, latency_s: float) -> Answer:
+    """Count an episode's tokens. `visual_tokens` replaces one placeholder per view."""
     views = [view for turn in episode.turns for view in turn.views]
     context = sum(len(turn.context_ids) for turn in episode.turns)
     versions = [version for turn in episode.turns for version in turn.versions]

@@ -14,6 +14,7 @@ from awares.errors import ConfigError
 from awares_platform.config import PlatformConfig
 from awares_platform.config.base import nearest
 from awares_platform.config.serve import ServeConfig
+from awares_platform.method.environment import environment
 from awares_platform.serve.croploop import CropLoop
 from awares_platform.serve.routes import Routes, create_app
 
@@ -28,7 +29,12 @@ class Replica:
         from awares.chat import ChatFormat
         from awares.images import DecodeLimits
         from awares_platform.engine.engine import Engine
-        from awares_platform.method.environment import episode_spec, greedy, vision_limits
+        from awares_platform.method.environment import (
+            episode_spec,
+            greedy,
+            system_prompt,
+            vision_limits,
+        )
         from awares_platform.serve.following import Following
         from awares_platform.store import ObjectStore
         from awares_platform.training.policy import load_processor
@@ -41,7 +47,7 @@ class Replica:
         run, base, method = config.run.name, config.policy.base, config.method
         policy = await asyncio.to_thread(resolve, store, run, settings.policy, base)
         processor = load_processor(policy, method.min_pixels, method.max_pixels)
-        chat = ChatFormat(processor.tokenizer, method.system_prompt)
+        chat = ChatFormat(processor.tokenizer, system_prompt(method))
         self._engine = await Engine.start(
             policy, config.engine, chat, config.run.seed, limits=vision_limits(config.method)
         )
@@ -76,6 +82,7 @@ class Replica:
 
 def build_application(config: PlatformConfig) -> Application:
     """The Serve application of a setup. Raises ConfigError before anything starts."""
+    environment(config.method)
     settings = config.serve
     if settings.follow and settings.policy != config.grpo.start:
         raise ConfigError(

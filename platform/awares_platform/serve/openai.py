@@ -192,7 +192,7 @@ def chat_completion(answer: Answer, *, request_id: str, model: str, created: int
             "total_tokens": answer.prompt_tokens + answer.completion_tokens,
         },
         "awares": {
-            "crops": [crop.value for crop in episode.crops],
+            "crops": list(episode.crops),
             "boxes": [list(box) for box in answer.boxes],
             "image_size": list(episode.image_size),
             "visual_tokens": episode.visual_tokens,

@@ -18,7 +18,7 @@ from awares.errors import DataError
 from awares.generate import Sampling
 from awares_platform.config.serve import ServeConfig
 from awares_platform.serve.croploop import Answer, CropLoop
-from awares_platform.serve.meter import GONE, EndpointMeter
+from awares_platform.serve.metrics import GONE, EndpointMetrics
 from awares_platform.serve.openai import (
     ChatRequest,
     RequestError,
@@ -50,7 +50,7 @@ class Routes:
             config.image_hosts, config.max_request_bytes, config.fetch_timeout_s
         )
         self._started = int(time.time())
-        self._meter = EndpointMeter()
+        self._metrics = EndpointMetrics(loop.regions)
 
     async def health(self, request: Request) -> Response:
         """GET /healthz: needs no token, so that probes need no secret."""
@@ -71,9 +71,9 @@ class Routes:
         try:
             answer = await self._answer(request)
         except (Exception, asyncio.CancelledError) as error:
-            self._meter.refused(*_outcome(error), time.perf_counter() - started)
+            self._metrics.refused(*_outcome(error), time.perf_counter() - started)
             raise
-        self._meter.answered(answer, time.perf_counter() - started)
+        self._metrics.answered(answer, time.perf_counter() - started)
         request_id = f"chatcmpl-{uuid.uuid4().hex}"
         return JSONResponse(
             chat_completion(

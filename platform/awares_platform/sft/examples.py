@@ -1,4 +1,4 @@
-"""Curated samples as training examples: which can be used, how long and how heavy each is, and micro-batches of them."""
+"""Curated samples as training examples: their lengths, their weights, and micro-batches of them."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -11,26 +11,27 @@ from torch import Tensor
 
 from awares.batch import Batch, collate, sequence_length
 from awares.chat import ChatFormat
+from awares.demonstration import Demonstration, demonstration
+from awares.environment import Environment
 from awares.errors import DataError
 from awares.sample import Sample
 from awares.tokens import VisionLimits
-from awares.trajectory import Trajectory, trajectory
 from awares_platform.config.method import MethodConfig
-from awares_platform.method.environment import vision_limits
+from awares_platform.method.environment import environment, vision_limits
 
 log = logging.getLogger(__name__)
 
-_NOMINAL_SIZE = (
-    1024,
-    768,
-)  # lengths only order a batch's samples, so no image need be read for them
+# Lengths only order the samples of a batch, so they are estimated without reading images.
+_NOMINAL_SIZE = (1024, 768)
 _BLANK_SIZE = (56, 56)
 _REPORTED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Usable samples, aligned with their approximate `lengths` in tokens and with the sums of their target tokens' `weights`.
+    """Usable samples, aligned with their approximate `lengths` and their `weights`.
+
+    A length is in tokens. A weight is the sum over the sample's target tokens.
 
     Example:
         Examples(samples=(sample,), lengths=(61,), weights=(7.0,), skipped=0)
@@ -43,16 +44,23 @@ class Examples:
 
 
 def prepare(
-    samples: Sequence[Sample], chat: ChatFormat, limits: VisionLimits, tool_weight: float
+    samples: Sequence[Sample],
+    chat: ChatFormat,
+    environment: Environment,
+    limits: VisionLimits,
+    tool_weight: float,
 ) -> Examples:
-    """Keep the samples that make a trajectory; the others are counted and reported. Raises DataError if none is left."""
+    """Keep the samples that can be demonstrated in `environment`; count and report the others.
+
+    Raises DataError if none is left.
+    """
     kept: list[Sample] = []
     lengths: list[int] = []
     weights: list[float] = []
     faults: list[str] = []
     for sample in samples:
         try:
-            item = trajectory(sample, chat, _NOMINAL_SIZE)
+            item = demonstration(sample, chat, _NOMINAL_SIZE, environment)
         except DataError as error:
             faults.append(str(error))
             continue
@@ -65,13 +73,17 @@ def prepare(
         log.warning("skipped: %s", fault)
     if not kept:
         raise DataError(
-            f"none of {len(samples)} curated samples can be trained on; the first says: {faults[0] if faults else 'no rows'}"
+            f"none of {len(samples)} curated samples can be trained on; "
+            f"the first says: {faults[0] if faults else 'no rows'}"
         )
     return Examples(tuple(kept), tuple(lengths), tuple(weights), len(faults))
 
 
 class Collator:
-    """Makes micro-batches: reads images, builds trajectories, renders and collates them. Unreadable images are counted and left out."""
+    """Makes micro-batches: reads images, builds demonstrations, renders and collates them.
+
+    Unreadable images are counted and left out.
+    """
 
     def __init__(
         self,
@@ -81,22 +93,18 @@ class Collator:
         method: MethodConfig,
         tool_weight: float,
     ) -> None:
-        self._images, self._processor, self._chat, self._method, self._tool_weight = (
-            images,
-            processor,
-            chat,
-            method,
-            tool_weight,
-        )
-        self._limits = vision_limits(method)
+        self._images, self._processor, self._chat = images, processor, chat
+        self._method, self._tool_weight = method, tool_weight
+        self._environment, self._limits = environment(method), vision_limits(method)
         self.unreadable = 0
 
     def __call__(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor]:
-        """The batch, and a (B, T) mask of the target tokens that belong to crop requests.
+        """The batch, and a (B, T) mask of the target tokens that belong to requests.
 
-        Where no image is readable, a blank one stands in without weight: ranks must make equally many passes.
+        If no image is readable, a blank one without weight replaces it, because all ranks must make
+        the same number of passes.
         """
-        items = [item for sample in samples if (item := self._trajectory(sample))]
+        items = [item for sample in samples if (item := self._demonstration(sample))]
         if not items:
             return self._blank(samples[0])
         batch = self._collate(items, self._images)
@@ -107,20 +115,23 @@ class Collator:
         return batch, tool_BT
 
     def _blank(self, sample: Sample) -> tuple[Batch, Tensor]:
-        item = trajectory(sample, self._chat, _BLANK_SIZE)
+        item = demonstration(sample, self._chat, _BLANK_SIZE, self._environment)
         batch = self._collate([item], lambda _: Image.new("RGB", _BLANK_SIZE))
         return replace(batch, weights_BT=torch.zeros_like(batch.weights_BT)), torch.zeros_like(
             batch.action_mask_BT
         )
 
-    def _collate(self, items: Sequence[Trajectory], images: Callable[[str], Image.Image]) -> Batch:
+    def _collate(
+        self, items: Sequence[Demonstration], images: Callable[[str], Image.Image]
+    ) -> Batch:
         return collate(
             items, images, self._processor, self._limits, self._method.low_ratio, self._tool_weight
         )
 
-    def _trajectory(self, sample: Sample) -> Trajectory | None:
+    def _demonstration(self, sample: Sample) -> Demonstration | None:
         try:
-            return trajectory(sample, self._chat, self._images(sample.image).size)
+            size = self._images(sample.image).size
+            return demonstration(sample, self._chat, size, self._environment)
         except DataError as error:
             self.unreadable += 1
             log.warning("left out %s: %s", sample.sample_id, error)

@@ -24,7 +24,7 @@ from awares.errors import DataError
 from awares.losses import sft_loss
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, read_split
-from awares_platform.method.environment import vision_limits
+from awares_platform.method.environment import environment, system_prompt, vision_limits
 from awares_platform.sft.examples import Collator, prepare
 from awares_platform.sft.order import SampleOrder, micro_batches
 from awares_platform.sft.schedule import cosine
@@ -59,13 +59,15 @@ class SftWorker:
         self._store = ObjectStore.from_config(config.store)
         self._source = resolve(self._store, self._run, "base", config.policy.base)
         processor = load_processor(self._source, method.min_pixels, method.max_pixels)
-        chat = ChatFormat(processor.tokenizer, method.system_prompt)
+        chat = ChatFormat(processor.tokenizer, system_prompt(method))
         images = Images(self._store, config.data.image_cache)
         self._collate = Collator(images, processor, chat, method, settings.tool_turn_weight)
         split = read_split(self._store, config.data.curated, "train")
         self._faults = len(split.faults)
         weight = settings.tool_turn_weight
-        self._examples = prepare(split.samples, chat, vision_limits(method), weight)
+        self._examples = prepare(
+            split.samples, chat, environment(method), vision_limits(method), weight
+        )
         count = len(self._examples.samples)
         self._order = SampleOrder(count, settings.batch_size, settings.epochs, config.run.seed)
         gpu = settings.use_gpu

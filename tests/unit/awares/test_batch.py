@@ -7,10 +7,10 @@ from PIL import Image
 
 from awares.batch import Batch, collate, policy_logprobs, sequence_length, token_logprobs
 from awares.crops import CropId
+from awares.demonstration import Demonstration, demonstration
 from awares.episode import Episode, StopReason
 from awares.errors import PolicyError
 from awares.sample import Label, Sample
-from awares.trajectory import Trajectory, trajectory
 from awares.view import View
 
 BLUE = Image.effect_mandelbrot((140, 112), (-2, -1.5, 1, 1.5), 80).convert("RGB")
@@ -18,11 +18,11 @@ STRIP = Image.linear_gradient("L").convert("RGB").resize((900, 3))
 IMAGES = {"blue": BLUE, "strip": STRIP}
 
 
-def direct(chat) -> Trajectory:
-    return trajectory(Sample("s0", "blue", "color?", "red", label=Label.LR), chat, BLUE.size)
+def direct(chat) -> Demonstration:
+    return demonstration(Sample("s0", "blue", "color?", "red", label=Label.LR), chat, BLUE.size)
 
 
-def called(chat, image: str = "blue") -> Trajectory:
+def called(chat, image: str = "blue") -> Demonstration:
     sample = Sample(
         "s1",
         image,
@@ -31,11 +31,11 @@ def called(chat, image: str = "blue") -> Trajectory:
         label=Label.HR,
         crops=(CropId.TOP_LEFT, CropId.RIGHT),
     )
-    return trajectory(sample, chat, IMAGES[image].size)
+    return demonstration(sample, chat, IMAGES[image].size)
 
 
-def as_episode(item: Trajectory) -> Episode:
-    """The trajectory as if sampled: distinct logprobs and versions."""
+def as_episode(item: Demonstration) -> Episode:
+    """The demonstration as if sampled: distinct logprobs and versions."""
     turns = tuple(
         dataclasses.replace(
             turn,

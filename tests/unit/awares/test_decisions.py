@@ -1,6 +1,6 @@
 import pytest
 
-from awares.crops import CropId, crop_box, iou
+from awares.crops import CropId, area_fraction, crop_box, iou
 from awares.episode import Episode, StopReason, Turn
 from awares.evaluation.decisions import decisions, region_iou
 from awares.evaluation.summary import summarise, table
@@ -10,7 +10,7 @@ C, S = CropId, StopReason
 
 
 def pair(label, target, asked, stop=S.ANSWER, rtr=0.25):
-    turns = (Turn((), (), (), (), (), "", asked, None if asked else stop),)
+    turns = (Turn((), (), (), (), (), "", asked, None if asked else stop, area_fraction(asked)),)
     if asked:
         turns += (Turn((), (), (), (), (), "", (), stop),)
     return Episode("s", "h", (8, 8), turns, "7", stop, 4, rtr, rtr), Sample(

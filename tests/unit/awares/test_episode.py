@@ -10,9 +10,12 @@ from awares.chat import ChatFormat
 from awares.crops import CropId
 from awares.episode import EpisodeSpec, StopReason, run_episode
 from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
+from awares.one_turn import OneTurn
 from awares.sample import Sample
+from awares.ten_crops import TenCrops
 from awares.tokens import visual_tokens
 from awares.view import View
+from awares.whole_image import WholeImage
 
 SAMPLE = Sample("s1", "hash", "digit on the red circle?", "7")
 IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
@@ -108,7 +111,8 @@ def test_the_crops_are_cut_from_the_original(chat, spec):
 
 
 def test_escalation_returns_the_whole_image(chat, spec):
-    episode, engine = play(chat, replace(spec, reply="all"), "GET_CROPS: ['0', '8']", "7")
+    escalating = replace(spec, environment=WholeImage(asks=TenCrops()))
+    episode, engine = play(chat, escalating, "GET_CROPS: ['0', '8']", "7")
     assert [image.size for image in engine.requests[1].images] == [(56, 56), (112, 112)]
     assert (episode.crops, episode.visual_tokens, episode.rtr_pixel) == (
         (CropId.TOP_LEFT, CropId.RIGHT),
@@ -119,10 +123,11 @@ def test_escalation_returns_the_whole_image(chat, spec):
 
 
 def test_the_full_view_is_one_turn(chat, spec):
-    episode, engine = play(chat, replace(spec, view="full"), "7")
+    full = replace(spec, environment=OneTurn(TenCrops(), full=True))
+    episode, engine = play(chat, full, "7")
     assert [image.size for image in engine.requests[0].images] == [(112, 112)]
     assert (episode.answer, episode.rtr_token, episode.rtr_pixel) == ("7", 1.0, 1.0)
-    refused, engine = play(chat, replace(spec, view="full"), "GET_CROPS: ['0']")
+    refused, engine = play(chat, full, "GET_CROPS: ['0']")
     assert (refused.answer, refused.stop, refused.crops, len(engine.requests)) == (
         None,
         StopReason.TURN_LIMIT,
@@ -149,18 +154,49 @@ def test_bad_turns_stop_without_an_answer(chat, spec, turns, stop, crops):
     )
 
 
-def test_what_is_on_offer_reaches_the_parser(chat, spec):
-    assert (
-        play(chat, replace(spec, allow_all=False), "GET_CROPS: ['all']")[0].stop
-        is StopReason.MALFORMED
-    )
-    assert (
-        play(chat, replace(spec, max_crops=1), "GET_CROPS: ['0', '1']")[0].stop
-        is StopReason.MALFORMED
-    )
-    assert (
-        play(chat, replace(spec, max_turns=1), "GET_CROPS: ['0']")[0].stop is StopReason.TURN_LIMIT
-    )
+@pytest.mark.parametrize(
+    ("environment", "text", "stop"),
+    [
+        (TenCrops(allow_all=False), "GET_CROPS: ['all']", StopReason.MALFORMED),
+        (TenCrops(max_crops=1), "GET_CROPS: ['0', '1']", StopReason.MALFORMED),
+        (TenCrops(max_turns=1), "GET_CROPS: ['0']", StopReason.TURN_LIMIT),
+        (WholeImage(), "GET_CROPS: ['0']", StopReason.MALFORMED),
+    ],
+)
+def test_the_environment_reads_the_turns(chat, spec, environment, text, stop):
+    assert play(chat, replace(spec, environment=environment), text)[0].stop is stop
+
+
+def test_the_area_of_requests_is_recorded(chat, spec):
+    crops, _ = play(chat, spec, "GET_CROPS: ['0', '8']", "7")
+    assert ([turn.area for turn in crops.turns], crops.area) == ([0.75, 0.0], 0.75)
+    whole = replace(spec, environment=WholeImage(asks=TenCrops()))
+    assert play(chat, whole, "GET_CROPS: ['0']", "7")[0].area == 1.0
+
+
+def test_an_environment_may_scale_views_and_take_three_turns(chat, spec):
+    class Closer(TenCrops):
+        """Half of the pixels per side first, then all of them."""
+
+        def views(self, request, size):
+            scale = 0.5 if request.regions == ("0",) else 1.0
+            return (View((0, 0, 56, 56), scale),)
+
+    closer = replace(spec, environment=Closer(max_turns=3))
+    asked = ("GET_CROPS: ['0']", "GET_CROPS: ['1']", "7")
+    episode, engine = play(chat, closer, *asked)
+    assert [image.size for image in engine.requests[2].images] == [(56, 56), (28, 28), (56, 56)]
+    assert (episode.crops, episode.area, episode.answer) == (("0", "1"), 0.5, "7")
+    assert (episode.visual_tokens, episode.rtr_pixel) == (4 + 1 + 4, 0.25 + 0.0625 + 0.25)
+
+
+def test_an_environment_that_fails_is_an_episode(chat, spec):
+    class Broken(TenCrops):
+        def views(self, request, size):
+            raise RuntimeError("no such region")
+
+    episode, _ = play(chat, replace(spec, environment=Broken()), "GET_CROPS: ['0']")
+    assert (episode.stop, episode.error) == (StopReason.ERROR, "RuntimeError: no such region")
 
 
 @pytest.mark.parametrize(

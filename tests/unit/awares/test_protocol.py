@@ -9,8 +9,8 @@ from awares.crops import CropId
 from awares.protocol import (
     SYSTEM_PROMPT,
     Answer,
-    CropRequest,
     Malformed,
+    Request,
     format_request,
     parse_turn,
 )
@@ -49,7 +49,7 @@ NAMES = {
 )
 def test_forgiven_forms(text, crops):
     parsed = parse_turn(text)
-    assert isinstance(parsed, CropRequest) and parsed.crops == crops
+    assert isinstance(parsed, Request) and parsed.regions == crops
     assert parsed.canonical == (text in ("GET_CROPS: ['0', '5']", "GET_CROPS: ['3']"))
 
 
@@ -92,14 +92,14 @@ def test_what_is_on_offer_can_be_narrowed():
     assert parse_turn("GET_CROPS: ['0', '1']", max_crops=1) == Malformed(
         "2 regions asked for, at most 1 are on offer"
     )
-    assert parse_turn("GET_CROPS: ['0', '0']", max_crops=1) == CropRequest(
+    assert parse_turn("GET_CROPS: ['0', '0']", max_crops=1) == Request(
         (C.TOP_LEFT,), canonical=False
     )
 
 
 @given(st.lists(st.sampled_from(CropId), min_size=1, unique=True))
 def test_requests_survive_the_round_trip(crops):
-    assert parse_turn(format_request(crops)) == CropRequest(tuple(crops), canonical=True)
+    assert parse_turn(format_request(crops)) == Request(tuple(crops), canonical=True)
 
 
 def test_the_system_prompt_documents_the_canonical_form():
@@ -109,14 +109,14 @@ def test_the_system_prompt_documents_the_canonical_form():
 def assert_honest(text: str) -> None:
     """The parser did not raise, and every crop that it returns is written in the text, in its list."""
     parsed = parse_turn(text)
-    if isinstance(parsed, CropRequest):
+    if isinstance(parsed, Request):
         listed = re.sub(r"[\s_-]+", " ", text[text.index("[") :].lower())
-        for crop in parsed.crops:
+        for crop in parsed.regions:
             assert any(
                 re.search(rf"(?<![a-z0-9]){name}(?![a-z0-9])", listed)
-                for name in (crop.value, *NAMES[crop])
+                for name in (crop, *NAMES[CropId(crop)])
             ), (text, crop)
-        assert len(set(parsed.crops)) == len(parsed.crops) > 0
+        assert len(set(parsed.regions)) == len(parsed.regions) > 0
     if isinstance(parsed, Answer):
         assert "get_crops" not in text.lower()
 
@@ -212,7 +212,7 @@ def test_ten_thousand_model_outputs_never_raise_and_never_invent_a_crop():
         assert_honest(text)
     kinds = [type(parse_turn(text)) for text in texts]
     # The fuzz must reach all three outcomes often, or it proves nothing.
-    assert min(kinds.count(kind) for kind in (Answer, CropRequest, Malformed)) > 500
+    assert min(kinds.count(kind) for kind in (Answer, Request, Malformed)) > 500
 
 
 @given(st.text())

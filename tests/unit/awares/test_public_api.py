@@ -41,7 +41,7 @@ def test_names_that_others_rely_on():
     relied = "parse_turn visual_tokens run_episode advantages sft_loss grpo_loss scorer min_cover"
     relied += " collate token_logprobs Reward CropReward"
     assert set(relied.split()) <= set(awares.__all__)
-    assert callable(importlib.import_module("awares.trajectory").trajectory)
+    assert callable(importlib.import_module("awares.demonstration").demonstration)
 
 
 def test_exported_data_is_frozen_and_has_an_example():

@@ -1,6 +1,6 @@
 import pytest
 
-from awares.crops import CropId
+from awares.crops import CropId, area_fraction
 from awares.episode import Episode, StopReason, Turn
 from awares.errors import ConfigError, DataError
 from awares.reward import CropReward, RewardValue, answer_reward
@@ -21,7 +21,7 @@ def paper(answer=same) -> CropReward:
 def episode(
     answer: str | None, crops: tuple[CropId, ...] = (), stop: StopReason = S.ANSWER
 ) -> Episode:
-    turn = Turn((), (), (), (), (), "", crops, None if crops else stop)
+    turn = Turn((), (), (), (), (), "", crops, None if crops else stop, area_fraction(crops))
     return Episode("s", "hash", (112, 112), (turn,), answer, stop, 0, 0.0, 0.0)
 
 

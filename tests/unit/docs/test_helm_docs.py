@@ -51,8 +51,8 @@ def test_codes_of_the_endpoint_are_its_own() -> None:
 
 
 def test_documented_metrics_of_the_endpoint_exist() -> None:
-    meter = (ROUTES / "meter.py").read_text()
-    named = set(re.findall(r'"(awares_serve_\w+)"', meter))
+    metrics = (ROUTES / "metrics.py").read_text()
+    named = set(re.findall(r'"(awares_serve_\w+)"', metrics))
     documented = set(
         re.findall(r"^\| `ray_(\w+?)(?:_total)?` ", (DOCS / "metrics.md").read_text(), re.MULTILINE)
     )

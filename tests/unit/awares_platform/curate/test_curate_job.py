@@ -4,6 +4,7 @@ from typing import cast
 
 from awares.crops import CropId
 from awares.sample import Label, Sample
+from awares.ten_crops import TenCrops
 from awares_platform.config import PlatformConfig
 from awares_platform.curate.job import (
     CurateResult,
@@ -100,7 +101,13 @@ def test_the_summary_by_hand() -> None:
     ]
     source = Split(tuple(samples(6)), ({},) * 6, (Fault("k", 3, "question: empty"),))
     result = summarise(
-        source, Split(tuple(labelled), ({},) * 4, ()), planned=6, shards=3, resumed=1, dataset="d/"
+        source,
+        Split(tuple(labelled), ({},) * 4, ()),
+        TenCrops(),
+        planned=6,
+        shards=3,
+        resumed=1,
+        dataset="d/",
     )
     assert result == CurateResult(
         "d/", 4, 2, 2, {"0": 2, "3": 1}, left_out=2, source_faults=1, shards=3, shards_resumed=1

@@ -71,7 +71,7 @@ def test_bad_rows_are_named_and_the_good_ones_kept() -> None:
         raw(evidence=[[4, 4, 4, 8]]),
         raw(evidence=[[0, 1]]),
         raw(label="MAYBE"),
-        raw(crops=["11"]),
+        raw(crops=["0", ""]),
         raw(sample_id="b", label=None, crops=None, evidence=None, kind=None),
     ]
     decoded = decode_rows(parquet(rows), "datasets/x/part-0.parquet")

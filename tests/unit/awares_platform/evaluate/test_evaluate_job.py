@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from awares.crops import CropId
+from awares.environment import Request
 from awares.episode import Episode, StopReason, Turn
 from awares.errors import DataError, PolicyError
 from awares.evaluation.scorers import scorer
@@ -26,7 +27,7 @@ from awares_platform.evaluate.job import (
     latency_subset,
     usable,
 )
-from awares_platform.evaluate.policies import PROTOCOLS
+from awares_platform.evaluate.policies import POLICIES
 from awares_platform.evaluate.scored import score_all
 from awares_platform.store import ObjectStore
 
@@ -155,15 +156,21 @@ def test_a_policy_that_was_not_trained_is_named_with_both_remedies(tmp_path: Pat
     )
 
 
-def test_the_protocols_are_those_of_the_issue() -> None:
+def test_the_policies_play_as_the_issue_says() -> None:
+    size, request = (112, 56), Request(("0",))
     full, low, escalate, awares = (
-        PROTOCOLS[name].spec(CONFIG) for name in ("full", "low", "escalate", "awares")
+        POLICIES[name].spec(CONFIG.method, 32).environment
+        for name in ("full", "low", "escalate", "awares")
     )
-    assert (full.view, full.max_turns) == ("full", 1) and (low.view, low.max_turns) == ("low", 1)
-    assert (escalate.view, escalate.reply, escalate.max_turns) == ("low", "all", 2)
-    assert (awares.view, awares.reply, awares.max_turns) == ("low", "crops", 2)
-    assert PROTOCOLS["escalate"].weights == PROTOCOLS["awares"].weights == "awares"
-    assert {name for name, protocol in PROTOCOLS.items() if protocol.may_call} == {
+    whole, quarter = View((0, 0, 112, 56)), View((0, 0, 56, 28))
+    assert (full.first_view(size), full.max_turns) == (whole, 1)
+    assert (low.first_view(size), low.max_turns) == (View(), 1)
+    for asks, views in ((escalate, (whole,)), (awares, (quarter,))):
+        assert (asks.first_view(size), asks.max_turns) == (View(), 2)
+        assert asks.parse("GET_CROPS: ['0']") == request
+        assert asks.views(request, size) == views
+    assert POLICIES["escalate"].weights == POLICIES["awares"].weights == "awares"
+    assert {name for name, policy in POLICIES.items() if policy.may_call} == {
         "escalate",
         "sft",
         "awares",

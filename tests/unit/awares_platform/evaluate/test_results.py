@@ -11,7 +11,7 @@ from awares.episode import Episode, StopReason, Turn
 from awares.sample import Label, Sample
 from awares.view import View, crop_view
 from awares_platform.evaluate.episode_rows import encode_episodes
-from awares_platform.evaluate.results import comparisons, figures, label_figures, table
+from awares_platform.evaluate.results import comparisons, label_counts, policy_metrics, table
 from awares_platform.evaluate.scored import Scored
 
 SIZE = (112, 112)
@@ -46,6 +46,7 @@ def scored(
         "GET_CROPS" if crops else "7",
         crops,
         None if crops else StopReason.ANSWER,
+        area_fraction(crops),
     )
     second = Turn((1,), views, (2,), (0.0,), (0,), "7", (), StopReason.ANSWER)
     ratio = 0.25 + area_fraction(crops)
@@ -72,8 +73,8 @@ FOUR = [
 ]
 
 
-def test_figures_by_hand() -> None:
-    row = figures(FOUR, may_call=True, seed=0)
+def test_policy_metrics_by_hand() -> None:
+    row = policy_metrics(FOUR, may_call=True, seed=0)
     assert (row["n"], row["errors"], row["accuracy"], row["call_rate"]) == (4, 0, 0.5, 0.5)
     assert row["rtr_token"] == row["rtr_pixel"] == pytest.approx((0.25 + 0.5 + 0.75 + 0.25) / 4)
     assert row["accuracy_ci95"][0] < 0.5 < row["accuracy_ci95"][1]
@@ -105,7 +106,7 @@ def test_figures_by_hand() -> None:
 
 
 def test_a_policy_without_calls_has_no_decisions() -> None:
-    row = figures([FOUR[0], FOUR[3]], may_call=False, seed=0)
+    row = policy_metrics([FOUR[0], FOUR[3]], may_call=False, seed=0)
     assert "decision" not in row and row["call_rate"] == 0.0
 
 
@@ -122,16 +123,16 @@ def test_paired_comparisons() -> None:
     )
 
 
-def test_label_figures() -> None:
+def test_label_counts() -> None:
     bare = Sample("x", "a" * 64, "q", "7")
-    assert label_figures([*(one.labelled for one in FOUR), bare]) == {
+    assert label_counts([*(one.labelled for one in FOUR), bare]) == {
         "counts": {"LR": 2, "HR": 2, "none": 1},
         "crops": {"0": 1, "3": 1},
     }
 
 
 def results() -> dict[str, Any]:
-    row = figures(FOUR, may_call=True, seed=0) | {
+    row = policy_metrics(FOUR, may_call=True, seed=0) | {
         "accuracy": 0.8064,
         "accuracy_ci95": [0.79, 0.82],
         "rtr_token": 0.32,

@@ -39,7 +39,8 @@ def label(
     config = PlatformConfig.model_validate({"curate": PAPER, **sections})
 
     async def run() -> Labelled:
-        async with Labeller(config, lambda digest: Image.new("RGB", (112, 112))) as labeller:
+        image = Image.new("RGB", (112, 112))
+        async with Labeller(config.method, config.curate, lambda digest: image) as labeller:
             return (await labeller([Answers(sample, low, full, confidence, fault)]))[0]
 
     return asyncio.run(run())
@@ -89,6 +90,11 @@ def test_two_boxes_take_the_smallest_cover() -> None:
     two = replace(SAMPLE, evidence=((4, 4, 36, 36), (76, 4, 108, 36)))
     labelled = label("1", "7", two)
     assert labelled.sample is not None and labelled.sample.crops == (CropId.TOP,)
+
+
+def test_the_target_is_a_request_of_the_environment() -> None:
+    whole = label("1", "7", method={"environment": "awares.whole_image:WholeImage"})
+    assert whole.sample is not None and whole.sample.crops == ("all",)
 
 
 def test_the_papers_literal_iou_leaves_small_evidence_without_a_crop() -> None:

@@ -15,7 +15,7 @@ from awares.errors import DataError
 from awares.sample import Label, Sample
 from awares.view import View, crop_view
 from awares_platform.evaluate.episode_rows import encode_episodes
-from awares_platform.evaluate.results import figures
+from awares_platform.evaluate.results import policy_metrics
 from awares_platform.evaluate.scored import Scored
 from awares_platform.report.page import render
 from awares_platform.report.records import read_run
@@ -83,11 +83,11 @@ def directory(tmp_path: Path) -> Path:
     before = [_scored(index, requests[1], "7") for index in range(20)]
     direct = [_scored(index, (), "7", latency=None) for index in range(20)]
     policies = {
-        "full": figures(direct, False, seed=0),
-        "low": figures(direct, False, seed=0),
-        "escalate": figures(before, True, seed=0),
-        "sft": figures(before, True, seed=0),
-        "awares": figures(after, True, seed=0),
+        "full": policy_metrics(direct, False, seed=0),
+        "low": policy_metrics(direct, False, seed=0),
+        "escalate": policy_metrics(before, True, seed=0),
+        "sft": policy_metrics(before, True, seed=0),
+        "awares": policy_metrics(after, True, seed=0),
     }
     for job in ("sft", "grpo", "evaluate"):
         (tmp_path / job).mkdir()

@@ -84,8 +84,8 @@ def test_metrics_do_not_import_ray() -> None:
         "from awares_platform.runtime.prometheus import Gauges;"
         "directory = pathlib.Path(tempfile.mkdtemp());"
         "MetricsWriter(directory, Gauges('sft', 'r')).report(1, {'loss/sft': 2.0});"
-        "from awares_platform.serve.meter import EndpointMeter;"
-        "EndpointMeter().refused(401, 'unauthorized', 0.1);"
+        "from awares_platform.serve.metrics import EndpointMetrics;"
+        "EndpointMetrics().refused(401, 'unauthorized', 0.1);"
         "print('ray' in sys.modules)"
     )
     said = subprocess.run(

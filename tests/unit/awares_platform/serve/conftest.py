@@ -73,7 +73,6 @@ def crop_loop(engine: ScriptedEngine, chat: ChatFormat) -> CropLoop:
     spec = EpisodeSpec(
         limits=VisionLimits(min_pixels=784, max_pixels=784 * 64),
         low_ratio=0.5,
-        max_turns=2,
         sampling=Sampling(),
     )
     return CropLoop(engine, chat, spec, DecodeLimits(max_pixels=1_000_000), context=256)

@@ -14,7 +14,7 @@ from awares.mini.policy import build_processor
 from awares.mini.tokenizer import train_tokenizer
 from awares.sample import Label, Sample
 from awares_platform.config.method import MethodConfig
-from awares_platform.method.environment import vision_limits
+from awares_platform.method.environment import environment, vision_limits
 from awares_platform.sft.examples import Collator, prepare
 
 METHOD = MethodConfig()
@@ -46,7 +46,9 @@ def _images(digest: str) -> Image.Image:
 
 
 def test_weights_are_those_of_the_target_tokens(chat: ChatFormat) -> None:
-    examples = prepare([DIRECT, ONE, TWO], chat, vision_limits(METHOD), tool_weight=5.0)
+    examples = prepare(
+        [DIRECT, ONE, TWO], chat, environment(METHOD), vision_limits(METHOD), tool_weight=5.0
+    )
     answer = len(chat.target("red"))
     assert examples.weights == (
         answer,
@@ -60,14 +62,18 @@ def test_unusable_samples_are_counted_and_left_out(chat: ChatFormat) -> None:
     unlabelled = Sample("s/3", "a" * 64, "color?", "red")
     without_crops = Sample("s/4", "a" * 64, "color?", "red", label=Label.HR)
     examples = prepare(
-        [unlabelled, DIRECT, without_crops], chat, vision_limits(METHOD), tool_weight=5.0
+        [unlabelled, DIRECT, without_crops],
+        chat,
+        environment(METHOD),
+        vision_limits(METHOD),
+        tool_weight=5.0,
     )
     assert examples.samples == (DIRECT,) and examples.skipped == 2
     with pytest.raises(
         DataError,
         match="none of 1 curated samples can be trained on; the first says: sample s/3 has no label",
     ):
-        prepare([unlabelled], chat, vision_limits(METHOD), tool_weight=5.0)
+        prepare([unlabelled], chat, environment(METHOD), vision_limits(METHOD), tool_weight=5.0)
 
 
 def test_items_with_one_two_and_three_images_share_a_micro_batch(
@@ -81,7 +87,9 @@ def test_items_with_one_two_and_three_images_share_a_micro_batch(
     assert tool_BT.sum(1).tolist() == [requests[0], 0, requests[1]]
     assert batch.weights_BT[tool_BT].unique().tolist() == [5.0]
     assert batch.weights_BT[batch.action_mask_BT & ~tool_BT].unique().tolist() == [1.0]
-    examples = prepare([TWO, DIRECT, ONE], chat, vision_limits(METHOD), tool_weight=5.0)
+    examples = prepare(
+        [TWO, DIRECT, ONE], chat, environment(METHOD), vision_limits(METHOD), tool_weight=5.0
+    )
     assert batch.weights_BT.sum(1).tolist() == list(
         examples.weights
     )  # so the normaliser of a step is known before its images are read

@@ -4,18 +4,18 @@ import pytest
 from PIL import Image
 
 from awares.crops import CropId
+from awares.demonstration import demonstration
 from awares.episode import EpisodeSpec, StopReason, run_episode
 from awares.errors import DataError
 from awares.generate import FinishReason, Generation
 from awares.sample import Label, Sample
-from awares.trajectory import trajectory
 from awares.view import View
 
 HR = Sample("s1", "hash", "why?", "7", label=Label.HR, crops=(CropId.CENTER, CropId.TOP))
 
 
 def test_an_lr_sample_is_one_answer(chat):
-    done = trajectory(
+    done = demonstration(
         Sample("s0", "hash", "why?", "7", label=Label.LR, crops=(CropId.TOP,)), chat, (100, 60)
     )
     (turn,) = done.turns
@@ -28,7 +28,7 @@ def test_an_lr_sample_is_one_answer(chat):
 
 
 def test_an_hr_sample_asks_then_answers(chat):
-    done = trajectory(HR, chat, (100, 60))
+    done = demonstration(HR, chat, (100, 60))
     request, answer = done.turns
     assert (request.text, request.crops, request.stop) == ("GET_CROPS: ['4', '5']", HR.crops, None)
     assert answer.context_ids == chat.tool_reply(2) and answer.sampled_ids == chat.target("7")
@@ -38,9 +38,9 @@ def test_an_hr_sample_asks_then_answers(chat):
     )
 
 
-def test_a_policy_that_says_the_targets_plays_the_trajectory(chat, limits):
+def test_a_policy_that_says_the_targets_plays_the_demonstration(chat, limits):
     """Supervised and sampled sequences are the same ids: what SFT teaches is what episodes show."""
-    done = trajectory(HR, chat, (100, 60))
+    done = demonstration(HR, chat, (100, 60))
     said = iter(turn.sampled_ids for turn in done.turns)
 
     async def engine(request):
@@ -62,8 +62,12 @@ def test_a_policy_that_says_the_targets_plays_the_trajectory(chat, limits):
             Sample("s4", "hash", "why?", "7", label=Label.HR),
             "sample s4 is labelled HR but has no crops",
         ),
+        (
+            Sample("s5", "hash", "why?", "7", label=Label.HR, crops=("12",)),
+            r"sample s5 has the crops \['12'\], which the environment does not offer",
+        ),
     ],
 )
 def test_incomplete_samples_are_named(chat, sample, message):
     with pytest.raises(DataError, match=message):
-        trajectory(sample, chat, (100, 60))
+        demonstration(sample, chat, (100, 60))

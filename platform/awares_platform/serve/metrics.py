@@ -1,42 +1,49 @@
-"""What the endpoint counts for Prometheus: requests by outcome, their time, visual tokens, crops. Silent where no Ray is connected.
+"""The endpoint's metrics for Prometheus: requests by outcome, latency, visual tokens, crops.
 
-The token ratio over any time is rate(ray_awares_serve_visual_tokens_total) / rate(ray_awares_serve_full_tokens_total).
+Without a connection to Ray nothing is counted. The token ratio over any time is
+rate(ray_awares_serve_visual_tokens_total) / rate(ray_awares_serve_full_tokens_total).
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from awares.environment import count_regions
 from awares_platform.runtime.prometheus import Quiet
 from awares_platform.serve.croploop import Answer
 
 LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of the latency histogram's buckets: the paper's means per benchmark lie between 0.5 and 0.81 s."""
+"""Upper bounds of the latency histogram's buckets, in seconds.
+
+The paper's means per benchmark lie between 0.5 and 0.81 s.
+"""
 OK = "ok"
 GONE = 499
-"""Status that is recorded when the client went away before its answer."""
+"""The status of a request whose client left before the answer."""
 
 
-class EndpointMeter:
-    """Counts what one replica does."""
+class EndpointMetrics:
+    """The metrics of one replica. Crops are counted by name for the `regions` that are listed."""
 
-    def __init__(self) -> None:
-        self._quietly = Quiet()
+    def __init__(self, regions: Sequence[str] = ()) -> None:
+        self._regions, self._quietly = regions, Quiet()
 
     def answered(self, answer: Answer, seconds: float) -> None:
-        """A finished episode went to its client."""
+        """Count an answered request, which took `seconds`."""
 
         def export() -> None:
             self._finish(200, OK, seconds)
             self._counters["answers"].inc(1, tags={"stop": answer.episode.stop.value})
             _add(self._counters["visual_tokens"], answer.episode.visual_tokens)
             _add(self._counters["full_tokens"], full_tokens(answer))
-            for crop in answer.episode.crops:
-                self._counters["crops"].inc(1, tags={"crop": crop.value})
+            counts = count_regions(answer.episode.crops, self._regions)
+            for region, count in counts.items():
+                _add(self._counters["crops"], count, {"crop": region})
 
         self._quietly(export)
 
     def refused(self, status: int, code: str, seconds: float) -> None:
-        """A request ended without an answer; `code` is what the client was told."""
+        """Count a request without an answer; `code` is the error code in the response."""
         self._quietly(lambda: self._finish(status, code, seconds))
 
     def _finish(self, status: int, code: str, seconds: float) -> None:
@@ -47,7 +54,8 @@ class EndpointMeter:
     def _counters(self) -> dict[str, Any]:
         from ray.serve import metrics
 
-        Counter: Any = metrics.Counter  # its annotation knows tuples of one tag only
+        # The annotation of Counter takes tuples of one tag only.
+        Counter: Any = metrics.Counter
         return {
             "requests": Counter(
                 "awares_serve_requests",
@@ -78,11 +86,12 @@ class EndpointMeter:
 
 
 def full_tokens(answer: Answer) -> int:
-    """Visual tokens of the whole image: what the episode took over its share."""
+    """Visual tokens of the whole image: visual_tokens / rtr_token."""
     ratio = answer.episode.rtr_token
     return round(answer.episode.visual_tokens / ratio) if ratio > 0 else 0
 
 
-def _add(counter: Any, count: int) -> None:
-    if count > 0:  # Ray refuses to add nothing
-        counter.inc(count)
+def _add(counter: Any, count: int, tags: dict[str, str] | None = None) -> None:
+    # Ray refuses to add 0.
+    if count > 0:
+        counter.inc(count, tags=tags)

@@ -1,0 +1,102 @@
+"""Demonstrations: the turns that a policy should sample for a labelled sample (paper, section 3.2).
+
+LR:  prompt + first view -> answer
+HR:  prompt + first view -> request -> views -> answer
+
+Their ids are those of `ChatFormat`, exactly as an episode would sample them.
+"""
+
+from dataclasses import dataclass
+
+from awares.chat import ChatFormat
+from awares.environment import Environment, Request, readable
+from awares.episode import StopReason, Turn
+from awares.errors import DataError
+from awares.sample import Label, Sample
+from awares.ten_crops import TEN_CROPS
+from awares.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A target sequence in the form of an episode; `image_size` is width and height.
+
+    The turns' `sampled_ids` are the targets. Their logprobs and versions are zero.
+
+    Example:
+        Demonstration("mini/train/17", "9f2c...", (112, 112), (turn,))
+    """
+
+    sample_id: str
+    image: str
+    image_size: tuple[int, int]
+    turns: tuple[Turn, ...]
+
+    @property
+    def tool_flags(self) -> tuple[bool, ...]:
+        """Per target token, whether it belongs to a request."""
+        return tuple(bool(turn.crops) for turn in self.turns for _ in turn.sampled_ids)
+
+
+def demonstration(
+    sample: Sample,
+    chat: ChatFormat,
+    image_size: tuple[int, int],
+    environment: Environment = TEN_CROPS,
+) -> Demonstration:
+    """The demonstration of a labelled sample whose image is `image_size` (width, height).
+
+    Raises DataError for a sample without a label or an answer, for one labelled HR without crops,
+    and for crops that `environment` does not offer.
+    """
+    if sample.label is None:
+        raise DataError(f"sample {sample.sample_id} has no label; run curate first")
+    if not sample.answer.strip():
+        raise DataError(f"sample {sample.sample_id} has no answer; remove it")
+    context, views = chat.first_turn(sample.question), (environment.first_view(image_size),)
+    turns: tuple[Turn, ...] = ()
+    if sample.label is Label.HR:
+        request = _target_request(sample, environment)
+        area = environment.cost(request, image_size)
+        turns = (_target(chat, context, views, environment.write(request), request, area),)
+        views = environment.views(request, image_size)
+        context = chat.tool_reply(len(views))
+    turns += (_target(chat, context, views, sample.answer),)
+    return Demonstration(sample.sample_id, sample.image, image_size, turns)
+
+
+def _target_request(sample: Sample, environment: Environment) -> Request:
+    if not sample.crops:
+        raise DataError(
+            f"sample {sample.sample_id} is labelled HR but has no crops; "
+            "set method.mapping to min_cover and run curate again"
+        )
+    request = readable(environment, sample.crops)
+    if request is None:
+        raise DataError(
+            f"sample {sample.sample_id} has the crops {list(sample.crops)}, which the environment "
+            "does not offer; run curate again with this method.environment"
+        )
+    return request
+
+
+def _target(
+    chat: ChatFormat,
+    context: tuple[int, ...],
+    views: tuple[View, ...],
+    text: str,
+    request: Request | None = None,
+    area: float = 0.0,
+) -> Turn:
+    ids = chat.target(text)
+    return Turn(
+        context_ids=context,
+        views=views,
+        sampled_ids=ids,
+        logprobs=(0.0,) * len(ids),
+        versions=(0,) * len(ids),
+        text=text,
+        crops=request.regions if request else (),
+        stop=None if request else StopReason.ANSWER,
+        area=area,
+    )

@@ -1,0 +1,64 @@
+"""VisionThink's environment: a half-size view first, then the whole image on request."""
+
+from collections.abc import Sequence
+
+from awares.crops import Box, CropId
+from awares.environment import Environment, Malformed, Parsed, Request, Size
+from awares.protocol import TOOL_NAME, format_request, parse_turn
+from awares.view import View, full_view
+
+SYSTEM_PROMPT = (
+    "You see a small version of an image and a question about it. If the small version is enough, "
+    "reply with the answer only. If you need more detail, ask for the whole image in full "
+    f"resolution by replying with one line and nothing else: {TOOL_NAME}: ['{CropId.ALL}']. "
+    "You can ask once; then answer from what you have seen."
+)
+
+
+class WholeImage:
+    """Any request returns the whole image at full resolution (VisionThink).
+
+    The policy writes `GET_CROPS: ['all']`. With `asks` it writes the requests of that environment
+    instead, and the regions that it asked for are recorded. So evaluation escalates by the
+    decisions of a policy that was trained to ask for crops.
+
+    Example:
+        WholeImage().views(Request(("all",)), (112, 56))  # (View((0, 0, 112, 56)),)
+    """
+
+    def __init__(self, max_turns: int = 2, *, asks: Environment | None = None) -> None:
+        self._asks = asks
+        self.max_turns = max_turns if asks is None else asks.max_turns
+        self.system_prompt = SYSTEM_PROMPT if asks is None else asks.system_prompt
+        self.regions: tuple[str, ...] = (CropId.ALL.value,) if asks is None else asks.regions
+
+    def first_view(self, size: Size) -> View:
+        """The whole image at low resolution, or the first view of `asks`."""
+        return View() if self._asks is None else self._asks.first_view(size)
+
+    def parse(self, text: str) -> Parsed:
+        """Read one turn. Without `asks`, a request for anything but the whole image is refused."""
+        if self._asks is not None:
+            return self._asks.parse(text)
+        parsed = parse_turn(text)
+        if isinstance(parsed, Request) and parsed.regions != self.regions:
+            return Malformed("only the whole image is on offer")
+        return parsed
+
+    def write(self, request: Request) -> str:
+        """The request in its canonical form."""
+        return format_request(request.regions) if self._asks is None else self._asks.write(request)
+
+    def views(self, request: Request, size: Size) -> tuple[View, ...]:
+        """The whole image, whatever the request names."""
+        return (full_view(size),)
+
+    def cost(self, request: Request, size: Size) -> float:
+        """The whole image: 1."""
+        return 1.0
+
+    def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
+        """The whole image holds all evidence."""
+        if self._asks is not None:
+            return self._asks.cover(boxes, size)
+        return Request(self.regions)

@@ -1,0 +1,50 @@
+"""The environment that the configuration names."""
+
+import pytest
+
+from awares.errors import ConfigError
+from awares.protocol import SYSTEM_PROMPT
+from awares.ten_crops import TenCrops
+from awares.whole_image import WholeImage
+from awares_platform.config.method import MethodConfig
+from awares_platform.method.environment import environment, episode_spec, greedy, system_prompt
+
+WHOLE = "awares.whole_image:WholeImage"
+
+
+def test_the_ten_crops_take_the_methods_values() -> None:
+    method = MethodConfig(allow_all=False, mapping="coverage", coverage_tau=0.5, max_turns=1)
+    expected = TenCrops(allow_all=False, mapping="coverage", coverage_tau=0.5, max_turns=1)
+    assert environment(method) == expected
+    limited = MethodConfig(environment_settings={"max_crops": 2})
+    assert environment(limited) == TenCrops(max_crops=2)
+    assert environment(MethodConfig()) == TenCrops()
+
+
+def test_another_environment_is_named_in_the_configuration() -> None:
+    method = MethodConfig(environment=WHOLE, max_turns=1, low_ratio=0.25)
+    assert isinstance(environment(method), WholeImage)
+    spec = episode_spec(method, greedy(8))
+    assert isinstance(spec.environment, WholeImage) and spec.environment.max_turns == 1
+    assert (spec.low_ratio, spec.sampling.max_tokens) == (0.25, 8)
+
+
+def test_the_name_of_the_prompt_stands_for_the_environments_own() -> None:
+    assert MethodConfig(system_prompt="awares").system_prompt == SYSTEM_PROMPT
+    whole = MethodConfig(system_prompt="awares", environment=WHOLE)
+    assert system_prompt(whole) == WholeImage().system_prompt
+    assert system_prompt(MethodConfig(system_prompt="Look.", environment=WHOLE)) == "Look."
+    assert system_prompt(MethodConfig()) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("no_such_module:Part", {}, "method.environment = 'no_such_module:Part'"),
+        ("awares.view:View", {}, "is no Environment: it lacks"),
+        (WHOLE, {"zoom": 2}, "method.environment_settings.zoom"),
+    ],
+)
+def test_a_mistake_names_its_key(name: str, settings: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        environment(MethodConfig(environment=name, environment_settings=settings))
