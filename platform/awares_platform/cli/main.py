@@ -191,6 +191,10 @@ def _run(name: str, module: str, config: Path, overrides: Sequence[str], **optio
 
     def execute() -> None:
         settings = load(config, overrides)
+        from awares_platform.method.environment import environment
+
+        # A mistake in method.environment shows before the store, Ray or an engine starts.
+        environment(settings.method)
         from awares_platform.runtime import session
 
         with session.session(settings) as resolved:

@@ -68,6 +68,18 @@ def test_a_typo_is_named_before_ray_is_even_imported() -> None:
     assert result.stdout.split("\n")[:2] == ["2", "[]"]
 
 
+def test_a_missing_environment_is_named_before_ray_is_even_imported() -> None:
+    script = (
+        "import sys\nfrom awares_platform.cli import main as cli\n"
+        "try: cli.main(['curate', 'method.environment=nowhere:Part'])\n"
+        "except SystemExit as end: print(end.code)\n"
+        "print([name for name in ('ray', 'vllm', 'boto3') if name in sys.modules])"
+    )
+    result = run("-c", script)
+    assert "awares curate: method.environment = 'nowhere:Part'" in result.stderr
+    assert result.stdout.splitlines() == ["2", "[]"]
+
+
 def test_statuses(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt

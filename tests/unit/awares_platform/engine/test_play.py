@@ -121,20 +121,17 @@ def test_a_dying_engine_is_an_error_and_not_a_bad_policy(chat: ChatFormat) -> No
 
 
 def test_both_answers_come_from_one_turn_each(chat: ChatFormat) -> None:
-    config = PlatformConfig()
     batch = [*samples(1), Sample("bad", "b" * 64, "q", "7")]
-    answers = asyncio.run(
-        answer_both(config, batch, images, FakeEngine(chat), chat, asyncio.Semaphore(8))
-    )
+
+    def both(samples: list[Sample], asks: bool) -> list[Answers]:
+        engine, limit = FakeEngine(chat, asks=asks), asyncio.Semaphore(8)
+        return asyncio.run(answer_both(CONFIG.method, 8, samples, images, engine, chat, limit))
+
+    answers = both(batch, asks=False)
     assert answers[0] == Answers(batch[0], "1", "7", pytest.approx(math.exp(2 * LOGPROB)), "")
     assert (answers[1].low, answers[1].full, answers[1].confidence) == (
         "",
         "",
         0.0,
     ) and "is damaged" in answers[1].fault
-    asking = asyncio.run(
-        answer_both(
-            config, batch[:1], images, FakeEngine(chat, asks=True), chat, asyncio.Semaphore(8)
-        )
-    )
-    assert asking == [Answers(batch[0], "", "7", 0.0, "")]
+    assert both(batch[:1], asks=True) == [Answers(batch[0], "", "7", 0.0, "")]

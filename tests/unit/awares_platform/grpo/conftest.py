@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from awares.crops import CropId
 from awares.episode import Episode, StopReason, Turn
 from awares.reward import RewardValue
 from awares.sample import Label, Sample
@@ -53,8 +52,9 @@ def call_episode() -> Episode:
         (-0.5,),
         (3,),
         "GET_CROPS: ['0', '5']",
-        (CropId.TOP_LEFT, CropId.TOP),
+        ("0", "5"),
         None,
+        0.75,
     )
     answers = Turn(
         (3, 9, 9),
