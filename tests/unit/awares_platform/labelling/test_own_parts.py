@@ -71,7 +71,8 @@ def label(low: str, full: str) -> Labelled:
     config = PlatformConfig.model_validate({"curate": curate})
 
     async def run() -> Labelled:
-        async with Labeller(config, lambda digest: Image.new("RGB", (112, 112))) as labeller:
+        image = Image.new("RGB", (112, 112))
+        async with Labeller(config.method, config.curate, lambda digest: image) as labeller:
             return (await labeller([Answers(SAMPLE, low, full, 1.0, "")]))[0]
 
     return asyncio.run(run())
