@@ -56,7 +56,7 @@ class Evaluator:
         config = self._config
         base = await self._directory("base")
         tokenizer = self._processor(base).tokenizer
-        prompts = (config.method.base_prompt, config.system_prompt(method))
+        prompts = (config.method.base_prompt, system_prompt(config.method))
         self._base_chat, self._policy_chat = (ChatFormat(tokenizer, prompt) for prompt in prompts)
         self._engine = await ColdEngine.start(
             base,

@@ -133,7 +133,7 @@ def check_policies(config: PlatformConfig, store: ObjectStore) -> None:
         )
     base, start = config.policy.base, config.grpo.start
     for policy in config.evaluate.policies:
-        check_lineage(store, config.run.name, PROTOCOLS[policy].weights, base, start)
+        check_lineage(store, config.run.name, POLICIES[policy].weights, base, start)
 
 
 def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
