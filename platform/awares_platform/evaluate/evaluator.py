@@ -17,7 +17,7 @@ from awares_platform.engine.canary import Canary, learner_logprobs, to_extra
 from awares_platform.engine.engine import Engine
 from awares_platform.engine.play import Played, play
 from awares_platform.evaluate.policies import POLICIES, Weights
-from awares_platform.method.environment import vision_limits
+from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_processor
 from awares_platform.training.source import resolve
