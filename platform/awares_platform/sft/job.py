@@ -41,7 +41,14 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 # The recipe holds only the settings of [method] that SFT reads.
-_METHOD = {"system_prompt", "low_ratio", "min_pixels", "max_pixels"}
+_METHOD = {
+    "environment",
+    "environment_settings",
+    "system_prompt",
+    "low_ratio",
+    "min_pixels",
+    "max_pixels",
+}
 # How the work is divided changes results by rounding only, so the recipe leaves it out. A
 # checkpoint still insists on its own number of workers and ZeRO stage.
 _OPERATION = {
