@@ -95,9 +95,8 @@ def test_an_actor_goes_on_with_what_it_has_until_the_damage_is_mended(seaweed: O
         found = await take(follow, 1)
         while isinstance(found[0], Missed):
             found = await take(follow, 1)
-        assert (
-            isinstance(found[0], Loaded) and found[0].version == 4
-        )  # what lay between was skipped
+        # The versions in between are skipped.
+        assert isinstance(found[0], Loaded) and found[0].version == 4
         assert torch.equal(engine.held.state["weight"], weights(4)["weight"])
 
     asyncio.run(watch())

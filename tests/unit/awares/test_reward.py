@@ -36,19 +36,21 @@ def sample(label: Label | None) -> Sample:
         (Label.LR, episode("3"), 5.0, 0.0),
         (Label.HR, episode("7"), 10.0, 2.0),  # a missed call costs even where the guess was right
         (Label.HR, episode("7", (CropId.TOP_LEFT,)), 10.0, 0.2525),
+        # The cost of a call does not depend on the label.
         (
             Label.LR,
             episode("7", (CropId.TOP_LEFT,)),
             10.0,
             0.2525,
-        ),  # the cost of a call does not depend on the label
+        ),
         (Label.HR, episode("7", (A,)), 10.0, 0.26),
+        # The overlap of the two crops counts twice, so the area is 0.75.
         (
             Label.HR,
             episode("7", (CropId.TOP_LEFT, CropId.TOP)),
             10.0,
             0.2575,
-        ),  # overlap counts twice: 0.75
+        ),
         (Label.HR, episode("3", (A,)), 5.0, 0.26),
         (Label.HR, episode(None, stop=S.MALFORMED), 0.0, 1.5),
         (Label.LR, episode(None, stop=S.MALFORMED), 0.0, 1.5),

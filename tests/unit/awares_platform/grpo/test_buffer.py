@@ -92,9 +92,8 @@ def test_groups_beyond_the_bound_are_dropped_and_their_prompts_issued_again(
     assert (buffer.dropped, len(buffer)) == (1, 1)
     again = buffer.issue()
     assert (again.number, again.attempt) == (0, 1)
-    assert not buffer.add(
-        make_group(first, version=2)
-    )  # the attempt that was dropped does not come back
+    # The dropped attempt is not accepted.
+    assert not buffer.add(make_group(first, version=2))
     assert buffer.add(make_group(again, version=2))
     assert numbers(buffer.take(0, version=2)) == [1, 0]
     assert third.number == 2
@@ -155,11 +154,12 @@ def test_restart_loses_nothing_and_counts_nothing_twice(
     fresh = make_buffer(bound=4)
     fresh.restore(committed, journal, version=2)
     batches = [numbers(fresh.take(step, version=2)) for step in (1, 2)]
+    # The dead learner's groups come first, then the waiting ones; 0 and 1 are settled.
     assert batches == [
         [2, 3],
         [4, 5],
-    ]  # what the dead learner had, then what waited; never 0 and 1 again
-    assert fresh.issue().number == 6  # what was in flight
+    ]
+    assert fresh.issue().number == 6  # it was in flight
 
 
 def test_restart_issues_prompts_that_the_journal_lacks(

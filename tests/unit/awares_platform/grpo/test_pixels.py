@@ -57,9 +57,8 @@ def test_another_limit_or_size_is_another_view() -> None:
     processor = remembering(counting)
     processor.image_processor([square(1)], SIZE, "pt")
     processor.image_processor([square(1)], {**SIZE, "longest_edge": 99999}, "pt")
-    processor.image_processor(
-        [PIL.Image.new("RGB", (56, 14), (1, 0, 0))], SIZE, "pt"
-    )  # the same bytes in another shape
+    # The same bytes in another shape are another view.
+    processor.image_processor([PIL.Image.new("RGB", (56, 14), (1, 0, 0))], SIZE, "pt")
     assert counting.given == [1, 1, 1]
 
 

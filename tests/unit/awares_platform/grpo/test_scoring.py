@@ -35,9 +35,8 @@ def test_rewards_costs_and_advantages_of_a_group(
 ) -> None:
     group = score([call_episode, make_episode(answer="7"), make_episode(answer="3")])
     rewards = [member.reward.total for member in group.members]
-    assert rewards == pytest.approx(
-        [10 - 0.25 - 0.01 * 0.75, 10 - 2, 5 - 2]
-    )  # a call; two missed calls
+    # The first episode has a call, the other two miss it.
+    assert rewards == pytest.approx([10 - 0.25 - 0.01 * 0.75, 10 - 2, 5 - 2])
     assert [member.correct for member in group.members] == [True, True, False]
     mean = sum(rewards) / 3
     std = (sum((reward - mean) ** 2 for reward in rewards) / 2) ** 0.5
@@ -65,9 +64,8 @@ def test_failed_episodes_can_be_penalised(make_episode: MakeEpisode, failed: Epi
 
 def test_one_usable_episode_is_no_group(make_episode: MakeEpisode, failed: Episode) -> None:
     assert score([make_episode(), failed]).outcome is Outcome.FAILED
-    assert (
-        score([failed, failed], errors="penalise").outcome is Outcome.FAILED
-    )  # nothing was sampled
+    # No token was sampled, so the group is useless even with penalties.
+    assert score([failed, failed], errors="penalise").outcome is Outcome.FAILED
 
 
 def test_equal_rewards_are_left_out_only_if_asked(make_episode: MakeEpisode) -> None:

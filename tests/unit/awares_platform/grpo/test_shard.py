@@ -34,9 +34,8 @@ def advantages(shard: StepShard) -> list[list[list[float]]]:
 def test_length_counts_images_expanded(
     make_episode: Callable[..., Episode], call_episode: Episode
 ) -> None:
-    assert (
-        length(make_episode()) == 2 + 4 + 2
-    )  # context without its placeholder, visual tokens, sampled
+    # The terms are context without its placeholder, visual tokens and sampled tokens.
+    assert length(make_episode()) == 2 + 4 + 2
     assert length(call_episode) == 2 + 4 + 1 + 1 + 12 + 2
 
 

@@ -136,7 +136,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 
 def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
-    """The engine's failure passes through; one of labelling itself (here: a store that was never resolved) is caught the same way."""
+    """Both an engine's failure and one of labelling itself, here an unresolved store."""
     rows = encode_rows(
         [SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "confidence": [0.5], "fault": [""]}
     )
