@@ -60,9 +60,9 @@ def store(seaweed: ObjectStore, request: pytest.FixtureRequest) -> ObjectStore:
 
 @pytest.fixture
 def faults(store: ObjectStore) -> Iterator[Faults]:
-    """A proxy in front of `store`, with BODY under "key"."""
+    """A proxy in front of `store`, with BODY under "key"; retries may be slow on a busy machine."""
     store.put("key", BODY)
-    with proxy(store) as running:
+    with proxy(store, retry_budget_s=60.0) as running:
         yield running
 
 
