@@ -1,0 +1,79 @@
+"""An environment of one's own: the policy asks for any box, in thousandths of the image's sides.
+
+[method]
+environment = "free_box:FreeBox"
+environment_settings = { padding = 0.05 }
+"""
+
+import re
+from collections.abc import Sequence
+
+from awares.crops import Box, clamp, pad
+from awares.environment import Answer, Malformed, Parsed, Request, Size
+from awares.view import View
+
+_REQUEST = re.compile(r"LOOK \[(\d+), (\d+), (\d+), (\d+)\]")
+
+
+class FreeBox:
+    """`LOOK [x0, y0, x1, y1]` in 0..1000 returns that box at native pixels.
+
+    Example:
+        FreeBox().parse("LOOK [0, 0, 500, 500]")  # Request(("0, 0, 500, 500",))
+    """
+
+    system_prompt = "Answer, or reply LOOK [x0, y0, x1, y1] in 0..1000 to see that box in detail."
+    # Metrics cannot list all boxes, so they count every box as "other".
+    regions: tuple[str, ...] = ()
+
+    def __init__(self, max_turns: int = 2, padding: float = 0.03) -> None:
+        self.max_turns, self._padding = max_turns, padding
+
+    def first_view(self, size: Size) -> View:
+        """The whole image at low resolution."""
+        return View()
+
+    def parse(self, text: str) -> Parsed:
+        """Read one turn; only the canonical form is a request."""
+        if "LOOK" not in text:
+            return Answer(text.strip())
+        found = _REQUEST.fullmatch(text.strip())
+        if found is None:
+            return Malformed("not LOOK [x0, y0, x1, y1]")
+        left, top, right, bottom = map(int, found.groups())
+        if not (left < right <= 1000 and top < bottom <= 1000):
+            return Malformed("the box is empty or outside of 0..1000")
+        return Request((f"{left}, {top}, {right}, {bottom}",))
+
+    def write(self, request: Request) -> str:
+        """The request as the policy learns to write it."""
+        return f"LOOK [{request.regions[0]}]"
+
+    def views(self, request: Request, size: Size) -> tuple[View, ...]:
+        """The box in pixels, rounded outwards."""
+        left, top, right, bottom = _thousandths(request)
+        width, height = size
+        box = (left * width // 1000, top * height // 1000)
+        return (View(clamp((*box, -(-right * width // 1000), -(-bottom * height // 1000)), size)),)
+
+    def cost(self, request: Request, size: Size) -> float:
+        """The box's share of the image."""
+        left, top, right, bottom = _thousandths(request)
+        return (right - left) * (bottom - top) / 1_000_000
+
+    def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
+        """The smallest box around all padded evidence; the whole image without evidence."""
+        if not boxes:
+            return Request(("0, 0, 1000, 1000",))
+        width, height = size
+        lefts, tops, rights, bottoms = zip(
+            *(pad(box, size, self._padding) for box in boxes), strict=True
+        )
+        left, top = min(lefts) * 1000 // width, min(tops) * 1000 // height
+        right, bottom = -(-max(rights) * 1000 // width), -(-max(bottoms) * 1000 // height)
+        return Request((f"{left}, {top}, {right}, {bottom}",))
+
+
+def _thousandths(request: Request) -> Box:
+    left, top, right, bottom = map(int, request.regions[0].split(", "))
+    return left, top, right, bottom
