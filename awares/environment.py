@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from awares.crops import Box
+from awares.tokens import Size
 from awares.view import View
-
-Size = tuple[int, int]
-"""Width and height in pixels."""
 
 OTHER = "other"
 """The name under which metrics count every region that an environment does not list."""

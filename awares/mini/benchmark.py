@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from awares.crops import min_cover
-from awares.mini.digits import Split
+from awares.mini.digits import SplitName
 from awares.mini.questions import Question, ask, sample_kind
 from awares.mini.scenes import ILLEGIBLE, LARGE, MIDDLE, SIDE, Scene, draw, sample_scene
 from awares.sample import Label, Sample
 from awares.seeds import derive
 
 
-def generate_split(split: Split, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
+def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` scenes as PNG files, each with one question.
 
     The two splits share no handwritten digit. `kind` is the kind of question, and the size of the

@@ -30,7 +30,7 @@ from awares.mini.scenes import SIDE, Item, Scene
 from awares.protocol import format_request
 from awares.view import View, crop_view, full_view
 
-Form = Literal["full", "low", "crop", "closer", "command"]
+LessonForm = Literal["full", "low", "crop", "closer", "command"]
 SIZE = (SIDE, SIDE)
 READING: tuple[Kind, ...] = ("digit at", "digit on", "sum", "larger")
 BY_PLACE, BY_COLOR = "Describe the image.", "List the shapes."
@@ -94,7 +94,7 @@ class Lesson:
 
 
 def converse(
-    form: Form,
+    form: LessonForm,
     scene: Scene,
     image: Image,
     chat: ChatFormat,

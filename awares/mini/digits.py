@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-Split = Literal["train", "test"]
+SplitName = Literal["train", "test"]
 SPLIT_SEED = 20260317
 TEST_SHARE = 0.2
 
@@ -26,7 +26,7 @@ class Scans:
 
 
 @lru_cache(maxsize=2)
-def scans(split: Split) -> Scans:
+def scans(split: SplitName) -> Scans:
     """Return the scans of a split. The test split is the last fifth of a seeded permutation."""
     pixels, digit = (np.asarray(part) for part in load_digits(return_X_y=True))
     order = np.random.default_rng(SPLIT_SEED).permutation(len(digit))
@@ -38,12 +38,12 @@ def scans(split: Split) -> Scans:
 
 
 @lru_cache(maxsize=20_000)
-def glyph(split: Split, scan: int, height: int) -> np.ndarray:
+def glyph(split: SplitName, scan: int, height: int) -> np.ndarray:
     """Return the scan as an ink mask, (height, height) float32 in 0..1."""
     return _ink(_scan(split, scan).resize((height, height), Image.Resampling.BICUBIC))
 
 
-def warped_glyph(split: Split, scan: int, height: int, rng: np.random.Generator) -> np.ndarray:
+def warped_glyph(split: SplitName, scan: int, height: int, rng: np.random.Generator) -> np.ndarray:
     """Return the scan as `glyph` does, but randomly turned, slanted and stretched a little.
 
     This augmentation makes up for the small number of scans.
@@ -68,11 +68,11 @@ _FINE = 24
 
 
 @lru_cache(maxsize=4_000)
-def _fine_scan(split: Split, scan: int) -> Image.Image:
+def _fine_scan(split: SplitName, scan: int) -> Image.Image:
     return _scan(split, scan).resize((_FINE, _FINE), Image.Resampling.BICUBIC)
 
 
-def _scan(split: Split, scan: int) -> Image.Image:
+def _scan(split: SplitName, scan: int) -> Image.Image:
     return Image.fromarray(scans(split).ink[scan], mode="F")
 
 

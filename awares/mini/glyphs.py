@@ -24,7 +24,7 @@ from torch.nn import functional
 from awares.crops import Box, crop_box
 from awares.images import render
 from awares.mini.conversation import ONE_CROP, SIZE
-from awares.mini.digits import Split
+from awares.mini.digits import SplitName
 from awares.mini.scenes import COLORS, PLACES, SHAPES, SIDE, Item, draw, sample_scene
 from awares.mini.vision import CELL, patchify, vision_features
 from awares.view import View, full_view
@@ -62,7 +62,7 @@ class Sight:
     height_R: Tensor
 
 
-def glyph_batch(split: Split, rng: np.random.Generator) -> tuple[Sight, ...]:
+def glyph_batch(split: SplitName, rng: np.random.Generator) -> tuple[Sight, ...]:
     """Draw new scenes: each low-resolution view, every second crop and every fourth full view."""
     low, crops, full = [], [], []
     for index in range(SCENES):

@@ -15,8 +15,8 @@ from torch.nn import functional
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from awares.chat import ChatFormat
-from awares.mini.conversation import Conversation, Form, Lesson, converse
-from awares.mini.digits import Split
+from awares.mini.conversation import Conversation, Lesson, LessonForm, converse
+from awares.mini.digits import SplitName
 from awares.mini.scenes import draw, sample_scene
 from awares.mini.vision import CELL, patchify, vision_features
 
@@ -44,8 +44,8 @@ class TalkBatch:
 
 
 def talk_batch(
-    split: Split,
-    forms: Mapping[Form, int],
+    split: SplitName,
+    forms: Mapping[LessonForm, int],
     chat: ChatFormat,
     plain: ChatFormat,
     lesson: Lesson,

@@ -17,7 +17,7 @@ from awares.crops import crop_box, min_cover
 from awares.images import render
 from awares.mini.benchmark import annotation, kind
 from awares.mini.conversation import SIZE, Conversation
-from awares.mini.digits import Split
+from awares.mini.digits import SplitName
 from awares.mini.lessons import answer_logits, collate
 from awares.mini.questions import Question, ask, sample_kind
 from awares.mini.scenes import Scene, draw, sample_scene
@@ -54,7 +54,7 @@ def examine(
     chat: ChatFormat,
     count: int,
     seed: int = 0,
-    split: Split = "test",
+    split: SplitName = "test",
 ) -> Exam:
     """Measure greedy exact match on `count` questions in each view.
 

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from awares.chat import ChatFormat
 from awares.mini.card import write_card
-from awares.mini.conversation import Form, Lesson
+from awares.mini.conversation import Lesson, LessonForm
 from awares.mini.glyphs import GlyphReader, glyph_batch
 from awares.mini.lessons import answer_loss, talk_batch
 from awares.mini.measure import Exam, examine
@@ -59,16 +59,16 @@ class Stage:
     steps: int
     learning_rate: float
     vision: float
-    forms: dict[Form, int]
+    forms: dict[LessonForm, int]
     lesson: Lesson
 
 
 ONE_ITEM: tuple[Kind, ...] = ("color", "color", "shape", "place", "place", "digit at", "digit on")
 TWO_ITEMS: tuple[Kind, ...] = (*KINDS, "sum", "sum", "sum", "larger")
-MIXED: dict[Form, int] = {"full": 28, "low": 44, "crop": 8, "closer": 28}
-PRACTICE: dict[Form, int] = {"full": 30, "low": 40, "crop": 8, "closer": 30}
-REQUESTS: dict[Form, int] = {"full": 20, "low": 34, "crop": 4, "closer": 50}
-COMMANDS: dict[Form, int] = {"full": 16, "low": 30, "closer": 42, "command": 20}
+MIXED: dict[LessonForm, int] = {"full": 28, "low": 44, "crop": 8, "closer": 28}
+PRACTICE: dict[LessonForm, int] = {"full": 30, "low": 40, "crop": 8, "closer": 30}
+REQUESTS: dict[LessonForm, int] = {"full": 20, "low": 34, "crop": 4, "closer": 50}
+COMMANDS: dict[LessonForm, int] = {"full": 16, "low": 30, "closer": 42, "command": 20}
 STAGES = (
     Stage("glyphs", 2000, 2e-3, 1.0, {}, Lesson(0, 0)),
     Stage("words", 350, 3e-3, 0.0, {"full": 10, "low": 34}, Lesson(1, 16)),

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from awares.crops import Box
-from awares.mini.digits import Split, glyph, scans, warped_glyph
+from awares.mini.digits import SplitName, glyph, scans, warped_glyph
 
 SIDE = 112
 Place = Literal["northwest", "northeast", "southwest", "southeast", "center"]
@@ -76,12 +76,12 @@ class Item:
 class Scene:
     """The description of a scene. `split` selects the scans, and `seed` the background."""
 
-    split: Split
+    split: SplitName
     seed: int
     items: tuple[Item, ...]
 
 
-def sample_scene(split: Split, rng: np.random.Generator) -> Scene:
+def sample_scene(split: SplitName, rng: np.random.Generator) -> Scene:
     """Sample a scene of four or five items with different colours and heights after SHARES."""
     places = PLACES if rng.random() < CENTERED else PLACES[:4]
     colors = rng.permutation(list(COLORS))
@@ -92,7 +92,7 @@ def sample_scene(split: Split, rng: np.random.Generator) -> Scene:
     return Scene(split, int(rng.integers(2**31)), items)
 
 
-def _sample_item(split: Split, place: Place, color: str, rng: np.random.Generator) -> Item:
+def _sample_item(split: SplitName, place: Place, color: str, rng: np.random.Generator) -> Item:
     size = int(rng.integers(32, 36))
     left, top = (int(rng.integers(1, SLOT - size + 1)) for _ in range(2))
     if "east" in place:

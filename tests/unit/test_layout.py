@@ -1,5 +1,6 @@
 """The repository keeps its layout."""
 
+import ast
 import re
 import subprocess
 from collections import Counter
@@ -93,3 +94,27 @@ def test_the_simulator_holds_no_tests_and_its_rooms_import_one_way() -> None:
             if package == "e2e" or (package == "simulator" and name not in allowed)
         ]
     assert wrong == []
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    """A name means one thing in awares and awares_platform, whichever module it is read in."""
+    places: dict[str, list[str]] = {}
+    for root in (ROOT / "awares", ROOT / "platform" / "awares_platform"):
+        for path in sorted(root.rglob("*.py")):
+            for name in public_classes(ast.parse(path.read_text("utf-8"))):
+                places.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    shared = {name: found for name, found in places.items() if len(found) > 1}
+    assert not shared, f"rename all but one of each: {shared}"
+
+
+def public_classes(module: ast.Module) -> list[str]:
+    """Names of the classes and type aliases that a module defines at its top level."""
+    classes = [node.name for node in module.body if isinstance(node, ast.ClassDef)]
+    aliases = [
+        node.targets[0].id
+        for node in module.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Subscript)
+    ]
+    return [name for name in (*classes, *aliases) if not name.startswith("_") and name[0].isupper()]

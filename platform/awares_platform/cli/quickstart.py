@@ -43,13 +43,13 @@ REPORTED = (
 
 
 @dataclass(slots=True)
-class State:
+class QuickstartState:
     """The finished jobs of this quickstart and their seconds, with interrupted attempts.
 
     `fingerprint` is the digest of the setup.
 
     Example:
-        State(Path("runs/quickstart/progress.json"), "5f2a...", ["curate"], {"curate": 71.3})
+        QuickstartState(Path("runs/quickstart/progress.json"), "5f2a...", ["curate"], {"curate": 71.3})
     """
 
     path: Path
@@ -105,14 +105,14 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
     print(closing(question, reply, results, page, pace), flush=True)
 
 
-def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> State:
+def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartState:
     """The state of the earlier quickstart, or a new state if the setup differs or `fresh` is set.
 
     A new state empties the run. Raises ConfigError for a run that no quickstart made, which is not
     discarded, and for a damaged progress.json.
     """
     path = directory / "progress.json"
-    state = State(path, fingerprint(config))
+    state = QuickstartState(path, fingerprint(config))
     earlier = None if fresh else _earlier(path)
     if earlier and earlier.fingerprint == state.fingerprint:
         state.finished = [job for job in earlier.finished if (directory / job).is_dir()]
@@ -133,11 +133,13 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> State:
     return state
 
 
-def _earlier(path: Path) -> State | None:
+def _earlier(path: Path) -> QuickstartState | None:
     """The state in progress.json, if it exists. Raises ConfigError if it is damaged."""
     try:
         body = json.loads(path.read_text("utf-8"))
-        return State(path, body["fingerprint"], list(body["finished"]), dict(body["wall_s"]))
+        return QuickstartState(
+            path, body["fingerprint"], list(body["finished"]), dict(body["wall_s"])
+        )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -6,13 +6,13 @@ from pydantic import Field, field_validator
 
 from awares_platform.config.base import Section
 
-PolicyName = Literal["full", "low", "escalate", "sft", "awares"]
+PolicyToEvaluate = Literal["full", "low", "escalate", "sft", "awares"]
 
 
 class EvaluateConfig(Section):
     """Every policy answers the same held-out questions, greedily, on one engine."""
 
-    policies: tuple[PolicyName, ...] = ("full", "low", "escalate", "sft", "awares")
+    policies: tuple[PolicyToEvaluate, ...] = ("full", "low", "escalate", "sft", "awares")
     """full and low: the base policy at one resolution; escalate: VisionThink's protocol (low first, the whole image in reply to
     any call) with the awares policy's decisions; sft and awares: the trained policies."""
     questions: int = Field(default=2048, ge=1)
@@ -34,7 +34,9 @@ class EvaluateConfig(Section):
 
     @field_validator("policies")
     @classmethod
-    def policies_are_unique(cls, policies: tuple[PolicyName, ...]) -> tuple[PolicyName, ...]:
+    def policies_are_unique(
+        cls, policies: tuple[PolicyToEvaluate, ...]
+    ) -> tuple[PolicyToEvaluate, ...]:
         if not policies or len(set(policies)) != len(policies):
             raise ValueError(
                 f"evaluate.policies = {list(policies)} must name each policy at most once, and at least one"

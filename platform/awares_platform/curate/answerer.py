@@ -11,6 +11,7 @@ from awares.chat import ChatFormat
 from awares.errors import AwaresError
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
+from awares_platform.curate.label_shard import Columns
 from awares_platform.data.dataset import Images
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.labelling.answers import Answers, answer_both
@@ -19,8 +20,6 @@ from awares_platform.store import ObjectStore
 
 if TYPE_CHECKING:
     from awares_platform.engine.engine import Engine
-
-Batch = dict[str, np.ndarray]
 
 
 class Answerer:
@@ -37,7 +36,7 @@ class Answerer:
         self._loop = asyncio.new_event_loop()
         self._engine: Engine | None = None
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Columns) -> Columns:
         samples = decode_rows(batch["rows"][0], str(batch["key"][0])).samples
         try:
             answers = self._loop.run_until_complete(self._answer(samples))

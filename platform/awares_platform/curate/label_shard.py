@@ -17,10 +17,10 @@ from awares_platform.labelling.answers import Answers
 from awares_platform.labelling.labeller import Labelled, Labeller
 from awares_platform.store import ObjectStore
 
-Batch = dict[str, np.ndarray]
+Columns = dict[str, np.ndarray]
 
 
-def label_shard(batch: Batch, config: PlatformConfig) -> Batch:
+def label_shard(batch: Columns, config: PlatformConfig) -> Columns:
     """For `map_batches(batch_size=1)`: labels what Answerer answered, writes the curated shard, returns its counts.
 
     In: {"key", "fingerprint", "rows", "failure"}; out: {"key", "lr", "hr", "dropped", "unusable", "faults" (JSON list of reasons),
@@ -40,7 +40,7 @@ def label_shard(batch: Batch, config: PlatformConfig) -> Batch:
     }
 
 
-def _label_shard(batch: Batch, config: PlatformConfig) -> dict[str, Any]:
+def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
     key, fingerprint = str(batch["key"][0]), str(batch["fingerprint"][0])
     store = ObjectStore.from_config(config.store)
     rows = decode_rows(batch["rows"][0], key)

@@ -16,7 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 66, 12, 26
 TREND_WEIGHT = 0.25
 
 Point = tuple[float, float]
-Place = Callable[[Point], Point]
+Projection = Callable[[Point], Point]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +129,11 @@ def _span(values: list[float]) -> tuple[float, float]:
     return (low - margin if low < 0 or low - margin > 0 else 0.0), high + margin
 
 
-def _path(points: Sequence[Point], place: Place) -> str:
+def _path(points: Sequence[Point], place: Projection) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in map(place, points))
 
 
-def _value_axis(low: float, high: float, place: Place, first: float) -> str:
+def _value_axis(low: float, high: float, place: Projection, first: float) -> str:
     parts = []
     for value in ticks(low, high):
         y = place((first, value))[1]

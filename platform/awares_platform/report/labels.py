@@ -21,11 +21,11 @@ SPOTS: tuple[tuple[float, float, Anchor], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
+class NamePlate:
     """A text of `width`. The point (x, y) is its start, middle or end, as `anchor` says.
 
     Example:
-        Label(212.0, 48.0, "start", 120.0)
+        NamePlate(212.0, 48.0, "start", 120.0)
     """
 
     x: float
@@ -43,7 +43,7 @@ class Label:
         """Right edge of the text."""
         return self.left + self.width
 
-    def overlaps(self, other: "Label") -> bool:
+    def overlaps(self, other: "NamePlate") -> bool:
         """Whether the two texts are closer than GAP."""
         apart = self.left > other.right + GAP or other.left > self.right + GAP
         return not apart and abs(self.y - other.y) < LINE
@@ -55,16 +55,18 @@ class Label:
 
 def place(
     marks: Sequence[tuple[str, float, float]], frame: tuple[float, float, float, float]
-) -> dict[str, Label]:
+) -> dict[str, NamePlate]:
     """Choose a place for the name of each mark (name, x, y).
 
     A name takes its first spot inside `frame` that touches no mark and no earlier name. If
     every spot touches something, it takes its first spot inside `frame`.
     """
-    dots = [Label(x, y, "middle", 14) for _, x, y in marks]
-    placed: dict[str, Label] = {}
+    dots = [NamePlate(x, y, "middle", 14) for _, x, y in marks]
+    placed: dict[str, NamePlate] = {}
     for name, x, y in marks:
-        choices = [Label(x + dx, y + dy, anchor, len(name) * LETTER) for dx, dy, anchor in SPOTS]
+        choices = [
+            NamePlate(x + dx, y + dy, anchor, len(name) * LETTER) for dx, dy, anchor in SPOTS
+        ]
         inside = [label for label in choices if label.within(frame)] or choices
         taken = [*placed.values(), *(dot for dot in dots if (dot.x, dot.y) != (x, y))]
         placed[name] = next(

@@ -5,7 +5,7 @@ from typing import Any
 
 from awares_platform.evaluate.results import NAMES
 from awares_platform.report.curves import number, ticks
-from awares_platform.report.labels import Label, place
+from awares_platform.report.labels import NamePlate, place
 
 WIDTH, HEIGHT = 680, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 26, 46
@@ -68,7 +68,7 @@ def _column(value: float, x: float) -> str:
     return f'<text class="tick" {at}>{number(value)}</text>'
 
 
-def _mark(name: str, row: dict[str, Any], low: float, most: float, label: Label) -> str:
+def _mark(name: str, row: dict[str, Any], low: float, most: float, label: NamePlate) -> str:
     x, y = _x(row["rtr_token"], most), _y(row["accuracy"], low)
     top, bottom = _y(row["accuracy_ci95"][1], low), _y(row["accuracy_ci95"][0], low)
     tip = f"{NAMES[name]}: {row['accuracy']:.1%} at RTR {row['rtr_token']:.2f}"

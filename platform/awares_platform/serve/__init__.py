@@ -5,7 +5,7 @@
       replica:  routes.py    token, size, routes                                             |
                 openai.py    the chat-completions dialect, both directions      <------------+
                 remote.py    images behind URLs: allowlisted hosts, public addresses, no redirects
-                croploop.py  decode -> run_episode(low view -> request -> crops -> answer) -> Answer
+                croploop.py  decode -> run_episode(low view -> request -> crops -> answer) -> ServedAnswer
                                               |
                 awares_platform.engine.engine.Engine (vLLM, in flight: max_ongoing_requests episodes)
 

@@ -1,4 +1,4 @@
-"""The crop loop behind the endpoint: encoded image and question -> Answer. It needs no HTTP or Ray."""
+"""The crop loop behind the endpoint: encoded image and question -> ServedAnswer. It needs no HTTP or Ray."""
 
 import asyncio
 import hashlib
@@ -18,14 +18,14 @@ from awares.view import view_size
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServedAnswer:
     """A finished episode with its token counts.
 
     `boxes` are the regions that the policy saw at full resolution, in pixels. `prompt_tokens`
     counts the text and visual tokens of every context once.
 
     Example:
-        Answer(
+        ServedAnswer(
             episode, boxes=((0, 0, 112, 112),), prompt_tokens=61, completion_tokens=14, version=3,
             latency_s=0.21,
         )
@@ -61,7 +61,7 @@ class CropLoop:
         """The regions that metrics count by name."""
         return self._spec.environment.regions
 
-    async def __call__(self, data: bytes, question: str, sampling: Sampling) -> Answer:
+    async def __call__(self, data: bytes, question: str, sampling: Sampling) -> ServedAnswer:
         """Run one episode; one that ends without an answer is returned too.
 
         Raises DataError for an unreadable image and for a question that is too long.
@@ -87,12 +87,12 @@ class CropLoop:
             )
 
 
-def count_tokens(episode: Episode, latency_s: float) -> Answer:
+def count_tokens(episode: Episode, latency_s: float) -> ServedAnswer:
     """Count an episode's tokens. `visual_tokens` replaces one placeholder per view."""
     views = [view for turn in episode.turns for view in turn.views]
     context = sum(len(turn.context_ids) for turn in episode.turns)
     versions = [version for turn in episode.turns for version in turn.versions]
-    return Answer(
+    return ServedAnswer(
         episode=episode,
         boxes=tuple(view.box for view in views if view.box is not None),
         prompt_tokens=context - len(views) + episode.visual_tokens,

@@ -10,7 +10,7 @@ from typing import Any
 
 from awares.environment import count_regions
 from awares_platform.runtime.prometheus import Quiet
-from awares_platform.serve.croploop import Answer
+from awares_platform.serve.croploop import ServedAnswer
 
 LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency histogram's buckets, in seconds.
@@ -28,7 +28,7 @@ class EndpointMetrics:
     def __init__(self, regions: Sequence[str] = ()) -> None:
         self._regions, self._quietly = regions, Quiet()
 
-    def answered(self, answer: Answer, seconds: float) -> None:
+    def answered(self, answer: ServedAnswer, seconds: float) -> None:
         """Count an answered request, which took `seconds`."""
 
         def export() -> None:
@@ -85,7 +85,7 @@ class EndpointMetrics:
         )
 
 
-def full_tokens(answer: Answer) -> int:
+def full_tokens(answer: ServedAnswer) -> int:
     """Visual tokens of the whole image: visual_tokens / rtr_token."""
     ratio = answer.episode.rtr_token
     return round(answer.episode.visual_tokens / ratio) if ratio > 0 else 0

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from awares.episode import StopReason
 from awares.errors import DataError
 from awares_platform.config.serve import ServeConfig
-from awares_platform.serve.croploop import Answer
+from awares_platform.serve.croploop import ServedAnswer
 
 
 class RequestError(DataError):
@@ -90,18 +90,18 @@ class ChatRequest(_Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ChatQuestion:
     """What a request asks.
 
     Example:
-        Question("data:image/png;base64,iVBORw0...", "Which digit is on the red circle?")
+        ChatQuestion("data:image/png;base64,iVBORw0...", "Which digit is on the red circle?")
     """
 
     image_url: str
     text: str
 
 
-def parse_request(body: bytes, config: ServeConfig) -> tuple[ChatRequest, Question]:
+def parse_request(body: bytes, config: ServeConfig) -> tuple[ChatRequest, ChatQuestion]:
     """A request body, validated. Raises RequestError naming the field and what it takes instead."""
     try:
         request = ChatRequest.model_validate_json(body)
@@ -125,7 +125,7 @@ def _explain(error: ValidationError) -> RequestError:
     return RequestError(f"{field}: {first['msg']}" if field else first["msg"], param=field or None)
 
 
-def _question(messages: list[Message], config: ServeConfig) -> Question:
+def _question(messages: list[Message], config: ServeConfig) -> ChatQuestion:
     if len(messages) != 1 or messages[0].role != "user":
         roles = ", ".join(message.role for message in messages) or "none"
         raise RequestError(
@@ -146,7 +146,7 @@ def _question(messages: list[Message], config: ServeConfig) -> Question:
             f"the question has {len(text)} characters; the limit is {config.max_question_chars}",
             param="messages.0.content",
         )
-    return Question(images[0].image_url.url, text)
+    return ChatQuestion(images[0].image_url.url, text)
 
 
 def decode_data_url(url: str) -> bytes:
@@ -168,7 +168,9 @@ def decode_data_url(url: str) -> bytes:
         ) from None
 
 
-def chat_completion(answer: Answer, *, request_id: str, model: str, created: int) -> dict[str, Any]:
+def chat_completion(
+    answer: ServedAnswer, *, request_id: str, model: str, created: int
+) -> dict[str, Any]:
     """The response body: the answer as OpenAI clients read it, and under `awares` what the policy looked at."""
     episode = answer.episode
     message: dict[str, Any] = {"role": "assistant", "content": episode.answer or ""}

@@ -17,7 +17,7 @@ from awares.episode import StopReason
 from awares.errors import DataError
 from awares.generate import Sampling
 from awares_platform.config.serve import ServeConfig
-from awares_platform.serve.croploop import Answer, CropLoop
+from awares_platform.serve.croploop import CropLoop, ServedAnswer
 from awares_platform.serve.metrics import GONE, EndpointMetrics
 from awares_platform.serve.openai import (
     ChatRequest,
@@ -81,7 +81,7 @@ class Routes:
             )
         )
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> ServedAnswer:
         self._authorize(request)
         body, question = parse_request(
             await read_body(request, self._config.max_request_bytes), self._config

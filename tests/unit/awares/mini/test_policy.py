@@ -12,7 +12,7 @@ from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalG
 
 from awares.chat import ChatFormat
 from awares.mini import POLICY
-from awares.mini.conversation import Form, Lesson, converse
+from awares.mini.conversation import Lesson, LessonForm, converse
 from awares.mini.lessons import answer_logits, collate
 from awares.mini.measure import examine
 from awares.mini.pretrain import STAGES, Batches
@@ -36,7 +36,7 @@ def test_the_tokenizer_round_trips_any_text(text):
 
 
 @pytest.mark.parametrize("form", ["full", "low", "crop", "closer"])
-def test_the_batched_forward_equals_transformers(model, form: Form):
+def test_the_batched_forward_equals_transformers(model, form: LessonForm):
     chat, rng = ChatFormat(TOKENIZER, SYSTEM_PROMPT), np.random.default_rng(3)
     scene = sample_scene("test", rng)
     talk = converse(form, scene, draw(scene), chat, Lesson(0.5, 16), rng)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from awares.mini import POLICY
-from awares_platform.cli.quickstart import JOBS, State, fingerprint, write_results
+from awares_platform.cli.quickstart import JOBS, QuickstartState, fingerprint, write_results
 from awares_platform.config import PlatformConfig
 
 FIGURES = {
@@ -57,7 +57,7 @@ def test_fingerprint_changes_with_the_content_of_the_base(
 
 
 def test_state_counts_interrupted_attempts_but_not_as_finished(tmp_path):
-    state = State(tmp_path / "run" / "progress.json", "ab")
+    state = QuickstartState(tmp_path / "run" / "progress.json", "ab")
     with pytest.raises(KeyboardInterrupt), state.timed("sft"):
         raise KeyboardInterrupt
     interrupted = json.loads(state.path.read_text())

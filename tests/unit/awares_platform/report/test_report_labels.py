@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from awares_platform.report.labels import Label, place
+from awares_platform.report.labels import NamePlate, place
 
 FRAME = (50.0, 15.0, 680.0, 250.0)
 
@@ -37,11 +37,11 @@ def test_names_find_free_places(marks):
 
 
 def test_a_name_stands_right_of_its_mark_and_left_of_it_at_the_edge():
-    assert place([("low", 200, 60)], FRAME) == {"low": Label(212, 60, "start", 3 * 6.9)}
-    assert place([("low", 670, 60)], FRAME) == {"low": Label(658, 60, "end", 3 * 6.9)}
+    assert place([("low", 200, 60)], FRAME) == {"low": NamePlate(212, 60, "start", 3 * 6.9)}
+    assert place([("low", 670, 60)], FRAME) == {"low": NamePlate(658, 60, "end", 3 * 6.9)}
 
 
 def test_edges_follow_the_anchor():
-    labels = [Label(100, 0, anchor, 40) for anchor in ("start", "middle", "end")]
+    labels = [NamePlate(100, 0, anchor, 40) for anchor in ("start", "middle", "end")]
     edges = [(label.left, label.right) for label in labels]
     assert edges == [(100, 140), (80, 120), (60, 100)]
