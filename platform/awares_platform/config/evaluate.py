@@ -1,4 +1,4 @@
-"""[evaluate]: which policies are compared, on how many questions, and how."""
+"""[evaluate]: the policies to compare, the questions and the scorer."""
 
 from typing import Literal
 
@@ -13,20 +13,22 @@ class EvaluateConfig(Section):
     """Every policy answers the same held-out questions, greedily, on one engine."""
 
     policies: tuple[PolicyToEvaluate, ...] = ("full", "low", "escalate", "sft", "awares")
-    """full and low: the base policy at one resolution; escalate: VisionThink's protocol (low first, the whole image in reply to
-    any call) with the awares policy's decisions; sft and awares: the trained policies."""
+    """full and low: the base policy at one resolution. escalate: the awares policy under
+    VisionThink's protocol, where any call returns the whole image. sft and awares: the trained
+    policies."""
     questions: int = Field(default=2048, ge=1)
-    """Held-out questions: the first of the test split."""
+    """Number of held-out questions, from the start of the test split."""
     in_flight: int = Field(default=64, ge=1)
-    """Questions at a time in the accuracy pass."""
+    """Questions in flight in the accuracy pass."""
     latency_questions: int = Field(default=64, ge=0)
-    """Questions answered one at a time with cold caches before the accuracy pass: the latency figures; 0 leaves latency out."""
+    """Questions for the latency figures. They are answered one at a time with cold caches, before
+    the accuracy pass; 0 measures no latency."""
     max_tokens: int = Field(default=32, ge=1)
     """Token limit of a turn."""
     scorer: str = "exact"
     """Name in awares.evaluation.scorers."""
     scorer_version: Literal["2026-03", "2026-08"] = "2026-08"
-    """Rules of the scorer: those of the paper's figures, or those since."""
+    """Rules of the scorer. "2026-03" are those of the paper's figures, "2026-08" the newer ones."""
     engine_cpus: float = Field(default=0.5, ge=0)
     """CPUs that Ray reserves for the engine's actor."""
     engine_gpus: float = Field(default=0.0, ge=0)
@@ -39,6 +41,7 @@ class EvaluateConfig(Section):
     ) -> tuple[PolicyToEvaluate, ...]:
         if not policies or len(set(policies)) != len(policies):
             raise ValueError(
-                f"evaluate.policies = {list(policies)} must name each policy at most once, and at least one"
+                f"evaluate.policies = {list(policies)} must name each policy at most once, "
+                "and at least one"
             )
         return policies

@@ -1,4 +1,4 @@
-"""Answerer: the Ray Data actor of curation. It holds one engine and answers a shard's questions at both resolutions, many at a time."""
+"""The Ray Data actor of curation: one engine answers a shard's questions at both resolutions."""
 
 import asyncio
 import pickle
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 
 class Answerer:
-    """Callable for `map_batches(batch_size=1)`: a batch with "key" and "rows" -> the same with the answers as columns of "rows", or
-    with a pickled AwaresError as "failure": Ray Data would bury one that is raised in its own tracebacks.
+    """Adds both answers to a shard's rows; a callable for `map_batches(batch_size=1)`.
 
-    Starts its engine with the first shard, on its own event loop, and stops it with itself.
+    A batch has "key" and "rows"; the result has the answers as further columns of "rows". If the
+    engine fails, the result has a pickled AwaresError as "failure", because Ray Data would bury a
+    raised error in its own tracebacks. The engine runs on its own event loop, from the first shard
+    until the actor ends.
     """
 
     def __init__(self, config: PlatformConfig) -> None:
@@ -66,7 +68,7 @@ class Answerer:
         )
 
     async def _start(self) -> None:
-        """Starts the engine: here and not in the constructor, so that its errors reach the driver as they are."""
+        """Start the engine, here and not in the constructor, so that errors reach the driver."""
         from awares_platform.engine.engine import Engine
         from awares_platform.training.policy import load_processor
         from awares_platform.training.source import resolve

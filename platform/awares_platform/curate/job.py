@@ -3,11 +3,12 @@
     train split --shards--> Answerer       an actor with one engine: low and full answers
                                |
                                v
-                            label_shard    a task: judge, grounding, crops; writes the curated shard to the store
+                            label_shard    a task: judge, grounding, crops --> curated shard
 
-    A shard already in the store with the same fingerprint (samples, policy, settings) is left out; the manifest is written last.
-
-Ray Data schedules and overlaps the two stages; the driver only counts. Kill any part of it: the next run starts from the finished shards.
+Ray Data schedules and overlaps the two stages; the driver only counts. The fingerprint of a shard
+covers its samples, the policy and the settings. A shard that the store holds with the same
+fingerprint is not labelled again, so a killed job resumes from the finished shards. The manifest is
+written last.
 """
 
 import hashlib
@@ -48,12 +49,13 @@ log = logging.getLogger(__name__)
 
 SPLIT = "train"
 COUNTED = ("lr", "hr", "dropped", "unusable")
-LABEL_CPUS = 0.1  # labelling waits on endpoints or compares strings
+LABEL_CPUS = 0.1
+"""CPUs of a labelling task, which only waits on endpoints or compares strings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A unit of work: `fingerprint` says what its labels depend on.
+    """A unit of work; `fingerprint` is the digest of all that its labels depend on.
 
     Example:
         Shard("datasets/awares-mini-curated/train/part-00003.parquet", (sample,), "ab12...")
@@ -66,8 +68,11 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class CurateResult:
-    """What curation found. `crops` counts the HR samples' target crops by id; `left_out` samples have no
-    label (both answers wrong, or unusable), `source_faults` rows could not be read.
+    """Counts over the curated split.
+
+    `crops` counts the HR samples' target crops by id. `left_out` counts the samples without a
+    label, because both answers are wrong or the sample is unusable. `source_faults` counts the
+    unreadable rows of the source.
 
     Example:
         CurateResult("datasets/awares-mini-curated/train/", 4096, 3270, 826, {"0": 210}, 4, 0, 8, 2)
@@ -90,7 +95,10 @@ class CurateResult:
 
 
 def run(config: PlatformConfig) -> CurateResult:
-    """Curates the train split. Raises DataError if no row is usable, EngineFailure or EndpointError if a part fails for good."""
+    """Curate the train split.
+
+    Raises DataError if no row is usable, EngineFailure or EndpointError if a part fails for good.
+    """
     asked = environment(config.method)
     check_judge(config.curate)
     check_grounding(config.curate)
@@ -130,7 +138,7 @@ def run(config: PlatformConfig) -> CurateResult:
 
 
 def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, shards: int) -> None:
-    """Labels the pending shards, with progress and a metrics row for each."""
+    """Label the pending shards; report progress and one metrics row for each."""
     with Progress(
         "curate", total=sum(len(shard.samples) for shard in pending), unit="questions"
     ) as progress:
@@ -157,7 +165,7 @@ def plan(config: PlatformConfig, samples: Sequence[Sample], policy: str) -> list
 
 
 def _settings(config: PlatformConfig, policy: str) -> str:
-    """What labels depend on besides the samples. Reward and protocol settings of [method] do not belong here."""
+    """The settings that change labels, as JSON; rewards and prompts of the policy do not."""
     method = config.method.model_dump(
         include={
             "base_prompt",
@@ -186,7 +194,7 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def is_finished(store: ObjectStore, shard: Shard) -> bool:
-    """Whether the store holds this shard's labels, made from the same samples with the same settings."""
+    """Whether the store holds labels of this shard with the same fingerprint."""
     try:
         rows = decode_rows(store.get(shard.key), shard.key)
     except NotFound:
@@ -195,7 +203,10 @@ def is_finished(store: ObjectStore, shard: Shard) -> bool:
 
 
 def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
-    """Runs the pipeline; yields each shard's counts (see label_shard) as it is finished. Raises what the parts failed with."""
+    """Run the pipeline and yield the counts of each finished shard (see label_shard).
+
+    Raises the AwaresError that ended a stage.
+    """
     if not shards:
         return
     import ray.data

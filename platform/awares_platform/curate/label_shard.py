@@ -21,10 +21,11 @@ Columns = dict[str, np.ndarray]
 
 
 def label_shard(batch: Columns, config: PlatformConfig) -> Columns:
-    """For `map_batches(batch_size=1)`: labels what Answerer answered, writes the curated shard, returns its counts.
+    """Label a shard that Answerer answered, and write it; a function for `map_batches`.
 
-    In: {"key", "fingerprint", "rows", "failure"}; out: {"key", "lr", "hr", "dropped", "unusable", "faults" (JSON list of reasons),
-    "failure" (a pickled AwaresError, or empty)}, one row each.
+    The batch has one row with "key", "fingerprint", "rows" and "failure". The result has one row
+    with "key", the counts "lr", "hr", "dropped" and "unusable", "faults" as a JSON list of reasons,
+    and "failure", a pickled AwaresError or empty.
     """
     failure: bytes = batch["failure"][0]
     none = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "faults": "[]"}
@@ -75,7 +76,7 @@ async def _label_all(
 
 
 def encode_shard(labelled: Sequence[Labelled], fingerprint: str) -> bytes:
-    """The curated shard: usable samples with both answers, the low one's confidence and the verdict beside them."""
+    """Encode the labelled samples with both answers, the confidence and the verdict as columns."""
     usable = [(one.sample, one) for one in labelled if one.sample]
     columns = {
         "low_answer": [one.answers.low for _, one in usable],

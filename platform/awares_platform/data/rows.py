@@ -1,7 +1,8 @@
 """Samples as parquet rows: encoding, and decoding that survives damage.
 
-A damaged file or row becomes a `Fault` that names its key and row, never an exception: one bad row of fifty thousand is
-reported and skipped. Page checksums are written and verified, so that a flipped bit is a fault and not a wrong question.
+A damaged file or row becomes a `Fault` that names its key and row, never an exception. So one bad
+row costs one sample, not the job. Page checksums are written and verified, so that a flipped bit
+becomes a fault and not a wrong question.
 """
 
 import io
@@ -30,7 +31,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A row that cannot be used; `row` None means the whole file.
+    """An unusable row; `row` None stands for the whole file.
 
     Example:
         Fault("datasets/awares-mini/train/part-00003.parquet", 17, "image: not a hex SHA-256")
@@ -47,7 +48,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A decoded file: usable samples, their further columns (aligned with `samples`), the faults, and the file's metadata.
+    """A decoded file: its usable samples, its faults and its metadata.
+
+    `columns` is aligned with `samples` and holds the columns that a Sample has no field for.
 
     Example:
         Rows((sample,), ({"verdict": "2"},), (), {"fingerprint": "ab12"})
@@ -64,7 +67,10 @@ def encode_rows(
     columns: Mapping[str, Sequence[str] | Sequence[float]] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A parquet file of `samples`, with further `columns` of text or floats (aligned with `samples`) and file `metadata`."""
+    """Encode `samples` as a parquet file with `metadata`.
+
+    `columns` adds columns of text or floats, aligned with `samples`.
+    """
     table = pa.Table.from_pylist([_row(sample) for sample in samples], schema=SCHEMA)
     for name, values in (columns or {}).items():
         numbers = values and isinstance(values[0], float)
@@ -91,22 +97,14 @@ def _row(sample: Sample) -> dict[str, Any]:
 
 
 def decode_rows(data: bytes, key: str) -> Rows:
-    """Decodes a file written by `encode_rows` (or by anything with the same columns); `key` names it in faults."""
+    """Decode a file with the columns that `encode_rows` writes; `key` names it in faults."""
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         known = {field.name: table.column(field.name).cast(field.type) for field in SCHEMA}
         further = {name: table.column(name) for name in table.column_names if name not in known}
     except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
-        return Rows(
-            (),
-            (),
-            (
-                Fault(
-                    key, None, f"not a readable sample file ({_first_line(error)}); write it again"
-                ),
-            ),
-            {},
-        )
+        reason = f"not a readable sample file ({_first_line(error)}); write it again"
+        return Rows((), (), (Fault(key, None, reason),), {})
     samples, columns, faults = [], [], []
     for index, row in enumerate(_plain(pa.table({**known, **further}))):
         try:
@@ -120,7 +118,10 @@ def decode_rows(data: bytes, key: str) -> Rows:
 
 
 def _plain(table: pa.Table) -> list[dict[str, Any] | UnicodeDecodeError]:
-    """The table's rows; the error in place of a row whose text is not UTF-8, which neither parquet nor Arrow checks."""
+    """The table's rows, with an error in place of each row whose text is not UTF-8.
+
+    Neither parquet nor Arrow checks the text when it reads a file.
+    """
     try:
         return table.to_pylist()
     except UnicodeDecodeError:
@@ -185,7 +186,7 @@ def _label(value: str) -> Label:
 
 
 def _crops(values: Sequence[str | None]) -> tuple[str, ...]:
-    """The regions of the target request. The environment checks them, when a job uses them."""
+    """The regions of the target request; the environment checks them when a job uses them."""
     if not all(value and value.strip() for value in values):
         raise ValueError(f"crops: {values} has an empty entry")
     return tuple(value for value in values if value)

@@ -38,12 +38,12 @@ SCHEMA = pa.schema(
         pa.field("evidence", pa.list_(pa.list_(pa.int32()))),
     ]
 )
-"""`boxes` are the regions returned to a call. `label` and `target_crops` come from this evaluation's
-own low and full answers."""
+"""`boxes` are the regions returned to a call. `label` and `target_crops` come from this
+evaluation's own low and full answers."""
 
 
 def encode_episodes(scored: Sequence[Scored]) -> bytes:
-    """A parquet file of `SCHEMA`."""
+    """Encode the episodes as a parquet file with `SCHEMA`."""
     buffer = io.BytesIO()
     pq.write_table(
         pa.Table.from_pylist([_row(one) for one in scored], schema=SCHEMA),

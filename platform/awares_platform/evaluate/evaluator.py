@@ -1,4 +1,4 @@
-"""Evaluator: the Ray actor of evaluation. ONE engine start; the weights are switched between base, sft and awares."""
+"""The Ray actor of evaluation. It starts one engine and switches its weights between policies."""
 
 import asyncio
 from collections.abc import Sequence
@@ -34,14 +34,20 @@ class ColdEngine(Engine):
     """An engine whose caches can be emptied between requests."""
 
     async def clear_caches(self) -> None:
-        """Forgets prefixes, image embeddings and processed images. Nothing may be in flight."""
+        """Drop cached prefixes, image embeddings and processed images.
+
+        No request may be in flight.
+        """
         await self._llm.reset_prefix_cache()
         await self._llm.reset_encoder_cache()
         await self._llm.reset_mm_cache()
 
 
 class Evaluator:
-    """Plays policies on request; `start` comes first. Built for `ray.remote`: every method is a coroutine, and many may run at once."""
+    """Plays policies on request, once `start` has returned.
+
+    Every method is a coroutine, so that Ray runs many calls at once.
+    """
 
     def __init__(self, config: PlatformConfig) -> None:
         self._config = config
@@ -52,7 +58,7 @@ class Evaluator:
         self._bus = f"{config.run.name}/evaluate"
 
     async def start(self) -> None:
-        """Starts the engine with the base policy."""
+        """Start the engine with the base policy."""
         config = self._config
         base = await self._directory("base")
         tokenizer = self._processor(base).tokenizer
@@ -69,8 +75,11 @@ class Evaluator:
         self._subscriber = Subscriber(self._store, self._bus)
 
     async def load(self, weights: Weights, probes: Sequence[Sample]) -> None:
-        """Switches the engine to a trained policy, by the same path as in training: published, fetched, verified, applied, and checked
-        against transformers by a canary of the first readable `probes`. Raises CanaryMismatch if the engine computes something else."""
+        """Switch the engine to a trained policy, by the path that training uses.
+
+        The weights are published, fetched, verified and applied. A canary of the first readable
+        `probes` then compares the engine with transformers. Raises CanaryMismatch if they differ.
+        """
         path = await self._directory(weights)
         readable = [sample for sample in probes if self._is_readable(sample)][:CANARY_SAMPLES]
         canary = Canary.build(
@@ -110,11 +119,11 @@ class Evaluator:
         return version
 
     async def play(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
-        """Plays samples, evaluate.in_flight at a time; results in order."""
+        """Play the samples, evaluate.in_flight at a time; the results are in their order."""
         return await self._play(policy, samples, self._limit)
 
     async def play_alone(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
-        """Plays samples one at a time, each with cold caches: their latencies mean something."""
+        """Play the samples one at a time with cold caches, so that no other load adds latency."""
         played = []
         for sample in samples:
             await self._engine.clear_caches()
@@ -130,6 +139,6 @@ class Evaluator:
         return await play(samples, self._images, self._engine, chat, spec, limit)
 
     async def stop(self) -> None:
-        """Stops the engine, and removes the weights that were published for it."""
+        """Stop the engine, and delete the weights that were published for it."""
         await self._engine.stop()
         await asyncio.to_thread(self._store.delete_prefix, f"{folder(self._bus)}/")

@@ -3,10 +3,12 @@
     test split --> Evaluator (actor, one engine)   base weights: full, low
                                                    sft weights: sft
                                                    awares weights: awares, escalate
-               --> scores, labels from the low and full answers --> results.json, episodes-<policy>.parquet, the table
+               --> scores, labels from the low and full answers
+               --> results.json, episodes-<policy>.parquet, table.md
 
-Each policy first answers evaluate.latency_questions one at a time (latency), then the rest evaluate.in_flight at a time. Escalate takes
-over the answers that awares gave without a call: same weights, same greedy first turn.
+Each policy first answers evaluate.latency_questions one at a time, which gives the latencies. It
+then answers the rest, evaluate.in_flight at a time. Escalate copies the answers that awares gave
+without a call, because both have the same weights and the same greedy first turn.
 """
 
 import asyncio
@@ -48,18 +50,21 @@ from awares_platform.store import ObjectStore
 log = logging.getLogger(__name__)
 
 SPLIT = "test"
-PROBES = 32  # questions to take the canary of each weight switch from
-CHUNK = 256  # questions per call of the actor: the unit of progress
+PROBES = 32
+"""Questions from which the canary of a weight switch is taken."""
+
+CHUNK = 256
+"""Questions per call of the actor, and so per update of the progress."""
 
 PlayedBy = dict[str, list[Played]]
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateResult:
-    """`results` is what results.json holds (see results.py), `table` its Markdown table, `path` the local file.
+    """The content of results.json (see results.py), its Markdown table, and its local path.
 
     Example:
-        EvaluateResult({"policies": {...}}, "| policy | ...", Path("runs/mini/evaluate/results.json"))
+        EvaluateResult({"policies": {...}}, "| policy | ...", Path("evaluate/results.json"))
     """
 
     results: dict[str, Any]
@@ -68,10 +73,10 @@ class EvaluateResult:
 
 
 def run(config: PlatformConfig) -> EvaluateResult:
-    """Evaluates evaluate.policies.
+    """Evaluate evaluate.policies and write the results to the store.
 
-    Raises PolicyError naming a policy that has not been trained, before any work; DataError without usable questions; EngineFailure if
-    the engine fails for more than a few questions.
+    Raises PolicyError for a policy that is not trained, before any work. Raises DataError without
+    usable questions, and EngineFailure if the engine fails for more than a few questions.
     """
     environment(config.method)
     store = ObjectStore.from_config(config.store)
@@ -115,7 +120,7 @@ def run(config: PlatformConfig) -> EvaluateResult:
 
 
 def check_policies(config: PlatformConfig, store: ObjectStore) -> None:
-    """Raises PolicyError naming the trained policies that evaluate.policies needs and the run does not have."""
+    """Raise PolicyError if the run lacks a trained policy that evaluate.policies needs."""
     from awares_platform.training.export import read_meta
     from awares_platform.training.lineage import check_lineage
 
@@ -129,7 +134,8 @@ def check_policies(config: PlatformConfig, store: ObjectStore) -> None:
             policy for policy in config.evaluate.policies if POLICIES[policy].weights not in missing
         ]
         raise PolicyError(
-            f"run {config.run.name!r} has no policy {' or '.join(missing)}: run {jobs}, or set evaluate.policies={rest}"
+            f"run {config.run.name!r} has no policy {' or '.join(missing)}: "
+            f"run {jobs}, or set evaluate.policies={rest}"
         )
     base, start = config.policy.base, config.grpo.start
     for policy in config.evaluate.policies:
@@ -137,7 +143,7 @@ def check_policies(config: PlatformConfig, store: ObjectStore) -> None:
 
 
 def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
-    """Every policy's episodes, in the order of `samples`. Policies that share weights follow each other."""
+    """Play every policy; the episodes of each are in the order of `samples`."""
     import ray
 
     from awares_platform.evaluate.evaluator import Evaluator
@@ -175,12 +181,12 @@ def _play_policies(
 
 
 def _order(policy: str) -> tuple[int, bool]:
-    """Policies that share weights together, and escalate after awares."""
+    """Sort key: policies with the same weights are adjacent, and escalate follows awares."""
     return ("base", "sft", "awares").index(POLICIES[policy].weights), policy == "escalate"
 
 
 def direct(rows: Sequence[Played]) -> list[Played]:
-    """Episodes that ended with a first turn that asked for nothing: greedy decoding makes them the same whatever a call would return."""
+    """The episodes without a call. Greedy decoding gives the same ones under any environment."""
     return [
         one
         for one in rows
@@ -198,7 +204,11 @@ def _play(
     known: Sequence[Played],
     progress: Progress,
 ) -> list[Played]:
-    """The latency subset alone, then what is not `known` in chunks that are all submitted at once; back in the order of `samples`."""
+    """Play `samples` except the `known` ones; return all in the order of `samples`.
+
+    The latency subset runs first, one question at a time, even where it is known. The rest is
+    submitted at once in chunks.
+    """
     import ray
 
     alone = latency_subset(config, samples)
@@ -219,13 +229,16 @@ def _play(
 
 
 def latency_subset(config: PlatformConfig, samples: Sequence[Sample]) -> list[Sample]:
-    """A seeded draw of evaluate.latency_questions samples, the same for every policy."""
+    """Draw evaluate.latency_questions samples by run.seed, the same ones for every policy."""
     count = min(config.evaluate.latency_questions, len(samples))
     return random.Random(config.run.seed).sample(list(samples), count)
 
 
 def usable(played: PlayedBy) -> PlayedBy:
-    """Leaves out, for every policy, the questions whose image could not be read: all policies are compared on the same ones."""
+    """Leave out, for every policy, the questions with an unreadable image.
+
+    So all policies are compared on the same questions. Raises DataError if none is left.
+    """
     broken = {
         one.sample.sample_id: one.fault
         for rows in played.values()
@@ -240,14 +253,18 @@ def usable(played: PlayedBy) -> PlayedBy:
     }
     if not all(kept.values()):
         raise DataError(
-            f"no question of split {SPLIT!r} has a readable image; the first: {next(iter(broken.values()))}"
+            f"no question of split {SPLIT!r} has a readable image; "
+            f"the first: {next(iter(broken.values()))}"
         )
     return kept
 
 
 def label(config: PlatformConfig, played: PlayedBy, images: Images) -> dict[str, Sample]:
-    """Samples by id with label and target crops as curation would give them, from this evaluation's low and full answers. Without
-    both of those policies, and where no label comes about, the label stays None."""
+    """Label the samples as curation does, from the answers of the policies low and full.
+
+    Returns samples by id. The label is None if one of those policies is not evaluated, or if
+    curation would leave the sample out.
+    """
     bare = [replace(one.sample, label=None, crops=()) for one in next(iter(played.values()))]
     if "low" not in played or "full" not in played:
         return {sample.sample_id: sample for sample in bare}
@@ -269,7 +286,7 @@ def assemble(
     unusable: int,
     faults: int,
 ) -> dict[str, Any]:
-    """What results.json holds."""
+    """The content of results.json."""
     seed, asked = config.run.seed, environment(config.method)
     return {
         "policies": {

@@ -59,7 +59,7 @@ async def answer_both(
 
 
 def both(low: Played, full: Played) -> Answers:
-    """The two answers to one sample; an episode that ends without one, in a request say, gives ""."""
+    """The two answers to one sample; an episode without an answer gives ""."""
     assert low.sample == full.sample, "the two lists are aligned"
     answers = [played.episode.answer or "" if played.episode else "" for played in (low, full)]
     sampled = low.episode.turns[0].logprobs if low.episode and low.episode.answer else (-math.inf,)

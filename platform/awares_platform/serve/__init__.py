@@ -1,13 +1,14 @@
-"""The endpoint: one image and one question in, an answer and what it cost out.
+"""The endpoint: it takes one image and one question, and returns the answer and its cost.
 
-    client --HTTP--> Serve proxy --(queue: max_queued_requests, else 503 + Retry-After)--> replica x (autoscaled)
+    client --HTTP--> Serve proxy --(queue: max_queued_requests, else 503 + Retry-After)--> replica
                                                                                              |
-      replica:  routes.py    token, size, routes                                             |
-                openai.py    the chat-completions dialect, both directions      <------------+
-                remote.py    images behind URLs: allowlisted hosts, public addresses, no redirects
-                croploop.py  decode -> run_episode(low view -> request -> crops -> answer) -> ServedAnswer
-                                              |
-                awares_platform.engine.engine.Engine (vLLM, in flight: max_ongoing_requests episodes)
+      replica (autoscaled):                                                                  |
+        routes.py    token, size, routes                                        <------------+
+        openai.py    chat completions: requests to questions, answers to responses
+        remote.py    images behind URLs: allowlisted hosts, public addresses, no redirects
+        croploop.py  decode -> run_episode(low view -> request -> crops -> answer) -> ServedAnswer
+                                      |
+        engine/engine.py              vLLM, at most max_ongoing_requests episodes in flight
 
-`app.py` builds the Ray Serve application, for `awares serve` and for a serveConfigV2 alike.
+`awares serve` and a RayService's serveConfigV2 both build the application with `app.py`.
 """

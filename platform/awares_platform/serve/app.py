@@ -1,7 +1,11 @@
-"""Start, watch and stop the endpoint: for `awares serve`, for jobs/serve.py, and as a serveConfigV2's import_path.
+"""Start, watch and stop the endpoint.
 
-awares serve ── run ── serving ── check token, autoscaling, port ── Serve proxies ── build ── replicas ── ready ... SIGTERM ── drain
-RayService   ── import_path: awares_platform.serve.app:build, args: the setup's sections ─┘
+    awares serve ── run ── serving ── checks ── Serve proxies ── build ── replicas ── ready
+                                                                   │                    │
+    RayService ── serveConfigV2: import_path, args ────────────────┘       SIGTERM ── drain
+
+The checks cover the token, the autoscaling keys, the policy and the port. A RayService names
+`awares_platform.serve.app:build` as import_path and passes the setup's sections as args.
 """
 
 import errno
@@ -29,16 +33,25 @@ POLL_S = 0.5
 
 
 def build(config: PlatformConfig) -> Application:
-    """The application for a serveConfigV2 whose `args` are a setup's sections; Serve validates them into `config`.
+    """Build the application that a serveConfigV2 names.
+
+    Its `args` are a setup's sections, which Serve validates into `config`.
 
     Example:
-        {"name": "awares", "import_path": "awares_platform.serve.app:build", "args": {"run": {"name": "mini"}, "serve": {"port": 80}}}
+        {
+            "name": "awares",
+            "import_path": "awares_platform.serve.app:build",
+            "args": {"run": {"name": "mini"}, "serve": {"port": 80}},
+        }
     """
     return build_application(config)
 
 
 def run(config: PlatformConfig) -> None:
-    """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish. Ray runs and the store is reachable already."""
+    """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish.
+
+    Ray must be initialised and the store reachable.
+    """
     started, stop = time.monotonic(), threading.Event()
     before = {
         number: signal.signal(number, lambda *_: stop.set())
@@ -49,7 +62,8 @@ def run(config: PlatformConfig) -> None:
             record.metrics(0, {"time/start": time.monotonic() - started})
             if not stop.is_set():
                 print(
-                    f"serving {config.serve.policy} of run {config.run.name} at {url}/v1/chat/completions; Ctrl-C ends it",
+                    f"serving {config.serve.policy} of run {config.run.name} "
+                    f"at {url}/v1/chat/completions; Ctrl-C ends it",
                     flush=True,
                 )
             stop.wait()
@@ -61,9 +75,10 @@ def run(config: PlatformConfig) -> None:
 
 @contextmanager
 def serving(config: PlatformConfig, stop: threading.Event | None = None) -> Iterator[str]:
-    """The endpoint's base URL, once it answers. Every check that needs no engine comes before one starts.
+    """Start the endpoint, give its base URL once it is ready, and drain it at the end.
 
-    Raises ConfigError, PolicyError, or LaunchError if the port is taken, or if the replica does not come up.
+    All checks that need no engine run before an engine starts. Raises ConfigError, PolicyError, or
+    LaunchError if the port is taken or the replica does not start.
     """
     application = build_application(config)
     read_token(config.serve)
@@ -83,7 +98,10 @@ def serving(config: PlatformConfig, stop: threading.Event | None = None) -> Iter
 
 
 def _drain() -> None:
-    """Let the replicas finish what they have while the proxies still carry their answers: a shutdown alone kills the proxies first."""
+    """Delete the application first, so that the proxies still deliver the replicas' last answers.
+
+    A shutdown alone kills the proxies before the replicas have finished.
+    """
     try:
         if APP in serve.status().applications:
             serve.delete(APP)
@@ -92,13 +110,16 @@ def _drain() -> None:
 
 
 def base_url(config: PlatformConfig) -> str:
-    """Where a client on this machine reaches the endpoint."""
+    """The endpoint's URL for a client on this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.serve.host, config.serve.host)
     return f"http://{host}:{config.serve.port}"
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise LaunchError if `port` cannot be listened on. Ray Serve would say so only after minutes, in a proxy's log."""
+    """Raise LaunchError if no process can listen on `port`.
+
+    Ray Serve would report this only after minutes, in the log of a proxy.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -111,7 +132,8 @@ def check_port(host: str, port: int) -> None:
                 else error.strerror
             )
             raise LaunchError(
-                f"serve.port={port} on {host} cannot be used: {reason}; stop it or choose another serve.port"
+                f"serve.port={port} on {host} cannot be used: {reason}; "
+                "stop it or choose another serve.port"
             ) from error
 
 
@@ -125,32 +147,31 @@ def _check_policy(config: PlatformConfig) -> None:
     ):
         job = "grpo" if name == "awares" else name
         raise PolicyError(
-            f"run {config.run.name!r} has no complete policy {name!r} to serve: finish `awares {job}` first"
+            f"run {config.run.name!r} has no complete policy {name!r} to serve: "
+            f"finish `awares {job}` first"
         )
 
 
 def _check_serve_is_ours() -> None:
     if serve.status().proxies:
         raise LaunchError(
-            "Ray Serve runs on this cluster already: deploy there with import_path awares_platform.serve.app:build, or stop it first"
+            "Ray Serve runs on this cluster already: deploy there with import_path "
+            "awares_platform.serve.app:build, or stop it first"
         )
 
 
 def _wait_until_running(config: PlatformConfig, stop: threading.Event) -> None:
-    """Raise LaunchError with the replica's own words when it fails, or when it is not up in time."""
+    """Wait until the application runs or `stop` is set.
+
+    Raises LaunchError with the replica's last message if it fails or does not start in time.
+    """
     deadline = time.monotonic() + config.serve.start_timeout_s
     while not stop.is_set():
         status = serve.status().applications[APP]
         if status.status is ApplicationStatus.RUNNING:
             return
-        said = last_line(
-            "\n".join(
-                [
-                    status.message,
-                    *(deployment.message for deployment in status.deployments.values()),
-                ]
-            )
-        )
+        messages = (deployment.message for deployment in status.deployments.values())
+        said = last_line("\n".join([status.message, *messages]))
         if status.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
             raise LaunchError(f"the endpoint did not start: {said}")
         if time.monotonic() > deadline:
@@ -162,6 +183,6 @@ def _wait_until_running(config: PlatformConfig, stop: threading.Event) -> None:
 
 
 def last_line(text: str) -> str:
-    """The line of a worker's traceback that says what happened."""
+    """The last line of a worker's traceback, which names the error; "" if there is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""

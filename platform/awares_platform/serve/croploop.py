@@ -1,4 +1,7 @@
-"""The crop loop behind the endpoint: encoded image and question -> ServedAnswer. It needs no HTTP or Ray."""
+"""The crop loop behind the endpoint: encoded image and question -> ServedAnswer.
+
+It needs neither HTTP nor Ray.
+"""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""The replica, and the Serve options that it runs under."""
+"""The replica of the endpoint, and its deployment options."""
 
 import asyncio
 import os
@@ -64,11 +64,11 @@ class Replica:
         )
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        """The application that Serve puts behind its proxies."""
+        """The ASGI application of this replica; Serve calls this method once."""
         return create_app(Routes(self._loop, self._settings, self._token, self._engine.check))
 
     async def check_health(self) -> None:
-        """Serve replaces the replica when this raises."""
+        """Raise if the engine or the weight updates failed; Serve then replaces the replica."""
         await self._engine.check()
         if self._following is not None:
             self._following.check()
@@ -81,13 +81,13 @@ class Replica:
 
 
 def build_application(config: PlatformConfig) -> Application:
-    """The Serve application of a setup. Raises ConfigError before anything starts."""
+    """Build the Serve application of a setup. Raises ConfigError before anything starts."""
     environment(config.method)
     settings = config.serve
     if settings.follow and settings.policy != config.grpo.start:
         raise ConfigError(
-            f"serve.follow loads what GRPO publishes over its start: set serve.policy={config.grpo.start} (grpo.start), not "
-            f"{settings.policy}"
+            "serve.follow loads GRPO's updates of the policy that GRPO starts from: "
+            f"set serve.policy={config.grpo.start} (grpo.start), not {settings.policy}"
         )
     deployment = serve.deployment(
         Replica,
@@ -106,11 +106,15 @@ def build_application(config: PlatformConfig) -> Application:
 
 
 def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
-    """Ray's autoscaling settings, None for a fixed replica. Ray itself drops unknown keys in silence: ConfigError names them."""
+    """Ray's autoscaling settings, or None for one fixed replica.
+
+    Raises ConfigError for an unknown key, which Ray would drop without a message.
+    """
     for key in options:
         if key not in AutoscalingConfig.model_fields:
             raise ConfigError(
-                f"serve.autoscaling.{key}: no such key; the nearest is {nearest(key, AutoscalingConfig.model_fields)}"
+                f"serve.autoscaling.{key}: no such key; "
+                f"the nearest is {nearest(key, AutoscalingConfig.model_fields)}"
             )
     try:
         return AutoscalingConfig.model_validate(options) if options else None
@@ -121,12 +125,16 @@ def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
 
 
 def read_token(settings: ServeConfig) -> str | None:
-    """The bearer token, None for an open endpoint. Raises ConfigError if the named variable holds none."""
+    """The bearer token, or None for an open endpoint.
+
+    Raises ConfigError if the variable that serve.token_env names is unset or empty.
+    """
     if settings.token_env is None:
         return None
     token = os.environ.get(settings.token_env, "").strip()
     if not token:
         raise ConfigError(
-            f"serve.token_env names the environment variable {settings.token_env}, which is unset or empty: set it, or leave the key out"
+            f"serve.token_env names the environment variable {settings.token_env}, "
+            "which is unset or empty: set it, or leave the key out"
         )
     return token

@@ -1,4 +1,7 @@
-"""A replica that follows a run in training: its engine has the newest published version, its requests wait for nothing but the pause."""
+"""The replica loads each new weight version of a run in training while it serves.
+
+Its requests wait only during the short pause in which the engine swaps the weights.
+"""
 
 import asyncio
 import contextlib
@@ -21,7 +24,7 @@ POLL_S = 2.0
 
 
 class Following:
-    """Beside the requests of one replica, from `begin` to `stop`."""
+    """A background task that keeps one engine at the newest published version."""
 
     def __init__(self, engine: Engine, subscriber: Subscriber, canary: Canary) -> None:
         self._engine, self._subscriber, self._canary = engine, subscriber, canary
@@ -31,8 +34,11 @@ class Following:
     async def begin(
         cls, engine: Engine, config: PlatformConfig, store: ObjectStore, chat: ChatFormat
     ) -> Self:
-        """Loads what is published, so that the first request meets it, and goes on from there. A store that is away does not keep the
-        replica from serving what it has. Raises DataError without curated data, CanaryMismatch, EngineError."""
+        """Load the newest published version, then start to follow.
+
+        If the store is unreachable, the replica serves the version that it has. Raises DataError
+        without curated data, CanaryMismatch, EngineError.
+        """
         canary = await asyncio.to_thread(
             build, config, store, Images(store, config.data.image_cache), chat
         )
@@ -63,12 +69,12 @@ class Following:
                 )
 
     def check(self) -> None:
-        """Raise what ended it: the engine must then be replaced."""
+        """Raise the error that ended the task; the engine must then be replaced."""
         if self._task is not None and self._task.done():
             self._task.result()
 
     async def stop(self) -> None:
-        """Follow no longer."""
+        """Stop following."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError, WeightsError):

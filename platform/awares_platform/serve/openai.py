@@ -1,4 +1,8 @@
-"""The chat-completions dialect: one user message with one image and one question; anything that we would ignore is refused by name."""
+"""OpenAI's chat completions, as far as the endpoint supports them.
+
+A request is one user message with one image and one question. A field without effect here is
+refused by name, never ignored.
+"""
 
 import base64
 import binascii
@@ -14,7 +18,10 @@ from awares_platform.serve.croploop import ServedAnswer
 
 
 class RequestError(DataError):
-    """A request that gets an HTTP error: `status`, a message for people, `param` for the field and `code` for programs."""
+    """The HTTP error that answers a request.
+
+    `status` is the HTTP status, `param` the field at fault, `code` a stable name for programs.
+    """
 
     def __init__(
         self,
@@ -40,14 +47,17 @@ class _Part(BaseModel):
 
 
 class TextPart(_Part):
-    """A piece of the question."""
+    """A part of the question's text."""
 
     type: Literal["text"]
     text: str
 
 
 class ImageUrl(_Part):
-    """A data: URL, or an address on an allowlisted host. `detail` is accepted and decided by the policy, not by the client."""
+    """A data: URL, or a URL on an allowlisted host.
+
+    `detail` is accepted but has no effect, because the policy chooses the resolution.
+    """
 
     url: str
     detail: Literal["auto", "low", "high"] = "auto"
@@ -69,7 +79,7 @@ class Message(_Part):
     @field_validator("content", mode="before")
     @classmethod
     def text_alone_is_one_part(cls, content: Any) -> Any:
-        """OpenAI's short form."""
+        """Turn OpenAI's short form, a plain string, into one text part."""
         return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
@@ -91,7 +101,7 @@ class ChatRequest(_Part):
 
 @dataclass(frozen=True, slots=True)
 class ChatQuestion:
-    """What a request asks.
+    """The image and the question of a request.
 
     Example:
         ChatQuestion("data:image/png;base64,iVBORw0...", "Which digit is on the red circle?")
@@ -102,7 +112,7 @@ class ChatQuestion:
 
 
 def parse_request(body: bytes, config: ServeConfig) -> tuple[ChatRequest, ChatQuestion]:
-    """A request body, validated. Raises RequestError naming the field and what it takes instead."""
+    """Validate a request body. Raises RequestError that names the field and the remedy."""
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
@@ -129,7 +139,8 @@ def _question(messages: list[Message], config: ServeConfig) -> ChatQuestion:
     if len(messages) != 1 or messages[0].role != "user":
         roles = ", ".join(message.role for message in messages) or "none"
         raise RequestError(
-            f"send one user message with one image and one question (the policy has its own system prompt); got: {roles}",
+            "send one user message with one image and one question "
+            f"(the policy has its own system prompt); got: {roles}",
             param="messages",
         )
     parts = messages[0].content
@@ -150,7 +161,7 @@ def _question(messages: list[Message], config: ServeConfig) -> ChatQuestion:
 
 
 def decode_data_url(url: str) -> bytes:
-    """The bytes of a base64 data: URL. Raises RequestError."""
+    """The bytes of a base64 data: URL. Raises RequestError for any other URL."""
     header, comma, payload = url.partition(",")
     if not comma or not header.startswith("data:image/") or not header.endswith(";base64"):
         raise RequestError(
@@ -171,7 +182,10 @@ def decode_data_url(url: str) -> bytes:
 def chat_completion(
     answer: ServedAnswer, *, request_id: str, model: str, created: int
 ) -> dict[str, Any]:
-    """The response body: the answer as OpenAI clients read it, and under `awares` what the policy looked at."""
+    """The response body in OpenAI's form.
+
+    The extra key `awares` holds the crops, the token counts and the weight version of the answer.
+    """
     episode = answer.episode
     message: dict[str, Any] = {"role": "assistant", "content": episode.answer or ""}
     if episode.answer is None:

@@ -1,8 +1,9 @@
-"""Images behind URLs, without lending clients our network position (server-side request forgery).
+"""Images behind URLs, with a guard against server-side request forgery.
 
-A URL is fetched only when its host is allowlisted AND every address that the name resolves to is public; the connection goes to
-the address that was checked, so a name cannot change its mind in between (DNS rebinding). No redirects, no proxies from the
-environment, one time limit for everything, and no more bytes than allowed.
+A URL is fetched only if its host is allowlisted and all addresses of that host are public. The
+connection goes to the address that was checked, so a name cannot resolve to another one in between
+(DNS rebinding). Redirects and the environment's proxies are not followed. One time limit covers the
+whole fetch, and one limit its bytes.
 """
 
 import asyncio
@@ -27,19 +28,22 @@ async def resolve(host: str, port: int) -> list[Address]:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is on the public internet; an IPv4 address wrapped into IPv6 counts as what it wraps."""
+    """Whether an address is on the public internet.
+
+    An IPv4-mapped IPv6 address counts as its IPv4 address.
+    """
     mapped = getattr(address, "ipv4_mapped", None) or address
     return mapped.is_global and not mapped.is_multicast
 
 
 def refused(message: str, code: str = "image_refused") -> RequestError:
-    """The error for a URL that we do not fetch, or that gives no image."""
+    """The error for a URL that is not fetched, or whose fetch fails."""
     return RequestError(message, param="messages.0.content", code=code)
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteImages:
-    """Fetches images from `hosts`; empty refuses all.
+    """Fetches images from `hosts`; an empty tuple refuses every URL.
 
     Example:
         RemoteImages(hosts=("images.example.com",), max_bytes=2**24, timeout_s=5.0)
@@ -52,7 +56,7 @@ class RemoteImages:
     permitted: Callable[[Address], bool] = is_public
 
     async def fetch(self, url: str) -> bytes:
-        """The body at `url`. Raises RequestError naming what was refused or failed."""
+        """The body at `url`. Raises RequestError that names the refusal or the failure."""
         parts = self._check(url)
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -105,7 +109,8 @@ class RemoteImages:
         ):
             if response.status_code != 200:
                 raise refused(
-                    f"{parts.hostname} answered {response.status_code}; expected 200 and no redirect",
+                    f"{parts.hostname} answered {response.status_code}; "
+                    "expected 200 and no redirect",
                     "image_unreachable",
                 )
             data = bytearray()

@@ -1,4 +1,7 @@
-"""The HTTP side: routes, bearer token, size limit, errors. A plain ASGI application, so that tests run it without Ray."""
+"""The HTTP side: routes, bearer token, size limit, errors.
+
+It is a plain ASGI application, so that tests run it without Ray.
+"""
 
 import asyncio
 import hmac
@@ -53,10 +56,11 @@ class Routes:
         self._metrics = EndpointMetrics(loop.regions)
 
     async def health(self, request: Request) -> Response:
-        """GET /healthz: needs no token, so that probes need no secret."""
+        """GET /healthz, without a token, so that probes need no secret."""
         try:
             await self._healthy()
-        except Exception as error:  # whatever the engine's own check raises, a probe wants a status
+        # A probe needs a status whatever the engine's check raises.
+        except Exception as error:
             raise RequestError(f"not healthy: {error}", status=503, code="unhealthy") from error
         return JSONResponse({"status": "ok"})
 
@@ -66,7 +70,7 @@ class Routes:
         return JSONResponse(model_list(self._config.model, self._started))
 
     async def chat(self, request: Request) -> Response:
-        """POST /v1/chat/completions, counted whatever becomes of it."""
+        """POST /v1/chat/completions. Every request is counted, answered or not."""
         started = time.perf_counter()
         try:
             answer = await self._answer(request)
@@ -120,7 +124,7 @@ class Routes:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, never holding more than `limit` bytes of it. Raises RequestError 413."""
+    """Read the body. Raises RequestError 413 as soon as it exceeds `limit` bytes."""
     too_large = RequestError(
         f"the request is over {limit} bytes", status=413, code="request_too_large"
     )
@@ -141,7 +145,7 @@ def _error(error: RequestError) -> JSONResponse:
 
 
 def _as_request_error(error: DataError) -> RequestError:
-    """A request or an image that we refuse, by name."""
+    """The HTTP error for a refused request or an unusable image."""
     return (
         error
         if isinstance(error, RequestError)
@@ -150,7 +154,10 @@ def _as_request_error(error: DataError) -> RequestError:
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:
-    """The status and code under which a request that got no answer is counted: the same that its client is told."""
+    """The status and code under which metrics count a request without an answer.
+
+    They equal those of the response that the client gets.
+    """
     if isinstance(error, DataError):
         refusal = _as_request_error(error)
         return refusal.status, refusal.code
@@ -159,13 +166,13 @@ def _outcome(error: BaseException) -> tuple[int, str]:
 
 
 async def on_data_error(request: Request, error: Exception) -> Response:
-    """Tell the client what was wrong."""
+    """Answer a refused request or an unusable image."""
     assert isinstance(error, DataError)
     return _error(_as_request_error(error))
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """An unknown path or method."""
+    """Answer a request for an unknown path or method."""
     assert isinstance(error, HTTPException)
     return _error(
         RequestError(
@@ -177,7 +184,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def on_crash(request: Request, error: Exception) -> Response:
-    """Our own fault: the log has the traceback (Starlette raises on), the client has no internals."""
+    """Answer 500 without internals. Starlette raises the error again, so that it is logged."""
     return _error(
         RequestError(
             "internal error; the replica's log says more", status=500, code="internal_error"
@@ -186,7 +193,7 @@ async def on_crash(request: Request, error: Exception) -> Response:
 
 
 def create_app(routes: Routes) -> Starlette:
-    """The ASGI application around the routes."""
+    """Build the ASGI application around the routes."""
     return Starlette(
         routes=[
             Route("/healthz", routes.health, methods=["GET"]),
