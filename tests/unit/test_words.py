@@ -89,7 +89,6 @@ UNFINISHED = frozenset(
         "tests/unit/awares_platform/plan/test_geometry.py",
         "tests/unit/awares_platform/serve/conftest.py",
         "tests/unit/awares_platform/serve/test_app.py",
-        "tests/unit/awares_platform/serve/test_endpoint_meter.py",
         "tests/unit/awares_platform/sft/test_examples.py",
         "tests/unit/awares_platform/training/test_checkpoint_fit.py",
         "tests/unit/awares_platform/training/test_lora.py",

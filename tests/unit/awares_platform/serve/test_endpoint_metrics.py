@@ -1,4 +1,4 @@
-"""What the endpoint counts of each request, over HTTP; instruments are fakes that keep every call."""
+"""The endpoint's metrics of each request, over HTTP. Fake instruments record every call."""
 
 from collections import Counter as Tally
 
