@@ -8,10 +8,10 @@ from awares.episode import Episode, StopReason, Turn
 from awares.evaluation.scorers import scorer
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig, load
-from awares_platform.engine.play import Played
 from awares_platform.evaluate.scored import score_all
 from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.grpo.scoring import Scoring
+from awares_platform.method.play import Played
 from awares_platform.method.reward import build_reward, check_reward
 
 SETUP = """

@@ -20,9 +20,9 @@ from awares_platform.config import PlatformConfig
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.evaluate.results import policy_metrics
 from awares_platform.evaluate.scored import Scored
-from awares_platform.labelling.answers import Answers
-from awares_platform.labelling.labeller import Labeller
+from awares_platform.method.answers import Answers
 from awares_platform.method.environment import environment, episode_spec, greedy
+from awares_platform.method.labeller import Labeller
 
 IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
 SAMPLE = Sample("s", "a" * 64, "digit on the red circle?", "7", evidence=((28, 28, 56, 56),))

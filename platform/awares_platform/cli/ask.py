@@ -13,7 +13,7 @@ from typing import Any
 
 from awares.crops import CropId
 from awares.errors import DataError
-from awares_platform.labelling.chat_client import EndpointError
+from awares_platform.method.chat_client import EndpointError
 
 TIMEOUT_S = 120.0
 

@@ -49,7 +49,8 @@ class QuickstartState:
     `fingerprint` is the digest of the setup.
 
     Example:
-        QuickstartState(Path("runs/quickstart/progress.json"), "5f2a...", ["curate"], {"curate": 71.3})
+        path = Path("runs/quickstart/progress.json")
+        QuickstartState(path, "5f2a...", ["curate"], {"curate": 71.3})
     """
 
     path: Path

@@ -14,7 +14,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.curate.label_shard import Columns
 from awares_platform.data.dataset import Images
 from awares_platform.data.rows import decode_rows, encode_rows
-from awares_platform.labelling.answers import Answers, answer_both
+from awares_platform.method.answers import Answers, answer_both
 from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
 

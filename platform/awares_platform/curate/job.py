@@ -37,9 +37,9 @@ from awares_platform.data.dataset import (
 )
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.errors import NotFound
-from awares_platform.labelling.grounding import check_grounding
-from awares_platform.labelling.judge import check_judge
 from awares_platform.method.environment import environment
+from awares_platform.method.grounding import check_grounding
+from awares_platform.method.judge import check_judge
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore

@@ -13,8 +13,8 @@ from awares.sample import Label
 from awares_platform.config import PlatformConfig
 from awares_platform.data.images import Images
 from awares_platform.data.rows import decode_rows, encode_rows
-from awares_platform.labelling.answers import Answers
-from awares_platform.labelling.labeller import Labelled, Labeller
+from awares_platform.method.answers import Answers
+from awares_platform.method.labeller import Labelled, Labeller
 from awares_platform.store import ObjectStore
 
 Columns = dict[str, np.ndarray]

@@ -15,9 +15,9 @@ from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Canary, learner_logprobs, to_extra
 from awares_platform.engine.engine import Engine
-from awares_platform.engine.play import Played, play
 from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.method.environment import system_prompt, vision_limits
+from awares_platform.method.play import Played, play
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_processor
 from awares_platform.training.source import resolve

@@ -26,7 +26,6 @@ from awares.evaluation.scorers import scorer
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, ensure_mini, read_split
-from awares_platform.engine.play import Played, check_engine
 from awares_platform.evaluate.episode_rows import encode_episodes
 from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.evaluate.results import (
@@ -37,11 +36,12 @@ from awares_platform.evaluate.results import (
     table,
 )
 from awares_platform.evaluate.scored import Scored, score_all
-from awares_platform.labelling.answers import both
-from awares_platform.labelling.grounding import check_grounding
-from awares_platform.labelling.judge import check_judge
-from awares_platform.labelling.labeller import Labeller
+from awares_platform.method.answers import both
 from awares_platform.method.environment import environment
+from awares_platform.method.grounding import check_grounding
+from awares_platform.method.judge import check_judge
+from awares_platform.method.labeller import Labeller
+from awares_platform.method.play import Played, check_engine
 from awares_platform.method.reward import build_reward, check_reward
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run

@@ -7,7 +7,7 @@ from awares.episode import Episode, StopReason
 from awares.evaluation.scorers import Scorer
 from awares.reward import Reward
 from awares.sample import Sample
-from awares_platform.engine.play import Played
+from awares_platform.method.play import Played
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 
 from awares.errors import DataError
 from awares_platform.cli.ask import ask
-from awares_platform.labelling.chat_client import EndpointError
+from awares_platform.method.chat_client import EndpointError
 
 MODELS = {"data": [{"id": "mini"}]}
 ANSWER = {

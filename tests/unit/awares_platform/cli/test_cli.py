@@ -36,7 +36,7 @@ def test_help_answers_without_the_heavy_packages() -> None:
 
 
 def _processor_s() -> float:
-    """Processor time of the processes that ended; another load on the machine does not change it."""
+    """Processor time of the processes that ended; other load does not change it."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -17,7 +17,6 @@ from awares.sample import Label, Sample
 from awares.view import View
 from awares_platform.config import PlatformConfig
 from awares_platform.data.images import Images
-from awares_platform.engine.play import Played
 from awares_platform.errors import NotFound
 from awares_platform.evaluate.job import (
     assemble,
@@ -29,6 +28,7 @@ from awares_platform.evaluate.job import (
 )
 from awares_platform.evaluate.policies import POLICIES
 from awares_platform.evaluate.scored import score_all
+from awares_platform.method.play import Played
 from awares_platform.store import ObjectStore
 
 CONFIG = PlatformConfig()

@@ -16,10 +16,10 @@ from awares.labels import Case, Judgement, Verdict
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.curate import CurateConfig
-from awares_platform.labelling.answers import Answers
-from awares_platform.labelling.grounding import check_grounding
-from awares_platform.labelling.judge import check_judge
-from awares_platform.labelling.labeller import Labelled, Labeller
+from awares_platform.method.answers import Answers
+from awares_platform.method.grounding import check_grounding
+from awares_platform.method.judge import check_judge
+from awares_platform.method.labeller import Labelled, Labeller
 
 SAMPLE = Sample("s", "a" * 64, "digit?", "7")
 OPENED: list[str] = []

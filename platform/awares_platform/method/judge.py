@@ -10,13 +10,13 @@ from typing import Self
 from awares.errors import DataError
 from awares.labels import Case, Judge, Judgement, Verdict
 from awares_platform.config.curate import CurateConfig, EndpointConfig
-from awares_platform.labelling.chat_client import ChatEndpoint
 from awares_platform.method import seams
+from awares_platform.method.chat_client import ChatEndpoint
 
 KEY = "curate.judge"
 BUILT_IN = {
     "match": "awares.labels:MatchJudge",
-    "endpoint": "awares_platform.labelling.judge:EndpointJudge",
+    "endpoint": "awares_platform.method.judge:EndpointJudge",
 }
 
 INSTRUCTIONS = """\

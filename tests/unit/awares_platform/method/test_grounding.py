@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from awares.errors import DataError
 from awares.grounding import Annotations
 from awares.sample import Sample
-from awares_platform.labelling.grounding import parse_boxes, pixel_boxes
+from awares_platform.method.grounding import parse_boxes, pixel_boxes
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.curate.label_shard import encode_shard, label_shard
 from awares_platform.data.rows import decode_rows, encode_rows
-from awares_platform.engine.play import EngineFailure
-from awares_platform.labelling.answers import Answers
-from awares_platform.labelling.labeller import Labelled, Labeller
+from awares_platform.method.answers import Answers
+from awares_platform.method.labeller import Labelled, Labeller
+from awares_platform.method.play import EngineFailure
 
 SAMPLE = Sample(
     "s", "a" * 64, "digit?", "7", evidence=((4, 4, 36, 36),), label=Label.HR, crops=(CropId.ALL,)

@@ -16,9 +16,9 @@ from awares.errors import DataError
 from awares.generate import FinishReason, GenerateRequest, Generation
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
-from awares_platform.engine.play import EngineFailure, Played, check_engine, play
-from awares_platform.labelling.answers import Answers, answer_both
+from awares_platform.method.answers import Answers, answer_both
 from awares_platform.method.environment import episode_spec, greedy
+from awares_platform.method.play import EngineFailure, Played, check_engine, play
 
 CONFIG = PlatformConfig()
 LOGPROB = -0.1
@@ -30,7 +30,11 @@ def chat() -> ChatFormat:
 
 
 class FakeEngine:
-    """Sees only sizes: says "7" where it saw 112 pixels, asks for the top left on a low view when `asks`, else says "1"."""
+    """Sees only the sizes of views.
+
+    It answers "7" where it saw 112 pixels. On a low view it asks for the top left if `asks`, else
+    it answers "1".
+    """
 
     def __init__(self, chat: ChatFormat, asks: bool = False, dies_after: int | None = None) -> None:
         self.chat, self.asks, self.dies_after = chat, asks, dies_after

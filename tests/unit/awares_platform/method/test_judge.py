@@ -3,7 +3,7 @@
 import pytest
 
 from awares.errors import DataError
-from awares_platform.labelling.judge import parse_verdict
+from awares_platform.method.judge import parse_verdict
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from awares.generate import Generate
 from awares.one_turn import OneTurn
 from awares.sample import Sample
 from awares_platform.config.method import MethodConfig
-from awares_platform.engine.play import Played, check_engine, play
 from awares_platform.method.environment import environment, episode_spec, greedy
+from awares_platform.method.play import Played, check_engine, play
 
 
 @dataclass(frozen=True, slots=True)

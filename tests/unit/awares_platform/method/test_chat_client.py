@@ -16,9 +16,9 @@ from awares.errors import ConfigError, DataError
 from awares.labels import Case, Verdict
 from awares.sample import Sample
 from awares_platform.config.curate import EndpointConfig
-from awares_platform.labelling.chat_client import ChatEndpoint, EndpointBusy, EndpointError
-from awares_platform.labelling.grounding import EndpointGrounding
-from awares_platform.labelling.judge import EndpointJudge
+from awares_platform.method.chat_client import ChatEndpoint, EndpointBusy, EndpointError
+from awares_platform.method.grounding import EndpointGrounding
+from awares_platform.method.judge import EndpointJudge
 
 Reply = Callable[[dict[str, Any], int], tuple[int, str]]
 

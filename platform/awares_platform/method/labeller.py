@@ -16,10 +16,10 @@ from awares.labels import Case, Verdict, label
 from awares.sample import Label, Sample
 from awares_platform.config.curate import CurateConfig
 from awares_platform.config.method import MethodConfig
-from awares_platform.labelling.answers import Answers
-from awares_platform.labelling.grounding import build_grounding
-from awares_platform.labelling.judge import build_judge
+from awares_platform.method.answers import Answers
 from awares_platform.method.environment import environment
+from awares_platform.method.grounding import build_grounding
+from awares_platform.method.judge import build_judge
 
 
 @dataclass(frozen=True, slots=True)

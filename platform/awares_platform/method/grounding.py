@@ -18,13 +18,13 @@ from awares.errors import DataError
 from awares.grounding import Grounding
 from awares.sample import Sample
 from awares_platform.config.curate import CurateConfig, EndpointConfig
-from awares_platform.labelling.chat_client import ChatEndpoint
 from awares_platform.method import seams
+from awares_platform.method.chat_client import ChatEndpoint
 
 KEY = "curate.grounding"
 BUILT_IN = {
     "annotations": "awares.grounding:Annotations",
-    "endpoint": "awares_platform.labelling.grounding:EndpointGrounding",
+    "endpoint": "awares_platform.method.grounding:EndpointGrounding",
 }
 # The oracle's coordinates run from 0 to SCALE in both directions.
 SCALE = 1000

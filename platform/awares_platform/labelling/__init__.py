@@ -1,1 +1,0 @@
-"""From two answers to a label and target crops: judges, groundings and their chat client."""
