@@ -1,4 +1,7 @@
-"""A tiny policy of the real classes with random weights: enough to check ids, shapes of attention and logprobs, in a second."""
+"""A tiny policy of the real classes with random weights.
+
+It suffices to check ids, shapes of attention and logprobs, and takes a second.
+"""
 
 import pytest
 import torch
@@ -29,7 +32,7 @@ SPECIAL = [
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte, and Qwen's special tokens."""
+    """A tokenizer with one token per byte and Qwen's special tokens."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     bytes_only = Tokenizer(
         models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[])
@@ -57,13 +60,13 @@ def limits() -> VisionLimits:
 
 @pytest.fixture(scope="session")
 def processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
-    """With the processor's own limits left at their defaults: `collate` must override them."""
+    """A processor with its own default limits, which `collate` must override."""
     return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor())
 
 
 @pytest.fixture(scope="session")
 def policy(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
-    """Hidden 64, two layers, fp32."""
+    """A random policy with hidden size 64 and two layers, in fp32."""
     ids = {
         name: tokenizer.get_vocab()[f"<|{name}|>"]
         for name in ("image_pad", "video_pad", "vision_start", "vision_end")

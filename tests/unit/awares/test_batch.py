@@ -53,7 +53,8 @@ def as_episode(item: Demonstration) -> Episode:
 
 def test_ids_expand_to_exactly_one_image_token_per_feature(chat, processor, limits):
     batch = collate([direct(chat), called(chat)], IMAGES.__getitem__, processor, limits)
-    # low view 70 x 56 -> 2 x 2 tokens (round half to even: 2.5 -> 2); quadrant 70 x 56 the same; right half 70 x 112 -> 2 x 4
+    # The low view and the quadrant, 70 x 56, have 2 x 2 tokens, as 2.5 rounds to even. The right
+    # half, 70 x 112, has 2 x 4.
     assert batch.image_grid_thw_I3.tolist() == [[1, 4, 4], [1, 4, 4], [1, 4, 4], [1, 8, 4]]
     images_B = (batch.input_ids_BT == chat.image_token_id).sum(1)
     assert images_B.tolist() == [4, 4 + 4 + 8]
@@ -144,7 +145,7 @@ def test_batched_two_turn_logprobs_equal_the_plain_forward(policy, chat, process
 
 
 def test_positions_are_those_of_images_not_of_plain_text(policy, chat, processor, limits):
-    """Without mm_token_type_ids transformers falls back to plain positions in silence; the batch must not let that happen."""
+    """Without mm_token_type_ids, transformers would fall back to plain positions silently."""
     batch = collate([called(chat)], IMAGES.__getitem__, processor, limits)
     inputs = batch.forward_inputs()
     with torch.no_grad():
@@ -174,7 +175,8 @@ def test_token_logprobs_by_hand():
     logits = torch.tensor([[[math.log(3.0), 0.0, 0.0], [0.0, math.log(2.0), 0.0]]])
     ids = torch.tensor([[2, 0]])
     assert token_logprobs(logits, ids).tolist() == [[0.0, pytest.approx(math.log(3 / 5))]]
-    # temperature 0.5 squares the odds: 9 / (9 + 1 + 1); a blocked id leaves the sum: 3 / (3 + 1)
+    # A temperature of 0.5 squares the odds: 9 / (9 + 1 + 1). A blocked id leaves the sum:
+    # 3 / (3 + 1).
     assert token_logprobs(logits, ids, temperature=0.5)[0, 1].item() == pytest.approx(
         math.log(9 / 11)
     )

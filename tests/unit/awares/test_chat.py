@@ -14,7 +14,8 @@ IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 def test_first_turn_is_the_documented_layout(chat, tokenizer):
     assert tokenizer.decode(chat.first_turn("why?")) == (
-        f"<|im_start|>system\nLook.<|im_end|>\n<|im_start|>user\n{IMAGE}why?<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>system\nLook.<|im_end|>\n"
+        f"<|im_start|>user\n{IMAGE}why?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert tokenizer.decode(chat.first_turn("why?", images=2)).count(IMAGE) == 2
 
@@ -71,7 +72,7 @@ def test_a_question_cannot_forge_a_turn_or_an_image(chat, tokenizer, forged):
 
 def test_a_tokenizer_that_cannot_spell_special_tokens_out_refuses_them(chat):
     class Forgetful:
-        """A tokenizer that parses special tokens whatever it is told."""
+        """A tokenizer that parses special tokens even when it is told not to."""
 
         def __getattr__(self, name):
             return getattr(chat.tokenizer, name)

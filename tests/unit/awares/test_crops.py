@@ -92,24 +92,25 @@ def test_padding_grows_by_a_share_of_the_box_and_clamps():
 @pytest.mark.parametrize(
     ("evidence", "expected"),
     [
-        ([(4, 4, 30, 30)], (CropId.TOP_LEFT,)),  # tiny, inside a quadrant
+        # The box lies inside one quadrant.
+        ([(4, 4, 30, 30)], (CropId.TOP_LEFT,)),
         ([(90, 90, 110, 110)], (CropId.BOTTOM_RIGHT,)),
-        ([(46, 46, 66, 66)], (CropId.CENTER,)),  # straddles all quadrants
-        ([(30, 4, 80, 24)], (CropId.TOP,)),  # straddles the vertical border above the center crop
+        # The box straddles all quadrants.
+        ([(46, 46, 66, 66)], (CropId.CENTER,)),
+        # The box straddles the vertical border above the center crop.
+        ([(30, 4, 80, 24)], (CropId.TOP,)),
         ([(4, 30, 24, 80)], (CropId.LEFT,)),
-        (
-            [(4, 4, 24, 24), (90, 4, 110, 24)],
-            (CropId.TOP,),
-        ),  # two quadrants side by side: equal area, fewer crops
-        (
-            [(4, 4, 24, 24), (90, 90, 110, 110)],
-            (CropId.TOP_LEFT, CropId.BOTTOM_RIGHT),
-        ),  # a diagonal: no half holds both
+        # A half has the area of two quadrants side by side, and is fewer crops.
+        ([(4, 4, 24, 24), (90, 4, 110, 24)], (CropId.TOP,)),
+        # No half holds both boxes of a diagonal.
+        ([(4, 4, 24, 24), (90, 90, 110, 110)], (CropId.TOP_LEFT, CropId.BOTTOM_RIGHT)),
         ([(4, 4, 24, 24), (46, 46, 66, 66)], (CropId.TOP_LEFT, CropId.CENTER)),
-        # three corners: a quadrant and a half, in two ways (2 + top, 1 + left); the first in crop order wins
+        # A quadrant and a half cover three corners in two ways: 2 with top, 1 with left. The first
+        # in crop order wins.
         ([(4, 4, 24, 24), (90, 4, 110, 24), (4, 90, 24, 110)], (CropId.TOP_RIGHT, CropId.LEFT)),
-        ([(0, 0, 112, 112)], (CropId.ALL,)),  # the whole page
-        ([(2, 40, 110, 70)], (CropId.ALL,)),  # a line across the middle fits no half
+        ([(0, 0, 112, 112)], (CropId.ALL,)),
+        # A line across the middle fits no half.
+        ([(2, 40, 110, 70)], (CropId.ALL,)),
         ([], (CropId.ALL,)),
     ],
 )
@@ -122,7 +123,7 @@ def test_without_all_two_halves_stand_for_the_image():
 
 
 def test_tau_decides_whether_a_box_that_sticks_out_is_covered():
-    # 20 wide, 8 of it beyond the middle: the left quadrant holds 0.6
+    # The box is 20 wide, with 8 beyond the middle, so the left quadrant holds 0.6 of it.
     box = [(44, 4, 64, 24)]
     assert min_cover(box, SIZE, tau=0.6, padding=0.0) == (CropId.TOP_LEFT,)
     assert min_cover(box, SIZE, tau=0.61, padding=0.0) == (CropId.TOP,)

@@ -19,15 +19,22 @@ def pair(label, target, asked, stop=S.ANSWER, rtr=0.25):
 
 
 PAIRS = [
-    pair(Label.HR, (C.TOP_LEFT,), (C.TOP_LEFT,), rtr=0.5),  # exact
-    pair(Label.HR, (C.TOP_LEFT, C.TOP_RIGHT), (C.TOP,), rtr=0.75),  # another set, the same region
-    pair(Label.HR, (C.TOP_LEFT,), (C.BOTTOM,), rtr=0.75),  # elsewhere
-    pair(Label.HR, (C.TOP_LEFT,), ()),  # missed
-    pair(Label.LR, (), (C.ALL,), rtr=1.25),  # not needed
+    # The request equals the target.
+    pair(Label.HR, (C.TOP_LEFT,), (C.TOP_LEFT,), rtr=0.5),
+    # Another set of crops shows the same region.
+    pair(Label.HR, (C.TOP_LEFT, C.TOP_RIGHT), (C.TOP,), rtr=0.75),
+    # The request misses the region.
+    pair(Label.HR, (C.TOP_LEFT,), (C.BOTTOM,), rtr=0.75),
+    # The call is missing.
+    pair(Label.HR, (C.TOP_LEFT,), ()),
+    # The call is not needed.
+    pair(Label.LR, (), (C.ALL,), rtr=1.25),
     pair(Label.LR, (), ()),
     pair(Label.LR, (), (), S.MALFORMED),
-    pair(None, (), (C.CENTER,), rtr=0.5),  # unlabelled: counts in rates of use only
-    pair(Label.HR, (C.TOP_LEFT,), (), S.ERROR),  # counts nowhere
+    # An unlabelled sample counts only in the rates of use.
+    pair(None, (), (C.CENTER,), rtr=0.5),
+    # A failed episode counts nowhere.
+    pair(Label.HR, (C.TOP_LEFT,), (), S.ERROR),
 ]
 
 
@@ -76,7 +83,8 @@ def test_a_summary_by_hand():
     scores = [1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]
     got = summarise(episodes, samples, scores, [float(i) for i in range(1, 10)], seed=1)
     assert (got.n, got.errors) == (9, 1)
-    assert got.accuracy == pytest.approx(5 / 9)  # the episode that failed scores 0
+    # The failed episode scores 0.
+    assert got.accuracy == pytest.approx(5 / 9)
     assert got.accuracy_ci95[0] < 5 / 9 < got.accuracy_ci95[1]
     assert got.rtr_token == pytest.approx((0.5 + 0.75 + 0.75 + 0.25 + 1.25 + 0.25 + 0.25 + 0.5) / 8)
     assert (got.latency_p50_s, got.latency_p95_s) == (5.0, pytest.approx(8.6))

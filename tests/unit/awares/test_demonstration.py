@@ -39,7 +39,7 @@ def test_an_hr_sample_asks_then_answers(chat):
 
 
 def test_a_policy_that_says_the_targets_plays_the_demonstration(chat, limits):
-    """Supervised and sampled sequences are the same ids: what SFT teaches is what episodes show."""
+    """A sampled episode has the same ids as the demonstration that SFT trains on."""
     done = demonstration(HR, chat, (100, 60))
     said = iter(turn.sampled_ids for turn in done.turns)
 

@@ -1,4 +1,4 @@
-"""Environments: what a policy may ask for, what comes back, and what that costs."""
+"""Environments: their requests, the views that they return, and the costs."""
 
 import inspect
 import textwrap
@@ -50,7 +50,7 @@ ENVIRONMENTS = [
 
 @pytest.mark.parametrize(("environment", "regions", "views", "cost"), ENVIRONMENTS)
 def test_the_request_that_covers_the_evidence(environment, regions, views, cost):
-    """It is written, read back, answered and paid for."""
+    """The request is written, parsed, answered with views, and charged."""
     request = environment.cover(CORNER, SIZE)
     if regions is None:
         assert request is None

@@ -23,7 +23,7 @@ IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
 
 @dataclass
 class Script:
-    """An engine that says what it was told to; versions count its calls."""
+    """An engine that returns the given texts in order; the version is the number of calls."""
 
     chat: ChatFormat
     turns: list
@@ -71,8 +71,8 @@ def test_a_direct_answer(chat, spec):
 
 
 def test_two_turns_only_ever_append_ids(chat, spec):
-    """The prompt of turn 2 is the prompt of turn 1, the sampled ids as they were, and the tool's reply."""
-    # An encoding that decoding and encoding again would not give back: the text is the same, the ids are not.
+    """The prompt of turn 2 is the prompt of turn 1, the sampled ids unchanged, and the reply."""
+    # Decoding these ids and encoding the text again gives other ids.
     odd = tuple(chat.encode("GET_CROPS: ['0', '8']")) + (
         chat.tokenizer.convert_tokens_to_ids("<|endoftext|>"),
     )
@@ -266,7 +266,7 @@ def test_one_bad_episode_does_not_touch_its_siblings(chat, spec):
 
 
 def test_the_learner_sees_the_engines_prompt(chat, spec, processor, limits):
-    """Un-expanding the batch's image tokens gives back, id for id, what the engine was sent and what it sampled."""
+    """With one placeholder per image, the batch's ids equal those of the engine's requests."""
     episode, engine = play(chat, spec, "GET_CROPS: ['0', '8']", "7")
     batch = collate([episode], {"hash": IMAGE}.__getitem__, processor, limits)
     expanded = batch.input_ids_BT[0].tolist()

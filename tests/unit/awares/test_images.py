@@ -63,7 +63,8 @@ def test_exif_orientation_is_applied():
     image = Image.new("RGB", (3, 2))
     image.putpixel((0, 0), (255, 255, 255))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: rotate 270 counter-clockwise
+    # Orientation 6 asks for a rotation by 270 degrees counter-clockwise.
+    exif[0x0112] = 6
     turned = decode(encoded(image, exif=exif))
     assert turned.size == (2, 3) and turned.getpixel((1, 0)) == (255, 255, 255)
 
@@ -88,7 +89,7 @@ def test_truncated_files_name_their_source(kind):
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds next to nothing."""
+    """A PNG header that claims a size, without the pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
@@ -154,7 +155,8 @@ def test_the_low_view_halves_and_smooths():
     )
     low = low_view(checker)
     assert low.size == (5, 4)
-    assert abs(np.asarray(low).astype(int) - 127).max() < 40  # averaged, not sampled
+    # The pixels are averaged, not sampled.
+    assert abs(np.asarray(low).astype(int) - 127).max() < 40
     assert low_view(Image.new("RGB", (1, 1))).size == (1, 1)
 
 

@@ -11,7 +11,7 @@ PLAIN = GrpoSettings(clip_low=0.2, clip_high=0.2, kl_beta=0.0, importance_cap=2.
 
 
 def test_sft_by_hand():
-    """Weights 5 on the tool turn: (5 * 0.2 + 5 * 0.4 + 1 * 1.0) / 11; the context's logprob does not count."""
+    """The tool turn has weight 5, the context 0: (5 * 0.2 + 5 * 0.4 + 1 * 1.0) / 11."""
     logprobs = tensor([[-9.0, -0.2, -0.4], [-9.0, -1.0, -7.0]])
     weights = tensor([[0.0, 5.0, 5.0], [0.0, 1.0, 0.0]])
     assert sft_loss(logprobs, weights).item() == pytest.approx(4.0 / 11)
@@ -41,7 +41,11 @@ def test_sft_ignores_garbage_and_survives_no_weight():
 def run(
     ratios, advantages, settings=PLAIN, *, lags=None, references=None, mask=None, episodes=None
 ):
-    """The loss for given policy / proximal ratios, proximal / behaviour ratios (1) and reference / policy ratios (1)."""
+    """The loss for given ratios of probabilities.
+
+    `ratios` is policy / proximal, `lags` proximal / behaviour, `references` reference / policy. The
+    last two are 1 by default.
+    """
     ratio_BT = tensor(ratios)
     proximal_BT = torch.full_like(ratio_BT, -1.0)
     policy_BT = (proximal_BT + log(ratio_BT)).requires_grad_()
@@ -66,18 +70,19 @@ def run(
 
 
 def test_grpo_clips_by_hand():
-    # Episode 1, A = 2: min(1.5*2, 1.2*2) = 2.4 and min(0.5*2, 0.8*2) = 1.0, mean 1.7. Episode 2, A = -1: min(-1.5, -1.2) = -1.5
-    # and min(-0.5, -0.8) = -0.8, mean -1.15. Loss = -(1.7 - 1.15) / 2.
+    # Episode 1, A = 2: min(1.5*2, 1.2*2) = 2.4 and min(0.5*2, 0.8*2) = 1.0, mean 1.7.
+    # Episode 2, A = -1: min(-1.5, -1.2) = -1.5 and min(-0.5, -0.8) = -0.8, mean -1.15.
+    # Loss = -(1.7 - 1.15) / 2.
     loss, stats, gradient = run([[1.5, 0.5], [1.5, 0.5]], [2.0, -1.0])
     assert loss == pytest.approx(-0.275)
     assert stats.loss == pytest.approx(-0.275)
     assert stats.clip_fraction == 0.5 and stats.ratio == pytest.approx(1.0) and stats.tokens == 4
-    # d loss / d logprob = -A * r / (|tau| * B) where not clipped
+    # Where the ratio is not clipped, d loss / d logprob = -A * r / (|tau| * B).
     assert gradient.tolist() == [[0.0, pytest.approx(-2 * 0.5 / 4)], [pytest.approx(1.5 / 4), 0.0]]
 
 
 def test_each_episode_weighs_the_same_whatever_its_length():
-    # Episode 1 has one token, gain 1; episode 2 has three, gains -1: 1 and -1, not 1 and -3.
+    # Episode 1 has one token and adds 1. Episode 2 has three tokens and adds -1, not -3.
     loss, stats, gradient = run(
         [[1.0, 9.0, 9.0], [1.0, 1.0, 1.0]],
         [1.0, -1.0],
@@ -88,7 +93,8 @@ def test_each_episode_weighs_the_same_whatever_its_length():
 
 
 def test_kl_to_the_reference_by_hand():
-    # reference / policy = 2: k3 = 2 - log 2 - 1; 0.5: 0.5 + log 2 - 1. Their mean is 0.25.
+    # For reference / policy = 2, k3 = 2 - log 2 - 1; for 0.5 it is 0.5 + log 2 - 1.
+    # Their mean is 0.25.
     loss, stats, gradient = run(
         [[1.0, 1.0]], [0.0], replace(PLAIN, kl_beta=0.05), references=[[2.0, 0.5]]
     )
@@ -100,7 +106,8 @@ def test_kl_to_the_reference_by_hand():
 
 
 def test_importance_weights_are_truncated_and_carry_no_gradient():
-    # proximal / behaviour = 0.5, 1.5, 8: weights 0.5, 1.5 and the cap 2; A = 3, ratio 1: mean (1.5 + 4.5 + 6) / 3 = 4
+    # For proximal / behaviour = 0.5, 1.5 and 8 the weights are 0.5, 1.5 and the cap 2.
+    # With A = 3 and ratio 1 the mean is (1.5 + 4.5 + 6) / 3 = 4.
     loss, stats, gradient = run([[1.0, 1.0, 1.0]], [3.0], lags=[[0.5, 1.5, 8.0]])
     assert loss == pytest.approx(-4.0)
     assert stats.truncated_share == pytest.approx(1 / 3)

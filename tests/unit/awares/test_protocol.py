@@ -107,7 +107,7 @@ def test_the_system_prompt_documents_the_canonical_form():
 
 
 def assert_honest(text: str) -> None:
-    """The parser did not raise, and every crop that it returns is written in the text, in its list."""
+    """Check that `text` parses, and that its list names every crop that the parser returns."""
     parsed = parse_turn(text)
     if isinstance(parsed, Request):
         listed = re.sub(r"[\s_-]+", " ", text[text.index("[") :].lower())
@@ -192,7 +192,7 @@ TEMPLATES = (
 
 
 def model_like(rng: random.Random) -> str:
-    """A valid turn with edits, or a soup of its pieces."""
+    """A valid turn with random edits, or random pieces of turns."""
     if rng.random() < 0.5:
         return "".join(rng.choice(PIECES) for _ in range(rng.randint(0, 14)))
     letters = list(rng.choice(TEMPLATES))

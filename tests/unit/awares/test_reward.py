@@ -34,7 +34,8 @@ def sample(label: Label | None) -> Sample:
     [
         (Label.LR, episode("7"), 10.0, 0.0),
         (Label.LR, episode("3"), 5.0, 0.0),
-        (Label.HR, episode("7"), 10.0, 2.0),  # a missed call costs even where the guess was right
+        # A missed call costs even if the answer is right.
+        (Label.HR, episode("7"), 10.0, 2.0),
         (Label.HR, episode("7", (CropId.TOP_LEFT,)), 10.0, 0.2525),
         # The cost of a call does not depend on the label.
         (
@@ -93,7 +94,8 @@ def test_a_group_is_one_call_of_the_similarity_in_order():
         ("exact", "sevan", "seven", 0.0),
         ("anls", "Seven", "seven", 1.0),
         ("anls", "sevan", "seven", 0.8),
-        ("anls", "ten", "seven", 0.0),  # a similarity of 0.4 is below the threshold
+        # A similarity of 0.4 is below the threshold.
+        ("anls", "ten", "seven", 0.0),
         ("similarity", "seven", "seven", 1.0),
     ],
 )

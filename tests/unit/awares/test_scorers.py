@@ -17,7 +17,8 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
     [
         ("exact", "2026-08", " Seven. ", ["seven"], 1.0),
         ("exact", "2026-08", "seven apples", ["seven"], 0.0),
-        # Numbers within 5 %, years too; % divides its own side; zero and text must be equal.
+        # Numbers may differ by 5 %, years too. A percent sign divides its own side by 100. Zero
+        # and text must be equal.
         ("chartqa", "2026-08", "10.5", ["10"], 1.0),
         ("chartqa", "2026-08", "10.6", ["10"], 0.0),
         ("chartqa", "2026-08", "12.", ["12"], 1.0),
@@ -29,7 +30,7 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("chartqa", "2026-08", "0", ["0"], 1.0),
         ("chartqa", "2026-08", "Yes", ["yes"], 1.0),
         ("chartqa", "2026-08", "yes ", ["yes"], 0.0),
-        # ANLS is 1 - distance / length of the longer text; below 0.5 it is 0; the best answer counts.
+        # ANLS is 1 - distance / length of the longer text, and 0 below 0.5. The best answer counts.
         ("docvqa", "2026-08", "Paris", ["paris"], 1.0),
         ("docvqa", "2026-08", "parts", ["paris"], 0.8),
         ("docvqa", "2026-08", "abxy", ["abcd"], 0.5),

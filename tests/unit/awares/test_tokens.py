@@ -87,12 +87,12 @@ def test_padding_reaches_the_processors_aspect_and_touches_nothing_else(width, h
     ],
 )
 def test_counts_by_hand(size, tokens):
-    """70 / 28 = 2.5 rounds to even, 2; 98 / 28 = 3.5 rounds to 4; the largest is shrunk to 64 tokens."""
+    """Halves round to even: 70 / 28 = 2.5 to 2, 98 / 28 = 3.5 to 4. The limit is 64 tokens."""
     assert visual_tokens(size, VisionLimits(min_pixels=784, max_pixels=64 * 784)) == tokens
 
 
 def test_published_ratios():
-    """facts/method.md, section 1.5: the token ratio is not the nominal quarter."""
+    """The token ratio of a half-size view is not the nominal quarter."""
     released = VisionLimits(min_pixels=25_088, max_pixels=1_605_632)
     full, low, quadrant = (2246, 1582), (1123, 791), (1123, 791)
     assert rtr_token([low], full, released) == pytest.approx(0.571, abs=5e-4)

@@ -1,4 +1,4 @@
-"""Planning and counting of curation; the pipeline itself runs in tests/integration."""
+"""The plan and the counts of curation; tests/integration runs the pipeline."""
 
 from typing import cast
 

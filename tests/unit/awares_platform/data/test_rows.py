@@ -90,7 +90,7 @@ def test_bad_rows_are_named_and_the_good_ones_kept() -> None:
 
 
 def test_text_that_is_not_utf8_costs_its_row_only() -> None:
-    """Parquet carries any bytes as text; Arrow complains only when Python asks for them."""
+    """Parquet stores any bytes as text; Arrow raises only when they become Python strings."""
     table = pa.Table.from_pylist([raw(sample_id=name) for name in "abc"], schema=SCHEMA)
     for column in ("question", "verdict"):
         spoilt = pa.array([b"q", b"\xff\xfe", b"q"], pa.binary()).view(pa.string())
@@ -133,7 +133,7 @@ def test_a_file_that_is_none_is_one_fault() -> None:
 
 
 def test_a_flipped_bit_in_a_page_is_a_fault_and_not_another_question() -> None:
-    """Page checksums catch it wherever in the data it happens; the header's own bytes may make the file unreadable instead."""
+    """Page checksums catch a flip in the data; a flip in a header may make the file unreadable."""
     data = encode_rows(
         [Sample(f"s{i}", HASH, f"which digit {i}?", str(i % 10)) for i in range(200)]
     )

@@ -1,4 +1,4 @@
-"""Evaluation around the engine: which questions count, labels from the answers, scores, and what is missing."""
+"""The steps of evaluation before and after the engine: usable questions, labels, scores."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +66,7 @@ def sampled(index: int, answer: str | None, logprob: float = 0.0) -> Played:
 
 
 def test_labels_come_from_the_low_and_full_answers() -> None:
-    """As curation gives them: a guess that came out right is no proof, and where both answers are wrong there is no label."""
+    """A right guess is labelled HR, and a sample with two wrong answers gets no label."""
     low = [sampled(0, "7"), sampled(1, "1"), sampled(2, None), sampled(3, "7", logprob=-1.0)]
     rows = {"low": low, "full": [sampled(index, answer) for index, answer in enumerate("7727")]}
     found = label(CONFIG, rows, IMAGES)
@@ -156,7 +156,7 @@ def test_a_policy_that_was_not_trained_is_named_with_both_remedies(tmp_path: Pat
     )
 
 
-def test_the_policies_play_as_the_issue_says() -> None:
+def test_each_policy_plays_in_its_environment() -> None:
     size, request = (112, 56), Request(("0",))
     full, low, escalate, awares = (
         POLICIES[name].spec(CONFIG.method, 32).environment
@@ -178,7 +178,7 @@ def test_the_policies_play_as_the_issue_says() -> None:
 
 
 def test_escalation_repeats_only_the_questions_with_a_call() -> None:
-    """An answer, a malformed turn and a cut answer are the same under either protocol; a call and an engine error are not."""
+    """Both protocols share answers, malformed turns and cut answers, but no calls and errors."""
     turn = Turn((1,), (), (2,), (0.0,), (0,), "7", (), StopReason.ANSWER)
     ends = [
         (1, StopReason.ANSWER),

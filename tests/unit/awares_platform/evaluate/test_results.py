@@ -1,4 +1,4 @@
-"""Figures of hand-made episodes, and the table."""
+"""Metrics of episodes made by hand, and the table."""
 
 import io
 from typing import Any
@@ -25,7 +25,7 @@ def scored(
     target: tuple[CropId, ...] = (),
     latency_s: float | None = None,
 ) -> Scored:
-    """An episode that asked for `crops`, on a question labelled so by both the annotation and the evaluation."""
+    """An episode that asked for `crops`; annotation and evaluation give the same label."""
     sample = Sample(
         f"s{index}",
         "a" * 64,

@@ -27,7 +27,7 @@ EPISODE = Episode(
 
 
 class Fixed:
-    """Returns the same totals for whatever it gets."""
+    """A reward that returns the same totals for all episodes."""
 
     def __init__(self, totals: list[float]) -> None:
         self._totals = totals

@@ -58,7 +58,7 @@ def label(
 def test_the_papers_table(
     low: str, full: str, want: Label, crops: tuple[CropId, ...], verdict: Verdict
 ) -> None:
-    """Whatever annotation the sample came with is replaced."""
+    """The new label and crops replace the sample's annotation."""
     labelled = label(low, full)
     assert labelled.sample == replace(SAMPLE, label=want, crops=crops)
     assert labelled.verdict is verdict and labelled.fault == ""
@@ -74,7 +74,7 @@ def test_both_wrong_can_be_dropped() -> None:
     ("confidence", "want"), [(0.89, Label.HR), (0.9, Label.LR), (1.0, Label.LR)]
 )
 def test_a_guess_that_came_out_right_is_no_proof(confidence: float, want: Label) -> None:
-    """By default; and it takes a full-resolution answer that is right, too."""
+    """By default a right guess is labelled HR, if the full-resolution answer is right as well."""
     labelled = label("7", "7", confidence=confidence, curate={})
     assert (
         labelled.sample is not None
@@ -136,7 +136,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 
 def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
-    """Both an engine's failure and one of labelling itself, here an unresolved store."""
+    """The failure comes from the engine, or from labelling, here an unresolved store."""
     rows = encode_rows(
         [SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "confidence": [0.5], "fault": [""]}
     )

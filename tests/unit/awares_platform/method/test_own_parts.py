@@ -1,4 +1,4 @@
-"""A judge and a grounding of a user's own, named in the configuration."""
+"""The configuration names a judge and a grounding that a user wrote."""
 
 import asyncio
 import sys
@@ -26,7 +26,7 @@ OPENED: list[str] = []
 
 
 class LongerIsBetter:
-    """Holds something open while it judges."""
+    """A judge that is an async context manager."""
 
     def __init__(self, margin: int) -> None:
         self._margin = margin
@@ -44,7 +44,7 @@ class LongerIsBetter:
 
 
 class RightEdge:
-    """Finds the evidence in the last column of pixels."""
+    """A grounding that finds the evidence in the last column of pixels."""
 
     def __init__(self, images: Callable[[str], Image.Image]) -> None:
         self._images = images

@@ -34,7 +34,10 @@ SPECIAL = [
 
 
 class ScriptedEngine:
-    """Says the next line of `script` each time it is asked, and keeps what it was asked; an exception in the script is raised."""
+    """An engine that returns the next line of `script` and records its requests.
+
+    It raises an exception in the script.
+    """
 
     def __init__(self, chat: ChatFormat) -> None:
         self.chat, self.script, self.requests = chat, [], []
@@ -84,7 +87,7 @@ async def _healthy() -> None:
 
 @pytest.fixture
 def client_for(crop_loop: CropLoop) -> Callable[..., TestClient]:
-    """An HTTP client of the application, by ServeConfig's fields."""
+    """A factory of HTTP clients of the application; it takes ServeConfig's fields."""
 
     def build(
         token: str | None = None,
@@ -108,7 +111,7 @@ def png() -> bytes:
 
 @pytest.fixture(scope="session")
 def chat_body(png: bytes) -> Callable[..., dict]:
-    """A request body for `png` or other image bytes, with any field replaced."""
+    """A factory of request bodies for `png` or other image bytes; it can replace any field."""
 
     def build(question: str = "which digit?", image: bytes | str = png, **fields: object) -> dict:
         url = (

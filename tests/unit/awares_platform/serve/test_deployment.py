@@ -1,4 +1,4 @@
-"""What a setup's [serve] section becomes, and what of it is refused before anything starts."""
+"""The deployment options of a [serve] section, and the checks before anything starts."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Remote images: what is refused before a connection, and what of a connection."""
+"""Remote images: refused URLs, and connections that fail or misbehave."""
 
 import asyncio
 import http.server
@@ -14,7 +14,7 @@ from awares_platform.serve.remote import RemoteImages, is_public
 
 
 class Origin(http.server.BaseHTTPRequestHandler):
-    """Serves one path for each way in which a server can behave."""
+    """A server with one path for each good or bad behaviour."""
 
     def do_GET(self) -> None:
         if self.path == "/redirect":

@@ -1,4 +1,4 @@
-"""The endpoint over HTTP: what a good request gets, and what each bad one is told."""
+"""The endpoint over HTTP: the response to a good request and to each kind of bad one."""
 
 import io
 import logging

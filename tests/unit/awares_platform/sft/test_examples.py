@@ -1,4 +1,4 @@
-"""Curated samples become examples and micro-batches; what cannot be used is counted, never fatal, unless nothing is left."""
+"""Curated samples become examples and micro-batches; unusable ones are counted and left out."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -69,10 +69,8 @@ def test_unusable_samples_are_counted_and_left_out(chat: ChatFormat) -> None:
         tool_weight=5.0,
     )
     assert examples.samples == (DIRECT,) and examples.skipped == 2
-    with pytest.raises(
-        DataError,
-        match="none of 1 curated samples can be trained on; the first says: sample s/3 has no label",
-    ):
+    said = "none of 1 curated samples can be trained on; the first says: sample s/3 has no label"
+    with pytest.raises(DataError, match=said):
         prepare([unlabelled], chat, environment(METHOD), vision_limits(METHOD), tool_weight=5.0)
 
 
@@ -90,9 +88,8 @@ def test_items_with_one_two_and_three_images_share_a_micro_batch(
     examples = prepare(
         [TWO, DIRECT, ONE], chat, environment(METHOD), vision_limits(METHOD), tool_weight=5.0
     )
-    assert batch.weights_BT.sum(1).tolist() == list(
-        examples.weights
-    )  # so the normaliser of a step is known before its images are read
+    # So the normaliser of a step is known before its images are read.
+    assert batch.weights_BT.sum(1).tolist() == list(examples.weights)
 
 
 def test_unreadable_images_are_counted_and_left_out(processor: Any, chat: ChatFormat) -> None:
@@ -102,6 +99,5 @@ def test_unreadable_images_are_counted_and_left_out(processor: Any, chat: ChatFo
     assert len(batch.input_ids_BT) == 1 and collate.unreadable == 1
     batch, tool_BT = collate([bad, replace(bad, label=Label.HR, crops=(CropId("4"),))])
     assert collate.unreadable == 3
-    assert (
-        batch.action_mask_BT.any() and not batch.weights_BT.any() and not tool_BT.any()
-    )  # a pass that teaches nothing
+    # The pass runs, but its weights are zero.
+    assert batch.action_mask_BT.any() and not batch.weights_BT.any() and not tool_BT.any()

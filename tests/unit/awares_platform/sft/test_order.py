@@ -54,10 +54,8 @@ def test_fewer_samples_than_a_batch_is_an_error() -> None:
 def test_micro_batches_are_equal_in_number_and_alike_in_length() -> None:
     lengths = [10, 80, 30, 70, 20, 60, 40, 50]
     plan = micro_batches(range(8), lengths, micro_batch=2, workers=2)
-    assert plan == [
-        [(1, 3), (6, 2)],
-        [(5, 7), (4, 0)],
-    ]  # longest first: 80 70 | 60 50 | 40 30 | 20 10
+    # By falling length the micro-batches are 80 70, 60 50, 40 30 and 20 10.
+    assert plan == [[(1, 3), (6, 2)], [(5, 7), (4, 0)]]
 
 
 def test_micro_batches_hold_the_batch_once() -> None:

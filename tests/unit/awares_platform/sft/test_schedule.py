@@ -1,4 +1,4 @@
-"""Learning rates by hand."""
+"""Learning rates, compared with values computed by hand."""
 
 import pytest
 
