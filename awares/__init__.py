@@ -19,6 +19,7 @@ from awares.evaluation.bootstrap import difference, interval
 from awares.evaluation.decisions import Decisions, decisions, region_iou
 from awares.evaluation.scorers import Scorer, scorer
 from awares.evaluation.summary import Summary, summarise, table
+from awares.family import ChatTokens, ModelFamily
 from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
 from awares.grounding import Annotations, Grounding
 from awares.images import DecodeLimits, decode, low_view, render
@@ -59,6 +60,7 @@ __all__ = [
     "Box",
     "Case",
     "ChatFormat",
+    "ChatTokens",
     "ConfigError",
     "CropId",
     "CropMapping",
@@ -83,6 +85,7 @@ __all__ = [
     "Malformed",
     "MatchJudge",
     "OneTurn",
+    "ModelFamily",
     "PolicyError",
     "Request",
     "Reward",

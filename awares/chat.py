@@ -13,50 +13,41 @@ from collections.abc import Sequence
 from typing import Any
 
 from awares.errors import DataError, PolicyError
-
-_IMAGE = "<|image_pad|>"
-_REQUIRED = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", _IMAGE)
-_PLACEHOLDERS = (
-    "<|im_start|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    _IMAGE,
-    "<|video_pad|>",
-)
-_STOPS = ("<|im_end|>", "<|endoftext|>")
+from awares.families.qwen2_5_vl import QWEN2_5_VL
+from awares.family import ChatTokens
 
 
 class ChatFormat:
-    """Token ids of prompts and replies for one tokenizer (a transformers fast tokenizer with Qwen's special tokens).
+    """Token ids of prompts and replies, for a transformers fast tokenizer.
 
-    `stop_ids` end a turn, the first of them is <|im_end|>; `blocked_ids` must never be sampled. Raises PolicyError for a tokenizer
-    without the special tokens.
+    `tokens` are the model family's special tokens. `stop_ids` end a turn, <|im_end|> first;
+    `blocked_ids` must never be sampled. Raises PolicyError if the tokenizer lacks a special token.
 
     Example:
         chat = ChatFormat(tokenizer, SYSTEM_PROMPT)
         prompt = chat.first_turn("digit on the red circle?")
     """
 
-    def __init__(self, tokenizer: Any, system_prompt: str = "") -> None:
+    def __init__(
+        self, tokenizer: Any, system_prompt: str = "", tokens: ChatTokens = QWEN2_5_VL.chat
+    ) -> None:
         self.tokenizer = tokenizer
         self.system_prompt = system_prompt
         vocabulary: dict[str, int] = tokenizer.get_vocab()
-        missing = [token for token in _REQUIRED if token not in vocabulary]
-        if missing:
+        image = (tokens.image_start, tokens.image, tokens.image_end)
+        required = (tokens.start, tokens.end, *image)
+        if missing := [token for token in required if token not in vocabulary]:
             raise PolicyError(
-                f"the tokenizer lacks {', '.join(missing)}; use the tokenizer of a Qwen2.5-VL policy"
+                f"the tokenizer lacks {', '.join(missing)}; use the tokenizer of the policy's "
+                "own family (policy.family)"
             )
-        start, self.end_id, vision_start, vision_end, self.image_token_id = (
-            vocabulary[token] for token in _REQUIRED
+        start, self.end_id = vocabulary[tokens.start], vocabulary[tokens.end]
+        self.image_token_id = vocabulary[tokens.image]
+        self.stop_ids = tuple(vocabulary[token] for token in tokens.stops if token in vocabulary)
+        self.blocked_ids = tuple(
+            vocabulary[token] for token in tokens.blocked if token in vocabulary
         )
-        self.stop_ids: tuple[int, ...] = tuple(
-            vocabulary[token] for token in _STOPS if token in vocabulary
-        )
-        self.blocked_ids: tuple[int, ...] = tuple(
-            vocabulary[token] for token in _PLACEHOLDERS if token in vocabulary
-        )
-        self._image = (vision_start, self.image_token_id, vision_end)
+        self._image = tuple(vocabulary[token] for token in image)
         newline = self._literal("\n")
         self._user = (start, *self._literal("user\n"))
         self._between = (self.end_id, *newline, start, *self._literal("assistant\n"))

@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from awares.chat import ChatFormat
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.mini.conversation import Conversation, Lesson, LessonForm, converse
 from awares.mini.digits import SplitName
 from awares.mini.scenes import draw, sample_scene
@@ -94,27 +95,15 @@ def collate(talks: Sequence[Conversation], placeholder: int) -> TalkBatch:
 
 
 def _rope(talk: Conversation, placeholder: int) -> tuple[np.ndarray, list[int]]:
-    """Return the M-RoPE positions (3, L) of a conversation, and the start of each image in it.
-
-    The rule is that of get_rope_index in transformers, for still images.
-    """
-    pieces, starts, here, at = [], [], 0, 0
-    images = iter(talk.images)
-    ids = np.array(talk.ids)
-    while at < len(ids):
-        if ids[at] == placeholder:
-            pixels = next(images)
-            rows, columns = pixels.shape[0] // CELL, pixels.shape[1] // CELL
-            starts.append(at)
-            place = np.indices((1, rows, columns)).reshape(3, -1)
-            pieces.append(here + place)
-            here += max(rows, columns)
-            at += rows * columns
-        else:
-            pieces.append(np.full((3, 1), here))
-            here += 1
-            at += 1
-    return np.concatenate(pieces, axis=1).astype(np.int64), starts
+    """Return the M-RoPE positions (3, L) of a conversation, and the start of each image in it."""
+    grids = [(pixels.shape[0] // CELL, pixels.shape[1] // CELL) for pixels in talk.images]
+    positions = QWEN2_5_VL.positions(talk.ids, placeholder, grids)
+    starts, at = [], 0
+    for rows, columns in grids:
+        at = talk.ids.index(placeholder, at)
+        starts.append(at)
+        at += rows * columns
+    return np.array(positions, np.int64).T, starts
 
 
 def answer_logits(

@@ -44,6 +44,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from awares.chat import ChatFormat
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.generate import GenerateRequest, Sampling
 from awares.images import low_view
 from awares.mini import POLICY
@@ -205,7 +206,7 @@ async def benchmark(store: ObjectStore, given: argparse.Namespace, tell: Any) ->
     tell("the versions that will stream in, and the engine")
     states = versions(canary, processor, 4)
     async with await Engine.start(
-        Path(POLICY), EngineConfig(), chat, seed=0, limits=LIMITS
+        Path(POLICY), EngineConfig(), chat, seed=0, family=QWEN2_5_VL, limits=LIMITS
     ) as engine:
         context = multiprocessing.get_context("spawn")
         target, begun = context.Value("i", 0), context.SimpleQueue()

@@ -22,6 +22,7 @@ from awares_platform.evaluate.results import policy_metrics
 from awares_platform.evaluate.scored import Scored
 from awares_platform.method.answers import Answers
 from awares_platform.method.environment import environment, episode_spec, greedy
+from awares_platform.method.family import model_family
 from awares_platform.method.labeller import Labeller
 
 IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
@@ -53,7 +54,7 @@ def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> No
         ids = next(targets)
         return Generation(ids, (0.0,) * len(ids), (0,) * len(ids), FinishReason.STOP)
 
-    spec = episode_spec(config.method, greedy(32))
+    spec = episode_spec(config.method, model_family(config.policy), greedy(32))
     episode = asyncio.run(run_episode(labelled, IMAGE, engine, chat, spec, "s"))
     assert episode.turns == taught.turns
     assert (episode.answer, episode.area, episode.visual_tokens) == ("7", 0.0625, 4 + 1)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from awares.chat import ChatFormat
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.mini.benchmark import generate_split
 from awares.sample import Sample
 from awares.tokens import VisionLimits
@@ -50,7 +51,9 @@ def started(
     policy: Path, config: EngineConfig, chat: ChatFormat
 ) -> Iterator[tuple[asyncio.Runner, Engine]]:
     with asyncio.Runner() as runner:
-        engine = runner.run(Engine.start(policy, config, chat, seed=3, limits=LIMITS))
+        engine = runner.run(
+            Engine.start(policy, config, chat, seed=3, family=QWEN2_5_VL, limits=LIMITS)
+        )
         try:
             yield runner, engine
         finally:

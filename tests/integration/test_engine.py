@@ -23,6 +23,7 @@ from awares.batch import collate, policy_logprobs
 from awares.chat import ChatFormat
 from awares.crops import CropId
 from awares.episode import Episode, EpisodeSpec, run_episode
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
 from awares.mini.policy import build_model, build_processor, save_policy
 from awares.mini.tokenizer import train_tokenizer
@@ -421,7 +422,9 @@ def test_a_mismatch_poisons_the_engine(setup: Setup, seaweed: ObjectStore) -> No
     publisher, subscriber = Publisher(seaweed, "mismatch"), Subscriber(seaweed, "mismatch")
 
     async def load_what_the_learner_does_not_have() -> tuple[list[Any], float]:
-        engine = await Engine.start(setup.policy, CONFIG, setup.chat, limits=LIMITS)
+        engine = await Engine.start(
+            setup.policy, CONFIG, setup.chat, family=QWEN2_5_VL, limits=LIMITS
+        )
         try:
             right = published(setup, setup.model, dict(setup.model.state_dict()), publisher)
             report = await engine.load_version(subscriber, right, setup.canary)
@@ -452,7 +455,9 @@ def test_a_dead_engine_says_so_and_leaves_nothing_behind(setup: Setup) -> None:
     before = {child.pid for child in multiprocessing.active_children()}
 
     async def kill() -> None:
-        engine = await Engine.start(setup.policy, CONFIG, setup.chat, limits=LIMITS)
+        engine = await Engine.start(
+            setup.policy, CONFIG, setup.chat, family=QWEN2_5_VL, limits=LIMITS
+        )
         work = asyncio.create_task(engine(setup.ask(0, Sampling(1.5, 1.0, 900))))
         await asyncio.sleep(0.1)
         for child in multiprocessing.active_children():
@@ -472,14 +477,14 @@ def test_too_little_memory_for_one_sequence_names_the_settings(setup: Setup) -> 
     small = CONFIG.model_copy(update={"kv_cache_gib": 0.0001})
     named = r"engine\.kv_cache_gib is 0\.0001.*engine\.max_model_len 1024"
     with pytest.raises(EngineError, match=f"no memory for the KV cache: {named}"):
-        setup.run(Engine.start(setup.policy, small, setup.chat, limits=LIMITS))
+        setup.run(Engine.start(setup.policy, small, setup.chat, family=QWEN2_5_VL, limits=LIMITS))
 
 
 def test_a_slow_start_is_given_up(setup: Setup) -> None:
     before = {child.pid for child in multiprocessing.active_children()}
     hasty = CONFIG.model_copy(update={"start_timeout_s": 0.5})
     with pytest.raises(EngineError, match=r"not up after 0\.5 s; raise engine\.start_timeout_s"):
-        setup.run(Engine.start(setup.policy, hasty, setup.chat, limits=LIMITS))
+        setup.run(Engine.start(setup.policy, hasty, setup.chat, family=QWEN2_5_VL, limits=LIMITS))
     deadline = time.monotonic() + 60
     while {child.pid for child in multiprocessing.active_children()} != before:
         assert time.monotonic() < deadline, "the abandoned engine lives on"

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import ensure_mini, read_samples
 from awares_platform.data.images import image_key
@@ -52,8 +53,8 @@ def test_five_policies_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> No
         name: tensor * 1.5 if name.endswith("mlp.down_proj.weight") else tensor
         for name, tensor in state.items()
     }
-    export_policy(state, base, store, config.run.name, "awares")
-    export_policy(other, base, store, config.run.name, "sft")
+    export_policy(state, base, store, config.run.name, "awares", family=QWEN2_5_VL)
+    export_policy(other, base, store, config.run.name, "sft", family=QWEN2_5_VL)
     with sessions.session(config) as session:
         result = run(session)
 

@@ -31,6 +31,7 @@ from awares_platform.training.source import base_digest, pinned, resolve
 pytestmark = pytest.mark.integration
 
 CONFIG = {
+    "model_type": "qwen2_5_vl",
     "architectures": ["Qwen2_5_VLForConditionalGeneration"],
     "dtype": "bfloat16",
     "text_config": {"vocab_size": 8},

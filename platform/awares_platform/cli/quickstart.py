@@ -25,6 +25,7 @@ from awares_platform.cli.job_process import Pace, run_job
 from awares_platform.config import PlatformConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images
+from awares_platform.method.family import model_family
 from awares_platform.report.records import EpisodeRecord, read_run
 from awares_platform.runtime.run import versions
 from awares_platform.store import ObjectStore
@@ -164,7 +165,7 @@ def fingerprint(config: PlatformConfig) -> str:
             "serve": True,
         },
     )
-    policy = base_digest(config.store, config.policy.base)
+    policy = base_digest(config.store, config.policy.base, model_family(config.policy))
     return hashlib.sha256(json.dumps([settings, policy], sort_keys=True).encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from awares.errors import ConfigError
 from awares_platform.config import PlatformConfig
+from awares_platform.method.family import model_family
 from awares_platform.runtime.progress import Progress
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import write_policy
@@ -125,14 +126,15 @@ def pull(config: PlatformConfig, subscriber: Subscriber, version: int, out: Path
     directory = out or Path(f"{config.run.name}-v{version}")
     if directory.is_dir() and any(directory.iterdir()):
         raise ConfigError(f"--out {directory} is not empty; name another directory")
-    source = resolve(subscriber.store, config.run.name, config.grpo.start, config.policy.base)
+    family, base = model_family(config.policy), config.policy.base
+    source = resolve(subscriber.store, config.run.name, config.grpo.start, base, family)
     received = subscriber.receive(version)
     state = dict(received.state)
     if received.manifest.adapter is not None:
-        base = Checkpoint(source)
-        state = {**base, **fold_adapter(state, received.manifest.adapter, base)[0]}
+        start = Checkpoint(source)
+        state = {**start, **fold_adapter(state, received.manifest.adapter, start)[0]}
     directory.mkdir(parents=True, exist_ok=True)
-    write_policy(state, source, directory)
+    write_policy(state, source, directory, family)
     return directory
 
 

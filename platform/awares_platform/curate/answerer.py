@@ -16,6 +16,7 @@ from awares_platform.data.dataset import Images
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.answers import Answers, answer_both
 from awares_platform.method.environment import vision_limits
+from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Answerer:
         assert self._engine is not None
         return await answer_both(
             self._config.method,
+            self._family,
             self._config.curate.max_tokens,
             samples,
             self._images,
@@ -75,15 +77,17 @@ class Answerer:
 
         config = self._config
         store, method = ObjectStore.from_config(config.store), config.method
-        policy = resolve(store, config.run.name, "base", config.policy.base)
-        processor = load_processor(policy, method.min_pixels, method.max_pixels)
-        self._chat = ChatFormat(processor.tokenizer, method.base_prompt)
+        self._family = family = model_family(config.policy)
+        policy = resolve(store, config.run.name, "base", config.policy.base, family)
+        processor = load_processor(policy, family, method.min_pixels, method.max_pixels)
+        self._chat = ChatFormat(processor.tokenizer, method.base_prompt, family.chat)
         self._engine = await Engine.start(
             policy,
             config.engine,
             self._chat,
             seed=config.run.seed,
-            limits=vision_limits(config.method),
+            family=family,
+            limits=vision_limits(config.method, family),
         )
 
     def __del__(self) -> None:

@@ -38,6 +38,7 @@ from awares_platform.data.dataset import (
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.errors import NotFound
 from awares_platform.method.environment import environment
+from awares_platform.method.family import model_family
 from awares_platform.method.grounding import check_grounding
 from awares_platform.method.judge import check_judge
 from awares_platform.runtime.progress import Progress
@@ -108,7 +109,7 @@ def run(config: PlatformConfig) -> CurateResult:
         if config.data.source == "mini":
             ensure_mini(config.data, store)
         source = read_split(store, config.data.name, SPLIT, config.data.train_samples)
-        policy = base_digest(config.store, config.policy.base)
+        policy = base_digest(config.store, config.policy.base, model_family(config.policy))
         shards = plan(config, source.samples, policy)
         pending = [shard for shard in shards if not is_finished(store, shard)]
         if len(pending) < len(shards):

@@ -12,6 +12,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, read_samples
 from awares_platform.engine.canary import Canary
 from awares_platform.method.environment import vision_limits
+from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 
 _SAMPLES = 4
@@ -22,7 +23,8 @@ def build(config: PlatformConfig, store: ObjectStore, images: Images, chat: Chat
     """Raises DataError when the curated data are missing, or all the images of their first samples."""
     method = config.method
     samples = readable(read_samples(store, config.data.curated, "train", limit=_PROBES), images)
-    return Canary.build(samples, images, chat, vision_limits(method), method.low_ratio)
+    limits = vision_limits(method, model_family(config.policy))
+    return Canary.build(samples, images, chat, limits, method.low_ratio)
 
 
 def readable(samples: Sequence[Sample], images: Callable[[str], Image]) -> list[Sample]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from PIL.Image import Image
 
 from awares.chat import ChatFormat
+from awares.family import ModelFamily
 from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
 from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
@@ -51,7 +52,7 @@ class Engine:
     """A running engine; create it with `start`. Many requests may be in flight; one load at a time.
 
     Example:
-        async with await Engine.start(policy, config.engine, chat, seed=0, limits=limits) as engine:
+        async with await Engine.start(policy, config.engine, chat, family=family, limits=limits) as engine:
             generation = await engine(GenerateRequest(chat.first_turn(question), (low_view,), Sampling(), session="ep-1"))
     """
 
@@ -80,9 +81,9 @@ class Engine:
         self._loading = asyncio.Lock()
 
     @staticmethod
-    def prepare(config: EngineConfig) -> None:
-        """Begin what `start` takes longest for, the imports of the engine's process, beside whatever the caller does before `start`."""
-        launch.prepare(config)
+    def prepare(config: EngineConfig, family: ModelFamily) -> None:
+        """Begin the slow part of `start`, the engine process's imports, in the background."""
+        launch.prepare(config, family)
 
     @classmethod
     async def start(
@@ -92,22 +93,26 @@ class Engine:
         chat: ChatFormat,
         seed: int = 0,
         *,
+        family: ModelFamily,
         limits: VisionLimits,
     ) -> Self:
         """Start an engine with the policy of a Hugging Face directory, as version 0.
 
-        `limits` are the trainer's and override the directory's processor. Raises PolicyError for a policy that does not fit, EngineError
-        when there is no memory for the KV cache or the engine is not up within engine.start_timeout_s.
+        `limits` are the trainer's and override the directory's processor. Raises PolicyError for a
+        directory that holds no policy of `family` or has another tokenizer. Raises EngineError if
+        there is no memory for the KV cache or engine.start_timeout_s passes first.
         """
         config = resolved(config)
-        launch.check_policy(policy, chat)
+        launch.check_policy(policy, family, chat)
         launch.check_memory(config)
         logs = Path(tempfile.mkdtemp(prefix="awares-engine-"))
         before = {child.pid for child in multiprocessing.active_children()}
         settings, log = launch.write_logging(logs)
         try:
             async with asyncio.timeout(config.start_timeout_s):
-                llm = await asyncio.to_thread(launch.launch, policy, config, limits, seed, settings)
+                llm = await asyncio.to_thread(
+                    launch.launch, policy, config, family, limits, seed, settings
+                )
                 engine = cls(llm, config, chat, logs, interface(policy))
                 await llm.update_weight_version("0")
         except TimeoutError as error:

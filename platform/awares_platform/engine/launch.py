@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from awares.chat import ChatFormat
 from awares.errors import AwaresError, PolicyError
+from awares.family import ModelFamily, read_config
 from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
 from awares_platform.runtime.processor import on_cpu
+from awares_platform.training import fit
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -31,7 +33,6 @@ _PRELOAD = (
     "vllm.v1.engine.core",
     "vllm.v1.executor.uniproc_executor",
     "vllm.v1.worker.cpu_worker",
-    "vllm.model_executor.models.qwen2_5_vl",
     "awares_platform.engine.worker",
 )
 _GIB = 1 << 30
@@ -44,24 +45,14 @@ class EngineError(AwaresError):
     """The engine did not come up, died, or refused a request; names the setting to change where there is one."""
 
 
-def check_policy(policy: Path, chat: ChatFormat) -> None:
-    """Raise PolicyError, before anything is started, for a directory that is no policy or not the tokenizer's."""
-    path = policy / "config.json"
-    try:
-        settings = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+def check_policy(policy: Path, family: ModelFamily, chat: ChatFormat) -> None:
+    """Raise PolicyError unless the directory holds a policy of `family` that fits the tokenizer."""
+    fit.check_directory(policy, family)
+    image_id = read_config(policy).get(family.token_keys[family.chat.image])
+    if image_id != chat.image_token_id:
         raise PolicyError(
-            f"{path}: no readable configuration ({error}); policy.base must name a Hugging Face directory"
-        ) from error
-    kind = settings.get("model_type")
-    if kind != "qwen2_5_vl":
-        raise PolicyError(
-            f"{policy} holds a model of type {kind!r}, the engine serves 'qwen2_5_vl'; set policy.base to a Qwen2.5-VL"
-        )
-    if settings.get("image_token_id") != chat.image_token_id:
-        raise PolicyError(
-            f"{policy}: the model's image token is {settings.get('image_token_id')}, the tokenizer's is {chat.image_token_id}; "
-            "model and tokenizer are of different policies"
+            f"{policy}: the model's image token is {image_id}, the tokenizer's is "
+            f"{chat.image_token_id}; model and tokenizer are of different policies"
         )
 
 
@@ -101,13 +92,21 @@ def set_environment(config: EngineConfig) -> None:
         )
 
 
-def prepare(config: EngineConfig) -> None:
-    """Set the environment and, on CPU, start the process that engines are forked from, once; it imports vLLM in the background."""
+def prepare(config: EngineConfig, family: ModelFamily) -> None:
+    """Set the environment and, on CPUs, start the server that engine processes are forked from.
+
+    The server starts once and imports vLLM in the background.
+    """
     set_environment(config)
     if on_cpu():
-        multiprocessing.set_forkserver_preload([*_PRELOAD])
+        multiprocessing.set_forkserver_preload(preloaded(family))
         with importing_as_here():
             multiprocessing.forkserver.ensure_running()
+
+
+def preloaded(family: ModelFamily) -> list[str]:
+    """Name the modules that the server imports before an engine process is forked from it."""
+    return [*_PRELOAD, family.vllm_module]
 
 
 @contextlib.contextmanager
@@ -125,9 +124,13 @@ def importing_as_here() -> Iterator[None]:
 
 
 def engine_args(
-    policy: Path, config: EngineConfig, limits: VisionLimits, seed: int, logging_file: Path
+    policy: Path,
+    config: EngineConfig,
+    processor_options: dict[str, Any],
+    seed: int,
+    logging_file: Path,
 ) -> "AsyncEngineArgs":
-    """vLLM's arguments. Imports vLLM."""
+    """Return vLLM's arguments. Imports vLLM."""
     from vllm.config import WeightTransferConfig
     from vllm.config.logging import LoggingConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -158,9 +161,7 @@ def engine_args(
         enforce_eager=config.enforce_eager,
         enable_prefix_caching=True,
         limit_mm_per_prompt={"image": config.max_images, "video": 0},
-        mm_processor_kwargs={
-            "size": {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
-        },
+        mm_processor_kwargs=processor_options,
         skip_mm_profiling=config.kv_cache_gib is not None,
         logprobs_mode="processed_logprobs",
         generation_config="vllm",
@@ -172,13 +173,19 @@ def engine_args(
 
 
 def launch(
-    policy: Path, config: EngineConfig, limits: VisionLimits, seed: int, logging_file: Path
+    policy: Path,
+    config: EngineConfig,
+    family: ModelFamily,
+    limits: VisionLimits,
+    seed: int,
+    logging_file: Path,
 ) -> "AsyncLLM":
-    """Start the engine and wait for it. Blocks for seconds to minutes; raises whatever vLLM raises."""
-    prepare(config)
+    """Start the engine and wait for it: seconds to minutes. Raises whatever vLLM raises."""
+    prepare(config, family)
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    settings = engine_args(policy, config, limits, seed, logging_file).create_engine_config()
+    options = family.processor_options(limits)
+    settings = engine_args(policy, config, options, seed, logging_file).create_engine_config()
     if on_cpu():  # a full encoder budget would cut prompts in pieces too
         ample = settings.scheduler_config.max_num_seqs * settings.model_config.max_model_len
         settings.scheduler_config.max_num_encoder_input_tokens = (

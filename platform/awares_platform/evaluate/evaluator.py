@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from awares.chat import ChatFormat
 from awares.errors import DataError
@@ -17,6 +16,7 @@ from awares_platform.engine.canary import Canary, learner_logprobs, to_extra
 from awares_platform.engine.engine import Engine
 from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.method.environment import system_prompt, vision_limits
+from awares_platform.method.family import model_family
 from awares_platform.method.play import Played, play
 from awares_platform.store import ObjectStore
 from awares_platform.training.policy import load_processor
@@ -60,16 +60,20 @@ class Evaluator:
     async def start(self) -> None:
         """Start the engine with the base policy."""
         config = self._config
+        self._family = family = model_family(config.policy)
         base = await self._directory("base")
         tokenizer = self._processor(base).tokenizer
         prompts = (config.method.base_prompt, system_prompt(config.method))
-        self._base_chat, self._policy_chat = (ChatFormat(tokenizer, prompt) for prompt in prompts)
+        self._base_chat, self._policy_chat = (
+            ChatFormat(tokenizer, prompt, family.chat) for prompt in prompts
+        )
         self._engine = await ColdEngine.start(
             base,
             config.engine,
             self._policy_chat,
             seed=config.run.seed,
-            limits=vision_limits(config.method),
+            family=family,
+            limits=vision_limits(config.method, family),
         )
         self._publisher = Publisher(self._store, self._bus, cadence=Cadence(keep=1))
         self._subscriber = Subscriber(self._store, self._bus)
@@ -86,7 +90,7 @@ class Evaluator:
             readable,
             self._images,
             self._policy_chat,
-            vision_limits(self._config.method),
+            vision_limits(self._config.method, self._family),
             self._config.method.low_ratio,
         )
         version = await asyncio.to_thread(self._publish, path, canary)
@@ -94,11 +98,11 @@ class Evaluator:
 
     async def _directory(self, weights: Weights) -> Path:
         run, base = self._config.run.name, self._config.policy.base
-        return await asyncio.to_thread(resolve, self._store, run, weights, base)
+        return await asyncio.to_thread(resolve, self._store, run, weights, base, self._family)
 
     def _processor(self, path: Path) -> Any:
         method = self._config.method
-        return load_processor(path, method.min_pixels, method.max_pixels)
+        return load_processor(path, self._family, method.min_pixels, method.max_pixels)
 
     def _is_readable(self, sample: Sample) -> bool:
         try:
@@ -110,10 +114,8 @@ class Evaluator:
     def _publish(self, path: Path, canary: Canary) -> int:
         dtype = getattr(torch, self._config.engine.dtype)
         state = {name: tensor.to(dtype) for name, tensor in Checkpoint(path).items()}
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            path, dtype=dtype, local_files_only=True
-        ).eval()
-        expected = learner_logprobs(model, self._processor(path), canary)
+        model, _ = self._family.load_model(path, dtype=dtype, local_files_only=True)
+        expected = learner_logprobs(model.eval(), self._processor(path), canary)
         version = (self._publisher.version or 0) + 1
         self._publisher.publish(version, state, {"canary": to_extra(canary, expected)})
         return version
@@ -135,7 +137,7 @@ class Evaluator:
     ) -> list[Played]:
         evaluated = POLICIES[policy]
         chat = self._policy_chat if evaluated.may_call else self._base_chat
-        spec = evaluated.spec(self._config.method, self._config.evaluate.max_tokens)
+        spec = evaluated.spec(self._config.method, self._family, self._config.evaluate.max_tokens)
         return await play(samples, self._images, self._engine, chat, spec, limit)
 
     async def stop(self) -> None:

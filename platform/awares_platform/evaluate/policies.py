@@ -5,6 +5,7 @@ from typing import Literal
 
 from awares.environment import Environment
 from awares.episode import EpisodeSpec
+from awares.family import ModelFamily
 from awares.one_turn import OneTurn
 from awares.whole_image import WholeImage
 from awares_platform.config.method import MethodConfig
@@ -32,9 +33,10 @@ class EvaluatedPolicy:
         """Whether the policy may ask for views; the base policy knows no requests."""
         return self.play in ("asks", "escalates")
 
-    def spec(self, method: MethodConfig, max_tokens: int) -> EpisodeSpec:
+    def spec(self, method: MethodConfig, family: ModelFamily, max_tokens: int) -> EpisodeSpec:
         """How its episodes run, greedily, with at most `max_tokens` per turn."""
-        return episode_spec(method, greedy(max_tokens), self._environment(environment(method)))
+        played = self._environment(environment(method))
+        return episode_spec(method, family, greedy(max_tokens), played)
 
     def _environment(self, asks: Environment) -> Environment:
         if self.play == "escalates":

@@ -42,6 +42,7 @@ from awares_platform.grpo.controller import Controller
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts, labelled
 from awares_platform.grpo.scoring import Scoring
+from awares_platform.method.family import model_family
 from awares_platform.method.reward import build_reward, check_reward
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
@@ -89,7 +90,8 @@ def run(config: PlatformConfig) -> GrpoResult:
         return GrpoResult(policy, settings.steps, {}, time.monotonic() - started)
     # A missing policy or a wrong reward ends the job before anything starts.
     check_reward(config.method)
-    resolve(store, config.run.name, settings.start, config.policy.base)
+    family = model_family(config.policy)
+    resolve(store, config.run.name, settings.start, config.policy.base, family)
     with (
         Run(config, "grpo") as record,
         Progress("grpo", total=settings.steps, unit="steps") as progress,

@@ -39,6 +39,7 @@ from awares_platform.grpo.loss_metrics import LossMetrics
 from awares_platform.grpo.pixels import RememberingProcessor
 from awares_platform.grpo.shard import Minibatch, StepShard, TrainSequence
 from awares_platform.method.environment import system_prompt, vision_limits
+from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
 from awares_platform.training.export import export_policy
@@ -69,8 +70,8 @@ class Learner:
         context = ray.train.get_context()
         self._rank, self._ranks = context.get_world_rank(), context.get_world_size()
         self._store = ObjectStore.from_config(config.store)
-        base = config.policy.base
-        self._source = resolve(self._store, config.run.name, settings.start, base)
+        base, self._family = config.policy.base, model_family(config.policy)
+        self._source = resolve(self._store, config.run.name, settings.start, base, self._family)
         gpu = settings.learner_gpus > 0
         self._device = get_device() if gpu else torch.device("cpu")
         model = load_policy(self._source, config.policy, config.run.seed).to(self._device)
@@ -79,8 +80,8 @@ class Learner:
         self._served = getattr(torch, config.engine.dtype)
         self._engine = zero.initialize(model, zero.settings_of(settings, config.policy.dtype), gpu)
         method = config.method
-        processor = load_processor(self._source, method.min_pixels, method.max_pixels)
-        self._chat = ChatFormat(processor.tokenizer, system_prompt(config.method))
+        processor = load_processor(self._source, self._family, method.min_pixels, method.max_pixels)
+        self._chat = ChatFormat(processor.tokenizer, system_prompt(method), self._family.chat)
         self._processor = RememberingProcessor(processor)
         self._images = Images(self._store, config.data.image_cache)
         self._canary = build(config, self._store, self._images, self._chat)
@@ -227,7 +228,7 @@ class Learner:
             [item.episodes[0] for item in sequences],
             self._images,
             self._processor,
-            vision_limits(method),
+            vision_limits(method, self._family),
             method.low_ratio,
         ).to(self._device)
 
@@ -285,7 +286,13 @@ class Learner:
         state = zero.full_state(self._engine)
         if self._rank == 0:
             export_policy(
-                state, self._source, self._store, self._config.run.name, "awares", {"step": step}
+                state,
+                self._source,
+                self._store,
+                self._config.run.name,
+                "awares",
+                {"step": step},
+                family=self._family,
             )
         torch.distributed.barrier()
 

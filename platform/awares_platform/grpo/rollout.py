@@ -30,6 +30,7 @@ from awares_platform.engine.follow import Loaded, Missed, follow
 from awares_platform.grpo.controller import ActorLost
 from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.method.environment import episode_spec, system_prompt, vision_limits
+from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 from awares_platform.training.failure import cause
 from awares_platform.training.policy import load_processor
@@ -51,12 +52,18 @@ class RolloutActor:
         """Start the engine. Raises PolicyError or EngineError."""
         config, method = self._config, self._config.method
         start, base = config.grpo.start, config.policy.base
-        policy = await asyncio.to_thread(resolve, self._store, config.run.name, start, base)
-        processor = load_processor(policy, method.min_pixels, method.max_pixels)
-        self._chat = ChatFormat(processor.tokenizer, system_prompt(method))
+        self._family = family = model_family(config.policy)
+        policy = await asyncio.to_thread(resolve, self._store, config.run.name, start, base, family)
+        processor = load_processor(policy, family, method.min_pixels, method.max_pixels)
+        self._chat = ChatFormat(processor.tokenizer, system_prompt(method), family.chat)
         seed = derive(config.run.seed, "grpo", index=self._index) % 2**31
         self._engine = await Engine.start(
-            policy, config.engine, self._chat, seed, limits=vision_limits(config.method)
+            policy,
+            config.engine,
+            self._chat,
+            seed,
+            family=family,
+            limits=vision_limits(config.method, family),
         )
         self._canary = await asyncio.to_thread(build, config, self._store, self._images, self._chat)
 
@@ -102,7 +109,7 @@ class RolloutActor:
     def _spec(self) -> EpisodeSpec:
         settings = self._config.grpo
         sampling = Sampling(settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
-        return episode_spec(self._config.method, sampling)
+        return episode_spec(self._config.method, self._family, sampling)
 
 
 def _unread(prompt: Prompt, error: DataError) -> Episode:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from PIL.Image import Image
 
 from awares.chat import ChatFormat
+from awares.family import ModelFamily
 from awares.generate import Generate
 from awares.one_turn import OneTurn
 from awares.sample import Sample
@@ -36,6 +37,7 @@ class Answers:
 
 async def answer_both(
     method: MethodConfig,
+    family: ModelFamily,
     max_tokens: int,
     samples: Sequence[Sample],
     images: Callable[[str], Image],
@@ -49,7 +51,8 @@ async def answer_both(
     """
     asks = environment(method)
     specs = [
-        episode_spec(method, greedy(max_tokens), OneTurn(asks, full=full)) for full in (False, True)
+        episode_spec(method, family, greedy(max_tokens), OneTurn(asks, full=full))
+        for full in (False, True)
     ]
     low, full = await asyncio.gather(
         *(play(samples, images, generate, chat, spec, limit) for spec in specs)

@@ -2,6 +2,7 @@
 
 from awares.environment import Environment
 from awares.episode import EpisodeSpec
+from awares.family import ModelFamily
 from awares.generate import Sampling
 from awares.tokens import VisionLimits
 from awares_platform.config.method import OWN_PROMPT, MethodConfig
@@ -22,17 +23,20 @@ def system_prompt(method: MethodConfig) -> str:
     return method.system_prompt
 
 
-def vision_limits(method: MethodConfig) -> VisionLimits:
-    """The bounds within which the processor resizes a view, in pixels."""
-    return VisionLimits(min_pixels=method.min_pixels, max_pixels=method.max_pixels)
+def vision_limits(method: MethodConfig, family: ModelFamily) -> VisionLimits:
+    """The limits of the family's processor, with the bounds in pixels of [method]."""
+    return family.limits(method.min_pixels, method.max_pixels)
 
 
 def episode_spec(
-    method: MethodConfig, sampling: Sampling, played: Environment | None = None
+    method: MethodConfig,
+    family: ModelFamily,
+    sampling: Sampling,
+    played: Environment | None = None,
 ) -> EpisodeSpec:
     """How the method's episodes run, in the environment `played` or else in method.environment."""
     return EpisodeSpec(
-        limits=vision_limits(method),
+        limits=vision_limits(method, family),
         environment=played or environment(method),
         low_ratio=method.low_ratio,
         sampling=sampling,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from awares.errors import ConfigError, PolicyError
+from awares.tokens import VisionLimits
 
 _REPOSITORY = re.compile(r"(?:[^/]+/)?Qwen2\.5-VL-(\d+B)(?:-Instruct)?")
 
@@ -33,6 +34,10 @@ class Geometry:
     patch: int = 14
     merge: int = 2
     v_temporal: int = 2
+
+    def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
+        """The limits of this model's image processor, with these bounds per image."""
+        return VisionLimits(self.patch, self.merge, min_pixels, max_pixels)
 
     @property
     def head_dim(self) -> int:
@@ -93,12 +98,18 @@ class Geometry:
         return self.language_parameters + self.vision_parameters
 
     def adapter_parameters(self, rank: int, targets: Sequence[str]) -> int:
-        """LoRA: rank * (inputs + outputs) per adapted layer (Hu et al., arXiv 2106.09685, section 4.1). Raises ConfigError."""
+        """Return rank * (inputs + outputs), summed over the adapted layers.
+
+        Without `targets` all linear layers of a decoder layer are adapted. Raises ConfigError for
+        an unknown target. Source: Hu et al., arXiv 2106.09685, section 4.1.
+        """
         linear = self.linear()
+        targets = targets or [*linear]
         unknown = [name for name in targets if name not in linear]
         if unknown:
             raise ConfigError(
-                f"policy.lora_targets names {unknown[0]!r}, which no decoder layer has; choose from {', '.join(linear)}"
+                f"policy.lora_targets names {unknown[0]!r}, which no decoder layer has; "
+                f"choose from {', '.join(linear)}"
             )
         return rank * self.layers * sum(sum(linear[name]) for name in targets)
 

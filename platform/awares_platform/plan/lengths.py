@@ -1,13 +1,13 @@
 """The tokens of an episode: text, low-resolution view, returned crop and sampled tokens."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from awares.crops import CropId
 from awares.tokens import visual_tokens
 from awares.view import View, crop_view, full_view, view_size
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.method import MethodConfig
-from awares_platform.method.environment import system_prompt, vision_limits
+from awares_platform.method.environment import system_prompt
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.geometry import Geometry
 
@@ -73,7 +73,7 @@ def lengths(
     assumed: Assumptions,
 ) -> Lengths:
     """Count the tokens of an episode. A turn samples at most `max_tokens` (grpo.max_tokens)."""
-    limits = replace(vision_limits(method), patch=shape.patch, merge=shape.merge)
+    limits = shape.limits(method.min_pixels, method.max_pixels)
     size = assumed.image_size
 
     def tokens(view: View) -> int:

@@ -35,6 +35,7 @@ class Replica:
             system_prompt,
             vision_limits,
         )
+        from awares_platform.method.family import model_family
         from awares_platform.serve.following import Following
         from awares_platform.store import ObjectStore
         from awares_platform.training.policy import load_processor
@@ -45,11 +46,17 @@ class Replica:
         self._token = read_token(settings)
         store = ObjectStore.from_config(config.store)
         run, base, method = config.run.name, config.policy.base, config.method
-        policy = await asyncio.to_thread(resolve, store, run, settings.policy, base)
-        processor = load_processor(policy, method.min_pixels, method.max_pixels)
-        chat = ChatFormat(processor.tokenizer, system_prompt(method))
+        family = model_family(config.policy)
+        policy = await asyncio.to_thread(resolve, store, run, settings.policy, base, family)
+        processor = load_processor(policy, family, method.min_pixels, method.max_pixels)
+        chat = ChatFormat(processor.tokenizer, system_prompt(method), family.chat)
         self._engine = await Engine.start(
-            policy, config.engine, chat, config.run.seed, limits=vision_limits(config.method)
+            policy,
+            config.engine,
+            chat,
+            config.run.seed,
+            family=family,
+            limits=vision_limits(config.method, family),
         )
         limits = DecodeLimits(max_pixels=settings.max_image_pixels)
         self._following = (
@@ -58,7 +65,7 @@ class Replica:
         self._loop = CropLoop(
             self._engine,
             chat,
-            episode_spec(config.method, greedy(settings.max_tokens)),
+            episode_spec(config.method, family, greedy(settings.max_tokens)),
             limits,
             config.engine.max_model_len,
         )

@@ -17,7 +17,7 @@ from awares.errors import DataError
 from awares.sample import Sample
 from awares.tokens import VisionLimits
 from awares_platform.config.method import MethodConfig
-from awares_platform.method.environment import environment, vision_limits
+from awares_platform.method.environment import environment
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +91,12 @@ class Collator:
         processor: Any,
         chat: ChatFormat,
         method: MethodConfig,
+        limits: VisionLimits,
         tool_weight: float,
     ) -> None:
         self._images, self._processor, self._chat = images, processor, chat
         self._method, self._tool_weight = method, tool_weight
-        self._environment, self._limits = environment(method), vision_limits(method)
+        self._environment, self._limits = environment(method), limits
         self.unreadable = 0
 
     def __call__(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor]:

@@ -27,6 +27,7 @@ from ray.util.queue import Empty, Queue
 
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import read_manifest
+from awares_platform.method.family import model_family
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.sft.order import SampleOrder
@@ -93,7 +94,8 @@ def run(config: PlatformConfig) -> SftResult:
     store = ObjectStore.from_config(config.store)
     policy = policy_key(config.run.name, "sft")
     data = read_manifest(store, config.data.curated, "train")
-    base = resolve(store, config.run.name, "base", config.policy.base)
+    family = model_family(config.policy)
+    base = resolve(store, config.run.name, "base", config.policy.base, family)
     recipe = recipe_of(config, content_digest(base), data)
     settings = config.sft
     order = SampleOrder(data["rows"], settings.batch_size, settings.epochs, config.run.seed)

@@ -25,6 +25,7 @@ from awares.losses import sft_loss
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, read_split
 from awares_platform.method.environment import environment, system_prompt, vision_limits
+from awares_platform.method.family import model_family
 from awares_platform.sft.examples import Collator, prepare
 from awares_platform.sft.order import SampleOrder, micro_batches
 from awares_platform.sft.schedule import cosine
@@ -57,17 +58,17 @@ class SftWorker:
         context = ray.train.get_context()
         self._rank, self._workers = context.get_world_rank(), context.get_world_size()
         self._store = ObjectStore.from_config(config.store)
-        self._source = resolve(self._store, self._run, "base", config.policy.base)
-        processor = load_processor(self._source, method.min_pixels, method.max_pixels)
-        chat = ChatFormat(processor.tokenizer, system_prompt(method))
+        self._family = family = model_family(config.policy)
+        self._source = resolve(self._store, self._run, "base", config.policy.base, family)
+        processor = load_processor(self._source, family, method.min_pixels, method.max_pixels)
+        chat = ChatFormat(processor.tokenizer, system_prompt(method), family.chat)
         images = Images(self._store, config.data.image_cache)
-        self._collate = Collator(images, processor, chat, method, settings.tool_turn_weight)
+        limits, weight = vision_limits(method, family), settings.tool_turn_weight
+        self._collate = Collator(images, processor, chat, method, limits, weight)
         split = read_split(self._store, config.data.curated, "train")
         self._faults = len(split.faults)
         weight = settings.tool_turn_weight
-        self._examples = prepare(
-            split.samples, chat, environment(method), vision_limits(method), weight
-        )
+        self._examples = prepare(split.samples, chat, environment(method), limits, weight)
         count = len(self._examples.samples)
         self._order = SampleOrder(count, settings.batch_size, settings.epochs, config.run.seed)
         gpu = settings.use_gpu
@@ -129,7 +130,9 @@ class SftWorker:
         state = zero.full_state(self._engine)
         if self._rank == 0:
             meta = {"recipe": self._recipe, "step": step}
-            key = export_policy(state, self._source, self._store, self._run, "sft", meta)
+            key = export_policy(
+                state, self._source, self._store, self._run, "sft", meta, self._family
+            )
             self._messages.put(("exported", key))
         torch.distributed.barrier()
 

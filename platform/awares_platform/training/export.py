@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from awares.errors import PolicyError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
+from awares.family import ModelFamily
 from awares_platform.errors import NotFound
 from awares_platform.store import ObjectStore
 from awares_platform.training import fit
@@ -44,6 +46,7 @@ def export_policy(
     run: str,
     name: str,
     meta: Mapping[str, Any] | None = None,
+    family: ModelFamily = QWEN2_5_VL,
 ) -> str:
     """Publish a policy made of `state` (zero.full_state) and of every other file of `source`.
 
@@ -53,7 +56,7 @@ def export_policy(
     key = policy_key(run, name)
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:
         directory = Path(staged)
-        write_policy(state, source, directory)
+        write_policy(state, source, directory, family)
         files = file_digests(directory)
         lineage = {"digest": combined(files), "trained_from": content_digest(source)}
         manifest = {"files": files, "meta": {**(meta or {}), **lineage}}
@@ -65,7 +68,12 @@ def export_policy(
     return key
 
 
-def write_policy(state: Mapping[str, "Tensor"], source: Path, directory: Path) -> None:
+def write_policy(
+    state: Mapping[str, "Tensor"],
+    source: Path,
+    directory: Path,
+    family: ModelFamily = QWEN2_5_VL,
+) -> None:
     """Write a policy of these weights, with every other file of `source`, to an empty directory."""
     from safetensors.torch import save_file
 
@@ -76,7 +84,7 @@ def write_policy(state: Mapping[str, "Tensor"], source: Path, directory: Path) -
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     save_file(tensors, directory / _WEIGHTS, metadata={"format": "pt"})
     fit.set_dtype(directory, next(iter(state.values())).dtype)
-    fit.check_directory(directory)
+    fit.check_directory(directory, family)
 
 
 def read_meta(store: ObjectStore, run: str, name: str) -> dict[str, Any] | None:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from awares.errors import PolicyError
+from awares.family import ModelFamily, in_tower
 from awares_platform.weights.adapter import fold
-
-_TOWER = "visual"  # the vision tower's module name in Qwen2.5-VL; its weights stay frozen
 
 
 class LoraLinear(nn.Module):
@@ -41,11 +40,20 @@ class LoraLinear(nn.Module):
         return y + self.scale * self.up(self.down(x)) if self.enabled else y
 
 
-def attach(model: nn.Module, rank: int, alpha: float, targets: tuple[str, ...], seed: int) -> int:
-    """Freeze `model` and give every targeted linear layer outside the vision tower an adapter; returns how many.
+def attach(
+    model: nn.Module,
+    family: ModelFamily,
+    rank: int,
+    alpha: float,
+    targets: tuple[str, ...],
+    seed: int,
+) -> int:
+    """Freeze `model` and give every targeted linear layer outside the vision tower an adapter.
 
-    The same seed gives the same adapters on every rank. Raises PolicyError if no layer matches.
+    Without `targets` the family's apply. Returns the number of adapters. The same seed gives the
+    same adapters on every rank. Raises PolicyError if no layer matches.
     """
+    targets = targets or family.lora_targets
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(False)
     found = [
@@ -53,11 +61,12 @@ def attach(model: nn.Module, rank: int, alpha: float, targets: tuple[str, ...], 
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
         and name.rsplit(".", 1)[-1] in targets
-        and _TOWER not in name.split(".")
+        and not in_tower(family, name)
     ]
     if not found:
         raise PolicyError(
-            f"policy.lora_targets={list(targets)} match no linear layer of the language model; name layers such as 'q_proj'"
+            f"policy.lora_targets={list(targets)} match no linear layer of the language model; "
+            f"name layers such as {family.lora_targets[0]!r}"
         )
     for name, module in found:
         parent, _, child = name.rpartition(".")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from awares.errors import PolicyError
+from awares.family import ModelFamily
 from awares_platform.config.policy import PolicyConfig
+from awares_platform.method.family import model_family
 from awares_platform.training import fit, lora
 
 if TYPE_CHECKING:
@@ -33,33 +35,31 @@ def load_policy(path: Path, policy: PolicyConfig, seed: int) -> "nn.Module":
     tensors if the weights do not fit the architecture in config.json.
     """
     import torch
-    from transformers import Qwen2_5_VLForConditionalGeneration
 
-    fit.check_directory(path)
-    # The annotation omits that output_loading_info makes it return a pair.
-    load: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained
+    family = model_family(policy)
+    fit.check_directory(path, family)
     options = {
         "dtype": getattr(torch, policy.dtype),
         "attn_implementation": policy.attn,
         "local_files_only": True,
     }
     try:
-        model, report = load(path, output_loading_info=True, **options)
+        model, report = family.load_model(path, **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
-        raise PolicyError(f"{path} does not load as Qwen2.5-VL: {error}") from error
+        raise PolicyError(f"{path} does not load as {family.name}: {error}") from error
     fit.check_report(path, report)
     model.config.use_cache = False
     if policy.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
     if not policy.train_vision:
-        model.get_submodule("model.visual").requires_grad_(False)
+        model.get_submodule(family.tower).requires_grad_(False)
     if policy.lora_rank:
-        lora.attach(model, policy.lora_rank, policy.lora_alpha, policy.lora_targets, seed)
+        lora.attach(model, family, policy.lora_rank, policy.lora_alpha, policy.lora_targets, seed)
     return model
 
 
-def load_processor(path: Path, min_pixels: int, max_pixels: int) -> Any:
+def load_processor(path: Path, family: ModelFamily, min_pixels: int, max_pixels: int) -> Any:
     """The policy's processor (tokenizer and image processor), with these limits per image.
 
     Raises PolicyError if the directory has none that loads.
@@ -70,10 +70,9 @@ def load_processor(path: Path, min_pixels: int, max_pixels: int) -> Any:
         processor = AutoProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
         raise PolicyError(f"{path} has no usable processor: {error}") from error
-    processor.image_processor.size = {
-        "shortest_edge": min_pixels,
-        "longest_edge": max_pixels,
-    }
+    options = family.processor_options(family.limits(min_pixels, max_pixels))
+    for name, value in options.items():
+        setattr(processor.image_processor, name, value)
     return processor
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from awares.errors import PolicyError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
+from awares.family import ModelFamily
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
@@ -35,20 +37,27 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 _ETAG = "etag "
 
 
-def resolve(store: ObjectStore, run: str, name: PolicyName, base: str) -> Path:
+def resolve(
+    store: ObjectStore,
+    run: str,
+    name: PolicyName,
+    base: str,
+    family: ModelFamily = QWEN2_5_VL,
+) -> Path:
     """A verified local directory of a policy: `base` is policy.base, the others are `run`'s.
 
-    Raises PolicyError if there is none, or if it is not a complete, fitting policy directory.
+    Raises PolicyError if there is none, or if it is not a complete, fitting policy directory
+    of `family`.
     """
     if name == "base":
         path = _base(store.config, base)
     else:
         path = _download(store, policy_key(run, name), f"run `{JOBS[name]}` first")
-    fit.check_directory(path)
+    fit.check_directory(path, family)
     return path
 
 
-def base_digest(store: StoreConfig, base: str) -> str:
+def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None) -> str:
     """The content digest of policy.base, which a job's results depend on.
 
     An s3:// base is reached in the same way as `store`, and not downloaded if it has a manifest.
@@ -59,7 +68,8 @@ def base_digest(store: StoreConfig, base: str) -> str:
         if manifest is not None:
             return combined(manifest["files"])
     directory = _base(store, base)
-    fit.check_directory(directory)
+    if family is not None:
+        fit.check_directory(directory, family)
     return content_digest(directory)
 
 

@@ -1,17 +1,22 @@
 """What is refused before an engine starts, and how a failed start is explained."""
 
+import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
+from awares import mini
 from awares.chat import ChatFormat
 from awares.errors import PolicyError
-from awares.mini.tokenizer import train_tokenizer
+from awares.families.qwen2_5_vl import QWEN2_5_VL, Qwen25VL
+from awares.families.qwen3_vl import Qwen3VL
 from awares_platform.config.engine import EngineConfig
 from awares_platform.engine.launch import (
     EngineError,
@@ -20,43 +25,56 @@ from awares_platform.engine.launch import (
     explain,
     find_cause,
     importing_as_here,
+    preloaded,
     write_logging,
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def chat() -> ChatFormat:
-    return ChatFormat(train_tokenizer())
+    return ChatFormat(AutoTokenizer.from_pretrained(Path(mini.POLICY)))
 
 
-def policy(directory: Path, **settings: Any) -> Path:
-    (directory / "config.json").write_text(json.dumps(settings))
-    return directory
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """A copy of the shipped policy that a test may damage."""
+    return Path(shutil.copytree(mini.POLICY, tmp_path / "policy"))
 
 
-def test_a_fitting_policy_passes(tmp_path: Path, chat: ChatFormat) -> None:
-    check_policy(
-        policy(tmp_path, model_type="qwen2_5_vl", image_token_id=chat.image_token_id), chat
-    )
+def change(policy: Path, **settings: Any) -> None:
+    config = json.loads((policy / "config.json").read_text())
+    (policy / "config.json").write_text(json.dumps(config | settings))
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"model_type": "llama"}, "'llama'.*policy.base"),
-        ({"model_type": "qwen2_5_vl", "image_token_id": 5}, "image token is 5.*different policies"),
-    ],
-)
-def test_a_policy_that_does_not_fit_is_named(
-    tmp_path: Path, chat: ChatFormat, settings: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(PolicyError, match=said):
-        check_policy(policy(tmp_path, **settings), chat)
+def test_a_fitting_policy_passes(policy: Path, chat: ChatFormat) -> None:
+    check_policy(policy, QWEN2_5_VL, chat)
+
+
+def test_a_policy_of_another_family_is_refused(policy: Path, chat: ChatFormat) -> None:
+    change(policy, model_type="llama")
+    with pytest.raises(PolicyError, match=r"'llama'.*'qwen2_5_vl' \(Qwen2\.5-VL\).*policy\.base"):
+        check_policy(policy, QWEN2_5_VL, chat)
+
+
+def test_a_tokenizer_of_another_policy_is_refused(policy: Path, chat: ChatFormat) -> None:
+    chat.image_token_id += 1
+    with pytest.raises(PolicyError, match=r"image token is \d+.*different policies"):
+        check_policy(policy, QWEN2_5_VL, chat)
 
 
 def test_a_directory_without_a_configuration_is_no_policy(tmp_path: Path, chat: ChatFormat) -> None:
-    with pytest.raises(PolicyError, match=r"config\.json: no readable configuration.*policy\.base"):
-        check_policy(tmp_path, chat)
+    with pytest.raises(PolicyError, match=r"config\.json is missing.*policy\.base"):
+        check_policy(tmp_path, QWEN2_5_VL, chat)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [Qwen25VL(), Qwen3VL()], ids=lambda family: family.name)
+def test_every_preloaded_module_imports(family: Qwen25VL) -> None:
+    """The server that forks engine processes ignores a module that it cannot import."""
+    for name in preloaded(family):
+        importlib.import_module(name)
+    model = importlib.import_module(family.vllm_module)
+    assert hasattr(model, family.architecture)
 
 
 def test_a_cache_larger_than_the_machine_is_refused() -> None:

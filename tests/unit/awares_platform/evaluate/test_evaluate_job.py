@@ -12,6 +12,7 @@ from awares.environment import Request
 from awares.episode import Episode, StopReason, Turn
 from awares.errors import DataError, PolicyError
 from awares.evaluation.scorers import scorer
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.reward import CropReward
 from awares.sample import Label, Sample
 from awares.view import View
@@ -159,7 +160,7 @@ def test_a_policy_that_was_not_trained_is_named_with_both_remedies(tmp_path: Pat
 def test_each_policy_plays_in_its_environment() -> None:
     size, request = (112, 56), Request(("0",))
     full, low, escalate, awares = (
-        POLICIES[name].spec(CONFIG.method, 32).environment
+        POLICIES[name].spec(CONFIG.method, QWEN2_5_VL, 32).environment
         for name in ("full", "low", "escalate", "awares")
     )
     whole, quarter = View((0, 0, 112, 56)), View((0, 0, 56, 28))

@@ -3,6 +3,7 @@
 import pytest
 
 from awares.errors import ConfigError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.protocol import SYSTEM_PROMPT
 from awares.ten_crops import TenCrops
 from awares.whole_image import WholeImage
@@ -24,7 +25,7 @@ def test_the_ten_crops_take_the_methods_values() -> None:
 def test_another_environment_is_named_in_the_configuration() -> None:
     method = MethodConfig(environment=WHOLE, max_turns=1, low_ratio=0.25)
     assert isinstance(environment(method), WholeImage)
-    spec = episode_spec(method, greedy(8))
+    spec = episode_spec(method, QWEN2_5_VL, greedy(8))
     assert isinstance(spec.environment, WholeImage) and spec.environment.max_turns == 1
     assert (spec.low_ratio, spec.sampling.max_tokens) == (0.25, 8)
 

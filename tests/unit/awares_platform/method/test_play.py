@@ -13,6 +13,7 @@ from awares.chat import ChatFormat
 from awares.crops import CropId
 from awares.episode import StopReason
 from awares.errors import DataError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.generate import FinishReason, GenerateRequest, Generation
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
@@ -76,7 +77,7 @@ def test_order_bound_and_episode(chat: ChatFormat) -> None:
             images,
             engine,
             chat,
-            episode_spec(CONFIG.method, greedy(32)),
+            episode_spec(CONFIG.method, QWEN2_5_VL, greedy(32)),
             asyncio.Semaphore(4),
         )
     )
@@ -96,7 +97,7 @@ def test_a_damaged_image_is_a_fault_and_its_siblings_live(chat: ChatFormat) -> N
             images,
             FakeEngine(chat),
             chat,
-            episode_spec(CONFIG.method, greedy(32)),
+            episode_spec(CONFIG.method, QWEN2_5_VL, greedy(32)),
             asyncio.Semaphore(8),
         )
     )
@@ -112,7 +113,7 @@ def test_a_dying_engine_is_an_error_and_not_a_bad_policy(chat: ChatFormat) -> No
             images,
             FakeEngine(chat, dies_after=18),
             chat,
-            episode_spec(CONFIG.method, greedy(32)),
+            episode_spec(CONFIG.method, QWEN2_5_VL, greedy(32)),
             asyncio.Semaphore(1),
         )
     )
@@ -129,7 +130,9 @@ def test_both_answers_come_from_one_turn_each(chat: ChatFormat) -> None:
 
     def both(samples: list[Sample], asks: bool) -> list[Answers]:
         engine, limit = FakeEngine(chat, asks=asks), asyncio.Semaphore(8)
-        return asyncio.run(answer_both(CONFIG.method, 8, samples, images, engine, chat, limit))
+        return asyncio.run(
+            answer_both(CONFIG.method, QWEN2_5_VL, 8, samples, images, engine, chat, limit)
+        )
 
     answers = both(batch, asks=False)
     assert answers[0] == Answers(batch[0], "1", "7", pytest.approx(math.exp(2 * LOGPROB)), "")

@@ -10,6 +10,7 @@ from PIL import Image
 from awares.chat import ChatFormat
 from awares.crops import CropId
 from awares.errors import DataError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.mini.policy import build_processor
 from awares.mini.tokenizer import train_tokenizer
 from awares.sample import Label, Sample
@@ -18,6 +19,7 @@ from awares_platform.method.environment import environment, vision_limits
 from awares_platform.sft.examples import Collator, prepare
 
 METHOD = MethodConfig()
+LIMITS = vision_limits(METHOD, QWEN2_5_VL)
 DIRECT = Sample("s/0", "a" * 64, "color at center?", "red", label=Label.LR)
 ONE = Sample("s/1", "a" * 64, "color at center?", "red", label=Label.HR, crops=(CropId("4"),))
 TWO = Sample(
@@ -36,7 +38,7 @@ def chat(processor: Any) -> ChatFormat:
 
 
 def _collator(processor: Any, chat: ChatFormat, images: Callable[[str], Image.Image]) -> Collator:
-    return Collator(images, processor, chat, METHOD, tool_weight=5.0)
+    return Collator(images, processor, chat, METHOD, LIMITS, tool_weight=5.0)
 
 
 def _images(digest: str) -> Image.Image:
@@ -46,9 +48,7 @@ def _images(digest: str) -> Image.Image:
 
 
 def test_weights_are_those_of_the_target_tokens(chat: ChatFormat) -> None:
-    examples = prepare(
-        [DIRECT, ONE, TWO], chat, environment(METHOD), vision_limits(METHOD), tool_weight=5.0
-    )
+    examples = prepare([DIRECT, ONE, TWO], chat, environment(METHOD), LIMITS, tool_weight=5.0)
     answer = len(chat.target("red"))
     assert examples.weights == (
         answer,
@@ -65,13 +65,13 @@ def test_unusable_samples_are_counted_and_left_out(chat: ChatFormat) -> None:
         [unlabelled, DIRECT, without_crops],
         chat,
         environment(METHOD),
-        vision_limits(METHOD),
+        LIMITS,
         tool_weight=5.0,
     )
     assert examples.samples == (DIRECT,) and examples.skipped == 2
     said = "none of 1 curated samples can be trained on; the first says: sample s/3 has no label"
     with pytest.raises(DataError, match=said):
-        prepare([unlabelled], chat, environment(METHOD), vision_limits(METHOD), tool_weight=5.0)
+        prepare([unlabelled], chat, environment(METHOD), LIMITS, tool_weight=5.0)
 
 
 def test_items_with_one_two_and_three_images_share_a_micro_batch(
@@ -85,9 +85,7 @@ def test_items_with_one_two_and_three_images_share_a_micro_batch(
     assert tool_BT.sum(1).tolist() == [requests[0], 0, requests[1]]
     assert batch.weights_BT[tool_BT].unique().tolist() == [5.0]
     assert batch.weights_BT[batch.action_mask_BT & ~tool_BT].unique().tolist() == [1.0]
-    examples = prepare(
-        [TWO, DIRECT, ONE], chat, environment(METHOD), vision_limits(METHOD), tool_weight=5.0
-    )
+    examples = prepare([TWO, DIRECT, ONE], chat, environment(METHOD), LIMITS, tool_weight=5.0)
     # So the normaliser of a step is known before its images are read.
     assert batch.weights_BT.sum(1).tolist() == list(examples.weights)
 

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from awares.errors import PolicyError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares_platform.training import fit
 
 CONFIG = {
+    "model_type": "qwen2_5_vl",
     "architectures": ["Qwen2_5_VLForConditionalGeneration"],
     "text_config": {"vocab_size": 320},
     "vision_config": {"patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2},
@@ -48,13 +50,13 @@ def _edit(path: Path, change: Callable[[Any], object]) -> None:
 
 
 def test_a_whole_directory_is_accepted(directory: Path) -> None:
-    fit.check_directory(directory)
+    fit.check_directory(directory, QWEN2_5_VL)
 
 
 def test_the_older_file_name_of_the_processor_is_known(directory: Path) -> None:
     (directory / "processor_config.json").unlink()
     (directory / "preprocessor_config.json").write_text(json.dumps(PROCESSOR["image_processor"]))
-    fit.check_directory(directory)
+    fit.check_directory(directory, QWEN2_5_VL)
 
 
 def test_another_architecture_is_named_with_ours(directory: Path) -> None:
@@ -63,9 +65,10 @@ def test_another_architecture_is_named_with_ours(directory: Path) -> None:
         lambda config: config.update(architectures=["LlavaForConditionalGeneration"]),
     )
     with pytest.raises(
-        PolicyError, match="a LlavaForConditionalGeneration; awares trains and serves Qwen2_5_VL"
+        PolicyError,
+        match="a LlavaForConditionalGeneration, but Qwen2.5-VL policies are trained and served",
     ):
-        fit.check_directory(directory)
+        fit.check_directory(directory, QWEN2_5_VL)
 
 
 def test_a_tokenizer_of_a_larger_model_is_refused(directory: Path) -> None:
@@ -74,7 +77,7 @@ def test_a_tokenizer_of_a_larger_model_is_refused(directory: Path) -> None:
         lambda tokenizer: tokenizer["model"]["vocab"].update(c=151_000),
     )
     with pytest.raises(PolicyError, match="ids up to 151000, the model only 320 embeddings"):
-        fit.check_directory(directory)
+        fit.check_directory(directory, QWEN2_5_VL)
 
 
 def test_a_placeholder_with_two_ids_is_refused(directory: Path) -> None:
@@ -83,7 +86,7 @@ def test_a_placeholder_with_two_ids_is_refused(directory: Path) -> None:
         PolicyError,
         match=r"<\|image_pad\|> is id 12 in tokenizer.json but 151655 \(image_token_id\)",
     ):
-        fit.check_directory(directory)
+        fit.check_directory(directory, QWEN2_5_VL)
 
 
 def test_a_processor_with_other_patches_is_refused(directory: Path) -> None:
@@ -94,7 +97,7 @@ def test_a_processor_with_other_patches_is_refused(directory: Path) -> None:
     with pytest.raises(
         PolicyError, match="patch_size=16 but config.json's vision_config has patch_size=14"
     ):
-        fit.check_directory(directory)
+        fit.check_directory(directory, QWEN2_5_VL)
 
 
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])
@@ -103,13 +106,13 @@ def test_a_missing_file_is_named(directory: Path, missing: str) -> None:
     with pytest.raises(
         PolicyError, match=missing.split(".")[0] if missing.endswith("json") else "safetensors"
     ):
-        fit.check_directory(directory)
+        fit.check_directory(directory, QWEN2_5_VL)
 
 
 def test_an_unreadable_file_is_named(directory: Path) -> None:
     (directory / "config.json").write_text("{")
     with pytest.raises(PolicyError, match="config.json is unreadable"):
-        fit.check_directory(directory)
+        fit.check_directory(directory, QWEN2_5_VL)
 
 
 def test_weights_of_another_model_are_named(directory: Path) -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from awares.errors import PolicyError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares_platform.training import lora
 
 
@@ -33,7 +34,7 @@ def model() -> Tiny:
 def test_fresh_adapters_change_nothing_and_only_adapters_learn(model: Tiny) -> None:
     x = torch.randn(5, 4)
     before = model(x)
-    assert lora.attach(model, 2, 16.0, ("q_proj", "o_proj", "gate_proj"), seed=0) == 2
+    assert lora.attach(model, QWEN2_5_VL, 2, 16.0, ("q_proj", "o_proj", "gate_proj"), seed=0) == 2
     assert torch.equal(model(x), before)
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learning == {
@@ -57,7 +58,7 @@ def test_the_adapter_is_scaled_by_alpha_over_rank() -> None:
 def test_adapters_off_is_the_base_model_even_after_an_error(model: Tiny) -> None:
     x = torch.randn(5, 4)
     before = model(x)
-    lora.attach(model, 2, 16.0, ("q_proj",), seed=0)
+    lora.attach(model, QWEN2_5_VL, 2, 16.0, ("q_proj",), seed=0)
     nn.init.ones_(model.get_parameter("language_model.q_proj.up.weight"))
     with pytest.raises(RuntimeError), lora.adapters_off(model):
         assert torch.equal(model(x), before)
@@ -67,7 +68,7 @@ def test_adapters_off_is_the_base_model_even_after_an_error(model: Tiny) -> None
 
 def test_merged_weights_have_the_original_names_and_the_same_function(model: Tiny) -> None:
     x, plain = torch.randn(5, 4), Tiny()
-    lora.attach(model, 2, 16.0, ("q_proj", "o_proj"), seed=0)
+    lora.attach(model, QWEN2_5_VL, 2, 16.0, ("q_proj", "o_proj"), seed=0)
     for name, parameter in model.named_parameters():
         if name.endswith("up.weight"):
             nn.init.normal_(parameter)
@@ -78,7 +79,7 @@ def test_merged_weights_have_the_original_names_and_the_same_function(model: Tin
 def test_the_same_seed_gives_the_same_adapters() -> None:
     one, two = Tiny(), Tiny()
     for each in (one, two):
-        lora.attach(each, 2, 16.0, ("q_proj",), seed=7)
+        lora.attach(each, QWEN2_5_VL, 2, 16.0, ("q_proj",), seed=7)
     name = "language_model.q_proj.down.weight"
     assert torch.equal(one.get_parameter(name), two.get_parameter(name))
 
@@ -87,4 +88,4 @@ def test_targets_that_match_nothing_are_named(model: Tiny) -> None:
     with pytest.raises(
         PolicyError, match=r"policy.lora_targets=\['c_attn'\] match no linear layer"
     ):
-        lora.attach(model, 2, 16.0, ("c_attn",), seed=0)
+        lora.attach(model, QWEN2_5_VL, 2, 16.0, ("c_attn",), seed=0)

@@ -1,0 +1,24 @@
+"""Qwen3-VL (dense sizes): the facts in which it differs from Qwen2.5-VL."""
+
+from awares.families.qwen2_5_vl import Qwen25VL
+from awares.tokens import VisionLimits
+
+
+class Qwen3VL(Qwen25VL):
+    """Qwen3-VL shares the chat layout, the names of layers and the resizing rule of Qwen2.5-VL.
+
+    Its patches have 16 pixels, so a visual token covers 32 x 32 pixels.
+
+    Example:
+        family = Qwen3VL()
+        limits = family.limits(min_pixels=1024, max_pixels=1_605_632)
+    """
+
+    name = "Qwen3-VL"
+    model_type = "qwen3_vl"
+    architecture = "Qwen3VLForConditionalGeneration"
+    vllm_module = "vllm.model_executor.models.qwen3_vl"
+
+    def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
+        """Return the processor's limits: patches of 16 pixels, 2 x 2 patches per token."""
+        return VisionLimits(patch=16, merge=2, min_pixels=min_pixels, max_pixels=max_pixels)

@@ -1,0 +1,150 @@
+"""The model family of a policy: every fact that differs between two vision-language models.
+
+The configuration names the family as `policy.family = "module:attribute"`. The method, the trainer
+and the engine ask it and never name a model themselves:
+
+    chat ---------------- awares.chat.ChatFormat builds prompts from its special tokens
+    limits -------------- awares.tokens counts visual tokens with its patch and merge sizes
+    processor_options --- awares.batch, the trainer and vLLM resize images within the same bounds
+    load_model, tower --- the trainer loads the model and freezes the vision tower
+    vllm_module --------- the engine imports it ahead
+
+`awares.batch` serves families whose model takes flattened patches with a grid per image
+(`pixel_values`, `image_grid_thw`) and marks image tokens in `mm_token_type_ids`. Such a model
+computes its three-axis position ids from these inputs; `positions` states the rule.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from awares.errors import PolicyError
+from awares.tokens import VisionLimits
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTokens:
+    """The special tokens of a family's chat layout, as text.
+
+    `start` and `end` enclose a message; `image_start`, `image` and `image_end` write one image.
+    `stops` end a turn, `end` first. `blocked` must never be sampled.
+
+    Example:
+        ChatTokens(
+            start="<|im_start|>",
+            end="<|im_end|>",
+            image_start="<|vision_start|>",
+            image="<|image_pad|>",
+            image_end="<|vision_end|>",
+            stops=("<|im_end|>", "<|endoftext|>"),
+            blocked=("<|im_start|>", "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
+        )
+    """
+
+    start: str
+    end: str
+    image_start: str
+    image: str
+    image_end: str
+    stops: tuple[str, ...]
+    blocked: tuple[str, ...]
+
+
+class ModelFamily(Protocol):
+    """The facts that hold for one family of vision-language models and not for another.
+
+    Importing a family must stay cheap: torch and transformers load inside the methods.
+
+    Example:
+        class Qwen2VL(Qwen25VL):
+            \"\"\"Qwen2-VL: the same layout and processor, with another model class.\"\"\"
+
+            name = "Qwen2-VL"
+            model_type = "qwen2_vl"
+            architecture = "Qwen2VLForConditionalGeneration"
+            vllm_module = "vllm.model_executor.models.qwen2_vl"
+    """
+
+    name: str
+    """The family's name, for messages."""
+    model_type: str
+    """`model_type` in config.json."""
+    architecture: str
+    """The model class: in `architectures` of config.json, in transformers and in vLLM."""
+    vllm_module: str
+    """The module that holds vLLM's class of the model."""
+    tower: str
+    """Path of the vision tower's module in transformers' model."""
+    lora_targets: tuple[str, ...]
+    """Last names of the linear layers in a decoder layer, which may get a LoRA adapter."""
+    chat: ChatTokens
+    """The special tokens of the chat layout."""
+    token_keys: Mapping[str, str]
+    """Special tokens whose ids config.json repeats, with the key of each."""
+    grid_keys: Mapping[str, str]
+    """Sizes that the image processor and config.json's vision_config share: name in each."""
+
+    def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
+        """Return the resolution limits of the family's processor, with these bounds per image."""
+        ...
+
+    def processor_options(self, limits: VisionLimits) -> dict[str, Any]:
+        """Return the image processor's keyword arguments that bound an image's area."""
+        ...
+
+    def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
+        """Load transformers' model from `path`; return it with transformers' loading report."""
+        ...
+
+    def positions(
+        self, ids: Sequence[int], image_token_id: int, grids: Sequence[tuple[int, int]]
+    ) -> list[tuple[int, int, int]]:
+        """Return each token's position ids: temporal, row and column.
+
+        `ids` hold the expanded image tokens; `grids` are rows and columns of each image, in tokens.
+        """
+        ...
+
+    def current_name(self, name: str) -> str:
+        """Return a weight's name in transformers' present naming; checkpoints may hold older."""
+        ...
+
+
+def check_kind(family: ModelFamily, path: Path, config: Mapping[str, Any]) -> None:
+    """Raise PolicyError unless `config`, from `path`/config.json, describes one of the family."""
+    found = config.get("model_type")
+    if found != family.model_type:
+        raise PolicyError(
+            f"{path}/config.json has model_type {found!r}, but policy.family expects "
+            f"{family.model_type!r} ({family.name}): set policy.base to a {family.name}, "
+            "or policy.family to the family of this model"
+        )
+    architectures = config.get("architectures") or [family.architecture]
+    if family.architecture not in architectures:
+        raise PolicyError(
+            f"{path}/config.json describes a {architectures[0]}, but {family.name} policies are "
+            f"trained and served as {family.architecture}: choose another policy.base"
+        )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return `path`/config.json. Raises PolicyError if there is none that can be read."""
+    file = path / "config.json"
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise PolicyError(
+            f"{file} is missing; policy.base must name a whole Hugging Face directory"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise PolicyError(f"{file} is unreadable: {error}") from error
+    if not isinstance(config, dict):
+        raise PolicyError(f"{file} is unreadable: it holds no JSON object")
+    return config
+
+
+def in_tower(family: ModelFamily, name: str) -> bool:
+    """Whether a weight or module of this name, old or present, belongs to the vision tower."""
+    return family.tower.rpartition(".")[2] in name.split(".")
