@@ -27,9 +27,9 @@ class Answerer:
     """Adds both answers to a shard's rows; a callable for `map_batches(batch_size=1)`.
 
     A batch has "key" and "rows"; the result has the answers as further columns of "rows". If the
-    engine fails, the result has a pickled AwaresError as "failure", because Ray Data would bury a
-    raised error in its own tracebacks. The engine runs on its own event loop, from the first shard
-    until the actor ends.
+    engine fails, the result has a pickled AwaresError as "failure". Ray Data would bury a raised
+    error in its own tracebacks. The engine runs on its own event loop, from the first shard until
+    the actor ends.
     """
 
     def __init__(self, config: PlatformConfig) -> None:

@@ -186,7 +186,7 @@ def _order(policy: str) -> tuple[int, bool]:
 
 
 def direct(rows: Sequence[Played]) -> list[Played]:
-    """The episodes without a call. Greedy decoding gives the same ones under any environment."""
+    """The episodes without a call, which greedy decoding repeats in any environment."""
     return [
         one
         for one in rows

@@ -71,7 +71,7 @@ class Replica:
         )
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        """The ASGI application of this replica; Serve calls this method once."""
+        """Build the ASGI application that Serve runs in this replica."""
         return create_app(Routes(self._loop, self._settings, self._token, self._engine.check))
 
     async def check_health(self) -> None:

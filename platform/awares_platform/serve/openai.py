@@ -1,7 +1,7 @@
 """OpenAI's chat completions, as far as the endpoint supports them.
 
-A request is one user message with one image and one question. A field without effect here is
-refused by name, never ignored.
+A request is one user message with one image and one question. An unsupported field is refused by
+name, never ignored.
 """
 
 import base64

@@ -2,8 +2,8 @@
 
 A URL is fetched only if its host is allowlisted and all addresses of that host are public. The
 connection goes to the address that was checked, so a name cannot resolve to another one in between
-(DNS rebinding). Redirects and the environment's proxies are not followed. One time limit covers the
-whole fetch, and one limit its bytes.
+(DNS rebinding). Redirects are not followed, and the environment's proxies are not used. The time
+and the bytes of a fetch are limited.
 """
 
 import asyncio

@@ -112,9 +112,8 @@ def test_records_of_episodes_stay_aligned_and_padding_is_neutral(chat, processor
 def test_extreme_strips_are_padded_not_refused(chat, processor, limits):
     item = called(chat, "strip")
     batch = collate([item], IMAGES.__getitem__, processor, limits)
-    assert (batch.input_ids_BT == chat.image_token_id).sum() == batch.image_grid_thw_I3.prod(
-        1
-    ).sum() // 4
+    features = batch.image_grid_thw_I3.prod(1).sum() // 4
+    assert (batch.input_ids_BT == chat.image_token_id).sum() == features
     assert batch.input_ids_BT.shape[1] == sequence_length(item, limits)
 
 

@@ -63,9 +63,8 @@ def test_by_hand():
 
 def test_nothing_to_count_is_none_not_zero():
     got = decisions([pair(Label.LR, (), ())])
-    assert (got.precision, got.recall, got.region_exact, got.mean_area, got.valid_parse_rate) == (
-        None,
-    ) * 5
+    rates = (got.precision, got.recall, got.region_exact, got.mean_area, got.valid_parse_rate)
+    assert rates == (None,) * 5
     assert decisions([]).call_rate is None
 
 

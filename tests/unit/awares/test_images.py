@@ -71,12 +71,10 @@ def test_exif_orientation_is_applied():
 
 def test_an_animation_gives_its_first_frame():
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue", "lime")]
-    assert decode(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])).getpixel(
-        (0, 0)
-    ) == (255, 0, 0)
-    assert decode(encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])).getpixel(
-        (0, 0)
-    ) == (255, 0, 0)
+    gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(gif).getpixel((0, 0)) == (255, 0, 0)
+    png = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    assert decode(png).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -1,4 +1,4 @@
-"""Playing many questions: order, the bound on what flies, faults, and a dying engine."""
+"""Many episodes at once: their order, the limit in flight, faults, and a failing engine."""
 
 import asyncio
 import math
@@ -31,10 +31,10 @@ def chat() -> ChatFormat:
 
 
 class FakeEngine:
-    """Sees only the sizes of views.
+    """An engine that decides by the sizes of the views.
 
-    It answers "7" where it saw 112 pixels. On a low view it asks for the top left if `asks`, else
-    it answers "1".
+    It answers "7" after a view of 112 pixels. On a low view it asks for the top left if `asks`,
+    else it answers "1".
     """
 
     def __init__(self, chat: ChatFormat, asks: bool = False, dies_after: int | None = None) -> None:
