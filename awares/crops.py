@@ -161,8 +161,8 @@ def min_cover(
     """The subset of the crops with the smallest area that covers every box.
 
     A box is padded (2 to 5 % is usual) and clamped. It is covered if ONE crop of the subset holds
-    at least `tau` of it, because two crops that each show half an object show it legibly in
-    neither. Among equal areas the fewest crops win, then the order of `CropId`. Without boxes the
+    at least `tau` of it: of two crops that each show half an object, neither shows it legibly.
+    Among equal areas the fewest crops win, then the order of `CropId`. Without boxes the
     evidence is unknown, and the answer is `all`. Without `allow_all`, top and bottom together
     replace `all`.
 

@@ -24,8 +24,8 @@ def label_shard(batch: Columns, config: PlatformConfig) -> Columns:
     """Label a shard that Answerer answered, and write it; a function for `map_batches`.
 
     The batch has one row with "key", "fingerprint", "rows" and "failure". The result has one row
-    with "key", the counts "lr", "hr", "dropped" and "unusable", "faults" as a JSON list of reasons,
-    and "failure", a pickled AwaresError or empty.
+    with "key", the counts "lr", "hr", "dropped" and "unusable", "faults" and "failure". "faults" is
+    a JSON list of reasons, "failure" a pickled AwaresError or empty.
     """
     failure: bytes = batch["failure"][0]
     none = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "faults": "[]"}

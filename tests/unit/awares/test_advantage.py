@@ -8,7 +8,7 @@ from awares.advantage import advantages
 
 
 def test_by_hand():
-    # mean 3, sample variance (4 + 0 + 4) / 2 = 4
+    # The mean is 3, the sample variance (4 + 0 + 4) / 2 = 4.
     assert advantages([1.0, 3.0, 5.0], eps=0.0) == [-1.0, 0.0, 1.0]
     assert advantages([1.0, 3.0, 5.0], eps=2.0) == [-0.5, 0.0, 0.5]
     assert advantages([1.0, 3.0], eps=0.0) == [

@@ -179,7 +179,7 @@ def test_each_policy_plays_in_its_environment() -> None:
 
 
 def test_escalation_repeats_only_the_questions_with_a_call() -> None:
-    """Both protocols share answers, malformed turns and cut answers, but no calls and errors."""
+    """Escalate copies answers, malformed turns and cut answers, but no calls and no errors."""
     turn = Turn((1,), (), (2,), (0.0,), (0,), "7", (), StopReason.ANSWER)
     ends = [
         (1, StopReason.ANSWER),
