@@ -1,29 +1,52 @@
-"""Free boxes pass through curation, demonstrations, episodes, rewards, metrics and rows."""
+"""Free boxes pass through every job of the mini setup, and the platform has no code for them."""
 
 import asyncio
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
+import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
 from awares import mini
 from awares.chat import ChatFormat
+from awares.crops import Box
 from awares.demonstration import demonstration
-from awares.episode import run_episode
+from awares.environment import Environment, Request, readable
+from awares.episode import Episode, StopReason, run_episode
 from awares.generate import FinishReason, Generation
+from awares.images import render
 from awares.reward import CropReward
 from awares.sample import Label, Sample
-from awares.view import View
+from awares.tokens import visual_tokens
+from awares.view import View, view_size
 from awares_platform.config import PlatformConfig
+from awares_platform.curate import job as curate
+from awares_platform.data.dataset import Images, read_samples
 from awares_platform.data.rows import decode_rows, encode_rows
+from awares_platform.evaluate import job as evaluate
 from awares_platform.evaluate.results import policy_metrics
 from awares_platform.evaluate.scored import Scored
+from awares_platform.grpo import job as grpo
+from awares_platform.grpo.journal import Journal
 from awares_platform.method.answers import Answers
-from awares_platform.method.environment import environment, episode_spec, greedy
+from awares_platform.method.environment import environment, episode_spec, greedy, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.method.labeller import Labeller
+from awares_platform.report import page as report
+from awares_platform.runtime import metrics
+from awares_platform.runtime.session import session as open_session
+from awares_platform.sft import job as sft
+from awares_platform.store import ObjectStore
+
+EXAMPLES = Path(__file__).parent
+SIDES = (112, 112)
+"""Width and height of every image of AwaRes-Mini."""
 
 IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
 SAMPLE = Sample("s", "a" * 64, "digit on the red circle?", "7", evidence=((28, 28, 56, 56),))
@@ -31,7 +54,7 @@ SAMPLE = Sample("s", "a" * 64, "digit on the red circle?", "7", evidence=((28, 2
 
 def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine is scripted: the mini policy has never seen this grammar."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(EXAMPLES)
     method = {"environment": "free_box:FreeBox", "environment_settings": {"padding": 0.0}}
     config = PlatformConfig.model_validate({"method": method})
     asked = environment(config.method)
@@ -63,3 +86,139 @@ def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> No
     metrics = policy_metrics([Scored(labelled, labelled, episode, 1.0, None)], True, 0, asked)
     assert metrics["crops"] == {"direct": 0, "other": 1}
     assert (metrics["decision"]["region_exact"], metrics["decision"]["mean_area"]) == (1.0, 0.0625)
+
+
+@pytest.fixture
+def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
+    """A small run of the mini setup. The workers find the environment by PYTHONPATH."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
+    settings = {
+        "run": {"name": "free-box", "directory": str(tmp_path / "runs")},
+        "store": {"url": "s3://awares/free-box", "endpoint": seaweed.config.endpoint},
+        "data": {
+            "train_samples": 32,
+            "test_samples": 24,
+            "shard_rows": 16,
+            "image_cache": str(tmp_path / "images"),
+        },
+        "method": {
+            "environment": "free_box:FreeBox",
+            "environment_settings": {"padding": 0.05},
+            "system_prompt": "awares",
+        },
+        "engine": {"kv_cache_gib": 0.25},
+        "curate": {"max_tokens": 8},
+        "sft": {"epochs": 24, "batch_size": 8, "micro_batch": 8, "learning_rate": 3e-3},
+        "grpo": {"steps": 2, "groups_per_step": 4, "group_size": 4, "max_tokens": 32},
+        "evaluate": {"latency_questions": 2},
+    }
+    return PlatformConfig.model_validate(settings)
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
+    """SFT overfits a few demonstrations, so that the policy writes boxes in GRPO and evaluation."""
+    directory = Path(config.run.directory) / config.run.name
+    asked, store = environment(config.method), ObjectStore.from_config(config.store)
+    with open_session(config) as session:
+        curated = curate.run(session)
+        samples = read_samples(store, config.data.curated, "train")
+        check_demonstrations(samples, asked)
+        sft.run(session)
+        grpo.run(session)
+        results = evaluate.run(session).results
+        check_rollouts(store, config, asked)
+
+    high = [sample for sample in samples if sample.label is Label.HR]
+    assert curated.lr and curated.crops == {"other": curated.hr} == {"other": len(high)}
+    taught = metrics.read(directory / "sft" / "metrics.jsonl")
+    losses = [row.values["loss/tool_turn"] for row in taught if "loss/tool_turn" in row.values]
+    assert (losses[-1] or 0) < 0.1 * (losses[0] or 0)
+    for row in metrics.read(directory / "grpo" / "metrics.jsonl"):
+        # Engine and learner agree on the tokens, so they have rendered the same views.
+        assert (row.values["importance/gap"] or 0) < 0.03
+    assert results["questions"] == config.data.test_samples
+    assert set(results["labels"]["crops"]) == {"other"}
+    for policy in ("sft", "awares"):
+        rows = parquet.read_table(directory / "evaluate" / f"episodes-{policy}.parquet").to_pylist()
+        check_metrics(results["policies"][policy], rows, config, asked)
+    page = report.run(config).read_text()
+    assert "answers directly" in page and "another region" in page
+    assert page.count("<article") == 12
+
+
+def check_demonstrations(samples: Sequence[Sample], asked: Environment) -> None:
+    """Every HR sample has one box around its evidence, and the mini policy can write it."""
+    chat = ChatFormat(AutoTokenizer.from_pretrained(Path(mini.POLICY)), asked.system_prompt)
+    for sample in (sample for sample in samples if sample.label is Label.HR):
+        request = readable(asked, sample.crops)
+        assert request is not None and request == asked.cover(sample.evidence, SIDES)
+        turn, answer = demonstration(sample, chat, SIDES, asked).turns
+        assert chat.decode(turn.sampled_ids) == turn.text == f"LOOK [{sample.crops[0]}]"
+        [view] = answer.views
+        assert view.box is not None and all(_holds(view.box, box) for box in sample.evidence)
+
+
+def check_rollouts(store: ObjectStore, config: PlatformConfig, asked: Environment) -> None:
+    """GRPO's real engine answers a well-formed request with the crop, and its reward prices it."""
+    images = Images(store, config.data.image_cache)
+    members = [
+        member for group in Journal(store, config.run.name).read() for member in group.members
+    ]
+    assert len(members) >= 2 * 4 * 4 and not any(member.failed for member in members)
+    asking = [member for member in members if member.episode.crops]
+    assert asking
+    for member in asking:
+        episode = member.episode
+        _check_crop(episode, images, asked)
+        if episode.stop is StopReason.ANSWER:
+            assert member.reward.parts["cost"] == pytest.approx(0.25 + 0.01 * episode.area)
+
+
+def _check_crop(episode: Episode, images: Images, asked: Environment) -> None:
+    [region], (first, second) = episode.crops, episode.turns
+    assert asked.parse(first.text) == Request((region,)) and first.text == f"LOOK [{region}]"
+    left, top, right, bottom = map(int, region.split(", "))
+    box = (
+        left * SIDES[0] // 1000,
+        top * SIDES[1] // 1000,
+        -(-right * SIDES[0] // 1000),
+        -(-bottom * SIDES[1] // 1000),
+    )
+    image = images(episode.image)
+    assert (first.views, second.views) == ((View(),), (View(box),))
+    assert render(image, second.views[0]).tobytes() == image.crop(box).tobytes()
+    assert episode.area == pytest.approx((right - left) * (bottom - top) / 1_000_000)
+
+
+def check_metrics(
+    found: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    config: PlatformConfig,
+    asked: Environment,
+) -> None:
+    """The counts, tokens and areas of a policy are those of the turns that it wrote."""
+    limits = vision_limits(config.method, model_family(config.policy))
+    areas, tokens = [], []
+    for row in rows:
+        parsed = asked.parse(row["turns"][0])
+        request = parsed if isinstance(parsed, Request) and row["stop"] != "length" else None
+        views = asked.views(request, SIDES) if request else ()
+        assert row["crops"] == list(request.regions if request else ())
+        assert row["boxes"] == [list(view.box or ()) for view in views]
+        sizes = [view_size(view, SIDES) for view in (View(), *views)]
+        tokens.append(sum(visual_tokens(size, limits) for size in sizes))
+        assert row["visual_tokens"] == tokens[-1]
+        areas += [asked.cost(request, SIDES)] if request else []
+    assert areas, "the policy has learned to ask"
+    assert found["crops"] == {"direct": len(rows) - len(areas), "other": len(areas)}
+    assert found["visual_tokens"] == pytest.approx(mean(tokens))
+    assert found["rtr_token"] == pytest.approx(mean(tokens) / visual_tokens(SIDES, limits))
+    assert found["decision"]["mean_area"] == pytest.approx(mean(areas))
+
+
+def _holds(outer: Box, inner: Box) -> bool:
+    starts = outer[0] <= inner[0] and outer[1] <= inner[1]
+    return starts and inner[2] <= outer[2] and inner[3] <= outer[3]
