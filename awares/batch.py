@@ -1,13 +1,24 @@
-"""Episodes and trajectories to tensors, and logits to logprobs.
+"""Collate episodes and demonstrations into tensors, and turn logits into logprobs.
 
-    turns ----ids, one placeholder per view----+
-    original images --render--> views --image processor--> grid_thw, pixel_values
-                                               |               |
-                                               +-- expand -----+--> input_ids with as many image tokens as features, always
+    turns -- ids, one placeholder per view --------------------------+
+                                                                     v
+    images --render--> views --image processor--> image_grid_thw --expand--> input_ids
+                                              +-> pixel_values
 
-Axes: B sequences, T tokens (padded on the right), I images of the whole batch in order of appearance, N patches, D values of a patch,
-V vocabulary, K kept positions. Qwen2.5-VL computes its three-axis positions inside forward from `mm_token_type_ids` (image tokens 1),
-the grids and the attention mask; WITHOUT `mm_token_type_ids` transformers falls back to plain positions and says nothing.
+`input_ids` hold exactly one image token for each image feature.
+
+Axes of the tensors:
+    B  sequences
+    T  tokens, padded on the right
+    I  images of the whole batch, in order of appearance
+    N  patches
+    D  values of a patch
+    V  vocabulary
+    K  positions at which logits are computed
+
+The model computes its three-axis position ids inside `forward`. It needs the grids, the attention
+mask and `mm_token_type_ids`, which is 1 at image tokens. WITHOUT `mm_token_type_ids` transformers
+silently falls back to plain positions.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,8 +41,10 @@ Item = Episode | Demonstration
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a forward pass and a loss need. Outside `action_mask_BT` (the sampled or target tokens) logprobs and weights are 0 and
-    versions -1.
+    """The inputs of a forward pass and of a loss.
+
+    `action_mask_BT` marks the sampled or target tokens. Elsewhere the logprobs and the weights are
+    0 and the versions are -1.
 
     Example:
         batch = collate(episodes, images, processor, limits).to("cuda")
@@ -55,7 +68,7 @@ class Batch:
         )
 
     def forward_inputs(self) -> dict[str, Tensor]:
-        """Keyword arguments of Qwen2_5_VLForConditionalGeneration."""
+        """Return the keyword arguments of the model's `forward`."""
         return {
             "input_ids": self.input_ids_BT,
             "attention_mask": self.attention_mask_BT,
@@ -67,7 +80,17 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One expanded sequence, all fields aligned by token."""
+    """One expanded sequence. Each field holds one value per token.
+
+    Example:
+        _Row(
+            ids=[151644, 17, 151645],
+            actions=[False, True, True],
+            logprobs=[0.0, -0.1, -0.02],
+            weights=[0.0, 1.0, 1.0],
+            versions=[-1, 3, 3],
+        )
+    """
 
     ids: list[int]
     actions: list[bool]
@@ -84,12 +107,14 @@ def collate(
     low_ratio: float = 0.5,
     tool_weight: float = 1.0,
 ) -> Batch:
-    """Batch episodes or trajectories.
+    """Collate episodes or demonstrations into one batch.
 
-    `images` gives the original image of a hash. `processor` is the policy's Qwen2_5_VLProcessor; `limits` override its own.
-    `tool_weight` is w_t, the weight of the tokens of a turn that asks for crops; other target tokens weigh 1. Every item has at least
-    one view, so no rank ever skips the vision tower. Raises PolicyError where placeholders, views, features or the processor's grid
-    disagree.
+    `images` returns the original image of a hash. `processor` is the policy's processor; `limits`
+    replace its own limits. `tool_weight` is w_t, the weight of the tokens of a turn that asks for
+    crops; other target tokens have weight 1. Every item must have at least one view, so that no
+    rank skips the vision tower.
+
+    Raises PolicyError if placeholders, views, features or the processor's grid disagree.
     """
     assert items, "a batch holds at least one item"
     views = [_render(item, images(item.image), low_ratio) for item in items]
@@ -107,7 +132,7 @@ def collate(
 
 
 def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) -> int:
-    """Tokens of an item after expansion, without touching pixels: for filtering and for filling batches."""
+    """Return the number of tokens of an item after expansion. This decodes no image."""
     written = sum(len(turn.context_ids) + len(turn.sampled_ids) for turn in item.turns)
     sizes = [
         view_size(view, item.image_size, low_ratio) for turn in item.turns for view in turn.views
@@ -118,18 +143,20 @@ def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) ->
 def _render(item: Item, image: Image, low_ratio: float) -> list[Image]:
     if image.size != item.image_size:
         raise PolicyError(
-            f"{item.sample_id}: image {item.image} is {image.size}, the episode saw {item.image_size}; images must not change in the store"
+            f"{item.sample_id}: image {item.image} is {image.size}, the episode saw "
+            f"{item.image_size}; images must not change in the store"
         )
     shown = [render(image, view, low_ratio) for turn in item.turns for view in turn.views]
     if not shown:
         raise PolicyError(
-            f"{item.sample_id}: no view, so nothing to train on; leave out episodes that stopped before their first turn"
+            f"{item.sample_id}: no view, so nothing to train on; "
+            "leave out episodes that stopped before their first turn"
         )
     return shown
 
 
 def _process(views: Sequence[Image], processor: Any, limits: VisionLimits) -> tuple[Tensor, Tensor]:
-    """Pixel values (N, D) and grids (I, 3) by the policy's own image processor."""
+    """Return the pixel values (N, D) and the grids (I, 3) of the policy's image processor."""
     size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
     done = processor.image_processor(images=list(views), size=size, return_tensors="pt")
     return done["pixel_values"], done["image_grid_thw"]
@@ -144,7 +171,8 @@ def _check_counts(
     expected = [visual_tokens(size, limits) for size in sizes]
     if list(counts) != expected:
         raise PolicyError(
-            f"{item.sample_id}: the processor makes {list(counts)} tokens of views {sizes}, {expected} expected; "
+            f"{item.sample_id}: the processor makes {list(counts)} tokens of views {sizes}, "
+            f"{expected} expected; "
             f"its patch and merge sizes must be {limits.patch} and {limits.merge}"
         )
 
@@ -167,16 +195,21 @@ def _check_turn(item: Item, number: int, turn: Turn, image_token_id: int) -> Non
     places = turn.context_ids.count(image_token_id)
     if places != len(turn.views):
         raise PolicyError(
-            f"{item.sample_id}, turn {number}: {places} image placeholders for {len(turn.views)} views"
+            f"{item.sample_id}, turn {number}: {places} image placeholders "
+            f"for {len(turn.views)} views"
         )
     if image_token_id in turn.sampled_ids:
         raise PolicyError(
-            f"{item.sample_id}, turn {number}: an image placeholder was sampled; mask ChatFormat.blocked_ids when sampling"
+            f"{item.sample_id}, turn {number}: an image placeholder was sampled; "
+            "mask ChatFormat.blocked_ids when sampling"
         )
 
 
 def _expand(ids: Sequence[int], counts: list[int], image_token_id: int) -> list[int]:
-    """Ids with each placeholder repeated by the next of `counts`, which are used up."""
+    """Return `ids` with each placeholder repeated as often as the next of `counts` says.
+
+    The counts that are used leave the list.
+    """
     expanded: list[int] = []
     for token in ids:
         expanded.extend([token] * counts.pop(0) if token == image_token_id else [token])
@@ -190,7 +223,8 @@ def _tensors(
     pad_id = processor.tokenizer.pad_token_id
     if pad_id is None:
         raise PolicyError(
-            "the tokenizer has no pad token; set pad_token to <|endoftext|> in tokenizer_config.json"
+            "the tokenizer has no pad token; "
+            "set pad_token to <|endoftext|> in tokenizer_config.json"
         )
     ids_BT = torch.tensor([_fill(row.ids, width, pad_id) for row in rows])
     return Batch(
@@ -217,10 +251,12 @@ def policy_logprobs(
     temperature: float = 1.0,
     blocked_ids: Sequence[int] = (),
 ) -> Tensor:
-    """One forward pass: logprobs_BT of the sampled tokens, 0 elsewhere, with gradient.
+    """Run one forward pass and return logprobs_BT of the sampled tokens, with gradient.
 
-    The language head runs only at the K positions that some row of the batch needs, which at a real vocabulary is most of the memory.
-    `temperature` and `blocked_ids` must be those of sampling, so that these logprobs mean what the engine's processed logprobs mean.
+    Other positions hold 0. The language head runs only at the K positions that some row of the
+    batch needs. With a real vocabulary, logits at all positions would take most of the memory.
+    `temperature` and `blocked_ids` must be those of sampling. Only then are these logprobs
+    comparable with the engine's.
     """
     mask_BT = batch.action_mask_BT[:, 1:]
     kept_K = mask_BT.any(0).nonzero().squeeze(1)
@@ -240,9 +276,11 @@ def token_logprobs(
     temperature: float = 1.0,
     blocked_ids: Sequence[int] = (),
 ) -> Tensor:
-    """logprobs_BT in fp32 aligned to the ids: position t holds log p(token t | tokens before t), position 0 holds 0.
+    """Return logprobs_BT in float32, aligned to the ids.
 
-    Goes row by row, so that no fp32 copy of all logits exists at once without gradient; with gradient prefer `policy_logprobs`.
+    Position t holds log p(token t | tokens before t); position 0 holds 0. The rows are computed one
+    by one, so that without gradient only one row's logits are copied to float32. With gradient
+    prefer `policy_logprobs`.
     """
     rows = [
         _chosen(logits_TV[:-1], ids_T[1:], temperature, blocked_ids)
@@ -255,7 +293,10 @@ def token_logprobs(
 def _chosen(
     logits_NV: Tensor, ids_N: Tensor, temperature: float, blocked_ids: Sequence[int]
 ) -> Tensor:
-    """Logprob of one id per row of logits: gather minus logsumexp, which never materialises a softmax."""
+    """Return the logprob of one id per row of logits.
+
+    Gather minus logsumexp needs no softmax tensor.
+    """
     scaled_NV = logits_NV.float() / temperature
     if blocked_ids:
         scaled_NV = scaled_NV.index_fill(

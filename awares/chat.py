@@ -1,12 +1,18 @@
-"""The chat layout as token ids, built piece by piece so that nothing is ever decoded and encoded again.
+"""The chat layout as token ids. It is built from pieces, so no ids are decoded and encoded again.
 
-    <|im_start|>system\\n{system}<|im_end|>\\n                                    (left out when the system prompt is empty)
-    <|im_start|>user\\n(<|vision_start|><|image_pad|><|vision_end|>)*{question}<|im_end|>\\n
-    <|im_start|>assistant\\n{sampled ... <|im_end|>}
-    \\n<|im_start|>user\\n(<|vision_start|><|image_pad|><|vision_end|>)*<|im_end|>\\n   (the tool's reply: crops and no text)
+The system message is left out if the system prompt is empty:
+
+    <|im_start|>system\\n{system}<|im_end|>\\n
+    <|im_start|>user\\n{images}{question}<|im_end|>\\n
     <|im_start|>assistant\\n{sampled ... <|im_end|>}
 
-ONE <|image_pad|> stands for one image; engines and `awares.batch` expand it.
+The tool's reply has crops and no text:
+
+    \\n<|im_start|>user\\n{images}<|im_end|>\\n
+    <|im_start|>assistant\\n{sampled ... <|im_end|>}
+
+Each image is <|vision_start|><|image_pad|><|vision_end|>. ONE <|image_pad|> stands for one image;
+engines and `awares.batch` expand it.
 """
 
 from collections.abc import Sequence
@@ -59,7 +65,10 @@ class ChatFormat:
         )
 
     def first_turn(self, question: str, images: int = 1) -> tuple[int, ...]:
-        """The prompt of turn 1, up to where the assistant begins; `images` placeholders precede the question."""
+        """Return the prompt of turn 1, up to the start of the assistant's text.
+
+        `images` placeholders precede the question.
+        """
         return (
             *self._system,
             *self._user,
@@ -69,21 +78,28 @@ class ChatFormat:
         )
 
     def follow_up(self, question: str) -> tuple[int, ...]:
-        """A further question in the same conversation, from after the sampled <|im_end|> up to the next turn's start."""
+        """Return a further question of the same conversation.
+
+        It begins after the sampled <|im_end|> and ends at the start of the assistant's next text.
+        """
         return (*self._resume, *self.encode(question), *self._between)
 
     def tool_reply(self, images: int) -> tuple[int, ...]:
-        """What follows the sampled <|im_end|> of a request: a user message of `images` placeholders, up to the next turn's start."""
+        """Return the user message that answers a request for crops: `images` placeholders.
+
+        It begins after the sampled <|im_end|> and ends at the start of the assistant's next text.
+        """
         return (*self._resume, *(self._image * images), *self._between)
 
     def target(self, text: str) -> tuple[int, ...]:
-        """A turn as it would have been sampled: the text's ids and <|im_end|>."""
+        """Return the ids of a turn as if sampled: those of the text, then <|im_end|>."""
         return (*self.encode(text), self.end_id)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Ids of plain text: special tokens written in it are spelled out, so a question cannot forge a turn or an image.
+        """Return the ids of plain text.
 
-        Raises DataError when the tokenizer cannot spell one out.
+        A special token written in the text is spelled out in ordinary tokens, so that a question
+        cannot forge a turn or an image. Raises DataError if the tokenizer cannot do so.
         """
         ids = self._literal(text)
         forged = {self.end_id, *self.blocked_ids}.intersection(ids)
@@ -93,7 +109,7 @@ class ChatFormat:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of sampled ids without special tokens, for parsing and display only."""
+        """Return the text of sampled ids, without special tokens. Use it to parse or to show."""
         return self.tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )

@@ -78,13 +78,13 @@ class ModelFamily(Protocol):
     tower: str
     """Path of the vision tower's module in transformers' model."""
     lora_targets: tuple[str, ...]
-    """Last names of the linear layers in a decoder layer, which may get a LoRA adapter."""
+    """The linear layers of a decoder layer that may get a LoRA adapter, by their last name."""
     chat: ChatTokens
     """The special tokens of the chat layout."""
     token_keys: Mapping[str, str]
-    """Special tokens whose ids config.json repeats, with the key of each."""
+    """The key in config.json that holds a special token's id, by token."""
     grid_keys: Mapping[str, str]
-    """Sizes that the image processor and config.json's vision_config share: name in each."""
+    """The key in config.json's vision_config for each size, by its name in the image processor."""
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
         """Return the resolution limits of the family's processor, with these bounds per image."""
@@ -108,7 +108,7 @@ class ModelFamily(Protocol):
         ...
 
     def current_name(self, name: str) -> str:
-        """Return a weight's name in transformers' present naming; checkpoints may hold older."""
+        """Return transformers' present name of a weight. Old checkpoints have other names."""
         ...
 
 
@@ -130,7 +130,7 @@ def check_kind(family: ModelFamily, path: Path, config: Mapping[str, Any]) -> No
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return `path`/config.json. Raises PolicyError if there is none that can be read."""
+    """Return the content of `path`/config.json. Raises PolicyError if it cannot be read."""
     file = path / "config.json"
     try:
         config = json.loads(file.read_text("utf-8"))
@@ -146,5 +146,5 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def in_tower(family: ModelFamily, name: str) -> bool:
-    """Whether a weight or module of this name, old or present, belongs to the vision tower."""
+    """Whether a weight or module of this name belongs to the vision tower. Old names count too."""
     return family.tower.rpartition(".")[2] in name.split(".")

@@ -19,8 +19,8 @@ _OLDER = (
 class Qwen25VL:
     """Qwen2.5-VL, from 3B to 72B, and the tiny policy that ships with awares.
 
-    The chat layout is ChatML. A visual token is 2 x 2 patches of 14 pixels. vLLM fuses q, k and v,
-    and gate and up; its loader knows how, so no name of a fused module appears here.
+    The chat layout is ChatML. A visual token is 2 x 2 patches, each 14 x 14 pixels. vLLM fuses q, k
+    and v, and gate and up. Its own loader fuses the weights, so no fused module is named here.
 
     Example:
         family = Qwen25VL()
@@ -77,7 +77,7 @@ class Qwen25VL:
         return {"size": {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}}
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
-        """Load the model. Raises whatever transformers raises."""
+        """Load the model. Errors of transformers pass through."""
         import transformers
 
         return getattr(transformers, self.architecture).from_pretrained(
@@ -89,8 +89,9 @@ class Qwen25VL:
     ) -> list[tuple[int, int, int]]:
         """Return M-RoPE's position ids (section 2.1.3 of the Qwen2-VL report, arXiv 2409.12191).
 
-        A text token has one position on all axes. An image shares one temporal position and counts
-        rows and columns from there; the text after it continues behind the larger side.
+        A text token has the same position on all three axes. The tokens of an image share the
+        temporal position p, and their row and column positions count up from p. The next text token
+        has the position p + max(rows, columns).
         """
         found: list[tuple[int, int, int]] = []
         here, remaining = 0, iter(grids)

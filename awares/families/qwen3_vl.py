@@ -7,7 +7,7 @@ from awares.tokens import VisionLimits
 class Qwen3VL(Qwen25VL):
     """Qwen3-VL shares the chat layout, the names of layers and the resizing rule of Qwen2.5-VL.
 
-    Its patches have 16 pixels, so a visual token covers 32 x 32 pixels.
+    Its patches are 16 x 16 pixels, so a visual token covers 32 x 32 pixels.
 
     Example:
         family = Qwen3VL()

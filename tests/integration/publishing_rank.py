@@ -32,7 +32,8 @@ def agree(value: Any) -> Any:
 
 def train(rank: int, ranks: int, stage: int, config: PlatformConfig) -> None:
     model = load_policy(Path(config.policy.base), config.policy, 0)
-    engine = zero.initialize(model, zero.ZeroSettings(stage, "float32", RATE))  # type: ignore[arg-type]
+    settings = zero.ZeroSettings(stage, "float32", RATE)  # type: ignore[arg-type]
+    engine = zero.initialize(model, settings)
     publisher = Publisher(
         ObjectStore.from_config(config.store),
         f"{config.run.name}-{stage}",

@@ -80,7 +80,7 @@ def kill_in_the_middle(
     return left
 
 
-def test_killed_resumed_and_right(config: PlatformConfig, tmp_path: Path) -> None:
+def test_a_killed_curation_resumes_and_completes(config: PlatformConfig, tmp_path: Path) -> None:
     store = ObjectStore.from_config(config.store)
     ensure_mini(config.data, store)
     source = read_samples(store, "awares-mini", "train")

@@ -77,11 +77,12 @@ def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Ite
 
 
 def model(seed: int, *, tied: bool = True) -> Qwen2_5_VLForConditionalGeneration:
-    """A random model, tied or with a head of its own."""
+    """A random model, whose head is tied or untied."""
     config = build_config(train_tokenizer())
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
     torch.manual_seed(seed)
-    return Qwen2_5_VLForConditionalGeneration(config).to(torch.bfloat16).eval()  # pyright: ignore[reportArgumentType]
+    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    return model.to(torch.bfloat16)  # pyright: ignore[reportArgumentType]
 
 
 def exported(policy: Any) -> dict[str, Tensor]:
@@ -106,9 +107,9 @@ def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
 
 @pytest.mark.parametrize("stale", [HEAD, EMBEDDING])
 def test_one_of_the_two_left_behind_is_a_mismatch(setup: Setup, stale: str) -> None:
-    """The learner's model has the head or the embedding a step behind, and the engine has not.
+    """The engine misses a training step of the head or of the embedding.
 
-    vLLM's own reload of a whole model leaves the head behind in this way.
+    vLLM's own reload of a whole model misses that of the head.
     """
     now, learner = model(3), model(3, tied=False)
     step = first_step(model(3, tied=False), setup.processor, setup.batch)[stale]

@@ -55,7 +55,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _model(base: Path, dtype: str = "float32", lora_rank: int = 0) -> Any:
-    return load_policy(base, PolicyConfig(dtype=dtype, lora_rank=lora_rank), 0)  # type: ignore[arg-type]
+    config = PolicyConfig(dtype=dtype, lora_rank=lora_rank)  # type: ignore[arg-type]
+    return load_policy(base, config, 0)
 
 
 def _losses(model: Any, step: int) -> Iterator[Tensor]:
@@ -174,23 +175,25 @@ def test_a_fresh_state_is_the_base_and_a_copy(base: Path) -> None:
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_rank_alone_owns_every_weight(base: Path, stage: int) -> None:
-    engine = zero.initialize(_model(base), zero.ZeroSettings(stage, "float32", RATE))  # type: ignore[arg-type]
+    settings = zero.ZeroSettings(stage, "float32", RATE)  # type: ignore[arg-type]
+    engine = zero.initialize(_model(base), settings)
     zero.step(engine, _losses(engine, 0), RATE)
     found = {
         part.name: part.values.reshape(part.shape) for part in zero.owned(engine, torch.bfloat16)
     }
     wanted = zero.full_state(engine)
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name].to(torch.bfloat16)) for name in wanted)
+    then = {name: tensor.to(torch.bfloat16) for name, tensor in wanted.items()}
+    assert found.keys() == then.keys()
+    assert all(torch.equal(found[name], then[name]) for name in then)
     zero.step(engine, _losses(engine, 1), RATE)
-    assert all(
-        torch.equal(found[name], wanted[name].to(torch.bfloat16)) for name in wanted
-    )  # copies
+    # A further step leaves them unchanged, so they are copies.
+    assert all(torch.equal(found[name], then[name]) for name in then)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_with_adapters_these_alone_are_owned(base: Path, stage: int) -> None:
-    engine = zero.initialize(_model(base, lora_rank=4), zero.ZeroSettings(stage, "float32", RATE))  # type: ignore[arg-type]
+    settings = zero.ZeroSettings(stage, "float32", RATE)  # type: ignore[arg-type]
+    engine = zero.initialize(_model(base, lora_rank=4), settings)
     zero.step(engine, _losses(engine, 0), RATE)
     found = {
         part.name: part.values.reshape(part.shape) for part in zero.owned(engine, torch.float32)
@@ -207,7 +210,8 @@ def test_with_adapters_these_alone_are_owned(base: Path, stage: int) -> None:
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_the_policy_computes_with_what_is_published(base: Path, stage: int) -> None:
-    engine = zero.initialize(_model(base), zero.ZeroSettings(stage, "float32", RATE))  # type: ignore[arg-type]
+    settings = zero.ZeroSettings(stage, "float32", RATE)  # type: ignore[arg-type]
+    engine = zero.initialize(_model(base), settings)
     zero.step(engine, _losses(engine, 0), RATE)
     exact = zero.full_state(engine)
     served = _model(base)

@@ -17,10 +17,7 @@ OUTSIDE = re.compile(
 
 UNFINISHED = frozenset(
     {
-        "awares/batch.py",
-        "awares/chat.py",
         "platform/awares_platform/config/engine.py",
-        "platform/awares_platform/config/policy.py",
         "platform/awares_platform/engine/__init__.py",
         "platform/awares_platform/engine/canary.py",
         "platform/awares_platform/engine/canary_samples.py",
@@ -30,20 +27,11 @@ UNFINISHED = frozenset(
         "platform/awares_platform/engine/lifetime.py",
         "platform/awares_platform/engine/load.py",
         "platform/awares_platform/engine/worker.py",
-        "platform/awares_platform/plan/geometry.py",
-        "platform/awares_platform/training/fit.py",
-        "platform/awares_platform/training/lora.py",
-        "tests/integration/publishing_rank.py",
-        "tests/integration/test_engine_tied.py",
-        "tests/integration/test_zero.py",
         "tests/unit/awares_platform/engine/test_apply.py",
         "tests/unit/awares_platform/engine/test_canary_samples.py",
         "tests/unit/awares_platform/engine/test_engine_launch.py",
         "tests/unit/awares_platform/engine/test_load.py",
         "tests/unit/awares_platform/grpo/test_controller.py",
-        "tests/unit/awares_platform/plan/test_geometry.py",
-        "tests/unit/awares_platform/training/test_lora.py",
-        "tests/unit/awares_platform/training/test_zero_config.py",
     }
 )
 """Files that still have longer lines. Remove a file from this list once it is finished."""

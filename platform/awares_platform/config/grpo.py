@@ -1,6 +1,6 @@
 """[grpo]: rollouts, the learner and the queue between them.
 
-Defaults are the paper's where it states a value, else those of the mini setup.
+A default is the paper's value if it states one, and else the value of the mini setup.
 """
 
 from typing import Literal, Self
@@ -27,8 +27,8 @@ class GrpoConfig(Section):
     """Sampled tokens per turn."""
 
     staleness_bound: int = Field(default=2, ge=0)
-    """Versions by which an episode's oldest token may be behind the version that it updates. 0
-    makes training synchronous."""
+    """Largest staleness of a training episode: the number of versions between the weights that
+    sampled its oldest token and the weights it updates. 0 makes training synchronous."""
     drop_uniform_groups: bool = False
     """Leave out groups whose rewards are all equal, and sample other prompts in their place."""
     errors: Literal["exclude", "penalise"] = "exclude"
@@ -46,10 +46,10 @@ class GrpoConfig(Section):
     rollout_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves for an actor."""
     rollout_selector: dict[str, str] = Field(default_factory=dict)
-    """Labels of the Ray nodes that actors may run on, such as {"awares/group" = "rollout"}. Empty
-    takes any node."""
+    """Labels of the Ray nodes that actors may run on, such as {"awares/group" = "rollout"}. Without
+    labels they run on any node."""
     actor_restarts: int = Field(default=20, ge=0)
-    """Restarts of rollout actors, all together, before the run fails."""
+    """Restarts of rollout actors, summed over all actors, before the run fails."""
     poll_s: PositiveFloat = 0.25
     """Seconds between two polls of the weight bus by an actor."""
 
@@ -60,7 +60,7 @@ class GrpoConfig(Section):
     learner_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves for a rank."""
     learner_selector: dict[str, str] = Field(default_factory=dict)
-    """Labels of the Ray nodes that ranks may run on. Empty takes any node."""
+    """Labels of the Ray nodes that ranks may run on. Without labels they run on any node."""
     learner_threads: PositiveInt = 1
     """Torch threads of a rank."""
     learner_restarts: int = Field(default=3, ge=0)
@@ -82,7 +82,8 @@ class GrpoConfig(Section):
     max_grad_norm: PositiveFloat = 1.0
     """Largest gradient norm; larger gradients are scaled down to it."""
     kl_beta: float = Field(default=0.05, ge=0)
-    """Weight of the KL divergence from the starting policy. 0 saves the pass of the reference."""
+    """Weight of the KL divergence from the starting policy. With 0 the forward pass of the
+    reference is skipped."""
     clip: PositiveFloat = 0.2
     """Clip of the ratio between current and proximal policy."""
     importance_cap: PositiveFloat = 2.0
@@ -91,10 +92,10 @@ class GrpoConfig(Section):
     """Constant that is added to a group's standard deviation."""
 
     anchor_every: PositiveInt = 16
-    """Versions after which the weights are published whole instead of as a delta. This happens
-    earlier if a new reader would fetch more bytes by deltas, or if a reader finds damage."""
+    """Every so many versions the weights are published whole, not as a delta. They are published
+    whole earlier if the deltas together exceed the whole weights, or if a reader finds damage."""
     keep_versions: PositiveInt = 4
-    """Newest weight versions that stay in the store, with the versions that they build on."""
+    """Newest weight versions that stay in the store, with the versions that their deltas need."""
     checkpoint_every: PositiveInt = 10
     """Steps between learner checkpoints."""
     keep_checkpoints: PositiveInt = 2

@@ -10,7 +10,7 @@ from awares_platform.config.base import Section
 class PolicyConfig(Section):
     """The policy.
 
-    By default every weight of AwaRes-Mini's language model trains. The 7B setup trains LoRA
+    The defaults train every weight of AwaRes-Mini's language model. The 7B setup trains LoRA
     adapters on a bfloat16 base.
     """
 
@@ -22,21 +22,22 @@ class PolicyConfig(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the trained weights. With bfloat16, DeepSpeed keeps float32 master weights."""
     attn: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention implementation of the trainer. flash_attention_2 needs the package flash-attn,
-    which the locked sets leave out."""
+    """Attention implementation of the trainer. For flash_attention_2 install the package
+    flash-attn; the lock file does not hold it."""
     lora_rank: int = Field(default=0, ge=0)
     """Rank of the LoRA adapters; 0 trains the weights themselves (paper: 8)."""
     lora_alpha: float = Field(default=16.0, gt=0)
-    """LoRA scale: the adapter's product is multiplied by lora_alpha / lora_rank. The paper does not
-    state it."""
+    """LoRA alpha: the adapter's output is multiplied by lora_alpha / lora_rank. The paper does not
+    state its value."""
     lora_targets: tuple[str, ...] = ()
-    """Linear layers of the language model that receive an adapter, by their last name. Empty takes
-    all that the family lists."""
+    """Linear layers of the language model that get an adapter, such as "q_proj". An empty list
+    means all layers that the model family lists."""
     train_vision: bool = False
-    """Train the vision tower, too. A frozen tower trains faster and forgets nothing, and the choice
-    of crops is learnt by the language model."""
+    """Train the vision tower, too. Training is faster with a frozen tower, and the language model
+    alone can learn the choice of crops."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass. This saves memory and takes about a third more
+    time."""
 
     @model_validator(mode="after")
     def adapters_leave_the_vision_tower_alone(self) -> Self:

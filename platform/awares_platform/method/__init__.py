@@ -1,9 +1,13 @@
-"""The method's parts as the configuration names them, and what is made of them.
+"""The parts of the method that the configuration names, and the episodes played with them.
 
 seams        imports and checks a part that a user names as `module:attribute`
-environment  what a policy may ask for, and the episodes played in it
-reward       what an episode earns
+family       the model family of the policy
+environment  the crops that a policy may request, and the settings of an episode
+reward       the reward of an episode
 play         many episodes at once on one engine
 answers      the base policy's answers at low and at full resolution
-labeller     two answers to a label and a target request, by a judge and a grounding
+judge        compares two answers to a sample
+grounding    locates the evidence for an answer in the image
+labeller     derives a label and a target request from two answers, by a judge and a grounding
+chat_client  a client of a chat endpoint, for an LLM judge and a grounding model
 """

@@ -19,10 +19,10 @@ from awares_platform.method.play import Played, check_engine, play
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The base policy's two answers to a sample; "" is no answer.
+    """The base policy's two answers to a sample. A missing answer is "".
 
-    `confidence` is the probability with which the policy sampled its low-resolution answer, 0 if
-    it gave none. `fault` is the reason why the sample cannot be used, or "".
+    `confidence` is the probability of the low-resolution answer under the policy, or 0 without an
+    answer. `fault` is the reason why the sample cannot be used, or "".
 
     Example:
         Answers(sample, low="1", full="7", confidence=0.62, fault="")
@@ -45,9 +45,10 @@ async def answer_both(
     chat: ChatFormat,
     limit: asyncio.Semaphore,
 ) -> list[Answers]:
-    """Both answers to every sample, in order, greedily, with at most `max_tokens` each.
+    """Return both answers to every sample, in order. Decoding is greedy, up to `max_tokens` each.
 
-    Raises EngineFailure if the engine fails for more than a few episodes.
+    `limit` bounds the episodes in flight. Raises EngineFailure if the engine fails for too many
+    episodes.
     """
     asks = environment(method)
     specs = [
@@ -62,7 +63,7 @@ async def answer_both(
 
 
 def both(low: Played, full: Played) -> Answers:
-    """The two answers to one sample; an episode without an answer gives ""."""
+    """Join the two episodes of one sample. An episode without an answer gives ""."""
     assert low.sample == full.sample, "the two lists are aligned"
     answers = [played.episode.answer or "" if played.episode else "" for played in (low, full)]
     sampled = low.episode.turns[0].logprobs if low.episode and low.episode.answer else (-math.inf,)

@@ -16,11 +16,11 @@ BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 
 class EndpointError(AwaresError):
-    """A chat endpoint cannot be used; names its URL and the remedy."""
+    """A chat endpoint cannot be used. The message names its URL and the remedy."""
 
 
 class EndpointBusy(EndpointError):
-    """The endpoint is unreachable, busy or failing; the request is retried within the budget."""
+    """The endpoint is unreachable, busy or failing. Requests are retried within the budget."""
 
 
 class ChatEndpoint:
@@ -58,9 +58,10 @@ class ChatEndpoint:
         await self._client.aclose()
 
     async def complete(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The assistant's text.
+        """Return the assistant's text.
 
-        Raises EndpointBusy once the retry budget is spent, EndpointError for a refused request.
+        Raises EndpointBusy once the retry budget is spent, and EndpointError if the request is
+        refused.
         """
         async with self._limit:
             async for attempt in stamina.retry_context(
@@ -84,7 +85,7 @@ class ChatEndpoint:
         except httpx.TransportError as error:
             raise EndpointBusy(
                 f"{url} is unreachable ({type(error).__name__}: {error}): "
-                "start it, or correct its url"
+                "start the endpoint, or correct its url"
             ) from error
         if response.status_code in BUSY:
             raise EndpointBusy(

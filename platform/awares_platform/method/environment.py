@@ -17,14 +17,14 @@ def environment(method: MethodConfig) -> Environment:
 
 
 def system_prompt(method: MethodConfig) -> str:
-    """The policy's system message; the name "awares" stands for the environment's own prompt."""
+    """Return the policy's system message; "awares" selects the environment's own prompt."""
     if method.system_prompt == OWN_PROMPT:
         return environment(method).system_prompt
     return method.system_prompt
 
 
 def vision_limits(method: MethodConfig, family: ModelFamily) -> VisionLimits:
-    """The limits of the family's processor, with the bounds in pixels of [method]."""
+    """Return the limits of the family's processor, with the pixel bounds of [method]."""
     return family.limits(method.min_pixels, method.max_pixels)
 
 
@@ -34,7 +34,10 @@ def episode_spec(
     sampling: Sampling,
     played: Environment | None = None,
 ) -> EpisodeSpec:
-    """How the method's episodes run, in the environment `played` or else in method.environment."""
+    """Return the settings of an episode.
+
+    It is played in `played`, or without it in method.environment.
+    """
     return EpisodeSpec(
         limits=vision_limits(method, family),
         environment=played or environment(method),

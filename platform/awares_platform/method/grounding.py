@@ -42,9 +42,9 @@ is an empty list. Reply with one Python dictionary and nothing else:
 
 
 class EndpointGrounding:
-    """A vision-language model that grounds.
+    """A grounding by a vision-language model behind a chat endpoint.
 
-    It gets the image as this package decodes it, upright and RGB, so that its boxes fit the pixels.
+    The model gets the decoded image, upright and in RGB, so that its boxes fit the pixels.
 
     Example:
         async with EndpointGrounding(config.curate.grounding_endpoint, images) as grounding:
@@ -78,7 +78,7 @@ def check_grounding(curate: CurateConfig) -> None:
 
 
 def build_grounding(curate: CurateConfig, images: Callable[[str], Image]) -> Grounding:
-    """The configured grounding over `images`. Raises ConfigError."""
+    """Build the configured grounding, which reads `images`. Raises ConfigError."""
     offered = {"endpoint": curate.grounding_endpoint, "images": images}
     return seams.build(_reference(curate), Grounding, KEY, offered, curate.grounding_settings)
 
@@ -94,10 +94,10 @@ def _data_url(image: Image) -> str:
 
 
 def parse_boxes(text: str) -> list[tuple[float, float, float, float]]:
-    """The boxes of both lists in an oracle's reply, in its coordinates.
+    """Return the boxes of both lists in an oracle's reply, in the oracle's coordinates.
 
-    The reply is JSON or a Python literal, with or without a code fence. Nothing is evaluated.
-    Raises DataError if there is no such dictionary or no box, or a box is not four finite numbers.
+    The reply is JSON or a Python literal, with or without a code fence. No code in it is run.
+    Raises DataError if it has no dictionary or no box, or if a box is not four finite numbers.
     """
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start or len(text) > LONGEST_REPLY:

@@ -1,7 +1,7 @@
 """The configured judge, and the judge that is a chat endpoint (paper, section 3.2).
 
-A judge sees the question, the truth, the answer from the low-resolution view and the answer from
-the full image. It never sees the image.
+A judge sees the question, the reference answer, and the policy's answers at low and at full
+resolution. It never sees the image.
 """
 
 import re
@@ -31,7 +31,9 @@ units that the question implies. Reply with exactly one digit and nothing else:
 
 
 class EndpointJudge:
-    """An LLM judge. Its 0 does not say whether both answers are right or both are wrong.
+    """A judge that asks a language model behind a chat endpoint.
+
+    Its verdict 0 does not tell whether both answers are right or both are wrong.
 
     Example:
         async with EndpointJudge(EndpointConfig(url="http://judge:8000/v1", model="m")) as judge:
@@ -62,7 +64,7 @@ def check_judge(curate: CurateConfig) -> None:
 
 
 def build_judge(curate: CurateConfig) -> Judge:
-    """The configured judge. Raises ConfigError."""
+    """Build the configured judge. Raises ConfigError."""
     return seams.build(_reference(curate), Judge, KEY, _offered(curate), curate.judge_settings)
 
 
@@ -75,9 +77,9 @@ def _offered(curate: CurateConfig) -> dict[str, object]:
 
 
 def parse_verdict(text: str) -> Verdict:
-    """The verdict in a judge's reply: the only number in it, and 0, 1 or 2.
+    """Return the verdict in a judge's reply.
 
-    Raises DataError for anything else, and never guesses.
+    The reply must hold exactly one number: 0, 1 or 2. Raises DataError for any other reply.
     """
     numbers = set(re.findall(r"[-+]?\d[\d.,]*", text.strip(" .")))
     if len(numbers) != 1 or not numbers <= {"0", "1", "2"}:

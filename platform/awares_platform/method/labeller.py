@@ -1,4 +1,4 @@
-"""From two answers to a label and a target request (paper, section 3.2).
+"""Derive a label and a target request from two answers to a sample (paper, section 3.2).
 
 low and full answer --judge--> verdict --confidence--> LR
                                                    --> HR --grounding--> boxes --cover--> crops
@@ -26,8 +26,8 @@ from awares_platform.method.judge import build_judge
 class Labelled:
     """The answers to a sample, and the sample with its label and target crops.
 
-    `sample` is None if there is no label. `fault` is the reason, or "" for a sample that is dropped
-    because both answers are wrong.
+    `sample` is None if there is no label. Then `fault` is the reason. It is "" if the sample is
+    dropped because both answers are wrong.
 
     Example:
         Labelled(answers, sample=replace(sample, label=Label.LR), verdict=Verdict.TIE, fault="")
@@ -42,7 +42,7 @@ class Labelled:
 class Labeller:
     """Labels samples by the configured judge, grounding and environment.
 
-    An async context manager, because judge and grounding may hold connections.
+    It is an async context manager, because a judge and a grounding may hold connections.
     """
 
     def __init__(
@@ -65,9 +65,10 @@ class Labeller:
         await self._stack.aclose()
 
     async def __call__(self, batch: Sequence[Answers]) -> list[Labelled]:
-        """Label all at once, in order; the endpoints bound the requests in flight.
+        """Label the samples concurrently and return them in order.
 
-        Raises EndpointError if an endpoint cannot be used.
+        The endpoints bound the requests in flight. Raises EndpointError if an endpoint cannot be
+        used.
         """
         return list(await asyncio.gather(*(self._label(answers) for answers in batch)))
 

@@ -14,18 +14,19 @@ from awares.generate import Generate
 from awares.sample import Sample
 
 FAILED_SHARE = 0.05
-"""The largest share of failed episodes with which results still count."""
+"""Accept results if at most this share of the episodes failed."""
 
 
 class EngineFailure(AwaresError):
-    """The engine failed for more than a few episodes, so its results count for nothing."""
+    """The engine failed for too many episodes, so the results are not used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A sample with its episode; without one, `fault` is the reason.
+    """A sample with its episode.
 
-    `latency_s` is the time from the decoded image to the last token.
+    `episode` is None if the image cannot be read. `fault` is the reason why the image or the
+    episode failed, or "". `latency_s` is the time from the decoded image to the last token.
 
     Example:
         Played(sample, episode, latency_s=0.021, fault="")
@@ -66,7 +67,7 @@ async def play(
 def check_engine(played: Sequence[Played]) -> None:
     """Raise EngineFailure if more than a twentieth of the episodes ended in an error.
 
-    Otherwise the results of a dying engine would pass for those of a bad policy.
+    Without this check, the results of a dying engine would look like those of a bad policy.
     """
     failed = [one for one in played if one.episode and one.episode.stop is StopReason.ERROR]
     if len(failed) > FAILED_SHARE * len(played):

@@ -16,7 +16,7 @@ KEY = "method.reward"
 
 @dataclass(frozen=True, slots=True)
 class CheckedReward:
-    """A reward whose values are checked, since one that is not a number would spoil the policy.
+    """A reward whose values are checked, because a single NaN would spoil the policy.
 
     Example:
         CheckedReward("my_rewards:Anls", Anls())
@@ -26,7 +26,7 @@ class CheckedReward:
     reward: Reward
 
     def __call__(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
-        """The reward's values. Raises ConfigError for a wrong number of them, NaN or infinity."""
+        """Return one value per episode. Raises ConfigError if one is missing or not finite."""
         values = self.reward(episodes, samples)
         if len(values) != len(episodes):
             raise ConfigError(
@@ -51,7 +51,7 @@ def check_reward(method: MethodConfig) -> None:
 
 
 def build_reward(method: MethodConfig) -> CheckedReward:
-    """The configured reward; may load a model. Raises ConfigError if it cannot be built."""
+    """Build the configured reward, which may load a model. Raises ConfigError if that fails."""
     part = seams.build(method.reward, Reward, KEY, _offered(method), method.reward_settings)
     return CheckedReward(method.reward, part)
 

@@ -1,4 +1,5 @@
-"""Seams: a part that a user brings is named in the configuration as `module:attribute`.
+"""Seams: places where the configuration names a part by `module:attribute`, so that users can
+bring their own.
 
 There is no registry. `build` imports the attribute, calls it and checks the result against a
 Protocol, so that a mistake becomes one clear error before anything starts.
@@ -49,9 +50,10 @@ def build(
 def check(
     reference: str, key: str, offered: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
-    """Import what `reference` names and check its arguments, without building it.
+    """Import the part that `reference` names and check its arguments, without building it.
 
-    A job calls it first, so that a mistake costs no start of an engine. Raises ConfigError.
+    A job calls this first, so that it fails on a mistake before it starts an engine.
+    Raises ConfigError.
 
     Example:
         check("my_rewards:Anls", "method.reward", {"alpha_use": 0.25}, {"floor": 0.5})
@@ -62,7 +64,7 @@ def check(
 def _prepared(
     reference: str, key: str, offered: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The factory and the arguments to call it with."""
+    """Return the factory and its arguments."""
     factory = _attribute(reference, key)
     arguments = _arguments(factory, reference, key, offered, settings)
     try:
@@ -108,7 +110,7 @@ def _arguments(
 
 
 def _members(protocol: type) -> list[str]:
-    """Public members of a Protocol, and `__call__` where it has one."""
+    """Return the public members of a Protocol, and `__call__` if it has that."""
     annotated = [name for base in protocol.__mro__ for name in getattr(base, "__annotations__", ())]
     named = {name for base in protocol.__mro__ if base is not object for name in vars(base)}
     found = {name for name in {*annotated, *named} if not name.startswith("_")}

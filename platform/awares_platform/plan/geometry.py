@@ -1,4 +1,7 @@
-"""The shape of a Qwen2.5-VL, and what follows from it alone: parameters, adapters, bytes of KV cache."""
+"""The sizes of a Qwen2.5-VL, and the counts that follow from them.
+
+The counts are parameters, adapter parameters and bytes of KV cache.
+"""
 
 import json
 import re
@@ -15,7 +18,9 @@ _REPOSITORY = re.compile(r"(?:[^/]+/)?Qwen2\.5-VL-(\d+B)(?:-Instruct)?")
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Sizes of the language model, then of the vision tower (`v_`); names are those of config.json, shortened.
+    """Sizes of the language model and of the vision tower.
+
+    The names are short forms of those in config.json; `v_` marks the vision tower.
 
     Example:
         KNOWN["7B"].parameters  # 8292166656
@@ -36,7 +41,7 @@ class Geometry:
     v_temporal: int = 2
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """The limits of this model's image processor, with these bounds per image."""
+        """Return the limits of the image processor, with these bounds in pixels per image."""
         return VisionLimits(self.patch, self.merge, min_pixels, max_pixels)
 
     @property
@@ -50,7 +55,10 @@ class Geometry:
         return self.kv_heads * self.head_dim
 
     def linear(self) -> dict[str, tuple[int, int]]:
-        """Inputs and outputs of the linear layers of one decoder layer, by the names that policy.lora_targets takes."""
+        """Return (inputs, outputs) of each linear layer of a decoder layer.
+
+        The keys are the names that policy.lora_targets takes.
+        """
         hidden, kv, wide = self.hidden, self.kv_width, self.intermediate
         attention = {
             "q_proj": (hidden, hidden),
@@ -66,7 +74,7 @@ class Geometry:
 
     @property
     def layer_parameters(self) -> int:
-        """One decoder layer: its linear layers, the biases of q, k and v, two norms."""
+        """Parameters of one decoder layer: linear layers, biases of q, k and v, and two norms."""
         return (
             sum(a * b for a, b in self.linear().values())
             + self.hidden
@@ -76,17 +84,20 @@ class Geometry:
 
     @property
     def embedding_parameters(self) -> int:
-        """Embedding and head; one matrix where they are tied."""
+        """Parameters of embedding and head, which share one matrix if they are tied."""
         return self.vocab * self.hidden * (1 if self.tied else 2)
 
     @property
     def language_parameters(self) -> int:
-        """The language model with embedding and head."""
+        """Parameters of the language model with embedding and head."""
         return self.layers * self.layer_parameters + self.hidden + self.embedding_parameters
 
     @property
     def vision_parameters(self) -> int:
-        """Patch embedding, blocks (two norms, qkv, proj and a gated MLP, all with biases) and merger."""
+        """Parameters of the vision tower: patch embedding, blocks and merger.
+
+        A block has two norms, qkv, proj and a gated MLP. All its linear layers have biases.
+        """
         width, wide, merged = self.v_hidden, self.v_intermediate, self.v_hidden * self.merge**2
         block = 2 * width + 4 * (width * width + width) + 3 * width * wide + 2 * wide + width
         merger = width + merged * merged + merged + merged * self.hidden + self.hidden
@@ -94,7 +105,7 @@ class Geometry:
 
     @property
     def parameters(self) -> int:
-        """All of it."""
+        """Parameters of the whole model."""
         return self.language_parameters + self.vision_parameters
 
     def adapter_parameters(self, rank: int, targets: Sequence[str]) -> int:
@@ -114,7 +125,11 @@ class Geometry:
         return rank * self.layers * sum(sum(linear[name]) for name in targets)
 
     def kv_bytes(self, element: int) -> int:
-        """Bytes of KV cache per token: keys and values (2) * layers * kv_heads * head_dim * bytes of an element."""
+        """Return the bytes of KV cache per token.
+
+        They are 2 (keys and values) * layers * kv_heads * head_dim * `element`, where `element` is
+        the bytes of one number.
+        """
         return 2 * self.layers * self.kv_width * element
 
 
@@ -124,12 +139,19 @@ KNOWN = {
     "32B": Geometry(5120, 64, 40, 8, 27648, 152064, tied=False, v_intermediate=3456),
     "72B": Geometry(8192, 80, 64, 8, 29568, 152064, tied=False, v_intermediate=3456),
 }
-"""Qwen/Qwen2.5-VL-<size>-Instruct, from each repository's config.json. (Table 1 of the technical report, arXiv 2502.13923, prints another
-vocabulary and another vision MLP for the small ones; these give the published numbers of parameters to the last one.)"""
+"""Sizes of Qwen/Qwen2.5-VL-<size>-Instruct, from each repository's config.json.
+
+They reproduce the published parameter counts exactly. Table 1 of the technical report, arXiv
+2502.13923, has another vocabulary and another vision MLP for the small models.
+"""
 
 
 def geometry(base: str) -> Geometry:
-    """The geometry of policy.base: the shipped mini, a local directory with a config.json, or a released size by its name."""
+    """Return the geometry of policy.base.
+
+    `base` is the shipped mini, a local directory with a config.json, or the name of a release.
+    Raises ConfigError if no geometry is known for it.
+    """
     if base == "mini":
         from awares.mini import POLICY
 
@@ -141,20 +163,25 @@ def geometry(base: str) -> Geometry:
     if match is None or match[1] not in KNOWN:
         names = ", ".join(f"Qwen/Qwen2.5-VL-{size}-Instruct" for size in KNOWN)
         raise ConfigError(
-            f"policy.base={base}: no geometry is known for it; give a local directory with its config.json, or one of {names}"
+            f"policy.base={base}: no geometry is known for it; "
+            f"give a local directory with its config.json, or one of {names}"
         )
     return KNOWN[match[1]]
 
 
 def read(directory: Path) -> Geometry:
-    """The geometry that a directory's config.json tells, in transformers' present layout (text_config) or the flat one before it."""
+    """Return the geometry in a directory's config.json. Raises PolicyError if there is none.
+
+    transformers writes the language model's sizes under `text_config`; older files are flat.
+    """
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text("utf-8"))
         return _geometry(config, config.get("text_config", config), config["vision_config"])
     except OSError as error:
         raise PolicyError(
-            f"{path}: {error.strerror}; policy.base must be a Hugging Face directory of a Qwen2.5-VL"
+            f"{path}: {error.strerror}; "
+            "policy.base must be a Hugging Face directory of a Qwen2.5-VL"
         ) from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise PolicyError(

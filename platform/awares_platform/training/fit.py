@@ -42,7 +42,7 @@ def check_report(path: Path, report: Mapping[str, Any]) -> None:
             raise PolicyError(
                 f"the weights in {path} do not fit its config.json: {kind.replace('_', ' ')} "
                 f"{names[:3]} ({len(names)} in all); "
-                "config.json and *.safetensors are of different models"
+                "take config.json and *.safetensors from one model"
             )
 
 
@@ -66,14 +66,14 @@ def _check_tokenizer(path: Path, config: Mapping[str, Any], family: ModelFamily)
     if highest >= size:
         raise PolicyError(
             f"{path}: the tokenizer has ids up to {highest}, the model only {size} embeddings: "
-            "they are of different models"
+            "they belong to different models; take both from one model"
         )
     ids = (vocab if isinstance(vocab, dict) else {}) | added
     for token, key in family.token_keys.items():
         if ids.get(token) != config.get(key):
             raise PolicyError(
                 f"{path}: {token} is id {ids.get(token)} in tokenizer.json "
-                f"but {config.get(key)} ({key}) in config.json"
+                f"but {config.get(key)} ({key}) in config.json; take both files from one model"
             )
 
 

@@ -1,7 +1,8 @@
-"""LoRA adapters as plain modules: y = base(x) + scale * up(down(x)), `base` frozen.
+"""LoRA adapters as plain modules: y = base(x) + scale * up(down(x)), where `base` is frozen.
 
-Adapters are nn.Linear children, so ZeRO-3 gathers and partitions them like any other layer. With the adapters off, the
-model is the frozen reference that GRPO's KL term needs. Source: Hu et al., arXiv 2106.09685.
+Adapters are nn.Linear children, so ZeRO-3 gathers and partitions them like any other layer. With
+the adapters off, the model is the frozen reference of GRPO's KL term.
+Source: Hu et al., arXiv 2106.09685.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,10 @@ from awares_platform.weights.adapter import fold
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer with a low-rank adapter. `up` starts at zero, so a fresh adapter changes nothing."""
+    """A frozen linear layer with a low-rank adapter.
+
+    `up` starts at zero, so a fresh adapter leaves the output unchanged.
+    """
 
     def __init__(
         self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator
@@ -50,8 +54,8 @@ def attach(
 ) -> int:
     """Freeze `model` and give every targeted linear layer outside the vision tower an adapter.
 
-    Without `targets` the family's apply. Returns the number of adapters. The same seed gives the
-    same adapters on every rank. Raises PolicyError if no layer matches.
+    Without `targets`, the family's lora_targets are used. Returns the number of adapters. The same
+    seed gives the same adapters on every rank. Raises PolicyError if no layer matches.
     """
     targets = targets or family.lora_targets
     generator = torch.Generator().manual_seed(seed)
@@ -76,7 +80,7 @@ def attach(
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is the base model: the frozen reference of a LoRA run."""
+    """Switch the adapters off within the block, so that the model is its frozen base."""
     layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
     for layer in layers:
         layer.enabled = False
@@ -88,16 +92,17 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 
 def scale(model: nn.Module) -> float | None:
-    """What adapters of `model` are multiplied with; None if it has none."""
+    """Return the scale of the adapters of `model`, alpha / rank, or None if it has none."""
     return next(
         (module.scale for module in model.modules() if isinstance(module, LoraLinear)), None
     )
 
 
 def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` of `model` under its original names, adapters folded into the weights in float32.
+    """Return `state` under the base model's names, with the adapters folded in, in float32.
 
-    `model` tells which layers carry adapters (their tensors may be partitioned); `state` holds full tensors.
+    `state` holds the full tensors of `model`. The tensors in `model` itself may be partitioned; it
+    only shows which layers have adapters.
     """
     state = dict(state)
     for name, module in model.named_modules():

@@ -1,3 +1,5 @@
+"""Batches and logprobs agree with the records of episodes and with transformers."""
+
 import dataclasses
 import math
 
@@ -35,7 +37,7 @@ def called(chat, image: str = "blue") -> Demonstration:
 
 
 def as_episode(item: Demonstration) -> Episode:
-    """The demonstration as if sampled: distinct logprobs and versions."""
+    """An episode with the turns of `item`, and with distinct logprobs and versions."""
     turns = tuple(
         dataclasses.replace(
             turn,
@@ -53,8 +55,8 @@ def as_episode(item: Demonstration) -> Episode:
 
 def test_ids_expand_to_exactly_one_image_token_per_feature(chat, processor, limits):
     batch = collate([direct(chat), called(chat)], IMAGES.__getitem__, processor, limits)
-    # The low view and the quadrant, 70 x 56, have 2 x 2 tokens, as 2.5 rounds to even. The right
-    # half, 70 x 112, has 2 x 4.
+    # The low view and the quadrant are 70 x 56, and 70 / 28 = 2.5 rounds to even: 2 x 2 tokens.
+    # The right half is 70 x 112: 2 x 4 tokens.
     assert batch.image_grid_thw_I3.tolist() == [[1, 4, 4], [1, 4, 4], [1, 4, 4], [1, 8, 4]]
     images_B = (batch.input_ids_BT == chat.image_token_id).sum(1)
     assert images_B.tolist() == [4, 4 + 4 + 8]
@@ -109,7 +111,7 @@ def test_records_of_episodes_stay_aligned_and_padding_is_neutral(chat, processor
     assert (batch.versions_BT[~batch.action_mask_BT] == -1).all()
 
 
-def test_extreme_strips_are_padded_not_refused(chat, processor, limits):
+def test_the_crops_of_an_extreme_strip_are_accepted(chat, processor, limits):
     item = called(chat, "strip")
     batch = collate([item], IMAGES.__getitem__, processor, limits)
     features = batch.image_grid_thw_I3.prod(1).sum() // 4
@@ -143,7 +145,7 @@ def test_batched_two_turn_logprobs_equal_the_plain_forward(policy, chat, process
             assert lean_BT[row, : len(ids)][~actions].abs().sum() == 0
 
 
-def test_positions_are_those_of_images_not_of_plain_text(policy, chat, processor, limits):
+def test_image_tokens_get_image_positions(policy, chat, processor, limits):
     """Without mm_token_type_ids, transformers would fall back to plain positions silently."""
     batch = collate([called(chat)], IMAGES.__getitem__, processor, limits)
     inputs = batch.forward_inputs()
@@ -174,18 +176,18 @@ def test_token_logprobs_by_hand():
     logits = torch.tensor([[[math.log(3.0), 0.0, 0.0], [0.0, math.log(2.0), 0.0]]])
     ids = torch.tensor([[2, 0]])
     assert token_logprobs(logits, ids).tolist() == [[0.0, pytest.approx(math.log(3 / 5))]]
-    # A temperature of 0.5 squares the odds: 9 / (9 + 1 + 1). A blocked id leaves the sum:
-    # 3 / (3 + 1).
+    # A temperature of 0.5 squares the odds: 9 / (9 + 1 + 1).
     assert token_logprobs(logits, ids, temperature=0.5)[0, 1].item() == pytest.approx(
         math.log(9 / 11)
     )
+    # A blocked id has no share in the sum: 3 / (3 + 1).
     assert token_logprobs(logits, ids, blocked_ids=(1,))[0, 1].item() == pytest.approx(
         math.log(3 / 4)
     )
     assert token_logprobs(logits.bfloat16(), ids).dtype == torch.float32
 
 
-def test_moving_keeps_every_field(chat, processor, limits):
+def test_to_moves_every_field(chat, processor, limits):
     batch = collate([direct(chat)], IMAGES.__getitem__, processor, limits)
     moved = batch.to("meta")
     assert all(

@@ -1,3 +1,5 @@
+"""Prompts and replies have the documented layout, and plain text cannot forge a part of it."""
+
 import pickle
 
 import pytest
@@ -26,19 +28,19 @@ def test_an_empty_system_prompt_has_no_system_message(tokenizer):
     )
 
 
-def test_the_reply_goes_on_after_the_sampled_end(chat, tokenizer):
+def test_the_tools_reply_begins_after_the_sampled_end_token(chat, tokenizer):
     assert (
         tokenizer.decode(chat.tool_reply(2))
         == f"\n<|im_start|>user\n{IMAGE}{IMAGE}<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
-def test_pieces_encode_as_the_whole_text_would(chat, tokenizer):
+def test_the_pieces_have_the_ids_of_the_whole_text(chat, tokenizer):
     ids = chat.first_turn("why?") + chat.target("because") + chat.tool_reply(1) + chat.target("7")
     assert list(ids) == tokenizer.encode(tokenizer.decode(ids), add_special_tokens=False)
 
 
-def test_special_ids(chat, tokenizer):
+def test_stop_ids_and_blocked_ids_are_disjoint_and_complete(chat, tokenizer):
     assert [tokenizer.convert_ids_to_tokens(i) for i in chat.stop_ids] == [
         "<|im_end|>",
         "<|endoftext|>",
@@ -72,7 +74,7 @@ def test_a_question_cannot_forge_a_turn_or_an_image(chat, tokenizer, forged):
 
 def test_a_tokenizer_that_cannot_spell_special_tokens_out_refuses_them(chat):
     class Forgetful:
-        """A tokenizer that parses special tokens even when it is told not to."""
+        """A tokenizer that ignores split_special_tokens."""
 
         def __getattr__(self, name):
             return getattr(chat.tokenizer, name)
@@ -85,7 +87,7 @@ def test_a_tokenizer_that_cannot_spell_special_tokens_out_refuses_them(chat):
 
 
 @given(st.text(max_size=40))
-def test_decode_inverts_target_but_for_special_tokens(chat, text):
+def test_decode_inverts_target(chat, text):
     assert chat.decode(chat.target(text)) == text
 
 
@@ -102,5 +104,5 @@ def test_a_tokenizer_without_the_tokens_is_refused():
         ChatFormat(PreTrainedTokenizerFast(tokenizer_object=plain), "")
 
 
-def test_it_travels_to_actors(chat):
+def test_a_chat_format_can_be_pickled(chat):
     assert pickle.loads(pickle.dumps(chat)).first_turn("why?") == chat.first_turn("why?")

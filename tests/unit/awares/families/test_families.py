@@ -97,7 +97,7 @@ def qwen3(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneration
 
 @pytest.fixture(scope="module")
 def inputs(case: Case) -> Any:
-    """A turn with three images, as transformers' own processor expands it."""
+    """A turn with three images, expanded by transformers' processor."""
     images = [Image.new("RGB", size, "teal") for size in SIZES]
     text = case.processor.tokenizer.decode(case.chat.first_turn("which?", images=len(images)))
     return case.processor(
@@ -118,7 +118,7 @@ def expanded(case: Case) -> list[int]:
     ]
 
 
-def test_ids_and_visual_tokens_are_the_processors(case: Case, inputs: Any) -> None:
+def test_expanded_ids_equal_those_of_the_processor(case: Case, inputs: Any) -> None:
     assert inputs["input_ids"][0].tolist() == expanded(case)
 
 
@@ -129,7 +129,7 @@ def test_sizes_are_those_of_the_model_and_of_its_processor(case: Case) -> None:
     assert (case.limits.patch, case.limits.merge) == (vision.patch_size, vision.spatial_merge_size)
 
 
-def test_position_ids_are_the_models(case: Case, inputs: Any) -> None:
+def test_position_ids_equal_those_of_the_model(case: Case, inputs: Any) -> None:
     theirs, _ = case.model.model.get_rope_index(
         input_ids=inputs["input_ids"],
         mm_token_type_ids=inputs["mm_token_type_ids"],
@@ -145,7 +145,7 @@ def test_position_ids_are_the_models(case: Case, inputs: Any) -> None:
 
 
 @torch.no_grad()
-def test_a_forward_pass_takes_what_a_batch_holds(case: Case, inputs: Any) -> None:
+def test_the_model_takes_the_tensors_of_a_batch(case: Case, inputs: Any) -> None:
     names = (
         "input_ids",
         "attention_mask",

@@ -73,8 +73,8 @@ def test_both_wrong_can_be_dropped() -> None:
 @pytest.mark.parametrize(
     ("confidence", "want"), [(0.89, Label.HR), (0.9, Label.LR), (1.0, Label.LR)]
 )
-def test_a_guess_that_came_out_right_is_no_proof(confidence: float, want: Label) -> None:
-    """By default a right guess is labelled HR, if the full-resolution answer is right as well."""
+def test_a_right_but_unsure_answer_is_labelled_hr(confidence: float, want: Label) -> None:
+    """With the default min_confidence, a right but unsure low-resolution answer is labelled HR."""
     labelled = label("7", "7", confidence=confidence, curate={})
     assert (
         labelled.sample is not None

@@ -1,4 +1,4 @@
-"""Parameters and KV bytes against published and real numbers."""
+"""Counts of parameters and KV bytes equal published numbers and those of a real file."""
 
 import json
 from pathlib import Path
@@ -52,10 +52,11 @@ def test_the_flat_layout_of_older_files_is_read_too(tmp_path: Path) -> None:
     assert read(tmp_path) == geometry("mini")
 
 
-def test_what_is_no_policy_is_named(tmp_path: Path) -> None:
+def test_an_unknown_base_or_a_broken_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"policy.base=Qwen/Qwen2.5-VL-5B-Instruct: no geometry is known for it; give a local directory",
+        match=r"policy.base=Qwen/Qwen2.5-VL-5B-Instruct: no geometry is known for it; "
+        "give a local directory",
     ):
         geometry("Qwen/Qwen2.5-VL-5B-Instruct")
     with pytest.raises(ConfigError, match=r"policy.base=s3://awares/base"):

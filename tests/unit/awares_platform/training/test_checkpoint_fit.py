@@ -1,4 +1,4 @@
-"""A checkpoint of another run is refused by name; Ray Train's files go to the store."""
+"""A checkpoint of another run is refused, and Ray Train writes its files to the store."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -50,14 +50,14 @@ def test_a_checkpoint_without_a_description_is_named(content: bytes | None, tmp_
         checkpoint._read_meta(tmp_path / "awares.json", "runs/x/sft/step-1")
 
 
-def test_ray_train_writes_below_the_runs_own_prefix() -> None:
+def test_ray_train_writes_under_the_runs_prefix() -> None:
     store = StoreConfig(url="s3://bucket/team/mini", endpoint="http://127.0.0.1:9000")
     config = checkpoint.run_config(store, "r1", "sft", max_failures=2, keep=3)
     assert config.storage_path == "bucket/team/mini/runs/r1/checkpoints" and config.name == "sft"
     assert config.failure_config.max_failures == 2 and config.checkpoint_config.num_to_keep == 3
 
 
-def test_final_errors_end_training_and_others_do_not() -> None:
+def test_only_final_errors_end_training() -> None:
     FailFast().after_exception(None, {0: ConnectionResetError("peer")})
     with pytest.raises(DataError, match="no rows"):
         FailFast().after_exception(None, {0: ConnectionResetError("peer"), 1: DataError("no rows")})

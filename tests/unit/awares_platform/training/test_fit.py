@@ -1,4 +1,4 @@
-"""A policy directory that does not fit together is refused by name."""
+"""A policy directory whose files do not belong together is refused, and the error names them."""
 
 import json
 from collections.abc import Callable
@@ -53,13 +53,13 @@ def test_a_whole_directory_is_accepted(directory: Path) -> None:
     fit.check_directory(directory, QWEN2_5_VL)
 
 
-def test_the_older_file_name_of_the_processor_is_known(directory: Path) -> None:
+def test_the_older_file_name_of_the_processor_is_accepted(directory: Path) -> None:
     (directory / "processor_config.json").unlink()
     (directory / "preprocessor_config.json").write_text(json.dumps(PROCESSOR["image_processor"]))
     fit.check_directory(directory, QWEN2_5_VL)
 
 
-def test_another_architecture_is_named_with_ours(directory: Path) -> None:
+def test_another_architecture_is_named_with_the_familys(directory: Path) -> None:
     _edit(
         directory / "config.json",
         lambda config: config.update(architectures=["LlavaForConditionalGeneration"]),
@@ -103,9 +103,8 @@ def test_a_processor_with_other_patches_is_refused(directory: Path) -> None:
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_missing_file_is_named(directory: Path, missing: str) -> None:
     (directory / missing).unlink()
-    with pytest.raises(
-        PolicyError, match=missing.split(".")[0] if missing.endswith("json") else "safetensors"
-    ):
+    named = missing.split(".")[0] if missing.endswith("json") else "safetensors"
+    with pytest.raises(PolicyError, match=named):
         fit.check_directory(directory, QWEN2_5_VL)
 
 

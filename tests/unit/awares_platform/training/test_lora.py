@@ -1,4 +1,4 @@
-"""LoRA layers by hand: zero at the start, frozen base, off means base, merged means the same function."""
+"""LoRA adapters start at zero on a frozen base, and can be switched off or merged."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from awares_platform.training import lora
 
 
 class Tiny(nn.Module):
-    """The names of a Qwen2.5-VL: a language model, and a tower that must stay as it is."""
+    """A model with the layer names of a Qwen2.5-VL: a language model and a vision tower."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,8 @@ def test_the_adapter_is_scaled_by_alpha_over_rank() -> None:
         layer.base.weight.zero_()
         layer.down.weight.copy_(torch.tensor([[1.0, 2.0]]))
         layer.up.weight.copy_(torch.tensor([[3.0], [5.0]]))
-    assert layer(torch.tensor([1.0, 1.0])).tolist() == [36.0, 60.0]  # 4 / 1 * (1 + 2) * (3, 5)
+    # scale * (1 + 2) * (3, 5), where the scale is 4 / 1
+    assert layer(torch.tensor([1.0, 1.0])).tolist() == [36.0, 60.0]
 
 
 def test_adapters_off_is_the_base_model_even_after_an_error(model: Tiny) -> None:

@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration from ours."""
+"""DeepSpeed's configuration follows the settings of the trainer."""
 
 import pytest
 
@@ -6,25 +6,18 @@ from awares_platform.training.zero import ZeroSettings, deepspeed_config
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_stage_and_precision_are_ours(stage: int) -> None:
-    config = deepspeed_config(
-        ZeroSettings(stage=stage, dtype="bfloat16", learning_rate=1e-3),
-        elements=10,
-        hidden=128,
-        gpu=False,
-    )  # type: ignore[arg-type]
+def test_stage_and_precision_are_those_of_the_settings(stage: int) -> None:
+    settings = ZeroSettings(stage, "bfloat16", 1e-3)  # type: ignore[arg-type]
+    config = deepspeed_config(settings, elements=10, hidden=128, gpu=False)
     assert config["zero_optimization"]["stage"] == stage
     assert config["bf16"] == {"enabled": True}
     assert config["zero_allow_untested_optimizer"] and not config["zero_force_ds_cpu_optimizer"]
 
 
 def test_buckets_do_not_exceed_the_model() -> None:
-    tiny = deepspeed_config(
-        ZeroSettings(2, "float32", 1e-3), elements=1_800_000, hidden=128, gpu=False
-    )
-    large = deepspeed_config(
-        ZeroSettings(2, "float32", 1e-3), elements=7_000_000_000, hidden=3584, gpu=False
-    )
+    settings = ZeroSettings(2, "float32", 1e-3)
+    tiny = deepspeed_config(settings, elements=1_800_000, hidden=128, gpu=False)
+    large = deepspeed_config(settings, elements=7_000_000_000, hidden=3584, gpu=False)
     assert tiny["zero_optimization"]["reduce_bucket_size"] == 1_800_000
     assert large["zero_optimization"]["reduce_bucket_size"] == 50_000_000
 
@@ -34,5 +27,6 @@ def test_buckets_do_not_exceed_the_model() -> None:
     [(1, True, False), (2, True, True), (3, True, True), (2, False, False)],
 )
 def test_communication_overlaps_where_deepspeed_can(stage: int, gpu: bool, overlaps: bool) -> None:
-    config = deepspeed_config(ZeroSettings(stage, "float32", 1e-3), elements=10, hidden=8, gpu=gpu)  # type: ignore[arg-type]
+    settings = ZeroSettings(stage, "float32", 1e-3)  # type: ignore[arg-type]
+    config = deepspeed_config(settings, elements=10, hidden=8, gpu=gpu)
     assert config["zero_optimization"]["overlap_comm"] is overlaps
