@@ -18,15 +18,11 @@ OUTSIDE = re.compile(
 UNFINISHED = frozenset(
     {
         "platform/awares_platform/config/engine.py",
-        "platform/awares_platform/engine/__init__.py",
         "platform/awares_platform/engine/canary.py",
         "platform/awares_platform/engine/canary_samples.py",
-        "platform/awares_platform/engine/engine.py",
         "platform/awares_platform/engine/follow.py",
-        "platform/awares_platform/engine/launch.py",
         "platform/awares_platform/engine/lifetime.py",
         "platform/awares_platform/engine/load.py",
-        "platform/awares_platform/engine/worker.py",
         "tests/unit/awares_platform/engine/test_apply.py",
         "tests/unit/awares_platform/engine/test_canary_samples.py",
         "tests/unit/awares_platform/engine/test_engine_launch.py",

@@ -1,1 +1,1 @@
-"""One vLLM engine: its launch, the weights that it loads while it generates, and the episodes that it plays."""
+"""One vLLM engine: its launch, its weight loads during generation, and the logprob canary."""

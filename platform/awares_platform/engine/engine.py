@@ -1,13 +1,15 @@
-"""The engine: vLLM's AsyncLLM as the method's `Generate`, with weights that change while it generates.
+"""The engine: vLLM's AsyncLLM behind the method's `Generate`, with weight loads while it runs.
 
-    episodes --GenerateRequest--> Engine --prompt ids, images--> AsyncLLM (this process) <--zmq--> engine process
-                                    |                                                              worker + transfer.StoreTransfer
+    episodes --GenerateRequest--> Engine --ids, images--> AsyncLLM  <--zmq-->  engine process
+                                    |                  (this process)     worker.StoreTransfer
+                                    |
     load_version(subscriber, v): prefetch (generating) -> pause -> apply -> resume -> canary
 
-Logprobs are those of the distribution that was sampled from: temperature, top_p and the mask of `ChatFormat.blocked_ids` applied, then
-normalised (vLLM's processed_logprobs; the mask is a bias of minus infinity). A learner that recomputes them must mask the same ids and
-divide by the same temperature: `awares.batch.policy_logprobs(..., temperature=, blocked_ids=)`. At temperature 0 they are those of
-temperature 1.
+The logprobs are those of the distribution that was sampled from (vLLM's processed_logprobs).
+Temperature, top_p and the mask of `ChatFormat.blocked_ids` are applied before normalisation. The
+mask is a bias of minus infinity. A learner that recomputes the logprobs must mask the same ids and
+divide by the same temperature: `awares.batch.policy_logprobs(..., temperature=, blocked_ids=)`.
+At temperature 0 the logprobs are those of temperature 1.
 """
 
 import asyncio
@@ -44,16 +46,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "EngineError", "LoadReport"]
 
-_STOP_S = 1.0  # then the process is killed: it holds nothing, and its interpreter takes seconds to wind down
+# Seconds until `stop` kills the engine process. The process holds nothing that must be saved, and
+# its interpreter takes seconds to exit.
+_STOP_S = 1.0
 T = TypeVar("T")
 
 
 class Engine:
-    """A running engine; create it with `start`. Many requests may be in flight; one load at a time.
+    """A running engine, created with `start`.
+
+    Many requests may be in flight. Loads run one at a time.
 
     Example:
-        async with await Engine.start(policy, config.engine, chat, family=family, limits=limits) as engine:
-            generation = await engine(GenerateRequest(chat.first_turn(question), (low_view,), Sampling(), session="ep-1"))
+        engine = await Engine.start(policy, config.engine, chat, family=family, limits=limits)
+        async with engine:
+            prompt_ids = chat.first_turn(question)
+            request = GenerateRequest(prompt_ids, (low_view,), Sampling(), session="ep-1")
+            generation = await engine(request)
     """
 
     def __init__(
@@ -80,11 +89,6 @@ class Engine:
         self._open.set()
         self._loading = asyncio.Lock()
 
-    @staticmethod
-    def prepare(config: EngineConfig, family: ModelFamily) -> None:
-        """Begin the slow part of `start`, the engine process's imports, in the background."""
-        launch.prepare(config, family)
-
     @classmethod
     async def start(
         cls,
@@ -98,9 +102,9 @@ class Engine:
     ) -> Self:
         """Start an engine with the policy of a Hugging Face directory, as version 0.
 
-        `limits` are the trainer's and override the directory's processor. Raises PolicyError for a
-        directory that holds no policy of `family` or has another tokenizer. Raises EngineError if
-        there is no memory for the KV cache or engine.start_timeout_s passes first.
+        `limits` are the trainer's, and they override those of the directory's processor. Raises
+        PolicyError if the directory holds no policy of `family` or has another tokenizer. Raises
+        EngineError if there is no memory for the KV cache or engine.start_timeout_s passes first.
         """
         config = resolved(config)
         launch.check_policy(policy, family, chat)
@@ -118,28 +122,35 @@ class Engine:
         except TimeoutError as error:
             launch.kill_children(before)
             raise EngineError(
-                f"the engine was not up after {config.start_timeout_s:g} s; raise engine.start_timeout_s or see {log} for what it waits for"
+                f"the engine was not up after {config.start_timeout_s:g} s; raise "
+                f"engine.start_timeout_s or find the cause in {log}"
             ) from error
-        except Exception as error:  # vLLM raises all sorts; its own text rarely names the cause
+        except Exception as error:
+            # vLLM raises many types of exception, and their texts rarely name the cause.
             raise launch.explain(error, log, config) from error
         return engine
 
     @property
     def version(self) -> int:
-        """The weight version that new tokens are sampled with; 0 is the policy that the engine was started with."""
+        """The weight version that samples new tokens; 0 is the policy of the engine's start."""
         return self._version
 
     async def __call__(self, request: GenerateRequest) -> Generation:
-        """Sample one turn. Placeholder ids are never sampled. Raises EngineError when the engine fails or the prompt does not fit."""
+        """Sample one turn. Placeholder ids are never sampled.
+
+        Raises EngineError if the engine fails or the prompt does not fit.
+        """
         output = await self._run(
             request.token_ids, request.images, self._params(request.sampling), request.session
         )
         return _generation(output.outputs[0], self._version)
 
     async def score(self, token_ids: Sequence[int], images: Sequence[Image]) -> tuple[float, ...]:
-        """Raw logprobs (temperature 1, nothing masked) of a sequence's text tokens, one per id that is no image placeholder.
+        """Return raw logprobs (temperature 1, no mask) of a sequence's text tokens.
 
-        The first is 0: nothing precedes it. Reads no prefix cache.
+        There is one value per id that is not an image placeholder. The first value is 0, because
+        no token precedes it. Scoring does not read the prefix cache. Raises EngineError as
+        `__call__` does.
         """
         from vllm import SamplingParams
 
@@ -160,11 +171,13 @@ class Engine:
     async def load_version(
         self, subscriber: Subscriber, version: int, canary: Canary | None = None
     ) -> LoadReport:
-        """Load a published version while generating; requests in flight go on with it, and their tokens say from where.
+        """Load a published version while the engine generates.
 
-        Raises WeightsError or StoreError, with the engine as it was, when the version cannot be fetched, verified or does not fit;
-        EngineError when applying it failed, CanaryMismatch when the engine then computes something else than the learner: after these
-        two the engine refuses everything and must be restarted.
+        Requests in flight continue with the new version, and each token names its own version.
+        Raises WeightsError or StoreError if the version cannot be fetched, fails verification or
+        does not fit; the engine is then unchanged. Raises EngineError if the version cannot be
+        applied, and CanaryMismatch if the engine then computes other logprobs than the learner.
+        After these two the engine refuses every request and must be restarted.
         """
         async with self._loading:
             await self.check()
@@ -185,9 +198,11 @@ class Engine:
                 self._version = version
                 self._open.set()
                 measured = None if canary is None else await self._measure(canary, manifest)
-            except BaseException as error:  # a cancelled load leaves the weights half updated too
+            except BaseException as error:
+                # A cancelled load also leaves the weights half updated.
                 self._poison(
-                    f"version {version} was not applied whole ({error or type(error).__name__}); restart the engine"
+                    f"version {version} was not applied whole ({error or type(error).__name__}); "
+                    "restart the engine"
                 )
                 raise
             return LoadReport(version, prefetched, apply_s, pause_s, measured)
@@ -199,10 +214,11 @@ class Engine:
             raise self._died()
 
     async def stop(self) -> None:
-        """Stop the engine and its process; may be called twice."""
+        """Stop the engine and its process. It may be called twice."""
         self._poison("the engine is stopped")
         if self._llm.output_handler is not None:
-            self._llm.output_handler.cancel()  # else it reports the engine's end as an error
+            # A running handler would report the engine's end as an error.
+            self._llm.output_handler.cancel()
         await asyncio.to_thread(self._llm.shutdown, _STOP_S)
         shutil.rmtree(self._logs, ignore_errors=True)
 
@@ -223,7 +239,8 @@ class Engine:
             seed=sampling.seed,
             stop_token_ids=[*self._chat.stop_ids],
             logit_bias=dict.fromkeys(self._chat.blocked_ids, -math.inf),
-            logprobs=0,  # of the sampled token only
+            # 0 asks for the logprob of the sampled token only.
+            logprobs=0,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -235,10 +252,9 @@ class Engine:
         params: "SamplingParams",
         session: str,
     ) -> "RequestOutput":
-        """One request, failed at once when the engine is poisoned or stopped meanwhile."""
-        await (
-            self._open.wait()
-        )  # a request that joined during a pause would carry the old version's cache salt
+        """Run one request; it fails at once if the engine is poisoned or stopped meanwhile."""
+        # A request that joined during a pause would carry the cache salt of the old version.
+        await self._open.wait()
         self._check()
         task = asyncio.ensure_future(
             self._collect(token_ids, images, params, f"{session}/{next(self._serial)}")
@@ -248,7 +264,8 @@ class Engine:
         try:
             return await task
         except asyncio.CancelledError:
-            self._check()  # cancelled by _poison
+            # If _poison cancelled the task, this raises the reason.
+            self._check()
             raise
 
     async def _collect(
@@ -258,7 +275,7 @@ class Engine:
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        # the salt keeps a version's prefix cache to itself
+        # The salt separates the prefix caches of the versions.
         prompt = TokensPrompt(
             prompt_token_ids=[*token_ids],
             multi_modal_data={"image": [*images]},
@@ -269,9 +286,13 @@ class Engine:
                 if output.finished:
                     return output
         except (VLLMValidationError, ValueError) as error:
-            limits = f"engine.max_model_len is {self._config.max_model_len}, engine.max_images {self._config.max_images}"
+            limits = (
+                f"engine.max_model_len is {self._config.max_model_len}, "
+                f"engine.max_images {self._config.max_images}"
+            )
             raise EngineError(
-                f"the engine refused a prompt of {len(token_ids)} ids, {len(images)} images: {error} ({limits})"
+                f"the engine refused a prompt of {len(token_ids)} ids, {len(images)} images: "
+                f"{error} ({limits})"
             ) from error
         except (EngineDeadError, EngineGenerateError) as error:
             if self._llm.errored:
@@ -286,21 +307,25 @@ class Engine:
         )
 
     def _check_reads(self, manifest: Manifest) -> None:
-        """Raise WeightsError for weights that were trained on images or conversations processed in another way than this engine's."""
+        """Raise WeightsError unless learner and engine process images and conversations alike."""
         theirs = (manifest.processor, manifest.template)
         for what, own, other in zip(
             ("image processor", "tokenizer or chat template"), self._reads, theirs, strict=True
         ):
             if other and own != other:
                 raise WeightsError(
-                    f"version {manifest.version} belongs to a policy with another {what} ({other[:12]}) than the engine's ({own[:12]}); "
-                    "start engine and learner from one policy.base"
+                    f"version {manifest.version} belongs to a policy with another {what} "
+                    f"({other[:12]}) than the engine's ({own[:12]}); start engine and learner from "
+                    "one policy.base"
                 )
 
     async def _administer(
         self, work: Coroutine[Any, Any, T], what: str, timeout_s: float | None
     ) -> T:
-        """Run engine administration, its failures translated."""
+        """Await `work` and raise its failures as EngineError, except WeightsError.
+
+        `what` names the work in the message.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 return await work
@@ -314,7 +339,10 @@ class Engine:
             raise EngineError(f"{what} failed: {error}") from error
 
     def _poison(self, reason: str) -> None:
-        """Refuse everything from now on, requests in flight included: half-updated weights must not produce one more token."""
+        """Refuse every request from now on, and cancel those in flight.
+
+        Half-updated weights must not sample another token.
+        """
         self._failure = self._failure or reason
         self._open.set()
         for task in self._in_flight:
@@ -323,7 +351,8 @@ class Engine:
     def _died(self) -> EngineError:
         log = self._logs / "engine.log"
         return EngineError(
-            f"the engine failed: {launch.find_cause(log) or 'its process died'}; restart it (log: {log})"
+            f"the engine failed: {launch.find_cause(log) or 'its process died'}; "
+            f"restart it (log: {log})"
         )
 
     def _check(self) -> None:

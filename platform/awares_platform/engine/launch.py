@@ -1,8 +1,9 @@
-"""Bringing up vLLM: the environment, the arguments, the process, and in plain words why it did not come up.
+"""The start of vLLM: environment, arguments and process, and the cause of a failed start.
 
-Start-up is mostly imports, once in the caller's process and once in the engine's. On CPU the engine process is therefore forked from a
-server that imports vLLM while the caller does, and holds the worker itself; nothing is compiled, and nothing is profiled where the
-size of the KV cache is given. On GPUs vLLM starts its processes its own way.
+Imports take most of the start, once in the caller's process and once in the engine's. On CPU the
+engine process is therefore forked from a server that imports vLLM while the caller does. That
+process also runs the worker and compiles nothing. It profiles nothing if the size of the KV cache
+is set. On GPUs vLLM starts its processes in its own way.
 """
 
 import contextlib
@@ -42,7 +43,10 @@ _CAUSE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): .+", re.MULTILINE)
 
 
 class EngineError(AwaresError):
-    """The engine did not come up, died, or refused a request; names the setting to change where there is one."""
+    """The engine did not start, died, or refused a request.
+
+    The message names the setting to change, if there is one.
+    """
 
 
 def check_policy(policy: Path, family: ModelFamily, chat: ChatFormat) -> None:
@@ -57,7 +61,7 @@ def check_policy(policy: Path, family: ModelFamily, chat: ChatFormat) -> None:
 
 
 def check_memory(config: EngineConfig) -> None:
-    """Raise EngineError, before anything is started, for a KV cache that a CPU machine has no memory for."""
+    """Raise EngineError if a CPU machine has less free memory than the KV cache needs."""
     if config.kv_cache_gib is None or not on_cpu():
         return
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB
@@ -76,20 +80,22 @@ def check_memory(config: EngineConfig) -> None:
 
 
 def set_environment(config: EngineConfig) -> None:
-    """Set what vLLM and OpenMP read from the environment, for this process and the engine's, before either imports vLLM."""
+    """Set the environment variables of vLLM and OpenMP for this process and the engine's.
+
+    Call this before either process imports vLLM.
+    """
     os.environ.update(
         OMP_NUM_THREADS=str(config.threads),
         VLLM_CPU_OMP_THREADS_BIND="nobind",
         VLLM_ENGINE_READY_TIMEOUT_S=str(int(config.start_timeout_s)),
         VLLM_NO_USAGE_STATS="1",
     )
-    os.environ.pop(
-        "VLLM_CPU_KVCACHE_SPACE", None
-    )  # would override engine.kv_cache_gib, and takes whole GiB only
+    # The variable would override engine.kv_cache_gib, and it takes whole GiB only.
+    os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
     if config.enforce_eager:
-        os.environ["TORCHDYNAMO_DISABLE"] = (
-            "1"  # else the sampler's helpers are compiled at the first request: 10 s and a C++ compiler
-        )
+        # Otherwise the first request compiles the sampler's helpers, which takes 10 s and needs a
+        # C++ compiler.
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
 
 def prepare(config: EngineConfig, family: ModelFamily) -> None:
@@ -111,8 +117,11 @@ def preloaded(family: ModelFamily) -> list[str]:
 
 @contextlib.contextmanager
 def importing_as_here() -> Iterator[None]:
-    """Make the server import from where this process does: Python 3.11 hands it sys.path and it ignores that, so that a checkout beside an
-    installed package would drive an engine process of the installed one."""
+    """Make the server import from the directories that this process imports from.
+
+    Python 3.11 passes sys.path to the server, but the server ignores it. A checkout beside an
+    installed package would then start an engine process with the code of the installed one.
+    """
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     try:
@@ -147,14 +156,16 @@ def engine_args(
         max_num_batched_tokens=max(config.max_batched_tokens, config.max_model_len)
         if on_cpu()
         else config.max_batched_tokens,
-        enable_chunked_prefill=not on_cpu(),  # vLLM's CPU runner dies when a prompt in pieces samples with a seed of its own
-        block_size=config.block_size,  # pyright: ignore[reportArgumentType] vLLM lists the common sizes only
+        # vLLM's CPU runner dies if a chunked prompt samples with a seed of its own.
+        enable_chunked_prefill=not on_cpu(),
+        # vLLM's type lists the common sizes only.
+        block_size=config.block_size,  # pyright: ignore[reportArgumentType]
         gpu_memory_utilization=config.gpu_memory_utilization,
         kv_cache_memory_bytes=None
         if config.kv_cache_gib is None
         else int(config.kv_cache_gib * _GIB),
         tensor_parallel_size=config.tensor_parallel,
-        # on CPU vLLM would start a second process for the worker, which imports everything once more
+        # On CPU vLLM would start a second process for the worker and repeat all imports there.
         distributed_executor_backend=UniProcExecutor
         if on_cpu() and config.tensor_parallel == 1
         else None,
@@ -180,13 +191,17 @@ def launch(
     seed: int,
     logging_file: Path,
 ) -> "AsyncLLM":
-    """Start the engine and wait for it: seconds to minutes. Raises whatever vLLM raises."""
+    """Start the engine and wait until it is up, which takes seconds to minutes.
+
+    Exceptions of vLLM pass unchanged; `explain` turns them into an EngineError.
+    """
     prepare(config, family)
     from vllm.v1.engine.async_llm import AsyncLLM
 
     options = family.processor_options(limits)
     settings = engine_args(policy, config, options, seed, logging_file).create_engine_config()
-    if on_cpu():  # a full encoder budget would cut prompts in pieces too
+    if on_cpu():
+        # An exhausted encoder budget would also chunk prompts.
         ample = settings.scheduler_config.max_num_seqs * settings.model_config.max_model_len
         settings.scheduler_config.max_num_encoder_input_tokens = (
             settings.scheduler_config.encoder_cache_size
@@ -197,7 +212,10 @@ def launch(
 
 @contextlib.contextmanager
 def _forked_from_preload() -> Iterator[None]:
-    """Make vLLM fork its engine process from the preloaded server: it offers only fork and spawn, and on CPU insists on spawn."""
+    """Make vLLM fork its engine process from the preloaded server.
+
+    vLLM itself offers fork and spawn only, and on CPU it insists on spawn.
+    """
     if not on_cpu():
         yield
         return
@@ -211,7 +229,10 @@ def _forked_from_preload() -> Iterator[None]:
 
 
 def write_logging(directory: Path) -> tuple[Path, Path]:
-    """Python's logging configuration for vLLM's processes, as a file, and the log that it names: warnings also go to stderr."""
+    """Write Python's logging configuration for vLLM's processes to a file.
+
+    Return the paths of that file and of the log. Errors also go to stderr.
+    """
     settings, log = directory / "logging.json", directory / "engine.log"
     handlers: dict[str, dict[str, Any]] = {
         "log": {"class": "logging.FileHandler", "filename": str(log), "formatter": "plain"},
@@ -226,10 +247,8 @@ def write_logging(directory: Path) -> tuple[Path, Path]:
         "handlers": handlers,
         "loggers": {
             "vllm": {"handlers": [*handlers], "level": "INFO", "propagate": False},
-            "vllm.logging_utils.dump_input": {
-                "handlers": ["log"],
-                "propagate": False,
-            },  # whole tensors, as errors
+            # This logger writes whole tensors as errors.
+            "vllm.logging_utils.dump_input": {"handlers": ["log"], "propagate": False},
         },
     }
     settings.write_text(json.dumps(content))
@@ -237,7 +256,10 @@ def write_logging(directory: Path) -> tuple[Path, Path]:
 
 
 def explain(error: BaseException, log: Path, config: EngineConfig) -> EngineError:
-    """The reason of a failed start, found in the engine process's log: vLLM's own exception says only that there was one."""
+    """Return the error of a failed start, with the cause from the log of the engine process.
+
+    The exception that vLLM raises only states that the start failed.
+    """
     cause = find_cause(log) or f"{type(error).__name__}: {error}"
     if any(word in cause for word in _MEMORY):
         limit = (
@@ -246,14 +268,18 @@ def explain(error: BaseException, log: Path, config: EngineConfig) -> EngineErro
             else "engine.kv_cache_gib is none"
         )
         return EngineError(
-            f"no memory for the KV cache: {limit}, engine.gpu_memory_utilization {config.gpu_memory_utilization:g}, engine.max_model_len "
-            f"{config.max_model_len}; change one of them. vLLM: {cause} (log: {log})"
+            f"no memory for the KV cache: {limit}, engine.gpu_memory_utilization "
+            f"{config.gpu_memory_utilization:g}, engine.max_model_len {config.max_model_len}; "
+            f"change one of them. vLLM: {cause} (log: {log})"
         )
     return EngineError(f"the engine did not start: {cause} (log: {log})")
 
 
 def find_cause(log: Path) -> str:
-    """The last exception in a log that is a cause and not a consequence; "" if there is none."""
+    """Return the last exception in a log that causes the failure; "" if there is none.
+
+    Exceptions that follow from another one do not count.
+    """
     text = log.read_text(errors="replace") if log.exists() else ""
     causes = [
         cause for cause in _CAUSE.findall(text) if not any(mark in cause for mark in _CONSEQUENCES)
@@ -262,7 +288,10 @@ def find_cause(log: Path) -> str:
 
 
 def kill_children(before: set[int | None]) -> None:
-    """Kill the engine processes that a start which ran out of time left behind."""
+    """Kill the engine processes of a start that timed out.
+
+    `before` holds the ids of the child processes that ran before that start.
+    """
     for child in multiprocessing.active_children():
         if child.pid not in before and child.name.startswith("EngineCore"):
             child.kill()

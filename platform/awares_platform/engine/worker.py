@@ -1,18 +1,21 @@
-"""Inside vLLM's engine process: our backend of vLLM's weight-transfer interface.
+"""The part of a weight load inside vLLM's engine process: a backend of vLLM's weight transfer.
 
-Imported by the engine process only, which finds it as `worker_extension_cls`; importing it registers the backend. Two phases:
+Only the engine process imports this module, as `worker_extension_cls`. The import registers the
+backend. A load has two phases:
 
-    awares_platform.engine.engine                 worker (this module)
-      begin_prefetch(version, HEAD) ----->  a thread downloads, verifies and fits the version, while the worker generates
-      prefetch_report() <---------------->  ... until it is staged
+    awares_platform.engine.load           worker (this module)
+      begin_prefetch(version, HEAD) --->  a thread downloads, verifies and stages the version
+      prefetch_report() <-------------->    while the worker generates
       pause (keep)
-      apply_version(version) ------------->  vLLM's three steps of a weight update, in one call: each call more keeps the engine waiting
-                                               start_weight_update: refuses where nothing is staged; touches nothing
-                                               update_weights: apply.py, the modules of which a tensor changed since the loaded version
-                                               finish_weight_update
+      apply_version(version) ---------->  vLLM's three steps of a weight update:
+                                            start_weight_update   refuse if nothing is staged
+                                            update_weights        apply.py, changed modules only
+                                            finish_weight_update
       resume
 
-The prefetch is a thread because an engine process runs its calls between steps: a call that downloads would stop generation.
+The prefetch is a thread because an engine process runs calls between its steps. A call that
+downloads would stop generation. The three steps of the update share one call, because every further
+call lengthens the pause.
 """
 
 import pickle
@@ -46,7 +49,13 @@ BACKEND = "awares_store"
 
 @dataclass
 class InitInfo(WeightTransferInitInfo):
-    """`subscriber`: a pickled awares_platform.weights.Subscriber (bytes are what vLLM's calls carry)."""
+    """A pickled awares_platform.weights.Subscriber, because vLLM's calls carry bytes.
+
+    `stage_on_device` is engine.stage_on_device.
+
+    Example:
+        InitInfo(pickle.dumps(subscriber), stage_on_device=False)
+    """
 
     subscriber: bytes
     stage_on_device: bool
@@ -54,13 +63,28 @@ class InitInfo(WeightTransferInitInfo):
 
 @dataclass
 class UpdateInfo(WeightTransferUpdateInfo):
-    """A pointer to the staged version."""
+    """The number of the staged version.
+
+    Example:
+        UpdateInfo(version=4)
+    """
 
     version: int
 
 
 class PrefetchReport(TypedDict):
-    """What became of a prefetch; plain values, for vLLM's calls carry nothing else. `error` is "" when the version is staged."""
+    """The result of a prefetch, in plain values, because vLLM's calls carry nothing else.
+
+    `error` is "" if the version is staged. `hops` counts the manifests and `size` the bytes that
+    were downloaded; `detours` counts the attempts that met damage. The seconds are those of
+    fetching, decoding and verifying. `vision` tells whether the vision tower changes.
+
+    Example:
+        PrefetchReport(
+            version=4, error="", fetch_s=0.05, decode_s=0.01, verify_s=0.01,
+            size=135000, hops=1, detours=0, vision=False,
+        )
+    """
 
     version: int
     error: str
@@ -75,7 +99,9 @@ class PrefetchReport(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A version that is ready to be applied: which units it changes, and their tensors.
+    """A version that is ready to be applied: the units that it changes, and their tensors.
+
+    The keys of `state` are checkpoint names.
 
     Example:
         Staged(manifest, (unit,), {"lm_head.weight": tensor})
@@ -87,7 +113,10 @@ class Staged:
 
 
 class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
-    """Loads versions from the object store into this worker's model. Keeps the newest received one on the host: deltas build on it."""
+    """Loads versions from the object store into this worker's model.
+
+    It keeps the newest received version on the host, because deltas build on it.
+    """
 
     init_info_cls = InitInfo
     update_info_cls = UpdateInfo
@@ -96,7 +125,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     _subscriber: Subscriber
     _stage_on_device: bool
     _held: Received | None = None
-    _units: tuple[tuple[str, ...], tuple[Unit, ...]] | None = None  # of a version with these names
+    # The checkpoint names of a version, and the units of a version with these names.
+    _units: tuple[tuple[str, ...], tuple[Unit, ...]] | None = None
     _staged: Staged | None = None
     _loaded: Manifest | None = None
     _broken: str = ""
@@ -108,17 +138,19 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         end_with_parent()
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
-        """Take the subscriber, and the shapes that the model was started with: a version must fit them."""
+        """Store the subscriber, and the shapes of the model, which every version must fit."""
         self._subscriber = pickle.loads(init_info.subscriber)
-        self._held = (
-            None  # it was another run's, where versions of the same number are other weights
-        )
+        # The held version may belong to another run, where the same number names other weights.
+        self._held = None
         self._stage_on_device = init_info.stage_on_device
         self._aliases = aliases(self.model)
         self._expected = self._mapped(Checkpoint(Path(self.model_config.model)).shapes)
 
     def begin_prefetch(self, version: int, head: Head) -> None:
-        """Start to stage `version`, of which `head` knows; `report` tells when it is there. One at a time."""
+        """Start to stage `version`, which `head` covers; `report` tells when it is staged.
+
+        Raises WeightsError if another prefetch is running or the model is half updated.
+        """
         if self._broken:
             raise WeightsError(self._broken)
         if self._thread is not None and self._thread.is_alive():
@@ -133,18 +165,24 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         self._thread.start()
 
     def report(self) -> PrefetchReport | None:
-        """The last prefetch's report; None while it runs."""
+        """Return the report of the last prefetch, or None while it runs."""
         return self._report
 
     def start_weight_update(self) -> None:
-        """Raise WeightsError, before anything is touched, where there is nothing to apply or the model is half updated."""
+        """Raise WeightsError if no version is staged or the model is half updated.
+
+        The model is untouched so far.
+        """
         if self._broken:
             raise WeightsError(self._broken)
         if self._staged is None:
             raise WeightsError("no version is staged; prefetch one first")
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
-        """Apply the staged version. What fails in here leaves the model half updated: the worker then refuses every further update."""
+        """Apply the staged version.
+
+        A failure leaves the model half updated, and the worker then refuses every further update.
+        """
         version, self._staged = self._staged, None
         if version is None or version.manifest.version != update_info.version:
             raise WeightsError(f"version {update_info.version} is not staged; prefetch it first")
@@ -153,14 +191,17 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         self._loaded, self._broken = version.manifest, ""
 
     def finish_weight_update(self) -> None:
-        """Nothing is left to do: each module was finished by itself."""
+        """Do nothing: `apply` has finished each module."""
 
     def shutdown(self) -> None:
-        """Drop what is staged. A running download ends with the process."""
+        """Drop the staged version. A running download ends with the process."""
         self._staged = None
 
     def _prefetch(self, version: int) -> None:
-        """The thread's body: whatever fails becomes the report's error, and the engine goes on with the version that it has."""
+        """Stage `version`; any failure becomes the error of the report.
+
+        The engine then continues with its present version. This is the body of the thread.
+        """
         report = PrefetchReport(
             version=version,
             error="",
@@ -182,7 +223,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
                 report[name] = getattr(received, name)
         except AwaresError as error:
             report["error"] = str(error)
-        except Exception as error:  # a thread's exception would otherwise vanish, and the engine wait for its report until the timeout
+        except Exception as error:
+            # An exception of a thread would be lost, and the caller would wait without end.
             report["error"] = f"{type(error).__name__}: {error}"
         self._report = report
 
@@ -198,18 +240,26 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
             return Staged(manifest, found, on_device(found, state, self.device))
         except torch.OutOfMemoryError as error:
             raise WeightsError(
-                f"version {manifest.version}: no room on {self.device} for its changed tensors beside those in use; lower "
-                "engine.gpu_memory_utilization or set engine.stage_on_device to false"
+                f"version {manifest.version}: no room on {self.device} for its changed tensors "
+                "beside those in use; lower engine.gpu_memory_utilization or set "
+                "engine.stage_on_device to false"
             ) from error
 
     def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
-        """All tensors of the model, and which of them differ from what is loaded. An adapter is fold_adapter into the policy that the engine was
-        started with. Raises WeightsError for a version of another model."""
+        """Return all tensors of the model, and the names of those that differ from the loaded ones.
+
+        An adapter is folded into the policy of the engine's start. Raises WeightsError for a
+        version of another model.
+        """
         manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:
             base = Checkpoint(Path(self.model_config.model))
             weights, went = fold_adapter(received.state, manifest.adapter, base)
-            state: Mapping[str, Tensor] = ChainMap(weights, base)  # pyright: ignore[reportArgumentType, reportAssignmentType], only read
+            # ChainMap asks for mutable mappings, but this one is only read.
+            state: Mapping[str, Tensor] = ChainMap(
+                weights,  # pyright: ignore[reportArgumentType, reportAssignmentType]
+                base,  # pyright: ignore[reportArgumentType]
+            )
             on_base = self._loaded is None or self._loaded.adapter is not None
             return state, {went[name] for name in changed} if on_base else {*state}
         check_fit(
@@ -219,24 +269,31 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return received.state, changed
 
     def _mapped(self, named: Shapes) -> Shapes:
-        """Shapes under vLLM's names, tied tensors once: transformers saves one and the same model under several sets of names."""
+        """Return the shapes under vLLM's names, with each tied tensor once.
+
+        transformers saves the same model under several sets of names.
+        """
         return {
             new: named[old] for new, old in self._renamed(named).items() if new not in self._aliases
         }
 
     def _check_tied(self, manifest: Manifest) -> None:
-        """Raise WeightsError for a version whose output head differs from the embeddings that the engine's model ties it to."""
+        """Raise WeightsError if tensors differ that the engine's model ties.
+
+        The usual pair is the output head and the embeddings.
+        """
         results = {entry.name: entry.hashes for entry in manifest.tensors}
         names = self._renamed(manifest.shapes)
         for alias, first in self._aliases.items():
             if alias in names and results[names[alias]] != results[names[first]]:
                 raise WeightsError(
-                    f"version {manifest.version}: {names[alias]} differs from {names[first]}, but the engine's policy "
-                    f"({self.model_config.model}) ties them; use one policy.base for both"
+                    f"version {manifest.version}: {names[alias]} differs from {names[first]}, but "
+                    f"the engine's policy ({self.model_config.model}) ties them; start engine and "
+                    "learner from one policy.base"
                 )
 
     def _renamed(self, names: Iterable[str]) -> dict[str, str]:
-        """vLLM's names to those of a checkpoint."""
+        """Map vLLM's names to the checkpoint's `names`."""
         mapper: Any = getattr(self.model, "hf_to_vllm_mapper", None)
         if mapper is None:
             return {name: name for name in names}
@@ -244,16 +301,19 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
 
 
 class WeightsExtension:
-    """Methods that vLLM adds to its worker, for collective_rpc."""
+    """Methods that vLLM adds to its worker; collective_rpc calls them."""
 
     weight_transfer_engine: StoreTransfer
 
     def begin_prefetch(self, version: int, head: bytes) -> None:
-        """Start to download and verify `version` in the background. `head` is HEAD as the caller read it: workers need not ask again."""
+        """Start to download and verify `version` in the background.
+
+        `head` is HEAD as the caller read it, so that the workers need not read it again.
+        """
         self.weight_transfer_engine.begin_prefetch(version, Head.from_bytes(head))
 
     def prefetch_report(self) -> PrefetchReport | None:
-        """The last prefetch's report; None while it runs."""
+        """Return the report of the last prefetch, or None while it runs."""
         return self.weight_transfer_engine.report()
 
     def apply_version(self, version: int) -> None:
