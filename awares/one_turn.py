@@ -8,10 +8,10 @@ from awares.view import View, full_view
 
 
 class OneTurn:
-    """One view and one answer: how the base policy plays, at low or at full resolution.
+    """The environment of the base policy: one view at low or at full resolution, and one answer.
 
-    Turns are read as `environment` reads them, so that a request is not taken for an answer. It
-    ends the episode without one.
+    `environment` parses the turn, so that a request for crops is not taken for an answer. A request
+    ends the episode without an answer.
 
     Example:
         OneTurn(TenCrops(), full=True).first_view((112, 56))  # View((0, 0, 112, 56))
@@ -24,25 +24,25 @@ class OneTurn:
         self.system_prompt, self.regions = environment.system_prompt, environment.regions
 
     def first_view(self, size: Size) -> View:
-        """The whole image at native pixels if `full`, else the first view of `environment`."""
+        """Return the whole image at full resolution if `full`, else `environment`'s first view."""
         return full_view(size) if self._full else self._environment.first_view(size)
 
     def parse(self, text: str) -> Parsed:
-        """Read one turn as `environment` does."""
+        """Parse a turn as `environment` does."""
         return self._environment.parse(text)
 
     def write(self, request: Request) -> str:
-        """The request as `environment` writes it."""
+        """Return the request as `environment` writes it."""
         return self._environment.write(request)
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """The views that `environment` would return."""
+        """Return the views of `environment` for the request."""
         return self._environment.views(request, size)
 
     def cost(self, request: Request, size: Size) -> float:
-        """The cost in `environment`."""
+        """Return the cost of the request in `environment`."""
         return self._environment.cost(request, size)
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """The covering request in `environment`."""
+        """Return the request of `environment` that covers `boxes`, or None without one."""
         return self._environment.cover(boxes, size)

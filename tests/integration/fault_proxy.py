@@ -45,7 +45,10 @@ _CODES = {
 
 @dataclass(slots=True)
 class Request:
-    """One request: the body bytes from the client and to it, and the status; 0 if no reply.
+    """A request that passed the proxy.
+
+    `bytes_in` counts the body bytes from the client, `bytes_out` those of the reply. `status` is 0
+    if the client got no reply.
 
     Example:
         Request("GET", "runs/mini/HEAD", 206, bytes_in=0, bytes_out=17)
@@ -59,17 +62,18 @@ class Request:
 
 
 class Faults:
-    """The rules of a running proxy, its past requests, and the store behind it."""
+    """The rules of a running proxy, its past requests, and a store that goes through it."""
 
     store: ObjectStore
-    """The same bucket and prefix, through the proxy."""
+    """The store of the test, with the proxy as its endpoint."""
 
     def __init__(self, server: str, bucket: str) -> None:
         self.server = server
         self.closing = threading.Event()
         self._bucket = bucket
         self._lock = threading.Lock()
-        self._rules: list[tuple[Rule, int]] = []  # each with the number of its uses
+        # Each rule has the number of its uses.
+        self._rules: list[tuple[Rule, int]] = []
         self._requests: list[Request] = []
 
     def on(
@@ -152,9 +156,8 @@ class _Server(socketserver.ThreadingTCPServer):
 
     def __init__(self, faults: Faults) -> None:
         super().__init__(("127.0.0.1", 0), _Connection, bind_and_activate=False)
-        self.socket.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * PIECE
-        )  # what a throttled client has sent is not yet here
+        # With a large buffer the system would receive a throttled body ahead of the proxy.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * PIECE)
         self.server_bind()
         self.server_activate()
         self.faults = faults
@@ -172,7 +175,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class _Closed(Exception):
-    """The connection to the client must be closed now."""
+    """The peer has closed, or the connection must be closed now."""
 
 
 class _Reader(Protocol):
@@ -189,7 +192,7 @@ class _Head:
 
     @classmethod
     def read(cls, source: _Reader) -> "_Head":
-        """The next head. Raises _Closed if the peer has gone."""
+        """Read the next head. Raises _Closed if the peer has closed the connection."""
         start, lines = source.readline(), []
         while (line := source.readline()) not in (b"\r\n", b""):
             lines.append(line)
@@ -202,7 +205,7 @@ class _Head:
         return self.start.decode("latin-1").split()
 
     def header(self, name: bytes) -> bytes:
-        """A header's value in lower case; empty if absent."""
+        """Return a header's value in lower case, or b"" if it is absent."""
         values = [
             line.partition(b":")[2].strip().lower()
             for line in self.lines
@@ -295,9 +298,8 @@ def _exchange(client: _Connection) -> None:
 def _answer(client: _Connection, head: _Head, request: Request, fault: Status) -> None:
     """Reply instead of the server, and close the connection."""
     if not head.header(b"expect"):
-        for piece in _pieces(
-            head, cast("_Reader", client.rfile)
-        ):  # closing with unread bytes would reset the connection
+        # If bytes stay unread, closing resets the connection.
+        for piece in _pieces(head, cast("_Reader", client.rfile)):
             request.bytes_in += len(piece)
     code = fault.code or _CODES.get(fault.status, "InternalError")
     error = f"<Error><Code>{code}</Code><Message>injected</Message></Error>"
@@ -313,21 +315,22 @@ def _answer(client: _Connection, head: _Head, request: Request, fault: Status) -
         request.bytes_out = len(body)
         client.connection.sendall(body)
     client.connection.shutdown(socket.SHUT_WR)
-    while client.rfile.read1(PIECE):  # a client that does not wait for 100 Continue may still send
+    # A client that does not wait for 100 Continue may still send.
+    while client.rfile.read1(PIECE):
         pass
     raise _Closed
 
 
 def _forward(client: _Connection, head: _Head, request: Request, fault: Fault | None) -> _Head:
-    """Pass the request on; returns the head of the final reply."""
+    """Pass the request to the server, and return the head of the final reply."""
     server = client.connect()
     head.send(server)
     if head.header(b"expect"):
         reply = _Head.read(client.replies)
         if reply.words[1] != "100":
-            return _Head(
-                reply.start, [*reply.without(b"connection").lines, b"Connection: close\r\n"]
-            )  # its body may or may not come
+            # The client may or may not send its body, so the connection cannot be used again.
+            lines = [*reply.without(b"connection").lines, b"Connection: close\r\n"]
+            return _Head(reply.start, lines)
         reply.send(client.connection)
     chunked = head.header(b"transfer-encoding") == b"chunked"
     for piece in _throttled(
@@ -345,9 +348,9 @@ def _forward(client: _Connection, head: _Head, request: Request, fault: Fault | 
 def _reply(
     client: _Connection, method: str, head: _Head, request: Request, fault: Fault | None
 ) -> None:
-    """Pass the reply back with the fault.
+    """Pass the server's reply to the client, and inject the fault.
 
-    The server's reply is always read to its end, so that the server has executed the request.
+    The reply is always read to its end, so that the server has executed the request.
     """
     bodiless = method == "HEAD" or head.words[1] in ("204", "304")
     body = iter(()) if bodiless else _pieces(head, client.replies, to_end=True)
@@ -387,9 +390,9 @@ def _reply(
 
 
 def _pieces(head: _Head, source: _Reader, to_end: bool = False) -> Iterator[bytes]:
-    """The body that follows `head`, without its framing.
+    """Yield the body that follows `head`, without its framing.
 
-    A reply (`to_end`) without a length ends when the peer closes.
+    With `to_end`, a body without a length ends when the peer closes the connection.
     """
     if head.header(b"transfer-encoding") == b"chunked":
         while size := int(source.readline().partition(b";")[0], 16):
@@ -413,7 +416,7 @@ def _exactly(size: int, source: _Reader) -> Iterator[bytes]:
 
 
 def _first(pieces: Iterator[bytes], most: int | None) -> Iterator[bytes]:
-    """The first `most` bytes. Takes no piece that is not needed."""
+    """Yield the first `most` bytes. No further piece is read."""
     if most is None:
         yield from pieces
         return
@@ -437,7 +440,7 @@ def _flipped(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
 def _throttled(
     pieces: Iterator[bytes], fault: Fault | None, closing: threading.Event
 ) -> Iterator[bytes]:
-    """The same bytes in small pieces, never faster than the rate."""
+    """Yield the same bytes in small pieces, at most at the rate of the fault."""
     if not isinstance(fault, Throttle):
         yield from pieces
         return

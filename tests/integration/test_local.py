@@ -26,9 +26,8 @@ from awares_platform.store import ObjectStore
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 
-SECRET = re.compile(
-    rb"AWS_SECRET_ACCESS_KEY[\"'\\]*\s*[:=]\s*[\"'\\]*\w{4,}", re.IGNORECASE
-)  # the name, and a value
+# The variable's name and a value.
+SECRET = re.compile(rb"AWS_SECRET_ACCESS_KEY[\"'\\]*\s*[:=]\s*[\"'\\]*\w{4,}", re.IGNORECASE)
 SESSION = """
 import os, sys, time, ray
 sys.path[:0] = [".", "platform"]
@@ -102,9 +101,8 @@ def test_a_session_leaves_nothing_running(
     names = {process.name() for process in processes}
     assert {"weed", "raylet", "gcs_server"} <= names
     held.send_signal(number)
-    assert not gone(
-        processes, within_s=120 if number == signal.SIGKILL else 40
-    )  # Ray's agents mourn a killed raylet for a minute
+    # After a raylet is killed, Ray's agents take about a minute to end.
+    assert not gone(processes, within_s=120 if number == signal.SIGKILL else 40)
     with sessions.store_session(
         load(ROOT / "jobs/configs/mini.toml", [f"run.directory={tmp_path / 'runs'}"])
     ) as config:

@@ -93,9 +93,8 @@ def test_an_exported_policy_comes_back_with_its_bases_files(
     assert key == "runs/r/policies/sft"
     assert load_file(path / "model.safetensors")["w"].tolist() == [0, 1, 2]
     assert (path / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
-    assert (
-        json.loads((path / "config.json").read_text())["dtype"] == "float32"
-    )  # as the weights beside it
+    # config.json states the dtype of the stored weights.
+    assert json.loads((path / "config.json").read_text())["dtype"] == "float32"
 
 
 def test_a_new_export_replaces_the_old_for_every_reader(

@@ -113,9 +113,8 @@ def test_a_reader_follows_by_deltas_and_a_joiner_starts_at_the_anchor(
         (joined, chain[4]),
     ):
         assert same(dict(received.state), expected)
-    assert (
-        late.state["head.weight"] is held.state["head.weight"]
-    )  # unchanged: neither copied nor hashed again
+    # An unchanged tensor is neither copied nor hashed again.
+    assert late.state["head.weight"] is held.state["head.weight"]
     again = subscriber.receive(5, late)
     assert again.hops == again.size == 0 and same(dict(again.state), chain[4])
 
@@ -136,9 +135,8 @@ def test_a_delta_on_another_base_is_not_handed_out(
     held = subscriber.receive(1)
     drifted = {**held.state, "large": held.state["large"] + 1}
     received = subscriber.receive(2, Received(held.manifest, drifted, 0, 0, 0, 0, 0))
-    assert (
-        same(dict(received.state), chain[1]) and received.hops == 2
-    )  # from the anchor: what was held led to something else
+    # The held state does not match the base of the delta, so the reader starts from the anchor.
+    assert same(dict(received.state), chain[1]) and received.hops == 2
 
 
 def test_an_anchor_is_published_after_so_many_versions(seaweed: ObjectStore, run: str) -> None:
@@ -151,9 +149,8 @@ def test_an_anchor_is_published_after_so_many_versions(seaweed: ObjectStore, run
         weights = changed(weights, version)
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(3)
-    assert (
-        subscriber.receive(4, held).hops == 1
-    )  # readers go on by the delta, and never wait for the anchor beside it
+    # A reader that holds version 3 takes the delta, and does not wait for the anchor.
+    assert subscriber.receive(4, held).hops == 1
     joined = subscriber.receive(5)
     assert joined.hops == 2
 

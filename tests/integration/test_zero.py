@@ -115,10 +115,8 @@ def test_the_vision_tower_learns_only_when_asked(base: Path) -> None:
 @pytest.mark.parametrize("lora_rank", [0, 4])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_steps_do_what_plain_pytorch_does(base: Path, stage: int, lora_rank: int) -> None:
-    engine = zero.initialize(
-        _model(base, lora_rank=lora_rank),
-        zero.ZeroSettings(stage, "float32", RATE, weight_decay=0.1),
-    )  # type: ignore[arg-type]
+    settings = zero.ZeroSettings(stage, "float32", RATE, weight_decay=0.1)  # type: ignore[arg-type]
+    engine = zero.initialize(_model(base, lora_rank=lora_rank), settings)
     for step in range(3):
         zero.step(engine, _losses(engine, step), RATE)
     found, wanted = zero.full_state(engine), _plain(_model(base, lora_rank=lora_rank), range(3))

@@ -1,4 +1,4 @@
-"""The repository keeps its layout."""
+"""The repository has the agreed directories, and its rooms import one way."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TOP = {".ci", ".github", ".gitignore", "LICENSE", "Makefile", "README.md", "pyproject.toml"}
 TOP |= {"awares", "helm", "jobs", "manifests", "platform", "tests"}
-DRAWERS = {"utils", "util", "common", "helpers", "misc"}
+CATCH_ALL = {"utils", "util", "common", "helpers", "misc"}
 SIMULATOR = {
     "api": set(),
     "network": {"api"},
@@ -23,7 +23,7 @@ SIMULATOR = {
 
 
 def tracked() -> list[Path]:
-    """Files that are or would be committed, relative to the root."""
+    """Files that git tracks or does not ignore, relative to the root."""
     listing = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -65,11 +65,11 @@ def test_job_scripts_hold_no_logic() -> None:
         ]
 
 
-def test_no_drawers() -> None:
+def test_no_module_has_a_catch_all_name() -> None:
     assert not [
         path
         for path in tracked()
-        if path.suffix == ".py" and (path.stem in DRAWERS or DRAWERS & {*path.parts})
+        if path.suffix == ".py" and (path.stem in CATCH_ALL or CATCH_ALL & {*path.parts})
     ]
 
 
@@ -97,7 +97,7 @@ def test_the_simulator_holds_no_tests_and_its_rooms_import_one_way() -> None:
 
 
 def test_no_two_public_classes_share_a_name() -> None:
-    """A name means one thing in awares and awares_platform, whichever module it is read in."""
+    """A class name has one meaning in awares and awares_platform."""
     places: dict[str, list[str]] = {}
     for root in (ROOT / "awares", ROOT / "platform" / "awares_platform"):
         for path in sorted(root.rglob("*.py")):

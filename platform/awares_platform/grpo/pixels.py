@@ -1,6 +1,7 @@
-"""A processor that remembers views.
+"""A processor that caches the features of views.
 
-The G episodes of a group share their low-resolution view, and often their crops.
+The G episodes of a group share their low-resolution view, and often their crops. With the cache,
+each view is processed once.
 """
 
 import hashlib
@@ -14,10 +15,10 @@ from torch import Tensor
 
 
 class RememberingProcessor:
-    """Stands in for a Qwen2.5-VL processor in `awares.batch.collate`.
+    """A cache around a policy's processor, for `awares.batch.collate`.
 
-    It keeps the features of the latest `capacity` views. Their key is a hash of the pixels, so a
-    view never gets the features of another image.
+    It keeps the features of the `capacity` views that were used last. Their key is a hash of the
+    pixels, so a view never gets the features of another image.
     """
 
     def __init__(self, processor: Any, capacity: int = 512) -> None:
@@ -30,7 +31,7 @@ class RememberingProcessor:
     def image_processor(
         self, images: Sequence[Image], size: dict[str, int], return_tensors: str
     ) -> dict[str, Tensor]:
-        """pixel_values (N, D) and image_grid_thw (I, 3) of `images`, in order."""
+        """Return pixel_values (N, D) and image_grid_thw (I, 3) of `images`, in order."""
         assert return_tensors == "pt"
         keys = [_key(image, size) for image in images]
         fresh = {

@@ -1,6 +1,6 @@
-"""The real helm 4 and 3 through the life of a release, with a small chart.
+"""Helm 4 and helm 3 install, upgrade and remove a release of a small chart.
 
-The API server is the simulator's, and no pod runs.
+They run against the simulator's API server. No pod runs.
 """
 
 import threading
@@ -208,7 +208,7 @@ def test_owned_objects_go_with_their_owner(objects: Objects) -> None:
 
 
 def test_an_object_of_a_deleted_owner_is_removed(objects: Objects) -> None:
-    """A controller may read an owner, and create an object for it after its deletion."""
+    """A controller may read an owner, and create its object after the owner is deleted."""
     settings = objects.kinds.of("v1", "ConfigMap")
     owner = objects.create(settings, "default", {"metadata": {"name": "owner"}})
     objects.delete(settings, "default", "owner")

@@ -1,6 +1,6 @@
 """Legal but odd values render valid documents, and clashing values are refused.
 
-Odd values are large numbers, for instance, and text that looks like a number.
+Odd values are, for instance, large numbers and text that looks like a number.
 """
 
 from typing import Any
@@ -117,7 +117,7 @@ CLASHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", CLASHES)
 def test_clashes_are_refused(name: str) -> None:
-    """The chart or its schema refuses them. The schema writes a place with slashes."""
+    """The chart or its schema refuses the values. The schema writes paths with slashes."""
     changes, words = CLASHES[name]
     lines = [line.replace("/", ".") for line in refusal(on_base(ALL_JOBS, changes)).splitlines()]
     assert len([line for line in lines if all(word in line for word in words)]) == 1
@@ -135,7 +135,7 @@ def test_clashes_are_refused(name: str) -> None:
     ),
 )
 def test_the_schema_reports_a_removed_default(path: str, major: int) -> None:
-    """Helm removes a value that is null, and the schema reports it before a template fails."""
+    """A null removes a default. The schema reports the missing key before a template fails."""
     values: Any = None
     for key in reversed(path.split(".")):
         values = {key: values}

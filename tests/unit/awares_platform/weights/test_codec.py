@@ -276,9 +276,8 @@ def test_a_weight_update_takes_few_bytes(share: float, step: int, name: str, mos
 def test_unrelated_values_are_dense() -> None:
     base, new = weights(100_000), weights(100_000, seed=2)
     assert kind(encode(base, new)) == "dense"
-    assert (
-        len(encode(base, new)) < 0.67 * base.nbytes
-    )  # The exponents compress, the mantissas do not.
+    # The exponents compress, the mantissas do not.
+    assert len(encode(base, new)) < 0.67 * base.nbytes
 
 
 def test_flipped_bits_are_xor() -> None:
