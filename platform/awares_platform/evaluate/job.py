@@ -25,6 +25,9 @@ from awares.errors import DataError, PolicyError
 from awares.evaluation.scorers import scorer
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
+from awares_platform.config.curate import CurateConfig
+from awares_platform.config.evaluate import EvaluateConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.data.dataset import Images, ensure_mini, read_split
 from awares_platform.evaluate.episode_rows import encode_episodes
 from awares_platform.evaluate.policies import POLICIES, Weights
@@ -36,11 +39,11 @@ from awares_platform.evaluate.results import (
     table,
 )
 from awares_platform.evaluate.scored import Scored, score_all
-from awares_platform.method.answers import both
+from awares_platform.method.answers import Answers, both
 from awares_platform.method.environment import environment
 from awares_platform.method.grounding import check_grounding
 from awares_platform.method.judge import check_judge
-from awares_platform.method.labeller import Labeller
+from awares_platform.method.labeller import Labelled, Labeller
 from awares_platform.method.play import Played, check_engine
 from awares_platform.method.reward import build_reward, check_reward
 from awares_platform.runtime.progress import Progress
@@ -92,8 +95,12 @@ def run(config: PlatformConfig) -> EvaluateResult:
             store, config.data.name, SPLIT, min(config.evaluate.questions, config.data.test_samples)
         )
         played = usable(play_all(config, split.samples))
-        labelled = label(config, played, Images(store, config.data.image_cache))
-        alone = {sample.sample_id for sample in latency_subset(config, split.samples)}
+        images = Images(store, config.data.image_cache)
+        labelled = label(config.method, config.curate, played, images)
+        alone = {
+            sample.sample_id
+            for sample in latency_subset(config.evaluate, config.run.seed, split.samples)
+        }
         reward = build_reward(config.method)
         scored = {
             policy: score_all(rows, labelled, score, alone, reward)
@@ -156,7 +163,8 @@ def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
         with unwrapped(), Progress("evaluate", total=total, unit="questions") as progress:
             progress.say("starting the engine")
             ray.get(actor.start.remote())
-            played = _play_policies(config, actor, samples, progress)
+            alone = latency_subset(config.evaluate, config.run.seed, samples)
+            played = _play_policies(config.evaluate.policies, actor, samples, alone, progress)
             ray.get(actor.stop.remote())
     finally:
         ray.kill(actor)
@@ -164,18 +172,22 @@ def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
 
 
 def _play_policies(
-    config: PlatformConfig, actor: Any, samples: Sequence[Sample], progress: Progress
+    policies: Sequence[str],
+    actor: Any,
+    samples: Sequence[Sample],
+    alone: Sequence[Sample],
+    progress: Progress,
 ) -> PlayedBy:
     import ray
 
     played: PlayedBy = {}
     loaded: Weights = "base"
-    for policy in sorted(config.evaluate.policies, key=_order):
+    for policy in sorted(policies, key=_order):
         if POLICIES[policy].weights != loaded:
             loaded = POLICIES[policy].weights
             ray.get(actor.load.remote(loaded, samples[:PROBES]))
         known = direct(played.get("awares", ())) if policy == "escalate" else []
-        played[policy] = _play(config, actor, policy, samples, known, progress)
+        played[policy] = _play(actor, policy, samples, alone, known, progress)
         check_engine(played[policy])
     return played
 
@@ -197,21 +209,20 @@ def direct(rows: Sequence[Played]) -> list[Played]:
 
 
 def _play(
-    config: PlatformConfig,
     actor: Any,
     policy: str,
     samples: Sequence[Sample],
+    alone: Sequence[Sample],
     known: Sequence[Played],
     progress: Progress,
 ) -> list[Played]:
     """Play `samples` except the `known` ones; return all in the order of `samples`.
 
-    The latency subset runs first, one question at a time, even where it is known. The rest is
-    submitted at once in chunks.
+    The latency subset `alone` runs first, one question at a time, even where it is known. The rest
+    is submitted at once in chunks.
     """
     import ray
 
-    alone = latency_subset(config, samples)
     played = {one.sample.sample_id: one for one in known}
     taken = {sample.sample_id for sample in alone} | played.keys()
     rest = [sample for sample in samples if sample.sample_id not in taken]
@@ -228,10 +239,10 @@ def _play(
     return [played[sample.sample_id] for sample in samples]
 
 
-def latency_subset(config: PlatformConfig, samples: Sequence[Sample]) -> list[Sample]:
-    """Draw evaluate.latency_questions samples by run.seed, the same ones for every policy."""
-    count = min(config.evaluate.latency_questions, len(samples))
-    return random.Random(config.run.seed).sample(list(samples), count)
+def latency_subset(evaluate: EvaluateConfig, seed: int, samples: Sequence[Sample]) -> list[Sample]:
+    """Draw evaluate.latency_questions samples by the seed, the same ones for every policy."""
+    count = min(evaluate.latency_questions, len(samples))
+    return random.Random(seed).sample(list(samples), count)
 
 
 def usable(played: PlayedBy) -> PlayedBy:
@@ -259,7 +270,9 @@ def usable(played: PlayedBy) -> PlayedBy:
     return kept
 
 
-def label(config: PlatformConfig, played: PlayedBy, images: Images) -> dict[str, Sample]:
+def label(
+    method: MethodConfig, curate: CurateConfig, played: PlayedBy, images: Images
+) -> dict[str, Sample]:
     """Label the samples as curation does, from the answers of the policies low and full.
 
     Returns samples by id. The label is None if one of those policies is not evaluated, or if
@@ -269,12 +282,14 @@ def label(config: PlatformConfig, played: PlayedBy, images: Images) -> dict[str,
     if "low" not in played or "full" not in played:
         return {sample.sample_id: sample for sample in bare}
     answers = [both(low, full) for low, full in zip(played["low"], played["full"], strict=True)]
-    found = asyncio.run(_label(config, answers, images))
+    found = asyncio.run(_label(method, curate, answers, images))
     return {sample.sample_id: one.sample or sample for sample, one in zip(bare, found, strict=True)}
 
 
-async def _label(config: PlatformConfig, answers: Sequence[Any], images: Images) -> list[Any]:
-    async with Labeller(config.method, config.curate, images) as labeller:
+async def _label(
+    method: MethodConfig, curate: CurateConfig, answers: Sequence[Answers], images: Images
+) -> list[Labelled]:
+    async with Labeller(method, curate, images) as labeller:
         return await labeller(answers)
 
 

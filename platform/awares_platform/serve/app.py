@@ -23,6 +23,7 @@ from ray.serve.schema import ApplicationStatus
 
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
+from awares_platform.config.serve import ServeConfig
 from awares_platform.errors import LaunchError
 from awares_platform.runtime.run import Run
 from awares_platform.serve.deployment import build_application, read_token
@@ -82,7 +83,7 @@ def serving(config: PlatformConfig, stop: threading.Event | None = None) -> Iter
     """
     application = build_application(config)
     read_token(config.serve)
-    _check_policy(config)
+    _check_policy(ObjectStore.from_config(config.store), config.run.name, config.serve.policy)
     _check_serve_is_ours()
     check_port(config.serve.host, config.serve.port)
     serve.start(http_options=HTTPOptions(host=config.serve.host, port=config.serve.port))
@@ -91,8 +92,8 @@ def serving(config: PlatformConfig, stop: threading.Event | None = None) -> Iter
             [serve.RunTarget(application, name=APP, route_prefix="/")],
             wait_for_applications_running=False,
         )
-        _wait_until_running(config, stop or threading.Event())
-        yield base_url(config)
+        _wait_until_running(config.serve.start_timeout_s, stop or threading.Event())
+        yield base_url(config.serve)
     finally:
         _drain()
 
@@ -109,10 +110,10 @@ def _drain() -> None:
         serve.shutdown()
 
 
-def base_url(config: PlatformConfig) -> str:
+def base_url(settings: ServeConfig) -> str:
     """The endpoint's URL for a client on this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.serve.host, config.serve.host)
-    return f"http://{host}:{config.serve.port}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    return f"http://{host}:{settings.port}"
 
 
 def check_port(host: str, port: int) -> None:
@@ -137,18 +138,13 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
-def _check_policy(config: PlatformConfig) -> None:
+def _check_policy(store: ObjectStore, run: str, name: str) -> None:
     from awares_platform.training.export import read_meta
 
-    name = config.serve.policy
-    if (
-        name != "base"
-        and read_meta(ObjectStore.from_config(config.store), config.run.name, name) is None
-    ):
+    if name != "base" and read_meta(store, run, name) is None:
         job = "grpo" if name == "awares" else name
         raise PolicyError(
-            f"run {config.run.name!r} has no complete policy {name!r} to serve: "
-            f"finish `awares {job}` first"
+            f"run {run!r} has no complete policy {name!r} to serve: finish `awares {job}` first"
         )
 
 
@@ -160,12 +156,12 @@ def _check_serve_is_ours() -> None:
         )
 
 
-def _wait_until_running(config: PlatformConfig, stop: threading.Event) -> None:
+def _wait_until_running(timeout_s: float, stop: threading.Event) -> None:
     """Wait until the application runs or `stop` is set.
 
     Raises LaunchError with the replica's last message if it fails or does not start in time.
     """
-    deadline = time.monotonic() + config.serve.start_timeout_s
+    deadline = time.monotonic() + timeout_s
     while not stop.is_set():
         status = serve.status().applications[APP]
         if status.status is ApplicationStatus.RUNNING:
@@ -175,7 +171,7 @@ def _wait_until_running(config: PlatformConfig, stop: threading.Event) -> None:
         if status.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
             raise LaunchError(f"the endpoint did not start: {said}")
         if time.monotonic() > deadline:
-            limit = f"serve.start_timeout_s={config.serve.start_timeout_s:g} s"
+            limit = f"serve.start_timeout_s={timeout_s:g} s"
             raise LaunchError(
                 f"the endpoint did not start within {limit}: {said or 'no replica was placed'}"
             )

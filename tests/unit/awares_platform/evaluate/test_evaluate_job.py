@@ -70,16 +70,15 @@ def test_labels_come_from_the_low_and_full_answers() -> None:
     """A right guess is labelled HR, and a sample with two wrong answers gets no label."""
     low = [sampled(0, "7"), sampled(1, "1"), sampled(2, None), sampled(3, "7", logprob=-1.0)]
     rows = {"low": low, "full": [sampled(index, answer) for index, answer in enumerate("7727")]}
-    found = label(CONFIG, rows, IMAGES)
+    found = label(CONFIG.method, CONFIG.curate, rows, IMAGES)
     assert [(found[f"s{index}"].label, found[f"s{index}"].crops) for index in range(4)] == [
         (Label.LR, ()),
         (Label.HR, (CropId.TOP_LEFT,)),
         (None, ()),
         (Label.HR, (CropId.TOP_LEFT,)),
     ]
-    alone = label(
-        CONFIG, {"low": [Played(sample(0, Label.HR), played(0, "1").episode, 0.1, "")]}, IMAGES
-    )
+    low = Played(sample(0, Label.HR), played(0, "1").episode, 0.1, "")
+    alone = label(CONFIG.method, CONFIG.curate, {"low": [low]}, IMAGES)
     assert alone["s0"].label is None
 
 
@@ -103,9 +102,11 @@ def test_the_latency_questions_are_drawn_once_for_all_policies() -> None:
         update={"evaluate": CONFIG.evaluate.model_copy(update={"latency_questions": 5})}
     )
     samples = [sample(index) for index in range(50)]
-    drawn = latency_subset(config, samples)
-    assert len({one.sample_id for one in drawn}) == 5 and drawn == latency_subset(config, samples)
-    assert len(latency_subset(config, samples[:3])) == 3
+    drawn = latency_subset(config.evaluate, config.run.seed, samples)
+    assert len({one.sample_id for one in drawn}) == 5 and drawn == latency_subset(
+        config.evaluate, config.run.seed, samples
+    )
+    assert len(latency_subset(config.evaluate, config.run.seed, samples[:3])) == 3
 
 
 def test_results_hold_what_readers_rely_on() -> None:

@@ -6,7 +6,7 @@ import pytest
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ServeDeploySchema
 
-from awares_platform.config import PlatformConfig
+from awares_platform.config.serve import ServeConfig
 from awares_platform.errors import LaunchError
 from awares_platform.serve.app import base_url, build, check_port, last_line
 
@@ -53,7 +53,7 @@ def test_import_path_refuses_unknown_args():
     ],
 )
 def test_base_url_is_one_that_a_client_can_use(host, url):
-    assert base_url(PlatformConfig.model_validate({"serve": {"host": host, "port": 80}})) == url
+    assert base_url(ServeConfig(host=host, port=80)) == url
 
 
 def test_last_line_is_what_happened():
