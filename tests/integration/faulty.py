@@ -1,6 +1,6 @@
-"""Subscribers that return a damaged version to the engine, past all of its own checks.
+"""Subscribers that damage a version after it has passed all checks of the weight bus.
 
-The engine's process imports this module when it unpickles one.
+The engine's process imports this module when it unpickles a subscriber.
 """
 
 import os
@@ -15,7 +15,7 @@ from awares_platform.weights.subscribe import Received, Subscriber
 
 
 class Bending(Subscriber):
-    """One tensor has another shape than in its manifest."""
+    """A subscriber that returns one tensor with a shape other than the manifest's."""
 
     def __init__(self, store: ObjectStore, run: str, tensor: str) -> None:
         super().__init__(store, run)
@@ -30,7 +30,7 @@ class Bending(Subscriber):
 
 
 class Breaking(Bending):
-    """Reading one tensor fails after others are loaded."""
+    """A subscriber whose state raises an error when the engine reads one tensor."""
 
     def receive(self, version: int, held: Received | None = None) -> Received:
         received = Subscriber.receive(self, version, held)
@@ -38,7 +38,7 @@ class Breaking(Bending):
 
 
 class Dying(Bending):
-    """The engine's process is killed while it reads one tensor, after others are loaded."""
+    """A subscriber whose state kills the engine's process when it reads one tensor."""
 
     def receive(self, version: int, held: Received | None = None) -> Received:
         received = Subscriber.receive(self, version, held)

@@ -1,4 +1,4 @@
-"""A batch cut into equal work: optimizer steps, ranks, forward passes.
+"""Split a batch into equal work for optimizer steps, ranks and forward passes.
 
     episodes --merge equal sequences--> longest first --deal--> minibatches
              --deal--> ranks --chunk--> passes of micro_batch
@@ -16,9 +16,9 @@ from awares_platform.grpo.group import Member, Position, StepBatch
 
 @dataclass(frozen=True, slots=True)
 class TrainSequence:
-    """A token sequence to train on, with every episode that sampled exactly it.
+    """A token sequence, with all episodes whose tokens, image and views equal it.
 
-    A `filler` keeps a rank in step with the others: its loss is multiplied by 0.
+    A `filler` gives a rank as many passes as the others have. Its loss is multiplied by 0.
 
     Example:
         TrainSequence((episode, twin), advantages=(0.5, 0.5))
@@ -58,7 +58,7 @@ class StepShard:
 
 
 def shards(batch: StepBatch, ranks: int, minibatches: int, micro_batch: int) -> list[StepShard]:
-    """The shards of `batch` for all `ranks`, in order of rank.
+    """Split `batch` into one shard per rank, in order of rank.
 
     Episodes without an advantage or without sampled tokens are left out.
     """
@@ -71,7 +71,7 @@ def shards(batch: StepBatch, ranks: int, minibatches: int, micro_batch: int) -> 
 
 
 def _merged(batch: StepBatch) -> list[TrainSequence]:
-    """One item for each distinct sequence: same image, views and tokens."""
+    """Return one item for each distinct combination of image, views and tokens."""
     found: dict[tuple, list[Member]] = {}
     for member in (member for group in batch.groups for member in group.members):
         if member.advantage is not None and member.episode.turns:
@@ -88,7 +88,7 @@ def _sequence(members: list[Member]) -> TrainSequence:
 
 
 def length(episode: Episode) -> int:
-    """Tokens of an episode with its images expanded."""
+    """Return the number of tokens of an episode, with its images expanded."""
     text = sum(
         len(turn.context_ids) - len(turn.views) + len(turn.sampled_ids) for turn in episode.turns
     )
@@ -98,7 +98,7 @@ def length(episode: Episode) -> int:
 def _cut(sequences: list[TrainSequence], ranks: int, micro_batch: int) -> list[Minibatch]:
     total = sum(len(item.episodes) for item in sequences)
     hands = [sequences[rank::ranks] for rank in range(ranks)]
-    # The first hand is the longest; a shorter hand fills up with the shortest sequence.
+    # The first hand has the most sequences. Other hands are filled up with the shortest sequence.
     passes = -(-len(hands[0]) // micro_batch)
     filler = [TrainSequence(item.episodes[:1], (0.0,), filler=True) for item in sequences[-1:]]
     cut = []

@@ -1,6 +1,6 @@
-"""What a learner step reports about rollouts.
+"""The metrics of rollouts that each learner step reports.
 
-These are the rewards and behaviour of the batch, the actors' loads of new weights, and the overlap
+They are the rewards and behaviour of the batch, the actors' loads of new weights, and the overlap
 of rollouts with learning.
 """
 
@@ -14,7 +14,7 @@ from awares_platform.grpo.group import Group, Member, StepBatch
 
 
 class Overlap:
-    """The wall time in which at least one group is in flight. Call `change` in order of time."""
+    """Records the time in which at least one group is in flight. Call `change` in time order."""
 
     def __init__(self) -> None:
         self._active = 0
@@ -22,7 +22,7 @@ class Overlap:
         self._spans: list[tuple[float, float]] = []
 
     def change(self, active: int, now: float) -> None:
-        """Note that from `now` on `active` groups are in flight."""
+        """Record that `active` groups are in flight from `now` on."""
         if self._active == 0 and active > 0:
             self._since = now
         elif self._active > 0 and active == 0:
@@ -95,7 +95,7 @@ class StepMetrics:
         return metrics
 
     def _fleet(self) -> dict[str, float]:
-        """Loads and outcomes since the last step."""
+        """Return the metrics of loads and outcomes since the last step, and reset them."""
         loads, self._loads = self._loads, []
         missed, self._missed = self._missed, 0
         outcomes, self._outcomes = self._outcomes, Counter()
@@ -111,7 +111,7 @@ class StepMetrics:
 
 
 def _loading(loads: Iterable[Loaded]) -> dict[str, float]:
-    """Means over loads, in seconds and bytes; for the canary the maximum."""
+    """Return means over the loads, in seconds and bytes, and the canary's largest |dlogp|."""
     reports = [load.report for load in loads]
     staged = [report.prefetched for report in reports]
     canary = [report.canary_dlogp for report in reports if report.canary_dlogp is not None]

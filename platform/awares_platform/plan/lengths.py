@@ -17,7 +17,7 @@ CHARACTERS_PER_TOKEN = 4
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Numbers of tokens. `low`, `crop` and `full` are visual tokens, counted like the processor's.
+    """Numbers of tokens. `low`, `crop` and `full` count visual tokens as the processor does.
 
     `text` counts the prompt without its image, and `answer` an assistant turn. `widest` is the
     longest sequence that the setup allows.
@@ -36,12 +36,12 @@ class Lengths:
 
     @property
     def prompt(self) -> int:
-        """The prompt of turn 1: text and the low-resolution view."""
+        """Tokens of the prompt of turn 1: text and the low-resolution view."""
         return self.text + self.low
 
     @property
     def called(self) -> int:
-        """An episode with a request: prompt, request, crop and answer."""
+        """Tokens of an episode with a request: prompt, request, crop and answer."""
         return self.prompt + self.crop + 2 * self.answer
 
     @property

@@ -1,7 +1,7 @@
-"""Load a policy: the model that is trained, its processor, and what makes two policies read alike.
+"""Load a policy: the model to train, its processor, and the digests of its input processing.
 
 A policy is a Hugging Face directory: config.json, safetensors, tokenizer and processor files.
-source.py finds it, export.py publishes it, identity.py tells it from another.
+source.py finds it, export.py publishes it, and identity.py computes its digest.
 """
 
 from pathlib import Path
@@ -28,11 +28,11 @@ _TEXT_FILES = (
 
 
 def load_policy(path: Path, policy: PolicyConfig, seed: int) -> "nn.Module":
-    """The model in policy.dtype, on the CPU, ready to train.
+    """Load the model in policy.dtype, on the CPU, ready to train.
 
-    With policy.lora_rank > 0 only LoRA adapters train, initialised from `seed`; else the language
-    model does, and with policy.train_vision the vision tower. Raises PolicyError that names the
-    tensors if the weights do not fit the architecture in config.json.
+    With policy.lora_rank > 0 only LoRA adapters train, initialised from `seed`. Otherwise the
+    language model trains, and with policy.train_vision the vision tower too. Raises PolicyError,
+    which names the tensors, if the weights do not fit the architecture in config.json.
     """
     import torch
 
@@ -60,9 +60,9 @@ def load_policy(path: Path, policy: PolicyConfig, seed: int) -> "nn.Module":
 
 
 def load_processor(path: Path, family: ModelFamily, min_pixels: int, max_pixels: int) -> Any:
-    """The policy's processor (tokenizer and image processor), with these limits per image.
+    """Load the policy's processor (tokenizer and image processor), with these limits per image.
 
-    Raises PolicyError if the directory has none that loads.
+    Raises PolicyError if it cannot be loaded.
     """
     from transformers import AutoProcessor
 
@@ -77,7 +77,9 @@ def load_processor(path: Path, family: ModelFamily, min_pixels: int, max_pixels:
 
 
 def interface(path: Path) -> tuple[str, str]:
-    """Hex blake3 of the image processor's files, and of the tokenizer's and chat template's.
+    """Return the blake3, in hex, of the image processor's files and of the text files.
+
+    The text files are those of the tokenizer and the chat template.
 
     Policies with the same pair turn images into the same pixels and text into the same ids.
     """

@@ -46,7 +46,7 @@ class Blob:
 
     @property
     def kind(self) -> str:
-        """The kind of most of the bytes; "dense" for an empty tensor."""
+        """The kind that covers most bytes of the tensor. For an empty tensor it is "dense"."""
         sizes = Counter({"dense": 0})
         for name, data in self.spans:
             sizes[name] += len(data)
@@ -54,7 +54,7 @@ class Blob:
 
     @property
     def delta(self) -> str | None:
-        """The first kind that needs a base; None if none does."""
+        """The first kind that needs a base, or None."""
         return next((name for name, _ in self.spans if name != "dense"), None)
 
     def check(self, base: Tensor | None, out: Tensor | None) -> None:

@@ -43,7 +43,8 @@ def test_head_survives_json_and_finds_versions() -> None:
 
 
 def test_the_path_with_the_fewest_bytes_is_chosen() -> None:
-    assert HEAD.path(14) == hops((13, "a13"), (14, "d14"))  # 112 bytes, not 132 from version 10
+    # From the anchor of version 13 it takes 112 bytes, and from that of version 10 it takes 132.
+    assert HEAD.path(14) == hops((13, "a13"), (14, "d14"))
     assert HEAD.path(12) == hops((10, "a10"), (11, "d11"), (12, "d12"))
     assert HEAD.path(14, have=12) == hops((13, "d13"), (14, "d14"))
     assert HEAD.path(14, have=13) == hops((14, "d14"))
