@@ -17,16 +17,6 @@ OUTSIDE = re.compile(
 
 UNFINISHED = frozenset(
     {
-        "platform/awares_platform/config/engine.py",
-        "platform/awares_platform/engine/canary.py",
-        "platform/awares_platform/engine/canary_samples.py",
-        "platform/awares_platform/engine/follow.py",
-        "platform/awares_platform/engine/lifetime.py",
-        "platform/awares_platform/engine/load.py",
-        "tests/unit/awares_platform/engine/test_apply.py",
-        "tests/unit/awares_platform/engine/test_canary_samples.py",
-        "tests/unit/awares_platform/engine/test_engine_launch.py",
-        "tests/unit/awares_platform/engine/test_load.py",
         "tests/unit/awares_platform/grpo/test_controller.py",
     }
 )

@@ -1,11 +1,16 @@
-"""The logprob canary: proof that what an engine loaded is what the learner published.
+"""The logprob canary: a probe of fixed prompts, and the check of a loaded version with it.
 
-    learner: `learner_logprobs` with the weights that it publishes --> manifest.extra["canary"]
-    engine:  `awares_platform.engine.engine.Engine.load_version` scores the same prompts after every load --> `check`
+This module holds the probe and its check. `canary_samples.py` chooses the samples that a run's
+canary uses.
 
-Checksums cannot prove a load: fused, prepacked or tied tensors can hash right and still compute wrong. The prompts hold two turns with an
-image each, so that both the vision tower and the positions of several images take part. Compared are the raw logprobs (temperature 1,
-nothing masked) of every text token after the first image.
+    learner: learner_logprobs(published weights) ------------> manifest.extra["canary"]
+    engine:  Engine.load_version scores the same prompts ----> check
+
+The check proves that the engine computes with the weights that the learner published. Checksums
+cannot prove it: fused, prepacked or tied tensors can have the right hash and still compute wrongly.
+Each prompt has two turns with one image each, so that the vision tower and the positions of several
+images take part. The check compares the raw logprobs (temperature 1, no mask) of every text token
+after the first image.
 """
 
 import json
@@ -28,7 +33,7 @@ from awares.tokens import VisionLimits
 from awares_platform.weights.manifest import Manifest, WeightsError, digest
 
 Logprobs = tuple[tuple[float, ...], ...]
-"""Per prompt, per compared token."""
+"""Logprobs per prompt and compared token."""
 
 _CROPS = (CropId.TOP_LEFT, CropId.CENTER, CropId.BOTTOM, CropId.RIGHT)
 
@@ -39,8 +44,10 @@ class CanaryMismatch(WeightsError):
 
 @dataclass(frozen=True)
 class Canary:
-    """A fixed set of two-turn sequences with their original images. Learner and engines build it from the same samples. What every load
-    needs of it is made once.
+    """A fixed set of two-turn sequences with their original images.
+
+    Learner and engines build it from the same samples. It caches the prompts and the digest,
+    because every load needs them.
 
     Example:
         canary = Canary.build(samples[:4], images, chat, limits, low_ratio=0.5)
@@ -61,7 +68,10 @@ class Canary:
         limits: VisionLimits,
         low_ratio: float = 0.5,
     ) -> "Canary":
-        """Each sample's question, a request for one crop, the crop, and the sample's answer. `images` gives a hash's original."""
+        """Build a canary with one item per sample; `images` maps a hash to the original image.
+
+        An item holds the question, a request for one crop, the crop, and the sample's answer.
+        """
         samples = tuple(samples)
         originals = {sample.image: images(sample.image) for sample in samples}
         items = []
@@ -72,17 +82,23 @@ class Canary:
 
     @cached_property
     def prompts(self) -> list[tuple[tuple[int, ...], tuple[Image, ...]]]:
-        """Per item its whole sequence, one placeholder per image, and the images as the policy sees them."""
+        """Per item the ids of the whole sequence, and the images as the policy sees them.
+
+        The ids hold one placeholder per image.
+        """
         return [(_ids(item), self._views(item)) for item in self.items]
 
     def compared(self) -> list[int]:
-        """Per item how many of its text tokens, from the last one back, are compared: those after the first image."""
+        """Return the number of compared tokens per item: its text tokens after the first image.
+
+        They are the last text tokens of the item.
+        """
         after = [ids[ids.index(self.image_token_id) :] for ids in map(_ids, self.items)]
         return [sum(token != self.image_token_id for token in ids) for ids in after]
 
     @cached_property
     def digest(self) -> str:
-        """A hash of ids, pixels and limits: two sides with the same one score the same thing."""
+        """A hash of ids, pixels and limits; two sides with one digest score the same prompts."""
         ids = json.dumps(
             [[_ids(item) for item in self.items], self.limits.min_pixels, self.limits.max_pixels]
         )
@@ -105,9 +121,10 @@ def _ids(item: Demonstration) -> tuple[int, ...]:
 def learner_logprobs(
     model: Callable[..., Any], processor: Any, canary: Canary, device: torch.device | str = "cpu"
 ) -> Logprobs:
-    """The learner's logprobs of the compared tokens, by one forward pass of transformers. Under ZeRO-3 every rank must call it.
+    """Return the learner's logprobs of the compared tokens, from one forward pass of transformers.
 
-    `model` must compute with the weights that are published, in the precision that they are published in.
+    `model` must compute with the published weights in their published precision. Under ZeRO-3
+    every rank must call this function.
     """
     batch = collate(
         canary.items, canary.originals.__getitem__, processor, canary.limits, canary.low_ratio
@@ -122,33 +139,39 @@ def learner_logprobs(
 
 
 def tails(rows: Iterable[Sequence[float]], canary: Canary) -> Logprobs:
-    """Of each row of logprobs of all text tokens, those that are compared."""
+    """Return the compared logprobs of each row; a row covers all text tokens of one item."""
     return tuple(tuple(row[-count:]) for row, count in zip(rows, canary.compared(), strict=True))
 
 
 def to_extra(canary: Canary, logprobs: Logprobs) -> dict[str, Any]:
-    """The entry "canary" of a manifest's `extra`."""
+    """Return the entry "canary" of a manifest's `extra`."""
     return {"digest": canary.digest, "logprobs": [list(row) for row in logprobs]}
 
 
 def expected(canary: Canary, manifest: Manifest) -> Logprobs:
-    """The learner's logprobs in `manifest`. Raises WeightsError where there are none, or of other prompts."""
+    """Return the learner's logprobs from `manifest`.
+
+    Raises WeightsError if there are none, or if they belong to other prompts.
+    """
     published = manifest.extra.get("canary")
     if published is None:
         raise WeightsError(
-            f"version {manifest.version} carries no canary; publish it with extra={{'canary': canary.to_extra(...)}}"
+            f"version {manifest.version} carries no canary; "
+            "publish it with extra={'canary': canary.to_extra(...)}"
         )
     if published["digest"] != canary.digest:
         raise WeightsError(
-            f"version {manifest.version}: learner and engine built their canaries from different samples, images or limits"
+            f"version {manifest.version}: learner and engine built their canaries from different "
+            "samples, images or limits"
         )
     return tuple(map(tuple, published["logprobs"]))
 
 
 def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) -> float:
-    """The mean |dlogp| between the learner's logprobs in `manifest` and the engine's `measured`.
+    """Return the mean |dlogp| between the learner's logprobs in `manifest` and `measured`.
 
-    Raises CanaryMismatch where it exceeds `bound` or is not a number, WeightsError as `expected`.
+    `measured` holds the engine's logprobs. Raises CanaryMismatch if the mean exceeds `bound` or is
+    not a number, and WeightsError as `expected`.
     """
     pairs = [
         pair
@@ -156,10 +179,12 @@ def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) 
         for pair in zip(*rows, strict=True)
     ]
     mean = math.fsum(abs(learned - computed) for learned, computed in pairs) / len(pairs)
-    if not mean <= bound:  # also true of nan
+    # "not <=" also catches nan.
+    if not mean <= bound:
         raise CanaryMismatch(
-            f"version {manifest.version}: mean |dlogp| between learner and engine is {mean:.4g} over {len(pairs)} tokens, above the bound "
-            f"{bound:.4g} (engine.canary_bound): the engine does not compute with the weights that were published. Restart the engine; if "
+            f"version {manifest.version}: mean |dlogp| between learner and engine is {mean:.4g} "
+            f"over {len(pairs)} tokens, above the bound {bound:.4g} (engine.canary_bound): the "
+            "engine does not compute with the weights that were published. Restart the engine; if "
             "it happens again, a tensor is loaded wrongly"
         )
     return mean

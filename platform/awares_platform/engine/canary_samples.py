@@ -1,4 +1,8 @@
-"""The run's canary: both sides build it from the first readable samples of the curated data, so that they score the same thing."""
+"""The choice of the samples that a run's canary uses.
+
+This module takes the first readable samples of the curated data, so that learner and engine build
+the same prompts. `canary.py` holds the probe itself and its check.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -16,11 +20,15 @@ from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 
 _SAMPLES = 4
-_PROBES = 64  # samples to find as many readable ones among
+# The number of samples to search for readable ones.
+_PROBES = 64
 
 
 def build(config: PlatformConfig, store: ObjectStore, images: Images, chat: ChatFormat) -> Canary:
-    """Raises DataError when the curated data are missing, or all the images of their first samples."""
+    """Build the canary of the run that `config` describes.
+
+    Raises DataError if the curated data or all the images of its first samples are missing.
+    """
     method = config.method
     samples = readable(read_samples(store, config.data.curated, "train", limit=_PROBES), images)
     limits = vision_limits(method, model_family(config.policy))
@@ -28,7 +36,10 @@ def build(config: PlatformConfig, store: ObjectStore, images: Images, chat: Chat
 
 
 def readable(samples: Sequence[Sample], images: Callable[[str], Image]) -> list[Sample]:
-    """The first few samples whose image can be read."""
+    """Return the first four samples with a readable image, or fewer if there are not as many.
+
+    Raises DataError if no image is readable.
+    """
     faults: list[DataError] = []
 
     def reads(sample: Sample) -> bool:
@@ -42,6 +53,7 @@ def readable(samples: Sequence[Sample], images: Callable[[str], Image]) -> list[
     found = list(islice(filter(reads, samples), _SAMPLES))
     if not found:
         raise DataError(
-            f"none of the first {len(samples)} curated samples has a readable image; the first: {faults[0]}"
+            f"none of the first {len(samples)} curated samples has a readable image; "
+            f"the first: {faults[0]}"
         )
     return found

@@ -1,7 +1,8 @@
-"""Following a run: one engine that always has the newest version that the learner published.
+"""Following a run: one engine loads every newest version that the learner publishes.
 
-follow ──poll── HEAD ── new? ── Engine.load_version (prefetch while generating, pause, apply, resume, canary) ──> Loaded
-                                      └── cannot be fetched, or the store is away ──> Missed, tried again ever more slowly
+follow -- poll HEAD -- new? --> Engine.load_version --> Loaded
+                                  |  (prefetch while generating, pause, apply, resume, canary)
+                                  +-- version or store unavailable --> Missed; retry more slowly
 """
 
 import asyncio
@@ -20,11 +21,13 @@ _SLOWEST_POLL_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The engine now generates with `version`, after `load_s` seconds from the moment that HEAD was seen; what they went into is in the
-    report.
+    """The engine generates with `version`, `load_s` seconds after it saw this version in HEAD.
+
+    `report` splits these seconds into the phases of the load.
 
     Example:
-        Loaded(LoadReport(4, Prefetched(...), apply_s=0.02, pause_s=0.03, canary_dlogp=0.0012), load_s=0.21)
+        report = LoadReport(4, Prefetched(...), apply_s=0.02, pause_s=0.03, canary_dlogp=0.0012)
+        Loaded(report, load_s=0.21)
     """
 
     report: LoadReport
@@ -32,13 +35,13 @@ class Loaded:
 
     @property
     def version(self) -> int:
-        """What it generates with."""
+        """The version that the engine generates with."""
         return self.report.version
 
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """The engine could not load what HEAD names, goes on with what it has, and will try again.
+    """The engine failed to load the version of HEAD; it keeps its present one and tries again.
 
     Example:
         Missed(version=5, reason="run mini: ... does not hash to what its manifest names")
@@ -51,9 +54,11 @@ class Missed:
 async def follow(
     engine: Engine, subscriber: Subscriber, canary: Canary | None, poll_s: float
 ) -> AsyncIterator[Loaded | Missed]:
-    """Loads every new HEAD it sees, skipping what lies between. What cannot be fetched is missed and tried again.
+    """Load the version of HEAD whenever it changes, and skip the versions between.
 
-    Raises CanaryMismatch, and EngineError when the engine must be restarted.
+    Poll every `poll_s` seconds. A version that cannot be fetched yields Missed; every failure
+    doubles the wait, up to 15 s. Raises CanaryMismatch, and EngineError if the engine must be
+    restarted.
     """
     failures = 0
     while True:
@@ -72,7 +77,10 @@ async def follow(
 async def load_newest(
     engine: Engine, subscriber: Subscriber, canary: Canary | None
 ) -> Loaded | None:
-    """Loads HEAD, if it is not what the engine has. Raises as Engine.load_version."""
+    """Load the version of HEAD unless the engine has it; return None if there was nothing to load.
+
+    Raises as Engine.load_version.
+    """
     head = await asyncio.to_thread(subscriber.head)
     if head is None or head == engine.version:
         return None

@@ -1,4 +1,4 @@
-"""The life of the engine process ends with the process that started it."""
+"""The end of the engine process together with the process that started it."""
 
 import multiprocessing
 import os
@@ -8,7 +8,10 @@ from multiprocessing import connection
 
 
 def end_with_parent() -> None:
-    """In the engine process: die when the process that started the engine dies, however it dies. vLLM itself would stay."""
+    """Kill this process as soon as its parent dies, for any reason.
+
+    Call this in the engine process, which would otherwise outlive its parent.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(

@@ -1,4 +1,7 @@
-"""Loading a version into a running vLLM engine, from the side of the process that holds its AsyncLLM (see transfer.py for the other)."""
+"""The part of a weight load inside the process that holds vLLM's AsyncLLM.
+
+`worker.py` is the other part, inside the engine process.
+"""
 
 import asyncio
 import pickle
@@ -17,11 +20,14 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
-    """What staging a version took: manifests and bytes, damage met on the way, and the slowest worker's seconds; and whether the vision
-    tower will change.
+    """The cost of staging a version; each value is the largest of all workers.
+
+    `hops` counts the manifests and `size` the bytes that were downloaded; `detours` counts the
+    attempts that met damage. The seconds are those of fetching, decoding and verifying. `vision`
+    tells whether the version changes the vision tower.
 
     Example:
-        Prefetched(hops=1, size=135000, detours=0, fetch_s=0.05, decode_s=0.01, verify_s=0.01, vision=False)
+        Prefetched(hops=1, size=135000, detours=0, fetch_s=0.05, decode_s=0.01, verify_s=0.01)
     """
 
     hops: int
@@ -35,8 +41,10 @@ class Prefetched:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """One weight load, and the canary's mean |dlogp| (None without a canary). Generation stood still for `pause_s`, of which `apply_s` went
-    into the weights; all that `prefetched` counts ran beside it.
+    """One weight load, and the mean |dlogp| of its canary (None without a canary).
+
+    Generation pauses for `pause_s` seconds; applying the weights takes `apply_s` of them. The
+    prefetch runs before the pause, while the engine generates.
 
     Example:
         LoadReport(12, Prefetched(...), apply_s=0.05, pause_s=0.08, canary_dlogp=0.0011)
@@ -50,17 +58,18 @@ class LoadReport:
 
 
 class Loader:
-    """One engine's loads, one at a time."""
+    """Loads versions into one engine, one at a time."""
 
     def __init__(self, llm: "AsyncLLM", timeout_s: float, stage_on_device: bool = False) -> None:
         self._llm, self._timeout_s, self._stage_on_device = llm, timeout_s, stage_on_device
         self._subscriber: Subscriber | None = None
 
     async def prefetch(self, subscriber: Subscriber, version: int) -> Prefetched:
-        """Stage the version in every worker while the engine generates. Takes as long as the store does; only a worker that does not even
-        answer raises TimeoutError.
+        """Stage the version in every worker while the engine generates.
 
-        Raises WeightsError when a worker could not fetch, verify or fit it; the engine is as it was.
+        Raises WeightsError if a worker cannot fetch or verify the version, or if it does not fit;
+        the engine is then unchanged. A slow store raises nothing. A worker that does not answer a
+        call in time raises TimeoutError.
         """
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
@@ -88,22 +97,25 @@ class Loader:
             return await self._llm.collective_rpc(method, args=arguments)
 
     async def apply(self, version: int, vision: bool) -> tuple[float, float]:
-        """Pause, load the staged version, resume; seconds of applying and of the whole pause. Requests in flight keep their place.
+        """Pause, load the staged version and resume. Requests in flight keep their place.
 
-        Whatever it raises leaves the engine paused, its weights in an unknown state.
+        Return the seconds of applying and of the whole pause. Any exception leaves the engine
+        paused with weights in an unknown state.
         """
         paused = time.perf_counter()
-        # pause_generation without its closing sleep of 20 ms, which is there for callers that read outputs in the meantime
+        # pause_generation also sleeps 20 ms, for callers that read outputs meanwhile.
         await self._llm.engine_core.pause_scheduler_async(mode="keep", clear_cache=False)
         started = time.perf_counter()
         await self._llm.collective_rpc("apply_version", args=(version,))
         if vision:
-            # The encoder cache holds the vision tower's outputs by the image's hash. The multimodal cache (processor outputs: pixels, grid,
-            # placeholder ranges) is made from the image alone, no weight enters it; cleared on one side of the process boundary while a
-            # request is on its way, the other side would refer to what is gone.
+            # The encoder cache maps an image's hash to the vision tower's output. The multimodal
+            # cache stays, because its pixels, grids and placeholder ranges depend on no weight.
+            # Both processes hold a part of it. If one part were cleared during a request, the other
+            # would refer to missing entries.
             await self._llm.reset_encoder_cache()
         applied = time.perf_counter()
+        # gather sends the two calls in this order.
         await asyncio.gather(
             self._llm.update_weight_version(str(version)), self._llm.resume_generation()
-        )  # sent in this order
+        )
         return applied - started, time.perf_counter() - paused

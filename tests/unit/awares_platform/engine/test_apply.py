@@ -84,7 +84,9 @@ class Model(nn.Module):
         )
         self.lm_head = ParallelLMHead(WORDS, WIDTH, params_dtype=torch.bfloat16)
         if tied:
-            self.lm_head = self.lm_head.tie_weights(self.body["embed"])  # pyright: ignore[reportArgumentType]
+            self.lm_head = self.lm_head.tie_weights(
+                self.body["embed"]  # pyright: ignore[reportArgumentType]
+            )
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         return AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)

@@ -1,4 +1,4 @@
-"""The canary's prompts, what of them is compared, and the verdict, by hand-computed numbers."""
+"""The canary's prompts, the tokens that it compares, and its check, with hand-computed values."""
 
 import math
 from dataclasses import replace

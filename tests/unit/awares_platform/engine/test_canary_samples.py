@@ -1,4 +1,4 @@
-"""Which samples the canary is made of: a damaged image does not end the run."""
+"""The samples of a run's canary. A damaged image does not end the run."""
 
 from collections.abc import Callable
 
@@ -40,6 +40,7 @@ def test_the_first_four_that_can_be_read_are_taken() -> None:
 def test_none_is_an_error_that_names_the_first() -> None:
     with pytest.raises(
         DataError,
-        match=f"none of the first 8 curated samples has a readable image; the first: images/{0:064x} is damaged",
+        match="none of the first 8 curated samples has a readable image; "
+        f"the first: images/{0:064x} is damaged",
     ):
         readable(SAMPLES, images_without(*range(8)))

@@ -1,4 +1,4 @@
-"""What is refused before an engine starts, and how a failed start is explained."""
+"""The checks before an engine starts, and the explanation of a failed start."""
 
 import importlib
 import json
@@ -117,7 +117,8 @@ Traceback (most recent call last):
   File "core.py", line 1482, in run_engine_core
 {cause}
 11:06:33 ERROR MainProcess vllm: AsyncLLM output_handler failed.
-vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.
+vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. \
+See stack trace (above) for the root cause.
 """
 
 

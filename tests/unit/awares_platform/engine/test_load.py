@@ -1,4 +1,4 @@
-"""Loading a version from the side of the engine's owner: what is called, in which order, and which caches go."""
+"""The loader in the engine's owner: its calls, their order, and the caches that it clears."""
 
 import asyncio
 from typing import Any, cast
@@ -7,13 +7,14 @@ import pytest
 
 from awares_platform.engine.load import Loader
 
-pytestmark = pytest.mark.slow  # importing vLLM takes all of it
+# All of the time goes into the import of vLLM.
+pytestmark = pytest.mark.slow
 
 APPLIED = ["pause keep", "apply_version 1"]
 
 
 class Llm:
-    """vLLM's AsyncLLM, as far as the loader calls it. `fails` is the call that raises."""
+    """The calls of vLLM's AsyncLLM that the loader makes; the call named `fails` raises."""
 
     def __init__(self, fails: str = "") -> None:
         self.calls: list[str] = []
