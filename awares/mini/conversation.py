@@ -79,8 +79,8 @@ class Lesson:
 
     `described` is the share of descriptions; the other conversations ask one question of `kinds`.
     In the low-resolution view they ask for digits of at least `legible` full-resolution pixels.
-    `closer` are the kinds of question that crops follow. If `requests` is true, those crops follow
-    a real request. The model then learns to ignore the crop numbers, which are digits, too.
+    After the kinds of question in `closer`, crops are shown. If `requests` is true, a real request
+    precedes them. It teaches the model to ignore the crop numbers, which are also digits.
 
     Example:
         Lesson(described=0.2, legible=16)

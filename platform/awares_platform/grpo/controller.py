@@ -29,7 +29,7 @@ _RESTART_PAUSE_S = 1.0
 
 
 class ActorLost(Exception):
-    """The actor's process is gone, and with it the groups that it was rolling out."""
+    """The actor's process has ended, and its groups in flight are lost."""
 
 
 class Actor(Protocol):
@@ -39,7 +39,7 @@ class Actor(Protocol):
     """
 
     async def start(self) -> None:
-        """Returns when the engine is up."""
+        """Start the actor, and return when its engine is ready."""
         ...
 
     def follow(self) -> AsyncIterator[Loaded | Missed]:
@@ -47,7 +47,7 @@ class Actor(Protocol):
         ...
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
-        """The episodes of `prompt`. A failed episode is data and raises nothing."""
+        """Roll out a group of episodes of `prompt`. A failed episode raises no error."""
         ...
 
     def kill(self) -> None:
@@ -83,9 +83,9 @@ class Controller:
         self._batch: tuple[StepBatch, int, float] | None = None
         self._restarts = 0
         self._fruitless = 0
-        # Changes when a learner attaches, so that a batch for the former one is given up.
+        # Incremented when a learner attaches, so that the batch of the former one is cancelled.
         self._session = 0
-        # Whether the buffer begins where the run stands; until then nothing is rolled out.
+        # Whether the buffer has the run's position. Actors wait for it before they roll out.
         self._restored = False
         # Held while the journal is read or written.
         self._writing = asyncio.Lock()
@@ -95,7 +95,7 @@ class Controller:
     # -- the fleet
 
     async def run(self) -> None:
-        """Tend the actors until `close`. Raises the error that stopped the run."""
+        """Keep the actors running until `close`. Raises the error that stopped the run."""
         tending = [
             asyncio.create_task(self._tend(index)) for index in range(self._settings.rollout_actors)
         ]
@@ -114,7 +114,7 @@ class Controller:
             await self.close()
 
     async def _tend(self, index: int) -> None:
-        """Keep actor `index` alive and at work."""
+        """Run actor `index`, and restart it if it is lost."""
         while True:
             actor = self._spawn(index)
             try:
@@ -141,7 +141,7 @@ class Controller:
             ) from error
 
     async def _drive(self, actor: Actor, index: int) -> None:
-        """Follow weights and issue prompts side by side, until one of them raises."""
+        """Follow the weights and issue prompts concurrently, until one of the two raises."""
         loaded = [-1]
         try:
             async with asyncio.TaskGroup() as group:
@@ -189,11 +189,11 @@ class Controller:
             await self._notify()
 
     def _clock(self) -> None:
-        """Note how many groups are in flight from now on."""
+        """Record how many groups are in flight from now on."""
         self._metrics.overlap.change(self._buffer.in_flight, time.monotonic())
 
     def _refuse_fruitless(self, group: Group) -> None:
-        """Stop a run whose groups all fail, since it would wait for a batch without an end."""
+        """Stop a run whose groups all fail, because no batch would ever become ready."""
         self._fruitless = self._fruitless + 1 if group.outcome is Outcome.FAILED else 0
         if self._fruitless >= 2 * self._settings.groups_per_step:
             errors = sorted(
@@ -208,14 +208,14 @@ class Controller:
 
     async def attach(self, version: int, position: Position) -> None:
         """Begin at `position` with `version` published, after the learner starts or restarts."""
-        # The new session tells a batch that the former learner waits for to give up.
+        # The new session cancels the batch that the former learner waits for.
         self._session += 1
         await self._notify()
         if self._shards is not None:
             await self._shards
         async with self._writing:
-            # Nothing is written meanwhile, so each finished group is in the journal as read here,
-            # or still unwritten when the read returns.
+            # The lock prevents writes during the read. A finished group is therefore either in the
+            # journal that is read, or still in `_unwritten` afterwards.
             written = await asyncio.to_thread(self._journal.read)
             groups = latest_attempts([*written, *self._unwritten])
             self._buffer.restore(position, groups, version)
@@ -231,7 +231,7 @@ class Controller:
         await self._notify()
 
     async def batch(self, step: int, version: int, rank: int, ranks: int) -> StepShard | None:
-        """Rank `rank`'s shard of the batch of `step`, which updates `version`.
+        """Return the shard of `rank` of the batch of `step`, which updates `version`.
 
         Returns None once the run has stopped. The first rank to ask assembles the batch. The run
         stops if no batch becomes ready within grpo.batch_timeout_s.
@@ -282,14 +282,14 @@ class Controller:
         await self._records.put((step, record))
 
     async def close(self) -> None:
-        """End the run, because the learner is done or something failed."""
+        """End the run, because the learner has finished or an error occurred."""
         if not self._closed:
             self._closed = True
             await self._records.put(None)
         await self._notify()
 
     async def record(self) -> tuple[int, dict[str, float]] | None:
-        """The metrics of the next finished step; None after the last step."""
+        """Return the metrics of the next finished step, or None after the last step."""
         return await self._records.get()
 
     # -- waiting and writing

@@ -63,7 +63,7 @@ def _row(value: float, y: float) -> str:
 
 
 def _column(value: float, x: float) -> str:
-    """The RTR below the axis at `x`."""
+    """Draw the label of one RTR below the axis, at `x`."""
     at = f'x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle"'
     return f'<text class="tick" {at}>{number(value)}</text>'
 

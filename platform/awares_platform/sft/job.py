@@ -67,7 +67,7 @@ _OPERATION = {
 
 @dataclass(frozen=True, slots=True)
 class SftResult:
-    """The exported policy's key in the store, and how the training went.
+    """The result of the sft job: the policy's key in the store, and figures of its training.
 
     This call began at step `resumed_from` and took `wall_s` seconds. `metrics` are those of the
     last step, or empty if the policy was finished before.
@@ -86,8 +86,9 @@ class SftResult:
 def run(config: PlatformConfig) -> SftResult:
     """Train runs/<run>/policies/sft, or resume where an earlier job of this run ended.
 
-    Ray must be initialised and the store reachable. Raises PolicyError or DataError if policy,
-    checkpoint or data do not fit, StoreError, or the error that killed the workers too often.
+    Ray must be initialised and the store reachable. Raises PolicyError or DataError if the policy,
+    the checkpoint or the data do not fit, and StoreError if the store fails. If the workers fail
+    too often, their last error is raised.
     """
     started = time.monotonic()
     config = config.model_copy(update={"policy": pinned(config.policy)})
@@ -109,7 +110,7 @@ def run(config: PlatformConfig) -> SftResult:
 
 
 def recipe_of(config: PlatformConfig, base: str, data: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the finished policy depends on, as JSON.
+    """Return all inputs of the finished policy, as JSON.
 
     `base` is the digest of the base policy, `data` the manifest of the curated split.
     """
@@ -135,7 +136,10 @@ def recipe_of(config: PlatformConfig, base: str, data: dict[str, Any]) -> dict[s
 def _follow(
     config: PlatformConfig, recipe: dict[str, Any], record: Run, progress: Progress
 ) -> tuple[int, int, dict[str, float]]:
-    """Record the workers' messages until training ends: (first step, steps, last metrics)."""
+    """Record the workers' messages until training ends.
+
+    Returns the first step, the number of steps, and the metrics of the last step.
+    """
     first, steps, metrics = None, 0, {}
     progress.say("starting trainer processes")
     for kind, *message in _messages(config, recipe):
@@ -157,7 +161,7 @@ def _follow(
 
 
 def _messages(config: PlatformConfig, recipe: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """The messages of rank 0 until training ends. Raises the error that ended it early."""
+    """Yield the messages of rank 0 until training ends. Raises the error that ended it early."""
     queue = Queue(actor_options={"num_cpus": 0})
     outcome: list[Exception | None] = []
     # In the main thread `fit` would take over SIGINT for good.

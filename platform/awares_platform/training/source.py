@@ -44,10 +44,10 @@ def resolve(
     base: str,
     family: ModelFamily = QWEN2_5_VL,
 ) -> Path:
-    """A verified local directory of a policy: `base` is policy.base, the others are `run`'s.
+    """Return a local, verified directory of the policy `name`.
 
-    Raises PolicyError if there is none, or if it is not a complete, fitting policy directory
-    of `family`.
+    The policy "base" comes from `base`, which is policy.base. The others are exports of the run
+    `run`. Raises PolicyError if the policy is missing, incomplete or of another family.
     """
     if name == "base":
         path = _base(store.config, base)
@@ -58,9 +58,10 @@ def resolve(
 
 
 def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None) -> str:
-    """The content digest of policy.base, which a job's results depend on.
+    """Return the content digest of policy.base, which is part of a job's identity.
 
-    An s3:// base is reached in the same way as `store`, and not downloaded if it has a manifest.
+    An s3:// base is read with the endpoint and credentials of `store`. If it has a manifest, its
+    files are not downloaded.
     Raises PolicyError as `resolve` does.
     """
     if base.startswith("s3://"):
@@ -74,7 +75,7 @@ def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None
 
 
 def pinned(policy: PolicyConfig) -> PolicyConfig:
-    """`policy` with a local base made absolute: Ray Train's workers run in other directories."""
+    """Make a local base absolute, because Ray Train's workers run in other directories."""
     path = Path(policy.base).expanduser()
     if policy.base == "mini" or not path.is_dir():
         return policy
@@ -95,7 +96,7 @@ def _base(store: StoreConfig, base: str) -> Path:
 
 
 def _store_of(store: StoreConfig, base: str) -> ObjectStore:
-    """The store at another address, reached in the same way."""
+    """Return the store at the address `base`, with the endpoint and credentials of `store`."""
     return ObjectStore.from_config(store.model_copy(update={"url": base.rstrip("/")}))
 
 
@@ -108,15 +109,15 @@ def _hub(repository: str) -> Path:
     except Exception as error:
         raise PolicyError(
             f"policy.base={repository!r} is no local directory, and no Hugging Face model that can "
-            f"be reached ({error}); write mini, a directory, an s3:// address or a model id"
+            f"be reached ({error}); set it to mini, a directory, an s3:// address or a model id"
         ) from error
 
 
 def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) -> Path:
-    """Mirror a stored policy into the cache, whole or not at all.
+    """Download a stored policy into the cache. An incomplete download leaves no directory.
 
-    Only a policy that no run of ours wrote (`foreign`) may lack a manifest. Its directory in the
-    cache is then found by etags; its identity is the digest of its content all the same.
+    With `foreign`, no run wrote the policy, so it may lack a manifest. Then the etags of its files
+    name its directory in the cache. Its identity is the digest of its content in any case.
     """
     prefix = f"{key}/" if key else ""
     files = _named(store, prefix) or (_listed(store, prefix) if foreign else {})
@@ -158,12 +159,12 @@ def _place(url: str, key: str, files: dict[str, str]) -> Path:
 
 
 def _named(store: ObjectStore, prefix: str) -> dict[str, str]:
-    """File names and digests from the manifest; empty without one."""
+    """Return file names and digests from the manifest, or nothing without a manifest."""
     manifest = policy_manifest(store, prefix)
     return {} if manifest is None else manifest["files"]
 
 
 def _listed(store: ObjectStore, prefix: str) -> dict[str, str]:
-    """File names and etags of a directory that somebody copied into the store."""
+    """Return file names and etags of a directory that was copied into the store."""
     found = {info.key.removeprefix(prefix): f"{_ETAG}{info.etag}" for info in store.list(prefix)}
     return {name: etag for name, etag in sorted(found.items()) if "/" not in name}

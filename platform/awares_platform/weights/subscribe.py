@@ -45,8 +45,11 @@ class Received:
 
 
 class _Damaged(WeightsError):
-    """A download differs from the published version. `hops` are to blame; if empty, any hop or
-    the held version may be."""
+    """A download differs from the published version.
+
+    `hops` names the damaged ones. If it is empty, the damage may be in any hop or in the held
+    version.
+    """
 
     def __init__(self, reason: str, hops: tuple[Hop, ...] = ()) -> None:
         super().__init__(reason)
@@ -54,9 +57,9 @@ class _Damaged(WeightsError):
 
 
 class Subscriber:
-    """A reader of a run's weights. It is picklable and holds no tensors: the caller does.
+    """A reader of a run's weights. It is picklable, because the caller holds the tensors.
 
-    `seen` is HEAD as it was last read.
+    `seen` is the HEAD that was read last.
 
     Example:
         subscriber = Subscriber(store, "mini")
@@ -72,7 +75,7 @@ class Subscriber:
         self.seen = Head(0)
 
     def head(self) -> int | None:
-        """Read HEAD and return the newest version; None before the first."""
+        """Read HEAD, and return the newest version or None before the first."""
         try:
             self.seen = Head.from_bytes(self.store.get(head_key(self.run)))
         except NotFound:

@@ -196,7 +196,7 @@ def test_other_flows_are_blocked(case: Case) -> None:
 
 
 def test_every_policy_selects_a_pod() -> None:
-    """A policy or peer that matches no pod in any case has wrong labels."""
+    """Each policy and each peer matches a pod in at least one case, so its labels are right."""
     idle = [{*unused(case.docs(), expand(case.docs()))} for case in GUARDED]
     assert set.intersection(*idle) == set()
 
