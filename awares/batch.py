@@ -206,9 +206,9 @@ def _check_turn(item: Item, number: int, turn: Turn, image_token_id: int) -> Non
 
 
 def _expand(ids: Sequence[int], counts: list[int], image_token_id: int) -> list[int]:
-    """Return `ids` with each placeholder repeated as often as the next of `counts` says.
+    """Repeat each placeholder in `ids` as often as the next of `counts` says.
 
-    The counts that are used leave the list.
+    Removes the counts that it uses from the list.
     """
     expanded: list[int] = []
     for token in ids:

@@ -35,10 +35,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A turn that asks to see more: each region once, in the order written.
+    """A turn that requests regions of the image: each region once, in the order written.
 
-    A region is named in the words of the environment. `canonical` is false for a form that the
-    parser had to forgive. Raises ValueError without a region.
+    The environment defines the names of regions. `canonical` is false if the text differs from the
+    form that `write` gives. Raises ValueError without a region.
 
     Example:
         Request(("0", "5"))
@@ -54,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A turn that attempts a request and is not one readable request.
+    """A turn that attempts a request, but does not parse as one.
 
     Example:
         Malformed("text after the request")
@@ -67,7 +67,7 @@ Parsed = Answer | Request | Malformed
 
 
 class Environment(Protocol):
-    """What a policy may ask for, and what comes back.
+    """The regions that a policy may request, and the views that it gets for them.
 
     The configuration names an environment as `method.environment = "module:attribute"`. Its
     constructor gets the values of [method] that it names, such as `max_turns` or `allow_all`, and

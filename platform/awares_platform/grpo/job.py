@@ -1,4 +1,4 @@
-"""The grpo job: who fills each queue, who drains it, who waits.
+"""The grpo job: its actors, and the data that they exchange.
 
                   prompts, while the buffer has room
     Controller -----------------------------------------------> RolloutActor x N
@@ -20,10 +20,15 @@
 An actor waits if it is `staleness_bound` versions ahead. The learner waits if fewer groups than a
 batch are ready. Nothing else waits.
 
-An actor dies: its prompts are issued again, and another actor takes its place. The learner dies:
-Ray Train restarts it from its checkpoint, and `attach` makes the groups ready that it had since.
-The controller or this driver dies: start the job again, and it resumes from checkpoint and journal.
-A canary mismatches: `batch` returns None, the learner returns, and the job raises the mismatch.
+Failures:
+
+- If an actor dies, its prompts are issued again, and another actor replaces it.
+- If the learner dies, Ray Train restarts it from its checkpoint. `attach` makes the groups that it
+  consumed since then ready again.
+- If the controller or this driver dies, start the job again. It resumes from the checkpoint and the
+  journal.
+- If a canary mismatches, `batch` returns None, the learner returns, and the job raises the
+  mismatch.
 """
 
 import logging
@@ -58,7 +63,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class GrpoResult:
-    """What a finished job reports.
+    """The result of a finished job.
 
     `policy` is the key of the exported policy in the store. `metrics` are those of the last step,
     and empty if an earlier job finished all steps.
@@ -76,9 +81,13 @@ class GrpoResult:
 def run(config: PlatformConfig) -> GrpoResult:
     """Train runs/<run>/policies/awares, or resume where an earlier job of this run ended.
 
-    Ray must be initialised and the store reachable. Raises ConfigError for a wrong reward,
-    PolicyError or DataError for a policy or data that do not fit, CanaryMismatch, LaunchError if no
-    actor or batch comes, and ray.train.TrainingFailedError if the learner fails for good.
+    Ray must be initialised and the store reachable. Raises
+
+    - ConfigError for a wrong reward;
+    - PolicyError or DataError for a policy or data that do not fit;
+    - CanaryMismatch if an engine does not compute with the published weights;
+    - LaunchError if no actor starts or no batch becomes ready;
+    - ray.train.TrainingFailedError if the learner fails more often than its restarts allow.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
@@ -127,7 +136,7 @@ def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str,
 
 
 def _finish(task: Any) -> Any:
-    """The result of `task`. Raises its own error, without the wrappers of Ray and Ray Train."""
+    """Return the result of `task`. Raises its error without the wrappers of Ray and Ray Train."""
     with unwrapped():
         return ray.get(task)
 
@@ -146,8 +155,8 @@ def _note(metrics: dict[str, float]) -> str:
 class ControllerActor(Controller):
     """The controller with its real parts, as a Ray actor.
 
-    Call `open` first. It is no constructor, because a constructor's error reaches the driver as
-    text only.
+    Call `open` first. It is not the constructor, because Ray passes on the errors of a constructor
+    as text only.
     """
 
     def __init__(self) -> None:

@@ -34,9 +34,9 @@ def episode_spec(
     sampling: Sampling,
     played: Environment | None = None,
 ) -> EpisodeSpec:
-    """Return the settings of an episode.
+    """Return the settings of an episode in the environment `played`.
 
-    It is played in `played`, or without it in method.environment.
+    If it is None, the environment is method.environment.
     """
     return EpisodeSpec(
         limits=vision_limits(method, family),

@@ -204,7 +204,8 @@ class Bucket:
         options = ClientConfig(
             connect_timeout=5,
             read_timeout=SILENCE_S,
-            retries={"total_max_attempts": 1},  # `call` retries.
+            # The method `call` retries, so boto3 makes one attempt.
+            retries={"total_max_attempts": 1},
             max_pool_connections=32,
             s3={"addressing_style": "path" if self.config.endpoint else "auto"},
             # Other servers than AWS's differ in their support of the newer checksums.

@@ -50,10 +50,10 @@ def unwrapped() -> Iterator[None]:
 
 
 def cause(error: Exception) -> Exception:
-    """The error that a Ray task or a Ray Train worker raised, if `error` wraps one; else `error`.
+    """Return the error of a Ray task or a Ray Train worker, if `error` wraps one, else `error`.
 
-    A task's error that is none of ours stays wrapped: Ray's text has the remote traceback. A
-    failure of the store inside Ray Train becomes StoreUnavailable.
+    A task's error that is no AwaresError stays wrapped, because Ray's text has the remote
+    traceback. A failure of the store inside Ray Train becomes StoreUnavailable.
     """
     inner: Exception | None = None
     if isinstance(error, RayTaskError):
