@@ -109,7 +109,7 @@ class Environment(Protocol):
 
     @property
     def system_prompt(self) -> str:
-        """The system message that explains the grammar, for a policy that must be told."""
+        """The system message that explains requests, for a policy that is not trained for them."""
         ...
 
     @property

@@ -33,7 +33,7 @@ class WholeImage:
         self.regions: tuple[str, ...] = (CropId.ALL.value,) if asks is None else asks.regions
 
     def first_view(self, size: Size) -> View:
-        """The whole image at low resolution, or the first view of `asks`."""
+        """Return the whole image at low resolution, or the first view of `asks` if given."""
         return View() if self._asks is None else self._asks.first_view(size)
 
     def parse(self, text: str) -> Parsed:
@@ -46,19 +46,19 @@ class WholeImage:
         return parsed
 
     def write(self, request: Request) -> str:
-        """The request in its canonical form."""
+        """Return the request in its canonical form."""
         return format_request(request.regions) if self._asks is None else self._asks.write(request)
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """The whole image, whatever the request names."""
+        """Return the whole image, for any request."""
         return (full_view(size),)
 
     def cost(self, request: Request, size: Size) -> float:
-        """The whole image: 1."""
+        """Return 1, the share of the whole image."""
         return 1.0
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """The whole image holds all evidence."""
+        """Return the request for the whole image, or that of `asks` if given."""
         if self._asks is not None:
             return self._asks.cover(boxes, size)
         return Request(self.regions)

@@ -1,11 +1,17 @@
 """Disaggregated GRPO: rollout actors and a learner that never wait for each other's weights.
 
-`job` draws the loops.
+The docstring of `job` has a diagram of the loops.
 
-    job           starts everything, reports     controller    tends the actors, serves the learner
-    group         what travels between them      buffer        finished groups: bound and gate
-    prompts       the run's order of prompts     journal       every group, durable
-    scoring       rewards and advantages         rollout       the actor: engine, episodes, weights
-    shard         a batch cut into equal work    learner       one rank: update, publish, checkpoint
-    pixels        views processed once           step_metrics, loss_metrics    what is measured
+    job           starts all parts and records each step
+    controller    keeps the actors running, and serves batches to the learner
+    rollout       an actor: one engine, its episodes and its weights
+    learner       one rank: it updates, publishes and saves checkpoints
+    group         the prompts, groups and batches that these parts exchange
+    prompts       the run's order of prompts
+    buffer        the prompts to roll out, and the groups that wait for the learner
+    journal       the finished groups, stored durably
+    scoring       rewards and advantages
+    shard         splits a batch into equal work
+    pixels        caches the features of views
+    step_metrics, loss_metrics    the metrics of a step
 """

@@ -1,4 +1,4 @@
-"""Two boto3 event handlers: send a request at once, and refuse a truncated reply."""
+"""Two boto3 event handlers: send a body with its headers, and refuse a truncated reply."""
 
 import re
 from io import BytesIO
@@ -10,7 +10,7 @@ _RANGE = re.compile(r"bytes (\d+)-(\d+)/")
 
 
 def send_at_once(params: dict[str, Any], **_: object) -> None:
-    """Send the body of a write right behind its headers. A `before-call` handler.
+    """Send the body of a write together with its headers. This is a `before-call` handler.
 
     botocore sends the headers, waits for "100 Continue", then sends the body. If the process is
     killed while it waits, SeaweedFS stores an empty object. It also costs a round trip.
@@ -20,10 +20,11 @@ def send_at_once(params: dict[str, Any], **_: object) -> None:
 
 
 def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
-    """Raise ResponseStreamingError, a transient error, for a cut reply. A `before-parse` handler.
+    """Raise ResponseStreamingError, a transient error, for a truncated reply.
 
-    botocore checks the length of streamed bodies only, and takes a cut listing for an empty one.
-    A streamed body is read later: its headers are checked here, its length by botocore.
+    This is a `before-parse` handler. botocore checks the length of streamed bodies only, and takes
+    a truncated listing for an empty one. A streamed body is read later. This handler checks its
+    headers, and botocore checks its length.
     """
     headers, body = response_dict["headers"], response_dict["body"]
     status = response_dict["status_code"]
@@ -43,7 +44,7 @@ def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: obje
 
 
 def _has_result_in_body(operation_model: Any) -> bool:
-    """Whether the operation returns anything in the reply's body, not only in its headers."""
+    """Whether the operation returns a result in the reply's body, not only in its headers."""
     output = operation_model.output_shape
     return output is not None and any(
         "location" not in member.serialization for member in output.members.values()

@@ -46,11 +46,11 @@ def encode(base: Tensor | None, new: Tensor, *, threads: int = 1) -> bytes:
 def decode(
     base: Tensor | None, blob: bytes | memoryview, *, out: Tensor | None = None, threads: int = 1
 ) -> Tensor:
-    """Decode the tensor that `encode` was given, into `out` if given; the result is contiguous.
+    """Decode a blob of `encode` into a contiguous tensor: `out`, or a new one without it.
 
     `out` may be `base`, but must not overlap it in part. Memory: 32 MiB per thread and a copy of
     a base that is not contiguous. Raises WeightsError for a damaged blob, a blob of another dtype
-    or shape, and a delta without a base; `out` is then undefined.
+    or shape, and a delta without a base. The content of `out` is then undefined.
     """
     return _blob.decode(base, blob, out, threads)
 

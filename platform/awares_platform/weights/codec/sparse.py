@@ -32,7 +32,7 @@ Positions = NDArray[np.int64]
 
 
 def encode(word: WordType, base: Words, new: Words) -> Parts:
-    """The four streams in the order above; empty if no word changed."""
+    """Return the four streams in the order above, or nothing if no word changed."""
     last, blocks = -1, []
     for start in range(0, len(base), _BLOCK):
         old, now = base[start : start + _BLOCK], new[start : start + _BLOCK]
@@ -127,9 +127,9 @@ def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, ND
 
 
 def _positions(changes: Bytes, last: int, wide: _Queue, far: _Queue) -> tuple[Positions, Bytes]:
-    """The positions of the changed words, strictly increasing, and their moves in the top bits.
+    """Return the positions of the changed words, and bytes with their moves in the top two bits.
 
-    The moves 2 and 3 both mean the next of the other steps.
+    The positions increase strictly. A move of 2 or 3 takes its step from the stream of other steps.
     """
     gaps = (changes & _GAP).astype(np.int64)
     where = np.flatnonzero(changes >= _WIDE)

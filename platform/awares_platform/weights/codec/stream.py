@@ -194,5 +194,5 @@ def _unpack_codes(body: Cursor, length: int, bits: int) -> Bytes:
 def _next_plain(body: Cursor, length: int) -> Bytes:
     stored, layout = divmod(body.number(), 4)
     if layout in _BITS:
-        raise WeightsError("encoded tensor is damaged: codes of codes")
+        raise WeightsError("encoded tensor is damaged: a stream of codes is encoded as codes again")
     return _unpack_plain(body.take(stored), length, layout)
