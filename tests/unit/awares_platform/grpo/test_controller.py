@@ -136,7 +136,8 @@ class Stage:
         buffer = EpisodeBuffer(
             Prompts(samples, 0), self.settings.groups_per_step, self.settings.staleness_bound
         )
-        self.controller = Controller(self.settings, buffer, self.journal, self.score, self.spawn)  # pyright: ignore[reportArgumentType]
+        journal: Any = self.journal
+        self.controller = Controller(self.settings, buffer, journal, self.score, self.spawn)
 
     def spawn(self, index: int) -> FakeActor:
         dies_at = self.dies_at.pop(0) if self.dies_at else None
@@ -156,7 +157,7 @@ class Stage:
     @property
     def finished(self) -> int:
         """How many groups the controller has taken in, in the journal or not."""
-        return len(self.controller._unwritten) + len(self.journal.groups)  # pyright: ignore[reportPrivateUsage]
+        return len(self.controller._unwritten) + len(self.journal.groups)
 
     def played(self) -> list[int]:
         return [int(line.split()[-1]) for line in self.log if "plays" in line]
