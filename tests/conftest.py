@@ -1,5 +1,6 @@
 """The order in which tests run, and the store that several test files share."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,15 @@ from awares_platform.store import seaweed as server
 
 LONGEST_FIRST = ("test_trial", "test_sft", "test_grpo_faults", "test_grpo", "test_engine")
 """The files that take longest; every other file with slow tests comes after these."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the processes that tests start.
+
+    A shell starts a background command with SIGINT ignored, and its children inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

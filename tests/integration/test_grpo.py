@@ -168,7 +168,9 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
         served_while_published(session, store, tmp_path / "scene.png")
     assert len(killed) == 1
     assert (result.steps, again.metrics) == (STEPS, {})
-    assert read_meta(store, "grpo-test", "awares") == {"step": STEPS}
+    meta = read_meta(store, "grpo-test", "awares")
+    assert meta is not None and meta["step"] == STEPS
+    assert meta.keys() == {"step", "digest", "trained_from"}
 
     rows = metrics.read(Path(config.run.directory) / "grpo-test" / "grpo" / "metrics.jsonl")
     assert [row.step for row in rows] == list(range(STEPS))
