@@ -148,7 +148,7 @@ def test_a_ray_that_does_not_start_is_one_error(
     monkeypatch.setattr(sessions.ray, "init", give_up)
     with pytest.raises(
         LaunchError,
-        match="Ray did not start on this machine .*timed out during startup.*run this again",
+        match="Ray did not start on this machine .*timed out during startup.*try again",
     ):
         sessions._initialise(config, address="local")
     with pytest.raises(LaunchError, match="no Ray at 10.0.0.1:6379 .* check RAY_ADDRESS"):
