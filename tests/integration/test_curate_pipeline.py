@@ -103,7 +103,7 @@ def test_a_killed_curation_resumes_and_completes(config: PlatformConfig, tmp_pat
         sample.sample_id for sample in source[:-1]
     ]
     assert read_manifest(store, "awares-mini-curated", "train")["shards"] == [
-        shard.key for shard in plan(config, source, "")
+        shard.key for shard in plan(config.data, source, "")
     ]
     for sample, columns in zip(split.samples, split.columns, strict=True):
         answers = (columns["low_answer"], columns["full_answer"])

@@ -41,7 +41,7 @@ from awares_platform.engine.canary import (
 from awares_platform.engine.engine import Engine, EngineError
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Identity, Manifest, Publisher, Subscriber, WeightsError
-from awares_platform.weights.adapter import fold
+from awares_platform.weights.adapter import DOWN, UP, fold
 from tests.integration.faulty import Dying
 from tests.integration.running_engine import LIMITS, Running, scenes, started
 
@@ -354,10 +354,10 @@ def test_an_adapter_alone_is_folded_into_the_policy_that_the_engine_was_started_
         adapter: dict[str, Tensor] = {}
         for name, module in layers.items():
             weight = setup.model.get_submodule(name).weight
-            adapter[f"{name}.down.weight"] = torch.randn(2, weight.shape[1]) * 0.3
-            adapter[f"{name}.up.weight"] = torch.randn(weight.shape[0], 2) * 0.3
+            adapter[f"{name}{DOWN}"] = torch.randn(2, weight.shape[1]) * 0.3
+            adapter[f"{name}{UP}"] = torch.randn(weight.shape[0], 2) * 0.3
             module.weight.data = fold(
-                weight.data, adapter[f"{name}.down.weight"], adapter[f"{name}.up.weight"], 0.5
+                weight.data, adapter[f"{name}{DOWN}"], adapter[f"{name}{UP}"], 0.5
             )
         version = published(setup, folded, adapter, publisher)
         report = setup.run(setup.engine.load_version(subscriber, version, setup.canary))

@@ -47,14 +47,14 @@ def test_five_policies_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> No
     ensure_mini(config.data, store)
     samples = read_samples(store, "awares-mini", "test")
     store.put(image_key(samples[-1].image), b"rubbish")
-    base = resolve(store, config.run.name, "base", config.policy.base)
+    base = resolve(store, config.run.name, "base", config.policy.base, QWEN2_5_VL)
     state = load_file(base / "model.safetensors")
     other = {
         name: tensor * 1.5 if name.endswith("mlp.down_proj.weight") else tensor
         for name, tensor in state.items()
     }
-    export_policy(state, base, store, config.run.name, "awares", family=QWEN2_5_VL)
-    export_policy(other, base, store, config.run.name, "sft", family=QWEN2_5_VL)
+    export_policy(state, base, store, config.run.name, "awares", QWEN2_5_VL)
+    export_policy(other, base, store, config.run.name, "sft", QWEN2_5_VL)
     with sessions.session(config) as session:
         result = run(session)
 

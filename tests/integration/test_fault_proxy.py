@@ -21,8 +21,8 @@ from botocore.exceptions import (
 )
 
 from awares_platform.config.store import StoreConfig
-from awares_platform.errors import NotFound, PreconditionFailed, StoreError, StoreUnavailable
 from awares_platform.store import ObjectStore, multipart, seaweed
+from awares_platform.store.errors import NotFound, PreconditionFailed, StoreError, StoreUnavailable
 from tests.integration.fault import (
     Call,
     Delay,

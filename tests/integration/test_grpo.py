@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.mini import generate_split
 from awares.sample import Label
 from awares_platform.cli.ask import ask
@@ -200,7 +201,7 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
 
     before, after = (
         load_policy(
-            resolve(store, config.run.name, name, config.policy.base), config.policy, 0
+            resolve(store, config.run.name, name, config.policy.base, QWEN2_5_VL), config.policy, 0
         ).state_dict()
         for name in ("base", "awares")
     )

@@ -8,10 +8,10 @@ from awares.episode import Episode, StopReason, Turn
 from awares.reward import RewardValue
 from awares.sample import Sample
 from awares.view import View
-from awares_platform.errors import PreconditionFailed
 from awares_platform.grpo.group import Group, Member, Outcome, Prompt
 from awares_platform.grpo.journal import Journal
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import PreconditionFailed
 
 pytestmark = pytest.mark.integration
 

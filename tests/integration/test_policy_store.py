@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from awares.errors import PolicyError
+from awares.families.qwen2_5_vl import QWEN2_5_VL as FAMILY
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import DataConfig
@@ -83,8 +85,8 @@ def config(
 def test_an_exported_policy_comes_back_with_its_bases_files(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    key = export_policy({"w": torch.arange(3.0)}, source, store, "r", "sft", {"step": 7})
-    path = resolve(store, "r", "sft", config.policy.base)
+    key = export_policy({"w": torch.arange(3.0)}, source, store, "r", "sft", FAMILY, {"step": 7})
+    path = resolve(store, "r", "sft", config.policy.base, FAMILY)
     assert read_meta(store, "r", "sft") == {
         "step": 7,
         "digest": content_digest(path),
@@ -100,10 +102,10 @@ def test_an_exported_policy_comes_back_with_its_bases_files(
 def test_a_new_export_replaces_the_old_for_every_reader(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    export_policy({"w": torch.zeros(3)}, source, store, "r", "sft")
-    first = resolve(store, config.run.name, "sft", config.policy.base)
-    export_policy({"w": torch.ones(3)}, source, store, "r", "sft")
-    second = resolve(store, config.run.name, "sft", config.policy.base)
+    export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY)
+    first = resolve(store, config.run.name, "sft", config.policy.base, FAMILY)
+    export_policy({"w": torch.ones(3)}, source, store, "r", "sft", FAMILY)
+    second = resolve(store, config.run.name, "sft", config.policy.base, FAMILY)
     assert first != second and load_file(second / "model.safetensors")["w"].tolist() == [1, 1, 1]
     assert load_file(first / "model.safetensors")["w"].tolist() == [0, 0, 0]
     assert content_digest(first) != content_digest(second)
@@ -112,40 +114,40 @@ def test_a_new_export_replaces_the_old_for_every_reader(
 def test_an_unfinished_export_counts_as_none(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft")
+    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY)
     store.delete(f"{key}/manifest.json")
     assert read_meta(store, "r", "sft") is None
     with pytest.raises(
         PolicyError,
         match=r"no complete policy at s3://awares/.*/runs/r/policies/sft: run `awares sft` first",
     ):
-        resolve(store, config.run.name, "sft", config.policy.base)
+        resolve(store, config.run.name, "sft", config.policy.base, FAMILY)
     as_base = config.model_copy(update={"policy": PolicyConfig(base=f"{store.config.url}/{key}")})
     with pytest.raises(PolicyError, match="runs/r/policies/sft: check policy.base"):
-        resolve(store, as_base.run.name, "base", as_base.policy.base)
+        resolve(store, as_base.run.name, "base", as_base.policy.base, FAMILY)
 
 
 def test_a_damaged_file_is_named_and_not_cached(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "awares")
+    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "awares", FAMILY)
     store.put(f"{key}/model.safetensors", b"something else")
     for _ in range(2):
         with pytest.raises(
             PolicyError,
             match="policies/awares/model.safetensors is damaged: its hash is not the manifest's",
         ):
-            resolve(store, config.run.name, "awares", config.policy.base)
+            resolve(store, config.run.name, "awares", config.policy.base, FAMILY)
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"files": 3}', b"\xff"])
 def test_a_damaged_manifest_is_named(
     config: PlatformConfig, store: ObjectStore, source: Path, damaged: bytes
 ) -> None:
-    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft")
+    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY)
     store.put(f"{key}/manifest.json", damaged)
     for reading in (
-        lambda: resolve(store, config.run.name, "sft", config.policy.base),
+        lambda: resolve(store, config.run.name, "sft", config.policy.base, FAMILY),
         lambda: read_meta(store, "r", "sft"),
     ):
         with pytest.raises(
@@ -158,12 +160,13 @@ def test_a_damaged_manifest_is_named(
 def test_a_policy_in_another_place_of_the_store_can_be_the_base(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    export_policy({"w": torch.ones(3)}, source, store, "r", "sft")
+    export_policy({"w": torch.ones(3)}, source, store, "r", "sft", FAMILY)
     elsewhere = config.model_copy(
         update={"policy": PolicyConfig(base=f"{store.config.url}/{policy_key('r', 'sft')}")}
     )
     assert load_file(
-        resolve(store, elsewhere.run.name, "base", elsewhere.policy.base) / "model.safetensors"
+        resolve(store, elsewhere.run.name, "base", elsewhere.policy.base, FAMILY)
+        / "model.safetensors"
     )["w"].tolist() == [
         1,
         1,
@@ -179,7 +182,7 @@ def test_a_directory_copied_into_a_bucket_can_be_the_base(
         update={"policy": PolicyConfig(base=f"{store.config.url}/models/mine")}
     )
     assert load_file(
-        resolve(store, copied.run.name, "base", copied.policy.base) / "model.safetensors"
+        resolve(store, copied.run.name, "base", copied.policy.base, FAMILY) / "model.safetensors"
     )["w"].tolist() == [
         0,
         0,
@@ -191,7 +194,7 @@ def test_a_directory_copied_into_a_bucket_can_be_the_base(
     with pytest.raises(
         PolicyError, match="no complete policy at .*/models/none: check policy.base"
     ):
-        resolve(store, empty.run.name, "base", empty.policy.base)
+        resolve(store, empty.run.name, "base", empty.policy.base, FAMILY)
 
 
 def test_a_relative_base_is_pinned(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,10 +232,10 @@ def test_the_digest_of_a_stored_base_is_that_of_its_content(
 def test_the_digest_of_an_exported_base_comes_from_its_manifest(
     config: PlatformConfig, store: ObjectStore, source: Path, tmp_path: Path
 ) -> None:
-    key = export_policy({"w": torch.ones(3)}, source, store, "r", "sft")
+    key = export_policy({"w": torch.ones(3)}, source, store, "r", "sft", FAMILY)
     digest = base_digest(store.config, f"{store.config.url}/{key}")
     assert not (tmp_path / "cache" / "policies").exists(), "nothing was downloaded"
-    assert digest == content_digest(resolve(store, "r", "sft", ""))
+    assert digest == content_digest(resolve(store, "r", "sft", "", FAMILY))
 
 
 def test_curation_labels_again_when_the_policy_that_answers_has_changed(
@@ -262,13 +265,13 @@ def test_a_finished_grpo_run_refuses_another_start(
     config: PlatformConfig, store: ObjectStore, source: Path, start: str
 ) -> None:
     job = config.model_copy(update={"grpo": GrpoConfig.model_validate({"start": start})})
-    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft")
-    before = resolve(store, "r", "sft", "") if start == "sft" else source
+    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY)
+    before = resolve(store, "r", "sft", "", FAMILY) if start == "sft" else source
     meta = {"step": job.grpo.steps}
-    export_policy({"w": torch.ones(3)}, before, store, "r", "awares", meta)
+    export_policy({"w": torch.ones(3)}, before, store, "r", "awares", FAMILY, meta)
     assert grpo.run(job).policy == "runs/r/policies/awares"
     if start == "sft":
-        key = export_policy({"w": torch.full((3,), 2.0)}, source, store, "r", "sft")
+        key = export_policy({"w": torch.full((3,), 2.0)}, source, store, "r", "sft", FAMILY)
     else:
         flip_a_byte(source / "model.safetensors")
     origin = "its policy 'sft'" if start == "sft" else "policy.base="
@@ -284,17 +287,18 @@ def test_a_finished_grpo_run_refuses_another_start(
 def test_an_evaluation_refuses_policies_whose_start_has_changed(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    export_policy({"w": torch.zeros(3)}, source, store, "r", "sft")
-    sft = resolve(store, "r", "sft", "")
-    export_policy({"w": torch.ones(3)}, sft, store, "r", "awares")
-    check_policies(config, store)
+    check = partial(check_policies, store, "r", config.policy, config.grpo)
+    export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY)
+    sft = resolve(store, "r", "sft", "", FAMILY)
+    export_policy({"w": torch.ones(3)}, sft, store, "r", "awares", FAMILY)
+    check(config.evaluate.policies)
     flip_a_byte(source / "model.safetensors")
     for policies in (("sft",), ("awares",)):
-        evaluate = config.evaluate.model_copy(update={"policies": policies})
         with pytest.raises(PolicyError, match="'sft' was trained from .*: run `awares sft` again"):
-            check_policies(config.model_copy(update={"evaluate": evaluate}), store)
-    export_policy({"w": torch.full((3,), 2.0)}, source, store, "r", "sft")
+            check(policies)
+    export_policy({"w": torch.full((3,), 2.0)}, source, store, "r", "sft", FAMILY)
     with pytest.raises(PolicyError, match="'awares' was trained from .* its policy 'sft' is"):
-        check_policies(config, store)
-    export_policy({"w": torch.ones(3)}, resolve(store, "r", "sft", ""), store, "r", "awares")
-    check_policies(config, store)
+        check(config.evaluate.policies)
+    retrained = resolve(store, "r", "sft", "", FAMILY)
+    export_policy({"w": torch.ones(3)}, retrained, store, "r", "awares", FAMILY)
+    check(config.evaluate.policies)

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from awares.errors import LaunchError
 from awares_platform.config.store import StoreConfig
-from awares_platform.errors import LaunchError
 from awares_platform.store import ObjectStore, seaweed
 
 pytestmark = pytest.mark.integration

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from awares.crops import CropId
 from awares.errors import DataError, PolicyError
+from awares.families.qwen2_5_vl import QWEN2_5_VL as FAMILY
 from awares.mini.benchmark import generate_split
 from awares.mini.policy import build_model, save_policy
 from awares.mini.tokenizer import train_tokenizer
@@ -134,7 +135,7 @@ def test_the_exported_policy_has_the_trained_weights(
 ) -> None:
     store = ObjectStore.from_config(session.store)
     exported = load_policy(
-        resolve(store, session.run.name, "sft", session.policy.base), session.policy, 0
+        resolve(store, session.run.name, "sft", session.policy.base, FAMILY), session.policy, 0
     )
     [key] = [
         info.key
@@ -142,7 +143,7 @@ def test_the_exported_policy_has_the_trained_weights(
         if info.key.endswith("step-00000010/zero/mp_rank_00_model_states.pt")
     ]
     store.download_file(key, tmp_path / "states.pt")
-    trained = load_policy(Path(session.policy.base), session.policy, 0)
+    trained = load_policy(Path(session.policy.base, FAMILY), session.policy, 0)
     absent, unknown = trained.load_state_dict(
         torch.load(tmp_path / "states.pt", weights_only=False)["module"], strict=False
     )
@@ -153,7 +154,7 @@ def test_the_exported_policy_has_the_trained_weights(
         assert torch.equal(exported(input_ids=ids_BT).logits, trained(input_ids=ids_BT).logits)
     tokenizer = "tokenizer.json"
     assert (
-        resolve(store, session.run.name, "sft", session.policy.base) / tokenizer
+        resolve(store, session.run.name, "sft", session.policy.base, FAMILY) / tokenizer
     ).read_bytes() == Path(session.policy.base, tokenizer).read_bytes()
 
 
@@ -175,7 +176,7 @@ def test_a_finished_job_trains_again_when_its_base_has_changed(
     data = read_manifest(store, changed.data.curated, "train")
     meta = {"recipe": sft.recipe_of(changed, content_digest(start), data), "step": 10}
     weights = start / "model.safetensors"
-    export_policy(load_file(weights), start, store, "changed", "sft", meta)
+    export_policy(load_file(weights), start, store, "changed", "sft", FAMILY, meta)
     assert sft.run(changed).resumed_from == 10
     content = bytearray(weights.read_bytes())
     content[8 + int.from_bytes(content[:8], "little")] ^= 1
@@ -252,7 +253,7 @@ def test_damaged_images_and_rows_are_left_out_and_counted(
     result = sft.run(spoilt)
     rows = metrics.read(session.run.directory / "spoilt" / "sft" / "metrics.jsonl")
     assert result.steps == 2 and sum(row.values["data/unreadable"] or 0 for row in rows) == 2
-    assert resolve(store, spoilt.run.name, "sft", spoilt.policy.base).is_dir()
+    assert resolve(store, spoilt.run.name, "sft", spoilt.policy.base, FAMILY).is_dir()
     for sample in samples:
         store.put(image_key(sample.image), b"rubbish")
     with pytest.raises(DataError, match="none of the 4 images of a batch is readable"):
@@ -331,9 +332,8 @@ def _named(config: PlatformConfig, name: str) -> PlatformConfig:
 
 
 def _weights(config: PlatformConfig) -> dict[str, str]:
-    path = resolve(
-        ObjectStore.from_config(config.store), config.run.name, "sft", config.policy.base
-    )
+    store = ObjectStore.from_config(config.store)
+    path = resolve(store, config.run.name, "sft", config.policy.base, FAMILY)
     return {
         name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
         for name, tensor in load_file(path / "model.safetensors").items()

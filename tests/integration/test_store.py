@@ -14,7 +14,8 @@ import pytest
 
 from awares.errors import ConfigError
 from awares_platform.config.store import StoreConfig
-from awares_platform.errors import (
+from awares_platform.store import ObjectStore, multipart, seaweed
+from awares_platform.store.errors import (
     AccessDenied,
     MissingBucket,
     NotFound,
@@ -22,7 +23,6 @@ from awares_platform.errors import (
     StoreError,
     StoreUnavailable,
 )
-from awares_platform.store import ObjectStore, multipart, seaweed
 from tests.integration.fault import LostReply
 from tests.integration.fault_proxy import proxy
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from awares_platform.errors import StoreUnavailable
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import StoreUnavailable
 from awares_platform.weights import (
     Cadence,
     Identity,

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from awares_platform.errors import StoreUnavailable
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import StoreUnavailable
 from awares_platform.weights import Cadence, Publisher, Received, Subscriber, WeightsError
 from awares_platform.weights.head import head_key
 from awares_platform.weights.manifest import version_folder

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from awares.errors import ConfigError
+from awares.families.qwen2_5_vl import QWEN2_5_VL as FAMILY
 from awares.mini import POLICY
 from awares_platform.cli import weights
 from awares_platform.config import PlatformConfig
@@ -21,7 +22,7 @@ from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Cadence, Identity, Publisher, WeightsError
-from awares_platform.weights.adapter import canonical
+from awares_platform.weights.adapter import DOWN, UP
 from awares_platform.weights.manifest import version_folder
 from awares_platform.weights.retention import pinned
 
@@ -122,7 +123,9 @@ def test_pull_writes_a_checkpoint_that_transformers_loads(
         tmp_path / "pulled", dtype=torch.bfloat16
     )
     found = model.state_dict()
-    assert all(torch.equal(found[canonical(name)], tensor) for name, tensor in moved(1).items())
+    assert all(
+        torch.equal(found[FAMILY.current_name(name)], tensor) for name, tensor in moved(1).items()
+    )
     assert {path.name for path in (tmp_path / "pulled").iterdir()} >= {
         "config.json",
         "tokenizer.json",
@@ -136,14 +139,17 @@ def test_pull_folds_an_adapter_into_the_policy_that_it_was_trained_on(
     seaweed: ObjectStore, config: PlatformConfig, tmp_path: Path
 ) -> None:
     [(name, weight)] = [
-        (name, tensor) for name, tensor in BASE.items() if canonical(name) == f"{LAYER}.weight"
+        (name, tensor)
+        for name, tensor in BASE.items()
+        if FAMILY.current_name(name) == f"{LAYER}.weight"
     ]
-    assert name != canonical(name)  # the checkpoint has the older names, the learner the newer ones
+    # The checkpoint has the older names, the learner the newer ones.
+    assert name != FAMILY.current_name(name)
     down, up = torch.randn(4, weight.shape[1]), torch.randn(weight.shape[0], 4)
     publish(
         seaweed,
         config,
-        [{f"{LAYER}.down.weight": down, f"{LAYER}.up.weight": up}],
+        [{f"{LAYER}{DOWN}": down, f"{LAYER}{UP}": up}],
         Identity(adapter=0.5),
     )
     weights.run(config, "pull", 1, tmp_path / "pulled")

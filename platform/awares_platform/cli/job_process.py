@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TextIO
 
+from awares.errors import LaunchError
 from awares_platform.config import PlatformConfig
-from awares_platform.errors import LaunchError
 
 log = logging.getLogger(__name__)
 

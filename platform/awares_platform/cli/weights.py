@@ -6,11 +6,12 @@ from pathlib import Path
 
 from awares.errors import ConfigError
 from awares_platform.config import PlatformConfig
+from awares_platform.config.policy import PolicyConfig
 from awares_platform.method.family import model_family
 from awares_platform.runtime.progress import Progress
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import write_policy
-from awares_platform.training.source import resolve
+from awares_platform.training.source import PolicyName, resolve
 from awares_platform.weights import Manifest, Received, Subscriber, WeightsError
 from awares_platform.weights.adapter import fold_adapter
 from awares_platform.weights.checkpoint import Checkpoint
@@ -37,7 +38,8 @@ def run(config: PlatformConfig, action: str, version: int | None, out: Path | No
     elif action == "verify":
         verify(subscriber, version)
     elif action == "pull":
-        print(pull(config, subscriber, newest if version is None else version, out))
+        chosen = newest if version is None else version
+        print(pull(subscriber, chosen, config.policy, config.grpo.start, out))
     else:
         keep(subscriber, action, newest if version is None else version)
 
@@ -117,22 +119,24 @@ def verify(subscriber: Subscriber, version: int | None) -> None:
         )
 
 
-def pull(config: PlatformConfig, subscriber: Subscriber, version: int, out: Path | None) -> Path:
+def pull(
+    subscriber: Subscriber, version: int, policy: PolicyConfig, start: PolicyName, out: Path | None
+) -> Path:
     """Write a version as a policy directory that transformers and vLLM can load.
 
-    The processor and the configuration are those of the run's starting policy. Returns the
+    The processor and the configuration are those of `start`, the run's starting policy. Returns the
     directory. Raises ConfigError if it is not empty.
     """
-    directory = out or Path(f"{config.run.name}-v{version}")
+    directory = out or Path(f"{subscriber.run}-v{version}")
     if directory.is_dir() and any(directory.iterdir()):
         raise ConfigError(f"--out {directory} is not empty; name another directory")
-    family, base = model_family(config.policy), config.policy.base
-    source = resolve(subscriber.store, config.run.name, config.grpo.start, base, family)
+    family = model_family(policy)
+    source = resolve(subscriber.store, subscriber.run, start, policy.base, family)
     received = subscriber.receive(version)
     state = dict(received.state)
-    if received.manifest.adapter is not None:
-        start = Checkpoint(source)
-        state = {**start, **fold_adapter(state, received.manifest.adapter, start)[0]}
+    if (scale := received.manifest.adapter) is not None:
+        base = Checkpoint(source)
+        state = {**base, **fold_adapter(state, scale, base, family.current_name)[0]}
     directory.mkdir(parents=True, exist_ok=True)
     write_policy(state, source, directory, family)
     return directory

@@ -23,6 +23,10 @@ from typing import Any, cast
 from awares.environment import Environment, count_regions
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
+from awares_platform.config.curate import CurateConfig
+from awares_platform.config.data import DataConfig
+from awares_platform.config.engine import EngineConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.curate.answerer import Answerer
 from awares_platform.curate.label_shard import label_shard
 from awares_platform.data.dataset import (
@@ -36,7 +40,6 @@ from awares_platform.data.dataset import (
     write_manifest,
 )
 from awares_platform.data.rows import decode_rows, encode_rows
-from awares_platform.errors import NotFound
 from awares_platform.method.environment import environment
 from awares_platform.method.family import model_family
 from awares_platform.method.grounding import check_grounding
@@ -44,6 +47,7 @@ from awares_platform.method.judge import check_judge
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
 from awares_platform.training.source import base_digest
 
 log = logging.getLogger(__name__)
@@ -110,7 +114,8 @@ def run(config: PlatformConfig) -> CurateResult:
             ensure_mini(config.data, store)
         source = read_split(store, config.data.name, SPLIT, config.data.train_samples)
         policy = base_digest(config.store, config.policy.base, model_family(config.policy))
-        shards = plan(config, source.samples, policy)
+        settings = label_settings(config.method, config.engine, config.curate, policy)
+        shards = plan(config.data, source.samples, settings)
         pending = [shard for shard in shards if not is_finished(store, shard)]
         if len(pending) < len(shards):
             log.info(
@@ -153,21 +158,25 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
             )
 
 
-def plan(config: PlatformConfig, samples: Sequence[Sample], policy: str) -> list[Shard]:
-    """Cut the split into shards; `policy` is the digest of the policy that answers."""
-    settings = _settings(config, policy)
-    size = config.data.shard_rows
+def plan(data: DataConfig, samples: Sequence[Sample], settings: str) -> list[Shard]:
+    """Cut the split into shards. `settings`, from label_settings, enter their fingerprints."""
+    size = data.shard_rows
     shards = []
     for index, start in enumerate(range(0, len(samples), size)):
         part = tuple(samples[start : start + size])
-        key = shard_key(config.data.curated, SPLIT, index)
+        key = shard_key(data.curated, SPLIT, index)
         shards.append(Shard(key, part, _digest([settings, *(repr(sample) for sample in part)])))
     return shards
 
 
-def _settings(config: PlatformConfig, policy: str) -> str:
-    """The settings that change labels, as JSON; rewards and prompts of the policy do not."""
-    method = config.method.model_dump(
+def label_settings(
+    method: MethodConfig, engine: EngineConfig, curate: CurateConfig, policy: str
+) -> str:
+    """Return the settings that change labels, as JSON. Rewards and the policy's prompt do not.
+
+    `policy` is the digest of the policy that answers.
+    """
+    method_settings = method.model_dump(
         include={
             "base_prompt",
             "low_ratio",
@@ -180,11 +189,11 @@ def _settings(config: PlatformConfig, policy: str) -> str:
             "environment_settings",
         }
     )
-    engine = config.engine.model_dump(include={"dtype"})
-    curate = config.curate.model_dump(
+    curate_settings = curate.model_dump(
         exclude={"in_flight", "engines", "engine_cpus", "engine_gpus"}
     )
-    return json.dumps([method, engine, curate, policy], sort_keys=True)
+    engine_settings = engine.model_dump(include={"dtype"})
+    return json.dumps([method_settings, engine_settings, curate_settings, policy], sort_keys=True)
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -22,9 +22,9 @@ from awares.sample import Sample
 from awares_platform.config.data import CURATED
 from awares_platform.data.images import Images, image_key
 from awares_platform.data.rows import Fault, decode_rows, encode_rows
-from awares_platform.errors import NotFound, PreconditionFailed
 from awares_platform.runtime.progress import Progress
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound, PreconditionFailed
 
 if TYPE_CHECKING:
     from awares_platform.config.data import DataConfig

@@ -16,8 +16,8 @@ from PIL.Image import Image
 
 from awares import images
 from awares.errors import DataError
-from awares_platform.errors import NotFound
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
 
 log = logging.getLogger(__name__)
 

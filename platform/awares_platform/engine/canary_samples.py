@@ -11,12 +11,12 @@ from PIL.Image import Image
 
 from awares.chat import ChatFormat
 from awares.errors import DataError
+from awares.family import ModelFamily
 from awares.sample import Sample
-from awares_platform.config import PlatformConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.data.dataset import Images, read_samples
 from awares_platform.engine.canary import Canary
 from awares_platform.method.environment import vision_limits
-from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 
 _SAMPLES = 4
@@ -24,15 +24,20 @@ _SAMPLES = 4
 _PROBES = 64
 
 
-def build(config: PlatformConfig, store: ObjectStore, images: Images, chat: ChatFormat) -> Canary:
-    """Build the canary of the run that `config` describes.
+def build(
+    store: ObjectStore,
+    curated: str,
+    images: Images,
+    chat: ChatFormat,
+    family: ModelFamily,
+    method: MethodConfig,
+) -> Canary:
+    """Build the canary of a run from `curated`, the name of its labelled data set.
 
-    Raises DataError if the curated data or all the images of its first samples are missing.
+    Raises DataError if that data set or all the images of its first samples are missing.
     """
-    method = config.method
-    samples = readable(read_samples(store, config.data.curated, "train", limit=_PROBES), images)
-    limits = vision_limits(method, model_family(config.policy))
-    return Canary.build(samples, images, chat, limits, method.low_ratio)
+    samples = readable(read_samples(store, curated, "train", limit=_PROBES), images)
+    return Canary.build(samples, images, chat, vision_limits(method, family), method.low_ratio)
 
 
 def readable(samples: Sequence[Sample], images: Callable[[str], Image]) -> list[Sample]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from awares_platform.engine.canary import Canary, CanaryMismatch
 from awares_platform.engine.engine import Engine
 from awares_platform.engine.load import LoadReport
-from awares_platform.errors import StoreError
+from awares_platform.store.errors import StoreError
 from awares_platform.weights import Subscriber, WeightsError
 
 _SLOWEST_POLL_S = 15.0

@@ -144,6 +144,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         self._held = None
         self._stage_on_device = init_info.stage_on_device
         self._aliases = aliases(self.model)
+        self._vision = _vision_prefixes(self.model)
         self._expected = self._mapped(Checkpoint(Path(self.model_config.model)).shapes)
 
     def begin_prefetch(self, version: int, head: Head) -> None:
@@ -217,7 +218,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
             self._held = received = self._subscriber.receive(version, self._held)
             self._staged = staged = self._stage(received)
             report["vision"] = any(
-                "visual." in name for unit in staged.units for name in unit.tensors
+                name.startswith(self._vision) for unit in staged.units for name in unit.parameters
             )
             for name in ("fetch_s", "decode_s", "verify_s", "size", "hops", "detours"):
                 report[name] = getattr(received, name)
@@ -254,7 +255,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:
             base = Checkpoint(Path(self.model_config.model))
-            weights, went = fold_adapter(received.state, manifest.adapter, base)
+            weights, went = fold_adapter(received.state, manifest.adapter, base, self._vllm_name)
             # ChainMap asks for mutable mappings, but this one is only read.
             state: Mapping[str, Tensor] = ChainMap(
                 weights,  # pyright: ignore[reportArgumentType, reportAssignmentType]
@@ -292,12 +293,21 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
                     "learner from one policy.base"
                 )
 
+    def _vllm_name(self, name: str) -> str:
+        return next(iter(self._renamed([name])))
+
     def _renamed(self, names: Iterable[str]) -> dict[str, str]:
         """Map vLLM's names to the checkpoint's `names`."""
         mapper: Any = getattr(self.model, "hf_to_vllm_mapper", None)
         if mapper is None:
             return {name: name for name in names}
         return mapper.get_rename_mapper().apply_dict({name: name for name in names})
+
+
+def _vision_prefixes(model: Any) -> tuple[str, ...]:
+    """Return the prefixes of the vision parameters in vLLM's model, a multimodal one."""
+    mapping = model.get_mm_mapping()
+    return (*mapping.tower_model, *mapping.connector)
 
 
 class WeightsExtension:

@@ -20,14 +20,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from awares.environment import Environment
 from awares.episode import StopReason
 from awares.errors import DataError, PolicyError
 from awares.evaluation.scorers import scorer
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.curate import CurateConfig
-from awares_platform.config.evaluate import EvaluateConfig
+from awares_platform.config.evaluate import EvaluateConfig, PolicyToEvaluate
+from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.method import MethodConfig
+from awares_platform.config.policy import PolicyConfig
+from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images, ensure_mini, read_split
 from awares_platform.evaluate.episode_rows import encode_episodes
 from awares_platform.evaluate.policies import POLICIES, Weights
@@ -81,10 +85,10 @@ def run(config: PlatformConfig) -> EvaluateResult:
     Raises PolicyError for a policy that is not trained, before any work. Raises DataError without
     usable questions, and EngineFailure if the engine fails for more than a few questions.
     """
-    environment(config.method)
+    asked = environment(config.method)
     store = ObjectStore.from_config(config.store)
     score = scorer(config.evaluate.scorer, config.evaluate.scorer_version)
-    check_policies(config, store)
+    check_policies(store, config.run.name, config.policy, config.grpo, config.evaluate.policies)
     check_reward(config.method)
     check_judge(config.curate)
     check_grounding(config.curate)
@@ -107,7 +111,9 @@ def run(config: PlatformConfig) -> EvaluateResult:
             for policy, rows in played.items()
         }
         results = assemble(
-            config,
+            config.run,
+            config.evaluate,
+            asked,
             scored,
             labelled,
             unusable=len(split.samples) - len(labelled),
@@ -126,27 +132,33 @@ def run(config: PlatformConfig) -> EvaluateResult:
     return EvaluateResult(results, table(results), record.directory / "results.json")
 
 
-def check_policies(config: PlatformConfig, store: ObjectStore) -> None:
-    """Raise PolicyError if the run lacks a trained policy that evaluate.policies needs."""
+def check_policies(
+    store: ObjectStore,
+    run: str,
+    policy: PolicyConfig,
+    grpo: GrpoConfig,
+    policies: Sequence[PolicyToEvaluate],
+) -> None:
+    """Raise PolicyError unless `run` holds the trained policies that `policies` need.
+
+    They must descend from policy.base and grpo.start as these are now.
+    """
     from awares_platform.training.export import read_meta
     from awares_platform.training.lineage import check_lineage
 
-    needed = {POLICIES[policy].weights for policy in config.evaluate.policies} - {"base"}
-    missing = sorted(name for name in needed if read_meta(store, config.run.name, name) is None)
+    needed = {POLICIES[name].weights for name in policies} - {"base"}
+    missing = sorted(name for name in needed if read_meta(store, run, name) is None)
     if missing:
         jobs = " and ".join(
             {"sft": "`awares sft`", "awares": "`awares grpo`"}[name] for name in missing
         )
-        rest = [
-            policy for policy in config.evaluate.policies if POLICIES[policy].weights not in missing
-        ]
+        rest = [name for name in policies if POLICIES[name].weights not in missing]
         raise PolicyError(
-            f"run {config.run.name!r} has no policy {' or '.join(missing)}: "
+            f"run {run!r} has no policy {' or '.join(missing)}: "
             f"run {jobs}, or set evaluate.policies={rest}"
         )
-    base, start = config.policy.base, config.grpo.start
-    for policy in config.evaluate.policies:
-        check_lineage(store, config.run.name, POLICIES[policy].weights, base, start)
+    for name in policies:
+        check_lineage(store, run, POLICIES[name].weights, policy.base, grpo.start)
 
 
 def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
@@ -294,7 +306,9 @@ async def _label(
 
 
 def assemble(
-    config: PlatformConfig,
+    run: RunConfig,
+    evaluate: EvaluateConfig,
+    asked: Environment,
     scored: dict[str, list[Scored]],
     labelled: dict[str, Sample],
     *,
@@ -302,24 +316,23 @@ def assemble(
     faults: int,
 ) -> dict[str, Any]:
     """The content of results.json."""
-    seed, asked = config.run.seed, environment(config.method)
     return {
         "policies": {
-            policy: policy_metrics(rows, POLICIES[policy].may_call, seed, asked)
+            policy: policy_metrics(rows, POLICIES[policy].may_call, run.seed, asked)
             for policy, rows in scored.items()
         },
-        "comparisons": comparisons(scored, seed),
+        "comparisons": comparisons(scored, run.seed),
         "questions": len(labelled),
         "unusable": unusable + faults,
         "labels": label_counts(list(labelled.values()), asked),
         "latency": {
-            "questions": min(config.evaluate.latency_questions, len(labelled)),
+            "questions": min(evaluate.latency_questions, len(labelled)),
             "concurrency": 1,
             "caches": "cold",
         },
-        "scorer": [config.evaluate.scorer, config.evaluate.scorer_version],
-        "run": config.run.name,
-        "seed": seed,
+        "scorer": [evaluate.scorer, evaluate.scorer_version],
+        "run": run.name,
+        "seed": run.seed,
     }
 
 

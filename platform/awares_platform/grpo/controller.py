@@ -14,9 +14,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
+from awares.errors import LaunchError
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.engine.follow import Loaded, Missed
-from awares_platform.errors import LaunchError
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.journal import Journal, latest_attempts

@@ -20,9 +20,9 @@ from awares.errors import DataError
 from awares.reward import RewardValue
 from awares.sample import Label, Sample
 from awares.view import View
-from awares_platform.errors import PreconditionFailed
 from awares_platform.grpo.group import Group, Member, Outcome, Prompt
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import PreconditionFailed
 
 log = logging.getLogger(__name__)
 

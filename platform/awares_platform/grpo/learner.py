@@ -84,7 +84,9 @@ class Learner:
         self._chat = ChatFormat(processor.tokenizer, system_prompt(method), self._family.chat)
         self._processor = RememberingProcessor(processor)
         self._images = Images(self._store, config.data.image_cache)
-        self._canary = build(config, self._store, self._images, self._chat)
+        self._canary = build(
+            self._store, config.data.curated, self._images, self._chat, self._family, method
+        )
         self._loss = GrpoSettings(
             settings.clip, settings.clip, settings.kl_beta, settings.importance_cap
         )
@@ -291,8 +293,8 @@ class Learner:
                 self._store,
                 self._config.run.name,
                 "awares",
+                self._family,
                 {"step": step},
-                family=self._family,
             )
         torch.distributed.barrier()
 

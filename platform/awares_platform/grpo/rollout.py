@@ -65,7 +65,9 @@ class RolloutActor:
             family=family,
             limits=vision_limits(config.method, family),
         )
-        self._canary = await asyncio.to_thread(build, config, self._store, self._images, self._chat)
+        self._canary = await asyncio.to_thread(
+            build, self._store, config.data.curated, self._images, self._chat, family, method
+        )
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
         """Keep the engine at the newest version.

@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Self
 
 from awares_platform.config import PlatformConfig
-from awares_platform.errors import NotFound, StoreError
 from awares_platform.runtime.metrics import MetricsWriter
 from awares_platform.runtime.prometheus import Gauges
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound, StoreError
 
 log = logging.getLogger(__name__)
 _MIRROR_S = 60.0

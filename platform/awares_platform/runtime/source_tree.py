@@ -9,7 +9,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from awares_platform.errors import LaunchError
+from awares.errors import LaunchError
 
 
 @dataclass(frozen=True, slots=True)

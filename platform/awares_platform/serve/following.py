@@ -15,8 +15,9 @@ from awares_platform.engine.canary import Canary, CanaryMismatch
 from awares_platform.engine.canary_samples import build
 from awares_platform.engine.engine import Engine
 from awares_platform.engine.follow import Missed, follow, load_newest
-from awares_platform.errors import StoreError
+from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import StoreError
 from awares_platform.weights import Subscriber, WeightsError
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,9 @@ class Following:
         If the store is unreachable, the replica serves the version that it has. Raises DataError
         without curated data, CanaryMismatch, EngineError.
         """
+        images, family = Images(store, config.data.image_cache), model_family(config.policy)
         canary = await asyncio.to_thread(
-            build, config, store, Images(store, config.data.image_cache), chat
+            build, store, config.data.curated, images, chat, family, config.method
         )
         following = cls(
             engine, Subscriber(store, config.run.name, threads=config.engine.threads), canary

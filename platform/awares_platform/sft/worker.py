@@ -131,7 +131,7 @@ class SftWorker:
         if self._rank == 0:
             meta = {"recipe": self._recipe, "step": step}
             key = export_policy(
-                state, self._source, self._store, self._run, "sft", meta, self._family
+                state, self._source, self._store, self._run, "sft", self._family, meta
             )
             self._messages.put(("exported", key))
         torch.distributed.barrier()

@@ -3,6 +3,7 @@
 object_store.py   ObjectStore(Bucket): also transfers files and directories
 multipart.py      large files to and from a Bucket, in parallel parts
 bucket.py         Bucket: get, put, list and delete single objects, with retries
+errors.py         the errors that its callers meet
 s3_errors.py      which S3 errors to retry, and our error for each of the others
 s3_handlers.py    boto3 event handlers that close two gaps in botocore
 seaweed.py        a private S3 server (SeaweedFS) for runs on one machine

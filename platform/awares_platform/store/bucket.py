@@ -1,7 +1,7 @@
 """A bucket: single objects below one prefix of an S3 server, over boto3.
 
 Each call is retried on transient errors within one total budget. A failed call raises an error of
-awares_platform.errors that names s3://bucket/key and the remedy. Keys are relative to the prefix.
+store/errors.py that names s3://bucket/key and the remedy. Keys are relative to the prefix.
 """
 
 import logging
@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from awares.errors import ConfigError
 from awares_platform.config.store import StoreConfig
-from awares_platform.errors import NotFound, PreconditionFailed
+from awares_platform.store.errors import NotFound, PreconditionFailed
 from awares_platform.store.s3_errors import FAILURES, code, is_transient, translate
 from awares_platform.store.s3_handlers import require_whole, send_at_once
 

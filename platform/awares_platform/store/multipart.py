@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from awares_platform.errors import NotFound, PreconditionFailed, StoreError
 from awares_platform.store.bucket import Bucket
+from awares_platform.store.errors import NotFound, PreconditionFailed, StoreError
 from awares_platform.store.s3_errors import FAILURES
 
 log = logging.getLogger(__name__)

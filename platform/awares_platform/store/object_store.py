@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from awares_platform.errors import NotFound, StoreError
 from awares_platform.store import multipart
 from awares_platform.store.bucket import Bucket, condition
+from awares_platform.store.errors import NotFound, StoreError
 
 
 class ObjectStore(Bucket):

@@ -1,9 +1,9 @@
-"""Errors of S3 calls: which to retry, and which error of awares_platform.errors to raise."""
+"""Errors of S3 calls: which to retry, and which error of store/errors.py to raise."""
 
 from botocore import exceptions as boto
 
 from awares_platform.config.store import StoreConfig
-from awares_platform.errors import (
+from awares_platform.store.errors import (
     AccessDenied,
     MissingBucket,
     NotFound,

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from awares.errors import PolicyError
-from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.family import ModelFamily
-from awares_platform.errors import NotFound
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
 from awares_platform.training import fit
 from awares_platform.training.identity import MANIFEST, combined, content_digest, file_digests
 
@@ -45,8 +44,8 @@ def export_policy(
     store: ObjectStore,
     run: str,
     name: str,
+    family: ModelFamily,
     meta: Mapping[str, Any] | None = None,
-    family: ModelFamily = QWEN2_5_VL,
 ) -> str:
     """Publish a policy made of `state` (zero.full_state) and of every other file of `source`.
 
@@ -69,10 +68,7 @@ def export_policy(
 
 
 def write_policy(
-    state: Mapping[str, "Tensor"],
-    source: Path,
-    directory: Path,
-    family: ModelFamily = QWEN2_5_VL,
+    state: Mapping[str, "Tensor"], source: Path, directory: Path, family: ModelFamily
 ) -> None:
     """Write a policy of these weights, with every other file of `source`, to an empty directory."""
     from safetensors.torch import save_file

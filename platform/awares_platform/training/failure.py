@@ -14,7 +14,7 @@ from ray.train import TrainingFailedError, UserCallback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from awares.errors import AwaresError, ConfigError, DataError, PolicyError
-from awares_platform.errors import StoreUnavailable
+from awares_platform.store.errors import StoreUnavailable
 
 FINAL = (ConfigError, DataError, PolicyError)
 

@@ -1,47 +1,22 @@
-"""LoRA adapters as plain modules: y = base(x) + scale * up(down(x)), where `base` is frozen.
+"""LoRA adapters by peft: y = base(x) + scale * B(A(x)), where `base` is frozen.
 
-Adapters are nn.Linear children, so ZeRO-3 gathers and partitions them like any other layer. With
-the adapters off, the model is the frozen reference of GRPO's KL term.
+peft's layers are put into the model in place. ZeRO-3 gathers and partitions their linear parts like
+any other layer. With the adapters off, the model is the frozen reference of GRPO's KL term.
 Source: Hu et al., arXiv 2106.09685.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from awares.errors import PolicyError
 from awares.family import ModelFamily, in_tower
-from awares_platform.weights.adapter import fold
+from awares_platform.weights.adapter import ADAPTER, DOWN, UP, fold
 
-
-class LoraLinear(nn.Module):
-    """A frozen linear layer with a low-rank adapter.
-
-    `up` starts at zero, so a fresh adapter leaves the output unchanged.
-    """
-
-    def __init__(
-        self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        kind = {"dtype": base.weight.dtype, "device": base.weight.device}
-        self.base = base.requires_grad_(False)
-        self.down = nn.Linear(base.in_features, rank, bias=False, **kind)
-        self.up = nn.Linear(rank, base.out_features, bias=False, **kind)
-        self.scale = alpha / rank
-        self.enabled = True
-        bound = base.in_features**-0.5
-        with torch.no_grad():
-            self.down.weight.copy_(
-                torch.empty(rank, base.in_features).uniform_(-bound, bound, generator=generator)
-            )
-            self.up.weight.zero_()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.base(x)
-        return y + self.scale * self.up(self.down(x)) if self.enabled else y
+_BASE = ".base_layer"
 
 
 def attach(
@@ -54,14 +29,16 @@ def attach(
 ) -> int:
     """Freeze `model` and give every targeted linear layer outside the vision tower an adapter.
 
-    Without `targets`, the family's lora_targets are used. Returns the number of adapters. The same
-    seed gives the same adapters on every rank. Raises PolicyError if no layer matches.
+    Without `targets`, the family's lora_targets are used. Returns the number of adapters. B starts
+    at zero, so fresh adapters leave the output unchanged. The same seed gives the same adapters on
+    every rank. Raises PolicyError if no layer matches.
     """
+    import peft
+
     targets = targets or family.lora_targets
-    generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(False)
     found = [
-        (name, module)
+        name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
         and name.rsplit(".", 1)[-1] in targets
@@ -72,30 +49,33 @@ def attach(
             f"policy.lora_targets={list(targets)} match no linear layer of the language model; "
             f"name layers such as {family.lora_targets[0]!r}"
         )
-    for name, module in found:
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, LoraLinear(module, rank, alpha, generator))
+    settings = peft.LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # pyright: ignore[reportArgumentType]
+        target_modules=found,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        peft.inject_adapter_in_model(settings, model, ADAPTER)
     return len(found)
 
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
     """Switch the adapters off within the block, so that the model is its frozen base."""
-    layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
+    layers = [layer for _, layer in _layers(model)]
     for layer in layers:
-        layer.enabled = False
+        layer.enable_adapters(False)
     try:
         yield
     finally:
         for layer in layers:
-            layer.enabled = True
+            layer.enable_adapters(True)
 
 
 def scale(model: nn.Module) -> float | None:
     """Return the scale of the adapters of `model`, alpha / rank, or None if it has none."""
-    return next(
-        (module.scale for module in model.modules() if isinstance(module, LoraLinear)), None
-    )
+    return next((layer.scaling[ADAPTER] for _, layer in _layers(model)), None)
 
 
 def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -105,12 +85,15 @@ def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     only shows which layers have adapters.
     """
     state = dict(state)
-    for name, module in model.named_modules():
-        if not isinstance(module, LoraLinear):
-            continue
-        down, up = state.pop(f"{name}.down.weight"), state.pop(f"{name}.up.weight")
-        weight = state.pop(f"{name}.base.weight")
-        state[f"{name}.weight"] = fold(weight, down, up, module.scale)
-        if (bias := state.pop(f"{name}.base.bias", None)) is not None:
+    for name, layer in _layers(model):
+        down, up = state.pop(f"{name}{DOWN}"), state.pop(f"{name}{UP}")
+        weight = state.pop(f"{name}{_BASE}.weight")
+        state[f"{name}.weight"] = fold(weight, down, up, layer.scaling[ADAPTER])
+        if (bias := state.pop(f"{name}{_BASE}.bias", None)) is not None:
             state[f"{name}.bias"] = bias
     return state
+
+
+def _layers(model: nn.Module) -> list[tuple[str, Any]]:
+    """Return the layers of `model` that have an adapter, by name. Only peft's layers have one."""
+    return [(name, layer) for name, layer in model.named_modules() if hasattr(layer, "lora_A")]

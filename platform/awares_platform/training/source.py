@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 from awares.errors import PolicyError
-from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.family import ModelFamily
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.store import StoreConfig
@@ -37,13 +36,7 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 _ETAG = "etag "
 
 
-def resolve(
-    store: ObjectStore,
-    run: str,
-    name: PolicyName,
-    base: str,
-    family: ModelFamily = QWEN2_5_VL,
-) -> Path:
+def resolve(store: ObjectStore, run: str, name: PolicyName, base: str, family: ModelFamily) -> Path:
     """Return a local, verified directory of the policy `name`.
 
     The policy "base" comes from `base`, which is policy.base. The others are exports of the run

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from awares_platform.errors import NotFound
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
 from awares_platform.weights.manifest import Manifest, WeightsError, version_folder
 
 RANGE_BYTES = 8 << 20

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from awares_platform.errors import StoreError
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import StoreError
 from awares_platform.weights.cadence import Cadence, ChainCost, Identity, PublicationPlan
 from awares_platform.weights.head import ANCHOR, FIRST, REPAIR, Form, Head, PublishedVersion
 from awares_platform.weights.manifest import Manifest, WeightsError, digest, version_folder

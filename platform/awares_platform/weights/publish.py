@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from awares_platform.errors import StoreError
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import StoreError
 from awares_platform.weights.cadence import Cadence, Identity, PublicationPlan
 from awares_platform.weights.ledger import Ledger
 from awares_platform.weights.manifest import Manifest, WeightsError, version_folder

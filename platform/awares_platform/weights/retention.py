@@ -13,8 +13,8 @@ import json
 import time
 from collections.abc import Callable, Iterable
 
-from awares_platform.errors import NotFound
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
 from awares_platform.weights.head import Head, PublishedVersion
 from awares_platform.weights.manifest import folder, version_folder
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from awares_platform.errors import NotFound
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
 from awares_platform.weights.assemble import State, assemble, verify
 from awares_platform.weights.fetch import fetch_shards
 from awares_platform.weights.head import Head, Hop, PublishedVersion, head_key

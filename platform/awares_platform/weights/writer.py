@@ -12,8 +12,8 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
-from awares_platform.errors import NotFound, PreconditionFailed
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound, PreconditionFailed
 from awares_platform.weights.head import FORM_NAMES, Form, Head, PublishedVersion, head_key
 from awares_platform.weights.manifest import Manifest, WeightsError, digest, folder
 

@@ -7,7 +7,7 @@ import pytest
 
 from awares.errors import DataError
 from awares_platform.cli import main as cli
-from awares_platform.errors import StoreUnavailable
+from awares_platform.store.errors import StoreUnavailable
 
 ROOT = Path(__file__).parents[4]
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from awares.errors import LaunchError
 from awares_platform import store
 from awares_platform.cli import probe
-from awares_platform.errors import LaunchError, StoreError
+from awares_platform.store.errors import StoreError
 
 ANSWER = {
     "choices": [{"message": {"content": "white"}}],

@@ -10,13 +10,14 @@ from awares_platform.curate.job import (
     CurateResult,
     Shard,
     is_finished,
+    label_settings,
     plan,
     summarise,
 )
 from awares_platform.data.dataset import Split
 from awares_platform.data.rows import Fault, encode_rows
-from awares_platform.errors import NotFound
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
 
 
 def samples(count: int) -> list[Sample]:
@@ -27,8 +28,17 @@ def config(**sections: object) -> PlatformConfig:
     return PlatformConfig.model_validate({"data": {"shard_rows": 2}} | sections)
 
 
+def planned(setup: PlatformConfig, given: list[Sample], policy: str = "") -> list[Shard]:
+    settings = label_settings(setup.method, setup.engine, setup.curate, policy)
+    return plan(setup.data, given, settings)
+
+
+def fingerprints(setup: PlatformConfig, given: list[Sample], policy: str = "") -> list[str]:
+    return [shard.fingerprint for shard in planned(setup, given, policy)]
+
+
 def test_shards_are_cut_in_order() -> None:
-    shards = plan(config(), samples(5), "policy")
+    shards = planned(config(), samples(5))
     assert [len(shard.samples) for shard in shards] == [2, 2, 1]
     assert [shard.key for shard in shards] == [
         f"datasets/awares-mini-curated/train/part-0000{index}.parquet" for index in range(3)
@@ -43,8 +53,8 @@ def test_shards_are_cut_in_order() -> None:
 
 
 def test_a_fingerprint_changes_with_what_labels_depend_on_and_with_nothing_else() -> None:
-    base = [shard.fingerprint for shard in plan(config(), samples(4), "policy")]
-    assert [shard.fingerprint for shard in plan(config(), samples(4), "policy")] == base
+    base = fingerprints(config(), samples(4))
+    assert fingerprints(config(), samples(4)) == base
     assert base[0] != base[1]
     unrelated = config(
         grpo={"steps": 3},
@@ -52,21 +62,21 @@ def test_a_fingerprint_changes_with_what_labels_depend_on_and_with_nothing_else(
         curate={"in_flight": 3, "engines": 2},
         run={"seed": 5},
     )
-    assert [shard.fingerprint for shard in plan(unrelated, samples(4), "policy")] == base
+    assert fingerprints(unrelated, samples(4)) == base
     for changed in (
         config(method={"mapping": "coverage"}),
         config(curate={"max_tokens": 5}),
         config(method={"low_ratio": 0.25}),
     ):
-        assert not {shard.fingerprint for shard in plan(changed, samples(4), "policy")} & set(base)
+        assert not set(fingerprints(changed, samples(4))) & set(base)
     other = [*samples(3), Sample("s3", "a" * 64, "another question", "7")]
-    assert [shard.fingerprint for shard in plan(config(), other, "policy")][0] == base[0]
-    assert [shard.fingerprint for shard in plan(config(), other, "policy")][1] != base[1]
+    assert fingerprints(config(), other)[0] == base[0]
+    assert fingerprints(config(), other)[1] != base[1]
 
 
 def test_labels_of_another_policy_are_not_reused() -> None:
-    one, other = (plan(config(), samples(4), policy) for policy in ("ab12", "cd34"))
-    assert not {shard.fingerprint for shard in one} & {shard.fingerprint for shard in other}
+    one, other = (fingerprints(config(), samples(4), policy) for policy in ("ab12", "cd34"))
+    assert not set(one) & set(other)
 
 
 def test_only_an_intact_shard_of_the_same_work_is_finished() -> None:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from awares.errors import DataError
 from awares_platform.data.images import Images, image_key
-from awares_platform.errors import NotFound
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
 
 
 class MemoryStore:

@@ -15,10 +15,10 @@ from awares.evaluation.scorers import scorer
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.reward import CropReward
 from awares.sample import Label, Sample
+from awares.ten_crops import TEN_CROPS
 from awares.view import View
 from awares_platform.config import PlatformConfig
 from awares_platform.data.images import Images
-from awares_platform.errors import NotFound
 from awares_platform.evaluate.job import (
     assemble,
     check_policies,
@@ -31,6 +31,7 @@ from awares_platform.evaluate.policies import POLICIES
 from awares_platform.evaluate.scored import score_all
 from awares_platform.method.play import Played
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
 
 CONFIG = PlatformConfig()
 REWARD = CropReward("exact")
@@ -116,7 +117,9 @@ def test_results_hold_what_readers_rely_on() -> None:
         policy: score_all(ones, labelled, scorer("exact"), {"s0"}, REWARD)
         for policy, ones in rows.items()
     }
-    results = assemble(CONFIG, scored, labelled, unusable=1, faults=2)
+    results = assemble(
+        CONFIG.run, CONFIG.evaluate, TEN_CROPS, scored, labelled, unusable=1, faults=2
+    )
     wanted = {
         "accuracy",
         "accuracy_ci95",
@@ -144,18 +147,13 @@ def test_a_policy_that_was_not_trained_is_named_with_both_remedies(tmp_path: Pat
 
     store = cast(ObjectStore, Empty())
     with pytest.raises(PolicyError) as caught:
-        check_policies(CONFIG, store)
+        check_policies(store, "r", CONFIG.policy, CONFIG.grpo, CONFIG.evaluate.policies)
     message = str(caught.value)
     assert (
         "no policy awares or sft: run `awares grpo` and `awares sft`" in message
         and "evaluate.policies=['full', 'low']" in message
     )
-    check_policies(
-        CONFIG.model_copy(
-            update={"evaluate": CONFIG.evaluate.model_copy(update={"policies": ("full", "low")})}
-        ),
-        store,
-    )
+    check_policies(store, "r", CONFIG.policy, CONFIG.grpo, ("full", "low"))
 
 
 def test_each_policy_plays_in_its_environment() -> None:

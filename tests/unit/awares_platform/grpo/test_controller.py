@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from awares.episode import Episode
+from awares.errors import LaunchError
 from awares.reward import RewardValue
 from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.engine.follow import Loaded
 from awares_platform.engine.load import LoadReport, Prefetched
-from awares_platform.errors import LaunchError
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import ActorLost, Controller
 from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Position, Prompt

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from awares_platform.errors import LaunchError
+from awares.errors import LaunchError
 from awares_platform.runtime import source_tree
 from awares_platform.runtime.source_tree import SourceTree
 

@@ -6,8 +6,8 @@ import pytest
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ServeDeploySchema
 
+from awares.errors import LaunchError
 from awares_platform.config.serve import ServeConfig
-from awares_platform.errors import LaunchError
 from awares_platform.serve.app import base_url, build, check_port, last_line
 
 

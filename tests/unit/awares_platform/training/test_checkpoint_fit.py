@@ -7,7 +7,7 @@ import pytest
 
 from awares.errors import DataError, PolicyError
 from awares_platform.config.store import StoreConfig
-from awares_platform.errors import StoreUnavailable
+from awares_platform.store.errors import StoreUnavailable
 from awares_platform.training import checkpoint
 from awares_platform.training.checkpoint import Saved
 from awares_platform.training.failure import FailFast, cause, unwrapped

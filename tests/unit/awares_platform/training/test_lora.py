@@ -7,6 +7,7 @@ from torch import nn
 from awares.errors import PolicyError
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares_platform.training import lora
+from awares_platform.weights.adapter import DOWN, UP
 
 
 class Tiny(nn.Module):
@@ -38,40 +39,40 @@ def test_fresh_adapters_change_nothing_and_only_adapters_learn(model: Tiny) -> N
     assert torch.equal(model(x), before)
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learning == {
-        f"language_model.{layer}.{part}.weight"
-        for layer in ("q_proj", "o_proj")
-        for part in ("down", "up")
+        f"language_model.{layer}{part}" for layer in ("q_proj", "o_proj") for part in (DOWN, UP)
     }
 
 
 def test_the_adapter_is_scaled_by_alpha_over_rank() -> None:
-    layer = lora.LoraLinear(
-        nn.Linear(2, 2, bias=False), rank=1, alpha=4.0, generator=torch.Generator()
-    )
+    model = nn.ModuleDict({"q_proj": nn.Linear(2, 2, bias=False)})
+    lora.attach(model, QWEN2_5_VL, rank=2, alpha=8.0, targets=(), seed=0)
     with torch.no_grad():
-        layer.base.weight.zero_()
-        layer.down.weight.copy_(torch.tensor([[1.0, 2.0]]))
-        layer.up.weight.copy_(torch.tensor([[3.0], [5.0]]))
-    # scale * (1 + 2) * (3, 5), where the scale is 4 / 1
-    assert layer(torch.tensor([1.0, 1.0])).tolist() == [36.0, 60.0]
+        model.get_parameter("q_proj.base_layer.weight").zero_()
+        model.get_parameter(f"q_proj{DOWN}").copy_(torch.tensor([[1.0, 2.0], [0.0, 0.0]]))
+        model.get_parameter(f"q_proj{UP}").copy_(torch.tensor([[3.0, 0.0], [5.0, 0.0]]))
+    # scale * (1 + 2) * (3, 5), where the scale is 8 / 2
+    assert lora.scale(model) == 4.0
+    assert model["q_proj"](torch.tensor([1.0, 1.0])).tolist() == [36.0, 60.0]
 
 
 def test_adapters_off_is_the_base_model_even_after_an_error(model: Tiny) -> None:
     x = torch.randn(5, 4)
     before = model(x)
     lora.attach(model, QWEN2_5_VL, 2, 16.0, ("q_proj",), seed=0)
-    nn.init.ones_(model.get_parameter("language_model.q_proj.up.weight"))
+    nn.init.ones_(model.get_parameter(f"language_model.q_proj{UP}"))
     with pytest.raises(RuntimeError), lora.adapters_off(model):
         assert torch.equal(model(x), before)
         raise RuntimeError
     assert not torch.allclose(model(x), before)
+    learning = [name for name, tensor in model.named_parameters() if tensor.requires_grad]
+    assert learning == [f"language_model.q_proj{part}" for part in (DOWN, UP)]
 
 
 def test_merged_weights_have_the_original_names_and_the_same_function(model: Tiny) -> None:
     x, plain = torch.randn(5, 4), Tiny()
     lora.attach(model, QWEN2_5_VL, 2, 16.0, ("q_proj", "o_proj"), seed=0)
     for name, parameter in model.named_parameters():
-        if name.endswith("up.weight"):
+        if name.endswith(UP):
             nn.init.normal_(parameter)
     plain.load_state_dict(lora.merged(model, model.state_dict()))
     assert torch.allclose(plain(x), model(x), atol=1e-5)
@@ -80,8 +81,9 @@ def test_merged_weights_have_the_original_names_and_the_same_function(model: Tin
 def test_the_same_seed_gives_the_same_adapters() -> None:
     one, two = Tiny(), Tiny()
     for each in (one, two):
+        torch.rand(1)  # The state of the process's own generator does not matter.
         lora.attach(each, QWEN2_5_VL, 2, 16.0, ("q_proj",), seed=7)
-    name = "language_model.q_proj.down.weight"
+    name = f"language_model.q_proj{DOWN}"
     assert torch.equal(one.get_parameter(name), two.get_parameter(name))
 
 

@@ -1,0 +1,37 @@
+"""The errors of the object store. Each message names s3://bucket/key and the remedy.
+
+StoreError
+├── NotFound             The object does not exist.
+├── MissingBucket        The bucket does not exist.
+├── PreconditionFailed   Another writer was first.
+├── AccessDenied         The credentials are absent, wrong or insufficient.
+└── StoreUnavailable     The store gave no answer within the retry budget.
+
+MissingBucket is not a NotFound: callers expect that an object may be absent, never a bucket.
+"""
+
+from awares.errors import AwaresError
+
+
+class StoreError(AwaresError):
+    """An object store operation failed."""
+
+
+class NotFound(StoreError):
+    """The object does not exist."""
+
+
+class MissingBucket(StoreError):
+    """The bucket does not exist."""
+
+
+class PreconditionFailed(StoreError):
+    """A conditional write failed because another writer was first."""
+
+
+class AccessDenied(StoreError):
+    """The credentials are absent, wrong or insufficient."""
+
+
+class StoreUnavailable(StoreError):
+    """The store gave no answer, or only errors, within the retry budget."""
