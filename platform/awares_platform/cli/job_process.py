@@ -11,93 +11,23 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO
 
 from awares.errors import LaunchError
+from awares_platform.cli.pace import Pace
 from awares_platform.config import PlatformConfig
 
 log = logging.getLogger(__name__)
 
-EXPECTED_S = {"curate": 90.0, "sft": 150.0, "grpo": 300.0, "evaluate": 150.0, "serve": 60.0}
-"""Seconds of each job on two cores, for the first estimate. Measured times replace them."""
 STOP_S = 30.0
 """Seconds that a job has to stop after SIGTERM."""
 BEAT_S = 10.0
 """The progress of a silent job is shown again after so many seconds."""
 TAIL_LINES = 15
 _PROGRESS = re.compile(r"^(?P<job>\w+) \[ *\d+ s\]: (?P<note>.*)$")
-_DONE = re.compile(r"^(?P<done>\d+)/(?P<total>\d+)\b")
-
-
-class Pace:
-    """Prints the current job's progress, the elapsed time and the estimated remaining time."""
-
-    def __init__(
-        self, jobs: Sequence[str], finished: Sequence[str], stream: TextIO = sys.stdout
-    ) -> None:
-        self._jobs = list(jobs)
-        self._pending = {
-            job: EXPECTED_S[job] for job in jobs if job not in finished or job == jobs[-1]
-        }
-        self._stream = stream
-        self._began = self._started = time.monotonic()
-        self._share = 0.0
-        # Seconds taken and seconds expected, of the jobs that have run.
-        self._speed = (0.0, 0.0)
-
-    def skip(self, job: str) -> None:
-        """Show that an earlier run has finished the job."""
-        self._line(job, "finished earlier")
-
-    def start(self, job: str) -> None:
-        """Show that the job starts."""
-        self._started, self._share = time.monotonic(), 0.0
-        self.show(job, "starting")
-
-    def show(self, job: str, note: str) -> None:
-        """Show the job's note. A note such as "12/80 steps" also updates the estimate."""
-        if match := _DONE.match(note):
-            self._share = int(match["done"]) / max(int(match["total"]), 1)
-        left = self.remaining(job, time.monotonic() - self._started)
-        elapsed = self.clock(time.monotonic() - self._began)
-        text = f"{note}   ({elapsed} elapsed, about {self.clock(left)} left)"
-        self._line(job, text, passing=True)
-
-    def finish(self, job: str) -> None:
-        """Show that the job has finished."""
-        took = time.monotonic() - self._started
-        self._speed = (self._speed[0] + took, self._speed[1] + self._pending.pop(job))
-        self._line(job, f"done in {self.clock(took)}")
-
-    def remaining(self, job: str, elapsed: float) -> float:
-        """Estimated seconds until all jobs are done.
-
-        The rest of this job follows from its own progress, the others from the speed so far.
-        """
-        speed = self._speed[0] / self._speed[1] if self._speed[1] else 1.0
-        rest = max(self._pending[job] * speed - elapsed, 5.0)
-        if self._share >= 0.1:
-            rest = elapsed * (1 - self._share) / self._share
-        return rest + sum(
-            seconds * speed for other, seconds in self._pending.items() if other != job
-        )
-
-    @staticmethod
-    def clock(seconds: float) -> str:
-        """Minutes and seconds, such as 4:07."""
-        return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
-
-    def _line(self, job: str, text: str, passing: bool = False) -> None:
-        line = f"[{self._jobs.index(job) + 1}/{len(self._jobs)}] {job:<8} {text}"
-        if self._stream.isatty():
-            self._stream.write(f"\r\033[K{line}" + ("" if passing else "\n"))
-        else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
 
 
 def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 from awares.errors import ConfigError
 from awares_platform import report
 from awares_platform.cli.ask import Reply, ask
-from awares_platform.cli.job_process import Pace, run_job
+from awares_platform.cli.job_process import run_job
+from awares_platform.cli.pace import Pace, typical
 from awares_platform.config import PlatformConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images
@@ -92,7 +93,7 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
         )
     directory = Path(config.run.directory) / config.run.name
     state = prepare(config, directory, fresh)
-    pace = Pace(JOBS, state.finished)
+    pace = Pace(typical(config), state.finished)
     for job in JOBS[:-1]:
         if job in state.finished:
             pace.skip(job)

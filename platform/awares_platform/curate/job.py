@@ -148,6 +148,8 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
     with Progress(
         "curate", total=sum(len(shard.samples) for shard in pending), unit="questions"
     ) as progress:
+        if pending:
+            progress.say("starting the engine")
         for done, counts in enumerate(_label(config, pending), start=shards - len(pending) + 1):
             for reason in json.loads(counts["faults"])[:REPORTED_FAULTS]:
                 log.warning("%s: skipped %s", counts["key"], reason)

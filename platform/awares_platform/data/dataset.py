@@ -213,7 +213,7 @@ def ensure_mini(config: "DataConfig", store: ObjectStore) -> None:
         }
         if _recipe(store, config.name, split) == recipe:
             continue
-        unit = f"questions of AwaRes-Mini's {split} split"
+        unit = f"questions generated for AwaRes-Mini's {split} split"
         with Progress("data", total=count, unit=unit) as progress:
             samples = _generate(store, split, count, config.seed, progress)
             write_samples(store, config.name, split, samples, config.shard_rows, recipe)

@@ -121,6 +121,7 @@ def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str,
         progress.say(
             f"{samples} samples" + (f" ({unusable} unusable rows left out)" if unusable else "")
         )
+        progress.say("starting the engines and the learner")
         tending, training = controller.run.remote(), trainer.fit.remote(config, controller)
         metrics: dict[str, float] = {}
         while (item := ray.get(controller.record.remote())) is not None:

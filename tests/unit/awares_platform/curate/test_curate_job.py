@@ -1,11 +1,16 @@
 """The plan and the counts of curation; tests/integration runs the pipeline."""
 
+import sys
+from collections.abc import Iterator
 from typing import cast
+
+import pytest
 
 from awares.crops import CropId
 from awares.sample import Label, Sample
 from awares.ten_crops import TenCrops
 from awares_platform.config import PlatformConfig
+from awares_platform.curate import job
 from awares_platform.curate.job import (
     CurateResult,
     Shard,
@@ -16,6 +21,7 @@ from awares_platform.curate.job import (
 )
 from awares_platform.data.dataset import Split
 from awares_platform.data.rows import Fault, encode_rows
+from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
 
@@ -122,3 +128,26 @@ def test_the_summary_by_hand() -> None:
         "d/", 4, 2, 2, {"0": 2, "3": 1}, left_out=2, source_faults=1, shards=3, shards_resumed=1
     )
     assert result.hr_share == 0.5
+
+
+def test_progress_names_the_start_of_the_engine_before_any_count(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = {"key": "k", "lr": 3, "hr": 1, "dropped": 0, "unusable": 0, "faults": "[]"}
+
+    class Record:
+        def metrics(self, step: int, values: dict[str, float]) -> None:
+            pass
+
+    def label(config: PlatformConfig, pending: list[Shard]) -> Iterator[dict[str, object]]:
+        print("the engine starts", file=sys.stderr)
+        yield counts
+
+    monkeypatch.setattr(job, "_label", label)
+    job._label_all(config(), [Shard("k", tuple(samples(4)), "ab12")], cast(Run, Record()), 1)
+    assert [line.split(": ")[-1] for line in capsys.readouterr().err.splitlines()] == [
+        "starting the engine",
+        "the engine starts",
+        "4/4 questions 1 of the last 4 HR",
+        "4/4 questions done",
+    ]

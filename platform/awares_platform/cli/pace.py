@@ -1,0 +1,231 @@
+"""The printed progress of the quickstart's jobs, and the time that is left.
+
+    note of a job ── phase, share of it ── measured seconds / typical seconds = slowness
+    time left = rest of this phase + slowness * typical seconds of all later phases
+
+The typical seconds only weigh the phases against each other: they come from one quickstart on two
+cores. The machine's slowness is measured. Until it is, only the rest of a counted phase is stated.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from awares_platform.config import PlatformConfig
+
+KNOWN = 0.03
+"""The time left is stated once this share of the typical work has been measured."""
+COUNTED = 0.1
+"""The rest of a phase is stated once this share of it has been measured."""
+_COUNT = re.compile(r"^(?P<done>\d+)/(?P<total>\d+)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a job. `marker` is the text in its notes, `seconds` its typical time.
+
+    `telling` is true if the time of this phase predicts that of the others. Curation's time does
+    not: it depends on the disk and on other work of the machine more than training does.
+
+    Example:
+        Phase("steps", 248.0, telling=True)
+    """
+
+    marker: str
+    seconds: float
+    telling: bool = False
+
+
+Phases = Mapping[str, tuple[Phase, ...]]
+
+
+def typical(config: PlatformConfig) -> Phases:
+    """The phases of every job of the quickstart, for the sizes in `config`.
+
+    The seconds were measured with the default sizes. Counted phases scale with their sizes.
+    """
+    usual = PlatformConfig()
+    test, train, tune, reinforce, answer = (
+        size / base for size, base in zip(_sizes(config), _sizes(usual), strict=True)
+    )
+    return {
+        "curate": (
+            Phase("starting", 7),
+            Phase("train split", 102 * train),
+            Phase("test split", 14 * test),
+            Phase("starting the engine", 45),
+            Phase("questions", 222 * train),
+        ),
+        "sft": (Phase("starting", 30), Phase("steps", 250 * tune, telling=True)),
+        "grpo": (
+            Phase("starting", 24),
+            Phase("starting the engines", 58),
+            Phase("steps", 322 * reinforce, telling=True),
+        ),
+        "evaluate": (
+            Phase("starting", 8),
+            Phase("starting the engine", 28),
+            Phase("questions", 119 * answer, telling=True),
+        ),
+        "serve": (Phase("starting", 39),),
+    }
+
+
+def _sizes(config: PlatformConfig) -> tuple[int, int, int, int, int]:
+    """Test questions, train questions, SFT samples, GRPO episodes, and evaluated answers."""
+    grpo, data = config.grpo, config.data
+    return (
+        data.test_samples,
+        data.train_samples,
+        config.sft.epochs * data.train_samples,
+        grpo.steps * grpo.groups_per_step * grpo.group_size,
+        len(config.evaluate.policies) * min(config.evaluate.questions, data.test_samples),
+    )
+
+
+class Pace:
+    """Prints the current job's progress, the elapsed time and the time that is left.
+
+    Example:
+        pace = Pace(typical(config), finished=["curate"])
+        pace.start("sft")
+        pace.show("sft", "12/80 steps loss 0.3")
+        pace.finish("sft")
+    """
+
+    def __init__(
+        self,
+        phases: Phases,
+        finished: Sequence[str],
+        stream: TextIO = sys.stdout,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._jobs = list(phases)
+        # The last job runs in every quickstart.
+        self._pending = {
+            job: list(parts)
+            for job, parts in phases.items()
+            if job not in finished or job == self._jobs[-1]
+        }
+        self._total = sum(part.seconds for parts in self._pending.values() for part in parts)
+        self._stream = stream
+        self._now = now
+        self._began = self._started = now()
+        # Measured and typical seconds of the telling phases that are over.
+        self._measured = (0.0, 0.0)
+        self._enter(0.0)
+
+    def skip(self, job: str) -> None:
+        """Show that an earlier run has finished the job."""
+        self._line(job, "finished earlier")
+
+    def start(self, job: str) -> None:
+        """Show that the job starts."""
+        self._started = self._now()
+        self._enter(0.0)
+        self.show(job, "starting")
+
+    def show(self, job: str, note: str) -> None:
+        """Show the job's note, such as "12/80 steps", which also updates the time left."""
+        self._follow(self._pending[job], note)
+        elapsed = self.clock(self._now() - self._began)
+        self._line(job, f"{note}   ({elapsed} elapsed, {self._stated(job)})", passing=True)
+
+    def finish(self, job: str) -> None:
+        """Show that the job has finished."""
+        self._close(self._pending.pop(job)[0])
+        self._enter(0.0)
+        self._line(job, f"done in {self.clock(self._now() - self._started)}")
+
+    def _stated(self, job: str) -> str:
+        """The time left in words: of all jobs if it is known, else of this job, else neither."""
+        left = self.remaining(job)
+        if left is not None:
+            return f"about {rounded(left)} left"
+        (phase, *later), counted = self._pending[job], self._share - self._first_share
+        if later or counted < COUNTED:
+            return "time left not known yet"
+        return f"about {rounded(self._rest(phase))} of {job} left, the rest is not known yet"
+
+    def remaining(self, job: str) -> float | None:
+        """Estimated seconds until all jobs are done, or None while too little is measured."""
+        phase, *later = self._pending[job]
+        measured, weight = self._so_far(phase)
+        if weight <= 0 or weight < KNOWN * self._total:
+            return None
+        slowness = measured / weight
+        rest = sum(part.seconds for part in later) + sum(
+            part.seconds for other, parts in self._pending.items() if other != job for part in parts
+        )
+        return self._rest(phase, slowness) + slowness * rest
+
+    def _rest(self, phase: Phase, slowness: float | None = None) -> float:
+        """Estimated rest of the phase. Its own rate counts the more, the more of it is done.
+
+        Without `slowness` its own rate alone counts.
+        """
+        done = self._share - self._first_share
+        own = (self._counted_at - self._entered) / done if done > 0 else 0.0
+        seconds = own
+        if slowness is not None:
+            seconds = slowness * phase.seconds
+            if done > 0:
+                seconds += self._share * (own - seconds)
+        since = self._now() - self._counted_at
+        return max((1 - self._share) * seconds - since, 0.0)
+
+    def _so_far(self, phase: Phase) -> tuple[float, float]:
+        """Measured and typical seconds of the telling phases, the current one included."""
+        measured, weight = self._measured
+        if phase.telling:
+            measured += self._counted_at - self._entered
+            weight += (self._share - self._first_share) * phase.seconds
+        return measured, weight
+
+    def _follow(self, phases: list[Phase], note: str) -> None:
+        """Enter the phase that the note names, and read its share."""
+        count = _COUNT.match(note)
+        share = int(count["done"]) / max(int(count["total"]), 1) if count else 0.0
+        # A longer marker names its phase more closely: "starting the engine", "starting".
+        named = [index for index, phase in enumerate(phases) if phase.marker in note]
+        index = max(named, key=lambda index: len(phases[index].marker), default=0)
+        if index:
+            self._close(phases[0])
+            del phases[:index]
+            self._enter(share)
+        elif named and share > self._share:
+            self._share, self._counted_at = share, self._now()
+
+    def _enter(self, share: float) -> None:
+        self._entered = self._counted_at = self._now()
+        self._share = self._first_share = share
+
+    def _close(self, phase: Phase) -> None:
+        self._measured = self._so_far(phase)
+
+    @staticmethod
+    def clock(seconds: float) -> str:
+        """Minutes and seconds, such as 4:07."""
+        return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
+
+    def _line(self, job: str, text: str, passing: bool = False) -> None:
+        line = f"[{self._jobs.index(job) + 1}/{len(self._jobs)}] {job:<8} {text}"
+        if self._stream.isatty():
+            self._stream.write(f"\r\033[K{line}" + ("" if passing else "\n"))
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def rounded(seconds: float) -> str:
+    """A duration as coarse as an estimate is: whole minutes, or tens of seconds below 90 s.
+
+    Example:
+        rounded(734.0)  # "12 min"
+    """
+    if seconds >= 90:
+        return f"{round(seconds / 60)} min"
+    return f"{max(round(seconds / 10), 1) * 10} s"

@@ -1,0 +1,120 @@
+"""The printed progress of the quickstart's jobs, and the time left, replayed from a record."""
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from awares_platform.cli.pace import Pace, rounded, typical
+from awares_platform.config import PlatformConfig
+
+JOBS = ("curate", "sft", "grpo", "evaluate", "serve")
+RECORD = Path(__file__).with_name("quickstart_series.txt")
+RECORDED_S = {"curate": 390, "sft": 280, "grpo": 404, "evaluate": 155, "serve": 39}
+OTHER_S = {"curate": 385, "sft": 435, "grpo": 612, "evaluate": 221, "serve": 60}
+"""Measured seconds of the jobs in the record, and on a machine with a slower trainer."""
+
+Series = list[tuple[float, str, str]]
+
+
+def recorded(taken: Mapping[str, float] = RECORDED_S) -> Series:
+    """The record as (seconds, job, note). Each job's time is stretched to that in `taken`."""
+    rows, now, before = [], 0.0, 0
+    for line in RECORD.read_text().splitlines()[1:]:
+        seconds, job, note = line.split(" ", 2)
+        now += (int(seconds) - before) * taken[job] / RECORDED_S[job]
+        before = int(seconds)
+        rows.append((now, job, note))
+    return rows
+
+
+def replay(series: Series, stream: io.StringIO) -> Iterator[tuple[float, float | None, float]]:
+    """Yield (elapsed, estimate, truth) in seconds for each line of the record."""
+    now = 0.0
+    pace = Pace(typical(PlatformConfig()), (), stream, lambda: now)
+    current = None
+    for now, job, note in series:
+        if note == "finished":
+            pace.finish(job)
+            continue
+        if job != current:
+            current = job
+            pace.start(job)
+        pace.show(job, note)
+        yield now, pace.remaining(job), series[-1][0] - now
+
+
+@pytest.mark.parametrize("taken", [RECORDED_S, OTHER_S], ids=["recorded", "slower trainer"])
+def test_the_time_left_of_a_recorded_quickstart_is_right_and_steady(
+    taken: Mapping[str, float],
+) -> None:
+    rows = list(replay(recorded(taken), io.StringIO()))
+    known = [(now, left, truth) for now, left, truth in rows if left is not None]
+    assert all(abs(left - truth) <= 0.1 * truth + 25 for _, left, truth in known)
+    steps = zip(known, known[1:], strict=False)
+    jumps = [after[1] - before[1] + after[0] - before[0] for before, after in steps]
+    assert max(map(abs, jumps)) < 30, "an estimate moves by half a minute at most"
+
+
+def test_no_total_is_stated_before_training_was_measured() -> None:
+    stream = io.StringIO()
+    rows = list(replay(recorded(), stream))
+    first = next(now for now, left, _ in rows if left is not None)
+    assert 390 < first < 480
+    lines = stream.getvalue().splitlines()
+    assert "starting   (0:00 elapsed, time left not known yet)" in lines[0]
+    labelling = [line for line in lines if "of curate left, the rest is not known yet" in line]
+    assert "3072/12288 questions   (3:27 elapsed, about 2 min of curate left" in labelling[2]
+    assert "57/368 steps   (7:38 elapsed, about 13 min left)" in stream.getvalue()
+
+
+def test_a_machine_of_half_the_speed_gets_twice_the_time() -> None:
+    usual = list(replay(recorded(), io.StringIO()))
+    slow = list(replay([(2 * now, *rest) for now, *rest in recorded()], io.StringIO()))  # type: ignore[misc]
+    for (_, left, _), (_, twice, _) in zip(usual, slow, strict=True):
+        assert (left is None) == (twice is None)
+        if left is not None:
+            assert twice == pytest.approx(2 * left)
+
+
+def test_smaller_sizes_weigh_less() -> None:
+    config = PlatformConfig.model_validate({"grpo": {"steps": 12}, "sft": {"epochs": 4}})
+    usual, other = typical(PlatformConfig()), typical(config)
+    assert other["grpo"][-1].seconds == pytest.approx(usual["grpo"][-1].seconds / 10)
+    assert other["sft"][-1].seconds == pytest.approx(usual["sft"][-1].seconds * 2)
+    assert other["curate"] == usual["curate"]
+
+
+def test_a_job_that_overruns_is_never_negative() -> None:
+    now = 0.0
+    pace = Pace(typical(PlatformConfig()), JOBS[:2], io.StringIO(), lambda: now)
+    pace.start("grpo")
+    pace.show("grpo", "0/100 steps")
+    now = 100.0
+    pace.show("grpo", "50/100 steps")
+    usual = pace.remaining("grpo")
+    now = 5000.0
+    left = pace.remaining("grpo")
+    assert left is not None and usual is not None
+    assert 0 < left < usual
+
+
+def test_lines_say_which_job_of_how_many() -> None:
+    stream = io.StringIO()
+    pace = Pace(typical(PlatformConfig()), ("curate",), stream)
+    pace.skip("curate")
+    pace.start("sft")
+    pace.show("sft", "3/80 steps loss 1.2")
+    pace.finish("sft")
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "[1/5] curate   finished earlier"
+    assert (
+        lines[2] == "[2/5] sft      3/80 steps loss 1.2   (0:00 elapsed, time left not known yet)"
+    )
+    assert lines[3] == "[2/5] sft      done in 0:00"
+
+
+def test_a_duration_is_as_coarse_as_an_estimate() -> None:
+    durations = [3.0, 44.0, 89.0, 91.0, 734.0]
+    assert list(map(rounded, durations)) == ["10 s", "40 s", "90 s", "2 min", "12 min"]
