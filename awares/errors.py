@@ -3,8 +3,7 @@
 AwaresError
 ├── ConfigError      A setting is wrong. It is a ValueError, too.
 ├── DataError        An image, a row or a file is unreadable.
-├── PolicyError      A model, a processor or a checkpoint does not fit the run.
-└── LaunchError      A part of a run did not start, such as Ray, the store or a port.
+└── PolicyError      A model, a processor or a checkpoint does not fit the run.
 
 The rooms of the platform add their own: store/errors.py, weights/manifest.py and engine/launch.py.
 """
@@ -24,7 +23,3 @@ class DataError(AwaresError):
 
 class PolicyError(AwaresError):
     """A model, processor or checkpoint does not fit the run."""
-
-
-class LaunchError(AwaresError):
-    """A part that a run needs did not start."""

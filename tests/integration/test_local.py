@@ -18,11 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from awares.errors import LaunchError
 from awares_platform.config import PlatformConfig, load
 from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
-from awares_platform.store.errors import AccessDenied, MissingBucket, StoreUnavailable
+from awares_platform.store.errors import AccessDenied, LaunchError, MissingBucket, StoreUnavailable
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]

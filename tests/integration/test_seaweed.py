@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from awares.errors import LaunchError
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore, seaweed
+from awares_platform.store.errors import LaunchError
 
 pytestmark = pytest.mark.integration
 

@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from awares.errors import LaunchError
 from awares_platform.cli.pace import Pace
 from awares_platform.config import PlatformConfig
+from awares_platform.store.errors import LaunchError
 
 log = logging.getLogger(__name__)
 

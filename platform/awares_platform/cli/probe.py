@@ -24,10 +24,10 @@ from typing import Annotated
 
 import tyro
 
-from awares.errors import AwaresError, LaunchError
+from awares.errors import AwaresError
 from awares_platform.cli.main import guarded
 from awares_platform.config import load
-from awares_platform.store.errors import StoreError
+from awares_platform.store.errors import LaunchError, StoreError
 
 TOKEN = "AWARES_SERVE_TOKEN"
 PAUSE_S = 2.0

@@ -26,13 +26,13 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from awares.errors import LaunchError
 from awares_platform.config import PlatformConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.config.store import StoreConfig
 from awares_platform.runtime import source_tree
 from awares_platform.runtime.processor import resolved
 from awares_platform.store import ObjectStore, seaweed
+from awares_platform.store.errors import LaunchError
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from awares.errors import LaunchError
+from awares_platform.store.errors import LaunchError
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,13 @@ from ray.serve import Application
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus
 
-from awares.errors import LaunchError, PolicyError
+from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.config.serve import ServeConfig
 from awares_platform.runtime.run import Run
 from awares_platform.serve.deployment import build_application, read_token
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import LaunchError
 
 APP = "awares"
 POLL_S = 0.5

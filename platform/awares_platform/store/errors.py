@@ -1,4 +1,6 @@
-"""The errors of the object store. Each message names s3://bucket/key and the remedy.
+"""The errors of the object store, and that of a server that does not start.
+
+The message of a StoreError names s3://bucket/key and the remedy.
 
 StoreError
 ├── NotFound             The object does not exist.
@@ -6,6 +8,8 @@ StoreError
 ├── PreconditionFailed   Another writer was first.
 ├── AccessDenied         The credentials are absent, wrong or insufficient.
 └── StoreUnavailable     The store gave no answer within the retry budget.
+
+LaunchError              A part of a run did not start, such as the store, Ray or a port.
 
 MissingBucket is not a NotFound: callers expect that an object may be absent, never a bucket.
 """
@@ -35,3 +39,7 @@ class AccessDenied(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store gave no answer, or only errors, within the retry budget."""
+
+
+class LaunchError(AwaresError):
+    """A part that a run needs did not start."""

@@ -24,7 +24,7 @@ from typing import IO
 from boto3.session import Session
 from botocore.client import Config as ClientConfig
 
-from awares.errors import LaunchError
+from awares_platform.store.errors import LaunchError
 from awares_platform.store.s3_errors import FAILURES
 
 _SERVICES: tuple[str, ...] = ("s3", "master", "volume", "filer", "admin")

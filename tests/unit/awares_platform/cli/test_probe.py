@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from awares.errors import LaunchError
 from awares_platform import store
 from awares_platform.cli import probe
-from awares_platform.store.errors import StoreError
+from awares_platform.store.errors import LaunchError, StoreError
 
 ANSWER = {
     "choices": [{"message": {"content": "white"}}],

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from awares.episode import Episode
-from awares.errors import LaunchError
 from awares.reward import RewardValue
 from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
@@ -18,6 +17,7 @@ from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import ActorLost, Controller
 from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Position, Prompt
 from awares_platform.grpo.prompts import Prompts
+from awares_platform.store.errors import LaunchError
 
 
 class Bus:

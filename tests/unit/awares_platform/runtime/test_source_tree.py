@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from awares.errors import LaunchError
 from awares_platform.runtime import source_tree
 from awares_platform.runtime.source_tree import SourceTree
+from awares_platform.store.errors import LaunchError
 
 ROOT = Path(__file__).parents[4]
 

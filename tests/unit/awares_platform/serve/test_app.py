@@ -6,9 +6,9 @@ import pytest
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ServeDeploySchema
 
-from awares.errors import LaunchError
 from awares_platform.config.serve import ServeConfig
 from awares_platform.serve.app import base_url, build, check_port, last_line
+from awares_platform.store.errors import LaunchError
 
 
 def test_a_taken_port_is_named():
