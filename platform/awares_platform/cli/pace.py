@@ -70,7 +70,7 @@ def typical(config: PlatformConfig) -> Phases:
             Phase("starting the engine", 28),
             Phase("questions", 119 * answer, telling=True),
         ),
-        "serve": (Phase("starting", 39),),
+        "serve": (Phase("starting", 10), Phase("starting the engine", 24), Phase("asking", 5)),
     }
 
 

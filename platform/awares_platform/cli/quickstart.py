@@ -184,7 +184,8 @@ def serve_and_ask(
     settings = config.serve.model_copy(
         update={"policy": "awares", "host": "127.0.0.1", "port": free_port(), "token_env": None}
     )
-    with serving(config.model_copy(update={"serve": settings})) as url:
+    served = config.model_copy(update={"serve": settings})
+    with serving(served, say=lambda text: pace.show("serve", text)) as url:
         pace.show("serve", f"asking at {url}")
         reply = ask(image, question.question, url)
     pace.finish("serve")

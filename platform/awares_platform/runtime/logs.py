@@ -9,6 +9,8 @@ import traceback
 _PLAIN = "%(levelname).1s %(asctime)s %(name)s: %(message)s"
 _NOISY = ("botocore", "urllib3", "stamina", "httpx", "filelock", "fsspec")
 
+_RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
+
 
 def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> None:
     """Send this process's log records to stderr.
@@ -20,8 +22,14 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if json_lines else logging.Formatter(_PLAIN, "%H:%M:%S"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger(_RAY_TOKEN).addFilter(_is_no_token_notice)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(level, logging.ERROR))
+
+
+def _is_no_token_notice(record: logging.LogRecord) -> bool:
+    """Drop Ray's warning that it protects its cluster with a token, which asks for no action."""
+    return not record.getMessage().startswith("Token authentication is enabled")
 
 
 class JsonFormatter(logging.Formatter):

@@ -6,8 +6,9 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 _QUIET_S = 5.0
 
@@ -80,5 +81,12 @@ class Progress:
 def _bar(stream: TextIO) -> Bar:
     name = TextColumn("{task.description:>10}")
     note = TextColumn("{task.fields[note]}", markup=False)
-    columns = (name, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note)
+    columns = (name, BarColumn(), _Count(), TimeElapsedColumn(), note)
     return Bar(*columns, console=Console(file=stream))
+
+
+class _Count(MofNCompleteColumn):
+    """Finished units of all. It is empty for work that has no units."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total or task.completed else Text()

@@ -13,8 +13,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from ray import serve
 from ray.serve import Application
@@ -24,13 +24,19 @@ from ray.serve.schema import ApplicationStatus
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.config.serve import ServeConfig
+from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.serve.deployment import build_application, read_token
+from awares_platform.serve.foreign import ServeLog
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import LaunchError
 
 APP = "awares"
 POLL_S = 0.5
+BEAT_S = 15.0
+"""A start that goes on is said again after so many seconds."""
+ASK_TOKEN = "AWARES_TOKEN"
+"""The variable in which `awares ask` looks for a token."""
 
 
 def build(config: PlatformConfig) -> Application:
@@ -59,14 +65,12 @@ def run(config: PlatformConfig) -> None:
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        with Run(config, "serve") as record, serving(config, stop) as url:
+        with Run(config, "serve") as record, ExitStack() as endpoint:
+            with Progress("serve") as progress:
+                url = endpoint.enter_context(serving(config, stop, progress.say))
             record.metrics(0, {"time/start": time.monotonic() - started})
             if not stop.is_set():
-                print(
-                    f"serving {config.serve.policy} of run {config.run.name} "
-                    f"at {url}/v1/chat/completions; Ctrl-C ends it",
-                    flush=True,
-                )
+                print(announcement(config.serve, config.run.name, url), flush=True)
             stop.wait()
             print("stopping: no new requests, those in flight finish", flush=True)
     finally:
@@ -74,25 +78,45 @@ def run(config: PlatformConfig) -> None:
             signal.signal(number, handler)
 
 
+def announcement(settings: ServeConfig, run: str, url: str) -> str:
+    """Say that the endpoint is ready, how to ask it, and how to stop it."""
+    options = "" if url == "http://127.0.0.1:8000" else f" --url {url}"
+    if settings.token_env not in (None, ASK_TOKEN):
+        options += f" --token-env {settings.token_env}"
+    return (
+        f"serving {settings.policy} of run {run} at {url}/v1/chat/completions\n"
+        f"ask it:   awares ask IMAGE 'QUESTION'{options}\n"
+        "stop it:  Ctrl-C"
+    )
+
+
 @contextmanager
-def serving(config: PlatformConfig, stop: threading.Event | None = None) -> Iterator[str]:
+def serving(
+    config: PlatformConfig,
+    stop: threading.Event | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[str]:
     """Start the endpoint, give its base URL once it is ready, and drain it at the end.
 
-    All checks that need no engine run before an engine starts. Raises ConfigError, PolicyError, or
-    LaunchError if the port is taken or the replica does not start.
+    `say` receives a line at each step. Ray Serve's own lines go to the run's serve.log. All checks
+    that need no engine run before an engine starts. Raises ConfigError, PolicyError, or LaunchError
+    if the port is taken or the replica does not start.
     """
     application = build_application(config)
     read_token(config.serve)
     _check_policy(ObjectStore.from_config(config.store), config.run.name, config.serve.policy)
     _check_serve_is_ours()
     check_port(config.serve.host, config.serve.port)
+    ServeLog(config.run.directory / config.run.name / "serve.log").take_over()
+    say("starting Ray Serve")
     serve.start(http_options=HTTPOptions(host=config.serve.host, port=config.serve.port))
     try:
         serve.run_many(
             [serve.RunTarget(application, name=APP, route_prefix="/")],
             wait_for_applications_running=False,
         )
-        _wait_until_running(config.serve.start_timeout_s, stop or threading.Event())
+        say(f"starting the engine with policy {config.serve.policy} of run {config.run.name}")
+        _wait_until_running(config.serve.start_timeout_s, stop or threading.Event(), say)
         yield base_url(config.serve)
     finally:
         _drain()
@@ -156,12 +180,15 @@ def _check_serve_is_ours() -> None:
         )
 
 
-def _wait_until_running(timeout_s: float, stop: threading.Event) -> None:
-    """Wait until the application runs or `stop` is set.
+def _wait_until_running(
+    timeout_s: float, stop: threading.Event, say: Callable[[str], None]
+) -> None:
+    """Wait until the application runs or `stop` is set, and say every `BEAT_S` that it starts.
 
     Raises LaunchError with the replica's last message if it fails or does not start in time.
     """
     deadline = time.monotonic() + timeout_s
+    beat = time.monotonic() + BEAT_S
     while not stop.is_set():
         status = serve.status().applications[APP]
         if status.status is ApplicationStatus.RUNNING:
@@ -175,6 +202,9 @@ def _wait_until_running(timeout_s: float, stop: threading.Event) -> None:
             raise LaunchError(
                 f"the endpoint did not start within {limit}: {said or 'no replica was placed'}"
             )
+        if time.monotonic() > beat:
+            beat += BEAT_S
+            say("the engine still starts")
         stop.wait(POLL_S)
 
 

@@ -2,6 +2,7 @@ import json
 import logging
 import sys
 
+from awares_platform.runtime import logs
 from awares_platform.runtime.logs import JsonFormatter
 
 
@@ -27,3 +28,22 @@ def test_a_record_is_one_json_object_even_with_an_error() -> None:
         "s3://b/k: gone",
     )
     assert "ValueError: two\nlines" in fields["error"]
+
+
+def test_rays_notice_of_its_token_is_dropped_and_its_warnings_are_kept() -> None:
+    logs.configure()
+    logger = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    seen: list[str] = []
+
+    class Seen(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+
+    handler = Seen()
+    logger.addHandler(handler)
+    try:
+        logger.warning("Token authentication is enabled for this Ray cluster. Set ...")
+        logger.warning("Token authentication is disabled for this Ray cluster. Anyone ...")
+    finally:
+        logger.removeHandler(handler)
+    assert [line.partition(" for")[0] for line in seen] == ["Token authentication is disabled"]

@@ -50,3 +50,15 @@ def test_a_terminal_gets_a_bar() -> None:
         progress.advance(2, "80 % LR [sic]")
     assert "labels [LR] stay as they are" in stream.getvalue()
     assert "2/2" in stream.getvalue()
+
+
+def test_a_terminal_counts_only_work_that_has_units() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with Progress("serve", stream=stream) as progress:
+        progress.say("starting the engine")
+    assert "starting the engine" in stream.getvalue()
+    assert "0/?" not in stream.getvalue()

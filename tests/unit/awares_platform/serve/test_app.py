@@ -1,13 +1,16 @@
 """Checks before the engine starts, and the import_path that a RayService names."""
 
 import socket
+import threading
+from types import SimpleNamespace
 
 import pytest
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
-from ray.serve.schema import ServeDeploySchema
+from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from awares_platform.config.serve import ServeConfig
-from awares_platform.serve.app import base_url, build, check_port, last_line
+from awares_platform.serve import app
+from awares_platform.serve.app import announcement, base_url, build, check_port, last_line
 from awares_platform.store.errors import LaunchError
 
 
@@ -59,3 +62,33 @@ def test_base_url_is_one_that_a_client_can_use(host, url):
 def test_last_line_is_what_happened():
     assert last_line("Traceback:\n  File x\nPolicyError: no policy\n\n") == "PolicyError: no policy"
     assert last_line("") == ""
+
+
+def test_the_announcement_says_how_to_ask_and_how_to_stop():
+    lines = announcement(ServeConfig(policy="sft"), "mini", "http://127.0.0.1:8000").splitlines()
+    assert lines == [
+        "serving sft of run mini at http://127.0.0.1:8000/v1/chat/completions",
+        "ask it:   awares ask IMAGE 'QUESTION'",
+        "stop it:  Ctrl-C",
+    ]
+    other = announcement(ServeConfig(token_env="MY_TOKEN"), "mini", "http://127.0.0.1:81")
+    assert "'QUESTION' --url http://127.0.0.1:81 --token-env MY_TOKEN\n" in other
+
+
+def test_a_long_start_is_said_again(monkeypatch: pytest.MonkeyPatch):
+    now, said = [0.0], []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            now[0] += 4.0
+            return False
+
+    def status():
+        state = ApplicationStatus.RUNNING if now[0] > 40 else ApplicationStatus.DEPLOYING
+        application = SimpleNamespace(status=state, deployments={}, message="")
+        return SimpleNamespace(applications={"awares": application})
+
+    monkeypatch.setattr(app.serve, "status", status)
+    monkeypatch.setattr(app.time, "monotonic", lambda: now[0])
+    app._wait_until_running(300.0, Stop(), lambda text: said.append((now[0], text)))
+    assert said == [(16.0, "the engine still starts"), (32.0, "the engine still starts")]
