@@ -194,7 +194,7 @@ def serve_and_ask(
 
 def held_out_question(config: RunConfig, directory: Path) -> EpisodeRecord:
     """A test question for which the policy requested crops and was right, if there is one."""
-    episodes = read_run(directory, config.name, config.seed).episodes["awares"]
+    episodes = read_run(directory.joinpath, config.name, config.seed).episodes["awares"]
     return max(episodes, key=lambda it: (bool(it.crops) and it.correct, it.correct))
 
 

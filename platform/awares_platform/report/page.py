@@ -4,6 +4,7 @@ import logging
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from awares.errors import AwaresError
@@ -12,6 +13,7 @@ from awares_platform.data.images import Images
 from awares_platform.evaluate.results import NAMES
 from awares_platform.report.curves import curves
 from awares_platform.report.episodes import Fetch, episode_cards
+from awares_platform.report.files import RunFiles, require_run
 from awares_platform.report.records import DRAWN, RunRecord, read_run
 from awares_platform.report.shift import shift
 from awares_platform.report.tables import decisions_table, kinds_table, labels_table, results_table
@@ -24,12 +26,16 @@ log = logging.getLogger(__name__)
 def run(config: PlatformConfig) -> Path:
     """Write <run.directory>/<run.name>/report.html from the run's files, and return its path.
 
-    The images come from the store. Raises DataError if a file of the run is damaged.
+    The store gives the images, and the files that the directory lacks. Raises DataError for an
+    unknown run and for a damaged file.
     """
-    directory = Path(config.run.directory) / config.run.name
-    record = read_run(directory, config.run.name, config.run.seed)
-    images = Images(ObjectStore.from_config(config.store), config.data.image_cache or None)
-    path = directory / "report.html"
+    store, name = ObjectStore.from_config(config.store), config.run.name
+    require_run(store, config.run)
+    with TemporaryDirectory(prefix="awares-report-") as cache:
+        files = RunFiles(store, config.run.directory, name, Path(cache))
+        record = read_run(files, name, config.run.seed)
+    images = Images(store, config.data.image_cache or None)
+    path = config.run.directory / name / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render(record, images, config.method.low_ratio), encoding="utf-8")
     return path

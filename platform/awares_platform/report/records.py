@@ -1,9 +1,10 @@
-"""The files of a run, read from its directory.
+"""The contents of a run's files.
 
 A job that has not run leaves its part empty; that is no error.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow.parquet as parquet
 from awares.crops import Box
 from awares.errors import DataError
 from awares_platform.evaluate.results import NAMES
+from awares_platform.report.files import JOBS
 from awares_platform.runtime.metrics import Row, read
 
 DRAWN = ("awares", "sft")
@@ -74,30 +76,31 @@ class RunRecord:
     wall_s: dict[str, float]
 
 
-def read_run(directory: Path, name: str, seed: int) -> RunRecord:
-    """Read `directory`, which is <run.directory>/<run.name>.
+def read_run(find: Callable[[str], Path], name: str, seed: int) -> RunRecord:
+    """Read a run's files. `find` returns the path of a file, given its path within the run.
 
     Raises DataError, which names the file, if a file is damaged.
+
+    Example:
+        read_run(Path("runs/mini").joinpath, "mini", seed=0)
     """
-    results = _read_json(directory / "evaluate" / "results.json")
-    timing = _read_json(directory / "progress.json")
-    versions = next((_read_json(path) for path in sorted(directory.glob("*/versions.json"))), {})
+    results = _read_json(find("evaluate/results.json"))
+    timing = _read_json(find("progress.json"))
+    versions = (_read_json(find(f"{job}/versions.json")) for job in JOBS)
     return RunRecord(
         name=name,
         seed=seed,
         metrics={
             job: tuple(read(path))
             for job in ("sft", "grpo")
-            if (path := directory / job / "metrics.jsonl").exists()
+            if (path := find(f"{job}/metrics.jsonl")).exists()
         },
         policies={
             key: results["policies"][key] for key in NAMES if key in results.get("policies", {})
         },
         labels=results.get("labels", {}),
-        episodes={
-            key: _read_episodes(directory / "evaluate" / f"episodes-{key}.parquet") for key in DRAWN
-        },
-        versions={str(key): str(value) for key, value in versions.items()},
+        episodes={key: _read_episodes(find(f"evaluate/episodes-{key}.parquet")) for key in DRAWN},
+        versions={str(key): str(value) for key, value in next(filter(None, versions), {}).items()},
         wall_s=timing.get("wall_s", {}),
     )
 

@@ -109,7 +109,7 @@ def _fetch(digest: str) -> Image.Image:
 
 
 def _page(directory: Path, fetch: Callable[[str], Image.Image] = _fetch) -> str:
-    return render(read_run(directory, "mini", 3), fetch)
+    return render(read_run(directory.joinpath, "mini", 3), fetch)
 
 
 def test_the_page_has_every_section(directory):
@@ -150,7 +150,7 @@ def test_answers_of_the_model_are_escaped(directory):
 
 
 def test_a_run_without_jobs_still_has_a_page(tmp_path):
-    page = render(read_run(tmp_path, "mini", 0), _fetch)
+    page = render(read_run(tmp_path.joinpath, "mini", 0), _fetch)
     assert "Look where it matters" in page and "<h2>" not in page
 
 
@@ -166,8 +166,8 @@ def test_missing_images_remove_only_the_episodes(directory):
 def test_damaged_files_are_named(directory):
     (directory / "evaluate" / "results.json").write_text("{")
     with pytest.raises(DataError, match=r"results\.json is not JSON"):
-        read_run(directory, "mini", 0)
+        read_run(directory.joinpath, "mini", 0)
     (directory / "evaluate" / "results.json").write_text("{}")
     (directory / "evaluate" / "episodes-awares.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"episodes-awares\.parquet is damaged"):
-        read_run(directory, "mini", 0)
+        read_run(directory.joinpath, "mini", 0)
