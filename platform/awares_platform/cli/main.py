@@ -8,6 +8,7 @@ stopped the servers that it started.
 
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from json import dumps
@@ -22,6 +23,13 @@ from awares_platform.plan.assumptions import Assumptions
 
 MINI = Path("jobs/configs/mini.toml")
 PAPER = Path("jobs/configs/awares-7b.toml")
+FOLLOWING = {
+    "curate": ("sft", "next"),
+    "sft": ("grpo", "next"),
+    "grpo": ("evaluate", "next"),
+    "evaluate": ("report", "page with all results"),
+}
+"""The command that comes after each job, and what it is for."""
 H100 = Assumptions()
 _OVERRIDES = tyro.conf.arg(
     metavar="[SECTION.KEY=VALUE ...]", help="Settings that replace the file's."
@@ -198,9 +206,18 @@ def _run(name: str, module: str, config: Path, overrides: Sequence[str], **optio
         from awares_platform.runtime import session
 
         with session.session(settings) as resolved:
-            importlib.import_module(module).run(resolved, **options)
+            result = importlib.import_module(module).run(resolved, **options)
+        if result is not None:
+            print(f"{result.summary(settings.store.url)}\n{following(name, config, overrides)}")
 
     return guarded(name, execute)
+
+
+def following(name: str, config: Path, overrides: Sequence[str]) -> str:
+    """The command that comes after the job `name`, with the same arguments."""
+    job, purpose = FOLLOWING[name]
+    setup = () if config == MINI else ("--config", str(config))
+    return f"{purpose}: {shlex.join(['awares', job, *setup, *overrides])}"
 
 
 def guarded(name: str, execute: Callable[[], None]) -> int:

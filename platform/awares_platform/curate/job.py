@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import pickle
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -77,10 +78,12 @@ class CurateResult:
 
     `crops` counts the HR samples' target crops by id. `left_out` counts the samples without a
     label, because both answers are wrong or the sample is unusable. `source_faults` counts the
-    unreadable rows of the source.
+    unreadable rows of the source. The job took `wall_s` seconds.
 
     Example:
-        CurateResult("datasets/awares-mini-curated/train/", 4096, 3270, 826, {"0": 210}, 4, 0, 8, 2)
+        CurateResult(
+            "datasets/mini-curated/train/", 4096, 3270, 826, {"0": 210}, 4, 0, 8, 2, wall_s=88.0
+        )
     """
 
     dataset: str
@@ -92,11 +95,24 @@ class CurateResult:
     source_faults: int
     shards: int
     shards_resumed: int
+    wall_s: float
 
     @property
     def hr_share(self) -> float:
         """Share of samples labelled HR."""
         return self.hr / self.samples
+
+    def summary(self, store: str) -> str:
+        """The result in two lines. `store` is the address of the store."""
+        earlier = ""
+        if self.shards_resumed:
+            earlier = f", {self.shards_resumed} of {self.shards} shards from earlier"
+        return (
+            f"curate: {self.samples + self.left_out:,} questions in {self.wall_s:.0f} s{earlier}: "
+            f"{self.hr:,} HR ({self.hr_share:.1%}), {self.lr:,} LR, "
+            f"{self.left_out:,} without a label, {self.source_faults:,} unreadable rows\n"
+            f"labels: {store}/{self.dataset}"
+        )
 
 
 def run(config: PlatformConfig) -> CurateResult:
@@ -104,6 +120,7 @@ def run(config: PlatformConfig) -> CurateResult:
 
     Raises DataError if no row is usable, EngineFailure or EndpointError if a part fails for good.
     """
+    started = time.monotonic()
     asked = environment(config.method)
     check_judge(config.curate)
     check_grounding(config.curate)
@@ -138,6 +155,7 @@ def run(config: PlatformConfig) -> CurateResult:
             shards=len(shards),
             resumed=resumed,
             dataset=split_prefix(name, SPLIT),
+            wall_s=time.monotonic() - started,
         )
         record.metrics(len(shards), _metrics(result))
     return result
@@ -259,6 +277,7 @@ def summarise(
     shards: int,
     resumed: int,
     dataset: str,
+    wall_s: float,
 ) -> CurateResult:
     """Counts over the whole curated split, resumed shards included.
 
@@ -277,6 +296,7 @@ def summarise(
         source_faults=len(source.faults),
         shards=shards,
         shards_resumed=resumed,
+        wall_s=wall_s,
     )
 
 

@@ -15,6 +15,7 @@ import asyncio
 import json
 import logging
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,13 +71,30 @@ PlayedBy = dict[str, list[Played]]
 class EvaluateResult:
     """The content of results.json (see results.py), its Markdown table, and its local path.
 
+    `key` is the directory in the store that has the same files. The job took `wall_s` seconds.
+
     Example:
-        EvaluateResult({"policies": {...}}, "| policy | ...", Path("evaluate/results.json"))
+        EvaluateResult(
+            {"policies": {...}}, "| policy | ...", Path("evaluate/results.json"),
+            "runs/mini/evaluate", wall_s=155.0,
+        )
     """
 
     results: dict[str, Any]
     table: str
     path: Path
+    key: str
+    wall_s: float
+
+    def summary(self, store: str) -> str:
+        """The table, and where it is kept. `store` is the address of the store."""
+        return (
+            f"{self.table}\n\n{caption(self.results)}\n"
+            f"evaluate: {len(self.results['policies'])} policies on "
+            f"{self.results['questions']:,} questions in {self.wall_s:.0f} s, "
+            f"{self.results['unusable']:,} unusable questions\n"
+            f"results: {self.path} and {store}/{self.key}/results.json"
+        )
 
 
 def run(config: PlatformConfig) -> EvaluateResult:
@@ -85,6 +103,7 @@ def run(config: PlatformConfig) -> EvaluateResult:
     Raises PolicyError for a policy that is not trained, before any work. Raises DataError without
     usable questions, and EngineFailure if the engine fails for more than a few questions.
     """
+    started = time.monotonic()
     asked = environment(config.method)
     store = ObjectStore.from_config(config.store)
     score = scorer(config.evaluate.scorer, config.evaluate.scorer_version)
@@ -129,7 +148,8 @@ def run(config: PlatformConfig) -> EvaluateResult:
             store.put(f"{record.key}/{name}", data)
         for step, policy in enumerate(scored):
             record.metrics(step, _metrics(policy, results["policies"][policy]))
-    return EvaluateResult(results, table(results), record.directory / "results.json")
+    path, wall_s = record.directory / "results.json", time.monotonic() - started
+    return EvaluateResult(results, table(results), path, record.key, wall_s)
 
 
 def check_policies(

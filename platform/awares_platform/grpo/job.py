@@ -77,6 +77,11 @@ class GrpoResult:
     metrics: dict[str, float]
     wall_s: float
 
+    def summary(self, store: str) -> str:
+        """Where the policy is. `store` is the address of the store."""
+        took = f"in {self.wall_s:.0f} s" if self.metrics else "by an earlier job"
+        return f"grpo: finished {self.steps:,} steps {took}\npolicy: {store}/{self.policy}"
+
 
 def run(config: PlatformConfig) -> GrpoResult:
     """Train runs/<run>/policies/awares, or resume where an earlier job of this run ended.

@@ -82,6 +82,11 @@ class SftResult:
     metrics: dict[str, float]
     wall_s: float
 
+    def summary(self, store: str) -> str:
+        """Where the policy is. `store` is the address of the store."""
+        took = f"in {self.wall_s:.0f} s" if self.metrics else "by an earlier job"
+        return f"sft: finished {self.steps:,} steps {took}\npolicy: {store}/{self.policy}"
+
 
 def run(config: PlatformConfig) -> SftResult:
     """Train runs/<run>/policies/sft, or resume where an earlier job of this run ended.

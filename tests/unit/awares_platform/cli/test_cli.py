@@ -1,7 +1,10 @@
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -114,3 +117,35 @@ def test_our_own_bugs_keep_their_traceback() -> None:
 
     with pytest.raises(KeyError):
         cli.guarded("sft", fail)
+
+
+def test_a_job_names_the_next_command_with_its_own_arguments() -> None:
+    overrides = ["run.name=second", "method.system_prompt=Look twice"]
+    assert cli.following("curate", cli.MINI, ()) == "next: awares sft"
+    assert cli.following("grpo", Path("own.toml"), overrides) == (
+        "next: awares evaluate --config own.toml run.name=second 'method.system_prompt=Look twice'"
+    )
+    assert cli.following("evaluate", cli.MINI, overrides[:1]) == (
+        "page with all results: awares report run.name=second"
+    )
+
+
+@pytest.mark.parametrize("module", ["curate", "sft", "grpo", "evaluate"])
+def test_a_finished_job_prints_where_its_result_is(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Result:
+        def summary(self, store: str) -> str:
+            return f"policy: {store}/runs/mini/policies/x"
+
+    @contextmanager
+    def session(settings: object) -> Iterator[object]:
+        yield settings
+
+    run = SimpleNamespace(run=lambda config: Result())
+    monkeypatch.setattr("awares_platform.runtime.session.session", session)
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: run)
+    assert getattr(cli, module)() == 0
+    place, following = capsys.readouterr().out.splitlines()
+    assert place == "policy: s3://awares/mini/runs/mini/policies/x"
+    assert following == cli.following(module, cli.MINI, ())

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -123,10 +124,10 @@ def test_the_summary_by_hand() -> None:
         shards=3,
         resumed=1,
         dataset="d/",
+        wall_s=7.0,
     )
-    assert result == CurateResult(
-        "d/", 4, 2, 2, {"0": 2, "3": 1}, left_out=2, source_faults=1, shards=3, shards_resumed=1
-    )
+    crops = {"0": 2, "3": 1}
+    assert result == CurateResult("d/", 4, 2, 2, crops, 2, 1, 3, shards_resumed=1, wall_s=7.0)
     assert result.hr_share == 0.5
 
 
@@ -151,3 +152,14 @@ def test_progress_names_the_start_of_the_engine_before_any_count(
         "4/4 questions 1 of the last 4 HR",
         "4/4 questions done",
     ]
+
+
+def test_the_summary_names_questions_shares_faults_seconds_and_place() -> None:
+    result = CurateResult("datasets/m/train/", 11801, 9680, 2121, {}, 487, 3, 24, 0, wall_s=389.6)
+    counts = "2,121 HR (18.0%), 9,680 LR, 487 without a label, 3 unreadable rows"
+    assert result.summary("s3://awares/mini").splitlines() == [
+        f"curate: 12,288 questions in 390 s: {counts}",
+        "labels: s3://awares/mini/datasets/m/train/",
+    ]
+    resumed = replace(result, shards_resumed=20).summary("s3://awares/mini")
+    assert f"in 390 s, 20 of 24 shards from earlier: {counts}" in resumed

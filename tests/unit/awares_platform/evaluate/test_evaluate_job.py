@@ -20,6 +20,7 @@ from awares.view import View
 from awares_platform.config import PlatformConfig
 from awares_platform.data.images import Images
 from awares_platform.evaluate.job import (
+    EvaluateResult,
     assemble,
     check_policies,
     direct,
@@ -194,3 +195,23 @@ def test_escalation_repeats_only_the_questions_with_a_call() -> None:
         rows.append(replace(one, episode=replace(one.episode, turns=(turn,) * turns, stop=stop)))
     rows.append(Played(sample(9), None, 0.0, "images/aa is damaged"))
     assert [one.sample.sample_id for one in direct(rows)] == ["s0", "s2", "s3"]
+
+
+def test_the_summary_has_the_table_the_faults_and_the_places() -> None:
+    results = {
+        "policies": {"low": {}, "full": {}},
+        "questions": 2048,
+        "unusable": 3,
+        "seed": 0,
+        "latency": {"questions": 0},
+    }
+    path = Path("runs/mini/evaluate/results.json")
+    result = EvaluateResult(results, "| policy |", path, "runs/mini/evaluate", wall_s=154.6)
+    assert result.summary("s3://awares/mini").splitlines() == [
+        "| policy |",
+        "",
+        "2,048 held-out questions, greedy, seed 0.",
+        "evaluate: 2 policies on 2,048 questions in 155 s, 3 unusable questions",
+        "results: runs/mini/evaluate/results.json and "
+        "s3://awares/mini/runs/mini/evaluate/results.json",
+    ]

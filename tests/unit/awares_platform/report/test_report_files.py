@@ -24,7 +24,7 @@ class MemoryStore:
     config = StoreConfig(url="s3://awares/team")
 
     def __init__(self, **objects: bytes) -> None:
-        self.objects = {key: value for key, value in objects.items()}
+        self.objects = dict(objects)
 
     def list(self, prefix: str = "") -> Iterator[Any]:
         keys = (key for key in sorted(self.objects) if key.startswith(prefix))

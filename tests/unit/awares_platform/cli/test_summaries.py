@@ -1,0 +1,31 @@
+"""The last lines of the training jobs say where the policy is."""
+
+import pytest
+
+from awares_platform.grpo.job import GrpoResult
+from awares_platform.sft.job import SftResult
+
+SFT = SftResult("runs/mini/policies/sft", 368, 0, {"loss/sft": 0.1}, wall_s=280.4)
+GRPO = GrpoResult("runs/mini/policies/awares", 120, {"reward/mean": 9.1}, wall_s=404.2)
+EARLIER = GrpoResult("runs/mini/policies/awares", 120, {}, wall_s=0.1)
+
+
+@pytest.mark.parametrize(
+    ("result", "lines"),
+    [
+        (SFT, ["sft: finished 368 steps in 280 s", "policy: s3://a/b/runs/mini/policies/sft"]),
+        (GRPO, ["grpo: finished 120 steps in 404 s", "policy: s3://a/b/runs/mini/policies/awares"]),
+        (
+            EARLIER,
+            [
+                "grpo: finished 120 steps by an earlier job",
+                "policy: s3://a/b/runs/mini/policies/awares",
+            ],
+        ),
+    ],
+    ids=["sft", "grpo", "earlier"],
+)
+def test_the_policy_is_named_with_its_address(
+    result: SftResult | GrpoResult, lines: list[str]
+) -> None:
+    assert result.summary("s3://a/b").splitlines() == lines
