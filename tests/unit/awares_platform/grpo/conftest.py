@@ -1,4 +1,4 @@
-"""Hand-written episodes and groups."""
+"""Hand-written episodes and groups, and a controller over fakes."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,7 @@ from awares.reward import RewardValue
 from awares.sample import Label, Sample
 from awares.view import View
 from awares_platform.grpo.group import Group, Member, Outcome, Prompt
+from tests.unit.awares_platform.grpo.stage import Stage
 
 
 @pytest.fixture
@@ -84,3 +85,12 @@ def make_group(make_episode: Callable[..., Episode]) -> Callable[..., Group]:
         return Group(prompt, members, outcome, seconds=1.5)
 
     return make
+
+
+@pytest.fixture
+def stage(
+    monkeypatch: pytest.MonkeyPatch, samples: list[Sample], make_episode: Callable[..., Episode]
+) -> Callable[..., Stage]:
+    """Build a controller over fakes from settings of [grpo]; dead actors restart at once."""
+    monkeypatch.setattr("awares_platform.grpo.controller._RESTART_PAUSE_S", 0.0)
+    return lambda **settings: Stage(samples, make_episode, **settings)

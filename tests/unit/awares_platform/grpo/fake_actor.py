@@ -1,0 +1,72 @@
+"""A rollout actor without an engine, and the versions that it follows."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from awares.episode import Episode
+from awares_platform.engine.follow import Loaded
+from awares_platform.engine.load import LoadReport, Prefetched
+from awares_platform.grpo.controller import ActorLost
+from awares_platform.grpo.group import GroupRollout, Prompt
+
+
+class Bus:
+    """The newest version. Actors see it at once."""
+
+    def __init__(self) -> None:
+        self.head = 0
+        self.changed = asyncio.Event()
+
+    def publish(self, version: int) -> None:
+        self.head = version
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class FakeActor:
+    """An actor that plays every prompt with its weights, and dies while it plays `dies_at`."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        episode: Callable[..., Episode],
+        log: list[str],
+        name: str,
+        dies_at: int | None = None,
+    ) -> None:
+        self.bus, self.episode, self.log, self.name, self.dies_at = bus, episode, log, name, dies_at
+        self.version = -1
+        self.dead = asyncio.Event()
+        self.mismatch_at: int | None = None
+
+    async def start(self) -> None:
+        self.log.append(f"start {self.name}")
+
+    async def follow(self) -> AsyncIterator[Loaded]:
+        while True:
+            if self.version != self.bus.head:
+                self.version = self.bus.head
+                if self.version == self.mismatch_at:
+                    raise ValueError(f"canary of version {self.version}")
+                yield Loaded(
+                    LoadReport(self.version, Prefetched(1, 0, 0, 0.0, 0.0, 0.0), 0.01, 0.01, 0.001),
+                    0.1,
+                )
+            changing = asyncio.ensure_future(self.bus.changed.wait())
+            dying = asyncio.ensure_future(self.dead.wait())
+            await asyncio.wait([changing, dying], return_when=asyncio.FIRST_COMPLETED)
+            if self.dead.is_set():
+                raise ActorLost(self.name)
+
+    async def rollout(self, prompt: Prompt) -> GroupRollout:
+        version = self.version
+        self.log.append(f"{self.name} plays {prompt.number}")
+        if prompt.number == self.dies_at:
+            self.dead.set()
+        await asyncio.sleep(0.001)
+        if self.dead.is_set():
+            raise ActorLost(self.name)
+        return GroupRollout((self.episode(version), self.episode(version)), 0.0, 1.0)
+
+    def kill(self) -> None:
+        self.log.append(f"kill {self.name}")

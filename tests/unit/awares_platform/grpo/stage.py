@@ -1,0 +1,122 @@
+"""A controller whose actors and journal are fakes. The test plays the learner."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from awares.episode import Episode
+from awares.reward import RewardValue
+from awares.sample import Sample
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.grpo.buffer import EpisodeBuffer
+from awares_platform.grpo.controller import Controller
+from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Prompt
+from awares_platform.grpo.prompts import Prompts
+from tests.unit.awares_platform.grpo.fake_actor import Bus, FakeActor
+
+
+class MemoryJournal:
+    """A journal that lives in a list."""
+
+    def __init__(self, groups: Sequence[Group] = ()) -> None:
+        self.groups = list(groups)
+
+    def append(self, groups: Sequence[Group]) -> None:
+        self.groups += groups
+
+    def read(self) -> list[Group]:
+        return list(self.groups)
+
+
+class SlowJournal(MemoryJournal):
+    """A journal that reads its groups at once, but returns them only when the test allows it."""
+
+    def __init__(self, groups: Sequence[Group] = ()) -> None:
+        super().__init__(groups)
+        self.reading, self.may_return = threading.Event(), threading.Event()
+
+    def read(self) -> list[Group]:
+        held = super().read()
+        self.reading.set()
+        assert self.may_return.wait(10), "the test never lets the read return"
+        return held
+
+
+class Stage:
+    """A controller, its settings, its fake actors and its journal."""
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        episode: Callable[..., Episode],
+        journal: MemoryJournal | None = None,
+        **settings: Any,
+    ) -> None:
+        self.settings = GrpoConfig.model_validate(
+            {
+                "groups_per_step": 2,
+                "group_size": 2,
+                "staleness_bound": 1,
+                "groups_in_flight": 2,
+                **settings,
+            }
+        )
+        self.bus, self.log = Bus(), []
+        self.journal = journal or MemoryJournal()
+        self.spawned: list[FakeActor] = []
+        self.dies_at: list[int | None] = []
+        self.mismatch_at: int | None = None
+        self.episode = episode
+        self.outcome = Outcome.READY
+        buffer = EpisodeBuffer(
+            Prompts(samples, 0), self.settings.groups_per_step, self.settings.staleness_bound
+        )
+        held: Any = self.journal
+        self.controller = Controller(self.settings, buffer, held, self.score, self.spawn)
+
+    def spawn(self, index: int) -> FakeActor:
+        dies_at = self.dies_at.pop(0) if self.dies_at else None
+        self.spawned.append(
+            FakeActor(self.bus, self.episode, self.log, f"actor{len(self.spawned)}", dies_at)
+        )
+        self.spawned[-1].mismatch_at = self.mismatch_at
+        return self.spawned[-1]
+
+    def score(self, prompt: Prompt, rollout: GroupRollout) -> Group:
+        members = tuple(
+            Member(episode, RewardValue(1.0, {}), True, 1.0 - 2 * index)
+            for index, episode in enumerate(rollout.episodes)
+        )
+        return Group(prompt, members, self.outcome, 1.0)
+
+    @property
+    def finished(self) -> int:
+        """The number of groups that the controller has received, written or not."""
+        return len(self.controller._unwritten) + len(self.journal.groups)
+
+    def played(self) -> list[int]:
+        return [int(line.split()[-1]) for line in self.log if "plays" in line]
+
+    async def step(self, step: int, version: int) -> list[int] | None:
+        """Take one learner step, publish version + 1, and return the prompts that are done."""
+        shard = await self.controller.batch(step, version, 0, 1)
+        if shard is None:
+            return None
+        self.bus.publish(version + 1)
+        await self.controller.learned(step, {"policy/kl": 0.0})
+        position = shard.position
+        return [number for number in range(position.watermark + 10) if number in position]
+
+
+def play(scene: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await scene
+
+    asyncio.run(bounded())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)

@@ -1,0 +1,94 @@
+"""The controller writes finished groups to the journal, and a new learner gets them from it."""
+
+import asyncio
+from collections.abc import Callable
+
+from awares.sample import Sample
+from awares_platform.grpo.group import Group, Position
+from awares_platform.grpo.prompts import Prompts
+from tests.unit.awares_platform.grpo.stage import SlowJournal, Stage, play, until
+
+
+def test_a_learner_that_resumes_gets_what_the_dead_one_held(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage(staleness_bound=3)
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        first = await acted.controller.batch(0, 0, 0, 1)
+        assert first is not None and first.position == Position(2)
+        acted.bus.publish(1)
+        await acted.controller.attach(1, Position())  # killed before its first checkpoint
+        again = await acted.controller.batch(0, 1, 0, 1)
+        assert again is not None and again.position == Position(2)
+        assert again.minibatches == first.minibatches
+        await acted.controller.close()
+        await running
+        assert sorted(acted.played()) == sorted(set(acted.played()))  # nothing was played twice
+
+    play(scene())
+
+
+def test_a_group_that_finishes_while_the_journal_is_read_is_kept(
+    stage: Callable[..., Stage],
+) -> None:
+    async def scene() -> None:
+        journal = SlowJournal()
+        journal.may_return.set()
+        acted = stage(staleness_bound=3, journal=journal)
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        journal.may_return.clear()
+        journal.reading.clear()
+        attaching = asyncio.create_task(acted.controller.attach(0, Position()))
+        await asyncio.to_thread(journal.reading.wait, 10)
+        await until(lambda: acted.finished == 8)  # all that bound 3 allows finish during the read
+        journal.may_return.set()
+        await attaching
+        assert await acted.step(0, 0) == [0, 1]
+        assert await acted.step(1, 1) == [0, 1, 2, 3]
+        await acted.controller.close()
+        await running
+        assert sorted(acted.played()) == sorted(set(acted.played()))
+        written = sorted(group.prompt.number for group in journal.groups)
+        assert written == list(range(len(written))) and len(written) >= 8
+
+    play(scene())
+
+
+def test_no_group_starts_before_the_journal_of_the_last_job_is_read(
+    stage: Callable[..., Stage], make_group: Callable[..., Group], samples: list[Sample]
+) -> None:
+    async def scene() -> None:
+        prompts = Prompts(samples, 0)
+        journal = SlowJournal([make_group(prompts[number]) for number in range(3)])
+        acted = stage(journal=journal)
+        running = asyncio.create_task(acted.controller.run())
+        await until(lambda: "start actor0" in acted.log)
+        attaching = asyncio.create_task(acted.controller.attach(0, Position()))
+        await asyncio.to_thread(journal.reading.wait, 10)
+        await asyncio.sleep(0.05)
+        assert acted.played() == []
+        journal.may_return.set()
+        await attaching
+        assert await acted.step(0, 0) == [0, 1]
+        await until(lambda: len(acted.played()) == 3)
+        assert acted.played() == [3, 4, 5]  # the bound allows one batch beyond the next
+        await acted.controller.close()
+        await running
+
+    play(scene())
+
+
+def test_finished_groups_are_in_the_journal_before_their_batch_is_handed_out(
+    stage: Callable[..., Stage],
+) -> None:
+    async def scene() -> None:
+        acted = stage()
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        await acted.controller.batch(0, 0, 0, 1)
+        assert {0, 1} <= {group.prompt.number for group in acted.journal.groups}
+        await acted.controller.close()
+        await running
+
+    play(scene())
