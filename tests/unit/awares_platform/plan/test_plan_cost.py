@@ -1,29 +1,22 @@
-"""Traffic and hours, compared with hand computation; the sheet; the refusals of a plan."""
+"""Traffic and hours equal sums by hand; a plan names what does not fit and refuses bad values."""
 
 import json
 import re
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from awares.errors import ConfigError
 from awares_platform.config import PlatformConfig, load
 from awares_platform.plan import Assumptions, make, render
-from awares_platform.plan.geometry import Geometry
 from awares_platform.plan.hours import Pass, sequence_flops
 from awares_platform.plan.traffic import CHANGED, USELESS, Traffic, between, period, traffic
-
-ROOT = Path(__file__).parents[4]
-PAPER = ROOT / "jobs/configs/awares-7b.toml"
+from tests.unit.awares_platform.plan.paper import ROOT, SMALL, setup
 
 
-def setup(*overrides: str) -> PlatformConfig:
-    return load(PAPER, overrides)
-
-
-def traffic_of(config: PlatformConfig, trained: int, **assumed: float) -> Traffic:
+def traffic_of(config: PlatformConfig, trained: int, **assumed: Any) -> Traffic:
     dtype = config.engine.dtype
     return traffic(config.grpo, config.policy, dtype, trained, Assumptions(**assumed))
 
@@ -81,22 +74,10 @@ def test_a_stated_share_replaces_the_measured_one() -> None:
 
 
 def test_flops_of_a_sequence() -> None:
-    shape = Geometry(
-        hidden=8,
-        layers=3,
-        heads=2,
-        kv_heads=1,
-        intermediate=16,
-        vocab=100,
-        tied=False,
-        v_hidden=4,
-        v_depth=1,
-        v_intermediate=6,
-    )
     full, frozen = Pass(1, 1, 1), Pass(1, 0, 0)
-    assert shape.layer_parameters == 64 + 32 + 32 + 64 + 3 * 128 + 8 + 8 + 16
-    expected = 6 * 3 * 608 * 50 + 3 * (2 * 3 * 8 * 50 * 50) + 2 * shape.vision_parameters * 20 * 4
-    assert sequence_flops(shape, 50, 20, full, frozen) == expected
+    assert SMALL.layer_parameters == 64 + 32 + 32 + 64 + 3 * 128 + 8 + 8 + 16
+    expected = 6 * 3 * 608 * 50 + 3 * (2 * 3 * 8 * 50 * 50) + 2 * SMALL.vision_parameters * 20 * 4
+    assert sequence_flops(SMALL, 50, 20, full, frozen) == expected
 
 
 def test_hours_follow_from_flops() -> None:

@@ -1,15 +1,14 @@
-"""The memory of trainers and engines, compared with the ZeRO paper and with hand computation."""
+"""The memory of trainers and engines equals the ZeRO paper's figures and sums by hand."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from awares.errors import ConfigError
-from awares_platform.config import PlatformConfig, load
+from awares_platform.config import PlatformConfig
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.engine import EngineMemory, engine_memory
-from awares_platform.plan.geometry import KNOWN, Geometry
+from awares_platform.plan.geometry import KNOWN
 from awares_platform.plan.lengths import Lengths, lengths
 from awares_platform.plan.trainer import (
     Trainer,
@@ -20,20 +19,8 @@ from awares_platform.plan.trainer import (
     trained_parameters,
     trainer,
 )
+from tests.unit.awares_platform.plan.paper import SMALL, setup
 
-PAPER = Path(__file__).parents[4] / "jobs/configs/awares-7b.toml"
-SMALL = Geometry(
-    hidden=8,
-    layers=3,
-    heads=2,
-    kv_heads=1,
-    intermediate=16,
-    vocab=100,
-    tied=False,
-    v_hidden=4,
-    v_depth=5,
-    v_intermediate=6,
-)
 RANK = Trainer(
     trained=7_500_000_000,
     frozen=0,
@@ -47,10 +34,6 @@ RANK = Trainer(
     vision=False,
     reference=False,
 )
-
-
-def setup(*overrides: str) -> PlatformConfig:
-    return load(PAPER, overrides)
 
 
 def tokens_of(config: PlatformConfig) -> Lengths:
