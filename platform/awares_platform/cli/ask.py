@@ -13,6 +13,7 @@ from typing import Any
 
 from awares.crops import CropId
 from awares.errors import DataError
+from awares_platform.config.loopback import is_loopback
 from awares_platform.method.chat_client import EndpointError
 
 TIMEOUT_S = 120.0
@@ -62,7 +63,9 @@ def _name(crop: str) -> str:
 def run(
     image: Path, question: str, url: str = "http://127.0.0.1:8000", token_env: str = "AWARES_TOKEN"
 ) -> None:
-    """Ask the question and print the reply. Raises as `ask`."""
+    """Ask the question, an argument of the command line, and print the reply. Raises as `ask`."""
+    # Python decodes arguments as ASCII in a locale without UTF-8, but terminals send UTF-8.
+    question = os.fsencode(question).decode("utf-8", "replace")
     print(ask(image, question, url, token_env).lines())
 
 
@@ -114,7 +117,7 @@ def _call(url: str, body: Mapping[str, Any] | None, token_env: str) -> dict[str,
         request = urllib.request.Request(
             url, None if body is None else json.dumps(body).encode(), headers
         )
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        with opener(url).open(request, timeout=TIMEOUT_S) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
         raise EndpointError(f"{url} refused ({error.code}): {_reason(error, token_env)}") from error
@@ -128,6 +131,12 @@ def _call(url: str, body: Mapping[str, Any] | None, token_env: str) -> dict[str,
             f"{url} gave no usable answer ({error}); is it an awares endpoint, "
             "such as http://127.0.0.1:8000?"
         ) from error
+
+
+def opener(url: str) -> urllib.request.OpenerDirector:
+    """An opener that uses the environment's proxies, except for an address on this machine."""
+    proxies = {} if is_loopback(url) else None
+    return urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
 
 
 def _reason(error: urllib.error.HTTPError, token_env: str) -> str:

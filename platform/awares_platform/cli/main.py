@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -186,12 +187,20 @@ def plan(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script `awares`."""
+    print_in_any_locale()
     sys.exit(commands.cli(prog="awares", args=arguments))
 
 
 def job(command: Callable[..., int]) -> None:
     """Entry point of the scripts in jobs/."""
+    print_in_any_locale()
     sys.exit(tyro.cli(command))
+
+
+def print_in_any_locale() -> None:
+    """Print characters that the locale lacks as escapes, such as \\xf6, and raise no error."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(name: str, module: str, config: Path, overrides: Sequence[str], **options: Any) -> int:

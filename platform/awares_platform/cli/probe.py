@@ -25,7 +25,8 @@ from typing import Annotated
 import tyro
 
 from awares.errors import AwaresError
-from awares_platform.cli.main import guarded
+from awares_platform.cli.ask import ask, opener
+from awares_platform.cli.main import guarded, print_in_any_locale
 from awares_platform.config import load
 from awares_platform.store.errors import LaunchError, StoreError
 
@@ -100,8 +101,6 @@ def check_endpoint(url: str) -> str:
     """
     from PIL import Image
 
-    from awares_platform.cli.ask import ask
-
     models = f"{url.rstrip('/')}/v1/models"
     closed = bool(os.environ.get(TOKEN, "").strip())
     if closed:
@@ -121,7 +120,7 @@ def status(url: str, token: str | None) -> int:
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
         request = urllib.request.Request(url, headers=headers)
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        with opener(url).open(request, timeout=TIMEOUT_S) as response:
             return response.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -152,4 +151,5 @@ def patient(check: Callable[[], str], wait: float) -> str:
 
 
 if __name__ == "__main__":
+    print_in_any_locale()
     sys.exit(commands.cli(prog="python -m awares_platform.cli.probe"))

@@ -11,6 +11,7 @@ import stamina
 
 from awares.errors import AwaresError, ConfigError
 from awares_platform.config.curate import EndpointConfig
+from awares_platform.config.loopback import is_loopback
 
 BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
@@ -40,6 +41,7 @@ class ChatEndpoint:
             timeout=config.timeout_s,
             headers=_authorisation(config),
             limits=httpx.Limits(max_connections=config.in_flight),
+            mounts=_direct(config.url),
         )
 
     async def __aenter__(self) -> Self:
@@ -108,6 +110,11 @@ def _text(response: httpx.Response, url: str) -> str:
             f"{url} does not speak the OpenAI chat protocol: {response.text[:200]}"
         ) from error
     return text or ""
+
+
+def _direct(url: str) -> dict[str, None]:
+    """httpx's route around the environment's proxies, if the endpoint is on this machine."""
+    return {f"all://{httpx.URL(url).netloc.decode()}": None} if is_loopback(url) else {}
 
 
 def _authorisation(config: EndpointConfig) -> dict[str, str]:

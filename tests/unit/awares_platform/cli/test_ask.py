@@ -2,6 +2,9 @@
 
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +14,11 @@ import pytest
 from awares.errors import DataError
 from awares_platform.cli.ask import ask
 from awares_platform.method.chat_client import EndpointError
+from tests import hostile
 
+ROOT = Path(__file__).parents[4]
 MODELS = {"data": [{"id": "mini"}]}
 ANSWER = {
-    "choices": [{"message": {"content": "7"}}],
     "usage": {"prompt_tokens": 31, "completion_tokens": 18},
     "awares": {
         "crops": ["0"], "boxes": [[0, 0, 56, 56]], "visual_tokens": 8, "rtr_token": 0.5,
@@ -32,7 +36,8 @@ class Endpoint(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.seen = (self.headers, json.loads(body))
-        self._answer(ANSWER)
+        message = {"choices": [{"message": {"content": self.server.answer}}]}
+        self._answer(ANSWER | message)
 
     def _answer(self, body: dict) -> None:
         status, text, headers = self.server.script or (200, json.dumps(body), {})
@@ -49,7 +54,7 @@ class Endpoint(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[http.server.HTTPServer]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    server.script = None
+    server.script, server.answer = None, "7"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -113,3 +118,55 @@ def test_no_endpoint_and_no_image_are_named(image, tmp_path):
         ask(image, "which digit?", "http://127.0.0.1:9")
     with pytest.raises(DataError, match=r"absent\.png cannot be read: No such file"):
         ask(tmp_path / "absent.png", "which digit?", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_a_proxy_is_not_asked_for_an_endpoint_on_this_machine(server, image, monkeypatch, host):
+    with hostile.proxy() as proxy:
+        for name, value in hostile.proxies(proxy.server_port).items():
+            monkeypatch.setenv(name, value)
+        reply = ask(image, "which digit?", f"http://{host}:{server.server_port}")
+    assert reply.answer == "7" and proxy.asked == []
+
+
+def test_a_remote_endpoint_is_asked_through_the_proxy(image, monkeypatch):
+    with hostile.proxy() as proxy:
+        for name, value in hostile.proxies(proxy.server_port).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(EndpointError, match=r"refused \(403\)"):
+            ask(image, "which digit?", "http://policy.example.invalid:8000")
+    assert proxy.asked == ["GET http://policy.example.invalid:8000/v1/models"]
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def _asked_from_a_shell(server, image, question, **environment) -> str:
+    command = "from awares_platform.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "ask", str(image), question, "--url", _url(server)],
+        env={**os.environ, **ASCII, **environment}, capture_output=True, cwd=ROOT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def test_a_question_beyond_ascii_is_asked_in_any_locale(server, image):
+    assert "answer   7" in _asked_from_a_shell(server, image, "wie groß ist 数字?")
+    assert server.seen[1]["messages"][0]["content"][1]["text"] == "wie groß ist 数字?"
+
+
+@pytest.mark.parametrize("environment", [{}, {"PYTHONIOENCODING": "ascii"}])
+def test_an_answer_beyond_ascii_is_printed_in_any_locale(server, image, environment):
+    server.answer = "größer"
+    assert "answer   gr\\xf6\\xdfer\n" in _asked_from_a_shell(server, image, "?", **environment)
+
+
+def test_help_is_printed_in_any_locale():
+    command = "from awares_platform.cli.main import main; main()"
+    environment = {**os.environ, **ASCII, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", command, "plan", "--help"],
+        env=environment, capture_output=True, text=True, cwd=ROOT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0 and "GPU-hours" in done.stdout, done.stderr

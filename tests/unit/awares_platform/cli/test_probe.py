@@ -11,6 +11,7 @@ import pytest
 from awares_platform import store
 from awares_platform.cli import probe
 from awares_platform.store.errors import LaunchError, StoreError
+from tests import hostile
 
 ANSWER = {
     "choices": [{"message": {"content": "white"}}],
@@ -189,3 +190,13 @@ def test_a_probe_gives_up_with_the_last_error(
     monkeypatch.setattr(probe, "PAUSE_S", 0.01)
     assert probe.ray("http://127.0.0.1:9", wait=0.05) == 2
     assert "awares probe ray: no answer at http://127.0.0.1:9/api/jobs/" in capsys.readouterr().err
+
+
+def test_a_proxy_is_not_asked_for_this_machine(serve, monkeypatch):
+    _, url = serve("secret")
+    with hostile.proxy() as proxy:
+        for name, value in hostile.proxies(proxy.server_port).items():
+            monkeypatch.setenv(name, value)
+        assert probe.status(url, "secret") == 200
+        assert probe.status("http://head.example.invalid:8265", None) == 403
+    assert proxy.asked == ["GET http://head.example.invalid:8265"]

@@ -19,6 +19,7 @@ from awares_platform.config.curate import EndpointConfig
 from awares_platform.method.chat_client import ChatEndpoint, EndpointBusy, EndpointError
 from awares_platform.method.grounding import EndpointGrounding
 from awares_platform.method.judge import EndpointJudge
+from tests import hostile
 
 Reply = Callable[[dict[str, Any], int], tuple[int, str]]
 
@@ -179,3 +180,19 @@ def test_grounding_sends_the_image_and_scales_the_boxes(server: Server) -> None:
     )
     assert sent.size == (112, 56) and sent.getpixel((0, 0)) == (10, 20, 30)
     assert text["text"].endswith("Question: which digit?")
+
+
+def test_a_proxy_is_asked_for_remote_endpoints_only(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.reply = lambda body, count: (200, "4")
+    with hostile.proxy() as proxy:
+        for name, value in hostile.proxies(proxy.server_port).items():
+            monkeypatch.setenv(name, value)
+        assert complete(config(server)) == "4"
+        local = server.url.replace("127.0.0.1", "localhost")
+        assert complete(config(server, url=local)) == "4"
+        assert proxy.asked == []
+        with pytest.raises(EndpointError, match="refused model 'judge-70b' with 403"):
+            complete(config(server, url="http://judge.example.invalid/v1"))
+    assert proxy.asked == ["POST http://judge.example.invalid/v1/chat/completions"]
