@@ -65,7 +65,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text("utf-8")
+        # Editors on Windows begin a file with a byte order mark.
+        text = path.read_text("utf-8-sig")
         return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(

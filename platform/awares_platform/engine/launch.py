@@ -68,7 +68,7 @@ def check_memory(config: EngineConfig) -> None:
     with contextlib.suppress(OSError, StopIteration, ValueError):
         line = next(
             line
-            for line in Path("/proc/meminfo").read_text().splitlines()
+            for line in Path("/proc/meminfo").read_text("ascii").splitlines()
             if line.startswith("MemAvailable")
         )
         available = int(line.split()[1]) / (1 << 20)
@@ -280,7 +280,7 @@ def find_cause(log: Path) -> str:
 
     Exceptions that follow from another one do not count.
     """
-    text = log.read_text(errors="replace") if log.exists() else ""
+    text = log.read_text("utf-8", "replace") if log.exists() else ""
     causes = [
         cause for cause in _CAUSE.findall(text) if not any(mark in cause for mark in _CONSEQUENCES)
     ]

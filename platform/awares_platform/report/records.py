@@ -109,7 +109,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except ValueError as error:
         raise DataError(
             f"{path} is not JSON ({error}); run the job that writes it again"

@@ -97,7 +97,7 @@ def _check_processor(path: Path, config: Mapping[str, Any], family: ModelFamily)
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise PolicyError(
             f"{path} is missing; copy or download the whole policy directory"

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from awares.errors import PolicyError
+
 MANIFEST = "manifest.json"
 
 _SETTLED_NS = 2_000_000_000
@@ -68,9 +70,36 @@ def file_digest(path: Path) -> str:
 def cache_directory() -> Path:
     """Where this machine keeps downloaded policies and the digests of files.
 
-    The environment variable AWARES_CACHE overrides the default, ~/.cache/awares.
+    The environment variable AWARES_CACHE overrides the default, ~/.cache/awares. If that cannot be
+    written, it is a directory of this user's in the temporary directory.
     """
-    return Path(os.environ.get("AWARES_CACHE") or Path.home() / ".cache" / "awares")
+    if chosen := os.environ.get("AWARES_CACHE"):
+        return Path(chosen)
+    # Unlike Path.home, expanduser raises no error for a user without a home directory.
+    usual = Path(os.path.expanduser("~"), ".cache", "awares")
+    return usual if _can_be_written(usual) else _temporary()
+
+
+def _can_be_written(directory: Path) -> bool:
+    """Create the directory if need be. Only the attempt shows whether that is possible."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(directory, os.W_OK | os.X_OK)
+
+
+def _temporary() -> Path:
+    """Create the cache in the temporary directory. It must not be another user's."""
+    directory = Path(tempfile.gettempdir(), f"awares-cache-{os.getuid()}")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    status = directory.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022 or directory.is_symlink():
+        raise PolicyError(
+            f"the home directory cannot be written, and {directory} can be written by others: "
+            "set AWARES_CACHE to a directory of yours"
+        )
+    return directory
 
 
 def _stamp(path: Path) -> dict[str, int]:

@@ -146,6 +146,16 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     assert "broken.toml: is not valid TOML" in message(broken)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.toml", '[run]\ndirectory = "größe"\n'), ("a.json", '{"run": {"directory": "größe"}}')],
+)
+def test_a_byte_order_mark_is_skipped(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text, "utf-8-sig")
+    assert load(path).run.directory == Path("größe")
+
+
 def test_sections_are_frozen(empty: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
         load(empty).run.seed = 1  # type: ignore[misc]

@@ -5,13 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from awares.errors import PolicyError
 from awares.mini import POLICY
 from awares_platform.training import identity
-from awares_platform.training.identity import content_digest, file_digest
+from awares_platform.training.identity import cache_directory, content_digest, file_digest
 
 
 @pytest.fixture
@@ -142,3 +144,41 @@ def test_processes_share_the_cache(cache: Path, policy: Path) -> None:
     said = [process.communicate()[0].split() for process in both]
     assert said == [[content_digest(policy)]] * 2
     assert len(list(cache.iterdir())) == sum(path.is_file() for path in policy.iterdir())
+
+
+@pytest.fixture
+def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of a user whose home directory cannot be written, not even by root."""
+    monkeypatch.delenv("AWARES_CACHE", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    return tmp_path / f"awares-cache-{os.getuid()}"
+
+
+def test_the_cache_is_in_the_home_directory(
+    homeless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_directory() == tmp_path / "home" / ".cache" / "awares"
+    assert not homeless.exists()
+
+
+@pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null", "/dev/null/home", "/sys"])
+def test_a_home_that_cannot_be_written_is_replaced(
+    homeless: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    monkeypatch.setenv("HOME", home)
+    assert cache_directory() == homeless
+    assert homeless.stat().st_mode & 0o777 == 0o700
+    assert cache_directory() == homeless
+
+
+def test_a_cache_that_others_can_write_is_refused(homeless: Path) -> None:
+    homeless.mkdir()
+    homeless.chmod(0o777)
+    with pytest.raises(PolicyError, match="can be written by others: set AWARES_CACHE"):
+        cache_directory()
+    homeless.rmdir()
+    homeless.symlink_to("/root")
+    with pytest.raises(PolicyError, match="set AWARES_CACHE"):
+        cache_directory()
