@@ -1,10 +1,20 @@
 """The base class of the configuration sections, and the search for a mistyped key."""
 
 import difflib
+import math
 from collections.abc import Iterable
-from typing import Annotated, Any, get_args
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 Table = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "additionalProperties": {}})]
 """A table with keys that this package does not know: the arguments of a part that a user brings."""
@@ -29,10 +39,50 @@ class Section(BaseModel):
             for key, value in values.items()
         }
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def values_have_the_kind_of_their_key(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a value of another kind, which pydantic would convert, and an empty text.
+
+        An empty text is right for a key whose default is empty.
+        """
+        assert info.field_name is not None, "a field validator has a field"
+        if right := _refusal(cls.model_fields[info.field_name], value):
+            raise ValueError(right)
+        return value
+
     @classmethod
     def _takes_none(cls, key: str) -> bool:
         field = cls.model_fields.get(key)
         return field is not None and type(None) in get_args(field.annotation)
+
+
+def _refusal(field: FieldInfo, value: Any) -> str | None:
+    """What would be right for `field`, or None if `value` may be."""
+    kind = field.annotation
+    kinds = (kind,) if get_origin(kind) in (None, tuple, Literal) else get_args(kind)
+    example = "" if field.default in (None, "", ()) else f", such as {field.default}"
+    if bool in kinds:
+        return None if isinstance(value, bool) else "write true or false"
+    if int in kinds and isinstance(value, (bool, str)):
+        return f"write a whole number{example}"
+    if float in kinds and (isinstance(value, (bool, str)) or _is_infinite(value)):
+        return f"write a finite number{example}"
+    if get_origin(kind) is Literal and isinstance(value, bool):
+        return f"write one of {', '.join(map(repr, get_args(kind)))}"
+    if {str, Path} & set(kinds) and _is_blank(value) and field.default != "":
+        return f"write a text that is not empty{example}"
+    if get_origin(kind) is tuple and str in get_args(kind) and any(map(_is_blank, value)):
+        return "write a list of texts that are not empty"
+    return None
+
+
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def nearest(key: str, valid: Iterable[str]) -> str:

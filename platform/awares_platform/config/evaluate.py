@@ -34,6 +34,14 @@ class EvaluateConfig(Section):
     engine_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves for the engine's actor."""
 
+    @field_validator("scorer")
+    @classmethod
+    def scorer_exists(cls, name: str) -> str:
+        from awares.evaluation.scorers import scorer
+
+        scorer(name)
+        return name
+
     @field_validator("policies")
     @classmethod
     def policies_are_unique(

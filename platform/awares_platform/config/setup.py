@@ -120,7 +120,14 @@ def _explain(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such key; the nearest is {nearest(key, _candidates(detail['loc']))}"
     message = detail["msg"].removeprefix("Value error, ")
-    return message if message.startswith(key) else f"{key}: {message}; got {detail['input']!r}"
+    return (
+        message if message.startswith(key) else f"{key}: {message}; got {_shown(detail['input'])}"
+    )
+
+
+def _shown(value: Any) -> str:
+    """A value as TOML writes it, if it is true or false."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _candidates(loc: tuple[int | str, ...]) -> list[str]:

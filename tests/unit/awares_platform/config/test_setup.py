@@ -3,6 +3,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -109,7 +110,7 @@ def test_the_last_override_of_a_key_counts(empty: Path) -> None:
             "curate.judge_endpoint.modle=x",
             "curate.judge_endpoint.modle: no such key; the nearest is curate.judge_endpoint.model",
         ),
-        ("run.seed=many", "run.seed: Input should be a valid integer"),
+        ("run.seed=many", "run.seed: write a whole number, such as 0; got 'many'"),
         ("grpo.steps=0", "grpo.steps: Input should be greater than 0; got 0"),
         ("run.name=../escape", "run.name: '../escape' is no run name"),
         (
@@ -132,9 +133,64 @@ def test_every_mistake_in_a_file_is_named_at_once(tmp_path: Path) -> None:
     path.write_text('[run]\nseeds = 1\n\n[sft]\nepochs = "two"\n')
     assert message(path).splitlines() == [
         f"{path}: run.seeds: no such key; the nearest is run.seed",
-        f"{path}: sft.epochs: Input should be a valid integer, "
-        "unable to parse string as an integer; got 'two'",
+        f"{path}: sft.epochs: write a whole number, such as 2; got 'two'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("grpo.learning_rate", "nan", "write a finite number, such as 0.0001; got nan"),
+        ("grpo.learning_rate", "true", "write a finite number, such as 0.0001; got true"),
+        ("grpo.error_reward", "-inf", "write a finite number, such as -2.0; got -inf"),
+        ("engine.kv_cache_gib", "inf", "write a finite number, such as 1.0; got inf"),
+        ("engine.kv_cache_gib", "true", "write a finite number, such as 1.0; got true"),
+        ("curate.judge_endpoint.timeout_s", "inf", "write a finite number, such as 60.0; got inf"),
+        ("run.seed", "true", "write a whole number, such as 0; got true"),
+        ("run.seed", '""', "write a whole number, such as 0; got ''"),
+        ("run.seed", '"3"', "write a whole number, such as 0; got '3'"),
+        ("grpo.steps", "1.5", "Input should be a valid integer"),
+        ("grpo.zero_stage", "true", "write one of 0, 1, 2, 3; got true"),
+        ("sft.use_gpu", "1", "write true or false; got 1"),
+        ("sft.use_gpu", '"yes"', "write true or false; got 'yes'"),
+        ("run.name", '""', "write a text that is not empty, such as mini; got ''"),
+        ("run.directory", '""', "write a text that is not empty, such as runs; got ''"),
+        ("policy.base", '" "', "write a text that is not empty, such as mini; got ' '"),
+        ("serve.token_env", '""', "write a text that is not empty; got ''"),
+        ("serve.image_hosts", '["a.org", ""]', "write a list of texts that are not empty"),
+        ("evaluate.scorer", '"nosuch"', "scorer 'nosuch' is unknown; use one of exact, chartqa"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_in_the_file_and_on_the_command_line(
+    empty: Path, tmp_path: Path, key: str, value: str, expected: str
+) -> None:
+    section, _, name = key.rpartition(".")
+    path = tmp_path / "wrong.toml"
+    path.write_text(f"[{section}]\n{name} = {value}\n")
+    for said in (message(path), message(empty, f"{key}={value}")):
+        assert f"{key}: {expected}" in said
+        assert len(said.splitlines()) == 1
+
+
+def test_an_override_without_a_value_is_refused(empty: Path) -> None:
+    assert "run.name: write a text that is not empty" in message(empty, "run.name=")
+    assert "grpo.steps: write a whole number" in message(empty, "grpo.steps=")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_no_number_takes_true_or_infinity(empty: Path, key: str) -> None:
+    model: Any = PlatformConfig()
+    for part in key.split("."):
+        model = getattr(model, part)
+    if type(model) in (int, float):
+        assert key in message(empty, f"{key}=true")
+        assert key in message(empty, f"{key}=inf")
+        assert key in message(empty, f"{key}=nan")
+
+
+def test_a_whole_float_is_a_whole_number_and_empty_prompts_are_right(empty: Path) -> None:
+    config = load(empty, ["grpo.steps=1e2", "method.system_prompt=", 'data.image_cache=""'])
+    assert config.grpo.steps == 100 and config.method.system_prompt == ""
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
