@@ -11,7 +11,10 @@ from typing import Any
 
 from marked import fill
 
-from awares_platform.evaluate.results import NAMES
+from awares_platform.evaluate.results import NAMES, claims
+
+PROCESSOR = "two cores of a processor with AVX2 and without bfloat16 instructions"
+"""The processor of the published runs, because their time depends on it."""
 
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{100 * value:.1f}"),
@@ -24,7 +27,7 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def published(runs: Sequence[Mapping[str, Any]]) -> str:
-    """The table and its caption, as Markdown.
+    """The table, its caption and what follows from its means, as Markdown.
 
     Each run is the results.json of a quickstart. A cell holds the mean over `runs`, and the range
     in parentheses.
@@ -40,7 +43,16 @@ def published(runs: Sequence[Mapping[str, Any]]) -> str:
             for key, (_, text) in COLUMNS.items()
         ]
         lines.append(f"| {NAMES[policy]} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n\n" + _caption(runs)
+    means = {
+        policy: {key: _mean(runs, policy, key) for key in ("accuracy", "rtr_token")}
+        for policy in policies
+    }
+    passages = ["\n".join(lines), _caption(runs), claims(means)]
+    return "\n\n".join(passage for passage in passages if passage)
+
+
+def _mean(runs: Sequence[Mapping[str, Any]], policy: str, key: str) -> float:
+    return sum(run["policies"][policy][key] for run in runs) / len(runs)
 
 
 def _cell(values: Sequence[float | None], text: Callable[[float], str]) -> str:
@@ -58,7 +70,7 @@ def _caption(runs: Sequence[Mapping[str, Any]]) -> str:
     what = f"Mean and range over seeds {seeds}" if len(runs) > 1 else f"Seed {seeds}"
     longest = max(sum(run["wall_s"].values()) for run in runs) / 60
     asked = f"{what}; {questions:,} held-out questions, greedy."
-    return f"{asked} A run took at most {longest:.1f} minutes on two cores."
+    return f"{asked} A run took at most {longest:.0f} minutes on {PROCESSOR}."
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from awares.crops import Box, CropId
-from awares.environment import Environment, Malformed, Parsed, Request, Size
+from awares.environment import Malformed, Parsed, Request, Size
 from awares.protocol import TOOL_NAME, format_request, parse_turn
 from awares.view import View, full_view
 
@@ -16,30 +16,26 @@ SYSTEM_PROMPT = (
 
 
 class WholeImage:
-    """Any request returns the whole image at full resolution (VisionThink).
+    """Any request returns the whole image at full resolution (VisionThink, arXiv 2507.13348).
 
-    The policy writes `GET_CROPS: ['all']`. With `asks` it writes the requests of that environment
-    instead, and the regions that it asked for are recorded. So evaluation escalates by the
-    decisions of a policy that was trained to ask for crops.
+    The policy writes `GET_CROPS: ['all']`.
 
     Example:
         WholeImage().views(Request(("all",)), (112, 56))  # (View((0, 0, 112, 56)),)
     """
 
-    def __init__(self, max_turns: int = 2, *, asks: Environment | None = None) -> None:
-        self._asks = asks
-        self.max_turns = max_turns if asks is None else asks.max_turns
-        self.system_prompt = SYSTEM_PROMPT if asks is None else asks.system_prompt
-        self.regions: tuple[str, ...] = (CropId.ALL.value,) if asks is None else asks.regions
+    system_prompt = SYSTEM_PROMPT
+    regions: tuple[str, ...] = (CropId.ALL.value,)
+
+    def __init__(self, max_turns: int = 2) -> None:
+        self.max_turns = max_turns
 
     def first_view(self, size: Size) -> View:
-        """Return the whole image at low resolution, or the first view of `asks` if given."""
-        return View() if self._asks is None else self._asks.first_view(size)
+        """Return the whole image at low resolution."""
+        return View()
 
     def parse(self, text: str) -> Parsed:
-        """Read one turn. Without `asks`, a request for anything but the whole image is refused."""
-        if self._asks is not None:
-            return self._asks.parse(text)
+        """Read one turn. A request for anything but the whole image is refused."""
         parsed = parse_turn(text)
         if isinstance(parsed, Request) and parsed.regions != self.regions:
             return Malformed("only the whole image is on offer")
@@ -47,7 +43,7 @@ class WholeImage:
 
     def write(self, request: Request) -> str:
         """Return the request in its canonical form."""
-        return format_request(request.regions) if self._asks is None else self._asks.write(request)
+        return format_request(request.regions)
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
         """Return the whole image, for any request."""
@@ -58,7 +54,5 @@ class WholeImage:
         return 1.0
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return the request for the whole image, or that of `asks` if given."""
-        if self._asks is not None:
-            return self._asks.cover(boxes, size)
+        """Return the request for the whole image."""
         return Request(self.regions)

@@ -1,4 +1,4 @@
-"""Evaluation from end to end on real parts: one engine, five policies, every file it writes."""
+"""Evaluation from end to end on real parts: one engine, all policies, every file it writes."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 QUESTIONS = 40
 
 
-def test_five_policies_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> None:
+def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> None:
     """`awares` has the base's weights, so after two switches it answers as `low` does.
 
     `sft` has other weights, and answers differently.
@@ -59,10 +59,11 @@ def test_five_policies_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> No
         result = run(session)
 
     policies = result.results["policies"]
-    assert set(policies) == {"full", "low", "escalate", "sft", "awares"}
+    assert set(policies) == {"full", "low", "threshold", "escalate", "sft", "awares"}
     assert result.results["questions"] == QUESTIONS - 1 and result.results["unusable"] == 1
     assert all(row["n"] == QUESTIONS - 1 and row["errors"] == 0 for row in policies.values())
     assert policies["full"]["rtr_token"] == 1.0 and policies["low"]["rtr_token"] == 0.25
+    assert policies["threshold"]["rtr_token"] <= policies["awares"]["rtr_token"]
     assert all(0 < row["latency_p50_s"] <= row["latency_p95_s"] for row in policies.values())
     directory = Path(config.run.directory) / "evaluate-test" / "evaluate"
     episodes = {

@@ -6,16 +6,25 @@ from pydantic import Field, field_validator
 
 from awares_platform.config.base import Section
 
-PolicyToEvaluate = Literal["full", "low", "escalate", "sft", "awares"]
+PolicyToEvaluate = Literal["full", "low", "threshold", "escalate", "sft", "awares"]
+JOINED_FROM = {"threshold": ("low", "full", "awares"), "escalate": ("full", "awares")}
+"""The policies whose episodes give those of a policy of two passes."""
 
 
 class EvaluateConfig(Section):
     """Every policy answers the same held-out questions, greedily, on one engine."""
 
-    policies: tuple[PolicyToEvaluate, ...] = ("full", "low", "escalate", "sft", "awares")
-    """full and low: the base policy at one resolution. escalate: the awares policy under
-    VisionThink's protocol, where any call returns the whole image. sft and awares: the trained
-    policies."""
+    policies: tuple[PolicyToEvaluate, ...] = (
+        "full",
+        "low",
+        "threshold",
+        "escalate",
+        "sft",
+        "awares",
+    )
+    """full and low: the base policy at one resolution. threshold: low, and full where low is least
+    sure, at the mean tokens of awares. escalate: full where awares asks for anything, else its
+    answer. sft and awares: the trained policies."""
     questions: int = Field(default=2048, ge=1)
     """Number of held-out questions, from the start of the test split."""
     in_flight: int = Field(default=64, ge=1)
@@ -52,4 +61,11 @@ class EvaluateConfig(Section):
                 f"evaluate.policies = {list(policies)} must name each policy at most once, "
                 "and at least one"
             )
+        for name, parts in JOINED_FROM.items():
+            missing = [part for part in parts if part not in policies]
+            if name in policies and missing:
+                raise ValueError(
+                    f"evaluate.policies: {name} is computed from {' and '.join(parts)}; "
+                    f"add {' and '.join(missing)}, or leave out {name}"
+                )
         return policies

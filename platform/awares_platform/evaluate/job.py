@@ -2,13 +2,13 @@
 
     test split --> Evaluator (actor, one engine)   base weights: full, low
                                                    sft weights: sft
-                                                   awares weights: awares, escalate
+                                                   awares weights: awares
+               --> threshold and escalate, from the passes of the others (cascade.py)
                --> scores, labels from the low and full answers
                --> results.json, episodes-<policy>.parquet, table.md
 
 Each policy first answers evaluate.latency_questions one at a time, which gives the latencies. It
-then answers the rest, evaluate.in_flight at a time. Escalate copies the answers that awares gave
-without a call, because both have the same weights and the same greedy first turn.
+then answers the rest, evaluate.in_flight at a time.
 """
 
 import asyncio
@@ -16,24 +16,25 @@ import json
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from awares.environment import Environment
-from awares.episode import StopReason
+from awares.episode import EpisodeSpec
 from awares.errors import DataError, PolicyError
 from awares.evaluation.scorers import scorer
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.curate import CurateConfig
-from awares_platform.config.evaluate import EvaluateConfig, PolicyToEvaluate
+from awares_platform.config.evaluate import JOINED_FROM, EvaluateConfig, PolicyToEvaluate
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images, ensure_mini, read_split
+from awares_platform.evaluate.cascade import escalate, threshold
 from awares_platform.evaluate.episode_rows import encode_episodes
 from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.evaluate.results import (
@@ -46,6 +47,7 @@ from awares_platform.evaluate.results import (
 from awares_platform.evaluate.scored import Scored, score_all
 from awares_platform.method.answers import Answers, both
 from awares_platform.method.environment import environment
+from awares_platform.method.family import model_family
 from awares_platform.method.grounding import check_grounding
 from awares_platform.method.judge import check_judge
 from awares_platform.method.labeller import Labelled, Labeller
@@ -172,13 +174,18 @@ def check_policies(
         jobs = " and ".join(
             {"sft": "`awares sft`", "awares": "`awares grpo`"}[name] for name in missing
         )
-        rest = [name for name in policies if POLICIES[name].weights not in missing]
+        rest = [name for name in policies if not _weights(name) & {*missing}]
         raise PolicyError(
             f"run {run!r} has no policy {' or '.join(missing)}: "
             f"run {jobs}, or set evaluate.policies={rest}"
         )
     for name in policies:
         check_lineage(store, run, POLICIES[name].weights, policy.base, grpo.start)
+
+
+def _weights(policy: str) -> set[str]:
+    """The weights that the policy and the parts of its two passes need."""
+    return {POLICIES[name].weights for name in (policy, *JOINED_FROM.get(policy, ()))}
 
 
 def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
@@ -188,19 +195,24 @@ def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
     from awares_platform.evaluate.evaluator import Evaluator
     from awares_platform.training.failure import unwrapped
 
+    policies = config.evaluate.policies
     resources = {"num_cpus": config.evaluate.engine_cpus, "num_gpus": config.evaluate.engine_gpus}
     actor: Any = ray.remote(Evaluator).options(**resources).remote(config)
+    alone = latency_subset(config.evaluate, config.run.seed, samples)
+    total = len(samples) * sum(name not in JOINED_FROM for name in policies)
+    total += len(alone) * ("escalate" in policies)
     try:
-        total = len(samples) * len(config.evaluate.policies)
         with unwrapped(), Progress("evaluate", total=total, unit="questions") as progress:
             progress.say("starting the engine")
             ray.get(actor.start.remote())
-            alone = latency_subset(config.evaluate, config.run.seed, samples)
-            played = _play_policies(config.evaluate.policies, actor, samples, alone, progress)
+            played, decision_s = _play_policies(policies, actor, samples, alone, progress)
             ray.get(actor.stop.remote())
     finally:
         ray.kill(actor)
-    return {policy: played[policy] for policy in config.evaluate.policies}
+    family, tokens = model_family(config.policy), config.evaluate.max_tokens
+    spec = POLICIES["awares"].spec(config.method, family, tokens)
+    joined = join(policies, played, decision_s, spec)
+    return {policy: joined[policy] for policy in policies}
 
 
 def _play_policies(
@@ -209,56 +221,59 @@ def _play_policies(
     samples: Sequence[Sample],
     alone: Sequence[Sample],
     progress: Progress,
-) -> PlayedBy:
+) -> tuple[PlayedBy, dict[str, float]]:
+    """Play all but the policies of two passes; return the latencies of escalate's first turn, too.
+
+    They are by sample id.
+    """
     import ray
 
     played: PlayedBy = {}
     loaded: Weights = "base"
-    for policy in sorted(policies, key=_order):
+    for policy in sorted((name for name in policies if name not in JOINED_FROM), key=_order):
         if POLICIES[policy].weights != loaded:
             loaded = POLICIES[policy].weights
             ray.get(actor.load.remote(loaded, samples[:PROBES]))
-        known = direct(played.get("awares", ())) if policy == "escalate" else []
-        played[policy] = _play(actor, policy, samples, alone, known, progress)
+        played[policy] = _play(actor, policy, samples, alone, progress)
         check_engine(played[policy])
-    return played
+    if "escalate" not in policies:
+        return played, {}
+    decided = _play(actor, "escalate", alone, alone, progress)
+    return played, {one.sample.sample_id: one.latency_s for one in decided}
 
 
-def _order(policy: str) -> tuple[int, bool]:
-    """Sort key: policies with the same weights are adjacent, and escalate follows awares."""
-    return ("base", "sft", "awares").index(POLICIES[policy].weights), policy == "escalate"
+def _order(policy: str) -> int:
+    """Sort key: policies with the same weights are adjacent, and those of awares are last."""
+    return ("base", "sft", "awares").index(POLICIES[policy].weights)
 
 
-def direct(rows: Sequence[Played]) -> list[Played]:
-    """The episodes without a call, which greedy decoding repeats in any environment."""
-    return [
-        one
-        for one in rows
-        if one.episode is not None
-        and len(one.episode.turns) == 1
-        and one.episode.stop is not StopReason.ERROR
-    ]
+def join(
+    policies: Sequence[str], played: PlayedBy, decision_s: Mapping[str, float], spec: EpisodeSpec
+) -> PlayedBy:
+    """Add the policies of two passes to `played`. `spec` describes the episodes of awares."""
+    joined = dict(played)
+    if "escalate" in policies:
+        joined["escalate"] = escalate(played["awares"], played["full"], decision_s, spec)
+    if "threshold" in policies:
+        known = [one.episode.rtr_token for one in played["awares"] if one.episode is not None]
+        budget = sum(known) / len(known) if known else 0.0
+        joined["threshold"] = threshold(played["low"], played["full"], budget, spec)
+    return joined
 
 
 def _play(
-    actor: Any,
-    policy: str,
-    samples: Sequence[Sample],
-    alone: Sequence[Sample],
-    known: Sequence[Played],
-    progress: Progress,
+    actor: Any, policy: str, samples: Sequence[Sample], alone: Sequence[Sample], progress: Progress
 ) -> list[Played]:
-    """Play `samples` except the `known` ones; return all in the order of `samples`.
+    """Play `samples`; return them in their order.
 
-    The latency subset `alone` runs first, one question at a time, even where it is known. The rest
-    is submitted at once in chunks.
+    The latency subset `alone` runs first, one question at a time. The rest is submitted at once in
+    chunks.
     """
     import ray
 
-    played = {one.sample.sample_id: one for one in known}
-    taken = {sample.sample_id for sample in alone} | played.keys()
+    played: dict[str, Played] = {}
+    taken = {sample.sample_id for sample in alone}
     rest = [sample for sample in samples if sample.sample_id not in taken]
-    progress.advance(len(samples) - len(rest) - len(alone), note=policy)
     for method, part in [(actor.play_alone, alone), (actor.play, rest)]:
         calls = [
             method.remote(policy, part[start : start + CHUNK])

@@ -19,6 +19,7 @@ from awares_platform.evaluate.scored import Scored
 NAMES = {
     "full": "full resolution",
     "low": "low resolution",
+    "threshold": "confidence threshold",
     "escalate": "escalate to the whole image",
     "sft": "AwaRes, SFT only",
     "awares": "AwaRes",
@@ -190,3 +191,21 @@ def caption(results: Mapping[str, Any]) -> str:
             "from the decoded image to the last token."
         )
     return text
+
+
+def claims(policies: Mapping[str, Mapping[str, Any]]) -> str:
+    """What awares saves beside escalation, and gains beside a confidence threshold; "" without both.
+
+    `policies` need accuracy and rtr_token.
+    """
+    if not {"awares", "escalate", "threshold"} <= policies.keys():
+        return ""
+    awares, escalate, threshold = (policies[name] for name in ("awares", "escalate", "threshold"))
+    saved = 1 - awares["rtr_token"] / escalate["rtr_token"]
+    beside = 100 * (awares["accuracy"] - escalate["accuracy"])
+    gained = 100 * (awares["accuracy"] - threshold["accuracy"])
+    return (
+        f"AwaRes spends {saved:.0%} fewer visual tokens than escalation to the whole image, and its "
+        f"accuracy differs by {beside:+.1f} points. At the same tokens, it is {gained:+.1f} points "
+        "from a confidence threshold."
+    )

@@ -66,11 +66,17 @@ def both(low: Played, full: Played) -> Answers:
     """Join the two episodes of one sample. An episode without an answer gives ""."""
     assert low.sample == full.sample, "the two lists are aligned"
     answers = [played.episode.answer or "" if played.episode else "" for played in (low, full)]
-    sampled = low.episode.turns[0].logprobs if low.episode and low.episode.answer else (-math.inf,)
     return Answers(
         sample=low.sample,
         low=answers[0],
         full=answers[1],
-        confidence=math.exp(math.fsum(sampled)),
+        confidence=confidence(low),
         fault=low.fault or full.fault,
     )
+
+
+def confidence(played: Played) -> float:
+    """Return the probability of the answer of a one-turn episode; 0 without an answer."""
+    if played.episode is None or not played.episode.answer:
+        return 0.0
+    return math.exp(math.fsum(played.episode.turns[0].logprobs))

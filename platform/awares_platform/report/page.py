@@ -10,7 +10,7 @@ from typing import Any
 from awares.errors import AwaresError
 from awares_platform.config import PlatformConfig
 from awares_platform.data.images import Images
-from awares_platform.evaluate.results import NAMES
+from awares_platform.evaluate.results import NAMES, claims
 from awares_platform.report.curves import curves
 from awares_platform.report.episodes import Fetch, episode_cards
 from awares_platform.report.files import RunFiles, require_run
@@ -94,7 +94,7 @@ def _tiles(policies: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     ]
     if "escalate" in policies:
         share = f"{policies['escalate']['rtr_token']:.0%}"
-        tiles.append((share, "of tokens if every call returned the whole image"))
+        tiles.append((share, "of tokens if every request were a second pass on the whole image"))
     return tiles
 
 
@@ -111,7 +111,8 @@ def _results(record: RunRecord) -> str:
     return (
         f"<section><h2>Results</h2><p>{questions:,} held-out questions, greedy sampling. "
         "Whiskers are 95 % bootstrap intervals. Up and to the left is better.</p>"
-        f"{tradeoff(record.policies)}{results_table(record.policies)}{''.join(tables)}</section>"
+        f"{tradeoff(record.policies)}<p>{claims(record.policies)}</p>"
+        f"{results_table(record.policies)}{''.join(tables)}</section>"
     )
 
 

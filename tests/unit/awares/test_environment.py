@@ -37,9 +37,6 @@ ENVIRONMENTS = [
     pytest.param(TenCrops(mapping="iou"), None, (), 0.0, id="ten crops, iou"),
     pytest.param(WholeImage(), ("all",), (View((0, 0, 112, 56)),), 1.0, id="whole image"),
     pytest.param(
-        WholeImage(asks=TenCrops()), ("0",), (View((0, 0, 112, 56)),), 1.0, id="escalation"
-    ),
-    pytest.param(
         OneTurn(TenCrops(), full=True), ("0",), (View((0, 0, 56, 28)),), 0.25, id="one turn"
     ),
     pytest.param(

@@ -111,14 +111,10 @@ def test_the_crops_are_cut_from_the_original(chat, spec):
 
 
 def test_escalation_returns_the_whole_image(chat, spec):
-    escalating = replace(spec, environment=WholeImage(asks=TenCrops()))
-    episode, engine = play(chat, escalating, "GET_CROPS: ['0', '8']", "7")
+    escalating = replace(spec, environment=WholeImage())
+    episode, engine = play(chat, escalating, "GET_CROPS: ['all']", "7")
     assert [image.size for image in engine.requests[1].images] == [(56, 56), (112, 112)]
-    assert (episode.crops, episode.visual_tokens, episode.rtr_pixel) == (
-        (CropId.TOP_LEFT, CropId.RIGHT),
-        20,
-        1.25,
-    )
+    assert (episode.crops, episode.visual_tokens, episode.rtr_pixel) == (("all",), 20, 1.25)
     assert engine.requests[1].token_ids[-len(chat.tool_reply(1)) :] == chat.tool_reply(1)
 
 
@@ -170,8 +166,8 @@ def test_the_environment_reads_the_turns(chat, spec, environment, text, stop):
 def test_the_area_of_requests_is_recorded(chat, spec):
     crops, _ = play(chat, spec, "GET_CROPS: ['0', '8']", "7")
     assert ([turn.area for turn in crops.turns], crops.area) == ([0.75, 0.0], 0.75)
-    whole = replace(spec, environment=WholeImage(asks=TenCrops()))
-    assert play(chat, whole, "GET_CROPS: ['0']", "7")[0].area == 1.0
+    whole = replace(spec, environment=WholeImage())
+    assert play(chat, whole, "GET_CROPS: ['all']", "7")[0].area == 1.0
 
 
 def test_an_environment_may_scale_views_and_take_three_turns(chat, spec):

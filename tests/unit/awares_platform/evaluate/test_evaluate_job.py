@@ -23,7 +23,6 @@ from awares_platform.evaluate.job import (
     EvaluateResult,
     assemble,
     check_policies,
-    direct,
     label,
     latency_subset,
     usable,
@@ -159,42 +158,23 @@ def test_a_policy_that_was_not_trained_is_named_with_both_remedies(tmp_path: Pat
 
 def test_each_policy_plays_in_its_environment() -> None:
     size, request = (112, 56), Request(("0",))
-    full, low, escalate, awares = (
+    full, low, decides, awares = (
         POLICIES[name].spec(CONFIG.method, QWEN2_5_VL, 32).environment
         for name in ("full", "low", "escalate", "awares")
     )
-    whole, quarter = View((0, 0, 112, 56)), View((0, 0, 56, 28))
-    assert (full.first_view(size), full.max_turns) == (whole, 1)
+    assert (full.first_view(size), full.max_turns) == (View((0, 0, 112, 56)), 1)
     assert (low.first_view(size), low.max_turns) == (View(), 1)
-    for asks, views in ((escalate, (whole,)), (awares, (quarter,))):
-        assert (asks.first_view(size), asks.max_turns) == (View(), 2)
+    assert (awares.first_view(size), awares.max_turns) == (View(), 2)
+    assert (decides.first_view(size), decides.max_turns) == (View(), 1)
+    for asks in (decides, awares):
         assert asks.parse("GET_CROPS: ['0']") == request
-        assert asks.views(request, size) == views
+    assert awares.views(request, size) == (View((0, 0, 56, 28)),)
     assert POLICIES["escalate"].weights == POLICIES["awares"].weights == "awares"
     assert {name for name, policy in POLICIES.items() if policy.may_call} == {
         "escalate",
         "sft",
         "awares",
     }
-
-
-def test_escalation_repeats_only_the_questions_with_a_call() -> None:
-    """Escalate copies answers, malformed turns and cut answers, but no calls and no errors."""
-    turn = Turn((1,), (), (2,), (0.0,), (0,), "7", (), StopReason.ANSWER)
-    ends = [
-        (1, StopReason.ANSWER),
-        (2, StopReason.ANSWER),
-        (1, StopReason.MALFORMED),
-        (1, StopReason.LENGTH),
-        (1, StopReason.ERROR),
-    ]
-    rows = []
-    for index, (turns, stop) in enumerate(ends):
-        one = played(index, "7")
-        assert one.episode is not None
-        rows.append(replace(one, episode=replace(one.episode, turns=(turn,) * turns, stop=stop)))
-    rows.append(Played(sample(9), None, 0.0, "images/aa is damaged"))
-    assert [one.sample.sample_id for one in direct(rows)] == ["s0", "s2", "s3"]
 
 
 def test_the_summary_has_the_table_the_faults_and_the_places() -> None:
