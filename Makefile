@@ -21,11 +21,12 @@ results: $(INSTALLED)
 	for seed in $(SEEDS); do \
 		$(BIN)/awares quickstart run.name=quickstart-$$seed run.seed=$$seed $(ARGS) || exit; \
 	done
-	$(BIN)/python .ci/results_table.py README.md $(SEEDS:%=runs/quickstart-%/results.json)
+	$(BIN)/python .ci/results_table.py $(SEEDS:%=runs/quickstart-%/results.json)
 
 # Runs the tests in two processes; the tests of a file share one. For one test or a debugger, use
-# .venv/bin/pytest FILE.
+# .venv/bin/pytest FILE. Without the tools, the tests of the chart skip and say so.
 test: $(INSTALLED)
+	$(PYTHON) .ci/tools.py || true
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED)

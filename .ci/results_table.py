@@ -1,17 +1,27 @@
-"""Writes the README's table: means and ranges over quickstarts with different seeds.
+"""Publishes quickstarts with different seeds: the README's table, and the picture of the first.
 
-.venv/bin/python .ci/results_table.py README.md runs/quickstart-*/results.json
+    .venv/bin/python .ci/results_table.py runs/quickstart-*/results.json
+
+The results are copied beside the test that computes table and picture again.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from marked import fill
 
 from awares_platform.evaluate.results import NAMES, claims
+from awares_platform.report.tradeoff import tradeoff
+
+ROOT = Path(__file__).parents[1]
+NAMESPACE = "http://www.w3.org/2000/svg"
+USED = r":root|@media \(prefers|\}|  |svg|\.(policy-|grid|whisker)"
+"""The lines of the report's style that the picture needs."""
 
 PROCESSOR = "two cores of a processor with AVX2 and without bfloat16 instructions"
 """The processor of the published runs, because their time depends on it."""
@@ -73,9 +83,24 @@ def _caption(runs: Sequence[Mapping[str, Any]]) -> str:
     return f"{asked} A run took at most {longest:.0f} minutes on {PROCESSOR}."
 
 
+def picture(policies: Mapping[str, Any]) -> str:
+    """The figure of the report, as an SVG file with the report's colours."""
+    css = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
+    used = [line for line in css.partition("@media (max")[0].splitlines() if re.match(USED, line)]
+    style = f"<style>\n{chr(10).join(used)}\n</style>"
+    drawn = tradeoff(dict(policies)).replace("<svg ", f'<svg xmlns="{NAMESPACE}" ', 1)
+    return drawn.replace(">", f">{style}", 1) + "\n"
+
+
+def main(paths: Sequence[Path]) -> None:
+    """Fill the README, draw the picture, and keep the results of the runs at `paths`."""
+    runs = [json.loads(path.read_text("utf-8")) for path in paths]
+    fill(ROOT / "README.md", "results", published(runs))
+    (ROOT / "platform/docs/results.svg").write_text(picture(runs[0]["policies"]), "utf-8")
+    for run in runs:
+        target = ROOT / f"tests/unit/docs/quickstarts/seed-{run['seed']}.json"
+        target.write_text(json.dumps(run, indent=1) + "\n", "utf-8")
+
+
 if __name__ == "__main__":
-    fill(
-        Path(sys.argv[1]),
-        "results",
-        published([json.loads(Path(path).read_text("utf-8")) for path in sys.argv[2:]]),
-    )
+    main([Path(argument) for argument in sys.argv[1:]])

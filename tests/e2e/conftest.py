@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.simulator.api.kinds import Kinds, builtin, crd_directory, custom
+from tests.crds import crd_directory
+from tests.simulator.api.kinds import Kinds, builtin, custom
 
 
 @pytest.fixture(scope="session")

@@ -194,9 +194,9 @@ def caption(results: Mapping[str, Any]) -> str:
 
 
 def claims(policies: Mapping[str, Mapping[str, Any]]) -> str:
-    """What awares saves beside escalation, and gains beside a confidence threshold; "" without both.
+    """Compare awares with escalation and with a confidence threshold, in two sentences.
 
-    `policies` need accuracy and rtr_token.
+    `policies` need accuracy and rtr_token. Returns "" unless all three are among them.
     """
     if not {"awares", "escalate", "threshold"} <= policies.keys():
         return ""
@@ -205,7 +205,7 @@ def claims(policies: Mapping[str, Mapping[str, Any]]) -> str:
     beside = 100 * (awares["accuracy"] - escalate["accuracy"])
     gained = 100 * (awares["accuracy"] - threshold["accuracy"])
     return (
-        f"AwaRes spends {saved:.0%} fewer visual tokens than escalation to the whole image, and its "
-        f"accuracy differs by {beside:+.1f} points. At the same tokens, it is {gained:+.1f} points "
-        "from a confidence threshold."
+        f"AwaRes spends {saved:.0%} fewer visual tokens than escalation to the whole image; its "
+        f"accuracy differs by {beside:+.1f} points. Its accuracy differs by {gained:+.1f} points "
+        "from that of a confidence threshold at the same tokens."
     )

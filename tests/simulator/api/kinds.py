@@ -3,13 +3,11 @@
 AWARES_CRDS names a directory of CRD files.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -103,18 +101,6 @@ def custom(directory: Path) -> Iterator[Kind]:
                     spec["scope"] == "Namespaced",
                     schema,
                 )
-
-
-def crd_directory() -> Path:
-    """The directory that AWARES_CRDS names. Skips the test if there is none."""
-    directory = os.environ.get("AWARES_CRDS", "")
-    if not directory or not any(Path(directory).glob("ray.io_*.yaml")):
-        pytest.skip(
-            f"AWARES_CRDS={directory!r} holds no ray.io_*.yaml: set it to a directory with "
-            "the CRDs of KubeRay 1.7.0 "
-            "(helm-chart/kuberay-operator/crds in the KubeRay repository)"
-        )
-    return Path(directory)
 
 
 class Kinds:

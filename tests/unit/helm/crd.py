@@ -9,41 +9,27 @@ first needs it.
 """
 
 import copy
-import os
 import re
 from collections.abc import Iterator
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any
 
 import celpy
-import pytest
 import yaml
 from celpy.adapter import json_to_cel
 from jsonschema import Draft202012Validator
 
+from tests.crds import crd_directory
 from tests.unit.helm.render import Doc, name_of
 
-ADVICE = (
-    "AWARES_CRDS names no directory with CRDs: put those of KubeRay 1.7, Kueue, Gateway API and "
-    "prometheus-operator into one"
-)
 OWN_GROUP = re.compile(r"([a-z]+(\.authorization)?(\.k8s\.io)?)?")
-
-
-def directory() -> Path:
-    """The directory of the CRDs. Skips the test if there is none."""
-    path = Path(os.environ.get("AWARES_CRDS", "") or "/nonexistent")
-    if not list(path.glob("*.yaml")):
-        pytest.skip(ADVICE)
-    return path
 
 
 @lru_cache(maxsize=1)
 def definitions() -> dict[tuple[str, str], Doc]:
     """The openAPIV3Schema of every served version, by apiVersion and kind."""
     found = {}
-    for path in sorted(directory().glob("*.yaml")):
+    for path in sorted(crd_directory().glob("*.yaml")):
         for doc in yaml.load_all(path.read_bytes(), yaml.CSafeLoader):
             spec = doc["spec"]
             for version in spec["versions"]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.crds import crd_directory
 from tests.unit.helm import crd, schemas, security, serve_config
 from tests.unit.helm.pods import expand
 from tests.unit.helm.samples import JOB, document
@@ -221,4 +222,4 @@ def test_serve_refuses(changes: dict[str, Any], sentence: str) -> None:
 def test_without_definitions_the_tests_skip_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWARES_CRDS", "/nonexistent")
     with pytest.raises(pytest.skip.Exception, match="AWARES_CRDS names no directory"):
-        crd.directory()
+        crd_directory()

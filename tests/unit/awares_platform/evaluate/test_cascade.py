@@ -115,9 +115,7 @@ def test_the_threshold_spends_as_many_tokens_as_awares() -> None:
 
 
 def test_a_policy_of_two_passes_needs_those_that_it_is_computed_from() -> None:
-    with pytest.raises(
-        ValidationError, match="escalate is computed from full and awares; add"
-    ):
+    with pytest.raises(ValidationError, match="escalate is computed from full and awares; add"):
         EvaluateConfig(policies=("escalate", "awares"))
     with pytest.raises(ValidationError, match="add low and awares, or leave out threshold"):
         EvaluateConfig(policies=("full", "threshold"))

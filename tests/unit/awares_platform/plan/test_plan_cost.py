@@ -28,8 +28,8 @@ def test_interpolation() -> None:
     assert between(CHANGED, 10**-4.5, log=True) == pytest.approx((0.094 + 0.43) / 2)
 
 
-def test_the_measured_shares_are_those_of_the_readme() -> None:
-    lines = (ROOT / "README.md").read_text().splitlines()
+def test_the_measured_shares_are_those_of_the_benchmark() -> None:
+    lines = (ROOT / "platform/docs/weights.md").read_text().splitlines()
     rows = [line for line in lines if re.match(r"\| [^|]*AdamW,? \d", line)]
     assert len(rows) == 3
     for row, (rate, share) in zip(rows, CHANGED, strict=True):

@@ -1,0 +1,27 @@
+"""The custom resource definitions of other projects, which the tests of the chart read."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SOURCES = {
+    "ray-project/kuberay v1.7": "helm-chart/kuberay-operator/crds",
+    "kubernetes-sigs/kueue": "config/components/crd/bases",
+    "kubernetes-sigs/gateway-api": "config/crd/standard",
+    "prometheus-operator/prometheus-operator": "example/prometheus-operator-crd",
+    "kedacore/keda": "config/crd/bases",
+}
+"""The repositories on GitHub and their directories of definitions."""
+
+
+def crd_directory() -> Path:
+    """The directory that AWARES_CRDS names. Skips the test if it has no definitions."""
+    path = Path(os.environ.get("AWARES_CRDS", "") or "/nonexistent")
+    if not any(path.glob("ray.io_*.yaml")):
+        places = ", ".join(f"{repository} ({folder})" for repository, folder in SOURCES.items())
+        pytest.skip(
+            "AWARES_CRDS names no directory with custom resource definitions; "
+            f"put the YAML files of these directories on GitHub into one: {places}"
+        )
+    return path
