@@ -35,7 +35,7 @@ class FreeBox:
 
     def parse(self, text: str) -> Parsed:
         """Read one turn; only the canonical form is a request."""
-        if "LOOK" not in text:
+        if "LOOK" not in text and "[" not in text:
             return Answer(text.strip())
         found = _REQUEST.fullmatch(text.strip())
         if found is None:

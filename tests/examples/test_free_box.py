@@ -45,6 +45,7 @@ from awares_platform.sft import job as sft
 from awares_platform.store import ObjectStore
 
 EXAMPLES = Path(__file__).parent
+Rows = Sequence[Mapping[str, Any]]
 SIDES = (112, 112)
 """Width and height of every image of AwaRes-Mini."""
 
@@ -141,12 +142,27 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
         assert (row.values["importance/gap"] or 0) < 0.03
     assert results["questions"] == config.data.test_samples
     assert set(results["labels"]["crops"]) == {"other"}
+    rows = {
+        policy: parquet.read_table(
+            directory / "evaluate" / f"episodes-{policy}.parquet"
+        ).to_pylist()
+        for policy in results["policies"]
+    }
     for policy in ("sft", "awares"):
-        rows = parquet.read_table(directory / "evaluate" / f"episodes-{policy}.parquet").to_pylist()
-        check_metrics(results["policies"][policy], rows, config, asked)
+        check_metrics(results["policies"][policy], rows[policy], config, asked)
+    check_escalation(rows["awares"], rows["full"], rows["escalate"])
     page = report.run(config).read_text()
     assert "answers directly" in page and "another region" in page
     assert page.count("<article") == 12
+
+
+def check_escalation(awares: Rows, full: Rows, escalate: Rows) -> None:
+    """A request for a box is answered by the full-resolution pass, and both passes count."""
+    assert any(row["crops"] for row in awares)
+    for asked, fresh, row in zip(awares, full, escalate, strict=True):
+        expected = fresh if asked["crops"] else asked
+        assert row["answer"] == expected["answer"]
+        assert row["rtr_token"] == (1.25 if asked["crops"] else 0.25)
 
 
 def check_demonstrations(samples: Sequence[Sample], asked: Environment) -> None:
@@ -195,7 +211,7 @@ def _check_crop(episode: Episode, images: Images, asked: Environment) -> None:
 
 def check_metrics(
     found: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Rows,
     config: PlatformConfig,
     asked: Environment,
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from awares.errors import ConfigError, PolicyError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.tokens import VisionLimits
 
 _REPOSITORY = re.compile(r"(?:[^/]+/)?Qwen2\.5-VL-(\d+B)(?:-Instruct)?")
@@ -177,6 +178,11 @@ def read(directory: Path) -> Geometry:
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text("utf-8"))
+        if config["model_type"] != QWEN2_5_VL.model_type:
+            raise PolicyError(
+                f"{path} has model_type {config['model_type']!r}; "
+                f"a plan can be made for {QWEN2_5_VL.model_type!r} only"
+            )
         return _geometry(config, config.get("text_config", config), config["vision_config"])
     except OSError as error:
         raise PolicyError(

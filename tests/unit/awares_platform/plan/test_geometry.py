@@ -63,6 +63,9 @@ def test_an_unknown_base_or_a_broken_directory_is_named(tmp_path: Path) -> None:
         geometry("s3://awares/base")
     with pytest.raises(PolicyError, match=r"config.json: No such file"):
         geometry(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    with pytest.raises(PolicyError, match="model_type 'qwen3_vl'; a plan can be made for 'qwen2"):
+        read(tmp_path)
     (tmp_path / "config.json").write_text('{"hidden_size": 8}')
     with pytest.raises(PolicyError, match=r"not the config.json of a Qwen2.5-VL"):
         geometry(str(tmp_path))
