@@ -49,7 +49,7 @@ def test_the_flat_layout_of_older_files_is_read_too(tmp_path: Path) -> None:
     config = json.loads((Path(POLICY) / "config.json").read_text())
     flat = {**config.pop("text_config"), **config}
     (tmp_path / "config.json").write_text(json.dumps(flat))
-    assert read(tmp_path) == geometry("mini")
+    assert geometry(str(tmp_path)) == geometry("mini")
 
 
 def test_an_unknown_base_or_a_broken_directory_is_named(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_an_unknown_base_or_a_broken_directory_is_named(tmp_path: Path) -> None:
         geometry(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
     with pytest.raises(PolicyError, match="model_type 'qwen3_vl'; a plan can be made for 'qwen2"):
-        read(tmp_path)
+        geometry(str(tmp_path))
     (tmp_path / "config.json").write_text('{"hidden_size": 8}')
     with pytest.raises(PolicyError, match=r"not the config.json of a Qwen2.5-VL"):
         geometry(str(tmp_path))
