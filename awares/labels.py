@@ -41,7 +41,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict; `both_wrong` tells a TIE of wrong answers from one of right answers.
+    """A verdict. If it is TIE, `both_wrong` says whether both answers are wrong or both are right.
 
     Example:
         Judgement(Verdict.FULL)

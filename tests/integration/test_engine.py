@@ -54,7 +54,7 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """One engine with the model that it is compared with, and that model's canary logprobs."""
+    """One engine, transformers' model of the same weights, and the model's canary logprobs."""
 
     policy: Path
     processor: Any

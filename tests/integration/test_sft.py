@@ -143,7 +143,7 @@ def test_the_exported_policy_has_the_trained_weights(
         if info.key.endswith("step-00000010/zero/mp_rank_00_model_states.pt")
     ]
     store.download_file(key, tmp_path / "states.pt")
-    trained = load_policy(Path(session.policy.base, FAMILY), session.policy, 0)
+    trained = load_policy(Path(session.policy.base), session.policy, 0)
     absent, unknown = trained.load_state_dict(
         torch.load(tmp_path / "states.pt", weights_only=False)["module"], strict=False
     )

@@ -121,7 +121,7 @@ class Learner:
             asked = time.monotonic()
             shard = self._next(step, version)
             if shard is None:
-                # The controller stopped the run, and raises the reason.
+                # The controller has stopped the run; it raises the error that says why.
                 return
             started = time.monotonic()
             metrics = self._update(shard)

@@ -43,7 +43,7 @@ class Pass:
 
     @property
     def attention_factor(self) -> int:
-        """Cost of attention in forward passes. Its backward pass costs two of them."""
+        """Cost of attention, in units of its forward pass. A backward pass costs two units."""
         return self.forward + 2 * self.activations
 
 

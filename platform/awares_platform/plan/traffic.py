@@ -85,8 +85,8 @@ def traffic(
     """Compute the traffic of a run that publishes `trained` parameters in `dtype` (engine.dtype).
 
     Every engine pulls every version. A LoRA adapter is small, so its deltas count as anchors.
-    An engine and a learner rank each read the image of a group once. A checkpoint holds the
-    trained weights and the state of the optimizer.
+    Each image of a group is read twice: once by an engine and once by a learner rank. A checkpoint
+    holds the trained weights and the state of the optimizer.
     """
     full = float(trained * element_bytes(dtype))
     anchor = DENSE * full

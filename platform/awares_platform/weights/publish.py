@@ -198,7 +198,7 @@ class Publisher:
     def repair(self) -> None:
         """Start to upload an anchor of the newest version if a reader has requested one.
 
-        Every rank calls it now and then while it has nothing to publish. Without it a deadlock is
+        Every rank calls this from time to time between publications. Otherwise a deadlock is
         possible: the readers wait for a version, and the learner waits for the readers' rollouts.
         Raises the error of the last publication.
         """

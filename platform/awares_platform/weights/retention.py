@@ -78,7 +78,7 @@ class Collector:
         self._leases: dict[str, tuple[str, float]] = {}
         # Versions that HEAD named at the last collection.
         self._named: set[int] | None = None
-        # Dropped version to the time when HEAD stopped naming it.
+        # For each dropped version, the time at which HEAD stopped naming it.
         self._dropped: dict[int, float] = {}
 
     def kept(self, head: Head) -> tuple[PublishedVersion, ...]:

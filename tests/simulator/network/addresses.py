@@ -42,7 +42,7 @@ class Addresses:
         return next(self._ports)
 
     def twin(self) -> int:
-        """A port that is free together with the one 10000 above it, SeaweedFS's gRPC port."""
+        """A free port p. Port p + 10000, which SeaweedFS takes for gRPC, is free too."""
         return next(self._twins)
 
     def range(self) -> tuple[int, int]:

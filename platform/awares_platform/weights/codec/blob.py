@@ -60,7 +60,7 @@ class Blob:
     def check(self, base: Tensor | None, out: Tensor | None) -> None:
         """Raise WeightsError unless the blob fits `base` and `out`.
 
-        Without a base no span may be a delta, and the shape must be plausible for the bytes.
+        Without a base, no span may be a delta, and so many bytes must be able to give the shape.
         """
         whole = named(self.word.dtype, self.shape)
         for given in (base, out):

@@ -34,7 +34,7 @@ def advantages(shard: StepShard) -> list[list[list[float]]]:
 def test_length_counts_images_expanded(
     make_episode: Callable[..., Episode], call_episode: Episode
 ) -> None:
-    # The terms are context without its placeholder, visual tokens and sampled tokens.
+    # The terms are visual tokens, sampled tokens, and the context's ids except placeholders.
     assert length(make_episode()) == 2 + 4 + 2
     assert length(call_episode) == 2 + 4 + 1 + 1 + 12 + 2
 

@@ -7,7 +7,7 @@ import pytest
 
 from awares.errors import ConfigError, PolicyError
 from awares.mini import POLICY
-from awares_platform.plan.geometry import KNOWN, geometry, read
+from awares_platform.plan.geometry import KNOWN, geometry
 
 
 @pytest.mark.parametrize(
