@@ -4,8 +4,8 @@
     time left = rest of this phase + slowness * typical seconds of all later phases
 
 The typical seconds only weigh the phases against each other: they come from one quickstart on two
-cores. The slowness of this machine is measured while the jobs run. Before that, the line states only the
-time left in a counted phase.
+cores. The slowness of this machine is measured while the jobs run. Before that, the line states
+only the time left in a counted phase.
 """
 
 import re

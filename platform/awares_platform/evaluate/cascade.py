@@ -40,7 +40,7 @@ def threshold(
 ) -> list[Played]:
     """Return the `full` pass for the questions of which `low` is least sure, within `budget`.
 
-    `budget` is the mean rtr_token to spend. Questions are taken by rising confidence until it is spent.
+    `budget` is the mean rtr_token to spend. The questions with the lowest confidence come first.
     """
     order = sorted(range(len(low)), key=lambda index: confidence(low[index]))
     left = budget * len(low) - sum(_rtr(one) for one in low)
