@@ -1,4 +1,4 @@
-"""The order in which tests run, and the store that several test files share."""
+"""Sets the order of the tests, and starts the store that several test files share."""
 
 import signal
 from collections.abc import Iterator
@@ -10,23 +10,23 @@ from awares_platform.store import ObjectStore
 from awares_platform.store import seaweed as server
 
 LONGEST_FIRST = ("test_trial", "test_sft", "test_grpo_faults", "test_grpo", "test_engine")
-"""The files that take longest; every other file with slow tests comes after these."""
+"""The test files that take longest. All other files with slow tests run after them."""
 
 
 def pytest_configure() -> None:
     """Let Ctrl-C reach the processes that tests start.
 
-    A shell starts a background command with SIGINT ignored, and its children inherit that.
+    A shell starts background commands with SIGINT ignored, and their children inherit this setting.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the fast tests first, because they fail soonest. The longest file starts the slow ones.
+    """Run the fast tests first, then the slow tests, starting with the longest file.
 
-    A worker of pytest-xdist takes one file at a time. If a long file came last, one worker would
-    run it alone while the other has nothing left to do.
+    Fast tests report their failures soonest. A worker of pytest-xdist takes one file at a time. If
+    the longest file came last, one worker would run it while the other workers are idle.
     """
     items.sort(key=_place)
 
@@ -41,9 +41,9 @@ def _place(item: pytest.Item) -> int:
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """A store on a private SeaweedFS that the whole session shares; write below your own prefix.
+    """A store on a private SeaweedFS. All tests share it, so each test writes to its own prefix.
 
-    Its credentials are in the environment of this process and of those that a test starts.
+    The store's credentials are in this process's environment, which child processes inherit.
     """
     with (
         pytest.MonkeyPatch.context() as environment,

@@ -1,4 +1,4 @@
-"""The custom resource definitions of other projects, which the tests of the chart read."""
+"""Finds the custom resource definitions of other projects, for the tests of the chart."""
 
 import os
 from pathlib import Path
@@ -12,11 +12,11 @@ SOURCES = {
     "prometheus-operator/prometheus-operator": "example/prometheus-operator-crd",
     "kedacore/keda": "config/crd/bases",
 }
-"""The repositories on GitHub and their directories of definitions."""
+"""Maps each repository on GitHub to its directory of definitions."""
 
 
 def crd_directory() -> Path:
-    """The directory that AWARES_CRDS names. Skips the test if it has no definitions."""
+    """Return the directory that AWARES_CRDS names; skip the test if it has no definitions."""
     path = Path(os.environ.get("AWARES_CRDS", "") or "/nonexistent")
     if not any(path.glob("ray.io_*.yaml")):
         places = ", ".join(f"{repository} ({folder})" for repository, folder in SOURCES.items())

@@ -1,4 +1,4 @@
-"""A reward of your own: how close the answer's spelling is to the truth, less a price per call.
+"""An example of a custom reward: the answer's ANLS score, minus a price for each crop.
 
 Put this file on PYTHONPATH on every node, and name it in the setup:
 
@@ -6,7 +6,7 @@ Put this file on PYTHONPATH on every node, and name it in the setup:
     reward = "anls_reward:AnlsReward"
     reward_settings = { call_price = 0.5 }
 
-The constructor gets `answer_weight` from [method], and `call_price` from its own table.
+The constructor gets `answer_weight` from [method], and `call_price` from reward_settings.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,10 @@ class AnlsReward:
         self._anls = scorer("docvqa")
 
     def __call__(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
-        """One value for each episode. Labels are not needed: a missed call costs nothing here."""
+        """Return one value for each episode.
+
+        This reward has no penalty for a missed call, so it reads no labels.
+        """
         return [self._value(*pair) for pair in zip(episodes, samples, strict=True)]
 
     def _value(self, episode: Episode, sample: Sample) -> RewardValue:

@@ -1,4 +1,6 @@
-"""An environment of one's own: the policy asks for any box, in thousandths of the image's sides.
+"""An example of a custom environment: the policy may ask for any box of the image.
+
+The coordinates of a box are thousandths of the image's width and height. The setup names it:
 
 [method]
 environment = "free_box:FreeBox"
@@ -16,7 +18,9 @@ _REQUEST = re.compile(r"LOOK \[(\d+), (\d+), (\d+), (\d+)\]")
 
 
 class FreeBox:
-    """`LOOK [x0, y0, x1, y1]` in 0..1000 returns that box at native pixels.
+    """Answers `LOOK [x0, y0, x1, y1]` with that box at native resolution.
+
+    The coordinates are integers in 0..1000.
 
     Example:
         FreeBox().parse("LOOK [0, 0, 500, 500]")  # Request(("0, 0, 500, 500",))
@@ -30,11 +34,11 @@ class FreeBox:
         self.max_turns, self._padding = max_turns, padding
 
     def first_view(self, size: Size) -> View:
-        """The whole image at low resolution."""
+        """Return the view of the whole image at low resolution."""
         return View()
 
     def parse(self, text: str) -> Parsed:
-        """Read one turn; only the canonical form is a request."""
+        """Read one turn. Only text that matches `LOOK [x0, y0, x1, y1]` exactly is a request."""
         if "LOOK" not in text and "[" not in text:
             return Answer(text.strip())
         found = _REQUEST.fullmatch(text.strip())
@@ -46,23 +50,26 @@ class FreeBox:
         return Request((f"{left}, {top}, {right}, {bottom}",))
 
     def write(self, request: Request) -> str:
-        """The request as the policy learns to write it."""
+        """Return the text that the policy learns to write for this request."""
         return f"LOOK [{request.regions[0]}]"
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """The box in pixels, rounded outwards."""
+        """Return one view: the requested box in pixels, with its edges rounded outwards."""
         left, top, right, bottom = _thousandths(request)
         width, height = size
         box = (left * width // 1000, top * height // 1000)
         return (View(clamp((*box, -(-right * width // 1000), -(-bottom * height // 1000)), size)),)
 
     def cost(self, request: Request, size: Size) -> float:
-        """The box's share of the image."""
+        """Return the area of the box divided by the area of the image."""
         left, top, right, bottom = _thousandths(request)
         return (right - left) * (bottom - top) / 1_000_000
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """The smallest box around all padded evidence; the whole image without evidence."""
+        """Return a request for the smallest box around all padded evidence boxes.
+
+        Without evidence, request the whole image.
+        """
         if not boxes:
             return Request(("0, 0, 1000, 1000",))
         width, height = size

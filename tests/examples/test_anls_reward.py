@@ -1,4 +1,7 @@
-"""The example's reward in the scoring of GRPO and of evaluation. test_grpo.py trains with it."""
+"""Tests how GRPO and the evaluation score with the example reward AnlsReward.
+
+test_grpo.py trains with this reward.
+"""
 
 from pathlib import Path
 

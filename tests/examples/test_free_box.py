@@ -1,4 +1,4 @@
-"""Free boxes pass through every job of the mini setup, and the platform has no code for them."""
+"""Tests that every job of the mini setup runs with the example environment FreeBox."""
 
 import asyncio
 import os
@@ -47,14 +47,17 @@ from awares_platform.store import ObjectStore
 EXAMPLES = Path(__file__).parent
 Rows = Sequence[Mapping[str, Any]]
 SIDES = (112, 112)
-"""Width and height of every image of AwaRes-Mini."""
+"""Width and height in pixels of every image of AwaRes-Mini."""
 
 IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
 SAMPLE = Sample("s", "a" * 64, "digit on the red circle?", "7", evidence=((28, 28, 56, 56),))
 
 
 def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine is scripted: the mini policy has never seen this grammar."""
+    """A free box passes through label, demonstration, episode, reward and metrics.
+
+    The test scripts the engine, because the mini policy has never seen this grammar.
+    """
     monkeypatch.syspath_prepend(EXAMPLES)
     method = {"environment": "free_box:FreeBox", "environment_settings": {"padding": 0.0}}
     config = PlatformConfig.model_validate({"method": method})
@@ -91,7 +94,10 @@ def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
-    """A small run of the mini setup. The workers find the environment by PYTHONPATH."""
+    """The config of a small run of the mini setup.
+
+    Ray's workers import the example environment through PYTHONPATH.
+    """
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
     settings = {
@@ -120,7 +126,11 @@ def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.integration
 @pytest.mark.slow
 def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
-    """SFT overfits a few demonstrations, so that the policy writes boxes in GRPO and evaluation."""
+    """All five jobs run with FreeBox.
+
+    SFT overfits a few demonstrations, so that the policy also asks for boxes in GRPO and
+    evaluation.
+    """
     directory = Path(config.run.directory) / config.run.name
     asked, store = environment(config.method), ObjectStore.from_config(config.store)
     with open_session(config) as session:
@@ -138,7 +148,7 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
     losses = [row.values["loss/tool_turn"] for row in taught if "loss/tool_turn" in row.values]
     assert (losses[-1] or 0) < 0.1 * (losses[0] or 0)
     for row in metrics.read(directory / "grpo" / "metrics.jsonl"):
-        # Engine and learner agree on the tokens, so they have rendered the same views.
+        # A small gap means that the engine and the learner have rendered the same views.
         assert (row.values["importance/gap"] or 0) < 0.03
     assert results["questions"] == config.data.test_samples
     assert set(results["labels"]["crops"]) == {"other"}
@@ -157,7 +167,10 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
 
 
 def check_escalation(awares: Rows, full: Rows, escalate: Rows) -> None:
-    """A request for a box is answered by the full-resolution pass, and both passes count."""
+    """Check that `escalate` takes the answer of the full pass wherever `awares` asks for a box.
+
+    The cost of such a question is the sum of both passes.
+    """
     assert any(row["crops"] for row in awares)
     for asked, fresh, row in zip(awares, full, escalate, strict=True):
         expected = fresh if asked["crops"] else asked
@@ -166,7 +179,10 @@ def check_escalation(awares: Rows, full: Rows, escalate: Rows) -> None:
 
 
 def check_demonstrations(samples: Sequence[Sample], asked: Environment) -> None:
-    """Every HR sample has one box around its evidence, and the mini policy can write it."""
+    """Check that every HR sample has one box around its evidence.
+
+    The mini policy's tokenizer can write the request.
+    """
     chat = ChatFormat(AutoTokenizer.from_pretrained(Path(mini.POLICY)), asked.system_prompt)
     for sample in (sample for sample in samples if sample.label is Label.HR):
         request = readable(asked, sample.crops)
@@ -178,7 +194,10 @@ def check_demonstrations(samples: Sequence[Sample], asked: Environment) -> None:
 
 
 def check_rollouts(store: ObjectStore, config: PlatformConfig, asked: Environment) -> None:
-    """GRPO's real engine answers a well-formed request with the crop, and its reward prices it."""
+    """Check that GRPO's engine answers each well-formed request with the requested crop.
+
+    The reward's cost depends on the area of the crop.
+    """
     images = Images(store, config.data.image_cache)
     members = [
         member for group in Journal(store, config.run.name).read() for member in group.members
@@ -215,7 +234,7 @@ def check_metrics(
     config: PlatformConfig,
     asked: Environment,
 ) -> None:
-    """The counts, tokens and areas of a policy are those of the turns that it wrote."""
+    """Check the metrics of a policy: recompute its counts, tokens and areas from its turns."""
     limits = vision_limits(config.method, model_family(config.policy))
     areas, tokens = [], []
     for row in rows:

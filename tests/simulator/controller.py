@@ -1,6 +1,6 @@
-"""The simulator: a test double of a cluster with KubeRay that runs real processes.
+"""The simulator: a test double of a Kubernetes cluster with KubeRay. It runs real processes.
 
-    helm ──> ApiServer ──> Objects <── Controller, one thread; in each round, in this order:
+    helm ──> ApiServer ──> Objects <── Controller: one thread; in each round it reconciles
                                          Services      loopback addresses that forward to pods
                                          Workloads     Deployment, StatefulSet, Job -> Pods
                                          RayClusters   RayCluster -> Pods that run `ray start`
@@ -8,7 +8,7 @@
                                          RayServices   RayService -> RayCluster, Serve's REST API
                                          Kubelet       Pods -> processes
 
-README.md says what it proves and what it does not.
+README.md says what the simulator proves and what it does not prove.
 """
 
 import os
@@ -35,7 +35,10 @@ _LOOK_S = 0.4
 
 
 class Controller:
-    """Reconciles until `stop`. Its own errors are in `faults`; a test must end without any."""
+    """Reconciles all objects until `stop`.
+
+    `faults` holds the tracebacks of the controller's own errors. `simulator` fails if there is any.
+    """
 
     def __init__(self, objects: Objects, base: Path) -> None:
         self.objects, self.mark = objects, base.name
@@ -48,7 +51,7 @@ class Controller:
         self._thread = threading.Thread(target=self._run, name="controller")
 
     def _ray(self, objects: Objects) -> list[RayClusters | RayJobs | RayServices]:
-        """The controllers of KubeRay, if the cluster has its CRDs."""
+        """The controllers of KubeRay; empty if the cluster has no CRDs of KubeRay."""
         if not objects.kinds.knows("ray.io/v1", "RayCluster"):
             return []
         clusters = RayClusters(objects, self.kubelet)
@@ -57,11 +60,11 @@ class Controller:
         return [clusters, jobs, RayServices(objects, clusters)]
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the controller's thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread, which ends every process."""
+        """Stop the controller's thread. Before it ends, the thread ends every process."""
         self._stopping.set()
         self._thread.join()
 
@@ -76,7 +79,7 @@ class Controller:
     def _guarded(self, reconcile: Callable[[], None]) -> None:
         try:
             reconcile()
-        # Continue after an error, so that teardown finds every process; a test fails on `faults`.
+        # Continue after an error, so that teardown ends every process. `simulator` checks `faults`.
         except Exception:
             self.faults.append(traceback.format_exc())
             print(self.faults[-1], file=sys.stderr)
@@ -84,8 +87,11 @@ class Controller:
 
 @contextmanager
 def simulator(kinds: Kinds) -> Iterator[tuple[Controller, ApiServer]]:
-    """An empty cluster. At its end it ends all its processes, and fails if one of them survives."""
-    # The path must be short, because Ray's sockets lie below it.
+    """Start an empty cluster. At the end of the block, end all its processes.
+
+    This fails if a process survives or the controller had an error.
+    """
+    # The path must be short, because the paths of Ray's sockets start with it.
     base = Path(tempfile.mkdtemp(prefix="aw-", dir="/tmp"))
     controller = Controller(Objects(kinds), base)
     try:

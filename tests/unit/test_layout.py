@@ -1,4 +1,4 @@
-"""The repository has the agreed directories, and its rooms import one way."""
+"""Tests the repository's directories and file names, and which parts import which others."""
 
 import ast
 import re
@@ -19,11 +19,11 @@ SIMULATOR = {
     "controller": {"api", "network", "node", "controllers", "kuberay"},
     "tools": {"api", "network", "node", "controllers", "kuberay", "controller"},
 }
-"""Rooms of tests/simulator, and the rooms that each one may import."""
+"""For each room (top-level module or directory) of tests/simulator, the rooms it may import."""
 
 
 def tracked() -> list[Path]:
-    """Files that git tracks or does not ignore, relative to the root."""
+    """The paths of all files that git does not ignore, relative to the root."""
     listing = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -97,7 +97,7 @@ def test_the_simulator_holds_no_tests_and_its_rooms_import_one_way() -> None:
 
 
 def test_no_two_public_classes_share_a_name() -> None:
-    """A class name has one meaning in awares and awares_platform."""
+    """No two modules of awares and awares_platform define the same public class name."""
     places: dict[str, list[str]] = {}
     for root in (ROOT / "awares", ROOT / "platform" / "awares_platform"):
         for path in sorted(root.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""The commands of the Makefile's targets."""
+"""Tests the commands that the Makefile's targets run."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def commands(target: str, **variables: str) -> str:
-    """The commands of `make target`, without running them, in an environment with `variables`."""
+    """The commands that `make target` would run with these environment variables (`make -n`)."""
     environment = {
         name: value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""Rules of the project's text that a machine can check: line length, references and docstrings."""
+"""Tests the project's text: line lengths, names of outside documents, docstrings of packages."""
 
 import ast
 import re
@@ -13,11 +13,11 @@ TEXT = (".py", ".md", ".toml", ".yaml", ".yml", ".tpl", ".cfg", ".sh", ".Dockerf
 OUTSIDE = re.compile(
     r"\b(?:style|design)\.md\b|(?<![\w./-])shared/(?:design|style|facts)|\bissues? #?\d+", re.I
 )
-"""Names of documents that a reader of the repository does not have."""
+"""Matches names of documents that a reader of the repository does not have."""
 
 
 def tracked(*suffixes: str) -> list[str]:
-    """The tracked files with one of these suffixes, relative to the root."""
+    """The paths of the tracked files with one of these suffixes, relative to the root."""
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()

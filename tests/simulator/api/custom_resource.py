@@ -1,7 +1,8 @@
 """Admits a custom resource as an API server does.
 
-It fills in the CRD's defaults, prunes or refuses unknown fields, and checks the schema. It runs
-neither CEL rules nor webhooks. The chart's static checks evaluate CEL rules; no test runs webhooks.
+This module fills in the CRD's defaults, prunes or refuses unknown fields, and checks the schema. It
+evaluates no CEL rules and calls no webhooks. The chart's static checks evaluate CEL rules. No test
+calls webhooks.
 """
 
 import copy
@@ -15,9 +16,9 @@ from tests.simulator.api.kinds import Kind
 
 
 class Invalid(Exception):
-    """The API server refuses the object; helm prints the text.
+    """The API server refuses the object. Helm prints the message.
 
-    The status is 422, or 400 for unknown fields.
+    `status` is the HTTP status: 422, or 400 for unknown fields.
     """
 
     def __init__(self, message: str, status: int = 422) -> None:
@@ -26,7 +27,10 @@ class Invalid(Exception):
 
 
 def admit(kind: Kind, body: dict[str, Any], strict: bool) -> dict[str, Any]:
-    """The object as the API server stores it. Raises Invalid."""
+    """Return the object as the API server stores it.
+
+    Raises Invalid if the object breaks the schema, or if it has unknown fields and `strict` is set.
+    """
     if kind.schema is None:
         return body
     body = copy.deepcopy(body)
@@ -49,13 +53,16 @@ def admit(kind: Kind, body: dict[str, Any], strict: bool) -> dict[str, Any]:
 
 
 def _root(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with metadata, which no CRD lists because the API server checks it."""
+    """Add a free-form `metadata` to the schema.
+
+    CRDs do not describe the fields of metadata, because the API server itself checks them.
+    """
     free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     return {**schema, "properties": {**schema.get("properties", {}), "metadata": free}}
 
 
 def _prune(value: Any, schema: dict[str, Any], path: str) -> Iterator[str]:
-    """Remove fields that the schema does not list; yield their paths."""
+    """Remove the fields that the schema does not list, and yield the path of each one."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from _prune(item, schema.get("items", {}), f"{path}[{index}]")
@@ -97,9 +104,9 @@ def _validator(kind: Kind) -> Draft202012Validator:
 
 
 def _plain(schema: Any) -> Any:
-    """A structural schema as JSON Schema.
+    """Convert a structural schema of Kubernetes to JSON Schema.
 
-    It converts int-or-string and nullable values, and drops the formats of Kubernetes.
+    This converts int-or-string and nullable values, and drops `format`.
     """
     if isinstance(schema, list):
         return [_plain(item) for item in schema]

@@ -1,7 +1,7 @@
-"""Discovery: versions, groups, resources and OpenAPI documents, which a client asks for first.
+"""Answers discovery requests: versions, groups, resources and OpenAPI documents.
 
-The documents hold no schemas. They say only that PATCH supports fieldValidation, so that clients
-leave the check to the server.
+A client sends these requests first. The OpenAPI documents hold no schemas. They say only that PATCH
+supports fieldValidation. So clients leave the validation of fields to the server.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ Body = dict[str, Any]
 
 
 def answer(kinds: Kinds, parts: list[str], version: str) -> Body | None:
-    """The document at a discovery path; None for a path of objects."""
+    """Return the document at a discovery path, or None for any other path."""
     match parts:
         case ["version"]:
             major, minor, _ = version.removeprefix("v").split(".")

@@ -1,6 +1,6 @@
-"""The kinds that the simulator's API server knows: built-in ones, and those of AWARES_CRDS.
+"""Lists the kinds that the simulator's API server knows: built-in kinds and kinds from CRD files.
 
-AWARES_CRDS names a directory of CRD files.
+The environment variable AWARES_CRDS names the directory of the CRD files.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ class Kind:
 
     @property
     def api_version(self) -> str:
-        """The `apiVersion` of its objects."""
+        """The `apiVersion` of objects of this kind."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
 
@@ -69,7 +69,7 @@ _CLUSTERED = {
 
 
 def builtin() -> Iterator[Kind]:
-    """The built-in kinds that a chart may render."""
+    """Yield the built-in kinds that a chart may render."""
     for namespaced, table in ((True, _NAMESPACED), (False, _CLUSTERED)):
         for api_version, names in table.items():
             group, _, version = api_version.rpartition("/")
@@ -87,7 +87,7 @@ def _plural(name: str) -> str:
 
 
 def custom(directory: Path) -> Iterator[Kind]:
-    """The served versions of every CRD file in `directory`."""
+    """Yield one kind for each served version of every CRD file in `directory`."""
     for path in sorted(directory.glob("*.yaml")):
         spec = yaml.load(path.read_text("utf-8"), Loader=yaml.CSafeLoader)["spec"]
         for version in spec["versions"]:
@@ -112,11 +112,11 @@ class Kinds:
         self._by_name = {(kind.api_version, kind.name): kind for kind in self.all}
 
     def at(self, group: str, version: str, plural: str) -> Kind | None:
-        """The kind at /apis/<group>/<version>/<plural>."""
+        """The kind at /apis/<group>/<version>/<plural>; None for an unknown path."""
         return self._by_path.get((group, version, plural))
 
     def of(self, api_version: str, name: str) -> Kind:
-        """The kind of an object. Raises KeyError for an unknown one."""
+        """The kind with this apiVersion and name. Raises KeyError for an unknown kind."""
         return self._by_name[api_version, name]
 
     def knows(self, api_version: str, name: str) -> bool:
@@ -124,7 +124,7 @@ class Kinds:
         return (api_version, name) in self._by_name
 
     def groups(self) -> dict[str, list[str]]:
-        """The versions of each group, without the core group."""
+        """A map from each group to its versions. The core group is left out."""
         found: dict[str, list[str]] = {}
         for kind in self.all:
             versions = found.setdefault(kind.group, []) if kind.group else []
@@ -133,7 +133,7 @@ class Kinds:
         return found
 
     def resources(self, group: str, version: str) -> list[dict[str, Any]]:
-        """The discovery entries of one version of a group, with status subresources."""
+        """The discovery entries of one version of a group, with an entry for each `status`."""
         rows: list[dict[str, Any]] = []
         for kind in self.all:
             if (kind.group, kind.version) == (group, version):

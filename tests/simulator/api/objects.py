@@ -1,7 +1,7 @@
-"""Holds every object of the simulated cluster, with versions, owners and a log of events.
+"""Holds every object of the simulated cluster, with resource versions, owners and an event log.
 
-The HTTP side (server.py) and the controllers share one instance. Each call is atomic and returns a
-copy that the caller may change.
+The API server (server.py) and the controllers share one instance. Each call is atomic. It returns a
+copy, which the caller may change.
 """
 
 import base64
@@ -24,7 +24,7 @@ class NotFound(LookupError):
 
 
 class Conflict(Exception):
-    """The object exists already, or another client changed it meanwhile (409)."""
+    """The object exists already, or another client has changed it since it was read (409)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Objects:
             )
 
     def get(self, kind: Kind, namespace: str, name: str) -> Body:
-        """One object. Raises NotFound."""
+        """Return one object. Raises NotFound if it does not exist."""
         with self.changed:
             found = self._items.get(key_of(kind, namespace, name))
             if found is None:
@@ -79,7 +79,7 @@ class Objects:
     def list(
         self, kind: Kind, namespace: str = "", accept: Callable[[Body], bool] = lambda body: True
     ) -> list[Body]:
-        """The objects of a kind, in one namespace or in all."""
+        """The objects of a kind that `accept` accepts. An empty `namespace` means every namespace."""
         with self.changed:
             found = [
                 self._as(kind, body)
@@ -93,10 +93,11 @@ class Objects:
         ]
 
     def create(self, kind: Kind, namespace: str, body: Body) -> Body:
-        """Store a new object. Raises Conflict if it exists, NotFound if its namespace does not.
+        """Store a new object.
 
-        If none of its owners exists, remove it again, as the garbage collector does. A controller
-        may create an object after its owner was deleted.
+        Raises Conflict if the object exists, and NotFound if its namespace does not exist. A
+        controller may create an object after its owner was deleted. If none of its owners exists,
+        the object is removed again, as the garbage collector does.
         """
         body = copy.deepcopy(body)
         metadata = body.setdefault("metadata", {})
@@ -118,9 +119,10 @@ class Objects:
             return created
 
     def replace(self, kind: Kind, namespace: str, name: str, body: Body) -> Body:
-        """Store a changed object and keep its status.
+        """Store a changed object and keep its old status.
 
-        Raises NotFound, or Conflict if `body` has an older version.
+        Raises NotFound if the object does not exist. Raises Conflict if `body` names another
+        resourceVersion than the stored object has.
         """
         with self.changed:
             old = self.get(kind, namespace, name)
@@ -150,7 +152,7 @@ class Objects:
             return self._put("MODIFIED", kind, body)
 
     def set_status(self, kind: Kind, namespace: str, name: str, status: Body) -> Body:
-        """Replace only the status. Raises NotFound."""
+        """Replace only the status. Raises NotFound if the object does not exist."""
         with self.changed:
             body = self.get(kind, namespace, name)
             if body.get("status") == status:
@@ -158,7 +160,11 @@ class Objects:
             return self._put("MODIFIED", kind, {**body, "status": copy.deepcopy(status)})
 
     def delete(self, kind: Kind, namespace: str, name: str) -> Body:
-        """Remove an object and the objects that only it owns. Raises NotFound."""
+        """Remove an object and every object that then has no owner left.
+
+        Removing a Namespace also removes all objects in it. Raises NotFound if the object does not
+        exist.
+        """
         with self.changed:
             body = self.get(kind, namespace, name)
             del self._items[key_of(kind, namespace, name)]
@@ -222,7 +228,7 @@ def _without_metadata(body: Body) -> Body:
 
 
 def _normal(kind: Kind, body: Body) -> Body:
-    """The object with a Secret's stringData merged into data, as the API server stores it."""
+    """Return the object as the API server stores it: a Secret's stringData is merged into data."""
     if kind.name == "Secret" and "stringData" in body:
         text = body.pop("stringData") or {}
         body["data"] = {

@@ -1,8 +1,9 @@
-"""The four patch formats: merge, JSON, strategic merge (helm 3) and server-side apply (helm 4).
+"""Applies the four patch formats: merge, JSON, strategic merge and server-side apply.
 
-Server-side apply merges, and removes fields that the same manager applied before and now omits. It
-replaces lists as a whole and looks for no conflicts between managers. A client that owns its
-objects sees no difference from a real server.
+Helm 3 sends strategic merge patches. Helm 4 uses server-side apply. This module's server-side apply
+merges objects, and removes fields that the same manager applied before and now omits. Unlike a real
+server, it replaces lists as a whole and finds no conflicts between managers. A client that is the
+only manager of its objects sees no difference.
 """
 
 import copy
@@ -24,7 +25,7 @@ _MERGE_KEYS = {
 
 
 def merge(target: Any, patch: Any) -> Any:
-    """Merge patch (RFC 7386): merge objects, delete on null, replace everything else."""
+    """Apply a merge patch (RFC 7386): merge objects, delete nulls, replace everything else."""
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
     merged = dict(target) if isinstance(target, dict) else {}
@@ -37,9 +38,10 @@ def merge(target: Any, patch: Any) -> Any:
 
 
 def apply(live: dict[str, Any], previous: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """Server-side apply: `live` with `wanted` merged.
+    """Apply `wanted` to `live` by server-side apply.
 
-    It drops the fields that `previous` has and `wanted` has not.
+    This drops the fields that `previous` has and `wanted` lacks, then merges `wanted`. `previous`
+    is what the same manager applied last time.
     """
     return merge(_without(live, previous, wanted), wanted)
 
@@ -56,10 +58,10 @@ def _without(live: Any, previous: Any, wanted: Any) -> Any:
 
 
 def strategic(target: Any, patch: Any, field: str = "") -> Any:
-    """Strategic merge patch.
+    """Apply a strategic merge patch.
 
-    It merges lists of named items by their key, and obeys `$patch` directives that delete or
-    replace.
+    The items of the lists in _MERGE_KEYS are merged by key. The `$patch` directives `delete` and
+    `replace` are obeyed.
     """
     if isinstance(patch, dict):
         return _strategic_object(target, patch)
@@ -104,9 +106,9 @@ def _strategic_list(target: list[Any], patch: list[Any], keys: tuple[str, ...]) 
 
 
 def json_patch(document: Any, operations: list[dict[str, Any]]) -> Any:
-    """JSON patch (RFC 6902): add, remove, replace, test.
+    """Apply a JSON patch (RFC 6902) with the operations add, remove, replace and test.
 
-    Raises KeyError or IndexError for a path that does not exist, and ValueError for a failed test.
+    Raises KeyError or IndexError if a path does not exist. Raises ValueError if a `test` fails.
     """
     document = copy.deepcopy(document)
     for operation in operations:

@@ -1,6 +1,6 @@
 """Decodes Secrets, ConfigMaps and Namespaces from Kubernetes' protobuf form.
 
-helm's typed client sends its release records in this form, and no other objects.
+Helm's typed client sends only its release records in this form.
 """
 
 import base64
@@ -25,7 +25,7 @@ _MAPS = frozenset({"labels", "annotations", "data", "stringData"})
 
 
 def decode(raw: bytes) -> dict[str, Any]:
-    """The decoded object. Raises ValueError for a kind that is not listed above."""
+    """Decode one object. Raises ValueError for a kind that _FIELDS does not list."""
     unknown = dict(_messages(raw.removeprefix(MAGIC)))
     meta = {number: value.decode() for number, value in _messages(unknown[1])}
     if meta[2] not in _FIELDS:
@@ -42,7 +42,10 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 
 def _fields(raw: bytes, names: dict[int, str], binary: bool) -> dict[str, Any]:
-    """The named fields, with maps as objects and without empty texts."""
+    """The fields of a message that `names` lists. Maps become objects; empty texts are left out.
+
+    `binary` says that the values of `data` are bytes, which become base64.
+    """
     found: dict[str, Any] = {}
     for number, value in _messages(raw):
         name = names.get(number)
@@ -58,7 +61,7 @@ def _fields(raw: bytes, names: dict[int, str], binary: bool) -> dict[str, Any]:
 
 
 def _messages(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """The number and the bytes of every length-delimited field. Skips varints."""
+    """Yield the number and the bytes of every length-delimited field. Skip varint fields."""
     position = 0
     while position < len(raw):
         tag, position = _varint(raw, position)

@@ -1,4 +1,4 @@
-"""Label and field selectors of list and watch requests, of Services and of workloads."""
+"""Evaluates the label and field selectors of requests, and the label selectors of objects."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ _TERMS = re.compile(r",(?![^(]*\))")
 
 
 def accepting(labels: str = "", fields: str = "") -> Callable[[Body], bool]:
-    """A predicate for objects, from a request's labelSelector and fieldSelector."""
+    """Return a predicate that says whether an object matches both selectors of a request."""
     label_terms = [term.strip() for term in _TERMS.split(labels) if term.strip()]
     field_terms = [term.strip() for term in fields.split(",") if term.strip()]
 

@@ -1,10 +1,10 @@
-"""A test double of the Kubernetes API server, for helm and kubectl, built on http.server.
+"""A test double of the Kubernetes API server, for helm and kubectl. It is built on http.server.
 
     helm ── discovery, CRUD, patches, watch ──> ApiServer ──> Objects <── controllers (no HTTP)
 
-It has no authentication, RBAC, webhooks, quotas or conversion, and it forgets everything at its
-end. Of a built-in kind it checks only the name. Of a custom resource it checks what a chart can get
-wrong: the CRD's schema, its defaults and unknown fields.
+The server has no authentication, RBAC, webhooks, quotas or conversion. It keeps all objects in
+memory. It does not check the fields of built-in kinds. It checks custom resources against the CRD's
+schema, fills in defaults, and prunes or refuses unknown fields.
 """
 
 import json
@@ -37,7 +37,10 @@ _REASONS = {
 
 
 class ApiServer(ThreadingHTTPServer):
-    """An API server on a free loopback port. `helm test --logs` gets pods' logs from `logs`."""
+    """An API server on a free loopback port.
+
+    `logs` returns the log of the pod with this namespace and name. `helm test --logs` asks for it.
+    """
 
     daemon_threads = True
     request_queue_size = 64
@@ -50,7 +53,7 @@ class ApiServer(ThreadingHTTPServer):
         self.stopping = threading.Event()
 
     def kubeconfig(self, directory: Path) -> Path:
-        """Write a kubeconfig whose only cluster is this server."""
+        """Write a kubeconfig whose only cluster is this server, and return its path."""
         cluster = {
             "name": "simulator",
             "cluster": {"server": f"http://127.0.0.1:{self.server_port}"},
@@ -69,7 +72,7 @@ class ApiServer(ThreadingHTTPServer):
         return path
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore a client that closed the connection; print other errors, which are bugs here."""
+        """Print an error, unless the client closed the connection. It is a bug of this server."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -78,7 +81,7 @@ class ApiServer(ThreadingHTTPServer):
 def running(
     objects: Objects, logs: Callable[[str, str], str] = lambda namespace, pod: ""
 ) -> Iterator[ApiServer]:
-    """A server that runs in a thread until the end of the block."""
+    """Run an API server in a thread until the end of the block."""
     server = ApiServer(objects, logs)
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
@@ -206,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, self._store(kind, namespace, name, subresource, wanted)
 
     def _apply(self, kind: Kind, namespace: str, name: str, subresource: str) -> tuple[int, Any]:
-        """Server-side apply: create the object, or merge with this manager's previous fields."""
+        """Answer a server-side apply: create the object, or apply the patch to the live object."""
         objects, wanted = self.server.objects, self._named(self._body(), kind)
         manager = self._query.get("fieldManager", "")
         with objects.changed:
@@ -230,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
         objects = self.server.objects
         if subresource == "status":
             return objects.set_status(kind, namespace, name, body.get("status") or {})
-        # A write to the object keeps its status.
+        # Only a write to the `status` subresource changes the status.
         spec = {key: value for key, value in body.items() if key != "status"}
         body = admit(kind, spec, self._strict())
         return body if self._dry() else objects.replace(kind, namespace, name, body)
@@ -250,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
         return _status(200, "deleted", "")
 
     def _target(self) -> tuple[Kind, str, str, str]:
-        """The kind, namespace, name and subresource of the path."""
+        """The kind, namespace, name and subresource that the request's path names."""
         group, version, rest = (
             ("", self._parts[1], self._parts[2:])
             if self._parts[0] == "api"

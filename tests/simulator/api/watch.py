@@ -1,6 +1,7 @@
-"""Answers watch requests by a chunked stream of JSON lines.
+"""Answers watch requests with a chunked stream of JSON lines.
 
-The stream starts at a version, or with the existing objects (sendInitialEvents).
+The stream starts after the client's resourceVersion. With sendInitialEvents, or without a version,
+it first sends the existing objects.
 """
 
 import json
@@ -26,7 +27,7 @@ def stream(
     query: dict[str, str],
     stopping: threading.Event,
 ) -> None:
-    """Send events until the client's timeout, until it disconnects, or until the server stops."""
+    """Send events until the client's timeout, the client's disconnection or the server's stop."""
     lines = _Lines(handler)
     deadline = time.monotonic() + float(query.get("timeoutSeconds") or _LONGEST_S)
     seen = _begin(lines, objects, kind, namespace, accept, query)
@@ -57,7 +58,7 @@ def _begin(
     accept: Callable[[Body], bool],
     query: dict[str, str],
 ) -> int:
-    """Send the initial events, and return the position in the log from which to continue."""
+    """Send the initial events. Return the index in the event log at which the stream continues."""
     with objects.changed:
         since, everything = (
             query.get("resourceVersion", ""),
@@ -85,7 +86,7 @@ def _begin(
 
 
 class _Lines:
-    """The body of the response, in chunks."""
+    """Writes the response's head, then its body in chunks."""
 
     def __init__(self, handler: BaseHTTPRequestHandler) -> None:
         self._file = handler.wfile

@@ -1,4 +1,4 @@
-"""Owner references of the objects that controllers create."""
+"""Writes and reads the owner references of the objects that controllers create."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ Body = dict[str, Any]
 
 
 def reference(kind: Kind, owner: Body) -> Body:
-    """A reference to `owner` as the controlling owner."""
+    """The owner reference that names `owner` as the controller."""
     names = {
         "apiVersion": kind.api_version,
         "kind": kind.name,
@@ -19,7 +19,7 @@ def reference(kind: Kind, owner: Body) -> Body:
 
 
 def owned(kind: Kind, owner: Body, name: str, body: Body) -> Body:
-    """`body` with this name, in the namespace of its owner, and with a reference to it."""
+    """Return `body` with the name `name` and an owner reference to `owner`."""
     metadata = {
         **body.get("metadata", {}),
         "name": name,
@@ -29,6 +29,6 @@ def owned(kind: Kind, owner: Body, name: str, body: Body) -> Body:
 
 
 def belongs(owner: Body, body: Body) -> bool:
-    """Whether `owner` controls `body`."""
+    """Whether `owner` is an owner of `body`."""
     references = body["metadata"].get("ownerReferences") or []
     return any(item["uid"] == owner["metadata"]["uid"] for item in references)

@@ -1,4 +1,4 @@
-"""The ReplicaSet of a Deployment. helm 3 waits for it."""
+"""Creates the ReplicaSet of each Deployment, because helm 3 waits for it."""
 
 import hashlib
 import json
@@ -8,9 +8,9 @@ from tests.simulator.controllers.ownership import belongs, owned
 
 
 def ensure(objects: Objects, deployment: Body) -> Body:
-    """The ReplicaSet of the Deployment's current template.
+    """Return the ReplicaSet of the Deployment's current template; create it if it is missing.
 
-    ReplicaSets of older templates are deleted with their pods.
+    This function deletes the ReplicaSets of older templates together with their pods.
     """
     kind, owner = (
         objects.kinds.of("apps/v1", "ReplicaSet"),

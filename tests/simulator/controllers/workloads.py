@@ -12,9 +12,9 @@ _TEMPLATE = "simulator/template"
 
 
 class Workloads:
-    """Reconciles the three kinds.
+    """Reconciles Deployments, StatefulSets and Jobs.
 
-    An update deletes old pods before it creates new ones. A Job runs one pod at a time.
+    An update deletes old pods before it creates new pods. A Job runs one pod at a time.
     """
 
     def __init__(self, objects: Objects) -> None:
@@ -26,7 +26,7 @@ class Workloads:
         )
 
     def reconcile(self) -> None:
-        """Reconcile every object once."""
+        """Reconcile every Deployment, StatefulSet and unfinished Job once."""
         for body in self._objects.list(self._deployments):
             current = replica_sets.ensure(self._objects, body)
             pods = self._replicas(self._replica_sets, current, body)
@@ -54,9 +54,9 @@ class Workloads:
                 self._run(body)
 
     def _replicas(self, kind: Kind, owner: Body, body: Body) -> list[Body]:
-        """The owner's pods.
+        """Create and delete pods until the owner has its replicas, and return its pods.
 
-        Pods of another template and surplus pods are deleted, and missing pods are created.
+        This deletes surplus pods and pods of another template.
         """
         namespace, spec = owner["metadata"]["namespace"], body["spec"]
         digest = hashlib.sha256(json.dumps(spec["template"], sort_keys=True).encode()).hexdigest()[
@@ -82,7 +82,7 @@ class Workloads:
         return self._objects.create(self._pods, owner["metadata"]["namespace"], pod)
 
     def _run(self, job: Body) -> None:
-        """Run pods one after the other, until one succeeds or backoffLimit is used up."""
+        """Run pods one after another, until a pod succeeds or backoffLimit is exceeded."""
         metadata, spec = job["metadata"], job["spec"]
         pods = self._objects.list(self._pods, metadata["namespace"], lambda pod: belongs(job, pod))
         phases = [pod.get("status", {}).get("phase") for pod in pods]
@@ -117,7 +117,7 @@ def ready(pod: Body) -> bool:
 
 
 def _with_claims(spec: Body, name: str) -> Body:
-    """The pod spec with the StatefulSet's claim templates as volumes of the pod `name`."""
+    """Return the pod template of the pod `name`, with one volume for each claim template."""
     claims = [claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates") or []]
     if not claims:
         return spec["template"]

@@ -1,7 +1,8 @@
-"""Loopback addresses and ports: one address per pod and Service, and ports that are free.
+"""Hands out loopback addresses and free ports. Every pod and every Service has its own address.
 
-Ray binds some of its ports on every address, so those must be free on the whole machine. Each Ray
-node gets a range of 100 ports for its workers. All ports lie outside the kernel's ephemeral ports.
+Ray binds some of its ports on every address of the machine. So every port that this module hands
+out is free on every address. Each Ray node gets a range of 100 ports for its workers. All ports lie
+outside the kernel's ephemeral ports.
 """
 
 import random
@@ -17,7 +18,7 @@ _RANGES = range(23_000, 29_900, 100)
 class Addresses:
     """Hands out each address and port once.
 
-    A random network of 127/8 separates simulators on one machine.
+    The addresses lie in a random network of 127/8, so that several simulators can share a machine.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class Addresses:
         return next(self._twins)
 
     def range(self) -> tuple[int, int]:
-        """The first and last of 100 ports."""
+        """The first and the last port of a new range of 100 ports."""
         first = next(self._starts)
         return first, first + 99
 
@@ -56,7 +57,7 @@ def _free(candidates: list[int]) -> Iterator[int]:
 
 
 def is_free(address: str, port: int) -> bool:
-    """Whether a server can listen there now."""
+    """Whether a server can listen on this address and port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""Forwards TCP connections on loopback, as kube-proxy does, in one thread with an event loop."""
+"""Forwards TCP connections on loopback, as kube-proxy does. One thread runs an event loop."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ _PIECE = 65536
 class Forwarder:
     """Listens on the addresses of Services.
 
-    It chooses a target for each new connection, and closes the connection if there is none.
+    It chooses a target for each new connection. If there is no target, it closes the connection.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,10 @@ class Forwarder:
         self._thread.start()
 
     def listen(self, address: str, port: int, choose: Callable[[], Target | None]) -> None:
-        """Start to listen. Raises OSError if the address is in use."""
+        """Start to listen. `choose` returns the target of a new connection, or None.
+
+        Raises OSError if the address is in use.
+        """
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await _forward(reader, writer, choose())
@@ -34,7 +37,7 @@ class Forwarder:
         self._servers[address, port] = future.result(10)
 
     def close(self, address: str, port: int) -> None:
-        """Stop to listen. Existing connections continue."""
+        """Stop listening on one address and port. Existing connections continue."""
         server = self._servers.pop((address, port))
         self._loop.call_soon_threadsafe(server.close)
 

@@ -1,8 +1,8 @@
-"""Services: each has a loopback address, forwards to its ready pods, and has DNS names.
+"""Runs Services: each Service has a loopback address and forwards connections to its ready pods.
 
-There is no DNS. Instead, a Service's name in a pod's command, environment or files is replaced by
-its address, and `name:port` by address and port. The port differs from the declared one if another
-process on the machine uses that port on every address. NetworkPolicies are not enforced.
+There is no DNS. Instead, the simulator replaces a Service's name in a pod's command, environment
+and files with the Service's address. It replaces `name:port` with the address and the actual port.
+A port that is privileged or in use gets another actual port. NetworkPolicies are not enforced.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class _Listening:
 
 
 class Services:
-    """The Services of all namespaces.
+    """All Services of the cluster.
 
     `endpoint` returns the address of a pod's target port, or None until the pod is ready.
     """
@@ -40,7 +40,7 @@ class Services:
         self._kind, self._pods = objects.kinds.of("v1", "Service"), objects.kinds.of("v1", "Pod")
 
     def reconcile(self) -> None:
-        """Listen for new Services and ports, and stop for deleted ones."""
+        """Start to listen for new Services and ports. Stop listening for deleted Services."""
         bodies = {
             (body["metadata"]["namespace"], body["metadata"]["name"]): body
             for body in self._objects.list(self._kind)
@@ -55,12 +55,12 @@ class Services:
                 self._assign(key)
 
     def address(self, namespace: str, name: str, port: int) -> str:
-        """The host:port of a Service on this machine. Raises KeyError for an unknown one."""
+        """The host:port of a Service on this machine. Raises KeyError for an unknown Service."""
         found = self._listening[namespace, name]
         return f"{found.address}:{found.ports[port]}"
 
     def rewrite(self, text: str, namespace: str) -> str:
-        """`text` with the names of Services replaced, for a pod of `namespace`."""
+        """Replace the names of Services in `text`, which belongs to a pod of `namespace`."""
         self.reconcile()
         for (space, name), found in self._listening.items():
             text = _pattern(space, name, space == namespace).sub(
@@ -69,7 +69,7 @@ class Services:
         return text
 
     def stop(self) -> None:
-        """Stop to listen."""
+        """Stop listening and close every connection."""
         self._forwarder.stop()
 
     def _listen(self, key: tuple[str, str], port: int) -> None:
@@ -84,7 +84,7 @@ class Services:
             found.ports[port] = actual
 
     def _assign(self, key: tuple[str, str]) -> None:
-        """Write the address into the object, because helm 3 waits for it."""
+        """Write the Service's address to spec.clusterIP, because helm 3 waits for this field."""
         with self._objects.changed, contextlib.suppress(NotFound):
             body = self._objects.get(self._kind, *key)
             self._objects.replace(
@@ -99,7 +99,10 @@ class Services:
             self._forwarder.close(found.address, port)
 
     def _choose(self, key: tuple[str, str], port: int, found: _Listening) -> Target | None:
-        """The next ready pod's address for a connection."""
+        """The address of the pod that takes the next connection; None if no pod is ready.
+
+        The ready pods take turns.
+        """
         try:
             body = self._objects.get(self._kind, *key)
         except NotFound:
@@ -116,10 +119,10 @@ class Services:
 
 
 def _pattern(namespace: str, name: str, near: bool) -> re.Pattern[str]:
-    """A pattern for a Service's names.
+    """Return a pattern that matches a Service's names.
 
-    It matches the full name anywhere. The short name may be a common word, so it matches only in
-    the own namespace and before a port.
+    The pattern matches the full name anywhere. The short name may be a common word. So the pattern
+    matches the short name only before a port, and only if `near`: in the Service's own namespace.
     """
     domain = r"(?:\.svc(?:\.cluster\.local)?)?"
     full = rf"{re.escape(name)}\.{re.escape(namespace)}{domain}(?::(?P<port>\d+))?"

@@ -1,7 +1,7 @@
-"""The environment of a container.
+"""Builds the environment of a container.
 
-It resolves literal values, Secrets, ConfigMaps, the downward API, and $(NAME) in values and
-commands.
+The values come from literals, Secrets, ConfigMaps and the downward API. `expand` replaces $(NAME)
+in values and commands.
 """
 
 import base64
@@ -15,9 +15,9 @@ _REFERENCE = re.compile(r"\$\$|\$\((?P<name>[\w.-]+)\)")
 
 
 def resolve(objects: Objects, pod: Body, container: Body) -> dict[str, str]:
-    """The variables of the container.
+    """Return the environment variables of the container.
 
-    Raises NotFound for a missing Secret, ConfigMap or key that is not optional.
+    Raises NotFound if a required Secret, ConfigMap or key is missing.
     """
     found: dict[str, str] = {}
     namespace = pod["metadata"]["namespace"]
@@ -36,7 +36,7 @@ def resolve(objects: Objects, pod: Body, container: Body) -> dict[str, str]:
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """`text` with $(NAME) replaced by the value of a known NAME, and $$ by one dollar."""
+    """Replace $(NAME) with the value of a known NAME, and $$ with one dollar sign."""
     return _REFERENCE.sub(
         lambda match: "$" if match[0] == "$$" else variables.get(match["name"], match[0]), text
     )

@@ -1,7 +1,7 @@
-"""The contents of images: the project at /opt/awares, its packages, and SeaweedFS's `weed`.
+"""Replaces the contents of images: the project at /opt/awares, its packages, SeaweedFS's `weed`.
 
-A container's image itself is ignored. /opt/awares becomes a directory of links to this checkout, so
-that jobs can write beside the links.
+The simulator pulls no image. In each pod, /opt/awares is a directory of links to this checkout.
+Jobs can write files beside the links.
 """
 
 import os
@@ -23,7 +23,7 @@ _WEED_PORTS = {
 
 
 def lay_out(root: Path) -> Path:
-    """Create a pod's /opt/awares below `root`."""
+    """Create the directory that a pod sees as /opt/awares, below `root`, and return its path."""
     place = root / "opt"
     place.mkdir(exist_ok=True)
     for name in _LINKED:
@@ -32,9 +32,9 @@ def lay_out(root: Path) -> Path:
 
 
 def variables() -> dict[str, str]:
-    """The variables that the image sets: the paths of programs and packages.
+    """Return the environment variables of an image: the paths of programs and packages.
 
-    All others come from the pod.
+    All other variables come from the pod.
     """
     programs = os.pathsep.join(
         (str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin")
@@ -43,12 +43,12 @@ def variables() -> dict[str, str]:
 
 
 def entrypoint(image: str) -> list[str]:
-    """The entrypoint of an image: SeaweedFS has one, this project's image has none."""
+    """Return an image's entrypoint: `weed` for SeaweedFS, nothing for this project's image."""
     return ["weed"] if "seaweedfs" in image else []
 
 
 def weed_ports(command: list[str], free: Callable[[], int]) -> dict[str, int]:
-    """A free port for each of SeaweedFS's parts.
+    """Return a free port for each port flag of SeaweedFS; empty if `command` is not `weed`.
 
     SeaweedFS refuses a port that is in use on any address of the machine.
     """
@@ -58,7 +58,7 @@ def weed_ports(command: list[str], free: Callable[[], int]) -> dict[str, int]:
 
 
 def declared(command: list[str], flag: str) -> int:
-    """The port of a part in the command, or SeaweedFS's default."""
+    """Return the port that the command sets with `flag`, or SeaweedFS's default port."""
     given = [
         argument.partition("=")[2]
         for argument in command
@@ -68,9 +68,11 @@ def declared(command: list[str], flag: str) -> int:
 
 
 def arguments(command: list[str], ports: Mapping[str, int]) -> list[str]:
-    """The command for this machine.
+    """Return the command as it runs on this machine.
 
-    SeaweedFS gets free ports on its pod's address, because it would use the machine's address.
+    A SeaweedFS command gets the free `ports`, and listens on 0.0.0.0 if it names no address.
+    Otherwise it would listen on the machine's address. RunningPod replaces 0.0.0.0 with the pod's
+    address.
     """
     if not ports:
         return command

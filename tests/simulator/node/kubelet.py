@@ -11,14 +11,15 @@ from tests.simulator.network.forwarder import Target
 from tests.simulator.network.services import Services
 from tests.simulator.node.running_pod import Place, RunningPod
 
-# It replaces terminationGracePeriodSeconds, because a test cannot wait for minutes.
+# Replaces terminationGracePeriodSeconds, because a test cannot wait for minutes.
 _GRACE_S = 8.0
 
 
 class Kubelet:
-    """The only node.
+    """The kubelet of the only node.
 
-    The controller's thread makes all calls but `logs` and `endpoint`, and so starts every process.
+    Other threads may call only `logs` and `endpoint`. The controller's thread makes all other
+    calls, so it is the thread that starts every process.
     """
 
     def __init__(self, objects: Objects, base: Path, mark: str) -> None:
@@ -41,11 +42,11 @@ class Kubelet:
                 self._start(body)
 
     def pod(self, body: Body) -> RunningPod | None:
-        """The processes of a Pod object; None before they start."""
+        """The running pod of a Pod object; None before it starts."""
         return self._running.get(body["metadata"]["uid"])
 
     def endpoint(self, body: Body, port: Any) -> Target | None:
-        """The address of a ready pod's target port; None until it is ready."""
+        """The address of a pod's target port; None until the pod is ready."""
         pod = self.pod(body)
         if pod is None or {"type": "Ready", "status": "True"} not in body.get("status", {}).get(
             "conditions", []
@@ -54,7 +55,7 @@ class Kubelet:
         return pod.place.address, pod.port(port)
 
     def logs(self, namespace: str, name: str) -> str:
-        """A pod's log. It stays readable after the pod's end."""
+        """The output of a pod's containers. It stays readable after the pod's processes end."""
         for pod in list(self._running.values()):
             if (pod.namespace, pod.body["metadata"]["name"]) == (namespace, name):
                 return pod.log()
@@ -116,7 +117,7 @@ class Kubelet:
             )
 
     def _end(self, pods: list[RunningPod]) -> None:
-        """End pods, the youngest first, so that Ray's workers leave before their head."""
+        """End pods, the newest first, so that Ray's workers end before their head."""
         for pod in reversed(pods):
             pod.terminate()
         deadline = time.monotonic() + _GRACE_S

@@ -1,4 +1,4 @@
-"""Readiness probes of containers: HTTP, TCP, or a command."""
+"""Runs the readiness probes of containers: an HTTP request, a TCP connection or a command."""
 
 import http.client
 import socket
@@ -19,8 +19,8 @@ def passes(
 ) -> bool:
     """Whether the probe succeeds now.
 
-    `port` resolves a name or number. `command` returns a command, its environment and its
-    directory, as the pod would run it.
+    `port` resolves the name or number of a port. `command` takes the probe's command, and returns
+    the command line, environment and directory with which the pod runs it.
     """
     if "httpGet" in probe:
         return _http(address, port(probe["httpGet"]["port"]), probe["httpGet"].get("path", "/"))

@@ -1,4 +1,4 @@
-"""A container's process. It has a session of its own, and ends with all its descendants."""
+"""Starts and ends a container's process, which has its own session, and its descendants."""
 
 import contextlib
 import ctypes
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-# Every process of a simulator has this variable in its environment, so that `leftovers` finds it.
+# Every process of a simulator has this variable in its environment. `leftovers` looks for it.
 MARK = "AWARES_SIMULATOR"
 _GONE_S = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -20,8 +20,8 @@ _PR_SET_PDEATHSIG = 1
 class Process:
     """One running or ended process.
 
-    The process dies with the thread that starts it, so that thread must live as long as the process
-    may.
+    The kernel ends the process when the thread that started it ends. So that thread must outlive
+    the process.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class Process:
 
     @property
     def status(self) -> int | None:
-        """Its exit status; None while it runs."""
+        """The exit status of the process; None while the process runs."""
         return self._popen.poll()
 
     def terminate(self) -> None:
-        """Send SIGTERM to the process, which stops its children itself."""
+        """Send SIGTERM to the process. The process itself stops its children."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self._family |= set(psutil.Process(self._popen.pid).children(recursive=True))
         self._popen.terminate()
 
     def wait(self, deadline: float) -> None:
-        """Wait for the process and its children.
+        """Wait until the process and its children end.
 
-        Kill those that still run at `deadline` (time.monotonic()).
+        Kill the processes that still run at `deadline`, a value of time.monotonic().
         """
         try:
             self._popen.wait(max(0.1, deadline - time.monotonic()))
@@ -71,11 +71,14 @@ class Process:
 
 
 def leftovers(mark: str) -> list[psutil.Process]:
-    """Every live process on the machine that descends from the simulator `mark`."""
+    """Every live process on the machine that the simulator with this `mark` started.
+
+    The calling process is left out.
+    """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            # A process with a new title may have overwritten its environment.
+            # A process that sets its title may overwrite its environment, so check its cwd too.
             marked = process.environ().get(MARK) == mark or f"/{mark}/" in process.cwd()
             if marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)

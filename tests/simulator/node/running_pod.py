@@ -1,6 +1,6 @@
-"""One pod as processes of this machine, on a loopback address of its own.
+"""Runs one pod as processes of this machine. Each pod has its own loopback address.
 
-Init containers run one after the other, then all containers run at once.
+Init containers run one after another. Then all containers run at once.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from tests.simulator.network.addresses import TWIN_OFFSET
 from tests.simulator.node import environment, image, probe, volumes
 from tests.simulator.node.process import MARK, Process
 
-# annotation with the actual ports of the declared ones: "8265=12345,8000=12346"
+# The annotation that maps declared ports to actual ports: "8265=12345,8000=12346".
 PORTS = "simulator/ports"
 _PROBE_S = 3.0
 _LONGEST_BACKOFF_S = 30.0
@@ -23,7 +23,9 @@ _LONGEST_BACKOFF_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a pod runs: its address, its directory, and a function that replaces Services' names.
+    """Where a pod runs: its loopback address and its directories.
+
+    `names` replaces the names of Services in a text. `twin` returns a free port of Addresses.
 
     Example:
         Place(
@@ -41,7 +43,10 @@ class Place:
 
 
 class RunningPod:
-    """One pod. The constructor starts it, or raises NotFound for a missing ConfigMap or Secret."""
+    """One pod. The constructor starts the pod.
+
+    It raises NotFound, before any process starts, if a ConfigMap or Secret is missing.
+    """
 
     def __init__(self, objects: Objects, body: Body, place: Place) -> None:
         self._objects, self.body, self.place = objects, body, place
@@ -74,7 +79,7 @@ class RunningPod:
         self.advance()
 
     def advance(self) -> None:
-        """Start the next process: an init container, the containers, or one that has to restart."""
+        """Take the next step: start an init container, all containers, or restart ended ones."""
         if self.failed_init:
             return
         running = [process for process in self.processes.values() if process.status is None]
@@ -87,7 +92,7 @@ class RunningPod:
             self._restart()
 
     def _next_init(self) -> None:
-        """Start the next init container if the last one ended with 0; otherwise fail the pod."""
+        """Start the next init container. If the last one ended with an error, fail the pod."""
         container = self._inits[0]
         ended = self.processes.pop(container["name"], None)
         if ended is None:
@@ -123,7 +128,10 @@ class RunningPod:
 
     @property
     def ready(self) -> bool:
-        """Whether every readiness probe passes. It probes every few seconds."""
+        """Whether every container runs and passes its readiness probe.
+
+        A pod that is ready is probed again only every few seconds.
+        """
         if self.phase != "Running" or any(
             process.status is not None for process in self.processes.values()
         ):
@@ -136,7 +144,7 @@ class RunningPod:
         return self._ready
 
     def port(self, name: Any) -> int:
-        """The actual port of a declared one, by name or number."""
+        """The actual port for a declared port, which `name` gives by name or number."""
         declared = [
             port
             for container in self.body["spec"]["containers"]
@@ -158,9 +166,9 @@ class RunningPod:
             process.terminate()
 
     def wait(self, deadline: float) -> None:
-        """Wait for every container.
+        """Wait until every container ends.
 
-        Kill those that still run at `deadline` (time.monotonic()).
+        Kill the processes that still run at `deadline`, a value of time.monotonic().
         """
         for process in self.processes.values():
             process.wait(deadline)
@@ -170,17 +178,17 @@ class RunningPod:
                     path.unlink(missing_ok=True)
 
     def log(self) -> str:
-        """The output of its containers."""
+        """The output of all containers, one container after another."""
         return "".join(
             path.read_text("utf-8", "replace") for path in sorted(self.place.root.glob("*.log"))
         )
 
     def text(self, text: str, container: Body) -> str:
-        """`text` with this pod's paths and with the addresses of Services."""
+        """Replace mount paths with this pod's directories, and names of Services with addresses."""
         return self._named(self._paths(container).rewrite(text))
 
     def _move(self, command: list[str]) -> None:
-        """Choose free ports for SeaweedFS."""
+        """Choose free ports if the command runs SeaweedFS."""
         ports = image.weed_ports(command, self.place.twin)
         self._weed |= ports
         self._moved |= {image.declared(command, flag): port for flag, port in ports.items()}
@@ -223,7 +231,7 @@ class RunningPod:
         )
 
     def _own(self, argument: str) -> str:
-        """The text with every address of the pod replaced by its loopback address."""
+        """Replace 0.0.0.0 (every address) with the pod's loopback address."""
         return argument.replace("0.0.0.0", self.place.address)
 
     def _paths(self, container: Body) -> volumes.Paths:
@@ -253,7 +261,10 @@ def _command(container: Body) -> list[str]:
 
 
 def moved(body: Body) -> Mapping[int, int]:
-    """The actual ports of the declared ones that moved."""
+    """A map from declared ports to actual ports, from the pod's annotation PORTS.
+
+    It holds only the ports that differ from the declared ones.
+    """
     text = (body["metadata"].get("annotations") or {}).get(PORTS, "")
     return {
         int(port): int(real)

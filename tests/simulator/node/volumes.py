@@ -1,4 +1,4 @@
-"""Lays out a pod's volumes as directories, and rewrites the paths of its containers to them."""
+"""Creates a directory for each volume of a pod, and replaces mount paths with the directories."""
 
 import base64
 import re
@@ -12,9 +12,9 @@ Rewrite = Callable[[str], str]
 
 
 class Paths:
-    """Mount paths and their directories.
+    """Maps mount paths to directories.
 
-    `rewrite` replaces only whole path components, and each place once.
+    `rewrite` replaces only whole path components. It does not rewrite text that it has inserted.
 
     Example:
         paths = Paths({"/etc/awares": Path("/tmp/aw/p1/v/setup")})
@@ -31,7 +31,7 @@ class Paths:
         )
 
     def rewrite(self, text: str) -> str:
-        """`text` with the directories instead of the mount paths."""
+        """Replace each mount path in `text` with its directory."""
         return (
             self._pattern.sub(lambda match: str(self.real[match[1]]), text)
             if self._pattern
@@ -40,9 +40,9 @@ class Paths:
 
 
 def lay_out(objects: Objects, pod: Body, root: Path, claims: Path) -> dict[str, Path]:
-    """Create the directory of every volume; returns them by name.
+    """Create the directory of every volume. Return a map from volume names to directories.
 
-    Raises NotFound for a missing ConfigMap or Secret.
+    Raises NotFound if a ConfigMap or Secret is missing.
     """
     places: dict[str, Path] = {}
     for volume in pod["spec"].get("volumes") or []:
@@ -84,7 +84,7 @@ def _chosen(source: Mapping[str, Any], data: dict[str, bytes]) -> dict[str, byte
 
 
 def mounted(container: Body, places: Mapping[str, Path]) -> dict[str, Path]:
-    """The container's mount paths and their directories."""
+    """Return a map from the container's mount paths to directories."""
     found = {}
     for mount in container.get("volumeMounts") or []:
         found[mount["mountPath"]] = places[mount["name"]] / mount.get("subPath", "")
@@ -92,7 +92,10 @@ def mounted(container: Body, places: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def rewrite_files(pod: Body, places: Mapping[str, Path], rewrite: Rewrite) -> None:
-    """Replace paths and names in files of ConfigMaps: a setup names directories and Services."""
+    """Apply `rewrite` to every file that comes from a ConfigMap.
+
+    Such a file, for example a setup, may name directories and Services.
+    """
     for volume in pod["spec"].get("volumes") or []:
         projected = any(
             "configMap" in source for source in (volume.get("projected") or {}).get("sources", [])
