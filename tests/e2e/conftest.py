@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests."""
+"""The fixture that all end-to-end tests share."""
 
 import pytest
 

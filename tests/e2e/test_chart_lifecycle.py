@@ -1,6 +1,7 @@
-"""The chart's presets against the simulator's API server, under helm 4 and 3. No pod runs.
+"""Tests that helm 4 and helm 3 install, upgrade, roll back and uninstall each preset of the chart.
 
-They cover CRD schemas, defaults, lookups and upgrades.
+The tests run against the simulator's API server, and no pod runs. They cover CRD schemas, CRD
+defaults, Helm's lookups and upgrades.
 """
 
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ def all_of(objects: Objects, name: str) -> list[Body]:
 
 
 def preset(name: str) -> list[str]:
-    """The preset, with the values that its first lines ask for."""
+    """Helm's arguments for a preset, with the values that the preset's comment asks for."""
     path = CHART / "presets" / f"{name}.yaml"
     given = [] if name == "trial" else ["--set", "store.bucket=awares"]
     return ["-f", str(path), *given]
@@ -86,7 +87,7 @@ def test_a_preset_is_installed_upgraded_rolled_back_and_uninstalled(
         for body in all_of(objects, kind)
         for said in faults(body)
     ]
-    assert refused == [], "the operator takes what the API server stored, CRD defaults included"
+    assert refused == [], "the operator refuses what the API server stored with CRD defaults"
     cli.do("upgrade", "r", str(CHART), *preset(name), "--set", "setup.run.seed=7")
     changed = {
         kind
@@ -95,7 +96,7 @@ def test_a_preset_is_installed_upgraded_rolled_back_and_uninstalled(
         if body["metadata"]["generation"] != before[kind][body["metadata"]["name"]]
     }
     assert changed and changed <= {"ConfigMap", "RayService"}, (
-        "a seed is in the setup alone: no cluster is touched"
+        "a new seed must change only the setup, and no RayCluster or RayJob"
     )
     cli.do("rollback", "r", "1")
     cli.do("uninstall", "r", "--wait")

@@ -1,10 +1,10 @@
-"""The trial preset in the simulator, from `helm install` to `helm uninstall`.
+"""Tests the trial preset in the simulator, from `helm install` to `helm uninstall`.
 
-helm, Ray, vLLM, DeepSpeed and SeaweedFS are real. All tests share one installation and build on
-each other, in their order.
+Helm, Ray, vLLM, DeepSpeed and SeaweedFS are real. All tests share one installation. Each test
+continues where the test before it ends.
 
-Helm 4 is enough here. Both majors render the same objects (tests/unit/helm), and the other tests of
-this folder run installations, hooks, upgrades and rollbacks under both.
+These tests run only under helm 4. Helm 3 renders the same objects, as tests/unit/helm checks. The
+other tests of this folder run installations, hooks, upgrades and rollbacks under helm 3 as well.
 """
 
 import json
@@ -29,7 +29,7 @@ from tests.simulator.tools.release import NAMESPACE, Release, ask, new_keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
 FEW = ("setup.data.train_samples=64", "setup.data.test_samples=16", "tests.waitSeconds=10")
-# Answers of one token a turn show that the endpoint has this setting.
+# With this setting, each turn of an answer has one token, so answers show that it is in effect.
 SHORT = "setup.serve.max_tokens=1"
 SCENE, SAMPLE = next(iter(generate_split("test", 1, seed=5)))
 
@@ -51,7 +51,7 @@ def failed_before(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def after_what_went_well(request: pytest.FixtureRequest, failed_before: int) -> None:
-    """Skip a test if an earlier one failed, because it would only wait in vain."""
+    """Skip a test if an earlier test of this file failed, because it would wait until timeout."""
     if request.session.testsfailed > failed_before:
         pytest.skip("an earlier test of this story failed")
 
@@ -93,9 +93,10 @@ def test_the_grpo_job_trains_to_the_end(trial: Release) -> None:
 
 
 def test_a_job_is_submitted_as_the_notes_say(trial: Release) -> None:
-    """The command of the notes, with the head's Service instead of the forwarded port.
+    """The command in the chart's notes submits a job.
 
-    The run is finished, so a second grpo finds nothing to do and ends.
+    The test replaces the forwarded port with the head's Service. The run is finished, so the second
+    grpo job finds nothing to do and ends.
     """
     notes = trial.helm.do("get", "notes", "trial")
     [command] = re.findall(r"^ *(ray job submit .*)$", notes, re.MULTILINE)
@@ -138,7 +139,7 @@ def test_helm_test_passes(trial: Release) -> None:
 
 
 def served(trial: Release) -> str:
-    """The policy in the RayService's configuration."""
+    """The name of the policy in the RayService's configuration."""
     return yaml.safe_load(trial.one("RayService")["spec"]["serveConfigV2"])["applications"][0][
         "args"
     ]["serve"]["policy"]
@@ -165,7 +166,7 @@ def test_upgrade_and_rollback_change_the_version_without_a_failed_request(trial:
         body["metadata"]["uid"]
         for body in trial.all("Pod")
         if "ray.io/cluster" in body["metadata"]["labels"]
-    }, "no new pods"
+    }, "the upgrade or the rollback replaced pods of Ray"
 
 
 def test_helm_test_fails_when_s3_is_down(trial: Release) -> None:
@@ -192,6 +193,6 @@ def test_uninstall_leaves_nothing(trial: Release, tmp_path: Path) -> None:
     trial.wait("end of all processes", lambda: not leftovers(trial.controller.mark), 60)
     assert trial.left() == {}
     assert sorted(body["metadata"]["name"] for body in trial.all("Secret")) == sorted(trial.keys), (
-        "the user's own stay"
+        "the user's Secrets must stay, and no other Secret"
     )
     assert json.loads(trial.helm.do("list", "--output", "json")) == []

@@ -1,6 +1,6 @@
-"""Helm 4 and helm 3 install, upgrade and remove a release of a small chart.
+"""Tests that helm 4 and helm 3 install, upgrade and uninstall a release of a small chart.
 
-They run against the simulator's API server. No pod runs.
+The tests run against the simulator's API server. No pod runs.
 """
 
 import threading
@@ -89,7 +89,10 @@ def chart(tmp_path: Path) -> Path:
 
 
 def realise(objects: Objects, stop: threading.Event) -> None:
-    """Act as the controllers: a Pod with image two succeeds, and a Deployment becomes available."""
+    """Act as the controllers until `stop` is set.
+
+    A Pod with image "two" succeeds, any other Pod fails, and a Deployment becomes available.
+    """
     pods, deployments = objects.kinds.of("v1", "Pod"), objects.kinds.of("apps/v1", "Deployment")
     while not stop.wait(0.05):
         for body in objects.list(pods):
@@ -127,17 +130,17 @@ def test_a_release_lives_and_leaves_nothing(cli: helm.Helm, chart: Path, objects
     cli.do("install", "r", str(chart), "--wait", "--timeout", "20s")
     assert image(objects) == "one"
     token = objects.get(secrets, "default", "r-token")["data"]["token"]
-    assert cli.run("test", "r", "--timeout", "10s").status != 0, "image one fails the test"
+    assert cli.run("test", "r", "--timeout", "10s").status != 0, "image one must fail the test"
 
     cli.do(
         "upgrade", "r", str(chart), "--set", "image=two,extra=false", "--wait", "--timeout", "20s"
     )
     assert image(objects) == "two"
     assert objects.get(settings, "default", "r-settings")["data"] == {"image": "two"}, (
-        "a key that the chart drops goes"
+        "a key that the chart no longer renders must be removed"
     )
     assert objects.get(secrets, "default", "r-token")["data"]["token"] == token, (
-        "lookup finds the first one"
+        "the upgrade must keep the first token, which `lookup` finds"
     )
     container = objects.get(objects.kinds.of("apps/v1", "Deployment"), "default", "r")["spec"][
         "template"
@@ -163,7 +166,7 @@ def test_a_release_lives_and_leaves_nothing(cli: helm.Helm, chart: Path, objects
     cli.do("uninstall", "r", "--wait", "--timeout", "20s")
     assert cli.read("list") == []
     assert [body["metadata"]["name"] for body in objects.list(secrets)] == ["r-token"], (
-        "kept by its annotation, and nothing else"
+        "only the Secret with `resource-policy: keep` may stay"
     )
     with pytest.raises(NotFound):
         objects.get(objects.kinds.of("ray.io/v1", "RayCluster"), "default", "r")
@@ -208,7 +211,7 @@ def test_owned_objects_go_with_their_owner(objects: Objects) -> None:
 
 
 def test_an_object_of_a_deleted_owner_is_removed(objects: Objects) -> None:
-    """A controller may read an owner, and create its object after the owner is deleted."""
+    """A controller may create an object after the object's owner was deleted."""
     settings = objects.kinds.of("v1", "ConfigMap")
     owner = objects.create(settings, "default", {"metadata": {"name": "owner"}})
     objects.delete(settings, "default", "owner")

@@ -1,4 +1,4 @@
-"""The real kubectl against the simulator's API server, with the commands of the documentation."""
+"""Tests the documentation's kubectl commands against the simulator's API server."""
 
 import json
 import subprocess

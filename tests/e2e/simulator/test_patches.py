@@ -1,4 +1,4 @@
-"""The patches of helm and kubectl, on hand-written objects."""
+"""Tests the patch formats of helm and kubectl on hand-written objects."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""The life of a RayJob: retries, deadlines, suspension, deletion.
+"""Tests the life of a RayJob: its retries, deadlines, suspension and deletion.
 
-The heads are fakes; test_trial.py has real ones.
+These tests run on fake heads. test_trial.py runs on real heads.
 """
 
 from typing import Any, cast
@@ -26,7 +26,7 @@ def objects() -> Objects:
 
 
 class Job:
-    """One RayJob, and the actions of a test on it."""
+    """One RayJob on fake clusters, and the controller that reconciles it."""
 
     def __init__(self, objects: Objects, statuses: list[str], **spec: Any) -> None:
         self.objects, self.dashboard = objects, FakeDashboard(statuses)
@@ -41,14 +41,14 @@ class Job:
         )
 
     def look(self, times: int = 1) -> Body:
-        """Run the controller for some rounds; returns the status after them."""
+        """Run the controllers for `times` rounds, and return the RayJob's status after the last."""
         for _ in range(times):
             self.jobs.reconcile()
             self.clusters.reconcile()
         return self.objects.get(self.kind, "default", "j")["status"]
 
     def names(self) -> list[str]:
-        """The names of the existing clusters."""
+        """The names of all RayClusters."""
         return [body["metadata"]["name"] for body in self.objects.list(self.clusters.kind)]
 
 
@@ -166,7 +166,7 @@ def test_deletion_rules_follow_how_it_ended(objects: Objects) -> None:
     )
     job.jobs.reconcile()
     assert objects.list(job.kind) == [] and job.names() == [], (
-        "the RayJob went, and with it what it owns"
+        "the RayJob and the cluster that it owns must be deleted"
     )
 
 

@@ -1,4 +1,7 @@
-"""Changes of a RayService. The heads are fakes; test_trial.py has real ones."""
+"""Tests what the simulator does after changes of a RayService.
+
+These tests run on fake heads. test_trial.py runs on real heads.
+"""
 
 from typing import Any, cast
 
@@ -18,7 +21,7 @@ def cluster(version: str) -> Body:
 
 
 class Service:
-    """One RayService, and the actions of a test on it."""
+    """One RayService on fake clusters, and the controller that reconciles it."""
 
     def __init__(self, **spec: Any) -> None:
         names = ("RayCluster", "RayService")
@@ -39,23 +42,23 @@ class Service:
         )
 
     def look(self, times: int = 1) -> Body:
-        """Run the controller for some rounds; returns the status after them."""
+        """Run the controllers for `times` rounds, and return the status after the last round."""
         for _ in range(times):
             self.services.reconcile()
             self.clusters.reconcile()
         return self.objects.get(self.kind, "default", "s").get("status", {})
 
     def change(self, **spec: Any) -> None:
-        """Replace keys of the spec."""
+        """Replace these fields of the RayService's spec."""
         body = self.objects.get(self.kind, "default", "s")
         self.objects.replace(self.kind, "default", "s", {**body, "spec": {**body["spec"], **spec}})
 
     def names(self) -> list[str]:
-        """The names of the existing clusters."""
+        """The names of all RayClusters."""
         return [body["metadata"]["name"] for body in self.objects.list(self.clusters.kind)]
 
     def target(self) -> str:
-        """The cluster that the serve Service selects."""
+        """The name of the cluster that the serve Service selects."""
         body = self.objects.get(self.objects.kinds.of("v1", "Service"), "default", "s-serve-svc")
         return body["spec"]["selector"]["ray.io/cluster"]
 
@@ -106,7 +109,7 @@ def test_a_second_cluster_takes_over_once_it_serves() -> None:
     [first] = service.names()
     service.change(rayClusterConfig=cluster("2.60.1"))
     service.dashboard.serves = "DEPLOYING"
-    assert ready(service.look(3)) == "True", "the first one goes on"
+    assert ready(service.look(3)) == "True", "the first cluster must continue to serve"
     assert len(service.names()) == 2 and service.target() == first
     service.dashboard.serves = "RUNNING"
     service.look(2)

@@ -1,4 +1,4 @@
-"""Paths and Services' names of a pod are replaced by those of this machine."""
+"""Tests that a pod's mount paths become directories, and names of Services become addresses."""
 
 from collections.abc import Iterator
 from pathlib import Path

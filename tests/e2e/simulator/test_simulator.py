@@ -1,4 +1,4 @@
-"""The simulator without Ray: the pods, volumes, Services and hooks of a small chart run."""
+"""Tests the simulator without Ray: a small chart runs its pods, volumes, Services and hooks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,7 +111,7 @@ def cluster(
 
 def test_a_rendered_chart_runs_and_ends(cluster: tuple[helm.Helm, Controller], chart: Path) -> None:
     cli, controller = cluster
-    # The hook's first pod fails. Its second pod finds the file of the first.
+    # The hook is a Job. Its first pod writes a file and fails. Its second pod finds this file.
     cli.do("install", "r", str(chart), "--wait", "--timeout", "60s")
     address = controller.kubelet.services.address("default", "pages", 8080)
     assert (
@@ -121,7 +121,7 @@ def test_a_rendered_chart_runs_and_ends(cluster: tuple[helm.Helm, Controller], c
     )
     cli.do("upgrade", "r", str(chart), "--set", "page=two", "--wait", "--timeout", "60s")
     ended = cli.run("test", "r", "--timeout", "60s")
-    assert ended.status != 0, "the page no longer has the Secret's word"
+    assert ended.status != 0, "helm test must fail: the page has lost the Secret's word"
     assert "two at" in controller.kubelet.logs("default", "ask")
     cli.do("rollback", "r", "1", "--wait", "--timeout", "60s")
     cli.do("test", "r", "--timeout", "60s")
@@ -131,7 +131,7 @@ def test_a_rendered_chart_runs_and_ends(cluster: tuple[helm.Helm, Controller], c
 
 
 def page_root(controller: Controller) -> str:
-    """The directory of /srv/pages on this machine."""
+    """The directory on this machine that the pod mounts at /srv/pages."""
     pods = controller.objects.kinds.of("v1", "Pod")
     [body] = [
         body

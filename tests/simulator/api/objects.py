@@ -79,7 +79,7 @@ class Objects:
     def list(
         self, kind: Kind, namespace: str = "", accept: Callable[[Body], bool] = lambda body: True
     ) -> list[Body]:
-        """The objects of a kind that `accept` accepts. An empty `namespace` means every namespace."""
+        """The objects of a kind that `accept` accepts. An empty `namespace` means all of them."""
         with self.changed:
             found = [
                 self._as(kind, body)

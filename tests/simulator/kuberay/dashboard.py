@@ -1,4 +1,4 @@
-"""A client of a head's dashboard: Jobs API, Serve's REST API, nodes."""
+"""A client of a Ray head's dashboard: of its Jobs API, Serve's REST API and the list of nodes."""
 
 import contextlib
 import http.client
@@ -10,12 +10,12 @@ _LIMIT_S = 30.0
 
 
 class Unanswered(Exception):
-    """The dashboard is unreachable or refuses the request; the text is its answer."""
+    """The dashboard is unreachable or refuses the request. The message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """The dashboard of one head. `token` is None without authentication.
+    """The dashboard of one head. `token` is None if the cluster uses no authentication.
 
     Example:
         Dashboard("127.80.3.4", 8265, "secret").nodes()
@@ -26,24 +26,24 @@ class Dashboard:
     token: str | None = field(repr=False)
 
     def up(self) -> bool:
-        """Whether the dashboard accepts the token."""
+        """Whether the dashboard answers and accepts the token."""
         with contextlib.suppress(Unanswered):
             return bool(self._ask("GET", "/api/version"))
         return False
 
     def nodes(self) -> int:
-        """The number of live nodes."""
+        """The number of live nodes; 0 if the dashboard does not answer."""
         with contextlib.suppress(Unanswered):
             rows = self._ask("GET", "/nodes?view=summary")["data"]["summary"]
             return sum(row["raylet"].get("state") == "ALIVE" for row in rows)
         return 0
 
     def submit(self, body: dict[str, Any]) -> None:
-        """Start a job. Raises Unanswered."""
+        """Submit a job. Raises Unanswered."""
         self._ask("POST", "/api/jobs/", body)
 
     def job(self, submission: str) -> dict[str, Any]:
-        """The status, message, start_time and so on of a job. Raises Unanswered."""
+        """The Jobs API's details of a job, such as its status and message. Raises Unanswered."""
         return self._ask("GET", f"/api/jobs/{submission}")
 
     def stop_job(self, submission: str) -> None:
@@ -55,11 +55,11 @@ class Dashboard:
         return self._ask("GET", f"/api/jobs/{submission}/logs")["logs"]
 
     def deploy(self, config: dict[str, Any]) -> None:
-        """Deploy Serve applications. Raises Unanswered with Serve's message if they are refused."""
+        """Deploy Serve applications. Raises Unanswered with Serve's message if Serve refuses."""
         self._ask("PUT", "/api/serve/applications/", config)
 
     def applications(self) -> dict[str, Any]:
-        """Serve's applications by name. Raises Unanswered."""
+        """The details of Serve's applications, by name. Raises Unanswered."""
         return self._ask("GET", "/api/serve/applications/").get("applications", {})
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:

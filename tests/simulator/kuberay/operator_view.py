@@ -1,6 +1,6 @@
-"""The operator's own refusals of objects that the API server accepted.
+"""Finds the objects that the API server accepts and the operator refuses.
 
-It applies the rules that tests/unit/helm ports for the static checks.
+The rules are those of tests/unit/helm/operator_rules.py, which the chart's static checks also use.
 """
 
 from tests.simulator.api.objects import Body
@@ -14,7 +14,7 @@ class OperatorView:
         self._verdicts: dict[tuple[str, int], str] = {}
 
     def refusal(self, body: Body) -> str:
-        """Why the operator refuses the object; empty if it does not."""
+        """The reasons why the operator refuses the object; empty if the operator accepts it."""
         key = body["metadata"]["uid"], body["metadata"]["generation"]
         if key not in self._verdicts:
             self._verdicts[key] = "; ".join(faults(body))

@@ -1,8 +1,8 @@
 """Turns a RayCluster into a head Service, a head pod and worker pods.
 
-Workers start after the head answers, and failed pods are created again. Autoscaling is not
-simulated: each group has the replicas that it asks for, within its bounds. A changed pod template
-recreates nothing, as in the operator without `upgradeStrategy: Recreate`.
+Workers start after the head's dashboard answers. Ended pods are created again. Autoscaling is not
+simulated: each worker group has `replicas` workers, limited by minReplicas and maxReplicas. A
+changed pod template recreates no pod, as in the operator without `upgradeStrategy: Recreate`.
 """
 
 import base64
@@ -17,11 +17,11 @@ from tests.simulator.kuberay.operator_view import OperatorView
 from tests.simulator.node.kubelet import Kubelet
 from tests.simulator.node.running_pod import moved
 
-SERVE_PORT = "simulator/serve-port"  # annotation of a cluster: the port of its Serve proxies
+SERVE_PORT = "simulator/serve-port"  # A cluster's annotation with the port of its Serve proxies.
 
 
 class RayClusters:
-    """Reconciles RayClusters, and gives RayJobs and RayServices their dashboards."""
+    """Reconciles RayClusters. RayJobs and RayServices get the clusters' dashboards from it."""
 
     def __init__(self, objects: Objects, kubelet: Kubelet) -> None:
         self._objects, self.kubelet, self._view = objects, kubelet, OperatorView()
@@ -54,7 +54,7 @@ class RayClusters:
                 self._realise(cluster, pods)
 
     def dashboard(self, cluster: Body) -> Dashboard | None:
-        """The head's dashboard; None until the head answers."""
+        """The dashboard of the cluster's head; None until the dashboard answers."""
         if cluster.get("status", {}).get("state") not in ("ready", "starting"):
             return None
         for pod in self._objects.list(
@@ -70,7 +70,7 @@ class RayClusters:
         return int(cluster["metadata"]["annotations"][SERVE_PORT])
 
     def head(self, cluster: Body) -> Body | None:
-        """The head's Pod object."""
+        """The Pod object of the cluster's head; None if there is no head."""
         pods = self._objects.list(
             self._pods, cluster["metadata"]["namespace"], lambda pod: belongs(cluster, pod)
         )
@@ -89,7 +89,7 @@ class RayClusters:
         heads = [pod for pod in pods if pod["metadata"]["labels"]["ray.io/node-type"] == "head"]
         if not heads:
             for pod in pods:
-                self._delete(pod)  # Workers end with their head.
+                self._delete(pod)  # Workers cannot run without their head.
             self._create(
                 cluster,
                 cluster["spec"]["headGroupSpec"],
@@ -110,7 +110,7 @@ class RayClusters:
         )
 
     def _annotated(self, cluster: Body) -> Body:
-        """The cluster, annotated with a free port for its Serve proxies."""
+        """Return the cluster. If it has no port for its Serve proxies, annotate it with one."""
         metadata = cluster["metadata"]
         if SERVE_PORT in (metadata.get("annotations") or {}):
             return cluster
@@ -122,7 +122,7 @@ class RayClusters:
         return self._objects.replace(self.kind, metadata["namespace"], metadata["name"], body)
 
     def _workers(self, cluster: Body, pods: list[Body], head: tuple[str, int]) -> None:
-        """Create and delete workers until each group has its replicas."""
+        """Create and delete workers, so that each group has its wanted number of workers."""
         for group in cluster["spec"].get("workerGroupSpecs") or []:
             prefix = f"{cluster['metadata']['name']}-{group['groupName']}-worker"
             names = [f"{prefix}-{index}" for index in range(_wanted(group))]
@@ -211,7 +211,7 @@ class RayClusters:
         self._set_status(metadata, status)
 
     def _set_status(self, metadata: Body, status: Body) -> None:
-        with contextlib.suppress(NotFound):  # Somebody may have deleted it during this round.
+        with contextlib.suppress(NotFound):  # A client may have deleted the cluster meanwhile.
             self._objects.set_status(self.kind, metadata["namespace"], metadata["name"], status)
 
 
@@ -223,7 +223,7 @@ def create_service(
     selector: dict[str, str],
     ports: tuple[int, ...],
 ) -> None:
-    """Create a Service of the operator, or update its selector."""
+    """Create a Service as the operator does. If the Service exists, update its selector."""
     services, namespace = objects.kinds.of("v1", "Service"), owner["metadata"]["namespace"]
     spec = {
         "selector": selector,
@@ -240,7 +240,10 @@ def create_service(
 
 
 def _wanted(group: Body) -> int:
-    """The number of workers of a group, within its bounds, times its hosts."""
+    """The wanted number of worker pods of a group.
+
+    This is `replicas`, limited by minReplicas and maxReplicas, times numOfHosts.
+    """
     if group.get("suspend"):
         return 0
     count = max(
@@ -250,7 +253,7 @@ def _wanted(group: Body) -> int:
 
 
 def _condition(old: dict[str, Body], name: str, holds: bool, reason: str) -> Body:
-    """A condition. It keeps its transition time while its status does not change."""
+    """Return a condition. While its status is unchanged, it keeps its old transition time."""
     status = str(holds)
     since = (
         old[name]["lastTransitionTime"] if name in old and old[name]["status"] == status else now()

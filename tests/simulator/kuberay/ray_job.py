@@ -1,12 +1,13 @@
-"""Turns a RayJob into a RayCluster and a submitted job, and mirrors the job's status.
+"""Turns a RayJob into a RayCluster and a submitted job, and copies the job's status.
 
     "" ── Initializing ── Running ──┬── Complete ── then the TTL or the deletion rules apply
             (cluster)    (job)      ├── Failed ──── likewise
                ^                    └── Retrying    on a new cluster, at most backoffLimit times
                └────────────────────────┘           suspend: true: Suspended, without a cluster
 
-The cluster is the job's own, or the one that clusterSelector names. The submitter pod of K8sJobMode
-is not simulated: this process submits the job, with the same command and token.
+The cluster belongs to the RayJob, unless clusterSelector selects an existing cluster. The submitter
+pod of K8sJobMode is not simulated. Instead, this process submits the job with the same command and
+token.
 """
 
 import time
@@ -28,8 +29,8 @@ _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 class RayJobs:
     """Reconciles RayJobs.
 
-    `logs` holds the output of ended drivers, by namespace and name. On a real cluster the submitter
-    pod holds it.
+    `logs` holds the output of each ended job's driver, by the RayJob's namespace and name. On a
+    real cluster, this output is in the log of the submitter pod.
     """
 
     def __init__(self, objects: Objects, clusters: RayClusters) -> None:
@@ -51,7 +52,7 @@ class RayJobs:
                     self._kind, job["metadata"]["namespace"], job["metadata"]["name"], status
                 )
             except NotFound:
-                continue  # A deletion rule has removed it.
+                continue  # A deletion rule has removed the RayJob.
 
     def _step(self, job: Body, status: Body) -> None:
         phase, spec = status.get("jobDeploymentStatus", ""), job["spec"]
@@ -71,7 +72,7 @@ class RayJobs:
             self._follow(job, status)
 
     def _begin(self, job: Body, status: Body) -> None:
-        """Choose the cluster, and create it if it is the job's own."""
+        """Find the cluster that clusterSelector selects, or create a cluster for this job."""
         selector, metadata = job["spec"].get("clusterSelector"), job["metadata"]
         if selector:
             name = selector.get("ray.io/cluster") or next(
@@ -105,7 +106,7 @@ class RayJobs:
         status.setdefault("startTime", now())
 
     def _submit(self, job: Body, status: Body) -> None:
-        """Submit the job when the cluster is ready."""
+        """Submit the job if the cluster is ready."""
         cluster = self._cluster(job, status)
         if cluster is None or cluster.get("status", {}).get("state") != "ready":
             return
@@ -136,7 +137,7 @@ class RayJobs:
         }
 
     def _follow(self, job: Body, status: Body) -> None:
-        """Mirror the job's status, and finish when it ends."""
+        """Copy the job's status. If the job has ended, finish the RayJob."""
         cluster = self._cluster(job, status)
         dashboard = self._clusters.dashboard(cluster) if cluster else None
         if dashboard is None:
@@ -152,7 +153,7 @@ class RayJobs:
             )
 
     def _finish(self, job: Body, status: Body, phase: str, reason: str) -> None:
-        """Set Complete or Failed, or start another try."""
+        """Set the phase to Complete or Failed, or to Retrying if another try is allowed."""
         failed = status.get("failed", 0) + (phase == "Failed")
         status |= {"failed": failed, "succeeded": int(phase == "Complete")}
         if (
@@ -168,7 +169,7 @@ class RayJobs:
             status["reason"] = reason
 
     def _clean_up(self, job: Body, status: Body) -> None:
-        """Apply the deletion rules or the TTL."""
+        """Apply the deletion rules and the TTL of an ended RayJob."""
         spec, age = job["spec"], time.time() - _seconds(status["endTime"])
         for rule in (spec.get("deletionStrategy") or {}).get("deletionRules") or []:
             condition = rule["condition"]
@@ -211,7 +212,7 @@ class RayJobs:
         }
 
     def _delete_cluster(self, job: Body, status: Body) -> None:
-        """Delete the job's own cluster; keep a selected one."""
+        """Delete the job's cluster, unless clusterSelector selected it."""
         if not job["spec"].get("clusterSelector") and self._cluster(job, status):
             self._objects.delete(
                 self._clusters.kind, job["metadata"]["namespace"], status["rayClusterName"]

@@ -1,12 +1,14 @@
 """Turns a RayService into a RayCluster, its Serve applications, and the head and serve Services.
 
     serveConfigV2 changed ─────> PUT to the active cluster, which replaces its replicas
-    rayClusterConfig changed ──> with upgradeStrategy None, nothing
-                                 otherwise a second cluster. When it serves, the Services select it,
-                                 and rayClusterDeletionDelaySeconds later the first one is deleted
+    rayClusterConfig changed ──> with upgradeStrategy None: nothing happens
+                                 otherwise: a second cluster starts. When it serves, the Services
+                                 select it. The first cluster is deleted after a delay,
+                                 rayClusterDeletionDelaySeconds.
 
-There is no Gateway, so an incremental upgrade also moves at once. Several nodes share this machine,
-so each cluster's proxies have a port of their own instead of 8000. Services and pods name it.
+There is no Gateway, so an incremental upgrade also moves all traffic at once. Several clusters
+share this machine, so the Serve proxies of each cluster listen on a port of their own instead of
+8000. The Services and the pods' annotations name this port.
 """
 
 import hashlib
@@ -27,7 +29,7 @@ _DELAY_S = 60
 
 
 class RayServices:
-    """Reconciles RayServices. Remembers the deployed configuration of each cluster."""
+    """Reconciles RayServices, and remembers which configuration it deployed to each cluster."""
 
     def __init__(self, objects: Objects, clusters: RayClusters) -> None:
         self._objects, self._clusters, self._view = objects, clusters, OperatorView()
@@ -117,7 +119,11 @@ class RayServices:
         )
 
     def _deploy(self, service: Body, cluster: Body) -> tuple[dict[str, Body], str]:
-        """Deploy a new configuration. Returns Serve's applications and an error message."""
+        """Deploy the configuration if it is new.
+
+        Return the statuses of Serve's applications, and a message if the cluster is not ready or
+        refuses the configuration.
+        """
         dashboard = (
             self._clusters.dashboard(cluster)
             if cluster.get("status", {}).get("state") == "ready"
@@ -135,7 +141,7 @@ class RayServices:
             return {}, str(error)
 
     def _config(self, service: Body, cluster: Body) -> str:
-        """serveConfigV2 with the addresses, paths and port of this machine."""
+        """Return serveConfigV2 as JSON, with addresses, paths and port of this machine."""
         head = self._clusters.head(cluster)
         pod = self._clusters.kubelet.pod(head) if head else None
         text = service["spec"]["serveConfigV2"]
@@ -164,7 +170,7 @@ class RayServices:
         return found
 
     def _point(self, service: Body, cluster: Body, serves: bool) -> None:
-        """Let the Services select `cluster`, and label its pods as serving."""
+        """Make the Services select `cluster`. If it serves, also label its pods."""
         name, base = cluster["metadata"]["name"], service["metadata"]["name"]
         head = {"ray.io/cluster": name, "ray.io/node-type": "head"}
         ports = (ray_start.GCS, ray_start.DASHBOARD, 10001, 8080, ray_start.SERVE)
@@ -177,7 +183,10 @@ class RayServices:
             self._mark(service, cluster)
 
     def _mark(self, service: Body, cluster: Body) -> None:
-        """Set ray.io/serve on every pod with a proxy."""
+        """Set the label ray.io/serve on every pod of the cluster.
+
+        It is "false" only on a head that excludeHeadPodFromServeSvc excludes.
+        """
         excluded = service["spec"].get("excludeHeadPodFromServeSvc")
         for pod in self._objects.list(
             self._pods, service["metadata"]["namespace"], lambda body: belongs(cluster, body)

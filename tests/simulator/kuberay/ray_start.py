@@ -1,7 +1,7 @@
-"""The pod of a Ray node, as KubeRay builds it: labels, token and the `ray start` command.
+"""Builds the pod of a Ray node as KubeRay does: labels, token and the `ray start` command.
 
-It passes on all of rayStartParams except for addresses and ports. Several nodes share this machine,
-so each node has ports of its own.
+The command contains all of rayStartParams except addresses and ports. Several nodes share this
+machine, so each node gets ports of its own.
 """
 
 import json
@@ -44,7 +44,10 @@ _UNITS = {
 def pod(
     cluster: Body, group: Body, addresses: Addresses, serve_port: int, head: tuple[str, int] | None
 ) -> Body:
-    """The pod of a head. With `head`, the address and GCS port of a head, the pod of a worker."""
+    """Return the pod of a head if `head` is None, and otherwise the pod of a worker.
+
+    `head` is the address and GCS port of the worker's head.
+    """
     template = group["template"]
     container = dict(template["spec"]["containers"][0])
     flags, ports = _listening(addresses, serve_port, head)
@@ -64,7 +67,7 @@ def pod(
         *_variables(cluster, head or ("$(POD_IP)", ports[GCS])),
         *_token(cluster),
     ]
-    # ray_cluster.py asks the dashboard instead of probing the pod.
+    # ray_cluster.py asks the dashboard, so the pod needs no probe.
     container.pop("readinessProbe", None)
     spec = {
         **template["spec"],
@@ -83,7 +86,7 @@ def pod(
 def _listening(
     addresses: Addresses, serve_port: int, head: tuple[str, int] | None
 ) -> tuple[Flags, dict[int, int]]:
-    """The flags for addresses and ports, and where the declared ports are."""
+    """Return the flags for addresses and ports, and a map from declared to actual ports."""
     first, last = addresses.range()
     agent, metrics = addresses.port(), addresses.port()
     flags = {
@@ -113,7 +116,10 @@ def _listening(
 
 
 def _capacity(group: Body, container: Body) -> Flags:
-    """CPUs, GPUs, memory, custom resources and labels, from the same places as KubeRay."""
+    """Return the flags for CPUs, GPUs, memory, custom resources and labels.
+
+    The values come from the same fields of the RayCluster as in KubeRay.
+    """
     params, own = group.get("rayStartParams") or {}, dict(group.get("resources") or {})
     resources = container.get("resources", {})
     limits = {**resources.get("requests", {}), **resources.get("limits", {})}
@@ -143,7 +149,7 @@ def _capacity(group: Body, container: Body) -> Flags:
 
 
 def quantity(value: Any) -> float:
-    """A Kubernetes quantity as a number."""
+    """Convert a Kubernetes quantity, such as "500m" or "2Gi", to a number."""
     text = str(value)
     if text.endswith("m"):
         return float(text[:-1]) / 1000
@@ -152,7 +158,10 @@ def quantity(value: Any) -> float:
 
 
 def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
-    """The environment variables that the operator sets in every Ray container."""
+    """The environment variables that the operator sets in every Ray container.
+
+    `gcs` is the address and port of the head's GCS.
+    """
     name, namespace = cluster["metadata"]["name"], cluster["metadata"]["namespace"]
     return [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
@@ -160,7 +169,7 @@ def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
         {"name": "RAY_CLUSTER_NAME", "value": name},
         {"name": "FQ_RAY_IP", "value": f"{name}-head-svc.{namespace}.svc.cluster.local"},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
-        # The operator does not set this. Here the workers of all pods compete for one machine.
+        # Unlike the operator, set a niceness: the workers of all pods compete for one machine.
         {"name": "RAY_worker_niceness", "value": "0"},
     ]
 

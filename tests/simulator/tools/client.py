@@ -1,4 +1,4 @@
-"""A client that asks the endpoint all the time, during an upgrade."""
+"""A client that asks the endpoint questions without a break, for tests of upgrades."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _PAUSE_S = 0.2
 
 @dataclass(slots=True)
 class Asked:
-    """The answers and failures so far.
+    """The answers and failures that the client has received so far.
 
     Example:
         Asked(answers=[Answer(200, {...})], failures=[])
@@ -22,13 +22,13 @@ class Asked:
     failures: list[str] = field(default_factory=list)
 
     def longest(self) -> int:
-        """The longest turn of the newest answer in tokens; -1 without an answer."""
+        """The `completion_tokens` of the newest answer; -1 before the first answer."""
         return self.answers[-1].body["usage"]["completion_tokens"] if self.answers else -1
 
 
 @contextmanager
 def asking(url: str, image: bytes, question: str, token: str) -> Iterator[Asked]:
-    """Send one request after the other, in a thread, until the end of the block."""
+    """Send one request after another, in a thread, until the end of the block."""
     asked, stop = Asked(), threading.Event()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Fake RayClusters, for tests of RayJobs and RayServices. They run no process."""
+"""Fake RayClusters for tests of RayJobs and RayServices. A fake cluster runs no process."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from tests.simulator.kuberay.dashboard import Unanswered
 
 @dataclass(slots=True)
 class FakeDashboard:
-    """A fake dashboard. Jobs on any cluster end with `statuses`, one after the other.
+    """A fake dashboard for all fake clusters. The n-th submitted job ends with `statuses[n]`.
 
     Example:
         FakeDashboard(["FAILED", "SUCCEEDED"])
@@ -42,7 +42,7 @@ class FakeDashboard:
 
 @dataclass(frozen=True, slots=True)
 class FakePod:
-    """A head's pod that rewrites no paths."""
+    """A fake of a head's pod. It returns every text unchanged."""
 
     body: Body
 
@@ -51,7 +51,7 @@ class FakePod:
 
 
 class FakeClusters:
-    """The part of RayClusters that RayJobs and RayServices use. Every cluster is ready at once."""
+    """A fake of RayClusters, with the methods that RayJobs and RayServices call."""
 
     def __init__(self, objects: Objects, dashboard: FakeDashboard) -> None:
         self.kind = objects.kinds.of("ray.io/v1", "RayCluster")

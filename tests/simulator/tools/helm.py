@@ -1,4 +1,4 @@
-"""The real helm 4 or helm 3, against one API server."""
+"""Runs the real helm 4 or helm 3 against one API server."""
 
 import json
 import os
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def binary(name: str) -> Path:
-    """The tool `helm`, `helm3` or `kubectl` of `make tools`. Skips the test if it is missing."""
+    """The path of `helm`, `helm3` or `kubectl`. Skip the test if `make tools` has not run."""
     path = ROOT / ".tools" / "bin" / name
     if not os.access(path, os.X_OK):
         pytest.skip(f"{path.relative_to(ROOT)} is missing: run `make tools`")
@@ -34,7 +34,7 @@ class Ended:
 
     @property
     def said(self) -> str:
-        """All output, for the message of an assertion."""
+        """The standard output followed by the standard error, for messages of assertions."""
         return self.out + self.err
 
 
@@ -52,7 +52,7 @@ class Helm:
         return 3 if self.path.name == "helm3" else 4
 
     def run(self, *arguments: str, timeout_s: float = 300) -> Ended:
-        """Run a command and return its result, whatever its status."""
+        """Run a helm command and return its result. The exit status may be any."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -65,11 +65,11 @@ class Helm:
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     def do(self, *arguments: str, timeout_s: float = 300) -> str:
-        """Run a command that must succeed; returns its standard output."""
+        """Run a helm command, assert that it succeeds, and return its standard output."""
         ended = self.run(*arguments, timeout_s=timeout_s)
         assert ended.status == 0, f"helm {' '.join(arguments)}: {ended.said}"
         return ended.out
 
     def read(self, *arguments: str) -> Any:
-        """Run a command that prints JSON; returns the parsed value."""
+        """Run a helm command with `--output json` and return the parsed value."""
         return json.loads(self.do(*arguments, "--output", "json"))

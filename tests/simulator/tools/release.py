@@ -1,4 +1,4 @@
-"""A release of the chart in the simulator, with the three Secrets that the trial needs."""
+"""Installs the chart's trial preset in the simulator, with the three Secrets that it needs."""
 
 import base64
 import json
@@ -33,7 +33,7 @@ class Release:
     keys: dict[str, dict[str, str]] = field(repr=False)
 
     def install(self, *values: str) -> str:
-        """Create the Secrets and install the chart, as the preset's first lines say."""
+        """Create the Secrets and install the chart, as the comment in the preset describes."""
         objects = self.controller.objects
         for name, data in self.keys.items():
             objects.create(
@@ -44,7 +44,7 @@ class Release:
         return self.helm.do("install", NAME, str(CHART), "-f", str(PRESET), *_set(values))
 
     def upgrade(self, *values: str) -> str:
-        """Upgrade the release to other values."""
+        """Upgrade the release to the preset with these `--set` values."""
         return self.helm.do("upgrade", NAME, str(CHART), "-f", str(PRESET), *_set(values))
 
     def all(self, kind: str) -> list[Body]:
@@ -59,7 +59,7 @@ class Release:
         return body
 
     def service(self, component: str) -> tuple[str, int]:
-        """The name and first port of the chart's Service of a component."""
+        """The name and first port of the Service that the chart renders for a component."""
         label = "app.kubernetes.io/component"
         bodies = [
             body
@@ -70,7 +70,7 @@ class Release:
         return owned[0]["metadata"]["name"], owned[0]["spec"]["ports"][0]["port"]
 
     def url(self, component: str) -> str:
-        """The URL of that Service on this machine."""
+        """The URL of a component's Service on this machine."""
         services = self.controller.kubelet.services
         return f"http://{services.address(NAMESPACE, *self.service(component))}"
 
@@ -80,9 +80,9 @@ class Release:
         return self.keys["awares-endpoint"]["token"]
 
     def on_head(self, command: str) -> str:
-        """A command for the permanent RayCluster.
+        """Return `command` as it must be written to run on this machine.
 
-        Its paths and names are replaced as for the head.
+        Paths and Service names are replaced as in the head pod of the permanent RayCluster.
         """
         heads = [
             body
@@ -99,9 +99,9 @@ class Release:
         return pod.text(command, pod.body["spec"]["containers"][0])
 
     def left(self) -> dict[str, list[str]]:
-        """The objects that remain after `helm uninstall`, by kind.
+        """The names of the objects that remain after `helm uninstall`, by kind.
 
-        The pod of a failed test is left out, because the chart keeps it.
+        Pods of `helm test` are left out, because the chart keeps the pod of a failed test.
         """
         kinds = ("RayCluster", "RayJob", "RayService", "Service", "Pod")
         names = {kind: [body["metadata"]["name"] for body in self.all(kind)] for kind in kinds}
@@ -112,14 +112,14 @@ class Release:
         }
 
     def logs(self) -> str:
-        """The last lines of every running pod's log, for a message."""
+        """The end of every pod's log, for messages of assertions."""
         names = [body["metadata"]["name"] for body in self.all("Pod")]
         return "\n".join(
             f"== {name}\n{self.controller.kubelet.logs(NAMESPACE, name)[-1500:]}" for name in names
         )
 
     def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 600) -> None:
-        """Wait until `condition` holds."""
+        """Wait until `condition` holds. `what` names it in the message of the failed assertion."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"no {what} within {timeout_s:.0f} s\n{self.logs()}"
@@ -131,7 +131,7 @@ def _set(values: tuple[str, ...]) -> list[str]:
 
 
 def new_keys() -> dict[str, dict[str, str]]:
-    """Random values for the Secrets."""
+    """Random values for all keys of the three Secrets."""
     return {name: {key: secrets.token_hex(20) for key in keys} for name, keys in _SECRETS.items()}
 
 

@@ -1,4 +1,4 @@
-"""Writes a small chart whose templates stand in the test."""
+"""Writes a small chart from templates that a test gives as text."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,10 @@ import yaml
 
 
 def write(directory: Path, values: str, templates: Mapping[str, str]) -> Path:
-    """Write the chart `small` into `directory`: its values.yaml, and its templates by name."""
+    """Write the chart `small` into `directory`, and return `directory`.
+
+    `templates` maps the name of each template to its text.
+    """
     (directory / "templates").mkdir(parents=True)
     (directory / "Chart.yaml").write_text(
         yaml.safe_dump({"apiVersion": "v2", "name": "small", "version": "0.1.0"})

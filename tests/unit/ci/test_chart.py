@@ -1,6 +1,6 @@
-"""The chart's generated files match their sources.
+"""Tests that the chart's generated files match their sources.
 
-The schema accepts and refuses the same setups as the configuration.
+Also tests that values.schema.json and PlatformConfig accept and refuse the same setups.
 """
 
 import json
@@ -38,7 +38,7 @@ def schema() -> dict[str, Any]:
 
 
 def over(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The values merged over the defaults, without nulls, as Helm merges them."""
+    """Merge `values` over `defaults` as Helm does: a null in `values` removes the key."""
     merged = {
         key: over(defaults.get(key) or {}, item) if isinstance(item, dict) else item
         for key, item in values.items()
@@ -51,7 +51,7 @@ def over(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def faults(values: dict[str, Any]) -> list[str]:
-    """The schema's errors about values merged over the defaults."""
+    """The errors that the schema finds in `values`, merged over the chart's defaults."""
     validator = jsonschema.Draft7Validator(schema())
     whole = over(yaml.safe_load((CHART / "values.yaml").read_text()), values)
     return [
@@ -61,7 +61,10 @@ def faults(values: dict[str, Any]) -> list[str]:
 
 
 def setup_of(path: Path) -> dict[str, Any]:
-    """A preset's setup, or the sections of a TOML file without the keys that the chart fills in."""
+    """The setup in a preset or in a TOML file.
+
+    The chart itself fills in `serve.autoscaling`, so this key of a TOML file is left out.
+    """
     if path.suffix == ".yaml":
         return yaml.safe_load(path.read_text())["setup"]
     sections = tomllib.loads(path.read_text())
@@ -74,7 +77,7 @@ def setup_of(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["values.schema.json", "README.md", "setup.defaults.json"])
 def test_the_generated_files_are_up_to_date(name: str) -> None:
     assert (CHART / name).read_text() == chart.files(CHART)[CHART / name], (
-        "run: .venv/bin/python .ci/chart.py helm/awares-train"
+        "the file is out of date; run: .venv/bin/python .ci/chart.py helm/awares-train"
     )
 
 
@@ -135,9 +138,9 @@ def test_a_default_without_a_clear_type_needs_an_annotation() -> None:
 
 
 def test_every_value_is_described() -> None:
-    """Each value has a comment.
+    """Every value of values.yaml has a comment.
 
-    Groups and jobs are exempt, because their keys have comments at groupDefaults and jobDefaults.
+    The groups and jobs need no comments. Their keys have comments at groupDefaults and jobDefaults.
     """
     entries = ("cluster.groups.", "endpoint.groups.", "jobs.")
 

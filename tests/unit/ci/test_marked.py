@@ -1,4 +1,4 @@
-"""A generated passage replaces only the text between its marks."""
+"""Tests that a generated passage replaces only the text between its marks."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The README's table of results over several seeds."""
+"""Tests the README's table of results over several seeds."""
 
 from typing import Any
 

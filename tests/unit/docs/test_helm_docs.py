@@ -1,4 +1,4 @@
-"""The chart's documents quote error messages, metrics and `awares plan` as the code has them."""
+"""Tests that the chart's documents quote the code's error messages, metrics and plans exactly."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ ROUTES = ROOT / "platform/awares_platform/serve"
 
 
 def sources() -> str:
-    """The project's Python text, with adjacent string literals joined."""
+    """The text of all Python files of the project, with adjacent string literals joined."""
     text = "\n".join(
         path.read_text()
         for folder in ("awares", "platform/awares_platform")
@@ -32,7 +32,7 @@ def test_quoted_errors_are_the_codes_own_words(message: str) -> None:
     text = sources()
     for part in re.split(r"\s*\.\.\.[);:]*\s*", message):
         words = part.strip(" ();:")
-        assert not words or words in text, f"{words!r} is said nowhere"
+        assert not words or words in text, f"no code contains {words!r}"
 
 
 def test_quotes_are_there() -> None:
@@ -98,7 +98,10 @@ def test_documented_files_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
 def test_documented_values_exist(page: Path) -> None:
-    """Each dotted key in backticks that starts with a section of values.yaml exists there."""
+    """Every documented key of the chart's values exists in values.yaml.
+
+    Such a key stands in backticks, has a dot, and starts with a section of values.yaml.
+    """
     import yaml
 
     values = ROOT / "helm/awares-train/values.yaml"
@@ -112,6 +115,6 @@ def test_documented_values_exist(page: Path) -> None:
         node = tree
         for part in key.split("."):
             assert isinstance(node, dict) and (part in node or not node), (
-                f"{key} is no value of the chart"
+                f"values.yaml has no key {key}"
             )
             node = node.get(part, {})

@@ -1,4 +1,4 @@
-"""Every block of values in install.md renders with its preset."""
+"""Tests that the chart renders with each block of values in install.md."""
 
 import os
 import re
@@ -53,11 +53,11 @@ def test_it_renders(block: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rendered = done.stdout
     for leaf in leaves(yaml.safe_load(block)):
-        assert leaf in rendered, f"{leaf!r} of the block is nowhere in what is rendered"
+        assert leaf in rendered, f"the rendered chart does not contain {leaf!r} of the block"
 
 
 def leaves(node: object) -> list[str]:
-    """The texts that a block sets. They must occur in the rendered chart."""
+    """All string values in a block."""
     if isinstance(node, dict):
         return [leaf for value in node.values() for leaf in leaves(value)]
     if isinstance(node, list):

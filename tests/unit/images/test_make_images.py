@@ -1,4 +1,4 @@
-"""`make images` builds both images, and without a container engine it names the remedy."""
+"""Tests `make images`: it builds both images, or explains that a container engine is missing."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # `make test ARGS=...` exports its own variables to the tests.
+    # An outer `make test` exports variables that would change this inner make.
     ours = ("MAKE", "MFLAGS")
     environment = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(

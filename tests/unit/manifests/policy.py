@@ -1,7 +1,8 @@
-"""Evaluates an IAM policy, with the features that the policies here use.
+"""Evaluates the IAM policies of this repository.
 
-Those are actions, resources with `*`, and a few condition operators. Semantics: AWS's IAM
-reference, "Policy evaluation logic" and "Condition operators".
+It supports only the features that these policies use: actions, resources with `*`, and a few
+condition operators. AWS's IAM reference defines them, in "Policy evaluation logic" and "Condition
+operators".
 """
 
 import json
@@ -16,13 +17,16 @@ BUCKET, PREFIX = "MY-BUCKET", "MY-PREFIX"
 
 
 def statements(path: Path) -> list[dict[str, Any]]:
-    """The statements of a policy file, under any key of the AWS command's input."""
+    """The statements of the policy in a file.
+
+    The file is the input of an AWS command. Its only key holds the policy as JSON text.
+    """
     (document,) = yaml.safe_load(path.read_text()).values()
     return json.loads(document)["Statement"]
 
 
 def actions(path: Path) -> set[str]:
-    """Every action that a policy allows."""
+    """All actions that a policy allows on at least one resource."""
     return {
         action
         for statement in statements(path)
@@ -34,7 +38,10 @@ def actions(path: Path) -> set[str]:
 def allows(
     path: Path, action: str, key: str | None = None, context: Mapping[str, str] | None = None
 ) -> bool:
-    """Whether the policy alone allows `action` on an object, or on the bucket if `key` is None."""
+    """Whether the policy allows `action` on the object `key`, or on the bucket if `key` is None.
+
+    `context` holds the condition keys of the request, such as s3:prefix.
+    """
     arn = f"arn:aws:s3:::{BUCKET}" + (f"/{key}" if key is not None else "")
     return any(
         statement["Effect"] == "Allow"

@@ -1,6 +1,6 @@
-"""The bucket policies allow exactly the code's S3 calls.
+"""Tests that the bucket policies allow exactly the S3 calls that the code makes.
 
-The AWS commands in their first lines accept the files.
+Also tests that each AWS command in the first line of a file accepts this file.
 """
 
 import ast
@@ -37,7 +37,10 @@ ACTION = {
     "put_object": "s3:PutObject",
     "upload_part": "s3:PutObject",
 }
-"""The permissions of each S3 call, from AWS's Service Authorization Reference for S3."""
+"""Maps each S3 call to the permission that it needs.
+
+The source is AWS's Service Authorization Reference for S3.
+"""
 READS = {
     "get_object",
     "get_range",
@@ -49,11 +52,11 @@ READS = {
     "download_file",
     "download_directory",
 }
-"""ObjectStore's read-only methods, which resolve and serve a policy."""
+"""The read-only methods of ObjectStore. A process that serves a policy calls no others."""
 
 
 def calls(path: Path) -> set[str]:
-    """The methods that a module calls on a boto3 client."""
+    """The names of the methods that a module calls on a boto3 client."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if (
@@ -69,14 +72,17 @@ def calls(path: Path) -> set[str]:
 
 
 def test_only_the_store_and_its_multipart_part_call_s3() -> None:
-    """Only the store's modules call S3. seaweed.py calls the private server that it started."""
+    """Only the store's modules call S3.
+
+    One of them, seaweed.py, calls only the private server that it has started.
+    """
     callers = {path.name for path in PLATFORM.rglob("*.py") if calls(path) & ACTION.keys()}
     assert callers == {"bucket.py", "multipart.py", "seaweed.py"}
 
 
 def test_the_writer_may_make_exactly_the_stores_calls() -> None:
     used = calls(PLATFORM / "store/bucket.py") | calls(PLATFORM / "store/multipart.py")
-    assert used <= ACTION.keys(), "a new call: find its action"
+    assert used <= ACTION.keys(), "the store makes a new S3 call: add its permission to ACTION"
     assert actions(WRITER) == {ACTION[call] for call in used}
 
 
@@ -101,7 +107,7 @@ def test_the_reader_may_make_exactly_the_reading_calls() -> None:
 
 
 class Recorded:
-    """A store that records the actions and keys of writes."""
+    """A fake store that records the S3 action and the key of each write."""
 
     def __init__(self) -> None:
         self.written: list[tuple[str, str]] = []
@@ -154,7 +160,7 @@ def test_the_prefix_is_the_border(policy: Path) -> None:
         ("other/", False),
     ):
         assert allows(policy, "s3:ListBucket", None, {"s3:prefix": prefix}) == allowed, prefix
-    assert allows(policy, "s3:ListBucket"), "ObjectStore.check lists without a prefix"
+    assert allows(policy, "s3:ListBucket"), "ObjectStore.check sends no s3:prefix"
     assert not allows(policy, "s3:DeleteBucket") and not allows(policy, "s3:PutBucketPolicy")
 
 
@@ -180,7 +186,10 @@ def test_all_access_needs_tls() -> None:
     ],
 )
 def test_the_command_in_the_first_line_accepts_the_file(name: str) -> None:
-    """--cli-input-yaml holds parameters of the operation, and the options hold the others."""
+    """The options of the command and the file together are valid input of the AWS operation.
+
+    The command reads the file through --cli-input-yaml.
+    """
     path = MANIFESTS / f"{name}.yaml"
     first = path.read_text().replace("\\\n#", "").splitlines()[0]
     match = re.match(

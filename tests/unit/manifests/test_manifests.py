@@ -1,6 +1,6 @@
-"""Every manifest is named after its kind, starts with its purpose, and fits its schema.
+"""Tests every manifest: its file name, its first line, its schema and its references.
 
-It also agrees with the manifests that it refers to.
+The name of a file starts with the object's kind. The first line says what the manifest is for.
 """
 
 import os
@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
 FILES = sorted(MANIFESTS.glob("*.yaml"))
 AWS = {"bucketlifecycle", "bucketpolicy", "iampolicy"}
-"""Inputs of AWS commands. They are not Kubernetes objects."""
+"""Files of these kinds are inputs of AWS commands and not Kubernetes objects."""
 CLOUD = AWS | {"nodepool", "ec2nodeclass", "computeclass"}
-"""Manifests for one cloud each. No kustomization can hold all of them."""
+"""Each file of these kinds is for one cloud, so the kustomization leaves it out."""
 
 
 def kind(path: Path) -> str:
@@ -81,7 +81,7 @@ def test_kubectl_builds_it() -> None:
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
 def test_objects_fit_their_definitions(path: Path) -> None:
-    """Built-in kinds fit the strict schemas, and custom ones fit the CRDs of AWARES_CRDS."""
+    """Objects of built-in kinds fit the strict schemas. Custom resources fit AWARES_CRDS's CRDs."""
     crd = pytest.importorskip(
         "tests.unit.helm.crd", reason="the checker of custom resources is not here"
     )
@@ -113,7 +113,7 @@ def test_queue_objects_name_each_other() -> None:
 
 
 def documented_queue() -> dict[str, Any]:
-    """The values that docs/install.md gives for Kueue."""
+    """The chart's values for Kueue, from helm/docs/install.md."""
     blocks = re.findall(r"(?m)(?:^    .*\n)+", (ROOT / "helm/docs/install.md").read_text())
     (block,) = [block for block in blocks if "kind: kueue" in block]
     return yaml.safe_load(block)
