@@ -1,4 +1,4 @@
-"""Runs checkov over pods, and lists the accepted findings with their reasons."""
+"""Runs checkov on documents, and lists the accepted findings with the reasons to accept them."""
 
 import json
 import os
@@ -33,9 +33,9 @@ ACCEPTED = {
 
 
 def checkov(docs: Iterable[Doc], directory: Path) -> dict[str, list[str]]:
-    """The names of failed resources, by the identifier of the finding.
+    """Run checkov on the documents. Return its findings: for each check, the failed resources.
 
-    Skips the test if checkov is not installed.
+    The keys are identifiers such as CKV_K8S_8. Skip the test if checkov is not installed.
     """
     program = ROOT / ".tools" / "checkov" / "bin" / "checkov"
     if not program.with_name("checkov").exists() or not (program.parents[1] / "installed").exists():

@@ -1,6 +1,7 @@
-"""The values matrix: one case per feature that changes the rendered chart.
+"""The cases with which the tests render the chart: one case per feature that changes the output.
 
-Each case is a preset, values on top of it, and what its user brings: Secrets, accounts, hosts.
+A case has a preset, values that override the preset, and the objects that the user creates, such
+as Secrets and service accounts.
 """
 
 import copy
@@ -31,7 +32,9 @@ REDIS = {"enabled": True, "redisAddress": "redis.example.org:6379", "existingSec
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One set of values.
+    """One set of values with which the chart is rendered.
+
+    `given` holds the objects that the user creates, except the Secrets of SECRETS.
 
     Example:
         Case("trial", preset="trial")
@@ -44,7 +47,7 @@ class Case:
 
     @property
     def outside(self) -> dict[str, frozenset[str]]:
-        """The objects that exist outside the release."""
+        """The objects that the user creates, such as "Secret/store", with the keys of each one."""
         return SECRETS | self.given
 
     def docs(self, major: int = 4) -> tuple[Doc, ...]:
@@ -55,12 +58,12 @@ class Case:
 
 
 def on_base(*changes: dict[str, Any]) -> dict[str, Any]:
-    """BASE with nested values replaced, later changes last.
+    """Return BASE with all changes merged into it. A later change overrides an earlier one.
 
     Example:
         on_base({"store": {"bucket": "b"}})["store"]  # {"bucket": "b", "existingSecret": "store"}
     """
-    # JSON copies each part, but deepcopy would let two keys share one copy.
+    # JSON copies every part. After deepcopy, two keys that hold GPU would share one copy of it.
     merged = json.loads(json.dumps(BASE))
     for change in changes:
         _merge(merged, change)
@@ -336,5 +339,5 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
 
 
 def docs(name: str) -> tuple[Doc, ...]:
-    """The rendered documents of a case, by its name."""
+    """Return the documents of the case with this name, rendered by helm 4."""
     return next(case for case in CASES if case.name == name).docs()

@@ -1,11 +1,11 @@
-"""Checks custom resources against their CRDs, as a strict API server does.
+"""Checks custom resources against their CRDs as a strict API server does.
 
     AWARES_CRDS/*.yaml ── per (apiVersion, kind): schema, closed ── jsonschema ─┐
                                         └── x-kubernetes-validations ── celpy ──┴── faults
 
-Faults are unknown fields, wrong types, and CEL rules that do not hold. Rules about the previous
-object (oldSelf) are left out. Each session parses a CRD once, and closes a schema when a document
-first needs it.
+Faults are unknown fields, wrong types, and CEL rules that do not hold. CEL rules about the previous
+object (oldSelf) are not evaluated. A closed schema is one that refuses unknown fields. A session
+parses each CRD once. It closes a schema when the first document needs it.
 """
 
 import copy
@@ -27,7 +27,7 @@ OWN_GROUP = re.compile(r"([a-z]+(\.authorization)?(\.k8s\.io)?)?")
 
 @lru_cache(maxsize=1)
 def definitions() -> dict[tuple[str, str], Doc]:
-    """The openAPIV3Schema of every served version, by apiVersion and kind."""
+    """Return the openAPIV3Schema of every version in every CRD, by apiVersion and kind."""
     found = {}
     for path in sorted(crd_directory().glob("*.yaml")):
         for doc in yaml.load_all(path.read_bytes(), yaml.CSafeLoader):
@@ -40,16 +40,16 @@ def definitions() -> dict[tuple[str, str], Doc]:
 
 
 def is_custom(doc: Doc) -> bool:
-    """Whether the document's group is not one of Kubernetes.
+    """Whether the document's API group does not belong to Kubernetes itself.
 
-    Built-in: "v1", "apps/v1", "rbac.authorization.k8s.io/v1". Custom: "ray.io/v1",
-    "kueue.x-k8s.io/v1beta2", "gateway.networking.k8s.io/v1".
+    These are built in: "v1", "apps/v1", "rbac.authorization.k8s.io/v1". These are custom:
+    "ray.io/v1", "kueue.x-k8s.io/v1beta2", "gateway.networking.k8s.io/v1".
     """
     return not OWN_GROUP.fullmatch(doc["apiVersion"].rpartition("/")[0])
 
 
 def faults(doc: Doc) -> list[str]:
-    """The reasons for which a strict API server with this CRD refuses the document."""
+    """Return the reasons why a strict API server with the CRDs would refuse the document."""
     key = doc["apiVersion"], doc["kind"]
     if key not in definitions():
         return [f"{name_of(doc)}: no definition of {doc['kind']} in {doc['apiVersion']}"]
@@ -70,7 +70,7 @@ def _validator(key: tuple[str, str]) -> Draft202012Validator:
 
 
 def closed(schema: Any) -> Any:
-    """An OpenAPI schema as a JSON schema that refuses unknown fields."""
+    """Convert an OpenAPI schema to a JSON schema that refuses unknown fields."""
     if not isinstance(schema, dict):
         return schema
     kept = {
@@ -98,7 +98,10 @@ def closed(schema: Any) -> Any:
 
 
 def defaulted(value: Any, schema: Any) -> Any:
-    """`value` with the schema's defaults, which the API server sets before it evaluates rules."""
+    """Return `value` with the schema's defaults for missing fields.
+
+    The API server also sets the defaults before it evaluates CEL rules.
+    """
     if isinstance(value, dict):
         properties, more = schema.get("properties", {}), schema.get("additionalProperties")
         full = {
@@ -116,7 +119,7 @@ def defaulted(value: Any, schema: Any) -> Any:
 
 
 def broken_rules(value: Any, schema: Any, path: str = "") -> Iterator[str]:
-    """The messages of the CEL rules that do not hold, at any depth."""
+    """Yield the message of each CEL rule that `value`, or any part of it, breaks."""
     for rule in schema.get("x-kubernetes-validations", ()):
         if "oldSelf" not in rule["rule"] and not holds(rule["rule"], value):
             yield f"{path or 'document'}: {rule.get('message', rule['rule'])}"

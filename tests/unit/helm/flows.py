@@ -1,9 +1,8 @@
-"""Evaluates NetworkPolicies: may this pod send to that pod on a port?
+"""Evaluates NetworkPolicies: may the source connect to a port of the target?
 
-    allowed(source, target, port) = the source's egress and the target's ingress policies allow it
-
-A pod without a policy for a direction is open in that direction. Pods outside the namespace are
-represented by peers with the same labels.
+`allowed` says yes if the source's egress policies and the target's ingress policies allow the flow.
+A pod that no policy selects for a direction is open in this direction. Pods outside the namespace,
+and addresses, have no policies.
 """
 
 import ipaddress
@@ -17,7 +16,7 @@ from tests.unit.helm.selectors import matches, port_of
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One end of a flow: a pod of the release, a pod elsewhere, or an address.
+    """One end of a flow: a pod of the release, another pod, or an IP address outside the cluster.
 
     Example:
         Peer("DNS", {"k8s-app": "kube-dns"}, "kube-system")
@@ -47,7 +46,7 @@ FOREIGNER = Peer(
 def allowed(
     docs: Sequence[Doc], source: Peer, target: Peer, port: int, protocol: str = "TCP"
 ) -> bool:
-    """Whether the policies allow a connection."""
+    """Whether the NetworkPolicies in `docs` allow a connection."""
     policies = of_kind(docs, "NetworkPolicy")
     return _passes(policies, "Egress", source, target, target, port, protocol) and _passes(
         policies, "Ingress", target, source, target, port, protocol
@@ -63,7 +62,10 @@ def _passes(
     port: int,
     protocol: str,
 ) -> bool:
-    """Whether `subject`'s policies of a direction allow `other`. The port is the target's."""
+    """Whether the policies that select `subject` for a direction allow a flow from or to `other`.
+
+    `port` is a port of `target`, which is `subject` or `other`.
+    """
     if subject.namespace != NAMESPACE:
         return True
     own = [
@@ -114,9 +116,9 @@ def _port(entry: dict[str, Any], target: Peer, port: int, protocol: str) -> bool
 
 
 def unused(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """Policies that select no pod, and peers in the namespace that match no pod.
+    """Yield a message for each policy, and each peer in the namespace, that matches none of `pods`.
 
-    Such a policy has wrong labels.
+    If a policy or a peer matches no pod in any case, its labels are wrong.
     """
     labels = [pod["metadata"].get("labels") or {} for pod in pods]
     for policy in of_kind(docs, "NetworkPolicy"):

@@ -1,6 +1,6 @@
-"""Keeps the rendered presets as files for review.
+"""Keeps the rendered presets as golden files, so that a review shows each change of the output.
 
-`.venv/bin/python -m tests.unit.helm.golden` renews them.
+`.venv/bin/python -m tests.unit.helm.golden` renews the files.
 """
 
 from hashlib import sha256
@@ -16,7 +16,7 @@ COMMAND = ".venv/bin/python -m tests.unit.helm.golden"
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Writes multi-line texts as blocks, so that a changed line is one line of the diff."""
+    """Writes multi-line texts as YAML blocks, so that a diff shows only their changed lines."""
 
 
 def _text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
@@ -29,7 +29,10 @@ _Dumper.add_representer(str, _text)
 
 
 def rendered(preset: str) -> str:
-    """The preset's documents in one style, without comments, and with dashboards as hashes."""
+    """Return the preset's documents as YAML text.
+
+    The text has no comments. It has the hash of each dashboard instead of the dashboard.
+    """
     case = next(case for case in CASES if case.preset == preset)
     return "---\n".join(_dump(_shortened(doc)) for doc in case.docs())
 
@@ -51,7 +54,7 @@ def _dump(doc: Doc) -> str:
 
 
 def main() -> None:
-    """Write all files again."""
+    """Write the golden files of all presets."""
     FOLDER.mkdir(exist_ok=True)
     for preset in PRESETS:
         (FOLDER / f"{preset}.yaml").write_text(rendered(preset))

@@ -1,4 +1,4 @@
-"""The operator's rules for a RayCluster's specification, also inside a RayJob or RayService."""
+"""The operator's rules for a RayClusterSpec: of a RayCluster, a RayJob or a RayService."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -23,7 +23,9 @@ COLLECTOR = "history-server-collector"
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A RayClusterSpec, the annotations of the resource that holds it, and that resource's kind.
+    """A RayClusterSpec and the resource that contains it.
+
+    `annotations` are the annotations of this resource, and `owner` is its kind.
 
     Example:
         Cluster({"headGroupSpec": {...}, "workerGroupSpecs": []}, {}, "RayJob")
@@ -43,7 +45,7 @@ class Cluster:
 
     @property
     def groups(self) -> list[tuple[str, Spec]]:
-        """The head and the worker groups, with their names in messages."""
+        """The head and the worker groups. Each comes with its name for messages."""
         return [
             ("head", self.head),
             *((f"group {group['groupName']}", group) for group in self.workers),
@@ -60,13 +62,13 @@ class Cluster:
 
     @property
     def autoscaler_version(self) -> str:
-        """The autoscaler's version. KubeRay's default is v2 from Ray 2.47 on."""
+        """The autoscaler's version. KubeRay's default is v2 for Ray 2.47 and newer, else v1."""
         chosen = (self.spec.get("autoscalerOptions") or {}).get("version")
         return chosen or ("v2" if version(self.spec.get("rayVersion") or "") >= (2, 47) else "v1")
 
 
 def version(text: str) -> tuple[int, ...]:
-    """The numbers of a version; empty for other text.
+    """The numbers in the text of a version; empty if the text is no version.
 
     Example:
         version("2.60.0")  # (2, 60, 0)

@@ -1,4 +1,4 @@
-"""The operator's rules for the specification of a RayJob or of a RayCronJob's jobTemplate."""
+"""The operator's rules for the spec of a RayJob, which is also a RayCronJob's jobTemplate."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -101,7 +101,10 @@ def sidecars_submit_alone(spec: Spec, _: Collection[str]) -> Iterator[str]:
 
 
 def cron_rule(spec: Spec, gates: Collection[str]) -> Iterator[str]:
-    """RayCronJob needs its feature gate, and its schedule needs the five fields of cron."""
+    """Yield a message if the gate RayCronJob is off, or the schedule has not five fields.
+
+    A schedule such as "@daily" is also allowed.
+    """
     if "RayCronJob" not in gates:
         yield "a RayCronJob needs the feature gate RayCronJob"
     if len(spec["schedule"].split()) != 5 and not spec["schedule"].startswith("@"):

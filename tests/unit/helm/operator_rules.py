@@ -1,11 +1,12 @@
-"""KubeRay 1.7's own rules for documents that its CRDs accept.
+"""Checks documents against the rules that KubeRay 1.7 applies after its CRDs have accepted them.
 
     RayCluster ─────────────────────────────── cluster rules ─┐
     RayJob ──── job rules, its rayClusterSpec ─┘              ├── messages
     RayCronJob ─ its jobTemplate as a RayJob                  │
     RayService ─ service rules, its rayClusterConfig ─────────┘
 
-Each rule is a function that yields a message per violation. `gates` are the enabled feature gates.
+Each rule is a function that yields one message for each violation. `gates` are the operator's
+enabled feature gates.
 """
 
 import re
@@ -28,7 +29,10 @@ DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
 def faults(doc: Doc, gates: Collection[str] = DEFAULT_GATES) -> list[str]:
-    """Every violation in a document of KubeRay, with the document's name; none for other kinds."""
+    """Return one message for each rule that the document breaks.
+
+    A document that is not of a KubeRay kind breaks no rule.
+    """
     if doc["kind"] not in NAME_LIMITS:
         return []
     return [
@@ -37,9 +41,9 @@ def faults(doc: Doc, gates: Collection[str] = DEFAULT_GATES) -> list[str]:
 
 
 def name_rule(doc: Doc) -> Iterator[str]:
-    """A name is a short DNS-1035 label.
+    """Yield a message if the name is too long or is no DNS-1035 label.
 
-    The operator adds suffixes to it, and Service names start with it.
+    The operator builds the names of Services and other objects from this name and a suffix.
     """
     name, limit = doc["metadata"]["name"], NAME_LIMITS[doc["kind"]]
     if len(name) > limit:

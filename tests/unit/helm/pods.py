@@ -1,4 +1,4 @@
-"""The pods of a rendered chart, including those that operators create from templates.
+"""Lists the pods of a rendered chart, including pods that controllers create from templates.
 
     RayCluster, RayJob,        headGroupSpec, workerGroupSpecs, submitterPodTemplate ─┐
     RayService, RayCronJob                                                            │
@@ -6,7 +6,7 @@
     Job, CronJob                                                                      │
     Pod ──────────────────────────────────────────────────────────────────────────────┘
 
-A linter for pods does not find the pods inside custom resources.
+A linter for pods does not look into custom resources, so it must get the listed pods.
 """
 
 import copy
@@ -19,9 +19,10 @@ CLUSTER_KEYS = ("rayClusterSpec", "rayClusterConfig")
 
 
 def expand(docs: Sequence[Doc]) -> list[Doc]:
-    """Every pod of the documents as a Pod, named <kind>-<name>-<part>.
+    """Return a Pod for each Pod and each pod template in the documents.
 
-    Ray's pods have the labels that KubeRay adds.
+    A pod from a template is named <kind>-<name>-<part>. Ray's pods have the labels that KubeRay
+    adds.
     """
     return [pod for doc in docs for pod in _of(doc)]
 
@@ -46,9 +47,10 @@ def _of(doc: Doc) -> Iterator[Doc]:
 
 
 def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
-    """The pods of a RayJob's or RayService's cluster.
+    """Yield the pods of a Ray cluster.
 
-    KubeRay adds a random suffix to its name, so no selector can name ray.io/cluster.
+    KubeRay adds a random suffix to the name of a RayJob's or RayService's cluster. So no selector
+    of the chart can name this cluster in ray.io/cluster.
     """
     name = doc["metadata"]["name"] + ("" if doc["kind"] == "RayCluster" else "-x7k2p")
     labels = {
@@ -89,5 +91,5 @@ def _pod(doc: Doc, part: str, template: Doc, labels: dict[str, Any]) -> Doc:
 
 
 def containers(pod: Doc) -> list[Doc]:
-    """The init containers, followed by the containers."""
+    """Return the pod's init containers, followed by its other containers."""
     return [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]

@@ -1,10 +1,10 @@
-"""Finds references to objects that neither the release nor its surroundings have.
+"""Finds references to objects that neither the release nor its user creates.
 
     docs ── World: ConfigMaps, Secrets, ServiceAccounts, Services (also KubeRay's), expanded pods
          ── one function per kind of reference ── messages
 
-References are to Secrets, ConfigMap keys, ports, selectors and paths. `outside` maps
-"Secret/<name>" of the user's own objects to their keys.
+A reference names a Secret, a key of a ConfigMap, a port, a pod (by a selector) or a path. `outside`
+maps each object that the user creates, such as "Secret/<name>", to the object's keys.
 """
 
 import re
@@ -54,7 +54,7 @@ class World:
         return cls(docs, expand(docs), outside)
 
     def keys(self, kind: str, name: str) -> Collection[str] | None:
-        """The keys of a ConfigMap or Secret; None if it does not exist."""
+        """The keys of a ConfigMap or Secret; None if the object does not exist."""
         if f"{kind}/{name}" in self.outside:
             return self.outside[f"{kind}/{name}"]
         for doc in of_kind(self.docs, kind):
@@ -75,7 +75,7 @@ class World:
 
 
 def faults(world: World) -> list[str]:
-    """Every reference to an object that does not exist."""
+    """Return one message for each reference to an object that does not exist."""
     docs, pods = world.docs, world.pods
     found = [
         sentence
@@ -102,7 +102,7 @@ def _missing(
 
 
 def volumes(world: World) -> Iterator[str]:
-    """Faults of the ConfigMaps, Secrets and claims of volumes."""
+    """Yield a message for each ConfigMap, Secret, key or claim that a volume names and lacks."""
     for pod in world.pods:
         for volume in pod["spec"].get("volumes") or ():
             where = f"{name_of(pod)}: volume {volume['name']}"
@@ -129,7 +129,7 @@ def volumes(world: World) -> Iterator[str]:
 
 
 def mounts(world: World) -> Iterator[str]:
-    """Faults of mounts: each one names a volume, no path occurs twice, every volume is mounted."""
+    """Yield a message for each mount without a volume, unused volume and path mounted twice."""
     for pod in world.pods:
         names = [volume["name"] for volume in pod["spec"].get("volumes") or ()] + _claim_templates(
             world, pod
@@ -170,7 +170,7 @@ def _claim_templates(world: World, pod: Doc) -> list[str]:
 
 
 def environment(world: World) -> Iterator[str]:
-    """Faults of variables: their keys exist, and no variable occurs twice."""
+    """Yield a message for each variable that a container sets twice or takes from a missing key."""
     for pod in world.pods:
         for container in containers(pod):
             where = f"{name_of(pod)}: {container['name']}"
@@ -205,7 +205,7 @@ def _source(world: World, source: Mapping[str, Any], where: str) -> Iterator[str
 
 
 def accounts(world: World) -> Iterator[str]:
-    """Faults of pods' service accounts, of registry credentials and of Ray's token."""
+    """Yield a message for each missing service account, registry credential and token of Ray."""
     for pod in world.pods:
         account = pod["spec"].get("serviceAccountName", "default")
         if account != "default" and not world.exists("ServiceAccount", account):
@@ -223,7 +223,7 @@ def accounts(world: World) -> Iterator[str]:
 
 
 def cluster_specs(doc: Doc) -> list[Doc]:
-    """The RayClusterSpecs in a document."""
+    """Return the RayClusterSpecs that a document contains; empty for other kinds."""
     spec = doc.get("spec") or {}
     if doc["kind"] == "RayCluster":
         return [spec]
@@ -234,9 +234,9 @@ def cluster_specs(doc: Doc) -> list[Doc]:
 
 
 def variables(world: World) -> Iterator[str]:
-    """Faults of variables in commands.
+    """Yield a message for each variable that a container's command uses and nothing sets.
 
-    The container, the operator or the image must set each one.
+    The container, its command, the operator or the image may set a variable.
     """
     for pod in world.pods:
         for container in containers(pod):
@@ -252,7 +252,10 @@ def variables(world: World) -> Iterator[str]:
 
 
 def paths(world: World) -> Iterator[str]:
-    """Faults of paths: files below /etc/awares are mounted, and scripts and modules exist."""
+    """Yield a message for each path in a command that does not exist.
+
+    Files below /etc/awares must be mounted. Scripts and modules must be in the repository.
+    """
     for doc in of_kind(world.docs, "RayJob", "RayCronJob"):
         spec = doc["spec"].get("jobTemplate", doc["spec"])
         for pod in _runners(world, doc, spec):
@@ -268,7 +271,7 @@ def paths(world: World) -> Iterator[str]:
 
 
 def _runners(world: World, doc: Doc, spec: Doc) -> list[Doc]:
-    """The head pods, because they run the entrypoint of a job."""
+    """Return the head pods of the job's cluster, because the head runs the job's entrypoint."""
     own = f"{doc['kind'].lower()}-{doc['metadata']['name']}-head"
     shared = f"raycluster-{(spec.get('clusterSelector') or {}).get('ray.io/cluster')}-head"
     return [pod for pod in world.pods if pod["metadata"]["name"] in (own, shared)]

@@ -1,9 +1,10 @@
-"""Renders the chart by helm 4 or helm 3, each set of values once per session.
+"""Renders the chart with helm 4 or helm 3. A session renders each set of values once.
 
-    values, preset ── helm template ── YAML ── documents, shared by tests: copy before a change
+    values, preset ── helm template ── YAML ── documents
 
-helm's caches are in a temporary directory, and it has no cluster. It neither reads nor writes the
-home directory.
+All tests share the documents, so a test must copy a document before it changes it. Helm has no
+cluster. It keeps its files in a temporary directory, and neither reads nor writes the home
+directory.
 """
 
 import atexit
@@ -30,7 +31,7 @@ Doc = dict[str, Any]
 
 
 def binary(name: str) -> Path:
-    """A tool of `make tools`. Skips the test if it is missing."""
+    """Return the path of a tool. Skip the test if `make tools` has not installed it."""
     path = ROOT / ".tools" / "bin" / name
     if not path.exists():
         pytest.skip(f"{path.relative_to(ROOT)} is missing: run `make tools`")
@@ -39,7 +40,7 @@ def binary(name: str) -> Path:
 
 @lru_cache(maxsize=1)
 def environment() -> dict[str, str]:
-    """The environment in which helm uses a temporary directory and has no cluster."""
+    """Return the environment variables for helm: a temporary directory and no cluster."""
     home = tempfile.mkdtemp(prefix="helm-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     kept = {
@@ -52,7 +53,7 @@ def environment() -> dict[str, str]:
 def helm(
     arguments: Sequence[str], major: int = 4, values: Mapping[str, Any] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run helm with `values` on its standard input. The caller checks the return code."""
+    """Run helm with `values` on its standard input. The caller checks the exit status."""
     command = [str(binary(BINARIES[major])), *arguments]
     if values is not None:
         command += ["--values", "-"]
@@ -69,9 +70,9 @@ def helm(
 def render(
     values: Mapping[str, Any], preset: str | None = None, major: int = 4, release: str = RELEASE
 ) -> tuple[Doc, ...]:
-    """The documents of the chart under `preset` and then `values`.
+    """Return the documents that the chart renders. `values` override the values of `preset`.
 
-    Fails the test with helm's message if helm refuses them.
+    The test fails with helm's message if helm refuses the values.
     """
     done = _template(json.dumps(values, sort_keys=True), preset, major, release)
     assert done.returncode == 0, (
@@ -83,10 +84,13 @@ def render(
 def refusal(
     values: Mapping[str, Any], preset: str | None = None, major: int = 4, release: str = RELEASE
 ) -> str:
-    """helm's message when it refuses `values`. Fails the test if helm accepts them."""
+    """Return the message with which helm refuses `values`.
+
+    The test fails if helm accepts the values.
+    """
     done = _template(json.dumps(values, sort_keys=True), preset, major, release)
     assert done.returncode != 0, (
-        f"helm {major} took {json.dumps(values)} (preset {preset}), which should be refused"
+        f"helm {major} accepted {json.dumps(values)} (preset {preset}), but must refuse the values"
     )
     return done.stderr
 
@@ -107,7 +111,7 @@ def _parse(text: str) -> tuple[Doc, ...]:
 
 
 def name_of(doc: Doc) -> str:
-    """The name of a document in messages.
+    """Return the name by which messages call a document.
 
     Example:
         name_of({"kind": "Service", "metadata": {"name": "head"}})  # "Service/head"

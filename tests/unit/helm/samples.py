@@ -1,4 +1,4 @@
-"""Small valid custom resources. Tests change one key of them."""
+"""Small valid custom resources of KubeRay. A test changes a key to make a document invalid."""
 
 import copy
 from typing import Any
@@ -51,7 +51,10 @@ def document(
     name: str = "sample",
     annotations: dict[str, str] | None = None,
 ) -> Doc:
-    """The valid document of a kind, with dotted keys changed or removed by OUT."""
+    """Return the valid document of a kind with some keys of its spec changed.
+
+    `changes` maps dotted keys to new values. The value OUT removes the key.
+    """
     spec = copy.deepcopy(SPECS[kind])
     for path, value in changes.items():
         *parents, last = path.split(".")

@@ -1,4 +1,7 @@
-"""Checks built-in kinds against Kubernetes' strict schemas, of the package kubernetes-validate."""
+"""Checks objects of built-in kinds against Kubernetes' strict schemas.
+
+The schemas come from the package kubernetes-validate.
+"""
 
 import json
 from functools import cache
@@ -36,7 +39,9 @@ def _faults(text: str, version: str) -> tuple[str, ...]:
 
 @cache
 def _validator(api_version: str, kind: str, version: str) -> Draft202012Validator:
-    """The validator of a kind. Its file is named after kind, first part of the group, and version.
+    """Return the validator of a kind.
+
+    The name of the schema file consists of the kind, the first part of the group, and the version.
 
     Example:
         rbac.authorization.k8s.io/v1, Role -> role-rbac-v1.json

@@ -32,7 +32,7 @@ UNITS = {
 
 
 def faults(pod: Doc) -> list[str]:
-    """Every rule that the pod breaks."""
+    """Return one message for each rule that the pod breaks."""
     found = [f"{name_of(pod)}: {sentence}" for sentence in (*_pod(pod["spec"]), *_memory(pod))]
     for container in containers(pod):
         found += [
@@ -59,7 +59,10 @@ def _pod(spec: Doc) -> Iterator[str]:
 
 
 def restricted(pod: Doc, container: Doc) -> Iterator[str]:
-    """The container's security context merged over the pod's."""
+    """Yield a message for each rule that the container's security context breaks.
+
+    The container's security context overrides the pod's security context.
+    """
     own = container.get("securityContext") or {}
     context = (pod["spec"].get("securityContext") or {}) | own
     if context.get("runAsNonRoot") is not True or context.get("runAsUser") == 0:
@@ -77,7 +80,10 @@ def restricted(pod: Doc, container: Doc) -> Iterator[str]:
 
 
 def _writable(pod: Doc, container: Doc) -> Iterator[str]:
-    """The image writes below its home and /tmp, so a read-only root needs volumes there."""
+    """Yield a message if the container has no volume at $HOME or at /tmp.
+
+    The image writes to both directories, and the root file system is read-only.
+    """
     mounted = {mount["mountPath"] for mount in container.get("volumeMounts") or ()}
     home = {entry["value"] for entry in container.get("env") or () if entry["name"] == "HOME"}
     for path in sorted(({"/tmp"} | home) - mounted):
@@ -85,7 +91,10 @@ def _writable(pod: Doc, container: Doc) -> Iterator[str]:
 
 
 def bounded(container: Doc) -> Iterator[str]:
-    """Containers have requests and limits of CPU and memory, and equal ones of GPUs."""
+    """Yield a message for each wrong or missing request or limit.
+
+    A container must request and limit CPU and memory. Its request of GPUs must equal its limit.
+    """
     resources = container.get("resources") or {}
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     for resource in ("cpu", "memory"):
@@ -99,7 +108,7 @@ def bounded(container: Doc) -> Iterator[str]:
 
 
 def amount(text: str | float) -> float:
-    """A Kubernetes quantity as a number.
+    """Convert a Kubernetes quantity to a number.
 
     Example:
         amount("1500m"), amount("2Gi")  # 1.5, 2147483648
@@ -110,7 +119,10 @@ def amount(text: str | float) -> float:
 
 
 def _memory(pod: Doc) -> Iterator[str]:
-    """Memory-backed volumes count against the containers' limit."""
+    """Yield a message for each memory-backed volume that may take all of the pod's memory.
+
+    The size of such a volume counts against the containers' memory limit.
+    """
     limit = sum(
         amount(((container.get("resources") or {}).get("limits") or {}).get("memory", 0))
         for container in pod["spec"]["containers"]
@@ -122,7 +134,10 @@ def _memory(pod: Doc) -> Iterator[str]:
 
 
 def autoscaler_faults(doc: Doc) -> Iterator[str]:
-    """The operator adds the autoscaler to heads, with the security context of its options."""
+    """Yield a message for each rule that the autoscaler's container breaks.
+
+    The operator adds this container to the head. Its security context comes from autoscalerOptions.
+    """
     for spec in cluster_specs(doc):
         if spec.get("enableInTreeAutoscaling"):
             options = spec.get("autoscalerOptions") or {}

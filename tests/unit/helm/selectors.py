@@ -1,7 +1,7 @@
 """Checks selectors, ports and addresses of a rendered chart.
 
 KubeRay creates Services of its own: <cluster>-head-svc, <service>-head-svc and <service>-serve-svc.
-They count as rendered.
+The checks treat these Services as if the chart had rendered them.
 """
 
 import re
@@ -21,7 +21,7 @@ ADDRESS = re.compile(
 
 
 def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector selects the labels. An empty one selects everything."""
+    """Whether a label selector selects the labels. An empty selector selects everything."""
     selector = selector or {}
     same = all(
         labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items()
@@ -47,7 +47,7 @@ def selected(pods: Sequence[Doc], selector: Mapping[str, Any] | None) -> list[Do
 
 
 def port_of(pod: Doc, port: int | str) -> int | None:
-    """The number of a pod's container port, by number or name; None if the pod has no such port."""
+    """The number of the container port `port`, a number or a name; None if the pod lacks it."""
     for container in containers(pod):
         for entry in container.get("ports") or ():
             if port in (entry["containerPort"], entry.get("name")):
@@ -56,7 +56,7 @@ def port_of(pod: Doc, port: int | str) -> int | None:
 
 
 def service_ports(docs: Sequence[Doc]) -> dict[str, set[int | str]]:
-    """The numbers and names of the ports of every Service, including KubeRay's."""
+    """The numbers and names of all ports of each Service, including KubeRay's own Services."""
     found: dict[str, set[int | str]] = {}
     for doc in of_kind(docs, "Service"):
         found[doc["metadata"]["name"]] = {
@@ -73,7 +73,7 @@ def service_ports(docs: Sequence[Doc]) -> dict[str, set[int | str]]:
 
 
 def services(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """A Service selects pods with its target ports, and a Service of a head selects heads."""
+    """Yield a message for each Service that selects no pod, and for each missing target port."""
     for doc in of_kind(docs, "Service"):
         if not doc["spec"].get("selector"):
             continue
@@ -97,7 +97,10 @@ def services(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
 
 
 def routes(docs: Sequence[Doc]) -> Iterator[str]:
-    """Backends of Ingresses and HTTPRoutes are Services with that port."""
+    """Yield a message for each backend that is no Service with the given port.
+
+    Backends are those of Ingresses and HTTPRoutes.
+    """
     known = service_ports(docs)
     for doc in of_kind(docs, "Ingress", "HTTPRoute"):
         for name, port in _backends(doc):
@@ -115,7 +118,7 @@ def _backends(doc: Doc) -> Iterator[tuple[str, int | str]]:
 
 
 def monitors(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """A PodMonitor selects pods, and one of them has each of its ports."""
+    """Yield a message for each PodMonitor that selects no pod or no pod with its port."""
     for doc in of_kind(docs, "PodMonitor"):
         behind = selected(pods, doc["spec"]["selector"])
         if not behind:
@@ -127,7 +130,11 @@ def monitors(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
 
 
 def budgets(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """A PodDisruptionBudget selects pods, and a workload's selector selects its template's pods."""
+    """Yield a message for each PodDisruptionBudget that selects no pod.
+
+    Also yield a message for each workload that does not select its own pods, and for each
+    StatefulSet without its Service.
+    """
     for doc in of_kind(docs, "PodDisruptionBudget"):
         if not selected(pods, doc["spec"]["selector"]):
             yield f"{name_of(doc)}: selects no pod"
@@ -139,7 +146,7 @@ def budgets(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
 
 
 def spreads(pods: Sequence[Doc]) -> Iterator[str]:
-    """A topology spread constraint selects its own pod."""
+    """Yield a message for each topology spread constraint that does not select its own pod."""
     for pod in pods:
         for part in pod["spec"].get("topologySpreadConstraints") or ():
             if not matches(part.get("labelSelector"), pod["metadata"]["labels"]):
@@ -150,7 +157,7 @@ def spreads(pods: Sequence[Doc]) -> Iterator[str]:
 
 
 def clusters(docs: Sequence[Doc]) -> Iterator[str]:
-    """The clusterSelector of a job names a rendered RayCluster."""
+    """Yield a message for each job whose clusterSelector names no rendered RayCluster."""
     names = {doc["metadata"]["name"] for doc in of_kind(docs, "RayCluster")}
     for doc in of_kind(docs, "RayJob", "RayCronJob"):
         selector = doc["spec"].get("jobTemplate", doc["spec"]).get("clusterSelector")
@@ -161,9 +168,10 @@ def clusters(docs: Sequence[Doc]) -> Iterator[str]:
 def addresses(
     docs: Sequence[Doc], pods: Sequence[Doc], outside: Collection[str] = ()
 ) -> Iterator[str]:
-    """Cluster host names in variables, arguments and TOML are Services of this namespace.
+    """Yield a message for each address in the cluster that no Service of this namespace has.
 
-    They have the port, or they are named as outside.
+    The addresses are those in variables, commands, arguments and TOML files. Hosts that `outside`
+    names are accepted.
     """
     known = service_ports(docs)
     for where, text in _texts(docs, pods):

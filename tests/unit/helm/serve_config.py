@@ -1,7 +1,7 @@
-"""Checks a RayService's serveConfigV2 by Ray Serve's models, and its arguments by the builder's.
+"""Checks a RayService's serveConfigV2 with Ray Serve's models and this project's configuration.
 
 `ServeDeploySchema.model_validate` accepts unknown keys, a route prefix without a slash, and
-autoscaling bounds in the wrong order. This module checks each of them.
+autoscaling bounds in the wrong order. This module also finds these three faults.
 """
 
 import typing
@@ -20,7 +20,7 @@ from awares_platform.serve.deployment import build_application
 
 
 def faults(text: str) -> list[str]:
-    """The errors of a serveConfigV2, one message each."""
+    """Return one message for each error in the text of a serveConfigV2."""
     config = yaml.safe_load(text)
     found = [
         f"serveConfigV2: {key}: Ray Serve has no such key"
@@ -33,7 +33,7 @@ def faults(text: str) -> list[str]:
 
 
 def unknown_keys(value: Any, annotation: Any, path: str = "") -> Iterator[str]:
-    """The dotted keys of `value` that the models in `annotation` do not have."""
+    """Yield the dotted keys of `value` that no pydantic model in `annotation` has."""
     if isinstance(value, list):
         for index, part in enumerate(value):
             yield from unknown_keys(part, annotation, f"{path}[{index}]")
@@ -52,7 +52,7 @@ def unknown_keys(value: Any, annotation: Any, path: str = "") -> Iterator[str]:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The pydantic models in an annotation.
+    """Return the pydantic models that a type annotation contains.
 
     Example:
         _models(Optional[list[DeploymentSchema]])  # [DeploymentSchema]
@@ -95,9 +95,9 @@ def _application(application: dict[str, Any]) -> Iterator[str]:
 
 
 def _arguments(name: str, application: dict[str, Any]) -> Iterator[str]:
-    """Faults of the application's arguments.
+    """Yield a message for each invalid argument of the application.
 
-    A deployment in the configuration must be one that the builder creates.
+    Also yield a message for each deployment that the application's builder does not create.
     """
     try:
         built = build_application(PlatformConfig.model_validate(application.get("args", {})))

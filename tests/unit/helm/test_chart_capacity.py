@@ -1,4 +1,4 @@
-"""The actors of jobs and of the endpoint fit into the groups of their cluster."""
+"""Tests that the actors of each job and of the endpoint fit on the workers of their cluster."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The resources that one actor reserves, and the labels of its node.
+    """The resources that one actor reserves, and the labels that its node must have.
 
     Example:
         Bundle(1.0, 1.0, {"awares/group": "rollout"})
@@ -33,7 +33,7 @@ class Bundle:
 
 @dataclass(slots=True)
 class Node:
-    """The free resources of a worker.
+    """The free resources and the labels of a worker.
 
     Example:
         Node(8.0, 1.0, {"awares/group": "rollout"})
@@ -49,7 +49,7 @@ class Node:
 
 
 def demand(job: str, config: PlatformConfig) -> list[Bundle]:
-    """The resources that the actors of a job reserve at the same time."""
+    """Return one bundle for each actor that the job runs at the same time."""
     if job == "curate":
         return [
             Bundle(config.curate.engine_cpus, config.curate.engine_gpus)
@@ -70,7 +70,10 @@ def demand(job: str, config: PlatformConfig) -> list[Bundle]:
 
 
 def nodes(spec: Doc) -> list[Node]:
-    """All workers of groups at their maximum size, as Ray counts them. The head has no CPUs."""
+    """Return all workers of a cluster whose groups have maxReplicas workers.
+
+    The head is left out, because Ray may use none of its CPUs.
+    """
     found = []
     for group in spec["workerGroupSpecs"]:
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
@@ -81,9 +84,10 @@ def nodes(spec: Doc) -> list[Node]:
 
 
 def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
-    """The bundles that fit on no node.
+    """Place the bundles on `places`, and return the bundles that fit on no node.
 
-    Bundles with labels and large bundles are placed first, each on the node that it fills most.
+    Bundles with more labels come first, then larger bundles. Each bundle goes to the node on which
+    it leaves the least free.
     """
     left = []
     for bundle in sorted(bundles, key=lambda one: (-len(one.selector), -one.gpus, -one.cpus)):
@@ -97,7 +101,10 @@ def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
 
 
 def jobs(case: Case, setup: Path) -> Iterator[tuple[str, list[Bundle], Doc]]:
-    """The jobs of each RayJob, with their bundles and their cluster."""
+    """Yield the name, the bundles and the cluster of each job that a RayJob of the case runs.
+
+    `setup` is the path to which the case's setup.toml is written.
+    """
     docs = case.docs()
     setup.write_text(
         next(
@@ -147,7 +154,10 @@ def test_one_node_preset_fits_one_node_of_eight_gpus() -> None:
 
 
 def test_the_trial_preset_requests_the_documented_amount() -> None:
-    """The preset's first lines give the CPUs and memory of all requests."""
+    """All requests together are at most 6 CPUs and 16 GiB.
+
+    The preset's first lines name about 5 CPUs and 14 GiB.
+    """
     from tests.unit.helm.pods import containers, expand
 
     case = next(case for case in CASES if case.preset == "trial")

@@ -1,4 +1,4 @@
-"""The checks refuse a bad document of each kind and accept a good one."""
+"""Tests that each check accepts a valid document and refuses invalid ones."""
 
 import copy
 from typing import Any
@@ -40,7 +40,7 @@ POD = {
 
 
 def pod(**changes: Any) -> dict[str, Any]:
-    """POD with keys of its container replaced."""
+    """A copy of POD in which the container has these changed keys."""
     changed = copy.deepcopy(POD)
     changed["spec"]["containers"][0] |= changes
     return changed
@@ -93,7 +93,7 @@ def test_pods_inside_custom_resources_are_found() -> None:
     ]
     assert found[1]["metadata"]["labels"]["ray.io/group"] == "cpu"
     assert found[0]["metadata"]["labels"]["ray.io/cluster"] != "sample", (
-        "a job's cluster has a name that nothing rendered knows"
+        "KubeRay must choose the name of a job's cluster"
     )
     cron = {
         "apiVersion": "ray.io/v1",

@@ -1,6 +1,6 @@
-"""Rendered documents are valid.
+"""Tests that the rendered documents are valid.
 
-They satisfy Kubernetes' strict schemas, the CRDs, the operator's rules and Ray Serve.
+Kubernetes' strict schemas, the CRDs, the operator's rules and Ray Serve must accept them.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""Generated files match their sources: golden files, schema, README's table."""
+"""Tests that generated files match their sources: golden files, the schema and the README."""
 
 import difflib
 
@@ -31,4 +31,4 @@ def test_schema_and_readme_are_generated_from_their_sources() -> None:
     stale = [
         path.name for path, text in chart.files(CHART).items() if path.read_text("utf-8") != text
     ]
-    assert stale == [], "renew with `.venv/bin/python .ci/chart.py helm/awares-train`"
+    assert stale == [], "renew these files with `.venv/bin/python .ci/chart.py helm/awares-train`"

@@ -1,4 +1,4 @@
-"""Values of the endpoint: one test per feature that the golden presets do not show."""
+"""Tests the values of the endpoint: one test per feature that no golden preset uses."""
 
 from typing import Any
 
@@ -42,7 +42,11 @@ def test_the_endpoints_scale_reaches_serve() -> None:
 
 
 def test_a_new_setup_changes_the_application_and_not_the_pods() -> None:
-    """Serve applies serveConfigV2 in place; a changed pod template would need a second cluster."""
+    """A new setup changes serveConfigV2 and leaves rayClusterConfig unchanged.
+
+    Ray Serve applies serveConfigV2 in place. A changed rayClusterConfig would need a second
+    cluster.
+    """
     first, second = (
         of_kind(render(on_base({"setup": {"serve": {"policy": policy}}})), "RayService")[0]["spec"]
         for policy in ("base", "sft")
@@ -52,7 +56,10 @@ def test_a_new_setup_changes_the_application_and_not_the_pods() -> None:
 
 
 def test_a_new_chart_version_changes_no_pod_of_the_endpoint() -> None:
-    """Labels with versions on pods would roll every cluster at each release of the chart."""
+    """The pods have no label with a version.
+
+    Such a label would change all pod templates with each new version of the chart.
+    """
     for doc in docs("default"):
         for spec in cluster_specs(doc):
             for one in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
@@ -92,9 +99,11 @@ def test_names_labels_and_the_digest_are_the_users() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_each_head_has_one_budget(case: Case) -> None:
-    """Two budgets over one pod make its eviction fail.
+    """Exactly one budget selects each head, and no more than one selects any other pod.
 
-    KubeRay's resources have no scale, and every budget but minAvailable as a number needs one.
+    The eviction of a pod fails if two budgets select it. A budget with maxUnavailable or with a
+    percentage needs a scale subresource, which KubeRay's resources lack. So every budget sets
+    minAvailable to a number.
     """
     budgets = of_kind(case.docs(), "PodDisruptionBudget")
     for pod in expand(case.docs()):
@@ -153,7 +162,10 @@ def test_seaweedfs_asks_for_no_telemetry_and_keeps_its_data_when_told() -> None:
 
 
 def test_large_numbers_stay_integers() -> None:
-    """helm reads numbers as floats, and 1e+07 would be no integer in TOML and YAML."""
+    """Large integers of the setup stay integers in TOML and YAML.
+
+    Helm reads numbers as floats, and a float such as 1e+07 is no integer there.
+    """
     found = render(
         on_base(
             FIXED,

@@ -1,4 +1,4 @@
-"""The policies allow the network flows that the platform needs, and block all others."""
+"""Tests that the NetworkPolicies allow the flows that the platform needs, and block other flows."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -30,7 +30,7 @@ Flow = tuple[Peer, Peer, int, str]
 
 
 def ray_pods(docs: tuple[Doc, ...]) -> dict[str, list[Peer]]:
-    """The pods of every Ray cluster, head first."""
+    """The pods of every Ray cluster, by kind and name of its owner. The head comes first."""
     owners = [doc for doc in docs if cluster_specs(doc)]
     groups = {f"{doc['kind']}/{doc['metadata']['name']}": expand([doc]) for doc in owners}
     return {
@@ -40,7 +40,7 @@ def ray_pods(docs: tuple[Doc, ...]) -> dict[str, list[Peer]]:
 
 
 def outside_ray(docs: tuple[Doc, ...]) -> list[Peer]:
-    """The pods of submitters, tests and SeaweedFS."""
+    """All pods that are not Ray nodes: submitters, test pods and SeaweedFS."""
     return [
         Peer.of(pod) for pod in expand(docs) if "ray.io/node-type" not in pod["metadata"]["labels"]
     ]
@@ -51,7 +51,7 @@ def component(peers: list[Peer], name: str) -> list[Peer]:
 
 
 def needed(case: Case) -> Iterator[Flow]:
-    """Every flow that the release needs to work."""
+    """Yield every flow that the release needs."""
     docs = case.docs()
     clusters, others = ray_pods(docs), outside_ray(docs)
     stores, submitters = component(others, "seaweedfs"), component(others, "submitter")
@@ -103,10 +103,10 @@ def _autoscaled(docs: tuple[Doc, ...]) -> Iterator[Flow]:
 
 
 def _redis(docs: tuple[Doc, ...]) -> Iterator[Flow]:
-    """The flow to Redis.
+    """Yield the flows to Redis: from the head, and from KubeRay's clean-up pod.
 
-    KubeRay's clean-up pod has the head's template. If it cannot reach Redis, the deletion of a
-    cluster hangs.
+    KubeRay creates the clean-up pod from the head's template. If this pod cannot reach Redis, the
+    deletion of the cluster hangs.
     """
     for doc in docs:
         if any(spec.get("gcsFaultToleranceOptions") for spec in cluster_specs(doc)):
@@ -128,7 +128,7 @@ def _endpoint(docs: tuple[Doc, ...], others: list[Peer]) -> Iterator[Flow]:
 
 
 def refused(case: Case) -> Iterator[Flow]:
-    """Flows into and out of the release that nothing needs."""
+    """Yield flows into, out of and between clusters of the release that nothing needs."""
     clusters = ray_pods(case.docs())
     for peers in clusters.values():
         for source in (STRANGER, FOREIGNER):
@@ -196,15 +196,19 @@ def test_other_flows_are_blocked(case: Case) -> None:
 
 
 def test_every_policy_selects_a_pod() -> None:
-    """Each policy and each peer matches a pod in at least one case, so its labels are right."""
+    """Each policy, and each peer in a policy, matches a pod in at least one case.
+
+    A policy or a peer that never matches has wrong labels.
+    """
     idle = [{*unused(case.docs(), expand(case.docs()))} for case in GUARDED]
     assert set.intersection(*idle) == set()
 
 
 def test_a_policy_is_evaluated_as_kubernetes_does() -> None:
-    """Without policies everything passes, and a policy without rules denies.
+    """`allowed` evaluates policies as Kubernetes does.
 
-    Both sides must allow a flow, and ports and directions count.
+    Without policies, every flow passes. A policy without rules denies every flow of its pods. The
+    source's and the target's policies must both allow a flow, with its port and direction.
     """
     web, client = Peer("web", {"app": "web"}), Peer("client", {"app": "client"})
     assert allowed([], client, web, 80)

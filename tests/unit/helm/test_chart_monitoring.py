@@ -1,4 +1,4 @@
-"""Dashboards and rules use existing metrics, and every alert has a runbook."""
+"""Tests that dashboards and alerts use existing metrics, and that every alert has a runbook."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def alerts() -> list[Doc]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every expression, with its place."""
+    """Yield the place and the PromQL text of every expression in dashboards and alerts."""
     for board in dashboards():
         yield from (
             (f"{board['title']}: {panel['title']}", target["expr"])
@@ -53,7 +53,10 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 @lru_cache(maxsize=1)
 def ours() -> frozenset[str]:
-    """The platform's metrics in Prometheus: "area/name" of jobs, and metrics with full names."""
+    """The Prometheus names of the platform's metrics.
+
+    Jobs report a metric as "area/name". Other code uses the full name, which starts with awares_.
+    """
     text = "\n".join(
         path.read_text()
         for folder in ("awares", "platform")
@@ -74,7 +77,7 @@ def ours() -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def rays() -> str:
-    """The metrics in Ray's own dashboards."""
+    """The source text of Ray's own dashboards, which names Ray's metrics."""
     folder = Path(ray.__file__).parent / "dashboard" / "modules" / "metrics" / "dashboards"
     return "\n".join(path.read_text() for path in folder.glob("*.py"))
 
@@ -94,7 +97,10 @@ def test_every_metric_exists() -> None:
 
 
 def test_expressions_select_the_namespace() -> None:
-    """Rules use the release's namespace, and dashboards let the reader choose one."""
+    """Every expression selects a namespace.
+
+    Alerts use the release's namespace. In a dashboard, the reader chooses the namespace.
+    """
     for where, text in expressions():
         assert f'namespace="{NAMESPACE}"' in text or 'namespace="$namespace"' in text, where
         assert all(text.count(left) == text.count(right) for left, right in ("()", "[]", "{}")), (
@@ -112,7 +118,7 @@ def test_every_alert_has_a_runbook_and_a_severity() -> None:
 
 
 def test_commands_and_keys_in_runbooks_exist() -> None:
-    """The values and settings in runbooks exist."""
+    """Every setting that a runbook names exists."""
     from awares_platform.config import PlatformConfig
     from awares_platform.config.setup import _keys
 
@@ -146,7 +152,7 @@ def test_dashboards_are_complete(board: int) -> None:
 
 
 def overlaps(places: list[dict[str, int]]) -> bool:
-    """Whether two panels overlap on the grid."""
+    """Whether any two of the panels overlap on the dashboard's grid."""
     cells = [
         (x, y)
         for one in places
@@ -162,6 +168,9 @@ def test_overlapping_panels_would_be_seen() -> None:
 
 
 def test_the_canary_alert_fires_before_the_run_stops() -> None:
-    """The run stops at engine.canary_bound, so the alert's threshold lies below its default."""
+    """The threshold of the alert is below the default of engine.canary_bound.
+
+    The run stops when the canary reaches engine.canary_bound.
+    """
     [expression] = [rule["expr"] for rule in alerts() if rule["alert"] == "AwaresCanaryNearBound"]
     assert float(expression.rpartition(">")[2]) < EngineConfig().canary_bound

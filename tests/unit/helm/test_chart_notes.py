@@ -1,4 +1,4 @@
-"""NOTES.txt names existing objects, and the umbrella chart passes its values on."""
+"""Tests that NOTES.txt names existing objects, and that the umbrella chart passes its values on."""
 
 import re
 import shutil
@@ -13,7 +13,10 @@ from tests.unit.helm.selectors import service_ports
 
 
 def notes(case: Case) -> str:
-    """The notes that `helm install` prints for the case. helm 3 prints none without a cluster."""
+    """Return the notes that `helm install` of helm 4 prints for the case.
+
+    Helm 3 prints no notes without a cluster.
+    """
     preset = ["--values", str(CHART / "presets" / f"{case.preset}.yaml")] if case.preset else []
     done = helm(
         ["install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--dry-run=client", *preset],
@@ -56,7 +59,10 @@ def test_notes_warn_of_open_ports() -> None:
 
 @pytest.fixture(scope="module")
 def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the umbrella chart with its local dependency, without the operator's chart."""
+    """The path of a copy of the umbrella chart that depends only on this chart.
+
+    The copy does not depend on the operator's chart, which would have to be downloaded.
+    """
     charts = tmp_path_factory.mktemp("charts")
     copies = [
         shutil.copytree(chart, charts / chart.name)
@@ -73,7 +79,11 @@ def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_umbrella_renders_the_same_documents(umbrella: Path, preset: str) -> None:
-    """The umbrella's values have the chart's name, and `global` reaches the closed schema."""
+    """The umbrella chart renders the same documents as the chart itself.
+
+    The values stand below the chart's name. Helm also passes `global` to the chart, whose schema
+    must accept it.
+    """
     file = str(CHART / "presets" / f"{preset}.yaml")
     above = yaml.safe_load(Path(file).read_text())
     values = {"awares-train": _over(above, PRESET_VALUES), "global": {"region": "here"}}
@@ -87,7 +97,7 @@ def test_the_umbrella_renders_the_same_documents(umbrella: Path, preset: str) ->
 
 
 def _over(below: Doc, above: Doc) -> Doc:
-    """`below` merged with `above`, as helm merges two values files."""
+    """Merge `above` over `below`, as helm merges two values files."""
     merged = dict(below)
     for key, value in above.items():
         merged[key] = _over(below.get(key, {}), value) if isinstance(value, dict) else value
@@ -107,6 +117,6 @@ def _docs(text: str) -> list[str]:
 
 
 def test_values_yaml_documents_the_keys_of_all_secrets() -> None:
-    """Users create the Secrets, so values.yaml must name all of their keys."""
+    """values.yaml names every key of every Secret, because the users create the Secrets."""
     text = (CHART / "values.yaml").read_text()
     assert [key for keys in SECRETS.values() for key in keys if key not in text] == []

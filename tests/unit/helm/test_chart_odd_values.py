@@ -1,6 +1,6 @@
-"""Legal but odd values render valid documents, and clashing values are refused.
+"""Tests that unusual values render valid documents, and that contradictory values are refused.
 
-Odd values are, for instance, large numbers and text that looks like a number.
+Unusual values are, for example, large numbers, and names that consist of digits.
 """
 
 from typing import Any
@@ -117,7 +117,10 @@ CLASHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", CLASHES)
 def test_clashes_are_refused(name: str) -> None:
-    """The chart or its schema refuses the values. The schema writes paths with slashes."""
+    """The chart or its schema refuses the values with one message that names them.
+
+    The schema separates the parts of a path by slashes, and the chart by dots.
+    """
     changes, words = CLASHES[name]
     lines = [line.replace("/", ".") for line in refusal(on_base(ALL_JOBS, changes)).splitlines()]
     assert len([line for line in lines if all(word in line for word in words)]) == 1
@@ -135,7 +138,10 @@ def test_clashes_are_refused(name: str) -> None:
     ),
 )
 def test_the_schema_reports_a_removed_default(path: str, major: int) -> None:
-    """A null removes a default. The schema reports the missing key before a template fails."""
+    """The schema reports a default that a null removes.
+
+    Without this report, a template would fail with an unclear message.
+    """
     values: Any = None
     for key in reversed(path.split(".")):
         values = {key: values}

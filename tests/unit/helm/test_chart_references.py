@@ -1,6 +1,7 @@
-"""The release or the user has every object that the rendered chart names.
+"""Tests that every object that the rendered chart names exists.
 
-The jobs accept its TOML.
+The release or its user creates these objects. Also tests that the jobs accept the chart's
+setup.toml.
 """
 
 import copy
@@ -25,7 +26,7 @@ def test_every_reference_leads_somewhere(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_jobs_accept_every_setup(case: Case, tmp_path: Path) -> None:
-    """The ConfigMap's TOML loads, also with the arguments of each job."""
+    """The setup.toml of the ConfigMap loads, alone and with the arguments of each job."""
     setup = tmp_path / "setup.toml"
     texts = [
         doc["data"]["setup.toml"]
@@ -47,7 +48,10 @@ def test_the_jobs_accept_every_setup(case: Case, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_variables_of_a_setup_are_set(case: Case) -> None:
-    """The endpoint's pods have serve.token_env. The user sets the judge's key."""
+    """The endpoint's pods set the environment variable that serve.token_env names.
+
+    The variable with the judge's key is not checked, because the user sets it.
+    """
     for service in of_kind(case.docs(), "RayService"):
         named = re.findall(r"token_env: (\S+)", service["spec"]["serveConfigV2"])
         for group in _groups(service):
@@ -68,7 +72,7 @@ def _groups(doc: Doc) -> list[Doc]:
 
 
 def test_the_endpoint_and_awares_serve_have_one_configuration() -> None:
-    """The RayService's arguments are the sections of the ConfigMap."""
+    """The application's arguments in the RayService equal the same sections of setup.toml."""
     import tomllib
 
     import yaml
@@ -159,7 +163,7 @@ OUTSIDE = {"Secret/store": {"id"}, "Secret/token": {"auth_token"}}
 
 
 def changed(part: str, path: str, value: object) -> list[Doc]:
-    """The valid documents with one dotted key of one document changed."""
+    """Return the valid documents with one change: the dotted key `path` of `part` has `value`."""
     docs = copy.deepcopy(GREEN)
     *parents, last = path.split(".")
     place = docs[part]

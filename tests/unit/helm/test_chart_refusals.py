@@ -1,4 +1,4 @@
-"""`helm install` refuses wrong values with a message that names the value and the remedy."""
+"""Tests that the chart refuses wrong values with a message that names the value and the remedy."""
 
 import bisect
 from typing import Any
@@ -195,7 +195,7 @@ def test_is_refused_with_the_value_and_the_remedy(name: str, major: int) -> None
     sentences = [
         line for line in refusal(on_base(changes), major=major).splitlines() if parts[0] in line
     ]
-    assert len(sentences) == 1, "said once"
+    assert len(sentences) == 1, "the message must occur once"
     assert [part for part in parts if part not in sentences[0]] == []
 
 
@@ -246,7 +246,10 @@ SCHEMA: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("major", [4, 3])
 @pytest.mark.parametrize("name", SCHEMA)
 def test_the_schema_is_closed(name: str, major: int) -> None:
-    """helm 4 writes a place as '/store/bucket', and helm 3 as store.bucket."""
+    """The schema refuses the value, and the message names the place of the value.
+
+    Helm 4 writes a place as '/store/bucket'. Helm 3 writes it as store.bucket.
+    """
     changes, path, word = SCHEMA[name]
     place = (
         f"- {path or '(root)'}: "
@@ -271,7 +274,10 @@ def test_a_release_name_that_is_too_long_is_refused(major: int) -> None:
 
 
 def test_the_longest_accepted_release_name_fits_kuberays_limits() -> None:
-    """With the longest accepted release name, the operator accepts all names, of cron jobs too."""
+    """The operator accepts the names of all objects of a release with the longest accepted name.
+
+    These objects include a RayCronJob.
+    """
     from tests.unit.helm.operator_rules import DEFAULT_GATES, faults
 
     values = on_base(

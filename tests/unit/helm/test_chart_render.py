@@ -1,4 +1,7 @@
-"""Both helm majors lint, render and package the chart, with the same result."""
+"""Tests that helm 4 and helm 3 lint the chart and render the same objects.
+
+Also tests the names of the objects, the package and the umbrella chart's dependencies.
+"""
 
 from pathlib import Path
 
@@ -37,7 +40,7 @@ def test_both_majors_render_the_same(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_objects_are_of_this_release(case: Case) -> None:
-    """Each object has the release's namespace, the standard labels and a unique name."""
+    """Each object has the release's namespace, the standard labels and a name of its own."""
     docs = case.docs()
     identities = [(doc["apiVersion"], doc["kind"], doc["metadata"]["name"]) for doc in docs]
     assert len(identities) == len(set(identities))

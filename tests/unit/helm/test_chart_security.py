@@ -1,4 +1,7 @@
-"""Pods are restricted, have no Kubernetes permissions, and pass checkov but for accepted faults."""
+"""Tests that pods keep the restricted standard and have no Kubernetes permissions.
+
+Also tests that checkov finds only accepted faults.
+"""
 
 import json
 from pathlib import Path
@@ -23,7 +26,10 @@ def test_pods_obey_the_restricted_standard(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_chart_grants_nothing(case: Case) -> None:
-    """KubeRay creates the autoscaler's role. Nothing else uses the Kubernetes API."""
+    """The chart renders no role.
+
+    KubeRay creates the autoscaler's role. No other part uses the Kubernetes API.
+    """
     assert of_kind(case.docs(), *RBAC) == []
     for account in of_kind(case.docs(), "ServiceAccount"):
         assert account["automountServiceAccountToken"] is False
@@ -42,7 +48,10 @@ def test_only_heads_with_the_autoscaler_mount_a_token(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_jobs_bring_their_own_submitter(case: Case) -> None:
-    """KubeRay's own submitter pod has no security context, so a restricted namespace refuses it."""
+    """Every job has a submitterPodTemplate.
+
+    KubeRay's default submitter pod has no security context, so a restricted namespace refuses it.
+    """
     for doc in of_kind(case.docs(), "RayJob", "RayCronJob"):
         spec = doc["spec"].get("jobTemplate", doc["spec"])
         assert (
@@ -81,7 +90,10 @@ BAD = {
 
 
 def test_checkov_finds_only_accepted_faults(tmp_path: Path) -> None:
-    """A bad pod among the pods proves that checkov runs."""
+    """Checkov finds only accepted faults in the chart's documents.
+
+    The test adds an invalid pod, and checkov must report its faults. This proves that checkov runs.
+    """
     everything = [
         doc
         for case in CASES
@@ -106,5 +118,5 @@ def test_checkov_finds_only_accepted_faults(tmp_path: Path) -> None:
         if names and finding not in accepted.ACCEPTED
     } == {}
     assert [finding for finding in accepted.ACCEPTED if not ours.get(finding)] == [], (
-        "accepted, but found no longer: take it off the list"
+        "checkov no longer reports these accepted findings: remove them from ACCEPTED"
     )

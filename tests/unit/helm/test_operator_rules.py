@@ -1,4 +1,4 @@
-"""Each rule of the operator refuses a bad document, and valid documents pass all rules."""
+"""Tests that valid documents keep all rules of the operator, and each rule finds a violation."""
 
 from typing import Any
 

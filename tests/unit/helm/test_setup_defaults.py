@@ -1,4 +1,4 @@
-"""Templates take the configuration's defaults from setup.defaults.json, and from nowhere else."""
+"""Tests that the templates read the configuration's defaults only from setup.defaults.json."""
 
 import json
 import re
@@ -18,7 +18,10 @@ SECTIONS = sorted(PlatformConfig.model_fields)
 
 
 def rendered(place: Path, setup: dict[str, Any]) -> str:
-    """helm's output for the trial preset with another setup and all jobs, accepted or refused."""
+    """Return helm's output for the trial preset with `setup` and all jobs.
+
+    If helm refuses the values, the output is the error message.
+    """
     values = yaml.safe_load((CHART / "presets" / "trial.yaml").read_text("utf-8"))
     jobs = {name: {"enabled": True} for name in ("curate", "sft", "grpo", "evaluate")}
     done = helm(["template", "awares", str(place)], values=values | {"setup": setup, "jobs": jobs})
@@ -26,7 +29,7 @@ def rendered(place: Path, setup: dict[str, Any]) -> str:
 
 
 def with_default(tmp_path: Path, section: str, key: str, value: object) -> Path:
-    """A copy of the chart whose configuration has another default."""
+    """Return the path of a copy of the chart, in which this setting has another default."""
     copy = tmp_path / "chart"
     shutil.copytree(CHART, copy)
     path = copy / "setup.defaults.json"
@@ -37,7 +40,10 @@ def with_default(tmp_path: Path, section: str, key: str, value: object) -> Path:
 
 
 def test_no_template_repeats_a_default() -> None:
-    """A template must not contain `dig "grpo" "learner_workers" 1 .Values.setup`."""
+    """No template reads a setting with a default of its own.
+
+    For example, a template must not contain `dig "grpo" "learner_workers" 1 .Values.setup`.
+    """
     repeats = re.compile(rf'\bdig "({"|".join(SECTIONS)})" (?:"|\(printf)')
     assert [path.name for path in TEMPLATES if repeats.search(path.read_text("utf-8"))] == []
 

