@@ -96,7 +96,7 @@ def test_a_preset_is_installed_upgraded_rolled_back_and_uninstalled(
         if body["metadata"]["generation"] != before[kind][body["metadata"]["name"]]
     }
     assert changed and changed <= {"ConfigMap", "RayService"}, (
-        "a new seed must change only the setup, and no RayCluster or RayJob"
+        "a new seed may change only the ConfigMap and the RayService"
     )
     cli.do("rollback", "r", "1")
     cli.do("uninstall", "r", "--wait")

@@ -29,7 +29,7 @@ from tests.simulator.tools.release import NAMESPACE, Release, ask, new_keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
 FEW = ("setup.data.train_samples=64", "setup.data.test_samples=16", "tests.waitSeconds=10")
-# With this setting, each turn of an answer has one token, so answers show that it is in effect.
+# With this setting, each turn has one token. So the answers show whether the setting is in effect.
 SHORT = "setup.serve.max_tokens=1"
 SCENE, SAMPLE = next(iter(generate_split("test", 1, seed=5)))
 

@@ -1,6 +1,6 @@
 """An example of a custom reward: the answer's ANLS score, minus a price for each crop.
 
-Put this file on PYTHONPATH on every node, and name it in the setup:
+Put this file on PYTHONPATH on every node, and name the class in the setup:
 
     [method]
     reward = "anls_reward:AnlsReward"

@@ -1,6 +1,6 @@
 """The simulator: a test double of a Kubernetes cluster with KubeRay. It runs real processes.
 
-    helm ──> ApiServer ──> Objects <── Controller: one thread; in each round it reconciles
+    helm ──> ApiServer ──> Objects <── Controller: one thread, each round reconciles in this order
                                          Services      loopback addresses that forward to pods
                                          Workloads     Deployment, StatefulSet, Job -> Pods
                                          RayClusters   RayCluster -> Pods that run `ray start`
@@ -89,7 +89,7 @@ class Controller:
 def simulator(kinds: Kinds) -> Iterator[tuple[Controller, ApiServer]]:
     """Start an empty cluster. At the end of the block, end all its processes.
 
-    This fails if a process survives or the controller had an error.
+    Raise AssertionError if a process survives or if the controller had an error.
     """
     # The path must be short, because the paths of Ray's sockets start with it.
     base = Path(tempfile.mkdtemp(prefix="aw-", dir="/tmp"))

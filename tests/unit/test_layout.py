@@ -36,7 +36,7 @@ def tracked() -> list[Path]:
 
 def test_platform_is_no_package() -> None:
     assert not (ROOT / "platform" / "__init__.py").exists(), (
-        "it would shadow Python's own module platform"
+        "platform/__init__.py would shadow Python's own module platform"
     )
 
 

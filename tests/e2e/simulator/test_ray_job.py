@@ -41,7 +41,7 @@ class Job:
         )
 
     def look(self, times: int = 1) -> Body:
-        """Run the controllers for `times` rounds, and return the RayJob's status after the last."""
+        """Run the controllers for `times` rounds, then return the RayJob's status."""
         for _ in range(times):
             self.jobs.reconcile()
             self.clusters.reconcile()

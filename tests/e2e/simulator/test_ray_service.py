@@ -42,7 +42,7 @@ class Service:
         )
 
     def look(self, times: int = 1) -> Body:
-        """Run the controllers for `times` rounds, and return the status after the last round."""
+        """Run the controllers for `times` rounds, then return the RayService's status."""
         for _ in range(times):
             self.services.reconcile()
             self.clusters.reconcile()

@@ -62,7 +62,7 @@ def _root(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prune(value: Any, schema: dict[str, Any], path: str) -> Iterator[str]:
-    """Remove the fields that the schema does not list, and yield the path of each one."""
+    """Remove the fields that the schema does not list, and yield the path of each removed field."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from _prune(item, schema.get("items", {}), f"{path}[{index}]")
@@ -106,7 +106,7 @@ def _validator(kind: Kind) -> Draft202012Validator:
 def _plain(schema: Any) -> Any:
     """Convert a structural schema of Kubernetes to JSON Schema.
 
-    This converts int-or-string and nullable values, and drops `format`.
+    The result accepts int-or-string and nullable values, and has no `format`.
     """
     if isinstance(schema, list):
         return [_plain(item) for item in schema]

@@ -57,7 +57,7 @@ class Objects:
     def __init__(self, kinds: Kinds) -> None:
         self.kinds = kinds
         self.changed = threading.Condition(threading.RLock())
-        self.applied: dict[tuple[str, str], Body] = {}  # by field manager and uid of the object
+        self.applied: dict[tuple[str, str], Body] = {}  # (field manager, uid) -> last applied body
         self.events: list[Event] = []
         self.version = 1
         self._items: dict[Key, tuple[Kind, Body]] = {}
@@ -79,7 +79,10 @@ class Objects:
     def list(
         self, kind: Kind, namespace: str = "", accept: Callable[[Body], bool] = lambda body: True
     ) -> list[Body]:
-        """The objects of a kind that `accept` accepts. An empty `namespace` means all of them."""
+        """Return the objects of a kind that `accept` accepts.
+
+        If `namespace` is empty, return the objects of all namespaces.
+        """
         with self.changed:
             found = [
                 self._as(kind, body)
@@ -96,8 +99,8 @@ class Objects:
         """Store a new object.
 
         Raises Conflict if the object exists, and NotFound if its namespace does not exist. A
-        controller may create an object after its owner was deleted. If none of its owners exists,
-        the object is removed again, as the garbage collector does.
+        controller may create an object after the object's owner was deleted. If the object has
+        owners and none of them exists, the object is removed at once, as by the garbage collector.
         """
         body = copy.deepcopy(body)
         metadata = body.setdefault("metadata", {})

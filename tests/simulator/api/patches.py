@@ -40,8 +40,8 @@ def merge(target: Any, patch: Any) -> Any:
 def apply(live: dict[str, Any], previous: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """Apply `wanted` to `live` by server-side apply.
 
-    This drops the fields that `previous` has and `wanted` lacks, then merges `wanted`. `previous`
-    is what the same manager applied last time.
+    `previous` is what the same manager applied last time. The result lacks the fields that
+    `previous` has and `wanted` does not have.
     """
     return merge(_without(live, previous, wanted), wanted)
 

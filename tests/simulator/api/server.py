@@ -39,7 +39,8 @@ _REASONS = {
 class ApiServer(ThreadingHTTPServer):
     """An API server on a free loopback port.
 
-    `logs` returns the log of the pod with this namespace and name. `helm test --logs` asks for it.
+    `logs` takes the namespace and the name of a pod, and returns the pod's log. `helm test --logs`
+    requests the log.
     """
 
     daemon_threads = True
@@ -72,7 +73,10 @@ class ApiServer(ThreadingHTTPServer):
         return path
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print an error, unless the client closed the connection. It is a bug of this server."""
+        """Print an error, because it shows a bug of this server.
+
+        Ignore the errors of connections that the client has closed.
+        """
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

@@ -8,9 +8,9 @@ from tests.simulator.controllers.ownership import belongs, owned
 
 
 def ensure(objects: Objects, deployment: Body) -> Body:
-    """Return the ReplicaSet of the Deployment's current template; create it if it is missing.
+    """Return the ReplicaSet of the Deployment's current template. Create it if it is missing.
 
-    This function deletes the ReplicaSets of older templates together with their pods.
+    Delete the ReplicaSets of older templates together with their pods.
     """
     kind, owner = (
         objects.kinds.of("apps/v1", "ReplicaSet"),

@@ -54,9 +54,9 @@ class Workloads:
                 self._run(body)
 
     def _replicas(self, kind: Kind, owner: Body, body: Body) -> list[Body]:
-        """Create and delete pods until the owner has its replicas, and return its pods.
+        """Return the owner's pods.
 
-        This deletes surplus pods and pods of another template.
+        First delete surplus pods and pods of another template. Then create the missing pods.
         """
         namespace, spec = owner["metadata"]["namespace"], body["spec"]
         digest = hashlib.sha256(json.dumps(spec["template"], sort_keys=True).encode()).hexdigest()[

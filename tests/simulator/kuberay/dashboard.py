@@ -1,4 +1,4 @@
-"""A client of a Ray head's dashboard: of its Jobs API, Serve's REST API and the list of nodes."""
+"""A client of a Ray head's dashboard: the Jobs API, Serve's REST API and the list of nodes."""
 
 import contextlib
 import http.client
@@ -10,7 +10,7 @@ _LIMIT_S = 30.0
 
 
 class Unanswered(Exception):
-    """The dashboard is unreachable or refuses the request. The message says which and why."""
+    """The dashboard is unreachable or refuses the request. The message contains the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Finds the objects that the API server accepts and the operator refuses.
 
-The rules are those of tests/unit/helm/operator_rules.py, which the chart's static checks also use.
+The rules are in tests/unit/helm/operator_rules.py. The chart's static checks use the same rules.
 """
 
 from tests.simulator.api.objects import Body

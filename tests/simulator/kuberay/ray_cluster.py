@@ -21,7 +21,7 @@ SERVE_PORT = "simulator/serve-port"  # A cluster's annotation with the port of i
 
 
 class RayClusters:
-    """Reconciles RayClusters. RayJobs and RayServices get the clusters' dashboards from it."""
+    """Reconciles RayClusters, and gives the clusters' dashboards to RayJobs and RayServices."""
 
     def __init__(self, objects: Objects, kubelet: Kubelet) -> None:
         self._objects, self.kubelet, self._view = objects, kubelet, OperatorView()
@@ -110,7 +110,7 @@ class RayClusters:
         )
 
     def _annotated(self, cluster: Body) -> Body:
-        """Return the cluster. If it has no port for its Serve proxies, annotate it with one."""
+        """Return the cluster with an annotation that gives its Serve proxies a free port."""
         metadata = cluster["metadata"]
         if SERVE_PORT in (metadata.get("annotations") or {}):
             return cluster
@@ -242,7 +242,7 @@ def create_service(
 def _wanted(group: Body) -> int:
     """The wanted number of worker pods of a group.
 
-    This is `replicas`, limited by minReplicas and maxReplicas, times numOfHosts.
+    `replicas` is limited by minReplicas and maxReplicas, then multiplied by numOfHosts.
     """
     if group.get("suspend"):
         return 0
@@ -253,7 +253,7 @@ def _wanted(group: Body) -> int:
 
 
 def _condition(old: dict[str, Body], name: str, holds: bool, reason: str) -> Body:
-    """Return a condition. While its status is unchanged, it keeps its old transition time."""
+    """Return a condition. A condition with an unchanged status keeps its old transition time."""
     status = str(holds)
     since = (
         old[name]["lastTransitionTime"] if name in old and old[name]["status"] == status else now()

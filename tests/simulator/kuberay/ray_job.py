@@ -1,10 +1,11 @@
 """Turns a RayJob into a RayCluster and a submitted job, and copies the job's status.
 
-    "" ── Initializing ── Running ──┬── Complete ── then the TTL or the deletion rules apply
-            (cluster)    (job)      ├── Failed ──── likewise
-               ^                    └── Retrying    on a new cluster, at most backoffLimit times
-               └────────────────────────┘           suspend: true: Suspended, without a cluster
+    "" ── Initializing ── Running ──┬── Complete ─┬─ then the TTL or the deletion rules apply
+            (cluster)    (job)      ├── Failed ───┘
+               ^                    └── Retrying ─── on a new cluster, at most backoffLimit times
+               └────────────────────────┘
 
+With `suspend: true` the phase is Suspended, and the RayJob has no cluster of its own.
 The cluster belongs to the RayJob, unless clusterSelector selects an existing cluster. The submitter
 pod of K8sJobMode is not simulated. Instead, this process submits the job with the same command and
 token.

@@ -170,7 +170,7 @@ class RayServices:
         return found
 
     def _point(self, service: Body, cluster: Body, serves: bool) -> None:
-        """Make the Services select `cluster`. If it serves, also label its pods."""
+        """Make the Services select `cluster`. If the cluster serves, also label its pods."""
         name, base = cluster["metadata"]["name"], service["metadata"]["name"]
         head = {"ray.io/cluster": name, "ray.io/node-type": "head"}
         ports = (ray_start.GCS, ray_start.DASHBOARD, 10001, 8080, ray_start.SERVE)
@@ -185,7 +185,7 @@ class RayServices:
     def _mark(self, service: Body, cluster: Body) -> None:
         """Set the label ray.io/serve on every pod of the cluster.
 
-        It is "false" only on a head that excludeHeadPodFromServeSvc excludes.
+        The value is "true", except on a head that excludeHeadPodFromServeSvc excludes.
         """
         excluded = service["spec"].get("excludeHeadPodFromServeSvc")
         for pod in self._objects.list(

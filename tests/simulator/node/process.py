@@ -20,8 +20,8 @@ _PR_SET_PDEATHSIG = 1
 class Process:
     """One running or ended process.
 
-    The kernel ends the process when the thread that started it ends. So that thread must outlive
-    the process.
+    The kernel sends SIGTERM to the process when the thread that started the process ends. So this
+    thread must outlive the process.
     """
 
     def __init__(
@@ -78,7 +78,8 @@ def leftovers(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            # A process that sets its title may overwrite its environment, so check its cwd too.
+            # A process with a new title may have overwritten its environment. So the check also
+            # looks at the working directory.
             marked = process.environ().get(MARK) == mark or f"/{mark}/" in process.cwd()
             if marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)

@@ -79,7 +79,7 @@ class RunningPod:
         self.advance()
 
     def advance(self) -> None:
-        """Take the next step: start an init container, all containers, or restart ended ones."""
+        """Start the next init container, or start all containers, or restart ended containers."""
         if self.failed_init:
             return
         running = [process for process in self.processes.values() if process.status is None]
@@ -144,7 +144,7 @@ class RunningPod:
         return self._ready
 
     def port(self, name: Any) -> int:
-        """The actual port for a declared port, which `name` gives by name or number."""
+        """The actual port of a container port. `name` is the port's name or declared number."""
         declared = [
             port
             for container in self.body["spec"]["containers"]
@@ -263,7 +263,7 @@ def _command(container: Body) -> list[str]:
 def moved(body: Body) -> Mapping[int, int]:
     """A map from declared ports to actual ports, from the pod's annotation PORTS.
 
-    It holds only the ports that differ from the declared ones.
+    A port that the map lacks keeps its declared number.
     """
     text = (body["metadata"].get("annotations") or {}).get(PORTS, "")
     return {

@@ -9,7 +9,7 @@ from tests.simulator.kuberay.dashboard import Unanswered
 
 @dataclass(slots=True)
 class FakeDashboard:
-    """A fake dashboard for all fake clusters. The n-th submitted job ends with `statuses[n]`.
+    """A fake dashboard for all fake clusters. `statuses` has the end status of each submitted job.
 
     Example:
         FakeDashboard(["FAILED", "SUCCEEDED"])

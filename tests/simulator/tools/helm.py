@@ -52,7 +52,7 @@ class Helm:
         return 3 if self.path.name == "helm3" else 4
 
     def run(self, *arguments: str, timeout_s: float = 300) -> Ended:
-        """Run a helm command and return its result. The exit status may be any."""
+        """Run a helm command and return its result, even if the command fails."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),

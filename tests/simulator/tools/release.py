@@ -119,7 +119,7 @@ class Release:
         )
 
     def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 600) -> None:
-        """Wait until `condition` holds. `what` names it in the message of the failed assertion."""
+        """Wait until `condition` holds. `what` describes the condition in the error message."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"no {what} within {timeout_s:.0f} s\n{self.logs()}"

@@ -38,7 +38,7 @@ def schema() -> dict[str, Any]:
 
 
 def over(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Merge `values` over `defaults` as Helm does: a null in `values` removes the key."""
+    """Merge `values` into `defaults` as Helm does: a null in `values` removes the key."""
     merged = {
         key: over(defaults.get(key) or {}, item) if isinstance(item, dict) else item
         for key, item in values.items()
@@ -51,7 +51,7 @@ def over(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def faults(values: dict[str, Any]) -> list[str]:
-    """The errors that the schema finds in `values`, merged over the chart's defaults."""
+    """The errors that the schema finds after `values` are merged into the chart's defaults."""
     validator = jsonschema.Draft7Validator(schema())
     whole = over(yaml.safe_load((CHART / "values.yaml").read_text()), values)
     return [

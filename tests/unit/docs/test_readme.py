@@ -1,7 +1,7 @@
 """Tests the README and platform/docs: the things that they name exist, and their claims hold.
 
-The tests extract and run the example of a reward. They compare the layout with the repository. They
-compute the results again from the results.json of the published runs.
+The tests run the example of a reward, and compare the layout with the repository. They compute the
+table of results again from the results.json of each published run.
 """
 
 import importlib
@@ -54,7 +54,7 @@ def test_the_files_that_it_names_exist() -> None:
     paths = re.findall(rf"(?<![\w/.<>-])(?:{'|'.join(FOLDERS)})/[\w./-]*", CODE)
     assert len(paths) > 30
     missing = [path for path in paths if not (ROOT / path.rstrip(".")).exists()]
-    assert missing == [], f"the pages name {missing}"
+    assert missing == [], f"the pages name files that do not exist: {missing}"
 
 
 def test_its_links_lead_somewhere() -> None:
@@ -96,7 +96,7 @@ def test_the_settings_that_it_names_exist() -> None:
     ]
     assert len(named) > 10
     for part, key in named:
-        assert key in sections[part].model_fields, f"README.md names {part}.{key}"
+        assert key in sections[part].model_fields, f"{part}.{key} in the pages is no setting"
 
 
 def test_the_layout_names_what_is_there() -> None:
@@ -105,7 +105,7 @@ def test_the_layout_names_what_is_there() -> None:
     for depth, words in layout():
         for name in words.split():
             path = ROOT.joinpath(*parents[:depth], name)
-            assert path.exists(), f"the layout names {path.relative_to(ROOT)}"
+            assert path.exists(), f"{path.relative_to(ROOT)} in the layout does not exist"
             named.add(path)
         parents = [*parents[:depth], words.split()[0]]
     folders = [ROOT / "tests" / path.name for path in (ROOT / "tests").iterdir() if path.is_dir()]

@@ -47,7 +47,7 @@ class Case:
 
     @property
     def outside(self) -> dict[str, frozenset[str]]:
-        """The objects that the user creates, such as "Secret/store", with the keys of each one."""
+        """A map from the objects that the user creates, such as "Secret/store", to their keys."""
         return SECRETS | self.given
 
     def docs(self, major: int = 4) -> tuple[Doc, ...]:

@@ -4,8 +4,8 @@
                                         └── x-kubernetes-validations ── celpy ──┴── faults
 
 Faults are unknown fields, wrong types, and CEL rules that do not hold. CEL rules about the previous
-object (oldSelf) are not evaluated. A closed schema is one that refuses unknown fields. A session
-parses each CRD once. It closes a schema when the first document needs it.
+object (oldSelf) are not evaluated. A closed schema refuses unknown fields. A session parses each
+CRD once. It closes a schema when a document first needs the schema.
 """
 
 import copy

@@ -45,7 +45,7 @@ class Cluster:
 
     @property
     def groups(self) -> list[tuple[str, Spec]]:
-        """The head and the worker groups. Each comes with its name for messages."""
+        """The head and the worker groups, as pairs of a name for messages and a specification."""
         return [
             ("head", self.head),
             *((f"group {group['groupName']}", group) for group in self.workers),
@@ -62,7 +62,7 @@ class Cluster:
 
     @property
     def autoscaler_version(self) -> str:
-        """The autoscaler's version. KubeRay's default is v2 for Ray 2.47 and newer, else v1."""
+        """The autoscaler's version. KubeRay's default is v1 before Ray 2.47, and v2 since then."""
         chosen = (self.spec.get("autoscalerOptions") or {}).get("version")
         return chosen or ("v2" if version(self.spec.get("rayVersion") or "") >= (2, 47) else "v1")
 

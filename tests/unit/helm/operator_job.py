@@ -101,9 +101,9 @@ def sidecars_submit_alone(spec: Spec, _: Collection[str]) -> Iterator[str]:
 
 
 def cron_rule(spec: Spec, gates: Collection[str]) -> Iterator[str]:
-    """Yield a message if the gate RayCronJob is off, or the schedule has not five fields.
+    """Yield a message if the feature gate RayCronJob is off or the schedule is invalid.
 
-    A schedule such as "@daily" is also allowed.
+    A valid schedule has five fields, or starts with "@" as in "@daily".
     """
     if "RayCronJob" not in gates:
         yield "a RayCronJob needs the feature gate RayCronJob"

@@ -102,7 +102,7 @@ def _missing(
 
 
 def volumes(world: World) -> Iterator[str]:
-    """Yield a message for each ConfigMap, Secret, key or claim that a volume names and lacks."""
+    """Yield a message for each missing ConfigMap, Secret, key or claim that a volume names."""
     for pod in world.pods:
         for volume in pod["spec"].get("volumes") or ():
             where = f"{name_of(pod)}: volume {volume['name']}"
@@ -129,7 +129,7 @@ def volumes(world: World) -> Iterator[str]:
 
 
 def mounts(world: World) -> Iterator[str]:
-    """Yield a message for each mount without a volume, unused volume and path mounted twice."""
+    """Yield messages about mounts without a volume, unused volumes and paths mounted twice."""
     for pod in world.pods:
         names = [volume["name"] for volume in pod["spec"].get("volumes") or ()] + _claim_templates(
             world, pod
@@ -205,7 +205,7 @@ def _source(world: World, source: Mapping[str, Any], where: str) -> Iterator[str
 
 
 def accounts(world: World) -> Iterator[str]:
-    """Yield a message for each missing service account, registry credential and token of Ray."""
+    """Yield a message for each missing ServiceAccount, image pull Secret and Ray token Secret."""
     for pod in world.pods:
         account = pod["spec"].get("serviceAccountName", "default")
         if account != "default" and not world.exists("ServiceAccount", account):

@@ -17,7 +17,7 @@ VERSIONS = ("1.30", "1.34", "1.37")
 
 
 def faults(doc: Doc, version: str) -> list[str]:
-    """The reasons for which this version of Kubernetes refuses the document in strict mode."""
+    """Return the reasons why this version of Kubernetes refuses the document in strict mode."""
     return list(_faults(json.dumps(doc, sort_keys=True), version))
 
 

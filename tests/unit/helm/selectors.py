@@ -47,7 +47,10 @@ def selected(pods: Sequence[Doc], selector: Mapping[str, Any] | None) -> list[Do
 
 
 def port_of(pod: Doc, port: int | str) -> int | None:
-    """The number of the container port `port`, a number or a name; None if the pod lacks it."""
+    """Return the number of a container port, or None if the pod has no such port.
+
+    `port` is the port's number or its name.
+    """
     for container in containers(pod):
         for entry in container.get("ports") or ():
             if port in (entry["containerPort"], entry.get("name")):
@@ -97,9 +100,9 @@ def services(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
 
 
 def routes(docs: Sequence[Doc]) -> Iterator[str]:
-    """Yield a message for each backend that is no Service with the given port.
+    """Yield a message for each backend of an Ingress or HTTPRoute that does not exist.
 
-    Backends are those of Ingresses and HTTPRoutes.
+    A backend is a Service and one of its ports.
     """
     known = service_ports(docs)
     for doc in of_kind(docs, "Ingress", "HTTPRoute"):
@@ -170,8 +173,8 @@ def addresses(
 ) -> Iterator[str]:
     """Yield a message for each address in the cluster that no Service of this namespace has.
 
-    The addresses are those in variables, commands, arguments and TOML files. Hosts that `outside`
-    names are accepted.
+    The function looks for addresses in variables, commands, arguments and TOML files. It accepts
+    every host that `outside` names.
     """
     known = service_ports(docs)
     for where, text in _texts(docs, pods):

@@ -86,8 +86,8 @@ def nodes(spec: Doc) -> list[Node]:
 def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
     """Place the bundles on `places`, and return the bundles that fit on no node.
 
-    Bundles with more labels come first, then larger bundles. Each bundle goes to the node on which
-    it leaves the least free.
+    Bundles with more labels are placed first, then larger bundles. Each bundle goes to the node
+    that will have the fewest free GPUs. Among equal nodes, the fewest free CPUs decide.
     """
     left = []
     for bundle in sorted(bundles, key=lambda one: (-len(one.selector), -one.gpus, -one.cpus)):

@@ -118,7 +118,7 @@ def test_every_alert_has_a_runbook_and_a_severity() -> None:
 
 
 def test_commands_and_keys_in_runbooks_exist() -> None:
-    """Every setting that a runbook names exists."""
+    """Runbooks name only settings that exist."""
     from awares_platform.config import PlatformConfig
     from awares_platform.config.setup import _keys
 

@@ -94,7 +94,7 @@ def test_objects_fit_their_definitions(path: Path) -> None:
     elif (one["apiVersion"], one["kind"]) in crd.definitions():
         assert crd.faults(one) == []
     else:
-        assert kind(path) in CLOUD, f"no definition of {one['apiVersion']} {one['kind']} is at hand"
+        assert kind(path) in CLOUD, f"AWARES_CRDS lacks {one['apiVersion']} {one['kind']}"
 
 
 def test_queue_objects_name_each_other() -> None:
