@@ -1,6 +1,6 @@
-"""A driver with its own Ray, whose job and endpoint report metrics.
+"""A driver that starts its own Ray and reports the metrics of a job and of an endpoint.
 
-It prints the lines of Ray's metrics page that the project exports.
+It prints every line of Ray's metrics page that starts with `ray_awares_`.
 
 Arguments: the directory for metrics.jsonl and Ray's sessions, the port of the metrics page.
 """
@@ -25,7 +25,7 @@ WANTED = (
 
 
 def page(port: int) -> list[str]:
-    """The exported lines; none before Ray's metrics agent is up."""
+    """Return the page's lines of project metrics, or [] while Ray's metrics agent is down."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
             return [
@@ -38,7 +38,7 @@ def page(port: int) -> list[str]:
 
 
 def main(directory: str, port: int) -> None:
-    """Report once, then read the page until it has every wanted line."""
+    """Report metrics once. Read the page until it has all wanted lines or time runs out."""
     ray.init(
         address="local",
         num_cpus=1,

@@ -1,4 +1,4 @@
-"""Faults between a client and an S3 server. fault_proxy.py injects them."""
+"""The faults that fault_proxy.py injects between a client and an S3 server."""
 
 import fnmatch
 import threading
@@ -9,9 +9,9 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The proxy replies with an S3 error instead of the server.
+    """The proxy sends an S3 error as the reply. The request does not reach the server.
 
-    An empty `code` stands for the usual code of the status.
+    If `code` is empty, the proxy sends the usual S3 error code of `status`.
     """
 
     status: int
@@ -20,21 +20,25 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The connection is reset, and the request never reaches the server."""
+    """The proxy resets the connection. The request does not reach the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResetAfter:
-    """The connection is reset after so many bytes of the reply's body. The client may read less."""
+    """The proxy resets the connection after `bytes` bytes of the reply's body.
+
+    The client may receive fewer bytes.
+    """
 
     bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """Only the first bytes of the reply's body pass.
+    """The proxy passes only the first `bytes` bytes of the reply's body.
 
-    The reply states the `full` length, the shortened one (`honest`), or none (`absent`).
+    `length` selects the Content-Length header of the reply. `full` is the original length,
+    `honest` is the shortened length, and `absent` omits the header.
     """
 
     bytes: int
@@ -43,38 +47,41 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """The byte at this offset of the reply's body is inverted."""
+    """The proxy inverts the byte at `offset` of the reply's body."""
 
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """Bodies pass at this rate in both directions."""
+    """The proxy limits the rate of request and reply bodies to `bytes_per_s`."""
 
     bytes_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """The request reaches the server after so many seconds."""
+    """The proxy waits for `seconds` before it passes the request to the server."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """The request waits for `Faults.clear`, then goes to the server even if the client has gone."""
+    """The proxy holds the request until `Faults.clear` is called.
+
+    Then it passes the request to the server, even if the client has disconnected.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class LostReply:
-    """The server executes the request, but the connection closes before its reply arrives."""
+    """The server executes the request, but the connection closes before the client gets a reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function runs `before` the request reaches the server, or `after` the server's reply.
+    """The proxy calls `function` before the request reaches the server, or after the reply.
 
     Example:
         Call(lambda: os.kill(server.pid, signal.SIGKILL))
@@ -89,9 +96,13 @@ Fault = Status | Reset | ResetAfter | Truncate | Flip | Throttle | Delay | Stall
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The requests with a fault: fnmatch patterns of the key and the query, and a method.
+    """A fault and the requests that get it.
 
-    Calls on the bucket (listing, delete_objects) have an empty key; `?*` fits objects only.
+    `match` and `query` are fnmatch patterns for the object's key and for the query string.
+    `method` is an HTTP method, or None for all methods. At most `times` requests get the fault.
+    If `times` is None, the number is not limited.
+    A request to the bucket itself, such as a listing or delete_objects, has an empty key.
+    So the pattern `?*` matches only requests for objects.
 
     Example:
         Rule("runs/*/HEAD", "PUT", "*", Status(503), times=2)
@@ -105,7 +116,7 @@ class Rule:
     cleared: threading.Event = field(default_factory=threading.Event)
 
     def fits(self, method: str, key: str, query: str) -> bool:
-        """Whether the rule matches the request, whether or not it is used up."""
+        """Return whether the rule matches the request, whatever `times` is."""
         return (
             self.method in (None, method)
             and fnmatch.fnmatchcase(key, self.match)

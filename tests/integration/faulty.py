@@ -15,7 +15,7 @@ from awares_platform.weights.subscribe import Received, Subscriber
 
 
 class Bending(Subscriber):
-    """A subscriber that returns one tensor with a shape other than the manifest's."""
+    """A subscriber that drops the last row of one tensor, so that its shape is wrong."""
 
     def __init__(self, store: ObjectStore, run: str, tensor: str) -> None:
         super().__init__(store, run)

@@ -1,6 +1,6 @@
 """A process that publishes version after version until it is killed.
 
-`python publishing_process.py <store.json> <run>`
+Usage: `python publishing_process.py <store settings as JSON> <run>`
 """
 
 import sys
@@ -16,7 +16,10 @@ ELEMENTS = 200_000
 
 
 def weights(version: int) -> dict[str, Tensor]:
-    """Versions that each differ from the one before in one weight of a hundred."""
+    """Return the weights of one version.
+
+    In `large`, every 101st element from index `version` on differs from a fixed random tensor.
+    """
     large = torch.randn(ELEMENTS, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     large.view(torch.int16)[version::101] += version
     return {"large": large, "norm": torch.ones(8, dtype=torch.bfloat16)}

@@ -1,9 +1,9 @@
-"""One rank of a small learner that trains and publishes, once per ZeRO stage.
+"""One rank of a small learner that trains and publishes with each ZeRO stage in turn.
 
-`python publishing_rank.py <rank> <ranks> <setup.json>`
+Usage: `python publishing_rank.py <rank> <ranks> <setup.json>`
 
-Rank 0 writes the expected weights of each version to <run.directory>/<stage>-<version>.pt. The runs
-are named <run.name>-<stage>.
+Rank 0 writes the expected weights of each version to <run.directory>/<stage>-<version>.pt. The run
+of a stage is named <run.name>-<stage>.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A real engine that a test file starts once, with the event loop that it runs on."""
+"""A real engine and the event loop that it runs on. Each test file starts the engine once."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Running:
-    """An engine, its event loop, its chat format and a canary; each file adds its references."""
+    """An engine, its event loop, its chat format and a canary.
+
+    Each test file derives a class that adds its own reference values.
+    """
 
     runner: asyncio.Runner
     engine: Engine
@@ -37,7 +40,7 @@ class Running:
         return self.runner.run(work)
 
     async def score(self) -> Logprobs:
-        """The canary's logprobs as the engine computes them now."""
+        """Return the canary's logprobs under the engine's current weights."""
         return tails(
             await asyncio.gather(
                 *(self.engine.score(ids, images) for ids, images in self.canary.prompts)
@@ -61,7 +64,7 @@ def started(
 
 
 def scenes(count: int) -> tuple[tuple[Sample, ...], dict[str, Image.Image]]:
-    """`count` held-out questions, and their images by hash."""
+    """Return `count` questions of the test split, and their images keyed by SHA-256 hash."""
     pictures = {
         hashlib.sha256(data).hexdigest(): (data, sample)
         for data, sample in generate_split("test", count, seed=0)

@@ -1,6 +1,6 @@
-"""A job started by the `awares` command, with its own Ray and SeaweedFS.
+"""Helpers that run a job with the `awares` command, its own Ray and its own SeaweedFS.
 
-The tests read its store before and after the job.
+The tests open the job's store before the job starts and after it ends.
 """
 
 import os
@@ -19,7 +19,7 @@ from awares_platform.store import ObjectStore, seaweed
 
 @contextmanager
 def disk(config: PlatformConfig) -> Iterator[ObjectStore]:
-    """The store of the run on disk."""
+    """Serve the store that the run keeps in its directory, and yield a client of it."""
     with (
         pytest.MonkeyPatch.context() as environment,
         seaweed.serve(config.run.directory / ".store", config.store.bucket) as server,
@@ -30,7 +30,7 @@ def disk(config: PlatformConfig) -> Iterator[ObjectStore]:
 
 
 def start(job: str, config: PlatformConfig, *overrides: str) -> subprocess.Popen[str]:
-    """Start `awares <job>`."""
+    """Start `awares <job>` with the given configuration and overrides."""
     setup = config.run.directory / "setup.json"
     setup.write_text(config.model_dump_json())
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -55,7 +55,7 @@ def kill_store(process: subprocess.Popen[str]) -> None:
 
 
 def last_words(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """The finished job's status, its output, and the last line of a failed job."""
+    """Wait for the job. Return its status, its whole output and the last line of its stderr."""
     shown, said = process.communicate(timeout=600)
     assert "Traceback" not in said, said
     return process.returncode, shown + said, (said.strip().splitlines() or [""])[-1]
@@ -66,9 +66,9 @@ def wait_for(
     process: subprocess.Popen[str] | None = None,
     timeout_s: float = 600,
 ) -> None:
-    """Wait until `condition` holds. The job, if given, must live until then."""
+    """Wait until `condition` holds. Fail if `process` ends before that."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert process is None or process.poll() is None, "the job ended before that"
-        assert time.monotonic() < deadline, "waited in vain"
+        assert process is None or process.poll() is None, "the job ended before the condition held"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         time.sleep(0.05)

@@ -1,7 +1,7 @@
-"""The writer's bucket policy grants every request of the store and of Ray Train's checkpoints.
+"""Tests that the writer's bucket policy grants all requests of the store and of checkpoints.
 
-A proxy in front of a real S3 server records the requests. The permission that a request needs
-follows from its method and from whether it names an object.
+A proxy in front of a real S3 server records the requests. The required permission of a request
+depends on its HTTP method, and on whether the request names an object or only the bucket.
 """
 
 from pathlib import Path
@@ -30,15 +30,21 @@ BUCKET = {
     "POST": "s3:DeleteObject",
     "DELETE": "s3:DeleteBucket",
 }
-"""POST to a bucket deletes the objects that its body names. Unit tests check their prefix."""
+"""A POST to the bucket deletes objects, which the request body lists.
+
+The proxy does not read the body, so other tests check the prefix of these objects.
+"""
 
 
 ARROW_PROBE = "$extremelyunlikelytoexist$"
-"""A bucket that Arrow requests once, to identify the server by the headers of its refusal."""
+"""The name of a bucket that Arrow requests once.
+
+Arrow identifies the server by the headers of the error reply.
+"""
 
 
 def refused(requests: list[Request], prefix: str) -> list[str]:
-    """The requests that the writer's policy does not grant."""
+    """Return method and key of each request that the writer's policy does not grant."""
     found = []
     for request in requests:
         if request.key.rstrip("/"):
@@ -58,7 +64,7 @@ def refused(requests: list[Request], prefix: str) -> list[str]:
 
 
 def use_store(store: ObjectStore, scratch: Path) -> None:
-    """Call every method of ObjectStore once."""
+    """Call the methods of ObjectStore, so that it sends requests of every HTTP method."""
     large = scratch / "large"
     large.write_bytes(b"x" * (9 * 2**20))
     store.check()
@@ -74,7 +80,7 @@ def use_store(store: ObjectStore, scratch: Path) -> None:
 
 
 def use_filesystem(files: pyarrow.fs.S3FileSystem, root: str, scratch: Path) -> None:
-    """Handle a checkpoint as Ray Train's storage does: make directories, copy, list, delete."""
+    """Create, copy, list and delete a checkpoint as Ray Train's storage does."""
     shard = scratch / "shards"
     shard.mkdir()
     (shard / "rank-0.pt").write_bytes(b"y" * 2**20)

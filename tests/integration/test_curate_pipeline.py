@@ -1,4 +1,4 @@
-"""Curation from end to end on real Ray Data, vLLM and SeaweedFS, killed halfway and resumed."""
+"""Tests that a killed curation resumes, end to end on real Ray Data, vLLM and SeaweedFS."""
 
 import asyncio
 import contextlib
@@ -51,9 +51,9 @@ def curated_etags(store: ObjectStore) -> dict[str, str]:
 def kill_in_the_middle(
     config: PlatformConfig, store: ObjectStore, directory: Path
 ) -> dict[str, str]:
-    """Run `awares curate`, kill it and its Ray after the first shard, and return what it left.
+    """Run `awares curate`, and kill it with its Ray processes after the first shard.
 
-    The result has the key and the etag of every finished shard.
+    Return the etag of each finished shard, keyed by object key.
     """
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json())

@@ -1,4 +1,4 @@
-"""Data sets in a real store: written, and read with injected damage."""
+"""Tests that data sets are written to a real store, and that damaged ones are read safely."""
 
 import io
 from dataclasses import replace

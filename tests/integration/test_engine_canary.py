@@ -1,20 +1,23 @@
-"""The canary detects every family of modules that is one training step behind.
+"""Tests that the canary detects a family of modules that is one training step behind.
 
-One engine runs the bundled policy in bfloat16. Each test publishes a version in which one family of
-modules is as it was before a training step, and says that the learner has made the step.
+One engine runs the bundled policy in bfloat16. The learner computes its logprobs with weights that
+include a training step. Each test publishes these weights, except for one family of modules. That
+family has the weights from before the step.
 
-The step is Adam's first, by the gradient of a batch that is not in the canary. It moves every
-element of a tensor by the same amount: `STEP` times the tensor's root mean square.
-Measured mean |dlogp| (CPU, bfloat16, 4 prompts, 137 tokens; the bound is 0.06):
+The step is the first step of Adam on a batch that is not in the canary. It moves every element of a
+tensor by the same amount: `STEP` times the tensor's root mean square.
 
-    exact version                0.030
-    at 3 %: text families        0.33 to 2.3
-            patch embedding      0.71
-            merger               0.42
-            vision mlp           0.39
-            vision norms         0.079
-            vision qkv           0.070
-            vision output        0.032
+The table shows the measured mean |dlogp|. The bound is 0.06. The measurement ran on a CPU in
+bfloat16 with 4 prompts, which have 137 tokens.
+
+    exact version                       0.030
+    step of 0.03 in text families       0.33 to 2.3
+                    patch embedding     0.71
+                    merger              0.42
+                    vision mlp          0.39
+                    vision norms        0.079
+                    vision qkv          0.070
+                    vision output       0.032
 """
 
 import math
@@ -69,13 +72,13 @@ FAMILIES = {
     "vision norms": ("visual", "norm"),
     "merger": ("merger.mlp",),
 }
-# At 0.05 this family changes the logprobs less than rounding to bfloat16 does.
+# A step of 0.05 in this family changes the logprobs less than rounding to bfloat16 does.
 LARGER = {"vision attention output": 0.15}
 
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """One engine, the learner's logprobs and weights, and one training step per weight."""
+    """An engine, and the learner's logprobs, weights and training step for each tensor."""
 
     learner: Logprobs
     state: dict[str, Tensor]
@@ -90,7 +93,10 @@ class Setup(Running):
         return version
 
     def measure(self, version: int) -> Logprobs:
-        """Load `version` without a canary, so that the engine survives; return its logprobs."""
+        """Load `version` without a canary check, and return the engine's logprobs.
+
+        A failed check would end the engine.
+        """
         self.run(self.engine.load_version(self.subscriber, version))
         return self.run(self.score())
 
@@ -136,7 +142,7 @@ def test_a_family_that_is_a_step_behind_is_a_mismatch(setup: Setup, family: str)
 
 
 def test_after_all_of_these_the_exact_version_still_passes(setup: Setup) -> None:
-    """By now every module has been updated on its own several times."""
+    """The earlier tests have updated each family of modules without the others."""
     version = setup.publish(setup.state)
     report = setup.run(setup.engine.load_version(setup.subscriber, version, setup.canary))
     assert 0 < (report.canary_dlogp or math.nan) < CONFIG.canary_bound
@@ -144,9 +150,9 @@ def test_after_all_of_these_the_exact_version_still_passes(setup: Setup) -> None
 
 
 def test_a_tensor_of_wrong_shape_ends_the_engine(setup: Setup, seaweed: ObjectStore) -> None:
-    """The last test of the file, because it ends the engine.
+    """This test is the last in the file, because it ends the engine.
 
-    A model that is updated by half answers nothing, and takes no other version.
+    An engine that has applied only a part of a version refuses requests and other versions.
     """
     version = setup.publish({name: tensor * 1.01 for name, tensor in setup.state.items()})
     bending = Bending(seaweed, "canary", "model.language_model.layers.2.mlp.down_proj.weight")

@@ -1,6 +1,7 @@
-"""A running engine takes new weights for a policy whose output head is tied to its embeddings.
+"""Tests that a running engine loads weights of a policy with a tied output head.
 
-Transformers is the reference. The engine computes in bfloat16, as the canary's bound is for that.
+A tied output head shares its tensor with the embedding. Transformers computes the reference. The
+engine runs in bfloat16, because the canary's bound is meant for bfloat16.
 """
 
 import math
@@ -38,13 +39,13 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32)
 STEP = 0.05
-"""Size of the training step, as a share of a tensor's root mean square."""
+"""The size of the training step as a fraction of each tensor's root mean square."""
 EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """One engine with a tied policy, and the bus that publishes for it."""
+    """An engine with a tied policy, and the publisher and subscriber of its weights."""
 
     processor: Any
     batch: Canary
@@ -77,7 +78,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Ite
 
 
 def model(seed: int, *, tied: bool = True) -> Qwen2_5_VLForConditionalGeneration:
-    """A random model, whose head is tied or untied."""
+    """Return a model with random weights. Its output head is tied to the embedding if `tied`."""
     config = build_config(train_tokenizer())
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
     torch.manual_seed(seed)
@@ -86,12 +87,12 @@ def model(seed: int, *, tied: bool = True) -> Qwen2_5_VLForConditionalGeneration
 
 
 def exported(policy: Any) -> dict[str, Tensor]:
-    """The state as a checkpoint holds it, with the shared tensor once."""
+    """Return the weights as a checkpoint stores them. A shared tensor appears only once."""
     return {name: tensor.detach().clone() for name, tensor in policy.named_parameters()}
 
 
 def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
-    """Three versions change all tensors, only the embedding, and all but the embedding."""
+    """Version 1 changes all tensors, version 2 only the embedding, version 3 all other tensors."""
     first, second = model(1), model(2)
     steps = [exported(first), {**exported(first), EMBEDDING: exported(second)[EMBEDDING]}]
     steps.append({**exported(second), EMBEDDING: steps[1][EMBEDDING]})
@@ -107,9 +108,9 @@ def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
 
 @pytest.mark.parametrize("stale", [HEAD, EMBEDDING])
 def test_one_of_the_two_left_behind_is_a_mismatch(setup: Setup, stale: str) -> None:
-    """The engine misses a training step of the head or of the embedding.
+    """The engine lacks a training step of either the head or the embedding.
 
-    vLLM's own reload of a whole model misses that of the head.
+    vLLM's own reload of a whole model does not notice that the head lacks a step.
     """
     now, learner = model(3), model(3, tied=False)
     step = first_step(model(3, tied=False), setup.processor, setup.batch)[stale]
@@ -140,7 +141,7 @@ def test_a_version_that_names_both_must_hold_the_same_twice(setup: Setup) -> Non
 
 
 def test_a_load_that_fails_half_way_ends_the_engine(setup: Setup, seaweed: ObjectStore) -> None:
-    """The last test of the file, because it ends the engine."""
+    """This test is the last in the file, because it ends the engine."""
     policy = model(5)
     version = setup.publish(exported(policy), setup.logprobs(policy))
     breaking = Breaking(seaweed, "tied", "model.language_model.layers.2.mlp.up_proj.weight")

@@ -1,4 +1,4 @@
-"""Evaluation from end to end on real parts: one engine, all policies, every file it writes."""
+"""Tests evaluation end to end: one real engine runs all policies, and every output is checked."""
 
 import json
 from pathlib import Path
@@ -22,9 +22,10 @@ QUESTIONS = 40
 
 
 def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> None:
-    """`awares` has the base's weights, so after two switches it answers as `low` does.
+    """Policy `awares` has the base's weights, so its answers must equal those of policy `low`.
 
-    `sft` has other weights, and answers differently.
+    The engine switches weights twice before it runs `awares`. Policy `sft` has other weights, so
+    some of its answers must differ.
     """
     settings = {
         "run": {"name": "evaluate-test", "directory": str(tmp_path / "runs")},
@@ -77,7 +78,7 @@ def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> Non
         for low, awares in zip(episodes["low"], episodes["awares"], strict=True)
     ]
     assert sum(low == awares for low, awares in direct) >= 0.9 * len(direct), (
-        "greedy answers differ only where bfloat16 ties"
+        "greedy answers may differ only where two tokens have equal logprobs in bfloat16"
     )
     assert (
         sum(

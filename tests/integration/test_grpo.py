@@ -1,4 +1,4 @@
-"""GRPO on the real parts: Ray, vLLM, DeepSpeed, SeaweedFS.
+"""Tests GRPO on real Ray, vLLM, DeepSpeed and SeaweedFS.
 
 The test kills the whole job, resumes it, and then kills a rollout actor.
 """
@@ -44,7 +44,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
-    """A run that trains the base policy with a user's own reward; every fourth sample is HR."""
+    """Configure a run of the base policy with a user's own reward. Every fourth sample is HR."""
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
     settings = {
@@ -91,7 +91,7 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 800) -
 def kill_job_after_first_checkpoint(
     config: PlatformConfig, store: ObjectStore, directory: Path
 ) -> None:
-    """Run `awares grpo`, and kill it with SIGKILL once Ray Train names a checkpoint."""
+    """Run `awares grpo`. Kill it with SIGKILL once Ray Train's snapshot names a checkpoint."""
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json())
     output = directory / "grpo.log"
@@ -125,7 +125,10 @@ def kill_job_after_first_checkpoint(
 
 
 def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[int]) -> None:
-    """Kill the rollout actor with SIGKILL once the resumed learner has published a step."""
+    """Kill the rollout actor with SIGKILL once the resumed learner has published two versions.
+
+    Append the process id of each killed actor to `killed`.
+    """
     subscriber = Subscriber(store, config.run.name)
     before = subscriber.head() or 0
     wait_for(lambda: (subscriber.head() or 0) >= before + 2, "version of the resumed learner")
@@ -136,7 +139,8 @@ def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[in
 
 
 def served_while_published(session: PlatformConfig, store: ObjectStore, image: Path) -> None:
-    """Check that an endpoint that follows the run loads its newest version, then the next."""
+    """Check that an endpoint that follows the run serves the newest version and then its successor.
+    """
     config = session.model_copy(
         update={"serve": ServeConfig(policy="base", follow=True, port=free_port())}
     )
@@ -183,8 +187,8 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     assert all(
         0 <= (row.values.get("canary/dlogp") or 0) < config.engine.canary_bound for row in rows
     )
-    # With fresh tokens, engine and learner use one distribution, temperature and blocked ids
-    # included. So their logprobs are almost equal.
+    # For tokens of staleness 0, engine and learner use the same distribution, including temperature
+    # and blocked ids. So their logprobs are almost equal.
     fresh = [row.values["importance/gap"] or 0 for row in rows if row.values["staleness/max"] == 0]
     assert fresh and max(fresh) < 0.03
 

@@ -1,4 +1,4 @@
-"""GRPO on the real parts with bad input: damaged data, a dead store, another model's checkpoint."""
+"""Tests GRPO on real parts with damaged data, a killed store and another model's checkpoint."""
 
 import json
 import re
@@ -20,9 +20,9 @@ STEPS = 8
 
 @pytest.fixture
 def config(tmp_path: Path) -> PlatformConfig:
-    """A run with a SeaweedFS of its own and bad data.
+    """Configure a run with its own SeaweedFS and bad data.
 
-    The canary's first image is damaged, one row has no label, and one row is corrupt.
+    The canary's first image is damaged, one row has no label, and one row has no question.
     """
     settings = {
         "run": {"name": "faults", "directory": str(tmp_path / "runs")},

@@ -1,4 +1,4 @@
-"""The journal on a real store."""
+"""Tests the journal of GRPO's episodes on a real store."""
 
 import logging
 

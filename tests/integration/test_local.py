@@ -1,4 +1,4 @@
-"""Sessions: their servers, their cleanup after Ctrl-C and kill -9, and how they join a cluster."""
+"""Tests that a session starts its servers, stops them after any signal, and joins a cluster."""
 
 import os
 import re
@@ -26,7 +26,7 @@ from awares_platform.store.errors import AccessDenied, LaunchError, MissingBucke
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 
-# The variable's name and a value.
+# This pattern matches the variable's name followed by a value.
 SECRET = re.compile(rb"AWS_SECRET_ACCESS_KEY[\"'\\]*\s*[:=]\s*[\"'\\]*\w{4,}", re.IGNORECASE)
 SESSION = """
 import os, sys, time, ray
@@ -61,12 +61,12 @@ def config(tmp_path: Path) -> PlatformConfig:
 
 
 def family(process: psutil.Process) -> set[psutil.Process]:
-    """A process and all its descendants, in any session."""
+    """Return `process` and all its descendants, even those in another Unix session."""
     return {process, *process.children(recursive=True)}
 
 
 def gone(processes: set[psutil.Process], within_s: float) -> set[psutil.Process]:
-    """The processes that still run after `within_s`."""
+    """Return the processes that still run after `within_s` seconds."""
     return {
         process
         for process in psutil.wait_procs(processes, within_s)[1]
@@ -76,7 +76,7 @@ def gone(processes: set[psutil.Process], within_s: float) -> set[psutil.Process]
 
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process inside a session that it started."""
+    """Start a process that opens a session and keeps it open."""
     process = subprocess.Popen(
         [sys.executable, "-c", SESSION, f"run.directory={tmp_path / 'runs'}"],
         stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "HOLD": "1"},
@@ -90,7 +90,8 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.kill()
     process.wait()
     for session in Path(tempfile.gettempdir()).glob(f"awares-ray-*/session_*_{process.pid}"):
-        shutil.rmtree(session.parent, ignore_errors=True)  # a killed session cannot
+        # A killed process cannot delete the directory of its session.
+        shutil.rmtree(session.parent, ignore_errors=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -168,7 +169,10 @@ def test_an_address_of_the_jobs_api_is_refused(
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A head node with token authentication, and the environment of its users."""
+    """A head node with token authentication.
+
+    `jobs` is the URL of its Jobs API. `environment` has the variables that clients need.
+    """
 
     jobs: str
     environment: dict[str, str]

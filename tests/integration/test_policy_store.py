@@ -1,4 +1,4 @@
-"""Policies in a real store: published whole, read verified."""
+"""Tests that a real store publishes whole policies only, and that readers verify them."""
 
 import json
 from collections.abc import Sequence
@@ -203,7 +203,7 @@ def test_a_relative_base_is_pinned(source: Path, monkeypatch: pytest.MonkeyPatch
     assert pinned(PolicyConfig()).base == "mini"
 
 
-# -- the policy that results were made from changes ------------------------------------------------
+# -- a policy changes after results were made from it ----------------------------------------------
 
 
 def flip_a_byte(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The metrics of a run on the metrics page of a real Ray node, which Prometheus scrapes."""
+"""Tests that the page of a real Ray node that Prometheus scrapes has a run's metrics."""
 
 import os
 import re
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _value(page: str, name: str, *labels: str) -> float:
-    """The value of the only series with this name and these labels."""
+    """Return the value of the only series with this name and these labels."""
     lines = [
         line
         for line in page.splitlines()

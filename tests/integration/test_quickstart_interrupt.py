@@ -1,4 +1,4 @@
-"""An interrupted quickstart: Ctrl-C leaves no process, and the next quickstart continues."""
+"""Tests that Ctrl-C leaves no process of a quickstart, and that the next quickstart continues."""
 
 import json
 import os
@@ -36,7 +36,10 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
 
 
 def _earlier_run(config: PlatformConfig, store: ObjectStore, digest: str) -> Path:
-    """A run that finished curate and sft, without the output of sft, which was deleted."""
+    """Write the state of a run that has finished curate and sft. The output of sft is missing.
+
+    Return the run's directory.
+    """
     directory = Path(config.run.directory) / "quickstart"
     (directory / "curate").mkdir(parents=True)
     state = {

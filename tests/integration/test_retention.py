@@ -1,4 +1,4 @@
-"""Retention: which versions stay, and that a reader never loses the versions that it reads."""
+"""Tests which versions are kept, and that a reader never loses a version while it reads."""
 
 import threading
 import time
@@ -27,7 +27,10 @@ def run() -> str:
 
 
 def head(newest: int, anchors: tuple[int, ...]) -> Head:
-    """Versions 1 to newest: deltas to the version before, except for the anchors."""
+    """Return a HEAD that names the versions from 1 to `newest`.
+
+    Each version is a delta on the version before it, unless `anchors` names it.
+    """
     forms = {
         version: Form("manifest.json", None if version in anchors else version - 1, 1, "")
         for version in range(1, newest + 1)
@@ -104,9 +107,8 @@ def test_a_lease_keeps_versions_until_it_expires(seaweed: ObjectStore, run: str)
     for beat in range(3):
         seaweed.put(key, b'{"versions":[1,2],"beat":%d}' % beat)
         assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4, 2, 1]
-        clock.now += (
-            50  # the reader's clock may say what it likes: only that the lease changes counts
-        )
+        # The reader's clock has no effect. The collector only checks whether the lease changes.
+        clock.now += 50
     clock.now += 50
     assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4]
     assert not seaweed.exists(key)
@@ -142,7 +144,10 @@ def weights(version: int) -> dict[str, Tensor]:
 
 
 def test_readers_that_race_the_collector_get_whole_versions(seaweed: ObjectStore, run: str) -> None:
-    """The writer keeps as little as possible, and three readers lag; every byte is checked."""
+    """The writer keeps only one version, and three readers follow it at different speeds.
+
+    Each reader compares all elements of the tensor that it receives.
+    """
     publisher = Publisher(seaweed, run, cadence=Cadence(anchor_every=3, keep=1, grace_s=1.0))
     publisher.publish(1, weights(1))
     done, failures, read = threading.Event(), [], [0, 0, 0]
@@ -171,7 +176,7 @@ def test_readers_that_race_the_collector_get_whole_versions(seaweed: ObjectStore
         thread.join()
     assert failures == [] and min(read) > 5
     stored = {info.key.partition("weights/v")[2][:8] for info in seaweed.list(f"{folder(run)}/v")}
-    assert len(stored) < 39  # and the collector was at work
+    assert len(stored) < 39  # The collector has deleted versions.
 
 
 def test_a_reader_of_a_retired_version_is_told_to_take_the_newest(

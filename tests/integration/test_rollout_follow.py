@@ -1,4 +1,4 @@
-"""A rollout actor that follows the weight bus: good versions, damaged ones, and a dead store."""
+"""Tests how a rollout actor follows the weight bus through good and damaged versions."""
 
 import asyncio
 import uuid
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 
 class FakeEngine:
-    """Receives versions like the real engine, and applies none."""
+    """An engine that receives versions like the real engine, but has no model to load them."""
 
     def __init__(self) -> None:
         self.version, self.held, self.mismatch_at = 0, cast(Received | None, None), -1
@@ -95,7 +95,7 @@ def test_an_actor_goes_on_with_what_it_has_until_the_damage_is_mended(seaweed: O
         found = await take(follow, 1)
         while isinstance(found[0], Missed):
             found = await take(follow, 1)
-        # The versions in between are skipped.
+        # The actor skips the versions between 1 and 4.
         assert isinstance(found[0], Loaded) and found[0].version == 4
         assert torch.equal(engine.held.state["weight"], weights(4)["weight"])
 

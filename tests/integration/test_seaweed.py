@@ -1,4 +1,4 @@
-"""The private S3 server: its start, its directory lock, its secrets, and its end with the run."""
+"""Tests the private S3 server: start, directory lock, secrets, and stop at the end of the run."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ with seaweed.serve(Path(sys.argv[1]), "awares") as server:
 
 
 def hold(directory: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
-    """Another process that runs a server on `directory`, and that server."""
+    """Start a process that runs a server on `directory`. Return it and the server's process."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(directory)], stdout=subprocess.PIPE, text=True
     )
@@ -86,7 +86,7 @@ def test_the_server_of_a_killed_run_ends(tmp_path: Path, monkeypatch: pytest.Mon
     holder.wait()
     with seaweed.serve(
         tmp_path, "awares"
-    ) as successor:  # waits for the lock that the dying server still holds
+    ) as successor:  # `serve` waits for the lock that the dying server still holds.
         assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
         open_store(successor, monkeypatch).check()
 
@@ -115,7 +115,8 @@ def test_a_server_that_cannot_start_says_where_to_look(
     broken.write_text("#!/bin/sh\necho no space left on device\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setattr(seaweed, "_binary", lambda: str(broken))
-    # A server that ends is noticed at once: waiting out this limit would exceed the test's own.
+    # The launcher notices at once that the server has ended. If it waited for this limit instead,
+    # the test would exceed its own time limit.
     monkeypatch.setattr(seaweed, "_START_S", 3600.0)
     with pytest.raises(
         LaunchError, match=r"SeaweedFS did not start \(no space left on device\); see .*weed.log"
@@ -137,4 +138,5 @@ def test_the_servers_environment_is_its_own(
     monkeypatch.setenv("UNRELATED_SECRET", "do not inherit")
     with seaweed.serve(tmp_path, "awares") as server:
         assert "UNRELATED_SECRET" not in Path(f"/proc/{server.pid}/environ").read_text()
-        assert os.getsid(server.pid) == server.pid  # Ctrl-C does not reach it.
+        # The server has its own Unix session, so Ctrl-C does not reach it.
+        assert os.getsid(server.pid) == server.pid

@@ -1,4 +1,4 @@
-"""`awares serve` as a user runs it: real Ray Serve and vLLM, the shipped policy, HTTP, SIGTERM."""
+"""Tests `awares serve` over HTTP with real Ray Serve, real vLLM and the shipped policy."""
 
 import base64
 import http.client
@@ -175,9 +175,9 @@ def test_a_full_queue_says_come_back_later(served: Served) -> None:
 
 
 def _exported(served: Served) -> dict[tuple[str, str], float]:
-    """The project's counters on the metrics page of the endpoint's Ray node.
+    """Return the project's counters from the metrics page of the endpoint's Ray node.
 
-    They are keyed by name and HTTP status, and summed over all other labels.
+    The keys are pairs of metric name and HTTP status. Values are summed over all other labels.
     """
     agents = [
         one
@@ -206,7 +206,7 @@ def _exported(served: Served) -> dict[tuple[str, str], float]:
 
 
 def test_what_was_answered_and_refused_is_on_the_metrics_page(served: Served) -> None:
-    """The page lags: workers send their counts to the node's agent every ten seconds."""
+    """The page is delayed, because workers send their counts to the node's agent every 10 s."""
     status, _, text = _post(served, _body(served))
     used = json.loads(text)["awares"]["visual_tokens"]
     _post(served, _body(served), token="wrong")
@@ -243,7 +243,7 @@ def test_a_taken_port_is_one_clear_error_before_the_engine_starts(tmp_path: Path
 
 
 def test_sigterm_lets_requests_finish_and_leaves_nothing(served: Served) -> None:
-    """The last test of the file, because it stops the endpoint."""
+    """This test is the last in the file, because it stops the endpoint."""
     with ThreadPoolExecutor(2) as pool:
         started = time.monotonic()
         assert _post(served, _body(served))[0] == 200

@@ -1,4 +1,4 @@
-"""The sft job on real parts: Ray Train, DeepSpeed, SeaweedFS, a tiny random Qwen2.5-VL."""
+"""Tests the sft job on real Ray Train, DeepSpeed and SeaweedFS with a tiny random Qwen2.5-VL."""
 
 import hashlib
 import json
@@ -49,12 +49,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 SAMPLES = 40
 PROMPT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
-"""Ray Train notes a checkpoint when it polls its workers; within its usual 2 s all ten end."""
+"""This setting makes Ray Train poll its workers often.
+
+Ray Train records a checkpoint only when it polls. With the default interval of 2 s, all ten steps
+would end before the first poll.
+"""
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained policy."""
+    """Return the directory of an untrained policy."""
     directory, tokenizer = tmp_path_factory.mktemp("base"), train_tokenizer()
     save_policy(build_model(tokenizer, seed=0), tokenizer, directory)
     return directory
@@ -64,7 +68,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(
     seaweed: ObjectStore, base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> PlatformConfig:
-    """A setup with curated data: every batch mixes direct answers, one crop and two crops."""
+    """Write curated data, and return the configuration of a job that trains on them.
+
+    Every batch mixes samples without a crop, with one crop and with two crops.
+    """
     store = ObjectStore.from_config(seaweed.config.model_copy(update={"url": "s3://awares/sft"}))
     write_samples(store, "tiny-curated", "train", list(_curated(store)))
     return PlatformConfig(
@@ -108,7 +115,7 @@ def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
 
 @pytest.fixture(scope="module")
 def reference(session: PlatformConfig) -> sft.SftResult:
-    """The result of an undisturbed job: one worker, ZeRO-2."""
+    """Return the result of a job that runs without a fault, with one worker and ZeRO-2."""
     return sft.run(session)
 
 
@@ -167,7 +174,7 @@ def test_a_finished_job_returns_at_once(session: PlatformConfig, reference: sft.
 def test_a_finished_job_trains_again_when_its_base_has_changed(
     session: PlatformConfig, base: Path, tmp_path: Path
 ) -> None:
-    """One bit of one weight changes in place: address, names and sizes stay the same."""
+    """One bit of one weight changes in place. The base's path, file names and sizes stay equal."""
     start = Path(shutil.copytree(base, tmp_path / "base"))
     changed = _named(session, "changed").model_copy(
         update={"policy": session.policy.model_copy(update={"base": str(start)})}
@@ -197,7 +204,8 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
     killer.join()
     assert result.steps == 10
     lines = rows.read_text().splitlines()
-    # The steps after the newest checkpoint ran twice, and no sample was lost or counted twice.
+    # The steps after the newest checkpoint are recorded twice. Equal weights prove that training
+    # lost no sample and used none twice.
     assert len(lines) > 10
     assert _weights(killed) == _weights(session)
 
@@ -232,7 +240,7 @@ def test_a_killed_driver_resumes_and_ends_with_the_same_weights(
 def test_damaged_images_and_rows_are_left_out_and_counted(
     session: PlatformConfig, tmp_path: Path
 ) -> None:
-    """With micro-batches of one, a damaged image leaves its whole pass empty."""
+    """With micro-batches of one sample, a damaged image leaves a forward pass without samples."""
     store = ObjectStore.from_config(session.store.model_copy(update={"url": "s3://awares/spoilt"}))
     samples = list(_curated(store))[:8]
     write_samples(
@@ -270,7 +278,7 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The job's own SeaweedFS is killed between checkpoints; it starts again on its old files."""
+    """The job's own SeaweedFS is killed between checkpoints. The next job uses its files again."""
     for name, value in PROMPT.items():
         monkeypatch.setenv(name, value)
     store = StoreConfig(url="s3://awares/lost", retry_budget_s=5)
@@ -298,7 +306,7 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
         place for place, (one, following) in enumerate(pairwise(steps), start=1) if following <= one
     )
     assert steps == [*range(1, begun + 1), *range(steps[begun], 11)]
-    # It resumes after the checkpoint of step 3, or of step 6 if the kill came late.
+    # The job resumes from the checkpoint of step 3. If the kill came late, it resumes from step 6.
     assert steps[begun] in (4, 7)
     undisturbed = _weights(session)
     with disk(job) as reopened:
@@ -341,7 +349,10 @@ def _weights(config: PlatformConfig) -> dict[str, str]:
 
 
 def _noted(config: PlatformConfig) -> bool:
-    """Whether Ray Train's snapshot names a checkpoint; without one a killed run cannot resume."""
+    """Return whether Ray Train's snapshot names a checkpoint.
+
+    A killed run can resume only from a checkpoint that the snapshot names.
+    """
     store = ObjectStore.from_config(config.store)
     found = [
         info.key
