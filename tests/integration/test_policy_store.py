@@ -234,7 +234,7 @@ def test_the_digest_of_an_exported_base_comes_from_its_manifest(
 ) -> None:
     key = export_policy({"w": torch.ones(3)}, source, store, "r", "sft", FAMILY)
     digest = base_digest(store.config, f"{store.config.url}/{key}")
-    assert not (tmp_path / "cache" / "policies").exists(), "nothing was downloaded"
+    assert not (tmp_path / "cache" / "policies").exists(), "the base must not be downloaded"
     assert digest == content_digest(resolve(store, "r", "sft", "", FAMILY))
 
 

@@ -252,7 +252,7 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing(served: Served) -> None
         time.sleep(usual_s / 2)
         served.process.send_signal(signal.SIGTERM)
         statuses = [reply.result()[0] for reply in waiting]
-    assert statuses[0] == 200, "the request in flight is finished"
+    assert statuses[0] == 200, "the request in flight must finish"
     assert served.process.wait(STOP_S) == 0
     recorded = served.image.parent / "runs" / "mini" / "serve"
     assert {"config.json", "versions.json", "metrics.jsonl"} <= {

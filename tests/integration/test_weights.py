@@ -1,4 +1,4 @@
-"""Publishing and subscribing against a real SeaweedFS."""
+"""Tests that versions are published to a real SeaweedFS and read from it."""
 
 import threading
 import uuid
@@ -45,7 +45,7 @@ def state(seed: int = 0) -> dict[str, Tensor]:
 
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
-    """Whether two tensors are equal bit for bit, including NaN and negative zero."""
+    """Return whether two states are equal bit for bit, including NaN and negative zero."""
     return [*left] == [*right] and all(
         value.dtype == right[name].dtype
         and value.shape == right[name].shape
@@ -70,7 +70,7 @@ def test_a_version_comes_back_bit_for_bit(seaweed: ObjectStore, run: str) -> Non
 
 
 def changed(before: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """`before` with one weight in a hundred moved by the smallest step."""
+    """Return `before` with 1 % of the elements of `large` moved to the next bit pattern."""
     generator = torch.Generator().manual_seed(seed)
     after = {name: tensor.clone() for name, tensor in before.items()}
     bits = after["large"].view(torch.int16)
@@ -80,7 +80,7 @@ def changed(before: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
 
 @pytest.fixture
 def chain(seaweed: ObjectStore, run: str) -> list[dict[str, Tensor]]:
-    """Versions 1 to 5: an anchor, and four deltas."""
+    """Publish versions 1 to 5: an anchor and four deltas. Return their five states."""
     publisher, states = (
         Publisher(seaweed, run),
         [{**state(), "large": torch.randn(300, 1000).to(torch.bfloat16)}],
@@ -113,7 +113,7 @@ def test_a_reader_follows_by_deltas_and_a_joiner_starts_at_the_anchor(
         (joined, chain[4]),
     ):
         assert same(dict(received.state), expected)
-    # An unchanged tensor is neither copied nor hashed again.
+    # An unchanged tensor is neither copied nor hashed for a second time.
     assert late.state["head.weight"] is held.state["head.weight"]
     again = subscriber.receive(5, late)
     assert again.hops == again.size == 0 and same(dict(again.state), chain[4])
@@ -257,11 +257,11 @@ def test_a_version_must_be_newer_than_head(seaweed: ObjectStore, run: str) -> No
 
 
 class Interrupted(Exception):
-    """The place at which a publisher is killed."""
+    """Raised at a write to simulate that the publisher's process is killed."""
 
 
 def dying(store: ObjectStore, writes: int) -> ObjectStore:
-    """The same store; its process dies after so many writes."""
+    """Return a client of `store` that raises Interrupted after `writes` successful writes."""
 
     class Dying(ObjectStore):
         def put(
@@ -280,7 +280,8 @@ def test_a_half_published_version_is_invisible(seaweed: ObjectStore, run: str) -
     Publisher(seaweed, run).publish(1, state())
     subscriber = Subscriber(seaweed, run)
     died = []
-    for writes in range(1, 20):  # The first write claims the run.
+    # The first write claims the run and must succeed.
+    for writes in range(1, 20):
         try:
             Publisher(dying(seaweed, writes), run, shard_bytes=64).publish(2, state(1))
             break
@@ -290,7 +291,8 @@ def test_a_half_published_version_is_invisible(seaweed: ObjectStore, run: str) -
             assert same(subscriber.fetch(1), state())
             with pytest.raises(WeightsError, match="version 2 is not published"):
                 subscriber.fetch(2)
-    assert len({key.rpartition("/")[2] for key in died} - {"manifest.json", "HEAD"}) > 2  # shards
+    # The publisher also died at the upload of three or more shards.
+    assert len({key.rpartition("/")[2] for key in died} - {"manifest.json", "HEAD"}) > 2
     assert {"manifest.json", "HEAD"} < {key.rpartition("/")[2] for key in died}
     assert same(subscriber.fetch(2), state(1))
 
@@ -317,7 +319,7 @@ def test_a_writer_fenced_in_mid_publication_leaves_its_successor_alone(
     Publisher(seaweed, run).publish(1, state())
 
     class Overtaken(ObjectStore):
-        """Another learner publishes while this one uploads."""
+        """A store in which another learner publishes version 2 before each upload of a shard."""
 
         def put(
             self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None

@@ -1,6 +1,6 @@
-"""The weight bus under faults, which a proxy injects between boto3 and SeaweedFS.
+"""Tests the weight bus under faults, which a proxy injects between boto3 and SeaweedFS.
 
-In every case the readers keep the last good version, no published version is lost, and the writer
+In every case, the readers keep the last good version and no published version is lost. The writer
 continues.
 """
 
@@ -100,7 +100,7 @@ def test_a_store_that_fails_for_long_leaves_readers_with_what_they_have(
 def test_a_reader_waits_for_a_very_slow_store(
     seaweed: ObjectStore, run: str, faults: Faults
 ) -> None:
-    """The rate is 10 kB/s. A lease keeps the version until the reader has its last byte."""
+    """The proxy passes 10 kB/s. A lease keeps the version until the reader has its last byte."""
     published(seaweed, run, 2)
     subscriber = Subscriber(faults.store, run)
     held = subscriber.receive(1)
@@ -164,7 +164,7 @@ def test_readers_stuck_at_a_damaged_delta_get_an_anchor_with_the_next_version(
 def test_a_waiting_writer_repairs_the_newest_version(
     seaweed: ObjectStore, run: str, how: Callable[[bytes], bytes] | None, version: int
 ) -> None:
-    """Without the repair, reader and writer would wait for each other forever."""
+    """Without the repair, the reader would wait for the writer and the writer for the reader."""
     publisher = published(seaweed, run, version)
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(version - 1) if version > 1 else None
@@ -202,15 +202,16 @@ def test_a_damaged_manifest_is_refused(seaweed: ObjectStore, run: str) -> None:
 # -- writers ---------------------------------------------------------------------------------------
 
 
+# Each pair is a key pattern and a number n. The publisher is killed before the n-th such write.
 KILLED_BEFORE = (
-    ("*/HEAD", 1),  # the claim
+    ("*/HEAD", 1),  # This write claims the run.
     ("*-a-*.bin", 1),
     ("*/manifest.json", 1),
     ("*/HEAD", 2),
     ("*-d-*.bin", 1),
     ("*/manifest.json", 3),
     ("*/HEAD", 3),
-    ("*-a-*.bin", 2),  # an anchor beside a delta
+    ("*-a-*.bin", 2),  # This anchor is published beside a delta.
     ("*/anchor.json", 1),
     ("*/HEAD", 4),
 )
@@ -251,8 +252,8 @@ def test_a_publisher_killed_before_any_of_its_writes_loses_nothing_and_is_follow
             assert holds(held, newest)
             assert holds(Subscriber(seaweed, run).receive(newest), newest)
         except WeightsError as error:
-            # The writer was killed between the headers and the body of HEAD: readers keep their
-            # version, and the next writer rebuilds HEAD.
+            # The writer was killed after the headers of HEAD and before its body. The readers keep
+            # their version, and the next writer rebuilds HEAD.
             assert "not a HEAD object" in str(error)
     final = Publisher(seaweed, run)
     assert final.version is not None and final.version >= (subscriber.seen.version or 1)
@@ -292,7 +293,7 @@ def test_a_full_store_is_named_and_publishing_goes_on_when_there_is_space(
 
 
 def test_two_writers_at_once_publish_one_history(seaweed: ObjectStore, run: str) -> None:
-    """Both publish as fast as they can. Each version has one writer, and one writer remains."""
+    """Two writers publish at the same time. One is fenced, and no version is published twice."""
     fenced, versions = [], []
 
     def write(first: int) -> None:
@@ -340,7 +341,8 @@ def test_a_reader_that_fell_behind_what_is_kept_goes_on_from_an_anchor(
     newest = subscriber.head()
     assert newest == 11
     received = subscriber.receive(newest, held)
-    assert holds(received, 11) and received.hops == 3  # the anchor of version 9, two deltas
+    # The reader loads the anchor of version 9 and two deltas.
+    assert holds(received, 11) and received.hops == 3
 
 
 def test_the_same_delta_offered_twice_is_applied_once(
@@ -358,7 +360,7 @@ def test_the_same_delta_offered_twice_is_applied_once(
 def test_clocks_that_jump_change_nothing(
     seaweed: ObjectStore, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither leases, the grace period nor the order of versions depend on a wall clock."""
+    """Leases, the grace period and the order of versions do not depend on the wall clock."""
     publisher = Publisher(seaweed, run, cadence=Cadence(anchor_every=2, keep=1, grace_s=5))
     publisher.publish(1, weights(1))
     subscriber = Subscriber(seaweed, run)
@@ -372,4 +374,5 @@ def test_clocks_that_jump_change_nothing(
     stored = {
         info.key.partition("weights/v")[2][:8] for info in seaweed.list(f"runs/{run}/weights/v")
     }
-    assert stored == {f"{version:08d}" for version in range(1, 6)}  # no jump made the grace pass
+    # No jump of the clock has ended the grace period, so no version is deleted.
+    assert stored == {f"{version:08d}" for version in range(1, 6)}

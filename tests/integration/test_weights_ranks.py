@@ -1,4 +1,4 @@
-"""Several ranks publish one version: each rank uploads its own parts."""
+"""Tests that several ranks publish one version, for which each rank uploads its own parts."""
 
 import threading
 import uuid
@@ -26,7 +26,7 @@ def run() -> str:
 
 
 class Agreement:
-    """A collective: it returns rank 0's value on every rank once all have called."""
+    """A broadcast between threads: every rank gets rank 0's value once all ranks have called."""
 
     def __init__(self, ranks: int) -> None:
         self._barrier, self._value = threading.Barrier(ranks), None
@@ -82,7 +82,7 @@ def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 class Recording(ObjectStore):
-    """The keys that a rank wrote."""
+    """A store that records the key and the size in bytes of each object that a rank writes."""
 
     def put(
         self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None
@@ -126,7 +126,7 @@ def test_ranks_write_their_own_parts_and_rank_0_the_manifest(
         )
         for store in stores
     ]
-    assert max(held) < 1.2 * min(held)  # a third each
+    assert max(held) < 1.2 * min(held)  # Each rank uploads about a third of the bytes.
     entry = Subscriber(seaweed, run).manifest(1).tensors[0]
     assert [(piece.start, piece.end) for piece in entry.pieces] == [
         (0, 772),

@@ -1,4 +1,4 @@
-"""`awares weights`: its output, and the checkpoint that `pull` writes."""
+"""Tests the output of `awares weights`, and the checkpoint that `awares weights pull` writes."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ LAYER = "model.language_model.layers.0.self_attn.q_proj"
 
 
 def moved(seed: int) -> dict[str, Tensor]:
-    """The bundled policy with some weights of its output head moved by a step."""
+    """Return the bundled policy with every seventh element of its output head changed by 1 ulp."""
     head = BASE["lm_head.weight"].clone()
     head.view(torch.int16)[seed::7] += 1
     return {**BASE, "lm_head.weight": head}
@@ -97,7 +97,7 @@ def test_verify_names_damaged_and_unverifiable_versions(
 ) -> None:
     publish(seaweed, config, [moved(seed) for seed in range(5)])
     weights.run(config, "verify", None, None)
-    assert capsys.readouterr().out.count("verified") == 6  # version 4 in two forms
+    assert capsys.readouterr().out.count("verified") == 6  # Version 4 has two forms.
     key = f"{version_folder(config.run.name, 2)}/e1-d-r00000-00000.bin"
     data = bytearray(seaweed.get(key))
     data[len(data) // 2] ^= 1
@@ -143,7 +143,7 @@ def test_pull_folds_an_adapter_into_the_policy_that_it_was_trained_on(
         for name, tensor in BASE.items()
         if FAMILY.current_name(name) == f"{LAYER}.weight"
     ]
-    # The checkpoint has the older names, the learner the newer ones.
+    # The checkpoint uses older parameter names, and the learner uses newer names.
     assert name != FAMILY.current_name(name)
     down, up = torch.randn(4, weight.shape[1]), torch.randn(weight.shape[0], 4)
     publish(

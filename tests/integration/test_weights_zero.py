@@ -1,4 +1,4 @@
-"""Two real DeepSpeed ranks train and publish side by side; a reader joins their parts."""
+"""Tests that two DeepSpeed ranks train and publish, and that a reader joins their parts."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 @pytest.fixture(scope="module")
 def run(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> PlatformConfig:
-    """A finished run of each ZeRO stage."""
+    """Run two ranks to their end with each ZeRO stage in turn. Return their configuration."""
     directory, tokenizer = tmp_path_factory.mktemp("run"), train_tokenizer()
     base = directory / "base"
     base.mkdir()

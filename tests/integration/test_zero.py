@@ -1,4 +1,4 @@
-"""DeepSpeed against plain PyTorch, on one rank without Ray.
+"""Tests that DeepSpeed trains like plain PyTorch, on one rank without Ray.
 
 The tests cover every ZeRO stage, any number of micro-batches, LoRA and checkpoints.
 """
@@ -25,12 +25,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 RATE = 1e-2
 MICRO_BATCHES = ((3, 1), (2,), (1, 2, 1))
-"""Rows of each micro-batch, per step."""
+"""The rows of each micro-batch. Each inner tuple is one optimizer step."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Make this process the only rank."""
+    """Make this process the only rank of a process group."""
     with pytest.MonkeyPatch.context() as environment:
         for name, value in {
             "RANK": "0",
@@ -70,9 +70,10 @@ def _losses(model: Any, step: int) -> Iterator[Tensor]:
 
 
 def _plain(model: Any, steps: Sequence[int]) -> dict[str, Tensor]:
-    """The weights after the same steps in plain PyTorch.
+    """Return the weights after the same steps in plain PyTorch.
 
-    AdamW without decay for norms and biases, on the sum of the losses, clipped at norm 1.
+    The optimizer is AdamW without weight decay for norms and biases. It minimizes the sum of the
+    losses, with gradients clipped at norm 1.
     """
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -119,15 +120,15 @@ def test_steps_do_what_plain_pytorch_does(base: Path, stage: int, lora_rank: int
     settings = zero.ZeroSettings(stage, "float32", RATE, weight_decay=0.1)  # type: ignore[arg-type]
     engine = zero.initialize(_model(base, lora_rank=lora_rank), settings)
     for step in range(3):
-        # GRPO's reference pass comes before every step.
+        # GRPO computes its reference logprobs before every step.
         with torch.no_grad(), lora.adapters_off(engine.module):
             list(_losses(engine, step))
         zero.step(engine, _losses(engine, step), RATE)
     found, wanted = zero.full_state(engine), _plain(_model(base, lora_rank=lora_rank), range(3))
     assert found.keys() == wanted.keys()
     off = torch.cat([(found[name] - wanted[name]).abs().flatten() for name in wanted])
-    # Rounding moves a weight whose gradient is as small as AdamW's epsilon, such as a key bias.
-    # That is rare, and far below a step.
+    # Rounding affects weights whose gradients are as small as AdamW's epsilon, such as key biases.
+    # Such weights are rare, and they differ by far less than one step.
     assert off.max() < RATE / 10 and (off > 2e-5).float().mean() < 1e-4
 
 
@@ -147,7 +148,7 @@ def test_a_loaded_checkpoint_goes_on_to_the_same_weights(
     assert all(torch.equal(straight[name], again[name]) for name in straight)
     size = sum(file.stat().st_size for file in tmp_path.rglob("*"))
     weights = sum(tensor.numel() * 4 for tensor in straight.values())
-    # Frozen weights are not saved.
+    # With LoRA, the checkpoint does not contain the frozen weights.
     assert size < weights / 4 if lora_rank else size > weights
 
 
@@ -188,7 +189,7 @@ def test_a_rank_alone_owns_every_weight(base: Path, stage: int) -> None:
     assert found.keys() == then.keys()
     assert all(torch.equal(found[name], then[name]) for name in then)
     zero.step(engine, _losses(engine, 1), RATE)
-    # A further step leaves them unchanged, so they are copies.
+    # A further step does not change the parts, so they are copies of the weights.
     assert all(torch.equal(found[name], then[name]) for name in then)
 
 

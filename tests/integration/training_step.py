@@ -9,9 +9,10 @@ from awares_platform.engine.canary import Canary
 
 
 def first_step(model: Any, processor: Any, batch: Canary) -> dict[str, Tensor]:
-    """Adam's first step towards the answers of `batch`, scaled to each tensor's root mean square.
+    """Return the first step of Adam towards the answers of `batch`, for each tensor.
 
-    `model` is in float32 afterwards.
+    The step of an element is the sign of its gradient times the tensor's root mean square.
+    The call converts `model` to float32.
     """
     model = model.float()
     inputs = collate(

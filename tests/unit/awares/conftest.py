@@ -1,6 +1,6 @@
-"""A tiny policy of the real classes with random weights.
+"""Fixtures for a tiny policy of the real classes, with random weights.
 
-It suffices to check ids, shapes of attention and logprobs, and takes a second.
+The policy suffices to check token ids, attention shapes and logprobs. It is built in a second.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""Batches and logprobs agree with the records of episodes and with transformers."""
+"""Tests that batches and logprobs agree with recorded episodes and with transformers."""
 
 import dataclasses
 import math
@@ -37,7 +37,7 @@ def called(chat, image: str = "blue") -> Demonstration:
 
 
 def as_episode(item: Demonstration) -> Episode:
-    """An episode with the turns of `item`, and with distinct logprobs and versions."""
+    """Return an episode with the turns of `item`, and with distinct logprobs and versions."""
     turns = tuple(
         dataclasses.replace(
             turn,
@@ -55,8 +55,8 @@ def as_episode(item: Demonstration) -> Episode:
 
 def test_ids_expand_to_exactly_one_image_token_per_feature(chat, processor, limits):
     batch = collate([direct(chat), called(chat)], IMAGES.__getitem__, processor, limits)
-    # The low view and the quadrant are 70 x 56, and 70 / 28 = 2.5 rounds to even: 2 x 2 tokens.
-    # The right half is 70 x 112: 2 x 4 tokens.
+    # The low view and the quadrant are 70 x 56 pixels. 70 / 28 = 2.5 rounds to 2, the nearest even
+    # number, so each has 2 x 2 tokens. The right half is 70 x 112 pixels and has 2 x 4 tokens.
     assert batch.image_grid_thw_I3.tolist() == [[1, 4, 4], [1, 4, 4], [1, 4, 4], [1, 8, 4]]
     images_B = (batch.input_ids_BT == chat.image_token_id).sum(1)
     assert images_B.tolist() == [4, 4 + 4 + 8]
@@ -176,11 +176,11 @@ def test_token_logprobs_by_hand():
     logits = torch.tensor([[[math.log(3.0), 0.0, 0.0], [0.0, math.log(2.0), 0.0]]])
     ids = torch.tensor([[2, 0]])
     assert token_logprobs(logits, ids).tolist() == [[0.0, pytest.approx(math.log(3 / 5))]]
-    # A temperature of 0.5 squares the odds: 9 / (9 + 1 + 1).
+    # A temperature of 0.5 squares the odds, so the probability is 9 / (9 + 1 + 1).
     assert token_logprobs(logits, ids, temperature=0.5)[0, 1].item() == pytest.approx(
         math.log(9 / 11)
     )
-    # A blocked id has no share in the sum: 3 / (3 + 1).
+    # A blocked id is left out of the sum, so the probability is 3 / (3 + 1).
     assert token_logprobs(logits, ids, blocked_ids=(1,))[0, 1].item() == pytest.approx(
         math.log(3 / 4)
     )

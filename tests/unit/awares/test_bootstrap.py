@@ -1,4 +1,4 @@
-"""Bootstrap intervals, compared with the binomial distribution."""
+"""Tests bootstrap intervals against the binomial distribution."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Prompts and replies have the documented layout, and plain text cannot forge a part of it."""
+"""Tests that prompts and replies have the documented layout, which plain text cannot forge."""
 
 import pickle
 

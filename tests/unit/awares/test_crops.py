@@ -100,16 +100,17 @@ def test_padding_grows_by_a_share_of_the_box_and_clamps():
         # The box straddles the vertical border above the center crop.
         ([(30, 4, 80, 24)], (CropId.TOP,)),
         ([(4, 30, 24, 80)], (CropId.LEFT,)),
-        # A half has the area of two quadrants side by side, and is fewer crops.
+        # A half has the same area as two adjacent quadrants, but it is only one crop.
         ([(4, 4, 24, 24), (90, 4, 110, 24)], (CropId.TOP,)),
-        # No half holds both boxes of a diagonal.
+        # No half contains two boxes in opposite corners.
         ([(4, 4, 24, 24), (90, 90, 110, 110)], (CropId.TOP_LEFT, CropId.BOTTOM_RIGHT)),
         ([(4, 4, 24, 24), (46, 46, 66, 66)], (CropId.TOP_LEFT, CropId.CENTER)),
-        # A quadrant and a half cover three corners in two ways: 2 with top, 1 with left. The first
-        # in crop order wins.
+        # Two sets of equal area cover the three corners. One is the bottom left quadrant with the
+        # top half. The other is the top right quadrant with the left half. The latter set is
+        # chosen, because its quadrant comes first in crop order.
         ([(4, 4, 24, 24), (90, 4, 110, 24), (4, 90, 24, 110)], (CropId.TOP_RIGHT, CropId.LEFT)),
         ([(0, 0, 112, 112)], (CropId.ALL,)),
-        # A line across the middle fits no half.
+        # No half contains a box that spans the middle from left to right.
         ([(2, 40, 110, 70)], (CropId.ALL,)),
         ([], (CropId.ALL,)),
     ],
@@ -123,7 +124,8 @@ def test_without_all_two_halves_stand_for_the_image():
 
 
 def test_tau_decides_whether_a_box_that_sticks_out_is_covered():
-    # The box is 20 wide, with 8 beyond the middle, so the left quadrant holds 0.6 of it.
+    # The box is 20 pixels wide, and 8 of them lie right of the middle. So the left quadrant
+    # contains 0.6 of the box.
     box = [(44, 4, 64, 24)]
     assert min_cover(box, SIZE, tau=0.6, padding=0.0) == (CropId.TOP_LEFT,)
     assert min_cover(box, SIZE, tau=0.61, padding=0.0) == (CropId.TOP,)

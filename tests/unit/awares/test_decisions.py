@@ -31,9 +31,9 @@ PAIRS = [
     pair(Label.LR, (), (C.ALL,), rtr=1.25),
     pair(Label.LR, (), ()),
     pair(Label.LR, (), (), S.MALFORMED),
-    # An unlabelled sample counts only in the rates of use.
+    # An unlabelled sample counts only in the figures that need no label.
     pair(None, (), (C.CENTER,), rtr=0.5),
-    # A failed episode counts nowhere.
+    # An episode that ended with an error counts in none of the figures.
     pair(Label.HR, (C.TOP_LEFT,), (), S.ERROR),
 ]
 

@@ -1,4 +1,4 @@
-"""Environments: their requests, the views that they return, and the costs."""
+"""Tests the requests of environments, the views that they return, and their costs."""
 
 import inspect
 import textwrap
@@ -25,7 +25,7 @@ CORNER = ((2, 2, 20, 20),)
 
 
 def worked_example() -> Environment:
-    """The class in the docstring of Environment."""
+    """Return an instance of the class that the docstring of Environment shows."""
     text = inspect.cleandoc(Environment.__doc__ or "").partition("Example:\n")[2]
     names = {"View": View, "Answer": Answer, "Request": Request, "Malformed": Malformed}
     exec(textwrap.dedent(text), names)
@@ -47,7 +47,7 @@ ENVIRONMENTS = [
 
 @pytest.mark.parametrize(("environment", "regions", "views", "cost"), ENVIRONMENTS)
 def test_the_request_that_covers_the_evidence(environment, regions, views, cost):
-    """The request is written, parsed, answered with views, and charged."""
+    """Check that the request can be written, parsed, answered with views, and charged."""
     request = environment.cover(CORNER, SIZE)
     if regions is None:
         assert request is None

@@ -23,7 +23,7 @@ IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
 
 @dataclass
 class Script:
-    """An engine that returns the given texts in order; the version is the number of calls."""
+    """An engine that returns the given turns in order. Its version is the number of its calls."""
 
     chat: ChatFormat
     turns: list
@@ -71,7 +71,7 @@ def test_a_direct_answer(chat, spec):
 
 
 def test_two_turns_only_ever_append_ids(chat, spec):
-    """The prompt of turn 2 is the prompt of turn 1, the sampled ids unchanged, and the reply."""
+    """The prompt of turn 2 joins the prompt of turn 1, its sampled ids and the tool's reply."""
     # Decoding these ids and encoding the text again gives other ids.
     odd = tuple(chat.encode("GET_CROPS: ['0', '8']")) + (
         chat.tokenizer.convert_tokens_to_ids("<|endoftext|>"),
@@ -172,7 +172,7 @@ def test_the_area_of_requests_is_recorded(chat, spec):
 
 def test_an_environment_may_scale_views_and_take_three_turns(chat, spec):
     class Closer(TenCrops):
-        """Half of the pixels per side first, then all of them."""
+        """An environment that shows a quadrant at half, then at full resolution."""
 
         def views(self, request, size):
             scale = 0.5 if request.regions == ("0",) else 1.0
@@ -262,7 +262,7 @@ def test_one_bad_episode_does_not_touch_its_siblings(chat, spec):
 
 
 def test_the_learner_sees_the_engines_prompt(chat, spec, processor, limits):
-    """With one placeholder per image, the batch's ids equal those of the engine's requests."""
+    """The batch has the ids of the engine's prompt, with each image placeholder expanded."""
     episode, engine = play(chat, spec, "GET_CROPS: ['0', '8']", "7")
     batch = collate([episode], {"hash": IMAGE}.__getitem__, processor, limits)
     expanded = batch.input_ids_BT[0].tolist()

@@ -11,7 +11,10 @@ PLAIN = GrpoSettings(clip_low=0.2, clip_high=0.2, kl_beta=0.0, importance_cap=2.
 
 
 def test_sft_by_hand():
-    """The tool turn has weight 5, the context 0: (5 * 0.2 + 5 * 0.4 + 1 * 1.0) / 11."""
+    """The tool turn has weight 5, the answer weight 1 and the context weight 0.
+
+    The loss is (5 * 0.2 + 5 * 0.4 + 1 * 1.0) / 11.
+    """
     logprobs = tensor([[-9.0, -0.2, -0.4], [-9.0, -1.0, -7.0]])
     weights = tensor([[0.0, 5.0, 5.0], [0.0, 1.0, 0.0]])
     assert sft_loss(logprobs, weights).item() == pytest.approx(4.0 / 11)
@@ -41,10 +44,10 @@ def test_sft_ignores_garbage_and_survives_no_weight():
 def run(
     ratios, advantages, settings=PLAIN, *, lags=None, references=None, mask=None, episodes=None
 ):
-    """The loss for given ratios of probabilities.
+    """Return the loss, the statistics and the gradient for given ratios of probabilities.
 
-    `ratios` is policy / proximal, `lags` proximal / behaviour, `references` reference / policy. The
-    last two are 1 by default.
+    `ratios` is policy / proximal, `lags` is proximal / behaviour, and `references` is
+    reference / policy. `lags` and `references` are 1 by default.
     """
     ratio_BT = tensor(ratios)
     proximal_BT = torch.full_like(ratio_BT, -1.0)
@@ -70,14 +73,18 @@ def run(
 
 
 def test_grpo_clips_by_hand():
-    # Episode 1, A = 2: min(1.5*2, 1.2*2) = 2.4 and min(0.5*2, 0.8*2) = 1.0, mean 1.7.
-    # Episode 2, A = -1: min(-1.5, -1.2) = -1.5 and min(-0.5, -0.8) = -0.8, mean -1.15.
-    # Loss = -(1.7 - 1.15) / 2.
+    # A is the advantage of an episode. Ratios are clipped to the interval from 0.8 to 1.2.
+    # Episode 1 has A = 2. Its terms are min(1.5*2, 1.2*2) = 2.4 and min(0.5*2, 0.8*2) = 1.0.
+    # Their mean is 1.7.
+    # Episode 2 has A = -1. Its terms are min(-1.5, -1.2) = -1.5 and min(-0.5, -0.8) = -0.8.
+    # Their mean is -1.15.
+    # The loss is -(1.7 - 1.15) / 2.
     loss, stats, gradient = run([[1.5, 0.5], [1.5, 0.5]], [2.0, -1.0])
     assert loss == pytest.approx(-0.275)
     assert stats.loss == pytest.approx(-0.275)
     assert stats.clip_fraction == 0.5 and stats.ratio == pytest.approx(1.0) and stats.tokens == 4
-    # Where the ratio is not clipped, d loss / d logprob = -A * r / (|tau| * B).
+    # If a ratio r is not clipped, d loss / d logprob = -A * r / (T * B).
+    # T is the number of tokens of the episode, and B is the number of episodes.
     assert gradient.tolist() == [[0.0, pytest.approx(-2 * 0.5 / 4)], [pytest.approx(1.5 / 4), 0.0]]
 
 
@@ -93,8 +100,8 @@ def test_each_episode_weighs_the_same_whatever_its_length():
 
 
 def test_kl_to_the_reference_by_hand():
-    # For reference / policy = 2, k3 = 2 - log 2 - 1; for 0.5 it is 0.5 + log 2 - 1.
-    # Their mean is 0.25.
+    # If reference / policy is 2, k3 is 2 - log 2 - 1. If it is 0.5, k3 is 0.5 + log 2 - 1.
+    # The mean of these two values is 0.25.
     loss, stats, gradient = run(
         [[1.0, 1.0]], [0.0], replace(PLAIN, kl_beta=0.05), references=[[2.0, 0.5]]
     )
@@ -106,8 +113,8 @@ def test_kl_to_the_reference_by_hand():
 
 
 def test_importance_weights_are_truncated_and_carry_no_gradient():
-    # For proximal / behaviour = 0.5, 1.5 and 8 the weights are 0.5, 1.5 and the cap 2.
-    # With A = 3 and ratio 1 the mean is (1.5 + 4.5 + 6) / 3 = 4.
+    # If proximal / behaviour is 0.5, 1.5 and 8, the weights are 0.5, 1.5 and 2, which is the cap.
+    # For A = 3 and a ratio of 1, the mean is (1.5 + 4.5 + 6) / 3 = 4.
     loss, stats, gradient = run([[1.0, 1.0, 1.0]], [3.0], lags=[[0.5, 1.5, 8.0]])
     assert loss == pytest.approx(-4.0)
     assert stats.truncated_share == pytest.approx(1 / 3)

@@ -107,7 +107,10 @@ def test_the_system_prompt_documents_the_canonical_form():
 
 
 def assert_honest(text: str) -> None:
-    """Check that `text` parses, and that its list names every crop that the parser returns."""
+    """Check that the list in `text` names every crop that the parser returns.
+
+    If the parser returns an answer, `text` must not contain GET_CROPS.
+    """
     parsed = parse_turn(text)
     if isinstance(parsed, Request):
         listed = re.sub(r"[\s_-]+", " ", text[text.index("[") :].lower())
@@ -192,7 +195,7 @@ TEMPLATES = (
 
 
 def model_like(rng: random.Random) -> str:
-    """A valid turn with random edits, or random pieces of turns."""
+    """Return a valid turn with random edits, or a random sequence of pieces of turns."""
     if rng.random() < 0.5:
         return "".join(rng.choice(PIECES) for _ in range(rng.randint(0, 14)))
     letters = list(rng.choice(TEMPLATES))

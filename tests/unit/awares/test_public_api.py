@@ -25,7 +25,7 @@ def test_every_exported_name_loads():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_exports_are_complete(name):
-    """Callers name data, protocols, enums and exceptions, so every public class is exported."""
+    """Callers refer to public classes by name, so `awares` exports every public class."""
     module = importlib.import_module(name)
     own = {
         key

@@ -10,7 +10,7 @@ S, A = StopReason, CropId.ALL
 
 
 def same(answers, truths):
-    """1 for equal texts, else 0.5."""
+    """Return 1.0 for each answer that equals its truth, and 0.5 for each other answer."""
     return [1.0 if answer == truth else 0.5 for answer, truth in zip(answers, truths, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Scores of answers by the rules of each benchmark, compared with hand computation."""
+"""Tests the scorer of each benchmark against scores computed by hand."""
 
 import math
 
@@ -17,8 +17,8 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
     [
         ("exact", "2026-08", " Seven. ", ["seven"], 1.0),
         ("exact", "2026-08", "seven apples", ["seven"], 0.0),
-        # Numbers may differ by 5 %, years too. A percent sign divides its own side by 100. Zero
-        # and text must be equal.
+        # A number may differ from the answer by 5 %, even if it is a year. A percent sign divides
+        # the number before it by 100. Zero and text must be equal to the answer.
         ("chartqa", "2026-08", "10.5", ["10"], 1.0),
         ("chartqa", "2026-08", "10.6", ["10"], 0.0),
         ("chartqa", "2026-08", "12.", ["12"], 1.0),
@@ -30,7 +30,8 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("chartqa", "2026-08", "0", ["0"], 1.0),
         ("chartqa", "2026-08", "Yes", ["yes"], 1.0),
         ("chartqa", "2026-08", "yes ", ["yes"], 0.0),
-        # ANLS is 1 - distance / length of the longer text, and 0 below 0.5. The best answer counts.
+        # ANLS is 1 - distance / L, where L is the length of the longer text. A value below 0.5
+        # counts as 0. If there are several answers, the best value counts.
         ("docvqa", "2026-08", "Paris", ["paris"], 1.0),
         ("docvqa", "2026-08", "parts", ["paris"], 0.8),
         ("docvqa", "2026-08", "abxy", ["abcd"], 0.5),
@@ -38,7 +39,7 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("docvqa", "2026-08", "rome", ["paris", "rome"], 1.0),
         ("docvqa", "2026-08", "", [""], 1.0),
         ("docvqa", "2026-08", "a  b", ["a b"], 1.0),
-        # The distance is 1 without the second space, the length is 4 with it.
+        # The distance ignores the second space and is 1. The length includes that space and is 4.
         ("docvqa", "2026-08", "a  c", ["a b"], 0.75),
         # The prediction must contain an accepted answer.
         ("ocrbench", "2026-08", "It reads: HELLO\nWORLD", ["hello world"], 1.0),

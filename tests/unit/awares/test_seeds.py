@@ -1,4 +1,4 @@
-"""Seeds and orders of epochs."""
+"""Tests seeds, and the order of samples in an epoch."""
 
 import subprocess
 import sys

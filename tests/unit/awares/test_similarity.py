@@ -15,7 +15,7 @@ def test_real_weights_order_answers_by_meaning(minilm):
         ["7", "3", "blue", "a photo of a dog"], ["7", "7", "red", "7"]
     )
     assert same == pytest.approx(1.0, abs=1e-5)
-    # The encoder gives a wrong answer of the right kind 0.73, so it costs only 0.27.
+    # The encoder scores a wrong answer of the right kind at 0.73. So such an answer loses 0.27.
     assert digit == pytest.approx(0.73, abs=0.05) and color == pytest.approx(0.73, abs=0.05)
     assert unrelated < 0.4
 

@@ -87,12 +87,15 @@ def test_padding_reaches_the_processors_aspect_and_touches_nothing_else(width, h
     ],
 )
 def test_counts_by_hand(size, tokens):
-    """Halves round to even: 70 / 28 = 2.5 to 2, 98 / 28 = 3.5 to 4. The limit is 64 tokens."""
+    """Halves round to even: 70 / 28 = 2.5 becomes 2, and 98 / 28 = 3.5 becomes 4.
+
+    An image has at most 64 tokens.
+    """
     assert visual_tokens(size, VisionLimits(min_pixels=784, max_pixels=64 * 784)) == tokens
 
 
 def test_published_ratios():
-    """The token ratio of a half-size view is not the nominal quarter."""
+    """The token ratio of a half-size view differs from 0.25, the ratio of pixels."""
     released = VisionLimits(min_pixels=25_088, max_pixels=1_605_632)
     full, low, quadrant = (2246, 1582), (1123, 791), (1123, 791)
     assert rtr_token([low], full, released) == pytest.approx(0.571, abs=5e-4)

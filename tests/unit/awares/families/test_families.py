@@ -1,4 +1,4 @@
-"""Each model family agrees with transformers: same ids, positions, processor and modules."""
+"""Tests that each model family has the ids, positions, processor and modules of transformers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def case(
 
 
 def qwen3(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneration:
-    """A tiny Qwen3-VL with random weights; patch and merge sizes are the class's defaults."""
+    """Return a tiny Qwen3-VL with random weights and the class's default patch and merge sizes."""
     names = ("image", "video", "vision_start", "vision_end")
     tokens = ("image_pad", "video_pad", "vision_start", "vision_end")
     ids = {

@@ -1,4 +1,4 @@
-"""The tiny policy: its batched forward pass equals transformers', and its accuracy is as stated."""
+"""Tests the tiny policy's accuracy, and that its batched forward pass equals transformers'."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Questions about a scene, and the splits of the benchmark."""
+"""Tests the questions about a scene, and the splits of the benchmark."""
 
 import hashlib
 from collections import Counter

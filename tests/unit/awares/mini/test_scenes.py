@@ -1,4 +1,4 @@
-"""Scenes: their places, their overlaps, and the split of the digits."""
+"""Tests the places of a scene's items, their overlaps, and the split of the digits."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`awares ask` against a real HTTP server with scripted replies."""
+"""Tests `awares ask` against a real HTTP server with scripted replies."""
 
 import http.server
 import json
@@ -28,7 +28,10 @@ ANSWER = {
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):
-    """Replies with the server's `script`, and records the requests."""
+    """A handler that sends the server's `script`, or a valid reply if `script` is None.
+
+    It records the headers and the body of the last POST request.
+    """
 
     def do_GET(self) -> None:
         self._answer(MODELS)

@@ -39,7 +39,7 @@ def test_help_answers_without_the_heavy_packages() -> None:
 
 
 def _processor_s() -> float:
-    """Processor time of the processes that ended; other load does not change it."""
+    """Return the CPU seconds of all ended child processes, which other load does not change."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -97,7 +97,7 @@ def test_errors_of_workers_are_unwrapped(capsys: pytest.CaptureFixture[str]) -> 
         cause = DataError("images/9f2c: no image")
 
     class Mixed(Wrapper, DataError):
-        """Ray's wrapper: an instance of the cause's class whose own text is a traceback."""
+        """An error like Ray's wrapper, which has the class of its cause and a traceback as text."""
 
     for wrapper in (Wrapper("long traceback"), Mixed("long traceback")):
 
