@@ -1,4 +1,4 @@
-"""The output of a job in its own process."""
+"""Tests that the output of a job's process is logged and its progress is shown."""
 
 import os
 

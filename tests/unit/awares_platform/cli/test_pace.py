@@ -1,4 +1,4 @@
-"""The printed progress of the quickstart's jobs, and the time left, replayed from a record."""
+"""Tests the quickstart's progress lines and its estimates of the time left, on a recorded run."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,16 @@ JOBS = ("curate", "sft", "grpo", "evaluate", "serve")
 RECORD = Path(__file__).with_name("quickstart_series.txt")
 RECORDED_S = {"curate": 390, "sft": 280, "grpo": 404, "evaluate": 155, "serve": 39}
 OTHER_S = {"curate": 385, "sft": 435, "grpo": 612, "evaluate": 221, "serve": 60}
-"""Measured seconds of the jobs in the record, and on a machine with a slower trainer."""
+"""The measured seconds of each job, in the record and on a machine with a slower trainer."""
 
 Series = list[tuple[float, str, str]]
 
 
 def recorded(taken: Mapping[str, float] = RECORDED_S) -> Series:
-    """The record as (seconds, job, note). Each job's time is stretched to that in `taken`."""
+    """Return the record as rows of seconds since the start, job and note.
+
+    The times are scaled, so that each job takes the seconds that `taken` states for it.
+    """
     rows, now, before = [], 0.0, 0
     for line in RECORD.read_text().splitlines()[1:]:
         seconds, job, note = line.split(" ", 2)
@@ -30,7 +33,10 @@ def recorded(taken: Mapping[str, float] = RECORDED_S) -> Series:
 
 
 def replay(series: Series, stream: io.StringIO) -> Iterator[tuple[float, float | None, float]]:
-    """Yield (elapsed, estimate, truth) in seconds for each line of the record."""
+    """Yield the elapsed seconds, the estimated seconds left and the true seconds left.
+
+    There is one tuple for each line of the record.
+    """
     now = 0.0
     pace = Pace(typical(PlatformConfig()), (), stream, lambda: now)
     current = None
@@ -54,7 +60,7 @@ def test_the_time_left_of_a_recorded_quickstart_is_right_and_steady(
     assert all(abs(left - truth) <= 0.1 * truth + 25 for _, left, truth in known)
     steps = zip(known, known[1:], strict=False)
     jumps = [after[1] - before[1] + after[0] - before[0] for before, after in steps]
-    assert max(map(abs, jumps)) < 30, "an estimate moves by half a minute at most"
+    assert max(map(abs, jumps)) < 30, "an estimate may jump by at most 30 s"
 
 
 def test_no_total_is_stated_before_training_was_measured() -> None:

@@ -1,4 +1,4 @@
-"""`python -m awares_platform.cli.probe` against real HTTP servers, and a store in memory."""
+"""Tests `python -m awares_platform.cli.probe` on real HTTP servers and a store in memory."""
 
 import http.server
 import json
@@ -30,7 +30,10 @@ ANSWER = {
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):
-    """Requires the bearer token of the server; an open server has none."""
+    """A handler that requires the server's bearer token, if the server has a token.
+
+    It answers the first `starting` requests with status 503.
+    """
 
     def do_GET(self) -> None:
         self._answer({"data": [{"id": "awares"}]})
@@ -181,7 +184,8 @@ def test_a_probe_waits_for_a_server_that_is_still_starting(
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     server, url = serve("secret", starting=3)
     assert "refuses without" in probe.patient(lambda: probe.check_ray(url), 20)
-    assert server.asked == 5  # three while it started, one with the token, one without
+    # Three requests came while the server started, then one with the token and one without.
+    assert server.asked == 5
 
 
 def test_a_probe_gives_up_with_the_last_error(

@@ -1,4 +1,4 @@
-"""The quickstart: its state, its setup's fingerprint and its results."""
+"""Tests the quickstart's saved state, the fingerprint of its configuration, and its results."""
 
 import json
 import shutil

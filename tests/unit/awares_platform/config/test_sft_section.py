@@ -1,4 +1,4 @@
-"""[sft]: a step divides into equal micro-batches."""
+"""Tests that [sft] accepts only batches that divide into equal micro-batches."""
 
 import pytest
 from pydantic import ValidationError

@@ -1,4 +1,4 @@
-"""The plan and the counts of curation; tests/integration runs the pipeline."""
+"""Tests the plan and the counts of curation. An integration test runs the whole pipeline."""
 
 import sys
 from collections.abc import Iterator

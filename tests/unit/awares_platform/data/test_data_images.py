@@ -1,4 +1,4 @@
-"""Images by hash: verified at every level, bounded in memory, picklable."""
+"""Tests that images are verified by hash, that memory is bounded, and that pickling works."""
 
 import hashlib
 import io

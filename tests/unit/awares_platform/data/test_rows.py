@@ -1,4 +1,4 @@
-"""Sample rows: exact round trips, and damage that becomes a fault with key and row."""
+"""Tests round trips of sample rows, and that damage becomes a fault with key and row."""
 
 import io
 import random
@@ -31,7 +31,7 @@ samples = st.builds(
 
 
 def raw(**changes: object) -> dict[str, object]:
-    """A good row with changes."""
+    """Return a valid row with the given changes."""
     row = {
         "sample_id": "a",
         "image": HASH,
@@ -90,7 +90,7 @@ def test_bad_rows_are_named_and_the_good_ones_kept() -> None:
 
 
 def test_text_that_is_not_utf8_costs_its_row_only() -> None:
-    """Parquet stores any bytes as text; Arrow raises only when they become Python strings."""
+    """Parquet stores any bytes as text. Arrow raises only when it makes Python strings of them."""
     table = pa.Table.from_pylist([raw(sample_id=name) for name in "abc"], schema=SCHEMA)
     for column in ("question", "verdict"):
         spoilt = pa.array([b"q", b"\xff\xfe", b"q"], pa.binary()).view(pa.string())
@@ -133,7 +133,10 @@ def test_a_file_that_is_none_is_one_fault() -> None:
 
 
 def test_a_flipped_bit_in_a_page_is_a_fault_and_not_another_question() -> None:
-    """Page checksums catch a flip in the data; a flip in a header may make the file unreadable."""
+    """A checksum reveals a flipped bit in the data of a page.
+
+    A flipped bit in a header may make the file unreadable.
+    """
     data = encode_rows(
         [Sample(f"s{i}", HASH, f"which digit {i}?", str(i % 10)) for i in range(200)]
     )

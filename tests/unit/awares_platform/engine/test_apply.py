@@ -1,11 +1,11 @@
-"""Weights are applied to a small model of vLLM's own layers, on every kind of processor.
+"""Tests that weights are applied to a small model of vLLM's own layers in every layout.
 
-vLLM's loader leaves linear layers in a layout that depends on the processor. Each test runs on
-every layout, whichever processor the test itself has:
+vLLM's loader leaves linear layers in a layout that depends on the processor. The tests produce
+these layouts on any processor:
 
     plain     GPUs: the layers are not processed.
     closure   CPUs without oneDNN (AVX2): a closure computes with the weight itself.
-    packed    CPUs with oneDNN (AVX-512): a packed copy computes, and linears lose their weight.
+    packed    CPUs with oneDNN (AVX-512): linear layers have a packed copy and no weight.
     native    The layout of the processor that runs the test.
 """
 
@@ -45,11 +45,11 @@ from awares_platform.engine.apply import (
 )
 from awares_platform.weights.manifest import WeightsError
 
-# Most of the time goes into the import of vLLM.
+# The tests are slow because they import vLLM.
 pytestmark = pytest.mark.slow
 
 WIDTH, WORDS = 64, 96
-# Only attention layers read it, and the model has none.
+# Only attention layers read the model's configuration, and this model has none of them.
 CONFIG: Any = ModelConfig
 CPUS = ["closure", "packed", "native"]
 
@@ -63,7 +63,7 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    """Embedding, two layers, head."""
+    """A model of an embedding, two layers and an output head."""
 
     hf_to_vllm_mapper = WeightsMapper(
         orig_to_new_prefix={"model.": "body."},
@@ -94,7 +94,7 @@ class Model(nn.Module):
 
 @pytest.fixture(scope="module", autouse=True)
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """vLLM's layers ask for a tensor-parallel group, of one."""
+    """Create the tensor-parallel group that vLLM's layers need. It has a single rank."""
     rendezvous: Path = tmp_path_factory.mktemp("group") / "rendezvous"
     with set_current_vllm_config(VllmConfig()):
         init_distributed_environment(1, 0, f"file://{rendezvous}", 0, "gloo")
@@ -106,12 +106,12 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(params=["plain", *CPUS])
 def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a layout, which vLLM's own dispatch produces while the test runs."""
+    """Make vLLM's own dispatch produce a layout during the test, and return the layout's name."""
     if request.param in ("closure", "packed"):
         monkeypatch.setattr(dispatch, "check_cpu_sgl_kernel", lambda *_: False)
         monkeypatch.setattr(dispatch.ops, "_supports_onednn", request.param == "packed")
     if request.param == "packed":
-        # A copy stands in for oneDNN's packed one, which this processor may lack.
+        # A plain copy replaces oneDNN's packed copy, because this processor may lack oneDNN.
         monkeypatch.setattr(
             dispatch.ops, "create_onednn_mm", lambda weight_KN, _: weight_KN.clone()
         )
@@ -137,7 +137,7 @@ def checkpoint(seed: int, tied: bool = False) -> dict[str, Tensor]:
 
 
 def started(state: dict[str, Tensor], layout: str, *, tied: bool = False) -> Model:
-    """A model as vLLM starts it."""
+    """Return a model whose weights are loaded and processed as at the start of vLLM."""
     model = Model(tied)
     record_metadata_for_reloading(model)
     model.load_weights(state.items())
@@ -153,7 +153,7 @@ def update(model: Model, old: dict[str, Tensor], new: dict[str, Tensor]) -> None
 
 
 def outputs(model: Any, x: Tensor) -> list[Tensor]:
-    """The output of every module for `x`, each computed alone."""
+    """Return the output of each module for the input `x`. The modules run separately."""
 
     def compute(module: Any) -> Tensor:
         # vLLM's CPU build calls cpu_linear, which an unprocessed layer lacks.
@@ -184,7 +184,7 @@ def expected(state: dict[str, Tensor], x: Tensor) -> list[Tensor]:
 def assert_computes(model: Model, state: dict[str, Tensor]) -> None:
     x = torch.randn(5, WIDTH).to(torch.bfloat16)
     for found, wanted in zip(outputs(model, x), expected(state, x), strict=True):
-        # One rounding of bfloat16 at values up to 30.
+        # The tolerance is one rounding error of bfloat16 at values up to 30.
         torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.1)
 
 
@@ -201,7 +201,7 @@ def test_all_tensors_changed(layout: str, tied: bool) -> None:
 
 @pytest.mark.parametrize("name", checkpoint(0, tied=True))
 def test_one_tensor_changed(layout: str, name: str) -> None:
-    """One tensor at a time changes: a part of a fused module, a bias, a tied embedding."""
+    """Only one tensor changes, such as a part of a fused module, a bias or a tied embedding."""
     old = checkpoint(0, tied=True)
     new = {**old, name: checkpoint(1, tied=True)[name]}
     model = started(old, layout, tied=True)
@@ -229,7 +229,7 @@ def test_load_modes_are_read_off_the_modules(
 
 
 def test_parameters_keep_their_storage() -> None:
-    """CUDA graphs hold the parameters' addresses."""
+    """CUDA graphs contain the addresses of the parameters, so these must not change."""
     old, new = checkpoint(0), checkpoint(1)
     model = started(old, "plain")
     before = {

@@ -1,4 +1,4 @@
-"""The canary's prompts, the tokens that it compares, and its check, with hand-computed values."""
+"""Tests the canary's prompts, the tokens that it compares, and its check of mean |dlogp|."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The samples of a run's canary. A damaged image does not end the run."""
+"""Tests the choice of samples for a run's canary. A damaged image does not end the run."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The checks before an engine starts, and the explanation of a failed start."""
+"""Tests the checks before an engine starts, and the error message of a failed start."""
 
 import importlib
 import json
@@ -70,7 +70,7 @@ def test_a_directory_without_a_configuration_is_no_policy(tmp_path: Path, chat: 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [Qwen25VL(), Qwen3VL()], ids=lambda family: family.name)
 def test_every_preloaded_module_imports(family: Qwen25VL) -> None:
-    """The server that forks engine processes ignores a module that it cannot import."""
+    """The server that forks engine processes silently skips a module that it cannot import."""
     for name in preloaded(family):
         importlib.import_module(name)
     model = importlib.import_module(family.vllm_module)

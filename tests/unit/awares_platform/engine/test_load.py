@@ -1,4 +1,4 @@
-"""The loader in the engine's owner: its calls, their order, and the caches that it clears."""
+"""Tests the loader's calls to vLLM, their order, and the caches that it clears."""
 
 import asyncio
 from typing import Any, cast
@@ -7,14 +7,17 @@ import pytest
 
 from awares_platform.engine.load import Loader
 
-# All of the time goes into the import of vLLM.
+# The tests are slow only because they import vLLM.
 pytestmark = pytest.mark.slow
 
 APPLIED = ["pause keep", "apply_version 1"]
 
 
 class Llm:
-    """The calls of vLLM's AsyncLLM that the loader makes; the call named `fails` raises."""
+    """A fake of vLLM's AsyncLLM that records the loader's calls.
+
+    A call whose name starts with `fails` raises RuntimeError.
+    """
 
     def __init__(self, fails: str = "") -> None:
         self.calls: list[str] = []

@@ -1,4 +1,4 @@
-"""The policies of two passes: which questions take the second one, and what both passes cost."""
+"""Tests which questions a policy of two passes plays again, and what both passes cost."""
 
 from dataclasses import replace
 
@@ -109,7 +109,7 @@ def test_the_threshold_spends_as_many_tokens_as_awares() -> None:
     }
     joined = join(("full", "low", "threshold", "escalate", "awares"), rows, {}, SPEC)
     assert [one.episode.answer for one in joined["escalate"] if one.episode] == ["awares", "full"]
-    # awares spends 0.25 and 0.5: too little for a second pass, which takes 1.0 more.
+    # `awares` spends 0.25 and 0.5. A second pass costs 1.0 more, so the budget allows none.
     assert joined["threshold"] == rows["low"]
     assert join(("low",), {"low": rows["low"]}, {}, SPEC) == {"low": rows["low"]}
 

@@ -1,4 +1,4 @@
-"""The steps of evaluation before and after the engine: usable questions, labels, scores."""
+"""Tests the steps of evaluation that need no engine: usable questions, labels and scores."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +68,7 @@ def sampled(index: int, answer: str | None, logprob: float = 0.0) -> Played:
 
 
 def test_labels_come_from_the_low_and_full_answers() -> None:
-    """A right guess is labelled HR, and a sample with two wrong answers gets no label."""
+    """A right but unsure answer is labelled HR. A sample with two wrong answers gets no label."""
     low = [sampled(0, "7"), sampled(1, "1"), sampled(2, None), sampled(3, "7", logprob=-1.0)]
     rows = {"low": low, "full": [sampled(index, answer) for index, answer in enumerate("7727")]}
     found = label(CONFIG.method, CONFIG.curate, rows, IMAGES)

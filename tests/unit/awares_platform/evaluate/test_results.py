@@ -1,4 +1,4 @@
-"""Metrics of episodes made by hand, and the table."""
+"""Tests the metrics of hand-written episodes, and the table of results."""
 
 import io
 from typing import Any
@@ -25,7 +25,10 @@ def scored(
     target: tuple[CropId, ...] = (),
     latency_s: float | None = None,
 ) -> Scored:
-    """An episode that asked for `crops`; annotation and evaluation give the same label."""
+    """Return a scored episode that requested `crops`.
+
+    Its annotated label equals its label from the evaluation.
+    """
     sample = Sample(
         f"s{index}",
         "a" * 64,

@@ -1,4 +1,4 @@
-"""Hand-written episodes and groups, and a controller over fakes."""
+"""Fixtures with hand-written episodes and groups, and a controller over fakes."""
 
 from collections.abc import Callable
 
@@ -74,7 +74,7 @@ def call_episode() -> Episode:
 
 @pytest.fixture
 def make_group(make_episode: Callable[..., Episode]) -> Callable[..., Group]:
-    """A group of two episodes whose oldest token is of `version`."""
+    """Return a factory for groups of two episodes. The oldest token has the given version."""
 
     def make(prompt: Prompt, version: int = 0, outcome: Outcome = Outcome.READY) -> Group:
         first, second = (make_episode(version + late) for late in (0, 1))

@@ -30,7 +30,8 @@ def test_the_gate_lets_bound_plus_one_batches_start_before_the_first_step(
     issued = []
     while buffer.room(0) > 0:
         issued.append(buffer.issue().number)
-    assert issued == [0, 1, 2, 3]  # (0 - 0 + 1 + 1) batches of 2
+    # The gate admits bound + 1 = 2 batches of 2 prompts.
+    assert issued == [0, 1, 2, 3]
 
 
 def test_the_gate_counts_versions_that_the_actor_lacks(
@@ -55,7 +56,7 @@ def test_bound_zero_is_synchronous(
     for prompt in prompts:
         buffer.add(make_group(prompt, version=0))
     buffer.take(0, version=0)
-    assert buffer.room(0) == 0  # until the actor has loaded version 1
+    assert buffer.room(0) == 0  # There is no room until the actor has loaded version 1.
     assert buffer.room(1) == 2
 
 
@@ -88,7 +89,7 @@ def test_groups_beyond_the_bound_are_dropped_and_their_prompts_issued_again(
     first, second, third = (buffer.issue() for _ in range(3))
     buffer.add(make_group(first, version=0))
     buffer.add(make_group(second, version=1))
-    assert not buffer.full(version=2)  # prompt 0 is two behind
+    assert not buffer.full(version=2)  # The group of prompt 0 is two versions old.
     assert (buffer.dropped, len(buffer)) == (1, 1)
     again = buffer.issue()
     assert (again.number, again.attempt) == (0, 1)
@@ -106,7 +107,7 @@ def test_given_up_prompts_come_first_and_in_order(
     prompts = [buffer.issue() for _ in range(3)]
     buffer.reissue(prompts[2])
     buffer.reissue(prompts[0])
-    buffer.reissue(prompts[0])  # twice is once
+    buffer.reissue(prompts[0])  # The second call has no effect.
     assert [buffer.issue().number for _ in range(3)] == [0, 2, 3]
 
 
@@ -138,9 +139,9 @@ def test_position_is_a_watermark_and_what_lies_beyond() -> None:
 def test_restart_loses_nothing_and_counts_nothing_twice(
     make_buffer: Callable[..., EpisodeBuffer], make_group: Make
 ) -> None:
-    """Two steps were taken, and the checkpoint holds only the first.
+    """The learner has taken two steps when it dies, and the checkpoint holds only the first.
 
-    Prompts 4 and 5 were done, prompt 6 was in flight.
+    At that time, the groups of prompts 4 and 5 are ready, and prompt 6 is in flight.
     """
     buffer = make_buffer(bound=4)
     buffer.restore(Position(), [], version=0)
@@ -154,12 +155,13 @@ def test_restart_loses_nothing_and_counts_nothing_twice(
     fresh = make_buffer(bound=4)
     fresh.restore(committed, journal, version=2)
     batches = [numbers(fresh.take(step, version=2)) for step in (1, 2)]
-    # The dead learner's groups come first, then the waiting ones; 0 and 1 are settled.
+    # The groups of the lost step come first, then the groups that waited in the buffer. Groups 0
+    # and 1 are settled and do not come again.
     assert batches == [
         [2, 3],
         [4, 5],
     ]
-    assert fresh.issue().number == 6  # it was in flight
+    assert fresh.issue().number == 6  # Prompt 6 was in flight, so it is issued again.
 
 
 def test_restart_issues_prompts_that_the_journal_lacks(

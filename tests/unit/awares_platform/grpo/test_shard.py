@@ -13,7 +13,10 @@ NOTHING = RewardValue(0.0, {})
 
 @pytest.fixture
 def batch(make_episode: Callable[..., Episode], samples: list[Sample]) -> StepBatch:
-    """Seven episodes of 8 to 14 tokens, advantage = tokens; the eighth is left out."""
+    """Return a batch of seven usable episodes with 8 to 14 tokens, and an eighth without advantage.
+
+    The advantage of each usable episode equals its number of tokens.
+    """
     episodes = [make_episode(extra=extra) for extra in (3, 0, 6, 1, 5, 2, 4, 9)]
     members = tuple(
         Member(episode, NOTHING, True, float(length(episode))) for episode in episodes[:7]
@@ -34,7 +37,8 @@ def advantages(shard: StepShard) -> list[list[list[float]]]:
 def test_length_counts_images_expanded(
     make_episode: Callable[..., Episode], call_episode: Episode
 ) -> None:
-    # The terms are visual tokens, sampled tokens, and the context's ids except placeholders.
+    # The terms of a turn are the context's ids without placeholders, its visual tokens and its
+    # sampled tokens.
     assert length(make_episode()) == 2 + 4 + 2
     assert length(call_episode) == 2 + 4 + 1 + 1 + 12 + 2
 

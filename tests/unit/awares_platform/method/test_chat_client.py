@@ -1,4 +1,4 @@
-"""The chat endpoint, its judge and its grounding, against a real HTTP server on the loopback."""
+"""Tests the chat endpoint, its judge and its grounding against a real HTTP server."""
 
 import asyncio
 import base64
@@ -25,9 +25,10 @@ Reply = Callable[[dict[str, Any], int], tuple[int, str]]
 
 
 class Server:
-    """Answers /v1/chat/completions with `reply(body, count)` -> (status, text or raw body).
+    """An HTTP server that answers /v1/chat/completions with the result of `reply(body, count)`.
 
-    `count` is the number of earlier requests.
+    `count` is the number of earlier requests. `reply` returns an HTTP status and a text. With
+    status 200, the text becomes the content of a chat message. Otherwise it is the whole body.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The environment that the configuration names."""
+"""Tests that the environment named in the configuration is built from its settings."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The reward that the configuration names."""
+"""Tests that the reward named in the configuration is built from its settings."""
 
 import sys
 from types import ModuleType
@@ -27,7 +27,7 @@ EPISODE = Episode(
 
 
 class Fixed:
-    """A reward that returns the same totals for all episodes."""
+    """A reward that returns the given totals, whatever the episodes are."""
 
     def __init__(self, totals: list[float]) -> None:
         self._totals = totals

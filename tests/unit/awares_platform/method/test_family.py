@@ -1,4 +1,4 @@
-"""[policy] names the model family."""
+"""Tests that the [policy] section selects the model family."""
 
 import pytest
 

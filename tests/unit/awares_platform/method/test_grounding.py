@@ -1,4 +1,4 @@
-"""Grounding: from an oracle's text to pixel boxes, without evaluating it."""
+"""Tests that an oracle's text becomes pixel boxes, and that it is never run as code."""
 
 import asyncio
 import json

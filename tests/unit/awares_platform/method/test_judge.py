@@ -1,4 +1,4 @@
-"""The verdict 0, 1 or 2 is read from an LLM judge's reply, and never guessed."""
+"""Tests that the verdict 0, 1 or 2 is read from an LLM judge's reply, and never guessed."""
 
 import pytest
 

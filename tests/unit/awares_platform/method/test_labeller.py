@@ -1,4 +1,4 @@
-"""Labels and target crops from two answers."""
+"""Tests which label and target crops follow from two answers to a question."""
 
 import asyncio
 import pickle
@@ -136,7 +136,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 
 def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
-    """The failure comes from the engine, or from labelling, here an unresolved store."""
+    """At first the engine fails. Then labelling fails, because the store has no endpoint yet."""
     rows = encode_rows(
         [SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "confidence": [0.5], "fault": [""]}
     )

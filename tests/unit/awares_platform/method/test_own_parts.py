@@ -1,4 +1,4 @@
-"""The configuration names a judge and a grounding that a user wrote."""
+"""Tests that the configuration can name a judge and a grounding that a user wrote."""
 
 import asyncio
 import sys

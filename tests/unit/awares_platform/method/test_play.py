@@ -1,4 +1,4 @@
-"""Many episodes at once: their order, the limit in flight, faults, and a failing engine."""
+"""Tests the order of concurrent episodes, their limit, their faults, and a failing engine."""
 
 import asyncio
 import math
@@ -31,10 +31,10 @@ def chat() -> ChatFormat:
 
 
 class FakeEngine:
-    """An engine that decides by the sizes of the views.
+    """An engine whose reply depends on the views.
 
-    It answers "7" after a view of 112 pixels. On a low view it asks for the top left if `asks`,
-    else it answers "1".
+    It answers "7" if the last view is 112 pixels wide or if there are several views. Otherwise
+    it requests the top left crop if `asks` is true, and answers "1" if `asks` is false.
     """
 
     def __init__(self, chat: ChatFormat, asks: bool = False, dies_after: int | None = None) -> None:

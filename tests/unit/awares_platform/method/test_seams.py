@@ -1,4 +1,4 @@
-"""Parts that the configuration names as module:attribute."""
+"""Tests the parts that the configuration names as `module:attribute`."""
 
 from typing import Any, Protocol
 
@@ -9,7 +9,7 @@ from awares_platform.method.seams import build
 
 
 class Scale(Protocol):
-    """Multiplies."""
+    """A callable that multiplies a value, and has a unit."""
 
     unit: str
 
@@ -40,7 +40,7 @@ PART = "no callable"
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register this file under a name that an import finds."""
+    """Register the parts of this file in a module that can be imported."""
     import sys
     from types import ModuleType
 

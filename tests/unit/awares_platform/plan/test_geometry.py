@@ -1,4 +1,4 @@
-"""Counts of parameters and KV bytes equal published numbers and those of a real file."""
+"""Tests the counts of parameters and KV bytes against published numbers and a real file."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Traffic and hours equal sums by hand; a plan names what does not fit and refuses bad values."""
+"""Tests a plan's traffic and hours against hand computation, its sheet, and refused plans."""
 
 import json
 import re
@@ -145,7 +145,7 @@ def test_a_setup_for_cpus_is_refused() -> None:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `awares plan`, which then prints the heavy modules that it has imported."""
+    """Run `awares plan`, and print to stderr which heavy modules the command has imported."""
     script = (
         "import sys\n"
         "from awares_platform.cli import main as cli\n"

@@ -1,4 +1,4 @@
-"""The memory of trainers and engines equals the ZeRO paper's figures and sums by hand."""
+"""Tests the memory of trainers and engines against the ZeRO paper and hand computation."""
 
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def engine_of(config: PlatformConfig) -> EngineMemory:
 
 @pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)])
 def test_model_states_are_those_of_the_zero_paper(stage: int, gigabytes: float) -> None:
-    """Figure 1 of arXiv 1910.02054: 7.5 B parameters on 64 ranks."""
+    """The expected values are from figure 1 of arXiv 1910.02054: 7.5 B parameters on 64 ranks."""
     used = memory(replace(RANK, stage=stage), KNOWN["7B"], overhead_gib=0)
     assert round((used.weights + used.gradients + used.optimizer) / 1e9, 1) == gigabytes
 

@@ -1,4 +1,4 @@
-"""The choice of episodes for the report, and their cards."""
+"""Tests the choice of episodes for the report, and the cards that show them."""
 
 from PIL import Image
 

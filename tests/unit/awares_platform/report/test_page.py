@@ -1,4 +1,4 @@
-"""The whole page, made from a run's files: it is complete, self-contained and escapes text."""
+"""Tests that a run's page is complete, loads no other file, and escapes text."""
 
 import json
 import re
@@ -25,7 +25,7 @@ SIZE = (64, 48)
 
 
 class Balance(HTMLParser):
-    """Records ids, and fails if tags do not close in order."""
+    """A parser that records the ids of elements, and fails if tags do not close in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def _scored(
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A run's directory after sft, grpo and evaluate."""
+    """Return the directory of a run after sft, grpo and evaluate."""
     requests = [(), (CropId.TOP_LEFT,), (CropId.TOP, CropId.LEFT), (CropId.ALL,)]
     answers = ("7", "7", "7", None, "<script>alert(1)</script>")
     after = [_scored(index, requests[index % 4], answers[index % 5]) for index in range(20)]

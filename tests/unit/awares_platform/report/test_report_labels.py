@@ -1,4 +1,4 @@
-"""Names never overlap each other and never leave the frame."""
+"""Tests that names in a chart never overlap each other and never leave the frame."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""The shares of requests after SFT and after GRPO."""
+"""Tests the chart that compares the shares of requests after SFT and after GRPO."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The figure of accuracy over visual tokens."""
+"""Tests the figure that plots accuracy against visual tokens."""
 
 from awares_platform.report.tradeoff import tradeoff
 

@@ -1,4 +1,4 @@
-"""The data type that "auto" stands for, on processors of both kinds."""
+"""Tests which data type "auto" selects on GPUs, and on CPUs with and without bfloat16."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from awares_platform.runtime import processor
     [
         (True, True, "bfloat16"),
         (True, False, "float32"),
-        (False, False, "bfloat16"),  # A GPU computes in bfloat16 whatever the processor is.
+        (False, False, "bfloat16"),  # A GPU computes in bfloat16, whatever the CPU supports.
     ],
 )
 def test_auto_is_float32_only_where_bfloat16_has_no_instructions(

@@ -1,4 +1,7 @@
-"""Gauges in Ray, and no export without a connected Ray. Integration tests read the page."""
+"""Tests that values become Ray gauges, and that nothing is exported without a connected Ray.
+
+Integration tests read the metrics page.
+"""
 
 import logging
 import subprocess
@@ -17,7 +20,7 @@ def ray_connected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeGauge:
-    """Records the values that are set, by name and tags."""
+    """A gauge that records its values, keyed by metric name and tags."""
 
     kept: dict[tuple[str, str, str], float]
 

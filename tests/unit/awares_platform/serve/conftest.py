@@ -1,4 +1,4 @@
-"""A scripted engine behind the real crop loop and the real HTTP application."""
+"""Fixtures with a scripted engine behind the real crop loop and the real HTTP application."""
 
 import base64
 import io
@@ -36,7 +36,7 @@ SPECIAL = [
 class ScriptedEngine:
     """An engine that returns the next line of `script` and records its requests.
 
-    It raises an exception in the script.
+    If the line is an exception, the engine raises it.
     """
 
     def __init__(self, chat: ChatFormat) -> None:
@@ -54,7 +54,7 @@ class ScriptedEngine:
 
 @pytest.fixture(scope="session")
 def chat() -> ChatFormat:
-    """A byte-level tokenizer with Qwen's special tokens."""
+    """Return a chat format whose tokenizer has a token per byte and Qwen's special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(
         models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[])
@@ -87,7 +87,7 @@ async def _healthy() -> None:
 
 @pytest.fixture
 def client_for(crop_loop: CropLoop) -> Callable[..., TestClient]:
-    """A factory of HTTP clients of the application; it takes ServeConfig's fields."""
+    """Return a factory for HTTP clients of the application. It takes ServeConfig's fields."""
 
     def build(
         token: str | None = None,
@@ -103,7 +103,10 @@ def client_for(crop_loop: CropLoop) -> Callable[..., TestClient]:
 
 @pytest.fixture(scope="session")
 def png() -> bytes:
-    """A 112 x 112 image: 16 visual tokens in full, 4 in the low view, 4 in a quadrant."""
+    """Return a PNG of 112 x 112 pixels.
+
+    It has 16 visual tokens at full resolution, 4 in the low view and 4 in a quadrant.
+    """
     buffer = io.BytesIO()
     Image.effect_noise((112, 112), 60).convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
@@ -111,7 +114,7 @@ def png() -> bytes:
 
 @pytest.fixture(scope="session")
 def chat_body(png: bytes) -> Callable[..., dict]:
-    """A factory of request bodies for `png` or other image bytes; it can replace any field."""
+    """Return a factory for request bodies. It can replace the image and any other field."""
 
     def build(question: str = "which digit?", image: bytes | str = png, **fields: object) -> dict:
         url = (

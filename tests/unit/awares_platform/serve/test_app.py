@@ -1,4 +1,4 @@
-"""Checks before the engine starts, and the import_path that a RayService names."""
+"""Tests the checks before the engine starts, and the import path that a RayService names."""
 
 import socket
 import threading

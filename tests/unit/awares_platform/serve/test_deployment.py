@@ -1,4 +1,4 @@
-"""The deployment options of a [serve] section, and the checks before anything starts."""
+"""Tests the deployment options of the [serve] section, and the checks before a start."""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""The endpoint's metrics of each request, over HTTP. Fake instruments record every call."""
+"""Tests the metrics that the endpoint reports for each HTTP request.
+
+Fake counters and histograms record every call.
+"""
 
 from collections import Counter as Tally
 
@@ -11,7 +14,7 @@ CHAT = "/v1/chat/completions"
 
 
 class Ledger(Tally[tuple[str, str]]):
-    """Sums by metric name and tag values."""
+    """The sums of reported values, keyed by metric name and tag values."""
 
 
 @pytest.fixture

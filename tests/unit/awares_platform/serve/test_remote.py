@@ -1,4 +1,4 @@
-"""Remote images: refused URLs, and connections that fail or misbehave."""
+"""Tests which URLs of remote images are refused, and how a failing server is reported."""
 
 import asyncio
 import http.server
@@ -14,7 +14,7 @@ from awares_platform.serve.remote import RemoteImages, is_public
 
 
 class Origin(http.server.BaseHTTPRequestHandler):
-    """A server with one path for each good or bad behaviour."""
+    """An HTTP handler that has one path for each good or bad behaviour of a server."""
 
     def do_GET(self) -> None:
         if self.path == "/redirect":

@@ -1,4 +1,4 @@
-"""The endpoint over HTTP: the response to a good request and to each kind of bad one."""
+"""Tests the endpoint's response to a good HTTP request, and to each kind of bad request."""
 
 import io
 import logging

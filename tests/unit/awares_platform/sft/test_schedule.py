@@ -1,4 +1,4 @@
-"""Learning rates, compared with values computed by hand."""
+"""Tests learning rates against values computed by hand."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A checkpoint of another run is refused, and Ray Train writes its files to the store."""
+"""Tests the checks of a checkpoint, its address in the store, and the causes of failures."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A policy directory whose files do not belong together is refused, and the error names them."""
+"""Tests that a policy directory is refused if its files do not belong together."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A policy's digest: every byte counts, and the cache of file digests never lies."""
+"""Tests that every byte changes a policy's digest, and that cached digests are correct."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from awares_platform.training.identity import cache_directory, content_digest, f
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own, which takes files of any age."""
+    """Return the directory of an empty digest cache, which accepts files of any age."""
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(identity, "_SETTLED_NS", -1)
     return tmp_path / "cache" / "digests"
@@ -30,7 +30,7 @@ def policy(tmp_path: Path) -> Path:
 
 
 def flip(path: Path, place: int) -> None:
-    """Change one byte in place: size, inode and name stay the same."""
+    """Change one byte in place. The file's size, inode and name stay the same."""
     with path.open("r+b") as file:
         file.seek(place)
         byte = file.read(1)[0]
@@ -97,7 +97,7 @@ def test_a_file_rewritten_in_place_with_the_same_size_and_mtime_is_noticed(
 def test_a_file_that_was_just_written_is_not_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second write within the same tick of the clock would leave the stamp as it is."""
+    """A second write within the same clock tick would not change the file's time stamps."""
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "weights"
     file.write_bytes(b"0123")
@@ -129,7 +129,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 
 
 def test_processes_share_the_cache(cache: Path, policy: Path) -> None:
-    """Two processes hash the same files at the same time, again and again, while entries change."""
+    """Two processes hash the same files 20 times each. They delete the cache entries each time."""
     code = (
         "import sys; from pathlib import Path; from awares_platform.training import identity\n"
         "identity._SETTLED_NS = -1\n"

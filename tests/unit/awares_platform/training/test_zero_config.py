@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration follows the settings of the trainer."""
+"""Tests that DeepSpeed's configuration follows the settings of the trainer."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tensors that differ as weight versions do, and a comparison of their bits."""
+"""Helpers that make tensors like those of successive weight versions, and compare their bits."""
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ def bits(tensor: Tensor) -> bytes:
 
 
 def same(left: Tensor, right: Tensor) -> bool:
-    """Whether two tensors are equal bit for bit, including NaN and negative zero."""
+    """Return whether two tensors are equal bit for bit, including NaN and negative zero."""
     return left.dtype == right.dtype and left.shape == right.shape and bits(left) == bits(right)
 
 
@@ -36,7 +36,10 @@ def weights(count: int, seed: int = 0) -> Tensor:
 
 
 def moved(base: Tensor, share: float, step: int = 1, seed: int = 1) -> Tensor:
-    """`base` with a `share` of its weights moved by up to `step` values, up or down."""
+    """Return `base` with a `share` of its elements moved by at most `step` values, up or down.
+
+    A value's neighbours are the next representable numbers.
+    """
     random = np.random.default_rng(seed)
     words = BF16.words(base)
     steps = (

@@ -1,4 +1,4 @@
-"""The cadence of anchors: when a version gets one."""
+"""Tests which versions of a chain need an anchor."""
 
 from awares_platform.weights.cadence import ChainCost
 from awares_platform.weights.head import Form, PublishedVersion
@@ -13,7 +13,8 @@ def costs(anchor: int, *deltas: int) -> ChainCost:
 
 
 def test_an_anchor_is_due_when_the_deltas_exceed_it() -> None:
-    assert not costs(100, 30, 30).want_anchor(every=16)  # The next of 30 makes 90 bytes.
+    # With the next delta of 30 bytes, the deltas would have 90 bytes, less than the anchor.
+    assert not costs(100, 30, 30).want_anchor(every=16)
     assert costs(100, 30, 30, 30).want_anchor(every=16)
 
 

@@ -1,4 +1,4 @@
-"""The codec: exact bytes of small blobs, round trips of all dtypes, and the chosen kinds."""
+"""Tests the exact bytes of small blobs, round trips of all dtypes, and the choice of kinds."""
 
 import numpy as np
 import pytest
@@ -50,9 +50,12 @@ def test_an_unchanged_tensor_is_no_bytes() -> None:
 
 def test_a_dense_blob_byte_by_byte() -> None:
     blob = encode(None, torch.tensor([[0x0201, 0x0403, 0x0605]], dtype=torch.int16))
-    header = [1, 10, 2, 1, 3]  # format, int16, two axes of 1 and 3
-    low, high = [3 << 2, 1, 3, 5], [3 << 2, 2, 4, 6]  # raw planes of three bytes
-    assert [*blob] == [*header, 4, 8, *low, *high]  # 4: dense; 8 bytes
+    # The header names format 1, dtype 10 (int16) and two axes of lengths 1 and 3.
+    header = [1, 10, 2, 1, 3]
+    # Each plane is a raw stream of three bytes.
+    low, high = [3 << 2, 1, 3, 5], [3 << 2, 2, 4, 6]
+    # The code of the kind dense is 4, and the streams have 8 bytes.
+    assert [*blob] == [*header, 4, 8, *low, *high]
     assert kind(blob) == "dense"
 
 
@@ -86,7 +89,8 @@ def test_neighbouring_floats_are_one_step_apart() -> None:
     assert [*ordered] == sorted(ordered)
     up = torch.nextafter(values[:-1], torch.tensor(float("inf")))
     steps = words.steps(words.words(values[:-1]), words.words(up))
-    assert [*steps] == [1, 2, 1, 1, 1]  # nextafter skips from -0.0 over 0.0
+    # The number above -0.0 is 0.0, but nextafter returns the number above 0.0. So that step is 2.
+    assert [*steps] == [1, 2, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +245,8 @@ def test_the_most_compressible_tensor_is_not_taken_for_damage(dtype: torch.dtype
     blob = encode(None, new)
     assert len(blob) < new.nbytes / 20_000
     assert same(decode(None, blob), new)
-    new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1  # where the layouts are compared
+    # The encoder compares the layouts on a sample from this part of the tensor.
+    new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1
     assert same(decode(None, encode(None, new)), new)
 
 
@@ -276,7 +281,7 @@ def test_a_weight_update_takes_few_bytes(share: float, step: int, name: str, mos
 def test_unrelated_values_are_dense() -> None:
     base, new = weights(100_000), weights(100_000, seed=2)
     assert kind(encode(base, new)) == "dense"
-    # The exponents compress, the mantissas do not.
+    # The exponents compress well, but the mantissas do not.
     assert len(encode(base, new)) < 0.67 * base.nbytes
 
 

@@ -1,7 +1,7 @@
-"""Damaged, truncated and hostile blobs.
+"""Tests the decoder on damaged, truncated and hostile blobs.
 
-The decoder refuses them or returns a tensor of the right shape. It never allocates more memory
-than the blob can fill.
+The decoder refuses such a blob or returns a tensor of the right shape. It never allocates more
+memory than the blob can fill.
 """
 
 import numpy as np
@@ -38,7 +38,10 @@ def samples() -> list[tuple[Tensor | None, bytes]]:
 
 
 def survives(base: Tensor | None, blob: bytes) -> bool:
-    """Whether the blob decodes. Fails on another error than WeightsError, or another shape."""
+    """Return whether the blob decodes, or False if the decoder raises WeightsError.
+
+    The result must have the base's dtype and shape. No other error may occur.
+    """
     try:
         result = decode(base, blob)
         kind(blob)
@@ -77,14 +80,15 @@ def test_garbage_is_refused_or_harmless(tail: bytes, which: int) -> None:
 def test_no_word_is_written_beyond_the_end() -> None:
     words = np.zeros(200, np.int16)
     for streams in (
-        [2, 8, 63, 40, 0, 0, 0],  # word 104
-        [1, 4, 192, 1, 4, 2, 0, 0],  # word 128
-        [1, 4, 192, 1, 4, 0, 1, *[4, 255] * 2, 0],  # the largest possible gap
-        [101, 101 * 4 & 127 | 128, 101 * 4 >> 7, *[0] * 101, 0, 0, 0],  # more changes than words
-        [1, 4, 128, 0, 0, 0],  # a missing step
-        [1, 4, 0, 0, 0, 1, *[4, 6], *[4, 0]],  # a step too many
-        [1, 4, 192, 0, 0, 0],  # a missing wide gap
-        [1, 4, 0, 1, 4, 3, 0, 0],  # a wide gap too many
+        [2, 8, 63, 40, 0, 0, 0],  # The second change is at word 104.
+        [1, 4, 192, 1, 4, 2, 0, 0],  # The change is at word 128.
+        [1, 4, 192, 1, 4, 0, 1, *[4, 255] * 2, 0],  # The gap is the largest possible one.
+        # There are more changes than words.
+        [101, 101 * 4 & 127 | 128, 101 * 4 >> 7, *[0] * 101, 0, 0, 0],
+        [1, 4, 128, 0, 0, 0],  # A step is missing.
+        [1, 4, 0, 0, 0, 1, *[4, 6], *[4, 0]],  # There is a step too many.
+        [1, 4, 192, 0, 0, 0],  # A wide gap is missing.
+        [1, 4, 0, 1, 4, 3, 0, 0],  # There is a wide gap too many.
     ):
         with pytest.raises(WeightsError, match="damaged"):
             sparse.decode(BF16, Cursor(memoryview(bytes(streams))), words[:100])

@@ -1,4 +1,4 @@
-"""HEAD: its JSON, and the cheapest hops to a version."""
+"""Tests HEAD's JSON, and the choice of the path to a version with the fewest bytes."""
 
 import pytest
 
@@ -43,7 +43,8 @@ def test_head_survives_json_and_finds_versions() -> None:
 
 
 def test_the_path_with_the_fewest_bytes_is_chosen() -> None:
-    # From the anchor of version 13 it takes 112 bytes, and from that of version 10 it takes 132.
+    # The path from the anchor of version 13 has 112 bytes. The path from the anchor of version 10
+    # has 132 bytes.
     assert HEAD.path(14) == hops((13, "a13"), (14, "d14"))
     assert HEAD.path(12) == hops((10, "a10"), (11, "d11"), (12, "d12"))
     assert HEAD.path(14, have=12) == hops((13, "d13"), (14, "d14"))

@@ -1,4 +1,4 @@
-"""Manifests: their JSON, changed tensors, and damaged or unfit ones."""
+"""Tests the JSON of manifests, their changed tensors, and refused manifests."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Parts: the slices of the weights that each rank publishes."""
+"""Tests parts, which are the slices of the weights that each rank publishes."""
 
 import pytest
 import torch
