@@ -139,8 +139,7 @@ def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[in
 
 
 def served_while_published(session: PlatformConfig, store: ObjectStore, image: Path) -> None:
-    """Check that an endpoint that follows the run serves the newest version and then its successor.
-    """
+    """Check that an endpoint that follows the run serves its newest version, then a newer one."""
     config = session.model_copy(
         update={"serve": ServeConfig(policy="base", follow=True, port=free_port())}
     )

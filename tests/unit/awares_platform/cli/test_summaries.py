@@ -1,4 +1,4 @@
-"""The last lines of the training jobs say where the policy is."""
+"""Tests that a training job ends its output with the address of its policy."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Fixtures with hand-written episodes and groups, and a controller over fakes."""
+"""Fixtures with hand-written episodes and groups, and a controller with fake actors."""
 
 from collections.abc import Callable
 
@@ -91,6 +91,6 @@ def make_group(make_episode: Callable[..., Episode]) -> Callable[..., Group]:
 def stage(
     monkeypatch: pytest.MonkeyPatch, samples: list[Sample], make_episode: Callable[..., Episode]
 ) -> Callable[..., Stage]:
-    """Build a controller over fakes from settings of [grpo]; dead actors restart at once."""
+    """Return a factory for stages, which takes settings of [grpo]. Dead actors restart at once."""
     monkeypatch.setattr("awares_platform.grpo.controller._RESTART_PAUSE_S", 0.0)
     return lambda **settings: Stage(samples, make_episode, **settings)

@@ -1,4 +1,4 @@
-"""A rollout actor without an engine, and the versions that it follows."""
+"""A fake rollout actor without an engine, and a fake weight bus that the actor follows."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +11,7 @@ from awares_platform.grpo.group import GroupRollout, Prompt
 
 
 class Bus:
-    """The newest version. Actors see it at once."""
+    """A fake weight bus. Actors see a published version at once."""
 
     def __init__(self) -> None:
         self.head = 0
@@ -24,7 +24,10 @@ class Bus:
 
 
 class FakeActor:
-    """An actor that plays every prompt with its weights, and dies while it plays `dies_at`."""
+    """An actor that plays every prompt with the version that it has loaded.
+
+    It dies while it plays the prompt whose number is `dies_at`.
+    """
 
     def __init__(
         self,

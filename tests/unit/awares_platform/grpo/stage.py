@@ -1,4 +1,4 @@
-"""A controller whose actors and journal are fakes. The test plays the learner."""
+"""A controller with fake actors and a fake journal. The test calls it as the learner does."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ from tests.unit.awares_platform.grpo.fake_actor import Bus, FakeActor
 
 
 class MemoryJournal:
-    """A journal that lives in a list."""
+    """A journal that keeps its groups in memory."""
 
     def __init__(self, groups: Sequence[Group] = ()) -> None:
         self.groups = list(groups)
@@ -30,7 +30,7 @@ class MemoryJournal:
 
 
 class SlowJournal(MemoryJournal):
-    """A journal that reads its groups at once, but returns them only when the test allows it."""
+    """A journal whose `read` collects the groups at once, but waits for the test to return them."""
 
     def __init__(self, groups: Sequence[Group] = ()) -> None:
         super().__init__(groups)
@@ -44,7 +44,7 @@ class SlowJournal(MemoryJournal):
 
 
 class Stage:
-    """A controller, its settings, its fake actors and its journal."""
+    """A controller together with its settings, its fake actors and its journal."""
 
     def __init__(
         self,
@@ -92,14 +92,17 @@ class Stage:
 
     @property
     def finished(self) -> int:
-        """The number of groups that the controller has received, written or not."""
+        """The number of groups that the controller has received. Some may not be written yet."""
         return len(self.controller._unwritten) + len(self.journal.groups)
 
     def played(self) -> list[int]:
         return [int(line.split()[-1]) for line in self.log if "plays" in line]
 
     async def step(self, step: int, version: int) -> list[int] | None:
-        """Take one learner step, publish version + 1, and return the prompts that are done."""
+        """Take one learner step, and publish `version` + 1.
+
+        Return the numbers of the settled prompts, or None if the controller gives no batch.
+        """
         shard = await self.controller.batch(step, version, 0, 1)
         if shard is None:
             return None

@@ -1,4 +1,4 @@
-"""The controller writes finished groups to the journal, and a new learner gets them from it."""
+"""Tests that finished groups are written to the journal, from which a new learner gets them."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,13 +17,15 @@ def test_a_learner_that_resumes_gets_what_the_dead_one_held(stage: Callable[...,
         first = await acted.controller.batch(0, 0, 0, 1)
         assert first is not None and first.position == Position(2)
         acted.bus.publish(1)
-        await acted.controller.attach(1, Position())  # killed before its first checkpoint
+        # The learner was killed before its first checkpoint, so a new learner attaches.
+        await acted.controller.attach(1, Position())
         again = await acted.controller.batch(0, 1, 0, 1)
         assert again is not None and again.position == Position(2)
         assert again.minibatches == first.minibatches
         await acted.controller.close()
         await running
-        assert sorted(acted.played()) == sorted(set(acted.played()))  # nothing was played twice
+        # No prompt was played twice.
+        assert sorted(acted.played()) == sorted(set(acted.played()))
 
     play(scene())
 
@@ -41,7 +43,8 @@ def test_a_group_that_finishes_while_the_journal_is_read_is_kept(
         journal.reading.clear()
         attaching = asyncio.create_task(acted.controller.attach(0, Position()))
         await asyncio.to_thread(journal.reading.wait, 10)
-        await until(lambda: acted.finished == 8)  # all that bound 3 allows finish during the read
+        # All eight groups that a bound of 3 allows finish during the read.
+        await until(lambda: acted.finished == 8)
         journal.may_return.set()
         await attaching
         assert await acted.step(0, 0) == [0, 1]
@@ -72,7 +75,8 @@ def test_no_group_starts_before_the_journal_of_the_last_job_is_read(
         await attaching
         assert await acted.step(0, 0) == [0, 1]
         await until(lambda: len(acted.played()) == 3)
-        assert acted.played() == [3, 4, 5]  # the bound allows one batch beyond the next
+        # The next batch has prompts 2 and 3. The bound allows one batch beyond it.
+        assert acted.played() == [3, 4, 5]
         await acted.controller.close()
         await running
 

@@ -1,4 +1,4 @@
-"""The failures that make the controller stop the run."""
+"""Tests the failures that make the controller stop the run."""
 
 import asyncio
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def test_a_canary_mismatch_stops_the_learner_and_is_raised(stage: Callable[..., 
         running = asyncio.create_task(acted.controller.run())
         await acted.controller.attach(0, Position())
         assert await acted.step(0, 0) == [0, 1]
-        await acted.step(1, 1)  # publishes version 2
+        await acted.step(1, 1)  # This step publishes version 2.
         assert await acted.step(2, 2) is None
         with pytest.raises(ValueError, match="canary of version 2"):
             await running
@@ -55,7 +55,7 @@ def test_groups_that_all_fail_stop_the_run_with_their_cause(stage: Callable[...,
 def test_no_batch_in_time_stops_the_run(stage: Callable[..., Stage]) -> None:
     async def scene() -> None:
         acted = stage(batch_timeout_s=0.05)
-        acted.bus.head = -1  # nothing to load: the actors wait
+        acted.bus.head = -1  # The actors wait, because there is no version to load.
         running = asyncio.create_task(acted.controller.run())
         await acted.controller.attach(0, Position())
         assert await acted.step(0, 0) is None

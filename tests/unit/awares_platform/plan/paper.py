@@ -1,4 +1,4 @@
-"""The paper's setup, and a geometry small enough for sums by hand."""
+"""The configuration of the paper's policy, and a tiny geometry for computation by hand."""
 
 from pathlib import Path
 
@@ -21,5 +21,5 @@ SMALL = Geometry(
 
 
 def setup(*overrides: str) -> PlatformConfig:
-    """Return the configuration of the paper's policy of 7 B parameters, with overrides."""
+    """Return the configuration of the paper's policy of 7 B parameters, changed by `overrides`."""
     return load(ROOT / "jobs/configs/awares-7b.toml", overrides)

@@ -1,4 +1,4 @@
-"""The terminal shows no line of Ray Serve that needs no action; the run's log holds it."""
+"""Tests that the run's log has all lines of Ray Serve, and the terminal only important lines."""
 
 import logging
 import sys
@@ -21,7 +21,8 @@ MEMORY = "A worker was killed, because the node is low on memory."
 def kept(tmp_path: Path) -> Iterator[Path]:
     logger, shown = logging.getLogger("ray.serve"), worker.print_to_stdstream
     before = list(logger.handlers)
-    # The handler that `import ray.serve` sets, on the stderr of this test.
+    # This handler is like the handler that `import ray.serve` installs, but it writes to the
+    # stderr of this test.
     logger.handlers = [logging.StreamHandler(_Stderr())]
     logger.setLevel(logging.INFO)
     ServeLog(tmp_path / "run" / "serve.log").take_over()
@@ -30,7 +31,7 @@ def kept(tmp_path: Path) -> Iterator[Path]:
 
 
 class _Stderr:
-    """The stream that is sys.stderr at the time of each write."""
+    """A stream that writes to the object that is sys.stderr at the time of the write."""
 
     def write(self, text: str) -> None:
         sys.stderr.write(text)
