@@ -25,10 +25,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class ResetAfter:
-    """The proxy resets the connection after `bytes` bytes of the reply's body.
-
-    The client may receive fewer bytes.
-    """
+    """The connection is reset after so many bytes of the reply's body. The client may read less."""
 
     bytes: int
 
@@ -96,13 +93,9 @@ Fault = Status | Reset | ResetAfter | Truncate | Flip | Throttle | Delay | Stall
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A fault and the requests that get it.
+    """The requests with a fault: fnmatch patterns of the key and the query, and a method.
 
-    `match` and `query` are fnmatch patterns for the object's key and for the query string.
-    `method` is an HTTP method, or None for all methods. At most `times` requests get the fault.
-    If `times` is None, the number is not limited.
-    A request to the bucket itself, such as a listing or delete_objects, has an empty key.
-    So the pattern `?*` matches only requests for objects.
+    Calls on the bucket (listing, delete_objects) have an empty key; `?*` fits objects only.
 
     Example:
         Rule("runs/*/HEAD", "PUT", "*", Status(503), times=2)
@@ -116,7 +109,7 @@ class Rule:
     cleared: threading.Event = field(default_factory=threading.Event)
 
     def fits(self, method: str, key: str, query: str) -> bool:
-        """Return whether the rule matches the request, whatever `times` is."""
+        """Whether the rule matches the request, whether or not it is used up."""
         return (
             self.method in (None, method)
             and fnmatch.fnmatchcase(key, self.match)

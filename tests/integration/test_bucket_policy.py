@@ -32,7 +32,7 @@ BUCKET = {
 }
 """A POST to the bucket deletes objects, which the request body lists.
 
-The proxy does not read the body, so other tests check the prefix of these objects.
+The proxy does not record the body, so other tests check the prefix of these objects.
 """
 
 

@@ -1,4 +1,4 @@
-"""Tests that data sets are written to a real store, and that damaged ones are read safely."""
+"""Tests data sets in a real store. Damaged rows and files are reported and skipped."""
 
 import io
 from dataclasses import replace

@@ -87,7 +87,7 @@ class Setup(Running):
     subscriber: Subscriber
 
     def publish(self, state: dict[str, Tensor]) -> int:
-        """Publish `state` with the learner's canary logprobs; return the version."""
+        """Publish `state` with the learner's canary logprobs, and return the new version."""
         version = (self.publisher.version or 0) + 1
         self.publisher.publish(version, state, {"canary": to_extra(self.canary, self.learner)})
         return version
@@ -171,7 +171,7 @@ def test_a_tensor_of_wrong_shape_ends_the_engine(setup: Setup, seaweed: ObjectSt
             )
         with pytest.raises(EngineError, match="restart the engine"):
             await setup.engine.load_version(setup.subscriber, before, setup.canary)
-        # The engine's process refuses a version as well.
+        # The engine's worker process also refuses to prefetch a version.
         with pytest.raises(Exception, match=f"version {version} was not applied whole"):
             await setup.engine._llm.collective_rpc(
                 "begin_prefetch", args=(before, setup.subscriber.seen.to_bytes())

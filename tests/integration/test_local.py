@@ -1,4 +1,4 @@
-"""Tests that a session starts its servers, stops them after any signal, and joins a cluster."""
+"""Tests that a session starts its servers, stops them after a signal, and joins a cluster."""
 
 import os
 import re
@@ -141,7 +141,7 @@ def test_a_store_that_cannot_be_used_is_named_before_ray_starts(
 def test_a_ray_that_does_not_start_is_one_error(
     config: PlatformConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On an overloaded machine Ray gives up with a bare Exception."""
+    """On an overloaded machine, `ray.init` fails with a plain Exception."""
 
     def give_up(**_: object) -> None:
         raise Exception("The current node timed out during startup.")

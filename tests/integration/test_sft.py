@@ -154,7 +154,7 @@ def test_the_exported_policy_has_the_trained_weights(
     absent, unknown = trained.load_state_dict(
         torch.load(tmp_path / "states.pt", weights_only=False)["module"], strict=False
     )
-    # Frozen weights are not saved.
+    # The checkpoint does not contain the frozen vision weights.
     assert not unknown and all(name.startswith("model.visual.") for name in absent)
     ids_BT = torch.arange(20, 44).reshape(2, 12)
     with torch.no_grad():

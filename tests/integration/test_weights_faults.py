@@ -55,7 +55,7 @@ def published(store: ObjectStore, run: str, newest: int, **options: Any) -> Publ
     return publisher
 
 
-# -- in transit ------------------------------------------------------------------------------------
+# -- faults in transit -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_lost_reply_to_head_counts_as_published(
     assert holds(Subscriber(seaweed, run).receive(3), 3)
 
 
-# -- at rest ---------------------------------------------------------------------------------------
+# -- damage at rest --------------------------------------------------------------------------------
 
 
 def flip(data: bytes) -> bytes:
@@ -202,7 +202,8 @@ def test_a_damaged_manifest_is_refused(seaweed: ObjectStore, run: str) -> None:
 # -- writers ---------------------------------------------------------------------------------------
 
 
-# Each pair is a key pattern and a number n. The publisher is killed before the n-th such write.
+# Each pair is a key pattern and a number n. The publisher is killed before the n-th write of a key
+# that matches the pattern.
 KILLED_BEFORE = (
     ("*/HEAD", 1),  # This write claims the run.
     ("*-a-*.bin", 1),

@@ -1,4 +1,4 @@
-"""How far one training step moves each tensor of a policy."""
+"""Computes how one training step moves each tensor of a policy."""
 
 from typing import Any
 

@@ -146,7 +146,7 @@ def test_batched_two_turn_logprobs_equal_the_plain_forward(policy, chat, process
 
 
 def test_image_tokens_get_image_positions(policy, chat, processor, limits):
-    """Without mm_token_type_ids, transformers would fall back to plain positions silently."""
+    """Without mm_token_type_ids, transformers would silently give images the positions of text."""
     batch = collate([called(chat)], IMAGES.__getitem__, processor, limits)
     inputs = batch.forward_inputs()
     with torch.no_grad():

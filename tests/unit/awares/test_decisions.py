@@ -21,13 +21,13 @@ def pair(label, target, asked, stop=S.ANSWER, rtr=0.25):
 PAIRS = [
     # The request equals the target.
     pair(Label.HR, (C.TOP_LEFT,), (C.TOP_LEFT,), rtr=0.5),
-    # Another set of crops shows the same region.
+    # The request differs from the target, but its crops show the same region.
     pair(Label.HR, (C.TOP_LEFT, C.TOP_RIGHT), (C.TOP,), rtr=0.75),
-    # The request misses the region.
+    # The crops of the request show another region.
     pair(Label.HR, (C.TOP_LEFT,), (C.BOTTOM,), rtr=0.75),
-    # The call is missing.
+    # The policy makes no call, although the label asks for one.
     pair(Label.HR, (C.TOP_LEFT,), ()),
-    # The call is not needed.
+    # The policy makes a call, although the label asks for none.
     pair(Label.LR, (), (C.ALL,), rtr=1.25),
     pair(Label.LR, (), ()),
     pair(Label.LR, (), (), S.MALFORMED),

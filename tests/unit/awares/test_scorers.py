@@ -106,7 +106,10 @@ def test_scores_stay_in_range_and_a_right_answer_is_right(prediction, answer):
 
 
 def test_f1_of_yes():
-    """There are 2 hits, 1 false yes and 1 missed yes, so F1 is 4 / 6. "maybe" does not count."""
+    """There are 2 hits, 1 false yes and 1 missed yes, so F1 is 4 / 6.
+
+    The question with the answer "maybe" does not count.
+    """
     said = ["yes", "Yes", "yes", "no", "maybe", "no"]
     true = ["yes", "yes", "no", "yes", "yes", "no"]
     assert yes_no_f1(said, true) == pytest.approx(4 / 6)

@@ -39,7 +39,7 @@ class SlowJournal(MemoryJournal):
     def read(self) -> list[Group]:
         held = super().read()
         self.reading.set()
-        assert self.may_return.wait(10), "the test never lets the read return"
+        assert self.may_return.wait(10), "the test must let the read return"
         return held
 
 

@@ -13,7 +13,7 @@ NOTHING = RewardValue(0.0, {})
 
 @pytest.fixture
 def batch(make_episode: Callable[..., Episode], samples: list[Sample]) -> StepBatch:
-    """Return a batch of seven usable episodes with 8 to 14 tokens, and an eighth without advantage.
+    """Return a batch of seven usable episodes of 8 to 14 tokens, and of one unusable episode.
 
     The advantage of each usable episode equals its number of tokens.
     """

@@ -38,7 +38,7 @@ def samples() -> list[tuple[Tensor | None, bytes]]:
 
 
 def survives(base: Tensor | None, blob: bytes) -> bool:
-    """Return whether the blob decodes, or False if the decoder raises WeightsError.
+    """Return True if the blob decodes, and False if the decoder raises WeightsError.
 
     The result must have the base's dtype and shape. No other error may occur.
     """
