@@ -2,7 +2,7 @@
 
 It prints every line of Ray's metrics page that starts with `ray_awares_`.
 
-Arguments: the directory for metrics.jsonl and Ray's sessions, the port of the metrics page.
+Usage: `python exporting_driver.py <directory for metrics.jsonl> <port of the metrics page>`
 """
 
 import sys

@@ -30,7 +30,7 @@ BUCKET = {
     "POST": "s3:DeleteObject",
     "DELETE": "s3:DeleteBucket",
 }
-"""A POST to the bucket deletes objects, which the request body lists.
+"""A POST to the bucket deletes the objects that the request body lists.
 
 The proxy does not record the body, so other tests check the prefix of these objects.
 """

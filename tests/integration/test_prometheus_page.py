@@ -1,4 +1,4 @@
-"""Tests that the page of a real Ray node that Prometheus scrapes has a run's metrics."""
+"""Tests that a run's metrics are on the metrics page of a real Ray node."""
 
 import os
 import re

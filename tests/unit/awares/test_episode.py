@@ -71,7 +71,7 @@ def test_a_direct_answer(chat, spec):
 
 
 def test_two_turns_only_ever_append_ids(chat, spec):
-    """The prompt of turn 2 joins the prompt of turn 1, its sampled ids and the tool's reply."""
+    """The prompt of turn 2 consists of the prompt of turn 1, its sampled ids and the tool's reply."""
     # Decoding these ids and encoding the text again gives other ids.
     odd = tuple(chat.encode("GET_CROPS: ['0', '8']")) + (
         chat.tokenizer.convert_tokens_to_ids("<|endoftext|>"),
@@ -172,7 +172,10 @@ def test_the_area_of_requests_is_recorded(chat, spec):
 
 def test_an_environment_may_scale_views_and_take_three_turns(chat, spec):
     class Closer(TenCrops):
-        """An environment that shows a quadrant at half, then at full resolution."""
+        """An environment that always shows the same quadrant.
+
+        It is shown at half resolution for crop 0, and at full resolution for any other crop.
+        """
 
         def views(self, request, size):
             scale = 0.5 if request.regions == ("0",) else 1.0

@@ -17,7 +17,7 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
     [
         ("exact", "2026-08", " Seven. ", ["seven"], 1.0),
         ("exact", "2026-08", "seven apples", ["seven"], 0.0),
-        # A number may differ from the answer by 5 %, even if it is a year. A percent sign divides
+        # ChartQA accepts a number that differs by 5 %, even if it is a year. A percent sign divides
         # the number before it by 100. Zero and text must be equal to the answer.
         ("chartqa", "2026-08", "10.5", ["10"], 1.0),
         ("chartqa", "2026-08", "10.6", ["10"], 0.0),

@@ -97,7 +97,7 @@ def test_errors_of_workers_are_unwrapped(capsys: pytest.CaptureFixture[str]) -> 
         cause = DataError("images/9f2c: no image")
 
     class Mixed(Wrapper, DataError):
-        """An error like Ray's wrapper, which has the class of its cause and a traceback as text."""
+        """An error like Ray's wrapper. It has the class of its cause and a traceback as text."""
 
     for wrapper in (Wrapper("long traceback"), Mixed("long traceback")):
 

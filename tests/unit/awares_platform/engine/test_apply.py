@@ -229,7 +229,7 @@ def test_load_modes_are_read_off_the_modules(
 
 
 def test_parameters_keep_their_storage() -> None:
-    """CUDA graphs contain the addresses of the parameters, so these must not change."""
+    """CUDA graphs contain the addresses of the parameters, so the addresses must not change."""
     old, new = checkpoint(0), checkpoint(1)
     model = started(old, "plain")
     before = {

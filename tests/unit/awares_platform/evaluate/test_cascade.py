@@ -109,7 +109,7 @@ def test_the_threshold_spends_as_many_tokens_as_awares() -> None:
     }
     joined = join(("full", "low", "threshold", "escalate", "awares"), rows, {}, SPEC)
     assert [one.episode.answer for one in joined["escalate"] if one.episode] == ["awares", "full"]
-    # `awares` spends 0.25 and 0.5. A second pass costs 1.0 more, so the budget allows none.
+    # `awares` spends 0.25 and 0.5. With this budget, `threshold` cannot pay 1.0 for a second pass.
     assert joined["threshold"] == rows["low"]
     assert join(("low",), {"low": rows["low"]}, {}, SPEC) == {"low": rows["low"]}
 

@@ -30,7 +30,7 @@ class MemoryJournal:
 
 
 class SlowJournal(MemoryJournal):
-    """A journal whose `read` collects the groups at once, but waits for the test to return them."""
+    """A journal whose `read` collects groups at once, but returns them only when the test allows."""
 
     def __init__(self, groups: Sequence[Group] = ()) -> None:
         super().__init__(groups)

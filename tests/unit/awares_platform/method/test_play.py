@@ -1,4 +1,4 @@
-"""Tests the order of concurrent episodes, their limit, their faults, and a failing engine."""
+"""Tests the order of concurrent episodes, the limit on them, faults, and a failing engine."""
 
 import asyncio
 import math

@@ -54,8 +54,7 @@ def test_fewer_samples_than_a_batch_is_an_error() -> None:
 def test_micro_batches_are_equal_in_number_and_alike_in_length() -> None:
     lengths = [10, 80, 30, 70, 20, 60, 40, 50]
     plan = micro_batches(range(8), lengths, micro_batch=2, workers=2)
-    # Sorted by falling length, the micro-batches have samples of 80 and 70, 60 and 50, 40 and 30,
-    # and 20 and 10 tokens.
+    # The samples are sorted by falling length, so the lengths in a micro-batch are similar.
     assert plan == [[(1, 3), (6, 2)], [(5, 7), (4, 0)]]
 
 

@@ -1,4 +1,4 @@
-"""Tests the checks of a checkpoint, its address in the store, and the causes of failures."""
+"""Tests how a checkpoint is checked, where Ray Train stores it, and which errors end training."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -38,7 +38,7 @@ def weights(count: int, seed: int = 0) -> Tensor:
 def moved(base: Tensor, share: float, step: int = 1, seed: int = 1) -> Tensor:
     """Return `base` with a `share` of its elements moved by at most `step` values, up or down.
 
-    A value's neighbours are the next representable numbers.
+    A step of one value leads to the next representable number.
     """
     random = np.random.default_rng(seed)
     words = BF16.words(base)
