@@ -30,7 +30,7 @@ class MemoryJournal:
 
 
 class SlowJournal(MemoryJournal):
-    """A journal whose `read` collects groups at once, but returns them only when the test allows."""
+    """A journal whose `read` collects groups at once, and returns them when the test allows it."""
 
     def __init__(self, groups: Sequence[Group] = ()) -> None:
         super().__init__(groups)
