@@ -1,4 +1,4 @@
-"""The script of platform/docs/data.md writes a data set that the jobs can read."""
+"""Tests that the script in platform/docs/data.md writes a data set that jobs can read."""
 
 import re
 from pathlib import Path

@@ -71,7 +71,7 @@ def test_a_direct_answer(chat, spec):
 
 
 def test_two_turns_only_ever_append_ids(chat, spec):
-    """The prompt of turn 2 consists of the prompt of turn 1, its sampled ids and the tool's reply."""
+    """The prompt of turn 2 has the prompt of turn 1, its sampled ids and the tool's reply."""
     # Decoding these ids and encoding the text again gives other ids.
     odd = tuple(chat.encode("GET_CROPS: ['0', '8']")) + (
         chat.tokenizer.convert_tokens_to_ids("<|endoftext|>"),

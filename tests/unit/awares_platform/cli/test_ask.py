@@ -28,7 +28,7 @@ ANSWER = {
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):
-    """A handler that sends the server's `script`, or a valid reply if `script` is None.
+    """A handler that sends the server's `script`. If `script` is None, the reply is valid.
 
     It records the headers and the body of the last POST request.
     """

@@ -1,4 +1,4 @@
-"""Which addresses are on this machine."""
+"""Tests which addresses are on this machine."""
 
 import pytest
 

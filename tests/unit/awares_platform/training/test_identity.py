@@ -148,7 +148,7 @@ def test_processes_share_the_cache(cache: Path, policy: Path) -> None:
 
 @pytest.fixture
 def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache of a user whose home directory cannot be written, not even by root."""
+    """Set a home directory that even root cannot write to. Return the cache that replaces it."""
     monkeypatch.delenv("AWARES_CACHE", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("HOME", "/proc/nowhere")
