@@ -1,11 +1,11 @@
-"""Generates files of the chart: the values' schema, the README's table, and a setup's defaults.
+"""Generates the chart's values schema, the table of its README, and the defaults of a setup.
 
     values.yaml        defaults, `# --` and `# @schema` lines ─┐           ┌─ README.md
     schema.types.yaml  types that no default shows ────────────┼─ files() ─┼─ values.schema.json
     PlatformConfig     sections, keys, defaults of a setup ────┘           └─ setup.defaults.json
 
-`.venv/bin/python .ci/chart.py helm/awares-train` writes all three. A test compares them with
-`files()`.
+`.venv/bin/python .ci/chart.py helm/awares-train` writes the three files on the right. A test
+compares the committed files with the result of `files()`.
 """
 
 import json
@@ -21,7 +21,7 @@ from marked import filled
 from awares_platform.config import PlatformConfig
 
 NAMED = {"groupDefaults": "group", "jobDefaults": "job"}
-"""Sections whose schema other values share, and its name under $defs."""
+"""Maps a key of values.yaml to the name under $defs by which other values refer to its schema."""
 SETTINGS = {
     "run": ("name",),
     "engine": ("threads",),
@@ -34,7 +34,10 @@ SETTINGS = {
     "evaluate": ("engine_cpus", "engine_gpus"),
     "serve": ("policy", "follow", "replica_cpus", "replica_gpus", "shutdown_timeout_s"),
 }
-"""Settings that templates read by `awares.setting`, and whose defaults they therefore need."""
+"""The setup's keys, by section, that templates read with `awares.setting`.
+
+Templates need the defaults of these keys.
+"""
 SHORT = 60
 _KINDS = {bool: "boolean", str: "string", int: "integer", float: "number"}
 
@@ -55,7 +58,7 @@ class Value:
 
 
 def files(chart: Path) -> dict[Path, str]:
-    """The text of each generated file of `chart`, by path."""
+    """Return the text of each generated file of the chart directory `chart`, by path."""
     values = read_values((chart / "values.yaml").read_text("utf-8"))
     types = yaml.safe_load((chart / "schema.types.yaml").read_text("utf-8"))
     return {
@@ -66,7 +69,7 @@ def files(chart: Path) -> dict[Path, str]:
 
 
 def read_values(text: str) -> tuple[Value, ...]:
-    """The keys of a values.yaml, each with the comments right above it."""
+    """Parse the text of a values.yaml into its keys, each with the comments right above it."""
     lines = text.splitlines()
     return tuple(_read(yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text), lines, ""))
 
@@ -81,7 +84,10 @@ def _read(node: Any, data: dict[str, Any], lines: list[str], prefix: str) -> Ite
 
 
 def _comments(lines: list[str], line: int) -> tuple[str, dict[str, Any] | None]:
-    """The help text and the annotation in the comments right above `line`."""
+    """Return the help text and the `@schema` annotation in the comments right above `line`.
+
+    Without a help text the first value is "". Without an annotation the second value is None.
+    """
     above: list[str] = []
     while line and lines[line - 1].lstrip().startswith("#"):
         line -= 1
@@ -100,7 +106,7 @@ def _comments(lines: list[str], line: int) -> tuple[str, dict[str, Any] | None]:
 
 
 def schema(values: tuple[Value, ...], types: dict[str, Any]) -> dict[str, Any]:
-    """The closed schema of all values."""
+    """Return the JSON schema of all values. It refuses unknown keys."""
     definitions = dict(types) | setup_definitions()
     properties: dict[str, Any] = {}
     for value in values:
@@ -119,7 +125,7 @@ def schema(values: tuple[Value, ...], types: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema(value: Value, types: dict[str, Any]) -> dict[str, Any]:
-    """The annotation, or a schema after the type of the default.
+    """Return the annotated schema of a value, or a schema for the type of its default.
 
     A key with a default is required, because Helm removes a key that a user sets to null.
     """
@@ -158,7 +164,7 @@ def _takes_null(schema: dict[str, Any], types: dict[str, Any]) -> bool:
 
 
 def _partial(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without required keys: the defaults supply the missing ones."""
+    """Return `schema` without its required keys, because the defaults supply missing keys."""
     below = {key: _partial(item) for key, item in schema.get("properties", {}).items()}
     return {key: item for key, item in schema.items() if key != "required"} | (
         {"properties": below} if below else {}
@@ -166,9 +172,9 @@ def _partial(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def setup_definitions() -> dict[str, Any]:
-    """PlatformConfig and its sections as definitions.
+    """Return the schemas of PlatformConfig and its sections, by class name.
 
-    An optional value may also be the word "none". A map without known keys must be empty.
+    An optional value may also be the word "none". A map without declared keys must be empty.
     """
     whole = PlatformConfig.model_json_schema()
     sections = whole.pop("$defs")
@@ -178,7 +184,7 @@ def setup_definitions() -> dict[str, Any]:
 
 
 def setup_defaults() -> dict[str, dict[str, Any]]:
-    """The configuration's defaults of SETTINGS, by section and key."""
+    """Return the default of each key in SETTINGS, by section and key."""
     defaults = PlatformConfig().model_dump(mode="json")
     return {name: {key: defaults[name][key] for key in keys} for name, keys in SETTINGS.items()}
 
@@ -204,7 +210,7 @@ def _plain(node: Any) -> Any:
 
 
 def table(values: tuple[Value, ...]) -> str:
-    """The values that have a help text, as a Markdown table."""
+    """Return a Markdown table of the values that have a help text."""
     rows = ["| key | default | what it is |", "|---|---|---|"]
     for value in _all(values):
         if value.help:

@@ -9,15 +9,15 @@ from awares.errors import DataError
 
 
 def fill(path: Path, name: str, text: str) -> None:
-    """Replace the text between the marks `name` in a file.
+    """Replace the text between the two marks called `name` in a file.
 
-    Raises DataError unless the file has each mark once, in order.
+    Raises DataError unless the file has each mark exactly once, the begin mark first.
     """
     path.write_text(filled(path, name, text), "utf-8")
 
 
 def filled(path: Path, name: str, text: str) -> str:
-    """The text that `fill` would write."""
+    """Return the document that `fill` would write."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     document = path.read_text("utf-8")
     if (

@@ -1,8 +1,9 @@
-"""Publishes quickstarts with different seeds: the README's table, and the picture of the first.
+"""Publishes the results of quickstarts with different seeds.
 
     .venv/bin/python .ci/results_table.py runs/quickstart-*/results.json
 
-The results are copied beside the test that computes table and picture again.
+It fills the README's table from all runs, and draws the picture of the first run. It also copies
+the results to the folder of the test that computes table and picture again.
 """
 
 import json
@@ -21,10 +22,10 @@ from awares_platform.report.tradeoff import tradeoff
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "http://www.w3.org/2000/svg"
 USED = r":root|@media \(prefers|\}|  |svg|\.(policy-|grid|whisker)"
-"""The lines of the report's style that the picture needs."""
+"""A pattern for the lines of the report's style sheet that the picture needs."""
 
 PROCESSOR = "two cores of a processor with AVX2 and without bfloat16 instructions"
-"""The processor of the published runs, because their time depends on it."""
+"""The processor of the published runs. The caption names it, because it decides the run time."""
 
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{100 * value:.1f}"),
@@ -37,10 +38,10 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def published(runs: Sequence[Mapping[str, Any]]) -> str:
-    """The table, its caption and what follows from its means, as Markdown.
+    """Return the table, its caption and the claims about its means, as Markdown.
 
-    Each run is the results.json of a quickstart. A cell holds the mean over `runs`, and the range
-    in parentheses.
+    Each run is the parsed results.json of a quickstart. A cell holds the mean over `runs`, with the
+    range in parentheses.
     """
     policies = [name for name in NAMES if all(name in run["policies"] for run in runs)]
     lines = [
@@ -84,7 +85,7 @@ def _caption(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def picture(policies: Mapping[str, Any]) -> str:
-    """The figure of the report, as an SVG file with the report's colours."""
+    """Return the report's figure as the text of an SVG file with the report's colours."""
     css = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
     used = [line for line in css.partition("@media (max")[0].splitlines() if re.match(USED, line)]
     style = f"<style>\n{chr(10).join(used)}\n</style>"
@@ -93,7 +94,7 @@ def picture(policies: Mapping[str, Any]) -> str:
 
 
 def main(paths: Sequence[Path]) -> None:
-    """Fill the README, draw the picture, and keep the results of the runs at `paths`."""
+    """Fill the README, draw the picture, and copy the results at `paths` beside the test."""
     runs = [json.loads(path.read_text("utf-8")) for path in paths]
     fill(ROOT / "README.md", "results", published(runs))
     (ROOT / "platform/docs/results.svg").write_text(picture(runs[0]["policies"]), "utf-8")

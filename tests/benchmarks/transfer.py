@@ -3,18 +3,18 @@
     PYTHONPATH=.:platform python tests/benchmarks/transfer.py [--quick] [--json PATH]
 
 --quick uses smaller tensors and fewer repetitions. One real SeaweedFS runs on the same machine.
-Each update is sent in three ways, which take turns:
+The script sends each update in three ways, one after another:
 
     the bus        encode, upload, manifest, HEAD, poll, download, decode, verify
-    boto3          one put and one get of as many bytes
+    boto3          one put and one get of the same number of bytes
     a checkpoint   the whole model as safetensors, through upload_file and download_file
 
-The figures are medians, and all three come from one run, so their ratios do not depend on the
-machine's load. Then 1 to 8 readers in their own processes receive one version at the same time.
+The results are medians. One run measures all three ways, so the machine's load hardly changes their
+ratios. Then 1 to 8 readers in their own processes receive one version at the same time.
 
-How to read it: the ratio over boto3 is the price of encoding and verifying. The ratio over the
-checkpoint is the gain of deltas. If eight readers take less than eight times the time of one, then
-the store serves them in parallel.
+How to read it: the time of the bus divided by the time of boto3 shows the price of encoding and
+verifying. The time of the bus divided by the time of the checkpoint shows the gain of deltas. The
+store serves readers in parallel if eight readers take less than eight times the time of one reader.
 """
 
 import argparse
@@ -47,7 +47,9 @@ READERS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Median seconds of each way. `full` are the bytes of the model, `size` the bytes sent.
+    """Median seconds of an update in each of the three ways.
+
+    `full` is the size of the model and `size` is the size of the sent update, both in bytes.
 
     Example:
         Row(
@@ -138,9 +140,10 @@ def _through_checkpoint(store: ObjectStore, values: dict[str, Tensor], directory
 
 
 def read(store: ObjectStore, start: Any, ready: Any, seconds: Any) -> None:
-    """Receive version 2 on top of version 1 when `start` is set, and report the seconds.
+    """Receive version 2 as a delta to version 1, and put the seconds into the queue `seconds`.
 
-    The process has received version 2 once before, because new memory is slow at its first use.
+    The measurement begins when the event `start` is set. The process receives version 2 once before
+    it, because new memory is slow at its first use.
     """
     torch.set_num_threads(1)
     subscriber = Subscriber(store, "scaling")
@@ -155,7 +158,7 @@ def read(store: ObjectStore, start: Any, ready: Any, seconds: Any) -> None:
 
 
 def scale(store: ObjectStore, readers: int) -> float:
-    """Return the seconds until the slowest of `readers` has version 2."""
+    """Return the seconds until the slowest of `readers` processes has version 2."""
     context = multiprocessing.get_context("spawn")
     start, ready, seconds = context.Event(), context.Semaphore(0), context.Queue()
     processes = [
@@ -173,7 +176,7 @@ def scale(store: ObjectStore, readers: int) -> float:
 
 
 def line(row: Row) -> str:
-    """Return the figures of one update as a line of text."""
+    """Return the measured times of one update as a line of text."""
     boto3, checkpoint = row.bus_s / row.boto3_s, row.bus_s / row.checkpoint_s
     return (
         f"{row.update}: {row.size / row.full:.2%} of {row.full / 1e6:.0f} MB; "
@@ -184,7 +187,7 @@ def line(row: Row) -> str:
 
 
 def readme(rows: list[Row], scaling: dict[int, float]) -> str:
-    """Return the README's passage: the table, and the line about readers."""
+    """Return the README's passage: the table of updates, and the line about parallel readers."""
     lines = [
         "| changed | bytes sent | publish to loaded | over boto3, the same bytes "
         "| over a whole checkpoint |",

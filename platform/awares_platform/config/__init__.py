@@ -1,6 +1,6 @@
 """Configuration: frozen sections, read from one TOML file and dotted overrides.
 
-This room imports nothing heavy: no torch, ray or boto3.
+This package imports no heavy library such as torch, ray or boto3.
 """
 
 from awares_platform.config.base import Section

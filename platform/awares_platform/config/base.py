@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 Table = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "additionalProperties": {}})]
-"""A table with keys that this package does not know: the arguments of a part that a user brings."""
+"""A table of arguments for a class or function that a user brings. It may hold any key."""
 
 
 class Section(BaseModel):
@@ -86,9 +86,9 @@ def _is_blank(value: Any) -> bool:
 
 
 def nearest(key: str, valid: Iterable[str]) -> str:
-    """The valid dotted key that is most similar to `key`.
+    """Return the valid dotted key that is most similar to `key`.
 
-    A key with the same last part comes first, in any section.
+    A valid key with the same last part wins, whatever its section is.
 
     Example:
         nearest("grpo.lerning_rate", ["grpo.learning_rate", "grpo.beta"])  # "grpo.learning_rate"

@@ -1,4 +1,4 @@
-"""[curate]: how samples get their labels and target crops."""
+"""The section [curate]: how samples get their labels and target crops."""
 
 from typing import Literal, Self
 
@@ -23,20 +23,24 @@ class EndpointConfig(Section):
     max_tokens: int = Field(default=512, ge=1)
     """Token limit of a reply."""
     timeout_s: float = Field(default=60.0, gt=0)
-    """Seconds for one request."""
+    """Time limit of one request, in seconds."""
     retry_budget_s: float = Field(default=120.0, ge=0)
-    """Seconds for one reply, all retries included, while the endpoint is unreachable, busy (429) or
-    failing (5xx)."""
+    """Time limit of one reply with all its retries, in seconds. A request is retried while the
+    endpoint is unreachable, busy (429) or failing (5xx)."""
     in_flight: int = Field(default=32, ge=1)
-    """Requests at a time, per curation worker."""
+    """Number of concurrent requests per curation worker."""
 
 
 class CurateConfig(Section):
-    """Two answers by the base policy, a verdict by the judge, boxes by the grounding."""
+    """Settings of curation.
+
+    The base policy answers each question at both resolutions. The judge compares the answers with
+    the truth, and the grounding locates the evidence.
+    """
 
     judge: str = Field(default="match", json_schema_extra={"pattern": "^(match|endpoint|.+:.+)$"})
-    """"match" compares normalised answers with the truth; "endpoint" asks an LLM (the paper:
-    LLaMA-3.3-70B); module:attribute names an `awares.Judge` of your own."""
+    """Judge of the answers. "match" compares normalised answers with the truth. "endpoint" asks an
+    LLM; the paper uses LLaMA-3.3-70B. module:attribute names an `awares.Judge` of your own."""
     judge_settings: Table = Field(default_factory=dict)
     """Arguments of a judge of your own."""
     judge_endpoint: EndpointConfig = EndpointConfig()
@@ -44,25 +48,27 @@ class CurateConfig(Section):
     grounding: str = Field(
         default="annotations", json_schema_extra={"pattern": "^(annotations|endpoint|.+:.+)$"}
     )
-    """"annotations" takes the samples' evidence boxes; "endpoint" asks a grounding model (the
-    paper: Qwen3-VL-235B-A22B); module:attribute names an `awares.Grounding` of your own."""
+    """Source of the evidence boxes. "annotations" takes the boxes of the data set. "endpoint" asks
+    a grounding model; the paper uses Qwen3-VL-235B-A22B. module:attribute names an
+    `awares.Grounding` of your own."""
     grounding_settings: Table = Field(default_factory=dict)
     """Arguments of a grounding of your own."""
     grounding_endpoint: EndpointConfig = EndpointConfig()
     """The grounding model's endpoint."""
     both_wrong: Literal["LR", "drop"] = "drop"
-    """Label of a sample that the base policy fails at both resolutions: none ("drop"), or LR as in
-    the paper."""
+    """What happens to a sample that the base policy answers wrongly at both resolutions. "drop"
+    leaves the sample out; "LR" labels it LR, as the paper does."""
     min_confidence: float = Field(default=0.9, ge=0, le=1)
-    """Least probability of the whole greedy low-resolution answer. A right answer with less counts
-    as a guess: the label is HR if full resolution is right as well. The paper uses 0. Suits short
-    answers only."""
+    """Smallest probability at which a right low-resolution answer counts as known. It is the
+    probability of the whole greedy answer, so it suits short answers only. A less probable answer
+    counts as a guess: the label is HR if the full-resolution answer is also right. The paper
+    uses 0."""
     in_flight: int = Field(default=64, ge=1)
-    """Requests at a time, per engine."""
+    """Number of concurrent requests per engine."""
     max_tokens: int = Field(default=32, ge=1)
     """Token limit of an answer."""
     engines: int = Field(default=1, ge=1)
-    """Engine actors; each holds one engine."""
+    """Number of engine actors. Each actor holds one engine."""
     engine_cpus: float = Field(default=0.5, ge=0)
     """CPUs that Ray reserves per engine actor."""
     engine_gpus: float = Field(default=0.0, ge=0)
@@ -96,7 +102,10 @@ class CurateConfig(Section):
 
     @model_validator(mode="after")
     def dropping_needs_a_judge_that_tells_wrong_from_right(self) -> Self:
-        """Refuse to drop by an LLM judge's verdict, which is 0 for both right as for both wrong."""
+        """Refuse "drop" with an LLM judge.
+
+        Its verdict is 0 if both answers are right, and also if both are wrong.
+        """
         if self.both_wrong == "drop" and self.judge == "endpoint":
             raise ValueError(
                 'curate.both_wrong = "drop" needs curate.judge = "match": '

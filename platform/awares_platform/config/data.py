@@ -1,4 +1,4 @@
-"""[data]: the data set of a run, and how much of it is used."""
+"""The section [data]: the data set of a run, and the number of its samples to use."""
 
 from typing import Literal
 
@@ -11,24 +11,26 @@ CURATED = "-curated"
 
 
 class DataConfig(Section):
-    """A data set in the store: datasets/<name>/<split>/*.parquet beside images/<hash>."""
+    """A data set in the store.
+
+    Its samples are in datasets/<name>/<split>/*.parquet, and its images are in images/<hash>.
+    """
 
     name: str = Field(default="awares-mini", pattern=r"^[a-z0-9][a-z0-9._-]*$")
     """Name of the data set; curation writes <name>-curated."""
     source: Literal["mini", "store"] = "mini"
-    """"mini" generates AwaRes-Mini once; "store" expects the splits train and test in the store.
-
-    dataset.write_samples writes a split."""
+    """Origin of the data set. "mini" generates AwaRes-Mini once. "store" expects the splits train
+    and test in the store; dataset.write_samples writes such a split."""
     train_samples: int = Field(default=12288, ge=1)
-    """Questions of the train split to use (and, for "mini", to generate)."""
+    """Number of training questions to use. The source "mini" generates this number."""
     test_samples: int = Field(default=2048, ge=1)
-    """Questions of the test split to use (and, for "mini", to generate)."""
+    """Number of test questions to use. The source "mini" generates this number."""
     seed: int = 0
     """Seed of AwaRes-Mini's scenes; run.seed does not change the data."""
     shard_rows: int = Field(default=512, ge=1)
-    """Rows per parquet shard: the unit in which curation resumes."""
+    """Rows per parquet shard. When curation resumes, it keeps its finished shards."""
     image_cache: str = ""
-    """Directory of the local image cache; "" takes one in the system's temporary directory."""
+    """Directory of the local image cache. "" creates one in the system's temporary directory."""
 
     @property
     def curated(self) -> str:

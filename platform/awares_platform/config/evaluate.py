@@ -1,4 +1,4 @@
-"""[evaluate]: the policies to compare, the questions and the scorer."""
+"""The section [evaluate]: the policies to compare, the questions and the scorer."""
 
 from typing import Literal
 
@@ -8,11 +8,14 @@ from awares_platform.config.base import Section
 
 PolicyToEvaluate = Literal["full", "low", "threshold", "escalate", "sft", "awares"]
 JOINED_FROM = {"threshold": ("low", "full", "awares"), "escalate": ("full", "awares")}
-"""The policies whose episodes give those of a policy of two passes."""
+"""Maps each two-pass policy to the policies whose episodes it combines."""
 
 
 class EvaluateConfig(Section):
-    """Every policy answers the same held-out questions, greedily, on one engine."""
+    """Settings of evaluation.
+
+    Every policy answers the same held-out questions with greedy sampling on one engine.
+    """
 
     policies: tuple[PolicyToEvaluate, ...] = (
         "full",
@@ -22,22 +25,24 @@ class EvaluateConfig(Section):
         "sft",
         "awares",
     )
-    """full and low: the base policy at one resolution. threshold: low, and full where low is least
-    sure, at the mean tokens of awares. escalate: full where awares asks for anything, else its
-    answer. sft and awares: the trained policies."""
+    """Policies to evaluate. "full" and "low" are the base policy at full and at low resolution.
+    "sft" and "awares" are the trained policies. "escalate" takes the answer of full where awares
+    asks for a view, and the answer of awares elsewhere. "threshold" takes the answer of full where
+    low is least confident, and the answer of low elsewhere. Its mean visual tokens do not exceed
+    those of awares."""
     questions: int = Field(default=2048, ge=1)
-    """Number of held-out questions, from the start of the test split."""
+    """Number of held-out questions. They are the first ones of the test split."""
     in_flight: int = Field(default=64, ge=1)
-    """Questions in flight in the accuracy pass."""
+    """Number of concurrent questions in the accuracy pass."""
     latency_questions: int = Field(default=64, ge=0)
-    """Questions for the latency figures. They are answered one at a time with cold caches, before
-    the accuracy pass; 0 measures no latency."""
+    """Number of questions for the latency figures. The engine answers them one at a time with cold
+    caches, before the accuracy pass. 0 measures no latency."""
     max_tokens: int = Field(default=32, ge=1)
     """Token limit of a turn."""
     scorer: str = "exact"
-    """Name in awares.evaluation.scorers."""
+    """Name of the scorer in awares.evaluation.scorers."""
     scorer_version: Literal["2026-03", "2026-08"] = "2026-08"
-    """Rules of the scorer. "2026-03" are those of the paper's figures, "2026-08" the newer ones."""
+    """Version of the scorer's rules. The paper's figures use "2026-03"; "2026-08" is newer."""
     engine_cpus: float = Field(default=0.5, ge=0)
     """CPUs that Ray reserves for the engine's actor."""
     engine_gpus: float = Field(default=0.0, ge=0)

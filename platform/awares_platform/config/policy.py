@@ -1,4 +1,4 @@
-"""[policy]: the model to train and serve, and which of its weights train."""
+"""The section [policy]: the model to train and serve, and the weights to train."""
 
 from typing import Literal, Self
 
@@ -8,24 +8,24 @@ from awares_platform.config.base import Section
 
 
 class PolicyConfig(Section):
-    """The policy.
+    """Settings of the policy.
 
     The defaults train every weight of AwaRes-Mini's language model. The 7B setup trains LoRA
     adapters on a bfloat16 base.
     """
 
     base: str = "mini"
-    """`mini` (the shipped tiny Qwen2.5-VL), a local Hugging Face directory, a Hugging Face id, or
-    an s3:// directory."""
+    """Base model: `mini` (the bundled tiny Qwen2.5-VL), a local Hugging Face directory, a Hugging
+    Face id, or an s3:// directory."""
     family: str = "awares.families.qwen2_5_vl:Qwen25VL"
     """The model family of `base`, as module:attribute (awares.family.ModelFamily)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the trained weights. With bfloat16, DeepSpeed keeps float32 master weights."""
     attn: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention implementation of the trainer. For flash_attention_2 install the package
-    flash-attn; the lock file does not hold it."""
+    """Attention implementation of the trainer. flash_attention_2 needs the package flash-attn,
+    which the lock file does not include."""
     lora_rank: int = Field(default=0, ge=0)
-    """Rank of the LoRA adapters; 0 trains the weights themselves (paper: 8)."""
+    """Rank of the LoRA adapters. 0 trains the weights themselves. The paper uses 8."""
     lora_alpha: float = Field(default=16.0, gt=0)
     """LoRA alpha: the adapter's output is multiplied by lora_alpha / lora_rank. The paper does not
     state its value."""
@@ -33,8 +33,8 @@ class PolicyConfig(Section):
     """Linear layers of the language model that get an adapter, such as "q_proj". An empty list
     means all layers that the model family lists."""
     train_vision: bool = False
-    """Train the vision tower, too. Training is faster with a frozen tower, and the language model
-    alone can learn the choice of crops."""
+    """Also train the vision tower. Training is faster with a frozen tower, and the language model
+    can learn the choice of crops without a trained tower."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass. This saves memory and takes about a third more
     time."""

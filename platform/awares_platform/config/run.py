@@ -1,4 +1,4 @@
-"""The run: its name, its seed, and its local output directory."""
+"""The section [run]: the run's name, its seed, and its local output directory."""
 
 import re
 from pathlib import Path
@@ -11,19 +11,20 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class RunConfig(Section):
-    """Identity of a run. It writes its objects under `runs/<name>/` in the store."""
+    """Identity of a run. The run writes its objects under `runs/<name>/` in the store."""
 
     name: str = "mini"
     """Name of the run: letters, digits, '.', '_' and '-'."""
 
     seed: int = 0
-    """Seed of all randomness but that of the data: prompts, initialisation and sampling."""
+    """Seed of the prompt order, the initialisation and the sampling. data.seed seeds the data."""
 
     directory: Path = Path("runs")
-    """Local directory for output that people read: a job writes to `<directory>/<name>/<job>/`."""
+    """Local directory for metrics, reports and other readable output. A job writes to
+    `<directory>/<name>/<job>/`."""
 
     worker_logs: bool = False
-    """Show the output of Ray's workers. Ray's log files have it in any case."""
+    """Print the output of Ray's workers. Ray's log files always contain this output."""
 
     @field_validator("name")
     @classmethod

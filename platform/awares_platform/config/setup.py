@@ -32,7 +32,7 @@ from awares_platform.config.store import StoreConfig
 
 
 class PlatformConfig(Section):
-    """All settings of a job. The defaults of each section are those of the mini setup."""
+    """All settings of a job. Each section's defaults are the values of the mini setup."""
 
     run: RunConfig = RunConfig()
     store: StoreConfig = StoreConfig()
@@ -78,7 +78,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _apply(settings: dict[str, Any], override: str) -> None:
-    """Set one dotted key. Validation reports an unknown key later."""
+    """Set one dotted key in `settings`. The later validation reports an unknown key."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or len(parts) < 2:
@@ -93,7 +93,10 @@ def _apply(settings: dict[str, Any], override: str) -> None:
 
 
 def _value(text: str, annotation: Any) -> Any:
-    """`text` as a TOML value, or as a string if it is not TOML or the key holds text."""
+    """Parse `text` as a TOML value.
+
+    The result is `text` itself if it is not TOML or if the key holds text.
+    """
     if annotation in (str, str | None, Path) and not text.startswith(('"', "'")):
         return text
     try:
@@ -103,7 +106,7 @@ def _value(text: str, annotation: Any) -> Any:
 
 
 def _annotation(parts: Sequence[str]) -> Any:
-    """The declared type of a dotted key; None for an unknown key."""
+    """Return the declared type of a dotted key, or None for an unknown key."""
     model: Any = PlatformConfig
     for part in parts:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
@@ -131,7 +134,11 @@ def _shown(value: Any) -> str:
 
 
 def _candidates(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys to suggest: sections for an unknown section, else keys of its section or name."""
+    """Return the valid keys to suggest in place of the unknown key `loc`.
+
+    For an unknown section they are all sections, and all keys with its name. For an unknown key
+    they are the keys of its section, and the keys with its name in any section.
+    """
     if len(loc) == 1:
         sections = list(PlatformConfig.model_fields)
         return sections + [key for key in _keys(PlatformConfig) if key.endswith(f".{loc[0]}")]
@@ -141,7 +148,7 @@ def _candidates(loc: tuple[int | str, ...]) -> list[str]:
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key below `model` that holds a value and not a section."""
+    """Yield every dotted key below `model` that holds a value and not a section."""
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):

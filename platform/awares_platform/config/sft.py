@@ -1,4 +1,4 @@
-"""[sft]: supervised fine-tuning on curated demonstrations (paper, section 3.3)."""
+"""The section [sft]: supervised fine-tuning on curated demonstrations (paper, section 3.3)."""
 
 from typing import Literal, Self
 
@@ -15,40 +15,47 @@ class SftConfig(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate (paper: 1e-4 with LoRA)."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
-    """Share of all steps over which the learning rate rises linearly; a cosine to zero follows."""
+    """Share of all steps in which the learning rate rises linearly. It then falls to zero along a
+    cosine."""
     weight_decay: float = Field(default=0.001, ge=0)
-    """AdamW weight decay; norms and biases are exempt."""
+    """Weight decay of AdamW. Norms and biases are exempt."""
     max_grad_norm: float = Field(default=1.0, ge=0)
-    """Global gradient norm to clip to; 0 does not clip."""
+    """Largest global gradient norm. Larger gradients are scaled down to it. 0 does not clip."""
     tool_turn_weight: float = Field(default=16.0, gt=0)
-    """w_t: weight of a crop request's tokens; other assistant tokens weigh 1 (paper: 5).
-
-    A higher weight makes the policy ask more often. GRPO can teach it to ask less, but not to ask
-    where it never does."""
+    """Loss weight w_t of the tokens of a crop request. Other assistant tokens have weight 1. The
+    paper uses 5. A higher weight makes the policy ask more often. GRPO can teach the policy to ask
+    less often, but it cannot teach requests that the policy never samples."""
     batch_size: int = Field(default=64, ge=1)
-    """Samples per optimizer step over all workers (paper: 16 in its text, 128 in its appendix)."""
+    """Samples per optimizer step over all workers. The paper uses 16 in its text and 128 in its
+    appendix."""
     micro_batch: int = Field(default=32, ge=1)
-    """Samples per worker and forward pass; batch_size is a multiple of workers * micro_batch."""
+    """Samples per worker and forward pass. `batch_size` must be a multiple of
+    workers * micro_batch."""
     workers: int = Field(default=1, ge=1)
-    """Data-parallel trainer processes."""
+    """Number of data-parallel trainer processes."""
     use_gpu: bool = False
-    """One GPU per worker (NCCL); otherwise CPU (gloo)."""
+    """Train with one GPU per worker and NCCL. The value false trains on CPUs with gloo."""
     selector: dict[str, str] = Field(default_factory=dict)
-    """Labels of the Ray nodes that workers may run on; empty takes any."""
+    """Labels of the Ray nodes that workers may run on. Without labels they run on any node."""
     threads: int = Field(default=1, ge=1)
-    """CPU threads, and CPUs reserved, per worker."""
+    """CPU threads of each worker. Ray reserves the same number of CPUs for it."""
     zero_stage: Literal[0, 1, 2, 3] = 2
-    """DeepSpeed ZeRO stage: 1 shards the optimizer state, 2 also gradients, 3 also parameters."""
+    """DeepSpeed ZeRO stage. Stage 1 shards the optimizer state, stage 2 also the gradients, and
+    stage 3 also the parameters."""
     checkpoint_every: int = Field(default=50, ge=1)
-    """Steps between checkpoints to the store."""
+    """Number of steps between two checkpoints to the store."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Newest checkpoints that stay in the store."""
+    """Number of newest checkpoints that stay in the store."""
     max_failures: int = Field(default=2, ge=-1)
-    """How often the run restarts from its newest checkpoint after a lost worker; -1: any number."""
+    """Number of restarts from the newest checkpoint after lost workers, before the run fails. -1
+    sets no limit."""
 
     @model_validator(mode="after")
     def batch_divides_among_workers(self) -> Self:
-        """ZeRO's collectives need the same number of micro-batches on every worker."""
+        """Refuse a batch size that does not divide into whole micro-batches on every worker.
+
+        ZeRO's collectives need the same number of micro-batches on every worker.
+        """
         share = self.workers * self.micro_batch
         if self.batch_size % share:
             near = max(share, self.batch_size // share * share)

@@ -1,4 +1,4 @@
-"""The object store: its address, and how long to retry a call."""
+"""The section [store]: the address of the object store, and the retries of its calls."""
 
 import re
 
@@ -16,15 +16,15 @@ class StoreConfig(Section):
     """Bucket and prefix: `s3://bucket/prefix`."""
 
     endpoint: str | None = "local"
-    """Address of an S3 server; none for AWS. "local" starts a private SeaweedFS under
+    """Address of an S3 server. "none" uses AWS. "local" starts a private SeaweedFS under
     `<run.directory>/.store`."""
 
     region: str = "us-east-1"
     """Region of the bucket. Only AWS uses it."""
 
     retry_budget_s: float = Field(default=60.0, gt=0)
-    """Seconds to retry a call while the store is unavailable or asks to slow down. The last attempt
-    may end up to 30 s later."""
+    """Seconds in which a call is retried while the store is unavailable or asks to slow down. The
+    last attempt may end up to 30 s later."""
 
     @field_validator("url")
     @classmethod
