@@ -1,1 +1,1 @@
-"""One vLLM engine: its launch, its weight loads during generation, and the logprob canary."""
+"""Launches one vLLM engine, loads weights while it generates, and checks them with a canary."""

@@ -2,21 +2,24 @@
 
     checkpoint names --units--> modules with all their tensors --touched(changed)--> apply
     Each module takes its tensors in one of three ways:
-      IN_PLACE  The parameters lie as in the checkpoint: norms, convolutions, and unquantised
-                linears on GPUs. Copy into their storage, whose addresses CUDA graphs hold.
-      REPACK    The module may also hold a packed copy: embeddings and output heads on CPUs,
-                linears on CPUs without oneDNN. Copy, then let vLLM process the module again.
-      RELOAD    The parameters have another layout: linears on CPUs with oneDNN, and quantised
-                layers. Run vLLM's layerwise reload on this module only.
+      IN_PLACE  The parameters have the checkpoint's layout. Examples are norms, convolutions, and
+                unquantised linears on GPUs. `apply` copies the tensors into the parameters'
+                storage, because CUDA graphs hold the addresses of this storage.
+      REPACK    The module may also hold a packed copy of its parameters. Examples are embeddings
+                and output heads on CPUs, and linears on CPUs without oneDNN. `apply` copies the
+                tensors, and vLLM then processes the module again.
+      RELOAD    The parameters have another layout than the checkpoint. Examples are linears on CPUs
+                with oneDNN, and quantised layers. `apply` runs vLLM's layerwise reload on this
+                module only.
 
-`load_mode` reads the way off the module and never asks for the platform. A unit is loaded whole.
-vLLM fills a fused module (qkv_proj, gate_up_proj) with uninitialised memory, silently, if it gets
-only a part of its tensors.
+`load_mode` chooses the way from the module's parameters and never asks for the platform. `apply`
+always loads all tensors of a unit. If a fused module (qkv_proj, gate_up_proj) gets only some of its
+tensors, vLLM silently leaves uninitialised memory in the others' place.
 
-vLLM's own reload of the whole model does not serve here, for two reasons. It visits modules that
-get no tensor. On CPUs it also leaves a tied output head wrong: it restores the shared parameter,
-but the head computes logits with a packed copy of the old values. Here, modules that share a
-parameter are one unit, and each of them packs again.
+vLLM's own reload of the whole model is not suitable here, for two reasons. It visits modules that
+get no tensor. On CPUs it also breaks a tied output head: it restores the shared parameter, but the
+head computes logits with a packed copy of the old values. This module therefore treats modules that
+share a parameter as one unit, and repacks each of them.
 """
 
 import enum
@@ -43,7 +46,7 @@ V = TypeVar("V")
 
 
 class LoadMode(enum.Enum):
-    """How a module takes new tensors; the module's docstring draws the three ways."""
+    """The way in which a module takes new tensors; the docstring of this file describes each."""
 
     IN_PLACE = "in place"
     REPACK = "repack"
@@ -52,9 +55,9 @@ class LoadMode(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The modules that share a parameter (mostly one), with all their checkpoint tensors.
+    """One module, or several modules that share a parameter, with all their tensors.
 
-    `tensors` are names of the checkpoint, `parameters` are names of vLLM's model.
+    `tensors` are names in the checkpoint, and `parameters` are names in vLLM's model.
 
     Example:
         Unit(
@@ -70,10 +73,12 @@ class Unit:
 
 
 def units(model: nn.Module, names: Iterable[str]) -> tuple[Unit, ...]:
-    """Return the model's units, in the model's order, for a checkpoint that holds `names`.
+    """Return the model's units, in the model's order, for a checkpoint with the tensors `names`.
 
-    Raises WeightsError in three cases: a name leads to no parameter, no name leads to a parameter,
-    or only a reload could write a shared parameter.
+    Raises WeightsError in three cases:
+    - a tensor of the checkpoint belongs to no parameter;
+    - a parameter has no tensor in the checkpoint;
+    - a shared parameter belongs to a module that needs RELOAD.
     """
     reached = {name: parameter_of(model, name) for name in names}
     own = [name for name, _ in model.named_parameters()]
@@ -100,14 +105,17 @@ def units(model: nn.Module, names: Iterable[str]) -> tuple[Unit, ...]:
 
 
 def touched(found: Iterable[Unit], changed: set[str]) -> tuple[Unit, ...]:
-    """Return the units of which at least one tensor changed."""
+    """Return the units with at least one tensor in `changed`, a set of checkpoint names."""
     return tuple(unit for unit in found if not changed.isdisjoint(unit.tensors))
 
 
 def on_device(
     found: Iterable[Unit], state: Mapping[str, Tensor], device: torch.device
 ) -> dict[str, Tensor]:
-    """Copy the units' tensors to `device` ahead, so that `apply` only copies within it."""
+    """Copy the units' tensors to `device`.
+
+    The later `apply` then copies only within the device's memory.
+    """
     return {name: state[name].to(device) for unit in found for name in unit.tensors}
 
 
@@ -139,25 +147,25 @@ def apply(
 
 
 def load_mode(module: Any) -> LoadMode:
-    """Return how `module` takes new tensors, judged by its present parameters."""
+    """Return the way in which `module` takes new tensors, judged by its present parameters."""
     method = getattr(module, "quant_method", None)
     unquantised = (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
     if isinstance(method, QuantizeMethodBase) and type(method) not in unquantised:
-        # A quantised layer may have other scales or permutations under equal shapes and types.
+        # Equal shapes and types do not suffice: scales and permutations may still differ.
         return LoadMode.RELOAD
     recorded = get_layerwise_info(module).restore_metadata[0]
     if not all(_lies_as(module, name, tensor) for name, tensor in recorded.items()):
         return LoadMode.RELOAD
-    # On CPUs a linear computes by a closure. Whether the closure holds a packed copy cannot be
-    # seen, and packing again is cheap.
+    # On CPUs a linear computes with a closure. The closure does not show whether it holds a packed
+    # copy. Repacking is cheap, so every closure counts as packed.
     packed = vars(module).get("cpu_linear", nn.functional.linear) is not nn.functional.linear
     return LoadMode.REPACK if packed else LoadMode.IN_PLACE
 
 
 def aliases(model: nn.Module) -> dict[str, str]:
-    """Map each further name of a shared parameter to its first name.
+    """Map each additional name of a shared parameter to the parameter's first name.
 
-    vLLM's loader takes the tensor of the first name and skips the others.
+    vLLM's loader takes the tensor of the first name and skips the tensors of the other names.
     """
     first: dict[Tensor, str] = {}
     named = model.named_parameters(remove_duplicate=False)
@@ -171,7 +179,7 @@ def aliases(model: nn.Module) -> dict[str, str]:
 def parameter_of(model: nn.Module, name: str) -> str:
     """Return vLLM's name of the parameter that takes the checkpoint's tensor `name`.
 
-    Each module on the path may rename the modules below it.
+    Each module on the path to the parameter may rename the modules below itself.
     """
     module, path, rest = model, "", name
     while True:
@@ -211,9 +219,10 @@ def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
 
 
 def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
-    """Map every module with parameters to the first module that shares one of them.
+    """Map every module with parameters to its leader.
 
-    The keys keep the model's order.
+    The leader is the first module that shares a parameter with it, or else the module itself. The
+    keys keep the model's order.
     """
     first: dict[Tensor, nn.Module] = {}
     leaders: dict[nn.Module, nn.Module] = {}
@@ -227,9 +236,10 @@ def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
 
 
 def _lies_as(module: nn.Module, name: str, recorded: Tensor) -> bool:
-    """Whether a checkpoint's tensor can be copied into the parameter as it is.
+    """Whether the parameter still has the layout that the checkpoint's tensor has.
 
-    It can if type, shape, strides and dtype are those from before vLLM's processing.
+    `recorded` is the parameter before vLLM's processing. The layouts agree if type, shape, strides
+    and dtype are equal.
     """
     found = module._parameters.get(name)
     if found is None:

@@ -1,16 +1,16 @@
-"""The logprob canary: a probe of fixed prompts, and the check of a loaded version with it.
+"""The logprob canary: fixed prompts that verify a loaded weight version.
 
-This module holds the probe and its check. `canary_samples.py` chooses the samples that a run's
-canary uses.
+This file builds the prompts and compares their logprobs. `canary_samples.py` chooses the samples
+for the prompts.
 
     learner: learner_logprobs(published weights) ------------> manifest.extra["canary"]
     engine:  Engine.load_version scores the same prompts ----> check
 
 The check proves that the engine computes with the weights that the learner published. Checksums
-cannot prove it: fused, prepacked or tied tensors can have the right hash and still compute wrongly.
-Each prompt has two turns with one image each, so that the vision tower and the positions of several
-images take part. The check compares the raw logprobs (temperature 1, no mask) of every text token
-after the first image.
+cannot prove this: a fused, prepacked or tied tensor can be wrong although its download has the
+right hash. Each prompt has two turns with one image each. The check thus covers the vision tower
+and the positions of several images. It compares the raw logprobs (temperature 1, no mask) of every
+text token after the first image.
 """
 
 import json
@@ -33,21 +33,21 @@ from awares.tokens import VisionLimits
 from awares_platform.weights.manifest import Manifest, WeightsError, digest
 
 Logprobs = tuple[tuple[float, ...], ...]
-"""Logprobs per prompt and compared token."""
+"""One row per prompt, with one logprob per compared token."""
 
 _CROPS = (CropId.TOP_LEFT, CropId.CENTER, CropId.BOTTOM, CropId.RIGHT)
 
 
 class CanaryMismatch(WeightsError):
-    """An engine computes other logprobs than the learner whose weights it loaded."""
+    """The engine's logprobs differ too much from the learner's logprobs for the same version."""
 
 
 @dataclass(frozen=True)
 class Canary:
     """A fixed set of two-turn sequences with their original images.
 
-    Learner and engines build it from the same samples. It caches the prompts and the digest,
-    because every load needs them.
+    Learner and engines each build the canary from the same samples. The object caches the prompts
+    and the digest, because every load needs them.
 
     Example:
         canary = Canary.build(samples[:4], images, chat, limits, low_ratio=0.5)
@@ -68,9 +68,10 @@ class Canary:
         limits: VisionLimits,
         low_ratio: float = 0.5,
     ) -> "Canary":
-        """Build a canary with one item per sample; `images` maps a hash to the original image.
+        """Build a canary with one item per sample.
 
-        An item holds the question, a request for one crop, the crop, and the sample's answer.
+        `images` returns the original image of a content hash. An item holds the question, a request
+        for one crop, the crop, and the sample's answer.
         """
         samples = tuple(samples)
         originals = {sample.image: images(sample.image) for sample in samples}
@@ -82,23 +83,27 @@ class Canary:
 
     @cached_property
     def prompts(self) -> list[tuple[tuple[int, ...], tuple[Image, ...]]]:
-        """Per item the ids of the whole sequence, and the images as the policy sees them.
+        """The token ids of each item's whole sequence, with the images as the policy sees them.
 
         The ids hold one placeholder per image.
         """
         return [(_ids(item), self._views(item)) for item in self.items]
 
     def compared(self) -> list[int]:
-        """Return the number of compared tokens per item: its text tokens after the first image.
+        """Return the number of compared tokens of each item.
 
-        They are the last text tokens of the item.
+        An item's compared tokens are its text tokens after the first image. They are therefore the
+        last text tokens of the item.
         """
         after = [ids[ids.index(self.image_token_id) :] for ids in map(_ids, self.items)]
         return [sum(token != self.image_token_id for token in ids) for ids in after]
 
     @cached_property
     def digest(self) -> str:
-        """A hash of ids, pixels and limits; two sides with one digest score the same prompts."""
+        """A hash of token ids, pixels and limits.
+
+        Learner and engine score the same prompts if their digests are equal.
+        """
         ids = json.dumps(
             [[_ids(item) for item in self.items], self.limits.min_pixels, self.limits.max_pixels]
         )
@@ -121,7 +126,7 @@ def _ids(item: Demonstration) -> tuple[int, ...]:
 def learner_logprobs(
     model: Callable[..., Any], processor: Any, canary: Canary, device: torch.device | str = "cpu"
 ) -> Logprobs:
-    """Return the learner's logprobs of the compared tokens, from one forward pass of transformers.
+    """Return the learner's logprobs of the compared tokens, from one transformers forward pass.
 
     `model` must compute with the published weights in their published precision. Under ZeRO-3
     every rank must call this function.
@@ -139,19 +144,22 @@ def learner_logprobs(
 
 
 def tails(rows: Iterable[Sequence[float]], canary: Canary) -> Logprobs:
-    """Return the compared logprobs of each row; a row covers all text tokens of one item."""
+    """Return the logprobs of each item's compared tokens.
+
+    A row of `rows` holds the logprobs of all text tokens of one item.
+    """
     return tuple(tuple(row[-count:]) for row, count in zip(rows, canary.compared(), strict=True))
 
 
 def to_extra(canary: Canary, logprobs: Logprobs) -> dict[str, Any]:
-    """Return the entry "canary" of a manifest's `extra`."""
+    """Return the value of the key "canary" in a manifest's `extra`."""
     return {"digest": canary.digest, "logprobs": [list(row) for row in logprobs]}
 
 
 def expected(canary: Canary, manifest: Manifest) -> Logprobs:
     """Return the learner's logprobs from `manifest`.
 
-    Raises WeightsError if there are none, or if they belong to other prompts.
+    Raises WeightsError if the manifest holds no logprobs, or logprobs of other prompts.
     """
     published = manifest.extra.get("canary")
     if published is None:
@@ -168,10 +176,10 @@ def expected(canary: Canary, manifest: Manifest) -> Logprobs:
 
 
 def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) -> float:
-    """Return the mean |dlogp| between the learner's logprobs in `manifest` and `measured`.
+    """Return the mean |dlogp| between the learner's logprobs and the engine's.
 
-    `measured` holds the engine's logprobs. Raises CanaryMismatch if the mean exceeds `bound` or is
-    not a number, and WeightsError as `expected`.
+    The learner's logprobs are in `manifest`, and the engine's are `measured`. Raises CanaryMismatch
+    if the mean exceeds `bound` or is NaN. Raises WeightsError in the same cases as `expected`.
     """
     pairs = [
         pair
@@ -179,7 +187,7 @@ def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) 
         for pair in zip(*rows, strict=True)
     ]
     mean = math.fsum(abs(learned - computed) for learned, computed in pairs) / len(pairs)
-    # "not <=" also catches nan.
+    # The form "not <=" also catches NaN.
     if not mean <= bound:
         raise CanaryMismatch(
             f"version {manifest.version}: mean |dlogp| between learner and engine is {mean:.4g} "

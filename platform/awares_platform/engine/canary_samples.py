@@ -1,7 +1,7 @@
-"""The choice of the samples that a run's canary uses.
+"""Chooses the samples of a run's canary.
 
-This module takes the first readable samples of the curated data, so that learner and engine build
-the same prompts. `canary.py` holds the probe itself and its check.
+The canary uses the first readable samples of the curated data. Learner and engine thus build the
+same prompts. `canary.py` builds the prompts and compares their logprobs.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
 
 _SAMPLES = 4
-# The number of samples to search for readable ones.
+# The number of samples in which `build` looks for readable images.
 _PROBES = 64
 
 
@@ -34,14 +34,14 @@ def build(
 ) -> Canary:
     """Build the canary of a run from `curated`, the name of its labelled data set.
 
-    Raises DataError if that data set or all the images of its first samples are missing.
+    Raises DataError if the data set is missing or none of its first samples has a readable image.
     """
     samples = readable(read_samples(store, curated, "train", limit=_PROBES), images)
     return Canary.build(samples, images, chat, vision_limits(method, family), method.low_ratio)
 
 
 def readable(samples: Sequence[Sample], images: Callable[[str], Image]) -> list[Sample]:
-    """Return the first four samples with a readable image, or fewer if there are not as many.
+    """Return the first four samples with a readable image. There may be fewer than four.
 
     Raises DataError if no image is readable.
     """

@@ -5,11 +5,11 @@
                                     |
     load_version(subscriber, v): prefetch (generating) -> pause -> apply -> resume -> canary
 
-The logprobs are those of the distribution that was sampled from (vLLM's processed_logprobs).
-Temperature, top_p and the mask of `ChatFormat.blocked_ids` are applied before normalisation. The
-mask is a bias of minus infinity. A learner that recomputes the logprobs must mask the same ids and
+The engine returns the logprobs of the sampling distribution (vLLM's processed_logprobs). vLLM
+applies temperature, top_p and the mask of `ChatFormat.blocked_ids` before normalisation. The mask
+is a bias of minus infinity. A learner that recomputes the logprobs must mask the same ids and
 divide by the same temperature: `awares.batch.policy_logprobs(..., temperature=, blocked_ids=)`.
-At temperature 0 the logprobs are those of temperature 1.
+At temperature 0 the engine returns the logprobs of temperature 1.
 """
 
 import asyncio
@@ -46,16 +46,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "EngineError", "LoadReport"]
 
-# Seconds until `stop` kills the engine process. The process holds nothing that must be saved, and
-# its interpreter takes seconds to exit.
+# Seconds until `stop` kills the engine process. A kill loses nothing, because the process holds no
+# state to save. A regular exit of its interpreter takes several seconds.
 _STOP_S = 1.0
 T = TypeVar("T")
 
 
 class Engine:
-    """A running engine, created with `start`.
+    """A running vLLM engine, created with `start`.
 
-    Many requests may be in flight. Loads run one at a time.
+    Many requests may be in flight at once. Weight loads run one at a time.
 
     Example:
         engine = await Engine.start(policy, config.engine, chat, family=family, limits=limits)
@@ -100,11 +100,12 @@ class Engine:
         family: ModelFamily,
         limits: VisionLimits,
     ) -> Self:
-        """Start an engine with the policy of a Hugging Face directory, as version 0.
+        """Start an engine with the policy in a Hugging Face directory. These weights are version 0.
 
-        `limits` are the trainer's, and they override those of the directory's processor. Raises
-        PolicyError if the directory holds no policy of `family` or has another tokenizer. Raises
-        EngineError if there is no memory for the KV cache or engine.start_timeout_s passes first.
+        `limits` are the trainer's pixel limits. They override the limits of the directory's
+        processor. Raises PolicyError if the directory holds no policy of `family` or has another
+        tokenizer. Raises EngineError if there is no memory for the KV cache, or if the start takes
+        longer than engine.start_timeout_s.
         """
         config = resolved(config)
         launch.check_policy(policy, family, chat)
@@ -132,7 +133,7 @@ class Engine:
 
     @property
     def version(self) -> int:
-        """The weight version that samples new tokens; 0 is the policy of the engine's start."""
+        """The weight version that samples new tokens. 0 is the policy that `start` loads."""
         return self._version
 
     async def __call__(self, request: GenerateRequest) -> Generation:
@@ -146,11 +147,11 @@ class Engine:
         return _generation(output.outputs[0], self._version)
 
     async def score(self, token_ids: Sequence[int], images: Sequence[Image]) -> tuple[float, ...]:
-        """Return raw logprobs (temperature 1, no mask) of a sequence's text tokens.
+        """Return the raw logprobs (temperature 1, no mask) of a sequence's text tokens.
 
-        There is one value per id that is not an image placeholder. The first value is 0, because
-        no token precedes it. Scoring does not read the prefix cache. Raises EngineError as
-        `__call__` does.
+        The result has one value per id that is not an image placeholder. The first value is 0,
+        because no token precedes the first token. Scoring does not read the prefix cache. Raises
+        EngineError in the same cases as `__call__`.
         """
         from vllm import SamplingParams
 
@@ -173,11 +174,14 @@ class Engine:
     ) -> LoadReport:
         """Load a published version while the engine generates.
 
-        Requests in flight continue with the new version, and each token names its own version.
+        Requests in flight continue with the new version. The result of a request names the version
+        of each token.
+
         Raises WeightsError or StoreError if the version cannot be fetched, fails verification or
-        does not fit; the engine is then unchanged. Raises EngineError if the version cannot be
-        applied, and CanaryMismatch if the engine then computes other logprobs than the learner.
-        After these two the engine refuses every request and must be restarted.
+        does not fit. The engine is then unchanged. Raises EngineError if the version cannot be
+        applied. Raises CanaryMismatch if the loaded engine computes other logprobs than the
+        learner. After an EngineError or a CanaryMismatch the engine refuses every request and must
+        be restarted.
         """
         async with self._loading:
             await self.check()
@@ -199,7 +203,7 @@ class Engine:
                 self._open.set()
                 measured = None if canary is None else await self._measure(canary, manifest)
             except BaseException as error:
-                # A cancelled load also leaves the weights half updated.
+                # BaseException, because a cancelled load also leaves the weights half updated.
                 self._poison(
                     f"version {version} was not applied whole ({error or type(error).__name__}); "
                     "restart the engine"
@@ -252,8 +256,11 @@ class Engine:
         params: "SamplingParams",
         session: str,
     ) -> "RequestOutput":
-        """Run one request; it fails at once if the engine is poisoned or stopped meanwhile."""
-        # A request that joined during a pause would carry the cache salt of the old version.
+        """Run one request and return its output.
+
+        The request fails at once if the engine is poisoned or stopped before the request ends.
+        """
+        # Wait for the end of a pause: a request that starts in it carries the old version's salt.
         await self._open.wait()
         self._check()
         task = asyncio.ensure_future(
@@ -264,7 +271,7 @@ class Engine:
         try:
             return await task
         except asyncio.CancelledError:
-            # If _poison cancelled the task, this raises the reason.
+            # If _poison cancelled the task, `_check` raises the reason.
             self._check()
             raise
 
@@ -275,7 +282,7 @@ class Engine:
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        # The salt separates the prefix caches of the versions.
+        # With a salt per version, a request never reuses cached prefixes of another version.
         prompt = TokensPrompt(
             prompt_token_ids=[*token_ids],
             multi_modal_data={"image": [*images]},
@@ -307,7 +314,7 @@ class Engine:
         )
 
     def _check_reads(self, manifest: Manifest) -> None:
-        """Raise WeightsError unless learner and engine process images and conversations alike."""
+        """Raise WeightsError unless learner and engine use one image processor and one template."""
         theirs = (manifest.processor, manifest.template)
         for what, own, other in zip(
             ("image processor", "tokenizer or chat template"), self._reads, theirs, strict=True
@@ -322,9 +329,9 @@ class Engine:
     async def _administer(
         self, work: Coroutine[Any, Any, T], what: str, timeout_s: float | None
     ) -> T:
-        """Await `work` and raise its failures as EngineError, except WeightsError.
+        """Await `work` and raise its failures as EngineError; a WeightsError passes unchanged.
 
-        `what` names the work in the message.
+        `what` names the work in the error message.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -339,7 +346,7 @@ class Engine:
             raise EngineError(f"{what} failed: {error}") from error
 
     def _poison(self, reason: str) -> None:
-        """Refuse every request from now on, and cancel those in flight.
+        """Refuse every request from now on, and cancel the requests in flight.
 
         Half-updated weights must not sample another token.
         """

@@ -1,4 +1,4 @@
-"""Following a run: one engine loads every newest version that the learner publishes.
+"""Keeps one engine at the newest version that the learner publishes.
 
 follow -- poll HEAD -- new? --> Engine.load_version --> Loaded
                                   |  (prefetch while generating, pause, apply, resume, canary)
@@ -21,9 +21,10 @@ _SLOWEST_POLL_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The engine generates with `version`, `load_s` seconds after it saw this version in HEAD.
+    """A completed load: the engine now generates with `version`.
 
-    `report` splits these seconds into the phases of the load.
+    `load_s` is the time in seconds since the engine read this version in HEAD. `report` splits it
+    into the phases of the load.
 
     Example:
         report = LoadReport(4, Prefetched(...), apply_s=0.02, pause_s=0.03, canary_dlogp=0.0012)
@@ -41,7 +42,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """The engine failed to load the version of HEAD; it keeps its present one and tries again.
+    """A failed load of the version in HEAD. The engine keeps its present version and tries again.
 
     Example:
         Missed(version=5, reason="run mini: ... does not hash to what its manifest names")
@@ -54,11 +55,11 @@ class Missed:
 async def follow(
     engine: Engine, subscriber: Subscriber, canary: Canary | None, poll_s: float
 ) -> AsyncIterator[Loaded | Missed]:
-    """Load the version of HEAD whenever it changes, and skip the versions between.
+    """Load the version in HEAD whenever HEAD changes, and skip older versions.
 
-    Poll every `poll_s` seconds. A version that cannot be fetched yields Missed; every failure
-    doubles the wait, up to 15 s. Raises CanaryMismatch, and EngineError if the engine must be
-    restarted.
+    The function polls HEAD every `poll_s` seconds. It yields Missed for a version that it cannot
+    fetch. Every failure in a row doubles the wait, up to 15 s. Raises CanaryMismatch. Raises
+    EngineError if the engine must be restarted.
     """
     failures = 0
     while True:
@@ -77,9 +78,9 @@ async def follow(
 async def load_newest(
     engine: Engine, subscriber: Subscriber, canary: Canary | None
 ) -> Loaded | None:
-    """Load the version of HEAD unless the engine has it; return None if there was nothing to load.
+    """Load the version in HEAD. Return None if HEAD has none, or if the engine already has it.
 
-    Raises as Engine.load_version.
+    Raises the same errors as Engine.load_version.
     """
     head = await asyncio.to_thread(subscriber.head)
     if head is None or head == engine.version:

@@ -1,9 +1,10 @@
-"""The start of vLLM: environment, arguments and process, and the cause of a failed start.
+"""Starts vLLM: sets its environment and arguments, starts its process, and explains failures.
 
-Imports take most of the start, once in the caller's process and once in the engine's. On CPU the
-engine process is therefore forked from a server that imports vLLM while the caller does. That
-process also runs the worker and compiles nothing. It profiles nothing if the size of the KV cache
-is set. On GPUs vLLM starts its processes in its own way.
+Imports take most of the start time, once in the caller's process and once in the engine process. On
+CPUs a server process therefore imports vLLM while the caller's process imports it. The engine
+process is forked from this server. It also runs the worker, and it compiles nothing. If
+engine.kv_cache_gib is set, it also skips the profiling of memory. On GPUs vLLM starts its processes
+in its own way.
 """
 
 import contextlib
@@ -45,12 +46,15 @@ _CAUSE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): .+", re.MULTILINE)
 class EngineError(AwaresError):
     """The engine did not start, died, or refused a request.
 
-    The message names the setting to change, if there is one.
+    The message names the setting to change, if a setting can help.
     """
 
 
 def check_policy(policy: Path, family: ModelFamily, chat: ChatFormat) -> None:
-    """Raise PolicyError unless the directory holds a policy of `family` that fits the tokenizer."""
+    """Raise PolicyError unless the directory holds a policy of `family` that fits the tokenizer.
+
+    The model and the tokenizer fit if they have the same image token.
+    """
     fit.check_directory(policy, family)
     image_id = read_config(policy).get(family.token_keys[family.chat.image])
     if image_id != chat.image_token_id:
@@ -80,9 +84,9 @@ def check_memory(config: EngineConfig) -> None:
 
 
 def set_environment(config: EngineConfig) -> None:
-    """Set the environment variables of vLLM and OpenMP for this process and the engine's.
+    """Set the environment variables of vLLM and OpenMP for this process and the engine process.
 
-    Call this before either process imports vLLM.
+    Call this function before one of the two processes imports vLLM.
     """
     os.environ.update(
         OMP_NUM_THREADS=str(config.threads),
@@ -90,7 +94,7 @@ def set_environment(config: EngineConfig) -> None:
         VLLM_ENGINE_READY_TIMEOUT_S=str(int(config.start_timeout_s)),
         VLLM_NO_USAGE_STATS="1",
     )
-    # The variable would override engine.kv_cache_gib, and it takes whole GiB only.
+    # This variable would override engine.kv_cache_gib, and it accepts whole GiB only.
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
     if config.enforce_eager:
         # Otherwise the first request compiles the sampler's helpers, which takes 10 s and needs a
@@ -111,16 +115,16 @@ def prepare(config: EngineConfig, family: ModelFamily) -> None:
 
 
 def preloaded(family: ModelFamily) -> list[str]:
-    """Name the modules that the server imports before an engine process is forked from it."""
+    """Return the modules that the server imports before an engine process is forked from it."""
     return [*_PRELOAD, family.vllm_module]
 
 
 @contextlib.contextmanager
 def importing_as_here() -> Iterator[None]:
-    """Make the server import from the directories that this process imports from.
+    """Make the server import from the same directories as this process.
 
-    Python 3.11 passes sys.path to the server, but the server ignores it. A checkout beside an
-    installed package would then start an engine process with the code of the installed one.
+    Python 3.11 passes sys.path to the server, but the server ignores it. Without this function, a
+    process that runs a checkout would fork engine processes with the code of an installed package.
     """
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
@@ -139,7 +143,7 @@ def engine_args(
     seed: int,
     logging_file: Path,
 ) -> "AsyncEngineArgs":
-    """Return vLLM's arguments. Imports vLLM."""
+    """Return the arguments of the vLLM engine. This function imports vLLM."""
     from vllm.config import WeightTransferConfig
     from vllm.config.logging import LoggingConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -156,16 +160,16 @@ def engine_args(
         max_num_batched_tokens=max(config.max_batched_tokens, config.max_model_len)
         if on_cpu()
         else config.max_batched_tokens,
-        # vLLM's CPU runner dies if a chunked prompt samples with a seed of its own.
+        # vLLM's CPU runner crashes if a request with its own seed has a chunked prompt.
         enable_chunked_prefill=not on_cpu(),
-        # vLLM's type lists the common sizes only.
+        # vLLM's type annotation lists the common block sizes only.
         block_size=config.block_size,  # pyright: ignore[reportArgumentType]
         gpu_memory_utilization=config.gpu_memory_utilization,
         kv_cache_memory_bytes=None
         if config.kv_cache_gib is None
         else int(config.kv_cache_gib * _GIB),
         tensor_parallel_size=config.tensor_parallel,
-        # On CPU vLLM would start a second process for the worker and repeat all imports there.
+        # By default vLLM on CPUs starts a second process for the worker, which repeats all imports.
         distributed_executor_backend=UniProcExecutor
         if on_cpu() and config.tensor_parallel == 1
         else None,
@@ -191,9 +195,9 @@ def launch(
     seed: int,
     logging_file: Path,
 ) -> "AsyncLLM":
-    """Start the engine and wait until it is up, which takes seconds to minutes.
+    """Start the engine and wait until it is ready. This takes seconds to minutes.
 
-    Exceptions of vLLM pass unchanged; `explain` turns them into an EngineError.
+    vLLM's exceptions pass unchanged. The caller turns them into an EngineError with `explain`.
     """
     prepare(config, family)
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -201,7 +205,7 @@ def launch(
     options = family.processor_options(limits)
     settings = engine_args(policy, config, options, seed, logging_file).create_engine_config()
     if on_cpu():
-        # An exhausted encoder budget would also chunk prompts.
+        # A large encoder budget, because vLLM also chunks prompts when the budget is exhausted.
         ample = settings.scheduler_config.max_num_seqs * settings.model_config.max_model_len
         settings.scheduler_config.max_num_encoder_input_tokens = (
             settings.scheduler_config.encoder_cache_size
@@ -214,7 +218,7 @@ def launch(
 def _forked_from_preload() -> Iterator[None]:
     """Make vLLM fork its engine process from the preloaded server.
 
-    vLLM itself offers fork and spawn only, and on CPU it insists on spawn.
+    vLLM itself offers only fork and spawn, and on CPUs it always chooses spawn.
     """
     if not on_cpu():
         yield
@@ -229,9 +233,9 @@ def _forked_from_preload() -> Iterator[None]:
 
 
 def write_logging(directory: Path) -> tuple[Path, Path]:
-    """Write Python's logging configuration for vLLM's processes to a file.
+    """Write a file with the configuration of Python's logging for vLLM's processes.
 
-    Return the paths of that file and of the log. Errors also go to stderr.
+    Return the path of this file and the path of the log. Errors also go to stderr.
     """
     settings, log = directory / "logging.json", directory / "engine.log"
     handlers: dict[str, dict[str, Any]] = {
@@ -247,7 +251,7 @@ def write_logging(directory: Path) -> tuple[Path, Path]:
         "handlers": handlers,
         "loggers": {
             "vllm": {"handlers": [*handlers], "level": "INFO", "propagate": False},
-            # This logger writes whole tensors as errors.
+            # This logger writes whole tensors at level ERROR, so it must not write to stderr.
             "vllm.logging_utils.dump_input": {"handlers": ["log"], "propagate": False},
         },
     }
@@ -256,9 +260,9 @@ def write_logging(directory: Path) -> tuple[Path, Path]:
 
 
 def explain(error: BaseException, log: Path, config: EngineConfig) -> EngineError:
-    """Return the error of a failed start, with the cause from the log of the engine process.
+    """Return an EngineError for a failed start, with the cause from the engine process's log.
 
-    The exception that vLLM raises only states that the start failed.
+    vLLM's own exception only states that the start failed.
     """
     cause = find_cause(log) or f"{type(error).__name__}: {error}"
     if any(word in cause for word in _MEMORY):
@@ -276,9 +280,9 @@ def explain(error: BaseException, log: Path, config: EngineConfig) -> EngineErro
 
 
 def find_cause(log: Path) -> str:
-    """Return the last exception in a log that causes the failure; "" if there is none.
+    """Return the last exception in a log that may be the cause of a failure, or "".
 
-    Exceptions that follow from another one do not count.
+    Exceptions that vLLM raises as a consequence of another exception do not count.
     """
     text = log.read_text("utf-8", "replace") if log.exists() else ""
     causes = [
@@ -290,7 +294,7 @@ def find_cause(log: Path) -> str:
 def kill_children(before: set[int | None]) -> None:
     """Kill the engine processes of a start that timed out.
 
-    `before` holds the ids of the child processes that ran before that start.
+    `before` holds the ids of the child processes that already ran before the start.
     """
     for child in multiprocessing.active_children():
         if child.pid not in before and child.name.startswith("EngineCore"):

@@ -1,4 +1,4 @@
-"""The end of the engine process together with the process that started it."""
+"""Ends the engine process when the process that started it dies."""
 
 import multiprocessing
 import os
@@ -8,9 +8,9 @@ from multiprocessing import connection
 
 
 def end_with_parent() -> None:
-    """Kill this process as soon as its parent dies, for any reason.
+    """Start a thread that kills this process as soon as its parent dies.
 
-    Call this in the engine process, which would otherwise outlive its parent.
+    The engine process calls this function. Without it, the engine process outlives its parent.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,6 +1,6 @@
-"""The part of a weight load inside the process that holds vLLM's AsyncLLM.
+"""The client side of a weight load: it runs in the process that holds vLLM's AsyncLLM.
 
-`worker.py` is the other part, inside the engine process.
+`worker.py` is the other side: it runs in the engine process.
 """
 
 import asyncio
@@ -20,11 +20,12 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
-    """The cost of staging a version; each value is the largest of all workers.
+    """The cost of staging a version. Each value is the maximum over all workers.
 
-    `hops` counts the manifests and `size` the bytes that were downloaded; `detours` counts the
-    attempts that met damage. The seconds are those of fetching, decoding and verifying. `vision`
-    tells whether the version changes the vision tower.
+    `hops` is the number of downloaded manifests, and `size` is the number of downloaded bytes.
+    `detours` is the number of attempts that met damage. `fetch_s`, `decode_s` and `verify_s` are
+    the seconds of fetching, decoding and verifying. `vision` is true if the version changes the
+    vision tower.
 
     Example:
         Prefetched(hops=1, size=135000, detours=0, fetch_s=0.05, decode_s=0.01, verify_s=0.01)
@@ -41,10 +42,11 @@ class Prefetched:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """One weight load, and the mean |dlogp| of its canary (None without a canary).
+    """The measurements of one weight load.
 
-    Generation pauses for `pause_s` seconds; applying the weights takes `apply_s` of them. The
-    prefetch runs before the pause, while the engine generates.
+    Generation pauses for `pause_s` seconds, and applying the weights takes `apply_s` seconds of the
+    pause. The prefetch runs before the pause, while the engine generates. `canary_dlogp` is the
+    canary's mean |dlogp|, or None without a canary.
 
     Example:
         LoadReport(12, Prefetched(...), apply_s=0.05, pause_s=0.08, canary_dlogp=0.0011)
@@ -67,9 +69,9 @@ class Loader:
     async def prefetch(self, subscriber: Subscriber, version: int) -> Prefetched:
         """Stage the version in every worker while the engine generates.
 
-        Raises WeightsError if a worker cannot fetch or verify the version, or if it does not fit;
-        the engine is then unchanged. A slow store raises nothing. A worker that does not answer a
-        call in time raises TimeoutError.
+        Raises WeightsError if a worker cannot fetch or verify the version, or if the version does
+        not fit the model. The engine is then unchanged. Raises TimeoutError if a worker does not
+        answer a call in time. A slow download alone causes no timeout.
         """
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
@@ -97,24 +99,24 @@ class Loader:
             return await self._llm.collective_rpc(method, args=arguments)
 
     async def apply(self, version: int, vision: bool) -> tuple[float, float]:
-        """Pause, load the staged version and resume. Requests in flight keep their place.
+        """Pause generation, load the staged version and resume.
 
-        Return the seconds of applying and of the whole pause. Any exception leaves the engine
-        paused with weights in an unknown state.
+        Requests in flight are not aborted. Return the seconds of applying and the seconds of the
+        whole pause. Any exception leaves the engine paused with weights in an unknown state.
         """
         paused = time.perf_counter()
-        # pause_generation also sleeps 20 ms, for callers that read outputs meanwhile.
+        # AsyncLLM.pause_generation would also sleep for 20 ms, which is not needed here.
         await self._llm.engine_core.pause_scheduler_async(mode="keep", clear_cache=False)
         started = time.perf_counter()
         await self._llm.collective_rpc("apply_version", args=(version,))
         if vision:
-            # The encoder cache maps an image's hash to the vision tower's output. The multimodal
-            # cache stays, because its pixels, grids and placeholder ranges depend on no weight.
-            # Both processes hold a part of it. If one part were cleared during a request, the other
-            # would refer to missing entries.
+            # The encoder cache maps an image's hash to the vision tower's output, so it is stale.
+            # The multimodal cache stays valid: its pixels, grids and placeholder ranges depend on
+            # no weight. Each of the two processes holds a part of the multimodal cache. Clearing
+            # one part during a request would leave references to missing entries in the other.
             await self._llm.reset_encoder_cache()
         applied = time.perf_counter()
-        # gather sends the two calls in this order.
+        # gather starts the two calls in this order, so the version is set before the resume.
         await asyncio.gather(
             self._llm.update_weight_version(str(version)), self._llm.resume_generation()
         )

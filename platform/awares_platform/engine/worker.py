@@ -1,7 +1,7 @@
-"""The part of a weight load inside vLLM's engine process: a backend of vLLM's weight transfer.
+"""The worker side of a weight load: a backend of vLLM's weight transfer in the engine process.
 
-Only the engine process imports this module, as `worker_extension_cls`. The import registers the
-backend. A load has two phases:
+Only the engine process imports this file, through `worker_extension_cls`. The import registers the
+backend. A load has two phases, the prefetch and the pause:
 
     awares_platform.engine.load           worker (this module)
       begin_prefetch(version, HEAD) --->  a thread downloads, verifies and stages the version
@@ -13,9 +13,9 @@ backend. A load has two phases:
                                             finish_weight_update
       resume
 
-The prefetch is a thread because an engine process runs calls between its steps. A call that
-downloads would stop generation. The three steps of the update share one call, because every further
-call lengthens the pause.
+The prefetch runs in a thread. An engine process runs calls between its generation steps, so a call
+that downloads would stop the generation. One call runs all three steps of the update, because each
+additional call lengthens the pause.
 """
 
 import pickle
@@ -49,9 +49,10 @@ BACKEND = "awares_store"
 
 @dataclass
 class InitInfo(WeightTransferInitInfo):
-    """A pickled awares_platform.weights.Subscriber, because vLLM's calls carry bytes.
+    """The arguments that initialise the backend.
 
-    `stage_on_device` is engine.stage_on_device.
+    `subscriber` is a pickled awares_platform.weights.Subscriber, because vLLM's calls carry bytes.
+    `stage_on_device` is the setting engine.stage_on_device.
 
     Example:
         InitInfo(pickle.dumps(subscriber), stage_on_device=False)
@@ -63,7 +64,7 @@ class InitInfo(WeightTransferInitInfo):
 
 @dataclass
 class UpdateInfo(WeightTransferUpdateInfo):
-    """The number of the staged version.
+    """The argument of a weight update: the number of the staged version.
 
     Example:
         UpdateInfo(version=4)
@@ -73,11 +74,12 @@ class UpdateInfo(WeightTransferUpdateInfo):
 
 
 class PrefetchReport(TypedDict):
-    """The result of a prefetch, in plain values, because vLLM's calls carry nothing else.
+    """The result of a prefetch. It is a plain dictionary, because vLLM's calls carry no objects.
 
-    `error` is "" if the version is staged. `hops` counts the manifests and `size` the bytes that
-    were downloaded; `detours` counts the attempts that met damage. The seconds are those of
-    fetching, decoding and verifying. `vision` tells whether the vision tower changes.
+    `error` is "" if the version is staged. `fetch_s`, `decode_s` and `verify_s` are the seconds of
+    fetching, decoding and verifying. `size` is the number of downloaded bytes, and `hops` is the
+    number of downloaded manifests. `detours` is the number of attempts that met damage. `vision` is
+    true if the version changes the vision tower.
 
     Example:
         PrefetchReport(
@@ -99,7 +101,7 @@ class PrefetchReport(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A version that is ready to be applied: the units that it changes, and their tensors.
+    """A version that is ready to be applied: the changed units and their tensors.
 
     The keys of `state` are checkpoint names.
 
@@ -115,7 +117,7 @@ class Staged:
 class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     """Loads versions from the object store into this worker's model.
 
-    It keeps the newest received version on the host, because deltas build on it.
+    It keeps the tensors of the last received version in host memory, because deltas build on them.
     """
 
     init_info_cls = InitInfo
@@ -125,7 +127,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     _subscriber: Subscriber
     _stage_on_device: bool
     _held: Received | None = None
-    # The checkpoint names of a version, and the units of a version with these names.
+    # The checkpoint names of the last staged version, and the units that belong to these names.
     _units: tuple[tuple[str, ...], tuple[Unit, ...]] | None = None
     _staged: Staged | None = None
     _loaded: Manifest | None = None
@@ -138,9 +140,9 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         end_with_parent()
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
-        """Store the subscriber, and the shapes of the model, which every version must fit."""
+        """Store the subscriber and the model's shapes. Every version must have these shapes."""
         self._subscriber = pickle.loads(init_info.subscriber)
-        # The held version may belong to another run, where the same number names other weights.
+        # The held version may belong to another run. Version numbers are unique within a run only.
         self._held = None
         self._stage_on_device = init_info.stage_on_device
         self._aliases = aliases(self.model)
@@ -148,9 +150,10 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         self._expected = self._mapped(Checkpoint(Path(self.model_config.model)).shapes)
 
     def begin_prefetch(self, version: int, head: Head) -> None:
-        """Start to stage `version`, which `head` covers; `report` tells when it is staged.
+        """Start to stage `version` in a thread. `report` tells when the version is staged.
 
-        Raises WeightsError if another prefetch is running or the model is half updated.
+        `head` is a HEAD that names the version. Raises WeightsError if another prefetch is running
+        or the model is half updated.
         """
         if self._broken:
             raise WeightsError(self._broken)
@@ -172,7 +175,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def start_weight_update(self) -> None:
         """Raise WeightsError if no version is staged or the model is half updated.
 
-        The model is untouched so far.
+        This step of the update does not change the model.
         """
         if self._broken:
             raise WeightsError(self._broken)
@@ -192,16 +195,16 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         self._loaded, self._broken = version.manifest, ""
 
     def finish_weight_update(self) -> None:
-        """Do nothing: `apply` has finished each module."""
+        """Do nothing, because `apply` has already finished each module."""
 
     def shutdown(self) -> None:
         """Drop the staged version. A running download ends with the process."""
         self._staged = None
 
     def _prefetch(self, version: int) -> None:
-        """Stage `version`; any failure becomes the error of the report.
+        """Stage `version` and write the report. This method is the body of the thread.
 
-        The engine then continues with its present version. This is the body of the thread.
+        After a failure, the report holds the error and the engine keeps its present version.
         """
         report = PrefetchReport(
             version=version,
@@ -225,7 +228,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         except AwaresError as error:
             report["error"] = str(error)
         except Exception as error:
-            # An exception of a thread would be lost, and the caller would wait without end.
+            # Without a report the caller would wait forever: the thread's exception would be lost.
             report["error"] = f"{type(error).__name__}: {error}"
         self._report = report
 
@@ -247,16 +250,16 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
             ) from error
 
     def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
-        """Return all tensors of the model, and the names of those that differ from the loaded ones.
+        """Return all tensors of the version, and the names of the tensors that must be loaded.
 
-        An adapter is folded into the policy of the engine's start. Raises WeightsError for a
-        version of another model.
+        An adapter is folded into the policy that the engine started with. Raises WeightsError if
+        the version belongs to another model.
         """
         manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:
             base = Checkpoint(Path(self.model_config.model))
             weights, went = fold_adapter(received.state, manifest.adapter, base, self._vllm_name)
-            # ChainMap asks for mutable mappings, but this one is only read.
+            # The types of ChainMap demand mutable mappings, but nothing writes to this one.
             state: Mapping[str, Tensor] = ChainMap(
                 weights,  # pyright: ignore[reportArgumentType, reportAssignmentType]
                 base,  # pyright: ignore[reportArgumentType]
@@ -270,18 +273,19 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return received.state, changed
 
     def _mapped(self, named: Shapes) -> Shapes:
-        """Return the shapes under vLLM's names, with each tied tensor once.
+        """Return the shapes under vLLM's names, with one entry for tied tensors.
 
-        transformers saves the same model under several sets of names.
+        The checkpoint's names cannot be compared, because transformers saves one model under
+        several sets of names.
         """
         return {
             new: named[old] for new, old in self._renamed(named).items() if new not in self._aliases
         }
 
     def _check_tied(self, manifest: Manifest) -> None:
-        """Raise WeightsError if tensors differ that the engine's model ties.
+        """Raise WeightsError if the version has different values for tensors that the model ties.
 
-        The usual pair is the output head and the embeddings.
+        The usual pair of tied tensors is the output head and the embeddings.
         """
         results = {entry.name: entry.hashes for entry in manifest.tensors}
         names = self._renamed(manifest.shapes)
@@ -297,7 +301,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return next(iter(self._renamed([name])))
 
     def _renamed(self, names: Iterable[str]) -> dict[str, str]:
-        """Map vLLM's names to the checkpoint's `names`."""
+        """Return a mapping from vLLM's name of each tensor to its name in `names`."""
         mapper: Any = getattr(self.model, "hf_to_vllm_mapper", None)
         if mapper is None:
             return {name: name for name in names}
@@ -305,20 +309,20 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
 
 
 def _vision_prefixes(model: Any) -> tuple[str, ...]:
-    """Return the prefixes of the vision parameters in vLLM's model, a multimodal one."""
+    """Return the name prefixes of the vision parameters in vLLM's multimodal model."""
     mapping = model.get_mm_mapping()
     return (*mapping.tower_model, *mapping.connector)
 
 
 class WeightsExtension:
-    """Methods that vLLM adds to its worker; collective_rpc calls them."""
+    """The methods that vLLM adds to its worker class. `Loader` calls them with collective_rpc."""
 
     weight_transfer_engine: StoreTransfer
 
     def begin_prefetch(self, version: int, head: bytes) -> None:
         """Start to download and verify `version` in the background.
 
-        `head` is HEAD as the caller read it, so that the workers need not read it again.
+        `head` is the content of HEAD that the caller read. The workers do not read HEAD again.
         """
         self.weight_transfer_engine.begin_prefetch(version, Head.from_bytes(head))
 

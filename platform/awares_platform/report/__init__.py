@@ -1,9 +1,9 @@
-"""The run's report: one self-contained HTML page, drawn from the files that the jobs wrote.
+"""Builds the report of a run: one self-contained HTML page from the files that the jobs wrote.
 
     <run.directory>/<run.name>/
       {sft,grpo}/metrics.jsonl ─────┐                ┌─ curves.py    training: reward, RTR, KL, ...
       evaluate/results.json ────────┼─ records.py ───┼─ tables.py    results in the paper's form
-      evaluate/episodes-*.parquet ──┘                ├─ tradeoff.py  accuracy over visual tokens
+      evaluate/episodes-*.parquet ──┘                ├─ tradeoff.py  accuracy against visual tokens
                                                      ├─ shift.py     requests after SFT, after GRPO
       images in the store ───────────────────────────┴─ episodes.py  a dozen drawn episodes
 

@@ -1,7 +1,7 @@
-"""Line charts as inline SVG, one for each measure.
+"""Draws a line chart for each measure, as inline SVG.
 
-A chart shows the raw values as a thin line and their trend as a thick one. The last value of
-the trend is written beside it.
+A chart shows the raw values as a thin line and their trend as a thick line. The last value of the
+trend stands beside the end of the thick line.
 """
 
 import math
@@ -21,7 +21,9 @@ Projection = Callable[[Point], Point]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One metric of one job, with its title and a note. `span` fixes the value axis.
+    """One metric of one job, with its title and a note.
+
+    `span` fixes the range of the value axis. With None the values decide the range.
 
     Example:
         Measure("grpo", "rtr/token", "RTR", "visual tokens over the full image's")
@@ -52,7 +54,10 @@ MEASURES = (
 
 
 def curves(metrics: dict[str, tuple[Row, ...]]) -> str:
-    """Draw a figure for every measure that the run recorded. `metrics` maps a job to its rows."""
+    """Draw a figure for every measure that the run recorded.
+
+    `metrics` maps the name of a job to the rows of its metrics.
+    """
     figures = []
     for measure in MEASURES:
         values = [(row.step, row.values.get(measure.key)) for row in metrics.get(measure.job, ())]
@@ -70,7 +75,10 @@ def _figure(measure: Measure, points: list[Point]) -> str:
 
 
 def line_chart(points: Sequence[Point], label: str, span: tuple[float, float] | None = None) -> str:
-    """Draw `points` (step, value) as an SVG. The points must be in the order of their steps."""
+    """Draw `points` as an SVG.
+
+    A point is (step, value). The points must be in ascending order of their steps.
+    """
     low, high = span or _span([value for _, value in points])
     first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
 
@@ -94,9 +102,10 @@ def line_chart(points: Sequence[Point], label: str, span: tuple[float, float] | 
 
 
 def trend(points: Sequence[Point]) -> list[Point]:
-    """Exponential moving average of the values, with the bias of its start corrected.
+    """Return the exponential moving average of the values, with bias correction.
 
-    Without the correction (Adam's, arXiv 1412.6980, section 3) the first points are too small.
+    Without the correction the first averages are too small. The correction is the one of Adam
+    (arXiv 1412.6980, section 3).
     """
     total = weight = 0.0
     smooth = []
@@ -108,7 +117,10 @@ def trend(points: Sequence[Point]) -> list[Point]:
 
 
 def number(value: float) -> str:
-    """Format a number with three significant digits, and an exponent only below 0.001."""
+    """Format a number with three significant digits.
+
+    A number below 0.001 has one digit and an exponent. A number from 1000 on has all its digits.
+    """
     if value != 0 and abs(value) < 0.001:
         return f"{value:.0e}"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

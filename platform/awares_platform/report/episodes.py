@@ -1,4 +1,4 @@
-"""A dozen drawn episodes: the low-resolution view, the requested crops, and the answer."""
+"""Draws a dozen episodes: the low-resolution view, the requested crops, and the answer."""
 
 import base64
 import hashlib
@@ -15,23 +15,24 @@ from awares_platform.report.records import EpisodeRecord
 from awares_platform.report.shift import region_name
 
 CALLS, DIRECT, WRONG = 7, 3, 2
-"""Numbers of episodes: right with a request, right without one, and wrong."""
+"""Numbers of drawn episodes: right answers with a request, right answers without, wrong answers."""
 
 LONGEST_SIDE = 640
-"""Pixels. Larger images are reduced, to keep the page small."""
+"""Maximum side of a stored image in pixels. Larger images are reduced to keep the page small."""
 
 LOSSLESS_SIDE = 256
-"""Pixels. Smaller images are stored without loss, so that small text stays legible."""
+"""Images up to this side in pixels are stored without loss, to keep small text legible."""
 
 Fetch = Callable[[str], Image]
-"""Return the image of a content hash. Raises DataError or StoreError."""
+"""Returns the image of a content hash. Raises DataError or StoreError."""
 
 
 def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
-    """Choose up to twelve varied episodes: requests, direct answers and failures.
+    """Choose up to twelve varied episodes from three groups.
 
-    If one group is too small, the other groups fill its places. The choice depends only on the
-    episodes and their order.
+    The groups are right answers after a request, right answers without a request, and wrong
+    answers. If one group is too small, the other groups fill its places. The choice depends only on
+    the episodes and their order.
     """
     calls = [episode for episode in episodes if episode.crops and episode.correct]
     direct = [episode for episode in episodes if not episode.crops and episode.correct]
@@ -42,9 +43,9 @@ def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
 
 
 def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord]:
-    """Take one episode of each request in turn, the most frequent request first.
+    """Choose `count` episodes with different requests, the most frequent request first.
 
-    Episodes without a request take turns by their kind of question.
+    Episodes without a request are varied by their kind of question instead.
     """
     groups: dict[object, list[EpisodeRecord]] = {}
     for episode in episodes:
@@ -55,14 +56,15 @@ def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord
 
 
 def episode_cards(episodes: Sequence[EpisodeRecord], fetch: Fetch, low_ratio: float) -> str:
-    """Draw a card for each chosen episode. `low_ratio` is the one of the low-resolution view."""
+    """Draw a card for each chosen episode. `low_ratio` is the setting method.low_ratio."""
     return "\n".join(card(episode, fetch(episode.image), low_ratio) for episode in choose(episodes))
 
 
 def card(episode: EpisodeRecord, image: Image, low_ratio: float) -> str:
     """Draw one episode: its low-resolution view, and `image` with the requested boxes.
 
-    Below them stand the question, the answer, the truth if the answer is wrong, and the cost.
+    Below the pictures the card shows the question, the answer and the cost. If the answer is wrong,
+    it also shows the truth.
     """
     verdict, mark = ("right", "✓") if episode.correct else ("wrong", "✗")
     names = [region_name(region) for region in episode.crops]
@@ -93,7 +95,7 @@ def _truth(episode: EpisodeRecord) -> str:
 
 
 def _mask_id(episode: EpisodeRecord) -> str:
-    """An id that no other card of the page has."""
+    """Return an HTML id for the card's mask. No other card of the page has this id."""
     return f"m{hashlib.sha256(episode.sample_id.encode()).hexdigest()[:10]}"
 
 
@@ -109,10 +111,10 @@ def _picture(
     evidence: Sequence[Box] = (),
     mask: str = "",
 ) -> str:
-    """Stretch `image` over a canvas of `size`, and frame boxes in pixels of that canvas.
+    """Stretch `image` over a canvas of `size`, and draw frames around boxes.
 
-    `boxes` have a solid frame, and a mask of id `mask` dims the rest of the image. `evidence`
-    has a dashed frame.
+    All boxes are in pixels of the canvas. `boxes` get a solid frame, and a mask with the id `mask`
+    dims the rest of the image. `evidence` gets a dashed frame.
     """
     width, height = size
     whole = f'width="{width}" height="{height}"'
@@ -133,7 +135,7 @@ def _rect(box: Box, fill: str) -> str:
 
 
 def _frame(box: Box, stroke: float, kind: str) -> str:
-    """Draw the frame inside the box, so that a box at the image's edge is not cut off."""
+    """Draw a frame inside the box. A frame at the image's edge is thus not cut off."""
     left, top, right, bottom = box
     dash = f' stroke-dasharray="{3 * stroke:.1f} {2 * stroke:.1f}"' if kind == "evidence" else ""
     return (

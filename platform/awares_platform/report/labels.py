@@ -1,4 +1,4 @@
-"""Names beside the marks of a chart. No name covers another name or a mark."""
+"""Places names beside the marks of a chart. It avoids overlaps with other names and marks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 Anchor = Literal["start", "middle", "end"]
 
 LINE, LETTER, GAP = 17.0, 6.9, 6.0
-"""Height of a line, mean width of a letter, and least space between names, in SVG units."""
+"""Height of a line, mean width of a letter, and smallest gap between names, in SVG units."""
 
 SPOTS: tuple[tuple[float, float, Anchor], ...] = (
     (12, 0, "start"),
@@ -17,12 +17,12 @@ SPOTS: tuple[tuple[float, float, Anchor], ...] = (
     (0, 2.25 * LINE, "middle"),
     (0, -2.25 * LINE, "middle"),
 )
-"""Offsets (dx, dy) and alignment of a name beside, below or above its mark, best first."""
+"""Offset (dx, dy) of a name from its mark, and its alignment. The preferred place comes first."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamePlate:
-    """A text of `width`. The point (x, y) is its start, middle or end, as `anchor` says.
+    """A placed text of `width`. `anchor` tells which point of the text is at (x, y).
 
     Example:
         NamePlate(212.0, 48.0, "start", 120.0)
@@ -35,16 +35,16 @@ class NamePlate:
 
     @property
     def left(self) -> float:
-        """Left edge of the text."""
+        """The x coordinate of the text's left edge."""
         return self.x - {"start": 0.0, "middle": self.width / 2, "end": self.width}[self.anchor]
 
     @property
     def right(self) -> float:
-        """Right edge of the text."""
+        """The x coordinate of the text's right edge."""
         return self.left + self.width
 
     def overlaps(self, other: "NamePlate") -> bool:
-        """Whether the two texts are closer than GAP."""
+        """Whether the two texts overlap, or are on one line with less than GAP between them."""
         apart = self.left > other.right + GAP or other.left > self.right + GAP
         return not apart and abs(self.y - other.y) < LINE
 
@@ -56,10 +56,10 @@ class NamePlate:
 def place(
     marks: Sequence[tuple[str, float, float]], frame: tuple[float, float, float, float]
 ) -> dict[str, NamePlate]:
-    """Choose a place for the name of each mark (name, x, y).
+    """Choose a place for the name of each mark. A mark is (name, x, y).
 
-    A name takes its first spot inside `frame` that touches no mark and no earlier name. If
-    every spot touches something, it takes its first spot inside `frame`.
+    A name takes the first of SPOTS that is inside `frame` and touches no other mark and no earlier
+    name. If every spot touches something, the name takes the first spot inside `frame`.
     """
     dots = [NamePlate(x, y, "middle", 14) for _, x, y in marks]
     placed: dict[str, NamePlate] = {}

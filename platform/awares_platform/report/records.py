@@ -1,6 +1,6 @@
-"""The contents of a run's files.
+"""Reads the files of a run.
 
-A job that has not run leaves its part empty; that is no error.
+If a job has not run, its fields stay empty. A missing file is no error.
 """
 
 import json
@@ -18,7 +18,7 @@ from awares_platform.report.files import JOBS
 from awares_platform.runtime.metrics import Row, read
 
 DRAWN = ("awares", "sft")
-"""Policies whose episodes are drawn. The report takes the first one that has episodes."""
+"""Policies in order of preference. The report draws the episodes of the first that has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,10 @@ class EpisodeRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """The contents of a report.
+    """All data of a run that the report shows.
 
-    `metrics` maps a job to its rows, and `wall_s` maps a job to its seconds. `policies` and
-    `labels` are those of evaluate's results.json.
+    `metrics` maps a job to the rows of its metrics. `wall_s` maps a job to its wall-clock seconds.
+    `policies` and `labels` are values of evaluate's results.json.
 
     Example:
         RunRecord(
@@ -79,7 +79,7 @@ class RunRecord:
 def read_run(find: Callable[[str], Path], name: str, seed: int) -> RunRecord:
     """Read a run's files. `find` returns the path of a file, given its path within the run.
 
-    Raises DataError, which names the file, if a file is damaged.
+    Raises DataError if a file is damaged. The error names the file.
 
     Example:
         read_run(Path("runs/mini").joinpath, "mini", seed=0)

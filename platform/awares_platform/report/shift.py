@@ -1,4 +1,4 @@
-"""The change of policy: how often each region is requested after SFT and after GRPO."""
+"""Draws how often the policy requests each region, after SFT and after GRPO."""
 
 from collections.abc import Mapping
 from html import escape
@@ -20,16 +20,17 @@ NAMES: dict[str, str] = {
     CropId.RIGHT: "right half",
     CropId.ALL: "whole image",
 }
-"""The names of the ten crops. Another environment's regions are their own names."""
+"""The displayed names of the ten crops. Regions of other environments keep their own names."""
 
 LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels call for"}
 
 
 def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) -> str:
-    """Draw the share of episodes of each request: first no request, then every region.
+    """Draw a row for episodes without a request, and a row for each requested region.
 
-    `policies` and `labels` are those of results.json. A third bar shows the share that the
-    labels call for. The result is empty if SFT or GRPO was not evaluated.
+    A row shows the share of such episodes after SFT and after GRPO. If there are labels, a third
+    bar shows the share that the labels call for. `policies` and `labels` are values of
+    results.json. The result is "" if SFT or GRPO was not evaluated.
     """
     if not all(name in policies for name in ("sft", "awares")):
         return ""
@@ -50,21 +51,24 @@ def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) 
 
 
 def region_name(region: str) -> str:
-    """The name of a region for people."""
+    """Return the displayed name of a region."""
     return "another region" if region == OTHER else NAMES.get(region, region)
 
 
 def _regions(bars: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The ten crops if any of them is counted, then all other regions as they come."""
+    """Return the regions of the rows, in their order.
+
+    The ten crops come first if any of them was requested. Other requested regions follow.
+    """
     counted = dict.fromkeys(key for shares in bars.values() for key in shares if key != "direct")
     crops = [crop.value for crop in CropId] if any(key in NAMES for key in counted) else []
     return crops + [region for region in counted if region not in NAMES]
 
 
 def _labelled(labels: Mapping[str, Any]) -> dict[str, float]:
-    """Return the shares of a policy that requests exactly what the labels call for.
+    """Return the share of each request for a policy that follows the labels exactly.
 
-    The result is empty without labels.
+    The result is empty if there are no labels.
     """
     counts = {label: labels.get("counts", {}).get(label, 0) for label in ("LR", "HR")}
     total = sum(counts.values())
@@ -84,7 +88,7 @@ def _row(key: str, name: str, bars: Mapping[str, Mapping[str, float]], widest: f
 
 
 def _bar(policy: str, share: float, widest: float) -> str:
-    # The widest bar leaves 18 % of the row for its figure.
+    # The widest bar leaves 18 % of the row for the number beside it.
     width = 82 * share / widest
     figure = f'<i style="width:{width:.2f}%"></i><b>{share:.1%}</b>'
     return f'<span class="bar policy-{policy}">{figure}</span>'

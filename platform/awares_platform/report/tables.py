@@ -1,6 +1,7 @@
-"""The results as tables: accuracy and cost, accuracy by kind of question, and decisions.
+"""Formats the results as HTML tables.
 
-`policies` maps a policy to its figures, as results.json holds them.
+The tables show accuracy and cost, accuracy by kind of question and by label, and decisions.
+`policies` is the value of this key in results.json: it maps a policy to its results.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,11 @@ LABELS = {"LR": "low resolution suffices (LR)", "HR": "needs detail (HR)"}
 
 
 def results_table(policies: dict[str, dict[str, Any]]) -> str:
-    """One row for each policy: accuracy, its interval, both RTRs, call rate, reward, latency."""
+    """Return a table with a row per policy.
+
+    Its columns are accuracy, its interval, RTR in tokens and in pixels, call rate, reward and
+    latency.
+    """
     head = (
         "policy",
         "accuracy ↑",
@@ -52,9 +57,9 @@ def results_table(policies: dict[str, dict[str, Any]]) -> str:
 
 
 def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
-    """Accuracy (RTR) of each kind of question and policy.
+    """Return a table with the accuracy (RTR) of each policy on each kind of question.
 
-    This is the paper's table 1, transposed: kinds of question replace the benchmarks.
+    It is the transpose of the paper's table 1, with kinds of question in place of the benchmarks.
     """
     kinds = sorted({kind for row in policies.values() for kind in row["by_kind"]})
     rows = [
@@ -73,9 +78,10 @@ def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
 
 
 def labels_table(policies: dict[str, dict[str, Any]]) -> str:
-    """Accuracy (RTR) of each label: the low-resolution view suffices (LR), or it does not (HR).
+    """Return a table with the accuracy (RTR) of each policy on the questions of each label.
 
-    The result is empty without labels.
+    LR means that the low-resolution view suffices. HR means that the question needs detail. The
+    result is "" without labels.
     """
     labels = {
         label: name
@@ -98,7 +104,10 @@ def _groups(policies: dict[str, dict[str, Any]], key: str, names: dict[str, str]
 
 
 def decisions_table(policies: dict[str, dict[str, Any]]) -> str:
-    """When and where each policy requests crops, compared with the labels and the evidence."""
+    """Return a table that compares each policy's requests with the labels and the evidence.
+
+    The result is "" if no policy has such figures.
+    """
     judged = {name: row["decision"] for name, row in policies.items() if row.get("decision")}
     keys = [key for key in DECISIONS if any(key in row for row in judged.values())]
     if not keys:

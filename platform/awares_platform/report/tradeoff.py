@@ -1,4 +1,4 @@
-"""The main figure of a run: the accuracy of each policy over its visual tokens."""
+"""Draws the main figure of a run: the accuracy of each policy against its visual tokens."""
 
 from html import escape
 from typing import Any
@@ -10,13 +10,14 @@ from awares_platform.report.labels import NamePlate, place
 WIDTH, HEIGHT = 680, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 26, 46
 FREE = (LEFT, TOP - 8, WIDTH, HEIGHT - BOTTOM - 8)
-"""The area for names: left, top, right, bottom."""
+"""The area in which names may stand, as (left, top, right, bottom)."""
 
 
 def tradeoff(policies: dict[str, dict[str, Any]]) -> str:
-    """Draw each policy as a mark with its 95 % interval. Up and to the left is better.
+    """Draw each policy as a mark with the 95 % interval of its accuracy.
 
-    `policies` are those of results.json.
+    Marks further up and further left are better. `policies` is the value of this key in
+    results.json.
     """
     most = max(1.0, *(row["rtr_token"] for row in policies.values())) * 1.06
     floor = min(row["accuracy_ci95"][0] for row in policies.values())
@@ -56,14 +57,14 @@ def _axes(low: float, most: float) -> str:
 
 
 def _row(value: float, y: float) -> str:
-    """A line of the grid at height `y`, with its accuracy to the left."""
+    """Draw a horizontal grid line at height `y`, with its accuracy to the left."""
     ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
     at = f'x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end"'
     return f'<line class="grid" {ends}/><text class="tick" {at}>{value:.0%}</text>'
 
 
 def _column(value: float, x: float) -> str:
-    """Draw the label of one RTR below the axis, at `x`."""
+    """Draw the label of the RTR `value` below the axis, at `x`."""
     at = f'x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle"'
     return f'<text class="tick" {at}>{number(value)}</text>'
 

@@ -1,4 +1,4 @@
-"""The endpoint: it takes one image and one question, and returns the answer and its cost.
+"""The endpoint takes one image and one question, and returns the answer and its token counts.
 
     client --HTTP--> Serve proxy --(queue: max_queued_requests, else 503 + Retry-After)--> replica
                                                                                              |

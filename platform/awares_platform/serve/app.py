@@ -1,11 +1,11 @@
-"""Start, watch and stop the endpoint.
+"""Starts, watches and stops the endpoint.
 
     awares serve ── run ── serving ── checks ── Serve proxies ── build ── replicas ── ready
                                                                    │                    │
     RayService ── serveConfigV2: import_path, args ────────────────┘       SIGTERM ── drain
 
-The checks cover the token, the autoscaling keys, the policy and the port. A RayService names
-`awares_platform.serve.app:build` as import_path and passes the setup's sections as args.
+`serving` checks the token, the autoscaling keys, the policy and the port. A RayService instead
+names `awares_platform.serve.app:build` as import_path and passes the setup's sections as args.
 """
 
 import errno
@@ -40,9 +40,9 @@ ASK_TOKEN = "AWARES_TOKEN"
 
 
 def build(config: PlatformConfig) -> Application:
-    """Build the application that a serveConfigV2 names.
+    """Build the Serve application. A RayService's serveConfigV2 names this function.
 
-    Its `args` are a setup's sections, which Serve validates into `config`.
+    Serve parses the `args` of serveConfigV2, which are a setup's sections, into `config`.
 
     Example:
         {
@@ -57,7 +57,7 @@ def build(config: PlatformConfig) -> Application:
 def run(config: PlatformConfig) -> None:
     """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish.
 
-    Ray must be initialised and the store reachable.
+    Before the call, Ray must be initialised and the store must be reachable.
     """
     started, stop = time.monotonic(), threading.Event()
     before = {
@@ -96,7 +96,7 @@ def serving(
     stop: threading.Event | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[str]:
-    """Start the endpoint, give its base URL once it is ready, and drain it at the end.
+    """Start the endpoint, yield its base URL when it is ready, and drain it at the end.
 
     `say` receives a line at each step. Ray Serve's own lines go to the run's serve.log. All checks
     that need no engine run before an engine starts. Raises ConfigError, PolicyError, or LaunchError
@@ -123,9 +123,10 @@ def serving(
 
 
 def _drain() -> None:
-    """Delete the application first, so that the proxies still deliver the replicas' last answers.
+    """Delete the application, then shut down Serve.
 
-    A shutdown alone kills the proxies before the replicas have finished.
+    The proxies still deliver the replicas' last answers while the application is deleted. A
+    shutdown alone would kill the proxies before the replicas have finished.
     """
     try:
         if APP in serve.status().applications:
@@ -135,15 +136,15 @@ def _drain() -> None:
 
 
 def base_url(settings: ServeConfig) -> str:
-    """The endpoint's URL for a client on this machine."""
+    """Return the endpoint's base URL for a client on this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
     return f"http://{host}:{settings.port}"
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise LaunchError if no process can listen on `port`.
+    """Raise LaunchError if this machine cannot listen on `port`.
 
-    Ray Serve would report this only after minutes, in the log of a proxy.
+    Without this check, Ray Serve reports the failure after minutes and only in a proxy's log.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -209,6 +210,6 @@ def _wait_until_running(
 
 
 def last_line(text: str) -> str:
-    """The last line of a worker's traceback, which names the error; "" if there is none."""
+    """Return the last line that is not blank, or "". In a traceback this line names the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""

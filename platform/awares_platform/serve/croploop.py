@@ -1,4 +1,4 @@
-"""The crop loop behind the endpoint: encoded image and question -> ServedAnswer.
+"""The crop loop behind the endpoint turns an encoded image and a question into a ServedAnswer.
 
 It needs neither HTTP nor Ray.
 """
@@ -25,7 +25,8 @@ class ServedAnswer:
     """A finished episode with its token counts.
 
     `boxes` are the regions that the policy saw at full resolution, in pixels. `prompt_tokens`
-    counts the text and visual tokens of every context once.
+    counts the text and visual tokens of all contexts, each token once. `version` is the weight
+    version that sampled the last token. `latency_s` is in seconds.
 
     Example:
         ServedAnswer(
@@ -43,9 +44,9 @@ class ServedAnswer:
 
 
 class CropLoop:
-    """Answers questions through any `Generate`.
+    """Answers questions with a `Generate`, such as the engine.
 
-    `context` is the engine's longest sequence in tokens.
+    `context` is the engine's maximum sequence length in tokens.
     """
 
     def __init__(
@@ -61,11 +62,11 @@ class CropLoop:
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The regions that metrics count by name."""
+        """The names of the regions that the metrics count separately."""
         return self._spec.environment.regions
 
     async def __call__(self, data: bytes, question: str, sampling: Sampling) -> ServedAnswer:
-        """Run one episode; one that ends without an answer is returned too.
+        """Run one episode and return it, even if it ends without an answer.
 
         Raises DataError for an unreadable image and for a question that is too long.
         """
@@ -79,7 +80,7 @@ class CropLoop:
         return count_tokens(episode, time.perf_counter() - started)
 
     def _check_length(self, question: str, size: tuple[int, int], answer: int) -> None:
-        """Reject questions that cannot fit even without crops."""
+        """Raise DataError if the question does not fit the engine's context even without crops."""
         first = view_size(self._spec.environment.first_view(size), size, self._spec.low_ratio)
         text = len(self._chat.first_turn(question)) - 1
         needed = text + visual_tokens(first, self._spec.limits) + answer
@@ -91,7 +92,11 @@ class CropLoop:
 
 
 def count_tokens(episode: Episode, latency_s: float) -> ServedAnswer:
-    """Count an episode's tokens. `visual_tokens` replaces one placeholder per view."""
+    """Count an episode's tokens.
+
+    A context holds one placeholder per view. The count replaces each placeholder by the view's
+    visual tokens.
+    """
     views = [view for turn in episode.turns for view in turn.views]
     context = sum(len(turn.context_ids) for turn in episode.turns)
     versions = [version for turn in episode.turns for version in turn.versions]

@@ -1,4 +1,4 @@
-"""The replica of the endpoint, and its deployment options."""
+"""The replica class of the endpoint, and its deployment options."""
 
 import asyncio
 import os
@@ -113,9 +113,9 @@ def build_application(config: PlatformConfig) -> Application:
 
 
 def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
-    """Ray's autoscaling settings, or None for one fixed replica.
+    """Return Ray's autoscaling settings, or None for one fixed replica.
 
-    Raises ConfigError for an unknown key, which Ray would drop without a message.
+    Raises ConfigError for an unknown key, because Ray would ignore such a key silently.
     """
     for key in options:
         if key not in AutoscalingConfig.model_fields:
@@ -132,9 +132,9 @@ def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
 
 
 def read_token(settings: ServeConfig) -> str | None:
-    """The bearer token, or None for an open endpoint.
+    """Return the bearer token, or None for an open endpoint.
 
-    Raises ConfigError if the variable that serve.token_env names is unset or empty.
+    Raises ConfigError if serve.token_env names a variable that is unset or empty.
     """
     if settings.token_env is None:
         return None

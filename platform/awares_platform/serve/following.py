@@ -1,6 +1,6 @@
-"""The replica loads each new weight version of a run in training while it serves.
+"""Loads each new weight version of a run in training into a replica that serves.
 
-Its requests wait only during the short pause in which the engine swaps the weights.
+The replica's requests wait only during the short pause in which the engine swaps the weights.
 """
 
 import asyncio
@@ -37,8 +37,8 @@ class Following:
     ) -> Self:
         """Load the newest published version, then start to follow.
 
-        If the store is unreachable, the replica serves the version that it has. Raises DataError
-        without curated data, CanaryMismatch, EngineError.
+        If the newest version cannot be fetched, the replica serves the version that it has. Raises
+        DataError if there is no curated data. Raises CanaryMismatch and EngineError.
         """
         images, family = Images(store, config.data.image_cache), model_family(config.policy)
         canary = await asyncio.to_thread(
@@ -71,12 +71,12 @@ class Following:
                 )
 
     def check(self) -> None:
-        """Raise the error that ended the task; the engine must then be replaced."""
+        """Raise the task's error if an error ended it. The engine must then be replaced."""
         if self._task is not None and self._task.done():
             self._task.result()
 
     async def stop(self) -> None:
-        """Stop following."""
+        """Stop the background task."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError, WeightsError):

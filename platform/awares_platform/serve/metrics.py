@@ -1,7 +1,8 @@
 """The endpoint's metrics for Prometheus: requests by outcome, latency, visual tokens, crops.
 
-Without a connection to Ray nothing is counted. The token ratio over any time is
-rate(ray_awares_serve_visual_tokens_total) / rate(ray_awares_serve_full_tokens_total).
+Without a connection to Ray this module counts nothing. This query gives the retained token ratio:
+
+    rate(ray_awares_serve_visual_tokens_total) / rate(ray_awares_serve_full_tokens_total)
 """
 
 from collections.abc import Sequence
@@ -15,21 +16,24 @@ from awares_platform.serve.croploop import ServedAnswer
 LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency histogram's buckets, in seconds.
 
-The paper's means per benchmark lie between 0.5 and 0.81 s.
+The paper's mean latencies per benchmark lie between 0.5 and 0.81 s.
 """
 OK = "ok"
 GONE = 499
-"""The status of a request whose client left before the answer."""
+"""The HTTP status of a request whose client disconnected before the answer."""
 
 
 class EndpointMetrics:
-    """The metrics of one replica. Crops are counted by name for the `regions` that are listed."""
+    """The metrics of one replica.
+
+    Each region in `regions` has its own count of crops. All other regions share one count.
+    """
 
     def __init__(self, regions: Sequence[str] = ()) -> None:
         self._regions, self._quietly = regions, Quiet()
 
     def answered(self, answer: ServedAnswer, seconds: float) -> None:
-        """Count an answered request, which took `seconds`."""
+        """Count an answered request that took `seconds`."""
 
         def export() -> None:
             self._finish(200, OK, seconds)
@@ -43,7 +47,7 @@ class EndpointMetrics:
         self._quietly(export)
 
     def refused(self, status: int, code: str, seconds: float) -> None:
-        """Count a request without an answer; `code` is the error code in the response."""
+        """Count a request without an answer. `code` is the error code of the response."""
         self._quietly(lambda: self._finish(status, code, seconds))
 
     def _finish(self, status: int, code: str, seconds: float) -> None:
@@ -54,7 +58,7 @@ class EndpointMetrics:
     def _counters(self) -> dict[str, Any]:
         from ray.serve import metrics
 
-        # The annotation of Counter takes tuples of one tag only.
+        # Any, because the type annotation of Counter wrongly accepts tuples of one tag only.
         Counter: Any = metrics.Counter
         return {
             "requests": Counter(
@@ -86,12 +90,12 @@ class EndpointMetrics:
 
 
 def full_tokens(answer: ServedAnswer) -> int:
-    """Visual tokens of the whole image: visual_tokens / rtr_token."""
+    """Return the number of visual tokens of the whole image, visual_tokens / rtr_token."""
     ratio = answer.episode.rtr_token
     return round(answer.episode.visual_tokens / ratio) if ratio > 0 else 0
 
 
 def _add(counter: Any, count: int, tags: dict[str, str] | None = None) -> None:
-    # Ray refuses to add 0.
+    # Ray raises an error if a counter is increased by 0.
     if count > 0:
         counter.inc(count, tags=tags)

@@ -1,7 +1,7 @@
-"""OpenAI's chat completions, as far as the endpoint supports them.
+"""The part of OpenAI's chat completions API that the endpoint supports.
 
-A request is one user message with one image and one question. An unsupported field is refused by
-name, never ignored.
+A request is one user message with one image and one question. The endpoint refuses unsupported
+fields. The error names the refused field.
 """
 
 import base64
@@ -18,9 +18,10 @@ from awares_platform.serve.croploop import ServedAnswer
 
 
 class RequestError(DataError):
-    """The HTTP error that answers a request.
+    """An error that the endpoint returns to the client.
 
-    `status` is the HTTP status, `param` the field at fault, `code` a stable name for programs.
+    `status` is the HTTP status, `param` is the wrong field, and `code` is a stable name of the
+    error for programs.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class RequestError(DataError):
         self.status, self.param, self.code = status, param, code
 
     def body(self) -> dict[str, Any]:
-        """The error in the form that OpenAI clients parse."""
+        """Return the response body in the error format that OpenAI clients parse."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         return {
             "error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}
@@ -47,7 +48,7 @@ class _Part(BaseModel):
 
 
 class TextPart(_Part):
-    """A part of the question's text."""
+    """A text part of a message. The text parts together form the question."""
 
     type: Literal["text"]
     text: str
@@ -56,7 +57,7 @@ class TextPart(_Part):
 class ImageUrl(_Part):
     """A data: URL, or a URL on an allowlisted host.
 
-    `detail` is accepted but has no effect, because the policy chooses the resolution.
+    The endpoint accepts `detail` but ignores it, because the policy chooses the resolution.
     """
 
     url: str
@@ -64,7 +65,7 @@ class ImageUrl(_Part):
 
 
 class ImagePart(_Part):
-    """The image."""
+    """An image part of a message."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
@@ -84,7 +85,7 @@ class Message(_Part):
 
 
 class ChatRequest(_Part):
-    """Body of POST /v1/chat/completions."""
+    """The request body of POST /v1/chat/completions."""
 
     model: str
     messages: list[Message]
@@ -112,7 +113,10 @@ class ChatQuestion:
 
 
 def parse_request(body: bytes, config: ServeConfig) -> tuple[ChatRequest, ChatQuestion]:
-    """Validate a request body. Raises RequestError that names the field and the remedy."""
+    """Validate a request body and extract its question.
+
+    Raises RequestError. The error names the wrong field and the remedy.
+    """
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
@@ -161,7 +165,7 @@ def _question(messages: list[Message], config: ServeConfig) -> ChatQuestion:
 
 
 def decode_data_url(url: str) -> bytes:
-    """The bytes of a base64 data: URL. Raises RequestError for any other URL."""
+    """Decode the content of a base64 data: URL. Raises RequestError for any other URL."""
     header, comma, payload = url.partition(",")
     if not comma or not header.startswith("data:image/") or not header.endswith(";base64"):
         raise RequestError(
@@ -182,9 +186,9 @@ def decode_data_url(url: str) -> bytes:
 def chat_completion(
     answer: ServedAnswer, *, request_id: str, model: str, created: int
 ) -> dict[str, Any]:
-    """The response body in OpenAI's form.
+    """Return the response body in OpenAI's format.
 
-    The extra key `awares` holds the crops, the token counts and the weight version of the answer.
+    The additional key `awares` holds the answer's crops, token counts and weight version.
     """
     episode = answer.episode
     message: dict[str, Any] = {"role": "assistant", "content": episode.answer or ""}
@@ -223,7 +227,7 @@ def chat_completion(
 
 
 def model_list(model: str, created: int) -> dict[str, Any]:
-    """Body of GET /v1/models."""
+    """Return the response body of GET /v1/models."""
     return {
         "object": "list",
         "data": [{"id": model, "object": "model", "created": created, "owned_by": "awares"}],

@@ -1,9 +1,9 @@
-"""Images behind URLs, with a guard against server-side request forgery.
+"""Fetches images from URLs, with a guard against server-side request forgery.
 
-A URL is fetched only if its host is allowlisted and all addresses of that host are public. The
-connection goes to the address that was checked, so a name cannot resolve to another one in between
-(DNS rebinding). Redirects are not followed, and the environment's proxies are not used. The time
-and the bytes of a fetch are limited.
+A URL is fetched only if its host is allowlisted and all addresses of the host are public. The
+connection uses the checked address itself. A second DNS lookup with another result (DNS rebinding)
+is therefore impossible. Redirects are not followed, and the environment's proxies are not used.
+Limits apply to the time and the bytes of a fetch.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 
 async def resolve(host: str, port: int) -> list[Address]:
-    """The addresses of a host name."""
+    """Return the IP addresses of a host name."""
     rows = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [ipaddress.ip_address(row[4][0]) for row in rows]
 
@@ -30,20 +30,20 @@ async def resolve(host: str, port: int) -> list[Address]:
 def is_public(address: Address) -> bool:
     """Whether an address is on the public internet.
 
-    An IPv4-mapped IPv6 address counts as its IPv4 address.
+    For an IPv4-mapped IPv6 address, the function checks the IPv4 address.
     """
     mapped = getattr(address, "ipv4_mapped", None) or address
     return mapped.is_global and not mapped.is_multicast
 
 
 def refused(message: str, code: str = "image_refused") -> RequestError:
-    """The error for a URL that is not fetched, or whose fetch fails."""
+    """Return the error for a URL that is refused or cannot be fetched."""
     return RequestError(message, param="messages.0.content", code=code)
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteImages:
-    """Fetches images from `hosts`; an empty tuple refuses every URL.
+    """Fetches images from the hosts in `hosts`. An empty tuple refuses every URL.
 
     Example:
         RemoteImages(hosts=("images.example.com",), max_bytes=2**24, timeout_s=5.0)
@@ -56,7 +56,10 @@ class RemoteImages:
     permitted: Callable[[Address], bool] = is_public
 
     async def fetch(self, url: str) -> bytes:
-        """The body at `url`. Raises RequestError that names the refusal or the failure."""
+        """Fetch the content of `url`.
+
+        Raises RequestError if the URL is refused or the fetch fails. The error names the reason.
+        """
         parts = self._check(url)
         try:
             async with asyncio.timeout(self.timeout_s):

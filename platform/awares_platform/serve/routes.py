@@ -1,6 +1,6 @@
-"""The HTTP side: routes, bearer token, size limit, errors.
+"""The HTTP application of the endpoint: routes, bearer token, size limit and errors.
 
-It is a plain ASGI application, so that tests run it without Ray.
+It is a plain ASGI application, so tests can run it without Ray.
 """
 
 import asyncio
@@ -37,7 +37,10 @@ Healthy = Callable[[], Awaitable[None]]
 
 
 class Routes:
-    """The three routes over one crop loop. `healthy` raises when the engine behind it is dead."""
+    """The three routes of the endpoint, which share one crop loop.
+
+    `healthy` raises an error if the engine of the crop loop is dead.
+    """
 
     def __init__(
         self,
@@ -56,21 +59,21 @@ class Routes:
         self._metrics = EndpointMetrics(loop.regions)
 
     async def health(self, request: Request) -> Response:
-        """GET /healthz, without a token, so that probes need no secret."""
+        """Answer GET /healthz. It requires no token, so probes need no secret."""
         try:
             await self._healthy()
-        # A probe needs a status whatever the engine's check raises.
+        # Every error of the engine's check must become a status that the probe can read.
         except Exception as error:
             raise RequestError(f"not healthy: {error}", status=503, code="unhealthy") from error
         return JSONResponse({"status": "ok"})
 
     async def models(self, request: Request) -> Response:
-        """GET /v1/models."""
+        """Answer GET /v1/models."""
         self._authorize(request)
         return JSONResponse(model_list(self._config.model, self._started))
 
     async def chat(self, request: Request) -> Response:
-        """POST /v1/chat/completions. Every request is counted, answered or not."""
+        """Answer POST /v1/chat/completions. The metrics count every request, even a failed one."""
         started = time.perf_counter()
         try:
             answer = await self._answer(request)
@@ -124,7 +127,7 @@ class Routes:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Read the body. Raises RequestError 413 as soon as it exceeds `limit` bytes."""
+    """Read the request body. Raises RequestError 413 when the body exceeds `limit` bytes."""
     too_large = RequestError(
         f"the request is over {limit} bytes", status=413, code="request_too_large"
     )
@@ -145,7 +148,7 @@ def _error(error: RequestError) -> JSONResponse:
 
 
 def _as_request_error(error: DataError) -> RequestError:
-    """The HTTP error for a refused request or an unusable image."""
+    """Return the RequestError for a refused request or an unusable image."""
     return (
         error
         if isinstance(error, RequestError)
@@ -154,9 +157,9 @@ def _as_request_error(error: DataError) -> RequestError:
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:
-    """The status and code under which metrics count a request without an answer.
+    """Return the status and the code with which the metrics count a request without an answer.
 
-    They equal those of the response that the client gets.
+    The client's response has the same status and code.
     """
     if isinstance(error, DataError):
         refusal = _as_request_error(error)
@@ -184,7 +187,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def on_crash(request: Request, error: Exception) -> Response:
-    """Answer 500 without internals. Starlette raises the error again, so that it is logged."""
+    """Answer 500 without internal details. Starlette raises the error again and thus logs it."""
     return _error(
         RequestError(
             "internal error; the replica's log says more", status=500, code="internal_error"
