@@ -1,4 +1,4 @@
-"""`awares plan` computes the needs of a run from its setup, before anyone rents a GPU.
+"""Computes the memory, traffic and GPU-hours of a run from its setup, before anyone rents a GPU.
 
     setup, geometry ── parameters, KV bytes of a token ─┬─ trainer   memory of a trainer's GPU
     assumptions ────── lengths: tokens of an episode ───┼─ engine    memory of a rollout GPU
@@ -7,8 +7,9 @@
                                                              sheet   all figures, as JSON
                                                              table   the sheet for a reader
 
-The plan is arithmetic: it reads the setup, downloads nothing and needs no GPU. Every formula names
-its source. The figures are estimates; the table ends with the assumptions behind them.
+`awares plan` prints the plan. The computation reads only the setup, downloads nothing and needs no
+GPU. The formulas name their sources. All figures are estimates. The table ends with the
+assumptions.
 """
 
 from awares_platform.plan.assumptions import Assumptions

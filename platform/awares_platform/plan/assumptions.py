@@ -1,4 +1,4 @@
-"""The assumptions of a plan. Each one is an option of `awares plan`."""
+"""The assumptions of a plan. Each assumption is an option of `awares plan`."""
 
 import re
 from dataclasses import dataclass, fields
@@ -14,7 +14,7 @@ _SHARES = ("train_mfu", "prefill_mfu", "decode_efficiency")
 class Assumptions:
     """Assumptions about the GPUs, the data and the behaviour of the policy.
 
-    The defaults are an H100 SXM (80 GB), scanned pages, and the paper's policy after SFT.
+    The defaults describe an H100 SXM (80 GB), scanned pages, and the paper's policy after SFT.
 
     Example:
         Assumptions(gpu_gib=39.5, peak_tflops=312, hbm_gbs=1555)  # A100 40 GB
@@ -27,13 +27,14 @@ class Assumptions:
     hbm_gbs: float = 3350.0
     """Memory bandwidth of one GPU in GB/s (H100 SXM 3350, A100 40 GB 1555, L40S 864)."""
     train_mfu: float = 0.3
-    """Model FLOPs utilisation of a trainer: model FLOPs over peak, without recomputed FLOPs."""
+    """Model FLOPs utilisation of a trainer: model FLOPs per second divided by the peak. Recomputed
+    FLOPs do not count."""
     prefill_mfu: float = 0.4
-    """Model FLOPs utilisation of an engine while it reads prompts and images."""
+    """Model FLOPs utilisation of an engine while it prefills prompts and images."""
     decode_efficiency: float = 0.5
-    """Share of the memory bandwidth that an engine uses while it samples."""
+    """Share of the memory bandwidth that an engine uses while it decodes."""
     overhead_gib: float = 3.0
-    """GiB of each GPU that CUDA, NCCL, libraries and fragmentation use."""
+    """Memory in GiB that CUDA, NCCL, libraries and fragmentation take on each GPU."""
     image: str = "1700x2200"
     """Size of a typical image, width x height in pixels (default: a scanned page)."""
     image_mb: float = 0.5
@@ -41,18 +42,21 @@ class Assumptions:
     call_rate: float = 0.29
     """Share of episodes that ask for a crop (paper, after SFT: 0.29)."""
     crop: str = "0"
-    """The crop of a typical request: 0 to 3 a quarter, 4 the center, 5 to 8 a half, all."""
+    """The crop of a typical request. 0 to 3 are quarters, 4 is the center, 5 to 8 are halves, and
+    "all" is the whole image."""
     question_tokens: int = 40
-    """Text tokens of a typical question, with those of the chat format."""
+    """Text tokens of a typical question. The tokens of the chat format are included."""
     answer_tokens: int = 16
     """Sampled tokens of a typical assistant turn."""
     changed_share: float | None = None
-    """Share of the trained weights that a step changes; None: as measured at the learning rate."""
+    """Share of the trained weights that a step changes. With None the plan takes the share that was
+    measured at the learning rate."""
 
     def check(self) -> None:
-        """Raise ConfigError, which names the option, for a value that no run can have.
+        """Raise ConfigError for a value that no run can have. The error names the option.
 
-        The constructor does not check: the command line would print the error in another form.
+        The constructor does not check the values, because the command line would print its errors
+        in another format.
         """
         for field in fields(self):
             value = getattr(self, field.name)
@@ -72,7 +76,7 @@ class Assumptions:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Width and height of `image` in pixels."""
+        """The width and the height of `image` in pixels."""
         width, _, height = self.image.partition("x")
         return int(width), int(height)
 

@@ -1,4 +1,4 @@
-"""The memory of one rollout GPU, and the number of episodes that its KV cache holds."""
+"""Computes the memory of one rollout GPU, and the number of episodes that its KV cache holds."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,13 @@ from awares_platform.plan.trainer import GIB, element_bytes
 class EngineMemory:
     """Bytes on one GPU of an engine, and numbers of episodes.
 
-    `kv` is the size of the KV cache; it is negative if the rest does not fit. `kv_token` is the
-    bytes of one token in the cache. The actor sends `wanted` episodes at once, and the engine
-    decodes at most `requests` of them (engine.max_requests). The cache holds `typical` episodes
-    with a request, or `longest` sequences of engine.max_model_len.
+    `weights`, `workspace`, `overhead` and `kv` are bytes. `kv` is the size of the KV cache. It is
+    negative if the other parts exceed the memory. `kv_token` is the size of one token in the cache,
+    in bytes.
+
+    The actor sends `wanted` episodes at once, and the engine decodes at most `requests` of them
+    (engine.max_requests). The cache holds `typical` episodes of typical length with a crop request.
+    Alternatively it holds `longest` sequences of engine.max_model_len.
 
     Example:
         EngineMemory(
@@ -38,12 +41,12 @@ class EngineMemory:
 
     @property
     def total(self) -> float:
-        """All bytes of the engine."""
+        """All bytes of the engine on one GPU."""
         return self.weights + self.workspace + self.overhead + max(self.kv, 0.0)
 
     @property
     def at_once(self) -> int:
-        """Episodes that the engine decodes together; the others wait inside it."""
+        """The number of episodes that the engine decodes at once; the others wait inside it."""
         return max(0, min(self.wanted, self.requests, self.typical))
 
 
@@ -52,10 +55,10 @@ def engine_memory(
 ) -> EngineMemory:
     """Compute the memory of an engine that gets `wanted` episodes at once.
 
-    Its engine.tensor_parallel GPUs share the weights and the KV cache. The episodes of a group
-    share the blocks of their prompt (prefix cache). The plan does not count that saving, so a
-    real engine holds more episodes. Raises ConfigError if tensor_parallel does not divide the
-    attention heads.
+    The weights and the KV cache are divided among engine.tensor_parallel GPUs. Thanks to the prefix
+    cache, the episodes of a group share the blocks of their prompt. The plan does not count this
+    saving, so a real engine holds more episodes. Raises ConfigError if tensor_parallel does not
+    divide the attention heads.
     """
     parallel = settings.tensor_parallel
     if shape.heads % parallel:
@@ -85,10 +88,10 @@ def engine_memory(
 
 
 def _workspace(settings: EngineConfig, shape: Geometry, element: int) -> float:
-    """Peak bytes of one forward pass.
+    """Return the peak bytes of the temporary tensors of one forward pass.
 
-    It holds one decoder layer and one vision block for engine.max_batched_tokens, and two fp32
-    copies of the logits of every sequence.
+    They are the activations of one decoder layer and one vision block for engine.max_batched_tokens
+    tokens, and two fp32 copies of the logits of every sequence.
     """
     tokens = settings.max_batched_tokens
     language = element * (4 * shape.hidden + 2 * shape.intermediate)

@@ -1,6 +1,7 @@
-"""The sizes of a Qwen2.5-VL, and the counts that follow from them.
+"""The sizes of a Qwen2.5-VL.
 
-The counts are parameters, adapter parameters and bytes of KV cache.
+From these sizes it computes the numbers of parameters and of adapter parameters, and the bytes of
+KV cache per token.
 """
 
 import json
@@ -21,7 +22,7 @@ _REPOSITORY = re.compile(r"(?:[^/]+/)?Qwen2\.5-VL-(\d+B)(?:-Instruct)?")
 class Geometry:
     """Sizes of the language model and of the vision tower.
 
-    The names are short forms of those in config.json; `v_` marks the vision tower.
+    The names are short forms of the names in config.json. The prefix `v_` marks the vision tower.
 
     Example:
         KNOWN["7B"].parameters  # 8292166656
@@ -42,23 +43,23 @@ class Geometry:
     v_temporal: int = 2
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """Return the limits of the image processor, with these bounds in pixels per image."""
+        """Return the limits of the image processor. The arguments are in pixels per image."""
         return VisionLimits(self.patch, self.merge, min_pixels, max_pixels)
 
     @property
     def head_dim(self) -> int:
-        """Width of one attention head."""
+        """The width of one attention head."""
         return self.hidden // self.heads
 
     @property
     def kv_width(self) -> int:
-        """Width of the keys (or values) of one token in one layer."""
+        """The width of one token's keys in one layer. The values have the same width."""
         return self.kv_heads * self.head_dim
 
     def linear(self) -> dict[str, tuple[int, int]]:
-        """Return (inputs, outputs) of each linear layer of a decoder layer.
+        """Return the (input width, output width) of each linear layer in a decoder layer.
 
-        The keys are the names that policy.lora_targets takes.
+        The keys of the result are the valid names in policy.lora_targets.
         """
         hidden, kv, wide = self.hidden, self.kv_width, self.intermediate
         attention = {
@@ -75,7 +76,10 @@ class Geometry:
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters of one decoder layer: linear layers, biases of q, k and v, and two norms."""
+        """The number of parameters of one decoder layer.
+
+        They belong to the linear layers, the biases of q, k and v, and two norms.
+        """
         return (
             sum(a * b for a, b in self.linear().values())
             + self.hidden
@@ -85,19 +89,19 @@ class Geometry:
 
     @property
     def embedding_parameters(self) -> int:
-        """Parameters of embedding and head, which share one matrix if they are tied."""
+        """The number of parameters of embedding and head. If they are tied, they share a matrix."""
         return self.vocab * self.hidden * (1 if self.tied else 2)
 
     @property
     def language_parameters(self) -> int:
-        """Parameters of the language model with embedding and head."""
+        """The number of parameters of the language model, including embedding and head."""
         return self.layers * self.layer_parameters + self.hidden + self.embedding_parameters
 
     @property
     def vision_parameters(self) -> int:
-        """Parameters of the vision tower: patch embedding, blocks and merger.
+        """The number of parameters of the vision tower: patch embedding, blocks and merger.
 
-        A block has two norms, qkv, proj and a gated MLP. All its linear layers have biases.
+        A block has two norms, qkv, proj and a gated MLP. All linear layers of a block have biases.
         """
         width, wide, merged = self.v_hidden, self.v_intermediate, self.v_hidden * self.merge**2
         block = 2 * width + 4 * (width * width + width) + 3 * width * wide + 2 * wide + width
@@ -106,14 +110,15 @@ class Geometry:
 
     @property
     def parameters(self) -> int:
-        """Parameters of the whole model."""
+        """The number of parameters of the whole model."""
         return self.language_parameters + self.vision_parameters
 
     def adapter_parameters(self, rank: int, targets: Sequence[str]) -> int:
-        """Return rank * (inputs + outputs), summed over the adapted layers.
+        """Return the number of parameters of LoRA adapters.
 
-        Without `targets` all linear layers of a decoder layer are adapted. Raises ConfigError for
-        an unknown target. Source: Hu et al., arXiv 2106.09685, section 4.1.
+        An adapted linear layer adds rank * (input width + output width) parameters. Without
+        `targets`, all linear layers of the decoder layers are adapted. Raises ConfigError for an
+        unknown target. Source: Hu et al., arXiv 2106.09685, section 4.1.
         """
         linear = self.linear()
         targets = targets or [*linear]
@@ -126,10 +131,10 @@ class Geometry:
         return rank * self.layers * sum(sum(linear[name]) for name in targets)
 
     def kv_bytes(self, element: int) -> int:
-        """Return the bytes of KV cache per token.
+        """Return the number of bytes of KV cache per token.
 
-        They are 2 (keys and values) * layers * kv_heads * head_dim * `element`, where `element` is
-        the bytes of one number.
+        It is 2 * layers * kv_heads * head_dim * `element`. The factor 2 stands for keys and values,
+        and `element` is the number of bytes of one element.
         """
         return 2 * self.layers * self.kv_width * element
 
@@ -140,18 +145,19 @@ KNOWN = {
     "32B": Geometry(5120, 64, 40, 8, 27648, 152064, tied=False, v_intermediate=3456),
     "72B": Geometry(8192, 80, 64, 8, 29568, 152064, tied=False, v_intermediate=3456),
 }
-"""Sizes of Qwen/Qwen2.5-VL-<size>-Instruct, from each repository's config.json.
+"""The sizes of Qwen/Qwen2.5-VL-<size>-Instruct, from each repository's config.json.
 
-They reproduce the published parameter counts exactly. Table 1 of the technical report, arXiv
-2502.13923, has another vocabulary and another vision MLP for the small models.
+They reproduce the published parameter counts exactly. For the small models, table 1 of the
+technical report (arXiv 2502.13923) states another vocabulary size and another width of the vision
+MLP.
 """
 
 
 def geometry(base: str) -> Geometry:
-    """Return the geometry of policy.base.
+    """Return the geometry of `base`, the setting policy.base.
 
-    `base` is the shipped mini, a local directory with a config.json, or the name of a release.
-    Raises ConfigError if no geometry is known for it.
+    `base` is "mini", a local directory with a config.json, or the Hugging Face id of a release.
+    Raises ConfigError if no geometry is known for `base`.
     """
     if base == "mini":
         from awares.mini import POLICY
@@ -171,9 +177,10 @@ def geometry(base: str) -> Geometry:
 
 
 def read(directory: Path) -> Geometry:
-    """Return the geometry in a directory's config.json. Raises PolicyError if there is none.
+    """Read the geometry from the config.json of a directory.
 
-    transformers writes the language model's sizes under `text_config`; older files are flat.
+    transformers writes the language model's sizes under `text_config`. In older files they are at
+    the top level. Raises PolicyError if the file is missing or describes another model family.
     """
     path = directory / "config.json"
     try:

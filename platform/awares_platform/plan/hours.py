@@ -1,13 +1,14 @@
-"""Hours and GPU-hours of SFT and GRPO, from the FLOPs of their tokens.
+"""Computes the hours and GPU-hours of SFT and GRPO from the FLOPs of their tokens.
 
-FLOPs per token of a language model of n parameters (Kaplan et al., arXiv 2001.08361, section 2.1;
-PaLM, arXiv 2204.02311, appendix B):
+A token costs these FLOPs in a language model of n parameters:
 
     forward pass             2n    + 2 * layers * width * length for causal attention
     gradient of activations  2n    + twice the attention of the forward pass
     gradient of weights      2n
 
-n does not count the embedding and the head: the head runs at few positions.
+Here `width` is the hidden width, and `length` is the number of tokens of the sequence. n excludes
+the embedding and the head, because the head runs at few positions. Sources: Kaplan et al., arXiv
+2001.08361, section 2.1; PaLM, arXiv 2204.02311, appendix B.
 """
 
 import math
@@ -24,9 +25,10 @@ from awares_platform.plan.lengths import Lengths
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Numbers of forward passes, and of gradients of activations and of weights.
+    """The computations of one training step over a model.
 
-    A reference adds one forward pass.
+    `forward` is the number of forward passes; a reference policy adds one. `activations` and
+    `weights` are the numbers of gradient computations for activations and for weights.
 
     Example:
         Pass(forward=2, activations=1, weights=0)  # LoRA with a reference
@@ -38,18 +40,24 @@ class Pass:
 
     @property
     def parameter_factor(self) -> int:
-        """FLOPs per parameter and token."""
+        """The FLOPs per parameter and token."""
         return 2 * (self.forward + self.activations + self.weights)
 
     @property
     def attention_factor(self) -> int:
-        """Cost of attention, in units of its forward pass. A backward pass costs two units."""
+        """The cost of attention, as a multiple of the cost of its forward pass.
+
+        A backward pass costs twice as much as a forward pass.
+        """
         return self.forward + 2 * self.activations
 
 
 @dataclass(frozen=True, slots=True)
 class JobHours:
-    """Time of a job. A step takes `step_s` seconds; GRPO overlaps its `learn_s` and `rollout_s`.
+    """The time of a job.
+
+    A step takes `learn_s` seconds of learning and `rollout_s` seconds of rollouts. It takes
+    `step_s` seconds in all, because GRPO may overlap learning and rollouts.
 
     Example:
         JobHours(
@@ -67,9 +75,10 @@ class JobHours:
 
 
 def passes(policy: PolicyConfig, *, reference: bool) -> Pass:
-    """The passes of one training step over the language model.
+    """Return the computations of one training step over the language model.
 
-    The plan neglects the weight gradients of LoRA: they are a thousandth of the model's.
+    The plan neglects the weight gradients of LoRA adapters. They cost about a thousandth of the
+    weight gradients of the whole model.
     """
     return Pass(1 + reference, 1, 0 if policy.lora_rank else 1)
 
@@ -77,10 +86,11 @@ def passes(policy: PolicyConfig, *, reference: bool) -> Pass:
 def sequence_flops(
     shape: Geometry, tokens: float, visual: float, work: Pass, vision: Pass
 ) -> float:
-    """FLOPs of one sequence of `tokens`, of which `visual` are visual tokens.
+    """Return the FLOPs of one sequence of `tokens` tokens; `visual` of them are visual tokens.
 
-    The vision tower reads merge**2 patches for each visual token. Its attention is windowed, and
-    the plan neglects it.
+    `work` lists the computations of the language model, and `vision` those of the vision tower. The
+    vision tower reads merge**2 patches for each visual token. The plan neglects its attention,
+    because it is windowed.
     """
     language = shape.layers * shape.layer_parameters * tokens * work.parameter_factor
     attention = 2 * shape.layers * shape.hidden * tokens * tokens * work.attention_factor
@@ -96,7 +106,11 @@ def sft_hours(
     lengths: Lengths,
     assumed: Assumptions,
 ) -> JobHours:
-    """Compute the time of SFT. An epoch reads `samples` demonstrations, each an average episode."""
+    """Compute the time of SFT.
+
+    An epoch reads `samples` demonstrations. Each demonstration has the length of an average
+    episode.
+    """
     work = passes(policy, reference=False)
     flops = sft.batch_size * _episode_flops(policy, shape, lengths, work)
     learn = flops / (sft.workers * assumed.peak_tflops * 1e12 * assumed.train_mfu)
@@ -113,10 +127,10 @@ def grpo_hours(
     engine: EngineMemory,
     assumed: Assumptions,
 ) -> JobHours:
-    """Compute the time of GRPO with rollout engines of `parallel` GPUs.
+    """Compute the time of GRPO. Each rollout engine has `parallel` GPUs.
 
-    If grpo.staleness_bound is 0, rollouts and learning take turns. Otherwise they overlap, and
-    the slower side sets the time of a step.
+    If grpo.staleness_bound is 0, rollouts and learning take turns. Otherwise they overlap, and the
+    slower one of the two determines the time of a step.
     """
     work = passes(policy, reference=grpo.kl_beta > 0)
     episodes = grpo.groups_per_step * grpo.group_size
@@ -129,7 +143,10 @@ def grpo_hours(
 
 
 def _episode_flops(policy: PolicyConfig, shape: Geometry, lengths: Lengths, work: Pass) -> float:
-    """FLOPs of training on an average episode. A frozen vision tower has no backward pass."""
+    """Return the FLOPs of training on an average episode.
+
+    A frozen vision tower has no backward pass.
+    """
     vision = work if policy.train_vision else Pass(work.forward, 0, 0)
     return sequence_flops(shape, lengths.mean, lengths.visual, work, vision)
 
@@ -142,10 +159,11 @@ def rollout_seconds(
     engine: EngineMemory,
     assumed: Assumptions,
 ) -> float:
-    """Seconds of the rollouts of one learner step: prefill, then decoding.
+    """Return the seconds of the rollouts for one learner step.
 
-    Prefill reads the prompt of each group once (prefix cache) and every crop. Each decoding step
-    reads the weights once, and the KV cache of all sequences in the batch.
+    They are the seconds of prefill plus the seconds of decoding. Prefill computes the prompt of
+    each group once, thanks to the prefix cache, and each crop. Each decoding step reads the weights
+    once, and the KV cache of all sequences in the batch.
     """
     forward = Pass(1, 0, 0)
     episodes = grpo.groups_per_step * grpo.group_size

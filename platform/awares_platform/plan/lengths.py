@@ -1,4 +1,4 @@
-"""The tokens of an episode: text, low-resolution view, returned crop and sampled tokens."""
+"""Counts the tokens of an episode: text, low-resolution view, returned crop, sampled tokens."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,16 @@ from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.geometry import Geometry
 
 CHARACTERS_PER_TOKEN = 4
-"""An estimate for English text under Qwen's tokenizer. A plan downloads no tokenizer."""
+"""An estimate for English text with Qwen's tokenizer, because a plan downloads no tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Numbers of tokens. `low`, `crop` and `full` count visual tokens as the processor does.
+    """Numbers of tokens of an episode.
 
-    `text` counts the prompt without its image, and `answer` an assistant turn. `widest` is the
-    longest sequence that the setup allows.
+    `low`, `crop` and `full` are the visual tokens of the low-resolution view, of a typical crop and
+    of the whole image. `text` counts the prompt without its image, and `answer` counts the sampled
+    tokens of one assistant turn. `widest` is the longest sequence that the setup allows.
 
     Example:
         Lengths(text=200, low=1131, crop=1200, full=2013, answer=16, call_rate=0.29, widest=8192)
@@ -36,12 +37,12 @@ class Lengths:
 
     @property
     def prompt(self) -> int:
-        """Tokens of the prompt of turn 1: text and the low-resolution view."""
+        """Tokens of the first turn's prompt: the text and the low-resolution view."""
         return self.text + self.low
 
     @property
     def called(self) -> int:
-        """Tokens of an episode with a request: prompt, request, crop and answer."""
+        """Tokens of an episode with a crop request: prompt, request, crop and answer."""
         return self.prompt + self.crop + 2 * self.answer
 
     @property
@@ -61,7 +62,10 @@ class Lengths:
 
     @property
     def rtr(self) -> float:
-        """Retained token ratio of an average episode: its visual tokens over the full image's."""
+        """The retained token ratio of an average episode.
+
+        It is the episode's visual tokens divided by the visual tokens of the whole image.
+        """
         return self.visual / self.full
 
 
@@ -72,7 +76,10 @@ def lengths(
     shape: Geometry,
     assumed: Assumptions,
 ) -> Lengths:
-    """Count the tokens of an episode. A turn samples at most `max_tokens` (grpo.max_tokens)."""
+    """Count the tokens of an episode.
+
+    `max_tokens` is grpo.max_tokens, the maximum number of sampled tokens per turn.
+    """
     limits = shape.limits(method.min_pixels, method.max_pixels)
     size = assumed.image_size
 

@@ -1,4 +1,4 @@
-"""The sheet of a plan: every figure, computed once, and its form as JSON."""
+"""The sheet of a plan holds all its figures and converts them to JSON."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -30,9 +30,9 @@ JOBS = ("sft", "grpo")
 class Sheet:
     """All figures of a plan.
 
-    `trainers` maps "sft" and "grpo" to the memory of a rank on the longest sequences, and
-    `typical` on typical ones. `stages` maps each job to its bytes on the longest sequences,
-    by ZeRO stage.
+    `trainers` and `typical` map "sft" and "grpo" to the memory of one rank. `trainers` assumes the
+    longest sequences, and `typical` assumes sequences of typical length. `stages` maps each job and
+    each ZeRO stage to the bytes of a rank on the longest sequences.
 
     Example:
         make(load("jobs/configs/awares-7b.toml"), Assumptions()).hours["grpo"].gpu_hours
@@ -53,7 +53,7 @@ class Sheet:
 
     @property
     def faults(self) -> list[str]:
-        """One message, with a remedy, for each part that does not fit its GPU."""
+        """One message for each trainer or engine that does not fit its GPU, with a remedy."""
         return [
             *(_trainer_fault(self, job) for job in JOBS if self.trainers[job].total > self.gpu),
             *_engine_faults(self),
@@ -61,11 +61,11 @@ class Sheet:
 
     @property
     def gpu(self) -> float:
-        """Bytes of one GPU."""
+        """The memory of one GPU in bytes."""
         return self.assumed.gpu_gib * GIB
 
     def as_json(self) -> dict[str, Any]:
-        """The figures as JSON, in bytes, tokens, seconds and hours."""
+        """Return the figures as a JSON object, in bytes, tokens, seconds and hours."""
         return {
             "policy": {
                 "base": self.config.policy.base,
@@ -95,7 +95,7 @@ class Sheet:
 def make(config: PlatformConfig, assumed: Assumptions) -> Sheet:
     """Make the plan of a setup.
 
-    Raises ConfigError for a setup that runs on CPUs, or a value that no GPU run can have.
+    Raises ConfigError for a setup that runs on CPUs, and for a value that no GPU run can have.
     """
     assumed.check()
     _check_gpus(config.sft, config.grpo)
@@ -146,7 +146,7 @@ def _check_gpus(sft: SftConfig, grpo: GrpoConfig) -> None:
 
 
 def _by_stage(rank: Trainer, shape: Geometry, assumed: Assumptions) -> dict[int, float]:
-    """The bytes of a rank under each ZeRO stage."""
+    """Return the bytes of a rank for each ZeRO stage."""
     return {
         stage: memory(replace(rank, stage=stage), shape, assumed.overhead_gib).total
         for stage in STAGES

@@ -1,4 +1,4 @@
-"""The sheet of a plan as a table of text. A line has at most 140 columns."""
+"""Formats the sheet of a plan as a text table with lines of at most 140 columns."""
 
 from collections.abc import Sequence
 from dataclasses import fields

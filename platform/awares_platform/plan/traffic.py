@@ -1,4 +1,4 @@
-"""Bytes to and from the bucket in one learner step: weights, images and checkpoints."""
+"""Computes the bytes to and from the bucket in a learner step: weights, images, checkpoints."""
 
 import math
 from bisect import bisect_left
@@ -11,12 +11,12 @@ from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.trainer import OPTIMIZER, element_bytes
 
 Points = Sequence[tuple[float, float]]
-"""A curve as points (x, y), with x ascending."""
+"""A curve as points (x, y) in ascending order of x."""
 
 CHANGED: Points = ((1e-6, 0.015), (1e-5, 0.094), (1e-4, 0.43))
-"""Share of the bfloat16 weights that an AdamW step changes, by learning rate.
+"""Points (learning rate, share of the bfloat16 weights that an AdamW step changes).
 
-tests/benchmarks/codec.py measures it; README.md has the table.
+tests/benchmarks/codec.py measures the shares, and README.md has the table.
 """
 ENCODED: Points = (
     (0.0, 0.0),
@@ -28,24 +28,26 @@ ENCODED: Points = (
     (0.43, 0.144),
     (1.0, 0.78),
 )
-"""Bytes of a delta over the full bytes, by changed share, from the same table.
+"""Points (share of changed weights, bytes of a delta divided by the unencoded bytes).
 
-A delta that changes every weight is as large as an anchor.
+They come from the same table. A delta that changes every weight is as large as an anchor.
 """
 USELESS = 0.7
-"""A delta above this share of an anchor is not written where an anchor is written.
+"""Largest useful size of a delta, as a share of an anchor's size.
 
-awares_platform.weights.cadence decides it with the same number.
+If deltas are larger, a version with an anchor gets no delta. awares_platform.weights.cadence uses
+the same number.
 """
 DENSE = 0.78
-"""Bytes of an anchor (dense, zstd) over the full bytes, from the same table."""
+"""Bytes of an anchor (dense, zstd) divided by the unencoded bytes, from the same table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes of one delta and of one anchor, and bytes of a step, over the whole run.
+    """Bytes of one delta and of one anchor, and mean bytes per learner step.
 
-    `changed` is the share of the published weights that a step changes.
+    `changed` is the share of the published weights that a step changes. The last four fields are
+    the mean bytes per step over the whole run.
 
     Example:
         Traffic(
@@ -64,7 +66,10 @@ class Traffic:
 
 
 def between(points: Points, x: float, *, log: bool = False) -> float:
-    """Interpolate linearly, in log x if `log` is true. The curve is flat outside its points."""
+    """Interpolate linearly between the points of a curve.
+
+    The interpolation is linear in log x if `log` is true. The curve is flat outside its points.
+    """
     xs = [math.log(point[0]) if log else point[0] for point in points]
     at = math.log(x) if log else x
     right = bisect_left(xs, at)
@@ -75,7 +80,10 @@ def between(points: Points, x: float, *, log: bool = False) -> float:
 
 
 def period(delta: float, anchor: float, every: int) -> int:
-    """Versions from one anchor to the next: `every`, or fewer if the deltas outweigh an anchor."""
+    """Return the number of versions from one anchor to the next.
+
+    It is `every`, or fewer if the deltas together exceed the bytes of an anchor.
+    """
     return max(1, min(every, int(anchor // delta) + 1)) if delta else every
 
 
@@ -84,9 +92,9 @@ def traffic(
 ) -> Traffic:
     """Compute the traffic of a run that publishes `trained` parameters in `dtype` (engine.dtype).
 
-    Every engine pulls every version. A LoRA adapter is small, so its deltas count as anchors.
-    Each image of a group is read twice: once by an engine and once by a learner rank. A checkpoint
-    holds the trained weights and the state of the optimizer.
+    Every engine downloads every version. A LoRA adapter is small, so the plan counts each of its
+    deltas with the size of an anchor. An engine and a learner rank both read the image of each
+    group. A checkpoint holds the trained weights and the optimizer's state.
     """
     full = float(trained * element_bytes(dtype))
     anchor = DENSE * full

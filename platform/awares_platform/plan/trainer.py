@@ -1,11 +1,14 @@
-"""The memory of one trainer GPU: model states by ZeRO stage, and the share of a micro-batch.
+"""Computes the memory of one trainer GPU: the model states, and the tensors of a micro-batch.
 
-Bytes of model states per trained parameter, on each of N ranks (ZeRO, arXiv 1910.02054, section
-3.1 and figure 1). A weight has w bytes, 2 in bfloat16. The optimizer has K = 12 bytes: an fp32
-master copy and the two fp32 moments of AdamW.
+The model states are weights, gradients and optimizer states. On each of N ranks, a trained
+parameter takes these bytes:
 
     stage 0   w + w + 12          stage 2   w + (w + 12) / N
     stage 1   w + w + 12 / N      stage 3   (w + w + 12) / N
+
+Here w is the number of bytes of one weight, which is 2 in bfloat16. The 12 bytes are the
+optimizer's: an fp32 master copy and the two fp32 moments of AdamW. Source: ZeRO, arXiv 1910.02054,
+section 3.1 and figure 1.
 """
 
 from dataclasses import dataclass, fields
@@ -16,19 +19,20 @@ from awares_platform.config.sft import SftConfig
 from awares_platform.plan.geometry import Geometry
 
 OPTIMIZER = 12
-"""Bytes of the optimizer per trained parameter, K of the ZeRO paper."""
+"""Bytes of the optimizer's state per trained parameter. The ZeRO paper calls this number K."""
 GIB = 2**30
 BUCKET = 50_000_000
-"""Elements of a DeepSpeed bucket; awares_platform.training.zero sets the same number."""
+"""Elements of a DeepSpeed bucket. awares_platform.training.zero sets the same number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """The quantities that decide the memory of one rank.
+    """The quantities that determine the memory of one rank.
 
-    `trained` and `frozen` count parameters, and `weight` is the bytes of one. A micro-batch has
-    `batch` sequences of `width` tokens, and logits at `scored` positions of each. `reference`
-    is true if the rank holds a frozen copy of the whole policy.
+    `trained` and `frozen` count parameters. `weight` is the number of bytes of one weight. A
+    micro-batch has `batch` sequences of `width` tokens. Each sequence has logits at `scored`
+    positions. `vision` is true if the vision tower is trained. `reference` is true if the rank
+    holds a frozen copy of the whole policy.
 
     Example:
         Trainer(
@@ -69,17 +73,23 @@ class TrainerMemory:
 
     @property
     def total(self) -> float:
-        """All bytes of the rank."""
+        """The total bytes of the rank."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
 def element_bytes(dtype: str) -> int:
-    """Bytes of one element: 4 in float32, 2 in bfloat16, float16 and "auto" (bfloat16 on GPUs)."""
+    """Return the number of bytes of one element.
+
+    The result is 4 for float32 and 2 for bfloat16, float16 and "auto", which is bfloat16 on GPUs.
+    """
     return 4 if dtype == "float32" else 2
 
 
 def trained_parameters(policy: PolicyConfig, shape: Geometry) -> tuple[int, int]:
-    """Return the numbers of trained and of frozen parameters. Raises ConfigError."""
+    """Return the numbers of trained and of frozen parameters.
+
+    Raises ConfigError for an unknown name in policy.lora_targets.
+    """
     if policy.lora_rank:
         return shape.adapter_parameters(policy.lora_rank, policy.lora_targets), shape.parameters
     if policy.train_vision:
@@ -90,7 +100,7 @@ def trained_parameters(policy: PolicyConfig, shape: Geometry) -> tuple[int, int]
 def trainer(
     policy: PolicyConfig, job: SftConfig | GrpoConfig, shape: Geometry, width: int, scored: int
 ) -> Trainer:
-    """Describe a rank of `job` whose sequences have `width` tokens, `scored` of them sampled."""
+    """Describe a rank of `job`. A sequence has `width` tokens; `scored` of them are sampled."""
     trained, frozen = trained_parameters(policy, shape)
     learner = isinstance(job, GrpoConfig)
     return Trainer(
@@ -109,9 +119,10 @@ def trainer(
 
 
 def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory:
-    """Compute the memory of a rank: the model states of the table above, and the parts below.
+    """Compute the memory of a rank.
 
-    With LoRA the frozen weights are the reference, so the rank makes no copy of them.
+    The model states follow the table at the top of this file; the functions below compute the other
+    parts. With LoRA the frozen weights serve as the reference, so the rank holds no copy of them.
     """
     shard = [1 / rank.ranks if rank.stage >= stage else 1.0 for stage in (3, 2, 1)]
     return TrainerMemory(
@@ -127,17 +138,18 @@ def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory
 
 
 def activations(rank: Trainer, shape: Geometry) -> float:
-    """Bytes kept for the backward pass, after Korthikanti et al., arXiv 2205.05198, section 4.1.
+    """Return the bytes of the activations that the backward pass needs.
 
     A layer keeps for each token, in w bytes per element:
     - the inputs and outputs of both norms, q, and the output of attention (6 hidden widths);
     - k and v (2 key widths);
     - gate, up, the activation and the product (4 MLP widths).
-    It also keeps the inputs of both norms in fp32 (8 bytes per hidden width).
+    It also keeps the inputs of both norms in fp32. They take 8 bytes per unit of the hidden width.
 
-    Flash attention keeps no scores. With checkpointing a layer keeps only its input, and one
-    layer at a time is computed again. A trained vision tower counts in the same way per patch.
-    A frozen tower holds one block at a time.
+    Flash attention keeps no scores. With checkpointing a layer keeps only its input, and the
+    backward pass recomputes one layer at a time. A trained vision tower keeps the same tensors for
+    each patch. A frozen tower holds the tensors of one block at a time. Source: Korthikanti et al.,
+    arXiv 2205.05198, section 4.1.
     """
     widths = 6 * shape.hidden + 2 * shape.kv_width + 4 * shape.intermediate
     layer = rank.weight * widths + 8 * shape.hidden
@@ -152,19 +164,21 @@ def activations(rank: Trainer, shape: Geometry) -> float:
 
 
 def logits(rank: Trainer, shape: Geometry) -> float:
-    """Bytes of the logits, at scored positions only (awares.batch.policy_logprobs).
+    """Return the bytes of the logits. Only scored positions have logits.
 
-    They are held twice in w bytes: the output of the head, and its scored rows. They are held
-    three times in fp32: divided by the temperature, with blocked ids, and as the gradient.
+    awares.batch.policy_logprobs holds five tensors of this size. Two have w bytes per element: the
+    output of the head, and its scored rows. Three are in fp32: the logits divided by the
+    temperature, the logits with blocked ids, and the gradient.
     """
     return float(rank.batch * rank.scored * shape.vocab * (2 * rank.weight + 3 * 4))
 
 
 def buffers(rank: Trainer, shape: Geometry) -> float:
-    """Bytes of DeepSpeed's working memory.
+    """Return the bytes of DeepSpeed's working memory.
 
-    It has two reduce buckets and one gather bucket in w bytes. During the optimizer's step it
-    has the fp32 gradients of the rank's partition. Stage 3 also gathers its largest unit.
+    It holds two reduce buckets and one gather bucket, with w bytes per element. During the
+    optimizer's step it holds the fp32 gradients of the rank's partition. Stage 3 also gathers the
+    largest module.
     """
     bucket = 3 * rank.weight * min(BUCKET, rank.trained)
     step = 4 * rank.trained / (rank.ranks if rank.stage else 1)

@@ -1,4 +1,4 @@
-"""The files of a run: those of its local directory, and from the store what is missing there."""
+"""Finds the files of a run in its local directory or, if they are missing there, in the store."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
 
 JOBS = ("curate", "evaluate", "grpo", "serve", "sft")
-"""The jobs with a directory in a run."""
+"""The jobs that have their own directory in a run."""
 
 
 class RunFiles:
-    """Finds a file by its path within the run. Copies from the store go to `cache`.
+    """Finds a file by its path within the run. It downloads missing files to `cache`.
 
     Example:
         RunFiles(store, Path("runs"), "mini", cache)("evaluate/results.json")
@@ -25,7 +25,10 @@ class RunFiles:
         self._cache = cache
 
     def __call__(self, relative: str) -> Path:
-        """The file's path. It does not exist if neither the directory nor the store has it."""
+        """Return the local path of a file.
+
+        The path does not exist if neither the run's directory nor the store has the file.
+        """
         local, copy = self._local / relative, self._cache / relative
         if local.exists() or copy.exists():
             return local if local.exists() else copy
@@ -33,12 +36,12 @@ class RunFiles:
         try:
             self._store.download_file(f"{self._key}/{relative}", copy)
         except NotFound:
-            pass  # The job that writes it has not run.
+            pass  # The job that writes this file has not run.
         return copy
 
 
 def require_run(store: ObjectStore, run: RunConfig) -> None:
-    """Raise DataError, which lists the runs that exist, unless this one does."""
+    """Raise DataError if the run does not exist. The error lists the existing runs."""
     if _is_run(run.directory / run.name) or any(store.list(f"runs/{run.name}/")):
         return
     local = {path.name for path in run.directory.glob("*") if _is_run(path)}

@@ -34,9 +34,9 @@ from awares_platform.store.errors import LaunchError
 APP = "awares"
 POLL_S = 0.5
 BEAT_S = 15.0
-"""A start that goes on is said again after so many seconds."""
+"""Seconds between two messages that the start still goes on."""
 ASK_TOKEN = "AWARES_TOKEN"
-"""The variable in which `awares ask` looks for a token."""
+"""The environment variable from which `awares ask` takes the token by default."""
 
 
 def build(config: PlatformConfig) -> Application:
@@ -79,7 +79,7 @@ def run(config: PlatformConfig) -> None:
 
 
 def announcement(settings: ServeConfig, run: str, url: str) -> str:
-    """Say that the endpoint is ready, how to ask it, and how to stop it."""
+    """Return the message that the endpoint is ready, with the commands to ask it and to stop it."""
     options = "" if url == "http://127.0.0.1:8000" else f" --url {url}"
     if settings.token_env not in (None, ASK_TOKEN):
         options += f" --token-env {settings.token_env}"
@@ -98,9 +98,9 @@ def serving(
 ) -> Iterator[str]:
     """Start the endpoint, yield its base URL when it is ready, and drain it at the end.
 
-    `say` receives a line at each step. Ray Serve's own lines go to the run's serve.log. All checks
-    that need no engine run before an engine starts. Raises ConfigError, PolicyError, or LaunchError
-    if the port is taken or the replica does not start.
+    `say` is called with a line of text at each step. Ray Serve's own log lines go to the run's
+    serve.log. All checks that need no engine run before an engine starts. Raises ConfigError,
+    PolicyError, or LaunchError if the port is taken or the replica does not start.
     """
     application = build_application(config)
     read_token(config.serve)
@@ -184,7 +184,9 @@ def _check_serve_is_ours() -> None:
 def _wait_until_running(
     timeout_s: float, stop: threading.Event, say: Callable[[str], None]
 ) -> None:
-    """Wait until the application runs or `stop` is set, and say every `BEAT_S` that it starts.
+    """Wait until the application runs or `stop` is set.
+
+    While the application starts, `say` is called every `BEAT_S` seconds.
 
     Raises LaunchError with the replica's last message if it fails or does not start in time.
     """

@@ -1,8 +1,8 @@
-"""Keeps the lines that Ray Serve prints in this process in a file, away from the terminal.
+"""Redirects Ray Serve's log lines from the terminal to a file.
 
-Ray Serve logs its own steps to stderr. When it stops, Ray prints that the controller's last call
-failed, although the controller ends itself as intended. Ray prints that line from a thread and at
-any later time, so the redirection lasts until the process ends.
+Ray Serve logs its own steps to stderr. When it stops, Ray also prints that the controller's last
+call failed, although the controller ends as intended. A thread of Ray prints this line at any later
+time. The redirection therefore lasts until the process ends.
 """
 
 import logging
@@ -17,7 +17,7 @@ _FORMAT = "%(levelname).1s %(asctime)s %(name)s: %(message)s"
 
 
 class ServeLog(logging.FileHandler):
-    """The file of a run that receives Ray Serve's lines.
+    """A logging handler that writes Ray Serve's lines to a file of the run.
 
     Example:
         ServeLog(Path("runs/mini/serve.log")).take_over()
@@ -29,7 +29,10 @@ class ServeLog(logging.FileHandler):
         self.setFormatter(logging.Formatter(_FORMAT))
 
     def take_over(self) -> None:
-        """Receive the lines from now on. The terminal keeps warnings and errors only."""
+        """Write Ray Serve's lines to the file from now on.
+
+        The terminal then shows only its warnings and errors.
+        """
         logger = logging.getLogger(_SERVE)
         for handler in list(logger.handlers):
             if isinstance(handler, ServeLog):
@@ -42,7 +45,10 @@ class ServeLog(logging.FileHandler):
 
 
 class _Printer:
-    """Replaces Ray's function that prints the messages of other processes."""
+    """Replaces the function with which Ray prints lines of other processes.
+
+    It writes the expected line about the controller to the log and prints all other lines.
+    """
 
     def __init__(self, log: ServeLog) -> None:
         before = worker.print_to_stdstream

@@ -1,6 +1,6 @@
 """The weight bus: the learner publishes weight versions in an object store, and readers pull them.
 
-No writer knows its readers, and no reader knows its writer. Both know the run's name and the store.
+Writer and readers do not know each other. They know only the run's name and the store.
 
     learner rank 0..n                       object store                        reader (an engine)
 
@@ -14,20 +14,22 @@ No writer knows its readers, and no reader knows its writer. Both know the run's
     write: parts -> shards -> publish -> ledger (cadence, manifest, retention) -> writer (HEAD)
     read:  head (hops) -> fetch -> assemble (codec, verification) -> subscribe
 
-The engine room loads received tensors into vLLM and checks its log-probabilities (canary).
+awares_platform.engine loads received tensors into vLLM and checks vLLM's logprobs (canary).
 
-Words:
-    version   The weights after one publication; versions are numbered upwards from 1.
-    anchor    A form of a version that needs no other version.
-    delta     A form of a version that holds the difference from an older version, its base.
+Terms:
+    version   The weights of one publication. Versions are numbered upwards from 1.
+    form      An encoding of a version in the store. A version has one or two forms.
+    anchor    A form that needs no other version.
+    delta     A form that holds the difference from an older version, its base.
     manifest  The JSON object that lists a form's tensors, their pieces and the pieces' hashes.
-    HEAD      The one object that changes. It names the versions that can be fetched.
-    epoch     The number of the writer. A new writer raises it, which fences the older writer.
-    part      A rank's slice of a flattened tensor. A piece is a part of at most 16 Mi elements.
+    HEAD      The one object that the writer overwrites. It names the versions that can be fetched.
+    epoch     The number of a writer. A new writer raises the epoch and thus fences older writers.
+    part      A rank's slice of a flattened tensor.
+    piece     A slice of a part with at most 16 Mi elements.
     shard     A *.bin object that holds the encoded bytes of many pieces.
     hop       One form that a reader loads on its way to a version.
     lease     A reader's request to keep the versions that it is downloading.
-    pin       A person's request to keep a version for good.
+    pin       A user's request to keep a version until it is unpinned.
 """
 
 from awares_platform.weights.cadence import Cadence, Identity

@@ -1,6 +1,6 @@
-"""Published LoRA adapters, and how a reader folds one into its base policy.
+"""Folds a published LoRA adapter into the base policy of a reader.
 
-A run that trains an adapter publishes the adapter alone, under the names of peft's parameters. The
+A run that trains an adapter publishes only the adapter, under the names of peft's parameters. The
 adapter of a layer x has two tensors: x.lora_A.default.weight of shape (rank, in) and
 x.lora_B.default.weight of shape (out, rank).
 Source: Hu et al., arXiv 2106.09685, section 4.1.
@@ -13,11 +13,11 @@ from torch import Tensor
 from awares_platform.weights.manifest import WeightsError
 
 ADAPTER = "default"
-"""peft's name of the adapter that a run trains."""
+"""The name that peft gives to the adapter of a run."""
 DOWN = f".lora_A.{ADAPTER}.weight"
-"""Ending of the name of an adapter's first tensor, of shape (rank, in)."""
+"""The suffix of the names of tensors of shape (rank, in)."""
 UP = f".lora_B.{ADAPTER}.weight"
-"""Ending of the name of an adapter's second tensor, of shape (out, rank)."""
+"""The suffix of the names of tensors of shape (out, rank)."""
 
 
 def is_adapter(name: str) -> bool:
@@ -26,7 +26,7 @@ def is_adapter(name: str) -> bool:
 
 
 def fold(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """weight + scale * up @ down, computed in float32 and cast to the weight's dtype."""
+    """Return weight + scale * up @ down, computed in float32 and cast to the weight's dtype."""
     return (weight.float() + scale * (up.float() @ down.float())).to(weight.dtype)
 
 
@@ -38,10 +38,12 @@ def fold_adapter(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Fold an adapter into the base weights that it changes.
 
-    Returns the changed weights by the base's names, and for each adapter tensor the name of the
-    weight that it changed. Checkpoints of one model may name a weight differently: two names mean
-    the same weight if `current_name` is equal for both. Raises WeightsError if the adapter does not
-    fit the base.
+    Return two mappings. The first maps the base's names to the changed weights. The second maps the
+    name of each adapter tensor to the base's name of the weight that it changed.
+
+    Checkpoints of one model may use different names for a weight. Two names mean the same weight if
+    `current_name` returns the same name for them. Raises WeightsError if the adapter does not fit
+    the base.
     """
     names = {current_name(name): name for name in base}
     weights, went = {}, {}

@@ -1,4 +1,4 @@
-"""Assembly of a version: decode its shards onto the base version, then verify every hash.
+"""Assembles a version: decodes its shards onto the base version, then verifies every hash.
 
 manifest + base tensors + shards --assemble--> tensors --verify--> tensors as published
 """
@@ -20,10 +20,11 @@ State = Mapping[str, Tensor]
 def assemble(
     manifest: Manifest, base: State, shards: Iterator[tuple[str, memoryview]], threads: int
 ) -> tuple[dict[str, Tensor], float]:
-    """Decode a version onto `base`; return its tensors and the seconds spent on decoding.
+    """Decode a version onto `base`. Return its tensors and the seconds spent on decoding.
 
-    An unchanged tensor is the base's own, not a copy; `base` itself is not modified. Nothing is
-    verified yet. Raises WeightsError for a damaged piece, and any error of `shards`.
+    The result shares unchanged tensors with `base`, without a copy. The function does not modify
+    `base` and does not verify hashes. Raises WeightsError for a damaged piece. Errors of the
+    iterator `shards` pass unchanged.
     """
     state = {entry.name: _target(entry, base.get(entry.name)) for entry in manifest.tensors}
     by_shard: dict[str, list[tuple[TensorEntry, Piece]]] = {}
@@ -50,7 +51,8 @@ def verify(
 ) -> None:
     """Raise WeightsError unless every piece of `state` has the hash that the manifest names.
 
-    `proven` was verified against `known`. Tensors that `state` shares with it are skipped.
+    `proven` was verified earlier against the manifest `known`. The function skips tensors that
+    `state` shares with `proven` and that have equal hashes in the two manifests.
     """
     hashes = {} if known is None else {entry.name: entry.hashes for entry in known.tensors}
     unproven = [
@@ -63,7 +65,7 @@ def verify(
 
 
 def _target(entry: TensorEntry, base: Tensor | None) -> Tensor:
-    """The base's tensor if nothing in it changes, else an empty one to decode into."""
+    """Return the base's tensor if no element changes. Otherwise return a new, empty tensor."""
     dtype = getattr(torch, entry.dtype)
     fits = base is not None and base.dtype == dtype and tuple(base.shape) == entry.shape
     if any(piece.length == 0 and piece.end > piece.start for piece in entry.pieces) and not fits:

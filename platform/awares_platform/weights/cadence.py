@@ -1,18 +1,18 @@
-"""When to publish an anchor: the settings, the measured sizes and the decision for one version."""
+"""Decides when the writer publishes an anchor, from settings and from the sizes of past forms."""
 
 from dataclasses import dataclass, field
 
 from awares_platform.weights.head import PublishedVersion
 
 _USELESS = 0.7
-"""A delta that is larger than this share of the last anchor is not worth its upload."""
+"""Largest useful size of a delta, as a share of the last anchor's size."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublicationPlan:
-    """Rank 0's decision on how to publish one version.
+    """Rank 0's decision on the forms of one version.
 
-    The version gets a delta to `base` unless `base` is None. It gets an anchor if `anchor` is set.
+    The version gets a delta to `base` unless `base` is None. It gets an anchor if `anchor` is true.
 
     Example:
         PublicationPlan(version=12, epoch=1, base=11, anchor=False)
@@ -26,10 +26,10 @@ class PublicationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The policy that a run's weights belong to; it is the same for every version of the run.
+    """Identifies the policy that a run's weights belong to. All versions of a run have the same.
 
-    `processor` and `template` are the blake3 of the image processor and of the chat template.
-    `adapter` is the LoRA scale if the run publishes an adapter alone, else None.
+    `processor` and `template` are the blake3 hashes of the image processor and the chat template.
+    `adapter` is the LoRA scale if the run publishes only an adapter. Otherwise it is None.
 
     Example:
         Identity(processor="5d1c...", template="77b0...", adapter=2.0)
@@ -42,11 +42,11 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """How often anchors are written, and how long old versions are kept.
+    """How often the writer publishes anchors, and how long it keeps old versions.
 
-    `anchor_every` bounds the versions from one anchor to the next. `keep` counts the newest
-    versions that stay, whether or not HEAD's version needs them. A version that is dropped
-    from HEAD stays fetchable for `grace_s` seconds.
+    `anchor_every` is the maximum number of versions from one anchor to the next. The `keep` newest
+    versions always stay in the store. A version that the writer drops from HEAD is deleted
+    `grace_s` seconds later.
 
     Example:
         Cadence(anchor_every=16, keep=4, grace_s=60.0)
@@ -59,30 +59,34 @@ class Cadence:
 
 @dataclass(slots=True)
 class ChainCost:
-    """Bytes of the last anchor and of each delta after it: the cost of joining the run."""
+    """Bytes of the last anchor and of each delta after it.
+
+    Together they are the bytes that a new reader downloads.
+    """
 
     anchor: int = 0
     deltas: list[int] = field(default_factory=list)
 
     def want_anchor(self, every: int) -> bool:
-        """Whether to write an anchor: the chain is too long, or dearer to join than an anchor.
+        """Whether the next version needs an anchor.
 
-        The next delta is assumed to be as large as the last one.
+        It needs an anchor if the chain of deltas reaches `every` versions, or if the deltas
+        together exceed the size of an anchor. The next delta is assumed to be as large as the last.
         """
         return len(self.deltas) + 1 >= every or sum(self.deltas) + self.last > self.anchor
 
     @property
     def last(self) -> int:
-        """Bytes of the last delta; 0 right after an anchor."""
+        """The bytes of the last delta, or 0 if the last version has an anchor."""
         return self.deltas[-1] if self.deltas else 0
 
     @property
     def delta_is_useless(self) -> bool:
-        """Whether deltas are nearly as large as an anchor, so that an anchor alone is enough."""
+        """Whether deltas are nearly as large as an anchor. A version then needs only an anchor."""
         return self.last > _USELESS * self.anchor
 
     def add(self, entry: PublishedVersion) -> None:
-        """Record a published version."""
+        """Record the sizes of a published version."""
         if entry.anchor is not None:
             self.anchor, self.deltas = entry.anchor.size, []
         else:

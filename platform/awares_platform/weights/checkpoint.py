@@ -1,4 +1,4 @@
-"""A policy's weights on disk, in one or more safetensors files."""
+"""Reads a policy's weights from a directory with one or more safetensors files."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @property
     def shapes(self) -> Shapes:
-        """Tensor names and shapes, from the files' headers."""
+        """The shape of each tensor by name, from the files' headers."""
         return self._shapes
 
     def __getitem__(self, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Download weight shards by parallel range reads, a few shards ahead of the decoder."""
+"""Downloads weight shards with parallel range reads, a few shards ahead of the decoder."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from awares_platform.weights.manifest import Manifest, WeightsError, version_fol
 
 RANGE_BYTES = 8 << 20
 _AHEAD = 2
-"""Number of shards that are downloaded while another is decoded."""
+"""Number of shards that are downloaded while one shard is decoded."""
 
 
 def fetch_shards(
@@ -18,7 +18,7 @@ def fetch_shards(
 ) -> Iterator[tuple[str, memoryview]]:
     """Yield the name and the bytes of each shard of the manifest, in order.
 
-    Holds at most three shards in memory. Raises WeightsError for a shard that is missing or
+    At most three shards are in memory at once. Raises WeightsError for a shard that is missing or
     truncated, and StoreError if the store fails.
     """
     folder = version_folder(run, manifest.version)

@@ -1,4 +1,4 @@
-"""HEAD: the one object of a run's weights that changes. It names the versions to fetch, and how."""
+"""HEAD, the one object of a run's weights that changes. It names the published versions' forms."""
 
 import json
 from collections.abc import Collection
@@ -10,16 +10,16 @@ FIRST, ANCHOR, REPAIR = FORM_NAMES = ("manifest.json", "anchor.json", "repair.js
 
 
 def head_key(run: str) -> str:
-    """Key of HEAD."""
+    """Return the store key of a run's HEAD."""
     return f"{folder(run)}/HEAD"
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One way to get a version: as a delta to version `base`, or as an anchor if `base` is None.
+    """One form of a version: a delta to version `base`, or an anchor if `base` is None.
 
-    `name` is the manifest's name in the version's folder and `digest` the manifest's blake3.
-    `size` counts the bytes of the weight shards to download.
+    `name` is the manifest's name in the version's folder, and `digest` is the manifest's blake3.
+    `size` is the total number of bytes of the form's weight shards.
 
     Example:
         Form("manifest.json", 11, 135000, "9c0e...")
@@ -45,7 +45,7 @@ class PublishedVersion:
 
     @property
     def anchor(self) -> Form | None:
-        """The form that needs no other version; None if there is none."""
+        """The form that needs no other version, or None if the version has no anchor."""
         return next((form for form in self.forms if form.base is None), None)
 
 
@@ -74,23 +74,23 @@ class Head:
 
     @property
     def version(self) -> int | None:
-        """The newest version; None before the first."""
+        """The newest version, or None before the first publication."""
         return self.published[0].version if self.published else None
 
     def find(self, version: int) -> PublishedVersion | None:
-        """The entry of `version`; None if it is not published, or no longer kept."""
+        """Return the entry of `version`. It is None for an unpublished or dropped version."""
         return next((entry for entry in self.published if entry.version == version), None)
 
     def path(
         self, target: int, have: int | None = None, avoid: Collection[Hop] = ()
     ) -> tuple[Hop, ...] | None:
-        """The hops to `target` with the fewest bytes, in loading order; None if there are none.
+        """Return the hops to `target` with the fewest bytes, in loading order.
 
-        `have` is the version that the reader holds: the path to it is empty. `avoid` lists
-        damaged hops.
+        The result is None if no hops lead to `target`. `have` is the version that the reader holds;
+        the path to this version is empty. `avoid` lists damaged hops.
         """
         cheapest: dict[int, tuple[int, tuple[Hop, ...]]] = {} if have is None else {have: (0, ())}
-        for entry in reversed(self.published):  # a base is older than the deltas to it
+        for entry in reversed(self.published):  # Oldest first: a base is older than its deltas.
             for form in entry.forms:
                 hop = Hop(entry.version, form)
                 before = (0, ()) if form.base is None else cheapest.get(form.base)
@@ -102,13 +102,13 @@ class Head:
         return cheapest[target][1] if target in cheapest and self.find(target) else None
 
     def to_bytes(self) -> bytes:
-        """The HEAD object as JSON."""
+        """Return the HEAD object as JSON."""
         rows = [(entry.version, [*map(_row, entry.forms)]) for entry in self.published]
         return json.dumps({"epoch": self.epoch, "published": rows}, separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Head":
-        """The inverse of `to_bytes`. Raises WeightsError for bytes that are not a HEAD object."""
+        """Parse the result of `to_bytes`. Raises WeightsError if `data` is not a HEAD object."""
         try:
             values = json.loads(data)
             return cls(int(values["epoch"]), tuple(_entry(*row) for row in values["published"]))

@@ -1,4 +1,7 @@
-"""A reader's lease on the versions that it downloads. retention.py tells when a lease expires."""
+"""Holds a reader's lease on the versions that it downloads.
+
+retention.py decides when a lease expires.
+"""
 
 import json
 import threading
@@ -18,9 +21,10 @@ BEAT_S = 10.0
 def lease(
     store: ObjectStore, run: str, versions: Collection[int], beat_s: float = BEAT_S
 ) -> Iterator[None]:
-    """Keep `versions` in the store while the block runs, by writing a lease every `beat_s`.
+    """Keep `versions` in the store while the `with` block runs.
 
-    A block that ends within `beat_s` writes nothing: the writer's grace period covers it.
+    A thread rewrites the lease every `beat_s` seconds. If the block ends within `beat_s` seconds,
+    no lease is written, because the writer's grace period protects the versions for that long.
     """
     key, done = f"{folder(run)}/leases/{uuid4().hex}", threading.Event()
 

@@ -1,4 +1,4 @@
-"""Rank 0's part of a publication: the decisions, the manifests, HEAD, and retention.
+"""Rank 0's part of a publication: it decides on the forms, writes manifests, and moves HEAD.
 
 plan()    delta or anchor?  ->  the ranks upload their pieces
 commit()  merge the uploads -> write the manifests -> move HEAD -> delete old versions
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """The record of a run's published versions. Rank 0 alone holds one.
+    """The record of a run's published versions. Only rank 0 has a ledger.
 
-    Creating a ledger claims the run: every earlier writer is fenced from then on.
+    Creating a ledger claims the run. Every earlier writer of the run is then fenced.
     """
 
     def __init__(self, store: ObjectStore, run: str, identity: Identity, cadence: Cadence) -> None:
@@ -40,14 +40,15 @@ class Ledger:
 
     @property
     def version(self) -> int | None:
-        """The newest published version."""
+        """The newest published version, or None before the first publication."""
         return self._writer.head.version
 
     def plan(self, version: int | None, held: int | None) -> PublicationPlan:
         """Decide how to publish `version`, or the next version if it is None.
 
-        A delta is possible only if the ranks hold HEAD's version: `held` is theirs. Raises
-        WeightsError for a version that is not newer than HEAD's, WriterFenced, StoreError.
+        `held` is the version that the ranks hold. A delta is possible only if it is HEAD's version.
+        Raises WeightsError for a version that is not newer than HEAD's. Raises WriterFenced and
+        StoreError.
         """
         newest = self.version
         version = (newest or 0) + 1 if version is None else version
@@ -76,8 +77,8 @@ class Ledger:
     ) -> tuple[Manifest, int]:
         """Write the manifests, move HEAD to the version, then delete old versions.
 
-        `uploads` holds each rank's uploads by form. Returns the first form's manifest, and the
-        bytes of all forms.
+        `uploads` holds the uploads of each rank, by form. Return the manifest of the first form,
+        and the total number of bytes of all forms.
         """
         manifests = [self._manifest(plan, kind, uploads, extra, step) for kind in uploads[0]]
         names = (FIRST, ANCHOR)
@@ -93,7 +94,8 @@ class Ledger:
         return manifests[0], sum(form.size for form in forms)
 
     def repair(self, uploads: Sequence[Mapping[str, RankUpload]]) -> None:
-        """Publish a new anchor of the newest version, in place of its old anchor if it has one."""
+        """Publish a new anchor of the newest version. It replaces the version's old anchor, if any.
+        """
         assert self._newest is not None, "a writer repairs only versions that it has published"
         tensors = merge([upload["anchor"] for upload in uploads], self._newest.version)
         anchor = replace(self._newest, tensors=tensors, base=None, changed_ratio=None)
@@ -133,7 +135,10 @@ class Ledger:
         return Form(name, manifest.base, manifest.size, digest(data))
 
     def _delete_old(self, newest: PublishedVersion) -> None:
-        """Delete answered requests and old versions. A failure is left to the next publication."""
+        """Delete fulfilled anchor requests and old versions.
+
+        After a failure of the store, the next publication tries the deletion again.
+        """
         try:
             if newest.anchor is not None:
                 clear_anchor_requests(self._store, self._run)

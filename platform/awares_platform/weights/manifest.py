@@ -1,7 +1,7 @@
-"""The manifest of a published version: its tensors, their pieces in the shards, and their hashes.
+"""The manifest lists the tensors of a published version, their pieces and the pieces' hashes.
 
-A chain of hashes proves a download: HEAD names the blake3 of each manifest, and the manifest names
-the blake3 of each decoded piece. A reader rejects bytes that fail either check.
+A chain of hashes verifies a download. HEAD names the blake3 of each manifest, and the manifest
+names the blake3 of each decoded piece. A reader rejects a manifest or a piece with a wrong hash.
 """
 
 import json
@@ -15,38 +15,38 @@ from blake3 import blake3
 from awares.errors import AwaresError
 
 _SHOWN = 3
-"""Most differences of one kind that an error message lists."""
+"""Maximum number of differences of one kind that an error message lists."""
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Tensor names and shapes."""
+"""Maps the name of each tensor to its shape."""
 
 
 class WeightsError(AwaresError):
-    """A weight version is absent, damaged or unfit; the message names the run and the version."""
+    """A weight version is absent, damaged, or belongs to another model."""
 
 
 def digest(data: bytes | bytearray | memoryview) -> str:
-    """Hex blake3 of the bytes."""
+    """Return the blake3 of the bytes in hexadecimal."""
     return blake3(data).hexdigest()
 
 
 def folder(run: str) -> str:
-    """Key prefix of a run's weights."""
+    """Return the key prefix of a run's weights in the store."""
     return f"runs/{run}/weights"
 
 
 def version_folder(run: str, version: int) -> str:
-    """Key prefix of one version."""
+    """Return the key prefix of one version in the store."""
     return f"{folder(run)}/v{version:08d}"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Elements `start` to `end` (exclusive) of a flattened tensor: `length` bytes at `offset`
-    of the weight shard `shard`.
+    """Elements `start` to `end` (exclusive) of a flattened tensor, and their place in a shard.
 
-    `length` is 0 if the elements are those of the base version. `kind` is the codec's.
-    `blake3` is the hash of the decoded elements, little-endian.
+    The encoded elements are `length` bytes at `offset` in the weight shard `shard`. `length` is 0
+    if the elements equal those of the base version. `kind` is the codec's kind. `blake3` is the
+    hash of the decoded elements in little-endian order.
 
     Example:
         Piece(0, 40960, "e1-r00000-00000.bin", 0, 1311, "ulp", "af13...")
@@ -63,7 +63,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor in row-major order, as pieces that cover it from the first to the last element.
+    """One tensor. Its pieces cover its elements in row-major order, from the first to the last.
 
     Example:
         TensorEntry("lm_head.weight", "bfloat16", (320, 128), (piece,))
@@ -76,19 +76,19 @@ class TensorEntry:
 
     @property
     def hashes(self) -> tuple[tuple[int, str], ...]:
-        """Last element and hash of each decoded piece: equal for equal tensors, in any form."""
+        """The end and the hash of each piece. Equal tensors have equal values in every form."""
         return tuple((piece.end, piece.blake3) for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One form of a published version: a delta to version `base`, or an anchor if it is None.
+    """One form of a published version: a delta to version `base`, or an anchor if `base` is None.
 
-    `epoch` is the writer's and `step` the optimizer's. `changed_ratio` is the share of elements
-    that differ from the base, None for an anchor. `processor` and `template` are the blake3 of
-    the policy's image processor and chat template, "" if the writer had none. If `adapter` is
-    set, the tensors are a LoRA adapter's and `adapter` is its scale. `extra` is JSON that
-    travels with the weights, such as the canary.
+    `epoch` is the epoch of the writer, and `step` is the optimizer step. `changed_ratio` is the
+    share of elements that differ from the base; it is None for an anchor. `processor` and
+    `template` are the blake3 hashes of the policy's image processor and chat template. They are ""
+    if the writer had none. If `adapter` is a number, the tensors belong to a LoRA adapter with this
+    scale. `extra` is additional JSON for the readers, such as the canary.
 
     Example:
         Manifest(12, 1, (entry,), base=11, step=12, changed_ratio=0.031)
@@ -107,12 +107,12 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Bytes of the weight shards to download."""
+        """The total number of bytes of the weight shards."""
         return sum(piece.length for entry in self.tensors for piece in entry.pieces)
 
     @property
     def shards(self) -> dict[str, int]:
-        """Names and lengths in bytes of the weight shards, in order."""
+        """The length of each weight shard in bytes, by name and in order."""
         lengths: dict[str, int] = {}
         for piece in self.pieces():
             if piece.length:
@@ -121,20 +121,23 @@ class Manifest:
 
     @property
     def shapes(self) -> Shapes:
-        """Tensor names and shapes."""
+        """The shape of each tensor, by name."""
         return {entry.name: entry.shape for entry in self.tensors}
 
     def pieces(self) -> list[Piece]:
-        """Every piece of every tensor."""
+        """Return the pieces of all tensors."""
         return [piece for entry in self.tensors for piece in entry.pieces]
 
     def changed_tensors(self, other: "Manifest | None") -> set[str]:
-        """Names of the tensors that differ from those of `other`; all of them if it is None."""
+        """Return the names of the tensors that differ from the same tensors of `other`.
+
+        If `other` is None, return the names of all tensors.
+        """
         known = {} if other is None else {entry.name: entry.hashes for entry in other.tensors}
         return {entry.name for entry in self.tensors if known.get(entry.name) != entry.hashes}
 
     def to_bytes(self) -> bytes:
-        """The manifest as JSON. Equal manifests give equal bytes."""
+        """Return the manifest as JSON. Equal manifests give equal bytes."""
         values = {name: getattr(self, name) for name in _PLAIN} | {"extra": dict(self.extra)}
         tensors = [
             [entry.name, entry.dtype, entry.shape, [*map(astuple, entry.pieces)]]
@@ -145,7 +148,7 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
-        """The inverse of `to_bytes`. Raises WeightsError for bytes that are not a manifest."""
+        """Parse the result of `to_bytes`. Raises WeightsError if `data` is not a manifest."""
         try:
             values = json.loads(data)
             tensors = tuple(_entry(*row) for row in values["tensors"])

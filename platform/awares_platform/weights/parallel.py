@@ -1,4 +1,4 @@
-"""A map over independent items on several threads."""
+"""Applies a function to independent items on several threads."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,11 @@ Result = TypeVar("Result")
 def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> list[Result]:
-    """Apply `function` to every item and return the results in the items' order.
+    """Apply `function` to every item and return the results in the order of the items.
 
-    One thread means the caller's own: an item often takes only 100 microseconds, and a
-    hand-over to another thread costs as much again. Raises the error of the first failed item.
+    If `threads` is 1, the function runs in the caller's thread. An item often takes only 100
+    microseconds, and passing it to another thread would take the same time again. Raises the error
+    of the first failed item.
     """
     if threads == 1:
         return [function(item) for item in items]

@@ -1,7 +1,11 @@
-"""The slices of the weights that one learner rank publishes: flat CPU tensors, ready to encode.
+"""The slices of the weights that one learner rank publishes, as flat CPU tensors.
 
-replicated tensors (ZeRO 0 to 2):  |-- rank 0 --|-- rank 1 --|  equal cuts of all tensors end to end
-partitioned tensors (ZeRO 3):      each rank publishes the slice of each tensor that it owns
+With ZeRO 0 to 2 every rank holds every tensor. The concatenation of all tensors is then cut into
+equal slices, one for each rank:
+
+    |-- rank 0 --|-- rank 1 --|-- rank 2 --|
+
+With ZeRO 3 each rank owns a slice of each tensor, and publishes the slices that it owns.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,15 +15,15 @@ import torch
 from torch import Tensor
 
 PIECE_ELEMENTS = 16 << 20
-"""Most elements of a piece, the unit of encoding, hashing and decoding."""
+"""Maximum number of elements of a piece. Pieces are encoded, hashed and decoded one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A slice of the flattened tensor `name`, from element `start`; `shape` is the whole tensor's.
+    """A slice of the flattened tensor `name` that begins at element `start`.
 
-    `values` is flat and on the CPU. It belongs to the publisher from now on: pass a copy of
-    memory that training goes on to change.
+    `shape` is the shape of the whole tensor. `values` is flat and on the CPU. The publisher keeps
+    `values`, so its memory must not change later. Pass a copy of memory that training overwrites.
 
     Example:
         Part("lm_head.weight", (320, 128), 20480, values)  # the second half
@@ -32,12 +36,12 @@ class Part:
 
     @property
     def end(self) -> int:
-        """The element after the last one."""
+        """The index of the element after the slice."""
         return self.start + self.values.numel()
 
 
 def whole_parts(state: Mapping[str, Tensor]) -> list[Part]:
-    """Each tensor of a state as one part. CPU tensors are not copied."""
+    """Return each tensor of a state as one part. Contiguous CPU tensors are not copied."""
     return [
         Part(name, tuple(tensor.shape), 0, tensor.detach().to("cpu").contiguous().reshape(-1))
         for name, tensor in state.items()
@@ -47,9 +51,10 @@ def whole_parts(state: Mapping[str, Tensor]) -> list[Part]:
 def even_parts(
     named: Sequence[tuple[str, Tensor]], rank: int, ranks: int, dtype: torch.dtype
 ) -> Iterator[Part]:
-    """The parts of `rank` if every rank holds every tensor: an equal number of elements each.
+    """Yield the parts of `rank` for tensors that every rank holds.
 
-    The parts are copies. Floating-point values are cast to `dtype`.
+    All ranks get an equal number of elements, up to rounding. The parts are copies. Floating-point
+    values are cast to `dtype`.
     """
     total = sum(tensor.numel() for _, tensor in named)
     first, last = total * rank // ranks, total * (rank + 1) // ranks
@@ -63,13 +68,13 @@ def even_parts(
 
 
 def copy_to_cpu(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy on the CPU. Floating-point values are cast to `dtype`, others keep their type."""
+    """Copy a tensor to the CPU. Floating-point values are cast to `dtype`."""
     kept = dtype if values.is_floating_point() else values.dtype
     return values.detach().to("cpu", kept, copy=True)
 
 
 def split(parts: Iterable[Part]) -> Iterator[Part]:
-    """The parts cut into pieces of at most PIECE_ELEMENTS elements."""
+    """Cut the parts into pieces of at most PIECE_ELEMENTS elements, and yield the pieces."""
     for part in parts:
         for start in range(0, max(1, part.values.numel()), PIECE_ELEMENTS):
             values = part.values[start : start + PIECE_ELEMENTS]

@@ -5,13 +5,17 @@
 
     [ ] runs in a thread, beside the next training step
 
-The ranks communicate through the store and not by collectives, so a publication cannot interleave
-with those of training. Rank 0 times out if a rank has died. A reader sees a version only after HEAD
-names it, so a rank may die between any two writes.
+During a publication the ranks communicate through the store and not by collectives. A publication
+thus cannot disturb the order of training's collectives. Rank 0 times out if a rank has died. A
+reader sees a version only after HEAD names it, so the death of a rank never exposes an incomplete
+version.
 
-A version usually is a delta to the version before. An anchor is added if a new reader would
-download more bytes in deltas than in an anchor, at the latest after `anchor_every` versions, and
-if a reader that found damage requests one.
+Most versions have one form, a delta to the previous version. A version also gets an anchor in three
+cases:
+- The deltas since the last anchor exceed an anchor's bytes, so an anchor is cheaper for a new
+  reader.
+- The last anchor is `anchor_every` versions old.
+- A reader found damage and requests an anchor.
 """
 
 import logging
@@ -43,14 +47,19 @@ from awares_platform.weights.shards import (
 log = logging.getLogger(__name__)
 _POLL_S = 0.05
 _REPAIR_S = 20.0
-"""Seconds that rank 0 waits for the other ranks' repair. The next publication waits with it."""
+"""Seconds for which rank 0 waits for the other ranks' uploads of a repair.
+
+The next publication cannot start before the end of this wait.
+"""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A finished publication: the manifest of the version's first form, the bytes of all forms,
-    and the seconds from `begin` to HEAD. Rank 0 alone has it.
+    """The record of a finished publication. Only rank 0 has it.
+
+    `manifest` belongs to the version's first form. `size` is the number of bytes of all forms.
+    `seconds` is the time from `begin` to the write of HEAD.
 
     Example:
         Publication(manifest, size=135000, seconds=0.2)
@@ -61,7 +70,10 @@ class Publication:
     seconds: float
 
     def metrics(self) -> dict[str, float]:
-        """The publication as metrics. `weights/share` is a fraction of the unencoded bytes."""
+        """Return the publication's metrics by name.
+
+        `weights/share` is the bytes of the first form divided by the unencoded bytes.
+        """
         unencoded = sum(
             prod(entry.shape) * getattr(torch, entry.dtype).itemsize
             for entry in self.manifest.tensors
@@ -77,18 +89,18 @@ class Publication:
 
 
 def _single_rank(value: T) -> T:
-    """`agree` for one rank."""
+    """Return `value`. A single rank needs no collective for `agree`."""
     return value
 
 
 class Publisher:
-    """One rank's writer of a run's weights.
+    """Publishes one rank's share of a run's weights.
 
-    Creating it on rank 0 claims the run: the next publication of an older publisher raises
-    WriterFenced. Publications run one at a time, in a thread.
+    Creating a publisher on rank 0 claims the run. The next publication of an older publisher then
+    raises WriterFenced. Publications run one at a time in a thread.
 
-    The publisher holds this rank's parts of the last version and one weight shard of
-    `shard_bytes`; during a publication it holds the new parts, too. `agree` is a collective that
+    The publisher holds this rank's parts of the last version in memory. During a publication it
+    also holds the new parts and one weight shard of `shard_bytes`. `agree` is a collective that
     returns rank 0's value on every rank.
 
     Example:
@@ -127,12 +139,12 @@ class Publisher:
 
     @property
     def version(self) -> int | None:
-        """The newest version, published or in publication; None before the first."""
+        """The newest version, or None before the first. Its publication may still run."""
         return self._version
 
     @property
     def last(self) -> Publication | None:
-        """The last finished publication; None on every rank but 0."""
+        """The last finished publication. It is None before the first, and on ranks other than 0."""
         return self._last
 
     def publish(
@@ -143,12 +155,14 @@ class Publisher:
         *,
         step: int = 0,
     ) -> Manifest:
-        """Publish `state` as `version`, wait for HEAD, and return the manifest. For one rank only.
+        """Publish `state` as `version`, wait until HEAD names it, and return the manifest.
 
-        The names and shapes are those of a transformers checkpoint. `extra` must be JSON.
+        Only a run with a single rank may call this method. Names and shapes must equal those of a
+        transformers checkpoint. `extra` must be JSON.
+
         Raises WeightsError for a version that is not newer than HEAD's, WriterFenced if another
-        publisher has claimed the run, StoreError if the store fails. HEAD then still names the
-        version before.
+        publisher has claimed the run, and StoreError if the store fails. After an error HEAD still
+        names the previous version.
         """
         assert self._ranks == 1, "publish is for a single rank; several ranks call begin"
         copy = {name: tensor.detach().clone() for name, tensor in state.items()}
@@ -165,10 +179,12 @@ class Publisher:
         step: int = 0,
         version: int | None = None,
     ) -> int:
-        """Start to publish this rank's `parts` as `version` or the next one; return the version.
+        """Start to publish this rank's `parts`, and return the number of the version.
 
-        Every rank calls it. It first waits for the publication before. The parts' memory belongs
-        to the publisher from now on. Raises as `publish`, also for the publication before.
+        The version is `version`, or the next number if `version` is None. Every rank must call this
+        method. It first waits for the previous publication. The publisher keeps the memory of the
+        parts, so the caller must not change it. Raises the same errors as `publish`, including the
+        errors of the previous publication.
         """
         self.wait()
         held = self._plan.version if self._plan else None
@@ -182,9 +198,12 @@ class Publisher:
         return plan.version
 
     def wait(self) -> None:
-        """Wait for the running publication or repair. Raises the publication's error, once."""
+        """Wait for the running publication or repair.
+
+        Raises the error of the publication. A second call does not raise it again.
+        """
         if self._repairing is not None:
-            self._repairing.result()  # Wait: a repair may be writing HEAD.
+            self._repairing.result()  # Wait, because a running repair may write HEAD.
         running, self._running = self._running, None
         if running is None:
             return
@@ -196,11 +215,11 @@ class Publisher:
             raise
 
     def repair(self) -> None:
-        """Start to upload an anchor of the newest version if a reader has requested one.
+        """Start to upload an anchor of the newest version if a reader has requested an anchor.
 
-        Every rank calls this from time to time between publications. Otherwise a deadlock is
-        possible: the readers wait for a version, and the learner waits for the readers' rollouts.
-        Raises the error of the last publication.
+        Every rank must call this method regularly while it waits between publications. Without
+        these calls a deadlock is possible: the readers wait for a version, and the learner waits
+        for the readers' rollouts. Raises the error of the last publication.
         """
         if (self._running is not None and not self._running.done()) or (
             self._repairing is not None and not self._repairing.done()
@@ -230,7 +249,10 @@ class Publisher:
         return publication
 
     def _repair(self) -> None:
-        """Publish an anchor of the held version on request. The next call retries a failure."""
+        """Publish an anchor of the held version if a reader has requested it.
+
+        After a failure, the next call of `repair` tries again.
+        """
         plan = self._plan
         if plan is None:
             return
@@ -257,9 +279,11 @@ class Publisher:
     def _gather(
         self, plan: PublicationPlan, kind: str, own: dict[str, RankUpload], timeout_s: float
     ) -> list[dict[str, RankUpload]] | None:
-        """On rank 0, wait for every rank's uploads and return them; on others, leave one's own.
+        """Exchange the ranks' uploads through the store.
 
-        Raises WeightsError that names the late ranks after `timeout_s`.
+        Rank 0 waits for the uploads of all ranks and returns them. Any other rank stores its own
+        uploads for rank 0 and returns None. Rank 0 raises WeightsError after `timeout_s` seconds.
+        The error names the late ranks.
         """
         prefix = f"{version_folder(self._run, plan.version)}/e{plan.epoch}-{kind}"
         if self._rank:

@@ -1,12 +1,13 @@
-"""Retention: which versions of a run's weights stay in the store.
+"""Decides which versions of a run's weights stay in the store, and deletes the others.
 
-The newest versions, pinned versions and leased versions are kept, with every version that these
-are deltas to. Any other version is first dropped from HEAD, so that no reader starts on it. It is
-deleted `grace_s` later, because a reader may have read HEAD just before.
+The newest, the pinned and the leased versions stay. The versions that their deltas build on stay as
+well. The writer first drops any other version from HEAD, and no reader then begins to load it. The
+writer deletes the version `grace_s` seconds later, because a reader may have read the older HEAD.
 
-A reader whose download may take longer than the grace period holds a lease: an object that it
-rewrites every few seconds. A lease expires when it stops changing for `lease_s`. Only the
-collector's monotonic clock measures this, so the clocks of two machines are never compared.
+A reader whose download may take longer than the grace period holds a lease. A lease is an object
+that the reader rewrites every few seconds. It expires if it does not change for `lease_s` seconds.
+The collector measures this time with its own monotonic clock. The clocks of two machines are thus
+never compared.
 """
 
 import json
@@ -19,7 +20,7 @@ from awares_platform.weights.head import Head, PublishedVersion
 from awares_platform.weights.manifest import folder, version_folder
 
 LEASE_S = 60.0
-"""Seconds without a change after which a lease has expired."""
+"""Seconds without a change after which a lease expires."""
 
 
 def pin(store: ObjectStore, run: str, version: int) -> None:
@@ -33,7 +34,7 @@ def unpin(store: ObjectStore, run: str, version: int) -> None:
 
 
 def pinned(store: ObjectStore, run: str) -> set[int]:
-    """The versions that are pinned."""
+    """Return the pinned versions."""
     return _listed(store, f"{folder(run)}/pins/")
 
 
@@ -43,12 +44,12 @@ def request_anchor(store: ObjectStore, run: str, version: int) -> None:
 
 
 def requested_anchors(store: ObjectStore, run: str) -> set[int]:
-    """The versions for which readers have requested an anchor."""
+    """Return the versions for which readers have requested an anchor."""
     return _listed(store, f"{folder(run)}/wanted/")
 
 
 def clear_anchor_requests(store: ObjectStore, run: str) -> None:
-    """Delete all requests, after an anchor is published."""
+    """Delete all requests for anchors. The writer calls this after it publishes an anchor."""
     store.delete_prefix(f"{folder(run)}/wanted/")
 
 
@@ -57,9 +58,9 @@ def _listed(store: ObjectStore, prefix: str) -> set[int]:
 
 
 class Collector:
-    """Decides which versions HEAD names, and deletes versions that it has dropped.
+    """Decides which versions HEAD names, and deletes the versions that HEAD no longer names.
 
-    Only the writer that holds HEAD may own a collector.
+    Only the current writer of a run may use a collector.
     """
 
     def __init__(
@@ -74,23 +75,23 @@ class Collector:
     ) -> None:
         self._store, self._run, self._keep = store, run, keep
         self._grace_s, self._lease_s, self._clock = grace_s, lease_s, clock
-        # Lease key to its etag and the time of its last change.
+        # Maps the key of each lease to its etag and to the time of its last change.
         self._leases: dict[str, tuple[str, float]] = {}
-        # Versions that HEAD named at the last collection.
+        # The versions that HEAD named at the last collection.
         self._named: set[int] | None = None
-        # For each dropped version, the time at which HEAD stopped naming it.
+        # Maps each dropped version to the time of the first collection that found it dropped.
         self._dropped: dict[int, float] = {}
 
     def kept(self, head: Head) -> tuple[PublishedVersion, ...]:
-        """The versions of `head` that are still needed, newest first."""
+        """Return the versions of `head` that must stay, newest first."""
         roots = [entry.version for entry in head.published[: self._keep]]
         needed = _closure(head, {*roots, *pinned(self._store, self._run), *self._leased()})
         return tuple(entry for entry in head.published if entry.version in needed)
 
     def collect(self, head: Head) -> list[int]:
-        """Delete the versions that HEAD has not named for `grace_s`, and return them.
+        """Delete the versions that HEAD has not named for `grace_s` seconds, and return them.
 
-        The first call also finds the versions that crashed writers left behind.
+        The first call also finds versions of crashed writers that HEAD never named.
         """
         named = {entry.version for entry in head.published}
         now, leased = self._clock(), self._leased()
@@ -112,7 +113,7 @@ class Collector:
         return due
 
     def _stored(self) -> set[int]:
-        """Versions with objects in the store, whether or not HEAD names them."""
+        """Return the versions that have objects in the store, even if HEAD does not name them."""
         prefix = f"{folder(self._run)}/v"
         return {
             int(info.key.removeprefix(prefix).partition("/")[0])
@@ -120,7 +121,7 @@ class Collector:
         }
 
     def _leased(self) -> set[int]:
-        """Versions that valid leases name. Deletes expired leases."""
+        """Return the versions that valid leases name, and delete expired leases."""
         now, seen, versions = self._clock(), {}, set()
         for info in self._store.list(f"{folder(self._run)}/leases/"):
             etag, since = self._leases.get(info.key, ("", now))
@@ -138,7 +139,7 @@ class Collector:
 
 
 def _closure(head: Head, roots: Iterable[int]) -> set[int]:
-    """The roots, and every version that a new reader loads on its way to them."""
+    """Return the roots and every version that a new reader must load to reach them."""
     needed: set[int] = set()
     for root in roots:
         needed.add(root)

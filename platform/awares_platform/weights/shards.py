@@ -1,10 +1,10 @@
-"""Encoding and upload of one rank's pieces, in weight shards.
+"""Encodes one rank's pieces and uploads them in weight shards.
 
-A weight shard is a *.bin object of about `shard_bytes` that holds many encoded pieces, so that
-small tensors share one request. It has no header: the manifest names each piece's offset.
+A weight shard is a *.bin object of about `shard_bytes` with many encoded pieces. Small tensors thus
+share one request. A shard has no header, because the manifest names the offset of each piece.
 
     pieces --codec.encode--> bytes --ShardWriter--> e<epoch>-<form>-r<rank>-<number>.bin
-                                    \\-> RankUpload, which the rank leaves for rank 0
+                                    \\-> RankUpload, which the rank stores for rank 0
 """
 
 import json
@@ -21,14 +21,14 @@ from awares_platform.weights.manifest import Piece, TensorEntry, WeightsError, d
 from awares_platform.weights.parts import Part
 
 BasePieces = Mapping[tuple[str, int], Tensor]
-"""The values of the base version, by tensor name and first element of the piece."""
+"""Maps (tensor name, first element of the piece) to the values in the base version."""
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True, slots=True)
 class UploadedPiece:
-    """An uploaded piece, with its tensor's name, dtype and shape.
+    """An uploaded piece, with the name, dtype and shape of its tensor.
 
     Example:
         UploadedPiece("lm_head.weight", "bfloat16", (320, 128), piece)
@@ -44,7 +44,8 @@ class UploadedPiece:
 class RankUpload:
     """The pieces of one form that one rank uploaded.
 
-    `changed` of its `elements` differ from the base; without a base all of them count.
+    `elements` is the number of their elements. `changed` is the number of elements that differ from
+    the base. Elements without a base count as changed.
 
     Example:
         RankUpload((uploaded_piece,), changed=512, elements=40960)
@@ -55,12 +56,12 @@ class RankUpload:
     elements: int
 
     def to_json(self) -> list[Any]:
-        """Lists, strings and numbers for JSON."""
+        """Return the upload as lists, strings and numbers for JSON."""
         return [[astuple(item) for item in self.pieces], self.changed, self.elements]
 
     @classmethod
     def from_json(cls, values: list[Any]) -> "RankUpload":
-        """The inverse of `to_json`."""
+        """Restore an upload from the result of `to_json`."""
         rows, changed, elements = values
         pieces = (
             UploadedPiece(name, dtype, tuple(shape), Piece(*piece))
@@ -70,10 +71,10 @@ class RankUpload:
 
 
 class ShardWriter:
-    """Writes one rank's weight shards of one form under the key `prefix`.
+    """Writes one rank's weight shards of one form under keys that begin with `prefix`.
 
-    A shard is uploaded when the next piece would exceed `shard_bytes`. The writer holds one
-    shard and one encoded piece in memory.
+    The writer uploads a shard when the next piece would make it larger than `shard_bytes`. It holds
+    one shard and one encoded piece in memory.
     """
 
     def __init__(self, store: ObjectStore, prefix: str, shard_bytes: int, threads: int) -> None:
@@ -82,9 +83,10 @@ class ShardWriter:
         self._data, self._count = bytearray(), 0
 
     def write(self, parts: Iterable[Part], base_pieces: BasePieces) -> RankUpload:
-        """Encode and upload the parts, each at most a piece long. Raises StoreError.
+        """Encode and upload the parts. A part has at most the size of a piece.
 
-        A part is encoded as a delta if `base_pieces` holds its values in the base version.
+        A part is encoded as a delta if `base_pieces` has its values in the base version. Raises
+        StoreError.
         """
         uploaded, changed, elements = [], 0, 0
         for part in parts:
@@ -125,18 +127,21 @@ class ShardWriter:
 
 
 def raw(values: Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, without a copy."""
+    """Return the memory of a contiguous CPU tensor as bytes, without a copy."""
     return values.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _count_changed(base: Tensor, new: Tensor) -> int:
-    """Elements whose bits differ: as floats, NaN would differ from itself and -0 equal 0."""
+    """Return the number of elements whose bits differ.
+
+    The elements are compared as integers, because NaN != NaN and -0 == 0 for floats.
+    """
     integer = _INTEGERS[new.element_size()]
     return int(torch.count_nonzero(base.view(integer) != new.view(integer)))
 
 
 def merge(uploads: Sequence[RankUpload], version: int) -> tuple[TensorEntry, ...]:
-    """The manifest's tensors, from all ranks' pieces.
+    """Merge the pieces of all ranks into the tensors of a manifest.
 
     Raises WeightsError if the pieces of a tensor leave a gap, overlap, or disagree in dtype or
     shape.
@@ -166,11 +171,11 @@ def _entry(name: str, items: list[UploadedPiece], version: int) -> TensorEntry:
 
 
 def index_bytes(uploads: Mapping[str, RankUpload]) -> bytes:
-    """A rank's uploads, by form, as the object that it leaves for rank 0."""
+    """Serialise a rank's uploads by form. The rank stores the result for rank 0."""
     values = {form: upload.to_json() for form, upload in uploads.items()}
     return json.dumps(values, separators=(",", ":")).encode()
 
 
 def read_index(data: bytes) -> dict[str, RankUpload]:
-    """The inverse of `index_bytes`."""
+    """Restore a rank's uploads by form from the result of `index_bytes`."""
     return {form: RankUpload.from_json(values) for form, values in json.loads(data).items()}

@@ -1,6 +1,6 @@
-"""The subscriber: read HEAD, download the cheapest hops to a version, decode, and verify.
+"""The subscriber reads HEAD, downloads the cheapest hops to a version, decodes and verifies.
 
-A version is handed out only after every one of its tensors has the hash that was published.
+It returns a version only after every tensor has the published hash.
 """
 
 import logging
@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 class Received:
     """A verified version. `state` holds its tensors on the CPU, in the manifest's order.
 
-    `hops` counts the manifests and `size` the bytes that were downloaded. The seconds are those
-    of waiting for bytes, decoding and hashing. `detours` counts the attempts that met damage.
+    `hops` is the number of downloaded forms, and `size` is the number of downloaded bytes.
+    `fetch_s`, `decode_s` and `verify_s` are the seconds of waiting for bytes, of decoding and of
+    hashing. `detours` is the number of attempts that met damage.
 
     Example:
         state = {"lm_head.weight": tensor}
@@ -47,7 +48,7 @@ class Received:
 class _Damaged(WeightsError):
     """A download differs from the published version.
 
-    `hops` names the damaged ones. If it is empty, the damage may be in any hop or in the held
+    `hops` lists the damaged hops. If it is empty, the damage may be in any hop or in the held
     version.
     """
 
@@ -57,9 +58,9 @@ class _Damaged(WeightsError):
 
 
 class Subscriber:
-    """A reader of a run's weights. It is picklable, because the caller holds the tensors.
+    """A reader of a run's weights. It holds no tensors, so it can be pickled.
 
-    `seen` is the HEAD that was read last.
+    `seen` is the HEAD that the subscriber read last.
 
     Example:
         subscriber = Subscriber(store, "mini")
@@ -75,7 +76,7 @@ class Subscriber:
         self.seen = Head(0)
 
     def head(self) -> int | None:
-        """Read HEAD, and return the newest version or None before the first."""
+        """Read HEAD and return the newest version, or None before the first publication."""
         try:
             self.seen = Head.from_bytes(self.store.get(head_key(self.run)))
         except NotFound:
@@ -83,10 +84,11 @@ class Subscriber:
         return self.seen.version
 
     def manifest(self, version: int) -> Manifest:
-        """The manifest of any form of a published version, verified against HEAD.
+        """Return a manifest of a published version, verified against HEAD.
 
-        Raises WeightsError if HEAD does not name the version or all its manifests are damaged;
-        in the latter case it requests an anchor from the writer.
+        The manifest may belong to any form of the version. Raises WeightsError if HEAD does not
+        name the version. If all manifests of the version are damaged, the method requests an anchor
+        from the writer and raises WeightsError.
         """
         damage: WeightsError | None = None
         for form in self._find(version).forms:
@@ -97,16 +99,18 @@ class Subscriber:
         raise self._stuck(version, damage) from damage
 
     def fetch(self, version: int) -> dict[str, Tensor]:
-        """All tensors of a version, verified. Raises WeightsError or StoreError."""
+        """Return all tensors of a version, verified. Raises WeightsError or StoreError."""
         return dict(self.receive(version).state)
 
     def receive(self, version: int, held: Received | None = None) -> Received:
-        """Download a version onto `held` or from an anchor, whichever takes fewer bytes.
+        """Download a version as deltas to `held` or from an anchor, whichever takes fewer bytes.
 
-        `held` is not modified. Memory: the version, the tensors of `held` that differ from it,
-        and a few weight shards. If the result is damaged, the same hops are read once more; then
-        other hops are tried, first without `held`. If none are left, an anchor is requested from
-        the writer. Raises WeightsError or StoreError.
+        The method does not modify `held`. It needs memory for the version, for the tensors of
+        `held` that differ from the version, and for a few weight shards.
+
+        If the result is damaged, the method downloads the same hops once more. Then it tries other
+        hops, first without `held`. If no hops are left, it requests an anchor from the writer and
+        raises WeightsError. Raises StoreError if the store fails.
         """
         self._find(version)
         avoid: set[Hop] = set()
@@ -122,7 +126,7 @@ class Subscriber:
             except _Damaged as error:
                 log.warning("%s; trying %s", error, "other hops" if damage else "once more")
                 detours += 1
-                if damage is None:  # Read the same hops again: the network may have damaged them.
+                if damage is None:  # Retry the same hops: the network may have damaged the bytes.
                     damage = error
                 elif held is not None and not error.hops:
                     held = None
@@ -130,10 +134,10 @@ class Subscriber:
                     avoid.update(error.hops or hops)
 
     def walk(self, hops: Sequence[Hop], held: Received | None = None) -> Received:
-        """Load these hops, in order, onto `held`. `receive` chooses the hops.
+        """Load `hops` in order, starting from `held`. `receive` chooses the hops.
 
-        Only the result is hashed: its hashes also prove the hops below it. Raises WeightsError or
-        StoreError.
+        Only the final version is hashed, because its hashes also verify the intermediate hops.
+        Raises WeightsError or StoreError.
         """
         started, decode_s = time.perf_counter(), 0.0
         manifest, state = (held.manifest, held.state) if held else (None, {})
@@ -160,7 +164,10 @@ class Subscriber:
         )
 
     def _find(self, version: int) -> PublishedVersion:
-        """The version's entry in HEAD, read again if `seen` lacks it. Raises WeightsError."""
+        """Return the version's entry in HEAD. If `seen` lacks the version, read HEAD again.
+
+        Raises WeightsError if HEAD does not name the version.
+        """
         if (published := self.seen.find(version)) is None:
             newest = self.head()
             published = self.seen.find(version)
@@ -172,7 +179,7 @@ class Subscriber:
         return published
 
     def _stuck(self, version: int, damage: WeightsError | None) -> WeightsError:
-        """Request an anchor from the writer, and return the error that says so."""
+        """Request an anchor from the writer, and return an error that reports the request."""
         request_anchor(self.store, self.run, version)
         reason = damage or f"run {self.run}: no published form leads to version {version}"
         return WeightsError(f"{reason}; asked the writer for an anchor")

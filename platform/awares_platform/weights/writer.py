@@ -1,11 +1,13 @@
-"""The right to write a run's weights. A writer claims it by raising the epoch in HEAD.
+"""Grants one writer the right to write a run's weights.
 
-HEAD is written only on condition that it still is the HEAD that this writer wrote last. A writer
-that another has overtaken can therefore not publish: it is fenced. Shard names carry the epoch, so
-a fenced writer cannot overwrite the shards of its successor.
+A writer claims the right by raising the epoch in HEAD. It then writes HEAD only on the condition
+that HEAD is still what it wrote last. If another writer has claimed the run meanwhile, this
+condition fails, and the older writer is fenced: it can no longer publish. Shard names contain the
+epoch, so a fenced writer cannot overwrite the shards of its successor.
 
-Some servers leave an empty HEAD when a writer is killed during the request. The next writer then
-rebuilds HEAD from the manifests, each of which was written after all the shards that it names.
+Some S3 servers leave an empty HEAD when a writer is killed during the request. The next writer then
+rebuilds HEAD from the manifests. A manifest is written after all its shards, so the forms of all
+manifests are complete.
 """
 
 import contextlib
@@ -25,7 +27,10 @@ class WriterFenced(WeightsError):
 
 
 class HeadWriter:
-    """Reads and moves HEAD for one writer. Creating it claims the run and fences other writers."""
+    """Reads and moves HEAD for one writer.
+
+    Creating a HeadWriter claims the run and fences all other writers.
+    """
 
     def __init__(self, store: ObjectStore, run: str) -> None:
         self._store, self._run, self._key = store, run, head_key(run)
@@ -33,11 +38,11 @@ class HeadWriter:
 
     @property
     def head(self) -> Head:
-        """HEAD as this writer wrote it last."""
+        """The HEAD that this writer wrote last."""
         return self._head
 
     def advance(self, published: Sequence[PublishedVersion]) -> None:
-        """Point HEAD to these versions, newest first. Raises WriterFenced."""
+        """Write a HEAD that names the versions `published`, newest first. Raises WriterFenced."""
         head = Head(self._head.epoch, tuple(published))
         try:
             self._etag = self._store.put(self._key, head.to_bytes(), if_match=self._etag)
@@ -46,12 +51,20 @@ class HeadWriter:
         self._head = head
 
     def check(self) -> None:
-        """Raise WriterFenced early, to save a useless upload. Only `advance` is free of races."""
+        """Raise WriterFenced if another writer has claimed the run.
+
+        The check saves a useless upload, but another writer may claim the run right after it. Only
+        `advance` is free of races.
+        """
         if self._store.head(self._key).etag != self._etag:
             raise self._fenced()
 
     def put_manifest(self, key: str, data: bytes) -> None:
-        """Write a manifest. It may replace one of a crashed publication, never a newer writer's."""
+        """Write a manifest.
+
+        It may replace the manifest of a crashed publication, but never that of a newer writer.
+        Raises WriterFenced.
+        """
         try:
             self._store.put(key, data, if_none_match=True)
         except PreconditionFailed:
@@ -93,7 +106,10 @@ class HeadWriter:
 
 
 def rebuilt(store: ObjectStore, run: str) -> Head:
-    """A HEAD of the newest epoch that names every version with a manifest that can be parsed."""
+    """Build a HEAD from the manifests in the store.
+
+    It has the newest epoch, and it names every version with a manifest that can be parsed.
+    """
     epoch, found = 0, dict[int, list[Form]]()
     for info in store.list(f"{folder(run)}/v"):
         if info.key.endswith(".json") and (name := info.key.rpartition("/")[2]) in FORM_NAMES:

@@ -1,8 +1,9 @@
-"""Packing of bytes from a small alphabet: two or four codes in one byte.
+"""Packs bytes from a small alphabet, with two or four codes in one byte.
 
-The exponents of weights take few values, and so do small steps. zstd codes such bytes badly: it
-finds matches that cost more than they save, and its Huffman code spends at least one bit on each
-byte. Packing first avoids both, and zstd has fewer bytes to compress.
+The exponents of weights have few distinct values, and small steps also have few. zstd compresses
+such bytes badly, for two reasons. It finds matches that cost more than they save, and its Huffman
+code spends at least one bit on each byte. Packing the bytes before zstd avoids the two problems,
+and zstd then has fewer bytes to compress.
 """
 
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ from numpy.typing import NDArray
 from awares_platform.weights.codec.words import Bytes
 
 _BLOCK = 1 << 15
-"""Bytes that are looked up at a time."""
+"""Number of bytes in one table lookup."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alphabet:
-    """The byte values that have a code of `bits` bits (2 or 4), in code order.
+    """The byte values that have a code, in the order of their codes.
 
-    A byte without a code is an outsider. All outsiders share the highest code.
+    A code has `bits` bits (2 or 4). A byte whose value has no code is an outsider. All outsiders
+    share the highest code.
 
     Example:
         Alphabet(2, np.array([0, 1, 2], np.uint8))
@@ -31,9 +33,10 @@ class Alphabet:
 
     @classmethod
     def of(cls, data: Bytes, outsiders: float) -> "Alphabet | None":
-        """The smallest alphabet for `data` that leaves at most the share `outsiders` outside.
+        """Return the smallest alphabet for `data` with at most the share `outsiders` of outsiders.
 
-        None if there is no such alphabet, or if all bytes are equal, which zstd codes well.
+        The result is None if there is no such alphabet. It is also None if all bytes are equal,
+        because zstd compresses such bytes well.
         """
         counts = np.bincount(data, minlength=256)
         order = np.argsort(-counts, kind="stable").astype(np.uint8)
@@ -48,22 +51,25 @@ class Alphabet:
 
     @property
     def outsider(self) -> int:
-        """The code of every outsider."""
+        """The code that all outsiders share."""
         return (1 << self.bits) - 1
 
     @property
     def digits(self) -> int:
-        """Number of codes in a byte."""
+        """The number of codes in a packed byte."""
         return 8 // self.bits
 
     def pack(self, data: Bytes) -> tuple[Bytes, Bytes]:
-        """The packed codes, and the outsiders in order. A byte's first code is in its low bits."""
+        """Return the packed codes, and the outsiders in their order in `data`.
+
+        The first code of a packed byte is in its lowest bits.
+        """
         table = np.full(256, self.outsider, np.uint8)
         table[self.values] = np.arange(self.outsider)
         coded = data.tobytes().translate(table.tobytes())
         padded = coded.ljust(-(-len(data) // self.digits) * self.digits, b"\0")
         codes = np.frombuffer(padded, np.uint8)
-        # One number holds the codes of one packed byte, eight bits apart.
+        # An element of `rows` holds all codes of one packed byte, with one code in each byte.
         rows = codes.view(f"u{self.digits}")
         packed = rows.astype(np.uint8)
         for digit in range(1, self.digits):
@@ -71,7 +77,10 @@ class Alphabet:
         return packed, data[codes[: len(data)] == self.outsider]
 
     def unpack(self, packed: Bytes, outsiders: Bytes, length: int) -> Bytes | None:
-        """The inverse of `pack`; None if the number of outsiders is wrong."""
+        """Return the `length` bytes that `pack` packed.
+
+        The result is None if the number of outsiders is wrong.
+        """
         shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
         codes = np.arange(256, dtype=np.uint8)[:, None] >> shifts & self.outsider
         data = _look_up(np.append(self.values, np.uint8(0))[codes], packed)[:length]
@@ -88,7 +97,10 @@ class Alphabet:
 
 
 def _look_up(table: NDArray[np.generic], packed: Bytes) -> Bytes:
-    """The table row of each packed byte. Blocks bound the memory: numpy widens indices to int64."""
+    """Return the table row of each packed byte.
+
+    numpy widens indices to int64. The lookup therefore works in blocks, to bound the memory.
+    """
     rows = table.view(f"u{table.shape[1]}").reshape(-1)
     found = np.empty(len(packed), rows.dtype)
     for at in range(0, len(packed), _BLOCK):

@@ -1,4 +1,7 @@
-"""A blob: the encoded tensor as a header with dtype and shape, then the tensor's spans."""
+"""Encodes a tensor as a blob and decodes it.
+
+A blob is a header with dtype and shape, and then the tensor's spans.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,16 +18,19 @@ from awares_platform.weights.parallel import parallel_map
 
 _FORMAT = 1
 _MOST_DIMENSIONS = 64
-"""The limit of torch."""
+"""The maximum number of axes of a torch tensor."""
 _EXPANSION = 1 << 18
-"""Most decoded bytes per encoded byte, to reject absurd shapes before memory is allocated.
+"""Upper bound of decoded bytes per encoded byte. It rejects absurd shapes before the allocation.
 
-A zstd block of at least three bytes holds at most 128 KiB, and each byte at most four values."""
+A zstd block has at least three bytes and decodes to at most 128 KiB. Each of these decoded bytes
+holds at most four packed values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A parsed, undecoded blob. Each span is its kind and its bytes; `size` is the blob's length.
+    """A blob that is parsed but not decoded.
+
+    A span is a pair of its kind and its bytes. `size` is the length of the blob in bytes.
 
     Example:
         Blob(WordType.of(torch.bfloat16), (320, 128), (("ulp", memoryview(b"...")),), 1204)
@@ -37,7 +43,7 @@ class Blob:
 
     @classmethod
     def parse(cls, data: bytes | memoryview) -> "Blob":
-        """Parse a blob without a copy. Raises WeightsError for bytes that are not a blob."""
+        """Parse a blob without copying it. Raises WeightsError if `data` is not a blob."""
         cursor = Cursor(memoryview(data).cast("B"))
         word, shape = _header(cursor)
         spans = tuple(_span(cursor) for _ in range(0, prod(shape) * word.size, span.BYTES))
@@ -46,7 +52,7 @@ class Blob:
 
     @property
     def kind(self) -> str:
-        """The kind that covers most bytes of the tensor. For an empty tensor it is "dense"."""
+        """The kind whose spans have most of the encoded bytes. It is "dense" if all are empty."""
         sizes = Counter({"dense": 0})
         for name, data in self.spans:
             sizes[name] += len(data)
@@ -54,13 +60,14 @@ class Blob:
 
     @property
     def delta(self) -> str | None:
-        """The first kind that needs a base, or None."""
+        """The kind of the first span that needs a base, or None if no span needs a base."""
         return next((name for name, _ in self.spans if name != "dense"), None)
 
     def check(self, base: Tensor | None, out: Tensor | None) -> None:
         """Raise WeightsError unless the blob fits `base` and `out`.
 
-        Without a base, no span may be a delta, and so many bytes must be able to give the shape.
+        Without a base, no span may be a delta. The shape must then also be possible for the number
+        of encoded bytes.
         """
         whole = named(self.word.dtype, self.shape)
         for given in (base, out):
@@ -73,7 +80,7 @@ class Blob:
 
 
 def encode(base: Tensor | None, new: Tensor, threads: int) -> bytes:
-    """Encode a tensor, as the package's `encode` does."""
+    """Encode a tensor. The docstring of the package's `encode` describes the arguments."""
     if base is not None and (base.dtype, base.shape) != (new.dtype, new.shape):
         raise ValueError(f"base and new must be alike, not {described(base)} and {described(new)}")
     word = WordType.of(new.dtype)
@@ -94,7 +101,7 @@ def encode(base: Tensor | None, new: Tensor, threads: int) -> bytes:
 def decode(
     base: Tensor | None, data: bytes | memoryview, out: Tensor | None, threads: int
 ) -> Tensor:
-    """Decode a tensor, as the package's `decode` does."""
+    """Decode a tensor. The docstring of the package's `decode` describes the arguments."""
     if out is not None and (out.device.type != "cpu" or not out.is_contiguous()):
         raise ValueError(
             f"out must be a contiguous CPU tensor, not strides {out.stride()} on {out.device}"
@@ -115,12 +122,12 @@ def decode(
 
 
 def named(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
-    """Dtype and shape as text, such as "bfloat16 (320, 128)"."""
+    """Return dtype and shape as text, such as "bfloat16 (320, 128)"."""
     return f"{str(dtype).removeprefix('torch.')} {tuple(shape)}"
 
 
 def described(tensor: Tensor) -> str:
-    """The tensor's dtype and shape as text."""
+    """Return the tensor's dtype and shape as text."""
     return named(tensor.dtype, tensor.shape)
 
 

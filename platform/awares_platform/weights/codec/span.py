@@ -1,4 +1,4 @@
-"""A span: 4 MiB of a tensor's words, encoded in the kind that is smallest for it."""
+"""Encodes a span, which is 4 MiB of a tensor's words, in the kind that needs the fewest bytes."""
 
 from collections.abc import Callable
 
@@ -10,15 +10,15 @@ from awares_platform.weights.codec.words import Words, WordType, unzigzag, zigza
 from awares_platform.weights.manifest import WeightsError
 
 BYTES = 1 << 22
-"""Bytes of a span, except for a tensor's last one."""
+"""Bytes of a span. The last span of a tensor may be shorter."""
 KINDS = ("same", "ulp", "steps", "xor", "dense")
-"""A blob stores the index of the kind: append only."""
+"""The kinds. A blob stores the index of a kind, so new kinds must come at the end."""
 _SAMPLES, _SAMPLE = 8, 512
-"""Number of stretches of a large span on which the kinds are compared, and words in each."""
+"""The kinds of a large span are compared on 8 samples of 512 words each."""
 _SPARSE = 1 / 8
-"""Share of changed words up to which "ulp" is smaller than a number for every word."""
+"""Up to this share of changed words, "ulp" is smaller than the kinds that store every word."""
 _SLOW_PENALTY = 1.05
-"""Accept 5 % more bytes for the faster encoding."""
+"""The faster kinds win over "ulp" if they need at most 5 % more bytes."""
 
 Encoder = Callable[[WordType, Words, Words], Parts]
 
@@ -31,15 +31,16 @@ ENCODERS: dict[str, Encoder] = {
 
 
 def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
-    """The smallest kind and its streams: at most the words' bytes and 4 for each byte plane.
+    """Return the smallest kind of a span, and the span's streams in this kind.
 
-    Without a base the kind is "dense".
+    The streams exceed the bytes of the words by at most 4 bytes per byte plane. Without a base the
+    kind is "dense".
     """
     if base is None:
         return "dense", ENCODERS["dense"](word, new, new)
     name = _choose(word, base, new)
     parts = ENCODERS[name](word, base, new)
-    if name != "dense" and size(parts) > new.nbytes // 2:  # The sample may mislead.
+    if name != "dense" and size(parts) > new.nbytes // 2:  # The samples may be unrepresentative.
         dense = ENCODERS["dense"](word, base, new)
         return min((name, parts), ("dense", dense), key=lambda encoded: size(encoded[1]))
     return (name, parts) if parts else ("same", [])
@@ -48,7 +49,7 @@ def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
 def decode(word: WordType, name: str, data: memoryview, base: Words | None, out: Words) -> None:
     """Write the span's words into `out`, which may be `base`.
 
-    Raises WeightsError for damaged streams; `out` is then undefined.
+    Raises WeightsError for damaged streams. The content of `out` is then undefined.
     """
     cursor = Cursor(data)
     if name == "dense":
@@ -69,9 +70,10 @@ def decode(word: WordType, name: str, data: memoryview, base: Words | None, out:
 
 
 def _choose(word: WordType, base: Words, new: Words) -> str:
-    """The kind that is smallest for a sample of the span.
+    """Return the kind that is smallest for samples of the span.
 
-    Sparse changes take "ulp" without a comparison. Repeated values may be smaller as "dense".
+    If few words changed, the kind is "ulp" without a comparison. The exception is a span with many
+    repeated values, because "dense" may be smaller for it.
     """
     old, now = _sample(base), _sample(new)
     changed = np.count_nonzero(old != now)
@@ -88,7 +90,7 @@ def _choose(word: WordType, base: Words, new: Words) -> str:
 
 
 def _sample(words: Words) -> Words:
-    """A small span as a whole, or evenly spaced stretches of a large one."""
+    """Return the whole of a small span, or evenly spaced samples of a large span."""
     if len(words) <= _SAMPLES * _SAMPLE:
         return words
     starts = np.linspace(0, len(words) - _SAMPLE, _SAMPLES, dtype=np.int64)

@@ -1,18 +1,21 @@
-"""The kind "ulp": which words changed, and by how many steps. A small change takes one byte.
+"""The kind "ulp" stores which words changed, and by how many steps. A small change takes one byte.
 
-The gap of a changed word is the number of unchanged words before it. There are four streams:
+The gap of a changed word is the number of unchanged words directly before it. There are four
+streams:
 
-    changes      one byte per changed word: low six bits of the gap | move << 6
-                 move 0: one step up, 1: one step down, 2: the next of the other steps,
-                 3: the gap does not fit, the next wide gap continues it
-    wide gaps    one byte: the next six bits of the gap | move << 6
-                 six zero bits: the next far gap holds them
-    far gaps     two bytes: the bits of the gap above the lowest six
-    other steps  the steps of the words with move 2, zigzag coded
+    changes      One byte per changed word: low six bits of the gap | move << 6.
+                 Move 0 is one step up, and move 1 is one step down.
+                 Move 2 takes the number of steps from the stream "other steps".
+                 Move 3 means that the gap exceeds six bits, and the next wide gap continues it.
+    wide gaps    One byte per wide gap: the next six bits of the gap | move << 6.
+                 If the six bits are zero, the next far gap holds the high bits.
+    far gaps     Two bytes per far gap: the bits of the gap above the lowest six.
+    other steps  The steps of the words with move 2, zigzag coded.
 
-If the changes are spread at random, the gaps are geometrically distributed: the low bits of a gap
-do not depend on its high bits. zstd's Huffman code then comes near the entropy of the changes.
-Gaps and moves in two separate streams are larger, because zstd finds costly matches in them.
+If the changes are spread at random, the gaps are geometrically distributed. The low bits of a gap
+are then independent of its high bits, and zstd's Huffman code comes near the entropy of the
+changes. Two separate streams for gaps and moves would be larger, because zstd finds costly matches
+in them.
 """
 
 import numpy as np
@@ -23,7 +26,7 @@ from awares_platform.weights.codec.words import Bytes, Words, WordType, unzigzag
 from awares_platform.weights.manifest import WeightsError
 
 _BLOCK = 1 << 18
-"""Words, or changes, that are handled at a time, so that temporaries fit the CPU's caches."""
+"""Number of words or changes in one block. Temporary arrays of this size fit the CPU's caches."""
 _GAP_BITS = 6
 _GAP = (1 << _GAP_BITS) - 1
 _DOWN, _OTHER, _WIDE = 1 << _GAP_BITS, 2 << _GAP_BITS, 3 << _GAP_BITS
@@ -50,7 +53,11 @@ def encode(word: WordType, base: Words, new: Words) -> Parts:
 
 
 def decode(word: WordType, cursor: Cursor, words: Words) -> None:
-    """Turn the base's `words` into the new ones, in place. Raises WeightsError for damage."""
+    """Apply the changes in the streams to `words`, in place.
+
+    `words` holds the base's words before the call and the new words after it. Raises WeightsError
+    for damaged streams.
+    """
     changes = unpack_words(cursor, len(words), np.uint8)
     wide = _Queue(unpack_words(cursor, len(changes), np.uint8))
     far = _Queue(unpack_words(cursor, len(wide), np.uint16))
@@ -99,10 +106,10 @@ class _Queue:
 
 
 def _changed(old: Words, now: Words) -> Positions:
-    """The positions where the words differ.
+    """Return the positions at which the words of the two arrays differ.
 
-    Eight words are compared at a time first, because numpy's search takes most of its time on
-    the words that did not change.
+    numpy's search spends most of its time on unchanged words. The function therefore looks for
+    groups of eight words with a change first, and then searches these groups.
     """
     lanes = np.zeros(len(old) + -len(old) % 8, bool)
     np.not_equal(old, now, out=lanes[: len(old)])
@@ -113,7 +120,10 @@ def _changed(old: Words, now: Words) -> Positions:
 
 
 def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, NDArray[np.uint16]]:
-    """The streams of changes, wide gaps and far gaps; `moved` is overwritten with the first."""
+    """Return the streams "changes", "wide gaps" and "far gaps".
+
+    `moved` holds the moves. The function overwrites it with the stream "changes".
+    """
     gaps = np.empty_like(changed)
     gaps[0] = changed[0] - last
     np.subtract(changed[1:], changed[:-1], out=gaps[1:])
@@ -127,9 +137,10 @@ def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, ND
 
 
 def _positions(changes: Bytes, last: int, wide: _Queue, far: _Queue) -> tuple[Positions, Bytes]:
-    """Return the positions of the changed words, and bytes with their moves in the top two bits.
+    """Return the positions of the changed words, and a byte per changed word.
 
-    The positions increase strictly. A move of 2 or 3 takes its step from the stream of other steps.
+    The top two bits of a byte are the move. A move of 2 or 3 takes its steps from the stream "other
+    steps". The positions increase strictly.
     """
     gaps = (changes & _GAP).astype(np.int64)
     where = np.flatnonzero(changes >= _WIDE)

@@ -1,6 +1,7 @@
-"""The byte streams of a blob: numbers, bytes in one of four layouts, and words in byte planes.
+"""Reads and writes the byte streams of a blob.
 
-The layouts of a stream of bytes are raw, zstd, and codes of 4 or 2 bits (alphabet.py).
+They hold numbers, bytes in one of four layouts, and words in byte planes. The four layouts are raw
+bytes, zstd, codes of 4 bits and codes of 2 bits (alphabet.py).
 """
 
 import numpy as np
@@ -11,24 +12,24 @@ from awares_platform.weights.codec.alphabet import Alphabet
 from awares_platform.weights.codec.words import Bytes, Words
 from awares_platform.weights.manifest import WeightsError
 
-# Higher levels spend their time on matches, and these bytes hold none.
+# Level 1, because higher levels search longer for matches, and these streams have hardly any.
 _ZSTD = pa.Codec("zstd", compression_level=1)
 _NUMBER_BYTES = 9
-"""Most bytes of a LEB128 number: 63 bits."""
+"""Maximum number of bytes of a LEB128 number. Nine bytes hold 63 bits."""
 _RAW, _COMPRESSED, _NIBBLES, _CRUMBS = range(4)
-"""The layouts, as a blob stores them."""
+"""The numbers of the layouts in a blob."""
 _BITS = {_NIBBLES: 4, _CRUMBS: 2}
 _FRAME = 12
-"""Bytes that zstd adds to any stream."""
+"""Number of bytes that zstd adds to every stream."""
 _SHORT = 512
-"""Streams of fewer bytes are not packed into codes."""
+"""Streams with fewer bytes are not packed into codes."""
 _PROBE = 1 << 12
-"""Bytes from the middle of a long stream on which the layouts are compared."""
+"""Number of bytes from the middle of a long stream on which `pack` compares the layouts."""
 _OUTSIDERS = 1 / 16
-"""Largest share of bytes without a code for which codes are tried."""
+"""Largest share of bytes without a code at which `pack` tries codes."""
 
 Parts = list[bytes | memoryview]
-"""Byte strings that the caller joins."""
+"""Consecutive byte strings that the caller joins."""
 
 
 class Cursor:
@@ -42,7 +43,7 @@ class Cursor:
         self.data, self.at = data, 0
 
     def take(self, length: int) -> memoryview:
-        """The next `length` bytes, without a copy."""
+        """Return the next `length` bytes without copying them."""
         if length > len(self.data) - self.at:
             raise WeightsError(
                 f"encoded tensor is truncated: {length} bytes wanted at {self.at} of "
@@ -52,7 +53,7 @@ class Cursor:
         return self.data[self.at - length : self.at]
 
     def number(self) -> int:
-        """The next unsigned LEB128 number, below 2 ** 63."""
+        """Read the next unsigned LEB128 number, which is below 2 ** 63."""
         value = 0
         for place in range(_NUMBER_BYTES):
             byte = self.take(1)[0]
@@ -70,7 +71,11 @@ class Cursor:
 
 
 def number(value: int) -> bytes:
-    """`value` in unsigned LEB128: seven bits per byte, lowest first; the top bit means more."""
+    """Encode `value` as unsigned LEB128.
+
+    A byte holds seven bits of the value, and the lowest bits come first. The top bit of a byte is
+    set if another byte follows.
+    """
     encoded = bytearray()
     while value > 127:
         encoded.append(value & 127 | 128)
@@ -79,14 +84,15 @@ def number(value: int) -> bytes:
 
 
 def size(parts: Parts) -> int:
-    """Total bytes of the parts."""
+    """Return the total number of bytes of the parts."""
     return sum(map(len, parts))
 
 
 def pack(data: Bytes) -> Parts:
-    """A stream of bytes: its length and layout, then the bytes in the smallest layout.
+    """Encode bytes as a stream: the encoded length and the layout, then the encoded bytes.
 
-    The middle of a long stream decides on its layout.
+    The function chooses the smallest layout. For a long stream it compares the layouts on the
+    middle of the stream.
     """
     middle = data[max(0, len(data) - _PROBE) // 2 :][:_PROBE]
     alphabet = Alphabet.of(middle, _OUTSIDERS) if len(data) >= _SHORT else None
@@ -101,7 +107,10 @@ def pack(data: Bytes) -> Parts:
 
 
 def unpack(cursor: Cursor, length: int) -> Bytes:
-    """The next stream, of `length` bytes, read-only. The caller must bound `length`."""
+    """Decode the next stream, which holds `length` bytes. The result is read-only.
+
+    The caller must bound `length`, because the function allocates this number of bytes.
+    """
     stored, layout = divmod(cursor.number(), 4)
     body = cursor.take(stored)
     if layout in _BITS:
@@ -110,9 +119,10 @@ def unpack(cursor: Cursor, length: int) -> Bytes:
 
 
 def pack_planes(words: Words) -> Parts:
-    """One stream per byte of a word, the lowest byte first.
+    """Encode words as one stream per byte of a word. The stream of the lowest bytes comes first.
 
-    Exponents compress better apart from mantissas, and so do the zero bytes of small numbers.
+    Separate streams compress better. One stream then holds exponents without mantissas, or the zero
+    bytes of small numbers.
     """
     return [
         part
@@ -129,12 +139,12 @@ def unpack_planes(cursor: Cursor, words: Words) -> None:
 
 
 def pack_words(words: Words) -> Parts:
-    """The number of words, then the words in byte planes."""
+    """Encode the number of words, then the words in byte planes."""
     return [number(len(words)), *(pack_planes(words) if len(words) else ())]
 
 
 def unpack_words(cursor: Cursor, most: int, dtype: DTypeLike) -> np.ndarray:
-    """The inverse of `pack_words`. Raises WeightsError if there are more than `most` words."""
+    """Decode the result of `pack_words`. Raises WeightsError for more than `most` words."""
     count = cursor.number()
     if count > most:
         raise WeightsError(f"encoded tensor is damaged: {count} words where {most} are possible")
@@ -146,7 +156,7 @@ def unpack_words(cursor: Cursor, most: int, dtype: DTypeLike) -> np.ndarray:
 
 def _pack_plain(data: Bytes) -> Parts:
     if len(data) > _FRAME:
-        # As bytes: the memoryview of a pyarrow buffer spans its whole capacity.
+        # Compress to bytes: a pyarrow buffer's memoryview includes the unused capacity.
         body = _ZSTD.compress(data, asbytes=True)
         if len(body) < len(data):
             return [number(len(body) << 2 | _COMPRESSED), body]

@@ -1,7 +1,7 @@
-"""Tensors as words: the bits of each element, as a signed integer.
+"""Converts tensors to words. A word holds the bits of one element as a signed integer.
 
-`ordered` maps the words of floats to integers in the floats' order. Neighbouring floats then
-differ by one, which is one step.
+`ordered` maps the words of floats to integers in the order of the floats. Two neighbouring floats
+then differ by one. This difference is one step.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Words = NDArray[np.integer]
-"""One signed integer of 1, 2, 4 or 8 bytes per element, little-endian."""
+"""An array with one little-endian signed integer of 1, 2, 4 or 8 bytes per element."""
 Bytes = NDArray[np.uint8]
-"""Unsigned bytes."""
+"""An array of unsigned bytes."""
 
 _SIGN_MAGNITUDE = (
     torch.bfloat16,
@@ -38,7 +38,8 @@ _PLAIN = (
     torch.uint64,
     torch.float8_e8m0fnu,  # an exponent without a sign
 )
-_DTYPES = _SIGN_MAGNITUDE + _PLAIN  # a blob holds the index: append only
+# A blob stores the index of a dtype, so new dtypes must come at the end of this tuple.
+_DTYPES = _SIGN_MAGNITUDE + _PLAIN
 _BY_SIZE = {
     1: (torch.uint8, np.int8),
     2: (torch.int16, np.int16),
@@ -49,10 +50,10 @@ _BY_SIZE = {
 
 @dataclass(frozen=True, slots=True)
 class WordType:
-    """A dtype and its arithmetic on words.
+    """A dtype and the arithmetic on its words.
 
-    `code` is the dtype's number in a blob, `size` its bytes. `signed_magnitude` is true for
-    floats with a sign bit.
+    `code` is the dtype's number in a blob. `size` is the number of bytes of one element.
+    `signed_magnitude` is true for floats with a sign bit.
 
     Example:
         WordType(torch.bfloat16, 0, 2, True)
@@ -65,7 +66,7 @@ class WordType:
 
     @classmethod
     def of(cls, dtype: torch.dtype) -> "WordType":
-        """The word type of a dtype. Raises ValueError for a complex or quantised one."""
+        """Return the word type of a dtype. Raises ValueError for a complex or quantised dtype."""
         if dtype not in _DTYPES:
             known = ", ".join(str(known).removeprefix("torch.") for known in _DTYPES)
             raise ValueError(f"{dtype} cannot be encoded; only {known}")
@@ -73,19 +74,23 @@ class WordType:
 
     @classmethod
     def from_code(cls, code: int) -> "WordType | None":
-        """The word type with this code; None for an unknown code."""
+        """Return the word type with the number `code`, or None for an unknown number."""
         return cls.of(_DTYPES[code]) if code < len(_DTYPES) else None
 
     def words(self, tensor: Tensor) -> Words:
-        """The tensor's elements in row-major order. A contiguous tensor shares its memory."""
+        """Return the words of a tensor's elements in row-major order.
+
+        The result shares the memory of a contiguous tensor.
+        """
         view, integer = _BY_SIZE[self.size]
-        # View as integers first: a copy of a bool tensor changes its bits.
+        # View as integers before a copy, because copying a bool tensor may change its bits.
         return tensor.detach().view(view).contiguous().reshape(-1).numpy().view(integer)
 
     def ordered(self, words: Words) -> Words:
-        """Map words so that the next larger float is one more; -0 becomes -1.
+        """Map the words of floats to integers in the order of the floats.
 
-        NaNs lie at both ends. The map is its own inverse, for every bit pattern.
+        The integer of the next larger float is larger by one. -0 becomes -1, and NaNs lie at the
+        two ends. For every bit pattern the map is its own inverse.
         """
         if not self.signed_magnitude:
             return words
@@ -94,11 +99,11 @@ class WordType:
         return np.bitwise_xor(words, flip, out=flip)
 
     def steps(self, base: Words, new: Words) -> Words:
-        """The number of representable values from `base` up to `new`, modulo 2 ** bits."""
+        """Return the number of steps from `base` to `new`, modulo 2 ** (bits of a word)."""
         return self.ordered(new) - self.ordered(base)
 
     def step(self, base: Words, steps: Words) -> Words:
-        """The words that lie `steps` above `base`, the inverse of the method `steps`."""
+        """Return the words that are `steps` steps above `base`. It inverts the method `steps`."""
         return self.ordered(self.ordered(base) + steps)
 
     def exponent_first(self, words: Words) -> Words:
@@ -109,19 +114,19 @@ class WordType:
         return words << 1 | words >> (8 * self.size - 1) & 1 if self.signed_magnitude else words
 
     def exponent_last(self, words: Words) -> Words:
-        """The inverse of `exponent_first`."""
+        """Invert `exponent_first`."""
         if not self.signed_magnitude:
             return words
         return words >> 1 & ((1 << 8 * self.size - 1) - 1) | words << (8 * self.size - 1)
 
 
 def zigzag(steps: Words) -> Words:
-    """Map 0, -1, 1, -2 ... to 0, 1, 2, 3 ..., so that the high bytes of small steps are zero."""
+    """Map 0, -1, 1, -2 ... to 0, 1, 2, 3 .... The high bytes of small steps are then zero."""
     return (steps << 1) ^ (steps >> (8 * steps.itemsize - 1))
 
 
 def unzigzag(words: Words) -> Words:
-    """The inverse of `zigzag`."""
+    """Invert `zigzag`."""
     lowest = words & 1
     half = (words >> 1) & ((1 << 8 * words.itemsize - 1) - 1)
     return half ^ -lowest
