@@ -44,7 +44,7 @@ _KINDS = {bool: "boolean", str: "string", int: "integer", float: "number"}
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One key of values.yaml. `below` holds the keys of a map in block style.
+    """One key of values.yaml. If its value is a map in block style, `below` holds the map's keys.
 
     Example:
         Value("store.bucket", "", "S3 bucket of all state.", {"type": "string"}, ())

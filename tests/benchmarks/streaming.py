@@ -149,7 +149,7 @@ async def measure(
 ) -> tuple[list[float], list[float]]:
     """Measure all windows and return the tokens per second of each.
 
-    The first list holds the windows without updates, and the second list those with updates.
+    The first list is for the windows without updates, and the second is for the windows with them.
     """
     rates: tuple[list[float], list[float]] = ([], [])
     tasks = [

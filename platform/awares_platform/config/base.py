@@ -23,7 +23,7 @@ Table = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "additionalP
 class Section(BaseModel):
     """A frozen set of settings. An attribute's docstring is its help text.
 
-    Unknown keys are refused.
+    A section refuses unknown keys.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -42,9 +42,9 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def values_have_the_kind_of_their_key(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse a value of another kind, which pydantic would convert, and an empty text.
+        """Refuse a value of another type, because pydantic would convert it silently.
 
-        An empty text is right for a key whose default is empty.
+        Also refuse an empty text, unless the key's default is empty.
         """
         assert info.field_name is not None, "a field validator has a field"
         if right := _refusal(cls.model_fields[info.field_name], value):
@@ -58,7 +58,7 @@ class Section(BaseModel):
 
 
 def _refusal(field: FieldInfo, value: Any) -> str | None:
-    """What would be right for `field`, or None if `value` may be."""
+    """Return None if `value` is allowed for `field`, or else an advice what to write instead."""
     kind = field.annotation
     kinds = (kind,) if get_origin(kind) in (None, tuple, Literal) else get_args(kind)
     example = "" if field.default in (None, "", ()) else f", such as {field.default}"

@@ -19,7 +19,7 @@ class EndpointConfig(Section):
     model: str = ""
     """Name of the model."""
     api_key_variable: str = ""
-    """Environment variable that holds the key; "" sends no key."""
+    """Environment variable that holds the API key. "" sends no key."""
     max_tokens: int = Field(default=512, ge=1)
     """Token limit of a reply."""
     timeout_s: float = Field(default=60.0, gt=0)

@@ -28,8 +28,8 @@ class EvaluateConfig(Section):
     """Policies to evaluate. "full" and "low" are the base policy at full and at low resolution.
     "sft" and "awares" are the trained policies. "escalate" takes the answer of full where awares
     asks for a view, and the answer of awares elsewhere. "threshold" takes the answer of full where
-    low is least confident, and the answer of low elsewhere. Its mean visual tokens do not exceed
-    those of awares."""
+    low is least confident, and the answer of low elsewhere. Its mean number of visual tokens does
+    not exceed the mean of awares."""
     questions: int = Field(default=2048, ge=1)
     """Number of held-out questions. They are the first ones of the test split."""
     in_flight: int = Field(default=64, ge=1)

@@ -1,13 +1,14 @@
-"""Which addresses are on this machine. No proxy can reach those, so none is asked."""
+"""Recognises URLs of this machine. Clients must connect to them directly, not through a proxy."""
 
 import ipaddress
 from urllib.parse import urlsplit
 
 
 def is_loopback(url: str | None) -> bool:
-    """Whether `url` (scheme://host:port/path) names this machine by a loopback address.
+    """Whether the host of `url` (scheme://host:port/path) is a loopback address of this machine.
 
-    The unspecified addresses 0.0.0.0 and [::] count, because a client reaches this machine by them.
+    The unspecified addresses 0.0.0.0 and [::] also count, because clients can reach this machine
+    through them.
 
     Example:
         is_loopback("http://127.0.0.1:8000")  # True

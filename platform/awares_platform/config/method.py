@@ -8,7 +8,7 @@ from awares_platform.config.base import Section, Table
 
 TEN_CROPS = "awares.ten_crops:TenCrops"
 OWN_PROMPT = "awares"
-"""The name of the environment's own prompt."""
+"""The value of `system_prompt` that stands for the environment's own prompt."""
 
 
 class MethodConfig(Section):
@@ -32,14 +32,15 @@ class MethodConfig(Section):
     low_ratio: float = Field(default=0.5, gt=0, le=1)
     """Scale of the low-resolution view: its width divided by the width of the image."""
     min_pixels: int = Field(default=28 * 28, ge=28 * 28)
-    """The processor enlarges a view with fewer pixels. The authors' script uses 25,088."""
+    """Minimum number of pixels of a view. The processor enlarges smaller views. The authors' script
+    uses 25,088."""
     max_pixels: int = Field(default=1_605_632, ge=28 * 28)
-    """The processor reduces a view with more pixels. The authors' script uses 1,605,632, which is
-    2,048 tokens."""
+    """Maximum number of pixels of a view. The processor reduces larger views. The authors' script
+    uses 1,605,632, which gives 2,048 visual tokens."""
     allow_all: bool = True
     """Whether the policy may ask for `all`, the whole image."""
     max_turns: int = Field(default=2, ge=1, le=2)
-    """Assistant turns per episode."""
+    """Maximum number of assistant turns per episode."""
     mapping: Literal["min_cover", "iou", "coverage"] = "min_cover"
     """Rule that derives the target crops from the evidence boxes. "min_cover" takes the set of
     crops with the smallest area that covers all boxes. "iou" is the paper's literal IoU rule.

@@ -4,7 +4,7 @@
                              ├── load ── PlatformConfig ── <run directory>/<job>/config.json
     grpo.learning_rate=1e-5 ─┘
 
-A mistake raises ConfigError with the key. For an unknown key it names the nearest valid one.
+A mistake raises ConfigError with the key. For an unknown key the error names a similar valid key.
 """
 
 import json
@@ -65,7 +65,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        # Editors on Windows begin a file with a byte order mark.
+        # Some Windows editors write a byte order mark at the start of a file; utf-8-sig skips it.
         text = path.read_text("utf-8-sig")
         return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
@@ -129,7 +129,7 @@ def _explain(detail: ErrorDetails) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as TOML writes it, if it is true or false."""
+    """Return a boolean as TOML writes it, and the repr of any other value."""
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 

@@ -8,12 +8,12 @@ from awares_platform.config.base import Section
 
 
 class SftConfig(Section):
-    """Settings of SFT. The defaults suit AwaRes-Mini; each field names the paper's value."""
+    """Settings of SFT. The defaults suit AwaRes-Mini. The help texts name the paper's values."""
 
     epochs: int = Field(default=2, ge=1)
-    """Passes over the curated samples (paper: 2)."""
+    """Number of passes over the curated samples. The paper uses 2."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak learning rate (paper: 1e-4 with LoRA)."""
+    """Peak learning rate. The paper uses 1e-4 with LoRA."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of all steps in which the learning rate rises linearly. It then falls to zero along a
     cosine."""

@@ -125,7 +125,7 @@ def apply(
 ) -> None:
     """Load the units' tensors from `state`, whose keys are checkpoint names.
 
-    If this raises, the model is half updated and must not be used.
+    After an error the model is half updated and must not be used.
     """
     found = tuple(found)
     modules = [module for unit in found for module in unit.modules]

@@ -2,9 +2,9 @@
 
 Imports take most of the start time, once in the caller's process and once in the engine process. On
 CPUs a server process therefore imports vLLM while the caller's process imports it. The engine
-process is forked from this server. It also runs the worker, and it compiles nothing. If
-engine.kv_cache_gib is set, it also skips the profiling of memory. On GPUs vLLM starts its processes
-in its own way.
+process is forked from this server. The engine process also runs the worker, and it compiles
+nothing. If engine.kv_cache_gib is set, it also skips the profiling of memory. On GPUs vLLM starts
+its processes in its own way.
 """
 
 import contextlib
@@ -97,8 +97,8 @@ def set_environment(config: EngineConfig) -> None:
     # This variable would override engine.kv_cache_gib, and it accepts whole GiB only.
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
     if config.enforce_eager:
-        # Otherwise the first request compiles the sampler's helpers, which takes 10 s and needs a
-        # C++ compiler.
+        # Without this variable the first request compiles the sampler's helpers. The compilation
+        # takes 10 s and needs a C++ compiler.
         os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
 

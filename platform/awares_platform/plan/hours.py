@@ -88,9 +88,9 @@ def sequence_flops(
 ) -> float:
     """Return the FLOPs of one sequence of `tokens` tokens; `visual` of them are visual tokens.
 
-    `work` lists the computations of the language model, and `vision` those of the vision tower. The
-    vision tower reads merge**2 patches for each visual token. The plan neglects its attention,
-    because it is windowed.
+    `work` lists the computations of the language model, and `vision` lists the computations of the
+    vision tower. The tower reads merge**2 patches for each visual token. The plan neglects the
+    attention of the tower, because it is windowed.
     """
     language = shape.layers * shape.layer_parameters * tokens * work.parameter_factor
     attention = 2 * shape.layers * shape.hidden * tokens * tokens * work.attention_factor

@@ -144,7 +144,7 @@ def activations(rank: Trainer, shape: Geometry) -> float:
     - the inputs and outputs of both norms, q, and the output of attention (6 hidden widths);
     - k and v (2 key widths);
     - gate, up, the activation and the product (4 MLP widths).
-    It also keeps the inputs of both norms in fp32. They take 8 bytes per unit of the hidden width.
+    It also keeps the inputs of both norms in fp32, which takes 8 * (hidden width) bytes.
 
     Flash attention keeps no scores. With checkpointing a layer keeps only its input, and the
     backward pass recomputes one layer at a time. A trained vision tower keeps the same tensors for

@@ -104,8 +104,8 @@ def line_chart(points: Sequence[Point], label: str, span: tuple[float, float] | 
 def trend(points: Sequence[Point]) -> list[Point]:
     """Return the exponential moving average of the values, with bias correction.
 
-    Without the correction the first averages are too small. The correction is the one of Adam
-    (arXiv 1412.6980, section 3).
+    Without the correction the first averages are too small. Adam uses the same correction (arXiv
+    1412.6980, section 3).
     """
     total = weight = 0.0
     smooth = []

@@ -49,7 +49,7 @@ class NamePlate:
         return not apart and abs(self.y - other.y) < LINE
 
     def within(self, frame: tuple[float, float, float, float]) -> bool:
-        """Whether the text lies inside a frame (left, top, right, bottom)."""
+        """Whether the text lies inside `frame`, which is (left, top, right, bottom)."""
         return frame[0] < self.left and self.right < frame[2] and frame[1] < self.y < frame[3]
 
 

@@ -34,7 +34,7 @@ from awares_platform.store.errors import LaunchError
 APP = "awares"
 POLL_S = 0.5
 BEAT_S = 15.0
-"""Seconds between two messages that the start still goes on."""
+"""Seconds between two progress messages during the start."""
 ASK_TOKEN = "AWARES_TOKEN"
 """The environment variable from which `awares ask` takes the token by default."""
 

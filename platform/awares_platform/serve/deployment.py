@@ -75,7 +75,10 @@ class Replica:
         return create_app(Routes(self._loop, self._settings, self._token, self._engine.check))
 
     async def check_health(self) -> None:
-        """Raise if the engine or the weight updates failed; Serve then replaces the replica."""
+        """Raise an error if the engine or the weight updates failed.
+
+        Ray Serve then replaces the replica.
+        """
         await self._engine.check()
         if self._following is not None:
             self._following.check()

@@ -1,4 +1,4 @@
-"""HEAD, the one object of a run's weights that changes. It names the published versions' forms."""
+"""HEAD lists the published versions of a run and their forms. The writer overwrites this object."""
 
 import json
 from collections.abc import Collection

@@ -94,7 +94,9 @@ class Ledger:
         return manifests[0], sum(form.size for form in forms)
 
     def repair(self, uploads: Sequence[Mapping[str, RankUpload]]) -> None:
-        """Publish a new anchor of the newest version. It replaces the version's old anchor, if any.
+        """Publish a new anchor of the newest version.
+
+        If the version already has an anchor, the new anchor replaces it.
         """
         assert self._newest is not None, "a writer repairs only versions that it has published"
         tensors = merge([upload["anchor"] for upload in uploads], self._newest.version)

@@ -91,7 +91,7 @@ class Collector:
     def collect(self, head: Head) -> list[int]:
         """Delete the versions that HEAD has not named for `grace_s` seconds, and return them.
 
-        The first call also finds versions of crashed writers that HEAD never named.
+        The first call also finds stored versions of crashed writers.
         """
         named = {entry.version for entry in head.published}
         now, leased = self._clock(), self._leased()

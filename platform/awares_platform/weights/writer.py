@@ -62,8 +62,8 @@ class HeadWriter:
     def put_manifest(self, key: str, data: bytes) -> None:
         """Write a manifest.
 
-        It may replace the manifest of a crashed publication, but never that of a newer writer.
-        Raises WriterFenced.
+        The write may replace the manifest of a crashed publication. If a newer writer has claimed
+        the run, it raises WriterFenced.
         """
         try:
             self._store.put(key, data, if_none_match=True)

@@ -35,7 +35,7 @@ Positions = NDArray[np.int64]
 
 
 def encode(word: WordType, base: Words, new: Words) -> Parts:
-    """Return the four streams in the order above, or nothing if no word changed."""
+    """Return the four streams in the order above. The result is empty if no word changed."""
     last, blocks = -1, []
     for start in range(0, len(base), _BLOCK):
         old, now = base[start : start + _BLOCK], new[start : start + _BLOCK]
@@ -77,7 +77,7 @@ def decode(word: WordType, cursor: Cursor, words: Words) -> None:
 
 
 class _Queue:
-    """A stream of words that are taken from its front.
+    """A decoded stream of words. `pop` takes words from its front.
 
     Example:
         _Queue(np.array([3, 1, 4])).pop(2)  # 3, 1

@@ -89,8 +89,8 @@ class WordType:
     def ordered(self, words: Words) -> Words:
         """Map the words of floats to integers in the order of the floats.
 
-        The integer of the next larger float is larger by one. -0 becomes -1, and NaNs lie at the
-        two ends. For every bit pattern the map is its own inverse.
+        The integer of the next larger float is larger by one. -0 becomes -1, and NaNs become the
+        smallest and largest integers. Applying the map twice restores every bit pattern.
         """
         if not self.signed_magnitude:
             return words
