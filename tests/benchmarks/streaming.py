@@ -89,8 +89,8 @@ class Load:
     async def run(self, groups: Iterator[GenerateRequest]) -> None:
         """Send one group of requests after another.
 
-        All concurrent calls share the iterator `groups`. No prompt repeats, so the prefix cache
-        never holds one.
+        All concurrent calls share the iterator `groups`. Every group has a new prompt, so the
+        prefix cache does not hold it yet.
         """
         for request in groups:
             generations = await asyncio.gather(*(self.engine(request) for _ in range(GROUP)))
@@ -193,7 +193,7 @@ def versions(canary: Canary, processor: Any, number: int) -> list[State]:
 
 
 def prompts(chat: ChatFormat) -> Iterator[GenerateRequest]:
-    """Yield requests for the first turn of ever new questions about new scenes, without end."""
+    """Yield first-turn requests without end, each with a new question about a new scene."""
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=32)
     for seed in count():
         for data, sample in generate_split("train", 256, seed=seed):

@@ -58,7 +58,7 @@ class Section(BaseModel):
 
 
 def _refusal(field: FieldInfo, value: Any) -> str | None:
-    """Return None if `value` is allowed for `field`, or else an advice what to write instead."""
+    """Return None if `value` is allowed for `field`, or else text that says what to write."""
     kind = field.annotation
     kinds = (kind,) if get_origin(kind) in (None, tuple, Literal) else get_args(kind)
     example = "" if field.default in (None, "", ()) else f", such as {field.default}"

@@ -23,8 +23,8 @@ _SLOWEST_POLL_S = 15.0
 class Loaded:
     """A completed load: the engine now generates with `version`.
 
-    `load_s` is the time in seconds since the engine read this version in HEAD. `report` splits it
-    into the phases of the load.
+    `load_s` is the time in seconds since the engine read this version in HEAD. `report` splits this
+    time into the phases of the load.
 
     Example:
         report = LoadReport(4, Prefetched(...), apply_s=0.02, pause_s=0.03, canary_dlogp=0.0012)
@@ -42,7 +42,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """A failed load of the version in HEAD. The engine keeps its present version and tries again.
+    """A failed load of HEAD's newest version. The engine keeps its version and tries again.
 
     Example:
         Missed(version=5, reason="run mini: ... does not hash to what its manifest names")
@@ -55,7 +55,7 @@ class Missed:
 async def follow(
     engine: Engine, subscriber: Subscriber, canary: Canary | None, poll_s: float
 ) -> AsyncIterator[Loaded | Missed]:
-    """Load the version in HEAD whenever HEAD changes, and skip older versions.
+    """Load the newest version whenever HEAD names a new one, and skip the versions in between.
 
     The function polls HEAD every `poll_s` seconds. It yields Missed for a version that it cannot
     fetch. Every failure in a row doubles the wait, up to 15 s. Raises CanaryMismatch. Raises
@@ -78,7 +78,7 @@ async def follow(
 async def load_newest(
     engine: Engine, subscriber: Subscriber, canary: Canary | None
 ) -> Loaded | None:
-    """Load the version in HEAD. Return None if HEAD has none, or if the engine already has it.
+    """Load HEAD's newest version. Return None if HEAD names none or the engine already has it.
 
     Raises the same errors as Engine.load_version.
     """

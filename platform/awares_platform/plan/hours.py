@@ -56,8 +56,8 @@ class Pass:
 class JobHours:
     """The time of a job.
 
-    A step takes `learn_s` seconds of learning and `rollout_s` seconds of rollouts. It takes
-    `step_s` seconds in all, because GRPO may overlap learning and rollouts.
+    A step needs `learn_s` seconds of learning and `rollout_s` seconds of rollouts. The whole step
+    takes `step_s` seconds, which is less than their sum if learning and rollouts overlap.
 
     Example:
         JobHours(

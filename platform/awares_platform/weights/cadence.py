@@ -26,7 +26,7 @@ class PublicationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Identifies the policy that a run's weights belong to. All versions of a run have the same.
+    """Identifies the policy of a run's weights. All versions of a run have the same identity.
 
     `processor` and `template` are the blake3 hashes of the image processor and the chat template.
     `adapter` is the LoRA scale if the run publishes only an adapter. Otherwise it is None.
@@ -61,7 +61,7 @@ class Cadence:
 class ChainCost:
     """Bytes of the last anchor and of each delta after it.
 
-    Together they are the bytes that a new reader downloads.
+    Their sum is the number of bytes that a new reader downloads.
     """
 
     anchor: int = 0

@@ -1,9 +1,9 @@
 """Grants one writer the right to write a run's weights.
 
-A writer claims the right by raising the epoch in HEAD. It then writes HEAD only on the condition
-that HEAD is still what it wrote last. If another writer has claimed the run meanwhile, this
-condition fails, and the older writer is fenced: it can no longer publish. Shard names contain the
-epoch, so a fenced writer cannot overwrite the shards of its successor.
+A writer claims the right by raising the epoch in HEAD. Later it overwrites HEAD only if HEAD still
+has the content that it wrote last. If another writer has claimed the run meanwhile, this condition
+fails. The older writer is then fenced: it can no longer publish. Shard names contain the epoch, so
+a fenced writer cannot overwrite the shards of its successor.
 
 Some S3 servers leave an empty HEAD when a writer is killed during the request. The next writer then
 rebuilds HEAD from the manifests. A manifest is written after all its shards, so the forms of all

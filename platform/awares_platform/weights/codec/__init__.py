@@ -38,9 +38,11 @@ def encode(base: Tensor | None, new: Tensor, *, threads: int = 1) -> bytes:
     """Encode `new` as a delta to `base`, or alone if `base` is None.
 
     The result is b"" if `new` equals `base`. The tensors are on the CPU and may have any layout.
-    The result does not depend on `threads`. The function needs memory for two copies of the blob,
-    for 32 MiB per thread, and for a copy of each tensor that is not contiguous. Raises ValueError
-    if the dtypes or shapes differ, or if the codec does not support the dtype.
+    The result does not depend on `threads`.
+
+    The function needs memory for two copies of the blob and 32 MiB per thread. It also copies each
+    tensor that is not contiguous. Raises ValueError if the dtypes or shapes differ, or if the codec
+    does not support the dtype.
     """
     return _blob.encode(base, new, threads)
 
@@ -50,8 +52,8 @@ def decode(
 ) -> Tensor:
     """Decode a result of `encode` into `out`, or into a new tensor if `out` is None.
 
-    `out` must be contiguous. It may be `base` itself, but must not overlap a part of it. The
-    function needs memory for 32 MiB per thread, and for a copy of a base that is not contiguous.
+    `out` must be contiguous. It may be `base` itself, but must not overlap only a part of `base`.
+    The function needs 32 MiB of memory per thread, and it copies a base that is not contiguous.
     Raises WeightsError for a damaged blob, a blob of another dtype or shape, and a delta without a
     base. After an error the content of `out` is undefined.
     """

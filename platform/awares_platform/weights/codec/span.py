@@ -18,7 +18,7 @@ _SAMPLES, _SAMPLE = 8, 512
 _SPARSE = 1 / 8
 """Up to this share of changed words, "ulp" is smaller than the kinds that store every word."""
 _SLOW_PENALTY = 1.05
-"""The faster kinds win over "ulp" if they need at most 5 % more bytes."""
+"""Factor on the size of the slow kind "ulp". A faster kind may thus need up to 5 % more bytes."""
 
 Encoder = Callable[[WordType, Words, Words], Parts]
 

@@ -12,7 +12,7 @@ from awares_platform.weights.codec.alphabet import Alphabet
 from awares_platform.weights.codec.words import Bytes, Words
 from awares_platform.weights.manifest import WeightsError
 
-# Level 1, because higher levels search longer for matches, and these streams have hardly any.
+# Higher levels spend more time on the search for matches, but these streams have hardly any.
 _ZSTD = pa.Codec("zstd", compression_level=1)
 _NUMBER_BYTES = 9
 """Maximum number of bytes of a LEB128 number. Nine bytes hold 63 bits."""
@@ -121,8 +121,8 @@ def unpack(cursor: Cursor, length: int) -> Bytes:
 def pack_planes(words: Words) -> Parts:
     """Encode words as one stream per byte of a word. The stream of the lowest bytes comes first.
 
-    Separate streams compress better. One stream then holds exponents without mantissas, or the zero
-    bytes of small numbers.
+    Separate streams compress better, because exponents are then apart from mantissas. The zero
+    bytes of small numbers are also apart from their other bytes.
     """
     return [
         part
