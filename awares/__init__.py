@@ -1,8 +1,8 @@
-"""The AwaRes method: a policy sees a low-resolution view, asks for crops if it must, and answers.
+"""The AwaRes method: a policy sees a low-resolution view, asks for crops if needed, and answers.
 
-Every public name is exported here. Names that need torch load on first use, so that `import awares`
-stays cheap. A function that shares its name with its module is imported from the module:
-`awares.demonstration.demonstration`.
+Every public name is exported here. A name that needs torch is imported on first use, so that
+`import awares` stays cheap. If a function shares its name with its module, import the function from
+the module: `awares.demonstration.demonstration`.
 """
 
 from importlib import import_module

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 
 
 def advantages(rewards_G: Sequence[float], eps: float = 1e-4) -> list[float]:
-    """(R - mean) / (std + eps) within one group of G episodes of the same prompt.
+    """Return the advantages of the G episodes in a group. All episodes have the same prompt.
 
-    The standard deviation divides by G - 1, and eps is 1e-4, as in TRL, which the paper trains
-    with. A group of one, or of equal rewards, teaches nothing: its advantages are 0. The division
-    by the deviation lets the small area cost act if all answers are equally good.
+    The advantage of an episode with the reward R is
+
+        (R - mean) / (std + eps)
+
+    where `mean` and `std` are taken over the rewards of the group. The paper trains with TRL. As in
+    TRL, `std` divides by G - 1 and `eps` is 1e-4. If the group has one episode, or if all rewards
+    are equal, the advantages are 0. If all answers are equally good, the rewards differ only by
+    the small area cost. The division by `std` then gives this difference its full effect.
 
     Example:
         advantages([1.0, 3.0], eps=0.0)  # [-0.707..., 0.707...]

@@ -5,20 +5,20 @@
     images --render--> views --image processor--> image_grid_thw --expand--> input_ids
                                               +-> pixel_values
 
-`input_ids` hold exactly one image token for each image feature.
+`input_ids` holds exactly one image token for each image feature.
 
 Axes of the tensors:
     B  sequences
     T  tokens, padded on the right
     I  images of the whole batch, in order of appearance
-    N  patches
+    N  patches of all images
     D  values of a patch
     V  vocabulary
     K  positions at which logits are computed
 
-The model computes its three-axis position ids inside `forward`. It needs the grids, the attention
-mask and `mm_token_type_ids`, which is 1 at image tokens. WITHOUT `mm_token_type_ids` transformers
-silently falls back to plain positions.
+The model computes its three-axis position ids inside `forward`, from the grids, the attention mask
+and `mm_token_type_ids`. `mm_token_type_ids` is 1 at image tokens. WITHOUT this tensor, transformers
+silently gives image tokens the positions of plain text.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,8 +43,8 @@ Item = Episode | Demonstration
 class Batch:
     """The inputs of a forward pass and of a loss.
 
-    `action_mask_BT` marks the sampled or target tokens. Elsewhere the logprobs and the weights are
-    0 and the versions are -1.
+    `action_mask_BT` marks the sampled tokens of episodes and the target tokens of demonstrations.
+    At all other tokens the logprobs and weights are 0, and the versions are -1.
 
     Example:
         batch = collate(episodes, images, processor, limits).to("cuda")
@@ -62,7 +62,7 @@ class Batch:
     versions_BT: Tensor
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
+        """Return a copy of the batch on `device`."""
         return replace(
             self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)}
         )
@@ -109,12 +109,12 @@ def collate(
 ) -> Batch:
     """Collate episodes or demonstrations into one batch.
 
-    `images` returns the original image of a hash. `processor` is the policy's processor; `limits`
-    replace its own limits. `tool_weight` is w_t, the weight of the tokens of a turn that asks for
-    crops; other target tokens have weight 1. Every item must have at least one view, so that no
-    rank skips the vision tower.
+    `images` maps the hash of an image to the original image. `limits` replaces the limits of
+    `processor`, the policy's processor. `tool_weight` is w_t, the weight of the tokens in a turn
+    that asks for crops; other target tokens have the weight 1. Every item must have at least one
+    view, so that no rank skips the vision tower.
 
-    Raises PolicyError if placeholders, views, features or the processor's grid disagree.
+    Raises PolicyError if an item, its image and the processor do not agree on sizes or counts.
     """
     assert items, "a batch holds at least one item"
     views = [_render(item, images(item.image), low_ratio) for item in items]
@@ -132,7 +132,10 @@ def collate(
 
 
 def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) -> int:
-    """Return the number of tokens of an item after expansion. This decodes no image."""
+    """Return the number of tokens of an item, with its image placeholders expanded.
+
+    No image is decoded.
+    """
     written = sum(len(turn.context_ids) + len(turn.sampled_ids) for turn in item.turns)
     sizes = [
         view_size(view, item.image_size, low_ratio) for turn in item.turns for view in turn.views
@@ -156,7 +159,7 @@ def _render(item: Item, image: Image, low_ratio: float) -> list[Image]:
 
 
 def _process(views: Sequence[Image], processor: Any, limits: VisionLimits) -> tuple[Tensor, Tensor]:
-    """Return the pixel values (N, D) and the grids (I, 3) of the policy's image processor."""
+    """Return the pixel values (N, D) and grids (I, 3) that the image processor makes of `views`."""
     size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
     done = processor.image_processor(images=list(views), size=size, return_tensors="pt")
     return done["pixel_values"], done["image_grid_thw"]
@@ -206,9 +209,9 @@ def _check_turn(item: Item, number: int, turn: Turn, image_token_id: int) -> Non
 
 
 def _expand(ids: Sequence[int], counts: list[int], image_token_id: int) -> list[int]:
-    """Repeat each placeholder in `ids` as often as the next of `counts` says.
+    """Return `ids` with each image placeholder repeated as often as the next of `counts` says.
 
-    Removes the counts that it uses from the list.
+    The counts that were used are removed from `counts`.
     """
     expanded: list[int] = []
     for token in ids:
@@ -253,10 +256,10 @@ def policy_logprobs(
 ) -> Tensor:
     """Run one forward pass and return logprobs_BT of the sampled tokens, with gradient.
 
-    Other positions hold 0. The language head runs only at the K positions that some row of the
-    batch needs. With a real vocabulary, logits at all positions would take most of the memory.
-    `temperature` and `blocked_ids` must be those of sampling. Only then are these logprobs
-    comparable with the engine's.
+    Other positions hold 0. The language head runs only at the K positions that at least one row of
+    the batch needs. With a vocabulary of usual size, logits at all positions would take most of the
+    memory. `temperature` and `blocked_ids` must be the values that the engine sampled with. Only
+    then are the logprobs comparable with the engine's.
     """
     mask_BT = batch.action_mask_BT[:, 1:]
     kept_K = mask_BT.any(0).nonzero().squeeze(1)
@@ -276,11 +279,11 @@ def token_logprobs(
     temperature: float = 1.0,
     blocked_ids: Sequence[int] = (),
 ) -> Tensor:
-    """Return logprobs_BT in float32, aligned to the ids.
+    """Return logprobs_BT in float32, aligned with the ids.
 
-    Position t holds log p(token t | tokens before t); position 0 holds 0. The rows are computed one
-    by one, so that without gradient only one row's logits are copied to float32. With gradient
-    prefer `policy_logprobs`.
+    Position t holds log p(token t | tokens before t). Position 0 holds 0. The rows are computed one
+    by one. Without gradient, the logits of only one row at a time are therefore held in float32.
+    If you need the gradient, prefer `policy_logprobs`.
     """
     rows = [
         _chosen(logits_TV[:-1], ids_T[1:], temperature, blocked_ids)
@@ -295,7 +298,7 @@ def _chosen(
 ) -> Tensor:
     """Return the logprob of one id per row of logits.
 
-    Gather minus logsumexp needs no softmax tensor.
+    The logprob is the id's logit minus the row's logsumexp. No softmax tensor is built.
     """
     scaled_NV = logits_NV.float() / temperature
     if blocked_ids:

@@ -1,12 +1,14 @@
-"""The chat layout as token ids. It is built from pieces, so no ids are decoded and encoded again.
+"""The chat layout as token ids.
 
-The system message is left out if the system prompt is empty:
+Prompts are joined from pieces of token ids. No sampled id is therefore decoded and encoded again.
+
+If the system prompt is empty, the system message is left out:
 
     <|im_start|>system\\n{system}<|im_end|>\\n
     <|im_start|>user\\n{images}{question}<|im_end|>\\n
     <|im_start|>assistant\\n{sampled ... <|im_end|>}
 
-The tool's reply has crops and no text:
+The tool's reply holds crops and no text:
 
     \\n<|im_start|>user\\n{images}<|im_end|>\\n
     <|im_start|>assistant\\n{sampled ... <|im_end|>}
@@ -24,10 +26,11 @@ from awares.family import ChatTokens
 
 
 class ChatFormat:
-    """Token ids of prompts and replies, for a transformers fast tokenizer.
+    """Builds the token ids of prompts and replies with a transformers fast tokenizer.
 
-    `tokens` are the model family's special tokens. `stop_ids` end a turn, <|im_end|> first;
-    `blocked_ids` must never be sampled. Raises PolicyError if the tokenizer lacks a special token.
+    `tokens` are the model family's special tokens. Each of `stop_ids` ends a turn; the first is
+    <|im_end|>. The ids in `blocked_ids` must never be sampled. Raises PolicyError if the tokenizer
+    lacks a special token.
 
     Example:
         chat = ChatFormat(tokenizer, SYSTEM_PROMPT)
@@ -65,9 +68,9 @@ class ChatFormat:
         )
 
     def first_turn(self, question: str, images: int = 1) -> tuple[int, ...]:
-        """Return the prompt of turn 1, up to the start of the assistant's text.
+        """Return the ids of turn 1's prompt, up to the start of the assistant's text.
 
-        `images` placeholders precede the question.
+        `images` is the number of image placeholders before the question.
         """
         return (
             *self._system,
@@ -78,28 +81,30 @@ class ChatFormat:
         )
 
     def follow_up(self, question: str) -> tuple[int, ...]:
-        """Return a further question of the same conversation.
+        """Return the ids of a further question in the same conversation.
 
-        It begins after the sampled <|im_end|> and ends at the start of the assistant's next text.
+        They begin after the sampled <|im_end|> and end at the start of the assistant's next text.
         """
         return (*self._resume, *self.encode(question), *self._between)
 
     def tool_reply(self, images: int) -> tuple[int, ...]:
-        """Return the user message that answers a request for crops: `images` placeholders.
+        """Return the ids of a user message with `images` image placeholders and no text.
 
-        It begins after the sampled <|im_end|> and ends at the start of the assistant's next text.
+        The message answers a request for crops. Its ids begin after the sampled <|im_end|> and end
+        at the start of the assistant's next text.
         """
         return (*self._resume, *(self._image * images), *self._between)
 
     def target(self, text: str) -> tuple[int, ...]:
-        """Return the ids of a turn as if sampled: those of the text, then <|im_end|>."""
+        """Return the ids of `text` and <|im_end|>, as the policy would sample them in a turn."""
         return (*self.encode(text), self.end_id)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of plain text.
 
-        A special token written in the text is spelled out in ordinary tokens, so that a question
-        cannot forge a turn or an image. Raises DataError if the tokenizer cannot do so.
+        If the text contains the name of a special token, the name becomes ordinary tokens. A
+        question can therefore not forge a turn or an image. Raises DataError if the tokenizer still
+        returns a special token.
         """
         ids = self._literal(text)
         forged = {self.end_id, *self.blocked_ids}.intersection(ids)
@@ -109,7 +114,7 @@ class ChatFormat:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of sampled ids, without special tokens. Use it to parse or to show."""
+        """Return the text of sampled ids, without special tokens, for parsing or for display."""
         return self.tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )

@@ -1,8 +1,8 @@
 """The ten crops of an image: their geometry, and the mapping from evidence boxes to crops.
 
-Geometry refers to the ORIGINAL image at native pixels. A crop spans half a side, rounded up: with
-odd sides, opposite crops share a row of pixels and leave none out. Right and bottom crops end at
-the far edge. A crop is never empty.
+All boxes are in native pixels of the ORIGINAL image. Half a side is rounded up. If a side is odd,
+opposite crops therefore share one row or column of pixels, and no pixel is left out. Right crops
+end at the right edge and bottom crops at the bottom edge. A crop is never empty.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from typing import Literal, get_args
 from awares.errors import ConfigError
 
 Box = tuple[int, int, int, int]
-"""left, top, right, bottom in pixels of the original image; right and bottom are exclusive."""
+"""Left, top, right and bottom in pixels of the original image. Right and bottom are exclusive."""
 
 CropMapping = Literal["min_cover", "iou", "coverage"]
-"""The rule from evidence boxes to target crops, see `target_crops`."""
+"""The name of the rule by which `target_crops` maps evidence boxes to crops."""
 
 
 class CropId(StrEnum):
-    """A crop, named as the policy writes it (paper, supplement 7.3)."""
+    """A crop. The value is the name that the policy writes (paper, supplement 7.3)."""
 
     TOP_LEFT = "0"
     TOP_RIGHT = "1"
@@ -34,7 +34,7 @@ class CropId(StrEnum):
     ALL = "all"
 
 
-# Areas in whole quarters of the image compare exactly.
+# The area of each crop, in quarters of the image. Sums of whole numbers compare exactly.
 _QUARTERS = (
     dict.fromkeys(CropId, 1)
     | dict.fromkeys((CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT), 2)
@@ -47,9 +47,9 @@ _BOTTOMMOST = frozenset((CropId.BOTTOM_LEFT, CropId.BOTTOM_RIGHT, CropId.BOTTOM)
 
 
 def _subsets() -> tuple[tuple[CropId, ...], ...]:
-    """Every non-empty subset of the crops, in the order in which `min_cover` prefers them.
+    """Return every non-empty subset of the crops, in the order in which `min_cover` prefers them.
 
-    The smallest area comes first, then the fewest crops, then the order of `CropId`.
+    The subsets are sorted by area, then by the number of crops, then by the order of `CropId`.
     """
     order = {crop: index for index, crop in enumerate(CropId)}
     subsets = [
@@ -69,7 +69,7 @@ _PREFERENCE = _subsets()
 
 
 def crop_box(crop: CropId, size: tuple[int, int]) -> Box:
-    """The box of `crop` in an image of `size` (width, height), both at least 1."""
+    """Return the box of `crop` in an image of `size`. Width and height must be at least 1."""
     width, height = size
     left, right = _span(width, crop in _LEFTMOST, crop in _RIGHTMOST, crop is CropId.CENTER)
     top, bottom = _span(height, crop in _TOPMOST, crop in _BOTTOMMOST, crop is CropId.CENTER)
@@ -77,7 +77,10 @@ def crop_box(crop: CropId, size: tuple[int, int]) -> Box:
 
 
 def _span(side: int, first: bool, last: bool, middle: bool) -> tuple[int, int]:
-    """Start and end along one side: its first, last or middle half, or the whole side."""
+    """Return where a crop starts and ends along one side of the image, in pixels.
+
+    The crop takes the first, last or middle half of the side, or the whole side.
+    """
     half = (side + 1) // 2
     if first:
         return 0, half
@@ -90,33 +93,36 @@ def _span(side: int, first: bool, last: bool, middle: bool) -> tuple[int, int]:
 
 
 def area_fraction(crops: Sequence[CropId]) -> float:
-    """Sum of the crops' nominal shares of the image; overlaps count twice.
+    """Return the sum of the crops' nominal shares of the image's area; overlaps count twice.
 
-    A quadrant and the center count 0.25, a half 0.5, the whole image 1.
+    A quadrant or the center counts 0.25, a half counts 0.5, and the whole image counts 1.
     """
     return sum(_QUARTERS[crop] for crop in crops) / 4
 
 
 def clamp(box: Box, size: tuple[int, int]) -> Box:
-    """`box` cut to the image. A box outside, or an empty one, becomes the nearest pixel or row."""
+    """Return `box` cut to an image of `size`.
+
+    The result is at least one pixel wide and high, even if `box` is empty or outside the image.
+    """
     width, height = size
     left, top = min(max(box[0], 0), width - 1), min(max(box[1], 0), height - 1)
     return left, top, max(min(box[2], width), left + 1), max(min(box[3], height), top + 1)
 
 
 def pad(box: Box, size: tuple[int, int], padding: float) -> Box:
-    """`box` grown on each side by `padding` times its width or height, clamped to the image."""
+    """Return `box` grown on each side by `padding` times its width or height, then clamped."""
     grow_x, grow_y = round((box[2] - box[0]) * padding), round((box[3] - box[1]) * padding)
     return clamp((box[0] - grow_x, box[1] - grow_y, box[2] + grow_x, box[3] + grow_y), size)
 
 
 def area(box: Box) -> int:
-    """Pixels inside `box`; 0 when it is empty."""
+    """Return the number of pixels inside `box`, which is 0 for an empty box."""
     return max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
 
 
 def overlap(first: Box, second: Box) -> int:
-    """Pixels in both boxes."""
+    """Return the number of pixels that lie in both boxes."""
     return area(
         (
             max(first[0], second[0]),
@@ -128,7 +134,7 @@ def overlap(first: Box, second: Box) -> int:
 
 
 def union_area(boxes: Sequence[Box]) -> int:
-    """Pixels inside at least one of `boxes`."""
+    """Return the number of pixels that lie in at least one of `boxes`."""
     columns = sorted({edge for box in boxes for edge in (box[0], box[2])})
     rows = sorted({edge for box in boxes for edge in (box[1], box[3])})
     cells = [
@@ -140,12 +146,12 @@ def union_area(boxes: Sequence[Box]) -> int:
 
 
 def coverage(box: Box, crop: Box) -> float:
-    """The share of `box` that lies inside `crop`, 0 to 1; `box` must not be empty."""
+    """Return the share of the area of `box` that lies inside `crop`. `box` must not be empty."""
     return overlap(box, crop) / area(box)
 
 
 def iou(first: Box, second: Box) -> float:
-    """Intersection over union, 0 to 1; the boxes must not both be empty."""
+    """Return the intersection over union of two boxes, 0 to 1. They must not both be empty."""
     shared = overlap(first, second)
     return shared / (area(first) + area(second) - shared)
 
@@ -158,13 +164,15 @@ def min_cover(
     padding: float = 0.03,
     allow_all: bool = True,
 ) -> tuple[CropId, ...]:
-    """The subset of the crops with the smallest area that covers every box.
+    """Return the crops with the smallest total area that cover every box.
 
-    A box is padded (2 to 5 % is usual) and clamped. It is covered if ONE crop of the subset holds
-    at least `tau` of it: of two crops that each show half an object, neither shows it legibly.
-    Among equal areas the fewest crops win, then the order of `CropId`. Without boxes the
-    evidence is unknown, and the answer is `all`. Without `allow_all`, top and bottom together
-    replace `all`.
+    Each box is first padded by `padding` (usually 2 to 5 %) and clamped. A box is covered if ONE
+    crop holds at least the share `tau` of its area. Two crops that each show half of an object do
+    not cover it, because the object is legible in neither crop.
+
+    If several sets of crops have the same area, the set with the fewest crops wins. If several are
+    left, the order of `CropId` decides. Without boxes the evidence is unknown, and the result is
+    `all`. If `allow_all` is false, top and bottom together replace `all`.
 
     Example:
         min_cover([(4, 4, 20, 20)], (112, 112))  # (CropId.TOP_LEFT,)
@@ -194,16 +202,17 @@ def target_crops(
     padding: float = 0.03,
     allow_all: bool = True,
 ) -> tuple[CropId, ...]:
-    """The crops that hold the evidence, by one of three rules.
+    """Return the crops that hold the evidence, by the rule that `mapping` names.
 
-    - `min_cover`: see there; never empty.
-    - `iou`: the paper's literal rule. It takes every crop whose IoU with the bounding box of all
-      boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter, so a bounding
-      box under `tau` / 4 of the image maps to no crop at all.
-    - `coverage`: every crop that holds at least `tau` of a box. `all` counts only where no other
-      crop qualifies. The rule keeps a quadrant AND the halves around it.
+    - `min_cover` is the rule of the function `min_cover`. It always returns at least one crop.
+    - `iou` is the paper's literal rule. It takes every crop whose IoU with the bounding box of all
+      boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter of the image. A
+      bounding box under `tau` / 4 of the image therefore maps to no crop at all.
+    - `coverage` takes every crop that holds at least the share `tau` of a box. It takes a quadrant
+      AND the halves that contain the quadrant. It takes `all` only if no other crop holds the box.
 
-    Raises ConfigError for another name.
+    Without boxes every rule returns the result of `min_cover`. Raises ConfigError for an unknown
+    rule.
     """
     if mapping not in get_args(CropMapping):
         raise ConfigError(

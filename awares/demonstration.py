@@ -3,7 +3,8 @@
 LR:  prompt + first view -> answer
 HR:  prompt + first view -> request -> views -> answer
 
-Their ids are those of `ChatFormat`, exactly as an episode would sample them.
+`ChatFormat` builds the ids. They equal the ids of an episode in which the policy samples the same
+text.
 """
 
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ from awares.view import View
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A target sequence in the form of an episode; `image_size` is width and height.
+    """A sequence of target tokens in the form of an episode. `image_size` is width and height.
 
-    The turns' `sampled_ids` are the targets. Their logprobs and versions are zero.
+    The `sampled_ids` of the turns are the targets. Their logprobs and versions are 0.
 
     Example:
         Demonstration("mini/train/17", "9f2c...", (112, 112), (turn,))
@@ -34,7 +35,7 @@ class Demonstration:
 
     @property
     def tool_flags(self) -> tuple[bool, ...]:
-        """Per target token, whether it belongs to a request."""
+        """One flag for each target token, which is true if the token belongs to a request."""
         return tuple(bool(turn.crops) for turn in self.turns for _ in turn.sampled_ids)
 
 
@@ -44,10 +45,10 @@ def demonstration(
     image_size: tuple[int, int],
     environment: Environment = TEN_CROPS,
 ) -> Demonstration:
-    """The demonstration of a labelled sample whose image is `image_size` (width, height).
+    """Return the demonstration of a labelled sample. `image_size` is its image's width and height.
 
-    Raises DataError for a sample without a label or an answer, for one labelled HR without crops,
-    and for crops that `environment` does not offer.
+    Raises DataError if the sample lacks a label or an answer. Also raises DataError if a sample
+    with the label HR has no crops, or has crops that `environment` does not offer.
     """
     if sample.label is None:
         raise DataError(f"sample {sample.sample_id} has no label; run curate first")

@@ -1,12 +1,12 @@
-"""The environment of a policy: what it may ask for, what comes back, and what that costs.
+"""The environment of a policy: the requests that it may make, the views it gets, and their cost.
 
     question, image --first_view--> policy --text--> parse --> Answer ............ the episode ends
                                       ^                   --> Malformed ......... the episode ends
                                       |                   --> Request --cost--> reward
                                       +------ views ----------- |
 
-Curation asks for the request that covers the evidence (`cover`). Supervised fine-tuning shows how
-that request is written (`write`).
+Curation calls `cover` to get the request that shows the evidence. Supervised fine-tuning trains the
+policy on the text that `write` returns for this request.
 """
 
 from collections import Counter
@@ -19,12 +19,12 @@ from awares.tokens import Size
 from awares.view import View
 
 OTHER = "other"
-"""The name under which metrics count every region that an environment does not list."""
+"""The name under which metrics count all regions that an environment does not list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A turn that answers.
+    """A turn that answers the question.
 
     Example:
         Answer("7")
@@ -35,10 +35,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A turn that requests regions of the image: each region once, in the order written.
+    """A turn that requests regions of the image.
 
-    The environment defines the names of regions. `canonical` is false if the text differs from the
-    form that `write` gives. Raises ValueError without a region.
+    `regions` names each region once, in the order in which the turn names them. The environment
+    defines the names. `canonical` is false if the turn's text differs from the text that `write`
+    returns. Raises ValueError if `regions` is empty.
 
     Example:
         Request(("0", "5"))
@@ -54,7 +55,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A turn that attempts a request, but does not parse as one.
+    """A turn that attempts a request, but cannot be parsed as a request.
 
     Example:
         Malformed("text after the request")
@@ -70,8 +71,9 @@ class Environment(Protocol):
     """The regions that a policy may request, and the views that it gets for them.
 
     The configuration names an environment as `method.environment = "module:attribute"`. Its
-    constructor gets the values of [method] that it names, such as `max_turns` or `allow_all`, and
-    all of `method.environment_settings`. All five jobs build it anew, so it keeps no state.
+    constructor gets the values of [method] that its signature names, such as `max_turns` or
+    `allow_all`. It also gets all of `method.environment_settings`. Each of the five jobs builds the
+    environment anew, so an environment must keep no state.
 
     Example:
         class Zoom:
@@ -109,41 +111,47 @@ class Environment(Protocol):
 
     @property
     def system_prompt(self) -> str:
-        """The system message that explains requests, for a policy that is not trained for them."""
+        """The system message that explains requests to a policy that is not trained to make them."""
         ...
 
     @property
     def max_turns(self) -> int:
-        """Assistant turns per episode. A request in the last turn ends the episode unanswered."""
+        """The largest number of assistant turns in an episode.
+
+        A request in the last turn ends the episode without an answer.
+        """
         ...
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The regions that metrics count by name; all others are counted together as "other"."""
+        """The regions that metrics count by name. Metrics count all other regions as "other"."""
         ...
 
     def first_view(self, size: Size) -> View:
-        """The view of an image of `size` that comes with the question."""
+        """Return the view that comes with the question, for an image of `size`."""
         ...
 
     def parse(self, text: str) -> Parsed:
-        """Read one assistant turn, decoded and without special tokens. Never raises."""
+        """Parse the decoded text of one assistant turn, without special tokens. Never raises."""
         ...
 
     def write(self, request: Request) -> str:
-        """The request in its canonical form; `parse` reads it back as the same request."""
+        """Return the canonical text of a request. `parse` reads it back as the same request."""
         ...
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """The views of an image of `size` that answer a request: one or more."""
+        """Return one or more views of an image of `size`, which answer the request."""
         ...
 
     def cost(self, request: Request, size: Size) -> float:
-        """The share of the image's area that a request takes; overlaps count twice."""
+        """Return the area of the requested regions as a share of the image's area.
+
+        If regions overlap, the overlap counts twice.
+        """
         ...
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """The request that shows all evidence `boxes`, in pixels; None if none does.
+        """Return the request that shows all evidence `boxes` (in pixels), or None if none does.
 
         Without boxes the evidence is unknown, and the request covers the whole image.
         """
@@ -151,9 +159,10 @@ class Environment(Protocol):
 
 
 def readable(environment: Environment, regions: Sequence[str]) -> Request | None:
-    """The request for `regions`, or None if the environment does not read back what it writes.
+    """Return the request for `regions`, or None if `environment` does not offer them.
 
-    Regions that another environment named fail this test.
+    The environment writes the request and parses the text again. It offers the regions if the
+    parsed request names the same regions. This test finds regions of another environment.
     """
     if not regions:
         return None
@@ -163,7 +172,9 @@ def readable(environment: Environment, regions: Sequence[str]) -> Request | None
 
 
 def count_regions(regions: Iterable[str], listed: Sequence[str]) -> dict[str, int]:
-    """How often each of the `listed` regions occurs, and how often any other, if one does.
+    """Return how often each of the `listed` regions occurs in `regions`.
+
+    If other regions occur, their total is returned under the name "other".
 
     Example:
         count_regions(["0", "0", "9"], ("0", "1"))  # {"0": 2, "1": 0, "other": 1}

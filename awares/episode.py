@@ -1,4 +1,4 @@
-"""An episode: the policy sees a first view and answers, or asks to see more and then answers.
+"""An episode: the policy sees a first view and answers, or requests more views and then answers.
 
     sample, image --first_turn--> prompt ids + first view --generate--> sampled ids --parse--+
                                                                           ^                  |
@@ -9,9 +9,10 @@
                   prompt ids + sampled ids + tool_reply ids + views ------+        |
                                                  ^--- cut from the original image -+
 
-The environment reads the turns and names the views. Ids only ever grow: the prompt of turn 2 is the
-prompt of turn 1, the sampled ids, and the tool's reply. `run_episode` catches every failure and
-returns an episode with StopReason.ERROR, so that the other episodes of the group go on.
+The environment parses the turns and chooses the views. Ids are only appended, never changed: the
+prompt of turn 2 is the prompt of turn 1, then the sampled ids, then the tool's reply. After any
+failure `run_episode` returns an episode with StopReason.ERROR. The other episodes of the group
+therefore go on.
 """
 
 from collections.abc import Sequence
@@ -35,9 +36,9 @@ class StopReason(StrEnum):
     """How an episode ended."""
 
     ANSWER = "answer"
-    # The turn attempts a request that does not parse.
+    # The turn attempts a request that cannot be parsed.
     MALFORMED = "malformed"
-    # The last turn is a request; only an answer was possible.
+    # The last turn is a request, where only an answer was allowed.
     TURN_LIMIT = "turn_limit"
     # The turn reached the token limit.
     LENGTH = "length"
@@ -49,11 +50,11 @@ class StopReason(StrEnum):
 class Turn:
     """One assistant turn.
 
-    `context_ids` precede it: the whole prompt for turn 1, the tool's reply for a later turn. They
-    hold ONE image placeholder for each of `views`, the views that this context added.
-    `sampled_ids`, `logprobs` and `versions` are aligned. `crops` are the regions that the turn
-    asks for and gets, `area` is their cost as a share of the image. `stop` None means that the
-    episode went on.
+    `context_ids` are the ids before the sampled ids: the whole prompt in turn 1, the tool's reply
+    in a later turn. They hold ONE image placeholder for each of `views`, the views that this turn
+    adds. `sampled_ids`, `logprobs` and `versions` are aligned. `crops` are the regions that the
+    turn requests and gets. `area` is their cost as a share of the image's area. If `stop` is None,
+    the episode went on.
 
     Example:
         Turn((1, 9, 2), (View(),), (17, 151645), (-0.1, 0.0), (3, 3), "7", (), StopReason.ANSWER)
@@ -74,9 +75,10 @@ class Turn:
 class Episode:
     """A finished episode: token ids and views, never pixels.
 
-    `image_size` is width and height. `visual_tokens` counts each view once; `rtr_token` and
-    `rtr_pixel` are relative to the full image. An answer that reaches the token limit is kept as
-    far as it goes, with StopReason.LENGTH. After any other failure `answer` is None.
+    `image_size` is width and height. `visual_tokens` is the number of visual tokens of all views.
+    `rtr_token` and `rtr_pixel` are the tokens and the pixels of all views, divided by those of the
+    full image. If an answer reaches the token limit, the part before the limit is kept, and `stop`
+    is LENGTH. If an episode ends without an answer, `answer` is None.
 
     Example:
         Episode(
@@ -98,7 +100,7 @@ class Episode:
 
     @property
     def crops(self) -> tuple[str, ...]:
-        """The regions asked for, in order; empty for a direct answer."""
+        """The requested regions, in order. A direct answer has none."""
         return tuple(region for turn in self.turns for region in turn.crops)
 
     @property
@@ -109,10 +111,10 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeSpec:
-    """How episodes run.
+    """The settings of an episode.
 
-    `limits` are the processor's, `low_ratio` is the side of the low-resolution view over the side
-    of the image.
+    `limits` are the limits of the image processor. `low_ratio` is the side of the low-resolution
+    view, divided by the side of the image.
 
     Example:
         EpisodeSpec(VisionLimits(min_pixels=784), TenCrops(), sampling=Sampling(temperature=1.0))
@@ -132,14 +134,15 @@ async def run_episode(
     spec: EpisodeSpec,
     session: str,
 ) -> Episode:
-    """Run one episode on the original `image` (RGB). A failure is an episode, not an exception.
+    """Run one episode on the original `image` (RGB).
 
-    `session` names the episode to the engine, the same for all its turns.
+    A failure raises no exception: the returned episode then has StopReason.ERROR. `session` names
+    the episode to the engine and is the same for all its turns.
     """
     turns: list[Turn] = []
     try:
         answer = await _play(turns, sample, image, generate, chat, spec, session)
-    # A failure of the engine or of the image costs this episode, not the group or the fleet.
+    # A failure of the engine or of the image ends this episode only, not its group or its job.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         return finish(sample, image.size, turns, None, StopReason.ERROR, spec, error=reason)
@@ -157,7 +160,7 @@ def finish(
     spec: EpisodeSpec,
     error: str = "",
 ) -> Episode:
-    """The episode of `turns`, with its visual tokens and ratios counted."""
+    """Return the episode of `turns`, with its visual tokens and its ratios computed."""
     sizes = [view_size(view, size, spec.low_ratio) for turn in turns for view in turn.views]
     return Episode(
         sample_id=sample.sample_id,
@@ -182,7 +185,7 @@ async def _play(
     spec: EpisodeSpec,
     session: str,
 ) -> str | None:
-    """Append turns until one stops; return the answer."""
+    """Append turns until one ends the episode. Return the answer, or None if there is none."""
     context = chat.first_turn(sample.question)
     views: tuple[View, ...] = (spec.environment.first_view(image.size),)
     ids: tuple[int, ...] = ()
@@ -216,7 +219,7 @@ async def _play(
 
 
 def _stop(parsed: Parsed, generation: Generation, last_turn: bool) -> StopReason | None:
-    """How a turn ends the episode; None if it asks for views and may."""
+    """Return how a turn ends the episode, or None if the turn makes a request that is allowed."""
     if generation.finish is FinishReason.LENGTH:
         return StopReason.LENGTH
     if isinstance(parsed, Malformed):
@@ -227,9 +230,9 @@ def _stop(parsed: Parsed, generation: Generation, last_turn: bool) -> StopReason
 
 
 def _check(generation: Generation, chat: ChatFormat) -> None:
-    """Refuse what would poison training.
+    """Raise PolicyError for a generation that would spoil training.
 
-    That is misaligned records, placeholders among the sampled ids, and a stop without its token.
+    Such a generation has misaligned fields, blocked ids, or no stop token although it stopped.
     """
     count = len(generation.token_ids)
     if count == 0 or count != len(generation.logprobs) or count != len(generation.versions):

@@ -1,11 +1,12 @@
 """The exceptions that a user can meet. Their messages name the value, the place and the remedy.
 
 AwaresError
-├── ConfigError      A setting is wrong. It is a ValueError, too.
+├── ConfigError      A setting is wrong. This error is a ValueError, too.
 ├── DataError        An image, a row or a file is unreadable.
 └── PolicyError      A model, a processor or a checkpoint does not fit the run.
 
-The rooms of the platform add their own: store/errors.py, weights/manifest.py and engine/launch.py.
+The platform defines further subclasses, for example in store/errors.py, weights/manifest.py and
+engine/launch.py.
 """
 
 

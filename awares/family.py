@@ -1,17 +1,17 @@
 """The model family of a policy: every fact that differs between two vision-language models.
 
 The configuration names the family as `policy.family = "module:attribute"`. The method, the trainer
-and the engine ask it and never name a model themselves:
+and the engine read these facts from the family. They never name a model themselves:
 
     chat ---------------- awares.chat.ChatFormat builds prompts from its special tokens
     limits -------------- awares.tokens counts visual tokens with its patch and merge sizes
     processor_options --- awares.batch, the trainer and vLLM resize images within the same bounds
     load_model, tower --- the trainer loads the model and freezes the vision tower
-    vllm_module --------- the engine imports it ahead
+    vllm_module --------- the engine's fork server imports this module in advance
 
 `awares.batch` serves families whose model takes flattened patches with a grid per image
 (`pixel_values`, `image_grid_thw`) and marks image tokens in `mm_token_type_ids`. Such a model
-computes its three-axis position ids from these inputs; `positions` states the rule.
+computes its three-axis position ids from these inputs. `positions` computes the same ids.
 """
 
 import json
@@ -28,8 +28,9 @@ from awares.tokens import VisionLimits
 class ChatTokens:
     """The special tokens of a family's chat layout, as text.
 
-    `start` and `end` enclose a message; `image_start`, `image` and `image_end` write one image.
-    `stops` end a turn, `end` first. `blocked` must never be sampled.
+    `start` and `end` enclose a message. `image_start`, `image` and `image_end` together stand for
+    one image. Each token of `stops` ends a turn; the first is `end`. The tokens of `blocked` must
+    never be sampled.
 
     Example:
         ChatTokens(
@@ -72,22 +73,22 @@ class ModelFamily(Protocol):
     model_type: str
     """`model_type` in config.json."""
     architecture: str
-    """The model class: in `architectures` of config.json, in transformers and in vLLM."""
+    """The name of the model class in transformers, in vLLM and in config.json (`architectures`)."""
     vllm_module: str
-    """The module that holds vLLM's class of the model."""
+    """The module in which vLLM defines the model class."""
     tower: str
-    """Path of the vision tower's module in transformers' model."""
+    """The path of the vision tower's module within transformers' model."""
     lora_targets: tuple[str, ...]
-    """The linear layers of a decoder layer that may get a LoRA adapter, by their last name."""
+    """The linear layers that may get a LoRA adapter. Each is named by the end of its path."""
     chat: ChatTokens
     """The special tokens of the chat layout."""
     token_keys: Mapping[str, str]
-    """The key in config.json that holds a special token's id, by token."""
+    """For each special token, the key in config.json that holds the token's id."""
     grid_keys: Mapping[str, str]
-    """The key in config.json's vision_config for each size, by its name in the image processor."""
+    """For each size that the image processor names, the key of this size in vision_config."""
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """Return the resolution limits of the family's processor, with these bounds per image."""
+        """Return the limits of the family's processor, with these bounds on an image's area."""
         ...
 
     def processor_options(self, limits: VisionLimits) -> dict[str, Any]:
@@ -95,25 +96,29 @@ class ModelFamily(Protocol):
         ...
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
-        """Load transformers' model from `path`; return it with transformers' loading report."""
+        """Return transformers' model, loaded from `path`, and transformers' loading report."""
         ...
 
     def positions(
         self, ids: Sequence[int], image_token_id: int, grids: Sequence[tuple[int, int]]
     ) -> list[tuple[int, int, int]]:
-        """Return each token's position ids: temporal, row and column.
+        """Return the temporal, row and column position of each token.
 
-        `ids` hold the expanded image tokens; `grids` are rows and columns of each image, in tokens.
+        `ids` holds one image token for each visual token. `grids` holds the number of rows and
+        columns of each image, in visual tokens.
         """
         ...
 
     def current_name(self, name: str) -> str:
-        """Return transformers' present name of a weight. Old checkpoints have other names."""
+        """Return the name that transformers now gives a weight. Old checkpoints use other names."""
         ...
 
 
 def check_kind(family: ModelFamily, path: Path, config: Mapping[str, Any]) -> None:
-    """Raise PolicyError unless `config`, from `path`/config.json, describes one of the family."""
+    """Raise PolicyError unless `config` describes a model of the family.
+
+    `config` is the content of `path`/config.json.
+    """
     found = config.get("model_type")
     if found != family.model_type:
         raise PolicyError(
@@ -130,7 +135,7 @@ def check_kind(family: ModelFamily, path: Path, config: Mapping[str, Any]) -> No
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the content of `path`/config.json. Raises PolicyError if it cannot be read."""
+    """Return the content of `path`/config.json. Raises PolicyError if the file is unreadable."""
     file = path / "config.json"
     try:
         config = json.loads(file.read_text("utf-8"))
@@ -146,5 +151,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def in_tower(family: ModelFamily, name: str) -> bool:
-    """Whether a weight or module of this name belongs to the vision tower. Old names count too."""
+    """Return whether the weight or module `name` belongs to the vision tower.
+
+    `name` may be a present name, or a name from an old checkpoint.
+    """
     return family.tower.rpartition(".")[2] in name.split(".")

@@ -1,7 +1,7 @@
-"""The engine, as the method sees it.
+"""The interface of the engine that the method uses.
 
-It takes token ids and images. It returns token ids, their logprobs, and the weight version that
-sampled each of them.
+An engine takes token ids and images. It returns sampled token ids. For each sampled id it also
+returns the logprob and the version of the weights that sampled the id.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 
 class FinishReason(StrEnum):
-    """The reason for the end of sampling: a stop token, or the token limit."""
+    """The reason why sampling ended: a stop token, or the token limit."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -34,7 +34,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """A prompt: ids with ONE image placeholder for each image, and the images in the same order.
+    """A prompt: ids with ONE placeholder for each image, and the images in the same order.
 
     The turns of one episode share a `session`, so that an engine can route them to the replica
     whose cache holds their prefix.
@@ -51,7 +51,7 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Sampled ids, with the stop token, and the logprob and weight version of each id.
+    """Sampled ids, including the stop token, with the logprob and weight version of each id.
 
     The logprobs are those of the behaviour policy, which sampled the ids.
 
@@ -66,6 +66,6 @@ class Generation:
 
 
 class Generate(Protocol):
-    """An asynchronous engine. It raises if the engine fails, but never for the policy's text."""
+    """An asynchronous engine. A call raises if the engine fails, whatever text it samples."""
 
     async def __call__(self, request: GenerateRequest) -> Generation: ...

@@ -1,4 +1,4 @@
-"""Grounding: where in an image the evidence for an answer lies (paper, supplement 7.2)."""
+"""A grounding finds where in an image the evidence for an answer is (paper, supplement 7.2)."""
 
 from typing import Protocol
 
@@ -8,16 +8,18 @@ from awares.sample import Sample
 
 
 class Grounding(Protocol):
-    """Finds the boxes that a question needs, in pixels of the original image.
+    """Finds the boxes that hold the evidence for an answer, in pixels of the original image.
 
-    Curation calls it for HR samples, many at a time. It raises DataError for a sample that cannot
-    be grounded, which then gets no label. A grounding that is an async context manager is entered
-    before its first call and left after its last one.
+    Curation calls `boxes` for HR samples, many at a time. `boxes` raises DataError if a sample
+    cannot be grounded, and the sample then gets no label. A grounding may be an async context
+    manager. Curation then enters it before the first call and leaves it after the last one.
 
-    Name your own as `curate.grounding = "module:attribute"`. It is called with the table
-    [curate.grounding_settings] and with those of these arguments that its signature names:
-    `endpoint`, the configuration's grounding_endpoint, and `images`, a function from a sample's
-    image to its pixels.
+    To use a grounding of your own, set `curate.grounding = "module:attribute"`. The attribute is
+    called with all settings of the table [curate.grounding_settings]. It also gets the following
+    arguments, if its signature names them:
+
+    - `endpoint` is the table [curate.grounding_endpoint].
+    - `images` is a function that returns the pixels of a sample's `image`.
 
     Example:
         class WholeImage:
@@ -32,14 +34,14 @@ class Grounding(Protocol):
 
 
 class Annotations:
-    """The grounding of annotated data: the sample's own evidence boxes.
+    """A grounding for annotated data, which returns the evidence boxes of the sample itself.
 
     Example:
         await Annotations().boxes(sample)  # ((4, 4, 34, 34),)
     """
 
     async def boxes(self, sample: Sample) -> tuple[Box, ...]:
-        """Raises DataError for a sample without evidence boxes."""
+        """Return `sample.evidence`. Raises DataError if it is empty."""
         if not sample.evidence:
             raise DataError(
                 f"sample {sample.sample_id} has no evidence boxes: "

@@ -1,4 +1,4 @@
-"""Image files to pixels, safely, and pixels to views."""
+"""Decode image files safely, and render views of the decoded images."""
 
 import io
 import struct
@@ -14,7 +14,7 @@ from awares.errors import DataError
 from awares.tokens import padded_size
 from awares.view import View, view_size
 
-# Pillow's decoders raise these for corrupt data.
+# Pillow's decoders raise these errors for corrupt data.
 _CORRUPT = (
     OSError,
     SyntaxError,
@@ -31,9 +31,10 @@ _CORRUPT = (
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """The limits on an image file: its pixels when decoded, and its format by Pillow's name.
+    """The limits on an image file: the number of its pixels, and its format as Pillow names it.
 
-    A small file can hide billions of pixels, so the header is checked before decoding.
+    A small file can decode to billions of pixels. The size in its header is therefore checked
+    before decoding.
 
     Example:
         DecodeLimits(max_pixels=50_000_000, formats=("PNG",))
@@ -44,10 +45,10 @@ class DecodeLimits:
 
 
 def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = "image") -> Image:
-    """The first frame of an image file as RGB, upright by its EXIF orientation.
+    """Return the first frame of an image file as RGB, turned upright by its EXIF orientation.
 
-    Transparent pixels become white. Raises DataError naming `source` for a format that is not
-    allowed, for too many pixels, and for truncated or corrupt data.
+    Transparent pixels become white. Raises DataError, which names `source`, if the format is not
+    allowed, if there are too many pixels, or if the data are truncated or corrupt.
     """
     try:
         with pillow.open(io.BytesIO(data), formats=limits.formats) as file:
@@ -83,7 +84,7 @@ def _check_pixels(size: tuple[int, int], most: int, source: str) -> None:
 
 def _to_rgb(image: Image) -> Image:
     if image.mode.startswith("I"):
-        # Pillow's own conversion of 16-bit grey clips at 255, which turns most scans white.
+        # Pillow's own conversion clips 16-bit grey at 255, which turns most scans white.
         return image.convert("I").point(lambda tone: tone * (1 / 256)).convert("L").convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         over = image.convert("RGBA")
@@ -93,14 +94,15 @@ def _to_rgb(image: Image) -> Image:
 
 
 def low_view(image: Image, ratio: float = 0.5) -> Image:
-    """The whole image, each side times `ratio` by LANCZOS (paper, section 4.3)."""
+    """Return the whole image with each side scaled by `ratio` (LANCZOS; paper, section 4.3)."""
     return image.resize(view_size(View(None), image.size, ratio), Resampling.LANCZOS)
 
 
 def render(image: Image, view: View, ratio: float = 0.5) -> Image:
-    """The pixels of a view of the original `image`; `ratio` is that of the low-resolution view.
+    """Return the pixels of `view`, cut from the original `image`.
 
-    The processor refuses aspect ratios above 200. Such views get black borders right or below.
+    `ratio` scales the low-resolution view. The processor refuses aspect ratios above 200. A view
+    with a larger ratio therefore gets a black border, on the right or at the bottom.
     """
     if view.box is None:
         return _pad(low_view(image, ratio))
