@@ -111,7 +111,7 @@ class Environment(Protocol):
 
     @property
     def system_prompt(self) -> str:
-        """The system message that explains requests to a policy that is not trained to make them."""
+        """The system message, which explains requests to a policy that is not trained on them."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Labels: does low resolution suffice for a sample? (paper, section 3.2)
+"""Labels say whether low resolution suffices for a sample (paper, section 3.2).
 
 A judge compares the answers at low and at full resolution with the truth.
 """
@@ -11,11 +11,12 @@ from typing import Literal, Protocol
 from awares.sample import Label
 
 BothWrong = Literal["LR", "drop"]
-"""The label of a sample whose answers are both wrong: LR as in the paper, or none."""
+"""The treatment of a sample whose answers are both wrong: label it LR, as the paper does, or drop
+it."""
 
 
 class Verdict(IntEnum):
-    """The digit that a judge replies."""
+    """A judge's verdict. The value is the digit with which the judge replies."""
 
     # Both answers are right, or both are wrong.
     TIE = 0
@@ -54,13 +55,14 @@ class Judgement:
 class Judge(Protocol):
     """Judges whether the low-resolution answer to a case is good enough.
 
-    Curation calls it for every sample, many at a time. It sees texts, never the image. It raises
-    DataError for a case that cannot be judged, and that sample gets no label. A judge that is an
-    async context manager is entered before its first call and left after its last one.
+    Curation calls the judge for every sample, many at a time. The judge sees texts, never the
+    image. It raises DataError for a case that cannot be judged, and the sample then gets no label.
+    A judge may be an async context manager. Curation then enters it before the first call and
+    leaves it after the last one.
 
-    Name your own as `curate.judge = "module:attribute"`. It is called with the table
-    [curate.judge_settings] and, if its signature names `endpoint`, with the configuration's
-    judge_endpoint.
+    To use a judge of your own, set `curate.judge = "module:attribute"`. The attribute is called
+    with all settings of the table [curate.judge_settings]. If its signature names `endpoint`, it
+    also gets the table [curate.judge_endpoint].
 
     Example:
         class LongerIsBetter:
@@ -73,7 +75,7 @@ class Judge(Protocol):
 
 
 class MatchJudge:
-    """The judge for short answers: right means equal to the truth after `normalise`.
+    """A judge for short answers. An answer is right if it equals the truth after `normalise`.
 
     Example:
         await MatchJudge()(Case("?", "7", "1", "7."))  # Judgement(Verdict.FULL)
@@ -92,16 +94,20 @@ def _compare(case: Case) -> Judgement:
 
 
 def normalise(text: str) -> str:
-    """The text in lower case, with single spaces, without full stops or spaces at its ends."""
+    """Return the text in lower case, with single spaces, without spaces or full stops at its ends.
+
+    Example:
+        normalise(" Seven  Apples. ")  # "seven apples"
+    """
     return re.sub(r"\s+", " ", text).strip(" .").lower()
 
 
 def label(judgement: Judgement, both_wrong: BothWrong = "LR", *, sure: bool = True) -> Label | None:
-    """HR if full resolution is better, else LR.
+    """Return HR if the full-resolution answer is better, and otherwise LR, with two exceptions.
 
-    None leaves the sample out: both answers are wrong, and `both_wrong` is "drop". `sure` is False
-    if the low-resolution answer is little more than a guess. A right guess does not prove that low
-    resolution suffices, so the label is HR if full resolution is as good.
+    If both answers are wrong and `both_wrong` is "drop", the result is None, and the sample is left
+    out. If both answers are right and `sure` is false, the result is HR. `sure` is false if the
+    low-resolution answer may be a guess. A right guess does not prove that low resolution suffices.
     """
     if judgement.verdict is Verdict.FULL:
         return Label.HR

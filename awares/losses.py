@@ -1,7 +1,7 @@
 """The losses of the two training stages: SFT (paper, section 3.3) and GRPO (section 3.4).
 
 Axes: B episodes or demonstrations, T tokens, padded on the right. `logprobs_BT[b, t]` is
-log p(token t | tokens before t). Values outside the mask do not matter.
+log p(token t | tokens before t). Values outside the mask have no effect.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Clamp log-ratios to +-20 against overflow; the gradient beyond is zero.
+# Log-ratios are clamped to +-20, so that exp cannot overflow. Beyond this bound the gradient is 0.
 _LOG_BOUND = 20.0
 
 
@@ -17,9 +17,10 @@ _LOG_BOUND = 20.0
 class GrpoSettings:
     """Settings of the GRPO loss.
 
-    The ratio of policies is clipped to 1 - `clip_low` .. 1 + `clip_high`. `kl_beta` is the weight
-    of the KL term. `importance_cap` bounds the importance weight of the proximal policy over the
-    behaviour policy. The defaults are TRL's, with the paper's beta.
+    The policy ratio is clipped to the range from 1 - `clip_low` to 1 + `clip_high`. `kl_beta` is
+    the weight of the KL term. `importance_cap` bounds the importance weight, which is the ratio of
+    the proximal policy to the behaviour policy. The default of `kl_beta` is the paper's; the other
+    defaults are TRL's.
 
     Example:
         GrpoSettings(clip_low=0.2, clip_high=0.2, kl_beta=0.05, importance_cap=2.0)
@@ -35,10 +36,11 @@ class GrpoSettings:
 class GrpoStats:
     """Figures of a batch: the loss, the number of sampled tokens, and means over these tokens.
 
-    `kl` estimates the KL divergence from the reference (k3), and `ratio` is policy over proximal.
-    `clip_fraction` is the share of tokens whose ratio is clipped. `truncated_share` is the share
-    whose importance weight is above the cap. `behaviour_gap` is |proximal - behaviour| in nats,
-    and `surprise` is -logprob.
+    `kl` is the k3 estimate of the KL divergence from the reference policy. `ratio` is the policy's
+    probability, divided by the proximal policy's. `clip_fraction` is the share of tokens whose
+    ratio is clipped. `truncated_share` is the share of tokens whose importance weight is above the
+    cap. `behaviour_gap` is the absolute difference between the proximal and the behaviour logprob,
+    in nats. `surprise` is the negative logprob.
 
     Example:
         GrpoStats(
@@ -60,11 +62,13 @@ class GrpoStats:
 def sft_loss(
     logprobs_BT: Tensor, weights_BT: Tensor, normaliser: float | Tensor | None = None
 ) -> Tensor:
-    """Return the weighted negative log-likelihood, -sum(w * logprob) / sum(w), with gradient.
+    """Return the weighted negative log-likelihood, with gradient.
 
-    The tokens of a request have the weight w_t of the paper's section 3.3; context and padding
-    have 0. `normaliser` replaces sum(w) if several micro-batches or ranks share one optimizer
-    step. If all weights are zero, the loss is 0.
+        -sum(w * logprob) / sum(w)
+
+    w is the weight of a token. The tokens of a request have the weight w_t of the paper's section
+    3.3. Tokens of context and padding have the weight 0. `normaliser` replaces sum(w) if several
+    micro-batches or ranks share one optimizer step. If all weights are zero, the loss is 0.
     """
     weighed_BT = weights_BT != 0
     total = torch.where(weighed_BT, logprobs_BT, 0.0).mul(weights_BT).sum()
@@ -89,15 +93,15 @@ def grpo_loss(
 
         w * min(r * A, clip(r) * A) - beta * k3
 
-        r    policy / proximal; only this term and k3 carry the gradient
+        r    the ratio of probabilities policy / proximal; only r and k3 carry the gradient
         w    min(proximal / behaviour, cap), which corrects for asynchronous sampling;
-             it is 1 if the proximal policy sampled the token
+             w is 1 if the proximal policy sampled the token
         A    the advantage of the episode
-        k3   e^d - d - 1 with d = reference - policy
+        k3   e^d - d - 1, where d is the reference logprob minus the policy's logprob
 
-    The loss is minus the mean over the sampled tokens of each episode, and then over B episodes.
-    `episodes` replaces B if several micro-batches or ranks share one optimizer step. The behaviour,
-    proximal and reference logprobs are constants.
+    The objective is averaged over the sampled tokens of each episode, and then over the B episodes.
+    The loss is the negative of this mean. `episodes` replaces B if several micro-batches or ranks
+    share one optimizer step. The behaviour, proximal and reference logprobs are constants.
     """
     mask_BT = action_mask_BT.bool()
     policy_BT = _kept(logprobs_BT, mask_BT)
@@ -129,7 +133,8 @@ def grpo_loss(
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     """Return Schulman's estimate k3 of KL(policy || reference) for each sampled token.
 
-    It is e^d - d - 1 with d = reference - policy, and it is never negative.
+    The estimate is e^d - d - 1, where d is the reference logprob minus the policy's logprob. The
+    estimate is never negative.
     """
     difference = (reference - logprobs).clamp(max=_LOG_BOUND)
     return difference.exp() - difference - 1
@@ -138,7 +143,8 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
 def _kept(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Return the values in fp32, with zeros outside the mask.
 
-    Mask before any exp: a NaN or an infinity outside the mask would otherwise reach the gradient.
+    Call this function before any exp. A NaN or an infinity outside the mask would otherwise reach
+    the gradient.
     """
     return torch.where(mask_BT, values_BT.float(), 0.0)
 
@@ -148,7 +154,7 @@ def _exp(log_ratio: Tensor) -> Tensor:
 
 
 def _episode_means(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return the mean over the sampled tokens of each episode, or 0 for an episode without any."""
+    """Return each episode's mean over its sampled tokens, or 0 if no token was sampled."""
     return (values_BT * mask_BT).sum(1) / mask_BT.sum(1).clamp(min=1)
 
 

@@ -1,4 +1,4 @@
-"""The environment of a policy that answers at once: one view, no request."""
+"""The environment of a policy that answers after one view, without a request."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from awares.view import View, full_view
 
 
 class OneTurn:
-    """The environment of the base policy: one view at low or at full resolution, and one answer.
+    """The environment of the base policy: one view at low or at full resolution, and one turn.
 
-    `environment` parses the turn, so that a request for crops is not taken for an answer. A request
-    ends the episode without an answer.
+    `environment` parses the turn, so that a request for crops does not count as an answer. A
+    request ends the episode without an answer.
 
     Example:
         OneTurn(TenCrops(), full=True).first_view((112, 56))  # View((0, 0, 112, 56))
@@ -44,5 +44,5 @@ class OneTurn:
         return self._environment.cost(request, size)
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return the request of `environment` that covers `boxes`, or None without one."""
+        """Return the request with which `environment` covers `boxes`, or None if it has none."""
         return self._environment.cover(boxes, size)

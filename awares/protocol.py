@@ -1,8 +1,9 @@
 """The grammar of the ten crops: a turn is an answer, or a request like `GET_CROPS: ['0', '5']`.
 
-The parser forgives form only: colon, spaces, quotes, case, and names in place of ids. A turn that
-names the tool and is not one whole request is Malformed. The parser never guesses: it returns only
-crops that the turn names, and never the whole image for an unreadable turn.
+The parser tolerates other forms of a request only in colon, spaces, quotes and case. It also
+accepts names of crops in place of ids. A turn that names the tool, but is not exactly one request,
+is Malformed. The parser never guesses. It returns only crops that the turn names, and it never
+replaces an unreadable request by the whole image.
 """
 
 import re
@@ -45,17 +46,17 @@ _ITEM = re.compile(r"""(['"]?)([^'"]*)\1""")
 
 
 def format_request(crops: Iterable[str]) -> str:
-    """The canonical request for `crops`, which must not be empty."""
+    """Return the canonical text of a request for `crops`, which must not be empty."""
     listed = ", ".join(f"'{crop}'" for crop in crops)
     assert listed, "a request names at least one crop"
     return f"{TOOL_NAME}: [{listed}]"
 
 
 def parse_turn(text: str, *, allow_all: bool = True, max_crops: int = len(CropId)) -> Parsed:
-    """Read one assistant turn, decoded and without special tokens. Never raises.
+    """Parse the decoded text of one assistant turn, without special tokens. Never raises.
 
-    A request for more than `max_crops` crops is Malformed. Without `allow_all`, so is a request
-    for the whole image.
+    A request for more than `max_crops` crops is Malformed. If `allow_all` is false, a request for
+    the whole image is Malformed, too.
 
     Example:
         parse_turn("get_crops[top-left, 5]")  # Request(("0", "5"), canonical=False)
@@ -81,16 +82,16 @@ def parse_turn(text: str, *, allow_all: bool = True, max_crops: int = len(CropId
 
 
 def _diagnose(text: str) -> str:
-    """Why a text that names the tool does not match the grammar."""
+    """Return the reason why a text that names the tool does not match the grammar."""
     if not _MARKER.match(text):
         return "text before the request"
     return "no list of regions" if "[" not in text else "the list of regions is not readable"
 
 
 def _crop(item: str) -> CropId | None:
-    """The crop that one list item names, or None.
+    """Return the crop that one list item names, or None if it names no crop.
 
-    An id is one ASCII digit: "00" and "10" name no crop.
+    A numeric id is one ASCII digit, so "00" and "10" name no crop.
     """
     match = _ITEM.fullmatch(item.strip())
     if match is None:

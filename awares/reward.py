@@ -2,7 +2,7 @@
 
     episodes, samples --Reward--> a total and named parts for each episode
 
-`Reward` is the Protocol. `CropReward` is the paper's reward (section 3.4):
+`Reward` is the Protocol of all rewards. `CropReward` is the paper's reward (section 3.4):
 
     total = answer_weight * answer_reward(answer, truth) - cost
 
@@ -12,9 +12,10 @@
     any    crops      alpha_use + lambda_area * area
     any    malformed  malformed_cost
 
-`area` is the sum of the crops' shares of the image. A malformed first turn costs malformed_cost and
-nothing else. A malformed later turn adds it to the cost of the earlier call. A call in a turn that
-allows only an answer counts as malformed. An episode without an answer has an answer part of 0.
+`area` is the sum of the crops' shares of the image's area. A malformed first turn costs
+malformed_cost and nothing else. A malformed later turn adds malformed_cost to the cost of the
+earlier call. A call in a turn that allows only an answer counts as malformed. If an episode has no
+answer, its answer_reward is 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,12 +29,15 @@ from awares.sample import Label, Sample
 from awares.similarity import BUNDLED, SentenceSimilarity
 
 AnswerReward = Callable[[Sequence[str], Sequence[str]], list[float]]
-"""Scores aligned (answers, truths), one number per pair; 1 stands for a right answer."""
+"""A function of aligned answers and truths that returns one score per pair. A right answer scores
+1."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardValue:
-    """What one episode earns. GRPO trains on `total`; `parts` are reported as reward/<name>.
+    """The reward of one episode.
+
+    GRPO trains on `total`. Each of `parts` is reported as the metric reward/<name>.
 
     Example:
         RewardValue(9.74, {"answer": 10.0, "cost": 0.26})
@@ -44,14 +48,16 @@ class RewardValue:
 
 
 class Reward(Protocol):
-    """Rewards aligned episodes and samples, one RewardValue for each in order.
+    """A function of aligned episodes and samples that returns one RewardValue per episode.
 
-    GRPO calls it with the G episodes of one sample, evaluation with all episodes of a policy.
-    Batches let a model that scores answers run once. A failed episode (StopReason.ERROR) has no
-    answer; the caller ignores or replaces its value. An exception stops the job.
+    GRPO calls the reward with the G episodes of one sample. Evaluation calls it with all episodes
+    of a policy. If a model scores the answers, it can therefore score all answers of a call at
+    once. A failed episode (StopReason.ERROR) has no answer, and the caller ignores or replaces its
+    value. An exception stops the job.
 
-    Name your own as `method.reward = "module:attribute"`. It is called with the values of [method]
-    that its signature names, and with the table [method.reward_settings].
+    To use a reward of your own, set `method.reward = "module:attribute"`. The attribute is called
+    with the values of [method] that its signature names. It also gets all settings of the table
+    [method.reward_settings].
 
     Example:
         class RightAnswer:
@@ -73,11 +79,11 @@ class Reward(Protocol):
 
 
 class CropReward:
-    """The paper's reward, see the table above; its parts are `answer` and `cost`.
+    """The paper's reward. The module's docstring has its table. Its parts are `answer` and `cost`.
 
-    `answer` names an answer reward, see `answer_reward`, or is one. The defaults are the paper's;
-    only its supplement names the answer weight of 10. Raises ConfigError for an unknown answer
-    reward or a sentence encoder that cannot be loaded.
+    The argument `answer` is an answer reward, or a name that `answer_reward` knows. The defaults
+    are the paper's. The answer weight of 10 appears only in the paper's supplement. Raises
+    ConfigError if the answer reward is unknown or the sentence encoder cannot be loaded.
 
     Example:
         CropReward("exact", alpha_miss=1.0)([episode], [sample])
@@ -128,7 +134,7 @@ class CropReward:
         return [self._answer_weight * scores.get(index, 0.0) for index in range(len(episodes))]
 
     def cost(self, episode: Episode, sample: Sample) -> float:
-        """The cost column of the table; 0 for a failed episode.
+        """Return the cost that the table in the module's docstring gives, or 0 after a failure.
 
         Raises DataError for a sample without a label.
         """
@@ -149,11 +155,11 @@ class CropReward:
 
 
 def answer_reward(name: str, similarity_model: str = BUNDLED) -> AnswerReward:
-    """The answer reward of that name. Raises ConfigError for another name.
+    """Return the answer reward `name`. Raises ConfigError for an unknown name.
 
     - similarity: cosine of sentence embeddings, -1 to 1 (paper, section 3.4)
-    - exact: 1 for the truth after normalising, else 0
-    - anls: average normalised Levenshtein similarity, 0 to 1, and 0 below 0.5 (as in DocVQA)
+    - exact: 1 if the answer equals the truth after normalising, else 0
+    - anls: normalised Levenshtein similarity, 0 to 1; a value below 0.5 becomes 0 (as in DocVQA)
 
     Example:
         answer_reward("anls")(["seven"], ["sevan"])  # [0.8]

@@ -1,4 +1,4 @@
-"""Seeds as pure functions of their use.
+"""Derive each seed from the run's seed and the seed's purpose alone.
 
 A run therefore has the same data and the same order of prompts on any machine.
 """
@@ -9,9 +9,10 @@ from collections.abc import Iterable
 
 
 def derive(run_seed: int, job: str, sample_id: str = "", epoch: int = 0, index: int = 0) -> int:
-    """Return a seed in [0, 2^63) for one use. The members of a group differ in `index`.
+    """Return a seed in [0, 2^63) that depends on the arguments only.
 
-    The seed is the same in every process, on every machine and in every version.
+    `index` distinguishes seeds that have the same purpose, such as the seeds of several engines.
+    The seed is the same in every process, on every machine and in every version of awares.
 
     Example:
         derive(0, "grpo", "mini/train/17", epoch=1, index=3)
@@ -23,7 +24,7 @@ def derive(run_seed: int, job: str, sample_id: str = "", epoch: int = 0, index: 
 
 
 def shuffled(sample_ids: Iterable[str], run_seed: int, job: str, epoch: int = 0) -> list[str]:
-    """Return the order of an epoch. It does not depend on the order of `sample_ids`."""
+    """Return the ids in the order of an epoch, whatever the order of `sample_ids` is."""
     ids = sorted(sample_ids)
     random.Random(derive(run_seed, job, epoch=epoch)).shuffle(ids)
     return ids

@@ -16,10 +16,10 @@ BUNDLED = "minilm"
 
 
 class SentenceSimilarity:
-    """Cosine similarity of the embeddings of two texts.
+    """Computes the cosine similarity of the embeddings of two texts.
 
-    Embeddings are kept in a bounded memo, because answers repeat. `model` is "minilm", a Hugging
-    Face id or a directory. Raises ConfigError if it cannot be loaded.
+    Answers repeat, so a bounded memo keeps their embeddings. `model` is "minilm", a Hugging Face
+    model id or a directory. Raises ConfigError if the model cannot be loaded.
 
     Example:
         SentenceSimilarity()(["seven"], ["7"])  # [0.6...]
@@ -39,7 +39,7 @@ class SentenceSimilarity:
         self._memo: dict[str, np.ndarray] = {}
 
     def __call__(self, answers: Sequence[str], truths: Sequence[str]) -> list[float]:
-        """One cosine in [-1, 1] per aligned pair."""
+        """Return the cosine, in [-1, 1], of each aligned pair."""
         assert len(answers) == len(truths), "answers and truths are pairs"
         vectors = self._embed({text.strip() for text in (*answers, *truths)})
         pairs = zip(answers, truths, strict=True)
@@ -49,9 +49,9 @@ class SentenceSimilarity:
         ]
 
     def _embed(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
-        """Unit vectors by text; encodes only the texts that the memo lacks.
+        """Return the unit vector of each text. Only texts that the memo lacks are encoded.
 
-        They are sorted, so that equal sets of texts make equal batches.
+        The texts to encode are sorted, so that equal sets of texts make equal batches.
         """
         known = {text: self._memo[text] for text in texts if text in self._memo}
         missing = sorted(set(texts) - known.keys())

@@ -1,4 +1,4 @@
-"""The environment of the paper: a half-size view first, then any of ten crops on request."""
+"""The environment of the paper: the policy sees a half-size view, and may request ten crops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +9,17 @@ from awares.protocol import SYSTEM_PROMPT, format_request, parse_turn
 from awares.view import View, crop_view
 
 PAPER_IOU = 0.5
-"""The least IoU of the paper's literal mapping (supplement 7.3)."""
+"""The smallest IoU at which the paper's literal mapping takes a crop (supplement 7.3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenCrops:
-    """The ten crops, asked for as `GET_CROPS: ['0', '5']` (paper, section 3.1).
+    """The ten crops. The policy requests them as `GET_CROPS: ['0', '5']` (paper, section 3.1).
 
-    `allow_all` false refuses the whole image, `max_crops` bounds the crops of one request.
-    `mapping` turns evidence boxes into target crops, see `awares.crops.target_crops`;
-    `coverage_tau` is the share of each box that a crop must hold.
+    If `allow_all` is false, a request for the whole image is refused. `max_crops` bounds the number
+    of crops in one request. `mapping` names the rule by which `awares.crops.target_crops` maps
+    evidence boxes to target crops. `coverage_tau` is the share of a box's area that a crop must
+    hold to cover the box.
 
     Example:
         TenCrops(allow_all=False).parse("GET_CROPS: ['0']")  # Request(("0",))
@@ -32,7 +33,7 @@ class TenCrops:
 
     @property
     def system_prompt(self) -> str:
-        """The prompt that explains the grammar of `awares.protocol`."""
+        """The system message that explains the grammar of `awares.protocol`."""
         return SYSTEM_PROMPT
 
     @property
@@ -41,27 +42,30 @@ class TenCrops:
         return tuple(crop.value for crop in CropId)
 
     def first_view(self, size: Size) -> View:
-        """The whole image at low resolution."""
+        """Return the whole image at low resolution."""
         return View()
 
     def parse(self, text: str) -> Parsed:
-        """Read one turn, see `awares.protocol.parse_turn`."""
+        """Parse one turn with `awares.protocol.parse_turn`."""
         return parse_turn(text, allow_all=self.allow_all, max_crops=self.max_crops)
 
     def write(self, request: Request) -> str:
-        """The request as the policy learns to write it."""
+        """Return the text of the request, as the policy learns to write it."""
         return format_request(request.regions)
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """One view per crop, at native pixels."""
+        """Return one view per crop, at native pixels."""
         return tuple(crop_view(CropId(region), size) for region in request.regions)
 
     def cost(self, request: Request, size: Size) -> float:
-        """The crops' nominal shares of the image, summed."""
+        """Return the sum of the crops' nominal shares of the image's area."""
         return area_fraction([CropId(region) for region in request.regions])
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """The crops that hold the evidence by `mapping`; None if `iou` finds no crop."""
+        """Return the request for the crops that hold the evidence, by the rule `mapping`.
+
+        The result is None if `mapping` is "iou" and no crop qualifies.
+        """
         tau = PAPER_IOU if self.mapping == "iou" else self.coverage_tau
         crops = target_crops(boxes, size, self.mapping, tau=tau, allow_all=self.allow_all)
         return Request(tuple(crop.value for crop in crops)) if crops else None

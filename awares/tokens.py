@@ -1,10 +1,10 @@
 """The visual tokens of a view and the retained token ratio (RTR), as the processor counts them.
 
-The processor is that of Qwen2.5-VL, and its rule is `smart_resize` in transformers'
-image_processing_qwen2_vl.py. It rounds both sides to multiples of patch * merge, and then scales
-the area into [min_pixels, max_pixels]; small images grow. It refuses aspect ratios above 200. Half
-of a long strip can exceed that ratio, so such a view is padded first: `padded_size` computes the
-size, and `awares.images.render` pads the pixels.
+The processor is the image processor of Qwen2.5-VL. Its rule is `smart_resize` in transformers'
+image_processing_qwen2_vl.py. `smart_resize` rounds both sides to multiples of patch * merge. It
+then scales the area into [min_pixels, max_pixels], and enlarges small images. It refuses aspect
+ratios above 200. A crop of a long and narrow image can exceed this ratio and is therefore padded
+first. `padded_size` computes the new size, and `awares.images.render` pads the pixels.
 """
 
 import math
@@ -24,9 +24,9 @@ Size = tuple[int, int]
 class VisionLimits:
     """The limits of the processor: patch size, merge size, and bounds of the area in pixels.
 
-    `patch` is the side of a patch; `merge` patches along each side become one token. The defaults
-    are those of the authors' released evaluation script. Raises ConfigError if no image fits the
-    bounds.
+    `patch` is the side of a patch in pixels. `merge` x `merge` patches become one token. The
+    defaults come from the authors' released evaluation script. Raises ConfigError if no image fits
+    the bounds.
 
     Example:
         VisionLimits(min_pixels=28 * 28, max_pixels=448 * 448)
@@ -50,7 +50,7 @@ class VisionLimits:
 
     @property
     def unit(self) -> int:
-        """The side of a merged token in pixels."""
+        """The side in pixels of the square that one visual token covers."""
         return self.patch * self.merge
 
 
@@ -61,9 +61,9 @@ def padded_size(size: Size) -> Size:
 
 
 def resized(size: Size, limits: VisionLimits) -> Size:
-    """Return the size of a view of `size` after padding and resizing by the processor.
+    """Return the size in pixels of a view of `size`, after padding and the processor's resizing.
 
-    Both sides are multiples of `limits.unit`.
+    Both sides of the result are multiples of `limits.unit`.
     """
     width, height = padded_size(size)
     unit = limits.unit
@@ -90,13 +90,14 @@ def visual_tokens(size: Size, limits: VisionLimits) -> int:
 
 
 def rtr_token(views: Sequence[Size], full: Size, limits: VisionLimits) -> float:
-    """Return the visual tokens of all views over those of the full image."""
+    """Return the number of visual tokens of all views, divided by that of the full image."""
     return sum(visual_tokens(view, limits) for view in views) / visual_tokens(full, limits)
 
 
 def rtr_pixel(views: Sequence[Size], full: Size) -> float:
-    """Return the paper's ratio: the pixels of all views over those of the full image.
+    """Return the number of pixels of all views, divided by that of the full image.
 
-    The pixels are counted before the processor resizes the views.
+    This is the ratio that the paper reports. The pixels are counted before the processor resizes
+    the views.
     """
     return sum(width * height for width, height in views) / (full[0] * full[1])

@@ -1,4 +1,7 @@
-"""Views: regions that a policy saw. An episode records views; their pixels are cut on demand."""
+"""A view is a region of an image that a policy saw.
+
+An episode records views without pixels. The pixels are cut from the original image on demand.
+"""
 
 from dataclasses import dataclass
 
@@ -7,10 +10,11 @@ from awares.crops import Box, CropId, clamp, crop_box
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An image that the policy saw, as a function of the original.
+    """The description of an image that the policy saw, relative to the original image.
 
-    `box` None is the low-resolution view: the whole image, each side times the method's low ratio.
-    Otherwise the view is that region, each side times `scale`; 1 keeps native pixels.
+    If `box` is None, the view is the low-resolution view: the whole image, with each side scaled by
+    the method's low ratio. Otherwise the view is the region `box`, with each side scaled by
+    `scale`. A `scale` of 1 keeps native pixels.
 
     Example:
         View(None), View((0, 0, 56, 56)), View((0, 0, 112, 112), scale=0.25)
@@ -21,19 +25,19 @@ class View:
 
 
 def crop_view(crop: CropId, size: tuple[int, int]) -> View:
-    """The view of one crop of an image of `size`, at native pixels."""
+    """Return the view of one crop of an image of `size`, at native pixels."""
     return View(crop_box(crop, size))
 
 
 def full_view(size: tuple[int, int]) -> View:
-    """The whole image at native pixels."""
+    """Return the view of a whole image of `size`, at native pixels."""
     return View((0, 0, *size))
 
 
 def view_size(view: View, size: tuple[int, int], low_ratio: float = 0.5) -> tuple[int, int]:
-    """Width and height in pixels of a view of an image of `size`, before the processor resizes it.
+    """Return the width and height of a view in pixels, before the processor resizes the view.
 
-    Sides are rounded down, to at least 1.
+    `size` is the size of the original image. Sides are rounded down, but are at least 1.
     """
     if view.box is None:
         return _scaled(size, low_ratio)

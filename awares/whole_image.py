@@ -1,4 +1,4 @@
-"""VisionThink's environment: a half-size view first, then the whole image on request."""
+"""VisionThink's environment: the policy sees a half-size view, and may request the whole image."""
 
 from collections.abc import Sequence
 
@@ -35,22 +35,22 @@ class WholeImage:
         return View()
 
     def parse(self, text: str) -> Parsed:
-        """Read one turn. A request for anything but the whole image is refused."""
+        """Parse one turn. A request for anything but the whole image is Malformed."""
         parsed = parse_turn(text)
         if isinstance(parsed, Request) and parsed.regions != self.regions:
             return Malformed("only the whole image is on offer")
         return parsed
 
     def write(self, request: Request) -> str:
-        """Return the request in its canonical form."""
+        """Return the canonical text of the request."""
         return format_request(request.regions)
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """Return the whole image, for any request."""
+        """Return a view of the whole image, for any request."""
         return (full_view(size),)
 
     def cost(self, request: Request, size: Size) -> float:
-        """Return 1, the share of the whole image."""
+        """Return 1, because every request takes the whole area of the image."""
         return 1.0
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 
 _BLOCK = 2_000_000
-"""Number of resampled values in memory at once. It bounds the memory for a large sample."""
+"""The largest number of resampled values that are in memory at once."""
 
 
 def interval(
     values: Sequence[float], *, seed: int = 0, resamples: int = 2000, level: float = 0.95
 ) -> tuple[float, float]:
-    """Return the interval of the mean of `values` (at least one) at `level`.
+    """Return the confidence interval of the mean of `values`, which must not be empty.
 
-    The interval depends only on the arguments, because the resampling is seeded.
+    `level` is the confidence level. The interval depends only on the arguments, because the
+    resampling is seeded.
 
     Example:
         interval([1.0] * 90 + [0.0] * 10)  # about (0.84, 0.95)
@@ -34,8 +35,9 @@ def difference(
 ) -> tuple[float, float]:
     """Return the 95 % interval of mean(first) - mean(second) over paired values.
 
-    The pairs are the scores of two policies on the same questions. The interval of the paired
-    differences is narrower than the two intervals suggest, because hard questions cancel.
+    A pair holds the scores of two policies on one question. The interval of the paired differences
+    is narrower than the two separate intervals suggest. The difficulty of a question affects both
+    scores of its pair and cancels in the difference.
     """
     pairs = zip(first, second, strict=True)
     return interval([left - right for left, right in pairs], seed=seed, resamples=resamples)

@@ -1,6 +1,7 @@
 """Diagnostics of the coupled decision (paper, supplement 4).
 
-They say whether the policy asks for more where it must, and whether it asks for the right regions.
+They measure whether the policy requests crops where it needs them, and whether it requests the
+right regions. A call is a request for crops.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,22 +14,30 @@ from awares.sample import Label, Sample
 from awares.ten_crops import TEN_CROPS
 
 _LEAST_IOU = 0.25
-# Regions are compared on an image of this size: all crops have whole coordinates there.
+# Regions are compared on an image of this size, where all crops have whole-number coordinates.
 _NOMINAL = (1000, 1000)
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """Shares in [0, 1]; None where nothing could be counted.
+    """The diagnostics of a set of episodes. A figure is None if nothing could be counted for it.
 
-    Over labelled samples, where a call is needed exactly for HR: `precision` is the share of calls
-    that were needed, `recall` the share of needed calls that were made, `f1` their harmonic mean,
-    `false_positive_rate` the share of LR samples with a call.
-    Over HR samples with a call and a target: `region_exact` is the share of calls for the target's
-    regions, `region_match` the share of calls whose region has an IoU of at least 0.25 with the
-    target's.
-    `mean_area` is the mean cost of a call, `valid_parse_rate` the share of attempted calls that
-    parse. `histogram` counts each region, and under "none" the episodes without a call.
+    call_rate            share of the episodes with a call
+    valid_parse_rate     share of the attempted calls that can be parsed
+    mean_area            mean cost of a call, as a share of the image's area
+    histogram            number of requests by region, and of episodes without a call as "none"
+
+    The next figures cover labelled samples. A call is needed for HR samples only.
+
+    precision            share of the calls that were needed
+    recall               share of the needed calls that were made
+    f1                   harmonic mean of precision and recall
+    false_positive_rate  share of the LR samples with a call
+
+    The last figures cover HR samples that have a call and target regions.
+
+    region_exact         share of the calls that name exactly the target regions
+    region_match         share of the calls whose IoU with the target regions is at least 0.25
 
     Example:
         decisions(zip(episodes, samples)).f1
@@ -49,9 +58,10 @@ class Decisions:
 def decisions(
     pairs: Iterable[tuple[Episode, Sample]], environment: Environment = TEN_CROPS
 ) -> Decisions:
-    """Diagnostics over episodes and their samples. Episodes that stopped by ERROR do not count.
+    """Return the diagnostics of episodes and their samples.
 
-    Targets that `environment` does not offer are left out of the figures about regions.
+    Episodes that stopped by ERROR are left out. If `environment` does not offer the target regions
+    of a sample, the sample is left out of `region_exact` and `region_match`.
     """
     played = [
         (episode, sample) for episode, sample in pairs if episode.stop is not StopReason.ERROR
@@ -92,7 +102,7 @@ def decisions(
 def region_iou(
     first: Sequence[str], second: Sequence[str], environment: Environment = TEN_CROPS
 ) -> float:
-    """Intersection over union of what two requests of `environment` show, 0 to 1."""
+    """Return the intersection over union, 0 to 1, of the areas that two requests show."""
     left, right = _boxes(first, environment), _boxes(second, environment)
     union = union_area([*left, *right])
     return (union_area(left) + union_area(right) - union) / union
@@ -105,7 +115,7 @@ def _boxes(regions: Sequence[str], environment: Environment) -> list[Box]:
 
 
 def _refused(episode: Episode) -> bool:
-    """Whether the first turn attempts a call that does not parse."""
+    """Return whether the first turn attempts a call that cannot be parsed."""
     return len(episode.turns) == 1 and episode.stop is StopReason.MALFORMED
 
 

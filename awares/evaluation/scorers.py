@@ -1,16 +1,16 @@
 """Scores of a prediction against its accepted answers, by the rules of each benchmark in lmms-eval.
 
 The rules changed over time, so a scorer has a name and a version. The paper's figures follow the
-rules of "2026-03"; the present rules are "2026-08". The scorers keep the oddities of the rules: in
-ChartQA "5%" does not match "5", and in POPE "Yes." is wrong. A score that repairs them cannot be
-compared with published ones.
+rules of "2026-03". The present rules are "2026-08". The scorers keep the oddities of the rules: in
+ChartQA "5%" does not match "5", and in POPE "Yes." is wrong. If a scorer repaired these oddities,
+its scores could not be compared with published scores.
 
     exact          equal after `awares.labels.normalise` (AwaRes-Mini)
-    chartqa        within 5 % of a number, or equal in any case
+    chartqa        a number within 5 % of the answer, or an equal text in any case
     docvqa         ANLS with threshold 0.5
-    ocrbench       the prediction contains an accepted answer
-    ocrbench_math  the same for HME100k, in the same case, without spaces
-    pope           equal to yes or no
+    ocrbench       the prediction contains an accepted answer, in any case
+    ocrbench_math  the prediction contains an accepted formula, in the same case, without spaces
+    pope           equal to the answer, yes or no
     realworldqa    equal, or the letter of the option
     vstar_bench    the letter of the option
 """
@@ -52,8 +52,8 @@ def exact(prediction: str, answers: Sequence[str], question: str = "") -> float:
 def chartqa(prediction: str, answers: Sequence[str], question: str = "") -> float:
     """Return the relaxed accuracy (Methani et al., PlotQA, arXiv 1909.00997).
 
-    A number must be within 5 % of a non-zero answer; a trailing % divides it by 100. Other
-    answers must be equal in any case.
+    If prediction and answer are numbers and the answer is not 0, they may differ by 5 %. A trailing
+    % divides a number by 100. Any other prediction must equal the answer, in any case.
     """
     return max(float(_relaxed(prediction, answer)) for answer in answers)
 
@@ -170,7 +170,8 @@ def vstar_bench(prediction: str, answers: Sequence[str], question: str = "") -> 
 def letter(prediction: str) -> str | None:
     """Return the option, A to D, that a prediction names, or None if it is unclear.
 
-    The first pattern that matches decides. Without a match, a single letter that stands alone does.
+    The first pattern that matches decides. If none matches, the text must contain exactly one of
+    the letters as a word of its own.
     """
     text = prediction.upper().strip()
     for rule in _LETTER_RULES:
@@ -209,7 +210,7 @@ def scorer(name: str, version: str = "2026-08") -> Scorer:
 def yes_no_f1(predictions: Sequence[str], answers: Sequence[str]) -> float:
     """Return POPE's F1 of the answer "yes", or NaN if no pair counts (arXiv 2305.10355).
 
-    As in the published figures, a missed yes counts only if the prediction is "no".
+    Predictions other than "yes" and "no" are ignored, as in the published figures.
     """
     said, true = ([text.lower().strip() for text in texts] for texts in (predictions, answers))
     pairs = list(zip(said, true, strict=True))

@@ -17,9 +17,10 @@ from awares.ten_crops import TEN_CROPS
 class Summary:
     """The figures of one policy.
 
-    `accuracy` is the mean score, with its 95 % bootstrap interval. Ratios and tokens are means over
-    episodes. Latencies are in seconds, or None if none were measured. `errors` of the `n` episodes
-    stopped by ERROR; they score 0 and count in no ratio.
+    `n` is the number of episodes, and `errors` is the number of episodes that stopped by ERROR.
+    `accuracy` is the mean score, with its 95 % bootstrap interval; an episode with ERROR scores 0.
+    Ratios and tokens are means over the episodes without ERROR. Latencies are in seconds, or None
+    if none were measured.
 
     Example:
         summarise(episodes, samples, scores, latencies, seed=0).accuracy
@@ -48,7 +49,7 @@ def summarise(
 ) -> Summary:
     """Summarise aligned, non-empty episodes, samples and scores in [0, 1].
 
-    `latencies` are seconds of each episode, or empty.
+    `latencies` holds the latency of each measured episode in seconds.
     """
     aligned = len(episodes) == len(samples) == len(scores) > 0
     assert aligned, "episodes, samples and scores are aligned and not empty"
@@ -76,9 +77,9 @@ def summarise(
 def table(summaries: Mapping[str, Mapping[str, Summary]]) -> str:
     """Return a Markdown table in the form of the paper's table 1.
 
-    A row is a policy. A column is a benchmark, with the accuracy in %, its interval and rtr_token.
-    `summaries` maps a policy to its summaries by benchmark; all policies have the same benchmarks.
-    If there are several, the last column is their average.
+    Each row is a policy and each column a benchmark. A cell holds the accuracy in %, its interval
+    and rtr_token. `summaries` maps a policy to its summaries by benchmark. All policies must have
+    the same benchmarks. If there are several benchmarks, the last column is their average.
     """
     benchmarks = list(next(iter(summaries.values())))
     heads = [*benchmarks, "average"] if len(benchmarks) > 1 else benchmarks

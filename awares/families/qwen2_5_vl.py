@@ -19,8 +19,9 @@ _OLDER = (
 class Qwen25VL:
     """Qwen2.5-VL, from 3B to 72B, and the tiny policy that ships with awares.
 
-    The chat layout is ChatML. A visual token is 2 x 2 patches, each 14 x 14 pixels. vLLM fuses q, k
-    and v, and gate and up. Its own loader fuses the weights, so no fused module is named here.
+    The chat layout is ChatML. A visual token covers 2 x 2 patches of 14 x 14 pixels. vLLM fuses the
+    layers q, k and v into one, and gate and up into another. vLLM's loader also fuses their
+    weights, so this class names no fused layer.
 
     Example:
         family = Qwen25VL()
@@ -73,11 +74,11 @@ class Qwen25VL:
         return VisionLimits(patch=14, merge=2, min_pixels=min_pixels, max_pixels=max_pixels)
 
     def processor_options(self, limits: VisionLimits) -> dict[str, Any]:
-        """Return `size`. The two keys hold areas in pixels, whatever their names say."""
+        """Return the option `size`. Its two keys hold areas in pixels, despite their names."""
         return {"size": {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}}
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
-        """Load the model. Errors of transformers pass through."""
+        """Return the model and the loading report. Errors of transformers pass through."""
         import transformers
 
         return getattr(transformers, self.architecture).from_pretrained(
@@ -107,7 +108,7 @@ class Qwen25VL:
         return found
 
     def current_name(self, name: str) -> str:
-        """Return the name in transformers' present naming."""
+        """Return the name that transformers now gives to the weight `name`."""
         for pattern, newer in _OLDER:
             name = pattern.sub(newer, name)
         return name

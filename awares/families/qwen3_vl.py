@@ -1,4 +1,4 @@
-"""Qwen3-VL (dense sizes): the facts in which it differs from Qwen2.5-VL."""
+"""The facts in which Qwen3-VL (dense sizes) differs from Qwen2.5-VL."""
 
 from awares.families.qwen2_5_vl import Qwen25VL
 from awares.tokens import VisionLimits

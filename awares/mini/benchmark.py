@@ -1,4 +1,4 @@
-"""The splits of the benchmark: images with questions, as functions of (split, seed, index)."""
+"""The splits of the benchmark. An image and its question depend only on (split, seed, index)."""
 
 import hashlib
 import io
@@ -17,10 +17,10 @@ from awares.seeds import derive
 def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` scenes as PNG files, each with one question.
 
-    The two splits share no handwritten digit. `kind` is the kind of question, and the size of the
-    smallest digit that must be read: "sum/small". A question is labelled LR if it reads no digit
-    or only large ones. It is labelled HR if it reads an illegible digit; its target crops then
-    cover the evidence. Other questions have no label.
+    The two splits share no handwritten digit. A sample's `kind` names the kind of question and the
+    size of the smallest digit that must be read, as in "sum/small". A question has the label LR if
+    it reads no digit, or large digits only. It has the label HR if it reads an illegible digit; its
+    target crops then cover the evidence. Other questions have no label.
     """
     for index in range(count):
         rng = np.random.default_rng(derive(seed, f"mini/{split}", str(index)))
@@ -45,13 +45,13 @@ def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[by
 def encode(scene: Scene) -> bytes:
     """Draw the scene and return it as a PNG file."""
     buffer = io.BytesIO()
-    # Compress little: the noise does not compress, and level 1 is faster than drawing.
+    # Noise hardly compresses, so use level 1, which takes less time than drawing.
     draw(scene).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def annotation(question: Question) -> Label | None:
-    """Return LR, HR, or None if the low-resolution view suffices for some scans only."""
+    """Return LR or HR, or None if the low-resolution view suffices for only some scans."""
     if not question.reads or question.height >= LARGE[0]:
         return Label.LR
     return Label.HR if question.height <= ILLEGIBLE else None

@@ -8,11 +8,11 @@ A conversation has one of five forms:
     closer   the low-resolution view, then crops of the evidence
     command  the low-resolution view, and a command that names the places to request
 
-A command teaches how to write a request, but neither when nor where to look. The other forms ask
-one question, or ask for a description of the whole scene, by place or by colour. A description
-lists the items in random order, so each word must be looked up from the word before it. This
-teaches the model to find items; single questions alone do not. The model learns only answers that
-the view shows.
+A command teaches how to write a request, but neither when to write it nor where to look. The other
+forms ask one question, or ask for a description of the whole scene, by place or by colour. A
+description lists the items in random order. To predict the next word, the model must therefore
+look up the item that the word before names. Descriptions teach the model to find items, which
+single questions alone do not.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ SIZE = (SIDE, SIDE)
 READING: tuple[Kind, ...] = ("digit at", "digit on", "sum", "larger")
 BY_PLACE, BY_COLOR = "Describe the image.", "List the shapes."
 
-# The crops of one place each.
+# The crops that each show one place of a scene.
 ONE_CROP = (
     CropId.TOP_LEFT,
     CropId.TOP_RIGHT,
@@ -47,9 +47,10 @@ ONE_CROP = (
 
 @dataclass(slots=True)
 class Conversation:
-    """Token ids, a flag for each id that is learned, and the pixels of the images in order.
+    """Token ids, one flag for each id, and the pixels of the images in order.
 
-    The placeholder of an image is repeated once for each merged token of the image.
+    The flag in `learned` is true if the loss counts the id as a target. The placeholder of an image
+    is repeated once for each visual token of the image.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -57,12 +58,12 @@ class Conversation:
     images: list[np.ndarray] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], learned: bool = False) -> None:
-        """Append ids."""
+        """Append `ids`, all with the flag `learned`."""
         self.ids.extend(ids)
         self.learned.extend([learned] * len(ids))
 
     def show(self, ids: Sequence[int], images: Sequence[Image], placeholder: int) -> None:
-        """Append ids with one placeholder for each image, and expand the placeholders."""
+        """Append `ids`, in which each image has one placeholder, and expand the placeholders."""
         shown = iter(images)
         for token in ids:
             if token != placeholder:
@@ -77,10 +78,11 @@ class Conversation:
 class Lesson:
     """The tasks of a stage of pre-training.
 
-    `described` is the share of descriptions; the other conversations ask one question of `kinds`.
-    In the low-resolution view they ask for digits of at least `legible` full-resolution pixels.
-    After the kinds of question in `closer`, crops are shown. If `requests` is true, a real request
-    precedes them. It teaches the model to ignore the crop numbers, which are also digits.
+    `described` is the share of descriptions. The other conversations ask one question of a kind in
+    `kinds`. In the low-resolution view they ask only for digits that are at least `legible` pixels
+    high at full resolution. Conversations of the form "closer" ask questions of the kinds in
+    `closer`. If `requests` is true, their crops follow a real request. The numbers of the crops are
+    also digits, and the model learns to ignore them.
 
     Example:
         Lesson(described=0.2, legible=16)
@@ -142,7 +144,7 @@ def _describe(
 ) -> None:
     """Describe every item, in random order, by its place or by its colour.
 
-    A digit below `legible` pixels is called small.
+    If a digit is less than `legible` pixels high, the description calls it "small".
     """
     by_place = rng.random() < 0.5
     talk.show(chat.first_turn(BY_PLACE if by_place else BY_COLOR), [image], chat.image_token_id)
@@ -161,7 +163,7 @@ def _describe(
 def _command(
     talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, rng: np.random.Generator
 ) -> None:
-    """Name one or two places, and learn the request of the crops that cover them."""
+    """Append a command that names one or two places, and a request for crops that cover them."""
     order = rng.permutation(len(scene.items))
     count = 1 + int(rng.random() < 0.3)
     chosen = [scene.items[int(index)] for index in order[:count]]
@@ -182,7 +184,7 @@ def _look_closer(
 ) -> None:
     """Show the low-resolution view, then crops of the evidence, in one message or in two.
 
-    One conversation in ten shows the whole image instead, and about one in ten an extra crop.
+    One conversation in ten shows the whole image instead. About one in ten shows an extra crop.
     """
     crops = list(min_cover([item.box for item in question.items], SIZE))
     if rng.random() < 0.1:

@@ -1,4 +1,4 @@
-"""Handwritten digits: the 8 x 8 scans of scikit-learn's load_digits. The two splits share none."""
+"""Handwritten digits: 8 x 8 scans of scikit-learn's load_digits. The two splits share no scan."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +15,7 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Scans:
-    """Scans of one split: `ink` (N, 8, 8) float32 in 0..1, `digit` (N,) int.
+    """The N scans of one split: `ink` is (N, 8, 8) float32 in 0..1, `digit` is (N,) int.
 
     Example:
         Scans(np.zeros((2, 8, 8), np.float32), np.array([3, 7]))

@@ -1,12 +1,13 @@
 """The glyph stage: the vision tower learns to classify items, with word embeddings as classes.
 
 The features of an item are the mean of the merged tokens under its box. They are compared with the
-word embeddings of its colour, shape and digit. In a view of the whole scene they are also compared
-with those of its place. In this way the tower learns to read digits within minutes. From
-conversations, a model of this size learns it late or never.
+word embeddings of its colour, shape and digit. In a view of the whole scene, they are also compared
+with the embedding of its place. In this way the tower learns to read digits within minutes. A model
+of this size learns to read digits late or never if it is trained on conversations alone.
 
-The features of a red circle then contain the embeddings of " red" and " circle". Attention finds
-the item of a question by comparing equal embeddings, and the answer is a copy of an embedding.
+After this stage, the features of a red circle contain the embeddings of " red" and " circle".
+Attention then finds the item of a question by matching embeddings. The model answers by copying an
+embedding.
 
 Axes: R items (records), T merged tokens, D width, K values of an attribute.
 """
@@ -31,26 +32,33 @@ from awares.view import View, full_view
 
 HEADS = {"color": tuple(COLORS), "shape": SHAPES, "digit": tuple(range(10)), "place": PLACES}
 UNKNOWN = -100
-"""The class of a place that a crop does not show; the loss ignores it."""
+"""The class of an item's place in a crop, which does not show the place. The loss ignores it."""
 
 SCENES, FULL_EVERY, CROP_EVERY = 96, 4, 2
 
 FAINT, LEGIBLE = 0.2, 14
-"""Weight of a digit below LEGIBLE px in the low-resolution view, where it is mostly noise."""
+"""FAINT is the weight of a digit less than LEGIBLE px high in the low-resolution view. Such a digit
+is mostly noise there."""
 
 SHARPNESS = 1.0
 """Initial scale of the logits. A word embedding has a squared length of about 7."""
 
 CENTRAL = 3.0
-"""Weight of an item in the centre: it is rarer, and only it lies across four tokens."""
+"""Weight of an item in the centre. Such items are rarer, and no other item lies across four tokens.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Views of one size, as patches, and the items in them.
+    """The patches of views of one size, and the items in these views.
 
-    `grid` is (rows, columns) of merged tokens. An item has its view, the share of its area under
-    each token, its classes (colour, shape, digit, place), its weight and its height in pixels.
+    `grid` is (rows, columns) of merged tokens. Each item has an entry in these tensors:
+
+    view_R    index of the item's view
+    share_RT  share of the item's area under each token
+    labels_R4 classes of the item: colour, shape, digit and place
+    weight_R  weight of the item's digit in the loss
+    height_R  height of the item's digit in pixels
     """
 
     grid: tuple[int, int]
@@ -63,7 +71,11 @@ class Sight:
 
 
 def glyph_batch(split: SplitName, rng: np.random.Generator) -> tuple[Sight, ...]:
-    """Draw new scenes: each low-resolution view, every second crop and every fourth full view."""
+    """Draw new scenes, and return their low-resolution views, crops and full views.
+
+    Every scene gives a low-resolution view, every second scene a crop, and every fourth scene a
+    full view.
+    """
     low, crops, full = [], [], []
     for index in range(SCENES):
         scene = sample_scene(split, rng)
@@ -119,7 +131,7 @@ def _weight(item: Item, halved: bool) -> float:
 
 
 def _share(grid: tuple[int, int], view: Box, item: Box) -> np.ndarray:
-    """Return the share of the item's area under each merged token, (T,). The sum is 1."""
+    """Return the share of the item's area under each merged token (T,). The shares sum to 1."""
     rows = _overlap(grid[0], view[1], view[3], item[1], item[3])
     columns = _overlap(grid[1], view[0], view[2], item[0], item[2])
     area = np.outer(rows, columns).reshape(-1)
@@ -139,7 +151,7 @@ class GlyphReader:
     """
 
     def __init__(self, visual: nn.Module, words: Callable[[str], Tensor]) -> None:
-        """`words` returns the embedding (D,) of a phrase: the sum over its tokens."""
+        """`words` returns the embedding (D,) of a phrase, summed over the tokens of the phrase."""
         self.visual = visual
         self.sharpness = nn.Parameter(torch.full((len(HEADS),), SHARPNESS))
         self._words = {
@@ -148,7 +160,10 @@ class GlyphReader:
         }
 
     def loss(self, sights: Sequence[Sight]) -> Tensor:
-        """Return the weighted cross-entropy over all views: digit 2; colour, shape, place 0.5."""
+        """Return the sum of the cross-entropies of all attributes over all views.
+
+        The digit has the factor 2. Colour, shape and place have the factor 0.5 each.
+        """
         weights = torch.cat([sight.weight_R for sight in sights])
         labels = torch.cat([sight.labels_R4 for sight in sights])
         logits = self._logits(sights)
@@ -174,7 +189,7 @@ class GlyphReader:
 
     @torch.no_grad()
     def lines(self, batches: int = 3) -> list[str]:
-        """Return the digit accuracy on test scans by height, one line for each kind of view."""
+        """Return one line for each kind of view: the accuracy on test digits by their height."""
         hits: dict[tuple[int, int], list[bool]] = defaultdict(list)
         for seed in range(batches):
             sights = glyph_batch("test", np.random.default_rng((seed, 99)))

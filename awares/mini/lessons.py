@@ -1,4 +1,4 @@
-"""Conversations as batches of tensors, and the loss on them.
+"""Turn conversations into batches of tensors, and compute the loss of a batch.
 
 Axes: B conversations, L positions, N images of one size, P patches, F values of a patch.
 """
@@ -27,7 +27,7 @@ BUCKETS = 3
 
 @dataclass(frozen=True, slots=True)
 class ImageGroup:
-    """Images of one size: their patches, and the flat position in the batch of each token."""
+    """Images of one size. `positions` are the flat positions of their tokens in the batch."""
 
     grid: tuple[int, int]
     patches_NPF: Tensor
@@ -36,7 +36,10 @@ class ImageGroup:
 
 @dataclass(frozen=True, slots=True)
 class TalkBatch:
-    """Right-padded conversations. `targets_BL` is the next id if it is learned, else IGNORED."""
+    """Right-padded conversations.
+
+    `targets_BL` holds the next id at each position, or IGNORED if the next id is not learned.
+    """
 
     ids_BL: Tensor
     targets_BL: Tensor
@@ -54,8 +57,9 @@ def talk_batch(
 ) -> list[TalkBatch]:
     """Draw new scenes, and make `forms[form]` conversations of each form about them.
 
-    Half of the conversations have the system prompt of `chat`, and half that of `plain`. They are
-    sorted by length into BUCKETS batches, because padding would cost more than the conversations.
+    About half of the conversations have the system prompt of `chat`. The others have that of
+    `plain`. The conversations are sorted by length and split into BUCKETS batches. Without the
+    sorting, the padding would cost more than the conversations themselves.
     """
     talks = []
     for form, count in forms.items():
@@ -95,7 +99,7 @@ def collate(talks: Sequence[Conversation], placeholder: int) -> TalkBatch:
 
 
 def _rope(talk: Conversation, placeholder: int) -> tuple[np.ndarray, list[int]]:
-    """Return the M-RoPE positions (3, L) of a conversation, and the start of each image in it."""
+    """Return the M-RoPE positions (3, L) of a conversation, and where each image starts in it."""
     grids = [(pixels.shape[0] // CELL, pixels.shape[1] // CELL) for pixels in talk.images]
     positions = QWEN2_5_VL.positions(talk.ids, placeholder, grids)
     starts, at = [], 0

@@ -29,7 +29,7 @@ GROUPS = ("all", "LR", "uncertain", "HR")
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """Accuracy by view ("full", "low", "closer") and by group of questions.
+    """The accuracy by view ("full", "low", "closer") and by group of questions.
 
     The groups are "all", the labels ("LR", "uncertain", "HR"), and each kind of question. Groups
     such as "9 px" hold the questions about one digit of that height.
@@ -58,8 +58,8 @@ def examine(
 ) -> Exam:
     """Measure greedy exact match on `count` questions in each view.
 
-    One forward pass suffices: an answer is right if the argmax is right at each of its positions,
-    given the true ids before it.
+    One forward pass per conversation suffices. An answer is right if, at each of its positions, the
+    argmax is right given the true ids before that position.
     """
     rng = np.random.default_rng((seed, 77))
     questions = []
@@ -128,7 +128,7 @@ def _tally(right: Sequence[bool], groups: Sequence[tuple[str, ...]]) -> dict[str
 
 
 def _place(group: str) -> tuple[int, int, str]:
-    """Sort key of a group: labels first, then kinds by name, then heights by number."""
+    """Return a sort key that puts labels first, then kinds by name, then heights by number."""
     if group in GROUPS:
         return GROUPS.index(group), 0, ""
     height = group.removesuffix(" px")

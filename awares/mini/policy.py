@@ -1,4 +1,7 @@
-"""The tiny Qwen2.5-VL: the model class of the 7B policy with 2 M parameters, and its files."""
+"""Build the tiny Qwen2.5-VL, and write its files.
+
+Its model class is that of the 7B policy, but it has only 2 million parameters.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from awares.mini.scenes import SIDE
 
 WIDTH = 128
 LOUD, QUIET = 3.0, 0.1
-"""Factors of the initial embeddings, and of the initial output matrices of each layer."""
+"""The initial embeddings are multiplied by LOUD, and the output matrices of each layer by QUIET."""
 
 SPACE = "\u0120"
 """The character that byte-level BPE writes for a space at the start of a token."""
@@ -26,8 +29,8 @@ SPACE = "\u0120"
 def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
     """Return a configuration with 4 text layers and 4 vision blocks, each 128 wide.
 
-    The embeddings are untied; `build_model` gives the reason. `initializer_range` is 0.08: with
-    the usual 0.02, attention of this width stays uniform for many steps.
+    The embeddings are untied; `build_model` gives the reason. `initializer_range` is 0.08. With the
+    usual 0.02, attention in a model of this width stays uniform for many steps.
     """
     ids: Any = tokenizer.convert_tokens_to_ids
     return Qwen2_5_VLConfig(
@@ -74,11 +77,11 @@ def build_model(
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Return a newly initialised model in float32.
 
-    A token starts with equal vectors in the embedding and in the head. A word starts with equal
-    vectors with and without a space before it. The model can then copy a word from the question or
-    the image to the answer without learning a table of words. The vectors are not tied: training
-    may separate them. The embeddings are scaled up and the outputs of the layers are scaled down,
-    so that the initial noise of the layers does not hide the words.
+    Each token starts with parallel vectors in the embedding and in the head. A word starts with the
+    same vector with and without a space before it. The model can then copy a word from the question
+    or the image to the answer, without learning a table of words. The vectors are not tied, so
+    training may separate them. The embeddings are scaled up and the outputs of the layers are
+    scaled down. Otherwise the initial noise of the layers would hide the words.
     """
     torch.manual_seed(seed)
     model: Any = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
@@ -100,7 +103,7 @@ def build_model(
 
 
 def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLProcessor:
-    """Return a processor that does not resize views from one merged token up to a whole scene."""
+    """Return a processor that resizes no view between the sizes of one token and a whole scene."""
     limits = {"shortest_edge": 28 * 28, "longest_edge": SIDE * SIDE}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(

@@ -3,17 +3,17 @@
     stage      lesson                                              conversations
     glyphs     The vision tower classifies the items of a view.    low views, crops, full views
     words      The language model finds items in frozen features.  descriptions of scenes
-    questions  It finds the item of a question.                    questions about one item
+    questions  The language model finds the item of a question.    questions about one item
     answers    The whole model answers from its view.              all views, all kinds
-    guesses    It guesses in the right form what it cannot see.    the same, any digit
-    sums       It adds and compares digits.                        the same, more sums
-    practice   It expects crops after any kind of question.        the same
-    requests   It ignores the request that comes before crops.     the same, with requests
-    commands   It writes a request on command.                     the same, and commands
+    guesses    The model guesses digits that it cannot see.        the same, any digit
+    sums       The model adds and compares digits.                 the same, more sums
+    practice   The model sees crops after any kind of question.    the same
+    requests   The model ignores the request before the crops.     the same, with requests
+    commands   The model writes a request on command.              the same, and commands
 
-Fine-tuning then teaches when and where to look. Every batch is a pure function of (seed, stage,
-step), so an interrupted run resumes from its last checkpoint with the same result. Training uses
-training scans only, and every printed figure is measured on test scans.
+Fine-tuning then teaches the model when and where to look. Every batch depends only on (seed, stage,
+step). An interrupted run therefore resumes from its last checkpoint with the same result. Training
+uses training scans only. Every printed accuracy is measured on test scans.
 """
 
 import argparse
@@ -41,18 +41,18 @@ from awares.mini.tokenizer import SYSTEM_PROMPT, train_tokenizer
 from awares.seeds import derive
 
 EXAM = 4000
-"""Number of held-out questions of the final measurement."""
+"""Number of held-out questions in the final measurement."""
 
 MUON_RATE = 8.0
-"""Learning rate of Muon over that of AdamW. Muon trains the language model's matrices."""
+"""Muon's learning rate, divided by AdamW's. Muon trains the language model's matrices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A stage of pre-training. `forms` are the conversations of a batch; the glyph stage has none.
 
-    The vision tower learns at `vision` times the learning rate. It is frozen at first, because the
-    gradients of an untrained language model would damage it.
+    The vision tower learns at `vision` times the learning rate. After the glyph stage, two stages
+    freeze the tower, because the gradients of an untrained language model would damage it.
     """
 
     name: str
@@ -90,7 +90,7 @@ STAGES = (
 
 
 class Batches(Dataset[Any]):
-    """The batches of a stage, by step."""
+    """The batches of a stage. The index of a batch is its step."""
 
     def __init__(self, stage: Stage, chat: ChatFormat, seed: int) -> None:
         self.stage, self.chat, self.seed = stage, chat, seed
@@ -108,7 +108,7 @@ class Batches(Dataset[Any]):
 
 
 class Pretraining:
-    """The model, its optimizers and its progress: `stage` and `step` are the next to run."""
+    """The model, its optimizers and its progress. `stage` and `step` are those that run next."""
 
     def __init__(self, seed: int, work: Path) -> None:
         self.seed, self.work = seed, work
@@ -125,7 +125,7 @@ class Pretraining:
         return self.model.get_input_embeddings()(ids).detach().sum(0)
 
     def run(self, save_every: int, examine_every: int) -> Exam:
-        """Run the remaining steps of all stages, and measure the result."""
+        """Run the remaining steps of all stages, and return the accuracy of the result."""
         while self.stage < len(STAGES):
             self._run_stage(STAGES[self.stage], save_every, examine_every)
             self.stage, self.step = self.stage + 1, 0
@@ -175,7 +175,7 @@ class Pretraining:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Return AdamW, and Muon for the language model's matrices.
 
-        With Muon, the model learns the attention to a question's item in several times fewer steps.
+        With Muon, the model learns to attend to a question's item in a fraction of the steps.
         """
         vision = list(self.reader.visual.parameters())
         layers = self.model.model.language_model.layers
@@ -217,7 +217,10 @@ class Pretraining:
 
 
 def _schedule(step: int, steps: int, warmup: int = 50) -> float:
-    """Factor of the learning rate: linear warm-up, then a cosine down to one twentieth."""
+    """Return the factor of the learning rate at `step`.
+
+    The factor rises linearly during warm-up. It then follows a cosine down to one twentieth.
+    """
     return min(1.0, (step + 1) / warmup) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
 
 

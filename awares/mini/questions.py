@@ -25,8 +25,8 @@ KINDS: dict[Kind, float] = {
 class Question:
     """A question about a scene.
 
-    The answer depends on `items`, in the order of the text. `reads` is true if it depends on
-    their digits.
+    `items` are the items that the answer depends on, in the order in which `text` names them.
+    `reads` is true if the answer depends on their digits.
 
     Example:
         Question("digit on", "What digit is on the red circle?", "7", (item,), True)
@@ -40,7 +40,7 @@ class Question:
 
     @property
     def height(self) -> int:
-        """Height in pixels of the smallest digit that must be read; that of a large one if none."""
+        """Height in pixels of the smallest digit that must be read, or LARGE[1] without a digit."""
         return min(item.height for item in self.items) if self.reads else LARGE[1]
 
 
@@ -67,11 +67,11 @@ def ask(scene: Scene, kind: Kind, rng: np.random.Generator) -> Question:
 
 
 def name(item: Item) -> str:
-    """The name of an item in a question. It is unique: the colours of a scene all differ."""
+    """Return an item's name in a question. It is unique, as all colours of a scene differ."""
     return f"{item.color} {item.shape}"
 
 
 def sample_kind(rng: np.random.Generator, kinds: Sequence[Kind] = tuple(KINDS)) -> Kind:
-    """Draw a kind with its share among `kinds`."""
+    """Draw one of `kinds`, with probabilities in proportion to the shares in KINDS."""
     share = np.array([KINDS[kind] for kind in kinds])
     return kinds[int(rng.choice(len(kinds), p=share / share.sum()))]

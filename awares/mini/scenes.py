@@ -1,10 +1,10 @@
 """The scenes of AwaRes-Mini: coloured shapes in the quadrants and the centre, each with a digit.
 
 A scene is 112 px square and costs 16 visual tokens. Its low-resolution view is 56 px square and
-costs 4, and so does a quadrant. Colours and shapes are legible in both views. Large digits stay
-legible in the low-resolution view, small digits do not, and middle digits sometimes do. Whether a
-crop is needed therefore depends on the image. Training scans are randomly warped; test scans are
-not.
+costs 4 tokens. A quadrant costs 4 tokens, too. Colours and shapes are legible in the full and in
+the low-resolution view. In the low-resolution view, large digits stay legible, small digits do not,
+and middle digits sometimes do. Whether a crop is needed therefore depends on the image. Training
+scans are randomly warped; test scans are not.
 """
 
 from dataclasses import dataclass
@@ -35,9 +35,9 @@ LARGE = (19, 25)
 """Ranges of the height of a digit in pixels."""
 
 ILLEGIBLE = 10
-"""Pixels. The shipped policy misreads most digits up to this height in the low-resolution view.
+"""Height in pixels. In the low-resolution view, the shipped policy misreads most digits up to it.
 
-Its model card has the accuracy by height.
+The policy's model card shows the accuracy by height.
 """
 
 SHARES = (0.25, 0.15, 0.6)
@@ -47,7 +47,8 @@ CENTERED = 0.4
 """Share of scenes with an item in the centre."""
 
 SLOT = 38
-"""Pixels. An item of a quadrant lies within this side of its corner, so the centre is free."""
+"""Side in pixels of the square at each corner in which a quadrant's item lies. The centre is free.
+"""
 
 INK = np.array((20, 20, 20), np.float32)
 
@@ -57,7 +58,7 @@ NOISE = 10
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A shape with a digit on it. `box` bounds the shape; `height` is the digit's, in pixels.
+    """A shape with a digit on it. `box` bounds the shape; `height` is the digit's height in pixels.
 
     Example:
         Item("northwest", "red", "circle", 7, 412, 11, (3, 2, 37, 36))
@@ -74,7 +75,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The description of a scene. `split` selects the scans, and `seed` the background."""
+    """The description of a scene.
+
+    `split` selects the scans. `seed` determines the background, the warping of the digits and the
+    noise.
+    """
 
     split: SplitName
     seed: int
@@ -82,7 +87,10 @@ class Scene:
 
 
 def sample_scene(split: SplitName, rng: np.random.Generator) -> Scene:
-    """Sample a scene of four or five items with different colours and heights after SHARES."""
+    """Sample a scene of four or five items, all in different colours.
+
+    SHARES gives the probabilities of small, middle and large digits.
+    """
     places = PLACES if rng.random() < CENTERED else PLACES[:4]
     colors = rng.permutation(list(COLORS))
     items = tuple(
@@ -140,9 +148,9 @@ def paint(area: np.ndarray, alpha: np.ndarray, color: np.ndarray) -> None:
 
 @lru_cache(maxsize=256)
 def mask(shape: str, size: int) -> np.ndarray:
-    """Return the coverage of the shape, (size, size) float32 in 0..1.
+    """Return the share of each pixel that the shape covers, (size, size) float32 in 0..1.
 
-    It is drawn at four times the size and reduced, which smooths its edges.
+    The shape is drawn at four times the size and then reduced, which smooths its edges.
     """
     big = 4 * size
     image = Image.new("L", (big, big), 0)

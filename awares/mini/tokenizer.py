@@ -29,7 +29,7 @@ SYSTEM_PROMPT = "Answer, or request crops."
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
-    """Train the tokenizer. Every byte has a token, so it can encode any text."""
+    """Train the tokenizer. Every byte has a token, so the tokenizer can encode any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
