@@ -1,11 +1,11 @@
-"""Disaggregated GRPO: rollout actors and a learner that never wait for each other's weights.
+"""Disaggregated GRPO: rollout actors sample episodes while a learner trains the policy.
 
-The docstring of `job` has a diagram of the loops.
+The docstring of `job` has a diagram of their loops.
 
     job           starts all parts and records each step
     controller    keeps the actors running, and serves batches to the learner
-    rollout       an actor: one engine, its episodes and its weights
-    learner       one rank: it updates, publishes and saves checkpoints
+    rollout       an actor that runs episodes on one engine and loads new weights
+    learner       one rank that trains, publishes weights and saves checkpoints
     group         the prompts, groups and batches that these parts exchange
     prompts       the run's order of prompts
     buffer        the prompts to roll out, and the groups that wait for the learner

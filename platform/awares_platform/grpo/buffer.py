@@ -1,14 +1,19 @@
-"""EpisodeBuffer: finished groups between actors and learner, with a bound on their staleness.
+"""EpisodeBuffer keeps finished groups for the learner, and bounds their staleness.
 
     issue() -> in flight -> add() -> ready -> take(version) -> learner
        ^          |                    |
        +--reissue-+        stale ------+
 
-Let v be the version that the next batch updates. A group is stale if its oldest token is more than
-`bound` versions behind v. The capacity gate keeps groups from becoming stale: an actor with version
-a may start a group only while the groups ready or in flight fill fewer than (a - v + bound + 1)
-batches. A group can still become stale if its actor loads weights slowly. It is then dropped and
-counted, and its prompt is issued again.
+Let v be the version of the weights that the next batch updates. A group is stale if its oldest
+token was sampled by a version below v - bound.
+
+The capacity gate limits the number of groups ready or in flight, so that few become stale. An actor
+with weights of version a may start a group only while these groups fill fewer than
+
+    a - v + bound + 1
+
+batches. A group can still become stale if its actor loads new weights slowly. A stale group is
+dropped and counted, and its prompt is issued again.
 """
 
 import heapq
@@ -18,7 +23,7 @@ from awares_platform.grpo.prompts import Prompts
 
 
 class EpisodeBuffer:
-    """Holds the groups of one run. It has no lock: the controller calls it from one thread.
+    """Holds the groups of one run. The buffer has no lock: the controller calls it from one thread.
 
     Every prompt number is in exactly one place: not issued, waiting to be issued again, in flight,
     ready, or settled.
@@ -43,15 +48,16 @@ class EpisodeBuffer:
 
     @property
     def in_flight(self) -> int:
-        """How many groups actors are rolling out."""
+        """The number of groups that actors are rolling out."""
         return len(self._in_flight)
 
     def restore(self, position: Position, groups: list[Group], version: int) -> None:
-        """Begin at `position`, with `groups` known to be finished.
+        """Set the run's position after the learner has started or restarted.
 
-        A group that `position` does not cover becomes ready or settled, by its outcome. Groups in
-        flight stay in flight. Every other prompt that was issued before is issued again. No group
-        starts with weights older than `version`.
+        `groups` are all groups that are known to be finished. If the prompt of a group is not
+        settled in `position`, the group becomes ready, or is settled if the learner cannot use it.
+        Groups in flight stay in flight. Every other prompt that was issued before is issued again.
+        From now on, no group starts with weights older than `version`.
         """
         self.position = position
         self._floor = self._version = version
@@ -71,14 +77,17 @@ class EpisodeBuffer:
         heapq.heapify(self._again)
 
     def room(self, loaded: int) -> int:
-        """How many groups an actor with weights of version `loaded` may start now."""
+        """Return how many groups an actor with weights of version `loaded` may start now."""
         if loaded < self._floor:
             return 0
         ahead = loaded - self._version + self._bound + 1
         return max(0, ahead * self._groups_per_step - len(self._ready) - len(self._in_flight))
 
     def issue(self) -> Prompt:
-        """The next prompt to roll out. Prompts that were given back come first, in order."""
+        """Return the next prompt to roll out.
+
+        Prompts that were given back come first, in the order of their numbers.
+        """
         if self._again:
             number, attempt = heapq.heappop(self._again)
         else:
@@ -96,9 +105,10 @@ class EpisodeBuffer:
             heapq.heappush(self._again, (prompt.number, prompt.attempt))
 
     def add(self, group: Group) -> bool:
-        """Take in a finished group.
+        """Add a finished group, and return True.
 
-        Returns False and does nothing if its prompt is not in flight: it was counted before.
+        If the group's prompt is not in flight, the prompt already has a group. The new group is
+        then ignored, and the result is False.
         """
         if self._in_flight.get(group.prompt.number) != group.prompt:
             return False
@@ -113,16 +123,19 @@ class EpisodeBuffer:
             self.position = self.position.settle(group.prompt.number)
 
     def full(self, version: int) -> bool:
-        """Whether a batch that updates `version` is ready.
+        """Return whether a batch that updates `version` is ready.
 
-        Drops the groups that are too stale for it.
+        Groups that are too stale for this batch are dropped first.
         """
         self._version = version
         self._drop_stale(version)
         return len(self._ready) >= self._groups_per_step
 
     def take(self, step: int, version: int) -> StepBatch:
-        """The oldest groups, as the batch that updates `version`. Requires `full(version)`."""
+        """Remove the oldest groups, and return them as the batch that updates `version`.
+
+        The batch must be ready: `full(version)` must be true.
+        """
         assert self.full(version), (
             f"step {step} has {len(self._ready)} of {self._groups_per_step} groups"
         )
@@ -130,7 +143,7 @@ class EpisodeBuffer:
         for group in first:
             del self._ready[group.prompt.number]
             self.position = self.position.settle(group.prompt.number)
-        # From now on the gate measures against the next version.
+        # The capacity gate now refers to the next version.
         self._version = version + 1
         return StepBatch(step, tuple(first), self.position)
 

@@ -1,4 +1,4 @@
-"""Controller: keeps the actors busy, scores their groups, and hands batches to the learner.
+"""The controller keeps the actors busy, scores their groups, and hands batches to the learner.
 
     one task per actor:  start --> follow the weight bus  ||  issue prompts while there is room
                            ^                              |
@@ -35,7 +35,7 @@ class ActorLost(Exception):
 class Actor(Protocol):
     """A rollout actor, as the controller uses it.
 
-    Every method raises ActorLost once the actor's process is gone.
+    Once the actor's process is gone, every method except `kill` raises ActorLost.
     """
 
     async def start(self) -> None:
@@ -43,7 +43,7 @@ class Actor(Protocol):
         ...
 
     def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Yield one item for each version that the actor loads or misses, without end."""
+        """Yield one item for each version that the actor loads or fails to load. Never ends."""
         ...
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
@@ -51,7 +51,7 @@ class Actor(Protocol):
         ...
 
     def kill(self) -> None:
-        """End the process if it still runs."""
+        """End the actor's process if it still runs."""
         ...
 
 
@@ -79,15 +79,15 @@ class Controller:
         self._metrics = StepMetrics()
         self._unwritten: list[Group] = []
         self._shards: asyncio.Future[list[StepShard] | None] | None = None
-        # The learner's batch, the version that it updates, and when the learner got it.
+        # The batch that the learner trains on, the version that it updates, and when it started.
         self._batch: tuple[StepBatch, int, float] | None = None
         self._restarts = 0
         self._fruitless = 0
-        # Incremented when a learner attaches, so that the batch of the former one is cancelled.
+        # Incremented when a learner attaches. This cancels a batch that the former learner awaits.
         self._session = 0
-        # Whether the buffer has the run's position. Actors wait for it before they roll out.
+        # True once the buffer has the run's position. Until then, actors get no prompts.
         self._restored = False
-        # Held while the journal is read or written.
+        # This lock is held while the journal is read or written.
         self._writing = asyncio.Lock()
         self._failure: Exception | None = None
         self._closed = False
@@ -162,7 +162,7 @@ class Controller:
             await self._notify()
 
     async def _issue(self, actor: Actor, loaded: list[int], group: asyncio.TaskGroup) -> None:
-        """Start a group when a slot is free and the staleness bound allows it."""
+        """Start a group whenever a slot is free and the staleness bound allows it."""
         slots = asyncio.Semaphore(self._settings.groups_in_flight)
         while True:
             await slots.acquire()
@@ -173,7 +173,7 @@ class Controller:
             task.add_done_callback(lambda _: slots.release())
 
     async def _roll(self, actor: Actor, prompt: Prompt) -> None:
-        """Roll out one group; on failure, requeue the prompt."""
+        """Roll out one group. If this fails, give the prompt back to the buffer."""
         try:
             rollout = await actor.rollout(prompt)
             group = await asyncio.to_thread(self._score, prompt, rollout)
@@ -207,8 +207,11 @@ class Controller:
     # -- the learner
 
     async def attach(self, version: int, position: Position) -> None:
-        """Begin at `position` with `version` published, after the learner starts or restarts."""
-        # The new session cancels the batch that the former learner waits for.
+        """Accept a learner that has started or restarted.
+
+        The learner resumes at `position` and has published its weights as `version`.
+        """
+        # The new session cancels a batch that the former learner awaits.
         self._session += 1
         await self._notify()
         if self._shards is not None:
@@ -231,10 +234,10 @@ class Controller:
         await self._notify()
 
     async def batch(self, step: int, version: int, rank: int, ranks: int) -> StepShard | None:
-        """Return the shard of `rank` of the batch of `step`, which updates `version`.
+        """Return one rank's shard of the batch of `step`, which updates `version`.
 
-        Returns None once the run has stopped. The first rank to ask assembles the batch. The run
-        stops if no batch becomes ready within grpo.batch_timeout_s.
+        Returns None once the run has stopped. The first call for a step assembles the batch for all
+        ranks. If no batch becomes ready within grpo.batch_timeout_s, the run stops.
         """
         if self._batch is None or self._batch[0].step != step:
             if self._shards is None or self._shards.done():
@@ -260,7 +263,7 @@ class Controller:
             return None
         batch = self._buffer.take(step, version)
         self._batch = (batch, version, time.monotonic())
-        # The buffer has room again.
+        # Wake the actors, because the buffer has room again.
         await self._notify()
         await self._flush()
         return shards(batch, ranks, self._settings.minibatches, self._settings.micro_batch)
@@ -270,7 +273,7 @@ class Controller:
         return f"{ready}, {self._buffer.in_flight} in flight, {self._restarts} restarts of actors"
 
     async def learned(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record that rank 0 finished `step` and published its version, with its metrics."""
+        """Record the learner's metrics of `step`. Rank 0 calls this after each step."""
         assert self._batch is not None and self._batch[0].step == step, (
             f"step {step} was not handed out"
         )
@@ -303,7 +306,7 @@ class Controller:
             self._changed.notify_all()
 
     async def _flush(self) -> None:
-        """Write the groups that the journal does not hold yet, as one segment."""
+        """Write the groups that are not in the journal yet, as one segment."""
         async with self._writing:
             groups, self._unwritten = self._unwritten, []
             await asyncio.to_thread(self._journal.append, groups)

@@ -1,4 +1,4 @@
-"""What travels between controller, rollout actors, buffer and learner.
+"""The data that controller, rollout actors, buffer and learner exchange.
 
     Prompt --actor--> GroupRollout --scoring--> Group of Members --buffer--> StepBatch --> learner
 
@@ -26,7 +26,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question at its place in the run's order of prompts.
+    """A sample, with its number and epoch in the run's order of prompts.
 
     `attempt` counts the groups of this prompt that became stale before the learner used them.
 
@@ -44,7 +44,7 @@ class Prompt:
 class GroupRollout:
     """The G episodes of one prompt, as an actor returns them.
 
-    `started` and `ended` are seconds since the epoch by the actor's clock.
+    `started` and `ended` are Unix times in seconds, by the actor's clock.
 
     Example:
         GroupRollout((episode, sibling), started=1763800000.0, ended=1763800002.5)
@@ -59,7 +59,7 @@ class GroupRollout:
 class Member:
     """An episode with its reward and advantage.
 
-    An episode with `advantage` None counts neither in the group's statistics nor in training.
+    If `advantage` is None, the episode is left out of the group's statistics and of training.
 
     Example:
         Member(episode, RewardValue(9.75, {"answer": 10.0, "cost": 0.25}), True, 1.0)
@@ -72,7 +72,7 @@ class Member:
 
     @property
     def failed(self) -> bool:
-        """Whether the engine or the image failed, not the policy."""
+        """Whether the engine or the image failed, so that the policy is not to blame."""
         return self.episode.stop is StopReason.ERROR
 
 
@@ -91,16 +91,17 @@ class Group:
 
     @property
     def oldest(self) -> int | None:
-        """The weight version of the oldest sampled token; None if no token was sampled."""
+        """The lowest weight version among the sampled tokens, or None if there are no tokens."""
         turns = [turn for member in self.members for turn in member.episode.turns]
         return min((version for turn in turns for version in turn.versions), default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The prompts that are settled: trained on, or found useless.
+    """The numbers of the settled prompts.
 
-    These are all prompts below `watermark`, and those in `beyond`.
+    A prompt is settled once the learner gets its group, or once its group is found to be useless.
+    All numbers below `watermark` are settled, and so are the numbers in `beyond`.
 
     Example:
         Position(32, (35, 36))
@@ -110,7 +111,7 @@ class Position:
     beyond: tuple[int, ...] = ()
 
     def settle(self, number: int) -> "Position":
-        """The position after prompt `number` is settled as well."""
+        """Return the position after prompt `number` is settled, too."""
         numbers = {*self.beyond, number}
         watermark = self.watermark
         while watermark in numbers:

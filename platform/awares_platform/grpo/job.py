@@ -1,4 +1,4 @@
-"""The grpo job: its actors, and the data that they exchange.
+"""The grpo job, its actors, and the data that they exchange.
 
                   prompts, while the buffer has room
     Controller -----------------------------------------------> RolloutActor x N
@@ -17,18 +17,18 @@
       |                                                               (S3): weights, optimizer,
       +--- record() --> this driver: metrics.jsonl, progress          step, position
 
-An actor waits if it is `staleness_bound` versions ahead. The learner waits if fewer groups than a
-batch are ready. Nothing else waits.
+An actor waits while the buffer has no room. The learner waits while a batch's groups are not ready.
+Nothing else waits.
 
 Failures:
 
 - If an actor dies, its prompts are issued again, and another actor replaces it.
-- If the learner dies, Ray Train restarts it from its checkpoint. `attach` makes the groups that it
-  consumed since then ready again.
+- If the learner dies, Ray Train restarts it from its last checkpoint. `attach` then makes the
+  groups that the learner consumed after this checkpoint ready again.
 - If the controller or this driver dies, start the job again. It resumes from the checkpoint and the
   journal.
-- If a canary mismatches, `batch` returns None, the learner returns, and the job raises the
-  mismatch.
+- If a canary does not match, `batch` returns None, the learner returns, and the job raises
+  CanaryMismatch.
 """
 
 import logging
@@ -65,8 +65,8 @@ log = logging.getLogger(__name__)
 class GrpoResult:
     """The result of a finished job.
 
-    `policy` is the key of the exported policy in the store. `metrics` are those of the last step,
-    and empty if an earlier job finished all steps.
+    `policy` is the key of the exported policy in the store. `metrics` holds the metrics of the last
+    step. It is empty if an earlier job finished all steps.
 
     Example:
         GrpoResult("runs/mini/policies/awares", 40, {"reward/mean": 9.1}, wall_s=212.0)
@@ -102,7 +102,7 @@ def run(config: PlatformConfig) -> GrpoResult:
     if done is not None and done.get("step") == settings.steps:
         log.info("%s is there after %d steps; nothing to do", policy, settings.steps)
         return GrpoResult(policy, settings.steps, {}, time.monotonic() - started)
-    # A missing policy or a wrong reward ends the job before anything starts.
+    # Fail here on a missing policy or a wrong reward, before any actor starts.
     check_reward(config.method)
     family = model_family(config.policy)
     resolve(store, config.run.name, settings.start, config.policy.base, family)
@@ -115,7 +115,7 @@ def run(config: PlatformConfig) -> GrpoResult:
 
 
 def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str, float]:
-    """Run controller and trainer, and record each step. Returns the metrics of the last step.
+    """Run controller and trainer, and record each step. Return the metrics of the last step.
 
     Raises the error that stopped the run.
     """
@@ -159,19 +159,20 @@ def _note(metrics: dict[str, float]) -> str:
 
 
 class ControllerActor(Controller):
-    """The controller with its real parts, as a Ray actor.
+    """The controller as a Ray actor, with the real journal, reward and rollout actors.
 
-    Call `open` first. It is not the constructor, because Ray passes on the errors of a constructor
-    as text only.
+    Call `open` first. `open` does the work of a constructor, because Ray reports an error in a
+    constructor as text only.
     """
 
     def __init__(self) -> None:
         pass
 
     async def open(self, config: PlatformConfig) -> tuple[int, int]:
-        """Read the data and build the reward. Returns the numbers of samples and of unusable rows.
+        """Read the data and build the reward.
 
-        Raises DataError, StoreError, or ConfigError for the reward.
+        Returns the number of samples and the number of unusable rows. Raises DataError or
+        StoreError if the data cannot be read, and ConfigError if the reward cannot be built.
         """
         import torch
 
@@ -199,11 +200,12 @@ class ControllerActor(Controller):
 class TrainerActor:
     """Runs Ray Train in a process of its own.
 
-    So killing the process ends it, and `fit` handles SIGINT there and not in the driver.
+    The driver can end Ray Train by killing this process. `fit` installs its SIGINT handler in this
+    process, and not in the driver.
     """
 
     def fit(self, config: PlatformConfig, controller: Any) -> None:
-        """Run the learner to its end, and close the controller. Raises TrainingFailedError."""
+        """Run the learner to its end, then close the controller. Raises TrainingFailedError."""
         try:
             _trainer(config, controller).fit()
         finally:

@@ -1,9 +1,10 @@
-"""Journal: every finished group in the object store, one row per episode.
+"""The journal stores every finished group in the object store, with one row per episode.
 
     runs/<run>/episodes/<segment>.parquet
 
-A segment appears whole or not at all, and only under an unused number. If two controllers write one
-run, the later one fails. Pixels are not recorded, because a view is a function of image and box.
+A segment is written atomically, under a number that no other segment has. If two controllers write
+the journal of one run, the later one fails. The journal records no pixels, because a view can be
+cut again from its image and box.
 """
 
 import io
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 _TURN = pa.struct(
     [
         ("context_ids", pa.list_(pa.int32())),
-        ("boxes", pa.list_(pa.list_(pa.int32()))),  # null: the low-resolution view
+        ("boxes", pa.list_(pa.list_(pa.int32()))),  # null stands for the low-resolution view
         ("sampled_ids", pa.list_(pa.int32())),
         ("logprobs", pa.list_(pa.float64())),
         ("versions", pa.list_(pa.int64())),
@@ -76,7 +77,10 @@ class Journal:
         self._segment = 0
 
     def append(self, groups: Sequence[Group]) -> None:
-        """Write one segment. Raises PreconditionFailed if another controller has written it."""
+        """Write `groups` as the next segment.
+
+        Raises PreconditionFailed if another controller has written a segment of this number.
+        """
         if not groups:
             return
         key = f"{self._prefix}{self._segment:08d}.parquet"
@@ -90,10 +94,10 @@ class Journal:
         self._segment += 1
 
     def read(self) -> list[Group]:
-        """The latest attempt of each prompt of the run, in the order of prompt numbers.
+        """Return the latest attempt of each prompt of the run, in the order of prompt numbers.
 
-        The next segment gets the number after the last one found. A damaged segment is reported and
-        skipped; its prompts are sampled again unless a checkpoint covers them.
+        `append` then continues after the last segment that this method found. A damaged segment is
+        reported and skipped. Its prompts are sampled again, unless a checkpoint covers them.
         """
         groups: list[Group] = []
         for key in sorted(
@@ -112,7 +116,10 @@ class Journal:
 
 
 def latest_attempts(groups: Iterable[Group]) -> list[Group]:
-    """One group per prompt, in the order of prompt numbers: the last of its highest attempt."""
+    """Return one group per prompt, in the order of prompt numbers.
+
+    It is the group with the highest attempt. Of several such groups, it is the last one.
+    """
     latest: dict[int, Group] = {}
     for group in groups:
         held = latest.get(group.prompt.number)
@@ -122,7 +129,7 @@ def latest_attempts(groups: Iterable[Group]) -> list[Group]:
 
 
 def encode(groups: Sequence[Group]) -> bytes:
-    """A parquet file of `groups`."""
+    """Return the bytes of a parquet file with `groups`."""
     rows = [
         _row(group, index, member) for group in groups for index, member in enumerate(group.members)
     ]
@@ -137,7 +144,7 @@ def encode(groups: Sequence[Group]) -> bytes:
 
 
 def decode(data: bytes, key: str) -> list[Group]:
-    """The groups of a segment. Raises DataError naming `key` if it is damaged."""
+    """Return the groups of a segment. Raises DataError, which names `key`, if it is damaged."""
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         if not table.schema.equals(_SCHEMA):

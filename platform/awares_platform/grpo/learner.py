@@ -1,16 +1,19 @@
-"""Learner: one rank of the data-parallel trainer (Ray Train V2, DeepSpeed ZeRO).
+"""The learner is one rank of the data-parallel trainer (Ray Train V2, DeepSpeed ZeRO).
 
     restore --> publish --> attach --> [ steps ] --> export --> close
 
     a step:  batch --> update --> publish --> learned --> (checkpoint)
                ^ the only place where the learner waits for rollouts
 
-The learner does not know the actors: batches come from the controller, weights go to the bus. If it
-is killed, it resumes from its last checkpoint, which holds weights, optimizer, step and position in
-the prompts. Versions never repeat: a resumed learner publishes the next free version.
+The learner does not know the actors: batches come from the controller, and weights go to the bus.
+If the learner is killed, it resumes from its last checkpoint. The checkpoint holds the weights, the
+optimizer's state, the step and the position in the prompts. Versions never repeat: a resumed
+learner publishes the next free version.
 
-Logprobs belong to the distribution that the engine sampled from: same temperature, same blocked
-ids, top_p 1. Axes: S distinct sequences of a pass, B the episodes that sampled them, T tokens.
+Logprobs are computed for the distribution that the engine sampled from. Temperature and blocked ids
+are therefore the same, and top_p is 1.
+
+Axes: S distinct sequences of a pass, B the episodes that sampled them, T tokens.
 """
 
 import copy
@@ -107,7 +110,7 @@ class Learner:
         )
 
     def run(self) -> None:
-        """Run the loop drawn above."""
+        """Run the loop that the module's docstring draws."""
         saved = checkpoint.restore(self._engine, self._identity())
         step = saved.step if saved else 0
         position = (
@@ -121,7 +124,7 @@ class Learner:
             asked = time.monotonic()
             shard = self._next(step, version)
             if shard is None:
-                # The controller has stopped the run; it raises the error that says why.
+                # The controller has stopped the run, and raises the cause itself.
                 return
             started = time.monotonic()
             metrics = self._update(shard)
@@ -141,9 +144,9 @@ class Learner:
         self._tell("close")
 
     def _next(self, step: int, version: int) -> StepShard | None:
-        """This rank's shard of the next batch.
+        """Return this rank's shard of the next batch, or None if the run has stopped.
 
-        While it waits, it uploads an anchor of the weights if a reader has requested one.
+        While this rank waits, it uploads an anchor of the weights if a reader has requested one.
         """
         coming = self._controller.batch.remote(step, version, self._rank, self._ranks)
         while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:
@@ -151,7 +154,7 @@ class Learner:
         return ray.get(coming)
 
     def _identity(self) -> dict[str, Any]:
-        """The settings that must not change when a run is resumed."""
+        """Return the settings that must be the same when a run is resumed."""
         settings = self._settings
         return {
             "run.seed": self._config.run.seed,
@@ -162,7 +165,7 @@ class Learner:
         }
 
     def _tell(self, method: str, *arguments: Any) -> None:
-        """Call the controller from rank 0. Every rank returns once it has answered."""
+        """Call the controller from rank 0. All ranks return once the controller has answered."""
         if self._rank == 0:
             ray.get(getattr(self._controller, method).remote(*arguments))
         torch.distributed.barrier()
@@ -170,7 +173,7 @@ class Learner:
     # -- one step
 
     def _update(self, shard: StepShard) -> dict[str, float]:
-        """Take one optimizer step per minibatch. Returns the step's metrics over all ranks."""
+        """Take one optimizer step per minibatch. Return the metrics over all ranks."""
         metrics = LossMetrics()
         proximal = self._proximal(shard) if len(shard.minibatches) > 1 else None
         norms = []
@@ -186,9 +189,10 @@ class Learner:
         }
 
     def _proximal(self, shard: StepShard) -> list[list[Tensor]]:
-        """Logprobs of every pass before the first of several updates.
+        """Return the logprobs of every pass, by the weights before the first of several updates.
 
-        With one update they equal the logprobs of the update's own pass.
+        A step with one update does not need this method. The update's own pass then computes the
+        same logprobs.
         """
         with torch.no_grad():
             return [
@@ -199,9 +203,10 @@ class Learner:
     def _losses(
         self, minibatch: Minibatch, proximal: list[Tensor] | None, metrics: LossMetrics
     ) -> Iterator[Tensor]:
-        """The loss of each pass.
+        """Yield the loss of each pass.
 
-        Summed over passes and averaged over ranks, it is the mean over the minibatch's episodes.
+        The losses of a rank are summed, and the sums are averaged over ranks. The result is the
+        mean loss over the minibatch's episodes.
         """
         for index, sequences in enumerate(minibatch.passes):
             batch = self._collate(sequences)
@@ -243,9 +248,9 @@ class Learner:
         )
 
     def _reference(self, batch: Batch) -> Tensor | None:
-        """Logprobs of the starting policy.
+        """Return the logprobs of the starting policy, or None if the loss has no KL term.
 
-        It is a frozen copy, or with LoRA the same model with its adapters off.
+        The starting policy is a frozen copy. With LoRA, it is the same model with its adapters off.
         """
         if self._settings.kl_beta == 0:
             return None
@@ -264,7 +269,7 @@ class Learner:
     # -- weights
 
     def _publish(self, step: int) -> int:
-        """Begin to publish the current weights with their canary. Returns their version.
+        """Begin to publish the current weights with their canary. Return their version.
 
         The upload goes on during the next step.
         """
@@ -272,12 +277,15 @@ class Learner:
         return self._publisher.begin(zero.owned(self._engine, self._served), extra, step=step)
 
     def _published(self) -> dict[str, float]:
-        """Metrics of the last version whose upload is finished."""
+        """Return the metrics of the last version whose upload is finished."""
         last = self._publisher.last
         return {} if last is None else last.metrics()
 
     def _score_canary(self) -> dict[str, Any]:
-        """Canary logprobs by the weights in the served data type; under ZeRO-3 a collective."""
+        """Return the canary's logprobs by the weights, rounded to the data type of the engine.
+
+        Under ZeRO-3 this is a collective, so every rank must call it.
+        """
         with zero.rounded(self._engine, self._served):
             return to_extra(
                 self._canary,
@@ -300,16 +308,16 @@ class Learner:
 
 
 def _agree(value: Any) -> Any:
-    """Rank 0's value, on every rank; a collective."""
+    """Return rank 0's `value` on every rank. This is a collective: every rank must call it."""
     values = [value]
     torch.distributed.broadcast_object_list(values, src=0)
     return values[0]
 
 
 def spread(sequences: tuple[TrainSequence, ...], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Spread S sequences to the B episodes that sampled them.
+    """Return the rows (B,), behaviour logprobs (B, T) and advantages (B,) of B episodes.
 
-    Returns each episode's row (B,), behaviour logprobs (B, T) and advantage (B,).
+    The row of an episode is the index of its sequence among the S distinct sequences.
     """
     device = batch.input_ids_BT.device
     counts_S = torch.tensor([len(item.episodes) for item in sequences])
@@ -322,7 +330,7 @@ def spread(sequences: tuple[TrainSequence, ...], batch: Batch) -> tuple[Tensor, 
         for logprob in turn.logprobs
     ]
     behaviour_BT = torch.zeros(rows_B.shape[0], batch.input_ids_BT.shape[1], device=device)
-    # The mask and `sampled` both go row by row, in the order of tokens.
+    # Both the mask and `sampled` are ordered by row, then by token.
     behaviour_BT[batch.action_mask_BT[rows_B]] = torch.tensor(sampled, device=device)
     advantages_B = torch.tensor(
         [advantage for item in sequences for advantage in item.advantages], device=device

@@ -24,14 +24,14 @@ class LossMetrics:
         self._loss = 0.0
 
     def add(self, stats: GrpoStats) -> None:
-        """Add one pass. Its loss is already a share of the step's loss."""
+        """Add the statistics of one pass. The loss of a pass is its share of the step's loss."""
         values = torch.tensor([getattr(stats, name) for name in _NAMES], dtype=torch.float64)
         self._sums += values * stats.tokens
         self._tokens += stats.tokens
         self._loss += stats.loss
 
     def reduced(self) -> dict[str, float]:
-        """The metrics over all ranks. Every rank must call it, since it is a collective."""
+        """Return the metrics over all ranks. This is a collective: every rank must call it."""
         counts = torch.tensor([self._tokens, self._loss], dtype=torch.float64)
         totals = torch.cat([self._sums, counts]).float()
         if torch.distributed.get_backend() == "nccl":

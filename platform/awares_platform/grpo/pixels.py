@@ -17,8 +17,8 @@ from torch import Tensor
 class RememberingProcessor:
     """A cache around a policy's processor, for `awares.batch.collate`.
 
-    It keeps the features of the `capacity` views that were used last. Their key is a hash of the
-    pixels, so a view never gets the features of another image.
+    The cache keeps the features of the `capacity` views that were used last. A view's key is a hash
+    of its pixels, so a view never gets the features of another view.
     """
 
     def __init__(self, processor: Any, capacity: int = 512) -> None:

@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 class Prompts:
     """An endless sequence of prompts with random access.
 
-    `prompts[n]` is the same in every process and after every restart, in whatever order the samples
-    are read.
+    `prompts[n]` is the same in every process and after every restart. It does not depend on the
+    order in which the samples are read.
     """
 
     def __init__(self, samples: Sequence[Sample], seed: int) -> None:
@@ -34,7 +34,10 @@ class Prompts:
 
 
 def labelled(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples with a label; the others are logged. Raises DataError if none is left."""
+    """Return the samples that have a label, and log the number of other samples.
+
+    Raises DataError if no sample has a label.
+    """
     kept = [sample for sample in samples if sample.label is not None]
     if not kept:
         raise DataError(

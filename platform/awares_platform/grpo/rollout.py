@@ -1,11 +1,11 @@
-"""RolloutActor: one engine with many episodes in flight, which loads new weights as it generates.
+"""A rollout actor runs many episodes on one engine, which loads new weights as it generates.
 
     rollout(prompt) x many -- run_episode x G --> Engine <-- load_version -- follow <-- WeightBus
                                  |
                                  +-- cuts crops from the original image in this process
 
-The actor holds no state that a run needs. If it is killed, the controller issues its prompts again,
-and its successor loads the newest weights.
+The actor holds no state that a run needs. If the actor is killed, the controller issues its prompts
+again, and the actor that replaces it loads the newest weights.
 """
 
 import asyncio
@@ -39,7 +39,10 @@ from awares_platform.weights import Subscriber
 
 
 class RolloutActor:
-    """The actor's process. Call `start`, then `follow` and any number of `rollout`s at once."""
+    """Runs in the actor's process.
+
+    Call `start` first. Then call `follow` once, and `rollout` any number of times concurrently.
+    """
 
     def __init__(self, config: PlatformConfig, index: int) -> None:
         self._config, self._index = config, index
@@ -70,9 +73,10 @@ class RolloutActor:
         )
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Keep the engine at the newest version.
+        """Load each new version into the engine, and yield what was loaded or missed.
 
-        Raises CanaryMismatch, and EngineError if the engine must be restarted.
+        Raises CanaryMismatch if the canary does not match. Raises EngineError if the engine must be
+        restarted.
         """
         try:
             async for load in follow(
@@ -84,9 +88,10 @@ class RolloutActor:
             raise
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
-        """Run the G episodes of `prompt` at once. A failure is an episode with StopReason.ERROR.
+        """Run the G episodes of `prompt` concurrently. A failed episode has StopReason.ERROR.
 
-        Raises EngineError if the engine itself is lost, or the CanaryMismatch that stopped it.
+        Raises EngineError if the engine itself is lost. If a CanaryMismatch stopped the engine, it
+        is raised again.
         """
         started = time.time()
         size = self._config.grpo.group_size
@@ -132,7 +137,8 @@ def _unread(prompt: Prompt, error: DataError) -> Episode:
 class RemoteActor:
     """A `controller.Actor` that runs a RolloutActor in a Ray process of its own.
 
-    It raises ActorLost if the process is gone, and else the actor's own error, unwrapped.
+    Its methods raise ActorLost if the process or its engine is lost. Otherwise they raise the error
+    of the RolloutActor, without Ray's wrapper.
     """
 
     def __init__(self, config: PlatformConfig, index: int) -> None:
@@ -164,7 +170,11 @@ class RemoteActor:
 
 
 async def _answer(reference: Any) -> Any:
-    """The value of an object reference. Raises its own error, without Ray's wrapper."""
+    """Return the value of an object reference.
+
+    Raises ActorLost if the actor's process or engine is lost. Raises any other error of the actor
+    without Ray's wrapper.
+    """
     try:
         return await reference
     except RayActorError as error:

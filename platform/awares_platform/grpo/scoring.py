@@ -1,6 +1,6 @@
-"""Scoring: the episodes of one prompt become a group with rewards and advantages.
+"""Turn the episodes of one prompt into a group with rewards and advantages.
 
-Failed episodes (StopReason.ERROR) are data. By configuration they are left out of the group's
+The configuration decides about failed episodes (StopReason.ERROR). They are left out of the group's
 statistics and of training, or they get a fixed reward. Axes: G episodes of a group.
 """
 
@@ -16,7 +16,10 @@ from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Pro
 
 
 class Scoring:
-    """Callable: (prompt, rollout) -> group. Thread-safe: it calls `reward` once at a time."""
+    """A callable from a prompt and its rollout to a scored group.
+
+    It is thread-safe. A lock lets only one call of the reward run at a time.
+    """
 
     def __init__(self, reward: Reward, settings: GrpoConfig) -> None:
         self._reward = reward
@@ -24,7 +27,7 @@ class Scoring:
         self._settings = settings
 
     def __call__(self, prompt: Prompt, rollout: GroupRollout) -> Group:
-        """Score the episodes of one prompt together. Raises what the reward raises."""
+        """Score the episodes of one prompt together. Errors of the reward pass through."""
         episodes = rollout.episodes
         values_G = self._values(prompt.sample, episodes)
         counted = [index for index, episode in enumerate(episodes) if self._counts(episode)]
@@ -59,8 +62,9 @@ class Scoring:
 
 
 def correct(episode: Episode, sample: Sample) -> bool:
-    """Whether the answer equals the truth after normalising.
+    """Return whether the answer equals the truth after normalising.
 
-    Its mean is the metric accuracy/train. A benchmark's score is evaluate's business.
+    The share of correct episodes is the metric accuracy/train. The evaluate job scores answers by
+    the rules of a benchmark instead.
     """
     return episode.answer is not None and normalise(episode.answer) == normalise(sample.answer)

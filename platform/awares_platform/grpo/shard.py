@@ -4,8 +4,9 @@
              --deal--> ranks --chunk--> passes of micro_batch
 
 Episodes of a group often sample the same tokens after the same prompt. One forward and backward
-pass serves them all. Dealing a sorted list in turn gives every rank the same mix of lengths. Each
-pass then holds sequences of similar length, with little padding.
+pass then serves all these episodes. The sequences are sorted by length and dealt to the ranks in
+turn, so every rank gets the same mix of lengths. Each pass holds sequences of similar length, with
+little padding.
 """
 
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from awares_platform.grpo.group import Member, Position, StepBatch
 
 @dataclass(frozen=True, slots=True)
 class TrainSequence:
-    """A token sequence, with all episodes whose tokens, image and views equal it.
+    """A token sequence, with all episodes that share its tokens, image and views.
 
-    A `filler` gives a rank as many passes as the others have. Its loss is multiplied by 0.
+    A filler gives a rank as many passes as the other ranks have. The loss of a filler is multiplied
+    by 0.
 
     Example:
         TrainSequence((episode, twin), advantages=(0.5, 0.5))
@@ -98,7 +100,7 @@ def length(episode: Episode) -> int:
 def _cut(sequences: list[TrainSequence], ranks: int, micro_batch: int) -> list[Minibatch]:
     total = sum(len(item.episodes) for item in sequences)
     hands = [sequences[rank::ranks] for rank in range(ranks)]
-    # The first hand has the most sequences. Other hands are filled up with the shortest sequence.
+    # The first rank has the most sequences. The other ranks get the shortest sequence as a filler.
     passes = -(-len(hands[0]) // micro_batch)
     filler = [TrainSequence(item.episodes[:1], (0.0,), filler=True) for item in sequences[-1:]]
     cut = []

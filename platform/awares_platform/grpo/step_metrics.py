@@ -14,7 +14,7 @@ from awares_platform.grpo.group import Group, Member, StepBatch
 
 
 class Overlap:
-    """Records the time in which at least one group is in flight. Call `change` in time order."""
+    """Records when at least one group is in flight. The calls of `change` must be in time order."""
 
     def __init__(self) -> None:
         self._active = 0
@@ -30,9 +30,10 @@ class Overlap:
         self._active = active
 
     def fraction(self, start: float, end: float) -> float:
-        """The share of [start, end], in seconds, in which a group was in flight.
+        """Return the share of the time from `start` to `end` in which a group was in flight.
 
-        Spans before `start` are dropped, because the next call starts later.
+        Both times are in seconds. Recorded spans that end before `start` are dropped, because the
+        next call has a later `start`.
         """
         spans = [*self._spans, (self._since, end)] if self._active else self._spans
         self._spans = [span for span in self._spans if span[1] > start]
@@ -46,7 +47,7 @@ class StepMetrics:
     def __init__(self) -> None:
         self.overlap = Overlap()
         self._loads: list[Loaded] = []
-        # The weight version of each living actor.
+        # The weight version that each running actor has loaded, by the actor's index.
         self._versions: dict[int, int] = {}
         self._missed = 0
         self._outcomes: Counter[str] = Counter()
@@ -74,9 +75,10 @@ class StepMetrics:
     def step(
         self, batch: StepBatch, version: int, learned: Mapping[str, float], start: float, end: float
     ) -> dict[str, float]:
-        """All metrics of a finished step that updated `version` and ran from `start` to `end`.
+        """Return all metrics of a step that updated `version` and ran from `start` to `end`.
 
-        weights/lag is the number of versions that the slowest actor has yet to load.
+        `learned` holds the learner's metrics of the step. weights/lag is the number of versions
+        that the slowest actor has yet to load.
         """
         members = [member for group in batch.groups for member in group.members]
         self._episodes += len(members)
@@ -111,7 +113,7 @@ class StepMetrics:
 
 
 def _loading(loads: Iterable[Loaded]) -> dict[str, float]:
-    """Return means over the loads, in seconds and bytes, and the canary's largest |dlogp|."""
+    """Return mean times in seconds, the mean size in bytes, and the largest canary difference."""
     reports = [load.report for load in loads]
     staged = [report.prefetched for report in reports]
     canary = [report.canary_dlogp for report in reports if report.canary_dlogp is not None]
@@ -146,7 +148,7 @@ def _behaviour(members: Iterable[Member]) -> dict[str, float]:
 
 
 def _parts(members: Sequence[Member]) -> dict[str, float]:
-    """The mean of each part of the reward, over the members that have it."""
+    """Return the mean of each part of the reward, over the members that have this part."""
     names = dict.fromkeys(name for member in members for name in member.reward.parts)
     return {
         f"reward/{name}": fmean(
