@@ -1,4 +1,4 @@
-"""Curated samples as training examples: their lengths, their weights, and micro-batches of them."""
+"""Turn curated samples into training examples with lengths and weights, and into micro-batches."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from awares_platform.method.environment import environment
 
 log = logging.getLogger(__name__)
 
-# Lengths only order the samples of a batch, so they are estimated without reading images.
+# Lengths only sort the samples of a batch, so they are estimated from this size of an image.
 _NOMINAL_SIZE = (1024, 768)
 _BLANK_SIZE = (56, 56)
 _REPORTED = 5
@@ -31,7 +31,7 @@ _REPORTED = 5
 class Examples:
     """Usable samples, aligned with their approximate `lengths` and their `weights`.
 
-    A length is in tokens. A weight is the sum over the sample's target tokens.
+    A length is in tokens. A sample's weight is the sum of the weights of its target tokens.
 
     Example:
         Examples(samples=(sample,), lengths=(61,), weights=(7.0,), skipped=0)
@@ -50,9 +50,9 @@ def prepare(
     limits: VisionLimits,
     tool_weight: float,
 ) -> Examples:
-    """Keep the samples that can be demonstrated in `environment`; count and report the others.
+    """Keep the samples that have a demonstration in `environment`. Count and log the others.
 
-    Raises DataError if none is left.
+    Raises DataError if no sample is left.
     """
     kept: list[Sample] = []
     lengths: list[int] = []
@@ -82,7 +82,7 @@ def prepare(
 class Collator:
     """Makes micro-batches: reads images, builds demonstrations, renders and collates them.
 
-    Unreadable images are counted and left out.
+    Samples with unreadable images are counted and left out.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class Collator:
         self.unreadable = 0
 
     def __call__(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor]:
-        """The batch, and a (B, T) mask of the target tokens that belong to requests.
+        """Return the batch, and a (B, T) mask of the target tokens that belong to requests.
 
-        If no image is readable, a blank one without weight replaces it, because all ranks must make
-        the same number of passes.
+        If no image is readable, the batch holds one blank image with the weight 0. All ranks then
+        still make the same number of passes.
         """
         items = [item for sample in samples if (item := self._demonstration(sample))]
         if not items:

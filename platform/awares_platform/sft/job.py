@@ -1,4 +1,4 @@
-"""The sft job: cold start on curated demonstrations (paper, section 3.3).
+"""The sft job trains the base policy on curated demonstrations (paper, section 3.3).
 
     datasets/<curated> --> SftWorker x N --every k steps--> runs/<run>/checkpoints/sft-<recipe>
                              |    `--at the end--> runs/<run>/policies/sft
@@ -7,9 +7,10 @@
 If a worker is lost, Ray Train restarts the group from the newest checkpoint, at most
 sft.max_failures times. If the driver is lost, run the job again.
 
-Checkpoints and the finished policy belong to a recipe: the content of the data and of the base
-policy, and every setting that changes the result. A job with the same recipe resumes, or returns
-at once if the policy is finished. A job with another recipe starts from the base.
+Checkpoints and the finished policy belong to a recipe. The recipe consists of the digests of the
+data and of the base policy, and of every setting that changes the result. A job with the same
+recipe resumes, or returns at once if the policy is finished. A job with another recipe starts from
+the base policy.
 """
 
 import hashlib
@@ -50,8 +51,8 @@ _METHOD = {
     "min_pixels",
     "max_pixels",
 }
-# How the work is divided changes results by rounding only, so the recipe leaves it out. A
-# checkpoint still insists on its own number of workers and ZeRO stage.
+# The recipe leaves out these settings of [sft], because they change results by rounding at most. A
+# checkpoint still requires the number of workers and the ZeRO stage that it was saved with.
 _OPERATION = {
     "micro_batch",
     "workers",
@@ -69,8 +70,8 @@ _OPERATION = {
 class SftResult:
     """The result of the sft job: the policy's key in the store, and figures of its training.
 
-    This call began at step `resumed_from` and took `wall_s` seconds. `metrics` are those of the
-    last step, or empty if the policy was finished before.
+    The job began at step `resumed_from` and took `wall_s` seconds. `metrics` holds the metrics of
+    the last step. It is empty if an earlier job finished the policy.
 
     Example:
         SftResult("runs/mini/policies/sft", 120, 0, metrics={"loss/sft": 0.1}, wall_s=61.0)
@@ -115,9 +116,9 @@ def run(config: PlatformConfig) -> SftResult:
 
 
 def recipe_of(config: PlatformConfig, base: str, data: dict[str, Any]) -> dict[str, Any]:
-    """Return all inputs of the finished policy, as JSON.
+    """Return everything that the finished policy depends on, as JSON.
 
-    `base` is the digest of the base policy, `data` the manifest of the curated split.
+    `base` is the digest of the base policy. `data` is the manifest of the curated split.
     """
     parts = {
         "policy": config.policy.model_dump(mode="json"),
@@ -169,7 +170,7 @@ def _messages(config: PlatformConfig, recipe: dict[str, Any]) -> Iterator[tuple[
     """Yield the messages of rank 0 until training ends. Raises the error that ended it early."""
     queue = Queue(actor_options={"num_cpus": 0})
     outcome: list[Exception | None] = []
-    # In the main thread `fit` would take over SIGINT for good.
+    # `fit` runs in a thread, because in the main thread it would replace the handler of SIGINT.
     arguments = (config, recipe, queue, outcome)
     training = threading.Thread(target=_fit, args=arguments, name="sft-train", daemon=True)
     training.start()
@@ -194,7 +195,7 @@ def _fit(
         _trainer(config, recipe, queue).fit()
         outcome.append(None)
     except Exception as error:
-        # The main thread raises it.
+        # The main thread raises this error.
         outcome.append(cause(error))
 
 

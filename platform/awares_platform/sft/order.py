@@ -1,8 +1,8 @@
-"""The samples of each step and worker: a pure function of (seed, count, batch size, step).
+"""Choose the samples of each step and worker from (seed, count, batch size, step) alone.
 
-So resuming needs a step number only. A batch may hold the end of one epoch and the start of the
-next. Every sample comes exactly once per epoch, and only the incomplete batch after the last epoch
-is left out.
+A run can therefore resume from a step number. A batch may hold the end of one epoch and the start
+of the next. Every sample appears exactly once per epoch. Only an incomplete batch at the end of the
+last epoch is left out.
 """
 
 import random
@@ -39,7 +39,7 @@ class SampleOrder:
         return self.count * self.epochs // self.batch_size
 
     def batch(self, step: int) -> tuple[int, ...]:
-        """Indices of the samples of `step` (0-based), `batch_size` of them."""
+        """Return the `batch_size` indices of the samples of `step` (0-based)."""
         places = range(step * self.batch_size, (step + 1) * self.batch_size)
         return tuple(
             _permutation(self.count, self.seed, place // self.count)[place % self.count]
@@ -57,11 +57,11 @@ def _permutation(count: int, seed: int, epoch: int) -> tuple[int, ...]:
 def micro_batches(
     batch: Sequence[int], lengths: Sequence[int], micro_batch: int, workers: int
 ) -> list[list[tuple[int, ...]]]:
-    """Split a batch into equal micro-batches of similar length.
+    """Return the micro-batches of each worker, in the order in which they run.
 
-    result[worker] lists the micro-batches of a worker in running order. `lengths` is indexed like
-    the samples. The i-th micro-batches of all workers are of similar length, so no worker waits
-    long for another. The batch must be a multiple of micro_batch * workers.
+    A micro-batch holds the indices of `micro_batch` samples. lengths[index] is the length of a
+    sample. All workers' i-th micro-batches have similar lengths, so no worker waits long for
+    another. The size of the batch must be a multiple of micro_batch * workers.
     """
     assert len(batch) % (micro_batch * workers) == 0, (len(batch), micro_batch, workers)
     ordered = sorted(batch, key=lambda index: (-lengths[index], index))

@@ -1,12 +1,13 @@
-"""The learning-rate schedule: a pure function of the step, so a resumed run continues it."""
+"""The learning-rate schedule. It depends only on the step, so a resumed run continues it."""
 
 import math
 
 
 def cosine(step: int, steps: int, peak: float, warmup_ratio: float) -> float:
-    """Learning rate of `step` (0-based) of `steps`: linear warmup, then a cosine towards zero.
+    """Return the learning rate of `step` (0-based) out of `steps`.
 
-    The warmup takes `warmup_ratio` of the steps.
+    The rate rises linearly to `peak` in the first `warmup_ratio` of the steps. It then follows a
+    cosine towards zero.
 
     Example:
         cosine(0, 100, 1e-3, 0.1) == 1e-4

@@ -1,9 +1,9 @@
-"""The SFT worker: one rank of Ray Train's worker group.
+"""The SFT worker is one rank of Ray Train's worker group.
 
     restore -> [ micro-batches -> forward, backward -> step -> (checkpoint) ] x steps -> export
 
-Every rank derives the samples of a step from its number (order.py). So no data travels between
-ranks, and resuming needs the step number only.
+Every rank derives the samples of a step from the step's number (see order.py). The ranks therefore
+exchange no samples, and a run resumes from the step's number alone.
 
 Axes: B sequences, T tokens, K positions where some row has a target, V vocabulary.
 """
@@ -37,10 +37,10 @@ from awares_platform.training.source import resolve
 
 
 def train(loop: dict[str, Any]) -> None:
-    """Ray Train's train_loop_per_worker.
+    """Run one rank, as Ray Train's train_loop_per_worker.
 
-    `loop` holds "config", the setup as JSON; "messages", a Ray queue to the driver; and "recipe",
-    which must be the same when a run resumes.
+    `loop` holds "config" (PlatformConfig as JSON), "messages" (a Ray queue to the driver) and
+    "recipe". The recipe must be the same when a run resumes.
     """
     config = PlatformConfig.model_validate_json(loop["config"])
     torch.set_num_threads(config.sft.threads)
@@ -78,7 +78,7 @@ class SftWorker:
         self._engine = zero.initialize(model, zero_settings, gpu)
 
     def run(self) -> None:
-        """Run the loop drawn above."""
+        """Run the loop that the module's docstring draws."""
         steps, examples = self._order.steps, self._examples
         saved = checkpoint.restore(self._engine, self._recipe)
         step = saved.step if saved else 0
@@ -97,7 +97,7 @@ class SftWorker:
             self._messages.put(message)
 
     def _step(self, step: int) -> dict[str, float]:
-        """Take one optimizer step on this rank's share; return the metrics over all ranks."""
+        """Take one optimizer step on this rank's share. Return the metrics over all ranks."""
         started = time.monotonic()
         settings, examples = self._settings, self._examples
         batch = self._order.batch(step)
@@ -114,9 +114,10 @@ class SftWorker:
     def _losses(
         self, mine: list[tuple[int, ...]], total: float, counts: "_Counts"
     ) -> Iterator[Tensor]:
-        """The loss of each micro-batch.
+        """Yield the loss of each micro-batch.
 
-        Their sum over micro-batches, averaged over ranks, is the batch's weighted mean.
+        The losses of a rank are summed, and the sums are averaged over ranks. The result is the
+        weighted mean loss of the batch.
         """
         for indices in mine:
             batch, tool_BT = self._collate([self._examples.samples[index] for index in indices])
@@ -138,7 +139,10 @@ class SftWorker:
 
 
 class _Watched:
-    """An engine that remembers its most probable tokens; policy_logprobs drops the logits."""
+    """An engine that remembers which tokens it found most probable.
+
+    policy_logprobs discards the logits, so this class notes these tokens during the forward pass.
+    """
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -149,7 +153,7 @@ class _Watched:
         return output
 
     def correct(self, batch: Batch) -> Tensor:
-        """The number of target tokens that were the most probable ones."""
+        """Return the number of target tokens that the engine found most probable."""
         after_K = self._kept_K + 1
         is_best_BK = self._best_BK == batch.input_ids_BT[:, after_K]
         return (is_best_BK & (batch.weights_BT[:, after_K] > 0)).sum()
@@ -159,13 +163,14 @@ class _Counts:
     """Sums over the micro-batches of a step, then over the ranks."""
 
     def __init__(self, device: torch.device) -> None:
-        # Loss, NLL and number of tool-turn tokens, correct and all target tokens, all tokens.
+        # The loss; the NLL and number of tool-turn tokens; then the numbers of correct targets, of
+        # all targets and of all tokens.
         self._sums = torch.zeros(6, dtype=torch.float64, device=device)
 
     def add(
         self, logprobs_BT: Tensor, batch: Batch, tool_BT: Tensor, correct: Tensor, total: float
     ) -> None:
-        """Count a micro-batch; `total` is the weight of the whole batch."""
+        """Add the figures of a micro-batch. `total` is the weight of the whole batch."""
         loss = sft_loss(logprobs_BT, batch.weights_BT, normaliser=total)
         tool = -logprobs_BT[tool_BT].sum()
         targets = (batch.weights_BT > 0).sum()
@@ -174,10 +179,10 @@ class _Counts:
         self._sums += torch.stack(counted).double()
 
     def reduced(self, unreadable: int) -> dict[str, float]:
-        """The step's metrics over all ranks; `unreadable` counts the images that this rank skipped.
+        """Return the step's metrics over all ranks.
 
-        A step without a crop request has no tool-turn loss. Raises DataError if no image of the
-        batch is readable.
+        `unreadable` is the number of images that this rank skipped. A step without a crop request
+        has no tool-turn loss. Raises DataError if no image of the batch is readable.
         """
         sums = torch.cat([self._sums, self._sums.new_tensor([unreadable])])
         torch.distributed.all_reduce(sums)

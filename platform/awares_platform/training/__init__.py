@@ -1,8 +1,13 @@
 """The training core that SFT and the GRPO learner share.
 
-source      find a policy, as a local directory      export      publish a policy, with its lineage
-identity    the digest of a policy's content         lineage     refuse a policy of a stale start
-policy      load the model and its processor         fit         do a policy's files fit together?
-lora        adapters: attach, switch off, merge      zero        DeepSpeed ZeRO, the full state
-checkpoint  all ranks save, a restarted run resumes  failure     what to retry, what to report
+source      finds a policy and returns its local directory
+identity    computes the digest of a policy's content
+policy      loads the model and its processor
+fit         checks that the files of a policy belong together
+lora        attaches adapters to a model, switches them off and merges them
+zero        trains a model with DeepSpeed ZeRO, and gathers its full state
+checkpoint  saves the state of all ranks, and restores it after a restart
+export      publishes a policy with its lineage
+lineage     refuses a policy that was trained from a stale start
+failure     decides which failures Ray Train retries, and unwraps Ray's errors
 """

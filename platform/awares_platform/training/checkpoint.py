@@ -1,19 +1,21 @@
-"""Checkpoints: all ranks save, Ray Train publishes them in the store, a restarted run resumes.
+"""Save checkpoints from all ranks through Ray Train to the store, and resume a run from them.
 
     every rank --DeepSpeed shards--> a local directory
                --report (barrier)--> runs/<run>/checkpoints/<job>/step-00000050/
                --last--> Ray Train's snapshot file
 
 Ray Train writes the snapshot after the last shard, and only the snapshot names the checkpoint to
-resume from. So a published checkpoint is complete. The snapshot serves a worker group that Ray
-Train restarts after a lost worker, and a job that is started again after kill -9.
+resume from. A run therefore resumes only from complete checkpoints. The snapshot is used when Ray
+Train restarts its workers after losing one, and when a user starts a killed job again.
 
-Ray Train writes the snapshot when its controller next polls the workers, every 2 seconds
-(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). A store that dies sooner keeps the checkpoint before.
+Ray Train's controller writes the snapshot when it next polls the workers. It polls every 2 seconds
+(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before the controller polls, the snapshot
+still names the previous checkpoint.
 
 ZeRO shards its state over the workers, so a checkpoint fits one number of workers and one stage
-only. `restore` says so instead of failing deep inside DeepSpeed. Exports and the weight bus do not
-depend on the topology. Frozen weights are not saved: a resumed run loads them from its start.
+only. If they differ, `restore` raises a clear error before DeepSpeed fails. Exports and the weight
+bus do not depend on the topology. Frozen weights are not saved, because a resumed run loads them
+from the policy that it started from.
 """
 
 import hashlib
@@ -42,9 +44,10 @@ _ATTEMPTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The description inside a checkpoint.
+    """The description that is stored in a checkpoint.
 
-    `state` belongs to the job (JSON). `identity` must be the same when the run resumes.
+    `state` is JSON that only the job reads. `identity` holds the settings that must be the same
+    when the run resumes.
 
     Example:
         Saved(step=50, workers=1, stage=2, parameters="9f2c...", identity={"seed": 0}, state={})
@@ -61,7 +64,10 @@ class Saved:
 def run_config(
     store: StoreConfig, run: str, job: str, max_failures: int, keep: int
 ) -> ray.train.RunConfig:
-    """Ray Train's configuration, with its files and the newest `keep` checkpoints in the store."""
+    """Return Ray Train's configuration.
+
+    Ray Train keeps its files and the newest `keep` checkpoints in the store.
+    """
     parts = (store.bucket, store.prefix, "runs", run, "checkpoints")
     path = "/".join(part for part in parts if part)
     return ray.train.RunConfig(
@@ -75,7 +81,7 @@ def run_config(
 
 
 def filesystem(store: StoreConfig) -> pyarrow.fs.S3FileSystem:
-    """The store as a pyarrow file system; credentials come from the environment."""
+    """Return the store as a pyarrow file system. The credentials come from the environment."""
     options: dict[str, Any] = {
         "region": store.region,
         "retry_strategy": pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
@@ -93,9 +99,9 @@ def save(
     state: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> None:
-    """Publish a checkpoint after `step` finished steps; return when it is in the store.
+    """Publish a checkpoint after `step` finished steps. Return when all shards are in the store.
 
-    Every rank calls it, the same number of times.
+    Every rank must call this function, and all ranks must call it equally often.
     """
     with tempfile.TemporaryDirectory(prefix="awares-checkpoint-") as directory:
         write(engine, Path(directory))
@@ -109,10 +115,10 @@ def save(
 
 
 def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
-    """Load the newest complete checkpoint into `engine`; None on a fresh start.
+    """Load the newest complete checkpoint into `engine`, and return its description.
 
-    Every rank calls it. Raises PolicyError, naming both sides, if the checkpoint has another model,
-    topology or identity.
+    Every rank must call this function. It returns None on a fresh start. If the checkpoint has
+    another model, topology or identity, it raises PolicyError, which names both values.
     """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -121,7 +127,7 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
         saved = _read_meta(Path(directory, _META), checkpoint.path)
         _check(saved, _describe(engine, saved.step, identity, saved.state), checkpoint.path)
         read(engine, Path(directory))
-        # Leaving the block removes the files, so wait until every rank has read them.
+        # The end of the block removes the files, so wait until every rank has read them.
         torch.distributed.barrier()
     return saved
 
@@ -137,7 +143,7 @@ def _read_meta(path: Path, checkpoint: str) -> Saved:
 
 
 def write(engine: Any, directory: Path) -> None:
-    """Write this rank's shards to a directory; rank 0 also writes what is not sharded."""
+    """Write this rank's shards to a directory. Rank 0 also writes the state that has no shards."""
     frozen = _partly_frozen(engine)
     engine.save_checkpoint(
         str(directory), tag=_TAG, save_latest=False, exclude_frozen_parameters=frozen
@@ -145,7 +151,10 @@ def write(engine: Any, directory: Path) -> None:
 
 
 def read(engine: Any, directory: Path) -> None:
-    """Load the files that `write` left on all ranks. Raises PolicyError if they are absent."""
+    """Load a checkpoint from a directory with the files that `write` has written on all ranks.
+
+    Raises PolicyError if the files are absent.
+    """
     strict = not _partly_frozen(engine)
     loaded, _ = engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=strict)
     if loaded is None:
@@ -172,7 +181,7 @@ def _describe(
 
 
 def parameter_digest(model: Any) -> str:
-    """Digest of the names and shapes of all parameters, and of which ones are trained.
+    """Return a digest of each parameter's name, its shape, and whether it is trained.
 
     A checkpoint fits a model with the same digest.
     """

@@ -2,8 +2,9 @@
 
     manifest.json   {"files": {name: blake3}, "meta": {"digest", "trained_from", ...the job's own}}
 
-A policy without a manifest is absent. `digest` identifies the policy and `trained_from` the policy
-that its training started from (identity.py), so both are known without reading the weights.
+Readers treat a policy without a manifest as absent. `digest` is the digest of the policy itself.
+`trained_from` is the digest of the policy that its training started from (see identity.py). Both
+digests can be read without reading the weights.
 """
 
 import json
@@ -34,7 +35,7 @@ _WEIGHT_SUFFIXES = (
 
 
 def policy_key(run: str, name: str) -> str:
-    """Key of an exported policy's directory in the store."""
+    """Return the key of an exported policy's directory in the store."""
     return f"runs/{run}/policies/{name}"
 
 
@@ -47,10 +48,10 @@ def export_policy(
     family: ModelFamily,
     meta: Mapping[str, Any] | None = None,
 ) -> str:
-    """Publish a policy made of `state` (zero.full_state) and of every other file of `source`.
+    """Publish a policy with the weights `state` (from zero.full_state). Return its key.
 
-    `source` is the directory that training started from; tokenizer and processor stay byte for
-    byte the same. `meta` (JSON) goes into the manifest. Returns the key of the directory.
+    `source` is the directory that training started from. All its files except the weights are
+    copied unchanged, such as the tokenizer and the processor. `meta` (JSON) goes into the manifest.
     """
     key = policy_key(run, name)
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:
@@ -59,7 +60,7 @@ def export_policy(
         files = file_digests(directory)
         lineage = {"digest": combined(files), "trained_from": content_digest(source)}
         manifest = {"files": files, "meta": {**(meta or {}), **lineage}}
-        # Without its manifest a policy is absent, so no reader sees one that is half replaced.
+        # Delete the manifest first, so that no reader sees a policy that is half replaced.
         store.delete(f"{key}/{MANIFEST}")
         for file in files:
             store.upload_file(directory / file, f"{key}/{file}")
@@ -70,7 +71,7 @@ def export_policy(
 def write_policy(
     state: Mapping[str, "Tensor"], source: Path, directory: Path, family: ModelFamily
 ) -> None:
-    """Write a policy of these weights, with every other file of `source`, to an empty directory."""
+    """Write the weights `state`, and every other file of `source`, to an empty directory."""
     from safetensors.torch import save_file
 
     for file in sorted(source.iterdir()):
@@ -84,7 +85,7 @@ def write_policy(
 
 
 def read_meta(store: ObjectStore, run: str, name: str) -> dict[str, Any] | None:
-    """`meta` of an exported policy; None if there is no complete one.
+    """Return `meta` from an exported policy's manifest, or None if there is no complete policy.
 
     Raises PolicyError if the manifest is damaged.
     """
@@ -93,9 +94,9 @@ def read_meta(store: ObjectStore, run: str, name: str) -> dict[str, Any] | None:
 
 
 def policy_manifest(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
-    """The manifest below `prefix` ("" or a key that ends in "/"); None if there is none.
+    """Return the manifest below `prefix`, or None if there is no manifest.
 
-    Raises PolicyError if it is damaged.
+    `prefix` is "" or a key that ends in "/". Raises PolicyError if the manifest is damaged.
     """
     key = f"{prefix}{MANIFEST}"
     try:
@@ -113,7 +114,7 @@ def policy_manifest(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
 
 
 def _fault(manifest: Any) -> str:
-    """What is wrong with a manifest; empty if nothing is."""
+    """Return what is wrong with a manifest, or "" if nothing is wrong."""
     if not isinstance(manifest, dict):
         return "it is no JSON object"
     files, meta = manifest.get("files"), manifest.get("meta")

@@ -1,8 +1,8 @@
-"""Which failures Ray Train may answer with a restart, and what Ray hides behind its exceptions.
+"""Decide which failures Ray Train may retry, and find the cause behind Ray's exceptions.
 
-A lost worker, a full disk or a store that was away are worth another try from the newest
-checkpoint. A wrong setting, unreadable data or a policy that does not fit would fail again in the
-same way: such an error ends the run at once, with its own message.
+After a lost worker, a full disk or an unreachable store, a restart from the newest checkpoint may
+succeed. After a wrong setting, unreadable data or a policy that does not fit, a restart would fail
+in the same way. Such an error therefore ends the run at once, with its own message.
 """
 
 from collections.abc import Iterator
@@ -22,11 +22,15 @@ FINAL = (ConfigError, DataError, PolicyError)
 class FailFast(UserCallback):
     """Ends training when a worker raises a final error.
 
-    What a callback raises is a failure of Ray Train's controller, which it never retries.
+    If a callback raises an error, Ray Train treats it as a failure of its own controller. Ray Train
+    never retries such a failure.
     """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Called by Ray Train's controller after workers have failed."""
+        """Raise the first final error of a worker.
+
+        Ray Train's controller calls this method after workers have failed.
+        """
         for error in worker_exceptions.values():
             if isinstance(error, FINAL):
                 raise error
@@ -34,7 +38,7 @@ class FailFast(UserCallback):
 
 @contextmanager
 def unwrapped() -> Iterator[None]:
-    """Raise what fails in the block without the wrapping of Ray and Ray Train.
+    """Raise an error of the block without the wrappers of Ray and Ray Train.
 
     Example:
         with unwrapped():
@@ -50,10 +54,11 @@ def unwrapped() -> Iterator[None]:
 
 
 def cause(error: Exception) -> Exception:
-    """Return the error of a Ray task or a Ray Train worker, if `error` wraps one, else `error`.
+    """Return the error of the Ray task or Ray Train worker that `error` wraps.
 
-    A task's error that is no AwaresError stays wrapped, because Ray's text has the remote
-    traceback. A failure of the store inside Ray Train becomes StoreUnavailable.
+    If `error` wraps no such error, it is returned itself. A task's error that is no AwaresError
+    stays wrapped, because Ray's text contains the remote traceback. A failure of the store inside
+    Ray Train becomes StoreUnavailable.
     """
     inner: Exception | None = None
     if isinstance(error, RayTaskError):

@@ -2,11 +2,13 @@
 
     file --blake3--> file digest      sorted {name: file digest} --blake3--> policy digest
 
-Flipping any byte of any file changes the digest, and so does renaming, adding or removing a file.
-The manifest of an export holds the file digests, so nobody has to read the weights to identify it.
+The digest of a policy changes if a byte of a file changes, or if a file is renamed, added or
+removed. The manifest of an exported policy holds the file digests. The policy can therefore be
+identified without reading its weights.
 
-Hashing gigabytes takes seconds, so each file's digest is cached on disk. The key is the file's
-device and inode. The entry counts only while size, mtime and ctime, in nanoseconds, are the same.
+Hashing gigabytes takes seconds, so the digest of each file is cached on disk. The key of a cache
+entry is the file's device and inode. The entry is valid only while the file's size, mtime and ctime
+(in nanoseconds) are the same.
 """
 
 import json
@@ -27,21 +29,22 @@ _HEX_LENGTH = 64
 
 
 def content_digest(directory: Path) -> str:
-    """The digest of a policy directory, as 64 hex digits.
+    """Return the digest of a policy directory, as 64 hex digits.
 
-    Subdirectories do not count, nor does an export's manifest: it describes the policy.
+    Subdirectories are ignored. The manifest of an export is ignored, too, because it describes the
+    policy and is no part of it.
     """
     return combined(file_digests(directory))
 
 
 def file_digests(directory: Path) -> dict[str, str]:
-    """The digest of each file of a policy directory, by name."""
+    """Return the digest of each file in a policy directory, by file name."""
     files = sorted(path for path in directory.iterdir() if path.is_file())
     return {path.name: file_digest(path) for path in files if path.name != MANIFEST}
 
 
 def combined(files: Mapping[str, str]) -> str:
-    """The digest of a policy whose files have these digests.
+    """Return the digest of a policy whose files have the digests `files`.
 
     Example:
         combined({"config.json": "9f2c...", "model.safetensors": "03ab..."}) == "77d1..."
@@ -50,16 +53,17 @@ def combined(files: Mapping[str, str]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """blake3 of a file's content, as 64 hex digits; read from the cache if the file is unchanged.
+    """Return the blake3 of a file's content, as 64 hex digits.
 
-    Any number of processes may share the cache: an entry is replaced atomically.
+    If the file is unchanged, the digest comes from the cache. Any number of processes may share the
+    cache, because its entries are replaced atomically.
     """
     stamp = _stamp(path)
     entry = cache_directory() / "digests" / f"{stamp['device']}-{stamp['inode']}.json"
     cached = _cached(entry, stamp)
     if cached is not None:
         return cached
-    # A write may leave the mtime as it is if it falls into the same tick of the clock.
+    # Two writes in one tick of the clock have the same mtime, so a very new file is not cached.
     settled = time.time_ns() - max(stamp["mtime_ns"], stamp["ctime_ns"]) > _SETTLED_NS
     digest = blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
     if settled and _stamp(path) == stamp:
@@ -68,7 +72,7 @@ def file_digest(path: Path) -> str:
 
 
 def cache_directory() -> Path:
-    """Where this machine keeps downloaded policies and the digests of files.
+    """Return the directory in which this machine keeps downloaded policies and file digests.
 
     The environment variable AWARES_CACHE overrides the default, ~/.cache/awares. If that cannot be
     written, it is a directory of this user's in the temporary directory.
@@ -103,7 +107,7 @@ def _temporary() -> Path:
 
 
 def _stamp(path: Path) -> dict[str, int]:
-    """The facts about a file that change whenever its content changes."""
+    """Return facts about a file, of which one or more change whenever the file's content does."""
     status = path.stat()
     return {
         "device": status.st_dev,
@@ -115,7 +119,10 @@ def _stamp(path: Path) -> dict[str, int]:
 
 
 def _cached(entry: Path, stamp: Mapping[str, int]) -> str | None:
-    """The digest of a cache entry; None if it is absent, unreadable or of another stamp."""
+    """Return the digest in a cache entry.
+
+    The result is None if the entry is absent, is unreadable, or has another stamp.
+    """
     try:
         found = json.loads(entry.read_bytes())
     except (OSError, ValueError):
@@ -127,7 +134,7 @@ def _cached(entry: Path, stamp: Mapping[str, int]) -> str | None:
 
 
 def _remember(entry: Path, stamp: Mapping[str, int], digest: str) -> None:
-    """Write a cache entry. A cache that cannot be written only costs time."""
+    """Write a cache entry. An OSError is ignored, because a missing entry only costs time."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         handle, staged = tempfile.mkstemp(dir=entry.parent)

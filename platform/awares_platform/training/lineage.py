@@ -1,9 +1,10 @@
-"""Does a trained policy still descend from the policies that the run would start from today?
+"""Check that a trained policy descends from the policies that the run would start from now.
 
     policy.base <--trained_from-- policies/sft <--trained_from-- policies/awares
 
-An export records the digest of its start. When the start is trained again, or policy.base changes,
-the digests differ, and what was trained from the old one is stale.
+An export records the digest of the policy that it was trained from, its start. If the start is
+trained again, or if policy.base changes, the start has another digest. A policy that was trained
+from the old start is then stale.
 """
 
 from awares.errors import PolicyError
@@ -46,7 +47,7 @@ def _check_link(
 
 
 def _digest(store: ObjectStore, run: str, name: PolicyName, base: str) -> str | None:
-    """The digest of a policy as it is now; None if the run has none of that name."""
+    """Return the present digest of the policy `name`, or None if the run has no such policy."""
     if name == "base":
         return base_digest(store.config, base)
     meta = read_meta(store, run, name)

@@ -1,7 +1,7 @@
 """LoRA adapters by peft: y = base(x) + scale * B(A(x)), where `base` is frozen.
 
-peft's layers are put into the model in place. ZeRO-3 gathers and partitions their linear parts like
-any other layer. With the adapters off, the model is the frozen reference of GRPO's KL term.
+peft replaces layers of the model in place. ZeRO-3 gathers and partitions the linear parts of peft's
+layers like any other layer. With its adapters off, the model is the reference of GRPO's KL term.
 Source: Hu et al., arXiv 2106.09685.
 """
 
@@ -27,11 +27,12 @@ def attach(
     targets: tuple[str, ...],
     seed: int,
 ) -> int:
-    """Freeze `model` and give every targeted linear layer outside the vision tower an adapter.
+    """Freeze `model`, attach adapters to its linear layers, and return the number of adapters.
 
-    Without `targets`, the family's lora_targets are used. Returns the number of adapters. B starts
-    at zero, so fresh adapters leave the output unchanged. The same seed gives the same adapters on
-    every rank. Raises PolicyError if no layer matches.
+    Every linear layer that `targets` names gets an adapter, except layers of the vision tower. If
+    `targets` is empty, the family's lora_targets are used. B starts at zero, so new adapters do not
+    change the output. The same seed gives the same adapters on every rank. Raises PolicyError if no
+    layer matches.
     """
     import peft
 
@@ -62,7 +63,7 @@ def attach(
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """Switch the adapters off within the block, so that the model is its frozen base."""
+    """Switch the adapters off within the block, so that the model computes as its frozen base."""
     layers = [layer for _, layer in _layers(model)]
     for layer in layers:
         layer.enable_adapters(False)
@@ -74,15 +75,15 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 
 def scale(model: nn.Module) -> float | None:
-    """Return the scale of the adapters of `model`, alpha / rank, or None if it has none."""
+    """Return the scale alpha / rank of the adapters of `model`, or None if it has no adapters."""
     return next((layer.scaling[ADAPTER] for _, layer in _layers(model)), None)
 
 
 def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return `state` under the base model's names, with the adapters folded in, in float32.
+    """Return `state` under the base model's names, with the adapters folded into the weights.
 
-    `state` holds the full tensors of `model`. The tensors in `model` itself may be partitioned; it
-    only shows which layers have adapters.
+    `state` holds the full tensors of `model`. The argument `model` only shows which layers have
+    adapters, so its own tensors may be partitioned.
     """
     state = dict(state)
     for name, layer in _layers(model):
@@ -95,5 +96,5 @@ def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _layers(model: nn.Module) -> list[tuple[str, Any]]:
-    """Return the layers of `model` that have an adapter, by name. Only peft's layers have one."""
+    """Return the names and modules of the layers of `model` that have an adapter."""
     return [(name, layer) for name, layer in model.named_modules() if hasattr(layer, "lora_A")]

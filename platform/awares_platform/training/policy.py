@@ -30,9 +30,9 @@ _TEXT_FILES = (
 def load_policy(path: Path, policy: PolicyConfig, seed: int) -> "nn.Module":
     """Load the model in policy.dtype, on the CPU, ready to train.
 
-    With policy.lora_rank > 0 only LoRA adapters train, initialised from `seed`. Otherwise the
-    language model trains, and with policy.train_vision the vision tower too. Raises PolicyError,
-    which names the tensors, if the weights do not fit the architecture in config.json.
+    If policy.lora_rank > 0, only LoRA adapters are trained, and `seed` initialises them. Otherwise
+    the language model is trained, and with policy.train_vision also the vision tower. If the
+    weights do not fit the architecture in config.json, PolicyError names the tensors.
     """
     import torch
 
@@ -60,9 +60,10 @@ def load_policy(path: Path, policy: PolicyConfig, seed: int) -> "nn.Module":
 
 
 def load_processor(path: Path, family: ModelFamily, min_pixels: int, max_pixels: int) -> Any:
-    """Load the policy's processor (tokenizer and image processor), with these limits per image.
+    """Load the policy's processor, which consists of a tokenizer and an image processor.
 
-    Raises PolicyError if it cannot be loaded.
+    `min_pixels` and `max_pixels` bound the area of an image. Raises PolicyError if the processor
+    cannot be loaded.
     """
     from transformers import AutoProcessor
 
@@ -77,11 +78,10 @@ def load_processor(path: Path, family: ModelFamily, min_pixels: int, max_pixels:
 
 
 def interface(path: Path) -> tuple[str, str]:
-    """Return the blake3, in hex, of the image processor's files and of the text files.
+    """Return two blake3 digests in hex: of the image processor's files, and of the text files.
 
-    The text files are those of the tokenizer and the chat template.
-
-    Policies with the same pair turn images into the same pixels and text into the same ids.
+    The text files are the files of the tokenizer and the chat template. Policies with the same two
+    digests turn images into the same pixels and text into the same ids.
     """
     return _joint(path, _PROCESSOR_FILES), _joint(path, _TEXT_FILES)
 

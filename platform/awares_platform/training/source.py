@@ -1,9 +1,10 @@
-"""Where policies come from: a verified local directory for each of them.
+"""Find a policy by its name, and return a verified local directory with its files.
 
     base          mini | local directory | s3:// directory | Hugging Face model id
     sft, awares   runs/<run>/policies/<name>/ in the store, which this run's jobs exported
 
-A policy in a store is downloaded into the local cache once per content.
+A policy in a store is downloaded into the local cache. It is downloaded again only if its content
+changes.
 """
 
 import hashlib
@@ -39,8 +40,8 @@ _ETAG = "etag "
 def resolve(store: ObjectStore, run: str, name: PolicyName, base: str, family: ModelFamily) -> Path:
     """Return a local, verified directory of the policy `name`.
 
-    The policy "base" comes from `base`, which is policy.base. The others are exports of the run
-    `run`. Raises PolicyError if the policy is missing, incomplete or of another family.
+    The policy "base" comes from `base`, which is policy.base. The other policies are exports of the
+    run `run`. Raises PolicyError if the policy is missing, incomplete or of another family.
     """
     if name == "base":
         path = _base(store.config, base)
@@ -54,8 +55,7 @@ def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None
     """Return the content digest of policy.base, which is part of a job's identity.
 
     An s3:// base is read with the endpoint and credentials of `store`. If it has a manifest, its
-    files are not downloaded.
-    Raises PolicyError as `resolve` does.
+    files are not downloaded. Raises the same errors as `resolve`.
     """
     if base.startswith("s3://"):
         manifest = policy_manifest(_store_of(store, base), "")
@@ -68,7 +68,10 @@ def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None
 
 
 def pinned(policy: PolicyConfig) -> PolicyConfig:
-    """Make a local base absolute, because Ray Train's workers run in other directories."""
+    """Return `policy` with an absolute path in place of a relative local base.
+
+    Ray Train's workers run in other directories, where a relative path would be wrong.
+    """
     path = Path(policy.base).expanduser()
     if policy.base == "mini" or not path.is_dir():
         return policy
@@ -98,7 +101,7 @@ def _hub(repository: str) -> Path:
 
     try:
         return Path(snapshot_download(repository, allow_patterns=_HUB_FILES))
-    # The hub raises errors of its own, of httpx and of the OS for the same cause.
+    # For the same cause, the hub may raise its own error, an error of httpx or an OSError.
     except Exception as error:
         raise PolicyError(
             f"policy.base={repository!r} is no local directory, and no Hugging Face model that can "
@@ -107,10 +110,11 @@ def _hub(repository: str) -> Path:
 
 
 def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) -> Path:
-    """Download a stored policy into the cache. An incomplete download leaves no directory.
+    """Download a stored policy into the cache, and return its directory there.
 
-    With `foreign`, no run wrote the policy, so it may lack a manifest. Then the etags of its files
-    name its directory in the cache. Its identity is the digest of its content in any case.
+    An incomplete download leaves no directory. If `foreign` is true, no run has written the policy,
+    so the policy may lack a manifest. The name of its directory is then derived from the etags of
+    its files. The identity of the policy is the digest of its content in any case.
     """
     prefix = f"{key}/" if key else ""
     files = _named(store, prefix) or (_listed(store, prefix) if foreign else {})
@@ -136,7 +140,7 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
 
 
 def _fetch(store: ObjectStore, prefix: str, name: str, digest: str, directory: Path) -> None:
-    """Download one file and compare it with the manifest."""
+    """Download one file. Raise PolicyError if its digest is not the one in the manifest."""
     store.download_file(f"{prefix}{name}", directory / name)
     if not digest.startswith(_ETAG) and file_digest(directory / name) != digest:
         raise PolicyError(
@@ -146,18 +150,18 @@ def _fetch(store: ObjectStore, prefix: str, name: str, digest: str, directory: P
 
 
 def _place(url: str, key: str, files: dict[str, str]) -> Path:
-    """The cached directory of a stored policy whose files have these digests or etags."""
+    """Return a stored policy's directory in the cache. `files` holds the digest or etag by name."""
     name = hashlib.sha256(json.dumps([url, key, files]).encode()).hexdigest()[:24]
     return cache_directory() / "policies" / name
 
 
 def _named(store: ObjectStore, prefix: str) -> dict[str, str]:
-    """Return file names and digests from the manifest, or nothing without a manifest."""
+    """Return the digest of each file from the manifest, or an empty dict without a manifest."""
     manifest = policy_manifest(store, prefix)
     return {} if manifest is None else manifest["files"]
 
 
 def _listed(store: ObjectStore, prefix: str) -> dict[str, str]:
-    """Return file names and etags of a directory that was copied into the store."""
+    """Return the etag of each file in a directory that was copied into the store."""
     found = {info.key.removeprefix(prefix): f"{_ETAG}{info.etag}" for info in store.list(prefix)}
     return {name: etag for name, etag in sorted(found.items()) if "/" not in name}

@@ -1,10 +1,10 @@
-"""DeepSpeed ZeRO from our settings, on GPUs (NCCL) and CPUs (gloo).
+"""Train with DeepSpeed ZeRO on GPUs (NCCL) or CPUs (gloo), with the settings of a job.
 
-Call `initialize` inside Ray Train's train_loop_per_worker, once the process group is up. Do not use
-ray.train.torch.prepare_model or a prepared data loader with it: DeepSpeed does their work.
+Call `initialize` inside Ray Train's train_loop_per_worker, once the process group is up. Do not
+also use ray.train.torch.prepare_model or a prepared data loader, because DeepSpeed does their work.
 
-A step, `step(engine, losses, learning_rate)`, takes any number of micro-batches of any size. Every
-worker must run the same number, because ZeRO's collectives run once per micro-batch.
+`step` takes any number of micro-batches of any size. Every worker must run the same number of
+micro-batches, because ZeRO's collectives run once per micro-batch.
 """
 
 import os
@@ -22,13 +22,14 @@ from awares_platform.training import lora
 from awares_platform.weights.adapter import is_adapter
 from awares_platform.weights.parts import Part, copy_to_cpu, even_parts
 
-# In elements. DeepSpeed's default of 5e8 reserves 2 GB per worker even for a model of a few MB.
+# The largest bucket, in elements. DeepSpeed's default of 5e8 reserves 2 GB per worker, even for a
+# model of a few MB.
 _BUCKET = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ZeroSettings:
-    """Settings of the optimizer and of ZeRO. `max_grad_norm` 0 does not clip.
+    """Settings of the optimizer and of ZeRO. A `max_grad_norm` of 0 switches clipping off.
 
     Example:
         ZeroSettings(stage=2, dtype="float32", learning_rate=5e-4)
@@ -45,7 +46,7 @@ class ZeroSettings:
 def settings_of(
     section: SftConfig | GrpoConfig, dtype: Literal["float32", "bfloat16"]
 ) -> ZeroSettings:
-    """The settings of a training job, from its section and policy.dtype."""
+    """Return the settings of a training job. `section` is its section of the configuration."""
     return ZeroSettings(
         stage=section.zero_stage,
         dtype=dtype,
@@ -58,9 +59,9 @@ def settings_of(
 def deepspeed_config(
     settings: ZeroSettings, elements: int, hidden: int, gpu: bool
 ) -> dict[str, Any]:
-    """DeepSpeed's configuration.
+    """Return DeepSpeed's configuration.
 
-    `elements` is the number of trainable parameters, which bounds the buckets; `hidden` is the
+    `elements` is the number of trainable parameters, which bounds the buckets. `hidden` is the
     width of the language model.
     """
     bucket = max(1, min(_BUCKET, elements))
@@ -68,7 +69,7 @@ def deepspeed_config(
         # DeepSpeed uses the micro-batch size only for its throughput log.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        # `step` decides when to update, so the number of micro-batches may vary.
+        # The function `step` decides when to update, so the number of micro-batches may vary.
         "managed_gradient_accumulation": False,
         "gradient_clipping": settings.max_grad_norm,
         "bf16": {"enabled": settings.dtype == "bfloat16"},
@@ -89,9 +90,9 @@ def deepspeed_config(
 
 
 def initialize(model: nn.Module, settings: ZeroSettings, gpu: bool = False) -> Any:
-    """A DeepSpeedEngine with torch's AdamW over the trainable parameters of `model`.
+    """Return a DeepSpeedEngine with torch's AdamW over the trainable parameters of `model`.
 
-    Every rank calls it, with equal weights.
+    Every rank must call this function, and all ranks must pass the same weights.
     """
     prepare_process(gpu)
     import deepspeed
@@ -106,10 +107,10 @@ def initialize(model: nn.Module, settings: ZeroSettings, gpu: bool = False) -> A
 
 
 def prepare_process(gpu: bool) -> None:
-    """Tell DeepSpeed that there is no GPU, and keep it from building its shared-memory op.
+    """Without a GPU, set DeepSpeed's accelerator to the CPU, and prevent a build of its SHM op.
 
-    The op serves tensor-parallel inference only. Probing for it takes a C++ build of about a minute
-    in every fresh home directory.
+    The shared-memory op serves tensor-parallel inference only. Without this function, DeepSpeed
+    builds the op from C++ in every new home directory, which takes about a minute.
     """
     if gpu:
         return
@@ -122,9 +123,10 @@ def prepare_process(gpu: bool) -> None:
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: weight decay for matrices, none for norms, biases and other vectors.
+    """Return parameter groups that give weight decay to matrices, but not to vectors.
 
-    It reads the shapes before ZeRO-3 partitions the parameters.
+    Norms and biases are vectors. Call this function before ZeRO-3 partitions the parameters,
+    because it reads their shapes.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
@@ -134,10 +136,10 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> float:
-    """One optimizer step on the sum of `losses`, averaged over workers.
+    """Take one optimizer step on the sum of `losses`, averaged over workers.
 
-    Each loss is computed as the iterator advances. Returns the global gradient norm before
-    clipping; nan at stage 0 in float32, where DeepSpeed keeps none.
+    Each loss is computed when the iterator advances to it. Returns the global gradient norm before
+    clipping. At stage 0 in float32 the result is nan, because DeepSpeed keeps no norm there.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
@@ -149,11 +151,11 @@ def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> float:
 
 
 def full_state(engine: Any) -> dict[str, Tensor]:
-    """Every weight of the model, whole, on the CPU, adapters merged, under transformers' names.
+    """Return all full weights on the CPU under transformers' names, with the adapters merged.
 
-    Every rank calls it, because ZeRO-3 gathers one parameter at a time. Rank 0 returns the state,
-    the others an empty dict. The tensors are copies, so further training does not change them.
-    Tied weights appear once, under their first name.
+    Every rank must call this function, because ZeRO-3 gathers one parameter at a time. Rank 0 gets
+    the weights, and the other ranks get an empty dict. The tensors are copies, so further training
+    does not change them. Tied weights appear once, under their first name.
     """
     model, first = engine.module, engine.global_rank == 0
     state: dict[str, Tensor] = {}
@@ -165,11 +167,12 @@ def full_state(engine: Any) -> dict[str, Tensor]:
 
 
 def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
-    """This rank's share of the weights, on the CPU, with floating-point weights cast to `dtype`.
+    """Return this rank's share of the weights on the CPU, with float weights cast to `dtype`.
 
-    The ranks' shares together hold every weight once. It needs no communication: at stage 3 a rank
-    returns the slices that it has, at the other stages an even cut of all weights. A model with
-    adapters yields the adapters alone, under the names of their layers.
+    The shares of all ranks together hold every weight once. The ranks do not communicate. At stage
+    3 a rank returns the slices that it holds. At the other stages it returns an even part of all
+    weights. If the model has adapters, only the adapters are returned, under the names of their
+    layers.
     """
     rank, ranks = engine.global_rank, engine.dp_world_size
     named = _named(engine.module)
@@ -185,10 +188,11 @@ def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
 
 @contextmanager
 def rounded(engine: Any, dtype: torch.dtype) -> Iterator[None]:
-    """Round the weights to values of `dtype` within the block, so that it computes as served.
+    """Round the weights to values of `dtype` within the block, as the engine rounds them.
 
-    They keep the precision of training. Every rank rounds its own slices. If `dtype` is narrower
-    than the precision of training, the CPU holds a copy of them.
+    The tensors keep their own data type. Every rank rounds its own slices. If `dtype` is narrower
+    than the data type of a tensor, the CPU keeps a copy of its exact values. The end of the block
+    restores these values.
     """
     held = [
         tensor
@@ -213,20 +217,20 @@ def _narrows(tensor: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _storage(tensor: Tensor) -> list[Tensor]:
-    """The tensors that hold a parameter's values on this rank.
+    """Return the tensors that hold a parameter's values on this rank.
 
-    ZeRO-3 keeps small parameters whole, beside the slice.
+    For a small parameter, ZeRO-3 keeps the whole tensor in addition to the slice.
     """
     if not hasattr(tensor, "ds_tensor"):
         return [tensor.data]
-    # DeepSpeed gives it attributes that torch's annotation lacks.
+    # DeepSpeed adds attributes that torch's type annotation lacks.
     partitioned: Any = tensor
     whole = [tensor.data] if tensor.shape == partitioned.ds_shape else []
     return [partitioned.ds_tensor.data, *whole]
 
 
 def _slice(name: str, tensor: Any, rank: int, dtype: torch.dtype) -> Part:
-    """The rank's slice of a parameter that ZeRO-3 partitioned, without the padding at its end."""
+    """Return this rank's slice of a partitioned parameter, without the padding at its end."""
     length = tensor.ds_tensor.ds_numel
     start = min(rank * length, tensor.ds_numel)
     values = tensor.ds_tensor.detach().reshape(-1)[: min(length, tensor.ds_numel - start)]
@@ -234,7 +238,7 @@ def _slice(name: str, tensor: Any, rank: int, dtype: torch.dtype) -> Part:
 
 
 def _named(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """The parameters and the persistent buffers, each once."""
+    """Return the names and tensors of the parameters and persistent buffers, each tensor once."""
     persistent = set(model.state_dict().keys())
     return [
         *model.named_parameters(),
