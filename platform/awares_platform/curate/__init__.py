@@ -1,1 +1,1 @@
-"""The curate job: label when and where to crop."""
+"""The curate job: label for each sample whether crops are needed, and which ones."""

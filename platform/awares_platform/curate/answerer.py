@@ -1,4 +1,4 @@
-"""The Ray Data actor of curation: one engine answers a shard's questions at both resolutions."""
+"""The Ray Data actor of curation, whose engine answers questions at low and at full resolution."""
 
 import asyncio
 import pickle
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class Answerer:
-    """Adds both answers to a shard's rows; a callable for `map_batches(batch_size=1)`.
+    """Adds both answers to the rows of a shard. Ray Data calls it by `map_batches(batch_size=1)`.
 
-    A batch has "key" and "rows"; the result has the answers as further columns of "rows". If the
-    engine fails, the result has a pickled AwaresError as "failure". Ray Data would bury a raised
-    error in its own tracebacks. The engine runs on its own event loop, from the first shard until
-    the actor ends.
+    A batch has "key" and "rows". In the result, the table in "rows" has additional columns with the
+    answers. If the engine fails, the result holds a pickled AwaresError as "failure". Ray Data
+    would bury a raised error in its own tracebacks. The engine runs on its own event loop, from the
+    first shard until the actor ends.
     """
 
     def __init__(self, config: PlatformConfig) -> None:
@@ -70,7 +70,7 @@ class Answerer:
         )
 
     async def _start(self) -> None:
-        """Start the engine, here and not in the constructor, so that errors reach the driver."""
+        """Start the engine. An error in the constructor would not reach the driver."""
         from awares_platform.engine.engine import Engine
         from awares_platform.training.policy import load_processor
         from awares_platform.training.source import resolve

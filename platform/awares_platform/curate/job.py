@@ -1,14 +1,14 @@
-"""Curation: label when and where to crop (paper, section 3.2), as a Ray Data pipeline over shards.
+"""Curation labels when and where to crop (paper, section 3.2), in a Ray Data pipeline over shards.
 
     train split --shards--> Answerer       an actor with one engine: low and full answers
                                |
                                v
                             label_shard    a task: judge, grounding, crops --> curated shard
 
-Ray Data schedules and overlaps the two stages; the driver only counts. The fingerprint of a shard
-covers its samples, the policy and the settings. A shard that the store holds with the same
-fingerprint is not labelled again, so a killed job resumes from the finished shards. The manifest is
-written last.
+Ray Data schedules and overlaps the two stages. The driver only counts the results. The fingerprint
+of a shard is a digest of its samples, the policy and the settings. If the store holds a shard with
+the same fingerprint, the shard is not labelled again. A killed job therefore resumes from the
+finished shards. The manifest is written last.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ LABEL_CPUS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A unit of work; `fingerprint` is the digest of all that its labels depend on.
+    """A part of the split. `fingerprint` is a digest of everything that its labels depend on.
 
     Example:
         Shard("datasets/awares-mini-curated/train/part-00003.parquet", (sample,), "ab12...")
@@ -76,7 +76,7 @@ class Shard:
 class CurateResult:
     """Counts over the curated split.
 
-    `crops` counts the HR samples' target crops by id. `left_out` counts the samples without a
+    `crops` counts the target crops of the HR samples by id. `left_out` counts the samples without a
     label, because both answers are wrong or the sample is unusable. `source_faults` counts the
     unreadable rows of the source. The job took `wall_s` seconds.
 
@@ -99,7 +99,7 @@ class CurateResult:
 
     @property
     def hr_share(self) -> float:
-        """Share of samples labelled HR."""
+        """The share of samples with the label HR."""
         return self.hr / self.samples
 
     def summary(self, store: str) -> str:
@@ -118,7 +118,8 @@ class CurateResult:
 def run(config: PlatformConfig) -> CurateResult:
     """Curate the train split.
 
-    Raises DataError if no row is usable, EngineFailure or EndpointError if a part fails for good.
+    Raises DataError if no row is usable. Raises EngineFailure or EndpointError if the engine or an
+    endpoint fails for good.
     """
     started = time.monotonic()
     asked = environment(config.method)
@@ -162,7 +163,7 @@ def run(config: PlatformConfig) -> CurateResult:
 
 
 def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, shards: int) -> None:
-    """Label the pending shards; report progress and one metrics row for each."""
+    """Label the pending shards. Report the progress, and record one metrics row for each shard."""
     with Progress(
         "curate", total=sum(len(shard.samples) for shard in pending), unit="questions"
     ) as progress:
@@ -179,7 +180,7 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
 
 
 def plan(data: DataConfig, samples: Sequence[Sample], settings: str) -> list[Shard]:
-    """Cut the split into shards. `settings`, from label_settings, enter their fingerprints."""
+    """Cut the split into shards. Each fingerprint covers `settings`, made by label_settings."""
     size = data.shard_rows
     shards = []
     for index, start in enumerate(range(0, len(samples), size)):
@@ -192,9 +193,10 @@ def plan(data: DataConfig, samples: Sequence[Sample], settings: str) -> list[Sha
 def label_settings(
     method: MethodConfig, engine: EngineConfig, curate: CurateConfig, policy: str
 ) -> str:
-    """Return the settings that change labels, as JSON. Rewards and the policy's prompt do not.
+    """Return the settings that labels depend on, as JSON.
 
-    `policy` is the digest of the policy that answers.
+    Labels do not depend on the reward or on the policy's system prompt. `policy` is the digest of
+    the policy that answers.
     """
     method_settings = method.model_dump(
         include={
@@ -224,7 +226,7 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def is_finished(store: ObjectStore, shard: Shard) -> bool:
-    """Whether the store holds labels of this shard with the same fingerprint."""
+    """Return whether the store holds this shard with labels and the same fingerprint."""
     try:
         rows = decode_rows(store.get(shard.key), shard.key)
     except NotFound:
@@ -279,9 +281,10 @@ def summarise(
     dataset: str,
     wall_s: float,
 ) -> CurateResult:
-    """Counts over the whole curated split, resumed shards included.
+    """Return counts over the whole curated split, including shards of an earlier job.
 
-    `planned` is the number of samples that went in, `asked` the environment of their targets.
+    `planned` is the number of samples before labelling. `asked` is the environment that names the
+    target crops.
     """
     labels = Counter(sample.label for sample in curated.samples)
     crops = [crop for sample in curated.samples for crop in sample.crops]

@@ -23,11 +23,11 @@ Columns = dict[str, np.ndarray]
 
 
 def label_shard(batch: Columns, config: PlatformConfig) -> Columns:
-    """Label a shard that Answerer answered, and write it; a function for `map_batches`.
+    """Label a shard that Answerer has answered, and write it. Ray Data calls it by `map_batches`.
 
     The batch has one row with "key", "fingerprint", "rows" and "failure". The result has one row
-    with "key", the counts "lr", "hr", "dropped" and "unusable", "faults" and "failure". "faults" is
-    a JSON list of reasons, "failure" a pickled AwaresError or empty.
+    with "key", the counts "lr", "hr", "dropped" and "unusable", and with "faults" and "failure".
+    "faults" is a JSON list of reasons. "failure" is a pickled AwaresError, or empty.
     """
     failure: bytes = batch["failure"][0]
     none = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "faults": "[]"}
@@ -79,7 +79,7 @@ async def _label_all(
 
 
 def encode_shard(labelled: Sequence[Labelled], fingerprint: str) -> bytes:
-    """Encode the labelled samples with both answers, the confidence and the verdict as columns."""
+    """Encode the labelled samples, with additional columns for answers, confidence and verdict."""
     usable = [(one.sample, one) for one in labelled if one.sample]
     columns = {
         "low_answer": [one.answers.low for _, one in usable],

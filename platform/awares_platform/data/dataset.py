@@ -53,7 +53,7 @@ REPORTED_FAULTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A split: its usable samples, their further columns in the same order, and its faults.
+    """A split: its usable samples, their additional columns in the same order, and its faults.
 
     Example:
         fault = Fault("datasets/x/train/part-00000.parquet", 3, "question: empty")
@@ -66,12 +66,12 @@ class Split:
 
 
 def split_prefix(name: str, split: str) -> str:
-    """Key prefix of a split."""
+    """Return the key prefix of a split."""
     return f"datasets/{name}/{split}/"
 
 
 def shard_key(name: str, split: str, index: int) -> str:
-    """Key of one parquet file of a split."""
+    """Return the key of one parquet file of a split."""
     return f"{split_prefix(name, split)}part-{index:05d}.parquet"
 
 
@@ -81,7 +81,7 @@ def put_image(store: ObjectStore, data: bytes) -> str:
     try:
         store.put(image_key(digest), data, if_none_match=True)
     except PreconditionFailed:
-        pass  # The same bytes are in the store.
+        pass  # The store already holds the same bytes.
     return digest
 
 
@@ -115,7 +115,7 @@ def _shards(samples: Iterable[Sample], shard_rows: int) -> Iterator[list[Sample]
 def write_manifest(
     store: ObjectStore, name: str, split: str, keys: Sequence[str], rows: int, recipe: object = None
 ) -> None:
-    """Write the manifest, which finishes a split. `recipe` (JSON) records how it was made."""
+    """Write the manifest, which finishes a split. `recipe` (JSON) says how the split was made."""
     manifest = {"format": 1, "shards": list(keys), "rows": rows, "recipe": recipe}
     store.put(f"{split_prefix(name, split)}manifest.json", json.dumps(manifest, indent=1).encode())
 
@@ -126,7 +126,7 @@ def withdraw_manifest(store: ObjectStore, name: str, split: str) -> None:
 
 
 def read_manifest(store: ObjectStore, name: str, split: str) -> dict[str, Any]:
-    """The split's manifest.
+    """Return the manifest of a split.
 
     Raises DataError if the split is missing or unfinished, or if its manifest is unreadable.
     """
@@ -151,7 +151,7 @@ def _remedy(name: str) -> str:
 
 
 def read_split(store: ObjectStore, name: str, split: str, limit: int | None = None) -> Split:
-    """Read a split in order, up to `limit` usable samples. Raises DataError if there are none."""
+    """Read up to `limit` usable samples of a split, in order. Raises DataError if it has none."""
     samples: list[Sample] = []
     columns: list[dict[str, Any]] = []
     faults: list[Fault] = []
@@ -178,12 +178,12 @@ def read_split(store: ObjectStore, name: str, split: str, limit: int | None = No
 def read_samples(
     store: ObjectStore, name: str, split: str, limit: int | None = None
 ) -> list[Sample]:
-    """The usable samples of a split, in order. Raises as `read_split`."""
+    """Return the usable samples of a split, in order. Raises the same errors as `read_split`."""
     return list(read_split(store, name, split, limit).samples)
 
 
 def report_faults(faults: Sequence[Fault]) -> None:
-    """Log the number of faults, and the first few with key and row."""
+    """Log the number of faults, and the key and row of the first few faults."""
     if not faults:
         return
     log.warning("skipped %d unusable rows or files", len(faults))
@@ -194,7 +194,7 @@ def report_faults(faults: Sequence[Fault]) -> None:
 def ensure_mini(config: "DataConfig", store: ObjectStore) -> None:
     """Write AwaRes-Mini's two splits and their images to datasets/<config.name>/.
 
-    A finished split of the same recipe (size, seed, generator) is kept.
+    If a finished split has the same recipe (size, seed and generator), it is kept.
     """
     from awares.mini.benchmark import generate_split
 
@@ -203,7 +203,7 @@ def ensure_mini(config: "DataConfig", store: ObjectStore) -> None:
         ("test", config.test_samples),
     )
     for split, count in splits:
-        # The first sample stands for the generator: it changes if the generator does.
+        # The recipe contains the first sample, because it changes if the generator changes.
         first = repr(next(generate_split(split, 1, config.seed))[1])
         recipe = {
             "count": count,
@@ -231,7 +231,7 @@ def _recipe(store: ObjectStore, name: str, split: str) -> Any:
 def _generate(
     store: ObjectStore, split: MiniSplit, count: int, seed: int, progress: Progress
 ) -> Iterator[Sample]:
-    """Generate a split's samples, and upload each distinct image once, in parallel."""
+    """Yield the samples of a split, and upload each distinct image once in parallel threads."""
     from awares.mini.benchmark import generate_split
 
     seen: set[str] = set()

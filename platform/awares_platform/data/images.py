@@ -1,6 +1,6 @@
-"""Images by their hash: from memory, else from local disk, else from the object store.
+"""Read images by their hash: from memory, from local disk, or else from the object store.
 
-The hash of every file is verified before the image is used.
+The hash of every file is verified before its image is used.
 """
 
 import hashlib
@@ -22,21 +22,21 @@ from awares_platform.store.errors import NotFound
 log = logging.getLogger(__name__)
 
 KEEP_FREE_BYTES = 2 << 30
-"""The disk cache admits no image while less than this is free."""
+"""The disk cache admits an image only if this number of bytes then remains free."""
 MEMORY_BYTES = 256 << 20
-"""Decoded bytes that the memory cache may hold."""
+"""The largest number of decoded bytes in the memory cache."""
 
 
 def image_key(digest: str) -> str:
-    """Key of an image file in the store."""
+    """Return the key of an image file in the store."""
     return f"images/{digest}"
 
 
 class Images:
     """A callable from an image's hash to its RGB image. Callers must not modify the image.
 
-    It is thread-safe and picklable: a copy in another process shares the settings and the disk
-    cache of its machine, and has its own memory cache.
+    It is thread-safe and picklable. A copy in another process has the same settings and its own
+    memory cache. All copies on one machine share the disk cache.
     """
 
     def __init__(
@@ -57,9 +57,10 @@ class Images:
         return Images, (self._store, self._directory, self._memory_bytes)
 
     def __call__(self, digest: str) -> Image:
-        """The decoded image.
+        """Return the decoded image.
 
-        Raises DataError if it is missing, damaged or not an image, StoreError if the store fails.
+        Raises DataError if the file is missing, damaged or not an image. Raises StoreError if the
+        store fails.
         """
         with self._lock:
             if digest in self._cache:
@@ -78,7 +79,10 @@ class Images:
             self._held -= _size(self._cache.popitem(last=False)[1])
 
     def read(self, digest: str) -> bytes:
-        """The verified bytes of the image file. Raises as `__call__`."""
+        """Return the verified bytes of the image file.
+
+        Raises DataError if the file is missing or damaged. Raises StoreError if the store fails.
+        """
         path = self._directory / digest[:2] / digest
         data = _cached_bytes(path, digest)
         if data is None:
@@ -103,7 +107,7 @@ class Images:
         return data
 
     def _admit(self, path: Path, data: bytes) -> None:
-        """Write a file to the disk cache atomically. A failure is harmless: it costs only time."""
+        """Write a file to the disk cache atomically. A failure is harmless and only costs time."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if shutil.disk_usage(path.parent).free < KEEP_FREE_BYTES + len(data):

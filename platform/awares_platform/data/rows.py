@@ -1,8 +1,8 @@
-"""Samples as parquet rows: encoding, and decoding that survives damage.
+"""Encode samples as parquet rows, and decode them even if some rows are damaged.
 
-A damaged file or row becomes a `Fault` that names its key and row, never an exception. So one bad
-row costs one sample, not the job. Page checksums are written and verified, so that a flipped bit
-becomes a fault and not a wrong question.
+A damaged file or row raises no exception. It becomes a `Fault`, which names the key and the row.
+One bad row therefore costs one sample, and not the job. Page checksums are written and verified, so
+that a flipped bit becomes a fault and not a wrong question.
 """
 
 import io
@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An unusable row; `row` None stands for the whole file.
+    """An unusable row. If `row` is None, the whole file is unusable.
 
     Example:
         Fault("datasets/awares-mini/train/part-00003.parquet", 17, "image: not a hex SHA-256")
@@ -50,7 +50,7 @@ class Fault:
 class Rows:
     """A decoded file: its usable samples, its faults and its metadata.
 
-    `columns` is aligned with `samples` and holds the columns that a Sample has no field for.
+    `columns` is aligned with `samples`. It holds the columns for which a Sample has no field.
 
     Example:
         Rows((sample,), ({"verdict": "2"},), (), {"fingerprint": "ab12"})
@@ -97,7 +97,7 @@ def _row(sample: Sample) -> dict[str, Any]:
 
 
 def decode_rows(data: bytes, key: str) -> Rows:
-    """Decode a file with the columns that `encode_rows` writes; `key` names it in faults."""
+    """Decode a file that `encode_rows` has written. Faults name the file by `key`."""
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         known = {field.name: table.column(field.name).cast(field.type) for field in SCHEMA}
@@ -118,7 +118,7 @@ def decode_rows(data: bytes, key: str) -> Rows:
 
 
 def _plain(table: pa.Table) -> list[dict[str, Any] | UnicodeDecodeError]:
-    """The table's rows, with an error in place of each row whose text is not UTF-8.
+    """Return the table's rows, with an error in place of each row whose text is not UTF-8.
 
     Neither parquet nor Arrow checks the text when it reads a file.
     """
@@ -186,7 +186,10 @@ def _label(value: str) -> Label:
 
 
 def _crops(values: Sequence[str | None]) -> tuple[str, ...]:
-    """The regions of the target request; the environment checks them when a job uses them."""
+    """Return the regions of the target request.
+
+    A job's environment later checks that it offers these regions.
+    """
     if not all(value and value.strip() for value in values):
         raise ValueError(f"crops: {values} has an empty entry")
     return tuple(value for value in values if value)

@@ -1,1 +1,1 @@
-"""The evaluate job: all policies on the same held-out questions."""
+"""The evaluate job compares all policies on the same held-out questions."""

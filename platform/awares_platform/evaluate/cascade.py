@@ -1,11 +1,14 @@
-"""Policies of two passes: one on the low-resolution view, then a fresh one on the whole image.
+"""Policies of two passes: one on the low-resolution view, and a second one on the whole image.
 
     first pass --enough?--yes--> its answer
                         --no---> the base policy's answer at full resolution
 
-Both passes count, in visual tokens and in latency. `escalate` asks the trained policy whether the
-first view is enough (as in VisionThink, arXiv 2507.13348). `threshold` asks the probability of the
-base policy's own answer. Neither needs the engine: the passes are those of other policies.
+The second pass starts with an empty context. If both passes run, the visual tokens and the latency
+of both are counted.
+
+`escalate` makes a second pass if the trained policy requests crops (as in VisionThink, arXiv
+2507.13348). `threshold` makes a second pass if the base policy's own answer has a low probability.
+These functions need no engine, because they join episodes of other policies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +25,11 @@ def escalate(
     decision_s: Mapping[str, float],
     spec: EpisodeSpec,
 ) -> list[Played]:
-    """Return the `full` pass for every question for which `asked` made a request.
+    """Add the second pass from `full` to every episode of `asked` that makes a request.
 
-    `asked` are the episodes of the trained policy. `decision_s` holds the seconds of its first turn
-    by sample id, where they were measured. `spec` describes the episodes of `asked`.
+    Episodes without a request are returned unchanged. `asked` holds the episodes of the trained
+    policy. `decision_s` holds the measured seconds of its first turn by sample id. `spec` holds the
+    settings of the episodes in `asked`.
     """
     return [
         _fresh(first, again, decision_s.get(first.sample.sample_id, 0.0), _first(first), spec)
@@ -38,9 +42,10 @@ def escalate(
 def threshold(
     low: Sequence[Played], full: Sequence[Played], budget: float, spec: EpisodeSpec
 ) -> list[Played]:
-    """Return the `full` pass for the questions of which `low` is least sure, within `budget`.
+    """Add the second pass from `full` to the episodes of `low` that have the lowest confidence.
 
-    `budget` is the mean rtr_token to spend. The questions with the lowest confidence come first.
+    `budget` is the mean rtr_token per question that may be spent. Episodes get a second pass in
+    the order of rising confidence, until the budget is spent.
     """
     order = sorted(range(len(low)), key=lambda index: confidence(low[index]))
     left = budget * len(low) - sum(_rtr(one) for one in low)
@@ -63,13 +68,13 @@ def _rtr(played: Played) -> float:
 
 
 def _first(played: Played) -> Turn:
-    """The turn in which the policy asks, at the cost of the whole image."""
+    """Return the first turn, in which the policy asks, with the cost of the whole image."""
     assert played.episode is not None, "only a played question has a request"
     return replace(played.episode.turns[0], area=1.0)
 
 
 def _whole(played: Played, spec: EpisodeSpec) -> Turn:
-    """The first turn, as if it had asked for the whole image."""
+    """Return the first turn, changed as if it had requested the whole image."""
     assert played.episode is not None, "only a played question has a first turn"
     size = played.episode.image_size
     request = spec.environment.cover([(0, 0, *size)], size)
@@ -78,7 +83,7 @@ def _whole(played: Played, spec: EpisodeSpec) -> Turn:
 
 
 def _fresh(first: Played, again: Played, first_s: float, turn: Turn, spec: EpisodeSpec) -> Played:
-    """Join the first pass, whose turn is `turn`, with the second, which starts afresh."""
+    """Return the episode of both passes. `turn` is the turn of the first pass."""
     if first.episode is None or again.episode is None:
         return again
     full = again.episode

@@ -1,4 +1,4 @@
-"""Scored episodes as parquet, one row per question, for the report and for readers."""
+"""Encode scored episodes as parquet with one row per question, for the report and for analyses."""
 
 import io
 from collections.abc import Sequence
@@ -38,8 +38,8 @@ SCHEMA = pa.schema(
         pa.field("evidence", pa.list_(pa.list_(pa.int32()))),
     ]
 )
-"""`boxes` are the regions returned to a call. `label` and `target_crops` come from this
-evaluation's own low and full answers."""
+"""`boxes` are the regions that the policy got for its requests. `label` and `target_crops` are
+derived from the answers of the policies low and full in this evaluation."""
 
 
 def encode_episodes(scored: Sequence[Scored]) -> bytes:

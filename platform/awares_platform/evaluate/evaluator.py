@@ -79,10 +79,11 @@ class Evaluator:
         self._subscriber = Subscriber(self._store, self._bus)
 
     async def load(self, weights: Weights, probes: Sequence[Sample]) -> None:
-        """Switch the engine to a trained policy, by the path that training uses.
+        """Switch the engine to a trained policy through the weight bus, as training does.
 
-        The weights are published, fetched, verified and applied. A canary of the first readable
-        `probes` then compares the engine with transformers. Raises CanaryMismatch if they differ.
+        The weights are published, fetched, verified and applied. A canary is built from the first
+        readable `probes`. It then compares the logprobs of the engine with those of transformers.
+        Raises CanaryMismatch if they differ.
         """
         path = await self._directory(weights)
         readable = [sample for sample in probes if self._is_readable(sample)][:CANARY_SAMPLES]
@@ -121,11 +122,11 @@ class Evaluator:
         return version
 
     async def play(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
-        """Play the samples, evaluate.in_flight at a time; the results are in their order."""
+        """Play the samples, evaluate.in_flight at a time. Results are in the order of `samples`."""
         return await self._play(policy, samples, self._limit)
 
     async def play_alone(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
-        """Play the samples one at a time with cold caches, so that no other load adds latency."""
+        """Play the samples one at a time with empty caches, so that latencies are comparable."""
         played = []
         for sample in samples:
             await self._engine.clear_caches()

@@ -1,14 +1,14 @@
-"""Evaluation: the same held-out questions, answered by every policy on one engine.
+"""Evaluation lets every policy answer the same held-out questions on one engine.
 
     test split --> Evaluator (actor, one engine)   base weights: full, low
                                                    sft weights: sft
                                                    awares weights: awares
-               --> threshold and escalate, from the passes of the others (cascade.py)
+               --> threshold and escalate, joined from these episodes (cascade.py)
                --> scores, labels from the low and full answers
                --> results.json, episodes-<policy>.parquet, table.md
 
-Each policy first answers evaluate.latency_questions one at a time, which gives the latencies. It
-then answers the rest, evaluate.in_flight at a time.
+Each policy first answers evaluate.latency_questions questions one at a time. The latencies are
+measured on these questions. It then answers the other questions, evaluate.in_flight at a time.
 """
 
 import asyncio
@@ -61,10 +61,10 @@ log = logging.getLogger(__name__)
 
 SPLIT = "test"
 PROBES = 32
-"""Questions from which the canary of a weight switch is taken."""
+"""Number of questions from which the canary is taken when the engine switches weights."""
 
 CHUNK = 256
-"""Questions per call of the actor, and so per update of the progress."""
+"""Number of questions per call of the actor. The progress is updated after each call."""
 
 PlayedBy = dict[str, list[Played]]
 
@@ -102,8 +102,8 @@ class EvaluateResult:
 def run(config: PlatformConfig) -> EvaluateResult:
     """Evaluate evaluate.policies and write the results to the store.
 
-    Raises PolicyError for a policy that is not trained, before any work. Raises DataError without
-    usable questions, and EngineFailure if the engine fails for more than a few questions.
+    Raises PolicyError before any work if a policy is not trained. Raises DataError if no question
+    is usable. Raises EngineFailure if the engine fails for more than a few questions.
     """
     started = time.monotonic()
     asked = environment(config.method)
@@ -163,7 +163,7 @@ def check_policies(
 ) -> None:
     """Raise PolicyError unless `run` holds the trained policies that `policies` need.
 
-    They must descend from policy.base and grpo.start as these are now.
+    The trained policies must descend from the present policy.base and grpo.start.
     """
     from awares_platform.training.export import read_meta
     from awares_platform.training.lineage import check_lineage
@@ -184,12 +184,12 @@ def check_policies(
 
 
 def _weights(policy: str) -> set[str]:
-    """The weights that the policy and the parts of its two passes need."""
+    """Return the weights that a policy needs, including those of the policies that it joins."""
     return {POLICIES[name].weights for name in (policy, *JOINED_FROM.get(policy, ()))}
 
 
 def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
-    """Play every policy; the episodes of each are in the order of `samples`."""
+    """Play every policy. The episodes of each policy are in the order of `samples`."""
     import ray
 
     from awares_platform.evaluate.evaluator import Evaluator
@@ -222,9 +222,10 @@ def _play_policies(
     alone: Sequence[Sample],
     progress: Progress,
 ) -> tuple[PlayedBy, dict[str, float]]:
-    """Play all but the policies of two passes; return the latencies of escalate's first turn, too.
+    """Play all policies except those of two passes, and return their episodes by policy.
 
-    They are by sample id.
+    Also returns the seconds of escalate's first turn by sample id. They are measured only if
+    escalate is evaluated.
     """
     import ray
 
@@ -243,14 +244,17 @@ def _play_policies(
 
 
 def _order(policy: str) -> int:
-    """Sort key: policies with the same weights are adjacent, and those of awares are last."""
+    """Return a sort key that groups policies by weights, with the weights of awares last."""
     return ("base", "sft", "awares").index(POLICIES[policy].weights)
 
 
 def join(
     policies: Sequence[str], played: PlayedBy, decision_s: Mapping[str, float], spec: EpisodeSpec
 ) -> PlayedBy:
-    """Add the policies of two passes to `played`. `spec` describes the episodes of awares."""
+    """Return `played` with the policies of two passes added.
+
+    `spec` holds the settings of the episodes of awares.
+    """
     joined = dict(played)
     if "escalate" in policies:
         joined["escalate"] = escalate(played["awares"], played["full"], decision_s, spec)
@@ -264,10 +268,10 @@ def join(
 def _play(
     actor: Any, policy: str, samples: Sequence[Sample], alone: Sequence[Sample], progress: Progress
 ) -> list[Played]:
-    """Play `samples`; return them in their order.
+    """Play `samples`, and return their episodes in the same order.
 
-    The latency subset `alone` runs first, one question at a time. The rest is submitted at once in
-    chunks.
+    The latency subset `alone` runs first, one question at a time. The other samples are submitted
+    in chunks, all at once.
     """
     import ray
 
@@ -287,15 +291,16 @@ def _play(
 
 
 def latency_subset(evaluate: EvaluateConfig, seed: int, samples: Sequence[Sample]) -> list[Sample]:
-    """Draw evaluate.latency_questions samples by the seed, the same ones for every policy."""
+    """Draw evaluate.latency_questions samples with `seed`. They are the same for every policy."""
     count = min(evaluate.latency_questions, len(samples))
     return random.Random(seed).sample(list(samples), count)
 
 
 def usable(played: PlayedBy) -> PlayedBy:
-    """Leave out, for every policy, the questions with an unreadable image.
+    """Leave out the questions with an unreadable image, for every policy.
 
-    So all policies are compared on the same questions. Raises DataError if none is left.
+    All policies are therefore compared on the same questions. Raises DataError if no question is
+    left.
     """
     broken = {
         one.sample.sample_id: one.fault
@@ -322,8 +327,8 @@ def label(
 ) -> dict[str, Sample]:
     """Label the samples as curation does, from the answers of the policies low and full.
 
-    Returns samples by id. The label is None if one of those policies is not evaluated, or if
-    curation would leave the sample out.
+    Returns the samples by id. The label is None if low or full is not evaluated, or if curation
+    would leave the sample out.
     """
     bare = [replace(one.sample, label=None, crops=()) for one in next(iter(played.values()))]
     if "low" not in played or "full" not in played:
@@ -350,7 +355,7 @@ def assemble(
     unusable: int,
     faults: int,
 ) -> dict[str, Any]:
-    """The content of results.json."""
+    """Return the content of results.json."""
     return {
         "policies": {
             policy: policy_metrics(rows, POLICIES[policy].may_call, run.seed, asked)

@@ -1,4 +1,4 @@
-"""The policies that evaluation compares: their weights, and the environment that each plays in."""
+"""The policies that evaluation compares, with the weights and the environment of each policy."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,8 +12,13 @@ from awares_platform.method.environment import environment, episode_spec, greedy
 
 Weights = Literal["base", "sft", "awares"]
 Play = Literal["asks", "decides", "low", "full"]
-"""`asks`: in method.environment. `decides`: the first turn of that. `low` and `full`: one turn of
-the base policy, on the first view or on the whole image."""
+"""How a policy plays an episode.
+
+    asks     in method.environment
+    decides  the first turn in method.environment, and no further turn
+    low      one turn on the first view
+    full     one turn on the whole image
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +34,11 @@ class EvaluatedPolicy:
 
     @property
     def may_call(self) -> bool:
-        """Whether the policy may ask for views; the base policy knows no requests."""
+        """Whether the policy may request views. The base policy is not trained to do so."""
         return self.play in ("asks", "decides")
 
     def spec(self, method: MethodConfig, family: ModelFamily, max_tokens: int) -> EpisodeSpec:
-        """How its episodes run, greedily, with at most `max_tokens` per turn."""
+        """Return the settings of greedy episodes with at most `max_tokens` tokens per turn."""
         played = self._environment(environment(method))
         return episode_spec(method, family, greedy(max_tokens), played)
 
@@ -49,4 +54,7 @@ POLICIES: dict[str, EvaluatedPolicy] = {
     "sft": EvaluatedPolicy("sft", "asks"),
     "awares": EvaluatedPolicy("awares", "asks"),
 }
-"""The policies of evaluate.policies. Those in cascade.py join episodes of the others."""
+"""All policies that evaluate.policies may name.
+
+The policies `threshold` and `escalate` join episodes of other policies (see cascade.py).
+"""

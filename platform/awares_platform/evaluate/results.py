@@ -1,4 +1,4 @@
-"""Results: from scored episodes to metrics, and from metrics to the table in the README.
+"""Turn scored episodes into metrics, and metrics into the table of the README.
 
 results.json holds {"policies": {name: policy_metrics}, "questions", "unusable", "labels",
 "latency", "comparisons", "scorer", "run", "seed"}.
@@ -29,11 +29,12 @@ NAMES = {
 def policy_metrics(
     scored: Sequence[Scored], may_call: bool, seed: int, asked: Environment = TEN_CROPS
 ) -> dict[str, Any]:
-    """The metrics of one policy: those of the paper's table, per kind and per annotated label.
+    """Return the metrics of one policy: overall, by kind of question and by annotated label.
 
-    A policy that may call also has the metrics of its decisions. `decision` compares them with the
-    labels of this evaluation, `decision_annotated` with the benchmark's own annotation. `asked` is
-    the environment of the policy's requests and of the labels' targets.
+    If the policy may request views, the result also has metrics of its decisions. `decision`
+    compares the decisions with the labels of this evaluation. `decision_annotated` compares them
+    with the benchmark's own annotation. `asked` is the environment that names the requested and the
+    target regions.
     """
     episodes = [one.episode for one in scored]
     latencies = [one.latency_s for one in scored if one.latency_s is not None]
@@ -103,7 +104,7 @@ def _decision(found: Decisions) -> dict[str, float | None]:
 
 
 def label_counts(samples: Sequence[Sample], asked: Environment = TEN_CROPS) -> dict[str, Any]:
-    """Counts of labels, and of the regions of the HR samples' targets."""
+    """Return how many samples have each label, and how often each region is a target."""
     labels = Counter("none" if sample.label is None else sample.label.value for sample in samples)
     crops = [crop for sample in samples for crop in sample.crops]
     counts = count_regions(crops, asked.regions)
@@ -114,9 +115,10 @@ def label_counts(samples: Sequence[Sample], asked: Environment = TEN_CROPS) -> d
 
 
 def comparisons(scored: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, dict[str, Any]]:
-    """Paired differences in accuracy between awares and each other policy, with 95 % intervals.
+    """Return the difference in accuracy between awares and each other policy.
 
-    All policies answered the same questions.
+    Each difference has its 95 % interval. The interval is computed over pairs of scores, because
+    all policies answered the same questions.
     """
     if "awares" not in scored:
         return {}
@@ -132,7 +134,7 @@ def comparisons(scored: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, 
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """A Markdown table of the policies in the paper's order: accuracy, RTR, calls, latency."""
+    """Return a Markdown table with one row per policy, in the order of the paper."""
     head = (
         "policy",
         "accuracy",
@@ -182,7 +184,7 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def caption(results: Mapping[str, Any]) -> str:
-    """A caption for the table: questions, sampling, seed, and how latency was measured."""
+    """Return the table's caption. It names the questions, the seed and how latency is measured."""
     latency = results["latency"]
     text = f"{results['questions']:,} held-out questions, greedy, seed {results['seed']}."
     if latency["questions"]:
@@ -194,9 +196,10 @@ def caption(results: Mapping[str, Any]) -> str:
 
 
 def claims(policies: Mapping[str, Mapping[str, Any]]) -> str:
-    """Compare awares with escalation and with a confidence threshold, in two sentences.
+    """Return two sentences that compare awares with escalate and with threshold.
 
-    `policies` need accuracy and rtr_token. Returns "" unless all three are among them.
+    `policies` maps each policy to its metrics, which must contain accuracy and rtr_token. Returns
+    "" unless all three policies are in `policies`.
     """
     if not {"awares", "escalate", "threshold"} <= policies.keys():
         return ""

@@ -1,4 +1,4 @@
-"""Played episodes with the benchmark's score, and with the reward that training would give."""
+"""Played episodes with the benchmark's score, and with the reward that GRPO would give."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from awares_platform.method.play import Played
 class Scored:
     """One question answered by one policy.
 
-    `sample` carries the benchmark's annotation. `labelled` carries the label and crops from this
-    evaluation's own low and full answers. `latency_s` is None unless the question was alone on the
-    engine, `reward` is None without a label.
+    `sample` holds the benchmark's annotation. `labelled` holds the label and crops that this
+    evaluation derives from the answers of low and full. `latency_s` is None unless the question ran
+    alone on the engine. `reward` is None if `labelled` has no label or the episode failed.
 
     Example:
         Scored(sample, labelled, episode, score=1.0, latency_s=0.021, reward=10.0)
@@ -37,7 +37,7 @@ def score_all(
     alone: set[str],
     reward: Reward,
 ) -> list[Scored]:
-    """Score a policy's episodes; an episode without an answer scores 0."""
+    """Score a policy's episodes. An episode without an answer scores 0."""
     rewards = _rewards(rows, labelled, reward)
     return [
         Scored(
@@ -57,7 +57,10 @@ def score_all(
 def _rewards(
     rows: Sequence[Played], labelled: dict[str, Sample], reward: Reward
 ) -> dict[str, float]:
-    """Totals by sample id; none for a sample without a label or a failed episode."""
+    """Return the total rewards by sample id.
+
+    A sample without a label and a sample with a failed episode have no reward.
+    """
     pairs = [
         (episode, labelled[one.sample.sample_id])
         for one, episode in _with_episodes(rows)

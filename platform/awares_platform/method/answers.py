@@ -45,10 +45,10 @@ async def answer_both(
     chat: ChatFormat,
     limit: asyncio.Semaphore,
 ) -> list[Answers]:
-    """Return both answers to every sample, in order. Decoding is greedy, up to `max_tokens` each.
+    """Return both answers to every sample, in the order of `samples`.
 
-    `limit` bounds the episodes in flight. Raises EngineFailure if the engine fails for too many
-    episodes.
+    Decoding is greedy, with at most `max_tokens` tokens per answer. `limit` bounds the episodes in
+    flight. Raises EngineFailure if the engine fails for too many episodes.
     """
     asks = environment(method)
     specs = [
@@ -63,7 +63,7 @@ async def answer_both(
 
 
 def both(low: Played, full: Played) -> Answers:
-    """Join the two episodes of one sample. An episode without an answer gives ""."""
+    """Return the answers of the two episodes of one sample. A missing answer becomes ""."""
     assert low.sample == full.sample, "the two lists are aligned"
     answers = [played.episode.answer or "" if played.episode else "" for played in (low, full)]
     return Answers(
@@ -76,7 +76,7 @@ def both(low: Played, full: Played) -> Answers:
 
 
 def confidence(played: Played) -> float:
-    """Return the probability of the answer of a one-turn episode; 0 without an answer."""
+    """Return the probability of a one-turn episode's answer, or 0 if there is no answer."""
     if played.episode is None or not played.episode.answer:
         return 0.0
     return math.exp(math.fsum(played.episode.turns[0].logprobs))

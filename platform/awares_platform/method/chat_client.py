@@ -1,4 +1,4 @@
-"""A client of an OpenAI-compatible chat endpoint: greedy decoding, one text per request."""
+"""A client of an OpenAI-compatible chat endpoint, which returns one greedy text per request."""
 
 import asyncio
 import os
@@ -21,7 +21,10 @@ class EndpointError(AwaresError):
 
 
 class EndpointBusy(EndpointError):
-    """The endpoint is unreachable, busy or failing. Requests are retried within the budget."""
+    """The endpoint is unreachable, busy or failing.
+
+    The client retries such a request until the retry budget is spent.
+    """
 
 
 class ChatEndpoint:

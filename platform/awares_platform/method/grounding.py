@@ -1,6 +1,7 @@
-"""The configured grounding, and the grounding that is a chat endpoint (paper, supplement 7.2).
+"""Build the configured grounding. One grounding asks a chat endpoint (paper, supplement 7.2).
 
-A vision-language model, the oracle, locates what the question mentions and where the answer is.
+The vision-language model behind the endpoint is called the oracle. It locates the elements that the
+question mentions, and the places where the answer can be read.
 """
 
 import ast
@@ -28,7 +29,7 @@ BUILT_IN = {
 }
 # The oracle's coordinates run from 0 to SCALE in both directions.
 SCALE = 1000
-# Characters of a reply that are worth parsing.
+# A reply with more characters is refused.
 LONGEST_REPLY = 20_000
 INSTRUCTIONS = """\
 Locate the evidence for a question about this image. Give two lists of boxes: "question" for every \
@@ -146,10 +147,10 @@ def _numbers(box: Any) -> tuple[float, float, float, float]:
 def pixel_boxes(
     boxes: Sequence[tuple[float, float, float, float]], size: tuple[int, int]
 ) -> tuple[Box, ...]:
-    """The oracle's `boxes` in pixels of an image of `size` (width, height).
+    """Convert the oracle's `boxes` to pixels of an image of `size` (width, height).
 
-    Boxes are clamped to the image and at least one pixel wide and high. Corners may come in any
-    order.
+    The results are clamped to the image, and are at least one pixel wide and high. The oracle may
+    give the corners of a box in any order.
     """
     spans = [(_span(x0, x1, size[0]), _span(y0, y1, size[1])) for x0, y0, x1, y1 in boxes]
     return tuple((left, top, right, bottom) for (left, right), (top, bottom) in spans)

@@ -1,4 +1,4 @@
-"""The configured judge, and the judge that is a chat endpoint (paper, section 3.2).
+"""Build the configured judge. One judge asks a chat endpoint (paper, section 3.2).
 
 A judge sees the question, the reference answer, and the policy's answers at low and at full
 resolution. It never sees the image.

@@ -26,8 +26,8 @@ from awares_platform.method.judge import build_judge
 class Labelled:
     """The answers to a sample, and the sample with its label and target crops.
 
-    `sample` is None if there is no label. Then `fault` is the reason. It is "" if the sample is
-    dropped because both answers are wrong.
+    If the sample gets no label, `sample` is None, and `fault` is the reason. If the sample is
+    dropped because both answers are wrong, `fault` is "".
 
     Example:
         Labelled(answers, sample=replace(sample, label=Label.LR), verdict=Verdict.TIE, fault="")
@@ -40,9 +40,10 @@ class Labelled:
 
 
 class Labeller:
-    """Labels samples by the configured judge, grounding and environment.
+    """Labels samples with the configured judge, grounding and environment.
 
-    It is an async context manager, because a judge and a grounding may hold connections.
+    A labeller is an async context manager, because its judge and its grounding may hold
+    connections.
     """
 
     def __init__(
@@ -65,10 +66,10 @@ class Labeller:
         await self._stack.aclose()
 
     async def __call__(self, batch: Sequence[Answers]) -> list[Labelled]:
-        """Label the samples concurrently and return them in order.
+        """Label the samples concurrently, and return the results in the order of `batch`.
 
-        The endpoints bound the requests in flight. Raises EndpointError if an endpoint cannot be
-        used.
+        Each endpoint bounds its own requests in flight. Raises EndpointError if an endpoint cannot
+        be used.
         """
         return list(await asyncio.gather(*(self._label(answers) for answers in batch)))
 

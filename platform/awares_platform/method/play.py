@@ -1,4 +1,4 @@
-"""Many episodes at once on one engine, for curation and evaluation."""
+"""Run many episodes concurrently on one engine, for curation and evaluation."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from awares.generate import Generate
 from awares.sample import Sample
 
 FAILED_SHARE = 0.05
-"""Accept results if at most this share of the episodes failed."""
+"""The largest share of failed episodes at which results are still accepted."""
 
 
 class EngineFailure(AwaresError):
@@ -46,9 +46,10 @@ async def play(
     spec: EpisodeSpec,
     limit: asyncio.Semaphore,
 ) -> list[Played]:
-    """Play every sample; results are in the order of `samples`.
+    """Play every sample, and return the results in the order of `samples`.
 
-    `limit` bounds the episodes in flight. An image that cannot be read is a fault of its sample.
+    `limit` bounds the episodes in flight. If an image cannot be read, its sample gets a fault and
+    no episode.
     """
 
     async def one(sample: Sample) -> Played:

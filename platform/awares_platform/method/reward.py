@@ -1,4 +1,4 @@
-"""The reward that the configuration names."""
+"""Build and check the reward that the configuration names."""
 
 import math
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""Seams: places where the configuration names a part by `module:attribute`, so that users can
-bring their own.
+"""A seam is a setting that names a part of the method as `module:attribute`.
 
-There is no registry. `build` imports the attribute, calls it and checks the result against a
-Protocol, so that a mistake becomes one clear error before anything starts.
+A user can name a part of their own there. There is no registry. `build` imports the attribute,
+calls it and checks the result against a Protocol. A mistake therefore becomes one clear error
+before anything starts.
 """
 
 import inspect
@@ -52,7 +52,7 @@ def check(
 ) -> None:
     """Import the part that `reference` names and check its arguments, without building it.
 
-    A job calls this first, so that it fails on a mistake before it starts an engine.
+    A job calls this function first. On a mistake, the job then fails before it starts an engine.
     Raises ConfigError.
 
     Example:
@@ -64,7 +64,7 @@ def check(
 def _prepared(
     reference: str, key: str, offered: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return the factory and its arguments."""
+    """Return the attribute that builds the part, and the arguments for it."""
     factory = _attribute(reference, key)
     arguments = _arguments(factory, reference, key, offered, settings)
     try:
@@ -110,7 +110,7 @@ def _arguments(
 
 
 def _members(protocol: type) -> list[str]:
-    """Return the public members of a Protocol, and `__call__` if it has that."""
+    """Return the public members of a Protocol, and `__call__` if the Protocol defines it."""
     annotated = [name for base in protocol.__mro__ for name in getattr(base, "__annotations__", ())]
     named = {name for base in protocol.__mro__ if base is not object for name in vars(base)}
     found = {name for name in {*annotated, *named} if not name.startswith("_")}
