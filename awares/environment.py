@@ -72,8 +72,8 @@ class Environment(Protocol):
 
     The configuration names an environment as `method.environment = "module:attribute"`. Its
     constructor gets the values of [method] that its signature names, such as `max_turns` or
-    `allow_all`. It also gets all of `method.environment_settings`. Each of the five jobs builds the
-    environment anew, so an environment must keep no state.
+    `allow_all`. The constructor also gets all of `method.environment_settings`. Each of the five
+    jobs builds its own environment, so an environment must keep no state.
 
     Example:
         class Zoom:

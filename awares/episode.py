@@ -76,9 +76,9 @@ class Episode:
     """A finished episode: token ids and views, never pixels.
 
     `image_size` is width and height. `visual_tokens` is the number of visual tokens of all views.
-    `rtr_token` and `rtr_pixel` are the tokens and the pixels of all views, divided by those of the
-    full image. If an answer reaches the token limit, the part before the limit is kept, and `stop`
-    is LENGTH. If an episode ends without an answer, `answer` is None.
+    `rtr_token` is this number divided by the visual tokens of the full image. `rtr_pixel` is the
+    same ratio for pixels. If an answer reaches the token limit, the part before the limit is kept,
+    and `stop` is LENGTH. If an episode ends without an answer, `answer` is None.
 
     Example:
         Episode(

@@ -24,7 +24,7 @@ class OneTurn:
         self.system_prompt, self.regions = environment.system_prompt, environment.regions
 
     def first_view(self, size: Size) -> View:
-        """Return the whole image at full resolution if `full`, else `environment`'s first view."""
+        """Return the whole image if `full` is true, and otherwise `environment`'s first view."""
         return full_view(size) if self._full else self._environment.first_view(size)
 
     def parse(self, text: str) -> Parsed:

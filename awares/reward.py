@@ -112,7 +112,7 @@ class CropReward:
     def __call__(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
         """Reward all episodes with one call of the answer reward.
 
-        Raises DataError for a sample without a label. A failed episode gets 0.
+        Raises DataError for a sample without a label. A failed episode gets the reward 0.
         """
         answers = self._answer_parts(episodes, samples)
         costs = [self.cost(*pair) for pair in zip(episodes, samples, strict=True)]

@@ -90,12 +90,12 @@ def visual_tokens(size: Size, limits: VisionLimits) -> int:
 
 
 def rtr_token(views: Sequence[Size], full: Size, limits: VisionLimits) -> float:
-    """Return the number of visual tokens of all views, divided by that of the full image."""
+    """Return the visual tokens of all views, divided by the visual tokens of the full image."""
     return sum(visual_tokens(view, limits) for view in views) / visual_tokens(full, limits)
 
 
 def rtr_pixel(views: Sequence[Size], full: Size) -> float:
-    """Return the number of pixels of all views, divided by that of the full image.
+    """Return the pixels of all views, divided by the pixels of the full image.
 
     This is the ratio that the paper reports. The pixels are counted before the processor resizes
     the views.

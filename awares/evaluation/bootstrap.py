@@ -33,7 +33,7 @@ def interval(
 def difference(
     first: Sequence[float], second: Sequence[float], *, seed: int = 0, resamples: int = 2000
 ) -> tuple[float, float]:
-    """Return the 95 % interval of mean(first) - mean(second) over paired values.
+    """Return the 95 % interval of mean(first) - mean(second) from paired values.
 
     A pair holds the scores of two policies on one question. The interval of the paired differences
     is narrower than the two separate intervals suggest. The difficulty of a question affects both

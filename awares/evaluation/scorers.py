@@ -76,7 +76,8 @@ def docvqa(prediction: str, answers: Sequence[str], question: str = "") -> float
     """Return ANLS (Biten et al., arXiv 1905.13648): 1 minus the relative edit distance.
 
     The distance is relative to the longer string, and the best accepted answer counts. A score
-    below 0.5 becomes 0. The distance ignores case and repeated spaces; the length does not.
+    below 0.5 becomes 0. The distance ignores case and repeated spaces, but the length counts all
+    characters.
     """
     similarity = 1 - min(_relative_distance(prediction, answer) for answer in answers)
     return similarity if similarity >= _ANLS_THRESHOLD else 0.0

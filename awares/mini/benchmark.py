@@ -19,8 +19,8 @@ def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[by
 
     The two splits share no handwritten digit. A sample's `kind` names the kind of question and the
     size of the smallest digit that must be read, as in "sum/small". A question has the label LR if
-    it reads no digit, or large digits only. It has the label HR if it reads an illegible digit; its
-    target crops then cover the evidence. Other questions have no label.
+    it reads no digit, or large digits only. A question that reads an illegible digit has the label
+    HR, and its target crops cover the evidence. Other questions have no label.
     """
     for index in range(count):
         rng = np.random.default_rng(derive(seed, f"mini/{split}", str(index)))

@@ -103,7 +103,7 @@ def converse(
     lesson: Lesson,
     rng: np.random.Generator,
 ) -> Conversation:
-    """Make a conversation of this form about `image`, which shows `scene`."""
+    """Make a conversation of the given form about `image`, which shows `scene`."""
     talk = Conversation()
     if form == "crop":
         crop = ONE_CROP[int(rng.integers(5))]

@@ -1,9 +1,10 @@
 """The glyph stage: the vision tower learns to classify items, with word embeddings as classes.
 
-The features of an item are the mean of the merged tokens under its box. They are compared with the
-word embeddings of its colour, shape and digit. In a view of the whole scene, they are also compared
-with the embedding of its place. In this way the tower learns to read digits within minutes. A model
-of this size learns to read digits late or never if it is trained on conversations alone.
+The features of an item are the mean of the merged tokens under its box. These features are compared
+with the word embeddings of the item's colour, shape and digit. In a view of the whole scene, they
+are also compared with the embedding of the item's place. In this way the tower learns to read
+digits within minutes. If a model of this size is trained on conversations alone, it learns to read
+digits late or never.
 
 After this stage, the features of a red circle contain the embeddings of " red" and " circle".
 Attention then finds the item of a question by matching embeddings. The model answers by copying an

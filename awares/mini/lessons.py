@@ -57,9 +57,9 @@ def talk_batch(
 ) -> list[TalkBatch]:
     """Draw new scenes, and make `forms[form]` conversations of each form about them.
 
-    About half of the conversations have the system prompt of `chat`. The others have that of
-    `plain`. The conversations are sorted by length and split into BUCKETS batches. Without the
-    sorting, the padding would cost more than the conversations themselves.
+    About half of the conversations have the system prompt of `chat`. The others have the system
+    prompt of `plain`. The conversations are sorted by length and split into BUCKETS batches.
+    Without the sorting, the padding would cost more than the conversations themselves.
     """
     talks = []
     for form, count in forms.items():

@@ -1,6 +1,6 @@
 """Build the tiny Qwen2.5-VL, and write its files.
 
-Its model class is that of the 7B policy, but it has only 2 million parameters.
+The tiny policy and the 7B policy have the same model class. The tiny one has 2 million parameters.
 """
 
 from pathlib import Path

@@ -108,7 +108,7 @@ class Batches(Dataset[Any]):
 
 
 class Pretraining:
-    """The model, its optimizers and its progress. `stage` and `step` are those that run next."""
+    """The model, its optimizers and its progress. `stage` and `step` tell what runs next."""
 
     def __init__(self, seed: int, work: Path) -> None:
         self.seed, self.work = seed, work

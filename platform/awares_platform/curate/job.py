@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 SPLIT = "train"
 COUNTED = ("lr", "hr", "dropped", "unusable")
 LABEL_CPUS = 0.1
-"""CPUs of a labelling task, which only waits on endpoints or compares strings."""
+"""Number of CPUs that a labelling task reserves. It mostly awaits endpoints or compares text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class CurateResult:
         return self.hr / self.samples
 
     def summary(self, store: str) -> str:
-        """The result in two lines. `store` is the address of the store."""
+        """Return two lines that summarise the result. `store` is the address of the store."""
         earlier = ""
         if self.shards_resumed:
             earlier = f", {self.shards_resumed} of {self.shards} shards from earlier"

@@ -4,8 +4,8 @@
     datasets/<name>/<split>/manifest.json              written last; names the parquet files
     images/<sha-256 of the file>                       shared by all data sets
 
-A split without a manifest is unfinished. Unusable rows and files are logged with their key and row
-and skipped. A split that is missing, or that has no usable row, is an error.
+A split without a manifest is unfinished. Unusable rows and files are skipped, and logged with their
+key and row. A split that is missing, or that has no usable row, is an error.
 """
 
 import hashlib

@@ -3,8 +3,8 @@
     first pass --enough?--yes--> its answer
                         --no---> the base policy's answer at full resolution
 
-The second pass starts with an empty context. If both passes run, the visual tokens and the latency
-of both are counted.
+The second pass starts with an empty context. If a question takes two passes, the visual tokens and
+the latencies of the two passes are added.
 
 `escalate` makes a second pass if the trained policy requests crops (as in VisionThink, arXiv
 2507.13348). `threshold` makes a second pass if the base policy's own answer has a low probability.

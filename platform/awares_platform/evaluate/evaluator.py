@@ -82,7 +82,7 @@ class Evaluator:
         """Switch the engine to a trained policy through the weight bus, as training does.
 
         The weights are published, fetched, verified and applied. A canary is built from the first
-        readable `probes`. It then compares the logprobs of the engine with those of transformers.
+        readable `probes`. The canary compares the engine's logprobs with transformers' logprobs.
         Raises CanaryMismatch if they differ.
         """
         path = await self._directory(weights)

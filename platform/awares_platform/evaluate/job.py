@@ -73,7 +73,7 @@ PlayedBy = dict[str, list[Played]]
 class EvaluateResult:
     """The content of results.json (see results.py), its Markdown table, and its local path.
 
-    `key` is the directory in the store that has the same files. The job took `wall_s` seconds.
+    The directory `key` in the store holds the same files. The job took `wall_s` seconds.
 
     Example:
         EvaluateResult(
@@ -89,7 +89,7 @@ class EvaluateResult:
     wall_s: float
 
     def summary(self, store: str) -> str:
-        """The table, and where it is kept. `store` is the address of the store."""
+        """Return the table, and the places of the results. `store` is the address of the store."""
         return (
             f"{self.table}\n\n{caption(self.results)}\n"
             f"evaluate: {len(self.results['policies'])} policies on "
@@ -184,7 +184,7 @@ def check_policies(
 
 
 def _weights(policy: str) -> set[str]:
-    """Return the weights that a policy needs, including those of the policies that it joins."""
+    """Return the weights of a policy, and the weights of the policies whose episodes it joins."""
     return {POLICIES[name].weights for name in (policy, *JOINED_FROM.get(policy, ()))}
 
 
@@ -222,10 +222,10 @@ def _play_policies(
     alone: Sequence[Sample],
     progress: Progress,
 ) -> tuple[PlayedBy, dict[str, float]]:
-    """Play all policies except those of two passes, and return their episodes by policy.
+    """Play all policies except the policies of two passes. Return their episodes by policy.
 
-    Also returns the seconds of escalate's first turn by sample id. They are measured only if
-    escalate is evaluated.
+    Also returns the seconds of escalate's first turn by sample id. The dict is empty if escalate is
+    not evaluated.
     """
     import ray
 

@@ -99,7 +99,7 @@ class EpisodeBuffer:
         return prompt
 
     def reissue(self, prompt: Prompt) -> None:
-        """Give `prompt` back because its actor died. Does nothing if it is no longer in flight."""
+        """Give `prompt` back because its actor died. A prompt that is not in flight is ignored."""
         if self._in_flight.get(prompt.number) == prompt:
             del self._in_flight[prompt.number]
             heapq.heappush(self._again, (prompt.number, prompt.attempt))

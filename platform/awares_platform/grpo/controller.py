@@ -92,7 +92,7 @@ class Controller:
         self._failure: Exception | None = None
         self._closed = False
 
-    # -- the fleet
+    # -- the actors
 
     async def run(self) -> None:
         """Keep the actors running until `close`. Raises the error that stopped the run."""

@@ -78,7 +78,10 @@ class GrpoResult:
     wall_s: float
 
     def summary(self, store: str) -> str:
-        """Where the policy is. `store` is the address of the store."""
+        """Return the number of steps and the address of the policy, as two lines of text.
+
+        `store` is the address of the store.
+        """
         took = f"in {self.wall_s:.0f} s" if self.metrics else "by an earlier job"
         return f"grpo: finished {self.steps:,} steps {took}\npolicy: {store}/{self.policy}"
 
@@ -86,7 +89,7 @@ class GrpoResult:
 def run(config: PlatformConfig) -> GrpoResult:
     """Train runs/<run>/policies/awares, or resume where an earlier job of this run ended.
 
-    Ray must be initialised and the store reachable. Raises
+    Ray must be initialised, and the store must be reachable. Raises
 
     - ConfigError for a wrong reward;
     - PolicyError or DataError for a policy or data that do not fit;

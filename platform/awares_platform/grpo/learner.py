@@ -65,7 +65,7 @@ def learn(loop: dict[str, Any]) -> None:
 
 
 class Learner:
-    """The state of one rank."""
+    """One rank of the learner: its model, its optimizer and its connections."""
 
     def __init__(self, config: PlatformConfig, controller: Any) -> None:
         settings = config.grpo

@@ -90,8 +90,8 @@ class RolloutActor:
     async def rollout(self, prompt: Prompt) -> GroupRollout:
         """Run the G episodes of `prompt` concurrently. A failed episode has StopReason.ERROR.
 
-        Raises EngineError if the engine itself is lost. If a CanaryMismatch stopped the engine, it
-        is raised again.
+        Raises EngineError if the engine itself is lost. If a CanaryMismatch stopped the engine,
+        this error is raised again.
         """
         started = time.time()
         size = self._config.grpo.group_size

@@ -1,7 +1,7 @@
 """Turn the episodes of one prompt into a group with rewards and advantages.
 
-The configuration decides about failed episodes (StopReason.ERROR). They are left out of the group's
-statistics and of training, or they get a fixed reward. Axes: G episodes of a group.
+By configuration, failed episodes (StopReason.ERROR) either get a fixed reward, or are left out of
+the group's statistics and of training. Axes: G episodes of a group.
 """
 
 import threading

@@ -1,7 +1,7 @@
 """The metrics of rollouts that each learner step reports.
 
-They are the rewards and behaviour of the batch, the actors' loads of new weights, and the overlap
-of rollouts with learning.
+The metrics describe the rewards and behaviour of the batch, the actors' loads of new weights, and
+the overlap of rollouts with learning.
 """
 
 from collections import Counter

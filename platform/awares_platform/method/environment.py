@@ -36,7 +36,7 @@ def episode_spec(
 ) -> EpisodeSpec:
     """Return the settings of an episode in the environment `played`.
 
-    If it is None, the environment is method.environment.
+    If `played` is None, the environment is method.environment.
     """
     return EpisodeSpec(
         limits=vision_limits(method, family),
@@ -47,5 +47,5 @@ def episode_spec(
 
 
 def greedy(max_tokens: int) -> Sampling:
-    """Greedy sampling of at most `max_tokens` per turn."""
+    """Return the settings of greedy sampling with at most `max_tokens` tokens per turn."""
     return Sampling(max_tokens=max_tokens)

@@ -68,7 +68,7 @@ async def play(
 def check_engine(played: Sequence[Played]) -> None:
     """Raise EngineFailure if more than a twentieth of the episodes ended in an error.
 
-    Without this check, the results of a dying engine would look like those of a bad policy.
+    Without this check, the results of a dying engine would look like results of a bad policy.
     """
     failed = [one for one in played if one.episode and one.episode.stop is StopReason.ERROR]
     if len(failed) > FAILED_SHARE * len(played):

@@ -84,7 +84,10 @@ class SftResult:
     wall_s: float
 
     def summary(self, store: str) -> str:
-        """Where the policy is. `store` is the address of the store."""
+        """Return the number of steps and the address of the policy, as two lines of text.
+
+        `store` is the address of the store.
+        """
         took = f"in {self.wall_s:.0f} s" if self.metrics else "by an earlier job"
         return f"sft: finished {self.steps:,} steps {took}\npolicy: {store}/{self.policy}"
 
@@ -92,9 +95,9 @@ class SftResult:
 def run(config: PlatformConfig) -> SftResult:
     """Train runs/<run>/policies/sft, or resume where an earlier job of this run ended.
 
-    Ray must be initialised and the store reachable. Raises PolicyError or DataError if the policy,
-    the checkpoint or the data do not fit, and StoreError if the store fails. If the workers fail
-    too often, their last error is raised.
+    Ray must be initialised, and the store must be reachable. Raises PolicyError or DataError if the
+    policy, the checkpoint or the data do not fit. Raises StoreError if the store fails. If the
+    workers fail too often, their last error is raised.
     """
     started = time.monotonic()
     config = config.model_copy(update={"policy": pinned(config.policy)})
@@ -152,7 +155,8 @@ def _follow(
         if kind == "start":
             step, steps, samples, skipped = message
             first = step if first is None else first
-            # The workers have left out unusable rows, so their number of steps is exact.
+            # The workers have left out unusable rows, so the number of steps in the message is
+            # exact.
             progress.total = steps
             progress.advance(step - progress.done)
             left_out = f" ({skipped} unusable rows left out)" if skipped else ""

@@ -15,7 +15,7 @@ from awares.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class SampleOrder:
-    """The order of `count` samples over `epochs`, reshuffled each epoch from (seed, epoch).
+    """The order of `count` samples over `epochs` epochs. (seed, epoch) determines each shuffle.
 
     Example:
         SampleOrder(count=10, batch_size=4, epochs=2, seed=0).steps == 5

@@ -49,7 +49,7 @@ def train(loop: dict[str, Any]) -> None:
 
 
 class SftWorker:
-    """The state of one rank."""
+    """One rank of the SFT job: its model, its optimizer and its share of the samples."""
 
     def __init__(self, config: PlatformConfig, messages: Any, recipe: dict[str, Any]) -> None:
         settings, method = config.sft, config.method

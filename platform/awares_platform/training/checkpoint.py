@@ -38,7 +38,7 @@ from awares_platform.training.failure import FailFast
 
 _TAG = "zero"
 _META = "awares.json"
-# With exponential waits between them, eight attempts take about store.retry_budget_s.
+# Eight attempts with exponential waits in between take about store.retry_budget_s.
 _ATTEMPTS = 8
 
 

@@ -1,4 +1,4 @@
-"""The identity of a policy: one digest over the content of its files.
+"""The identity of a policy is one digest of the content of its files.
 
     file --blake3--> file digest      sorted {name: file digest} --blake3--> policy digest
 

@@ -1,7 +1,7 @@
 """Load a policy: the model to train, its processor, and the digests of its input processing.
 
 A policy is a Hugging Face directory: config.json, safetensors, tokenizer and processor files.
-source.py finds it, export.py publishes it, and identity.py computes its digest.
+source.py finds a policy, export.py publishes a policy, and identity.py computes its digest.
 """
 
 from pathlib import Path
