@@ -162,7 +162,7 @@ def readable(environment: Environment, regions: Sequence[str]) -> Request | None
     """Return the request for `regions`, or None if `environment` does not offer them.
 
     The environment writes the request and parses the text again. It offers the regions if the
-    parsed request names the same regions. This test finds regions of another environment.
+    parsed request names the same regions. For regions of another environment, it usually does not.
     """
     if not regions:
         return None

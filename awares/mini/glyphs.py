@@ -33,7 +33,8 @@ from awares.view import View, full_view
 
 HEADS = {"color": tuple(COLORS), "shape": SHAPES, "digit": tuple(range(10)), "place": PLACES}
 UNKNOWN = -100
-"""The class of an item's place in a crop, which does not show the place. The loss ignores it."""
+"""The class of an item's place in a crop, which does not show the place. The loss ignores this
+class."""
 
 SCENES, FULL_EVERY, CROP_EVERY = 96, 4, 2
 

@@ -35,7 +35,7 @@ LARGE = (19, 25)
 """Ranges of the height of a digit in pixels."""
 
 ILLEGIBLE = 10
-"""Height in pixels. In the low-resolution view, the shipped policy misreads most digits up to it.
+"""Height in pixels up to which the shipped policy misreads most digits at low resolution.
 
 The policy's model card shows the accuracy by height.
 """

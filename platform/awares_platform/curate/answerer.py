@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Answerer:
-    """Adds both answers to the rows of a shard. Ray Data calls it by `map_batches(batch_size=1)`.
+    """Adds both answers to the rows of a shard. `map_batches` calls it with batch_size=1.
 
     A batch has "key" and "rows". In the result, the table in "rows" has additional columns with the
     answers. If the engine fails, the result holds a pickled AwaresError as "failure". Ray Data

@@ -107,8 +107,7 @@ class EpisodeBuffer:
     def add(self, group: Group) -> bool:
         """Add a finished group, and return True.
 
-        If the group's prompt is not in flight, the prompt already has a group. The new group is
-        then ignored, and the result is False.
+        If the group's prompt is not in flight, the group is ignored, and the result is False.
         """
         if self._in_flight.get(group.prompt.number) != group.prompt:
             return False

@@ -79,7 +79,7 @@ class Controller:
         self._metrics = StepMetrics()
         self._unwritten: list[Group] = []
         self._shards: asyncio.Future[list[StepShard] | None] | None = None
-        # The batch that the learner trains on, the version that it updates, and when it started.
+        # The learner's current batch, the version that it updates, and when the learner got it.
         self._batch: tuple[StepBatch, int, float] | None = None
         self._restarts = 0
         self._fruitless = 0

@@ -39,7 +39,7 @@ from awares_platform.weights import Subscriber
 
 
 class RolloutActor:
-    """Runs in the actor's process.
+    """The part of a rollout actor that runs in the actor's own process.
 
     Call `start` first. Then call `follow` once, and `rollout` any number of times concurrently.
     """

@@ -13,7 +13,7 @@ Ray Train's controller writes the snapshot when it next polls the workers. It po
 still names the previous checkpoint.
 
 ZeRO shards its state over the workers, so a checkpoint fits one number of workers and one stage
-only. If they differ, `restore` raises a clear error before DeepSpeed fails. Exports and the weight
+only. If the number or the stage differs, `restore` raises a clear error. Exports and the weight
 bus do not depend on the topology. Frozen weights are not saved, because a resumed run loads them
 from the policy that it started from.
 """
