@@ -52,8 +52,8 @@ def exact(prediction: str, answers: Sequence[str], question: str = "") -> float:
 def chartqa(prediction: str, answers: Sequence[str], question: str = "") -> float:
     """Return the relaxed accuracy (Methani et al., PlotQA, arXiv 1909.00997).
 
-    If prediction and answer are numbers and the answer is not 0, they may differ by 5 %. A trailing
-    % divides a number by 100. Any other prediction must equal the answer, in any case.
+    If prediction and answer are numbers and the answer is not 0, they may differ by up to 5 %. A
+    trailing % divides a number by 100. Any other prediction must equal the answer, in any case.
     """
     return max(float(_relaxed(prediction, answer)) for answer in answers)
 

@@ -114,7 +114,7 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
 
     An incomplete download leaves no directory. If `foreign` is true, no run has written the policy,
     so the policy may lack a manifest. The name of its directory is then derived from the etags of
-    its files. The identity of the policy is the digest of its content in any case.
+    its files. In both cases, the identity of the policy is the digest of its content.
     """
     prefix = f"{key}/" if key else ""
     files = _named(store, prefix) or (_listed(store, prefix) if foreign else {})
