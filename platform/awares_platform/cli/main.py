@@ -195,10 +195,8 @@ def plan(
     return guarded("plan", execute)
 
 
-@commands.command(name="config")
-def config_keys(
-    section: tyro.conf.Positional[str] = "", /, json: Annotated[bool, _JSON] = False
-) -> int:
+@commands.command
+def config(section: tyro.conf.Positional[str] = "", /, json: Annotated[bool, _JSON] = False) -> int:
     """List the configuration keys with type, default and help.
 
     Args:
@@ -209,7 +207,12 @@ def config_keys(
         from awares_platform.cli import config_keys as listing
 
         found = listing.keys(section)
-        print(dumps([asdict(key) for key in found], indent=1) if json else listing.render(found))
+        text = dumps([asdict(key) for key in found], indent=1) if json else listing.render(found)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            # The reader of a pipe, such as head, has enough. Python flushes stdout again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return guarded("config", execute)
 

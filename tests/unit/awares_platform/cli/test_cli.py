@@ -1,3 +1,4 @@
+import os
 import resource
 import subprocess
 import sys
@@ -170,3 +171,13 @@ def test_an_unknown_scorer_is_named_before_ray_is_even_imported() -> None:
     result = run("-c", script)
     assert "evaluate.scorer: scorer 'nosuch' is unknown; use one of exact" in result.stderr
     assert result.stdout.splitlines() == ["2", "[]"]
+
+
+def test_the_list_of_keys_may_be_cut_by_a_pipe() -> None:
+    code = "from awares_platform.cli.main import main; main()"
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", code, "config"]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, timeout=120)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -63,7 +63,7 @@ def test_the_text_fits_100_columns_and_shows_defaults_as_toml(
 def test_json_is_complete_and_its_defaults_are_those_of_the_mini_setup(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cli.config_keys(json=True) == 0
+    assert cli.config(json=True) == 0
     listed = json.loads(capsys.readouterr().out)
     assert set(listed[0]) == {"key", "type", "default", "help"}
     defaults = load("mini").model_dump(mode="json")
