@@ -12,11 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from awares.crops import CropId
+from awares.episode import StopReason
 from awares.errors import DataError
 from awares_platform.config.loopback import is_loopback
 from awares_platform.method.chat_client import EndpointError
 
 TIMEOUT_S = 120.0
+
+_ENDS = {
+    StopReason.ANSWER: "empty",
+    StopReason.MALFORMED: "none: the policy's request for crops does not parse",
+    StopReason.TURN_LIMIT: "none: the policy asked for more crops when only an answer was possible",
+    StopReason.LENGTH: "none: the policy reached the token limit before the end of its turn",
+    StopReason.ERROR: "none: the endpoint failed; its log names the reason",
+}
+"""Words for an episode without an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +54,10 @@ class Reply:
         looked = ", ".join(
             f"{_name(crop)} {list(box)}" for crop, box in zip(self.crops, self.boxes, strict=False)
         )
+        direct = "none: the low-resolution view was enough"
         return (
-            f"answer   {self.answer or f'none ({self.stop})'}\n"
-            f"crops    {looked or 'none: the low-resolution view was enough'}\n"
+            f"answer   {self.answer or _ENDS.get(self.stop, f'none ({self.stop})')}\n"
+            f"crops    {looked or (direct if self.answer else 'none')}\n"
             f"tokens   {self.visual_tokens} visual ({self.rtr_token:.0%} of the full image's), "
             f"{self.prompt_tokens} prompt with them, {self.completion_tokens} sampled in "
             f"{self.turns} turn{'s' if self.turns > 1 else ''}\n"

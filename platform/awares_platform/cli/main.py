@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from io import TextIOWrapper
 from json import dumps
 from pathlib import Path
@@ -22,8 +23,8 @@ from awares.errors import AwaresError
 from awares_platform.config import load
 from awares_platform.plan.assumptions import Assumptions
 
-MINI = Path("jobs/configs/mini.toml")
-PAPER = Path("jobs/configs/awares-7b.toml")
+MINI = Path("mini")
+PAPER = Path("awares-7b")
 FOLLOWING = {
     "curate": ("sft", "next"),
     "sft": ("grpo", "next"),
@@ -31,14 +32,23 @@ FOLLOWING = {
     "evaluate": ("report", "page with all results"),
 }
 """The command that comes after each job, and what it is for."""
+DESCRIPTION = (
+    "Train and serve a vision-language policy that asks for the crops that it needs.\n"
+    "`awares --version` prints the versions of the project and of its packages."
+)
 H100 = Assumptions()
 _OVERRIDES = tyro.conf.arg(
     metavar="[SECTION.KEY=VALUE ...]", help="Settings that replace the file's."
 )
 Overrides = Annotated[tuple[str, ...], tyro.conf.Positional, _OVERRIDES]
+_JSON = tyro.conf.arg(help="Print the keys as JSON.")
 _FRESH = tyro.conf.arg(help="Discard an earlier quickstart run and its labels.")
 Setup = Annotated[
-    Path, tyro.conf.arg(metavar="FILE", help="A setup in TOML, or a run's config.json.")
+    Path,
+    tyro.conf.arg(
+        metavar="FILE",
+        help="A setup in TOML, a run's config.json, or a setup by name: mini, awares-7b.",
+    ),
 ]
 
 commands = tyro.extras.SubcommandApp()
@@ -185,10 +195,39 @@ def plan(
     return guarded("plan", execute)
 
 
+@commands.command
+def config(section: tyro.conf.Positional[str] = "", /, json: Annotated[bool, _JSON] = False) -> int:
+    """List the configuration keys with type, default and help.
+
+    Args:
+        section: A section or a key, such as grpo or grpo.steps; by default all of them.
+    """
+
+    def execute() -> None:
+        from awares_platform.cli import config_keys as listing
+
+        found = listing.keys(section)
+        text = dumps([asdict(key) for key in found], indent=1) if json else listing.render(found)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            # The reader of a pipe, such as head, has enough. Python flushes stdout again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    return guarded("config", execute)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script `awares`."""
     print_in_any_locale()
-    sys.exit(commands.cli(prog="awares", args=arguments))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) == ["--version"]:
+        from awares_platform.runtime.run import versions
+
+        found = {"awares-train": "not installed, run from its sources", **versions()}
+        print("\n".join(f"{name} {version}" for name, version in found.items()))
+        sys.exit(0)
+    sys.exit(commands.cli(prog="awares", args=arguments, description=DESCRIPTION))
 
 
 def job(command: Callable[..., int]) -> None:

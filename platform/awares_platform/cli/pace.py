@@ -9,6 +9,7 @@ only the time left in a counted phase.
 """
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -133,7 +134,7 @@ class Pace:
         """Show the job's note, such as "12/80 steps", which also updates the time left."""
         self._follow(self._pending[job], note)
         elapsed = self.clock(self._now() - self._began)
-        self._line(job, f"{note}   ({elapsed} elapsed, {self._stated(job)})", passing=True)
+        self._line(job, note, f"   ({elapsed} elapsed, {self._stated(job)})")
 
     def finish(self, job: str) -> None:
         """Show that the job has finished."""
@@ -212,12 +213,16 @@ class Pace:
         """Minutes and seconds, such as 4:07."""
         return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
 
-    def _line(self, job: str, text: str, passing: bool = False) -> None:
-        line = f"[{self._jobs.index(job) + 1}/{len(self._jobs)}] {job:<8} {text}"
+    def _line(self, job: str, text: str, times: str = "") -> None:
+        """Print a line. On a terminal, a line with `times` fits it and is overwritten later."""
+        head = f"[{self._jobs.index(job) + 1}/{len(self._jobs)}] {job:<8} "
         if self._stream.isatty():
-            self._stream.write(f"\r\033[K{line}" + ("" if passing else "\n"))
+            room = shutil.get_terminal_size().columns - len(head) - len(times) - 1
+            if times and len(text) > room:
+                text = text[: max(room - 3, 0)] + "..."
+            self._stream.write(f"\r\033[K{head}{text}{times}" + ("" if times else "\n"))
         else:
-            self._stream.write(line + "\n")
+            self._stream.write(f"{head}{text}{times}\n")
         self._stream.flush()
 
 

@@ -64,15 +64,17 @@ def _refusal(field: FieldInfo, value: Any) -> str | None:
     example = "" if field.default in (None, "", ()) else f", such as {field.default}"
     if bool in kinds:
         return None if isinstance(value, bool) else "write true or false"
-    if int in kinds and isinstance(value, (bool, str)):
+    wrong = isinstance(value, (bool, str)) or _is_infinite(value)
+    if int in kinds and wrong:
         return f"write a whole number{example}"
-    if float in kinds and (isinstance(value, (bool, str)) or _is_infinite(value)):
+    if float in kinds and wrong:
         return f"write a finite number{example}"
     if get_origin(kind) is Literal and isinstance(value, bool):
         return f"write one of {', '.join(map(repr, get_args(kind)))}"
     if {str, Path} & set(kinds) and _is_blank(value) and field.default != "":
         return f"write a text that is not empty{example}"
-    if get_origin(kind) is tuple and str in get_args(kind) and any(map(_is_blank, value)):
+    texts = value if get_origin(kind) is tuple and isinstance(value, (list, tuple)) else ()
+    if any(map(_is_blank, texts)):
         return "write a list of texts that are not empty"
     return None
 

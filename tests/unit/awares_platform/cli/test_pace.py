@@ -125,3 +125,21 @@ def test_lines_say_which_job_of_how_many() -> None:
 def test_a_duration_is_as_coarse_as_an_estimate() -> None:
     durations = [3.0, 44.0, 89.0, 91.0, 734.0]
     assert list(map(rounded, durations)) == ["10 s", "40 s", "90 s", "2 min", "12 min"]
+
+
+def test_a_line_on_a_terminal_fits_it_and_keeps_its_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    pace = Pace(typical(PlatformConfig()), ("curate", "sft"), stream)
+    pace.start("grpo")
+    pace.show("grpo", "12/120 steps reward 9.674, accuracy 0.941, RTR 0.328, calls 0.281, KL 0.033")
+    pace.finish("grpo")
+    first, shown, last = stream.getvalue().split("\r\033[K")[1:]
+    times = "   (0:00 elapsed, time left not known yet)"
+    assert first == f"[3/5] grpo     starting{times}"
+    assert shown == f"[3/5] grpo     12/120 steps reward...{times}" and len(shown) == 79
+    assert last == "[3/5] grpo     done in 0:00\n"

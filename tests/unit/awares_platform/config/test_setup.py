@@ -149,6 +149,7 @@ def test_every_mistake_in_a_file_is_named_at_once(tmp_path: Path) -> None:
         ("run.seed", "true", "write a whole number, such as 0; got true"),
         ("run.seed", '""', "write a whole number, such as 0; got ''"),
         ("run.seed", '"3"', "write a whole number, such as 0; got '3'"),
+        ("run.seed", "inf", "write a whole number, such as 0; got inf"),
         ("grpo.steps", "1.5", "Input should be a valid integer"),
         ("grpo.zero_stage", "true", "write one of 0, 1, 2, 3; got true"),
         ("sft.use_gpu", "1", "write true or false; got 1"),
@@ -158,6 +159,7 @@ def test_every_mistake_in_a_file_is_named_at_once(tmp_path: Path) -> None:
         ("policy.base", '" "', "write a text that is not empty, such as mini; got ' '"),
         ("serve.token_env", '""', "write a text that is not empty; got ''"),
         ("serve.image_hosts", '["a.org", ""]', "write a list of texts that are not empty"),
+        ("serve.image_hosts", "true", "Input should be a valid tuple; got true"),
         ("evaluate.scorer", '"nosuch"', "scorer 'nosuch' is unknown; use one of exact, chartqa"),
     ],
 )
@@ -210,6 +212,33 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path, name: str, text: str) -> N
     path = tmp_path / name
     path.write_text(text, "utf-8-sig")
     assert load(path).run.directory == Path("größe")
+
+
+@pytest.mark.parametrize("name", ["mini", "awares-7b"])
+def test_a_shipped_setup_has_a_name_in_every_directory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_clone = load(CONFIGS / f"{name}.toml")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    assert load(name) == load(f"jobs/configs/{name}.toml") == in_the_clone
+
+
+def test_a_file_of_the_user_precedes_a_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("mini.toml"), Path("jobs/configs/mini.toml")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("[run]\nseed = 7\n")
+        assert load(path).run.seed == 7
+
+
+def test_an_absent_setup_is_refused_with_the_names_of_those_that_exist() -> None:
+    for absent in ("nosuch", "nosuch.toml", "jobs/configs/nosuch.toml"):
+        said = message(Path(absent))
+        assert said.startswith(f"{absent}: No such file or directory; give --config a TOML file")
+        assert said.endswith("or a setup that comes with awares: awares-7b, mini")
 
 
 def test_sections_are_frozen(empty: Path) -> None:
