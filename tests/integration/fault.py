@@ -1,9 +1,7 @@
 """The faults that fault_proxy.py injects between a client and an S3 server."""
 
-import fnmatch
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 
@@ -89,29 +87,3 @@ class Call:
 
 
 Fault = Status | Reset | ResetAfter | Truncate | Flip | Throttle | Delay | Stall | LostReply | Call
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """The requests with a fault: fnmatch patterns of the key and the query, and a method.
-
-    Calls on the bucket (listing, delete_objects) have an empty key; `?*` fits objects only.
-
-    Example:
-        Rule("runs/*/HEAD", "PUT", "*", Status(503), times=2)
-    """
-
-    match: str
-    method: str | None
-    query: str
-    fault: Fault
-    times: int | None
-    cleared: threading.Event = field(default_factory=threading.Event)
-
-    def fits(self, method: str, key: str, query: str) -> bool:
-        """Whether the rule matches the request, whether or not it is used up."""
-        return (
-            self.method in (None, method)
-            and fnmatch.fnmatchcase(key, self.match)
-            and fnmatch.fnmatchcase(query, self.query)
-        )

@@ -11,7 +11,8 @@ import pytest
 
 from awares_platform.store import ObjectStore
 from awares_platform.training.checkpoint import filesystem
-from tests.integration.fault_proxy import Faults, Request, proxy
+from tests.integration.fault_proxy import proxy
+from tests.integration.fault_rules import Faults, Request
 from tests.unit.manifests.policy import PREFIX, allows
 
 pytestmark = pytest.mark.integration

@@ -50,13 +50,6 @@ TOKENIZER = {
 
 
 @pytest.fixture
-def store(seaweed: ObjectStore, tmp_path: Path) -> ObjectStore:
-    return ObjectStore.from_config(
-        seaweed.config.model_copy(update={"url": f"s3://awares/{tmp_path.name}"})
-    )
-
-
-@pytest.fixture
 def source(tmp_path: Path) -> Path:
     directory = tmp_path / "base"
     directory.mkdir()

@@ -24,7 +24,8 @@ from awares_platform.weights.manifest import version_folder
 from awares_platform.weights.retention import requested_anchors
 from tests.integration import publishing_process
 from tests.integration.fault import Call, Fault, Flip, LostReply, Reset, Status, Throttle, Truncate
-from tests.integration.fault_proxy import Faults, proxy
+from tests.integration.fault_proxy import proxy
+from tests.integration.fault_rules import Faults
 from tests.integration.publishing_process import weights
 from tests.integration.standalone import wait_for
 

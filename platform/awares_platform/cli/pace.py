@@ -3,8 +3,8 @@
     note of a job ── phase, share of it ── measured seconds / typical seconds = slowness
     time left = rest of this phase + slowness * typical seconds of all later phases
 
-The typical seconds only weigh the phases against each other: they come from one quickstart on two
-cores. The slowness of this machine is measured while the jobs run. Before that, the line states
+The typical seconds only weigh the phases against each other: they come from three quickstarts on
+two cores. The slowness of this machine is measured while the jobs run. Before that, the line states
 only the time left in a counted phase.
 """
 
@@ -65,14 +65,14 @@ def typical(config: PlatformConfig) -> Phases:
         "grpo": (
             Phase("starting", 24),
             Phase("starting the engines", 58),
-            Phase("steps", 322 * reinforce, telling=True),
+            Phase("steps", 345 * reinforce, telling=True),
         ),
         "evaluate": (
             Phase("starting", 8),
             Phase("starting the engine", 28),
-            Phase("questions", 119 * answer, telling=True),
+            Phase("questions", 122 * answer, telling=True),
         ),
-        "serve": (Phase("starting", 10), Phase("starting the engine", 24), Phase("asking", 5)),
+        "serve": (Phase("starting", 10), Phase("starting the engine", 29), Phase("asking", 5)),
     }
 
 

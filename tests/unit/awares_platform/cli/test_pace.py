@@ -12,8 +12,12 @@ from awares_platform.config import PlatformConfig
 JOBS = ("curate", "sft", "grpo", "evaluate", "serve")
 RECORD = Path(__file__).with_name("quickstart_series.txt")
 RECORDED_S = {"curate": 390, "sft": 280, "grpo": 404, "evaluate": 155, "serve": 39}
-OTHER_S = {"curate": 385, "sft": 435, "grpo": 612, "evaluate": 221, "serve": 60}
-"""The measured seconds of each job, in the record and on a machine with a slower trainer."""
+SLOW_S = {"curate": 385, "sft": 435, "grpo": 612, "evaluate": 221, "serve": 60}
+BUSY_S = {"curate": 16, "sft": 317, "grpo": 534, "evaluate": 198, "serve": 51}
+"""Measured seconds of the jobs: in the record, on a slower machine, and beside other work.
+
+In the third run the labels existed already.
+"""
 
 Series = list[tuple[float, str, str]]
 
@@ -51,13 +55,17 @@ def replay(series: Series, stream: io.StringIO) -> Iterator[tuple[float, float |
         yield now, pace.remaining(job), series[-1][0] - now
 
 
-@pytest.mark.parametrize("taken", [RECORDED_S, OTHER_S], ids=["recorded", "slower trainer"])
+@pytest.mark.parametrize(
+    ("taken", "share"),
+    [(RECORDED_S, 0.1), (SLOW_S, 0.1), (BUSY_S, 0.2)],
+    ids=["recorded", "slow", "busy"],
+)
 def test_the_time_left_of_a_recorded_quickstart_is_right_and_steady(
-    taken: Mapping[str, float],
+    taken: Mapping[str, float], share: float
 ) -> None:
     rows = list(replay(recorded(taken), io.StringIO()))
     known = [(now, left, truth) for now, left, truth in rows if left is not None]
-    assert all(abs(left - truth) <= 0.1 * truth + 25 for _, left, truth in known)
+    assert all(abs(left - truth) <= share * truth + 30 for _, left, truth in known)
     steps = zip(known, known[1:], strict=False)
     jumps = [after[1] - before[1] + after[0] - before[0] for before, after in steps]
     assert max(map(abs, jumps)) < 30, "an estimate may jump by at most 30 s"
@@ -72,7 +80,7 @@ def test_no_total_is_stated_before_training_was_measured() -> None:
     assert "starting   (0:00 elapsed, time left not known yet)" in lines[0]
     labelling = [line for line in lines if "of curate left, the rest is not known yet" in line]
     assert "3072/12288 questions   (3:27 elapsed, about 2 min of curate left" in labelling[2]
-    assert "57/368 steps   (7:38 elapsed, about 13 min left)" in stream.getvalue()
+    assert "66/368 steps   (7:43 elapsed, about 13 min left)" in stream.getvalue()
 
 
 def test_a_machine_of_half_the_speed_gets_twice_the_time() -> None:

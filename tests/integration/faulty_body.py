@@ -1,0 +1,60 @@
+"""Bodies that a fault cuts, changes or slows down, and the head of a cut body."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+from tests.integration.fault import Fault, Flip, ResetAfter, Throttle, Truncate
+from tests.integration.http_message import Closed, Head
+
+
+def shortened(head: Head, fault: Truncate) -> Head:
+    """Return the head with the length of the truncated body, or without a length."""
+    if fault.length == "honest":
+        length = min(fault.bytes, int(head.header(b"content-length") or fault.bytes))
+        lines = [b"Content-Length: %d\r\n" % length]
+    else:
+        lines = [b"Connection: close\r\n"]
+    kept = head.without(b"content-length", b"transfer-encoding", b"connection").lines
+    return Head(head.start, [*kept, *lines])
+
+
+def first(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
+    """Yield the bytes before the cut of the fault, and read no piece after it."""
+    if not isinstance(fault, Truncate | ResetAfter):
+        yield from pieces
+        return
+    most = fault.bytes
+    while most and (piece := next(pieces, b"")):
+        yield piece[:most]
+        most -= len(piece[:most])
+
+
+def flipped(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
+    """Yield the same bytes, except for the one that a Flip inverts."""
+    position = 0
+    for piece in pieces:
+        index = fault.offset - position if isinstance(fault, Flip) else -1
+        position += len(piece)
+        yield (
+            piece[:index] + bytes([piece[index] ^ 0xFF]) + piece[index + 1 :]
+            if 0 <= index < len(piece)
+            else piece
+        )
+
+
+def throttled(
+    pieces: Iterator[bytes], fault: Fault | None, closing: threading.Event
+) -> Iterator[bytes]:
+    """Yield the same bytes in small pieces, at most at the rate of the fault."""
+    if not isinstance(fault, Throttle):
+        yield from pieces
+        return
+    started, sent, step = time.monotonic(), 0, max(1, int(fault.bytes_per_s / 20))
+    for piece in pieces:
+        for start in range(0, len(piece), step):
+            part = piece[start : start + step]
+            sent += len(part)
+            if closing.wait(max(0.0, started + sent / fault.bytes_per_s - time.monotonic())):
+                raise Closed
+            yield part

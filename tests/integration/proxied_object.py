@@ -1,0 +1,16 @@
+"""An object that tests read through the fault proxy, and the statuses of its requests."""
+
+from tests.integration.fault_rules import Faults
+
+BODY = bytes(range(256)) * 4
+"""The object under "key"."""
+
+
+def raw_get(faults: Faults, **request: str) -> bytes:
+    """Read "key" with one attempt of boto3."""
+    return faults.store.client.get_object(**faults.store.address("key"), **request)["Body"].read()
+
+
+def statuses(faults: Faults, method: str) -> list[int]:
+    """Return the statuses of all requests with this method, in order of arrival."""
+    return [request.status for request in faults.requests if request.method == method]

@@ -1,0 +1,95 @@
+"""Errors name the store that cannot be reached or entered, and the remedy."""
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from awares.errors import ConfigError
+from awares_platform.config.store import StoreConfig
+from awares_platform.store import ObjectStore, multipart
+from awares_platform.store.errors import AccessDenied, MissingBucket, StoreUnavailable
+
+pytestmark = pytest.mark.integration
+
+
+def changed(store: ObjectStore, **changes: object) -> ObjectStore:
+    """Return a store that differs in these settings."""
+    return ObjectStore(store.config.model_copy(update=changes))
+
+
+def operations(store: ObjectStore, path: Path) -> list[Callable[[], object]]:
+    """Return every operation of a store, ready to be called. Uploads read `path`."""
+    return [
+        store.check,
+        lambda: store.put("key", b"x"),
+        lambda: store.put("key", b"x", if_none_match=True),
+        lambda: store.get("key"),
+        lambda: store.get_range("key", 0, 1),
+        lambda: store.exists("key"),
+        lambda: [*store.list()],
+        lambda: store.delete_prefix("key"),
+        lambda: store.upload_file(path, "key"),
+        lambda: store.download_file("key", path.with_name("copy")),
+    ]
+
+
+def test_a_missing_bucket_is_not_reported_as_a_missing_object(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    nowhere = changed(store, url="s3://nowhere/x")
+    (tmp_path / "file").write_bytes(b"x" * (multipart.PART_BYTES + 1))
+    for operation in operations(nowhere, tmp_path / "file"):
+        with pytest.raises(
+            MissingBucket,
+            match="s3://nowhere/x.* has no bucket 'nowhere'; create it, or correct store.url",
+        ):
+            operation()
+
+
+def test_wrong_credentials_are_named(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    (tmp_path / "file").write_bytes(b"x")
+    for operation in operations(changed(store), tmp_path / "file"):
+        variables = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        with pytest.raises(
+            AccessDenied, match=f"{store.config.url}.* denies access .* check {variables}"
+        ):
+            operation()
+
+
+def test_absent_credentials_are_named(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(
+        AccessDenied, match="no credentials .* set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    ):
+        changed(store).check()
+
+
+def test_a_store_that_is_down_fails_within_the_budget(store: ObjectStore) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        down = changed(
+            store, endpoint=f"http://127.0.0.1:{unused.getsockname()[1]}", retry_budget_s=1.0
+        )
+        started = time.monotonic()
+        with pytest.raises(
+            StoreUnavailable,
+            match=r"/key: http://127.0.0.1:\d+ unavailable for .* of 1 s.*store.endpoint",
+        ):
+            down.get("key")
+        assert 0.9 < time.monotonic() - started < 5
+
+
+def test_the_local_store_needs_a_session() -> None:
+    with pytest.raises(ConfigError, match="runtime.session"):
+        ObjectStore.from_config(StoreConfig(endpoint="local"))
