@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from awares_platform.config.store import StoreConfig
@@ -11,6 +12,11 @@ from awares_platform.store import seaweed as server
 
 LONGEST_FIRST = ("test_trial", "test_sft", "test_grpo_faults", "test_grpo", "test_engine")
 """The test files that take longest. All other files with slow tests run after them."""
+
+
+# A time limit of an example would fail on a machine that is busy with other work.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

@@ -119,13 +119,18 @@ class Recorded:
         self.written.append(("s3:DeleteObject", f"{PREFIX}/{key}"))
 
 
+def wait_for(store: Any, action: str) -> None:
+    """Return when the last write is `action`, or after 30 s."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and [name for name, _ in store.written][-1:] != [action]:
+        time.sleep(0.01)
+
+
 def test_a_follower_writes_its_leases_and_wishes_only() -> None:
     store: Any = Recorded()
     with lease(store, "a", {1}, beat_s=0.01):
-        time.sleep(0.2)
-    deadline = time.monotonic() + 5
-    while store.written[-1][0] != "s3:DeleteObject" and time.monotonic() < deadline:
-        time.sleep(0.01)
+        wait_for(store, "s3:PutObject")
+    wait_for(store, "s3:DeleteObject")
     request_anchor(store, "a", 7)
     assert {action for action, _ in store.written} == {"s3:PutObject", "s3:DeleteObject"}
     for action, key in store.written:

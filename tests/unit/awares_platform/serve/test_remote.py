@@ -51,7 +51,7 @@ def _remote(**changes) -> RemoteImages:
         **{
             "hosts": ("images.test",),
             "max_bytes": 1024,
-            "timeout_s": 0.5,
+            "timeout_s": 30.0,
             "resolve": _loopback,
             "permitted": lambda address: True,
         }
@@ -81,7 +81,8 @@ def test_an_allowed_image_is_fetched_under_its_own_host_name(port):
 )
 def test_a_server_that_misbehaves_is_named(port, path, words):
     with pytest.raises(RequestError, match=words):
-        _fetch(_remote(), f"http://images.test:{port}{path}")
+        limit = 0.5 if path == "/slow" else 30.0
+        _fetch(_remote(timeout_s=limit), f"http://images.test:{port}{path}")
 
 
 def test_an_unreachable_server_is_named():
