@@ -45,7 +45,7 @@ def setup(policy: RandomPolicy, seaweed: ObjectStore) -> Iterator[Running]:
 def test_logprobs_are_those_of_the_distribution_sampled_from(
     setup: Running, policy: RandomPolicy
 ) -> None:
-    """The logprobs hold after temperature and mask.
+    """The logprobs are those after temperature and mask are applied.
 
     A learner without the mask would miss the probability that the mask takes away.
     """
