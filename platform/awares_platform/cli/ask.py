@@ -19,7 +19,7 @@ from awares_platform.method.chat_client import EndpointError
 
 TIMEOUT_S = 120.0
 
-_ENDS = {
+_ENDS: dict[str, str] = {
     StopReason.ANSWER: "empty",
     StopReason.MALFORMED: "none: the policy's request for crops does not parse",
     StopReason.TURN_LIMIT: "none: the policy asked for more crops when only an answer was possible",
