@@ -23,10 +23,8 @@ the windows A and B equally here. On a cluster it runs on other nodes.
 import argparse
 import asyncio
 import io
-import json
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -40,7 +38,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 from PIL import Image
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from awares.chat import ChatFormat
@@ -51,13 +48,14 @@ from awares.mini import POLICY
 from awares.mini.benchmark import generate_split
 from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
-from awares_platform.config.store import StoreConfig
 from awares_platform.engine.canary import Canary, learner_logprobs, to_extra
 from awares_platform.engine.engine import Engine
 from awares_platform.engine.load import LoadReport
-from awares_platform.store import ObjectStore, seaweed
+from awares_platform.store import ObjectStore
 from awares_platform.weights import Publisher, Subscriber
 from awares_platform.weights.parts import Part, whole_parts
+from tests.benchmarks.command import Screen, parser, save
+from tests.benchmarks.local_store import local_store
 
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 GROUPS_IN_FLIGHT, GROUP, POLL_S = 16, 8, 0.25
@@ -277,42 +275,21 @@ def lines(figures: dict[str, Any], step_s: float) -> list[str]:
 
 
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
+    options = parser(__doc__, "fewer windows", "streaming")
     step = "seconds of a learner step; the default is that of the quickstart"
-    marks = "document whose passage between the streaming marks is replaced by the figures"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--quick", action="store_true", help="fewer windows")
-    parser.add_argument("--step-s", type=float, default=1.6, help=step)
-    parser.add_argument("--no-canary", action="store_true", help="measure without the canary")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--readme", type=Path, help=marks)
-    given = parser.parse_args()
+    options.add_argument("--step-s", type=float, default=1.6, help=step)
+    options.add_argument("--no-canary", action="store_true", help="measure without the canary")
+    given = options.parse_args()
     torch.set_num_threads(1)
     with (
         tempfile.TemporaryDirectory() as name,
-        seaweed.serve(Path(name, "store"), "awares") as server,
+        local_store(Path(name)) as store,
+        Screen() as screen,
     ):
-        os.environ["AWS_ACCESS_KEY_ID"] = server.access_key
-        os.environ["AWS_SECRET_ACCESS_KEY"] = server.secret_key
-        settings = StoreConfig(url="s3://awares/benchmark", endpoint=server.endpoint)
-        store = ObjectStore.from_config(settings)
-        columns = TextColumn("{task.description}"), TimeElapsedColumn()
-        with Progress(*columns, transient=True) as progress:
-            task = progress.add_task("")
-
-            def tell(what: str) -> None:
-                progress.update(task, description=what)
-
-            figures = asyncio.run(benchmark(store, given, tell))
+        figures = asyncio.run(benchmark(store, given, screen.tell))
     found = lines(figures, given.step_s)
     print("\n".join(found))
-    if given.readme:
-        sys.path.append(str(Path(__file__).parents[2] / ".ci"))
-        from marked import fill
-
-        fill(given.readme, "streaming", "\n".join(f"- {line}" for line in found))
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=1))
+    save(given, "streaming", "\n".join(f"- {line}" for line in found), figures)
 
 
 if __name__ == "__main__":

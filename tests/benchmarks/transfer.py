@@ -17,11 +17,8 @@ verifying. The time of the bus divided by the time of the checkpoint shows the g
 store serves readers in parallel if eight readers take less than eight times the time of one reader.
 """
 
-import argparse
-import json
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,26 +30,26 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from awares_platform.config.store import StoreConfig
-from awares_platform.store import ObjectStore, seaweed
+from awares_platform.store import ObjectStore
 from awares_platform.weights import Cadence, Publisher, Received, Subscriber
+from tests.benchmarks.command import Screen, parser, save
+from tests.benchmarks.local_store import local_store
 
 TENSOR = (4096, 1024)
 READERS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Transfer:
     """Median seconds of an update in each of the three ways.
 
     `full` is the size of the model and `size` is the size of the sent update, both in bytes.
 
     Example:
-        Row(
+        Transfer(
             update="3.3 % changed", full=8_388_608, size=157_000, bus_s=0.09, boto3_s=0.02,
             checkpoint_s=0.31,
         )
@@ -96,7 +93,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def compare(
     store: ObjectStore, share: float, before: dict[str, Tensor], repetitions: int, directory: Path
-) -> Row:
+) -> Transfer:
     name = f"{share:.1%} changed"
     publisher = Publisher(store, f"transfer-{share}", cadence=Cadence(anchor_every=10**6))
     subscriber = Subscriber(store, f"transfer-{share}")
@@ -117,7 +114,9 @@ def compare(
         checkpoint_s, _ = timed(lambda before=before: _through_checkpoint(store, before, directory))
         for found, seconds in zip(times, (bus_s, boto3_s, checkpoint_s), strict=True):
             found.append(seconds)
-    return Row(name, sum(tensor.nbytes for tensor in before.values()), size, *map(median, times))
+    return Transfer(
+        name, sum(tensor.nbytes for tensor in before.values()), size, *map(median, times)
+    )
 
 
 def _through_bus(
@@ -175,7 +174,7 @@ def scale(store: ObjectStore, readers: int) -> float:
     return slowest
 
 
-def line(row: Row) -> str:
+def line(row: Transfer) -> str:
     """Return the measured times of one update as a line of text."""
     boto3, checkpoint = row.bus_s / row.boto3_s, row.bus_s / row.checkpoint_s
     return (
@@ -186,7 +185,7 @@ def line(row: Row) -> str:
     )
 
 
-def readme(rows: list[Row], scaling: dict[int, float]) -> str:
+def readme(rows: list[Transfer], scaling: dict[int, float]) -> str:
     """Return the README's passage: the table of updates, and the line about parallel readers."""
     lines = [
         "| changed | bytes sent | publish to loaded | over boto3, the same bytes "
@@ -207,53 +206,30 @@ def readme(rows: list[Row], scaling: dict[int, float]) -> str:
 
 
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    marks = "document whose passage between the transfer marks is replaced by the table"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--quick", action="store_true", help="smaller tensors, fewer repetitions")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--readme", type=Path, help=marks)
-    given = parser.parse_args()
+    given = parser(__doc__, "smaller tensors, fewer repetitions", "transfer").parse_args()
     torch.set_num_threads(1)
     before, rows, scaling = state(50 if given.quick else 400), [], {}
     with (
         tempfile.TemporaryDirectory() as name,
-        seaweed.serve(Path(name, "store"), "awares") as server,
+        local_store(Path(name)) as store,
+        Screen() as screen,
     ):
-        os.environ["AWS_ACCESS_KEY_ID"] = server.access_key
-        os.environ["AWS_SECRET_ACCESS_KEY"] = server.secret_key
-        settings = StoreConfig(url="s3://awares/benchmark", endpoint=server.endpoint)
-        store = ObjectStore.from_config(settings)
-        columns = TextColumn("{task.description}"), TimeElapsedColumn()
-        with Progress(*columns, transient=True) as progress:
-            task = progress.add_task("")
-            for share in (0.012, 0.033, 0.081):
-                progress.update(task, description=f"{share:.1%} changed")
-                row = compare(store, share, before, 3 if given.quick else 5, Path(name))
-                rows.append(row)
-                progress.console.print(line(row), highlight=False, soft_wrap=True)
-            publisher = Publisher(store, "scaling")
-            publisher.publish(1, before)
-            publisher.publish(2, changed(before, 0.033, 1))
-            for readers in READERS:
-                progress.update(task, description=f"{readers} readers")
-                scaling[readers] = median(
-                    scale(store, readers) for _ in range(1 if given.quick else 3)
-                )
-                progress.console.print(
-                    f"{readers} readers of one version, 3.3 % changed: {scaling[readers]:.2f} s, "
-                    f"{scaling[readers] / scaling[1] / readers:.2f} x of one after the other",
-                    highlight=False,
-                )
-    if given.readme:
-        sys.path.append(str(Path(__file__).parents[2] / ".ci"))
-        from marked import fill
-
-        fill(given.readme, "transfer", readme(rows, scaling))
-    if given.json:
-        given.json.write_text(
-            json.dumps({"updates": [asdict(row) for row in rows], "readers_s": scaling}, indent=1)
-        )
+        for share in (0.012, 0.033, 0.081):
+            screen.tell(f"{share:.1%} changed")
+            rows.append(compare(store, share, before, 3 if given.quick else 5, Path(name)))
+            screen.show(line(rows[-1]))
+        publisher = Publisher(store, "scaling")
+        publisher.publish(1, before)
+        publisher.publish(2, changed(before, 0.033, 1))
+        for readers in READERS:
+            screen.tell(f"{readers} readers")
+            scaling[readers] = median(scale(store, readers) for _ in range(1 if given.quick else 3))
+            screen.show(
+                f"{readers} readers of one version, 3.3 % changed: {scaling[readers]:.2f} s, "
+                f"{scaling[readers] / scaling[1] / readers:.2f} x of one after the other"
+            )
+    figures = {"updates": [asdict(row) for row in rows], "readers_s": scaling}
+    save(given, "transfer", readme(rows, scaling), figures)
 
 
 if __name__ == "__main__":

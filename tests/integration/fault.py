@@ -23,7 +23,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class ResetAfter:
-    """The connection is reset after so many bytes of the reply's body. The client may read less."""
+    """The connection is reset after so many bytes of the reply's body. The client may get fewer."""
 
     bytes: int
 

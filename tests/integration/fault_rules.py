@@ -11,7 +11,7 @@ from tests.integration.fault import Fault
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The requests with a fault: fnmatch patterns of the key and the query, and a method.
+    """A fault, and the requests that get it: a method, and fnmatch patterns of key and query.
 
     Calls on the bucket (listing, delete_objects) have an empty key; `?*` fits objects only.
 
@@ -27,7 +27,7 @@ class Rule:
     cleared: threading.Event = field(default_factory=threading.Event)
 
     def fits(self, method: str, key: str, query: str) -> bool:
-        """Whether the rule matches the request. A rule that is used up still matches."""
+        """Return whether the rule matches the request. A rule that is used up still matches."""
         return (
             self.method in (None, method)
             and fnmatch.fnmatchcase(key, self.match)

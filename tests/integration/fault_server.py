@@ -83,7 +83,7 @@ class Connection(socketserver.StreamRequestHandler):
             super().finish()
 
     def connect(self) -> socket.socket:
-        """The connection to the server."""
+        """Return the connection to the server, which the first call opens."""
         if not self.upstream:
             host, _, port = self.server.faults.server.removeprefix("http://").partition(":")
             self.upstream = socket.create_connection((host, int(port)))

@@ -157,7 +157,7 @@ def test_one_silence_is_retried(faults: Faults, monkeypatch: pytest.MonkeyPatch)
 def test_a_slow_reply_is_not_taken_for_silence(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reply takes longer than SILENCE_S in all, and is read once."""
+    """The whole reply takes longer than SILENCE_S, but the store does not ask again."""
     monkeypatch.setattr("awares_platform.store.bucket.SILENCE_S", 1.0)
     store.put("key", BODY)
     with proxy(store, retry_budget_s=0.5) as faults:

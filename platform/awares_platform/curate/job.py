@@ -245,6 +245,7 @@ def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str
 
     from awares_platform.training.failure import unwrapped
 
+    keep_from_terminal()
     curate = config.curate
     work = [
         {"key": shard.key, "fingerprint": shard.fingerprint, "rows": encode_rows(shard.samples)}
@@ -268,6 +269,13 @@ def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str
             if row["failure"]:
                 raise pickle.loads(row["failure"])
             yield row
+
+
+def keep_from_terminal() -> None:
+    """Leave Ray Data's steps to its own log file. The terminal keeps its errors."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if handler.level == logging.INFO:
+            handler.setLevel(logging.ERROR)
 
 
 def summarise(

@@ -1,5 +1,6 @@
 """Tests the plan and the counts of curation. An integration test runs the whole pipeline."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -163,3 +164,22 @@ def test_the_summary_names_questions_shares_faults_seconds_and_place() -> None:
     ]
     resumed = replace(result, shards_resumed=20).summary("s3://awares/mini")
     assert f"in 390 s, 20 of 24 shards from earlier: {counts}" in resumed
+
+
+def test_the_steps_of_ray_data_go_to_its_file_and_its_errors_to_the_terminal() -> None:
+    import ray.data
+
+    assert ray.data.__name__ == "ray.data", "the import sets the handlers"
+    handlers = logging.getLogger("ray.data").handlers
+    file, terminal = (
+        [one for one in handlers if type(one).__name__ == name]
+        for name in ("SessionFileHandler", "PlainRayHandler")
+    )
+    levels = [one.level for one in terminal]
+    try:
+        job.keep_from_terminal()
+        assert [one.level for one in terminal] == [logging.ERROR]
+        assert [one.level for one in file] == [logging.NOTSET]
+    finally:
+        for one, level in zip(terminal, levels, strict=True):
+            one.setLevel(level)

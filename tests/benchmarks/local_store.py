@@ -1,0 +1,19 @@
+"""A store on this machine, as long as a benchmark runs."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from awares_platform.config.store import StoreConfig
+from awares_platform.store import ObjectStore, seaweed
+
+
+@contextmanager
+def local_store(directory: Path) -> Iterator[ObjectStore]:
+    """Run a SeaweedFS below `directory`. Its credentials are in the environment."""
+    with seaweed.serve(directory / "store", "awares") as server:
+        os.environ["AWS_ACCESS_KEY_ID"] = server.access_key
+        os.environ["AWS_SECRET_ACCESS_KEY"] = server.secret_key
+        settings = StoreConfig(url="s3://awares/benchmark", endpoint=server.endpoint)
+        yield ObjectStore.from_config(settings)

@@ -1,0 +1,120 @@
+"""A random Qwen2.5-VL, small enough for a test, and how a learner publishes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from awares.chat import ChatFormat
+from awares.generate import GenerateRequest, Sampling
+from awares.mini.policy import build_model, build_processor, save_policy
+from awares.mini.tokenizer import train_tokenizer
+from awares.sample import Sample
+from awares_platform.config.engine import EngineConfig
+from awares_platform.engine.canary import Canary, Logprobs, learner_logprobs, to_extra
+from awares_platform.engine.engine import Engine
+from awares_platform.weights import Publisher
+from tests.integration.running_engine import LIMITS, scenes
+
+CONFIG = EngineConfig(dtype="float32", kv_cache_gib=0.25, max_requests=32, load_timeout_s=20.0)
+"""An engine for this policy."""
+
+
+@dataclass(frozen=True)
+class RandomPolicy:
+    """A random policy on disk, its model in transformers, its canary, and questions to ask it."""
+
+    path: Path
+    chat: ChatFormat
+    processor: Any
+    model: Qwen2_5_VLForConditionalGeneration
+    canary: Canary
+    learner: Logprobs
+    """The canary logprobs that transformers computes with `model`."""
+    samples: tuple[Sample, ...]
+    images: dict[str, Image.Image]
+
+    @classmethod
+    def build(cls, path: Path) -> "RandomPolicy":
+        """Save a new policy to `path`."""
+        tokenizer = train_tokenizer()
+        chat = ChatFormat(tokenizer)
+        model = sharpened(build_model(tokenizer, seed=0), chat.blocked_ids)
+        save_policy(model, tokenizer, path)
+        model.float()  # Saving rounds the weights to bfloat16; the engine widens them again.
+        samples, images = scenes(8)
+        canary = Canary.build(samples[:4], images.__getitem__, chat, LIMITS, 0.5)
+        processor = build_processor(tokenizer)
+        learner = learner_logprobs(model, processor, canary)
+        return cls(path, chat, processor, model, canary, learner, samples, images)
+
+    def ask(self, index: int, sampling: Sampling) -> GenerateRequest:
+        """Return the first turn of a question."""
+        sample = self.samples[index % len(self.samples)]
+        return GenerateRequest(
+            self.chat.first_turn(sample.question),
+            (self.images[sample.image],),
+            sampling,
+            f"ask-{index}",
+        )
+
+    def publish(
+        self,
+        publisher: Publisher,
+        engine: Engine,
+        state: Mapping[str, Tensor] | None = None,
+        model: Qwen2_5_VLForConditionalGeneration | None = None,
+    ) -> int:
+        """Publish `state` with the canary logprobs of `model`; return the version, new to `engine`.
+
+        The state and the model default to those of this policy.
+        """
+        if model is None:
+            logprobs = self.learner
+        else:
+            logprobs = learner_logprobs(model, self.processor, self.canary)
+        version = max(publisher.version or 0, engine.version) + 1
+        publisher.publish(
+            version,
+            dict(state or self.model.state_dict()),
+            {"canary": to_extra(self.canary, logprobs)},
+        )
+        return version
+
+
+def sharpened(
+    model: Qwen2_5_VLForConditionalGeneration, blocked: tuple[int, ...]
+) -> Qwen2_5_VLForConditionalGeneration:
+    """Make the random model prefer the blocked ids, and its output depend on every tensor.
+
+    New norms and biases are ones and zeros, which have no effect on the output.
+    """
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+            elif "visual" in name:
+                parameter.normal_(std=0.12)
+        model.lm_head.weight[list(blocked)] *= 3.0
+    return model.eval()
+
+
+def moved(
+    model: Qwen2_5_VLForConditionalGeneration, seed: int
+) -> Qwen2_5_VLForConditionalGeneration:
+    """Return another model of the same shape, in which every weight differs."""
+    torch.manual_seed(seed)
+    other = Qwen2_5_VLForConditionalGeneration(model.config).eval()
+    other.load_state_dict(
+        {
+            name: tensor + torch.randn_like(tensor) * 0.05
+            for name, tensor in model.state_dict().items()
+        }
+    )
+    return other
