@@ -12,6 +12,10 @@ LINE, LETTER, GAP = 17.0, 6.9, 6.0
 SPOTS: tuple[tuple[float, float, Anchor], ...] = (
     (12, 0, "start"),
     (-12, 0, "end"),
+    (10, 0.95 * LINE, "start"),
+    (10, -0.95 * LINE, "start"),
+    (-10, 0.95 * LINE, "end"),
+    (-10, -0.95 * LINE, "end"),
     (0, 1.25 * LINE, "middle"),
     (0, -1.25 * LINE, "middle"),
     (0, 2.25 * LINE, "middle"),
