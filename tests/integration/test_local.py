@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 
 # This pattern matches the variable's name followed by a value.
-SECRET = re.compile(rb"AWS_SECRET_ACCESS_KEY[\"'\\]*\s*[:=]\s*[\"'\\]*\w{4,}", re.IGNORECASE)
+SECRET = re.compile(rb"SECRET_(ACCESS_)?KEY[\"'\\]*\s*[:=]\s*[\"'\\]*\w{4,}", re.IGNORECASE)
 SESSION = """
 import os, sys, time, ray
 sys.path[:0] = [".", "platform"]
@@ -114,7 +114,8 @@ def test_the_environment_is_as_before(config: PlatformConfig) -> None:
     before = dict(os.environ)
     with sessions.store_session(config) as resolved:
         assert resolved.store.endpoint and resolved.store.endpoint.startswith("http://127.0.0.1:")
-        assert os.environ["AWS_SECRET_ACCESS_KEY"] != before.get("AWS_SECRET_ACCESS_KEY")
+        aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        assert aws == {name: before[name] for name in before if name.startswith("AWS_")}
     assert dict(os.environ) == before
 
 

@@ -15,7 +15,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -29,9 +28,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from awares_platform.config import PlatformConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.config.store import StoreConfig
-from awares_platform.runtime import source_tree
+from awares_platform.runtime import ray_directory, source_tree
 from awares_platform.runtime.processor import resolved
-from awares_platform.store import ObjectStore, seaweed
+from awares_platform.store import ObjectStore, keys, seaweed
 from awares_platform.store.errors import LaunchError
 
 log = logging.getLogger(__name__)
@@ -44,8 +43,6 @@ _QUIET = {
 }
 # Ray runs its workers at a niceness of 15, so that any other process on the machine starves them.
 _NICENESS = "RAY_worker_niceness"
-_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-_CREDENTIALS_FILE = "AWS_SHARED_CREDENTIALS_FILE"
 _SLOTS = 8
 """Ray's logical CPUs on this machine: scheduling slots, not cores. Actors set their own threads."""
 _OBJECT_STORE_BYTES = 2**30
@@ -59,14 +56,15 @@ def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
 
     Raises LaunchError if a server does not start, and StoreError if the bucket cannot be used.
     """
-    own_store = config.store.endpoint == "local"
     variables = _variables(config.engine.threads)
+    # A directory that does not suit Ray is refused before the store starts.
+    parent = ray_directory.parent() if _starts_ray() else None
     with ExitStack() as stack:
         stack.enter_context(_sigterm_unwinds())
         stack.enter_context(_environment(variables))
         store = stack.enter_context(_store(config.store, config.run.directory))
         config = config.model_copy(update={"store": store, "engine": resolved(config.engine)})
-        stack.enter_context(_ray(config.run, variables, own_store))
+        stack.enter_context(_ray(config.run, variables, parent))
         yield config
 
 
@@ -86,36 +84,44 @@ def _variables(threads: int) -> dict[str, str]:
 def _store(config: StoreConfig, directory: Path) -> Iterator[StoreConfig]:
     """Start a server if the endpoint is "local", then check the bucket.
 
-    The server keeps its data in `directory`/.store. Its credentials are put into the environment.
+    The server keeps its data in `directory`/.store. Its keys are in a file there, which an
+    environment variable names.
     """
     with ExitStack() as stack:
         if config.endpoint == "local":
-            server = stack.enter_context(seaweed.serve(directory / ".store", config.bucket))
-            keys = (server.access_key, server.secret_key)
-            stack.enter_context(_environment(dict(zip(_CREDENTIALS, keys, strict=True))))
+            place = directory / ".store"
+            server = stack.enter_context(seaweed.serve(place, config.bucket))
+            stack.enter_context(_environment(stack.enter_context(server.keys.shared(place))))
             config = config.model_copy(update={"endpoint": server.endpoint})
         budget = min(_CHECK_BUDGET_S, config.retry_budget_s)
         ObjectStore(config.model_copy(update={"retry_budget_s": budget})).check()
         yield config
 
 
+def _starts_ray() -> bool:
+    return not (ray.is_initialized() or os.environ.get("RAY_ADDRESS"))
+
+
 @contextmanager
-def _ray(config: RunConfig, variables: Mapping[str, str], own_store: bool) -> Iterator[None]:
-    address = os.environ.get("RAY_ADDRESS")
-    if ray.is_initialized():
+def _ray(config: RunConfig, variables: Mapping[str, str], parent: Path | None) -> Iterator[None]:
+    if parent:
+        with _started(config.worker_logs, parent):
+            yield
+    elif ray.is_initialized():
         yield
-    elif address:
-        with _connected(config, address, variables, own_store):
-            yield
     else:
-        with _started(config.worker_logs):
+        with _connected(config.worker_logs, os.environ["RAY_ADDRESS"], variables):
             yield
 
 
 @contextmanager
-def _started(worker_logs: bool) -> Iterator[None]:
+def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
     """Start Ray on this machine. Its directory, with its logs, is kept only after an error."""
-    directory = Path(tempfile.mkdtemp(prefix="awares-ray-"))
+    directory = ray_directory.create(parent)
+    variables = {
+        _NICENESS: os.environ.get(_NICENESS, "0"),
+        **ray_directory.variables(directory),
+    }
     others = set(psutil.Process().children(recursive=True))
     slots = max(_SLOTS, os.cpu_count() or 1)
     options = {
@@ -126,7 +132,7 @@ def _started(worker_logs: bool) -> Iterator[None]:
     }
     failed = False
     try:
-        with _environment({_NICENESS: os.environ.get(_NICENESS, "0")}):
+        with _environment(variables):
             _initialise(worker_logs, address="local", **options)
         yield
     except Exception:
@@ -154,13 +160,11 @@ def _stop_ray(others: set[psutil.Process]) -> None:
 
 
 @contextmanager
-def _connected(
-    config: RunConfig, address: str, common: Mapping[str, str], own_store: bool
-) -> Iterator[None]:
+def _connected(worker_logs: bool, address: str, common: Mapping[str, str]) -> Iterator[None]:
     """Connect to a running cluster, such as the one in which a submitted job runs.
 
-    Ray logs runtime environments. The credentials of the session's own store are therefore passed
-    as the path of a file.
+    Ray logs runtime environments. The keys of a private store are therefore passed as the path of
+    a file.
     """
     if address.startswith(("http://", "https://")):
         raise LaunchError(
@@ -170,37 +174,21 @@ def _connected(
     # "platform" is a directory of an uploaded working_dir.
     paths = ("platform", *source_tree.here().paths)
     variables = {**common, "PYTHONPATH": os.pathsep.join(paths)}
-    with ExitStack() as stack:
-        if own_store:
-            # Blank the variables of the cluster's own store: they take precedence over the file.
-            variables |= dict.fromkeys(_CREDENTIALS, "")
-            path = stack.enter_context(_credentials_file(config.directory))
-            variables[_CREDENTIALS_FILE] = path
-        theirs = _submitted_variables()
-        ours = {name: value for name, value in variables.items() if name not in theirs}
-        _initialise(config.worker_logs, address=address, runtime_env={"env_vars": ours})
-        stack.callback(ray.shutdown)
+    if path := os.environ.get(keys.VARIABLE):
+        variables[keys.VARIABLE] = path
+    theirs = _submitted_variables()
+    ours = {name: value for name, value in variables.items() if name not in theirs}
+    try:
+        _initialise(worker_logs, address=address, runtime_env={"env_vars": ours})
         yield
+    finally:
+        ray.shutdown()
 
 
 def _submitted_variables() -> Mapping[str, str]:
     """Environment variables given to `ray job submit`. Ray refuses to set them again."""
     submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     return (submitted.get("runtime_env") or {}).get("env_vars") or {}
-
-
-@contextmanager
-def _credentials_file(directory: Path) -> Iterator[str]:
-    directory.mkdir(parents=True, exist_ok=True)
-    # mkstemp makes the file readable by this user only.
-    descriptor, name = tempfile.mkstemp(prefix=".credentials-", dir=directory.resolve())
-    lines = [f"{key.lower()} = {os.environ[key]}\n" for key in _CREDENTIALS]
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write("[default]\n" + "".join(lines))
-        yield name
-    finally:
-        Path(name).unlink()
 
 
 def _initialise(worker_logs: bool, **options: Any) -> None:

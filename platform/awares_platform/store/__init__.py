@@ -3,6 +3,8 @@
 object_store.py   ObjectStore(Bucket): also transfers files and directories
 multipart.py      large files to and from a Bucket, in parallel parts
 bucket.py         Bucket: get, put, list and delete single objects, with retries
+client.py         the boto3 client of a private server, or of a server of the user's
+keys.py           the keys of a private server, for all processes of its run
 errors.py         the errors that its callers meet
 s3_errors.py      which S3 errors to retry, and our error for each of the others
 s3_handlers.py    boto3 event handlers that close two gaps in botocore

@@ -5,7 +5,6 @@ store/errors.py that names s3://bucket/key and the remedy. Keys are relative to 
 """
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +12,12 @@ from itertools import islice
 from typing import Any, Self, TypeVar
 
 import stamina
-from boto3.session import Session
 from botocore.client import Config as ClientConfig
 from botocore.exceptions import ClientError
 
 from awares.errors import ConfigError
 from awares_platform.config.store import StoreConfig
+from awares_platform.store.client import connect
 from awares_platform.store.errors import NotFound, PreconditionFailed
 from awares_platform.store.s3_errors import FAILURES, code, is_transient, translate
 from awares_platform.store.s3_handlers import require_whole, send_at_once
@@ -27,8 +26,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 SILENCE_S = 30.0
 """Seconds without a byte from the server after which an attempt has failed."""
-# boto3 creates clients from shared state that is not thread-safe. Clients themselves are.
-_CREATION = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,13 +209,7 @@ class Bucket:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        with _CREATION:
-            client = Session().client(
-                "s3",
-                endpoint_url=self.config.endpoint,
-                region_name=self.config.region,
-                config=options,
-            )
+        client = connect(self.config.endpoint, self.config.region, options)
         client.meta.events.register("before-parse.s3", require_whole)
         for write in ("PutObject", "UploadPart"):
             client.meta.events.register_first(f"before-call.s3.{write}", send_at_once)

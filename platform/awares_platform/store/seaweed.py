@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from boto3.session import Session
 from botocore.client import Config as ClientConfig
 
+from awares_platform.store.client import connect
 from awares_platform.store.errors import LaunchError
+from awares_platform.store.keys import StoreKeys
 from awares_platform.store.s3_errors import FAILURES
 
 _SERVICES: tuple[str, ...] = ("s3", "master", "volume", "filer", "admin")
@@ -52,6 +53,11 @@ class Server:
     secret_key: str = field(repr=False)
     pid: int
 
+    @property
+    def keys(self) -> StoreKeys:
+        """The server's keys, to share with other processes."""
+        return StoreKeys(self.endpoint, self.access_key, self.secret_key)
+
 
 @dataclass(frozen=True, slots=True)
 class _Running:
@@ -64,9 +70,9 @@ class _Running:
 def serve(directory: Path, bucket: str) -> Iterator[Server]:
     """Run a server with data in `directory`, and create `bucket`.
 
-    Raises LaunchError if the server does not start or another run uses the directory.
+    Raises LaunchError if the server does not start, or another run uses the directory.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    _create(directory)
     with _lock(directory) as lock:
         running = _start(directory.resolve(), bucket, lock)
         try:
@@ -75,10 +81,21 @@ def serve(directory: Path, bucket: str) -> Iterator[Server]:
             _stop(running)
 
 
+def _create(directory: Path) -> None:
+    """Create the directory. Raises LaunchError if it cannot be written."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "lock").touch()
+    except (OSError, ValueError) as error:  # ValueError: the locale cannot spell the name.
+        raise LaunchError(
+            f"{directory}: cannot be written ({error}); set run.directory to a directory of yours"
+        ) from error
+
+
 @contextlib.contextmanager
 def _lock(directory: Path) -> Iterator[IO[str]]:
     """Lock the directory. The server inherits the lock and so holds it until it has ended."""
-    with (directory / "lock").open("a+") as lock:
+    with (directory / "lock").open("a+", encoding="ascii") as lock:
         deadline = time.monotonic() + _GONE_S
         while not _acquire(lock):
             lock.seek(0)
@@ -198,11 +215,8 @@ def _answers(running: _Running, bucket: str) -> bool:
     An open port is not enough: the server loads its credentials later.
     """
     server = running.server
-    client = Session(server.access_key, server.secret_key, region_name="us-east-1").client(
-        "s3",
-        endpoint_url=server.endpoint,
-        config=ClientConfig(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
-    )
+    options = ClientConfig(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
+    client = connect(server.endpoint, "us-east-1", options, server.keys)
     deadline = time.monotonic() + _START_S
     while running.process.poll() is None and time.monotonic() < deadline:
         try:

@@ -34,6 +34,7 @@ import torch.distributed
 
 from awares.errors import PolicyError
 from awares_platform.config.store import StoreConfig
+from awares_platform.store.keys import StoreKeys
 from awares_platform.training.failure import FailFast
 
 _TAG = "zero"
@@ -81,7 +82,10 @@ def run_config(
 
 
 def filesystem(store: StoreConfig) -> pyarrow.fs.S3FileSystem:
-    """Return the store as a pyarrow file system. The credentials come from the environment."""
+    """Return the store as a pyarrow file system.
+
+    A private server gets its own keys, any other server those of the environment.
+    """
     options: dict[str, Any] = {
         "region": store.region,
         "retry_strategy": pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
@@ -89,6 +93,8 @@ def filesystem(store: StoreConfig) -> pyarrow.fs.S3FileSystem:
     if store.endpoint is not None:
         endpoint = urlsplit(store.endpoint)
         options |= {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme}
+    if keys := StoreKeys.of(store.endpoint):
+        options |= {"access_key": keys.access_key, "secret_key": keys.secret_key}
     return pyarrow.fs.S3FileSystem(**options)
 
 
@@ -107,7 +113,7 @@ def save(
         write(engine, Path(directory))
         if engine.global_rank == 0:
             saved = _describe(engine, step, identity, state)
-            Path(directory, _META).write_text(json.dumps(asdict(saved)))
+            Path(directory, _META).write_text(json.dumps(asdict(saved)), "utf-8")
         checkpoint = ray.train.Checkpoint.from_directory(directory)
         ray.train.report(
             dict(metrics), checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:08d}"

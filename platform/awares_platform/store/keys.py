@@ -1,0 +1,56 @@
+"""The keys of a private S3 server, for every process of the run that started it.
+
+    session ── writes the address and the keys to a file that only this user can read
+            └─ AWARES_STORE_KEYS=<path of that file> ── jobs, Ray workers, engines inherit it
+
+The keys are used for this one address only. They are not in the AWS variables: those stay the
+user's, for the user's own servers.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+VARIABLE = "AWARES_STORE_KEYS"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKeys:
+    """The two keys of the private server at `endpoint`.
+
+    Example:
+        StoreKeys("http://127.0.0.1:20417", "a1b2...", "c3d4...")
+    """
+
+    endpoint: str
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+
+    @classmethod
+    def of(cls, endpoint: str | None) -> Self | None:
+        """The keys of the private server at `endpoint`; None for any other server."""
+        path = os.environ.get(VARIABLE)
+        if not path or not endpoint:
+            return None
+        try:
+            keys = cls(**json.loads(Path(path).read_text("utf-8")))
+        except FileNotFoundError:  # The server has stopped.
+            return None
+        return keys if keys.endpoint == endpoint else None
+
+    @contextmanager
+    def shared(self, directory: Path) -> Iterator[dict[str, str]]:
+        """Write the keys to a file in `directory`; yield the environment variable that names it."""
+        path = directory.resolve() / "keys.json"
+        path.unlink(missing_ok=True)  # A killed run has left it.
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(asdict(self), file)
+            yield {VARIABLE: str(path)}
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,94 @@
+"""Where Ray's directory goes: its sockets have to fit into a Unix address."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from awares_platform.config import load
+from awares_platform.runtime import ray_directory, session
+from awares_platform.store import seaweed
+from awares_platform.store.errors import LaunchError
+
+ROOT = Path(__file__).parents[4]
+
+
+def of_length(parent: Path, length: int) -> Path:
+    """A new directory below `parent` whose path has `length` bytes."""
+    path = Path(f"{parent}/".ljust(length, "x"))
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory with a short path."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="x") as name:
+        yield Path(name)
+
+
+def test_the_longest_parent_holds_rays_sockets_and_a_longer_one_does_not(short: Path) -> None:
+    for length, fits in [
+        (ray_directory.PARENT_BYTES, True),
+        (ray_directory.PARENT_BYTES + 1, False),
+    ]:
+        parent = of_length(short, length)
+        sockets = (
+            ray_directory.create(parent) / "session_2026-01-31_23-59-59_999999_4194304/sockets"
+        )
+        sockets.mkdir(parents=True)
+        with socket.socket(socket.AF_UNIX) as listener:
+            if fits:
+                listener.bind(str(sockets / "plasma_store"))
+            else:
+                with pytest.raises(OSError, match="AF_UNIX path too long"):
+                    listener.bind(str(sockets / "plasma_store"))
+
+
+def test_a_short_tmpdir_is_used(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+    assert ray_directory.parent() == short
+    assert ray_directory.variables(short) == {}
+
+
+def test_a_long_tmpdir_is_replaced_by_a_shorter_one(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(of_length(short, 28)))
+    assert ray_directory.parent() == Path("/tmp")
+    assert ray_directory.variables(short) == {}
+    assert ray_directory.parent([short / "absent", short]) == short
+
+
+def test_a_tmpdir_too_long_for_any_socket_is_replaced_for_rays_processes(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(of_length(short, 71)))
+    assert ray_directory.variables(short) == {"TMPDIR": str(short)}
+
+
+def test_no_short_directory_is_refused_before_the_store_starts(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = of_length(short, 28)
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setattr(ray_directory.parent, "__defaults__", ([short / "absent"],))
+    monkeypatch.setattr(seaweed, "serve", lambda *_: pytest.fail("the store was started"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = load(ROOT / "jobs/configs/mini.toml", [f"run.directory={tmp_path}"])
+    wanted = (
+        f"TMPDIR={long} has 28 bytes, and at most {ray_directory.PARENT_BYTES} leave room .* 107"
+    )
+    with pytest.raises(LaunchError, match=wanted), session.session(config):
+        pass
+
+
+def test_names_beyond_ascii_count_in_bytes(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = short / "ööööö"
+    wide.mkdir()
+    assert len(str(wide)) <= ray_directory.PARENT_BYTES < len(os.fsencode(wide))
+    monkeypatch.setattr(tempfile, "tempdir", str(wide))
+    assert ray_directory.parent() == Path("/tmp")
