@@ -10,7 +10,10 @@ _URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<pre
 
 
 class StoreConfig(Section):
-    """An S3 bucket and a prefix in it. boto3 finds the credentials in the environment."""
+    """An S3 bucket and a prefix in it.
+
+    boto3 finds the credentials in the environment. The local store needs none.
+    """
 
     url: str = "s3://awares/mini"
     """Bucket and prefix: `s3://bucket/prefix`."""

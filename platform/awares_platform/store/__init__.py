@@ -9,6 +9,7 @@ errors.py         the errors that its callers meet
 s3_errors.py      which S3 errors to retry, and our error for each of the others
 s3_handlers.py    boto3 event handlers that close two gaps in botocore
 seaweed.py        a private S3 server (SeaweedFS) for runs on one machine
+directory_lock.py the lock of that server's directory
 """
 
 from awares_platform.store.object_store import ObjectStore

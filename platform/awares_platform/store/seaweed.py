@@ -6,7 +6,6 @@ dies with the process that started it.
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import random
 import secrets
@@ -24,6 +23,7 @@ from typing import IO
 from botocore.client import Config as ClientConfig
 
 from awares_platform.store.client import connect
+from awares_platform.store.directory_lock import locked
 from awares_platform.store.errors import LaunchError
 from awares_platform.store.keys import StoreKeys
 from awares_platform.store.s3_errors import FAILURES
@@ -35,8 +35,6 @@ _PORTS = range(20_000, 22_700)
 _START_S = 30.0
 _STOP_S = 5.0
 """Seconds before the server is killed. All data are on disk by then; connections may linger."""
-_GONE_S = 40.0
-"""Seconds within which a server ends by itself after its run was killed."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -72,56 +70,12 @@ def serve(directory: Path, bucket: str) -> Iterator[Server]:
 
     Raises LaunchError if the server does not start, or another run uses the directory.
     """
-    _create(directory)
-    with _lock(directory) as lock:
+    with locked(directory) as lock:
         running = _start(directory.resolve(), bucket, lock)
         try:
             yield running.server
         finally:
             _stop(running)
-
-
-def _create(directory: Path) -> None:
-    """Create the directory. Raises LaunchError if it cannot be written."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "lock").touch()
-    except (OSError, ValueError) as error:  # ValueError: the locale cannot spell the name.
-        raise LaunchError(
-            f"{directory}: cannot be written ({error}); set run.directory to a directory of yours"
-        ) from error
-
-
-@contextlib.contextmanager
-def _lock(directory: Path) -> Iterator[IO[str]]:
-    """Lock the directory. The server inherits the lock and so holds it until it has ended."""
-    with (directory / "lock").open("a+", encoding="ascii") as lock:
-        deadline = time.monotonic() + _GONE_S
-        while not _acquire(lock):
-            lock.seek(0)
-            owner = lock.read().strip()
-            if _alive(owner) or time.monotonic() > deadline:
-                raise LaunchError(
-                    f"{directory}: in use by process {owner}; wait for that run, or give this one "
-                    "another run.directory"
-                )
-            time.sleep(0.2)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield lock
-
-
-def _acquire(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _alive(pid: str) -> bool:
-    return pid.isdigit() and Path(f"/proc/{pid}").exists()
 
 
 def _start(directory: Path, bucket: str, lock: IO[str]) -> _Running:
