@@ -6,8 +6,10 @@
 
 import logging
 import os
+import secrets
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from awares_platform.store.errors import LaunchError
@@ -50,14 +52,37 @@ def create(parent: Path) -> Path:
 
 
 def variables(directory: Path) -> dict[str, str]:
-    """Environment variables of Ray's processes: another TMPDIR if theirs is too long for sockets.
+    """Environment variables of the processes that use this Ray, where the usual places fail.
+
+    TMPDIR is replaced if it is too long for sockets. A token is set if Ray cannot keep its own in
+    the home directory.
 
     Example:
-        variables(Path("/tmp/awares-ray-a1b2c3d4"))  # {} as long as TMPDIR is short enough
+        variables(Path("/tmp/awares-ray-a1b2c3d4"))  # {} on most machines
     """
-    if _bytes(Path(tempfile.gettempdir())) <= TEMPORARY_BYTES:
-        return {}
-    return {"TMPDIR": str(directory)}
+    temporary = Path(tempfile.gettempdir())
+    replaced = {"TMPDIR": str(directory)} if _bytes(temporary) > TEMPORARY_BYTES else {}
+    return replaced | ({} if _has_token() else {"RAY_AUTH_TOKEN": _token()})
+
+
+def _has_token() -> bool:
+    """Whether Ray finds a token, can save one, or needs none."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return True
+    home = Path(os.path.expanduser("~"), ".ray")
+    if os.environ.get("RAY_AUTH_MODE") == "disabled" or (home / "auth_token").exists():
+        return True
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(home, os.W_OK | os.X_OK)
+
+
+@cache
+def _token() -> str:
+    """One token for this process, because Ray reads it only once."""
+    return secrets.token_hex(32)
 
 
 def _bytes(path: Path) -> int:

@@ -134,7 +134,7 @@ def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
     try:
         with _environment(variables):
             _initialise(worker_logs, address="local", **options)
-        yield
+            yield
     except Exception:
         failed = True
         raise

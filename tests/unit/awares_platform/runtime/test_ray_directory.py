@@ -50,6 +50,7 @@ def test_the_longest_parent_holds_rays_sockets_and_a_longer_one_does_not(short: 
 
 def test_a_short_tmpdir_is_used(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(short))
+    monkeypatch.setenv("HOME", str(short))
     assert ray_directory.parent() == short
     assert ray_directory.variables(short) == {}
 
@@ -58,6 +59,7 @@ def test_a_long_tmpdir_is_replaced_by_a_shorter_one(
     short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(of_length(short, 28)))
+    monkeypatch.setenv("HOME", str(short))
     assert ray_directory.parent() == Path("/tmp")
     assert ray_directory.variables(short) == {}
     assert ray_directory.parent([short / "absent", short]) == short
@@ -67,6 +69,7 @@ def test_a_tmpdir_too_long_for_any_socket_is_replaced_for_rays_processes(
     short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(of_length(short, 71)))
+    monkeypatch.setenv("HOME", str(short))
     assert ray_directory.variables(short) == {"TMPDIR": str(short)}
 
 
@@ -92,3 +95,23 @@ def test_names_beyond_ascii_count_in_bytes(short: Path, monkeypatch: pytest.Monk
     assert len(str(wide)) <= ray_directory.PARENT_BYTES < len(os.fsencode(wide))
     monkeypatch.setattr(tempfile, "tempdir", str(wide))
     assert ray_directory.parent() == Path("/tmp")
+
+
+@pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null", "/dev/null/home"])
+def test_ray_gets_a_token_if_it_cannot_save_one(
+    short: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+    monkeypatch.setenv("HOME", str(short))
+    assert ray_directory.variables(short) == {}
+    monkeypatch.setenv("HOME", home)
+    [(name, token)] = ray_directory.variables(short).items()
+    assert (name, len(token)) == ("RAY_AUTH_TOKEN", 64)
+    assert ray_directory.variables(short) == {name: token}
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "the-users")
+    assert ray_directory.variables(short) == {}
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert ray_directory.variables(short) == {}
