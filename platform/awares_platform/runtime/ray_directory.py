@@ -7,8 +7,11 @@
 import logging
 import os
 import secrets
+import shlex
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -27,19 +30,44 @@ TEMPORARY_BYTES = 70
 _SHORT = (Path("/tmp"), Path("/var/tmp"))
 
 
+def python(directory: Path) -> str:
+    """This Python at a path that no shell splits: Ray starts its workers by an unquoted command.
+
+    If need be, it is a path through a link in Ray's directory to the environment of this Python.
+    """
+    if _is_plain(sys.executable):
+        return sys.executable
+    here = Path(sys.executable)
+    link = directory / "python"
+    link.symlink_to(here.parent.parent)
+    return str(link / here.parent.name / here.name)
+
+
+@contextmanager
+def plain_executable(directory: Path) -> Iterator[None]:
+    """Let Ray, which starts in this block, start its own processes by `python(directory)`."""
+    before, sys.executable = sys.executable, python(directory)
+    try:
+        yield
+    finally:
+        sys.executable = before
+
+
 def parent(others: Sequence[Path] = _SHORT) -> Path:
     """The directory in which to create Ray's. It starts nothing and creates nothing.
 
-    Raises LaunchError if neither TMPDIR nor one of `others` is short enough and writable.
+    Raises LaunchError if neither TMPDIR nor one of `others` is writable, short and without spaces.
     """
     temporary = Path(tempfile.gettempdir())
     for candidate in (temporary, *others):
-        if _bytes(candidate) <= PARENT_BYTES and os.access(candidate, os.W_OK | os.X_OK):
+        fits = _bytes(candidate) <= PARENT_BYTES and _is_plain(str(candidate))
+        if fits and os.access(candidate, os.W_OK | os.X_OK):
             return candidate
     raise LaunchError(
         f"TMPDIR={temporary} has {_bytes(temporary)} bytes, and at most {PARENT_BYTES} leave room "
         f"for the names of Ray's sockets (Linux takes {SOCKET_BYTES} bytes); set TMPDIR to a "
-        f"shorter directory: {' and '.join(map(str, others))} cannot be written here"
+        "shorter directory without spaces: "
+        f"{' and '.join(map(str, others))} cannot be written here"
     )
 
 
@@ -47,7 +75,7 @@ def create(parent: Path) -> Path:
     """Create Ray's directory in `parent`."""
     temporary = Path(tempfile.gettempdir())
     if parent != temporary:
-        log.info("Ray's files are in %s: its sockets do not fit into %s", parent, temporary)
+        log.info("Ray's files are in %s, because %s does not suit its sockets", parent, temporary)
     return Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
 
 
@@ -70,7 +98,7 @@ def _has_token() -> bool:
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return True
     home = Path(os.path.expanduser("~"), ".ray")
-    if os.environ.get("RAY_AUTH_MODE") == "disabled" or (home / "auth_token").exists():
+    if os.environ.get("RAY_AUTH_MODE") == "disabled" or os.access(home / "auth_token", os.R_OK):
         return True
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -83,6 +111,11 @@ def _has_token() -> bool:
 def _token() -> str:
     """One token for this process, because Ray reads it only once."""
     return secrets.token_hex(32)
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a shell reads the path as one word, unquoted."""
+    return shlex.quote(path) == path
 
 
 def _bytes(path: Path) -> int:

@@ -133,7 +133,8 @@ def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
     failed = False
     try:
         with _environment(variables):
-            _initialise(worker_logs, address="local", **options)
+            with ray_directory.plain_executable(directory):
+                _initialise(worker_logs, address="local", **options)
             yield
     except Exception:
         failed = True

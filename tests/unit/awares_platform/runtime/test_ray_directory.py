@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,3 +117,38 @@ def test_ray_gets_a_token_if_it_cannot_save_one(
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert ray_directory.variables(short) == {}
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from ray._private.runtime_env.context import RuntimeEnvContext
+from ray.core.generated.common_pb2 import Language
+from awares_platform.runtime import ray_directory
+sys.executable = ray_directory.python(Path(sys.argv[1]))
+RuntimeEnvContext().exec_worker(["-c", "import blake3, sys; print(sys.prefix)"], Language.PYTHON)
+"""
+
+
+def test_ray_starts_a_worker_by_a_python_at_a_path_with_a_space(
+    short: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "my venv"
+    link.symlink_to(sys.prefix)
+    python = link / Path(sys.executable).relative_to(sys.prefix)
+    done = subprocess.run(
+        [str(python), "-c", WORKER, str(short)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == f"{short}/python\n", done.stderr
+
+
+def test_a_plain_python_is_used_as_it_is(short: Path) -> None:
+    assert ray_directory.python(short) == sys.executable
+    assert not list(short.iterdir())
+
+
+def test_a_tmpdir_with_a_space_is_replaced(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spaced = short / "a b"
+    spaced.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spaced))
+    assert ray_directory.parent() == Path("/tmp")
