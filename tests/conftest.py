@@ -1,5 +1,6 @@
 """Sets the order of the tests, and starts the store that several test files share."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -19,11 +20,20 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-def pytest_configure() -> None:
-    """Let Ctrl-C reach the processes that tests start.
+_THIS_MACHINE = "localhost,127.0.0.1,127.0.0.2,::1"
 
-    A shell starts background commands with SIGINT ignored, and their children inherit this setting.
+
+def pytest_configure() -> None:
+    """Make the tests independent of the shell that starts them.
+
+    A shell starts a background command with SIGINT ignored, and its children inherit that. Then
+    Ctrl-C would not reach the processes that tests start. A user's AWS variables and proxies are
+    not for the tests' servers, which are on this machine.
     """
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), _THIS_MACHINE]))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
