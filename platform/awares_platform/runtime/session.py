@@ -40,6 +40,9 @@ _QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # Some libraries read UTF-8 files in the encoding of the locale, which may be ASCII.
+    "PYTHONUTF8": "1",
+    "PYTHONIOENCODING": "utf-8",
 }
 # Ray runs its workers at a niceness of 15, so that any other process on the machine starves them.
 _NICENESS = "RAY_worker_niceness"
@@ -121,6 +124,7 @@ def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
     variables = {
         _NICENESS: os.environ.get(_NICENESS, "0"),
         **ray_directory.variables(directory),
+        **_direct(ray.util.get_node_ip_address()),
     }
     others = set(psutil.Process().children(recursive=True))
     slots = max(_SLOTS, os.cpu_count() or 1)
@@ -145,6 +149,15 @@ def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
             log.error("Ray's logs of the failed session: %s", directory / "session_latest" / "logs")
         else:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _direct(node: str) -> dict[str, str]:
+    """Environment variables that keep calls to this machine away from the user's proxies."""
+    ours = f"localhost,127.0.0.1,{node}"
+    return {
+        name: f"{os.environ[name]},{ours}" if os.environ.get(name) else ours
+        for name in ("no_proxy", "NO_PROXY")
+    }
 
 
 def _stop_ray(others: set[psutil.Process]) -> None:

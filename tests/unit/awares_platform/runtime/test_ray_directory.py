@@ -152,3 +152,12 @@ def test_a_tmpdir_with_a_space_is_replaced(short: Path, monkeypatch: pytest.Monk
     spaced.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(spaced))
     assert ray_directory.parent() == Path("/tmp")
+
+
+def test_the_users_exceptions_from_a_proxy_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "intranet.example")
+    monkeypatch.setenv("NO_PROXY", "")
+    assert session._direct("192.168.7.8") == {
+        "no_proxy": "intranet.example,localhost,127.0.0.1,192.168.7.8",
+        "NO_PROXY": "localhost,127.0.0.1,192.168.7.8",
+    }
