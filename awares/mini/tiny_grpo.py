@@ -229,7 +229,7 @@ def step_loss(
 
 
 def main() -> None:
-    """Train. Held-out reward on seeds 0, 1, 2: 6.4, 5.5, 6.9 to 7.8, 8.1, 8.2, in 92 CPU seconds."""
+    """Train. Held-out reward rises from 6.4, 5.5, 6.9 to 7.8, 8.1, 8.2 (seeds 0, 1, 2; 92 s)."""
     parser = argparse.ArgumentParser(description="Train the tiny policy with GRPO.")
     parser.add_argument("--steps", type=int, default=20, help="steps of GRPO")
     parser.add_argument("--seed", type=int, default=0, help="seed of questions and sampling")
