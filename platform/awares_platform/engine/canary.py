@@ -92,8 +92,8 @@ class Canary:
     def compared(self) -> list[int]:
         """Return the number of compared tokens of each item.
 
-        An item's compared tokens are its text tokens after the first image. They are therefore the
-        last text tokens of the item.
+        The compared tokens are all text tokens after the first image. They are thus the last text
+        tokens of the item.
         """
         after = [ids[ids.index(self.image_token_id) :] for ids in map(_ids, self.items)]
         return [sum(token != self.image_token_id for token in ids) for ids in after]
@@ -187,7 +187,7 @@ def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) 
         for pair in zip(*rows, strict=True)
     ]
     mean = math.fsum(abs(learned - computed) for learned, computed in pairs) / len(pairs)
-    # The form "not <=" also catches NaN.
+    # "not mean <= bound" is also true if the mean is NaN; "mean > bound" would be false.
     if not mean <= bound:
         raise CanaryMismatch(
             f"version {manifest.version}: mean |dlogp| between learner and engine is {mean:.4g} "

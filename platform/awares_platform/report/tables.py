@@ -27,8 +27,8 @@ LABELS = {"LR": "low resolution suffices (LR)", "HR": "needs detail (HR)"}
 def results_table(policies: dict[str, dict[str, Any]]) -> str:
     """Return a table with a row per policy.
 
-    Its columns are accuracy, its interval, RTR in tokens and in pixels, call rate, reward and
-    latency.
+    The columns are the accuracy, its 95 % interval, the RTR in tokens, the RTR in pixels, the call
+    rate, the reward and the latency.
     """
     head = (
         "policy",
@@ -57,7 +57,7 @@ def results_table(policies: dict[str, dict[str, Any]]) -> str:
 
 
 def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
-    """Return a table with the accuracy (RTR) of each policy on each kind of question.
+    """Return a table with the accuracy and the RTR of each policy on each kind of question.
 
     It is the transpose of the paper's table 1, with kinds of question in place of the benchmarks.
     """
@@ -78,7 +78,7 @@ def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
 
 
 def labels_table(policies: dict[str, dict[str, Any]]) -> str:
-    """Return a table with the accuracy (RTR) of each policy on the questions of each label.
+    """Return a table with the accuracy and the RTR of each policy on the questions of each label.
 
     LR means that the low-resolution view suffices. HR means that the question needs detail. The
     result is "" without labels.

@@ -57,7 +57,7 @@ def _axes(low: float, most: float) -> str:
 
 
 def _row(value: float, y: float) -> str:
-    """Draw a horizontal grid line at height `y`, with its accuracy to the left."""
+    """Draw a horizontal grid line at `y`, and the accuracy `value` to the left of the line."""
     ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
     at = f'x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end"'
     return f'<line class="grid" {ends}/><text class="tick" {at}>{value:.0%}</text>'

@@ -91,7 +91,10 @@ class Replica:
 
 
 def build_application(config: PlatformConfig) -> Application:
-    """Build the Serve application of a setup. Raises ConfigError before anything starts."""
+    """Build the Serve application of a setup, without starting it.
+
+    Raises ConfigError for a wrong setting.
+    """
     environment(config.method)
     settings = config.serve
     if settings.follow and settings.policy != config.grpo.start:
