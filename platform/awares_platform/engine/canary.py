@@ -83,7 +83,7 @@ class Canary:
 
     @cached_property
     def prompts(self) -> list[tuple[tuple[int, ...], tuple[Image, ...]]]:
-        """The token ids of each item's whole sequence, with the images as the policy sees them.
+        """For each item, the token ids of the whole sequence and the images that the policy sees.
 
         The ids hold one placeholder per image.
         """
@@ -176,10 +176,11 @@ def expected(canary: Canary, manifest: Manifest) -> Logprobs:
 
 
 def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) -> float:
-    """Return the mean |dlogp| between the learner's logprobs and the engine's.
+    """Return the mean absolute difference between the learner's and the engine's logprobs.
 
-    The learner's logprobs are in `manifest`, and the engine's are `measured`. Raises CanaryMismatch
-    if the mean exceeds `bound` or is NaN. Raises WeightsError in the same cases as `expected`.
+    The learner's logprobs are in `manifest`, and `measured` holds the engine's logprobs. Raises
+    CanaryMismatch if the mean exceeds `bound` or is NaN. Raises WeightsError in the same cases as
+    `expected`.
     """
     pairs = [
         pair

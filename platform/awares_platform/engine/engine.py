@@ -102,7 +102,7 @@ class Engine:
         family: ModelFamily,
         limits: VisionLimits,
     ) -> Self:
-        """Start an engine with the policy in a Hugging Face directory. These weights are version 0.
+        """Start an engine with the policy in a Hugging Face directory, as weight version 0.
 
         `limits` are the trainer's pixel limits. They override the limits of the directory's
         processor. Raises PolicyError if the directory holds no policy of `family` or has another

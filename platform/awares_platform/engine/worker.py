@@ -145,7 +145,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def init_transfer_engine(self, init_info: InitInfo) -> None:
         """Store the subscriber and the model's shapes. Every version must have these shapes."""
         self._subscriber = pickle.loads(init_info.subscriber)
-        # Drop the held version, because it may belong to another run. Two runs use equal numbers.
+        # Drop the held version: it may belong to another run with the same version numbers.
         self._held = None
         self._stage_on_device = init_info.stage_on_device
         self._aliases = aliases(self.model)

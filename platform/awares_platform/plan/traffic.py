@@ -98,9 +98,9 @@ def traffic(
 ) -> Traffic:
     """Compute the traffic of a run that publishes `trained` parameters in `dtype` (engine.dtype).
 
-    Every engine downloads every version. A LoRA adapter is small, so the plan counts each of its
-    deltas with the size of an anchor. An engine and a learner rank both read the image of each
-    group. A checkpoint holds the trained weights and the optimizer's state.
+    Every engine downloads every version. A LoRA adapter is small, so the plan assumes that its
+    deltas are as large as anchors. The image of each group is read twice: by an engine and by a
+    learner rank. A checkpoint holds the trained weights and the optimizer's state.
     """
     full = float(trained * element_bytes(dtype))
     anchor = DENSE * full

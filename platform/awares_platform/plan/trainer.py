@@ -73,7 +73,7 @@ class TrainerMemory:
 
     @property
     def total(self) -> float:
-        """The total bytes of the rank."""
+        """The total number of bytes of the rank."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
@@ -147,7 +147,7 @@ def activations(rank: Trainer, shape: Geometry) -> float:
     - gate, up, the activation and the product (4 MLP widths).
     The layer also keeps fp32 copies of the inputs of both norms: 8 * (hidden width) bytes.
 
-    Flash attention keeps no scores. With checkpointing a layer keeps only its input, and the
+    Flash attention stores no score matrix. With checkpointing a layer keeps only its input, and the
     backward pass recomputes one layer at a time. A trained vision tower keeps the same tensors for
     each patch. A frozen tower holds the tensors of one block at a time. Source: Korthikanti et al.,
     arXiv 2205.05198, section 4.1.

@@ -30,8 +30,8 @@ def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) 
 
     A row has one bar for the share of these episodes after SFT, and one bar for their share after
     GRPO. If there are labels, a third bar shows the share that the labels call for. `policies` and
-    `labels` are the values of these keys in results.json. The result is "" if SFT or GRPO was not
-    evaluated.
+    `labels` are the values of the keys "policies" and "labels" in results.json. The result is "" if
+    the policy after SFT or the policy after GRPO was not evaluated.
     """
     if not all(name in policies for name in ("sft", "awares")):
         return ""

@@ -16,7 +16,7 @@ FREE = (LEFT, TOP - 8, WIDTH, HEIGHT - BOTTOM - 8)
 def tradeoff(policies: dict[str, dict[str, Any]]) -> str:
     """Draw each policy as a mark with the 95 % interval of its accuracy.
 
-    Marks further up and further left are better. `policies` is the value of this key in
+    Marks further up and further left are better. `policies` is the value of the key "policies" in
     results.json.
     """
     most = max(1.0, *(row["rtr_token"] for row in policies.values())) * 1.06

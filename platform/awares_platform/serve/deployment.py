@@ -119,7 +119,7 @@ def build_application(config: PlatformConfig) -> Application:
 
 
 def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
-    """Return Ray's autoscaling settings, or None for one fixed replica.
+    """Return Ray's autoscaling settings, or None if there is always one replica.
 
     Raises ConfigError for an unknown key, because Ray would ignore such a key silently.
     """
@@ -138,7 +138,7 @@ def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
 
 
 def read_token(settings: ServeConfig) -> str | None:
-    """Return the bearer token, or None for an open endpoint.
+    """Return the bearer token, or None if the endpoint requires no token.
 
     Raises ConfigError if serve.token_env names a variable that is unset or empty.
     """

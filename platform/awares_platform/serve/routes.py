@@ -159,7 +159,8 @@ def _as_request_error(error: DataError) -> RequestError:
 def _outcome(error: BaseException) -> tuple[int, str]:
     """Return the HTTP status and the error code for a request that ends without an answer.
 
-    The metrics use this status and code, and the response to the client has the same ones.
+    The metrics count the request under this status and code. If the client is still connected, its
+    response has the same status and code.
     """
     if isinstance(error, DataError):
         refusal = _as_request_error(error)

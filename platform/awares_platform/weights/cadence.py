@@ -70,9 +70,9 @@ class ChainCost:
     def want_anchor(self, every: int) -> bool:
         """Whether the next version needs an anchor.
 
-        At the latest, every `every`-th version has an anchor. An anchor is due earlier if the
-        deltas since the last anchor would together exceed the size of that anchor. The next delta
-        is assumed to be as large as the last one.
+        An anchor is due at the latest `every` versions after the last anchor. It is due earlier if
+        the deltas since the last anchor would together exceed the size of that anchor. The next
+        delta is assumed to be as large as the last one.
         """
         return len(self.deltas) + 1 >= every or sum(self.deltas) + self.last > self.anchor
 

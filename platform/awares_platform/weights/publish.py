@@ -1,6 +1,6 @@
 """The publisher: every rank encodes and uploads its parts, then rank 0 writes manifest and HEAD.
 
-    rank r   begin(parts) -> [ encode onto the last version -> *.bin -> index of rank r ]
+    rank r   begin(parts) -> [ encode as delta or anchor -> *.bin -> index of rank r ]
     rank 0   begin(parts) -> [ the same -> wait for all indexes -> ledger: manifests -> HEAD ]
 
     [ ] runs in a thread, beside the next training step
