@@ -129,7 +129,8 @@ def schema(values: tuple[Value, ...], types: dict[str, Any]) -> dict[str, Any]:
 def _schema(value: Value, types: dict[str, Any]) -> dict[str, Any]:
     """Return the annotated schema of a value, or a schema for the type of its default.
 
-    A key with a default is required, because Helm removes a key that a user sets to null.
+    Every key that must not be null is required. Helm removes a key that a user sets to null, so the
+    validation then fails.
     """
     said = {"description": value.help} if value.help else {}
     if value.schema is not None:

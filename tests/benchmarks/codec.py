@@ -4,9 +4,9 @@
 
 --quick takes a minute and uses smaller tensors. Every round trip is checked bit for bit.
 
-Updates. A synthetic update adds noise to float32 weights until a given share of their bfloat16
-roundings changes. A real update is the change between consecutive bfloat16 copies of a Qwen2.5-VL.
-This script trains that model with AdamW in float32, on random tokens and pixels.
+Updates. A synthetic update adds noise to float32 weights, such that a given share of the weights
+rounds to other bfloat16 values. A real update is the change between consecutive bfloat16 copies of
+a Qwen2.5-VL. This script trains that model with AdamW in float32, on random tokens and pixels.
 
 Sizes. A size is the number of encoded bytes divided by the number of unencoded bytes. The floor is
 the size that an ideal encoder would reach if the steps of all weights were independent draws from

@@ -75,7 +75,7 @@ FOLLOWED = 1
 """Index in RUNS of the run that the engine follows."""
 
 MOVED = 0.3
-"""Share of the weights that a step moves at the learning rate of the mini setup."""
+"""Share of the weights that change in one learner step at the learning rate of the mini setup."""
 
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 

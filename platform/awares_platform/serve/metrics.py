@@ -92,7 +92,7 @@ class EndpointMetrics:
 def full_tokens(answer: ServedAnswer) -> int:
     """Return the number of visual tokens that the whole image has at full resolution.
 
-    It equals visual_tokens / rtr_token of the episode.
+    The number is the episode's `visual_tokens` divided by its `rtr_token`.
     """
     ratio = answer.episode.rtr_token
     return round(answer.episode.visual_tokens / ratio) if ratio > 0 else 0

@@ -3,7 +3,7 @@
     rank r   begin(parts) -> [ encode as delta or anchor -> *.bin -> index of rank r ]
     rank 0   begin(parts) -> [ the same -> wait for all indexes -> ledger: manifests -> HEAD ]
 
-    [ ] runs in a thread, beside the next training step
+    The steps in brackets run in a thread, beside the next training step.
 
 During a publication the ranks communicate through the store and not by collectives. A publication
 thus cannot disturb the order of training's collectives. Rank 0 times out if a rank has died. A
@@ -147,7 +147,10 @@ class Publisher:
 
     @property
     def last(self) -> Publication | None:
-        """The last finished publication. It is None if there is none, and on ranks other than 0."""
+        """The last finished publication, or None before the first one ends.
+
+        On ranks other than 0 it is always None.
+        """
         return self._last
 
     def publish(

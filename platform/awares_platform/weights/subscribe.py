@@ -99,7 +99,7 @@ class Subscriber:
         raise self._stuck(version, damage) from damage
 
     def fetch(self, version: int) -> dict[str, Tensor]:
-        """Return all tensors of a version, verified. Raises WeightsError or StoreError."""
+        """Download and verify a version. Return its tensors. Raises the errors of `receive`."""
         return dict(self.receive(version).state)
 
     def receive(self, version: int, held: Received | None = None) -> Received:

@@ -27,7 +27,7 @@ class WriterFenced(WeightsError):
 
 
 class HeadWriter:
-    """Reads and moves HEAD for one writer.
+    """Reads and overwrites HEAD for one writer.
 
     Creating a HeadWriter claims the run and fences all other writers.
     """
