@@ -1,7 +1,7 @@
 """Generates the chart's values schema, the table of its README, and the defaults of a setup.
 
     values.yaml        defaults, `# --` and `# @schema` lines ─┐           ┌─ README.md
-    schema.types.yaml  types that no default shows ────────────┼─ files() ─┼─ values.schema.json
+    schema.types.yaml  types not visible in a default ─────────┼─ files() ─┼─ values.schema.json
     PlatformConfig     sections, keys, defaults of a setup ────┘           └─ setup.defaults.json
 
 `.venv/bin/python .ci/chart.py helm/awares-train` writes the three files on the right. A test
@@ -44,7 +44,9 @@ _KINDS = {bool: "boolean", str: "string", int: "integer", float: "number"}
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One key of values.yaml. If its value is a map in block style, `below` holds the map's keys.
+    """One key of values.yaml, with its default, its help text and its annotated schema.
+
+    If the default is a map in block style, `below` holds the keys of this map.
 
     Example:
         Value("store.bucket", "", "S3 bucket of all state.", {"type": "string"}, ())
@@ -106,7 +108,7 @@ def _comments(lines: list[str], line: int) -> tuple[str, dict[str, Any] | None]:
 
 
 def schema(values: tuple[Value, ...], types: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON schema of all values. It refuses unknown keys."""
+    """Return the JSON schema of all values. The schema refuses unknown keys."""
     definitions = dict(types) | setup_definitions()
     properties: dict[str, Any] = {}
     for value in values:
@@ -127,7 +129,8 @@ def schema(values: tuple[Value, ...], types: dict[str, Any]) -> dict[str, Any]:
 def _schema(value: Value, types: dict[str, Any]) -> dict[str, Any]:
     """Return the annotated schema of a value, or a schema for the type of its default.
 
-    A key with a default is required, because Helm removes a key that a user sets to null.
+    Every key that must not be null is required. Helm removes a key that a user sets to null, so the
+    validation then fails.
     """
     said = {"description": value.help} if value.help else {}
     if value.schema is not None:
@@ -164,7 +167,7 @@ def _takes_null(schema: dict[str, Any], types: dict[str, Any]) -> bool:
 
 
 def _partial(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return `schema` without its required keys, because the defaults supply missing keys."""
+    """Return `schema` with all keys optional, because the defaults supply missing keys."""
     below = {key: _partial(item) for key, item in schema.get("properties", {}).items()}
     return {key: item for key, item in schema.items() if key != "required"} | (
         {"properties": below} if below else {}

@@ -11,13 +11,13 @@ from awares.errors import DataError
 def fill(path: Path, name: str, text: str) -> None:
     """Replace the text between the two marks called `name` in a file.
 
-    Raises DataError unless the file has each mark exactly once, the begin mark first.
+    Raises DataError unless the file has each mark exactly once and the begin mark comes first.
     """
     path.write_text(filled(path, name, text), "utf-8")
 
 
 def filled(path: Path, name: str, text: str) -> str:
-    """Return the document that `fill` would write."""
+    """Return the text that `fill` would write to the file, without writing it."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     document = path.read_text("utf-8")
     if (

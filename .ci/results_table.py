@@ -2,8 +2,9 @@
 
     .venv/bin/python .ci/results_table.py runs/quickstart-*/results.json
 
-It fills the README's table from all runs, and draws the picture of the first run. It also copies
-the results to the folder of the test that computes table and picture again.
+The script fills the README's table from all runs, and draws the picture of the first run. It also
+copies the results to the folder of a test. The test computes the table and the picture from these
+copies and compares them with the README.
 """
 
 import json
@@ -94,7 +95,7 @@ def picture(policies: Mapping[str, Any]) -> str:
 
 
 def main(paths: Sequence[Path]) -> None:
-    """Fill the README, draw the picture, and copy the results at `paths` beside the test."""
+    """Fill the README, draw the picture, and copy the results at `paths` to the test's folder."""
     runs = [json.loads(path.read_text("utf-8")) for path in paths]
     fill(ROOT / "README.md", "results", published(runs))
     (ROOT / "platform/docs/results.svg").write_text(picture(runs[0]["policies"]), "utf-8")

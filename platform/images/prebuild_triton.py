@@ -1,6 +1,6 @@
-"""Compiles, during the image build, the C file that Triton would compile on every GPU node.
+"""Compiles a C file during the image build. Triton would otherwise compile it on every GPU node.
 
-The image then needs no compiler.
+The image thus needs no compiler.
 
     build stage   python prebuild_triton.py DIR    -> DIR/cuda_utils.so, DIR/cc
     at run time   CC=DIR/cc: copies cuda_utils.so for Triton, and refuses to compile other files
@@ -8,8 +8,8 @@ The image then needs no compiler.
 The C file belongs to triton.backends.nvidia.driver. Triton 3.7 compiles no other C file.
 
 The linker needs libcuda.so.1, but only the node's driver provides this library. During the build a
-stub library with the same symbols replaces it. Without the symbols the linker would drop the
-library as unused, and cuda_utils.so could then not be loaded.
+stub library with the same symbols replaces it. A stub without the symbols would look unused, and
+the linker would drop it. cuda_utils.so could then not be loaded on the node.
 """
 
 import os

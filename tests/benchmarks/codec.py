@@ -4,19 +4,21 @@
 
 --quick takes a minute and uses smaller tensors. Every round trip is checked bit for bit.
 
-Updates. A synthetic update adds noise to float32 weights until a given share of their bfloat16
-roundings changes. A real update is the change between consecutive bfloat16 copies of a Qwen2.5-VL.
-This script trains that model with AdamW in float32, on random tokens and pixels.
+Updates. A synthetic update adds noise to float32 weights, such that a given share of the weights
+rounds to other bfloat16 values. A real update is the change between consecutive bfloat16 copies of
+a Qwen2.5-VL. This script trains that model with AdamW in float32, on random tokens and pixels.
 
-Sizes are shares of the full bytes. The floor is the entropy of the steps between representable
-values, as if every weight were independent. A codec may be below the floor, because tensors differ
-from each other.
+Sizes. A size is the number of encoded bytes divided by the number of unencoded bytes. The floor is
+the size that an ideal encoder would reach if the steps of all weights were independent draws from
+one distribution. It is computed from the entropy of the steps between representable values. A codec
+may get below the floor, because the distribution differs from tensor to tensor.
 
-Speeds are full bytes per CPU second on one thread, the best of several repetitions, so other
-processes on the machine hardly matter. Decoding writes into allocated memory.
+Speeds. A speed is the number of unencoded bytes divided by the CPU seconds of one thread. The
+script reports the best of several repetitions, so other processes hardly matter. Decoding writes
+into memory that is allocated before the measurement.
 
 How to read it: compare the size of "ours" with the floor and with the other encodings at the same
-changed share. Compare its speed with the network: the codec pays off if it is faster than the link.
+changed share. The codec is worth its time if its speed exceeds the speed of the network.
 """
 
 import os
@@ -40,8 +42,9 @@ from tests.benchmarks.weight_update import Update, updates
 class Row:
     """The figures of one codec on one update.
 
-    `changed`, `floor` and `ratio` are shares of the full bytes or weights. `one_step` is the share
-    of the changed weights that move to a neighbouring value. `encode` and `decode` are GB/s.
+    `changed` is the share of the weights that change. `one_step` is the share of the changed
+    weights that move to a neighbouring value. `floor` and `ratio` are sizes divided by the
+    unencoded size. `encode` and `decode` are in GB/s.
 
     Example:
         Row(
@@ -68,7 +71,10 @@ def entropy(counts: NDArray[np.integer]) -> float:
 
 
 def floor(update: Update) -> tuple[float, float, float]:
-    """Return the changed share, the share of single steps among the changes, and the floor."""
+    """Return three shares: the changed weights, the changes by one step, and the floor.
+
+    The floor is the entropy of a weight's step in bits, divided by the 16 bits of a weight.
+    """
     histogram = np.zeros(1 << 16, np.int64)
     for base, new in update.pairs:
         steps = BF16.steps(BF16.words(base), BF16.words(new)).view(np.uint16)
@@ -79,7 +85,7 @@ def floor(update: Update) -> tuple[float, float, float]:
 
 
 def length(blob: object) -> int:
-    """Return the bytes of a blob. A number counts as four bytes."""
+    """Return the number of bytes of a blob, which may be a nested list. A number has four bytes."""
     if isinstance(blob, bytes):
         return len(blob)
     return sum(map(length, blob)) if isinstance(blob, list | tuple) else 4
@@ -145,7 +151,7 @@ def table(rows: list[Row]) -> str:
 
 
 def readme(rows: list[Row]) -> str:
-    """Return the table of the README: a row for each update, a column for each codec."""
+    """Return the table of the README, with a row for each update and a column for each codec."""
     names = dict.fromkeys(row.update for row in rows)
     found = {update: [row for row in rows if row.update == update] for update in names}
     others = " | ".join(codec.name for codec in CODECS[1:])

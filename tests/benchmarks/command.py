@@ -21,7 +21,7 @@ def parser(description: str | None, quick: str, passage: str) -> argparse.Argume
 
 
 class Screen:
-    """A line with the current work and its time, and the figures above it.
+    """Shows a line with the current work and its duration, and prints figures above this line.
 
     Example:
         with Screen() as screen:
@@ -42,7 +42,7 @@ class Screen:
         self._progress.stop()
 
     def tell(self, work: str) -> None:
-        """Show the work that begins."""
+        """Show `work`, the name of the work that begins now."""
         self._progress.update(self._task, description=work)
 
     def show(self, figures: str) -> None:

@@ -14,7 +14,7 @@ from awares_platform.weights.codec.words import WordType
 Words = NDArray[np.uint16]
 
 CHUNK = 1 << 21
-"""Number of words that the other encodings compress at once: the size of one of our spans."""
+"""Number of words that the other encodings compress at once. A span of our codec has this size."""
 
 ZSTD = pa.Codec("zstd", compression_level=1)
 
@@ -42,7 +42,7 @@ class Ours:
 
 
 class Chunked(Ours):
-    """An encoding in numpy. It works on chunks of words that fit the caches, like our codec."""
+    """An encoding in numpy. Like our codec, it works on chunks that fit the CPU's caches."""
 
     def chunk(self, base: Words, new: Words) -> tuple:
         raise NotImplementedError
@@ -88,7 +88,7 @@ class Gap(Chunked):
     name = "u16 gap + bf16, zstd-1"
 
     def chunk(self, base: Words, new: Words) -> tuple:
-        """Write a gap of 65,535 or more as several numbers; all but the last are 65,535."""
+        """Encode a gap of 65,535 or more as several numbers. All but the last number are 65,535."""
         changed = np.flatnonzero(base != new)
         gaps = np.diff(changed, prepend=-1) - 1
         ends = np.cumsum(gaps // 65535 + 1)

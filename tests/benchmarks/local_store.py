@@ -1,4 +1,4 @@
-"""A store on this machine, as long as a benchmark runs."""
+"""Runs an object store on this machine while a benchmark runs."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from awares_platform.store import ObjectStore, seaweed
 
 @contextmanager
 def local_store(directory: Path) -> Iterator[ObjectStore]:
-    """Run a SeaweedFS below `directory`. Its credentials are in the environment."""
+    """Run a SeaweedFS in `directory`, and put its credentials into the environment variables."""
     with seaweed.serve(directory / "store", "awares") as server:
         os.environ["AWS_ACCESS_KEY_ID"] = server.access_key
         os.environ["AWS_SECRET_ACCESS_KEY"] = server.secret_key

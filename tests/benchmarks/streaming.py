@@ -7,17 +7,18 @@ by the tokens per second without updates. The script also reports the pause of e
 time from the learner's `begin` to the loaded weights. --quick measures fewer windows.
 
 One vLLM engine serves the bundled policy and always has enough groups of requests. SeaweedFS runs
-on the same machine. The script measures in windows of equal length, in blocks of four: A B B A. The
-engine loads updates in the windows B, and none in the windows A. A steady drift of the machine's
-speed cancels within a block. The reported ratio is the median over the blocks.
+on the same machine. The script measures in windows of equal length. Four windows form a block in
+the order A B B A. The engine loads updates in the windows B, and no updates in the windows A. A
+steady drift of the machine's speed cancels within a block. The reported ratio is the median over
+the blocks.
 
-An update has all steps of an update in GRPO. Some weights move by one representable value. A
-publisher in its own process encodes and uploads them. The engine polls, prefetches, pauses,
-applies, and scores the canary. The publisher also works in the windows A, because it shares the
-cores with the engine. It then publishes for a run that no engine follows.
+An update goes through the same steps as in GRPO. Some weights move by one representable value. A
+publisher in its own process encodes and uploads the weights. The engine polls, prefetches, pauses,
+applies the weights, and scores the canary. The publisher works in all windows, because it shares
+the cores with the engine. In the windows A it publishes for a run that no engine follows.
 
-How to read it: 1 - ratio is the share of the generation that streaming costs. The publisher slows
-the windows A and B equally here. On a cluster it runs on other nodes.
+How to read it: streaming costs the share (1 - ratio) of the tokens per second. Here the publisher
+slows the windows A and B equally. On a cluster the publisher runs on other nodes.
 """
 
 import argparse
@@ -65,14 +66,16 @@ WARM_WINDOWS = 3
 """Number of windows before the measurement. The engine is slower in its first half minute."""
 
 SETTLE_S = 2.0
-"""Seconds of waiting before each window. The last version of the previous window loads then."""
+"""Seconds of waiting before each window.
+
+During this time the engine loads the last version of the previous window."""
 
 RUNS = ("not-followed", "followed")
 FOLLOWED = 1
 """Index in RUNS of the run that the engine follows."""
 
 MOVED = 0.3
-"""Share of the weights that a step moves at the learning rate of the mini setup."""
+"""Share of the weights that change in one learner step at the learning rate of the mini setup."""
 
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
@@ -98,7 +101,7 @@ class Load:
 def learner(
     store: ObjectStore, states: list[State], step_s: float, target: Any, begun: Any
 ) -> None:
-    """Publish a version every `step_s` seconds for the run RUNS[target], without end.
+    """Publish a version for the run RUNS[target] every `step_s` seconds, until the process dies.
 
     This function is the body of the publisher's process. `begun` is a queue: it receives the
     version and the time of each `begin` of the followed run.
@@ -145,9 +148,9 @@ async def measure(
     window_s: float,
     tell: Any,
 ) -> tuple[list[float], list[float]]:
-    """Measure all windows and return the tokens per second of each.
+    """Measure all windows and return the tokens per second of each window.
 
-    The first list is for the windows without updates, and the second is for the windows with them.
+    The first list is for windows without updates, and the second list is for windows with updates.
     """
     rates: tuple[list[float], list[float]] = ([], [])
     tasks = [

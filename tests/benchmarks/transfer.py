@@ -2,7 +2,7 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/transfer.py [--quick] [--json PATH]
 
---quick uses smaller tensors and fewer repetitions. One real SeaweedFS runs on the same machine.
+--quick uses smaller tensors and fewer repetitions. A SeaweedFS runs on the same machine.
 The script sends each update in three ways, one after another:
 
     the bus        encode, upload, manifest, HEAD, poll, download, decode, verify
@@ -141,8 +141,8 @@ def _through_checkpoint(store: ObjectStore, values: dict[str, Tensor], directory
 def read(store: ObjectStore, start: Any, ready: Any, seconds: Any) -> None:
     """Receive version 2 as a delta to version 1, and put the seconds into the queue `seconds`.
 
-    The measurement begins when the event `start` is set. The process receives version 2 once before
-    it, because new memory is slow at its first use.
+    The measurement begins when the event `start` is set. Before it, the process receives version 2
+    once without a measurement, because newly allocated memory is slow at its first use.
     """
     torch.set_num_threads(1)
     subscriber = Subscriber(store, "scaling")

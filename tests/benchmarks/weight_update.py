@@ -14,7 +14,7 @@ IMAGE = 8
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Pairs (base, new) of each tensor of one or more consecutive versions.
+    """One or more consecutive updates of weights. `pairs` holds (base, new) for every tensor.
 
     Example:
         Update("3.3 %", [(base, new)])
@@ -29,9 +29,10 @@ class Update:
 
 
 def synthetic(share: float, count: int) -> Update:
-    """Add normal noise to normal weights, so that `share` of their bfloat16 roundings changes.
+    """Return an update that changes `share` of the bfloat16 weights.
 
-    Bisection on the first million weights finds the size of the noise.
+    The float32 weights are Gaussian, and the update adds Gaussian noise to them. A bisection on the
+    first million weights finds the standard deviation of the noise.
     """
     random = torch.Generator().manual_seed(0)
     master = torch.randn(count, generator=random) * 0.02

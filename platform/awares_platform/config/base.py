@@ -44,7 +44,7 @@ class Section(BaseModel):
     def values_have_the_kind_of_their_key(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse a value of another type, because pydantic would convert it silently.
 
-        Also refuse an empty text, unless the key's default is empty.
+        An empty text is also refused, unless the key's default is an empty text.
         """
         assert info.field_name is not None, "a field validator has a field"
         if right := _refusal(cls.model_fields[info.field_name], value):
@@ -58,7 +58,7 @@ class Section(BaseModel):
 
 
 def _refusal(field: FieldInfo, value: Any) -> str | None:
-    """Return None if `value` is allowed for `field`, or else text that says what to write."""
+    """Return advice on what to write instead of `value`, or None if `field` allows `value`."""
     kind = field.annotation
     kinds = (kind,) if get_origin(kind) in (None, tuple, Literal) else get_args(kind)
     example = "" if field.default in (None, "", ()) else f", such as {field.default}"
@@ -90,7 +90,7 @@ def _is_blank(value: Any) -> bool:
 def nearest(key: str, valid: Iterable[str]) -> str:
     """Return the valid dotted key that is most similar to `key`.
 
-    A valid key with the same last part wins, whatever its section is.
+    Keys with the same last part as `key` come first, even if they are in another section.
 
     Example:
         nearest("grpo.lerning_rate", ["grpo.learning_rate", "grpo.beta"])  # "grpo.learning_rate"

@@ -77,7 +77,7 @@ class CurateConfig(Section):
     @field_validator("judge", "grounding")
     @classmethod
     def parts_are_built_in_or_named_by_module(cls, value: str, info: ValidationInfo) -> str:
-        """Refuse a name that is neither built in nor module:attribute."""
+        """Refuse a name that is neither built in nor of the form module:attribute."""
         names = JUDGES if info.field_name == "judge" else GROUNDINGS
         module, _, attribute = value.partition(":")
         if value not in names and not (module and attribute):
@@ -89,7 +89,7 @@ class CurateConfig(Section):
 
     @model_validator(mode="after")
     def endpoints_are_named(self) -> Self:
-        """Refuse a part that needs an endpoint without a URL and a model."""
+        """Refuse the choice "endpoint" if the endpoint's URL or model is missing."""
         for choice, section in (
             ("judge", self.judge_endpoint),
             ("grounding", self.grounding_endpoint),
@@ -102,9 +102,10 @@ class CurateConfig(Section):
 
     @model_validator(mode="after")
     def dropping_needs_a_judge_that_tells_wrong_from_right(self) -> Self:
-        """Refuse "drop" with an LLM judge.
+        """Refuse `both_wrong` = "drop" with an LLM judge.
 
-        Its verdict is 0 if both answers are right, and also if both are wrong.
+        An LLM judge gives the verdict 0 if both answers are right, and also if both are wrong. Its
+        verdict thus does not show which samples to drop.
         """
         if self.both_wrong == "drop" and self.judge == "endpoint":
             raise ValueError(

@@ -7,7 +7,7 @@ from pydantic import Field
 from awares_platform.config.base import Section
 
 CURATED = "-curated"
-"""Curation appends this to the name of the data set that it labels."""
+"""The suffix that curation appends to the name of the data set that it labels."""
 
 
 class DataConfig(Section):

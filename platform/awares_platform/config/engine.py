@@ -60,7 +60,7 @@ class EngineConfig(Section):
     @field_validator("block_size")
     @classmethod
     def block_size_is_a_multiple_of_32(cls, value: int) -> int:
-        """Refuse other block sizes: vLLM's CPU attention needs a multiple of 32."""
+        """Refuse a block size that is not a multiple of 32, which vLLM's CPU attention needs."""
         if value <= 0 or value % 32:
             raise ValueError(f"engine.block_size must be a positive multiple of 32, got {value}")
         return value

@@ -1,6 +1,7 @@
 """The section [grpo]: rollouts, the learner and the queue between them.
 
-Each default is the paper's value if the paper states one. Otherwise it is the mini setup's value.
+The default of a key is the paper's value if the paper states one. Otherwise the default is the mini
+setup's value.
 """
 
 from typing import Literal, Self

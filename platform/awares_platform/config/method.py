@@ -89,7 +89,7 @@ class MethodConfig(Section):
 
     @model_validator(mode="after")
     def pixel_limits_are_ordered(self) -> Self:
-        """Refuse a lower limit above the upper one."""
+        """Refuse a value of `min_pixels` that exceeds `max_pixels`."""
         if self.min_pixels > self.max_pixels:
             raise ValueError(
                 f"method.min_pixels = {self.min_pixels} exceeds "

@@ -4,9 +4,11 @@
                                        ├── load ── PlatformConfig ── <run>/<job>/config.json
     grpo.learning_rate=1e-5 ───────────┘
 
-setups/ of this package is a link to jobs/configs; the wheel holds its files.
+The directory setups/ beside this package is a link to jobs/configs. A wheel contains copies of
+these files instead of the link.
 
-A mistake raises ConfigError with the key. For an unknown key the error names a similar valid key.
+A mistake in a setup raises a ConfigError that names the key. If the key is unknown, the error
+suggests a similar valid key.
 """
 
 import json
@@ -69,15 +71,17 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
 
 
 def shipped() -> dict[str, Path]:
-    """The setups that come with the package, by name."""
+    """Return the paths of the setups that come with the package, by name."""
     directory = Path(__file__).parent.parent / "setups"
     return {path.stem: path for path in sorted(directory.glob("*.toml"))}
 
 
 def _located(path: Path) -> Path:
-    """The file that `path` names: a shipped setup by its name, else the file itself.
+    """Return the file to read for `path`.
 
-    The path of a shipped setup in a clone names it in every directory.
+    If `path` is the name of a shipped setup, the result is the file of this setup. The path
+    jobs/configs/<name>.toml also names a shipped setup if the working directory has no such file.
+    Otherwise the result is `path` itself.
     """
     setups = shipped()
     if str(path) in setups:
@@ -161,8 +165,9 @@ def _shown(value: Any) -> str:
 def _candidates(loc: tuple[int | str, ...]) -> list[str]:
     """Return the valid keys to suggest in place of the unknown key `loc`.
 
-    For an unknown section they are all sections, and all keys with its name. For an unknown key
-    they are the keys of its section, and the keys with its name in any section.
+    If `loc` is an unknown section, the result holds all sections, and all keys whose last part
+    equals the unknown name. If `loc` is an unknown key, the result holds all keys of its section,
+    and the keys of other sections whose last part is the same.
     """
     if len(loc) == 1:
         sections = list(PlatformConfig.model_fields)

@@ -12,14 +12,14 @@
                 with oneDNN, and quantised layers. `apply` runs vLLM's layerwise reload on this
                 module only.
 
-`load_mode` chooses the way from the module's parameters and never asks for the platform. `apply`
-always loads all tensors of a unit. If a fused module (qkv_proj, gate_up_proj) gets only some of its
-tensors, vLLM silently leaves uninitialised memory in the others' place.
+`load_mode` decides from the module's parameters, and not from the platform. `apply` always loads
+all tensors of a unit. If a fused module (qkv_proj, gate_up_proj) gets only some of its tensors,
+vLLM silently leaves uninitialised memory in place of the missing tensors.
 
 vLLM's own reload of the whole model is not suitable here, for two reasons. It visits modules that
 get no tensor. On CPUs it also breaks a tied output head: it restores the shared parameter, but the
-head computes logits with a packed copy of the old values. This module therefore treats modules that
-share a parameter as one unit, and repacks each of them.
+head computes logits with a packed copy of the old values. This file therefore treats modules that
+share a parameter as one unit, and repacks every module of the unit.
 """
 
 import enum
@@ -46,7 +46,7 @@ V = TypeVar("V")
 
 
 class LoadMode(enum.Enum):
-    """The way in which a module takes new tensors; the docstring of this file describes each."""
+    """A way in which a module takes new tensors. The top of this file describes the three ways."""
 
     IN_PLACE = "in place"
     REPACK = "repack"
@@ -156,8 +156,8 @@ def load_mode(module: Any) -> LoadMode:
     recorded = get_layerwise_info(module).restore_metadata[0]
     if not all(_lies_as(module, name, tensor) for name, tensor in recorded.items()):
         return LoadMode.RELOAD
-    # On CPUs a linear computes with a closure. The closure does not show whether it holds a packed
-    # copy. Repacking is cheap, so every closure counts as packed.
+    # On CPUs a linear layer may compute with a closure. The closure does not show whether it holds
+    # a packed copy of the weights. Repacking is cheap, so the function assumes a packed copy.
     packed = vars(module).get("cpu_linear", nn.functional.linear) is not nn.functional.linear
     return LoadMode.REPACK if packed else LoadMode.IN_PLACE
 
@@ -221,8 +221,8 @@ def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
 def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
     """Map every module with parameters to its leader.
 
-    The leader is the first module that shares a parameter with it, or else the module itself. The
-    keys keep the model's order.
+    A module's leader is the first module that shares a parameter with it. A module that shares no
+    parameter with an earlier module is its own leader. The keys keep the model's order.
     """
     first: dict[Tensor, nn.Module] = {}
     leaders: dict[nn.Module, nn.Module] = {}
@@ -236,10 +236,10 @@ def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
 
 
 def _lies_as(module: nn.Module, name: str, recorded: Tensor) -> bool:
-    """Whether the parameter still has the layout that the checkpoint's tensor has.
+    """Whether the parameter `name` still has the layout of the checkpoint's tensor.
 
-    `recorded` is the parameter before vLLM's processing. The layouts agree if type, shape, strides
-    and dtype are equal.
+    `recorded` is the parameter before vLLM's processing. Two layouts are equal if type, shape,
+    strides and dtype are equal.
     """
     found = module._parameters.get(name)
     if found is None:

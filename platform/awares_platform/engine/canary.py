@@ -83,7 +83,7 @@ class Canary:
 
     @cached_property
     def prompts(self) -> list[tuple[tuple[int, ...], tuple[Image, ...]]]:
-        """The token ids of each item's whole sequence, with the images as the policy sees them.
+        """For each item, the token ids of the whole sequence and the images that the policy sees.
 
         The ids hold one placeholder per image.
         """
@@ -92,8 +92,8 @@ class Canary:
     def compared(self) -> list[int]:
         """Return the number of compared tokens of each item.
 
-        An item's compared tokens are its text tokens after the first image. They are therefore the
-        last text tokens of the item.
+        The compared tokens are all text tokens after the first image. They are thus the last text
+        tokens of the item.
         """
         after = [ids[ids.index(self.image_token_id) :] for ids in map(_ids, self.items)]
         return [sum(token != self.image_token_id for token in ids) for ids in after]
@@ -176,10 +176,11 @@ def expected(canary: Canary, manifest: Manifest) -> Logprobs:
 
 
 def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) -> float:
-    """Return the mean |dlogp| between the learner's logprobs and the engine's.
+    """Return the mean absolute difference between the learner's and the engine's logprobs.
 
-    The learner's logprobs are in `manifest`, and the engine's are `measured`. Raises CanaryMismatch
-    if the mean exceeds `bound` or is NaN. Raises WeightsError in the same cases as `expected`.
+    The learner's logprobs are in `manifest`, and `measured` holds the engine's logprobs. Raises
+    CanaryMismatch if the mean exceeds `bound` or is NaN. Raises WeightsError in the same cases as
+    `expected`.
     """
     pairs = [
         pair
@@ -187,7 +188,7 @@ def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) 
         for pair in zip(*rows, strict=True)
     ]
     mean = math.fsum(abs(learned - computed) for learned, computed in pairs) / len(pairs)
-    # The form "not <=" also catches NaN.
+    # "not mean <= bound" is also true if the mean is NaN; "mean > bound" would be false.
     if not mean <= bound:
         raise CanaryMismatch(
             f"version {manifest.version}: mean |dlogp| between learner and engine is {mean:.4g} "

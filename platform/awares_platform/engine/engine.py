@@ -1,4 +1,6 @@
-"""The engine: vLLM's AsyncLLM behind the method's `Generate`, with weight loads while it runs.
+"""The engine: vLLM's AsyncLLM behind the interface `awares.generate.Generate`.
+
+It can load new weights while it generates.
 
     episodes --GenerateRequest--> Engine --ids, images--> AsyncLLM  <--zmq-->  engine process
                                     |                  (this process)     worker.StoreTransfer
@@ -100,7 +102,7 @@ class Engine:
         family: ModelFamily,
         limits: VisionLimits,
     ) -> Self:
-        """Start an engine with the policy in a Hugging Face directory. These weights are version 0.
+        """Start an engine with the policy in a Hugging Face directory, as weight version 0.
 
         `limits` are the trainer's pixel limits. They override the limits of the directory's
         processor. Raises PolicyError if the directory holds no policy of `family` or has another
@@ -218,7 +220,7 @@ class Engine:
             raise self._died()
 
     async def stop(self) -> None:
-        """Stop the engine and its process. It may be called twice."""
+        """Stop the engine and its process. A second call does no harm."""
         self._poison("the engine is stopped")
         if self._llm.output_handler is not None:
             # A running handler would report the engine's end as an error.
@@ -260,7 +262,7 @@ class Engine:
 
         The request fails at once if the engine is poisoned or stopped before the request ends.
         """
-        # Wait for the end of a pause: a request that starts in it carries the old version's salt.
+        # Wait until the pause ends. A request that starts earlier would get the old version's salt.
         await self._open.wait()
         self._check()
         task = asyncio.ensure_future(
@@ -329,9 +331,9 @@ class Engine:
     async def _administer(
         self, work: Coroutine[Any, Any, T], what: str, timeout_s: float | None
     ) -> T:
-        """Await `work` and raise its failures as EngineError; a WeightsError passes unchanged.
+        """Await `work` and return its result. A failure of `work` becomes an EngineError.
 
-        `what` names the work in the error message.
+        A WeightsError passes unchanged. `what` names the work in the error message.
         """
         try:
             async with asyncio.timeout(timeout_s):

@@ -58,8 +58,9 @@ async def follow(
     """Load the newest version whenever HEAD names a new one, and skip the versions in between.
 
     The function polls HEAD every `poll_s` seconds. It yields Missed for a version that it cannot
-    fetch. Every failure in a row doubles the wait, up to 15 s. Raises CanaryMismatch. Raises
-    EngineError if the engine must be restarted.
+    fetch. Every consecutive failure doubles the wait, up to 15 s. Raises CanaryMismatch if the
+    loaded engine computes other logprobs than the learner. Raises EngineError if the engine must be
+    restarted.
     """
     failures = 0
     while True:
@@ -78,9 +79,10 @@ async def follow(
 async def load_newest(
     engine: Engine, subscriber: Subscriber, canary: Canary | None
 ) -> Loaded | None:
-    """Load HEAD's newest version. Return None if HEAD names none or the engine already has it.
+    """Load HEAD's newest version into the engine.
 
-    Raises the same errors as Engine.load_version.
+    Return None if HEAD names no version or the engine already has the newest version. Raises the
+    same errors as Engine.load_version.
     """
     head = await asyncio.to_thread(subscriber.head)
     if head is None or head == engine.version:

@@ -1,10 +1,11 @@
 """Starts vLLM: sets its environment and arguments, starts its process, and explains failures.
 
-Imports take most of the start time, once in the caller's process and once in the engine process. On
-CPUs a server process therefore imports vLLM while the caller's process imports it. The engine
-process is forked from this server. The engine process also runs the worker, and it compiles
-nothing. If engine.kv_cache_gib is set, it also skips the profiling of memory. On GPUs vLLM starts
-its processes in its own way.
+Most of the start time goes into imports, because the caller's process and the engine process both
+import vLLM. On CPUs a server process therefore imports vLLM while the caller's process imports it.
+The engine process is then forked from this server. On CPUs the engine process also runs the worker,
+which saves the start of another process. With engine.enforce_eager the engine compiles nothing. If
+engine.kv_cache_gib is set, it skips the profiling of memory. On GPUs vLLM starts its processes in
+its own way.
 """
 
 import contextlib
@@ -86,7 +87,7 @@ def check_memory(config: EngineConfig) -> None:
 def set_environment(config: EngineConfig) -> None:
     """Set the environment variables of vLLM and OpenMP for this process and the engine process.
 
-    Call this function before one of the two processes imports vLLM.
+    The function must be called before any of these processes imports vLLM.
     """
     os.environ.update(
         OMP_NUM_THREADS=str(config.threads),
@@ -169,7 +170,7 @@ def engine_args(
         if config.kv_cache_gib is None
         else int(config.kv_cache_gib * _GIB),
         tensor_parallel_size=config.tensor_parallel,
-        # By default vLLM on CPUs starts a second process for the worker, which repeats all imports.
+        # By default vLLM on CPUs starts a second process for the worker. It repeats all imports.
         distributed_executor_backend=UniProcExecutor
         if on_cpu() and config.tensor_parallel == 1
         else None,
@@ -195,7 +196,7 @@ def launch(
     seed: int,
     logging_file: Path,
 ) -> "AsyncLLM":
-    """Start the engine and wait until it is ready. This takes seconds to minutes.
+    """Start the engine and wait until it is ready. The start takes seconds to minutes.
 
     vLLM's exceptions pass unchanged. The caller turns them into an EngineError with `explain`.
     """
@@ -205,7 +206,7 @@ def launch(
     options = family.processor_options(limits)
     settings = engine_args(policy, config, options, seed, logging_file).create_engine_config()
     if on_cpu():
-        # A large encoder budget, because vLLM also chunks prompts when the budget is exhausted.
+        # The encoder budget is large, because vLLM also chunks prompts when the budget is used up.
         ample = settings.scheduler_config.max_num_seqs * settings.model_config.max_model_len
         settings.scheduler_config.max_num_encoder_input_tokens = (
             settings.scheduler_config.encoder_cache_size
@@ -280,9 +281,9 @@ def explain(error: BaseException, log: Path, config: EngineConfig) -> EngineErro
 
 
 def find_cause(log: Path) -> str:
-    """Return the last exception in a log that may be the cause of a failure, or "".
+    """Return the last exception in a log that may have caused a failure, or "".
 
-    Exceptions that vLLM raises as a consequence of another exception do not count.
+    The function ignores exceptions that vLLM raises as a consequence of another exception.
     """
     text = log.read_text("utf-8", "replace") if log.exists() else ""
     causes = [

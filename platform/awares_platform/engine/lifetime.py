@@ -10,7 +10,7 @@ from multiprocessing import connection
 def end_with_parent() -> None:
     """Start a thread that kills this process as soon as its parent dies.
 
-    The engine process calls this function. Without it, the engine process outlives its parent.
+    The engine process calls this function. Without this thread, it would outlive its parent.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

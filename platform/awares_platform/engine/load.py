@@ -23,9 +23,9 @@ class Prefetched:
     """The cost of staging a version. Each value is the maximum over all workers.
 
     `hops` is the number of downloaded manifests, and `size` is the number of downloaded bytes.
-    `detours` is the number of attempts that met damage. `fetch_s`, `decode_s` and `verify_s` are
-    the seconds of fetching, decoding and verifying. `vision` is true if the version changes the
-    vision tower.
+    `detours` is the number of attempts that failed because of damaged data. `fetch_s`, `decode_s`
+    and `verify_s` are the seconds of fetching, decoding and verifying. `vision` is true if the
+    version changes the vision tower.
 
     Example:
         Prefetched(hops=1, size=135000, detours=0, fetch_s=0.05, decode_s=0.01, verify_s=0.01)
@@ -112,8 +112,8 @@ class Loader:
         if vision:
             # The encoder cache maps an image's hash to the vision tower's output, so it is stale.
             # The multimodal cache stays valid: its pixels, grids and placeholder ranges depend on
-            # no weight. Each of the two processes holds a part of the multimodal cache. Clearing
-            # one part during a request would leave references to missing entries in the other.
+            # no weight. This process and the engine process share the multimodal cache: each holds
+            # one part. Clearing one part during a request would break references in the other part.
             await self._llm.reset_encoder_cache()
         applied = time.perf_counter()
         # gather starts the two calls in this order, so the version is set before the resume.

@@ -51,8 +51,8 @@ BACKEND = "awares_store"
 class InitInfo(WeightTransferInitInfo):
     """The arguments that initialise the backend.
 
-    `subscriber` is a pickled awares_platform.weights.Subscriber, because vLLM's calls carry bytes.
-    `stage_on_device` is the setting engine.stage_on_device.
+    `subscriber` is a pickled awares_platform.weights.Subscriber, because vLLM sends the arguments
+    to the engine process. `stage_on_device` is the setting engine.stage_on_device.
 
     Example:
         InitInfo(pickle.dumps(subscriber), stage_on_device=False)
@@ -74,12 +74,14 @@ class UpdateInfo(WeightTransferUpdateInfo):
 
 
 class PrefetchReport(TypedDict):
-    """The result of a prefetch. It is a plain dictionary, because vLLM's calls carry no objects.
+    """The result of a prefetch.
+
+    It is a plain dictionary, because vLLM's remote calls return no objects of other classes.
 
     `error` is "" if the version is staged. `fetch_s`, `decode_s` and `verify_s` are the seconds of
     fetching, decoding and verifying. `size` is the number of downloaded bytes, and `hops` is the
-    number of downloaded manifests. `detours` is the number of attempts that met damage. `vision` is
-    true if the version changes the vision tower.
+    number of downloaded manifests. `detours` is the number of attempts that failed because of
+    damaged data. `vision` is true if the version changes the vision tower.
 
     Example:
         PrefetchReport(
@@ -117,7 +119,8 @@ class Staged:
 class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     """Loads versions from the object store into this worker's model.
 
-    It keeps the tensors of the last received version in host memory, because deltas build on them.
+    It keeps the tensors of the last received version in host memory, because the next delta may
+    build on them.
     """
 
     init_info_cls = InitInfo
@@ -142,7 +145,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def init_transfer_engine(self, init_info: InitInfo) -> None:
         """Store the subscriber and the model's shapes. Every version must have these shapes."""
         self._subscriber = pickle.loads(init_info.subscriber)
-        # The held version may belong to another run. Version numbers are unique within a run only.
+        # Drop the held version: it may belong to another run with the same version numbers.
         self._held = None
         self._stage_on_device = init_info.stage_on_device
         self._aliases = aliases(self.model)
@@ -259,7 +262,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         if manifest.adapter is not None:
             base = Checkpoint(Path(self.model_config.model))
             weights, went = fold_adapter(received.state, manifest.adapter, base, self._vllm_name)
-            # The types of ChainMap demand mutable mappings, but nothing writes to this one.
+            # ChainMap's type annotations demand mutable mappings, but nothing writes to `state`.
             state: Mapping[str, Tensor] = ChainMap(
                 weights,  # pyright: ignore[reportArgumentType, reportAssignmentType]
                 base,  # pyright: ignore[reportArgumentType]
@@ -273,10 +276,10 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return received.state, changed
 
     def _mapped(self, named: Shapes) -> Shapes:
-        """Return the shapes under vLLM's names, with one entry for tied tensors.
+        """Return the shapes under vLLM's names, with a single entry for tensors that are tied.
 
-        The checkpoint's names cannot be compared, because transformers saves one model under
-        several sets of names.
+        The names in two checkpoints cannot be compared directly, because transformers may save one
+        model under different names.
         """
         return {
             new: named[old] for new, old in self._renamed(named).items() if new not in self._aliases

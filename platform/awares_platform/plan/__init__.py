@@ -8,8 +8,8 @@
                                                              table   the sheet for a reader
 
 `awares plan` prints the plan. The computation reads only the setup, downloads nothing and needs no
-GPU. The formulas name their sources. All figures are estimates. The table ends with the
-assumptions.
+GPU. The docstrings name the source of each formula. All figures are estimates. The printed table
+ends with the assumptions.
 """
 
 from awares_platform.plan.assumptions import Assumptions

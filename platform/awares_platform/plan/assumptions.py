@@ -49,8 +49,8 @@ class Assumptions:
     answer_tokens: int = 16
     """Sampled tokens of a typical assistant turn."""
     changed_share: float | None = None
-    """Share of the trained weights that a step changes. With None the plan takes the share that was
-    measured at the learning rate."""
+    """Share of the trained weights that a step changes. With None the plan uses the share that a
+    benchmark measured at the run's learning rate."""
 
     def check(self) -> None:
         """Raise ConfigError for a value that no run can have. The error names the option.

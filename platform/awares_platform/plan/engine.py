@@ -12,15 +12,15 @@ from awares_platform.plan.trainer import GIB, element_bytes
 
 @dataclass(frozen=True, slots=True)
 class EngineMemory:
-    """Bytes on one GPU of an engine, and numbers of episodes.
+    """The memory of one GPU of an engine, and the numbers of episodes that fit.
 
     `weights`, `workspace`, `overhead` and `kv` are bytes. `kv` is the size of the KV cache. It is
     negative if the other parts exceed the memory. `kv_token` is the size of one token in the cache,
     in bytes.
 
     The actor sends `wanted` episodes at once, and the engine decodes at most `requests` of them
-    (engine.max_requests). The cache holds `typical` episodes of typical length with a crop request.
-    Alternatively it holds `longest` sequences of engine.max_model_len.
+    (engine.max_requests). `typical` is the number of typical episodes with a crop request that fit
+    into the KV cache. `longest` is the number of sequences of engine.max_model_len that fit.
 
     Example:
         EngineMemory(
@@ -41,7 +41,7 @@ class EngineMemory:
 
     @property
     def total(self) -> float:
-        """All bytes of the engine on one GPU."""
+        """The total number of bytes of the engine on one GPU."""
         return self.weights + self.workspace + self.overhead + max(self.kv, 0.0)
 
     @property
@@ -90,8 +90,9 @@ def engine_memory(
 def _workspace(settings: EngineConfig, shape: Geometry, element: int) -> float:
     """Return the peak bytes of the temporary tensors of one forward pass.
 
-    They are the activations of one decoder layer and one vision block for engine.max_batched_tokens
-    tokens, and two fp32 copies of the logits of every sequence.
+    These tensors are the activations of one decoder layer and of one vision block, and two fp32
+    copies of the logits. The activations cover engine.max_batched_tokens tokens. The logits cover
+    engine.max_requests sequences.
     """
     tokens = settings.max_batched_tokens
     language = element * (4 * shape.hidden + 2 * shape.intermediate)

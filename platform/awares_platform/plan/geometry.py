@@ -1,7 +1,7 @@
-"""The sizes of a Qwen2.5-VL.
+"""Reads the sizes of a Qwen2.5-VL and computes figures from them.
 
-From these sizes it computes the numbers of parameters and of adapter parameters, and the bytes of
-KV cache per token.
+The figures are the number of parameters, the number of adapter parameters, and the bytes of KV
+cache per token.
 """
 
 import json
@@ -78,7 +78,7 @@ class Geometry:
     def layer_parameters(self) -> int:
         """The number of parameters of one decoder layer.
 
-        They belong to the linear layers, the biases of q, k and v, and two norms.
+        The count covers the linear layers, the biases of q, k and v, and two norms.
         """
         return (
             sum(a * b for a, b in self.linear().values())
@@ -133,8 +133,8 @@ class Geometry:
     def kv_bytes(self, element: int) -> int:
         """Return the number of bytes of KV cache per token.
 
-        It is 2 * layers * kv_heads * head_dim * `element`. The factor 2 stands for keys and values,
-        and `element` is the number of bytes of one element.
+        The number is 2 * layers * kv_heads * head_dim * `element`. The factor 2 stands for keys and
+        values, and `element` is the number of bytes of one element.
         """
         return 2 * self.layers * self.kv_width * element
 
@@ -147,9 +147,9 @@ KNOWN = {
 }
 """The sizes of Qwen/Qwen2.5-VL-<size>-Instruct, from each repository's config.json.
 
-They reproduce the published parameter counts exactly. For the small models, table 1 of the
-technical report (arXiv 2502.13923) states another vocabulary size and another width of the vision
-MLP.
+The parameter counts that follow from these sizes equal the published counts. For the small models,
+table 1 of the technical report (arXiv 2502.13923) states another vocabulary size and another width
+of the vision MLP.
 """
 
 

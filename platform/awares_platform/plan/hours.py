@@ -7,8 +7,8 @@ A token costs these FLOPs in a language model of n parameters:
     gradient of weights      2n
 
 Here `width` is the hidden width, and `length` is the number of tokens of the sequence. n excludes
-the embedding and the head, because the head runs at few positions. Sources: Kaplan et al., arXiv
-2001.08361, section 2.1; PaLM, arXiv 2204.02311, appendix B.
+the embedding, which is only a lookup, and the head, which runs at few positions. Sources: Kaplan et
+al., arXiv 2001.08361, section 2.1; PaLM, arXiv 2204.02311, appendix B.
 """
 
 import math
@@ -25,10 +25,11 @@ from awares_platform.plan.lengths import Lengths
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """The computations of one training step over a model.
+    """How often one training step runs each kind of computation on a model.
 
-    `forward` is the number of forward passes; a reference policy adds one. `activations` and
-    `weights` are the numbers of gradient computations for activations and for weights.
+    `forward` is the number of forward passes; a reference policy adds one. `activations` is the
+    number of computations of the activations' gradients. `weights` is the number of computations of
+    the weights' gradients.
 
     Example:
         Pass(forward=2, activations=1, weights=0)  # LoRA with a reference
@@ -40,21 +41,21 @@ class Pass:
 
     @property
     def parameter_factor(self) -> int:
-        """The FLOPs per parameter and token."""
+        """The number of FLOPs per parameter and token in one training step."""
         return 2 * (self.forward + self.activations + self.weights)
 
     @property
     def attention_factor(self) -> int:
-        """The cost of attention, as a multiple of the cost of its forward pass.
+        """The FLOPs of attention in one training step, divided by its FLOPs in one forward pass.
 
-        A backward pass costs twice as much as a forward pass.
+        The backward pass of attention costs twice as much as its forward pass.
         """
         return self.forward + 2 * self.activations
 
 
 @dataclass(frozen=True, slots=True)
 class JobHours:
-    """The time of a job.
+    """The time that a job takes, and the GPUs that it uses.
 
     A step needs `learn_s` seconds of learning and `rollout_s` seconds of rollouts. The whole step
     takes `step_s` seconds, which is less than their sum if learning and rollouts overlap.
@@ -77,8 +78,8 @@ class JobHours:
 def passes(policy: PolicyConfig, *, reference: bool) -> Pass:
     """Return the computations of one training step over the language model.
 
-    The plan neglects the weight gradients of LoRA adapters. They cost about a thousandth of the
-    weight gradients of the whole model.
+    The plan neglects the weight gradients of LoRA adapters. These gradients cost about a thousandth
+    of the weight gradients of the whole model.
     """
     return Pass(1 + reference, 1, 0 if policy.lora_rank else 1)
 
@@ -88,9 +89,9 @@ def sequence_flops(
 ) -> float:
     """Return the FLOPs of one sequence of `tokens` tokens; `visual` of them are visual tokens.
 
-    `work` lists the computations of the language model, and `vision` lists the computations of the
-    vision tower. The tower reads merge**2 patches for each visual token. The plan neglects the
-    attention of the tower, because it is windowed.
+    `work` counts the computations of the language model, and `vision` counts the computations of
+    the vision tower. The tower reads merge**2 patches for each visual token. The plan neglects the
+    tower's attention, which costs little because it is windowed.
     """
     language = shape.layers * shape.layer_parameters * tokens * work.parameter_factor
     attention = 2 * shape.layers * shape.hidden * tokens * tokens * work.attention_factor
@@ -130,7 +131,7 @@ def grpo_hours(
     """Compute the time of GRPO. Each rollout engine has `parallel` GPUs.
 
     If grpo.staleness_bound is 0, rollouts and learning take turns. Otherwise they overlap, and the
-    slower one of the two determines the time of a step.
+    time of a step is the time of the slower one.
     """
     work = passes(policy, reference=grpo.kl_beta > 0)
     episodes = grpo.groups_per_step * grpo.group_size
@@ -161,9 +162,9 @@ def rollout_seconds(
 ) -> float:
     """Return the seconds of the rollouts for one learner step.
 
-    They are the seconds of prefill plus the seconds of decoding. Prefill computes the prompt of
-    each group once, thanks to the prefix cache, and each crop. Each decoding step reads the weights
-    once, and the KV cache of all sequences in the batch.
+    The result is the time of prefill plus the time of decoding. Prefill computes every crop. Thanks
+    to the prefix cache, it computes the prompt of a group only once. Each decoding step reads the
+    weights and the KV cache of all sequences in the batch.
     """
     forward = Pass(1, 0, 0)
     episodes = grpo.groups_per_step * grpo.group_size

@@ -12,7 +12,7 @@ from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.geometry import Geometry
 
 CHARACTERS_PER_TOKEN = 4
-"""An estimate for English text with Qwen's tokenizer, because a plan downloads no tokenizer."""
+"""An estimate for English text with Qwen's tokenizer. A plan does not download the tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +37,34 @@ class Lengths:
 
     @property
     def prompt(self) -> int:
-        """Tokens of the first turn's prompt: the text and the low-resolution view."""
+        """The number of tokens of the first turn's prompt: the text and the low-resolution view."""
         return self.text + self.low
 
     @property
     def called(self) -> int:
-        """Tokens of an episode with a crop request: prompt, request, crop and answer."""
+        """The number of tokens of an episode with a request: prompt, request, crop and answer."""
         return self.prompt + self.crop + 2 * self.answer
 
     @property
     def sampled(self) -> float:
-        """Sampled tokens of an average episode."""
+        """The number of sampled tokens of an average episode."""
         return self.answer * (1 + self.call_rate)
 
     @property
     def visual(self) -> float:
-        """Visual tokens of an average episode."""
+        """The number of visual tokens of an average episode."""
         return self.low + self.call_rate * self.crop
 
     @property
     def mean(self) -> float:
-        """All tokens of an average episode."""
+        """The total number of tokens of an average episode."""
         return self.text + self.visual + self.sampled
 
     @property
     def rtr(self) -> float:
         """The retained token ratio of an average episode.
 
-        It is the episode's visual tokens divided by the visual tokens of the whole image.
+        The ratio is the episode's visual tokens divided by the visual tokens of the whole image.
         """
         return self.visual / self.full
 

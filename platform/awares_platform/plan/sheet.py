@@ -31,8 +31,8 @@ class Sheet:
     """All figures of a plan.
 
     `trainers` and `typical` map "sft" and "grpo" to the memory of one rank. `trainers` assumes the
-    longest sequences, and `typical` assumes sequences of typical length. `stages` maps each job and
-    each ZeRO stage to the bytes of a rank on the longest sequences.
+    longest sequences, and `typical` assumes sequences of typical length. `stages` maps each job to
+    the bytes of a rank with each ZeRO stage, for the longest sequences.
 
     Example:
         make(load("jobs/configs/awares-7b.toml"), Assumptions()).hours["grpo"].gpu_hours
@@ -146,7 +146,7 @@ def _check_gpus(sft: SftConfig, grpo: GrpoConfig) -> None:
 
 
 def _by_stage(rank: Trainer, shape: Geometry, assumed: Assumptions) -> dict[int, float]:
-    """Return the bytes of a rank for each ZeRO stage."""
+    """Map each ZeRO stage to the number of bytes that a rank then needs."""
     return {
         stage: memory(replace(rank, stage=stage), shape, assumed.overhead_gib).total
         for stage in STAGES
@@ -181,5 +181,5 @@ def _engine_faults(sheet: Sheet) -> list[str]:
 
 
 def gib(count: float) -> str:
-    """Format bytes as GiB with one decimal."""
+    """Format a number of bytes in GiB, with one decimal and without the unit."""
     return f"{count / GIB:.1f}"

@@ -104,7 +104,7 @@ def _traffic(sheet: Sheet) -> list[str]:
 
 
 def megabytes(count: float) -> str:
-    """Format bytes as MB with one decimal."""
+    """Format a number of bytes in MB, with one decimal and without the unit."""
     return f"{count / 1e6:,.1f}"
 
 

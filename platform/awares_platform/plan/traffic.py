@@ -1,4 +1,7 @@
-"""Computes the bytes to and from the bucket in a learner step: weights, images, checkpoints."""
+"""Computes how many bytes a learner step writes to the bucket and reads from it.
+
+The bytes belong to weights, images and checkpoints.
+"""
 
 import math
 from bisect import bisect_left
@@ -30,7 +33,8 @@ ENCODED: Points = (
 )
 """Points (share of changed weights, bytes of a delta divided by the unencoded bytes).
 
-They come from the same table. A delta that changes every weight is as large as an anchor.
+The points come from the same table as CHANGED. A delta that changes every weight is as large as an
+anchor.
 """
 USELESS = 0.7
 """Largest useful size of a delta, as a share of an anchor's size.
@@ -39,12 +43,14 @@ If deltas are larger, a version with an anchor gets no delta. awares_platform.we
 the same number.
 """
 DENSE = 0.78
-"""Bytes of an anchor (dense, zstd) divided by the unencoded bytes, from the same table."""
+"""Bytes of an anchor divided by the unencoded bytes, from the same table as CHANGED.
+
+An anchor consists of spans of the kind "dense", compressed with zstd."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes of one delta and of one anchor, and mean bytes per learner step.
+    """The bytes of one delta, the bytes of one anchor, and the mean bytes per learner step.
 
     `changed` is the share of the published weights that a step changes. The last four fields are
     the mean bytes per step over the whole run.
@@ -82,7 +88,7 @@ def between(points: Points, x: float, *, log: bool = False) -> float:
 def period(delta: float, anchor: float, every: int) -> int:
     """Return the number of versions from one anchor to the next.
 
-    It is `every`, or fewer if the deltas together exceed the bytes of an anchor.
+    The number is `every`, or less if the deltas together exceed the size of an anchor.
     """
     return max(1, min(every, int(anchor // delta) + 1)) if delta else every
 
@@ -92,9 +98,9 @@ def traffic(
 ) -> Traffic:
     """Compute the traffic of a run that publishes `trained` parameters in `dtype` (engine.dtype).
 
-    Every engine downloads every version. A LoRA adapter is small, so the plan counts each of its
-    deltas with the size of an anchor. An engine and a learner rank both read the image of each
-    group. A checkpoint holds the trained weights and the optimizer's state.
+    Every engine downloads every version. A LoRA adapter is small, so the plan assumes that its
+    deltas are as large as anchors. The image of each group is read twice: by an engine and by a
+    learner rank. A checkpoint holds the trained weights and the optimizer's state.
     """
     full = float(trained * element_bytes(dtype))
     anchor = DENSE * full

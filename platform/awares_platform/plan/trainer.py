@@ -19,10 +19,10 @@ from awares_platform.config.sft import SftConfig
 from awares_platform.plan.geometry import Geometry
 
 OPTIMIZER = 12
-"""Bytes of the optimizer's state per trained parameter. The ZeRO paper calls this number K."""
+"""Number of bytes of optimizer state per trained parameter. The ZeRO paper calls it K."""
 GIB = 2**30
 BUCKET = 50_000_000
-"""Elements of a DeepSpeed bucket. awares_platform.training.zero sets the same number."""
+"""Number of elements of a DeepSpeed bucket. awares_platform.training.zero sets the same number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Trainer:
 
 @dataclass(frozen=True, slots=True)
 class TrainerMemory:
-    """Bytes on one GPU of a trainer.
+    """The number of bytes that each part of a trainer takes on one GPU.
 
     Example:
         TrainerMemory(weights=16_624_703_488, gradients=10_092_544, ...).total
@@ -73,7 +73,7 @@ class TrainerMemory:
 
     @property
     def total(self) -> float:
-        """The total bytes of the rank."""
+        """The total number of bytes of the rank."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
@@ -121,8 +121,9 @@ def trainer(
 def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory:
     """Compute the memory of a rank.
 
-    The model states follow the table at the top of this file; the functions below compute the other
-    parts. With LoRA the frozen weights serve as the reference, so the rank holds no copy of them.
+    The table at the top of this file gives the model states, and the functions below compute the
+    other parts. With LoRA the frozen weights serve as the reference policy. The rank then holds no
+    second copy of the weights.
     """
     shard = [1 / rank.ranks if rank.stage >= stage else 1.0 for stage in (3, 2, 1)]
     return TrainerMemory(
@@ -138,15 +139,15 @@ def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory
 
 
 def activations(rank: Trainer, shape: Geometry) -> float:
-    """Return the bytes of the activations that the backward pass needs.
+    """Return the number of bytes of the activations that the backward pass needs.
 
-    A layer keeps for each token, in w bytes per element:
+    For each token, a layer keeps these tensors with `rank.weight` bytes per element:
     - the inputs and outputs of both norms, q, and the output of attention (6 hidden widths);
     - k and v (2 key widths);
     - gate, up, the activation and the product (4 MLP widths).
-    It also keeps the inputs of both norms in fp32, which takes 8 * (hidden width) bytes.
+    The layer also keeps fp32 copies of the inputs of both norms: 8 * (hidden width) bytes.
 
-    Flash attention keeps no scores. With checkpointing a layer keeps only its input, and the
+    Flash attention stores no score matrix. With checkpointing a layer keeps only its input, and the
     backward pass recomputes one layer at a time. A trained vision tower keeps the same tensors for
     each patch. A frozen tower holds the tensors of one block at a time. Source: Korthikanti et al.,
     arXiv 2205.05198, section 4.1.
@@ -164,21 +165,22 @@ def activations(rank: Trainer, shape: Geometry) -> float:
 
 
 def logits(rank: Trainer, shape: Geometry) -> float:
-    """Return the bytes of the logits. Only scored positions have logits.
+    """Return the number of bytes of the logits. Only scored positions have logits.
 
-    awares.batch.policy_logprobs holds five tensors of this size. Two have w bytes per element: the
-    output of the head, and its scored rows. Three are in fp32: the logits divided by the
-    temperature, the logits with blocked ids, and the gradient.
+    awares.batch.policy_logprobs holds five tensors with one element per logit. Two have
+    `rank.weight` bytes per element: the output of the head, and its scored rows. Three are in fp32:
+    the logits divided by the temperature, the logits after the mask of blocked ids, and the
+    gradient.
     """
     return float(rank.batch * rank.scored * shape.vocab * (2 * rank.weight + 3 * 4))
 
 
 def buffers(rank: Trainer, shape: Geometry) -> float:
-    """Return the bytes of DeepSpeed's working memory.
+    """Return the number of bytes of DeepSpeed's working memory.
 
-    It holds two reduce buckets and one gather bucket, with w bytes per element. During the
-    optimizer's step it holds the fp32 gradients of the rank's partition. Stage 3 also gathers the
-    largest module.
+    This memory holds two reduce buckets and one gather bucket, with `rank.weight` bytes per
+    element. During the optimizer's step it also holds the fp32 gradients of the rank's partition.
+    With stage 3 it also holds the parameters of the largest module.
     """
     bucket = 3 * rank.weight * min(BUCKET, rank.trained)
     step = 4 * rank.trained / (rank.ranks if rank.stage else 1)

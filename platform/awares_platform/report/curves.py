@@ -21,9 +21,9 @@ Projection = Callable[[Point], Point]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One metric of one job, with its title and a note.
+    """One metric of one job, with the title and the note of its chart.
 
-    `span` fixes the range of the value axis. With None the values decide the range.
+    `span` is the range of the value axis. If `span` is None, the values determine the range.
 
     Example:
         Measure("grpo", "rtr/token", "RTR", "visual tokens over the full image's")
@@ -119,7 +119,8 @@ def trend(points: Sequence[Point]) -> list[Point]:
 def number(value: float) -> str:
     """Format a number with three significant digits.
 
-    A number below 0.001 has one digit and an exponent. A number from 1000 on has all its digits.
+    A number below 0.001 gets one digit and an exponent. A number from 1000 on is rounded to a whole
+    number.
     """
     if value != 0 and abs(value) < 0.001:
         return f"{value:.0e}"

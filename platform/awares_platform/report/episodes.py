@@ -15,7 +15,9 @@ from awares_platform.report.records import EpisodeRecord
 from awares_platform.report.shift import region_name
 
 CALLS, DIRECT, WRONG = 7, 3, 2
-"""Numbers of drawn episodes: right answers with a request, right answers without, wrong answers."""
+"""Numbers of episodes to draw from each of three groups.
+
+The groups are right answers after a request, right answers without a request, and wrong answers."""
 
 LONGEST_SIDE = 640
 """Maximum side of a stored image in pixels. Larger images are reduced to keep the page small."""
@@ -43,9 +45,10 @@ def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
 
 
 def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord]:
-    """Choose `count` episodes with different requests, the most frequent request first.
+    """Choose `count` varied episodes, in turn from each group of similar episodes.
 
-    Episodes without a request are varied by their kind of question instead.
+    A group has the same requested crops or, without a request, the same kind of question. The
+    largest group comes first.
     """
     groups: dict[object, list[EpisodeRecord]] = {}
     for episode in episodes:
@@ -95,7 +98,7 @@ def _truth(episode: EpisodeRecord) -> str:
 
 
 def _mask_id(episode: EpisodeRecord) -> str:
-    """Return an HTML id for the card's mask. No other card of the page has this id."""
+    """Return the HTML id of the mask on the episode's card. The id is unique on the page."""
     return f"m{hashlib.sha256(episode.sample_id.encode()).hexdigest()[:10]}"
 
 

@@ -1,4 +1,4 @@
-"""Places names beside the marks of a chart. It avoids overlaps with other names and marks."""
+"""Places names beside the marks of a chart, so that names do not overlap names or other marks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,9 @@ SPOTS: tuple[tuple[float, float, Anchor], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class NamePlate:
-    """A placed text of `width`. `anchor` tells which point of the text is at (x, y).
+    """The place of a text in a chart. `width` is the width of the text in SVG units.
+
+    `anchor` tells whether the start, the middle or the end of the text is at (x, y).
 
     Example:
         NamePlate(212.0, 48.0, "start", 120.0)
@@ -62,8 +64,8 @@ def place(
 ) -> dict[str, NamePlate]:
     """Choose a place for the name of each mark. A mark is (name, x, y).
 
-    A name takes the first of SPOTS that is inside `frame` and touches no other mark and no earlier
-    name. If every spot touches something, the name takes the first spot inside `frame`.
+    A name takes the first of SPOTS that is inside `frame` and overlaps no other mark and no earlier
+    name. If every spot overlaps something, the name takes the first spot inside `frame`.
     """
     dots = [NamePlate(x, y, "middle", 14) for _, x, y in marks]
     placed: dict[str, NamePlate] = {}

@@ -28,9 +28,10 @@ LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels ca
 def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) -> str:
     """Draw a row for episodes without a request, and a row for each requested region.
 
-    A row shows the share of such episodes after SFT and after GRPO. If there are labels, a third
-    bar shows the share that the labels call for. `policies` and `labels` are values of
-    results.json. The result is "" if SFT or GRPO was not evaluated.
+    A row has one bar for the share of these episodes after SFT, and one bar for their share after
+    GRPO. If there are labels, a third bar shows the share that the labels call for. `policies` and
+    `labels` are the values of the keys "policies" and "labels" in results.json. The result is "" if
+    the policy after SFT or the policy after GRPO was not evaluated.
     """
     if not all(name in policies for name in ("sft", "awares")):
         return ""
@@ -56,7 +57,7 @@ def region_name(region: str) -> str:
 
 
 def _regions(bars: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Return the regions of the rows, in their order.
+    """Return the regions that get a row, in the order of the rows.
 
     The ten crops come first if any of them was requested. Other requested regions follow.
     """
@@ -66,7 +67,7 @@ def _regions(bars: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _labelled(labels: Mapping[str, Any]) -> dict[str, float]:
-    """Return the share of each request for a policy that follows the labels exactly.
+    """Return the share of episodes with each request, for a policy that follows the labels exactly.
 
     The result is empty if there are no labels.
     """

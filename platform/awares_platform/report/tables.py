@@ -1,7 +1,7 @@
 """Formats the results as HTML tables.
 
 The tables show accuracy and cost, accuracy by kind of question and by label, and decisions.
-`policies` is the value of this key in results.json: it maps a policy to its results.
+`policies` is the value of the key "policies" in results.json. It maps each policy to its results.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ LABELS = {"LR": "low resolution suffices (LR)", "HR": "needs detail (HR)"}
 def results_table(policies: dict[str, dict[str, Any]]) -> str:
     """Return a table with a row per policy.
 
-    Its columns are accuracy, its interval, RTR in tokens and in pixels, call rate, reward and
-    latency.
+    The columns are the accuracy, its 95 % interval, the RTR in tokens, the RTR in pixels, the call
+    rate, the reward and the latency.
     """
     head = (
         "policy",
@@ -57,9 +57,10 @@ def results_table(policies: dict[str, dict[str, Any]]) -> str:
 
 
 def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
-    """Return a table with the accuracy (RTR) of each policy on each kind of question.
+    """Return a table with the accuracy and the RTR of each policy on each kind of question.
 
-    It is the transpose of the paper's table 1, with kinds of question in place of the benchmarks.
+    The table has the form of the paper's table 1, but transposed. Kinds of question take the place
+    of the paper's benchmarks.
     """
     kinds = sorted({kind for row in policies.values() for kind in row["by_kind"]})
     rows = [
@@ -78,7 +79,7 @@ def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
 
 
 def labels_table(policies: dict[str, dict[str, Any]]) -> str:
-    """Return a table with the accuracy (RTR) of each policy on the questions of each label.
+    """Return a table with the accuracy and the RTR of each policy on the questions of each label.
 
     LR means that the low-resolution view suffices. HR means that the question needs detail. The
     result is "" without labels.
@@ -106,7 +107,7 @@ def _groups(policies: dict[str, dict[str, Any]], key: str, names: dict[str, str]
 def decisions_table(policies: dict[str, dict[str, Any]]) -> str:
     """Return a table that compares each policy's requests with the labels and the evidence.
 
-    The result is "" if no policy has such figures.
+    The result is "" if no policy has figures about its requests.
     """
     judged = {name: row["decision"] for name, row in policies.items() if row.get("decision")}
     keys = [key for key in DECISIONS if any(key in row for row in judged.values())]

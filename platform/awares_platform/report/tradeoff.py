@@ -16,7 +16,7 @@ FREE = (LEFT, TOP - 8, WIDTH, HEIGHT - BOTTOM - 8)
 def tradeoff(policies: dict[str, dict[str, Any]]) -> str:
     """Draw each policy as a mark with the 95 % interval of its accuracy.
 
-    Marks further up and further left are better. `policies` is the value of this key in
+    Marks further up and further left are better. `policies` is the value of the key "policies" in
     results.json.
     """
     most = max(1.0, *(row["rtr_token"] for row in policies.values())) * 1.06
@@ -57,7 +57,7 @@ def _axes(low: float, most: float) -> str:
 
 
 def _row(value: float, y: float) -> str:
-    """Draw a horizontal grid line at height `y`, with its accuracy to the left."""
+    """Draw a horizontal grid line at `y`, and the accuracy `value` to the left of the line."""
     ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
     at = f'x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end"'
     return f'<line class="grid" {ends}/><text class="tick" {at}>{value:.0%}</text>'

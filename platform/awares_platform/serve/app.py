@@ -4,8 +4,9 @@
                                                                    │                    │
     RayService ── serveConfigV2: import_path, args ────────────────┘       SIGTERM ── drain
 
-`serving` checks the token, the autoscaling keys, the policy and the port. A RayService instead
-names `awares_platform.serve.app:build` as import_path and passes the setup's sections as args.
+`serving` checks the token, the autoscaling keys, the policy and the port. A RayService does not
+call `serving`. It names `awares_platform.serve.app:build` as import_path and passes the setup's
+sections as args.
 """
 
 import errno
@@ -99,8 +100,10 @@ def serving(
     """Start the endpoint, yield its base URL when it is ready, and drain it at the end.
 
     `say` is called with a line of text at each step. Ray Serve's own log lines go to the run's
-    serve.log. All checks that need no engine run before an engine starts. Raises ConfigError,
-    PolicyError, or LaunchError if the port is taken or the replica does not start.
+    serve.log. The function checks the settings, the policy and the port before it starts an engine.
+
+    Raises ConfigError for a wrong setting, and PolicyError if the run has no such policy. Raises
+    LaunchError if Ray Serve already runs, if the port is taken, or if the replica does not start.
     """
     application = build_application(config)
     read_token(config.serve)
@@ -188,7 +191,8 @@ def _wait_until_running(
 
     While the application starts, `say` is called every `BEAT_S` seconds.
 
-    Raises LaunchError with the replica's last message if it fails or does not start in time.
+    Raises LaunchError if the replica fails or does not start in time. The error quotes the
+    replica's last message.
     """
     deadline = time.monotonic() + timeout_s
     beat = time.monotonic() + BEAT_S
@@ -212,6 +216,6 @@ def _wait_until_running(
 
 
 def last_line(text: str) -> str:
-    """Return the last line that is not blank, or "". In a traceback this line names the error."""
+    """Return the last line that is not blank, or "". A traceback names its error in this line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""

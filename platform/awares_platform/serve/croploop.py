@@ -25,8 +25,8 @@ class ServedAnswer:
     """A finished episode with its token counts.
 
     `boxes` are the regions that the policy saw at full resolution, in pixels. `prompt_tokens`
-    counts the text and visual tokens of all contexts, each token once. `version` is the weight
-    version that sampled the last token. `latency_s` is in seconds.
+    counts the text and visual tokens of all turns. A token that several turns share counts once.
+    `version` is the weight version that sampled the last token. `latency_s` is in seconds.
 
     Example:
         ServedAnswer(
@@ -44,7 +44,7 @@ class ServedAnswer:
 
 
 class CropLoop:
-    """Answers questions with a `Generate`, such as the engine.
+    """Answers questions with an implementation of `Generate`, such as the engine.
 
     `context` is the engine's maximum sequence length in tokens.
     """

@@ -91,7 +91,10 @@ class Replica:
 
 
 def build_application(config: PlatformConfig) -> Application:
-    """Build the Serve application of a setup. Raises ConfigError before anything starts."""
+    """Build the Serve application of a setup, without starting it.
+
+    Raises ConfigError for a wrong setting.
+    """
     environment(config.method)
     settings = config.serve
     if settings.follow and settings.policy != config.grpo.start:
@@ -116,7 +119,7 @@ def build_application(config: PlatformConfig) -> Application:
 
 
 def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
-    """Return Ray's autoscaling settings, or None for one fixed replica.
+    """Return Ray's autoscaling settings, or None if there is always one replica.
 
     Raises ConfigError for an unknown key, because Ray would ignore such a key silently.
     """
@@ -135,7 +138,7 @@ def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
 
 
 def read_token(settings: ServeConfig) -> str | None:
-    """Return the bearer token, or None for an open endpoint.
+    """Return the bearer token, or None if the endpoint requires no token.
 
     Raises ConfigError if serve.token_env names a variable that is unset or empty.
     """

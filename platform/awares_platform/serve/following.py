@@ -1,6 +1,6 @@
-"""Loads each new weight version of a run in training into a replica that serves.
+"""Keeps a serving replica at the newest weight version while the run still trains.
 
-The replica's requests wait only during the short pause in which the engine swaps the weights.
+Requests wait only during the short pause in which the replica's engine swaps the weights.
 """
 
 import asyncio
@@ -35,10 +35,11 @@ class Following:
     async def begin(
         cls, engine: Engine, config: PlatformConfig, store: ObjectStore, chat: ChatFormat
     ) -> Self:
-        """Load the newest published version, then start to follow.
+        """Load the newest published version, then start the task that loads later versions.
 
         If the newest version cannot be fetched, the replica serves the version that it has. Raises
-        DataError if there is no curated data. Raises CanaryMismatch and EngineError.
+        DataError if there is no curated data. Raises CanaryMismatch and EngineError in the same
+        cases as Engine.load_version.
         """
         images, family = Images(store, config.data.image_cache), model_family(config.policy)
         canary = await asyncio.to_thread(
@@ -71,7 +72,7 @@ class Following:
                 )
 
     def check(self) -> None:
-        """Raise the task's error if an error ended it. The engine must then be replaced."""
+        """Raise the error that ended the background task, if any. The engine is then unusable."""
         if self._task is not None and self._task.done():
             self._task.result()
 

@@ -1,8 +1,8 @@
 """Redirects Ray Serve's log lines from the terminal to a file.
 
-Ray Serve logs its own steps to stderr. When it stops, Ray also prints that the controller's last
-call failed, although the controller ends as intended. A thread of Ray prints this line at any later
-time. The redirection therefore lasts until the process ends.
+Ray Serve logs its own steps to stderr. When Ray Serve stops, Ray also prints that the controller's
+last call failed, although the controller ends as intended. A thread of Ray prints this line at an
+unknown later time. The redirection therefore lasts until the process ends.
 """
 
 import logging
@@ -31,7 +31,7 @@ class ServeLog(logging.FileHandler):
     def take_over(self) -> None:
         """Write Ray Serve's lines to the file from now on.
 
-        The terminal then shows only its warnings and errors.
+        The terminal then shows only the warnings and errors of Ray Serve.
         """
         logger = logging.getLogger(_SERVE)
         for handler in list(logger.handlers):

@@ -90,7 +90,10 @@ class EndpointMetrics:
 
 
 def full_tokens(answer: ServedAnswer) -> int:
-    """Return the number of visual tokens of the whole image, visual_tokens / rtr_token."""
+    """Return the number of visual tokens that the whole image has at full resolution.
+
+    The number is the episode's `visual_tokens` divided by its `rtr_token`.
+    """
     ratio = answer.episode.rtr_token
     return round(answer.episode.visual_tokens / ratio) if ratio > 0 else 0
 

@@ -59,7 +59,7 @@ class Routes:
         self._metrics = EndpointMetrics(loop.regions)
 
     async def health(self, request: Request) -> Response:
-        """Answer GET /healthz. It requires no token, so probes need no secret."""
+        """Answer GET /healthz. The route requires no token, so probes need no secret."""
         try:
             await self._healthy()
         # Every error of the engine's check must become a status that the probe can read.
@@ -127,7 +127,7 @@ class Routes:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Read the request body. Raises RequestError 413 when the body exceeds `limit` bytes."""
+    """Read the request body. Raises RequestError (413) if the body exceeds `limit` bytes."""
     too_large = RequestError(
         f"the request is over {limit} bytes", status=413, code="request_too_large"
     )
@@ -157,9 +157,10 @@ def _as_request_error(error: DataError) -> RequestError:
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:
-    """Return the status and the code with which the metrics count a request without an answer.
+    """Return the HTTP status and the error code for a request that ends without an answer.
 
-    The client's response has the same status and code.
+    The metrics count the request under this status and code. If the client is still connected, its
+    response has the same status and code.
     """
     if isinstance(error, DataError):
         refusal = _as_request_error(error)

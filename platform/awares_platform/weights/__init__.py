@@ -23,7 +23,8 @@ Terms:
     delta     A form that holds the difference from an older version, its base.
     manifest  The JSON object that lists a form's tensors, their pieces and the pieces' hashes.
     HEAD      The one object that the writer overwrites. It names the versions that can be fetched.
-    epoch     The number of a writer. A new writer raises the epoch and thus fences older writers.
+    epoch     The number of a writer. A new writer raises it, and older writers can then no longer
+              publish.
     part      A rank's slice of a flattened tensor.
     piece     A slice of a part with at most 16 Mi elements.
     shard     A *.bin object that holds the encoded bytes of many pieces.

@@ -1,4 +1,4 @@
-"""Folds a published LoRA adapter into the base policy of a reader.
+"""Folds a published LoRA adapter into a reader's copy of the base policy.
 
 A run that trains an adapter publishes only the adapter, under the names of peft's parameters. The
 adapter of a layer x has two tensors: x.lora_A.default.weight of shape (rank, in) and
@@ -38,8 +38,8 @@ def fold_adapter(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Fold an adapter into the base weights that it changes.
 
-    Return two mappings. The first maps the base's names to the changed weights. The second maps the
-    name of each adapter tensor to the base's name of the weight that it changed.
+    Return two mappings. The first maps the name in `base` of each changed weight to its new values.
+    The second maps the name of each adapter tensor to the name in `base` of the changed weight.
 
     Checkpoints of one model may use different names for a weight. Two names mean the same weight if
     `current_name` returns the same name for them. Raises WeightsError if the adapter does not fit

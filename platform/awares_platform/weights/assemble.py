@@ -20,9 +20,10 @@ State = Mapping[str, Tensor]
 def assemble(
     manifest: Manifest, base: State, shards: Iterator[tuple[str, memoryview]], threads: int
 ) -> tuple[dict[str, Tensor], float]:
-    """Decode a version onto `base`. Return its tensors and the seconds spent on decoding.
+    """Decode the shards of a version, whose deltas build on `base`.
 
-    The result shares unchanged tensors with `base`, without a copy. The function does not modify
+    Return the version's tensors and the seconds spent on decoding. The result shares unchanged
+    tensors with `base`, without a copy. The function does not modify
     `base` and does not verify hashes. Raises WeightsError for a damaged piece. Errors of the
     iterator `shards` pass unchanged.
     """
@@ -51,8 +52,8 @@ def verify(
 ) -> None:
     """Raise WeightsError unless every piece of `state` has the hash that the manifest names.
 
-    `proven` was verified earlier against the manifest `known`. The function skips tensors that
-    `state` shares with `proven` and that have equal hashes in the two manifests.
+    `proven` holds tensors that were verified earlier against the manifest `known`. The function
+    skips a tensor if `state` and `proven` share it and both manifests name the same hashes for it.
     """
     hashes = {} if known is None else {entry.name: entry.hashes for entry in known.tensors}
     unproven = [
@@ -65,7 +66,7 @@ def verify(
 
 
 def _target(entry: TensorEntry, base: Tensor | None) -> Tensor:
-    """Return the base's tensor if no element changes. Otherwise return a new, empty tensor."""
+    """Return the base's tensor if no element changes, or else a new, uninitialised tensor."""
     dtype = getattr(torch, entry.dtype)
     fits = base is not None and base.dtype == dtype and tuple(base.shape) == entry.shape
     if any(piece.length == 0 and piece.end > piece.start for piece in entry.pieces) and not fits:

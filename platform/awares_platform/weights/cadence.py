@@ -59,9 +59,9 @@ class Cadence:
 
 @dataclass(slots=True)
 class ChainCost:
-    """Bytes of the last anchor and of each delta after it.
+    """The number of bytes of the last anchor, and of each delta after it.
 
-    Their sum is the number of bytes that a new reader downloads.
+    A new reader downloads the anchor and all these deltas.
     """
 
     anchor: int = 0
@@ -70,14 +70,15 @@ class ChainCost:
     def want_anchor(self, every: int) -> bool:
         """Whether the next version needs an anchor.
 
-        It needs an anchor if the chain of deltas reaches `every` versions, or if the deltas
-        together exceed the size of an anchor. The next delta is assumed to be as large as the last.
+        An anchor is due at the latest `every` versions after the last anchor. It is due earlier if
+        the deltas since the last anchor would together exceed the size of that anchor. The next
+        delta is assumed to be as large as the last one.
         """
         return len(self.deltas) + 1 >= every or sum(self.deltas) + self.last > self.anchor
 
     @property
     def last(self) -> int:
-        """The bytes of the last delta, or 0 if the last version has an anchor."""
+        """The number of bytes of the last delta, or 0 if the last version has an anchor."""
         return self.deltas[-1] if self.deltas else 0
 
     @property

@@ -78,7 +78,7 @@ class Head:
         return self.published[0].version if self.published else None
 
     def find(self, version: int) -> PublishedVersion | None:
-        """Return the entry of `version`. It is None for an unpublished or dropped version."""
+        """Return the entry of `version`, or None if this HEAD does not name the version."""
         return next((entry for entry in self.published if entry.version == version), None)
 
     def path(

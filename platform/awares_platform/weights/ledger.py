@@ -44,11 +44,12 @@ class Ledger:
         return self._writer.head.version
 
     def plan(self, version: int | None, held: int | None) -> PublicationPlan:
-        """Decide how to publish `version`, or the next version if it is None.
+        """Decide how to publish `version`, or the next version if `version` is None.
 
-        `held` is the version that the ranks hold. A delta is possible only if it is HEAD's version.
-        Raises WeightsError for a version that is not newer than HEAD's. Raises WriterFenced and
-        StoreError.
+        `held` is the version that the ranks hold. A delta is possible only if `held` is HEAD's
+        newest version. Raises WeightsError if `version` is not newer than HEAD's newest version.
+        Raises WriterFenced if another writer has claimed the run, and StoreError if the store
+        fails.
         """
         newest = self.version
         version = (newest or 0) + 1 if version is None else version
@@ -77,8 +78,8 @@ class Ledger:
     ) -> tuple[Manifest, int]:
         """Write the manifests, move HEAD to the version, then delete old versions.
 
-        `uploads` holds the uploads of each rank, by form. Return the manifest of the first form,
-        and the total number of bytes of all forms.
+        `uploads` has one mapping per rank, from the kind of a form to the rank's upload. Return the
+        manifest of the first form, and the total number of bytes of all forms.
         """
         manifests = [self._manifest(plan, kind, uploads, extra, step) for kind in uploads[0]]
         names = (FIRST, ANCHOR)

@@ -45,7 +45,7 @@ class Piece:
     """Elements `start` to `end` (exclusive) of a flattened tensor, and their place in a shard.
 
     The encoded elements are `length` bytes at `offset` in the weight shard `shard`. `length` is 0
-    if the elements equal those of the base version. `kind` is the codec's kind. `blake3` is the
+    if the base version has equal elements. `kind` is the result of `codec.kind`. `blake3` is the
     hash of the decoded elements in little-endian order.
 
     Example:
@@ -76,7 +76,7 @@ class TensorEntry:
 
     @property
     def hashes(self) -> tuple[tuple[int, str], ...]:
-        """The end and the hash of each piece. Equal tensors have equal values in every form."""
+        """The (end, hash) of each piece. Equal tensors have equal `hashes`, whatever their form."""
         return tuple((piece.end, piece.blake3) for piece in self.pieces)
 
 

@@ -1,9 +1,9 @@
 """The publisher: every rank encodes and uploads its parts, then rank 0 writes manifest and HEAD.
 
-    rank r   begin(parts) -> [ encode onto the last version -> *.bin -> index of rank r ]
+    rank r   begin(parts) -> [ encode as delta or anchor -> *.bin -> index of rank r ]
     rank 0   begin(parts) -> [ the same -> wait for all indexes -> ledger: manifests -> HEAD ]
 
-    [ ] runs in a thread, beside the next training step
+    The steps in brackets run in a thread, beside the next training step.
 
 During a publication the ranks communicate through the store and not by collectives. A publication
 thus cannot disturb the order of training's collectives. Rank 0 times out if a rank has died. A
@@ -12,8 +12,8 @@ version.
 
 Most versions have one form, a delta to the previous version. A version also gets an anchor in three
 cases:
-- The deltas since the last anchor exceed an anchor's bytes, so an anchor is cheaper for a new
-  reader.
+- The deltas since the last anchor are together larger than an anchor. An anchor is then cheaper for
+  a new reader.
 - The last anchor is `anchor_every` versions old.
 - A reader found damage and requests an anchor.
 """
@@ -72,7 +72,7 @@ class Publication:
     def metrics(self) -> dict[str, float]:
         """Return the publication's metrics by name.
 
-        `weights/share` is the bytes of the first form divided by the unencoded bytes.
+        `weights/share` is the size of the first form divided by the size of the unencoded weights.
         """
         unencoded = sum(
             prod(entry.shape) * getattr(torch, entry.dtype).itemsize
@@ -89,7 +89,7 @@ class Publication:
 
 
 def _single_rank(value: T) -> T:
-    """Return `value`. A single rank needs no collective for `agree`."""
+    """Return `value`. A single rank uses this function as `agree`, without a collective."""
     return value
 
 
@@ -129,7 +129,7 @@ class Publisher:
         if rank == 0:
             self._ledger = Ledger(store, run, identity or Identity(), cadence or Cadence())
         self._version: int | None = agree(self._ledger.version if self._ledger else None)
-        # The last published version: its pieces and its plan.
+        # The pieces and the plan of the last published version.
         self._held: list[Part] = []
         self._plan: PublicationPlan | None = None
         self._last: Publication | None = None
@@ -139,12 +139,18 @@ class Publisher:
 
     @property
     def version(self) -> int | None:
-        """The newest version, or None before the first. Its publication may still run."""
+        """The newest version, or None before the first publication.
+
+        The publication of this version may still be running.
+        """
         return self._version
 
     @property
     def last(self) -> Publication | None:
-        """The last finished publication. It is None before the first, and on ranks other than 0."""
+        """The last finished publication, or None before the first one ends.
+
+        On ranks other than 0 it is always None.
+        """
         return self._last
 
     def publish(
@@ -182,9 +188,9 @@ class Publisher:
         """Start to publish this rank's `parts`, and return the number of the version.
 
         The version is `version`, or the next number if `version` is None. Every rank must call this
-        method. It first waits for the previous publication. The publisher keeps the memory of the
-        parts, so the caller must not change it. Raises the same errors as `publish`, including the
-        errors of the previous publication.
+        method. The method first waits for the previous publication, and raises its error. It also
+        raises the errors of `publish`. The publisher keeps the parts without a copy, so the caller
+        must not change their memory.
         """
         self.wait()
         held = self._plan.version if self._plan else None
@@ -200,7 +206,7 @@ class Publisher:
     def wait(self) -> None:
         """Wait for the running publication or repair.
 
-        Raises the error of the publication. A second call does not raise it again.
+        Raises the error of the publication. A second call does not raise this error again.
         """
         if self._repairing is not None:
             self._repairing.result()  # Wait, because a running repair may write HEAD.
@@ -228,7 +234,7 @@ class Publisher:
         self.wait()
         self._repairing = self._thread.submit(self._repair)
 
-    # -- in the thread ---------------------------------------------------------------------------
+    # -- methods that run in the publisher's thread ----------------------------------------------
 
     def _publish(
         self, plan: PublicationPlan, parts: list[Part], extra: dict[str, Any], step: int

@@ -1,8 +1,9 @@
 """Decides which versions of a run's weights stay in the store, and deletes the others.
 
-The newest, the pinned and the leased versions stay. The versions that their deltas build on stay as
-well. The writer first drops any other version from HEAD, and no reader then begins to load it. The
-writer deletes the version `grace_s` seconds later, because a reader may have read the older HEAD.
+The newest, the pinned and the leased versions stay. If such a version is a delta, the versions that
+it builds on stay as well. The writer first drops any other version from HEAD, and no reader then
+begins to load it. The writer deletes the version `grace_s` seconds later, because a reader may
+still use the older HEAD.
 
 A reader whose download may take longer than the grace period holds a lease. A lease is an object
 that the reader rewrites every few seconds. It expires if it does not change for `lease_s` seconds.
@@ -39,7 +40,7 @@ def pinned(store: ObjectStore, run: str) -> set[int]:
 
 
 def request_anchor(store: ObjectStore, run: str, version: int) -> None:
-    """Ask the writer for an anchor of `version`, because every path to it is damaged."""
+    """Ask the writer for an anchor of `version`, because no undamaged hops lead to it."""
     store.put(f"{folder(run)}/wanted/{version:08d}", b"")
 
 
@@ -49,7 +50,7 @@ def requested_anchors(store: ObjectStore, run: str) -> set[int]:
 
 
 def clear_anchor_requests(store: ObjectStore, run: str) -> None:
-    """Delete all requests for anchors. The writer calls this after it publishes an anchor."""
+    """Delete all requests for anchors. The writer does this after it publishes an anchor."""
     store.delete_prefix(f"{folder(run)}/wanted/")
 
 
@@ -79,7 +80,7 @@ class Collector:
         self._leases: dict[str, tuple[str, float]] = {}
         # The versions that HEAD named at the last collection.
         self._named: set[int] | None = None
-        # Maps each dropped version to the time of the first collection that found it dropped.
+        # Maps each version that HEAD no longer names to the time when a collection noticed this.
         self._dropped: dict[int, float] = {}
 
     def kept(self, head: Head) -> tuple[PublishedVersion, ...]:
@@ -89,9 +90,10 @@ class Collector:
         return tuple(entry for entry in head.published if entry.version in needed)
 
     def collect(self, head: Head) -> list[int]:
-        """Delete the versions that HEAD has not named for `grace_s` seconds, and return them.
+        """Delete the versions that HEAD has not named for `grace_s` seconds.
 
-        The first call also finds stored versions of crashed writers.
+        Return the numbers of the deleted versions. The first call also finds versions that a
+        crashed writer left in the store.
         """
         named = {entry.version for entry in head.published}
         now, leased = self._clock(), self._leased()
@@ -133,7 +135,7 @@ class Collector:
             try:
                 versions.update(json.loads(self._store.get(info.key))["versions"])
             except NotFound:
-                continue  # The reader has just finished.
+                continue  # The reader has just finished and deleted its lease.
         self._leases = seen
         return versions
 

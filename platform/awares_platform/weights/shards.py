@@ -21,7 +21,7 @@ from awares_platform.weights.manifest import Piece, TensorEntry, WeightsError, d
 from awares_platform.weights.parts import Part
 
 BasePieces = Mapping[tuple[str, int], Tensor]
-"""Maps (tensor name, first element of the piece) to the values in the base version."""
+"""Maps (tensor name, start of a piece) to the values of this piece in the base version."""
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -44,8 +44,8 @@ class UploadedPiece:
 class RankUpload:
     """The pieces of one form that one rank uploaded.
 
-    `elements` is the number of their elements. `changed` is the number of elements that differ from
-    the base. Elements without a base count as changed.
+    `elements` is the number of elements in these pieces. `changed` is the number of elements that
+    differ from the base. Elements without a base count as changed.
 
     Example:
         RankUpload((uploaded_piece,), changed=512, elements=40960)
@@ -83,7 +83,7 @@ class ShardWriter:
         self._data, self._count = bytearray(), 0
 
     def write(self, parts: Iterable[Part], base_pieces: BasePieces) -> RankUpload:
-        """Encode and upload the parts. A part has at most the size of a piece.
+        """Encode and upload the parts. A part must not be larger than a piece.
 
         A part is encoded as a delta if `base_pieces` has its values in the base version. Raises
         StoreError.

@@ -1,6 +1,6 @@
-"""The subscriber reads HEAD, downloads the cheapest hops to a version, decodes and verifies.
+"""The subscriber reads HEAD, downloads the cheapest hops to a version, and decodes them.
 
-It returns a version only after every tensor has the published hash.
+It returns a version only after it has verified the hash of every tensor.
 """
 
 import logging
@@ -28,7 +28,7 @@ class Received:
 
     `hops` is the number of downloaded forms, and `size` is the number of downloaded bytes.
     `fetch_s`, `decode_s` and `verify_s` are the seconds of waiting for bytes, of decoding and of
-    hashing. `detours` is the number of attempts that met damage.
+    hashing. `detours` is the number of attempts that failed because of damaged data.
 
     Example:
         state = {"lm_head.weight": tensor}
@@ -99,7 +99,7 @@ class Subscriber:
         raise self._stuck(version, damage) from damage
 
     def fetch(self, version: int) -> dict[str, Tensor]:
-        """Return all tensors of a version, verified. Raises WeightsError or StoreError."""
+        """Download and verify a version. Return its tensors. Raises the errors of `receive`."""
         return dict(self.receive(version).state)
 
     def receive(self, version: int, held: Received | None = None) -> Received:
@@ -108,9 +108,10 @@ class Subscriber:
         The method does not modify `held`. It needs memory for the version, for the tensors of
         `held` that differ from the version, and for a few weight shards.
 
-        If the result is damaged, the method downloads the same hops once more. Then it tries other
-        hops, first without `held`. If no hops are left, it requests an anchor from the writer and
-        raises WeightsError. Raises StoreError if the store fails.
+        If the result is damaged, the method downloads the same hops once more. After a second
+        failure it tries other hops. It stops using `held` first if the damage may be in `held`. If
+        no hops are left, it requests an anchor from the writer and raises WeightsError. Raises
+        StoreError if the store fails.
         """
         self._find(version)
         avoid: set[Hop] = set()

@@ -1,13 +1,13 @@
 """Grants one writer the right to write a run's weights.
 
-A writer claims the right by raising the epoch in HEAD. Later it overwrites HEAD only if HEAD still
-has the content that it wrote last. If another writer has claimed the run meanwhile, this condition
+A writer claims the right by raising the epoch in HEAD. Later the writer overwrites HEAD only if its
+own last write is still there. If another writer has claimed the run meanwhile, this condition
 fails. The older writer is then fenced: it can no longer publish. Shard names contain the epoch, so
 a fenced writer cannot overwrite the shards of its successor.
 
-Some S3 servers leave an empty HEAD when a writer is killed during the request. The next writer then
-rebuilds HEAD from the manifests. A manifest is written after all its shards, so the forms of all
-manifests are complete.
+Some S3 servers leave an empty HEAD if a writer is killed while it writes HEAD. The next writer then
+rebuilds HEAD from the manifests. A manifest is written after all its shards, so every form that has
+a manifest is complete.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ class WriterFenced(WeightsError):
 
 
 class HeadWriter:
-    """Reads and moves HEAD for one writer.
+    """Reads and overwrites HEAD for one writer.
 
     Creating a HeadWriter claims the run and fences all other writers.
     """
@@ -53,8 +53,8 @@ class HeadWriter:
     def check(self) -> None:
         """Raise WriterFenced if another writer has claimed the run.
 
-        The check saves a useless upload, but another writer may claim the run right after it. Only
-        `advance` is free of races.
+        The check avoids a useless upload. Another writer may still claim the run right after the
+        check. Only `advance` is free of this race.
         """
         if self._store.head(self._key).etag != self._etag:
             raise self._fenced()
@@ -62,8 +62,8 @@ class HeadWriter:
     def put_manifest(self, key: str, data: bytes) -> None:
         """Write a manifest.
 
-        The write may replace the manifest of a crashed publication. If a newer writer has claimed
-        the run, it raises WriterFenced.
+        The write may replace the manifest of a crashed publication. Raises WriterFenced if a newer
+        writer has claimed the run.
         """
         try:
             self._store.put(key, data, if_none_match=True)
@@ -108,7 +108,8 @@ class HeadWriter:
 def rebuilt(store: ObjectStore, run: str) -> Head:
     """Build a HEAD from the manifests in the store.
 
-    It has the newest epoch, and it names every version with a manifest that can be parsed.
+    The HEAD gets the newest epoch of all manifests. It names every version that has a readable
+    manifest.
     """
     epoch, found = 0, dict[int, list[Form]]()
     for info in store.list(f"{folder(run)}/v"):

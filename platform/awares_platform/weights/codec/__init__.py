@@ -52,7 +52,7 @@ def decode(
 ) -> Tensor:
     """Decode a result of `encode` into `out`, or into a new tensor if `out` is None.
 
-    `out` must be contiguous. It may be `base` itself, but must not overlap only a part of `base`.
+    `out` must be contiguous. It may be `base` itself, but the two must not overlap partly.
     The function needs 32 MiB of memory per thread, and it copies a base that is not contiguous.
     Raises WeightsError for a damaged blob, a blob of another dtype or shape, and a delta without a
     base. After an error the content of `out` is undefined.
@@ -61,7 +61,7 @@ def decode(
 
 
 def kind(blob: bytes | memoryview) -> str:
-    """Return the kind of span that has most of the blob's bytes.
+    """Return the span kind that takes the most bytes of the blob.
 
     Raises WeightsError if `blob` is not a result of `encode`.
     """

@@ -1,6 +1,6 @@
 """Packs bytes from a small alphabet, with two or four codes in one byte.
 
-The exponents of weights have few distinct values, and small steps also have few. zstd compresses
+The exponents of weights have few distinct values, and so do small steps. zstd compresses
 such bytes badly, for two reasons. It finds matches that cost more than they save, and its Huffman
 code spends at least one bit on each byte. Packing the bytes before zstd avoids the two problems,
 and zstd then has fewer bytes to compress.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from awares_platform.weights.codec.words import Bytes
 
 _BLOCK = 1 << 15
-"""Number of bytes in one table lookup."""
+"""Number of packed bytes that one call of `np.take` looks up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,10 @@ class Alphabet:
 
     @classmethod
     def of(cls, data: Bytes, outsiders: float) -> "Alphabet | None":
-        """Return the smallest alphabet for `data` with at most the share `outsiders` of outsiders.
+        """Return the smallest alphabet that leaves few bytes of `data` without a code.
 
-        The result is None if there is no such alphabet. It is also None if all bytes are equal,
+        `outsiders` is the largest allowed share of bytes without a code. The result is None if
+        every alphabet exceeds this share. It is also None if all bytes are equal,
         because zstd compresses such bytes well.
         """
         counts = np.bincount(data, minlength=256)

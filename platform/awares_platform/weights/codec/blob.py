@@ -20,7 +20,9 @@ _FORMAT = 1
 _MOST_DIMENSIONS = 64
 """The maximum number of axes of a torch tensor."""
 _EXPANSION = 1 << 18
-"""Upper bound of decoded bytes per encoded byte. It rejects absurd shapes before the allocation.
+"""Largest possible number of decoded bytes per encoded byte.
+
+With this bound, a blob with an impossible shape is rejected before memory is allocated.
 
 A zstd block has at least three bytes and decodes to at most 128 KiB. Each of these decoded bytes
 holds at most four packed values."""
@@ -52,7 +54,7 @@ class Blob:
 
     @property
     def kind(self) -> str:
-        """The kind whose spans have most of the encoded bytes. It is "dense" if all are empty."""
+        """The span kind that takes the most encoded bytes, or "dense" if all spans are empty."""
         sizes = Counter({"dense": 0})
         for name, data in self.spans:
             sizes[name] += len(data)

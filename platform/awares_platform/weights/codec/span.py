@@ -10,7 +10,7 @@ from awares_platform.weights.codec.words import Words, WordType, unzigzag, zigza
 from awares_platform.weights.manifest import WeightsError
 
 BYTES = 1 << 22
-"""Bytes of a span. The last span of a tensor may be shorter."""
+"""Number of bytes of a span. The last span of a tensor may be shorter."""
 KINDS = ("same", "ulp", "steps", "xor", "dense")
 """The kinds. A blob stores the index of a kind, so new kinds must come at the end."""
 _SAMPLES, _SAMPLE = 8, 512
@@ -18,7 +18,9 @@ _SAMPLES, _SAMPLE = 8, 512
 _SPARSE = 1 / 8
 """Up to this share of changed words, "ulp" is smaller than the kinds that store every word."""
 _SLOW_PENALTY = 1.05
-"""Factor on the size of the slow kind "ulp". A faster kind may thus need up to 5 % more bytes."""
+"""The comparison of kinds multiplies the size of the slow kind "ulp" by this factor.
+
+A faster kind is thus preferred even if it needs up to 5 % more bytes."""
 
 Encoder = Callable[[WordType, Words, Words], Parts]
 
@@ -33,8 +35,8 @@ ENCODERS: dict[str, Encoder] = {
 def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
     """Return the smallest kind of a span, and the span's streams in this kind.
 
-    The streams exceed the bytes of the words by at most 4 bytes per byte plane. Without a base the
-    kind is "dense".
+    The streams are larger than the words by at most 4 bytes per byte plane. Without a base the kind
+    is "dense".
     """
     if base is None:
         return "dense", ENCODERS["dense"](word, new, new)
@@ -70,10 +72,10 @@ def decode(word: WordType, name: str, data: memoryview, base: Words | None, out:
 
 
 def _choose(word: WordType, base: Words, new: Words) -> str:
-    """Return the kind that is smallest for samples of the span.
+    """Return the kind that encodes samples of the span in the fewest bytes.
 
-    If few words changed, the kind is "ulp" without a comparison. The exception is a span with many
-    repeated values, because "dense" may be smaller for it.
+    If few words changed, the result is "ulp" without a comparison. The exception is a span with
+    many repeated values, because "dense" may need fewer bytes for it.
     """
     old, now = _sample(base), _sample(new)
     changed = np.count_nonzero(old != now)

@@ -108,8 +108,8 @@ class _Queue:
 def _changed(old: Words, now: Words) -> Positions:
     """Return the positions at which the words of the two arrays differ.
 
-    numpy's search spends most of its time on unchanged words. The function therefore looks for
-    groups of eight words with a change first, and then searches these groups.
+    numpy's search spends most of its time on unchanged words. The function therefore first finds
+    the groups of eight words that contain a change. It then searches only these groups.
     """
     lanes = np.zeros(len(old) + -len(old) % 8, bool)
     np.not_equal(old, now, out=lanes[: len(old)])
@@ -137,10 +137,10 @@ def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, ND
 
 
 def _positions(changes: Bytes, last: int, wide: _Queue, far: _Queue) -> tuple[Positions, Bytes]:
-    """Return the positions of the changed words, and a byte per changed word.
+    """Return the positions of the changed words, and one byte per changed word.
 
-    The top two bits of a byte are the move. A move of 2 or 3 takes its steps from the stream "other
-    steps". The positions increase strictly.
+    The positions increase strictly. The top two bits of each byte hold the move. If the move is 2
+    or 3, the number of steps is in the stream "other steps".
     """
     gaps = (changes & _GAP).astype(np.int64)
     where = np.flatnonzero(changes >= _WIDE)

@@ -1,7 +1,7 @@
 """Reads and writes the byte streams of a blob.
 
-They hold numbers, bytes in one of four layouts, and words in byte planes. The four layouts are raw
-bytes, zstd, codes of 4 bits and codes of 2 bits (alphabet.py).
+The streams hold numbers, bytes in one of four layouts, and words in byte planes. The four layouts
+are raw bytes, zstd, codes of 4 bits and codes of 2 bits (alphabet.py).
 """
 
 import numpy as np
@@ -12,12 +12,12 @@ from awares_platform.weights.codec.alphabet import Alphabet
 from awares_platform.weights.codec.words import Bytes, Words
 from awares_platform.weights.manifest import WeightsError
 
-# Higher levels spend more time on the search for matches, but these streams have hardly any.
+# Higher levels spend more time on the search for matches, but these streams hardly contain matches.
 _ZSTD = pa.Codec("zstd", compression_level=1)
 _NUMBER_BYTES = 9
 """Maximum number of bytes of a LEB128 number. Nine bytes hold 63 bits."""
 _RAW, _COMPRESSED, _NIBBLES, _CRUMBS = range(4)
-"""The numbers of the layouts in a blob."""
+"""The number by which a blob names each layout."""
 _BITS = {_NIBBLES: 4, _CRUMBS: 2}
 _FRAME = 12
 """Number of bytes that zstd adds to every stream."""
@@ -26,7 +26,7 @@ _SHORT = 512
 _PROBE = 1 << 12
 """Number of bytes from the middle of a long stream on which `pack` compares the layouts."""
 _OUTSIDERS = 1 / 16
-"""Largest share of bytes without a code at which `pack` tries codes."""
+"""`pack` tries codes only if at most this share of the bytes would have no code."""
 
 Parts = list[bytes | memoryview]
 """Consecutive byte strings that the caller joins."""
@@ -121,8 +121,8 @@ def unpack(cursor: Cursor, length: int) -> Bytes:
 def pack_planes(words: Words) -> Parts:
     """Encode words as one stream per byte of a word. The stream of the lowest bytes comes first.
 
-    Separate streams compress better, because exponents are then apart from mantissas. The zero
-    bytes of small numbers are also apart from their other bytes.
+    Separate streams compress better, because they separate exponents from mantissas. They also
+    separate the zero bytes of small numbers from the other bytes of these numbers.
     """
     return [
         part
@@ -132,7 +132,7 @@ def pack_planes(words: Words) -> Parts:
 
 
 def unpack_planes(cursor: Cursor, words: Words) -> None:
-    """Fill `words` from the next streams."""
+    """Decode the next streams, one per byte of a word, into `words`."""
     planes = words.view(np.uint8).reshape(-1, words.itemsize)
     for place in range(words.itemsize):
         planes[:, place] = unpack(cursor, len(words))
@@ -156,7 +156,7 @@ def unpack_words(cursor: Cursor, most: int, dtype: DTypeLike) -> np.ndarray:
 
 def _pack_plain(data: Bytes) -> Parts:
     if len(data) > _FRAME:
-        # Compress to bytes: a pyarrow buffer's memoryview includes the unused capacity.
+        # asbytes=True, because the memoryview of a pyarrow buffer includes its unused capacity.
         body = _ZSTD.compress(data, asbytes=True)
         if len(body) < len(data):
             return [number(len(body) << 2 | _COMPRESSED), body]

@@ -1,7 +1,7 @@
 """Converts tensors to words. A word holds the bits of one element as a signed integer.
 
-`ordered` maps the words of floats to integers in the order of the floats. Two neighbouring floats
-then differ by one. This difference is one step.
+`ordered` maps the words of floats to integers in the order of the floats. The integers of two
+neighbouring floats differ by one. This difference is called one step.
 """
 
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class WordType:
         The result shares the memory of a contiguous tensor.
         """
         view, integer = _BY_SIZE[self.size]
-        # View as integers before a copy, because copying a bool tensor may change its bits.
+        # Call `view` before `contiguous`, because the copy of a bool tensor may change its bits.
         return tensor.detach().view(view).contiguous().reshape(-1).numpy().view(integer)
 
     def ordered(self, words: Words) -> Words:
@@ -103,7 +103,7 @@ class WordType:
         return self.ordered(new) - self.ordered(base)
 
     def step(self, base: Words, steps: Words) -> Words:
-        """Return the words that are `steps` steps above `base`. It inverts the method `steps`."""
+        """Return the words that are `steps` steps above `base`. This method inverts `steps`."""
         return self.ordered(self.ordered(base) + steps)
 
     def exponent_first(self, words: Words) -> Words:
