@@ -38,7 +38,10 @@ def page(port: int) -> list[str]:
 
 
 def main(directory: str, port: int) -> None:
-    """Report metrics once. Read the page until it has all wanted lines or time runs out."""
+    """Report metrics once, and print the metrics page when it has all wanted lines.
+
+    If the time is up before that, the page is printed without the missing lines.
+    """
     ray.init(
         address="local",
         num_cpus=1,

@@ -1,4 +1,4 @@
-"""A real engine and the event loop that it runs on. Each test file starts the engine once."""
+"""A real engine and the event loop that it runs on. Each test file starts one engine."""
 
 import asyncio
 import hashlib

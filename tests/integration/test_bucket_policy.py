@@ -81,7 +81,7 @@ def use_store(store: ObjectStore, scratch: Path) -> None:
 
 
 def use_filesystem(files: pyarrow.fs.S3FileSystem, root: str, scratch: Path) -> None:
-    """Create, copy, list and delete a checkpoint as Ray Train's storage does."""
+    """Create, copy, list and delete a checkpoint with the calls that Ray Train makes."""
     shard = scratch / "shards"
     shard.mkdir()
     (shard / "rank-0.pt").write_bytes(b"y" * 2**20)

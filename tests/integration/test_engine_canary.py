@@ -78,7 +78,7 @@ LARGER = {"vision attention output": 0.15}
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """An engine, and the learner's logprobs, weights and training step for each tensor."""
+    """An engine, the learner's canary logprobs and weights, and a training step of each tensor."""
 
     learner: Logprobs
     state: dict[str, Tensor]
@@ -142,7 +142,7 @@ def test_a_family_that_is_a_step_behind_is_a_mismatch(setup: Setup, family: str)
 
 
 def test_after_all_of_these_the_exact_version_still_passes(setup: Setup) -> None:
-    """The earlier tests have updated each family of modules without the others."""
+    """In each version of the earlier tests, one family of modules was a step behind."""
     version = setup.publish(setup.state)
     report = setup.run(setup.engine.load_version(setup.subscriber, version, setup.canary))
     assert 0 < (report.canary_dlogp or math.nan) < CONFIG.canary_bound

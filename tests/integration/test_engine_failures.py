@@ -1,4 +1,4 @@
-"""Engines that do not start, that die, or that load other weights than their learner has."""
+"""Tests engines that do not start, that die, or whose weights differ from the learner's."""
 
 import asyncio
 import multiprocessing
@@ -33,7 +33,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 async def start(policy: RandomPolicy, config: EngineConfig = CONFIG) -> Engine:
-    """Start an engine for this test alone."""
+    """Start an engine that only the calling test uses."""
     return await Engine.start(policy.path, config, policy.chat, family=QWEN2_5_VL, limits=LIMITS)
 
 

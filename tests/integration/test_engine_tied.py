@@ -92,7 +92,7 @@ def exported(policy: Any) -> dict[str, Tensor]:
 
 
 def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
-    """Version 1 changes all tensors, version 2 only the embedding, version 3 all other tensors."""
+    """Version 1 changes all tensors, version 2 the embedding, and version 3 all other tensors."""
     first, second = model(1), model(2)
     steps = [exported(first), {**exported(first), EMBEDDING: exported(second)[EMBEDDING]}]
     steps.append({**exported(second), EMBEDDING: steps[1][EMBEDDING]})

@@ -44,7 +44,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
-    """Configure a run of the base policy with a user's own reward. Every fourth sample is HR."""
+    """Configure a run that starts from the base policy and has a user's own reward.
+
+    Every fourth sample has the label HR.
+    """
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
     settings = {
@@ -139,7 +142,7 @@ def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[in
 
 
 def served_while_published(session: PlatformConfig, store: ObjectStore, image: Path) -> None:
-    """Check that an endpoint that follows the run serves its newest version, then a newer one."""
+    """Check an endpoint that follows the run: it serves the newest version, then a newer one."""
     config = session.model_copy(
         update={"serve": ServeConfig(policy="base", follow=True, port=free_port())}
     )

@@ -1,4 +1,4 @@
-"""A controller with fake actors and a fake journal. The test calls it as the learner does."""
+"""A controller with fake actors and a fake journal, which tests call as the learner does."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ class MemoryJournal:
 
 
 class SlowJournal(MemoryJournal):
-    """A journal whose `read` collects groups at once, and returns them when the test allows it."""
+    """A journal whose `read` copies the groups at once, but returns after `may_return` is set."""
 
     def __init__(self, groups: Sequence[Group] = ()) -> None:
         super().__init__(groups)

@@ -1,4 +1,4 @@
-"""Tests the parts that the configuration names as `module:attribute`."""
+"""Tests that a part is built if the configuration names it as `module:attribute`."""
 
 from typing import Any, Protocol
 
