@@ -56,7 +56,7 @@ class Request:
 
 
 class Faults:
-    """The rules of a running proxy, its past requests, and a store that goes through it."""
+    """The rules of a running proxy, its past requests, and a store whose requests pass it."""
 
     store: ObjectStore
     """The store of the test, with the proxy as its endpoint."""

@@ -1,4 +1,4 @@
-"""The fault proxy's server. It forwards each request and injects the fault of the rule."""
+"""The fault proxy's server, which forwards each request and injects the matching rule's fault."""
 
 import socket
 import socketserver

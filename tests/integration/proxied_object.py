@@ -12,5 +12,5 @@ def raw_get(faults: Faults, **request: str) -> bytes:
 
 
 def statuses(faults: Faults, method: str) -> list[int]:
-    """Return the statuses of all requests with this method, in order of arrival."""
+    """Return the statuses of all requests with the HTTP method `method`, in order of arrival."""
     return [request.status for request in faults.requests if request.method == method]

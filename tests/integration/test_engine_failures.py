@@ -108,5 +108,5 @@ def test_a_slow_start_is_given_up(runner: asyncio.Runner, policy: RandomPolicy) 
         runner.run(start(policy, hasty))
     deadline = time.monotonic() + 60
     while {child.pid for child in multiprocessing.active_children()} != before:
-        assert time.monotonic() < deadline, "the abandoned engine lives on"
+        assert time.monotonic() < deadline, "the engine's process runs after the start was given up"
         time.sleep(0.2)

@@ -110,7 +110,7 @@ def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
 def test_one_of_the_two_left_behind_is_a_mismatch(setup: Setup, stale: str) -> None:
     """The engine lacks a training step of either the head or the embedding.
 
-    vLLM's own reload of a whole model does not notice that the head lacks a step.
+    When vLLM itself reloads a whole model, it does not notice that the head lacks a step.
     """
     now, learner = model(3), model(3, tied=False)
     step = first_step(model(3, tied=False), setup.processor, setup.batch)[stale]

@@ -81,7 +81,7 @@ def test_connections_are_kept_and_run_side_by_side(faults: Faults) -> None:
 
 
 def test_a_chunked_request_passes(faults: Faults, store: ObjectStore) -> None:
-    """boto3 sends a stream of unknown length in chunks, and signs only the headers."""
+    """boto3 sends a stream of unknown length in chunks. Its signature covers only the headers."""
     url = faults.store.client.generate_presigned_url(
         "put_object", Params=faults.store.address("chunked")
     )

@@ -189,8 +189,8 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     assert all(
         0 <= (row.values.get("canary/dlogp") or 0) < config.engine.canary_bound for row in rows
     )
-    # For tokens of staleness 0, engine and learner use the same distribution, including temperature
-    # and blocked ids. So their logprobs are almost equal.
+    # Engine and learner use the same weights, temperature and blocked ids for tokens of staleness
+    # 0. The two logprobs of such a token are therefore almost equal.
     fresh = [row.values["importance/gap"] or 0 for row in rows if row.values["staleness/max"] == 0]
     assert fresh and max(fresh) < 0.03
 

@@ -170,7 +170,7 @@ def test_an_address_of_the_jobs_api_is_refused(
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A head node with token authentication.
+    """A Ray head node with token authentication.
 
     `jobs` is the URL of its Jobs API. `environment` has the variables that clients need.
     """

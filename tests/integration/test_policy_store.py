@@ -200,7 +200,7 @@ def test_a_relative_base_is_pinned(source: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def flip_a_byte(path: Path) -> None:
-    """Change the lowest bit of the first weight in place."""
+    """Flip the lowest bit of the file's first weight, without a change of the file's size."""
     content = bytearray(path.read_bytes())
     content[8 + int.from_bytes(content[:8], "little")] ^= 1
     path.write_bytes(content)

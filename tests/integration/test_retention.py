@@ -107,7 +107,8 @@ def test_a_lease_keeps_versions_until_it_expires(seaweed: ObjectStore, run: str)
     for beat in range(3):
         seaweed.put(key, b'{"versions":[1,2],"beat":%d}' % beat)
         assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4, 2, 1]
-        # The reader's clock has no effect, because the collector only checks for lease changes.
+        # The collector only checks whether the lease's content has changed since its last look.
+        # The time on the reader's clock has no effect.
         clock.now += 50
     clock.now += 50
     assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4]

@@ -204,8 +204,8 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
     killer.join()
     assert result.steps == 10
     lines = rows.read_text().splitlines()
-    # The steps after the newest checkpoint are recorded twice. Equal weights prove that training
-    # lost no sample and used none twice.
+    # The steps after the newest checkpoint are recorded twice. The weights equal those of the
+    # undisturbed run, so training lost no sample and used no sample twice.
     assert len(lines) > 10
     assert _weights(killed) == _weights(session)
 

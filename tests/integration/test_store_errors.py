@@ -1,4 +1,4 @@
-"""Tests that an error names the store that cannot be used, and the remedy."""
+"""Tests that an error names the store that cannot be used, and says what the user can do."""
 
 import socket
 import time

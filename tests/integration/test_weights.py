@@ -80,7 +80,7 @@ def changed(before: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
 
 @pytest.fixture
 def chain(seaweed: ObjectStore, run: str) -> list[dict[str, Tensor]]:
-    """Publish versions 1 to 5: an anchor and four deltas. Return their five states."""
+    """Publish an anchor as version 1 and deltas as versions 2 to 5. Return the five states."""
     publisher, states = (
         Publisher(seaweed, run),
         [{**state(), "large": torch.randn(300, 1000).to(torch.bfloat16)}],

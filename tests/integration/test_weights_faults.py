@@ -213,7 +213,7 @@ KILLED_BEFORE = (
     ("*-d-*.bin", 1),
     ("*/manifest.json", 3),
     ("*/HEAD", 3),
-    ("*-a-*.bin", 2),  # This anchor is published beside a delta.
+    ("*-a-*.bin", 2),  # This anchor belongs to a version that also has a delta.
     ("*/anchor.json", 1),
     ("*/HEAD", 4),
 )

@@ -1,4 +1,4 @@
-"""Tests that two DeepSpeed ranks train and publish, and that a reader joins their parts."""
+"""Tests that a reader gets the whole policy, of which two DeepSpeed ranks publish the parts."""
 
 import os
 import subprocess

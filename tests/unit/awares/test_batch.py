@@ -55,8 +55,8 @@ def as_episode(item: Demonstration) -> Episode:
 
 def test_ids_expand_to_exactly_one_image_token_per_feature(chat, processor, limits):
     batch = collate([direct(chat), called(chat)], IMAGES.__getitem__, processor, limits)
-    # The low view and the quadrant have 70 x 56 pixels. The side of 70 pixels has 2.5 tokens, which
-    # are rounded to the even number 2. Each of these views therefore has 2 x 2 tokens.
+    # A token covers 28 x 28 pixels. The low view and the quadrant have 70 x 56 pixels, which is
+    # 2.5 x 2 tokens. 2.5 is rounded to the even number 2, so each view has 2 x 2 tokens.
     # The right half has 70 x 112 pixels and 2 x 4 tokens.
     assert batch.image_grid_thw_I3.tolist() == [[1, 4, 4], [1, 4, 4], [1, 4, 4], [1, 8, 4]]
     images_B = (batch.input_ids_BT == chat.image_token_id).sum(1)

@@ -124,8 +124,8 @@ def test_without_all_two_halves_stand_for_the_image():
 
 
 def test_tau_decides_whether_a_box_that_sticks_out_is_covered():
-    # The box is 20 pixels wide, and the middle of the image is at its twelfth pixel. The top left
-    # quadrant therefore contains 12 / 20 = 0.6 of the box.
+    # The box is 20 pixels wide, and 12 of these pixels are in the left half of the image. The top
+    # left quadrant therefore contains 0.6 of the box.
     box = [(44, 4, 64, 24)]
     assert min_cover(box, SIZE, tau=0.6, padding=0.0) == (CropId.TOP_LEFT,)
     assert min_cover(box, SIZE, tau=0.61, padding=0.0) == (CropId.TOP,)

@@ -50,7 +50,7 @@ def run(
 
         ratios      the policy's probability divided by the proximal policy's
         lags        the proximal policy's divided by the behaviour policy's (default 1)
-        references  the reference's divided by the policy's (default 1)
+        references  the reference policy's divided by the policy's (default 1)
     """
     ratio_BT = tensor(ratios)
     proximal_BT = torch.full_like(ratio_BT, -1.0)

@@ -153,7 +153,10 @@ def update(model: Model, old: dict[str, Tensor], new: dict[str, Tensor]) -> None
 
 
 def outputs(model: Any, x: Tensor) -> list[Tensor]:
-    """Return the output of each module for the input `x`. The modules run separately."""
+    """Return what each module computes by itself.
+
+    The embedding gets all token ids, and each linear layer gets `x`. A norm gives its weight.
+    """
 
     def compute(module: Any) -> Tensor:
         # vLLM's CPU build calls cpu_linear, which an unprocessed layer lacks.

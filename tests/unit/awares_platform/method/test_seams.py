@@ -40,7 +40,7 @@ PART = "no callable"
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register the parts of this file in a module that can be imported."""
+    """Register the parts of this file as the module `users_parts`, so that they can be imported."""
     import sys
     from types import ModuleType
 

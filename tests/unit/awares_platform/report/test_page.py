@@ -25,7 +25,7 @@ SIZE = (64, 48)
 
 
 class Balance(HTMLParser):
-    """A parser that records the ids of elements, and fails if tags do not close in order."""
+    """An HTML parser that records element ids, and fails if tags do not close in order."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""Tests that the run's log gets every line of Ray Serve, and the terminal only important ones."""
+"""Tests that the run's log gets every line of Ray Serve.
+
+The terminal shows only important lines.
+"""
 
 import logging
 import sys

@@ -1,6 +1,6 @@
-"""Tests that the S3 client of a private server ignores all environment variables.
+"""Tests that the S3 client of a private server ignores environment variables of AWS and proxies.
 
-The S3 client of the user's own server obeys them.
+The S3 client of the user's own server obeys these variables.
 """
 
 import http.server

@@ -148,7 +148,7 @@ def test_processes_share_the_cache(cache: Path, policy: Path) -> None:
 
 @pytest.fixture
 def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Set a home directory that even root cannot write to. Return the fallback for the cache."""
+    """Set an unwritable home directory, and return the directory that the cache uses instead."""
     monkeypatch.delenv("AWARES_CACHE", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("HOME", "/proc/nowhere")
