@@ -1,4 +1,4 @@
-"""Episodes that an engine plays, and their logprobs compared with those of transformers."""
+"""Plays episodes with an engine, and compares their logprobs with logprobs of transformers."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,7 @@ def errors(
     turn: int,
     **sampling: Any,
 ) -> Tensor:
-    """Return the logprobs of the tokens sampled in `turn`, engine minus transformers."""
+    """Return the engine's logprobs minus transformers' logprobs of the tokens sampled in `turn`."""
     batch = collate(episodes, policy.images.__getitem__, policy.processor, LIMITS, 0.5)
     with torch.no_grad():
         wanted_BT = policy_logprobs(model, batch, **sampling)
@@ -47,7 +47,7 @@ def distance(
     episodes: list[Episode],
     turn: int = 0,
 ) -> Tensor:
-    """Return the mean |dlogp| in `turn`, if placeholders are masked."""
+    """Return the mean absolute difference of logprobs in `turn`, with placeholders masked."""
     return errors(policy, model, episodes, turn, blocked_ids=policy.chat.blocked_ids).abs().mean()
 
 
@@ -67,7 +67,10 @@ async def play(
 
 
 class Asking:
-    """The engine with a first turn that always asks for two crops, as a trained policy may."""
+    """An engine whose first turn always asks for two crops, as a trained policy may ask.
+
+    The wrapped engine samples every later turn.
+    """
 
     def __init__(self, engine: Engine, chat: ChatFormat) -> None:
         self._engine = engine

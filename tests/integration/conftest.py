@@ -1,4 +1,4 @@
-"""A store for one test alone, the fault proxy in front of it, and a large file."""
+"""Fixtures: a store that one test uses, a fault proxy in front of that store, and a large file."""
 
 import os
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ from tests.integration.proxied_object import BODY
 
 @pytest.fixture
 def store(seaweed: ObjectStore, tmp_path: Path) -> ObjectStore:
-    """A prefix for one test alone. Requests do not pass a proxy."""
+    """Return a store whose prefix no other test uses. Its requests do not pass a proxy."""
     return ObjectStore(seaweed.config.model_copy(update={"url": f"s3://awares/{tmp_path.name}"}))
 
 
 @pytest.fixture
 def faults(store: ObjectStore) -> Iterator[Faults]:
-    """A proxy in front of `store`, which holds BODY under "key".
+    """Yield a running proxy in front of `store`, which holds BODY under "key".
 
-    The retry budget allows for a busy machine.
+    The retry budget is long, because the machine may be busy.
     """
     store.put("key", BODY)
     with proxy(store, retry_budget_s=60.0) as running:
@@ -31,7 +31,7 @@ def faults(store: ObjectStore) -> Iterator[Faults]:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A file of two parts."""
+    """Return a file that an upload splits into two parts."""
     path = tmp_path / "large.bin"
     path.write_bytes(os.urandom(multipart.PART_BYTES + 12_345))
     return path

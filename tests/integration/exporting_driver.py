@@ -1,6 +1,6 @@
 """A driver that starts its own Ray and reports the metrics of a job and of an endpoint.
 
-It prints every line of Ray's metrics page that starts with `ray_awares_`.
+The driver prints every line of Ray's metrics page that starts with `ray_awares_`.
 
 Usage: `python exporting_driver.py <directory for metrics.jsonl> <port of the metrics page>`
 """
@@ -25,7 +25,7 @@ WANTED = (
 
 
 def page(port: int) -> list[str]:
-    """Return the page's lines of project metrics, or [] while Ray's metrics agent is down."""
+    """Return the metrics page's lines about this project, or [] while Ray's agent is down."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
             return [
@@ -38,7 +38,10 @@ def page(port: int) -> list[str]:
 
 
 def main(directory: str, port: int) -> None:
-    """Report metrics once. Read the page until it has all wanted lines or time runs out."""
+    """Report metrics once, then print the page's lines about this project.
+
+    The driver waits until the page has all wanted lines, but at most PATIENCE_S seconds.
+    """
     ray.init(
         address="local",
         num_cpus=1,

@@ -23,7 +23,10 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class ResetAfter:
-    """The connection is reset after so many bytes of the reply's body. The client may get fewer."""
+    """The proxy sends `bytes` bytes of the reply's body, and then resets the connection.
+
+    The client may receive fewer bytes.
+    """
 
     bytes: int
 
@@ -76,7 +79,7 @@ class LostReply:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The proxy calls `function` before the request reaches the server, or after the reply.
+    """The proxy calls `function` before it passes the request on, or after the server's reply.
 
     Example:
         Call(lambda: os.kill(server.pid, signal.SIGKILL))

@@ -8,8 +8,8 @@
     faulty_body.py    bodies that a fault cuts, changes or slows down
     http_message.py   heads and bodies of HTTP/1.1
 
-Bodies pass in pieces. The first rule that matches a request applies.
-Requests pass unchanged with their Host header, because SigV4 signs it and SeaweedFS verifies it.
+The proxy passes bodies piece by piece. The first rule that matches a request applies.
+The proxy keeps each request's Host header, because SigV4 signs it and SeaweedFS verifies it.
 """
 
 import threading
@@ -23,9 +23,9 @@ from tests.integration.fault_server import Server
 
 @contextmanager
 def proxy(store: ObjectStore, retry_budget_s: float = 5.0) -> Iterator[Faults]:
-    """Run a proxy in front of the server of `store`; `faults.store` goes through it.
+    """Run a proxy in front of the server of `store`, and yield the proxy's Faults.
 
-    Without a rule every request passes unchanged.
+    Requests of `Faults.store` pass the proxy. Without a rule, the proxy changes no request.
 
     Example:
         with proxy(store) as faults:

@@ -11,9 +11,11 @@ from tests.integration.fault import Fault
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A fault, and the requests that get it: a method, and fnmatch patterns of key and query.
+    """A fault, and conditions that select the requests that receive the fault.
 
-    Calls on the bucket (listing, delete_objects) have an empty key; `?*` fits objects only.
+    `match` and `query` are fnmatch patterns for the object key and the query string. If `method`
+    is None, every HTTP method matches. Requests on the bucket (listing, delete_objects) have an
+    empty key, so the pattern `?*` matches objects only.
 
     Example:
         Rule("runs/*/HEAD", "PUT", "*", Status(503), times=2)
@@ -27,7 +29,7 @@ class Rule:
     cleared: threading.Event = field(default_factory=threading.Event)
 
     def fits(self, method: str, key: str, query: str) -> bool:
-        """Return whether the rule matches the request. A rule that is used up still matches."""
+        """Return whether the rule matches the request, even if the rule is used up."""
         return (
             self.method in (None, method)
             and fnmatch.fnmatchcase(key, self.match)
@@ -39,8 +41,8 @@ class Rule:
 class Request:
     """A request that passed the proxy.
 
-    `bytes_in` counts the body bytes from the client, `bytes_out` those of the reply. `status` is 0
-    if the client got no reply.
+    `bytes_in` is the number of body bytes that the client sent. `bytes_out` is the number of body
+    bytes that the proxy sent back. `status` is 0 if the client got no reply.
 
     Example:
         Request("GET", "runs/mini/HEAD", 206, bytes_in=0, bytes_out=17)
@@ -54,7 +56,7 @@ class Request:
 
 
 class Faults:
-    """The rules of a running proxy, its past requests, and a store that goes through it."""
+    """The rules of a running proxy, its past requests, and a store whose requests pass it."""
 
     store: ObjectStore
     """The store of the test, with the proxy as its endpoint."""
@@ -64,7 +66,7 @@ class Faults:
         self.closing = threading.Event()
         self._bucket = bucket
         self._lock = threading.Lock()
-        # Each rule has the number of its uses.
+        # The number counts how often the rule was applied.
         self._rules: list[tuple[Rule, int]] = []
         self._requests: list[Request] = []
 
@@ -77,15 +79,16 @@ class Faults:
         times: int | None = None,
         query: str = "*",
     ) -> None:
-        """Inject `fault` into the next `times` matching requests (see Rule), or into all.
+        """Inject `fault` into the next `times` requests that match the patterns.
 
-        If several rules match, the oldest applies.
+        If `times` is None, the fault is injected into all of them.
+        Rule explains the patterns. If several rules match a request, the oldest rule applies.
         """
         with self._lock:
             self._rules.append((Rule(match, method, query, fault, times), 0))
 
     def clear(self) -> None:
-        """Delete all rules, and release the requests that they stall."""
+        """Delete all rules, and release the requests that a Stall holds."""
         with self._lock:
             for rule, _ in self._rules:
                 rule.cleared.set()
@@ -93,12 +96,12 @@ class Faults:
 
     @property
     def requests(self) -> list[Request]:
-        """Every request so far, in order of arrival."""
+        """Return copies of all requests so far, in order of arrival."""
         with self._lock:
             return [replace(request) for request in self._requests]
 
     def begin(self, method: str, target: str) -> tuple[Request, Rule | None]:
-        """Record a request, and return the rule that applies to it."""
+        """Record a request. Return the record, and the rule that applies to it or None."""
         parts = urlsplit(target)
         key = unquote(parts.path).lstrip("/").removeprefix(self._bucket).removeprefix("/")
         with self._lock:

@@ -1,4 +1,4 @@
-"""The server of the fault proxy forwards each request, and injects the fault of its rule."""
+"""The fault proxy's server, which forwards each request and injects the matching rule's fault."""
 
 import socket
 import socketserver
@@ -39,7 +39,7 @@ class Server(socketserver.ThreadingTCPServer):
 
     def __init__(self, faults: Faults) -> None:
         super().__init__(("127.0.0.1", 0), Connection, bind_and_activate=False)
-        # With a large buffer the system would receive a throttled body ahead of the proxy.
+        # With a large buffer, the kernel would accept a body faster than Throttle allows.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * PIECE)
         self.server_bind()
         self.server_activate()
@@ -47,7 +47,10 @@ class Server(socketserver.ThreadingTCPServer):
         self.open: set[socket.socket] = set()
 
     def disconnect(self) -> None:
-        """Close the connections to end their threads. `server_close` does not wait for them."""
+        """Shut all connections down, so that their threads end.
+
+        `server_close` does not wait for these threads.
+        """
         for connection in [*self.open]:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -58,7 +61,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 class Connection(socketserver.StreamRequestHandler):
-    """The connection of one client, and the matching connection to the server."""
+    """The connection of one client, and the connection to the S3 server for this client."""
 
     disable_nagle_algorithm = True
     server: Server
@@ -83,7 +86,7 @@ class Connection(socketserver.StreamRequestHandler):
             super().finish()
 
     def connect(self) -> socket.socket:
-        """Return the connection to the server, which the first call opens."""
+        """Return the connection to the S3 server, which the first call opens."""
         if not self.upstream:
             host, _, port = self.server.faults.server.removeprefix("http://").partition(":")
             self.upstream = socket.create_connection((host, int(port)))
@@ -92,7 +95,7 @@ class Connection(socketserver.StreamRequestHandler):
         return self.upstream
 
     def reset(self) -> None:
-        """Close with a TCP reset."""
+        """Close the client's connection with a TCP reset, and raise Closed."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.rfile.close()
         self.wfile.close()
@@ -101,7 +104,10 @@ class Connection(socketserver.StreamRequestHandler):
 
 
 def _exchange(client: Connection) -> None:
-    """Handle one request and its reply. Raises Closed if the connection ends with it."""
+    """Handle one request and its reply.
+
+    Raises Closed if the connection can carry no further request.
+    """
     head = Head.read(cast("Reader", client.rfile))
     method, target, _ = head.words
     faults = client.server.faults
@@ -130,9 +136,9 @@ def _exchange(client: Connection) -> None:
 
 
 def _answer(client: Connection, head: Head, request: Request, fault: Status) -> None:
-    """Reply instead of the server, and close the connection."""
+    """Send the S3 error of `fault` as the reply, and close the connection."""
     if not head.header(b"expect"):
-        # If bytes stay unread, closing resets the connection.
+        # The proxy reads the whole body, because closing with unread bytes resets the connection.
         for piece in pieces(head, cast("Reader", client.rfile)):
             request.bytes_in += len(piece)
     code = fault.code or _CODES.get(fault.status, "InternalError")
@@ -149,7 +155,7 @@ def _answer(client: Connection, head: Head, request: Request, fault: Status) -> 
         request.bytes_out = len(body)
         client.connection.sendall(body)
     client.connection.shutdown(socket.SHUT_WR)
-    # A client that does not wait for 100 Continue may still send.
+    # A client that does not wait for 100 Continue may still be sending its body.
     while client.rfile.read1(PIECE):
         pass
     raise Closed
@@ -184,7 +190,7 @@ def _reply(
 ) -> None:
     """Pass the server's reply to the client, and inject the fault.
 
-    The reply is always read to its end, so that the server has executed the request.
+    The proxy reads each reply to its end, because the server has then executed the request.
     """
     bodiless = method == "HEAD" or head.words[1] in ("204", "304")
     body = iter(()) if bodiless else pieces(head, client.replies, to_end=True)

@@ -1,4 +1,4 @@
-"""Bodies that a fault cuts, changes or slows down, and the head of a cut body."""
+"""Functions that cut, change or slow down a body as a fault demands, and adapt its head."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from tests.integration.http_message import Closed, Head
 
 
 def shortened(head: Head, fault: Truncate) -> Head:
-    """Return the head with the length of the truncated body, or without a length."""
+    """Return a copy of `head` whose Content-Length fits the truncated body or is absent."""
     if fault.length == "honest":
         length = min(fault.bytes, int(head.header(b"content-length") or fault.bytes))
         lines = [b"Content-Length: %d\r\n" % length]
@@ -20,7 +20,10 @@ def shortened(head: Head, fault: Truncate) -> Head:
 
 
 def first(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
-    """Yield the bytes before the cut of the fault, and read no piece after it."""
+    """Yield the first `fault.bytes` bytes, and read no further piece.
+
+    All pieces pass if the fault is neither a Truncate nor a ResetAfter.
+    """
     if not isinstance(fault, Truncate | ResetAfter):
         yield from pieces
         return
@@ -31,7 +34,7 @@ def first(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
 
 
 def flipped(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
-    """Yield the same bytes, except for the one that a Flip inverts."""
+    """Yield the pieces. If the fault is a Flip, invert the byte at its offset."""
     position = 0
     for piece in pieces:
         index = fault.offset - position if isinstance(fault, Flip) else -1
@@ -46,7 +49,7 @@ def flipped(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
 def throttled(
     pieces: Iterator[bytes], fault: Fault | None, closing: threading.Event
 ) -> Iterator[bytes]:
-    """Yield the same bytes in small pieces, at most at the rate of the fault."""
+    """Yield the pieces. If the fault is a Throttle, cut them smaller and keep to its rate."""
     if not isinstance(fault, Throttle):
         yield from pieces
         return

@@ -1,4 +1,4 @@
-"""Heads and bodies of HTTP/1.1, read and sent without a change."""
+"""Reads and sends heads and bodies of HTTP/1.1 messages without changing them."""
 
 import socket
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ PIECE = 64 * 1024
 
 
 class Closed(Exception):
-    """The peer has closed, or the connection must be closed now."""
+    """Raised if the peer has closed the connection, or if the connection must be closed now."""
 
 
 class Reader(Protocol):
-    """The file of a socket."""
+    """A binary file that reads from a socket."""
 
     def readline(self) -> bytes: ...
     def read(self, size: int, /) -> bytes: ...
@@ -21,7 +21,7 @@ class Reader(Protocol):
 
 @dataclass(slots=True)
 class Head:
-    """A start line and header lines, unchanged."""
+    """The start line and the header lines of a message, exactly as they were received."""
 
     start: bytes
     lines: list[bytes]
@@ -60,7 +60,7 @@ class Head:
 
 
 def pieces(head: Head, source: Reader, to_end: bool = False) -> Iterator[bytes]:
-    """Yield the body that follows `head`, without its framing.
+    """Yield the body that follows `head`. The framing of a chunked body is removed.
 
     With `to_end`, a body without a length ends when the peer closes the connection.
     """
@@ -86,7 +86,7 @@ def _exactly(size: int, source: Reader) -> Iterator[bytes]:
 
 
 def framed(piece: bytes, chunked: bool) -> bytes:
-    """Return the piece as a chunk if the body is `chunked`, else unchanged."""
+    """Return `piece` as a chunk if `chunked` is true, and unchanged otherwise."""
     return b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
 
 

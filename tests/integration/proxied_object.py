@@ -1,4 +1,4 @@
-"""An object that tests read through the fault proxy, and the statuses of its requests."""
+"""Helpers that read an object through the fault proxy, and list the statuses of requests."""
 
 from tests.integration.fault_rules import Faults
 
@@ -7,10 +7,10 @@ BODY = bytes(range(256)) * 4
 
 
 def raw_get(faults: Faults, **request: str) -> bytes:
-    """Read "key" with one attempt of boto3."""
+    """Read the object "key" directly with boto3, in a single attempt."""
     return faults.store.client.get_object(**faults.store.address("key"), **request)["Body"].read()
 
 
 def statuses(faults: Faults, method: str) -> list[int]:
-    """Return the statuses of all requests with this method, in order of arrival."""
+    """Return the statuses of all requests with the HTTP method `method`, in order of arrival."""
     return [request.status for request in faults.requests if request.method == method]

@@ -18,7 +18,8 @@ ELEMENTS = 200_000
 def weights(version: int) -> dict[str, Tensor]:
     """Return the weights of one version.
 
-    In `large`, every 101st element from index `version` on differs from a fixed random tensor.
+    The tensor `large` is a fixed random tensor in which every 101st element, from index `version`
+    on, is changed.
     """
     large = torch.randn(ELEMENTS, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     large.view(torch.int16)[version::101] += version

@@ -1,4 +1,4 @@
-"""A random Qwen2.5-VL, small enough for a test, and how a learner publishes it."""
+"""A small Qwen2.5-VL with random weights, which a test can publish as a learner does."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ CONFIG = EngineConfig(dtype="float32", kv_cache_gib=0.25, max_requests=32, load_
 
 @dataclass(frozen=True)
 class RandomPolicy:
-    """A random policy on disk, its model in transformers, its canary, and questions to ask it."""
+    """A random policy with its directory, its transformers model, its canary and some questions."""
 
     path: Path
     chat: ChatFormat
@@ -41,12 +41,13 @@ class RandomPolicy:
 
     @classmethod
     def build(cls, path: Path) -> "RandomPolicy":
-        """Save a new policy to `path`."""
+        """Create a random policy, save it to the directory `path`, and return it."""
         tokenizer = train_tokenizer()
         chat = ChatFormat(tokenizer)
         model = sharpened(build_model(tokenizer, seed=0), chat.blocked_ids)
         save_policy(model, tokenizer, path)
-        model.float()  # Saving rounds the weights to bfloat16; the engine widens them again.
+        # Saving has rounded the weights to bfloat16. The engine converts them to float32.
+        model.float()
         samples, images = scenes(8)
         canary = Canary.build(samples[:4], images.__getitem__, chat, LIMITS, 0.5)
         processor = build_processor(tokenizer)
@@ -54,7 +55,7 @@ class RandomPolicy:
         return cls(path, chat, processor, model, canary, learner, samples, images)
 
     def ask(self, index: int, sampling: Sampling) -> GenerateRequest:
-        """Return the first turn of a question."""
+        """Return the request for the first turn of a question."""
         sample = self.samples[index % len(self.samples)]
         return GenerateRequest(
             self.chat.first_turn(sample.question),
@@ -70,9 +71,10 @@ class RandomPolicy:
         state: Mapping[str, Tensor] | None = None,
         model: Qwen2_5_VLForConditionalGeneration | None = None,
     ) -> int:
-        """Publish `state` with the canary logprobs of `model`; return the version, new to `engine`.
+        """Publish `state` with the canary logprobs of `model`, and return the new version.
 
-        The state and the model default to those of this policy.
+        The version is newer than the version of `engine`. By default, `state` and `model` are the
+        weights and the model of this policy.
         """
         if model is None:
             logprobs = self.learner
@@ -90,9 +92,10 @@ class RandomPolicy:
 def sharpened(
     model: Qwen2_5_VLForConditionalGeneration, blocked: tuple[int, ...]
 ) -> Qwen2_5_VLForConditionalGeneration:
-    """Make the random model prefer the blocked ids, and its output depend on every tensor.
+    """Change the random model so that its output depends on every tensor, and return it.
 
-    New norms and biases are ones and zeros, which have no effect on the output.
+    Norms start as ones and biases as zeros, which do not affect the output, so noise is added.
+    The changed model also prefers the blocked ids.
     """
     torch.manual_seed(0)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A real engine and the event loop that it runs on. Each test file starts the engine once."""
+"""A real engine and the event loop that it runs on. Each test file starts one engine."""
 
 import asyncio
 import hashlib
@@ -40,7 +40,7 @@ class Running:
         return self.runner.run(work)
 
     async def score(self) -> Logprobs:
-        """Return the canary's logprobs under the engine's current weights."""
+        """Return the canary's logprobs, which the engine computes with its current weights."""
         return tails(
             await asyncio.gather(
                 *(self.engine.score(ids, images) for ids, images in self.canary.prompts)

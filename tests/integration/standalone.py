@@ -19,7 +19,7 @@ from awares_platform.store import ObjectStore, seaweed
 
 @contextmanager
 def disk(config: PlatformConfig) -> Iterator[ObjectStore]:
-    """Serve the store that the run keeps in its directory, and yield a client of it."""
+    """Serve the store in the run's directory, and yield a client of this store."""
     with (
         pytest.MonkeyPatch.context() as environment,
         seaweed.serve(config.run.directory / ".store", config.store.bucket) as server,
@@ -55,7 +55,7 @@ def kill_store(process: subprocess.Popen[str]) -> None:
 
 
 def last_words(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Wait for the job. Return its status, its whole output and the last line of its stderr."""
+    """Wait for the job. Return its exit status, its whole output and the last line of stderr."""
     shown, said = process.communicate(timeout=600)
     assert "Traceback" not in said, said
     return process.returncode, shown + said, (said.strip().splitlines() or [""])[-1]

@@ -1,4 +1,4 @@
-"""Tests that the writer's bucket policy grants all requests of the store and of checkpoints.
+"""Tests that the writer's bucket policy allows every request of ObjectStore and of Ray Train.
 
 A proxy in front of a real S3 server records the requests. The required permission of a request
 depends on its HTTP method, and on whether the request names an object or only the bucket.
@@ -81,7 +81,7 @@ def use_store(store: ObjectStore, scratch: Path) -> None:
 
 
 def use_filesystem(files: pyarrow.fs.S3FileSystem, root: str, scratch: Path) -> None:
-    """Create, copy, list and delete a checkpoint as Ray Train's storage does."""
+    """Create, copy, list and delete a checkpoint with the calls that Ray Train makes."""
     shard = scratch / "shards"
     shard.mkdir()
     (shard / "rank-0.pt").write_bytes(b"y" * 2**20)

@@ -1,4 +1,4 @@
-"""Tests that a killed curation resumes, end to end on real Ray Data, vLLM and SeaweedFS."""
+"""Tests that a killed curate job resumes, with real Ray Data, vLLM and SeaweedFS."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,7 @@ def curated_etags(store: ObjectStore) -> dict[str, str]:
 def kill_in_the_middle(
     config: PlatformConfig, store: ObjectStore, directory: Path
 ) -> dict[str, str]:
-    """Run `awares curate`, and kill it with its Ray processes after the first shard.
+    """Run `awares curate`. After the first shard, kill the job and its Ray processes.
 
     Return the etag of each finished shard, keyed by object key.
     """

@@ -1,4 +1,4 @@
-"""Tests data sets in a real store. Damaged rows and files are reported and skipped."""
+"""Tests data sets in a real store, in which damaged rows and files are reported and skipped."""
 
 import io
 from dataclasses import replace

@@ -1,8 +1,10 @@
-"""The engine on a tiny random Qwen2.5-VL: real vLLM, real SeaweedFS, transformers as the reference.
+"""Tests the engine with real vLLM and SeaweedFS on a tiny random Qwen2.5-VL.
 
-The engine computes in float32, which every processor does fast. test_engine_canary.py and
-test_engine_tied.py load versions in bfloat16. The tests share one engine, which starts slowly;
-test_engine_failures.py has the tests that start their own.
+Transformers computes the reference values. The engine computes in float32, which is fast on every
+processor. test_engine_canary.py and test_engine_tied.py load versions in bfloat16.
+
+All tests in this file share one engine, because an engine starts slowly. Each test in
+test_engine_failures.py starts its own engine.
 """
 
 import asyncio
@@ -45,9 +47,9 @@ def setup(policy: RandomPolicy, seaweed: ObjectStore) -> Iterator[Running]:
 def test_logprobs_are_those_of_the_distribution_sampled_from(
     setup: Running, policy: RandomPolicy
 ) -> None:
-    """The logprobs are those after temperature and mask are applied.
+    """The engine's logprobs include the temperature and the mask of blocked ids.
 
-    A learner without the mask would miss the probability that the mask takes away.
+    If a learner did not mask the blocked ids, its logprobs would be lower than the engine's.
     """
     episodes = setup.run(play(policy, setup.engine, Sampling(temperature=0.7, max_tokens=12), 32))
     masked = errors(
@@ -168,7 +170,10 @@ def test_versions_change_within_a_generation_and_the_canary_passes(
 def test_the_canary_tells_one_wrong_tensor(
     setup: Running, policy: RandomPolicy, seaweed: ObjectStore, tensor: str
 ) -> None:
-    """Load the version without a canary, so that the engine survives; then compare logprobs."""
+    """Load the version without a canary check, and compare the logprobs afterwards.
+
+    A failed canary check would end the engine that the tests share.
+    """
     publisher, subscriber = Publisher(seaweed, "wrong"), Subscriber(seaweed, "wrong")
     state = dict(policy.model.state_dict())
     state[tensor] = state[tensor].flip(0) if state[tensor].ndim > 1 else state[tensor].roll(1)
@@ -271,7 +276,7 @@ def test_an_engine_that_dies_while_it_applies_a_version_says_so(
     """This test is the last one of the file, because it ends the engine."""
     publisher = Publisher(seaweed, "dying")
     dying = Dying(seaweed, "dying", "model.language_model.layers.1.mlp.down_proj.weight")
-    # An engine reads only the tensors that differ from its own.
+    # An engine reads only the tensors that differ from its current weights.
     other = moved(policy.model, seed=3)
     version = policy.publish(publisher, setup.engine, dict(other.state_dict()))
     before = setup.engine.version

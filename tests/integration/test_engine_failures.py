@@ -1,4 +1,4 @@
-"""Engines that do not start, that die, or that load other weights than their learner has."""
+"""Tests engines that do not start, that die, or whose weights differ from the learner's."""
 
 import asyncio
 import multiprocessing
@@ -33,7 +33,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 async def start(policy: RandomPolicy, config: EngineConfig = CONFIG) -> Engine:
-    """Start an engine for this test alone."""
+    """Start an engine that only the calling test uses."""
     return await Engine.start(policy.path, config, policy.chat, family=QWEN2_5_VL, limits=LIMITS)
 
 
@@ -108,5 +108,5 @@ def test_a_slow_start_is_given_up(runner: asyncio.Runner, policy: RandomPolicy) 
         runner.run(start(policy, hasty))
     deadline = time.monotonic() + 60
     while {child.pid for child in multiprocessing.active_children()} != before:
-        assert time.monotonic() < deadline, "the abandoned engine lives on"
+        assert time.monotonic() < deadline, "the engine's process runs after the start was given up"
         time.sleep(0.2)

@@ -92,7 +92,7 @@ def exported(policy: Any) -> dict[str, Tensor]:
 
 
 def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
-    """Version 1 changes all tensors, version 2 only the embedding, version 3 all other tensors."""
+    """Version 1 changes all tensors, version 2 the embedding, and version 3 all other tensors."""
     first, second = model(1), model(2)
     steps = [exported(first), {**exported(first), EMBEDDING: exported(second)[EMBEDDING]}]
     steps.append({**exported(second), EMBEDDING: steps[1][EMBEDDING]})
@@ -110,7 +110,7 @@ def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
 def test_one_of_the_two_left_behind_is_a_mismatch(setup: Setup, stale: str) -> None:
     """The engine lacks a training step of either the head or the embedding.
 
-    vLLM's own reload of a whole model does not notice that the head lacks a step.
+    When vLLM itself reloads a whole model, it does not notice that the head lacks a step.
     """
     now, learner = model(3), model(3, tied=False)
     step = first_step(model(3, tied=False), setup.processor, setup.batch)[stale]

@@ -1,4 +1,4 @@
-"""The fault proxy injects each fault into a real exchange."""
+"""Tests that the fault proxy injects each fault into a request to a real server."""
 
 import os
 import time

@@ -44,7 +44,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
-    """Configure a run of the base policy with a user's own reward. Every fourth sample is HR."""
+    """Configure a run that starts from the base policy and has a user's own reward.
+
+    Every fourth sample has the label HR.
+    """
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
     settings = {
@@ -139,7 +142,7 @@ def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[in
 
 
 def served_while_published(session: PlatformConfig, store: ObjectStore, image: Path) -> None:
-    """Check that an endpoint that follows the run serves its newest version, then a newer one."""
+    """Check an endpoint that follows the run: it serves the newest version, then a newer one."""
     config = session.model_copy(
         update={"serve": ServeConfig(policy="base", follow=True, port=free_port())}
     )
@@ -186,8 +189,8 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     assert all(
         0 <= (row.values.get("canary/dlogp") or 0) < config.engine.canary_bound for row in rows
     )
-    # For tokens of staleness 0, engine and learner use the same distribution, including temperature
-    # and blocked ids. So their logprobs are almost equal.
+    # Engine and learner use the same weights, temperature and blocked ids for tokens of staleness
+    # 0. The two logprobs of such a token are therefore almost equal.
     fresh = [row.values["importance/gap"] or 0 for row in rows if row.values["staleness/max"] == 0]
     assert fresh and max(fresh) < 0.03
 

@@ -1,4 +1,4 @@
-"""Tests GRPO on real parts with damaged data, a killed store and another model's checkpoint."""
+"""Tests the grpo job with damaged data, a killed store and the checkpoint of another model."""
 
 import json
 import re
@@ -22,7 +22,7 @@ STEPS = 8
 def config(tmp_path: Path) -> PlatformConfig:
     """Configure a run with its own SeaweedFS and bad data.
 
-    The canary's first image is damaged, one row has no label, and one row has no question.
+    The first image for the canary is damaged. One row has no label, and one row has no question.
     """
     settings = {
         "run": {"name": "faults", "directory": str(tmp_path / "runs")},

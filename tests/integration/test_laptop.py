@@ -1,4 +1,7 @@
-"""A session on a company's laptop: everything in its environment is hostile at once."""
+"""Tests a session in a hostile environment, as on a company's laptop.
+
+Paths contain spaces, TMPDIR is too long, and the variables of proxies and AWS lead elsewhere.
+"""
 
 import os
 import subprocess
@@ -41,7 +44,7 @@ with session(load(sys.argv[1])) as config:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """This clone at a path with a space, through a link."""
+    """Return a symbolic link to this clone. The path of the link contains a space."""
     link = tmp_path / "my project"
     link.symlink_to(ROOT)
     return link
@@ -49,7 +52,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
-    """This Python at a path with a space, through a link to its venv."""
+    """Return this Python's path through a link to its venv. The path contains a space."""
     link = tmp_path / "my venv"
     link.symlink_to(sys.prefix)
     return link / Path(sys.executable).relative_to(sys.prefix)
@@ -57,7 +60,7 @@ def python(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    """A TMPDIR in which no Unix socket fits."""
+    """Yield a TMPDIR whose path is too long for a Unix socket."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "x" * 90)
         path.mkdir()
@@ -92,5 +95,5 @@ def test_a_session_works_with_everything_hostile(
             f"driver has {theirs}",
         ], done.stderr
         assert done.returncode == 0
-        # Ray asks for the metadata of a cloud's machine, for which the proxy is right.
+        # Ray may ask the proxy for a cloud's instance metadata, but not for this machine.
         assert not [request for request in proxy.asked if "127.0.0.1" in request]

@@ -26,7 +26,7 @@ from awares_platform.store.errors import AccessDenied, LaunchError, MissingBucke
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 
-# This pattern matches the variable's name followed by a value.
+# This pattern matches the name of a variable for a secret key, followed by a value.
 SECRET = re.compile(rb"SECRET_(ACCESS_)?KEY[\"'\\]*\s*[:=]\s*[\"'\\]*\w{4,}", re.IGNORECASE)
 SESSION = """
 import os, sys, time, ray
@@ -66,7 +66,7 @@ def family(process: psutil.Process) -> set[psutil.Process]:
 
 
 def gone(processes: set[psutil.Process], within_s: float) -> set[psutil.Process]:
-    """Return the processes that still run after `within_s` seconds."""
+    """Wait at most `within_s` seconds, and return the processes that still run."""
     return {
         process
         for process in psutil.wait_procs(processes, within_s)[1]
@@ -170,7 +170,7 @@ def test_an_address_of_the_jobs_api_is_refused(
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A head node with token authentication.
+    """A Ray head node with token authentication.
 
     `jobs` is the URL of its Jobs API. `environment` has the variables that clients need.
     """

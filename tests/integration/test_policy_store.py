@@ -1,4 +1,4 @@
-"""Tests that a real store publishes whole policies only, and that readers verify them."""
+"""Tests that readers of a real store see only complete policies, and verify their files."""
 
 import json
 from collections.abc import Sequence
@@ -196,11 +196,11 @@ def test_a_relative_base_is_pinned(source: Path, monkeypatch: pytest.MonkeyPatch
     assert pinned(PolicyConfig()).base == "mini"
 
 
-# -- a policy changes after results were made from it ----------------------------------------------
+# -- policies that change after a job has used them ------------------------------------------------
 
 
 def flip_a_byte(path: Path) -> None:
-    """Change the lowest bit of the first weight in place."""
+    """Flip the lowest bit of the file's first weight, without a change of the file's size."""
     content = bytearray(path.read_bytes())
     content[8 + int.from_bytes(content[:8], "little")] ^= 1
     path.write_bytes(content)

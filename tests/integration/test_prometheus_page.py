@@ -1,4 +1,4 @@
-"""Tests that a run's metrics are on the metrics page of a real Ray node."""
+"""Tests that the metrics page of a real Ray node shows the metrics of a run and of an endpoint."""
 
 import os
 import re

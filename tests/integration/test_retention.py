@@ -1,4 +1,4 @@
-"""Tests which versions are kept, and that a reader never loses a version while it reads."""
+"""Tests which weight versions are kept, and that no version is deleted while a reader reads it."""
 
 import threading
 import time
@@ -107,7 +107,8 @@ def test_a_lease_keeps_versions_until_it_expires(seaweed: ObjectStore, run: str)
     for beat in range(3):
         seaweed.put(key, b'{"versions":[1,2],"beat":%d}' % beat)
         assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4, 2, 1]
-        # The reader's clock has no effect. The collector only checks whether the lease changes.
+        # The collector only checks whether the lease's content has changed since its last look.
+        # The time on the reader's clock has no effect.
         clock.now += 50
     clock.now += 50
     assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4]
@@ -144,7 +145,7 @@ def weights(version: int) -> dict[str, Tensor]:
 
 
 def test_readers_that_race_the_collector_get_whole_versions(seaweed: ObjectStore, run: str) -> None:
-    """The writer keeps only one version, and three readers follow it at different speeds.
+    """The writer keeps only one version, and three readers read versions at different speeds.
 
     Each reader compares all elements of the tensor that it receives.
     """

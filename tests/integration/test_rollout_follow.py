@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 
 class FakeEngine:
-    """An engine that receives versions like the real engine, but has no model to load them."""
+    """An engine that receives versions like the real engine, but has no model."""
 
     def __init__(self) -> None:
         self.version, self.held, self.mismatch_at = 0, cast(Received | None, None), -1

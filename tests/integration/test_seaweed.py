@@ -1,4 +1,4 @@
-"""Tests the private S3 server: start, directory lock, secrets, and stop at the end of the run."""
+"""Tests how the private S3 server starts, locks its directory, keeps its secrets and ends."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ with seaweed.serve(Path(sys.argv[1]), "awares") as server:
 
 
 def hold(directory: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
-    """Start a process that runs a server on `directory`. Return it and the server's process."""
+    """Start a process that runs a server on `directory`. Return this process and the server's."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(directory)], stdout=subprocess.PIPE, text=True
     )

@@ -206,7 +206,7 @@ def _exported(served: Served) -> dict[tuple[str, str], float]:
 
 
 def test_what_was_answered_and_refused_is_on_the_metrics_page(served: Served) -> None:
-    """The page is delayed, because workers send their counts to the node's agent every 10 s."""
+    """The page may be late, because workers send their counts to the node's agent every 10 s."""
     status, _, text = _post(served, _body(served))
     used = json.loads(text)["awares"]["visual_tokens"]
     _post(served, _body(served), token="wrong")

@@ -68,7 +68,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(
     seaweed: ObjectStore, base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> PlatformConfig:
-    """Write curated data, and return the configuration of a job that trains on them.
+    """Write curated samples, and return the configuration of a job that trains on these samples.
 
     Every batch mixes samples without a crop, with one crop and with two crops.
     """
@@ -204,8 +204,8 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
     killer.join()
     assert result.steps == 10
     lines = rows.read_text().splitlines()
-    # The steps after the newest checkpoint are recorded twice. Equal weights prove that training
-    # lost no sample and used none twice.
+    # The steps after the newest checkpoint are recorded twice. The weights equal those of the
+    # undisturbed run, so training lost no sample and used no sample twice.
     assert len(lines) > 10
     assert _weights(killed) == _weights(session)
 
@@ -278,7 +278,7 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The job's own SeaweedFS is killed between checkpoints. The next job uses its files again."""
+    """The job's SeaweedFS is killed between checkpoints. The next job uses the server's files."""
     for name, value in PROMPT.items():
         monkeypatch.setenv(name, value)
     store = StoreConfig(url="s3://awares/lost", retry_budget_s=5)
@@ -306,7 +306,7 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
         place for place, (one, following) in enumerate(pairwise(steps), start=1) if following <= one
     )
     assert steps == [*range(1, begun + 1), *range(steps[begun], 11)]
-    # The job resumes from the checkpoint of step 3. If the kill came late, it resumes from step 6.
+    # The job resumes from the checkpoint of step 3, or of step 6 if the kill came late.
     assert steps[begun] in (4, 7)
     undisturbed = _weights(session)
     with disk(job) as reopened:

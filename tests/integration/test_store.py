@@ -1,4 +1,4 @@
-"""Objects in a real store: bytes, ranges, listings and keys."""
+"""Tests how objects in a real store are read, listed, addressed by key, and deleted."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""A put with a condition succeeds for one writer, even if the reply is lost."""
+"""Tests that a conditional put succeeds for exactly one writer, even if the reply is lost."""
 
 import socket
 import threading
@@ -75,7 +75,7 @@ def test_a_lost_race_does_not_count_as_ours(store: ObjectStore) -> None:
 
 
 def test_a_write_does_not_wait_between_headers_and_body() -> None:
-    """If a process were killed during such a wait, SeaweedFS would store an empty object."""
+    """SeaweedFS stores an empty object if the writer is killed between headers and body."""
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         store = ObjectStore(

@@ -1,4 +1,4 @@
-"""Errors name the store that cannot be reached or entered, and the remedy."""
+"""Tests that an error names the store that cannot be used, and says what the user can do."""
 
 import socket
 import time
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.integration
 
 
 def changed(store: ObjectStore, **changes: object) -> ObjectStore:
-    """Return a store that differs in these settings."""
+    """Return a copy of `store` with some settings changed."""
     return ObjectStore(store.config.model_copy(update=changes))
 
 
 def operations(store: ObjectStore, path: Path) -> list[Callable[[], object]]:
-    """Return every operation of a store, ready to be called. Uploads read `path`."""
+    """Return one callable for each operation of `store`. Uploads read the file at `path`."""
     return [
         store.check,
         lambda: store.put("key", b"x"),

@@ -1,4 +1,4 @@
-"""Files and directories are uploaded and downloaded whole, or not at all."""
+"""Tests that files and directories are uploaded and downloaded completely or not at all."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def three_parts(tmp_path: Path) -> Path:
-    """A file of three parts; the last one is shorter."""
+    """Return a file that an upload splits into three parts. The last part is shorter."""
     path = tmp_path / "large.bin"
     path.write_bytes(os.urandom(2 * multipart.PART_BYTES + 12_345))
     return path

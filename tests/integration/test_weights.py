@@ -70,7 +70,7 @@ def test_a_version_comes_back_bit_for_bit(seaweed: ObjectStore, run: str) -> Non
 
 
 def changed(before: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """Return `before` with 1 % of the elements of `large` moved to the next bit pattern."""
+    """Return a copy of `before`. Add 1 to the bit pattern of 1 % of the elements of `large`."""
     generator = torch.Generator().manual_seed(seed)
     after = {name: tensor.clone() for name, tensor in before.items()}
     bits = after["large"].view(torch.int16)
@@ -80,7 +80,7 @@ def changed(before: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
 
 @pytest.fixture
 def chain(seaweed: ObjectStore, run: str) -> list[dict[str, Tensor]]:
-    """Publish versions 1 to 5: an anchor and four deltas. Return their five states."""
+    """Publish an anchor as version 1 and deltas as versions 2 to 5. Return the five states."""
     publisher, states = (
         Publisher(seaweed, run),
         [{**state(), "large": torch.randn(300, 1000).to(torch.bfloat16)}],
@@ -149,7 +149,8 @@ def test_an_anchor_is_published_after_so_many_versions(seaweed: ObjectStore, run
         weights = changed(weights, version)
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(3)
-    # A reader that holds version 3 takes the delta, and does not wait for the anchor.
+    # Version 4 is published as a delta and as an anchor. A reader that holds version 3 takes the
+    # delta.
     assert subscriber.receive(4, held).hops == 1
     joined = subscriber.receive(5)
     assert joined.hops == 2

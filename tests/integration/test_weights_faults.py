@@ -213,7 +213,7 @@ KILLED_BEFORE = (
     ("*-d-*.bin", 1),
     ("*/manifest.json", 3),
     ("*/HEAD", 3),
-    ("*-a-*.bin", 2),  # This anchor is published beside a delta.
+    ("*-a-*.bin", 2),  # This anchor belongs to a version that also has a delta.
     ("*/anchor.json", 1),
     ("*/HEAD", 4),
 )
@@ -254,8 +254,8 @@ def test_a_publisher_killed_before_any_of_its_writes_loses_nothing_and_is_follow
             assert holds(held, newest)
             assert holds(Subscriber(seaweed, run).receive(newest), newest)
         except WeightsError as error:
-            # The writer was killed after the headers of HEAD and before its body. The readers keep
-            # their version, and the next writer rebuilds HEAD.
+            # The writer was killed after it had sent the headers of HEAD, and before the body. The
+            # readers keep their version, and the next writer rebuilds HEAD.
             assert "not a HEAD object" in str(error)
     final = Publisher(seaweed, run)
     assert final.version is not None and final.version >= (subscriber.seen.version or 1)
@@ -295,7 +295,7 @@ def test_a_full_store_is_named_and_publishing_goes_on_when_there_is_space(
 
 
 def test_two_writers_at_once_publish_one_history(seaweed: ObjectStore, run: str) -> None:
-    """Two writers publish at the same time. One is fenced, and no version is published twice."""
+    """Two writers publish at once. One writer is fenced, and no version is published twice."""
     fenced, versions = [], []
 
     def write(first: int) -> None:

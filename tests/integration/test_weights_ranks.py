@@ -1,4 +1,4 @@
-"""Tests that several ranks publish one version, for which each rank uploads its own parts."""
+"""Tests that several ranks publish one version together. Each rank uploads its own parts."""
 
 import threading
 import uuid
@@ -26,7 +26,7 @@ def run() -> str:
 
 
 class Agreement:
-    """A broadcast between threads: every rank gets rank 0's value once all ranks have called."""
+    """A broadcast between threads. When all ranks have called, each rank gets rank 0's value."""
 
     def __init__(self, ranks: int) -> None:
         self._barrier, self._value = threading.Barrier(ranks), None

@@ -97,7 +97,7 @@ def test_verify_names_damaged_and_unverifiable_versions(
 ) -> None:
     publish(seaweed, config, [moved(seed) for seed in range(5)])
     weights.run(config, "verify", None, None)
-    assert capsys.readouterr().out.count("verified") == 6  # Version 4 has two forms.
+    assert capsys.readouterr().out.count("verified") == 6  # Version 4 has a delta and an anchor.
     key = f"{version_folder(config.run.name, 2)}/e1-d-r00000-00000.bin"
     data = bytearray(seaweed.get(key))
     data[len(data) // 2] ^= 1

@@ -1,4 +1,4 @@
-"""Tests that two DeepSpeed ranks train and publish, and that a reader joins their parts."""
+"""Tests that a reader gets the whole policy, of which two DeepSpeed ranks publish the parts."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 @pytest.fixture(scope="module")
 def run(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> PlatformConfig:
-    """Run two ranks to their end with each ZeRO stage in turn. Return their configuration."""
+    """Run two ranks with each ZeRO stage in turn, and return the configuration of the run."""
     directory, tokenizer = tmp_path_factory.mktemp("run"), train_tokenizer()
     base = directory / "base"
     base.mkdir()

@@ -70,7 +70,7 @@ def _losses(model: Any, step: int) -> Iterator[Tensor]:
 
 
 def _plain(model: Any, steps: Sequence[int]) -> dict[str, Tensor]:
-    """Return the weights after the same steps in plain PyTorch.
+    """Train `model` with plain PyTorch on `steps`, and return its weights.
 
     The optimizer is AdamW without weight decay for norms and biases. It minimizes the sum of the
     losses, with gradients clipped at norm 1.

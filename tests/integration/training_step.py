@@ -9,7 +9,7 @@ from awares_platform.engine.canary import Canary
 
 
 def first_step(model: Any, processor: Any, batch: Canary) -> dict[str, Tensor]:
-    """Return the first step of Adam towards the answers of `batch`, for each tensor.
+    """Return the first step that Adam makes of each tensor towards the answers of `batch`.
 
     The step of an element is the sign of its gradient times the tensor's root mean square.
     The call converts `model` to float32.

@@ -1,6 +1,6 @@
-"""Fixtures for a tiny policy of the real classes, with random weights.
+"""Fixtures that build a tiny Qwen2.5-VL policy with random weights.
 
-The policy suffices to check token ids, attention shapes and logprobs. It is built in a second.
+The fixtures use the real classes of transformers, so tests can check token ids and logprobs.
 """
 
 import pytest
@@ -32,7 +32,7 @@ SPECIAL = [
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with one token per byte and Qwen's special tokens."""
+    """Return a tokenizer that has one token per byte and Qwen's special tokens."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     bytes_only = Tokenizer(
         models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[])
@@ -60,13 +60,13 @@ def limits() -> VisionLimits:
 
 @pytest.fixture(scope="session")
 def processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
-    """A processor with its own default limits, which `collate` must override."""
+    """Return a processor with the class's default pixel limits, which `collate` must override."""
     return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor())
 
 
 @pytest.fixture(scope="session")
 def policy(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
-    """A random policy with hidden size 64 and two layers, in fp32."""
+    """Return a policy in fp32 that has random weights, hidden size 64 and two layers."""
     ids = {
         name: tokenizer.get_vocab()[f"<|{name}|>"]
         for name in ("image_pad", "video_pad", "vision_start", "vision_end")

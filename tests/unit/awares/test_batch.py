@@ -55,8 +55,9 @@ def as_episode(item: Demonstration) -> Episode:
 
 def test_ids_expand_to_exactly_one_image_token_per_feature(chat, processor, limits):
     batch = collate([direct(chat), called(chat)], IMAGES.__getitem__, processor, limits)
-    # The low view and the quadrant are 70 x 56 pixels. 70 / 28 = 2.5 rounds to 2, the nearest even
-    # number, so each has 2 x 2 tokens. The right half is 70 x 112 pixels and has 2 x 4 tokens.
+    # A token covers 28 x 28 pixels. The low view and the quadrant have 70 x 56 pixels, which is
+    # 2.5 x 2 tokens. 2.5 is rounded to the even number 2, so each view has 2 x 2 tokens.
+    # The right half has 70 x 112 pixels and 2 x 4 tokens.
     assert batch.image_grid_thw_I3.tolist() == [[1, 4, 4], [1, 4, 4], [1, 4, 4], [1, 8, 4]]
     images_B = (batch.input_ids_BT == chat.image_token_id).sum(1)
     assert images_B.tolist() == [4, 4 + 4 + 8]
@@ -180,7 +181,7 @@ def test_token_logprobs_by_hand():
     assert token_logprobs(logits, ids, temperature=0.5)[0, 1].item() == pytest.approx(
         math.log(9 / 11)
     )
-    # A blocked id is left out of the sum, so the probability is 3 / (3 + 1).
+    # The softmax leaves out a blocked id, so the probability is 3 / (3 + 1).
     assert token_logprobs(logits, ids, blocked_ids=(1,))[0, 1].item() == pytest.approx(
         math.log(3 / 4)
     )

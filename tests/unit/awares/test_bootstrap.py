@@ -27,7 +27,7 @@ def test_a_constant_has_no_width_and_paired_differences_cancel_the_question():
 
 
 def test_about_95_of_100_intervals_hold_the_mean():
-    """Draw 200 samples of 200 values from a distribution with mean 0.3."""
+    """Draw 200 samples. Each sample has 200 values, which are 1 with probability 0.3, else 0."""
     generator = np.random.default_rng(7)
     samples = [list(generator.random(200) < 0.3) for _ in range(200)]
     intervals = [interval(values, seed=i, resamples=400) for i, values in enumerate(samples)]

@@ -39,7 +39,7 @@ def test_an_hr_sample_asks_then_answers(chat):
 
 
 def test_a_policy_that_says_the_targets_plays_the_demonstration(chat, limits):
-    """An episode with the target replies has the same ids as the demonstration for SFT."""
+    """If a policy samples the target replies, its episode has the ids of the demonstration."""
     done = demonstration(HR, chat, (100, 60))
     said = iter(turn.sampled_ids for turn in done.turns)
 

@@ -1,4 +1,4 @@
-"""Tests the requests of environments, the views that they return, and their costs."""
+"""Tests the requests of each environment, the views that a request returns, and its cost."""
 
 import inspect
 import textwrap

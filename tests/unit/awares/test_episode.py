@@ -23,7 +23,10 @@ IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
 
 @dataclass
 class Script:
-    """An engine that returns the given turns in order. Its version is the number of its calls."""
+    """An engine that returns the given turns in order.
+
+    The weight version of the first turn is 1, and each further turn has the next version.
+    """
 
     chat: ChatFormat
     turns: list
@@ -71,7 +74,7 @@ def test_a_direct_answer(chat, spec):
 
 
 def test_two_turns_only_ever_append_ids(chat, spec):
-    """The prompt of turn 2 has the prompt of turn 1, its sampled ids and the tool's reply."""
+    """The prompt of turn 2 is turn 1's prompt, turn 1's sampled ids and the tool's reply."""
     # Decoding these ids and encoding the text again gives other ids.
     odd = tuple(chat.encode("GET_CROPS: ['0', '8']")) + (
         chat.tokenizer.convert_tokens_to_ids("<|endoftext|>"),
@@ -174,7 +177,8 @@ def test_an_environment_may_scale_views_and_take_three_turns(chat, spec):
     class Closer(TenCrops):
         """An environment that always shows the same quadrant.
 
-        It is shown at half resolution for crop 0, and at full resolution for any other crop.
+        A request for crop 0 returns the quadrant at half resolution. Any other request returns it
+        at full resolution.
         """
 
         def views(self, request, size):

@@ -87,7 +87,7 @@ def test_truncated_files_name_their_source(kind):
 
 
 def png_header(width: int, height: int) -> bytes:
-    """Return a PNG whose header states a size, but which does not have that many pixels."""
+    """Return a PNG with fewer pixels than its header states."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
@@ -153,7 +153,7 @@ def test_the_low_view_halves_and_smooths():
     )
     low = low_view(checker)
     assert low.size == (5, 4)
-    # Each pixel of the low view is an average of pixels, not a copy of one pixel.
+    # Each pixel of the low view is an average of several pixels, not a copy of one pixel.
     assert abs(np.asarray(low).astype(int) - 127).max() < 40
     assert low_view(Image.new("RGB", (1, 1))).size == (1, 1)
 

@@ -46,8 +46,11 @@ def run(
 ):
     """Return the loss, the statistics and the gradient for given ratios of probabilities.
 
-    `ratios` is policy / proximal, `lags` is proximal / behaviour, and `references` is
-    reference / policy. `lags` and `references` are 1 by default.
+    Each ratio compares the probabilities of a token under two policies:
+
+        ratios      the policy's probability divided by the proximal policy's
+        lags        the proximal policy's divided by the behaviour policy's (default 1)
+        references  the reference policy's divided by the policy's (default 1)
     """
     ratio_BT = tensor(ratios)
     proximal_BT = torch.full_like(ratio_BT, -1.0)
@@ -89,7 +92,8 @@ def test_grpo_clips_by_hand():
 
 
 def test_each_episode_weighs_the_same_whatever_its_length():
-    # Episode 1 has one token and adds 1. Episode 2 has three tokens and adds -1, not -3.
+    # Episode 1 has one token and adds 1 to the sum over episodes. Episode 2 has three tokens and
+    # adds -1, not -3.
     loss, stats, gradient = run(
         [[1.0, 9.0, 9.0], [1.0, 1.0, 1.0]],
         [1.0, -1.0],
@@ -100,21 +104,22 @@ def test_each_episode_weighs_the_same_whatever_its_length():
 
 
 def test_kl_to_the_reference_by_hand():
-    # If reference / policy is 2, k3 is 2 - log 2 - 1. If it is 0.5, k3 is 0.5 + log 2 - 1.
-    # The mean of these two values is 0.25.
+    # The estimate k3 of a token is r - log r - 1.
+    # r is the reference's probability of the token divided by the policy's.
+    # For r = 2, k3 is 2 - log 2 - 1. For r = 0.5, k3 is 0.5 + log 2 - 1. The mean is 0.25.
     loss, stats, gradient = run(
         [[1.0, 1.0]], [0.0], replace(PLAIN, kl_beta=0.05), references=[[2.0, 0.5]]
     )
     assert stats.kl == pytest.approx(0.25) and loss == pytest.approx(0.05 * 0.25)
-    # d k3 / d logprob = 1 - reference / policy
+    # d k3 / d logprob = 1 - r
     assert gradient.tolist() == [
         [pytest.approx(0.05 * (1 - 2.0) / 2), pytest.approx(0.05 * (1 - 0.5) / 2)]
     ]
 
 
 def test_importance_weights_are_truncated_and_carry_no_gradient():
-    # If proximal / behaviour is 0.5, 1.5 and 8, the weights are 0.5, 1.5 and 2, which is the cap.
-    # For A = 3 and a ratio of 1, the mean is (1.5 + 4.5 + 6) / 3 = 4.
+    # A weight is the lag of a token, but at most 2. The lags 0.5, 1.5 and 8 give the weights 0.5,
+    # 1.5 and 2. With an advantage of 3 and ratios of 1, the mean is (1.5 + 4.5 + 6) / 3 = 4.
     loss, stats, gradient = run([[1.0, 1.0, 1.0]], [3.0], lags=[[0.5, 1.5, 8.0]])
     assert loss == pytest.approx(-4.0)
     assert stats.truncated_share == pytest.approx(1 / 3)

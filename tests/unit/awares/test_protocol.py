@@ -214,7 +214,7 @@ def test_ten_thousand_model_outputs_never_raise_and_never_invent_a_crop():
     for text in texts:
         assert_honest(text)
     kinds = [type(parse_turn(text)) for text in texts]
-    # The fuzz must reach all three outcomes often, or it proves nothing.
+    # The random texts must produce each of the three outcomes often, or the test proves nothing.
     assert min(kinds.count(kind) for kind in (Answer, Request, Malformed)) > 500
 
 

@@ -34,7 +34,7 @@ def sample(label: Label | None) -> Sample:
     [
         (Label.LR, episode("7"), 10.0, 0.0),
         (Label.LR, episode("3"), 5.0, 0.0),
-        # A missed call has a cost, even if the answer is right.
+        # If the label asks for a call and the policy makes none, even a right answer has a cost.
         (Label.HR, episode("7"), 10.0, 2.0),
         (Label.HR, episode("7", (CropId.TOP_LEFT,)), 10.0, 0.2525),
         # The cost of a call does not depend on the label.

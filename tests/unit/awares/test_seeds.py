@@ -1,4 +1,4 @@
-"""Tests seeds, and the order of samples in an epoch."""
+"""Tests the seeds of random draws, and the order of samples in an epoch."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ IDS = [f"mini/train/{number}" for number in range(50)]
 
 
 def test_a_seed_is_the_same_in_every_process():
-    """The value is pinned, because a changed value would silently change the data of every run."""
+    """The test pins one seed, because another value would silently change every run's data."""
     assert derive(0, "grpo", "mini/train/17", epoch=1, index=3) == 5021230663495720736
     call = "derive(0, 'grpo', 'mini/train/17', epoch=1, index=3)"
     code = f"from awares.seeds import derive; print({call})"

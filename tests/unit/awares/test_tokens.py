@@ -87,7 +87,7 @@ def test_padding_reaches_the_processors_aspect_and_touches_nothing_else(width, h
     ],
 )
 def test_counts_by_hand(size, tokens):
-    """Halves round to even: 70 / 28 = 2.5 becomes 2, and 98 / 28 = 3.5 becomes 4.
+    """A half is rounded to an even number: 70 / 28 = 2.5 becomes 2, and 98 / 28 = 3.5 becomes 4.
 
     An image has at most 64 tokens.
     """

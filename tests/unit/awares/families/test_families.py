@@ -1,4 +1,4 @@
-"""Tests that each model family has the ids, positions, processor and modules of transformers."""
+"""Tests that each model family agrees with transformers on ids, positions and module names."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def case(
     if request.param == QWEN2_5_VL.name:
         return Case(QWEN2_5_VL, processor, policy, ChatFormat(tokenizer, "Look."))
     family = Qwen3VL()
-    # These are the values in the preprocessor_config.json of the released models.
+    # The released models have these values in their preprocessor_config.json.
     images = Qwen2VLImageProcessor(patch_size=16, merge_size=2, temporal_patch_size=2)
     own = Qwen3VLProcessor(images, tokenizer, Qwen3VLVideoProcessor())
     return Case(family, own, qwen3(tokenizer), ChatFormat(tokenizer, "Look.", family.chat))
@@ -97,7 +97,7 @@ def qwen3(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneration
 
 @pytest.fixture(scope="module")
 def inputs(case: Case) -> Any:
-    """A turn with three images, expanded by transformers' processor."""
+    """Return the tensors that transformers' processor makes of a turn with three images."""
     images = [Image.new("RGB", size, "teal") for size in SIZES]
     text = case.processor.tokenizer.decode(case.chat.first_turn("which?", images=len(images)))
     return case.processor(

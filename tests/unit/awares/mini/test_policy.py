@@ -1,4 +1,4 @@
-"""Tests the tiny policy's accuracy, and that its batched forward pass equals transformers'."""
+"""Tests the shipped policy's accuracy, and compares its batched forward with transformers."""
 
 import json
 

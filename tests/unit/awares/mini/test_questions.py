@@ -1,4 +1,4 @@
-"""Tests the questions about a scene, and the splits of the benchmark."""
+"""Tests the questions about a scene, and the train and test splits of AwaRes-Mini."""
 
 import hashlib
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Tests the places of a scene's items, their overlaps, and the split of the digits."""
+"""Tests where items are drawn in a scene, and that the splits share no handwritten digit."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The loop on one process: its sampler agrees with its learner, and the learner follows rewards."""
+"""Tests GRPO in one process: its logprobs, its advantages, and what the policy learns."""
 
 import copy
 import random
@@ -16,7 +16,7 @@ QUESTIONS = GROUP = 4
 
 @pytest.fixture(scope="module")
 def pool_and_asker():
-    """Questions, and a policy that has learned to ask for crops now and then."""
+    """Return 32 questions, and a policy that asks for crops in some of its episodes."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     random.seed(0)
@@ -33,7 +33,7 @@ def pool(pool_and_asker):
 
 @pytest.fixture
 def asker(pool_and_asker, monkeypatch):
-    """A copy, which a test may train, with small steps."""
+    """Return a copy of the policy that a test may train on 4 questions with 4 episodes each."""
     monkeypatch.setattr(tiny_grpo, "QUESTIONS", QUESTIONS)
     monkeypatch.setattr(tiny_grpo, "GROUP", GROUP)
     torch.manual_seed(1)
@@ -48,7 +48,10 @@ def episodes_of(policy, samples):
 
 
 class Preference:
-    """1 for an episode that asks for crops, or for one that does not."""
+    """A reward of 1 for each episode that asks for crops, and of 0 for each other episode.
+
+    If `asks` is false, the two values are exchanged.
+    """
 
     def __init__(self, asks: bool) -> None:
         self._asks = asks

@@ -28,9 +28,9 @@ ANSWER = {
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):
-    """A handler that sends the server's `script`. If `script` is None, the reply is valid.
+    """A handler that replies with the server's `script`. If `script` is None, its reply is valid.
 
-    It records the headers and the body of the last POST request.
+    The handler records the headers and the body of the last POST request.
     """
 
     def do_GET(self) -> None:

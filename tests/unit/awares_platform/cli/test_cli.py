@@ -40,7 +40,10 @@ def test_help_answers_without_the_heavy_packages() -> None:
 
 
 def _processor_s() -> float:
-    """Return the CPU seconds of all ended child processes, which other load does not change."""
+    """Return the CPU seconds of all ended child processes.
+
+    Other load on the machine changes elapsed time, but not CPU time.
+    """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -98,7 +101,7 @@ def test_errors_of_workers_are_unwrapped(capsys: pytest.CaptureFixture[str]) -> 
         cause = DataError("images/9f2c: no image")
 
     class Mixed(Wrapper, DataError):
-        """An error like Ray's wrapper. It has the class of its cause and a traceback as text."""
+        """An error like Ray's wrapper, which is also an instance of its cause's class."""
 
     for wrapper in (Wrapper("long traceback"), Mixed("long traceback")):
 

@@ -1,4 +1,4 @@
-"""`awares config` lists every key of the sections, and nothing else."""
+"""Tests that `awares config` lists every key of each section, and nothing else."""
 
 import json
 

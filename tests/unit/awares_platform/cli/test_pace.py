@@ -23,9 +23,9 @@ Series = list[tuple[float, str, str]]
 
 
 def recorded(taken: Mapping[str, float] = RECORDED_S) -> Series:
-    """Return the record as rows of seconds since the start, job and note.
+    """Return the recorded run as rows (seconds since the start, job, note).
 
-    The times are scaled, so that each job takes the seconds that `taken` states for it.
+    The seconds are scaled, so that each job takes as long as `taken` states.
     """
     rows, now, before = [], 0.0, 0
     for line in RECORD.read_text().splitlines()[1:]:
@@ -37,10 +37,7 @@ def recorded(taken: Mapping[str, float] = RECORDED_S) -> Series:
 
 
 def replay(series: Series, stream: io.StringIO) -> Iterator[tuple[float, float | None, float]]:
-    """Yield the elapsed seconds, the estimated seconds left and the true seconds left.
-
-    There is one tuple for each line of the record.
-    """
+    """Yield (elapsed seconds, estimated seconds left, true seconds left) for each progress line."""
     now = 0.0
     pace = Pace(typical(PlatformConfig()), (), stream, lambda: now)
     current = None

@@ -32,7 +32,7 @@ ANSWER = {
 class Guarded(http.server.BaseHTTPRequestHandler):
     """A handler that requires the server's bearer token, if the server has a token.
 
-    It answers the first `starting` requests with status 503.
+    The handler answers the first `starting` requests with status 503.
     """
 
     def do_GET(self) -> None:
@@ -74,7 +74,7 @@ def serve() -> Iterator[Callable[..., tuple[http.server.HTTPServer, str]]]:
 
 
 class Bucket:
-    """A store that may return other bytes, or keep deleted objects."""
+    """A fake store, which can return wrong bytes or fail to delete objects."""
 
     def __init__(self, wrong: bytes | None = None, sticky: bool = False) -> None:
         self.objects: dict[str, bytes] = {}
@@ -184,7 +184,8 @@ def test_a_probe_waits_for_a_server_that_is_still_starting(
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     server, url = serve("secret", starting=3)
     assert "refuses without" in probe.patient(lambda: probe.check_ray(url), 20)
-    # Three requests came while the server started, then one with the token and one without.
+    # The server refused three requests while it started. Then one request had the token, and one
+    # request had none.
     assert server.asked == 5
 
 

@@ -1,4 +1,4 @@
-"""Tests which addresses are on this machine."""
+"""Tests which URLs are recognised as addresses of this machine."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The shipped setups are found in an installed package and in an uploaded clone."""
+"""Tests that the wheel and an uploaded clone hold the shipped setups."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def test_the_wheel_holds_the_setups(tmp_path: Path) -> None:
 
 
 def test_an_uploaded_clone_holds_the_setups(tmp_path: Path) -> None:
-    """`ray job submit --working-dir .` packs the directory behind the link."""
+    """`ray job submit --working-dir .` follows the symbolic link to the setups."""
     from ray._private.runtime_env.packaging import create_package
 
     package = tmp_path / "package.zip"

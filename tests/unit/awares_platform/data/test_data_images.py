@@ -1,4 +1,4 @@
-"""Tests that images are verified by hash, that memory is bounded, and that pickling works."""
+"""Tests that the image cache verifies hashes, bounds its memory, and can be pickled."""
 
 import hashlib
 import io

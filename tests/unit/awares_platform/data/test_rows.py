@@ -1,4 +1,4 @@
-"""Tests round trips of sample rows, and that damage becomes a fault with key and row."""
+"""Tests that sample rows survive a round trip, and that each damaged row becomes a fault."""
 
 import io
 import random
@@ -90,7 +90,7 @@ def test_bad_rows_are_named_and_the_good_ones_kept() -> None:
 
 
 def test_text_that_is_not_utf8_costs_its_row_only() -> None:
-    """Parquet stores any bytes as text. Arrow raises only when it makes Python strings of them."""
+    """Arrow reads a text column that is not UTF-8, and raises when it makes Python strings."""
     table = pa.Table.from_pylist([raw(sample_id=name) for name in "abc"], schema=SCHEMA)
     for column in ("question", "verdict"):
         spoilt = pa.array([b"q", b"\xff\xfe", b"q"], pa.binary()).view(pa.string())

@@ -49,7 +49,7 @@ from awares_platform.weights.manifest import WeightsError
 pytestmark = pytest.mark.slow
 
 WIDTH, WORDS = 64, 96
-# Only attention layers read the model's configuration, and this model has none of them.
+# Only attention layers read the model's configuration, and this model has no attention layer.
 CONFIG: Any = ModelConfig
 CPUS = ["closure", "packed", "native"]
 
@@ -63,7 +63,7 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    """A model of an embedding, two layers and an output head."""
+    """A model that consists of an embedding, two layers and an output head."""
 
     hf_to_vllm_mapper = WeightsMapper(
         orig_to_new_prefix={"model.": "body."},
@@ -94,7 +94,7 @@ class Model(nn.Module):
 
 @pytest.fixture(scope="module", autouse=True)
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Create the tensor-parallel group that vLLM's layers need. It has a single rank."""
+    """Create the tensor-parallel group that vLLM's layers need, with a single rank."""
     rendezvous: Path = tmp_path_factory.mktemp("group") / "rendezvous"
     with set_current_vllm_config(VllmConfig()):
         init_distributed_environment(1, 0, f"file://{rendezvous}", 0, "gloo")
@@ -106,7 +106,7 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(params=["plain", *CPUS])
 def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Make vLLM's own dispatch produce a layout during the test, and return the layout's name."""
+    """Make vLLM choose the requested layout during the test, and return the layout's name."""
     if request.param in ("closure", "packed"):
         monkeypatch.setattr(dispatch, "check_cpu_sgl_kernel", lambda *_: False)
         monkeypatch.setattr(dispatch.ops, "_supports_onednn", request.param == "packed")
@@ -153,7 +153,10 @@ def update(model: Model, old: dict[str, Tensor], new: dict[str, Tensor]) -> None
 
 
 def outputs(model: Any, x: Tensor) -> list[Tensor]:
-    """Return the output of each module for the input `x`. The modules run separately."""
+    """Return what each module computes by itself.
+
+    The embedding gets all token ids, and each linear layer gets `x`. A norm gives its weight.
+    """
 
     def compute(module: Any) -> Tensor:
         # vLLM's CPU build calls cpu_linear, which an unprocessed layer lacks.

@@ -1,4 +1,4 @@
-"""Tests the canary's prompts, the tokens that it compares, and its check of mean |dlogp|."""
+"""Tests the canary's prompts, the tokens that it compares, and its bound on mean |dlogp|."""
 
 import math
 from dataclasses import replace

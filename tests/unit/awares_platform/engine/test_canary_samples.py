@@ -1,4 +1,4 @@
-"""Tests the choice of samples for a run's canary. A damaged image does not end the run."""
+"""Tests that a run's canary takes the first four samples whose images can be read."""
 
 from collections.abc import Callable
 

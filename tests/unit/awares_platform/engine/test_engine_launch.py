@@ -37,7 +37,7 @@ def chat() -> ChatFormat:
 
 @pytest.fixture
 def policy(tmp_path: Path) -> Path:
-    """A copy of the shipped policy that a test may damage."""
+    """Return the directory of a copy of the shipped policy, which a test may damage."""
     return Path(shutil.copytree(mini.POLICY, tmp_path / "policy"))
 
 

@@ -16,7 +16,7 @@ APPLIED = ["pause keep", "apply_version 1"]
 class Llm:
     """A fake of vLLM's AsyncLLM that records the loader's calls.
 
-    A call whose name starts with `fails` raises RuntimeError.
+    If `fails` is not empty, a call whose name starts with `fails` raises RuntimeError.
     """
 
     def __init__(self, fails: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Tests which questions a policy of two passes plays again, and what both passes cost."""
+"""Tests which questions a two-pass policy plays a second time, and what the passes cost."""
 
 from dataclasses import replace
 
@@ -111,7 +111,8 @@ def test_the_threshold_spends_as_many_tokens_as_awares() -> None:
     }
     joined = join(("full", "low", "threshold", "escalate", "awares"), rows, {}, SPEC)
     assert [one.episode.answer for one in joined["escalate"] if one.episode] == ["awares", "full"]
-    # `awares` spends 0.25 and 0.5. With this budget, `threshold` cannot pay 1.0 for a second pass.
+    # `awares` spends token ratios of 0.25 and 0.5. A second pass costs 1.0, so `threshold` plays
+    # none within that budget.
     assert joined["threshold"] == rows["low"]
     assert join(("low",), {"low": rows["low"]}, {}, SPEC) == {"low": rows["low"]}
 

@@ -68,7 +68,7 @@ def sampled(index: int, answer: str | None, logprob: float = 0.0) -> Played:
 
 
 def test_labels_come_from_the_low_and_full_answers() -> None:
-    """A right but unsure answer is labelled HR. A sample with two wrong answers gets no label."""
+    """A sample with a right but unsure answer is labelled HR. Two wrong answers give no label."""
     low = [sampled(0, "7"), sampled(1, "1"), sampled(2, None), sampled(3, "7", logprob=-1.0)]
     rows = {"low": low, "full": [sampled(index, answer) for index, answer in enumerate("7727")]}
     found = label(CONFIG.method, CONFIG.curate, rows, IMAGES)

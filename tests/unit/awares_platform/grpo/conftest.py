@@ -74,7 +74,7 @@ def call_episode() -> Episode:
 
 @pytest.fixture
 def make_group(make_episode: Callable[..., Episode]) -> Callable[..., Group]:
-    """Return a factory for groups of two episodes. The oldest token has the given version."""
+    """Return a factory for groups of two episodes, whose oldest token has version `version`."""
 
     def make(prompt: Prompt, version: int = 0, outcome: Outcome = Outcome.READY) -> Group:
         first, second = (make_episode(version + late) for late in (0, 1))
@@ -91,6 +91,6 @@ def make_group(make_episode: Callable[..., Episode]) -> Callable[..., Group]:
 def stage(
     monkeypatch: pytest.MonkeyPatch, samples: list[Sample], make_episode: Callable[..., Episode]
 ) -> Callable[..., Stage]:
-    """Return a factory for stages, which takes settings of [grpo]. Dead actors restart at once."""
+    """Return a factory that builds a Stage from [grpo] settings. Dead actors restart at once."""
     monkeypatch.setattr("awares_platform.grpo.controller._RESTART_PAUSE_S", 0.0)
     return lambda **settings: Stage(samples, make_episode, **settings)

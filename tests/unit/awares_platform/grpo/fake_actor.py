@@ -26,7 +26,7 @@ class Bus:
 class FakeActor:
     """An actor that plays every prompt with the version that it has loaded.
 
-    It dies while it plays the prompt whose number is `dies_at`.
+    The actor dies while it plays the prompt whose number is `dies_at`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A controller with fake actors and a fake journal. The test calls it as the learner does."""
+"""A controller with fake actors and a fake journal, which tests call as the learner does."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ class MemoryJournal:
 
 
 class SlowJournal(MemoryJournal):
-    """A journal whose `read` collects groups at once, and returns them when the test allows it."""
+    """A journal whose `read` copies groups at once, but returns only after `may_return` is set."""
 
     def __init__(self, groups: Sequence[Group] = ()) -> None:
         super().__init__(groups)
@@ -39,7 +39,7 @@ class SlowJournal(MemoryJournal):
     def read(self) -> list[Group]:
         held = super().read()
         self.reading.set()
-        assert self.may_return.wait(10), "the test must let the read return"
+        assert self.may_return.wait(10), "the test must set `may_return`"
         return held
 
 
@@ -92,7 +92,10 @@ class Stage:
 
     @property
     def finished(self) -> int:
-        """The number of groups that the controller has received. Some may not be written yet."""
+        """Return the number of groups that the controller has received.
+
+        Some of these groups may not be in the journal yet.
+        """
         return len(self.controller._unwritten) + len(self.journal.groups)
 
     def played(self) -> list[int]:

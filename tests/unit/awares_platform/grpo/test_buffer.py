@@ -93,7 +93,7 @@ def test_groups_beyond_the_bound_are_dropped_and_their_prompts_issued_again(
     assert (buffer.dropped, len(buffer)) == (1, 1)
     again = buffer.issue()
     assert (again.number, again.attempt) == (0, 1)
-    # The dropped attempt is not accepted.
+    # The buffer accepts no group of the dropped attempt.
     assert not buffer.add(make_group(first, version=2))
     assert buffer.add(make_group(again, version=2))
     assert numbers(buffer.take(0, version=2)) == [1, 0]

@@ -1,4 +1,4 @@
-"""The controller starts groups as far ahead as the staleness bound allows, and forms batches."""
+"""Tests how far ahead the controller starts groups, and which batches it forms."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,11 +12,11 @@ def test_rollouts_run_ahead_by_the_bound_and_no_further(stage: Callable[..., Sta
         acted = stage()
         running = asyncio.create_task(acted.controller.run())
         await asyncio.sleep(0.05)
-        # Without a learner no version is known to be current.
+        # The controller does not know the current version before a learner attaches.
         assert acted.played() == []
         await acted.controller.attach(0, Position())
         await asyncio.sleep(0.1)
-        assert acted.played() == [0, 1, 2, 3]  # bound 1: this batch and one more
+        assert acted.played() == [0, 1, 2, 3]  # A bound of 1 allows two batches.
         assert await acted.step(0, 0) == [0, 1]
         await asyncio.sleep(0.1)
         assert acted.played() == [0, 1, 2, 3, 4, 5]
@@ -73,7 +73,8 @@ def test_all_ranks_get_shares_of_one_batch(stage: Callable[..., Stage]) -> None:
             *(acted.controller.batch(0, 0, rank, 2) for rank in range(2))
         )
         assert first is not None and second is not None
-        # All four episodes are equal, so there is one sequence. The second rank gets a filler.
+        # All four episodes have the same tokens, so they share one sequence. The second rank gets
+        # a filler sequence.
         chunks = [shard.minibatches[0].passes for shard in (first, second)]
         assert [[(len(item.episodes), item.filler) for item in chunk] for (chunk,) in chunks] == [
             [(4, False)],

@@ -1,4 +1,4 @@
-"""Tests that finished groups are written to the journal, from which a new learner gets them."""
+"""Tests that the journal keeps finished groups, and that a new learner gets them back."""
 
 import asyncio
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def test_a_group_that_finishes_while_the_journal_is_read_is_kept(
         journal.reading.clear()
         attaching = asyncio.create_task(acted.controller.attach(0, Position()))
         await asyncio.to_thread(journal.reading.wait, 10)
-        # All eight groups that a bound of 3 allows finish during the read.
+        # A bound of 3 allows eight groups. All of them finish while the journal is read.
         await until(lambda: acted.finished == 8)
         journal.may_return.set()
         await attaching
@@ -75,7 +75,7 @@ def test_no_group_starts_before_the_journal_of_the_last_job_is_read(
         await attaching
         assert await acted.step(0, 0) == [0, 1]
         await until(lambda: len(acted.played()) == 3)
-        # The next batch has prompts 2 and 3. The bound allows one batch beyond it.
+        # The next batch has prompts 2 and 3. The bound also allows the batch of prompts 4 and 5.
         assert acted.played() == [3, 4, 5]
         await acted.controller.close()
         await running

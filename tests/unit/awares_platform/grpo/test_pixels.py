@@ -10,7 +10,7 @@ SIZE = {"shortest_edge": 784, "longest_edge": 12544}
 
 
 class CountingProcessor:
-    """A processor that makes one patch of every 14 x 14 pixels, and counts the images of a call.
+    """A processor that makes one patch of every 14 x 14 pixels, and counts each call's images.
 
     All values of a patch equal the red value of the image's first pixel.
     """
@@ -57,7 +57,7 @@ def test_another_limit_or_size_is_another_view() -> None:
     processor = remembering(counting)
     processor.image_processor([square(1)], SIZE, "pt")
     processor.image_processor([square(1)], {**SIZE, "longest_edge": 99999}, "pt")
-    # An image with the same bytes and another shape is another view.
+    # An image with the same bytes but another shape is processed too.
     processor.image_processor([PIL.Image.new("RGB", (56, 14), (1, 0, 0))], SIZE, "pt")
     assert counting.given == [1, 1, 1]
 
@@ -67,5 +67,5 @@ def test_the_oldest_views_are_forgotten() -> None:
     processor = remembering(counting, capacity=2)
     for value in (1, 2, 1, 3, 1, 2):
         processor.image_processor([square(value)], SIZE, "pt")
-    # View 2 is processed twice, because it was the least recently used view when view 3 came.
+    # Image 2 is processed twice. It was the least recently used image when image 3 came.
     assert counting.given == [1] * 4

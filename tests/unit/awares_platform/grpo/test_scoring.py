@@ -35,7 +35,7 @@ def test_rewards_costs_and_advantages_of_a_group(
 ) -> None:
     group = score([call_episode, make_episode(answer="7"), make_episode(answer="3")])
     rewards = [member.reward.total for member in group.members]
-    # The first episode requests crops. The other two episodes should have requested crops.
+    # The sample's label asks for crops. The first episode requests crops, and the others do not.
     assert rewards == pytest.approx([10 - 0.25 - 0.01 * 0.75, 10 - 2, 5 - 2])
     assert [member.correct for member in group.members] == [True, True, False]
     mean = sum(rewards) / 3

@@ -13,7 +13,7 @@ NOTHING = RewardValue(0.0, {})
 
 @pytest.fixture
 def batch(make_episode: Callable[..., Episode], samples: list[Sample]) -> StepBatch:
-    """Return a batch of seven usable episodes of 8 to 14 tokens, and of one unusable episode.
+    """Return a batch with seven usable episodes of 8 to 14 tokens, and one unusable episode.
 
     The advantage of each usable episode equals its number of tokens.
     """
@@ -37,7 +37,7 @@ def advantages(shard: StepShard) -> list[list[list[float]]]:
 def test_length_counts_images_expanded(
     make_episode: Callable[..., Episode], call_episode: Episode
 ) -> None:
-    # The terms of a turn are the context's ids without placeholders, its visual tokens and its
+    # Each turn adds three terms: its context ids without placeholders, its visual tokens and its
     # sampled tokens.
     assert length(make_episode()) == 2 + 4 + 2
     assert length(call_episode) == 2 + 4 + 1 + 1 + 12 + 2

@@ -28,7 +28,7 @@ class Server:
     """An HTTP server that answers /v1/chat/completions with the result of `reply(body, count)`.
 
     `count` is the number of earlier requests. `reply` returns an HTTP status and a text. With
-    status 200, the text becomes the content of a chat message. Otherwise it is the whole body.
+    status 200, the text is the content of a chat message. Otherwise the text is the whole body.
     """
 
     def __init__(self) -> None:

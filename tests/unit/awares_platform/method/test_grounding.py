@@ -1,4 +1,4 @@
-"""Tests that an oracle's text becomes pixel boxes, and that it is never run as code."""
+"""Tests that a grounding model's reply becomes pixel boxes, and is never run as code."""
 
 import asyncio
 import json

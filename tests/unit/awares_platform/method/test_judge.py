@@ -1,4 +1,4 @@
-"""Tests that the verdict 0, 1 or 2 is read from an LLM judge's reply, and never guessed."""
+"""Tests which replies of an LLM judge give the verdict 0, 1 or 2, and which replies give none."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests which label and target crops follow from two answers to a question."""
+"""Tests which label and target crops follow from the low- and full-resolution answers."""
 
 import asyncio
 import pickle
@@ -136,7 +136,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 
 def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
-    """At first the engine fails. Then labelling fails, because the store has no endpoint yet."""
+    """In the first call, the engine has failed. In the second, the store has no endpoint yet."""
     rows = encode_rows(
         [SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "confidence": [0.5], "fault": [""]}
     )

@@ -1,4 +1,4 @@
-"""Tests the order of concurrent episodes, the limit on them, faults, and a failing engine."""
+"""Tests the order and number of concurrent episodes, damaged images, and a failing engine."""
 
 import asyncio
 import math
@@ -33,8 +33,8 @@ def chat() -> ChatFormat:
 class FakeEngine:
     """An engine whose reply depends on the views.
 
-    It answers "7" if the last view is 112 pixels wide or if there are several views. Otherwise
-    it requests the top left crop if `asks` is true, and answers "1" if `asks` is false.
+    The engine answers "7" if the last view is 112 pixels wide or if there are several views.
+    Otherwise it requests the top left crop if `asks` is true, and answers "1" if not.
     """
 
     def __init__(self, chat: ChatFormat, asks: bool = False, dies_after: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Tests the parts that the configuration names as `module:attribute`."""
+"""Tests that a part is built if the configuration names it as `module:attribute`."""
 
 from typing import Any, Protocol
 
@@ -40,7 +40,7 @@ PART = "no callable"
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register the parts of this file in a module that can be imported."""
+    """Register the parts of this file as the module `users_parts`, so that they can be imported."""
     import sys
     from types import ModuleType
 

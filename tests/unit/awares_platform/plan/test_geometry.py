@@ -1,4 +1,4 @@
-"""Tests the counts of parameters and KV bytes against published numbers and a real file."""
+"""Tests computed counts of parameters and KV bytes against published numbers and a checkpoint."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests a plan's traffic and hours against hand computation, its sheet, and refused plans."""
+"""Tests a plan's traffic and hours against hand computation, then its sheet and its refusals."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Tests the choice of episodes for the report, and the cards that show them."""
+"""Tests which episodes the report shows, and what the card of an episode contains."""
 
 from PIL import Image
 

@@ -25,7 +25,7 @@ SIZE = (64, 48)
 
 
 class Balance(HTMLParser):
-    """A parser that records the ids of elements, and fails if tags do not close in order."""
+    """An HTML parser that records element ids, and fails if tags do not close in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def _scored(
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Return the directory of a run after sft, grpo and evaluate."""
+    """Return a directory with the files that sft, grpo and evaluate write for a run."""
     requests = [(), (CropId.TOP_LEFT,), (CropId.TOP, CropId.LEFT), (CropId.ALL,)]
     answers = ("7", "7", "7", None, "<script>alert(1)</script>")
     after = [_scored(index, requests[index % 4], answers[index % 5]) for index in range(20)]

@@ -1,6 +1,6 @@
 """Tests that values become Ray gauges, and that nothing is exported without a connected Ray.
 
-Integration tests read the metrics page.
+An integration test reads Ray's metrics page.
 """
 
 import logging

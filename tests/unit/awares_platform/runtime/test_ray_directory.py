@@ -1,4 +1,4 @@
-"""Where Ray's directory goes: its sockets have to fit into a Unix address."""
+"""Tests which directory Ray gets: the paths of its sockets must fit into a Unix address."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[4]
 
 
 def of_length(parent: Path, length: int) -> Path:
-    """A new directory below `parent` whose path has `length` bytes."""
+    """Create a directory below `parent` whose path has `length` bytes, and return the path."""
     path = Path(f"{parent}/".ljust(length, "x"))
     path.mkdir(parents=True)
     return path
@@ -27,7 +27,7 @@ def of_length(parent: Path, length: int) -> Path:
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A directory with a short path."""
+    """Yield a temporary directory that has a short path."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="x") as name:
         yield Path(name)
 

@@ -87,7 +87,7 @@ async def _healthy() -> None:
 
 @pytest.fixture
 def client_for(crop_loop: CropLoop) -> Callable[..., TestClient]:
-    """Return a factory for HTTP clients of the application. It takes ServeConfig's fields."""
+    """Return a factory for HTTP clients of the application, which takes ServeConfig's fields."""
 
     def build(
         token: str | None = None,
@@ -105,7 +105,7 @@ def client_for(crop_loop: CropLoop) -> Callable[..., TestClient]:
 def png() -> bytes:
     """Return a PNG of 112 x 112 pixels.
 
-    It has 16 visual tokens at full resolution, 4 in the low view and 4 in a quadrant.
+    The image has 16 visual tokens at full resolution, 4 in the low view and 4 in a quadrant.
     """
     buffer = io.BytesIO()
     Image.effect_noise((112, 112), 60).convert("RGB").save(buffer, "PNG")
@@ -114,7 +114,7 @@ def png() -> bytes:
 
 @pytest.fixture(scope="session")
 def chat_body(png: bytes) -> Callable[..., dict]:
-    """Return a factory for request bodies. It can replace the image and any other field."""
+    """Return a factory for request bodies. Its arguments replace the image and other fields."""
 
     def build(question: str = "which digit?", image: bytes | str = png, **fields: object) -> dict:
         url = (

@@ -1,4 +1,4 @@
-"""Tests the checks before the engine starts, and the import path that a RayService names."""
+"""Tests the checks that precede the engine's start, and the import path for a RayService."""
 
 import socket
 import threading

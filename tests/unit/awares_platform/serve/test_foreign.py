@@ -1,4 +1,7 @@
-"""Tests that the run's log has all lines of Ray Serve, and the terminal only important lines."""
+"""Tests that the run's log gets every line of Ray Serve.
+
+The terminal shows only important lines.
+"""
 
 import logging
 import sys
@@ -31,7 +34,7 @@ def kept(tmp_path: Path) -> Iterator[Path]:
 
 
 class _Stderr:
-    """A stream that writes to the object that is sys.stderr at the time of the write."""
+    """A stream that looks sys.stderr up again at each write."""
 
     def write(self, text: str) -> None:
         sys.stderr.write(text)

@@ -1,4 +1,4 @@
-"""Tests that the order of samples is complete and depends only on the seed and the step."""
+"""Tests that an epoch has every sample once, and that a batch depends only on seed and step."""
 
 from collections import Counter
 

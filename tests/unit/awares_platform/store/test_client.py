@@ -1,4 +1,7 @@
-"""The S3 client of a private server ignores the environment; that of the user's server obeys it."""
+"""Tests that the S3 client of a private server ignores environment variables of AWS and proxies.
+
+The S3 client of the user's own server obeys these variables.
+"""
 
 import http.server
 import os
@@ -24,7 +27,7 @@ LISTING = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 class Listing(http.server.BaseHTTPRequestHandler):
-    """Answers every request with an empty listing, and records path and headers."""
+    """A handler that answers with an empty listing, and records each request's path and headers."""
 
     def do_GET(self) -> None:
         self.server.seen.append((self.path, self.headers))
@@ -69,7 +72,7 @@ def store(server: http.server.HTTPServer) -> StoreConfig:
 def private(
     server: http.server.HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[StoreConfig]:
-    """A private server, with its keys shared as a session shares them."""
+    """Yield the settings of a private server whose keys are in the environment."""
     config = store(server)
     assert config.endpoint
     keys = StoreKeys(config.endpoint, "its-own-key", "its-own-secret")
@@ -123,7 +126,7 @@ def test_no_variable_reaches_the_checkpoints_of_a_private_server(
     proxy: http.server.HTTPServer,
     tmp_path: Path,
 ) -> None:
-    """pyarrow's S3 client reads the environment when the process loads it."""
+    """The test starts a process, because pyarrow reads the environment when it is loaded."""
     environment = {**os.environ, **hostile.everything(proxy.server_port, tmp_path)}
     command = [sys.executable, "-c", LIST, private.model_dump_json()]
     listed = subprocess.run(

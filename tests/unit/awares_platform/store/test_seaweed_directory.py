@@ -1,4 +1,4 @@
-"""A directory that cannot hold the private server's data is refused in one line."""
+"""Tests that a directory that cannot hold the private server's data is refused in one line."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Tests that every byte changes a policy's digest, and that cached digests are correct."""
+"""Tests that changing any byte changes a policy's digest, and that cached digests are correct."""
 
 import json
 import os
@@ -129,7 +129,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 
 
 def test_processes_share_the_cache(cache: Path, policy: Path) -> None:
-    """Two processes hash the same files 20 times each. They delete the cache entries each time."""
+    """Two processes hash the same files 20 times, and delete all cache entries before each time."""
     code = (
         "import sys; from pathlib import Path; from awares_platform.training import identity\n"
         "identity._SETTLED_NS = -1\n"
@@ -148,7 +148,7 @@ def test_processes_share_the_cache(cache: Path, policy: Path) -> None:
 
 @pytest.fixture
 def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Set a home directory that even root cannot write to. Return the cache that replaces it."""
+    """Set an unwritable home directory, and return the directory that the cache uses instead."""
     monkeypatch.delenv("AWARES_CACHE", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("HOME", "/proc/nowhere")

@@ -1,4 +1,4 @@
-"""Helpers that make tensors like those of successive weight versions, and compare their bits."""
+"""Helpers that make tensors for successive weight versions, and compare tensors bit for bit."""
 
 import numpy as np
 import torch
@@ -36,9 +36,9 @@ def weights(count: int, seed: int = 0) -> Tensor:
 
 
 def moved(base: Tensor, share: float, step: int = 1, seed: int = 1) -> Tensor:
-    """Return `base` with a `share` of its elements moved by at most `step` values, up or down.
+    """Return a copy of `base` in which a `share` of the elements moves up or down.
 
-    A step of one value leads to the next representable number.
+    An element moves by at most `step` representable numbers.
     """
     random = np.random.default_rng(seed)
     words = BF16.words(base)

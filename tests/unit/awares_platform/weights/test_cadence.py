@@ -13,7 +13,7 @@ def costs(anchor: int, *deltas: int) -> ChainCost:
 
 
 def test_an_anchor_is_due_when_the_deltas_exceed_it() -> None:
-    # With the next delta of 30 bytes, the deltas would have 90 bytes, less than the anchor.
+    # One more delta of 30 bytes brings the deltas to 90 bytes. The anchor has 100 bytes.
     assert not costs(100, 30, 30).want_anchor(every=16)
     assert costs(100, 30, 30, 30).want_anchor(every=16)
 

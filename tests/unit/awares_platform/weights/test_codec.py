@@ -1,4 +1,4 @@
-"""Tests the exact bytes of small blobs, round trips of all dtypes, and the choice of kinds."""
+"""Tests the exact bytes of small blobs, round trips of all dtypes, and each blob's encoding."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_a_dense_blob_byte_by_byte() -> None:
     header = [1, 10, 2, 1, 3]
     # Each plane is a raw stream of three bytes.
     low, high = [3 << 2, 1, 3, 5], [3 << 2, 2, 4, 6]
-    # The code of the kind dense is 4, and the streams have 8 bytes.
+    # The kind "dense" has the code 4, and the two streams have 8 bytes together.
     assert [*blob] == [*header, 4, 8, *low, *high]
     assert kind(blob) == "dense"
 
@@ -89,7 +89,8 @@ def test_neighbouring_floats_are_one_step_apart() -> None:
     assert [*ordered] == sorted(ordered)
     up = torch.nextafter(values[:-1], torch.tensor(float("inf")))
     steps = words.steps(words.words(values[:-1]), words.words(up))
-    # The number above -0.0 is 0.0, but nextafter returns the number above 0.0. So that step is 2.
+    # The codec counts -0.0 and 0.0 as two numbers, but nextafter counts them as one. The step from
+    # -0.0 is therefore 2.
     assert [*steps] == [1, 2, 1, 1, 1]
 
 
@@ -245,7 +246,7 @@ def test_the_most_compressible_tensor_is_not_taken_for_damage(dtype: torch.dtype
     blob = encode(None, new)
     assert len(blob) < new.nbytes / 20_000
     assert same(decode(None, blob), new)
-    # The encoder compares the layouts on a sample from this part of the tensor.
+    # The encoder chooses a layout from a sample, which it takes from this part of the tensor.
     new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1
     assert same(decode(None, encode(None, new)), new)
 
@@ -256,7 +257,7 @@ def test_parameters_are_encoded_too() -> None:
     assert same(decode(base, encode(base, new)), new.detach())
 
 
-# The chosen kind
+# The kind of encoding that the encoder chooses
 
 
 @pytest.mark.parametrize(
@@ -317,7 +318,7 @@ def test_each_span_of_a_tensor_has_its_own_kind() -> None:
     assert same(decode(base, blob), new)
 
 
-# Tensors that do not fit
+# Tensors whose dtype or shape does not match
 
 
 def test_the_encoder_names_both_tensors_if_they_do_not_fit() -> None:

@@ -1,7 +1,7 @@
 """Tests the decoder on damaged, truncated and hostile blobs.
 
-The decoder refuses such a blob or returns a tensor of the right shape. It never allocates more
-memory than the blob can fill.
+The decoder refuses such a blob or returns a tensor of the right shape. The decoder never allocates
+more memory than the blob can fill.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ def samples() -> list[tuple[Tensor | None, bytes]]:
 def survives(base: Tensor | None, blob: bytes) -> bool:
     """Return True if the blob decodes, and False if the decoder raises WeightsError.
 
-    The result must have the base's dtype and shape. No other error may occur.
+    If the blob decodes, the tensor must have the base's dtype and shape. Any other error is raised.
     """
     try:
         result = decode(base, blob)
@@ -86,9 +86,9 @@ def test_no_word_is_written_beyond_the_end() -> None:
         # There are more changes than words.
         [101, 101 * 4 & 127 | 128, 101 * 4 >> 7, *[0] * 101, 0, 0, 0],
         [1, 4, 128, 0, 0, 0],  # A step is missing.
-        [1, 4, 0, 0, 0, 1, *[4, 6], *[4, 0]],  # There is a step too many.
+        [1, 4, 0, 0, 0, 1, *[4, 6], *[4, 0]],  # There is one step too many.
         [1, 4, 192, 0, 0, 0],  # A wide gap is missing.
-        [1, 4, 0, 1, 4, 3, 0, 0],  # There is a wide gap too many.
+        [1, 4, 0, 1, 4, 3, 0, 0],  # There is one wide gap too many.
     ):
         with pytest.raises(WeightsError, match="damaged"):
             sparse.decode(BF16, Cursor(memoryview(bytes(streams))), words[:100])

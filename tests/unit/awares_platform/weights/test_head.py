@@ -1,4 +1,4 @@
-"""Tests HEAD's JSON, and the choice of the path to a version with the fewest bytes."""
+"""Tests HEAD's JSON, and that the path to a version is the one with the fewest bytes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests the JSON of manifests, their changed tensors, and refused manifests."""
+"""Tests manifests: their JSON, which tensors changed, and which manifests are refused."""
 
 import json
 from dataclasses import replace
