@@ -1,6 +1,7 @@
 """Tests that the bucket policies allow exactly the S3 calls that the code makes.
 
-Also tests that each AWS command in the first line of a file accepts this file.
+The first line of each manifest is an AWS command. Also tests that this command accepts the
+manifest as its input.
 """
 
 import ast
@@ -56,7 +57,7 @@ READS = {
 
 
 def calls(path: Path) -> set[str]:
-    """The names of the methods that a module calls on a boto3 client."""
+    """Return the names of the methods that a module calls on a boto3 client."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if (
@@ -191,7 +192,7 @@ def test_all_access_needs_tls() -> None:
     ],
 )
 def test_the_command_in_the_first_line_accepts_the_file(name: str) -> None:
-    """The options of the command and the file together are valid input of the AWS operation.
+    """The command's options and the file together are a valid request of the AWS operation.
 
     The command reads the file through --cli-input-yaml.
     """
