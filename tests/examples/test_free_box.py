@@ -235,7 +235,7 @@ def check_metrics(
     config: PlatformConfig,
     asked: Environment,
 ) -> None:
-    """Recompute a policy's counts, tokens and areas from its turns, and compare with its metrics."""
+    """Recompute counts, tokens and areas from a policy's turns, and compare with its metrics."""
     limits = vision_limits(config.method, model_family(config.policy))
     areas, tokens = [], []
     for row in rows:

@@ -1,4 +1,4 @@
-"""A client that asks the endpoint questions without a break, for tests of upgrades."""
+"""Sends questions to the endpoint without a break, so that upgrade tests see each failed request."""
 
 import threading
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Asked:
     failures: list[str] = field(default_factory=list)
 
     def longest(self) -> int:
-        """The `completion_tokens` of the newest answer; -1 before the first answer."""
+        """Return the `completion_tokens` of the newest answer, or -1 before the first answer."""
         return self.answers[-1].body["usage"]["completion_tokens"] if self.answers else -1
 
 

@@ -223,7 +223,7 @@ def accounts(world: World) -> Iterator[str]:
 
 
 def cluster_specs(doc: Doc) -> list[Doc]:
-    """Return the RayClusterSpecs in a document. The list is empty for kinds other than KubeRay's."""
+    """Return the RayClusterSpecs in a document, or an empty list if it is not of a KubeRay kind."""
     spec = doc.get("spec") or {}
     if doc["kind"] == "RayCluster":
         return [spec]
