@@ -26,11 +26,11 @@ _THIS_MACHINE = "localhost,127.0.0.1,127.0.0.2,::1"
 def pytest_configure() -> None:
     """Make the tests independent of the shell that starts them.
 
-    The tests' servers run on this machine. The function therefore removes the user's AWS variables,
-    and excepts this machine from the user's proxies.
+    The tests' servers run on this machine. The function therefore removes the user's AWS variables.
+    It also lets requests to this machine bypass the user's proxies.
 
-    A shell starts a background command with SIGINT ignored, and child processes inherit this.
-    Processes that tests start would then ignore Ctrl-C, so the function restores the handler.
+    A shell may start a background command with SIGINT ignored. Child processes of the tests would
+    then ignore Ctrl-C too, so the function restores Python's default handler.
     """
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]

@@ -1,4 +1,4 @@
-"""Builds environment variables of a company's laptop, which send local requests elsewhere.
+"""Builds environment variables of a company's laptop that would send local requests elsewhere.
 
 The variables configure HTTP proxies and AWS clients. A client that obeys any of them cannot use
 the test servers on this machine.
@@ -42,7 +42,7 @@ class _Refuses(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def proxy() -> Iterator[http.server.HTTPServer]:
-    """Run a proxy that refuses every request with 403. Its list `asked` records the requests."""
+    """Run a proxy that refuses every request with 403. The list `asked` records the requests."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Refuses)
     server.asked = []
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -28,7 +28,8 @@ class AnlsReward:
     def __call__(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
         """Return one value for each episode.
 
-        This reward ignores labels, because it does not penalise an answer without needed crops.
+        This reward reads no labels, because it has no penalty for crops that the policy needs but
+        does not request.
         """
         return [self._value(*pair) for pair in zip(episodes, samples, strict=True)]
 

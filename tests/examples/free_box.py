@@ -35,7 +35,7 @@ class FreeBox:
         self.max_turns, self._padding = max_turns, padding
 
     def first_view(self, size: Size) -> View:
-        """Return the view of the whole image at low resolution."""
+        """Return a View of the whole image at low resolution."""
         return View()
 
     def parse(self, text: str) -> Parsed:
@@ -58,7 +58,7 @@ class FreeBox:
         return f"LOOK [{request.regions[0]}]"
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """Return one view: the requested box in pixels, with its edges rounded outwards."""
+        """Return one View of the requested box in pixels. The box's edges are rounded outwards."""
         left, top, right, bottom = _thousandths(request)
         width, height = size
         box = (left * width // 1000, top * height // 1000)

@@ -168,9 +168,10 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
 
 
 def check_escalation(awares: Rows, full: Rows, escalate: Rows) -> None:
-    """Check that `escalate` takes the answer of the full pass wherever `awares` asks for a box.
+    """Check the answers and the costs of the policy `escalate`.
 
-    For such a question, rtr_token counts the low-resolution pass and the full pass.
+    If `awares` asks for a box, `escalate` gives the answer of `full`, and rtr_token counts the
+    low-resolution pass and the full pass. Otherwise, `escalate` gives the answer of `awares`.
     """
     assert any(row["crops"] for row in awares)
     for asked, fresh, row in zip(awares, full, escalate, strict=True):
@@ -197,7 +198,7 @@ def check_demonstrations(samples: Sequence[Sample], asked: Environment) -> None:
 def check_rollouts(store: ObjectStore, config: PlatformConfig, asked: Environment) -> None:
     """Check that GRPO's engine answers each well-formed request with the requested crop.
 
-    Also check that the cost in the reward contains the area of the crop.
+    Also check that the cost in the reward depends on the crop's area.
     """
     images = Images(store, config.data.image_cache)
     members = [

@@ -1,4 +1,4 @@
-"""Tests that lines are short, packages have docstrings, and no text names a missing document."""
+"""Tests that lines are short, packages have docstrings, and texts name only existing documents."""
 
 import ast
 import re

@@ -131,7 +131,7 @@ def test_a_release_lives_and_leaves_nothing(cli: helm.Helm, chart: Path, objects
     cli.do("install", "r", str(chart), "--wait", "--timeout", "20s")
     assert image(objects) == "one"
     token = objects.get(secrets, "default", "r-token")["data"]["token"]
-    assert cli.run("test", "r", "--timeout", "10s").status != 0, "image one must fail the test"
+    assert cli.run("test", "r", "--timeout", "10s").status != 0, "helm test must fail at first"
 
     cli.do(
         "upgrade", "r", str(chart), "--set", "image=two,extra=false", "--wait", "--timeout", "20s"

@@ -55,7 +55,10 @@ class Dashboard:
         return self._ask("GET", f"/api/jobs/{submission}/logs")["logs"]
 
     def deploy(self, config: dict[str, Any]) -> None:
-        """Deploy Serve applications. If Serve refuses `config`, raises Unanswered with the reason."""
+        """Deploy Serve applications.
+
+        Raises Unanswered with Serve's message if Serve refuses `config`.
+        """
         self._ask("PUT", "/api/serve/applications/", config)
 
     def applications(self) -> dict[str, Any]:

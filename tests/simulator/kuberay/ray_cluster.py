@@ -110,7 +110,7 @@ class RayClusters:
         )
 
     def _annotated(self, cluster: Body) -> Body:
-        """Return the cluster with the annotation SERVE_PORT. If it is missing, choose a free port."""
+        """Return the cluster with the annotation SERVE_PORT, which names a free port."""
         metadata = cluster["metadata"]
         if SERVE_PORT in (metadata.get("annotations") or {}):
             return cluster
@@ -122,7 +122,7 @@ class RayClusters:
         return self._objects.replace(self.kind, metadata["namespace"], metadata["name"], body)
 
     def _workers(self, cluster: Body, pods: list[Body], head: tuple[str, int]) -> None:
-        """Create and delete workers, so that each group has its wanted number of workers."""
+        """Create and delete workers, until each group has as many workers as `_wanted` returns."""
         for group in cluster["spec"].get("workerGroupSpecs") or []:
             prefix = f"{cluster['metadata']['name']}-{group['groupName']}-worker"
             names = [f"{prefix}-{index}" for index in range(_wanted(group))]

@@ -7,8 +7,8 @@
                                  rayClusterDeletionDelaySeconds.
 
 The simulator has no Gateway, so even an incremental upgrade moves all traffic at once. Several
-clusters share this machine. The Serve proxies of each cluster therefore listen on a port of the
-cluster instead of 8000. The annotation PORTS of each pod maps 8000 to this port.
+clusters share this machine. The Serve proxies of each cluster therefore listen on a different port,
+not on 8000. The annotation PORTS of each pod maps 8000 to this port.
 """
 
 import hashlib

@@ -169,8 +169,8 @@ def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
         {"name": "RAY_CLUSTER_NAME", "value": name},
         {"name": "FQ_RAY_IP", "value": f"{name}-head-svc.{namespace}.svc.cluster.local"},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
-        # KubeRay does not set this variable. By default, Ray gives workers a low priority, and on
-        # a shared machine they would then wait for all other processes.
+        # KubeRay does not set this variable. By default, Ray gives its workers a low priority.
+        # Other processes on this machine would then slow the workers down.
         {"name": "RAY_worker_niceness", "value": "0"},
     ]
 

@@ -16,7 +16,7 @@ _RANGES = range(23_000, 29_900, 100)
 
 
 class Addresses:
-    """Hands out addresses and ports, and never hands out the same one twice.
+    """Hands out each address and each port at most once.
 
     The addresses lie in a random /16 network of 127/8. Several simulators can thus share a machine.
     """

@@ -1,4 +1,4 @@
-"""Forwards TCP connections from Services to pods, as kube-proxy does. One thread does all work."""
+"""Forwards TCP connections from Services to pods, as kube-proxy does, in one asyncio thread."""
 
 import asyncio
 import contextlib

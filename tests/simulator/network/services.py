@@ -2,8 +2,8 @@
 
 The simulator has no DNS. Instead, it replaces the name of a Service in a pod's command, environment
 and files with the Service's address. It replaces `name:port` with the address and the actual port.
-The actual port differs from the declared port if that one is privileged or in use. NetworkPolicies
-are not enforced.
+The actual port differs from the declared port if the declared port is privileged or in use.
+NetworkPolicies are not enforced.
 """
 
 import contextlib

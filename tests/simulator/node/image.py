@@ -1,7 +1,7 @@
 """Provides what images contain: the project at /opt/awares, its packages and SeaweedFS's `weed`.
 
-The simulator pulls no image. In each pod, /opt/awares stands for a directory of links to this
-checkout. Jobs can write files beside the links.
+The simulator pulls no image. In each pod, a directory of links to this checkout replaces
+/opt/awares. Jobs can write files beside the links.
 """
 
 import os

@@ -46,7 +46,7 @@ class Place:
 class RunningPod:
     """One pod. The constructor starts the pod.
 
-    It raises NotFound, before any process starts, if a ConfigMap or Secret is missing.
+    If a ConfigMap or Secret is missing, the constructor raises NotFound before any process starts.
     """
 
     def __init__(self, objects: Objects, body: Body, place: Place) -> None:
@@ -105,7 +105,7 @@ class RunningPod:
             self.advance()
 
     def _restart(self) -> None:
-        """Restart ended containers. The pause before each restart is longer than the last pause."""
+        """Restart ended containers. The pauses between restarts grow up to _LONGEST_BACKOFF_S."""
         if time.monotonic() < self._again:
             return
         for container in self.body["spec"]["containers"]:

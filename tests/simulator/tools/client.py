@@ -1,4 +1,4 @@
-"""Sends questions to the endpoint without a break, so that upgrade tests see each failed request."""
+"""Sends requests to the endpoint without a break, so that tests of upgrades see each failure."""
 
 import threading
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Asked:
 
 @contextmanager
 def asking(url: str, image: bytes, question: str, token: str) -> Iterator[Asked]:
-    """Send one request after another, in a thread, until the end of the block."""
+    """Start a thread that sends one request after another, until the end of the block."""
     asked, stop = Asked(), threading.Event()
 
     def run() -> None:

@@ -33,7 +33,7 @@ class Release:
     keys: dict[str, dict[str, str]] = field(repr=False)
 
     def install(self, *values: str) -> str:
-        """Create the Secrets and install the chart, as the comment in the preset describes."""
+        """Create the Secrets and install the chart, as the preset's first comment describes."""
         objects = self.controller.objects
         for name, data in self.keys.items():
             objects.create(

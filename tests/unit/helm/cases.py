@@ -1,4 +1,4 @@
-"""Lists the cases for which the tests render the chart: one case for each feature of the chart.
+"""Lists the cases for which the tests render the chart. Each case covers a feature of the chart.
 
 A case has a preset, values that override the preset, and the objects that the user creates, such
 as Secrets and service accounts.

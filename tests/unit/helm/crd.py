@@ -43,7 +43,7 @@ def is_custom(doc: Doc) -> bool:
     """Whether the document is a custom resource, according to its apiVersion.
 
     Built-in apiVersions are, for example, "v1", "apps/v1" and "rbac.authorization.k8s.io/v1".
-    Custom ones are "ray.io/v1", "kueue.x-k8s.io/v1beta2" and "gateway.networking.k8s.io/v1".
+    Custom apiVersions are, for example, "ray.io/v1" and "gateway.networking.k8s.io/v1".
     """
     return not OWN_GROUP.fullmatch(doc["apiVersion"].rpartition("/")[0])
 

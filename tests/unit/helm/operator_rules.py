@@ -31,7 +31,7 @@ DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 def faults(doc: Doc, gates: Collection[str] = DEFAULT_GATES) -> list[str]:
     """Return one message for each rule that the document breaks.
 
-    The list is empty for a document whose kind is not a KubeRay kind.
+    The list is empty if the document is not a KubeRay resource.
     """
     if doc["kind"] not in NAME_LIMITS:
         return []

@@ -51,7 +51,7 @@ def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
     """Yield the pods of a Ray cluster.
 
     KubeRay adds a random suffix to the name of a RayJob's or RayService's cluster. This function
-    adds a suffix too, so that a selector with the name without suffix does not match.
+    also adds a suffix. A selector in the chart can therefore never match such a cluster by name.
     """
     name = doc["metadata"]["name"] + ("" if doc["kind"] == "RayCluster" else "-x7k2p")
     labels = {

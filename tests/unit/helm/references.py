@@ -170,7 +170,7 @@ def _claim_templates(world: World, pod: Doc) -> list[str]:
 
 
 def environment(world: World) -> Iterator[str]:
-    """Yield a message for each variable that a container sets twice or takes from a missing key."""
+    """Yield a message for each variable that is set twice or refers to a missing key."""
     for pod in world.pods:
         for container in containers(pod):
             where = f"{name_of(pod)}: {container['name']}"

@@ -101,7 +101,7 @@ def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
 
 
 def jobs(case: Case, setup: Path) -> Iterator[tuple[str, list[Bundle], Doc]]:
-    """Yield the name, the bundles and the cluster of each job that a RayJob of the case runs.
+    """Yield the name, the bundles and the cluster of each job script that the case's RayJobs run.
 
     `setup` is the path to which the case's setup.toml is written.
     """

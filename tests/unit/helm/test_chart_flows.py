@@ -131,7 +131,7 @@ def _endpoint(docs: tuple[Doc, ...], others: list[Peer]) -> Iterator[Flow]:
 
 
 def refused(case: Case) -> Iterator[Flow]:
-    """Yield flows into, out of and between clusters of the release that nothing needs."""
+    """Yield flows that nothing needs: into, out of and between the clusters of the release."""
     clusters = ray_pods(case.docs())
     for peers in clusters.values():
         for source in (STRANGER, FOREIGNER):

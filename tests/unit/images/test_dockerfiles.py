@@ -1,4 +1,4 @@
-"""Tests that both Dockerfiles keep the rules of dockerfile.py, and that each rule can fail.
+"""Tests that both Dockerfiles obey all rules, and that each rule reports a violation.
 
 Also tests the build context, the installed packages and Triton's compiled file.
 """
@@ -134,7 +134,7 @@ def test_no_remaining_package_needs_a_removed_one() -> None:
     """No package that stays in the image requires a removed package.
 
     The test follows the requirements of the installed packages. The only exception is ninja: vLLM
-    requires it to compile parts that vLLM's wheel already contains in compiled form.
+    requires ninja only to compile parts that are already compiled in vLLM's wheel.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     waiting = [

@@ -1,7 +1,7 @@
 """Tests that the bucket policies allow exactly the S3 calls that the code makes.
 
-The first line of each manifest is an AWS command. Also tests that this command accepts the
-manifest as its input.
+The first line of each AWS manifest shows the command that applies the manifest. Also tests that
+this command accepts the manifest.
 """
 
 import ast
@@ -53,7 +53,7 @@ READS = {
     "download_file",
     "download_directory",
 }
-"""The read-only methods of ObjectStore. A process that serves a policy calls no others."""
+"""The read-only methods of ObjectStore. A process that serves a policy calls no other methods."""
 
 
 def calls(path: Path) -> set[str]:
@@ -121,7 +121,7 @@ class Recorded:
 
 
 def wait_for(store: Any, action: str) -> None:
-    """Return when the last write is `action`, or after 30 s."""
+    """Wait until the last recorded write is `action`, but at most 30 s."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and [name for name, _ in store.written][-1:] != [action]:
         time.sleep(0.01)
