@@ -12,10 +12,10 @@ from awares_platform.store import ObjectStore
 from awares_platform.store import seaweed as server
 
 LONGEST_FIRST = ("test_trial", "test_sft", "test_grpo_faults", "test_grpo", "test_engine")
-"""The test files that take longest. All other files with slow tests run after them."""
+"""The slowest test files, in the order in which they start. Other slow tests start later."""
 
 
-# A time limit of an example would fail on a machine that is busy with other work.
+# On a busy machine, a correct test can exceed Hypothesis's time limit for one example.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
@@ -26,9 +26,11 @@ _THIS_MACHINE = "localhost,127.0.0.1,127.0.0.2,::1"
 def pytest_configure() -> None:
     """Make the tests independent of the shell that starts them.
 
-    A shell starts a background command with SIGINT ignored, and its children inherit that. Then
-    Ctrl-C would not reach the processes that tests start. A user's AWS variables and proxies are
-    not for the tests' servers, which are on this machine.
+    The tests' servers run on this machine. The function therefore removes the user's AWS variables.
+    It also lets requests to this machine bypass the user's proxies.
+
+    A shell may start a background command with SIGINT ignored. Child processes of the tests would
+    then ignore Ctrl-C too, so the function restores Python's default handler.
     """
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
@@ -57,9 +59,10 @@ def _place(item: pytest.Item) -> int:
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """A store on a private SeaweedFS. All tests share it, so each test writes to its own prefix.
+    """Yield an object store on a private SeaweedFS server.
 
-    The store's credentials are in this process's environment, which child processes inherit.
+    All tests share the store, so each test writes to its own prefix. The store's credentials are
+    in this process's environment, which child processes inherit.
     """
     with (
         pytest.MonkeyPatch.context() as environment,

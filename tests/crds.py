@@ -12,11 +12,14 @@ SOURCES = {
     "prometheus-operator/prometheus-operator": "example/prometheus-operator-crd",
     "kedacore/keda": "config/crd/bases",
 }
-"""Maps each repository on GitHub to its directory of definitions."""
+"""Maps each GitHub repository to the directory of its custom resource definitions."""
 
 
 def crd_directory() -> Path:
-    """Return the directory that AWARES_CRDS names; skip the test if it has no definitions."""
+    """Return the directory that AWARES_CRDS names.
+
+    Skip the test if this directory holds no custom resource definitions of KubeRay.
+    """
     path = Path(os.environ.get("AWARES_CRDS", "") or "/nonexistent")
     if not any(path.glob("ray.io_*.yaml")):
         places = ", ".join(f"{repository} ({folder})" for repository, folder in SOURCES.items())

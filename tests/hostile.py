@@ -1,6 +1,7 @@
-"""The environment of a company's laptop: a proxy that refuses loopback addresses, and AWS's own.
+"""Builds environment variables of a company's laptop that would send local requests elsewhere.
 
-Each value is of a kind that would break a call to a server on this machine.
+The variables configure HTTP proxies and AWS clients. A client that obeys any of them cannot use
+the test servers on this machine.
 """
 
 import http.server
@@ -41,7 +42,7 @@ class _Refuses(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def proxy() -> Iterator[http.server.HTTPServer]:
-    """A proxy that answers 403 to every request, and records the requests in `asked`."""
+    """Run a proxy that refuses every request with 403. The list `asked` records the requests."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Refuses)
     server.asked = []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -54,7 +55,10 @@ def proxy() -> Iterator[http.server.HTTPServer]:
 
 
 def proxies(port: int) -> dict[str, str]:
-    """The proxy variables, in the spellings that programs read. None excepts this machine."""
+    """Return the proxy variables in lower and in upper case.
+
+    The value of no_proxy is empty, so requests to this machine also go to the proxy.
+    """
     url = f"http://127.0.0.1:{port}"
     names = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "ftp_proxy")
     both = {spelling: url for name in names for spelling in (name, name.upper())}
@@ -62,9 +66,9 @@ def proxies(port: int) -> dict[str, str]:
 
 
 def aws(directory: Path) -> dict[str, dict[str, str]]:
-    """AWS's variables by topic, with values that suit some other server.
+    """Return AWS's environment variables, grouped by topic, with values that are wrong here.
 
-    Writes a file to `directory`, to which some of them point.
+    Write an AWS config file to `directory`. The variables of the topic "files" name this file.
     """
     config = directory / "aws-config"
     config.write_text(CONFIG, "utf-8")
@@ -138,7 +142,7 @@ def aws(directory: Path) -> dict[str, dict[str, str]]:
 
 
 def everything(port: int, directory: Path) -> dict[str, str]:
-    """All of these variables at once, with a proxy on `port`."""
+    """Return the variables of `proxies` and all topics of `aws` in one dict."""
     merged = proxies(port)
     for group in aws(directory).values():
         merged |= group

@@ -1,7 +1,7 @@
 """Tests that helm 4 and helm 3 install, upgrade, roll back and uninstall each preset of the chart.
 
-The tests run against the simulator's API server, and no pod runs. They cover CRD schemas, CRD
-defaults, Helm's lookups and upgrades.
+The tests run against the simulator's API server, and no pod runs. The API server checks the CRD
+schemas, sets the CRD defaults and answers the `lookup` calls of the templates.
 """
 
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def all_of(objects: Objects, name: str) -> list[Body]:
 
 
 def preset(name: str) -> list[str]:
-    """Helm's arguments for a preset, with the values that the preset's comment asks for."""
+    """Return helm's arguments for a preset, including each value that its comment requires."""
     path = CHART / "presets" / f"{name}.yaml"
     given = [] if name == "trial" else ["--set", "store.bucket=awares"]
     return ["-f", str(path), *given]
@@ -87,7 +87,7 @@ def test_a_preset_is_installed_upgraded_rolled_back_and_uninstalled(
         for body in all_of(objects, kind)
         for said in faults(body)
     ]
-    assert refused == [], "the operator refuses what the API server stored with CRD defaults"
+    assert refused == [], "after the API server sets CRD defaults, the operator refuses an object"
     cli.do("upgrade", "r", str(CHART), *preset(name), "--set", "setup.run.seed=7")
     changed = {
         kind

@@ -1,10 +1,10 @@
 """Tests the trial preset in the simulator, from `helm install` to `helm uninstall`.
 
 Helm, Ray, vLLM, DeepSpeed and SeaweedFS are real. All tests share one installation. Each test
-continues where the test before it ends.
+starts from the state in which the previous test left this installation.
 
-These tests run only under helm 4. Helm 3 renders the same objects, as tests/unit/helm checks. The
-other tests of this folder run installations, hooks, upgrades and rollbacks under helm 3 as well.
+These tests run only under helm 4. The tests in tests/unit/helm check that helm 3 renders the same
+objects. Other tests in this folder run installations, hooks, upgrades and rollbacks under helm 3.
 """
 
 import json
@@ -29,7 +29,8 @@ from tests.simulator.tools.release import NAMESPACE, Release, ask, new_keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
 FEW = ("setup.data.train_samples=64", "setup.data.test_samples=16", "tests.waitSeconds=10")
-# With this setting, each turn has one token. So the answers show whether the setting is in effect.
+# This setting limits each turn to one token. The length of an answer therefore shows whether the
+# endpoint uses this setting.
 SHORT = "setup.serve.max_tokens=1"
 SCENE, SAMPLE = next(iter(generate_split("test", 1, seed=5)))
 
@@ -51,7 +52,10 @@ def failed_before(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def after_what_went_well(request: pytest.FixtureRequest, failed_before: int) -> None:
-    """Skip a test if an earlier test of this file failed, because it would wait until timeout."""
+    """Skip a test if an earlier test of this file failed.
+
+    Without this fixture, each later test would wait until its timeout.
+    """
     if request.session.testsfailed > failed_before:
         pytest.skip("an earlier test of this story failed")
 
@@ -95,8 +99,8 @@ def test_the_grpo_job_trains_to_the_end(trial: Release) -> None:
 def test_a_job_is_submitted_as_the_notes_say(trial: Release) -> None:
     """The command in the chart's notes submits a job.
 
-    The test replaces the forwarded port with the head's Service. The run is finished, so the second
-    grpo job finds nothing to do and ends.
+    In this command, the test replaces the forwarded port with the address of the head's Service.
+    The first grpo job has finished the run, so this second grpo job finds nothing to do.
     """
     notes = trial.helm.do("get", "notes", "trial")
     [command] = re.findall(r"^ *(ray job submit .*)$", notes, re.MULTILINE)
@@ -139,7 +143,7 @@ def test_helm_test_passes(trial: Release) -> None:
 
 
 def served(trial: Release) -> str:
-    """The name of the policy in the RayService's configuration."""
+    """Return the name of the policy in the RayService's serveConfigV2."""
     return yaml.safe_load(trial.one("RayService")["spec"]["serveConfigV2"])["applications"][0][
         "args"
     ]["serve"]["policy"]
@@ -193,6 +197,6 @@ def test_uninstall_leaves_nothing(trial: Release, tmp_path: Path) -> None:
     trial.wait("end of all processes", lambda: not leftovers(trial.controller.mark), 60)
     assert trial.left() == {}
     assert sorted(body["metadata"]["name"] for body in trial.all("Secret")) == sorted(trial.keys), (
-        "the user's Secrets must stay, and no other Secret"
+        "only the Secrets that the user created may stay"
     )
     assert json.loads(trial.helm.do("list", "--output", "json")) == []

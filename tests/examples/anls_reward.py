@@ -15,7 +15,10 @@ from awares import Episode, RewardValue, Sample, scorer
 
 
 class AnlsReward:
-    """total = answer_weight * ANLS(answer, truth) - call_price * (number of crops)."""
+    """Rewards the answer's ANLS score, and subtracts a price for each crop.
+
+    total = answer_weight * ANLS(answer, truth) - call_price * (number of crops)
+    """
 
     def __init__(self, answer_weight: float, call_price: float = 0.25) -> None:
         self._answer_weight = answer_weight
@@ -25,7 +28,8 @@ class AnlsReward:
     def __call__(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
         """Return one value for each episode.
 
-        This reward has no penalty for a missed call, so it reads no labels.
+        This reward reads no labels, because it has no penalty for crops that the policy needs but
+        does not request.
         """
         return [self._value(*pair) for pair in zip(episodes, samples, strict=True)]
 

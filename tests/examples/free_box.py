@@ -1,6 +1,7 @@
 """An example of a custom environment: the policy may ask for any box of the image.
 
-The coordinates of a box are thousandths of the image's width and height. The setup names it:
+The coordinates of a box are thousandths of the image's width and height. To use this environment,
+name the class in the setup:
 
 [method]
 environment = "free_box:FreeBox"
@@ -18,27 +19,30 @@ _REQUEST = re.compile(r"LOOK \[(\d+), (\d+), (\d+), (\d+)\]")
 
 
 class FreeBox:
-    """Answers `LOOK [x0, y0, x1, y1]` with that box at native resolution.
+    """Answers the request `LOOK [x0, y0, x1, y1]` with a crop of this box at native resolution.
 
-    The coordinates are integers in 0..1000.
+    The coordinates are integers in 0..1000: thousandths of the image's width and height.
 
     Example:
         FreeBox().parse("LOOK [0, 0, 500, 500]")  # Request(("0, 0, 500, 500",))
     """
 
     system_prompt = "Answer, or reply LOOK [x0, y0, x1, y1] in 0..1000 to see that box in detail."
-    # Metrics cannot list all boxes, so they count every box as "other".
+    # There are too many boxes to list here. Metrics count a box that is not listed as "other".
     regions: tuple[str, ...] = ()
 
     def __init__(self, max_turns: int = 2, padding: float = 0.03) -> None:
         self.max_turns, self._padding = max_turns, padding
 
     def first_view(self, size: Size) -> View:
-        """Return the view of the whole image at low resolution."""
+        """Return a View of the whole image at low resolution."""
         return View()
 
     def parse(self, text: str) -> Parsed:
-        """Read one turn. Only text that matches `LOOK [x0, y0, x1, y1]` exactly is a request."""
+        """Classify the text of one turn as an answer, a request or malformed text.
+
+        Only text that matches `LOOK [x0, y0, x1, y1]` exactly is a request.
+        """
         if "LOOK" not in text and "[" not in text:
             return Answer(text.strip())
         found = _REQUEST.fullmatch(text.strip())
@@ -54,7 +58,7 @@ class FreeBox:
         return f"LOOK [{request.regions[0]}]"
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """Return one view: the requested box in pixels, with its edges rounded outwards."""
+        """Return one View of the requested box in pixels. The box's edges are rounded outwards."""
         left, top, right, bottom = _thousandths(request)
         width, height = size
         box = (left * width // 1000, top * height // 1000)
@@ -68,7 +72,7 @@ class FreeBox:
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
         """Return a request for the smallest box around all padded evidence boxes.
 
-        Without evidence, request the whole image.
+        If there is no evidence box, return a request for the whole image.
         """
         if not boxes:
             return Request(("0, 0, 1000, 1000",))

@@ -1,6 +1,6 @@
-"""Tests how GRPO and the evaluation score with the example reward AnlsReward.
+"""Tests that GRPO and the evaluation compute the example reward AnlsReward.
 
-test_grpo.py trains with this reward.
+test_grpo.py also trains a policy with this reward.
 """
 
 from pathlib import Path

@@ -54,9 +54,10 @@ SAMPLE = Sample("s", "a" * 64, "digit on the red circle?", "7", evidence=((28, 2
 
 
 def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A free box passes through label, demonstration, episode, reward and metrics.
+    """A free box passes from the label to the demonstration, the episode, the reward and metrics.
 
-    The test scripts the engine, because the mini policy has never seen this grammar.
+    A fake engine returns the demonstration's tokens, because the mini policy cannot write requests
+    of the form LOOK [...].
     """
     monkeypatch.syspath_prepend(EXAMPLES)
     method = {"environment": "free_box:FreeBox", "environment_settings": {"padding": 0.0}}
@@ -126,10 +127,10 @@ def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.integration
 @pytest.mark.slow
 def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
-    """All five jobs run with FreeBox.
+    """Curation, SFT, GRPO, the evaluation and the report run with FreeBox.
 
-    SFT overfits a few demonstrations, so that the policy also asks for boxes in GRPO and
-    evaluation.
+    SFT overfits a few demonstrations. Otherwise the policy would not ask for boxes in GRPO and in
+    the evaluation.
     """
     directory = Path(config.run.directory) / config.run.name
     asked, store = environment(config.method), ObjectStore.from_config(config.store)
@@ -148,7 +149,7 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
     losses = [row.values["loss/tool_turn"] for row in taught if "loss/tool_turn" in row.values]
     assert (losses[-1] or 0) < 0.1 * (losses[0] or 0)
     for row in metrics.read(directory / "grpo" / "metrics.jsonl"):
-        # A small gap means that the engine and the learner have rendered the same views.
+        # The gap would be large if the engine and the learner rendered different crops.
         assert (row.values["importance/gap"] or 0) < 0.03
     assert results["questions"] == config.data.test_samples
     assert set(results["labels"]["crops"]) == {"other"}
@@ -167,9 +168,10 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
 
 
 def check_escalation(awares: Rows, full: Rows, escalate: Rows) -> None:
-    """Check that `escalate` takes the answer of the full pass wherever `awares` asks for a box.
+    """Check the answers and the costs of the policy `escalate`.
 
-    The cost of such a question is the sum of both passes.
+    If `awares` asks for a box, `escalate` gives the answer of `full`, and rtr_token counts the
+    low-resolution pass and the full pass. Otherwise, `escalate` gives the answer of `awares`.
     """
     assert any(row["crops"] for row in awares)
     for asked, fresh, row in zip(awares, full, escalate, strict=True):
@@ -181,7 +183,7 @@ def check_escalation(awares: Rows, full: Rows, escalate: Rows) -> None:
 def check_demonstrations(samples: Sequence[Sample], asked: Environment) -> None:
     """Check that every HR sample has one box around its evidence.
 
-    The mini policy's tokenizer can write the request.
+    Also check that the request survives encoding and decoding by the mini policy's tokenizer.
     """
     chat = ChatFormat(AutoTokenizer.from_pretrained(Path(mini.POLICY)), asked.system_prompt)
     for sample in (sample for sample in samples if sample.label is Label.HR):
@@ -196,7 +198,7 @@ def check_demonstrations(samples: Sequence[Sample], asked: Environment) -> None:
 def check_rollouts(store: ObjectStore, config: PlatformConfig, asked: Environment) -> None:
     """Check that GRPO's engine answers each well-formed request with the requested crop.
 
-    The reward's cost depends on the area of the crop.
+    Also check that the cost in the reward depends on the crop's area.
     """
     images = Images(store, config.data.image_cache)
     members = [
@@ -234,7 +236,7 @@ def check_metrics(
     config: PlatformConfig,
     asked: Environment,
 ) -> None:
-    """Check the metrics of a policy: recompute its counts, tokens and areas from its turns."""
+    """Recompute counts, tokens and areas from a policy's turns, and compare with its metrics."""
     limits = vision_limits(config.method, model_family(config.policy))
     areas, tokens = [], []
     for row in rows:
@@ -247,7 +249,7 @@ def check_metrics(
         tokens.append(sum(visual_tokens(size, limits) for size in sizes))
         assert row["visual_tokens"] == tokens[-1]
         areas += [asked.cost(request, SIDES)] if request else []
-    assert areas, "the policy has learned to ask"
+    assert areas, "the policy must ask for at least one box"
     assert found["crops"] == {"direct": len(rows) - len(areas), "other": len(areas)}
     assert found["visual_tokens"] == pytest.approx(mean(tokens))
     assert found["rtr_token"] == pytest.approx(mean(tokens) / visual_tokens(SIDES, limits))

@@ -1,4 +1,4 @@
-"""The simulator: a test double of a Kubernetes cluster with KubeRay. It runs real processes.
+"""Simulates a Kubernetes cluster with KubeRay. Each container runs as a process of this machine.
 
     helm ──> ApiServer ──> Objects <── Controller: one thread, each round reconciles in this order
                                          Services      loopback addresses that forward to pods
@@ -35,9 +35,10 @@ _LOOK_S = 0.4
 
 
 class Controller:
-    """Reconciles all objects until `stop`.
+    """Reconciles all objects until `stop` is called.
 
-    `faults` holds the tracebacks of the controller's own errors. `simulator` fails if there is any.
+    `faults` holds the traceback of each exception that a reconciler raises. The context manager
+    `simulator` fails if `faults` is not empty.
     """
 
     def __init__(self, objects: Objects, base: Path) -> None:
@@ -51,7 +52,7 @@ class Controller:
         self._thread = threading.Thread(target=self._run, name="controller")
 
     def _ray(self, objects: Objects) -> list[RayClusters | RayJobs | RayServices]:
-        """The controllers of KubeRay; empty if the cluster has no CRDs of KubeRay."""
+        """Return KubeRay's controllers, or an empty list if the cluster lacks KubeRay's CRDs."""
         if not objects.kinds.knows("ray.io/v1", "RayCluster"):
             return []
         clusters = RayClusters(objects, self.kubelet)
@@ -64,7 +65,7 @@ class Controller:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the controller's thread. Before it ends, the thread ends every process."""
+        """Stop the controller's thread, and wait until this thread has ended all pods."""
         self._stopping.set()
         self._thread.join()
 
@@ -79,7 +80,8 @@ class Controller:
     def _guarded(self, reconcile: Callable[[], None]) -> None:
         try:
             reconcile()
-        # Continue after an error, so that teardown ends every process. `simulator` checks `faults`.
+        # An error must not stop the loop, because other objects still need to be reconciled.
+        # `simulator` reports the error at the end.
         except Exception:
             self.faults.append(traceback.format_exc())
             print(self.faults[-1], file=sys.stderr)
@@ -87,9 +89,9 @@ class Controller:
 
 @contextmanager
 def simulator(kinds: Kinds) -> Iterator[tuple[Controller, ApiServer]]:
-    """Start an empty cluster. At the end of the block, end all its processes.
+    """Start an empty cluster. At the end of the block, end all processes of the cluster.
 
-    Raise AssertionError if a process survives or if the controller had an error.
+    Raises AssertionError if a process survives or if the controller's `faults` is not empty.
     """
     # The path must be short, because the paths of Ray's sockets start with it.
     base = Path(tempfile.mkdtemp(prefix="aw-", dir="/tmp"))

@@ -1,4 +1,4 @@
-"""Tests the repository's directories and file names, and which parts import which others."""
+"""Tests the repository's directories, file names, class names and the simulator's imports."""
 
 import ast
 import re
@@ -19,11 +19,14 @@ SIMULATOR = {
     "controller": {"api", "network", "node", "controllers", "kuberay"},
     "tools": {"api", "network", "node", "controllers", "kuberay", "controller"},
 }
-"""For each room (top-level module or directory) of tests/simulator, the rooms it may import."""
+"""Maps each room of tests/simulator to the rooms that it may import.
+
+A room is a module or a directory directly below tests/simulator.
+"""
 
 
 def tracked() -> list[Path]:
-    """The paths of all files that git does not ignore, relative to the root."""
+    """Return the paths of all files that git does not ignore, relative to the root."""
     listing = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -104,11 +107,11 @@ def test_no_two_public_classes_share_a_name() -> None:
             for name in public_classes(ast.parse(path.read_text("utf-8"))):
                 places.setdefault(name, []).append(str(path.relative_to(ROOT)))
     shared = {name: found for name, found in places.items() if len(found) > 1}
-    assert not shared, f"rename all but one of each: {shared}"
+    assert not shared, f"rename classes until no two modules define the same name: {shared}"
 
 
 def public_classes(module: ast.Module) -> list[str]:
-    """Names of the classes and type aliases that a module defines at its top level."""
+    """Return the names of a module's public top-level classes and type aliases."""
     classes = [node.name for node in module.body if isinstance(node, ast.ClassDef)]
     aliases = [
         node.targets[0].id

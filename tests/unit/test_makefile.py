@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def commands(target: str, **variables: str) -> str:
-    """The commands that `make target` would run with these environment variables (`make -n`)."""
+    """Return the commands that `make -n` prints for `target` with these environment variables."""
     environment = {
         name: value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""Tests the project's text: line lengths, names of outside documents, docstrings of packages."""
+"""Tests that lines are short, packages have docstrings, and texts name only existing documents."""
 
 import ast
 import re
@@ -13,11 +13,11 @@ TEXT = (".py", ".md", ".toml", ".yaml", ".yml", ".tpl", ".cfg", ".sh", ".Dockerf
 OUTSIDE = re.compile(
     r"\b(?:style|design)\.md\b|(?<![\w./-])shared/(?:design|style|facts)|\bissues? #?\d+", re.I
 )
-"""Matches names of documents that a reader of the repository does not have."""
+"""Matches the names of documents that are not in the repository."""
 
 
 def tracked(*suffixes: str) -> list[str]:
-    """The paths of the tracked files with one of these suffixes, relative to the root."""
+    """Return the paths of tracked files with one of these suffixes, relative to the root."""
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()

@@ -89,9 +89,10 @@ def chart(tmp_path: Path) -> Path:
 
 
 def realise(objects: Objects, stop: threading.Event) -> None:
-    """Act as the controllers until `stop` is set.
+    """Play the role of Kubernetes' controllers until `stop` is set.
 
-    A Pod with image "two" succeeds, any other Pod fails, and a Deployment becomes available.
+    A Pod whose variable A is "two" succeeds, and any other Pod fails. Every Deployment becomes
+    available.
     """
     pods, deployments = objects.kinds.of("v1", "Pod"), objects.kinds.of("apps/v1", "Deployment")
     while not stop.wait(0.05):
@@ -130,7 +131,7 @@ def test_a_release_lives_and_leaves_nothing(cli: helm.Helm, chart: Path, objects
     cli.do("install", "r", str(chart), "--wait", "--timeout", "20s")
     assert image(objects) == "one"
     token = objects.get(secrets, "default", "r-token")["data"]["token"]
-    assert cli.run("test", "r", "--timeout", "10s").status != 0, "image one must fail the test"
+    assert cli.run("test", "r", "--timeout", "10s").status != 0, "helm test must fail at first"
 
     cli.do(
         "upgrade", "r", str(chart), "--set", "image=two,extra=false", "--wait", "--timeout", "20s"
@@ -211,7 +212,7 @@ def test_owned_objects_go_with_their_owner(objects: Objects) -> None:
 
 
 def test_an_object_of_a_deleted_owner_is_removed(objects: Objects) -> None:
-    """A controller may create an object after the object's owner was deleted."""
+    """The API server removes a new object whose owner has already been deleted."""
     settings = objects.kinds.of("v1", "ConfigMap")
     owner = objects.create(settings, "default", {"metadata": {"name": "owner"}})
     objects.delete(settings, "default", "owner")

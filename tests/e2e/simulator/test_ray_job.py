@@ -1,6 +1,6 @@
 """Tests the life of a RayJob: its retries, deadlines, suspension and deletion.
 
-These tests run on fake heads. test_trial.py runs on real heads.
+These tests replace Ray clusters with fakes. test_trial.py runs real Ray clusters.
 """
 
 from typing import Any, cast
@@ -48,7 +48,7 @@ class Job:
         return self.objects.get(self.kind, "default", "j")["status"]
 
     def names(self) -> list[str]:
-        """The names of all RayClusters."""
+        """Return the names of all RayClusters."""
         return [body["metadata"]["name"] for body in self.objects.list(self.clusters.kind)]
 
 

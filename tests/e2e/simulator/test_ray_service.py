@@ -1,6 +1,6 @@
-"""Tests what the simulator does after changes of a RayService.
+"""Tests how the simulator reacts to changes of a RayService.
 
-These tests run on fake heads. test_trial.py runs on real heads.
+These tests replace Ray clusters with fakes. test_trial.py runs real Ray clusters.
 """
 
 from typing import Any, cast
@@ -54,11 +54,11 @@ class Service:
         self.objects.replace(self.kind, "default", "s", {**body, "spec": {**body["spec"], **spec}})
 
     def names(self) -> list[str]:
-        """The names of all RayClusters."""
+        """Return the names of all RayClusters."""
         return [body["metadata"]["name"] for body in self.objects.list(self.clusters.kind)]
 
     def target(self) -> str:
-        """The name of the cluster that the serve Service selects."""
+        """Return the name of the RayCluster that the Service s-serve-svc selects."""
         body = self.objects.get(self.objects.kinds.of("v1", "Service"), "default", "s-serve-svc")
         return body["spec"]["selector"]["ray.io/cluster"]
 

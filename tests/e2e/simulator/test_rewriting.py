@@ -1,4 +1,4 @@
-"""Tests that a pod's mount paths become directories, and names of Services become addresses."""
+"""Tests the replacement of mount paths by directories, and of Service names by addresses."""
 
 from collections.abc import Iterator
 from pathlib import Path

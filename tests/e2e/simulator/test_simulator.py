@@ -111,7 +111,8 @@ def cluster(
 
 def test_a_rendered_chart_runs_and_ends(cluster: tuple[helm.Helm, Controller], chart: Path) -> None:
     cli, controller = cluster
-    # The hook is a Job. Its first pod writes a file and fails. Its second pod finds this file.
+    # The hook is a Job. Its first pod writes a file and fails. Its second pod finds this file and
+    # succeeds.
     cli.do("install", "r", str(chart), "--wait", "--timeout", "60s")
     address = controller.kubelet.services.address("default", "pages", 8080)
     assert (
@@ -121,7 +122,7 @@ def test_a_rendered_chart_runs_and_ends(cluster: tuple[helm.Helm, Controller], c
     )
     cli.do("upgrade", "r", str(chart), "--set", "page=two", "--wait", "--timeout", "60s")
     ended = cli.run("test", "r", "--timeout", "60s")
-    assert ended.status != 0, "helm test must fail: the page has lost the Secret's word"
+    assert ended.status != 0, "the page no longer has the Secret's word, so helm test must fail"
     assert "two at" in controller.kubelet.logs("default", "ask")
     cli.do("rollback", "r", "1", "--wait", "--timeout", "60s")
     cli.do("test", "r", "--timeout", "60s")
@@ -131,7 +132,7 @@ def test_a_rendered_chart_runs_and_ends(cluster: tuple[helm.Helm, Controller], c
 
 
 def page_root(controller: Controller) -> str:
-    """The directory on this machine that the pod mounts at /srv/pages."""
+    """Return the directory on this machine that the pod mounts at /srv/pages."""
     pods = controller.objects.kinds.of("v1", "Pod")
     [body] = [
         body

@@ -1,8 +1,8 @@
-"""Admits a custom resource as an API server does.
+"""Checks and completes a custom resource before it is stored, as an API server does.
 
-This module fills in the CRD's defaults, prunes or refuses unknown fields, and checks the schema. It
-evaluates no CEL rules and calls no webhooks. The chart's static checks evaluate CEL rules. No test
-calls webhooks.
+This module fills in the CRD's defaults, prunes or refuses unknown fields, and checks the schema.
+Unlike an API server, this module ignores CEL rules and webhooks. The chart's static checks evaluate
+CEL rules. No test needs webhooks.
 """
 
 import copy
@@ -16,9 +16,9 @@ from tests.simulator.api.kinds import Kind
 
 
 class Invalid(Exception):
-    """The API server refuses the object. Helm prints the message.
+    """The API server refuses the object. Helm prints the message of this exception.
 
-    `status` is the HTTP status: 422, or 400 for unknown fields.
+    `status` is the HTTP status: 400 for unknown fields, and 422 for all other faults.
     """
 
     def __init__(self, message: str, status: int = 422) -> None:
@@ -53,7 +53,7 @@ def admit(kind: Kind, body: dict[str, Any], strict: bool) -> dict[str, Any]:
 
 
 def _root(schema: dict[str, Any]) -> dict[str, Any]:
-    """Add a free-form `metadata` to the schema.
+    """Return the schema with a property `metadata` that accepts any fields.
 
     CRDs do not describe the fields of metadata, because the API server itself checks them.
     """

@@ -1,7 +1,7 @@
 """Answers discovery requests: versions, groups, resources and OpenAPI documents.
 
-A client sends these requests first. The OpenAPI documents hold no schemas. They say only that PATCH
-supports fieldValidation. So clients leave the validation of fields to the server.
+A client sends these requests before all others. The OpenAPI documents contain no schemas, but say
+that PATCH supports fieldValidation. Clients therefore let the server validate all fields.
 """
 
 from typing import Any

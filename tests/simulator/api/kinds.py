@@ -112,11 +112,11 @@ class Kinds:
         self._by_name = {(kind.api_version, kind.name): kind for kind in self.all}
 
     def at(self, group: str, version: str, plural: str) -> Kind | None:
-        """The kind at /apis/<group>/<version>/<plural>; None for an unknown path."""
+        """Return the kind at /apis/<group>/<version>/<plural>, or None for an unknown path."""
         return self._by_path.get((group, version, plural))
 
     def of(self, api_version: str, name: str) -> Kind:
-        """The kind with this apiVersion and name. Raises KeyError for an unknown kind."""
+        """Return the kind with this apiVersion and name. Raises KeyError for an unknown kind."""
         return self._by_name[api_version, name]
 
     def knows(self, api_version: str, name: str) -> bool:
@@ -124,7 +124,7 @@ class Kinds:
         return (api_version, name) in self._by_name
 
     def groups(self) -> dict[str, list[str]]:
-        """A map from each group to its versions. The core group is left out."""
+        """Return a map from each API group to its versions. The core group is left out."""
         found: dict[str, list[str]] = {}
         for kind in self.all:
             versions = found.setdefault(kind.group, []) if kind.group else []
@@ -133,7 +133,10 @@ class Kinds:
         return found
 
     def resources(self, group: str, version: str) -> list[dict[str, Any]]:
-        """The discovery entries of one version of a group, with an entry for each `status`."""
+        """Return the discovery entries of one version of an API group.
+
+        Each kind has one entry for its objects and one entry for their `status` subresource.
+        """
         rows: list[dict[str, Any]] = []
         for kind in self.all:
             if (kind.group, kind.version) == (group, version):

@@ -1,7 +1,7 @@
 """Holds every object of the simulated cluster, with resource versions, owners and an event log.
 
-The API server (server.py) and the controllers share one instance. Each call is atomic. It returns a
-copy, which the caller may change.
+The API server (server.py) and the controllers share one instance. Each method call is atomic. A
+returned object is a copy, which the caller may change.
 """
 
 import base64
@@ -24,7 +24,7 @@ class NotFound(LookupError):
 
 
 class Conflict(Exception):
-    """The object exists already, or another client has changed it since it was read (409)."""
+    """The object already exists, or has changed since the client read it (409)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +42,22 @@ class Event:
 
 
 def key_of(kind: Kind, namespace: str, name: str) -> Key:
-    """The key of an object in the store."""
+    """Return the key under which Objects stores this object."""
     return kind.group, kind.name, namespace if kind.namespaced else "", name
 
 
 def now() -> str:
-    """The current time in Kubernetes' format, in whole seconds."""
+    """Return the current time in Kubernetes' format, in whole seconds."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Objects:
-    """All objects, by kind, namespace and name."""
+    """Stores all objects by kind, namespace and name."""
 
     def __init__(self, kinds: Kinds) -> None:
         self.kinds = kinds
         self.changed = threading.Condition(threading.RLock())
-        self.applied: dict[tuple[str, str], Body] = {}  # (field manager, uid) -> last applied body
+        self.applied: dict[tuple[str, str], Body] = {}  # (uid, field manager) -> last applied body
         self.events: list[Event] = []
         self.version = 1
         self._items: dict[Key, tuple[Kind, Body]] = {}
@@ -98,9 +98,11 @@ class Objects:
     def create(self, kind: Kind, namespace: str, body: Body) -> Body:
         """Store a new object.
 
-        Raises Conflict if the object exists, and NotFound if its namespace does not exist. A
-        controller may create an object after the object's owner was deleted. If the object has
-        owners and none of them exists, the object is removed at once, as by the garbage collector.
+        If the object has owners and none of them exists, the object is removed at once, as by the
+        garbage collector. A controller may create such an object just after the owner's deletion.
+
+        Raises Conflict if the object already exists. Raises NotFound if its namespace does not
+        exist.
         """
         body = copy.deepcopy(body)
         metadata = body.setdefault("metadata", {})
@@ -124,8 +126,8 @@ class Objects:
     def replace(self, kind: Kind, namespace: str, name: str, body: Body) -> Body:
         """Store a changed object and keep its old status.
 
-        Raises NotFound if the object does not exist. Raises Conflict if `body` names another
-        resourceVersion than the stored object has.
+        Raises NotFound if the object does not exist. Raises Conflict if the resourceVersion in
+        `body` differs from the stored object's resourceVersion.
         """
         with self.changed:
             old = self.get(kind, namespace, name)
@@ -163,10 +165,10 @@ class Objects:
             return self._put("MODIFIED", kind, {**body, "status": copy.deepcopy(status)})
 
     def delete(self, kind: Kind, namespace: str, name: str) -> Body:
-        """Remove an object and every object that then has no owner left.
+        """Remove an object. Also remove each object that thereby loses its last owner.
 
-        Removing a Namespace also removes all objects in it. Raises NotFound if the object does not
-        exist.
+        If the object is a Namespace, also remove all objects in this namespace. Raises NotFound if
+        the object does not exist.
         """
         with self.changed:
             body = self.get(kind, namespace, name)
@@ -231,7 +233,7 @@ def _without_metadata(body: Body) -> Body:
 
 
 def _normal(kind: Kind, body: Body) -> Body:
-    """Return the object as the API server stores it: a Secret's stringData is merged into data."""
+    """Merge the stringData of a Secret into its data. Return objects of other kinds unchanged."""
     if kind.name == "Secret" and "stringData" in body:
         text = body.pop("stringData") or {}
         body["data"] = {

@@ -40,8 +40,8 @@ def merge(target: Any, patch: Any) -> Any:
 def apply(live: dict[str, Any], previous: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """Apply `wanted` to `live` by server-side apply.
 
-    `previous` is what the same manager applied last time. The result lacks the fields that
-    `previous` has and `wanted` does not have.
+    `previous` is the object that the same manager applied last time. Fields that are in `previous`
+    but not in `wanted` are removed.
     """
     return merge(_without(live, previous, wanted), wanted)
 
@@ -60,8 +60,8 @@ def _without(live: Any, previous: Any, wanted: Any) -> Any:
 def strategic(target: Any, patch: Any, field: str = "") -> Any:
     """Apply a strategic merge patch.
 
-    The items of the lists in _MERGE_KEYS are merged by key. The `$patch` directives `delete` and
-    `replace` are obeyed.
+    Lists that _MERGE_KEYS names are merged item by item. Other lists are replaced as a whole. The
+    directives `$patch`, `$retainKeys` and `$deleteFromPrimitiveList` are supported.
     """
     if isinstance(patch, dict):
         return _strategic_object(target, patch)

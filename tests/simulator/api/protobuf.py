@@ -1,6 +1,6 @@
-"""Decodes Secrets, ConfigMaps and Namespaces from Kubernetes' protobuf form.
+"""Decodes Secrets, ConfigMaps and Namespaces from Kubernetes' protobuf encoding.
 
-Helm's typed client sends only its release records in this form.
+Helm sends only its release records in this encoding.
 """
 
 import base64
@@ -42,9 +42,9 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 
 def _fields(raw: bytes, names: dict[int, str], binary: bool) -> dict[str, Any]:
-    """The fields of a message that `names` lists. Maps become objects; empty texts are left out.
+    """Return the fields of a message that `names` lists, without empty texts. Maps become dicts.
 
-    `binary` says that the values of `data` are bytes, which become base64.
+    If `binary` is true, the values of `data` are bytes, and are returned as base64 text.
     """
     found: dict[str, Any] = {}
     for number, value in _messages(raw):
@@ -61,7 +61,7 @@ def _fields(raw: bytes, names: dict[int, str], binary: bool) -> dict[str, Any]:
 
 
 def _messages(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the number and the bytes of every length-delimited field. Skip varint fields."""
+    """Yield the field number and the bytes of every length-delimited field. Skip varint fields."""
     position = 0
     while position < len(raw):
         tag, position = _varint(raw, position)

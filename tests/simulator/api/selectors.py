@@ -1,4 +1,4 @@
-"""Evaluates the label and field selectors of requests, and the label selectors of objects."""
+"""Evaluates label and field selectors in requests, and label selectors in objects."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A test double of the Kubernetes API server, for helm and kubectl. It is built on http.server.
+"""Simulates the Kubernetes API server for helm and kubectl, with Python's http.server.
 
     helm ── discovery, CRUD, patches, watch ──> ApiServer ──> Objects <── controllers (no HTTP)
 
@@ -39,8 +39,8 @@ _REASONS = {
 class ApiServer(ThreadingHTTPServer):
     """An API server on a free loopback port.
 
-    `logs` takes the namespace and the name of a pod, and returns the pod's log. `helm test --logs`
-    requests the log.
+    `logs` takes the namespace and the name of a pod, and returns the pod's log. The commands
+    `kubectl logs` and `helm test --logs` request this log.
     """
 
     daemon_threads = True
@@ -73,7 +73,7 @@ class ApiServer(ThreadingHTTPServer):
         return path
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print an error, because it shows a bug of this server.
+        """Print an unexpected error, which is a bug of this server.
 
         Ignore the errors of connections that the client has closed.
         """
@@ -213,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, self._store(kind, namespace, name, subresource, wanted)
 
     def _apply(self, kind: Kind, namespace: str, name: str, subresource: str) -> tuple[int, Any]:
-        """Answer a server-side apply: create the object, or apply the patch to the live object."""
+        """Handle a server-side apply: create the object, or update it if it already exists."""
         objects, wanted = self.server.objects, self._named(self._body(), kind)
         manager = self._query.get("fieldManager", "")
         with objects.changed:
@@ -257,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
         return _status(200, "deleted", "")
 
     def _target(self) -> tuple[Kind, str, str, str]:
-        """The kind, namespace, name and subresource that the request's path names."""
+        """Return the kind, namespace, name and subresource in the request's path."""
         group, version, rest = (
             ("", self._parts[1], self._parts[2:])
             if self._parts[0] == "api"

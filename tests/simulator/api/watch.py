@@ -1,7 +1,7 @@
 """Answers watch requests with a chunked stream of JSON lines.
 
-The stream starts after the client's resourceVersion. With sendInitialEvents, or without a version,
-it first sends the existing objects.
+The stream sends the events after the client's resourceVersion. If the request has no
+resourceVersion, or sets sendInitialEvents, the stream first sends all existing objects.
 """
 
 import json
@@ -27,7 +27,7 @@ def stream(
     query: dict[str, str],
     stopping: threading.Event,
 ) -> None:
-    """Send events until the client's timeout, the client's disconnection or the server's stop."""
+    """Send events until the client's timeout passes, the client disconnects or the server stops."""
     lines = _Lines(handler)
     deadline = time.monotonic() + float(query.get("timeoutSeconds") or _LONGEST_S)
     seen = _begin(lines, objects, kind, namespace, accept, query)
@@ -58,7 +58,7 @@ def _begin(
     accept: Callable[[Body], bool],
     query: dict[str, str],
 ) -> int:
-    """Send the initial events. Return the index in the event log at which the stream continues."""
+    """Send the initial events. Return the index of the first event that is still to be sent."""
     with objects.changed:
         since, everything = (
             query.get("resourceVersion", ""),
@@ -86,7 +86,7 @@ def _begin(
 
 
 class _Lines:
-    """Writes the response's head, then its body in chunks."""
+    """Sends the headers of the response, then each line as one chunk of the body."""
 
     def __init__(self, handler: BaseHTTPRequestHandler) -> None:
         self._file = handler.wfile

@@ -8,7 +8,7 @@ Body = dict[str, Any]
 
 
 def reference(kind: Kind, owner: Body) -> Body:
-    """The owner reference that names `owner` as the controller."""
+    """Return the owner reference that names `owner` as the controller."""
     names = {
         "apiVersion": kind.api_version,
         "kind": kind.name,

@@ -1,4 +1,4 @@
-"""Creates the ReplicaSet of each Deployment, because helm 3 waits for it."""
+"""Creates the ReplicaSet of each Deployment, because helm 3 waits until a ReplicaSet is ready."""
 
 import hashlib
 import json
@@ -8,9 +8,9 @@ from tests.simulator.controllers.ownership import belongs, owned
 
 
 def ensure(objects: Objects, deployment: Body) -> Body:
-    """Return the ReplicaSet of the Deployment's current template. Create it if it is missing.
+    """Return the ReplicaSet for the Deployment's current template. Create a missing ReplicaSet.
 
-    Delete the ReplicaSets of older templates together with their pods.
+    Delete the ReplicaSets for older templates together with their pods.
     """
     kind, owner = (
         objects.kinds.of("apps/v1", "ReplicaSet"),

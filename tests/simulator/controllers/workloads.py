@@ -82,7 +82,10 @@ class Workloads:
         return self._objects.create(self._pods, owner["metadata"]["namespace"], pod)
 
     def _run(self, job: Body) -> None:
-        """Run pods one after another, until a pod succeeds or backoffLimit is exceeded."""
+        """Create the Job's next pod if all its pods have failed. Then write the Job's status.
+
+        No pod is created after a pod has succeeded or backoffLimit is exceeded.
+        """
         metadata, spec = job["metadata"], job["spec"]
         pods = self._objects.list(self._pods, metadata["namespace"], lambda pod: belongs(job, pod))
         phases = [pod.get("status", {}).get("phase") for pod in pods]
@@ -117,7 +120,7 @@ def ready(pod: Body) -> bool:
 
 
 def _with_claims(spec: Body, name: str) -> Body:
-    """Return the pod template of the pod `name`, with one volume for each claim template."""
+    """Return the template of the pod `name`, with one volume for each volumeClaimTemplate."""
     claims = [claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates") or []]
     if not claims:
         return spec["template"]

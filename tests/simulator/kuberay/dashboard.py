@@ -1,4 +1,4 @@
-"""A client of a Ray head's dashboard: the Jobs API, Serve's REST API and the list of nodes."""
+"""Sends requests to a Ray head's dashboard: to the Jobs API, Serve's REST API and the node list."""
 
 import contextlib
 import http.client
@@ -15,7 +15,7 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """The dashboard of one head. `token` is None if the cluster uses no authentication.
+    """A client for one head's dashboard. `token` is None if the cluster uses no authentication.
 
     Example:
         Dashboard("127.80.3.4", 8265, "secret").nodes()
@@ -32,7 +32,7 @@ class Dashboard:
         return False
 
     def nodes(self) -> int:
-        """The number of live nodes; 0 if the dashboard does not answer."""
+        """Return the number of live nodes, or 0 if the dashboard does not answer."""
         with contextlib.suppress(Unanswered):
             rows = self._ask("GET", "/nodes?view=summary")["data"]["summary"]
             return sum(row["raylet"].get("state") == "ALIVE" for row in rows)
@@ -43,23 +43,26 @@ class Dashboard:
         self._ask("POST", "/api/jobs/", body)
 
     def job(self, submission: str) -> dict[str, Any]:
-        """The Jobs API's details of a job, such as its status and message. Raises Unanswered."""
+        """Return a job's details, such as its status and message. Raises Unanswered."""
         return self._ask("GET", f"/api/jobs/{submission}")
 
     def stop_job(self, submission: str) -> None:
-        """Ask a job to end. Raises Unanswered."""
+        """Request that a job stops. Raises Unanswered."""
         self._ask("POST", f"/api/jobs/{submission}/stop")
 
     def job_log(self, submission: str) -> str:
-        """The log of a job's driver. Raises Unanswered."""
+        """Return the log of a job's driver. Raises Unanswered."""
         return self._ask("GET", f"/api/jobs/{submission}/logs")["logs"]
 
     def deploy(self, config: dict[str, Any]) -> None:
-        """Deploy Serve applications. Raises Unanswered with Serve's message if Serve refuses."""
+        """Deploy Serve applications.
+
+        Raises Unanswered with Serve's message if Serve refuses `config`.
+        """
         self._ask("PUT", "/api/serve/applications/", config)
 
     def applications(self) -> dict[str, Any]:
-        """The details of Serve's applications, by name. Raises Unanswered."""
+        """Return a map from Serve's applications to their details. Raises Unanswered."""
         return self._ask("GET", "/api/serve/applications/").get("applications", {})
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:

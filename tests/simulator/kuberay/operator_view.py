@@ -8,13 +8,13 @@ from tests.unit.helm.operator_rules import faults
 
 
 class OperatorView:
-    """Checks an object once per generation and remembers the verdict."""
+    """Checks each generation of an object once, and remembers the result."""
 
     def __init__(self) -> None:
         self._verdicts: dict[tuple[str, int], str] = {}
 
     def refusal(self, body: Body) -> str:
-        """The reasons why the operator refuses the object; empty if the operator accepts it."""
+        """Return why the operator refuses the object, or "" if the operator accepts it."""
         key = body["metadata"]["uid"], body["metadata"]["generation"]
         if key not in self._verdicts:
             self._verdicts[key] = "; ".join(faults(body))

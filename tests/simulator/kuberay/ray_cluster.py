@@ -1,8 +1,8 @@
 """Turns a RayCluster into a head Service, a head pod and worker pods.
 
-Workers start after the head's dashboard answers. Ended pods are created again. Autoscaling is not
-simulated: each worker group has `replicas` workers, limited by minReplicas and maxReplicas. A
-changed pod template recreates no pod, as in the operator without `upgradeStrategy: Recreate`.
+Workers start after the head's dashboard answers. New pods replace pods that have ended. Autoscaling
+is not simulated: each worker group has `replicas` workers, limited by minReplicas and maxReplicas.
+Running pods keep an old pod template, as under KubeRay without `upgradeStrategy: Recreate`.
 """
 
 import base64
@@ -17,7 +17,7 @@ from tests.simulator.kuberay.operator_view import OperatorView
 from tests.simulator.node.kubelet import Kubelet
 from tests.simulator.node.running_pod import moved
 
-SERVE_PORT = "simulator/serve-port"  # A cluster's annotation with the port of its Serve proxies.
+SERVE_PORT = "simulator/serve-port"  # This RayCluster annotation names the Serve proxies' port.
 
 
 class RayClusters:
@@ -54,7 +54,7 @@ class RayClusters:
                 self._realise(cluster, pods)
 
     def dashboard(self, cluster: Body) -> Dashboard | None:
-        """The dashboard of the cluster's head; None until the dashboard answers."""
+        """Return the dashboard of the cluster's head, or None until the dashboard answers."""
         if cluster.get("status", {}).get("state") not in ("ready", "starting"):
             return None
         for pod in self._objects.list(
@@ -66,11 +66,11 @@ class RayClusters:
         return None
 
     def serve_port(self, cluster: Body) -> int:
-        """The port of this cluster's Serve proxies."""
+        """Return the port of this cluster's Serve proxies."""
         return int(cluster["metadata"]["annotations"][SERVE_PORT])
 
     def head(self, cluster: Body) -> Body | None:
-        """The Pod object of the cluster's head; None if there is no head."""
+        """Return the Pod object of the cluster's head, or None if there is no head."""
         pods = self._objects.list(
             self._pods, cluster["metadata"]["namespace"], lambda pod: belongs(cluster, pod)
         )
@@ -110,7 +110,7 @@ class RayClusters:
         )
 
     def _annotated(self, cluster: Body) -> Body:
-        """Return the cluster with an annotation that gives its Serve proxies a free port."""
+        """Return the cluster with the annotation SERVE_PORT, which names a free port."""
         metadata = cluster["metadata"]
         if SERVE_PORT in (metadata.get("annotations") or {}):
             return cluster
@@ -122,7 +122,7 @@ class RayClusters:
         return self._objects.replace(self.kind, metadata["namespace"], metadata["name"], body)
 
     def _workers(self, cluster: Body, pods: list[Body], head: tuple[str, int]) -> None:
-        """Create and delete workers, so that each group has its wanted number of workers."""
+        """Create and delete workers, until each group has as many workers as `_wanted` returns."""
         for group in cluster["spec"].get("workerGroupSpecs") or []:
             prefix = f"{cluster['metadata']['name']}-{group['groupName']}-worker"
             names = [f"{prefix}-{index}" for index in range(_wanted(group))]
@@ -240,9 +240,9 @@ def create_service(
 
 
 def _wanted(group: Body) -> int:
-    """The wanted number of worker pods of a group.
+    """Return the number of worker pods that a group must have.
 
-    `replicas` is limited by minReplicas and maxReplicas, then multiplied by numOfHosts.
+    The number is `replicas`, limited by minReplicas and maxReplicas, and multiplied by numOfHosts.
     """
     if group.get("suspend"):
         return 0

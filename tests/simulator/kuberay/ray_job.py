@@ -6,8 +6,9 @@
                └────────────────────────┘
 
 With `suspend: true` the phase is Suspended, and the RayJob has no cluster of its own.
-The cluster belongs to the RayJob, unless clusterSelector selects an existing cluster. The submitter
-pod of K8sJobMode is not simulated. Instead, this process submits the job with the same command and
+
+The RayJob owns its cluster, unless clusterSelector selects an existing cluster. The submitter pod
+of K8sJobMode is not simulated. Instead, the controller submits the job with the same command and
 token.
 """
 
@@ -228,7 +229,7 @@ class RayJobs:
             return None
 
     def _late(self, spec: Body, status: Body, phase: str) -> bool:
-        """Whether a deadline has passed."""
+        """Whether activeDeadlineSeconds or preRunningDeadlineSeconds has passed."""
         if "startTime" not in status:
             return False
         age = time.time() - _seconds(status["startTime"])

@@ -6,9 +6,9 @@
                                  select it. The first cluster is deleted after a delay,
                                  rayClusterDeletionDelaySeconds.
 
-There is no Gateway, so an incremental upgrade also moves all traffic at once. Several clusters
-share this machine, so the Serve proxies of each cluster listen on a port of their own instead of
-8000. The Services and the pods' annotations name this port.
+The simulator has no Gateway, so even an incremental upgrade moves all traffic at once. Several
+clusters share this machine. The Serve proxies of each cluster therefore listen on a different port,
+not on 8000. The annotation PORTS of each pod maps 8000 to this port.
 """
 
 import hashlib
@@ -141,7 +141,7 @@ class RayServices:
             return {}, str(error)
 
     def _config(self, service: Body, cluster: Body) -> str:
-        """Return serveConfigV2 as JSON, with addresses, paths and port of this machine."""
+        """Return serveConfigV2 as JSON, with the addresses, paths and port on this machine."""
         head = self._clusters.head(cluster)
         pod = self._clusters.kubelet.pod(head) if head else None
         text = service["spec"]["serveConfigV2"]

@@ -1,7 +1,7 @@
 """Builds the pod of a Ray node as KubeRay does: labels, token and the `ray start` command.
 
-The command contains all of rayStartParams except addresses and ports. Several nodes share this
-machine, so each node gets ports of its own.
+The command contains all of rayStartParams except addresses and ports. Several Ray nodes share this
+machine, so each Ray node gets different ports.
 """
 
 import json
@@ -44,9 +44,9 @@ _UNITS = {
 def pod(
     cluster: Body, group: Body, addresses: Addresses, serve_port: int, head: tuple[str, int] | None
 ) -> Body:
-    """Return the pod of a head if `head` is None, and otherwise the pod of a worker.
+    """Return the pod of a head node if `head` is None, or else the pod of a worker node.
 
-    `head` is the address and GCS port of the worker's head.
+    For a worker node, `head` holds the IP address and the GCS port of the cluster's head node.
     """
     template = group["template"]
     container = dict(template["spec"]["containers"][0])
@@ -67,7 +67,7 @@ def pod(
         *_variables(cluster, head or ("$(POD_IP)", ports[GCS])),
         *_token(cluster),
     ]
-    # ray_cluster.py asks the dashboard, so the pod needs no probe.
+    # ray_cluster.py polls the dashboard instead, so the pod needs no readiness probe.
     container.pop("readinessProbe", None)
     spec = {
         **template["spec"],
@@ -86,7 +86,7 @@ def pod(
 def _listening(
     addresses: Addresses, serve_port: int, head: tuple[str, int] | None
 ) -> tuple[Flags, dict[int, int]]:
-    """Return the flags for addresses and ports, and a map from declared to actual ports."""
+    """Return the flags for addresses and ports, and a map from default ports to actual ports."""
     first, last = addresses.range()
     agent, metrics = addresses.port(), addresses.port()
     flags = {
@@ -158,9 +158,9 @@ def quantity(value: Any) -> float:
 
 
 def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
-    """The environment variables that the operator sets in every Ray container.
+    """Return the environment variables that the operator sets in every Ray container.
 
-    `gcs` is the address and port of the head's GCS.
+    `gcs` holds the IP address and the port of the head's GCS.
     """
     name, namespace = cluster["metadata"]["name"], cluster["metadata"]["namespace"]
     return [
@@ -169,13 +169,14 @@ def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
         {"name": "RAY_CLUSTER_NAME", "value": name},
         {"name": "FQ_RAY_IP", "value": f"{name}-head-svc.{namespace}.svc.cluster.local"},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
-        # Unlike the operator, set a niceness: the workers of all pods compete for one machine.
+        # KubeRay does not set this variable. By default, Ray gives its workers a low priority.
+        # Other processes on this machine would then slow the workers down.
         {"name": "RAY_worker_niceness", "value": "0"},
     ]
 
 
 def _token(cluster: Body) -> list[Body]:
-    """The variables of token authentication, if authOptions ask for it."""
+    """Return the variables that turn token authentication on or off, as authOptions says."""
     options = cluster["spec"].get("authOptions") or {}
     if options.get("mode") != "token":
         return [{"name": "RAY_AUTH_MODE", "value": "disabled"}]

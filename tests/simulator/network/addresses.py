@@ -1,8 +1,8 @@
 """Hands out loopback addresses and free ports. Every pod and every Service has its own address.
 
-Ray binds some of its ports on every address of the machine. So every port that this module hands
-out is free on every address. Each Ray node gets a range of 100 ports for its workers. All ports lie
-outside the kernel's ephemeral ports.
+Ray binds some of its ports on all addresses of the machine. This module therefore hands out only
+ports that are free on all addresses. Each Ray node gets a range of 100 ports for its workers. All
+ports lie outside the kernel's range of ephemeral ports.
 """
 
 import random
@@ -16,9 +16,9 @@ _RANGES = range(23_000, 29_900, 100)
 
 
 class Addresses:
-    """Hands out each address and port once.
+    """Hands out each address and each port at most once.
 
-    The addresses lie in a random network of 127/8, so that several simulators can share a machine.
+    The addresses lie in a random /16 network of 127/8. Several simulators can thus share a machine.
     """
 
     def __init__(self) -> None:
@@ -34,20 +34,20 @@ class Addresses:
         self._starts = _free(source.sample(_RANGES, len(_RANGES)))
 
     def address(self) -> str:
-        """A new loopback address."""
+        """Return a new loopback address."""
         host = next(self._hosts)
         return f"{self._network}.{host // 256}.{host % 256}"
 
     def port(self) -> int:
-        """A port that is free on every address."""
+        """Return a port that is free on all addresses."""
         return next(self._ports)
 
     def twin(self) -> int:
-        """A free port p. Port p + 10000, which SeaweedFS takes for gRPC, is free too."""
+        """Return a free port p such that port p + 10000 is free too. SeaweedFS uses both ports."""
         return next(self._twins)
 
     def range(self) -> tuple[int, int]:
-        """The first and the last port of a new range of 100 ports."""
+        """Return the first and the last port of a new range of 100 ports."""
         first = next(self._starts)
         return first, first + 99
 

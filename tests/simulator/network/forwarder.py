@@ -1,4 +1,4 @@
-"""Forwards TCP connections on loopback, as kube-proxy does. One thread runs an event loop."""
+"""Forwards TCP connections from Services to pods, as kube-proxy does, in one asyncio thread."""
 
 import asyncio
 import contextlib
@@ -11,9 +11,9 @@ _PIECE = 65536
 
 
 class Forwarder:
-    """Listens on the addresses of Services.
+    """Listens on the addresses of Services, and forwards each connection to a target.
 
-    It chooses a target for each new connection. If there is no target, it closes the connection.
+    If there is no target, the forwarder closes the connection.
     """
 
     def __init__(self) -> None:
@@ -23,9 +23,10 @@ class Forwarder:
         self._thread.start()
 
     def listen(self, address: str, port: int, choose: Callable[[], Target | None]) -> None:
-        """Start to listen. `choose` returns the target of a new connection, or None.
+        """Start to listen on one address and port.
 
-        Raises OSError if the address is in use.
+        `choose` is called for each new connection, and returns its target or None. Raises OSError
+        if the port is in use.
         """
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,8 +1,9 @@
 """Runs Services: each Service has a loopback address and forwards connections to its ready pods.
 
-There is no DNS. Instead, the simulator replaces a Service's name in a pod's command, environment
+The simulator has no DNS. Instead, it replaces the name of a Service in a pod's command, environment
 and files with the Service's address. It replaces `name:port` with the address and the actual port.
-A port that is privileged or in use gets another actual port. NetworkPolicies are not enforced.
+The actual port differs from the declared port if the declared port is privileged or in use.
+NetworkPolicies are not enforced.
 """
 
 import contextlib
@@ -28,9 +29,10 @@ class _Listening:
 
 
 class Services:
-    """All Services of the cluster.
+    """Runs all Services of the cluster.
 
-    `endpoint` returns the address of a pod's target port, or None until the pod is ready.
+    `endpoint` takes a Pod and a target port. It returns the address and the actual port, or None
+    until the Pod is ready.
     """
 
     def __init__(self, objects: Objects, addresses: Addresses, endpoint: Endpoint) -> None:
@@ -55,7 +57,7 @@ class Services:
                 self._assign(key)
 
     def address(self, namespace: str, name: str, port: int) -> str:
-        """The host:port of a Service on this machine. Raises KeyError for an unknown Service."""
+        """Return host:port of a Service on this machine. Raises KeyError for an unknown Service."""
         found = self._listening[namespace, name]
         return f"{found.address}:{found.ports[port]}"
 
@@ -99,7 +101,7 @@ class Services:
             self._forwarder.close(found.address, port)
 
     def _choose(self, key: tuple[str, str], port: int, found: _Listening) -> Target | None:
-        """The address of the pod that takes the next connection; None if no pod is ready.
+        """Return the address of the pod for the next connection, or None if no pod is ready.
 
         The ready pods take turns.
         """
@@ -119,10 +121,11 @@ class Services:
 
 
 def _pattern(namespace: str, name: str, near: bool) -> re.Pattern[str]:
-    """Return a pattern that matches a Service's names.
+    """Return a pattern that matches the names of a Service.
 
-    The pattern matches the full name anywhere. The short name may be a common word. So the pattern
-    matches the short name only before a port, and only if `near`: in the Service's own namespace.
+    The pattern matches the name with the namespace anywhere. The name alone may be a common word,
+    so the pattern matches it only before a port, and only if `near` is true. `near` says that the
+    text belongs to a pod in the Service's namespace.
     """
     domain = r"(?:\.svc(?:\.cluster\.local)?)?"
     full = rf"{re.escape(name)}\.{re.escape(namespace)}{domain}(?::(?P<port>\d+))?"

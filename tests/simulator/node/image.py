@@ -1,7 +1,7 @@
-"""Replaces the contents of images: the project at /opt/awares, its packages, SeaweedFS's `weed`.
+"""Provides what images contain: the project at /opt/awares, its packages and SeaweedFS's `weed`.
 
-The simulator pulls no image. In each pod, /opt/awares is a directory of links to this checkout.
-Jobs can write files beside the links.
+The simulator pulls no image. In each pod, a directory of links to this checkout replaces
+/opt/awares. Jobs can write files beside the links.
 """
 
 import os
@@ -23,7 +23,7 @@ _WEED_PORTS = {
 
 
 def lay_out(root: Path) -> Path:
-    """Create the directory that a pod sees as /opt/awares, below `root`, and return its path."""
+    """Create a directory below `root` that replaces /opt/awares in a pod, and return its path."""
     place = root / "opt"
     place.mkdir(exist_ok=True)
     for name in _LINKED:
@@ -43,12 +43,12 @@ def variables() -> dict[str, str]:
 
 
 def entrypoint(image: str) -> list[str]:
-    """Return an image's entrypoint: `weed` for SeaweedFS, nothing for this project's image."""
+    """Return an image's entrypoint: `weed` for SeaweedFS, or nothing for all other images."""
     return ["weed"] if "seaweedfs" in image else []
 
 
 def weed_ports(command: list[str], free: Callable[[], int]) -> dict[str, int]:
-    """Return a free port for each port flag of SeaweedFS; empty if `command` is not `weed`.
+    """Map each port flag of SeaweedFS to a free port, or return {} if `command` is not `weed`.
 
     SeaweedFS refuses a port that is in use on any address of the machine.
     """
@@ -70,9 +70,9 @@ def declared(command: list[str], flag: str) -> int:
 def arguments(command: list[str], ports: Mapping[str, int]) -> list[str]:
     """Return the command as it runs on this machine.
 
-    A SeaweedFS command gets the free `ports`, and listens on 0.0.0.0 if it names no address.
-    Otherwise it would listen on the machine's address. RunningPod replaces 0.0.0.0 with the pod's
-    address.
+    Only a SeaweedFS command changes. Its port flags get the values of `ports`. If the command names
+    no address, SeaweedFS would listen on the machine's address. This function then adds 0.0.0.0,
+    which RunningPod replaces with the pod's address.
     """
     if not ports:
         return command

@@ -1,4 +1,4 @@
-"""Runs Pod objects as processes: starts new pods, writes their status, ends deleted ones."""
+"""Runs Pods as processes: starts new Pods, writes their status, and ends deleted Pods."""
 
 import contextlib
 import time
@@ -18,8 +18,8 @@ _GRACE_S = 8.0
 class Kubelet:
     """The kubelet of the only node.
 
-    Other threads may call only `logs` and `endpoint`. The controller's thread makes all other
-    calls, so it is the thread that starts every process.
+    Other threads may call only `logs` and `endpoint`. Only the controller's thread may start pods,
+    because the kernel ends a process when the thread that started this process ends.
     """
 
     def __init__(self, objects: Objects, base: Path, mark: str) -> None:
@@ -42,11 +42,11 @@ class Kubelet:
                 self._start(body)
 
     def pod(self, body: Body) -> RunningPod | None:
-        """The running pod of a Pod object; None before it starts."""
+        """Return the RunningPod of a Pod object, or None before the pod starts."""
         return self._running.get(body["metadata"]["uid"])
 
     def endpoint(self, body: Body, port: Any) -> Target | None:
-        """The address of a pod's target port; None until the pod is ready."""
+        """Return the address and actual port of a pod's target port, or None if it is not ready."""
         pod = self.pod(body)
         if pod is None or {"type": "Ready", "status": "True"} not in body.get("status", {}).get(
             "conditions", []
@@ -55,7 +55,7 @@ class Kubelet:
         return pod.place.address, pod.port(port)
 
     def logs(self, namespace: str, name: str) -> str:
-        """The output of a pod's containers. It stays readable after the pod's processes end."""
+        """Return the output of a pod's containers, even after the pod's processes have ended."""
         for pod in list(self._running.values()):
             if (pod.namespace, pod.body["metadata"]["name"]) == (namespace, name):
                 return pod.log()

@@ -1,4 +1,4 @@
-"""Starts and ends a container's process, which has its own session, and its descendants."""
+"""Starts a container's process in a new session, and ends this process and its descendants."""
 
 import contextlib
 import ctypes
@@ -20,8 +20,8 @@ _PR_SET_PDEATHSIG = 1
 class Process:
     """One running or ended process.
 
-    The kernel sends SIGTERM to the process when the thread that started the process ends. So this
-    thread must outlive the process.
+    The kernel sends SIGTERM to the process when the thread that started the process ends. This
+    thread must therefore outlive the process.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Process:
         return self._popen.poll()
 
     def terminate(self) -> None:
-        """Send SIGTERM to the process. The process itself stops its children."""
+        """Send SIGTERM to the process. `wait` ends the children that the process does not stop."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self._family |= set(psutil.Process(self._popen.pid).children(recursive=True))
         self._popen.terminate()
@@ -71,15 +71,15 @@ class Process:
 
 
 def leftovers(mark: str) -> list[psutil.Process]:
-    """Every live process on the machine that the simulator with this `mark` started.
+    """Return every live process on the machine that the simulator with this `mark` started.
 
     The calling process is left out.
     """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            # A process with a new title may have overwritten its environment. So the check also
-            # looks at the working directory.
+            # A process that changes its title may overwrite its environment. The check therefore
+            # also looks at the working directory.
             marked = process.environ().get(MARK) == mark or f"/{mark}/" in process.cwd()
             if marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)

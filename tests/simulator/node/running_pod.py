@@ -25,7 +25,8 @@ _LONGEST_BACKOFF_S = 30.0
 class Place:
     """Where a pod runs: its loopback address and its directories.
 
-    `names` replaces the names of Services in a text. `twin` returns a free port of Addresses.
+    `names` takes a text and a namespace, and replaces the names of Services with addresses. `twin`
+    returns a free port, as Addresses.twin does.
 
     Example:
         Place(
@@ -45,7 +46,7 @@ class Place:
 class RunningPod:
     """One pod. The constructor starts the pod.
 
-    It raises NotFound, before any process starts, if a ConfigMap or Secret is missing.
+    If a ConfigMap or Secret is missing, the constructor raises NotFound before any process starts.
     """
 
     def __init__(self, objects: Objects, body: Body, place: Place) -> None:
@@ -92,7 +93,7 @@ class RunningPod:
             self._restart()
 
     def _next_init(self) -> None:
-        """Start the next init container. If the last one ended with an error, fail the pod."""
+        """Start the next init container. If the previous init container failed, fail the pod."""
         container = self._inits[0]
         ended = self.processes.pop(container["name"], None)
         if ended is None:
@@ -104,7 +105,7 @@ class RunningPod:
             self.advance()
 
     def _restart(self) -> None:
-        """Restart ended containers, each time after a longer pause."""
+        """Restart ended containers. The pauses between restarts grow up to _LONGEST_BACKOFF_S."""
         if time.monotonic() < self._again:
             return
         for container in self.body["spec"]["containers"]:
@@ -130,7 +131,7 @@ class RunningPod:
     def ready(self) -> bool:
         """Whether every container runs and passes its readiness probe.
 
-        A pod that is ready is probed again only every few seconds.
+        While the pod is ready, the probes run again only after _PROBE_S seconds.
         """
         if self.phase != "Running" or any(
             process.status is not None for process in self.processes.values()
@@ -144,7 +145,7 @@ class RunningPod:
         return self._ready
 
     def port(self, name: Any) -> int:
-        """The actual port of a container port. `name` is the port's name or declared number."""
+        """Return the actual number of a port. `name` is the port's name or declared number."""
         declared = [
             port
             for container in self.body["spec"]["containers"]
@@ -178,7 +179,7 @@ class RunningPod:
                     path.unlink(missing_ok=True)
 
     def log(self) -> str:
-        """The output of all containers, one container after another."""
+        """Return the output of all containers, one container after another."""
         return "".join(
             path.read_text("utf-8", "replace") for path in sorted(self.place.root.glob("*.log"))
         )
@@ -211,7 +212,7 @@ class RunningPod:
     def _invocation(
         self, container: Body, command: Sequence[str]
     ) -> tuple[list[str], dict[str, str], Path]:
-        """The command, environment and directory of a process in `container`."""
+        """Return the command, environment and directory for a process in `container`."""
         given = environment.resolve(self._objects, self._located(), container)
         variables = {name: self.text(value, container) for name, value in given.items()}
         own = {MARK: self.place.mark, "SIMULATOR_TEMP": str(self.place.root / "r")}
@@ -261,9 +262,9 @@ def _command(container: Body) -> list[str]:
 
 
 def moved(body: Body) -> Mapping[int, int]:
-    """A map from declared ports to actual ports, from the pod's annotation PORTS.
+    """Return the map from declared ports to actual ports in the pod's annotation PORTS.
 
-    A port that the map lacks keeps its declared number.
+    A port that is missing in this map keeps its declared number.
     """
     text = (body["metadata"].get("annotations") or {}).get(PORTS, "")
     return {

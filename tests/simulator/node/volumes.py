@@ -94,7 +94,7 @@ def mounted(container: Body, places: Mapping[str, Path]) -> dict[str, Path]:
 def rewrite_files(pod: Body, places: Mapping[str, Path], rewrite: Rewrite) -> None:
     """Apply `rewrite` to every file that comes from a ConfigMap.
 
-    Such a file, for example a setup, may name directories and Services.
+    Such a file, for example setup.toml, may contain mount paths and names of Services.
     """
     for volume in pod["spec"].get("volumes") or []:
         projected = any(

@@ -1,4 +1,4 @@
-"""A client that asks the endpoint questions without a break, for tests of upgrades."""
+"""Sends requests to the endpoint without a break, so that tests of upgrades see each failure."""
 
 import threading
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ class Asked:
     failures: list[str] = field(default_factory=list)
 
     def longest(self) -> int:
-        """The `completion_tokens` of the newest answer; -1 before the first answer."""
+        """Return the `completion_tokens` of the newest answer, or -1 before the first answer."""
         return self.answers[-1].body["usage"]["completion_tokens"] if self.answers else -1
 
 
 @contextmanager
 def asking(url: str, image: bytes, question: str, token: str) -> Iterator[Asked]:
-    """Send one request after another, in a thread, until the end of the block."""
+    """Start a thread that sends one request after another, until the end of the block."""
     asked, stop = Asked(), threading.Event()
 
     def run() -> None:

@@ -9,7 +9,9 @@ from tests.simulator.kuberay.dashboard import Unanswered
 
 @dataclass(slots=True)
 class FakeDashboard:
-    """A fake dashboard for all fake clusters. `statuses` has the end status of each submitted job.
+    """A fake dashboard that all fake clusters share.
+
+    `statuses` holds the final status of each job, in the order of submission.
 
     Example:
         FakeDashboard(["FAILED", "SUCCEEDED"])
@@ -42,7 +44,7 @@ class FakeDashboard:
 
 @dataclass(frozen=True, slots=True)
 class FakePod:
-    """A fake of a head's pod. It returns every text unchanged."""
+    """A fake head pod, whose method `text` returns every text unchanged."""
 
     body: Body
 

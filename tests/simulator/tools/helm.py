@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def binary(name: str) -> Path:
-    """The path of `helm`, `helm3` or `kubectl`. Skip the test if `make tools` has not run."""
+    """Return the path of `helm`, `helm3` or `kubectl`. Skip the test if the tool is missing."""
     path = ROOT / ".tools" / "bin" / name
     if not os.access(path, os.X_OK):
         pytest.skip(f"{path.relative_to(ROOT)} is missing: run `make tools`")

@@ -26,14 +26,14 @@ _SECRETS = {
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The release of `helm install trial helm/awares-train -f presets/trial.yaml`."""
+    """The Helm release "trial": the chart with the values of presets/trial.yaml."""
 
     helm: Helm
     controller: Controller
     keys: dict[str, dict[str, str]] = field(repr=False)
 
     def install(self, *values: str) -> str:
-        """Create the Secrets and install the chart, as the comment in the preset describes."""
+        """Create the Secrets and install the chart, as the preset's first comment describes."""
         objects = self.controller.objects
         for name, data in self.keys.items():
             objects.create(
@@ -48,18 +48,18 @@ class Release:
         return self.helm.do("upgrade", NAME, str(CHART), "-f", str(PRESET), *_set(values))
 
     def all(self, kind: str) -> list[Body]:
-        """All objects of a kind in the namespace, such as RayJob."""
+        """Return all objects in the namespace whose kind has this name, such as RayJob."""
         kinds = self.controller.objects.kinds
         [found] = [item for item in kinds.all if item.name == kind and item.version != "v1alpha1"]
         return self.controller.objects.list(found, NAMESPACE)
 
     def one(self, kind: str) -> Body:
-        """The only object of a kind."""
+        """Return the only object of a kind."""
         [body] = self.all(kind)
         return body
 
     def service(self, component: str) -> tuple[str, int]:
-        """The name and first port of the Service that the chart renders for a component."""
+        """Return the name and first port of the Service that the chart renders for a component."""
         label = "app.kubernetes.io/component"
         bodies = [
             body
@@ -70,7 +70,7 @@ class Release:
         return owned[0]["metadata"]["name"], owned[0]["spec"]["ports"][0]["port"]
 
     def url(self, component: str) -> str:
-        """The URL of a component's Service on this machine."""
+        """Return the URL of a component's Service on this machine."""
         services = self.controller.kubelet.services
         return f"http://{services.address(NAMESPACE, *self.service(component))}"
 
@@ -80,7 +80,7 @@ class Release:
         return self.keys["awares-endpoint"]["token"]
 
     def on_head(self, command: str) -> str:
-        """Return `command` as it must be written to run on this machine.
+        """Return `command` with paths and addresses that are valid on this machine.
 
         Paths and Service names are replaced as in the head pod of the permanent RayCluster.
         """
@@ -99,7 +99,7 @@ class Release:
         return pod.text(command, pod.body["spec"]["containers"][0])
 
     def left(self) -> dict[str, list[str]]:
-        """The names of the objects that remain after `helm uninstall`, by kind.
+        """Return the names of the objects that remain after `helm uninstall`, by kind.
 
         Pods of `helm test` are left out, because the chart keeps the pod of a failed test.
         """
@@ -112,7 +112,7 @@ class Release:
         }
 
     def logs(self) -> str:
-        """The end of every pod's log, for messages of assertions."""
+        """Return the end of every pod's log, for messages of assertions."""
         names = [body["metadata"]["name"] for body in self.all("Pod")]
         return "\n".join(
             f"== {name}\n{self.controller.kubelet.logs(NAMESPACE, name)[-1500:]}" for name in names
@@ -131,7 +131,7 @@ def _set(values: tuple[str, ...]) -> list[str]:
 
 
 def new_keys() -> dict[str, dict[str, str]]:
-    """Random values for all keys of the three Secrets."""
+    """Return random values for all keys of the three Secrets."""
     return {name: {key: secrets.token_hex(20) for key in keys} for name, keys in _SECRETS.items()}
 
 

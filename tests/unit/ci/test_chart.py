@@ -51,7 +51,7 @@ def over(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def faults(values: dict[str, Any]) -> list[str]:
-    """The errors that the schema finds after `values` are merged into the chart's defaults."""
+    """Merge `values` into the chart's defaults, and return the errors that the schema finds."""
     validator = jsonschema.Draft7Validator(schema())
     whole = over(yaml.safe_load((CHART / "values.yaml").read_text()), values)
     return [
@@ -61,9 +61,9 @@ def faults(values: dict[str, Any]) -> list[str]:
 
 
 def setup_of(path: Path) -> dict[str, Any]:
-    """The setup in a preset or in a TOML file.
+    """Return the setup from a preset or from a TOML file.
 
-    The chart itself fills in `serve.autoscaling`, so this key of a TOML file is left out.
+    The chart sets `serve.autoscaling` itself, so a TOML file's setup is returned without this key.
     """
     if path.suffix == ".yaml":
         return yaml.safe_load(path.read_text())["setup"]
@@ -140,7 +140,8 @@ def test_a_default_without_a_clear_type_needs_an_annotation() -> None:
 def test_every_value_is_described() -> None:
     """Every value of values.yaml has a comment.
 
-    The groups and jobs need no comments. Their keys have comments at groupDefaults and jobDefaults.
+    Single groups and jobs need no comments, because the comments of groupDefaults and jobDefaults
+    describe their keys.
     """
     entries = ("cluster.groups.", "endpoint.groups.", "jobs.")
 

@@ -1,4 +1,4 @@
-"""Tests that a generated passage replaces only the text between its marks."""
+"""Tests that `fill` replaces only the text between the begin mark and the end mark."""
 
 from pathlib import Path
 

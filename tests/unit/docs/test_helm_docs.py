@@ -13,7 +13,7 @@ ROUTES = ROOT / "platform/awares_platform/serve"
 
 
 def sources() -> str:
-    """The text of all Python files of the project, with adjacent string literals joined."""
+    """Return the text of the project's Python files, with adjacent string literals joined."""
     text = "\n".join(
         path.read_text()
         for folder in ("awares", "platform/awares_platform")

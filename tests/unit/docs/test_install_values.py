@@ -15,7 +15,7 @@ PLACES = os.pathsep.join((str(ROOT / ".tools/bin"), os.environ.get("PATH", "")))
 
 
 def blocks() -> list[str]:
-    """The indented blocks of install.md that start with a section of values.yaml."""
+    """Return the indented blocks of install.md that start with a section of values.yaml."""
     text = (ROOT / "helm/docs/install.md").read_text()
     found = [
         "\n".join(line[4:] for line in block.splitlines())
@@ -57,7 +57,7 @@ def test_it_renders(block: str, tmp_path: Path) -> None:
 
 
 def leaves(node: object) -> list[str]:
-    """All string values in a block."""
+    """Return all string values in a parsed YAML value."""
     if isinstance(node, dict):
         return [leaf for value in node.values() for leaf in leaves(value)]
     if isinstance(node, list):

@@ -1,7 +1,7 @@
-"""Tests the README and platform/docs: the things that they name exist, and their claims hold.
+"""Tests that the README and platform/docs name only things that exist, and make true claims.
 
-The tests run the example of a reward, and compare the layout with the repository. They compute the
-table of results again from the results.json of each published run.
+The tests run the documented example of a reward, and compare the documented layout with the
+repository. They also recompute the table of results from the results.json of each published run.
 """
 
 import importlib
@@ -31,7 +31,7 @@ CODE = "\n".join([*re.findall(r"`([^`\n]+)`", TEXT), *re.findall(r"^    (.+)$", 
 """The inline code and the indented blocks of all pages."""
 
 RUNS = sorted((Path(__file__).parent / "quickstarts").glob("*.json"))
-"""The paths of the published quickstarts' results.json files."""
+"""The paths of the published results, one JSON file for each quickstart run."""
 
 FOLDERS = ("awares", "helm", "jobs", "manifests", "platform", "tests")
 COMMANDS = (ROOT / "platform/awares_platform/cli/main.py").read_text()
@@ -44,7 +44,7 @@ def section(title: str) -> str:
 
 
 def layout() -> list[tuple[int, str]]:
-    """For each line of the README's layout, its depth and the paths that it names."""
+    """Return the depth and the paths of each line in the README's section Layout."""
     lines = [line[4:] for line in section("Layout").splitlines() if line.startswith("    ")]
     parts = [(len(line) - len(line.lstrip()), line.split("  ")) for line in lines]
     return [(depth // 2, next(filter(None, words)).strip()) for depth, words in parts]
@@ -148,7 +148,7 @@ def test_what_the_text_says_of_the_results_holds() -> None:
     runs = [json.loads(path.read_text("utf-8"))["policies"] for path in RUNS]
     for policies in runs:
         full, escalate, awares = (policies[name] for name in ("full", "escalate", "awares"))
-        # "within 1.5 points of full resolution at about 40 % of its visual tokens"
+        # The README says: within 1.5 points of full resolution at about 40 % of its visual tokens.
         assert full["accuracy"] - awares["accuracy"] < 0.015
         assert awares["rtr_token"] == pytest.approx(0.4, abs=0.05)
         assert abs(escalate["accuracy"] - awares["accuracy"]) < 0.02

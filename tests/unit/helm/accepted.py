@@ -33,9 +33,9 @@ ACCEPTED = {
 
 
 def checkov(docs: Iterable[Doc], directory: Path) -> dict[str, list[str]]:
-    """Run checkov on the documents. Return its findings: for each check, the failed resources.
+    """Run checkov on the documents. Return a map from each failed check to the failing resources.
 
-    The keys are identifiers such as CKV_K8S_8. Skip the test if checkov is not installed.
+    The keys of the map are identifiers such as CKV_K8S_8. Skip the test if checkov is missing.
     """
     program = ROOT / ".tools" / "checkov" / "bin" / "checkov"
     if not program.with_name("checkov").exists() or not (program.parents[1] / "installed").exists():

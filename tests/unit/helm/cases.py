@@ -1,4 +1,4 @@
-"""The cases with which the tests render the chart: one case per feature that changes the output.
+"""Lists the cases for which the tests render the chart. Each case covers a feature of the chart.
 
 A case has a preset, values that override the preset, and the objects that the user creates, such
 as Secrets and service accounts.
@@ -47,7 +47,7 @@ class Case:
 
     @property
     def outside(self) -> dict[str, frozenset[str]]:
-        """A map from the objects that the user creates, such as "Secret/store", to their keys."""
+        """Map each object that the user creates, such as "Secret/store", to the object's keys."""
         return SECRETS | self.given
 
     def docs(self, major: int = 4) -> tuple[Doc, ...]:
@@ -63,7 +63,7 @@ def on_base(*changes: dict[str, Any]) -> dict[str, Any]:
     Example:
         on_base({"store": {"bucket": "b"}})["store"]  # {"bucket": "b", "existingSecret": "store"}
     """
-    # JSON copies every part. After deepcopy, two keys that hold GPU would share one copy of it.
+    # BASE refers to the dict GPU several times. Unlike deepcopy, JSON copies each reference.
     merged = json.loads(json.dumps(BASE))
     for change in changes:
         _merge(merged, change)

@@ -3,9 +3,9 @@
     AWARES_CRDS/*.yaml ── per (apiVersion, kind): schema, closed ── jsonschema ─┐
                                         └── x-kubernetes-validations ── celpy ──┴── faults
 
-Faults are unknown fields, wrong types, and CEL rules that do not hold. CEL rules about the previous
-object (oldSelf) are not evaluated. A closed schema refuses unknown fields. A session parses each
-CRD once. It closes a schema when a document first needs the schema.
+Faults are unknown fields, wrong types and broken CEL rules. CEL rules about the previous object
+(oldSelf) are not evaluated. A closed schema refuses unknown fields. Each CRD is parsed once per
+test session.
 """
 
 import copy
@@ -27,7 +27,7 @@ OWN_GROUP = re.compile(r"([a-z]+(\.authorization)?(\.k8s\.io)?)?")
 
 @lru_cache(maxsize=1)
 def definitions() -> dict[tuple[str, str], Doc]:
-    """Return the openAPIV3Schema of every version in every CRD, by apiVersion and kind."""
+    """Map each (apiVersion, kind) that the CRDs define to its openAPIV3Schema."""
     found = {}
     for path in sorted(crd_directory().glob("*.yaml")):
         for doc in yaml.load_all(path.read_bytes(), yaml.CSafeLoader):
@@ -40,10 +40,10 @@ def definitions() -> dict[tuple[str, str], Doc]:
 
 
 def is_custom(doc: Doc) -> bool:
-    """Whether the document's API group does not belong to Kubernetes itself.
+    """Whether the document is a custom resource, according to its apiVersion.
 
-    These are built in: "v1", "apps/v1", "rbac.authorization.k8s.io/v1". These are custom:
-    "ray.io/v1", "kueue.x-k8s.io/v1beta2", "gateway.networking.k8s.io/v1".
+    Built-in apiVersions are, for example, "v1", "apps/v1" and "rbac.authorization.k8s.io/v1".
+    Custom apiVersions are, for example, "ray.io/v1" and "gateway.networking.k8s.io/v1".
     """
     return not OWN_GROUP.fullmatch(doc["apiVersion"].rpartition("/")[0])
 
@@ -137,7 +137,7 @@ def broken_rules(value: Any, schema: Any, path: str = "") -> Iterator[str]:
 
 
 def holds(rule: str, value: Any) -> bool:
-    """Whether a CEL rule holds for `value`. A rule whose evaluation fails does not hold."""
+    """Whether a CEL rule holds for `value`. A rule that raises an error does not hold."""
     try:
         return bool(_program(rule).evaluate({"self": json_to_cel(value)}))
     except celpy.CELEvalError:

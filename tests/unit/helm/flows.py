@@ -1,8 +1,8 @@
-"""Evaluates NetworkPolicies: may the source connect to a port of the target?
+"""Decides whether NetworkPolicies let a source connect to a port of a target.
 
-`allowed` says yes if the source's egress policies and the target's ingress policies allow the flow.
-A pod that no policy selects for a direction is open in this direction. Pods outside the namespace,
-and addresses, have no policies.
+The source's egress policies and the target's ingress policies must both allow the connection. If
+no policy selects a pod for a direction, all traffic in this direction is allowed. No policy
+restricts IP addresses or pods outside the release's namespace.
 """
 
 import ipaddress
@@ -16,7 +16,7 @@ from tests.unit.helm.selectors import matches, port_of
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One end of a flow: a pod of the release, another pod, or an IP address outside the cluster.
+    """One end of a connection: a pod of the release, another pod, or an outside IP address.
 
     Example:
         Peer("DNS", {"k8s-app": "kube-dns"}, "kube-system")
@@ -116,9 +116,10 @@ def _port(entry: dict[str, Any], target: Peer, port: int, protocol: str) -> bool
 
 
 def unused(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """Yield a message for each policy, and each peer in the namespace, that matches none of `pods`.
+    """Yield a message for each NetworkPolicy that selects none of `pods`.
 
-    If a policy or a peer matches no pod in any case, its labels are wrong.
+    Also yield a message for each podSelector in a rule that matches none of `pods`. A selector
+    that matches no pod in any test case has wrong labels.
     """
     labels = [pod["metadata"].get("labels") or {} for pod in pods]
     for policy in of_kind(docs, "NetworkPolicy"):

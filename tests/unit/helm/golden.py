@@ -1,6 +1,6 @@
-"""Keeps the rendered presets as golden files, so that a review shows each change of the output.
+"""Writes the rendered presets to golden files, so that a diff shows each change of the output.
 
-`.venv/bin/python -m tests.unit.helm.golden` renews the files.
+The command `.venv/bin/python -m tests.unit.helm.golden` writes the files again.
 """
 
 from hashlib import sha256

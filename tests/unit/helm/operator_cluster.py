@@ -1,4 +1,4 @@
-"""The operator's rules for a RayClusterSpec: of a RayCluster, a RayJob or a RayService."""
+"""Holds KubeRay's rules for a RayClusterSpec in a RayCluster, a RayJob or a RayService."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -23,9 +23,9 @@ COLLECTOR = "history-server-collector"
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A RayClusterSpec and the resource that contains it.
+    """A RayClusterSpec, with the annotations and the kind of the resource that contains it.
 
-    `annotations` are the annotations of this resource, and `owner` is its kind.
+    `owner` is the kind of the resource: RayCluster, RayJob or RayService.
 
     Example:
         Cluster({"headGroupSpec": {...}, "workerGroupSpecs": []}, {}, "RayJob")
@@ -45,7 +45,7 @@ class Cluster:
 
     @property
     def groups(self) -> list[tuple[str, Spec]]:
-        """The head and the worker groups, as pairs of a name for messages and a specification."""
+        """The head group and the worker groups, as pairs (name in messages, group spec)."""
         return [
             ("head", self.head),
             *((f"group {group['groupName']}", group) for group in self.workers),
@@ -62,13 +62,13 @@ class Cluster:
 
     @property
     def autoscaler_version(self) -> str:
-        """The autoscaler's version. KubeRay's default is v1 before Ray 2.47, and v2 since then."""
+        """The autoscaler's version. The default is v2 from Ray 2.47 on, and v1 before Ray 2.47."""
         chosen = (self.spec.get("autoscalerOptions") or {}).get("version")
         return chosen or ("v2" if version(self.spec.get("rayVersion") or "") >= (2, 47) else "v1")
 
 
 def version(text: str) -> tuple[int, ...]:
-    """The numbers in the text of a version; empty if the text is no version.
+    """Return the numbers of a version, or an empty tuple if the text is not a version.
 
     Example:
         version("2.60.0")  # (2, 60, 0)

@@ -1,4 +1,4 @@
-"""The operator's rules for the spec of a RayJob, which is also a RayCronJob's jobTemplate."""
+"""Holds KubeRay's rules for a RayJobSpec, in a RayJob or in a RayCronJob's jobTemplate."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator

@@ -1,4 +1,4 @@
-"""Checks documents against the rules that KubeRay 1.7 applies after its CRDs have accepted them.
+"""Checks documents against the rules that the KubeRay 1.7 operator applies besides its CRDs.
 
     RayCluster ─────────────────────────────── cluster rules ─┐
     RayJob ──── job rules, its rayClusterSpec ─┘              ├── messages
@@ -31,7 +31,7 @@ DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 def faults(doc: Doc, gates: Collection[str] = DEFAULT_GATES) -> list[str]:
     """Return one message for each rule that the document breaks.
 
-    A document that is not of a KubeRay kind breaks no rule.
+    The list is empty if the document is not a KubeRay resource.
     """
     if doc["kind"] not in NAME_LIMITS:
         return []
@@ -41,7 +41,7 @@ def faults(doc: Doc, gates: Collection[str] = DEFAULT_GATES) -> list[str]:
 
 
 def name_rule(doc: Doc) -> Iterator[str]:
-    """Yield a message if the name is too long or is no DNS-1035 label.
+    """Yield a message if the name is too long or is not a DNS-1035 label.
 
     The operator builds the names of Services and other objects from this name and a suffix.
     """

@@ -1,4 +1,4 @@
-"""The operator's rules for the spec of a RayService."""
+"""Holds KubeRay's rules for the spec of a RayService."""
 
 import re
 from collections.abc import Collection, Iterator

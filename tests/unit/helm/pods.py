@@ -6,7 +6,8 @@
     Job, CronJob                                                                      │
     Pod ──────────────────────────────────────────────────────────────────────────────┘
 
-A linter for pods does not look into custom resources, so it must get the listed pods.
+A linter for pods ignores pod templates in custom resources. The tests therefore pass the listed
+pods to the linter.
 """
 
 import copy
@@ -49,8 +50,8 @@ def _of(doc: Doc) -> Iterator[Doc]:
 def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
     """Yield the pods of a Ray cluster.
 
-    KubeRay adds a random suffix to the name of a RayJob's or RayService's cluster. So no selector
-    of the chart can name this cluster in ray.io/cluster.
+    KubeRay adds a random suffix to the name of a RayJob's or RayService's cluster. This function
+    also adds a suffix. A selector in the chart can therefore never match such a cluster by name.
     """
     name = doc["metadata"]["name"] + ("" if doc["kind"] == "RayCluster" else "-x7k2p")
     labels = {

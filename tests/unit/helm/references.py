@@ -54,7 +54,7 @@ class World:
         return cls(docs, expand(docs), outside)
 
     def keys(self, kind: str, name: str) -> Collection[str] | None:
-        """The keys of a ConfigMap or Secret; None if the object does not exist."""
+        """Return the keys of a ConfigMap or Secret, or None if the object does not exist."""
         if f"{kind}/{name}" in self.outside:
             return self.outside[f"{kind}/{name}"]
         for doc in of_kind(self.docs, kind):
@@ -129,7 +129,7 @@ def volumes(world: World) -> Iterator[str]:
 
 
 def mounts(world: World) -> Iterator[str]:
-    """Yield messages about mounts without a volume, unused volumes and paths mounted twice."""
+    """Yield a message for each missing volume, unused volume and path that is mounted twice."""
     for pod in world.pods:
         names = [volume["name"] for volume in pod["spec"].get("volumes") or ()] + _claim_templates(
             world, pod
@@ -170,7 +170,7 @@ def _claim_templates(world: World, pod: Doc) -> list[str]:
 
 
 def environment(world: World) -> Iterator[str]:
-    """Yield a message for each variable that a container sets twice or takes from a missing key."""
+    """Yield a message for each variable that is set twice or refers to a missing key."""
     for pod in world.pods:
         for container in containers(pod):
             where = f"{name_of(pod)}: {container['name']}"
@@ -223,7 +223,7 @@ def accounts(world: World) -> Iterator[str]:
 
 
 def cluster_specs(doc: Doc) -> list[Doc]:
-    """Return the RayClusterSpecs that a document contains; empty for other kinds."""
+    """Return the RayClusterSpecs in a document, or an empty list if it is not of a KubeRay kind."""
     spec = doc.get("spec") or {}
     if doc["kind"] == "RayCluster":
         return [spec]
@@ -234,9 +234,9 @@ def cluster_specs(doc: Doc) -> list[Doc]:
 
 
 def variables(world: World) -> Iterator[str]:
-    """Yield a message for each variable that a container's command uses and nothing sets.
+    """Yield a message for each environment variable that a container uses but nothing sets.
 
-    The container, its command, the operator or the image may set a variable.
+    A variable may be set by the container, the container's command, the operator or the image.
     """
     for pod in world.pods:
         for container in containers(pod):

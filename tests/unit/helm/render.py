@@ -1,10 +1,9 @@
-"""Renders the chart with helm 4 or helm 3. A session renders each set of values once.
+"""Renders the chart with helm 4 or helm 3. A test session renders each set of values once.
 
     values, preset ── helm template ── YAML ── documents
 
-All tests share the documents, so a test must copy a document before it changes it. Helm has no
-cluster. It keeps its files in a temporary directory, and neither reads nor writes the home
-directory.
+All tests share the documents, so a test must change only copies of them. Helm has no access to a
+cluster. Helm keeps its files in a temporary directory and does not use the home directory.
 """
 
 import atexit
@@ -40,7 +39,7 @@ def binary(name: str) -> Path:
 
 @lru_cache(maxsize=1)
 def environment() -> dict[str, str]:
-    """Return the environment variables for helm: a temporary directory and no cluster."""
+    """Return environment variables that give helm a temporary directory and no cluster."""
     home = tempfile.mkdtemp(prefix="helm-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     kept = {
@@ -111,7 +110,7 @@ def _parse(text: str) -> tuple[Doc, ...]:
 
 
 def name_of(doc: Doc) -> str:
-    """Return the name by which messages call a document.
+    """Return the name of a document for messages: its kind, a slash and its metadata.name.
 
     Example:
         name_of({"kind": "Service", "metadata": {"name": "head"}})  # "Service/head"
@@ -120,5 +119,5 @@ def name_of(doc: Doc) -> str:
 
 
 def of_kind(docs: Sequence[Doc], *kinds: str) -> list[Doc]:
-    """The documents of these kinds, in order."""
+    """Return the documents of these kinds, in the order of `docs`."""
     return [doc for doc in docs if doc["kind"] in kinds]

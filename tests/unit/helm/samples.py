@@ -1,4 +1,4 @@
-"""Small valid custom resources of KubeRay. A test changes a key to make a document invalid."""
+"""Builds small valid KubeRay resources. A test changes some keys to make a resource invalid."""
 
 import copy
 from typing import Any
@@ -51,7 +51,7 @@ def document(
     name: str = "sample",
     annotations: dict[str, str] | None = None,
 ) -> Doc:
-    """Return the valid document of a kind with some keys of its spec changed.
+    """Return the valid sample of `kind`, with some keys of its spec changed.
 
     `changes` maps dotted keys to new values. The value OUT removes the key.
     """

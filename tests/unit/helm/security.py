@@ -80,9 +80,9 @@ def restricted(pod: Doc, container: Doc) -> Iterator[str]:
 
 
 def _writable(pod: Doc, container: Doc) -> Iterator[str]:
-    """Yield a message if the container has no volume at $HOME or at /tmp.
+    """Yield a message for each of $HOME and /tmp at which the container has no volume.
 
-    The image writes to both directories, and the root file system is read-only.
+    The image writes to these two directories, and the root file system is read-only.
     """
     mounted = {mount["mountPath"] for mount in container.get("volumeMounts") or ()}
     home = {entry["value"] for entry in container.get("env") or () if entry["name"] == "HOME"}

@@ -42,7 +42,7 @@ def _expression(part: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 
 
 def selected(pods: Sequence[Doc], selector: Mapping[str, Any] | None) -> list[Doc]:
-    """The pods that a label selector selects."""
+    """Return the pods that a label selector selects."""
     return [pod for pod in pods if matches(selector, pod["metadata"].get("labels") or {})]
 
 
@@ -59,7 +59,7 @@ def port_of(pod: Doc, port: int | str) -> int | None:
 
 
 def service_ports(docs: Sequence[Doc]) -> dict[str, set[int | str]]:
-    """The numbers and names of all ports of each Service, including KubeRay's own Services."""
+    """Map each Service to the numbers and names of its ports. Include KubeRay's own Services."""
     found: dict[str, set[int | str]] = {}
     for doc in of_kind(docs, "Service"):
         found[doc["metadata"]["name"]] = {
@@ -121,7 +121,7 @@ def _backends(doc: Doc) -> Iterator[tuple[str, int | str]]:
 
 
 def monitors(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """Yield a message for each PodMonitor that selects no pod or no pod with its port."""
+    """Yield a message for each PodMonitor that selects no pod, and for each missing port."""
     for doc in of_kind(docs, "PodMonitor"):
         behind = selected(pods, doc["spec"]["selector"])
         if not behind:
@@ -171,10 +171,10 @@ def clusters(docs: Sequence[Doc]) -> Iterator[str]:
 def addresses(
     docs: Sequence[Doc], pods: Sequence[Doc], outside: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield a message for each address in the cluster that no Service of this namespace has.
+    """Yield a message for each cluster address that belongs to no Service of this namespace.
 
-    The function looks for addresses in variables, commands, arguments and TOML files. It accepts
-    every host that `outside` names.
+    The addresses come from variables, commands, arguments and TOML files. Hosts in `outside` are
+    accepted.
     """
     known = service_ports(docs)
     for where, text in _texts(docs, pods):

@@ -1,4 +1,4 @@
-"""Tests that the actors of each job and of the endpoint fit on the workers of their cluster."""
+"""Tests that each job's actors and the endpoint's replicas fit on their Ray cluster's workers."""
 
 import re
 import shlex
@@ -70,9 +70,9 @@ def demand(job: str, config: PlatformConfig) -> list[Bundle]:
 
 
 def nodes(spec: Doc) -> list[Node]:
-    """Return all workers of a cluster whose groups have maxReplicas workers.
+    """Return the workers of a cluster after each group has grown to maxReplicas workers.
 
-    The head is left out, because Ray may use none of its CPUs.
+    The head is left out, because the chart gives the head no CPUs for actors.
     """
     found = []
     for group in spec["workerGroupSpecs"]:
@@ -86,8 +86,8 @@ def nodes(spec: Doc) -> list[Node]:
 def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
     """Place the bundles on `places`, and return the bundles that fit on no node.
 
-    Bundles with more labels are placed first, then larger bundles. Each bundle goes to the node
-    that will have the fewest free GPUs. Among equal nodes, the fewest free CPUs decide.
+    Bundles are placed in this order: most labels first, then most GPUs, then most CPUs. Each bundle
+    goes to the fitting node that has the fewest free GPUs. The number of free CPUs breaks ties.
     """
     left = []
     for bundle in sorted(bundles, key=lambda one: (-len(one.selector), -one.gpus, -one.cpus)):
@@ -101,7 +101,7 @@ def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
 
 
 def jobs(case: Case, setup: Path) -> Iterator[tuple[str, list[Bundle], Doc]]:
-    """Yield the name, the bundles and the cluster of each job that a RayJob of the case runs.
+    """Yield the name, the bundles and the cluster of each job script that the case's RayJobs run.
 
     `setup` is the path to which the case's setup.toml is written.
     """
@@ -154,9 +154,9 @@ def test_one_node_preset_fits_one_node_of_eight_gpus() -> None:
 
 
 def test_the_trial_preset_requests_the_documented_amount() -> None:
-    """All requests together are at most 6 CPUs and 16 GiB.
+    """The pods of the preset together request at most 6 CPUs and 16 GiB.
 
-    The preset's first lines name about 5 CPUs and 14 GiB.
+    The comment at the top of the preset promises about 5 CPUs and 14 GiB.
     """
     from tests.unit.helm.pods import containers, expand
 

@@ -1,4 +1,4 @@
-"""Tests that each check accepts a valid document and refuses invalid ones."""
+"""Tests that each check accepts a valid document and refuses invalid documents."""
 
 import copy
 from typing import Any
@@ -40,7 +40,7 @@ POD = {
 
 
 def pod(**changes: Any) -> dict[str, Any]:
-    """A copy of POD in which the container has these changed keys."""
+    """Return a copy of POD whose container has `changes` merged into its keys."""
     changed = copy.deepcopy(POD)
     changed["spec"]["containers"][0] |= changes
     return changed
@@ -93,7 +93,7 @@ def test_pods_inside_custom_resources_are_found() -> None:
     ]
     assert found[1]["metadata"]["labels"]["ray.io/group"] == "cpu"
     assert found[0]["metadata"]["labels"]["ray.io/cluster"] != "sample", (
-        "KubeRay must choose the name of a job's cluster"
+        "the name of a job's cluster must have a suffix, as under KubeRay"
     )
     cron = {
         "apiVersion": "ray.io/v1",

@@ -1,4 +1,4 @@
-"""Tests the values of the endpoint: one test per feature that no golden preset uses."""
+"""Tests values below `endpoint`: one test for each feature that no golden preset uses."""
 
 from typing import Any
 
@@ -44,8 +44,8 @@ def test_the_endpoints_scale_reaches_serve() -> None:
 def test_a_new_setup_changes_the_application_and_not_the_pods() -> None:
     """A new setup changes serveConfigV2 and leaves rayClusterConfig unchanged.
 
-    Ray Serve applies serveConfigV2 in place. A changed rayClusterConfig would need a second
-    cluster.
+    Ray Serve applies serveConfigV2 in place. After a change of rayClusterConfig, the operator
+    would start a second cluster.
     """
     first, second = (
         of_kind(render(on_base({"setup": {"serve": {"policy": policy}}})), "RayService")[0]["spec"]
@@ -56,7 +56,7 @@ def test_a_new_setup_changes_the_application_and_not_the_pods() -> None:
 
 
 def test_a_new_chart_version_changes_no_pod_of_the_endpoint() -> None:
-    """The pods have no label with a version.
+    """No label of a pod contains the version of the chart.
 
     Such a label would change all pod templates with each new version of the chart.
     """
@@ -99,11 +99,11 @@ def test_names_labels_and_the_digest_are_the_users() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_each_head_has_one_budget(case: Case) -> None:
-    """Exactly one budget selects each head, and no more than one selects any other pod.
+    """Exactly one PodDisruptionBudget selects each head, and at most one selects any other pod.
 
-    The eviction of a pod fails if two budgets select it. A budget with maxUnavailable or with a
-    percentage needs a scale subresource, which KubeRay's resources lack. So every budget sets
-    minAvailable to a number.
+    Kubernetes refuses to evict a pod that two budgets select. A budget with maxUnavailable or with
+    a percentage needs a scale subresource, which KubeRay's resources lack. Therefore every budget
+    sets minAvailable to an integer.
     """
     budgets = of_kind(case.docs(), "PodDisruptionBudget")
     for pod in expand(case.docs()):
@@ -164,7 +164,7 @@ def test_seaweedfs_asks_for_no_telemetry_and_keeps_its_data_when_told() -> None:
 def test_large_numbers_stay_integers() -> None:
     """Large integers of the setup stay integers in TOML and YAML.
 
-    Helm reads numbers as floats, and a float such as 1e+07 is no integer there.
+    Helm reads numbers as floats. Without a conversion, it would print 10000000 as 1e+07.
     """
     found = render(
         on_base(

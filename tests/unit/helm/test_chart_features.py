@@ -1,4 +1,4 @@
-"""Tests the values of clusters and jobs: one test per feature that no golden preset uses."""
+"""Tests values of clusters and jobs: one test for each feature that no golden preset uses."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.unit.helm.render import Doc, of_kind, render
 
 
 def cluster(changes: dict[str, Any]) -> Doc:
-    """The RayCluster's spec that the chart renders for BASE with these changes."""
+    """Return the spec of the RayCluster that the chart renders for BASE with these changes."""
     return of_kind(render(on_base(changes)), "RayCluster")[0]["spec"]
 
 
@@ -261,7 +261,7 @@ def test_kueue_places_workers_near_each_other() -> None:
 
 
 def test_a_queued_job_says_nothing_of_suspension() -> None:
-    """A queued job does not set `suspend`, because an upgrade would overwrite Kueue's value."""
+    """A queued job does not set `suspend`. Otherwise helm upgrade would overwrite Kueue's value."""
     assert ["suspend" in doc["spec"] for doc in of_kind(docs("kueue"), "RayJob", "RayCluster")] == [
         False
     ] * 5

@@ -30,7 +30,10 @@ Flow = tuple[Peer, Peer, int, str]
 
 
 def ray_pods(docs: tuple[Doc, ...]) -> dict[str, list[Peer]]:
-    """The pods of every Ray cluster, by kind and name of its owner. The head comes first."""
+    """Return the pods of each Ray cluster, with the head first.
+
+    The keys name the cluster's owner, for example "RayJob/<name>".
+    """
     owners = [doc for doc in docs if cluster_specs(doc)]
     groups = {f"{doc['kind']}/{doc['metadata']['name']}": expand([doc]) for doc in owners}
     return {
@@ -40,7 +43,7 @@ def ray_pods(docs: tuple[Doc, ...]) -> dict[str, list[Peer]]:
 
 
 def outside_ray(docs: tuple[Doc, ...]) -> list[Peer]:
-    """All pods that are not Ray nodes: submitters, test pods and SeaweedFS."""
+    """Return all pods that are not Ray nodes: submitters, test pods and SeaweedFS."""
     return [
         Peer.of(pod) for pod in expand(docs) if "ray.io/node-type" not in pod["metadata"]["labels"]
     ]
@@ -128,7 +131,7 @@ def _endpoint(docs: tuple[Doc, ...], others: list[Peer]) -> Iterator[Flow]:
 
 
 def refused(case: Case) -> Iterator[Flow]:
-    """Yield flows into, out of and between clusters of the release that nothing needs."""
+    """Yield flows that nothing needs: into, out of and between the clusters of the release."""
     clusters = ray_pods(case.docs())
     for peers in clusters.values():
         for source in (STRANGER, FOREIGNER):
@@ -196,9 +199,9 @@ def test_other_flows_are_blocked(case: Case) -> None:
 
 
 def test_every_policy_selects_a_pod() -> None:
-    """Each policy, and each peer in a policy, matches a pod in at least one case.
+    """Each podSelector of a policy or of its rules matches a pod in at least one case.
 
-    A policy or a peer that never matches has wrong labels.
+    A selector that never matches has wrong labels.
     """
     idle = [{*unused(case.docs(), expand(case.docs()))} for case in GUARDED]
     assert set.intersection(*idle) == set()
@@ -207,8 +210,8 @@ def test_every_policy_selects_a_pod() -> None:
 def test_a_policy_is_evaluated_as_kubernetes_does() -> None:
     """`allowed` evaluates policies as Kubernetes does.
 
-    Without policies, every flow passes. A policy without rules denies every flow of its pods. The
-    source's and the target's policies must both allow a flow, with its port and direction.
+    Without policies, every flow passes. A policy without rules blocks all flows of the pods that it
+    selects. A flow passes if the policies of source and target allow its direction and port.
     """
     web, client = Peer("web", {"app": "web"}), Peer("client", {"app": "client"})
     assert allowed([], client, web, 80)

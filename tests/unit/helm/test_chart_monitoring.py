@@ -53,7 +53,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 @lru_cache(maxsize=1)
 def ours() -> frozenset[str]:
-    """The Prometheus names of the platform's metrics.
+    """Return the Prometheus names of the platform's metrics.
 
     Jobs report a metric as "area/name". Other code uses the full name, which starts with awares_.
     """
@@ -77,7 +77,7 @@ def ours() -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def rays() -> str:
-    """The source text of Ray's own dashboards, which names Ray's metrics."""
+    """Return the source text of Ray's own dashboards, which contains the names of Ray's metrics."""
     folder = Path(ray.__file__).parent / "dashboard" / "modules" / "metrics" / "dashboards"
     return "\n".join(path.read_text() for path in folder.glob("*.py"))
 

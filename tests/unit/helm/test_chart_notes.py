@@ -1,4 +1,4 @@
-"""Tests that NOTES.txt names existing objects, and that the umbrella chart passes its values on."""
+"""Tests that NOTES.txt names existing objects, and that the umbrella chart passes on its values."""
 
 import re
 import shutil
@@ -13,9 +13,9 @@ from tests.unit.helm.selectors import service_ports
 
 
 def notes(case: Case) -> str:
-    """Return the notes that `helm install` of helm 4 prints for the case.
+    """Return the notes that `helm install` prints for the case.
 
-    Helm 3 prints no notes without a cluster.
+    The function uses helm 4, because helm 3 needs a cluster to print notes.
     """
     preset = ["--values", str(CHART / "presets" / f"{case.preset}.yaml")] if case.preset else []
     done = helm(
@@ -59,9 +59,9 @@ def test_notes_warn_of_open_ports() -> None:
 
 @pytest.fixture(scope="module")
 def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The path of a copy of the umbrella chart that depends only on this chart.
+    """Return the path of a copy of the umbrella chart whose only dependency is this chart.
 
-    The copy does not depend on the operator's chart, which would have to be downloaded.
+    The copy drops the dependency on the operator's chart, which would have to be downloaded.
     """
     charts = tmp_path_factory.mktemp("charts")
     copies = [
@@ -81,8 +81,8 @@ def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_umbrella_renders_the_same_documents(umbrella: Path, preset: str) -> None:
     """The umbrella chart renders the same documents as the chart itself.
 
-    The values stand below the chart's name. Helm also passes `global` to the chart, whose schema
-    must accept it.
+    The umbrella's values contain the chart's values below the key awares-train. Helm also passes
+    the key `global` to the chart, so the chart's schema must accept this key.
     """
     file = str(CHART / "presets" / f"{preset}.yaml")
     above = yaml.safe_load(Path(file).read_text())
@@ -117,6 +117,6 @@ def _docs(text: str) -> list[str]:
 
 
 def test_values_yaml_documents_the_keys_of_all_secrets() -> None:
-    """values.yaml names every key of every Secret, because the users create the Secrets."""
+    """values.yaml names every key of every Secret that a user must create."""
     text = (CHART / "values.yaml").read_text()
     assert [key for keys in SECRETS.values() for key in keys if key not in text] == []

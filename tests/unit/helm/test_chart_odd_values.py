@@ -1,6 +1,6 @@
 """Tests that unusual values render valid documents, and that contradictory values are refused.
 
-Unusual values are, for example, large numbers, and names that consist of digits.
+Examples of unusual values are large numbers, and names that consist of digits.
 """
 
 from typing import Any
@@ -117,9 +117,9 @@ CLASHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", CLASHES)
 def test_clashes_are_refused(name: str) -> None:
-    """The chart or its schema refuses the values with one message that names them.
+    """The chart or its schema refuses the values with exactly one message that names the values.
 
-    The schema separates the parts of a path by slashes, and the chart by dots.
+    The test replaces slashes, because the schema writes store/bucket and the chart store.bucket.
     """
     changes, words = CLASHES[name]
     lines = [line.replace("/", ".") for line in refusal(on_base(ALL_JOBS, changes)).splitlines()]
@@ -138,7 +138,7 @@ def test_clashes_are_refused(name: str) -> None:
     ),
 )
 def test_the_schema_reports_a_removed_default(path: str, major: int) -> None:
-    """The schema reports a default that a null removes.
+    """If a null removes a required default, the schema reports the missing key.
 
     Without this report, a template would fail with an unclear message.
     """

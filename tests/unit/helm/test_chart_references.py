@@ -1,7 +1,6 @@
-"""Tests that every object that the rendered chart names exists.
+"""Tests that the release or its user creates every object that the rendered chart names.
 
-The release or its user creates these objects. Also tests that the jobs accept the chart's
-setup.toml.
+Also tests that the jobs accept the chart's setup.toml.
 """
 
 import copy
@@ -26,7 +25,7 @@ def test_every_reference_leads_somewhere(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_jobs_accept_every_setup(case: Case, tmp_path: Path) -> None:
-    """The setup.toml of the ConfigMap loads, alone and with the arguments of each job."""
+    """The setup.toml in the ConfigMap is valid, alone and with the arguments of each job."""
     setup = tmp_path / "setup.toml"
     texts = [
         doc["data"]["setup.toml"]
@@ -163,7 +162,7 @@ OUTSIDE = {"Secret/store": {"id"}, "Secret/token": {"auth_token"}}
 
 
 def changed(part: str, path: str, value: object) -> list[Doc]:
-    """Return the valid documents with one change: the dotted key `path` of `part` has `value`."""
+    """Return a copy of GREEN in which the dotted key `path` of the document `part` is `value`."""
     docs = copy.deepcopy(GREEN)
     *parents, last = path.split(".")
     place = docs[part]

@@ -246,9 +246,9 @@ SCHEMA: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("major", [4, 3])
 @pytest.mark.parametrize("name", SCHEMA)
 def test_the_schema_is_closed(name: str, major: int) -> None:
-    """The schema refuses the value, and the message names the place of the value.
+    """The schema refuses the value, and the message contains the path of the value.
 
-    Helm 4 writes a place as '/store/bucket'. Helm 3 writes it as store.bucket.
+    Helm 4 writes a path as '/store/bucket', and helm 3 writes store.bucket.
     """
     changes, path, word = SCHEMA[name]
     place = (
@@ -274,9 +274,10 @@ def test_a_release_name_that_is_too_long_is_refused(major: int) -> None:
 
 
 def test_the_longest_accepted_release_name_fits_kuberays_limits() -> None:
-    """The operator accepts the names of all objects of a release with the longest accepted name.
+    """The operator accepts all object names of a release with the longest name.
 
-    These objects include a RayCronJob.
+    The test first searches for the longest release name that the chart accepts. The release
+    includes a RayCronJob, because the limit for RayCronJob names is the smallest.
     """
     from tests.unit.helm.operator_rules import DEFAULT_GATES, faults
 

@@ -1,6 +1,6 @@
-"""Tests that pods keep the restricted standard and have no Kubernetes permissions.
+"""Tests that pods obey the restricted Pod Security Standard, and that the chart grants no role.
 
-Also tests that checkov finds only accepted faults.
+Also tests that checkov reports only accepted findings.
 """
 
 import json
@@ -26,9 +26,9 @@ def test_pods_obey_the_restricted_standard(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_chart_grants_nothing(case: Case) -> None:
-    """The chart renders no role.
+    """The chart renders no Role, ClusterRole or binding.
 
-    KubeRay creates the autoscaler's role. No other part uses the Kubernetes API.
+    Only the autoscaler uses the Kubernetes API, and KubeRay creates the autoscaler's Role.
     """
     assert of_kind(case.docs(), *RBAC) == []
     for account in of_kind(case.docs(), "ServiceAccount"):
@@ -90,9 +90,9 @@ BAD = {
 
 
 def test_checkov_finds_only_accepted_faults(tmp_path: Path) -> None:
-    """Checkov finds only accepted faults in the chart's documents.
+    """Checkov reports only accepted findings for the chart's documents.
 
-    The test adds an invalid pod, and checkov must report its faults. This proves that checkov runs.
+    The test adds an insecure pod. Checkov must report this pod, which proves that checkov works.
     """
     everything = [
         doc

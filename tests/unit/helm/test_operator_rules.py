@@ -1,4 +1,4 @@
-"""Tests that valid documents keep all rules of the operator, and each rule finds a violation."""
+"""Tests that valid documents pass all operator rules, and that each rule reports a violation."""
 
 from typing import Any
 

@@ -29,7 +29,7 @@ def rendered(place: Path, setup: dict[str, Any]) -> str:
 
 
 def with_default(tmp_path: Path, section: str, key: str, value: object) -> Path:
-    """Return the path of a copy of the chart, in which this setting has another default."""
+    """Return the path of a copy of the chart in which `value` is the default of this setting."""
     copy = tmp_path / "chart"
     shutil.copytree(CHART, copy)
     path = copy / "setup.defaults.json"
@@ -40,7 +40,7 @@ def with_default(tmp_path: Path, section: str, key: str, value: object) -> Path:
 
 
 def test_no_template_repeats_a_default() -> None:
-    """No template reads a setting with a default of its own.
+    """No template contains a default for a setting.
 
     For example, a template must not contain `dig "grpo" "learner_workers" 1 .Values.setup`.
     """

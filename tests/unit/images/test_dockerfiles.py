@@ -1,4 +1,4 @@
-"""Tests that both images keep all rules, and that each rule catches a violation.
+"""Tests that both Dockerfiles obey all rules, and that each rule reports a violation.
 
 Also tests the build context, the installed packages and Triton's compiled file.
 """
@@ -98,9 +98,9 @@ def test_the_context_holds_nothing_else(name: str, path: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_development_packages_are_removed(name: str) -> None:
-    """development.py prints the development packages, and the build stage uninstalls them.
+    """The build stage installs the project, then uninstalls the development packages.
 
-    The build stage does this after it has installed the project.
+    The script development.py prints the names of these packages.
     """
     project = (ROOT / "pyproject.toml").read_text()
     said = subprocess.run(
@@ -133,8 +133,8 @@ def test_development_packages_are_removed(name: str) -> None:
 def test_no_remaining_package_needs_a_removed_one() -> None:
     """No package that stays in the image requires a removed package.
 
-    The test follows the requirements of the installed packages. There is one exception: vLLM
-    requires ninja, but only to compile parts that its wheel contains in compiled form.
+    The test follows the requirements of the installed packages. The only exception is ninja: vLLM
+    requires ninja only to compile parts that are already compiled in vLLM's wheel.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     waiting = [
@@ -198,7 +198,7 @@ def test_hadolint_finds_nothing() -> None:
 def test_triton_finds_its_file_without_a_compiler(tmp_path: Path) -> None:
     """Triton loads the file that the build stage compiled, so the image needs no C compiler.
 
-    A stub library with the CUDA driver's symbols replaces libcuda.
+    The test replaces libcuda with a stub library that has the CUDA driver's symbols.
     """
     pytest.importorskip("triton.backends.nvidia.driver")
     for needed in ("gcc", "nm"):

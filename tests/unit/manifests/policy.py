@@ -17,7 +17,7 @@ BUCKET, PREFIX = "MY-BUCKET", "MY-PREFIX"
 
 
 def statements(path: Path) -> list[dict[str, Any]]:
-    """The statements of the policy in a file.
+    """Return the statements of the policy in a file.
 
     The file is the input of an AWS command. Its only key holds the policy as JSON text.
     """
@@ -26,7 +26,7 @@ def statements(path: Path) -> list[dict[str, Any]]:
 
 
 def actions(path: Path) -> set[str]:
-    """All actions that a policy allows on at least one resource."""
+    """Return all actions that a policy allows on at least one resource."""
     return {
         action
         for statement in statements(path)

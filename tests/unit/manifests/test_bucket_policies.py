@@ -1,6 +1,7 @@
 """Tests that the bucket policies allow exactly the S3 calls that the code makes.
 
-Also tests that each AWS command in the first line of a file accepts this file.
+The first line of each AWS manifest shows the command that applies the manifest. Also tests that
+this command accepts the manifest.
 """
 
 import ast
@@ -52,11 +53,11 @@ READS = {
     "download_file",
     "download_directory",
 }
-"""The read-only methods of ObjectStore. A process that serves a policy calls no others."""
+"""The read-only methods of ObjectStore. A process that serves a policy calls no other methods."""
 
 
 def calls(path: Path) -> set[str]:
-    """The names of the methods that a module calls on a boto3 client."""
+    """Return the names of the methods that a module calls on a boto3 client."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if (
@@ -120,7 +121,7 @@ class Recorded:
 
 
 def wait_for(store: Any, action: str) -> None:
-    """Return when the last write is `action`, or after 30 s."""
+    """Wait until the last recorded write is `action`, but at most 30 s."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and [name for name, _ in store.written][-1:] != [action]:
         time.sleep(0.01)
@@ -191,7 +192,7 @@ def test_all_access_needs_tls() -> None:
     ],
 )
 def test_the_command_in_the_first_line_accepts_the_file(name: str) -> None:
-    """The options of the command and the file together are valid input of the AWS operation.
+    """The command's options and the file together are a valid request of the AWS operation.
 
     The command reads the file through --cli-input-yaml.
     """

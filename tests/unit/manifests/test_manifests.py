@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
 FILES = sorted(MANIFESTS.glob("*.yaml"))
 AWS = {"bucketlifecycle", "bucketpolicy", "iampolicy"}
-"""Files of these kinds are inputs of AWS commands and not Kubernetes objects."""
+"""Files of these kinds are inputs of AWS commands. They hold no Kubernetes objects."""
 CLOUD = AWS | {"nodepool", "ec2nodeclass", "computeclass"}
-"""Each file of these kinds is for one cloud, so the kustomization leaves it out."""
+"""A file of these kinds serves only one cloud, so the kustomization leaves this file out."""
 
 
 def kind(path: Path) -> str:
@@ -81,7 +81,7 @@ def test_kubectl_builds_it() -> None:
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
 def test_objects_fit_their_definitions(path: Path) -> None:
-    """Objects of built-in kinds fit the strict schemas. Custom resources fit AWARES_CRDS's CRDs."""
+    """Built-in objects fit Kubernetes' strict schemas, and custom resources fit their CRDs."""
     crd = pytest.importorskip(
         "tests.unit.helm.crd", reason="the checker of custom resources is not here"
     )
@@ -113,7 +113,7 @@ def test_queue_objects_name_each_other() -> None:
 
 
 def documented_queue() -> dict[str, Any]:
-    """The chart's values for Kueue, from helm/docs/install.md."""
+    """Return the chart's values that helm/docs/install.md shows for Kueue."""
     blocks = re.findall(r"(?m)(?:^    .*\n)+", (ROOT / "helm/docs/install.md").read_text())
     (block,) = [block for block in blocks if "kind: kueue" in block]
     return yaml.safe_load(block)
