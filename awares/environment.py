@@ -136,7 +136,8 @@ class Environment(Protocol):
         ...
 
     def write(self, request: Request) -> str:
-        """Return the canonical text of a request. `parse` reads it back as the same request."""
+        """Return the canonical text of a request, which `parse` turns into the same request.
+        """
         ...
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
@@ -151,7 +152,7 @@ class Environment(Protocol):
         ...
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return the request that shows all evidence `boxes` (in pixels), or None if none does.
+        """Return a request that shows all evidence `boxes` (in pixels), or None if there is none.
 
         Without boxes the evidence is unknown, and the request covers the whole image.
         """
@@ -161,8 +162,9 @@ class Environment(Protocol):
 def readable(environment: Environment, regions: Sequence[str]) -> Request | None:
     """Return the request for `regions`, or None if `environment` does not offer them.
 
-    The environment writes the request and parses the text again. It offers the regions if the
-    parsed request names the same regions. For regions of another environment, it usually does not.
+    The environment writes the request as text, and then parses the text. It offers the regions if
+    the parsed request names the same regions. This test usually rejects the regions of other
+    environments.
     """
     if not regions:
         return None

@@ -66,6 +66,8 @@ class Generation:
 
 
 class Generate(Protocol):
-    """An asynchronous engine. A call raises if the engine fails, whatever text it samples."""
+    """An asynchronous engine. A call raises an error if the engine fails, but not for any sampled
+    text.
+    """
 
     async def __call__(self, request: GenerateRequest) -> Generation: ...

@@ -20,12 +20,13 @@ _NOMINAL = (1000, 1000)
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """The diagnostics of a set of episodes. A figure is None if nothing could be counted for it.
+    """The diagnostics of a set of episodes. A figure is None if no episode counts for it.
 
     call_rate            share of the episodes with a call
     valid_parse_rate     share of the attempted calls that can be parsed
     mean_area            mean cost of a call, as a share of the image's area
-    histogram            number of requests by region, and of episodes without a call as "none"
+    histogram            number of requests for each region; "none" counts the episodes without a
+    call
 
     The next figures cover labelled samples. A call is needed for HR samples only.
 
@@ -60,7 +61,7 @@ def decisions(
 ) -> Decisions:
     """Return the diagnostics of episodes and their samples.
 
-    Episodes that stopped by ERROR are left out. If `environment` does not offer the target regions
+    Episodes with StopReason.ERROR are left out. If `environment` does not offer the target regions
     of a sample, the sample is left out of `region_exact` and `region_match`.
     """
     played = [

@@ -108,7 +108,8 @@ class Batches(Dataset[Any]):
 
 
 class Pretraining:
-    """The model, its optimizers and its progress. `stage` and `step` tell what runs next."""
+    """The model, its optimizers and its progress. `stage` and `step` tell which step runs next.
+    """
 
     def __init__(self, seed: int, work: Path) -> None:
         self.seed, self.work = seed, work

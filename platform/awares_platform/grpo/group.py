@@ -72,7 +72,8 @@ class Member:
 
     @property
     def failed(self) -> bool:
-        """Whether the engine or the image failed, so that the policy is not to blame."""
+        """Whether the engine, the image or the environment failed, which is not the policy's fault.
+        """
         return self.episode.stop is StopReason.ERROR
 
 

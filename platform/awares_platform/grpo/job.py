@@ -66,7 +66,7 @@ class GrpoResult:
     """The result of a finished job.
 
     `policy` is the key of the exported policy in the store. `metrics` holds the metrics of the last
-    step. It is empty if an earlier job finished all steps.
+    step, or is empty if an earlier job finished all steps.
 
     Example:
         GrpoResult("runs/mini/policies/awares", 40, {"reward/mean": 9.1}, wall_s=212.0)
