@@ -136,8 +136,7 @@ class Environment(Protocol):
         ...
 
     def write(self, request: Request) -> str:
-        """Return the canonical text of a request, which `parse` turns into the same request.
-        """
+        """Return the canonical text of a request. `parse` turns it into the same request."""
         ...
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:

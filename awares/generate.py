@@ -66,8 +66,6 @@ class Generation:
 
 
 class Generate(Protocol):
-    """An asynchronous engine. A call raises an error if the engine fails, but not for any sampled
-    text.
-    """
+    """An asynchronous engine. A call raises an error only if the engine fails."""
 
     async def __call__(self, request: GenerateRequest) -> Generation: ...

@@ -133,8 +133,7 @@ def _squeezed(text: str) -> str:
 
 
 def pope(prediction: str, answers: Sequence[str], question: str = "") -> float:
-    """Return 1 if the prediction is the answer, yes or no, ignoring case. Longer texts are wrong.
-    """
+    """Return 1 if the prediction is exactly the answer, yes or no, ignoring case."""
     return float(prediction.lower().strip() in [answer.lower().strip() for answer in answers])
 
 

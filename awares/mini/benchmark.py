@@ -51,8 +51,7 @@ def encode(scene: Scene) -> bytes:
 
 
 def annotation(question: Question) -> Label | None:
-    """Return LR or HR, or None if only some digits of this height are legible at low resolution.
-    """
+    """Return LR or HR, or None if only some such digits are legible at low resolution."""
     if not question.reads or question.height >= LARGE[0]:
         return Label.LR
     return Label.HR if question.height <= ILLEGIBLE else None

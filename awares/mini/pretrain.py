@@ -108,8 +108,7 @@ class Batches(Dataset[Any]):
 
 
 class Pretraining:
-    """The model, its optimizers and its progress. `stage` and `step` tell which step runs next.
-    """
+    """The model, its optimizers and its progress. `stage` and `step` name the next step."""
 
     def __init__(self, seed: int, work: Path) -> None:
         self.seed, self.work = seed, work

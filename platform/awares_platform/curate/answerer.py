@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 
 class Answerer:
-    """Adds the low- and full-resolution answers to a shard. Use it in `map_batches` with
-    batch_size=1.
+    """Adds both answers of each sample to a shard. `map_batches` calls it with batch_size=1.
 
     A batch has "key" and "rows". In the result, the table in "rows" has additional columns with the
     answers. If the engine fails, the result holds a pickled AwaresError as "failure". The error is
@@ -71,9 +70,7 @@ class Answerer:
         )
 
     async def _start(self) -> None:
-        """Start the engine. The constructor does not, because its errors would not reach the
-        driver.
-        """
+        """Start the engine here, because errors of the constructor would not reach the driver."""
         from awares_platform.engine.engine import Engine
         from awares_platform.training.policy import load_processor
         from awares_platform.training.source import resolve

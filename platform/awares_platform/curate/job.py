@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 SPLIT = "train"
 COUNTED = ("lr", "hr", "dropped", "unusable")
 LABEL_CPUS = 0.1
-"""Number of CPUs that a labelling task reserves. The task mostly awaits endpoints or compares text.
+"""Number of CPUs that a labelling task reserves. Such a task mostly waits or compares text.
 """
 
 

@@ -142,9 +142,7 @@ class Controller:
             ) from error
 
     async def _drive(self, actor: Actor, index: int) -> None:
-        """Follow the weights and issue prompts concurrently, until one of these tasks raises an
-        error.
-        """
+        """Follow the weights and issue prompts concurrently, until one of the tasks fails."""
         loaded = [-1]
         try:
             async with asyncio.TaskGroup() as group:

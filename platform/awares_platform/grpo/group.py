@@ -72,8 +72,7 @@ class Member:
 
     @property
     def failed(self) -> bool:
-        """Whether the engine, the image or the environment failed, which is not the policy's fault.
-        """
+        """Whether the engine, the image or the environment failed, but not the policy."""
         return self.episode.stop is StopReason.ERROR
 
 

@@ -270,8 +270,7 @@ class Learner:
     # -- weights
 
     def _publish(self, step: int) -> int:
-        """Begin to publish the current weights and their canary. Return the version of these
-        weights.
+        """Begin to publish the current weights and their canary. Return the new version.
 
         The upload goes on during the next step.
         """

@@ -108,8 +108,7 @@ def _temporary() -> Path:
 
 
 def _stamp(path: Path) -> dict[str, int]:
-    """Return facts about a file. At least one of them changes if the content of the file changes.
-    """
+    """Return facts about a file. At least one fact changes if the file's content changes."""
     status = path.stat()
     return {
         "device": status.st_dev,
