@@ -210,8 +210,8 @@ def target_crops(
       boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter of the image. A
       bounding box under `tau` / 4 of the image therefore maps to no crop at all.
     - `coverage` takes every crop that holds at least the share `tau` of a box. If it takes a
-    quadrant, it also takes the halves that contain the quadrant. It takes `all` only if no other
-    crop holds the box.
+      quadrant, it also takes the halves that contain the quadrant. It takes `all` only if no other
+      crop holds the box.
 
     Without boxes every rule returns the result of `min_cover`. Raises ConfigError for an unknown
     rule.

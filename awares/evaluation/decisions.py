@@ -25,8 +25,7 @@ class Decisions:
     call_rate            share of the episodes with a call
     valid_parse_rate     share of the attempted calls that can be parsed
     mean_area            mean cost of a call, as a share of the image's area
-    histogram            number of requests for each region; "none" counts the episodes without a
-    call
+    histogram            number of requests by region; "none" counts episodes without a call
 
     The next figures cover labelled samples. A call is needed for HR samples only.
 

@@ -51,7 +51,7 @@ def encode(scene: Scene) -> bytes:
 
 
 def annotation(question: Question) -> Label | None:
-    """Return LR or HR, or None if only some such digits are legible at low resolution."""
+    """Return LR or HR, or None if the low-resolution view is enough for some digits only."""
     if not question.reads or question.height >= LARGE[0]:
         return Label.LR
     return Label.HR if question.height <= ILLEGIBLE else None

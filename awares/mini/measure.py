@@ -59,7 +59,7 @@ def examine(
     """Measure greedy exact match on `count` questions in each view.
 
     One forward pass per conversation suffices. An answer is right if the argmax is the true id at
-    each position of the answer, given the true ids before this position.
+    each position of the answer, given the true ids before that position.
     """
     rng = np.random.default_rng((seed, 77))
     questions = []

@@ -37,7 +37,7 @@ from awares.mini.scenes import SIDE
 from awares.mini.tokenizer import SYSTEM_PROMPT
 
 GROUP, TOOL_WEIGHT, KL_BETA = 8, 5.0, 0.05  # The paper's G, w_t and beta (sections 3.3, 3.4).
-QUESTIONS, UPDATES, GRPO_RATE, SFT_RATE = 16, 4, 5e-4, 2e-3  # Two counts per step, two rates.
+QUESTIONS, UPDATES, GRPO_RATE, SFT_RATE = 16, 4, 5e-4, 2e-3  # Counts per step, learning rates.
 WARM_UP, POOL, HELD_OUT = 24, 128, 64  # SFT steps, training questions, held-out questions.
 LIMITS = QWEN2_5_VL.limits(min_pixels=28 * 28, max_pixels=SIDE * SIDE)
 

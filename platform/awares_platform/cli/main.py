@@ -70,7 +70,7 @@ def quickstart(
 
 @commands.command
 def curate(overrides: Overrides = (), /, config: Setup = MINI) -> int:
-    """Label each question: does it need crops, and which crops?"""
+    """Decide for each question whether it needs crops, and which crops."""
     return _run("curate", "awares_platform.curate.job", config, overrides)
 
 

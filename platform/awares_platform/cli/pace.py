@@ -1,10 +1,10 @@
 """The printed progress of the quickstart's jobs, and the time that is left.
 
-    note of a job ── phase, share done ── measured seconds / typical seconds = slowness time left =
-    rest of this phase + slowness * typical seconds of all later phases
+    note of a job ── phase, share done ── measured seconds / typical seconds = slowness
+    time left = rest of this phase + slowness * typical seconds of all later phases
 
 The typical seconds come from three quickstarts on two cores. The slowness of this machine is
-measured while the jobs run. Until it is known, a line states only the time left in the current
+measured while the jobs run. Until the slowness is known, a line states only the time left in the current
 phase, if the notes of this phase have a count such as 12/80.
 """
 

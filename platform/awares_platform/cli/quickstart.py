@@ -142,7 +142,8 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
 def _earlier(path: Path) -> QuickstartState | None:
     """Return the state in progress.json, or None without this file.
 
-    Raises ConfigError if the file is damaged."""
+    Raises ConfigError if the file is damaged.
+    """
     try:
         body = json.loads(path.read_text("utf-8"))
         return QuickstartState(

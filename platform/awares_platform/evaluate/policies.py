@@ -14,8 +14,10 @@ Weights = Literal["base", "sft", "awares"]
 Play = Literal["asks", "decides", "low", "full"]
 """How a policy plays an episode.
 
-    asks all turns that method.environment allows decides  the first turn in method.environment, and
-    no further turn low      one turn on the first view full     one turn on the whole image
+    asks     all turns that method.environment allows
+    decides  the first turn in method.environment, and no further turn
+    low      one turn on the first view
+    full     one turn on the whole image
 """
 
 

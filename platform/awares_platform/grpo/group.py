@@ -72,7 +72,7 @@ class Member:
 
     @property
     def failed(self) -> bool:
-        """Whether the engine, the image or the environment failed, but not the policy."""
+        """Whether the episode ended because the engine, the image or the environment failed."""
         return self.episode.stop is StopReason.ERROR
 
 

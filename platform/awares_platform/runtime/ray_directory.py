@@ -24,7 +24,7 @@ SOCKET_BYTES = 107
 """The largest number of bytes in the path of a Unix socket on Linux."""
 _LONGEST = f"/{PREFIX}xxxxxxxx/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
 PARENT_BYTES = SOCKET_BYTES - len(_LONGEST)
-"""The largest number of bytes in the path of a parent directory that leaves room for Ray's sockets.
+"""The largest number of bytes in the path of a parent directory of Ray's directory.
 """
 TEMPORARY_BYTES = 70
 """The largest number of bytes in TMPDIR with which vLLM and multiprocessing can create sockets."""
@@ -112,7 +112,7 @@ def _has_token() -> bool:
 
 @cache
 def _token() -> str:
-    """Return a random token, always the same one, because Ray reads the token only once."""
+    """Return this process's random token. It stays the same, because Ray reads it only once."""
     return secrets.token_hex(32)
 
 

@@ -1,4 +1,4 @@
-"""A bucket gives access to single objects below one prefix of an S3 bucket, by boto3.
+"""A bucket gives access to single objects below one prefix of an S3 bucket, with boto3.
 
 Each call is retried on transient errors within one total budget. A failed call raises an error of
 store/errors.py that names s3://bucket/key and the remedy. Keys are relative to the prefix.

@@ -44,7 +44,7 @@ def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: obje
 
 
 def _has_result_in_body(operation_model: Any) -> bool:
-    """Return whether the operation returns a result in the reply's body, not only in its headers."""
+    """Return whether the reply's body, and not only its headers, holds a result."""
     output = operation_model.output_shape
     return output is not None and any(
         "location" not in member.serialization for member in output.members.values()

@@ -31,8 +31,7 @@ from awares_platform.store.s3_errors import FAILURES
 _SERVICES: tuple[str, ...] = ("s3", "master", "volume", "filer", "admin")
 _GRPC_OFFSET = 10_000
 _PORTS = range(20_000, 22_700)
-"""Ray's worker ports and the kernel's ephemeral ports include neither these ports nor their gRPC
-ports.
+"""Neither these ports nor their gRPC ports are ports of Ray's workers or ephemeral ports.
 """
 _START_S = 30.0
 _STOP_S = 5.0
