@@ -1,4 +1,4 @@
-"""The environment of a policy: the requests that it may make, the views it gets, and their cost.
+"""An environment defines the requests of a policy, the views for a request, and its cost.
 
     question, image --first_view--> policy --text--> parse --> Answer ............ the episode ends
                                       ^                   --> Malformed ......... the episode ends

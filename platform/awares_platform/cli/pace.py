@@ -4,8 +4,8 @@
     time left = rest of this phase + slowness * typical seconds of all later phases
 
 The typical seconds come from three quickstarts on two cores. The slowness of this machine is
-measured while the jobs run. Until the slowness is known, a line states only the time left in the current
-phase, if the notes of this phase have a count such as 12/80.
+measured while the jobs run. Until the slowness is known, a line states only the time left in the
+current phase, if the notes of this phase have a count such as 12/80.
 """
 
 import re
@@ -169,9 +169,9 @@ class Pace:
     def _rest(self, phase: Phase, slowness: float | None = None) -> float:
         """Return the estimated seconds until the phase ends.
 
-        There are two estimates of the duration of the whole phase. One is the typical seconds times
-        `slowness`. The other extrapolates the part that is done. Their mean is weighted by the share
-        that is done. Without `slowness` only the second estimate counts.
+        The duration of the whole phase is estimated twice: as its typical seconds times `slowness`,
+        and by extrapolation of the part that is done. The mean of the two estimates is weighted by
+        the share that is done. Without `slowness` only the second estimate counts.
         """
         done = self._share - self._first_share
         own = (self._counted_at - self._entered) / done if done > 0 else 0.0

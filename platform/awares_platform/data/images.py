@@ -22,7 +22,7 @@ from awares_platform.store.errors import NotFound
 log = logging.getLogger(__name__)
 
 KEEP_FREE_BYTES = 2 << 30
-"""The disk cache admits an image only if this number of bytes then remains free."""
+"""The disk cache admits an image only if this number of bytes stays free on the disk."""
 MEMORY_BYTES = 256 << 20
 """The largest number of decoded bytes in the memory cache."""
 

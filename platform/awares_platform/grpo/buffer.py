@@ -25,7 +25,7 @@ from awares_platform.grpo.prompts import Prompts
 class EpisodeBuffer:
     """Holds the groups of one run. The buffer has no lock: the controller calls it from one thread.
 
-    Every prompt number is in exactly one place: not issued, waiting to be issued again, in flight,
+    Every prompt number is in exactly one state: not issued, waiting to be issued again, in flight,
     ready, or settled.
     """
 

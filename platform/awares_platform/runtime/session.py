@@ -1,4 +1,4 @@
-"""A session: the object store and the Ray cluster of a job, started here or connected to.
+"""A session starts a job's object store and Ray on this machine, or connects to running servers.
 
     session ──┬── store.endpoint = "local": start SeaweedFS under <run.directory>/.store
               │   else: use the configured server

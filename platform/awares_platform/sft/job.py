@@ -51,8 +51,8 @@ _METHOD = {
     "min_pixels",
     "max_pixels",
 }
-# The recipe leaves out these settings of [sft], because they change results by rounding at most. A
-# checkpoint still requires the number of workers and the ZeRO stage that it was saved with.
+# The recipe leaves out these settings of [sft], because they change results by rounding errors at
+# most. A checkpoint still requires the number of workers and the ZeRO stage that it was saved with.
 _OPERATION = {
     "micro_batch",
     "workers",

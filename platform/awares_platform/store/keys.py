@@ -1,4 +1,4 @@
-"""The keys of a private S3 server, for every process of the run that started it.
+"""The keys of a private S3 server, for every process of the run that started the server.
 
     session ── writes the address and the keys to a file that only this user can read
             └─ AWARES_STORE_KEYS=<path of that file> ── jobs, Ray workers, engines inherit it

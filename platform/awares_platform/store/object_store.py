@@ -26,7 +26,8 @@ class ObjectStore(Bucket):
     ) -> str:
         """Upload a file and return its etag. A large file is uploaded in parallel parts.
 
-        The conditions are those of `put`. The server checks them when it completes the object.
+        `if_none_match` and `if_match` have the same meaning as for `put`. The server checks them
+        when it completes the object.
         """
         return multipart.upload(self, Path(path), key, condition(if_none_match, if_match))
 
