@@ -168,7 +168,7 @@ def min_cover(
 
     Each box is first padded by `padding` (usually 2 to 5 %) and clamped. A box is covered if ONE
     crop holds at least the share `tau` of its area. Two crops that each show half of an object do
-    not cover it, because the object is legible in neither crop.
+    not cover the object, because it is legible in neither crop.
 
     If several sets of crops have the same area, the set with the fewest crops wins. If several such
     sets have equally few crops, the order of `CropId` decides. Without boxes the evidence is

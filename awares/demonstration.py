@@ -3,8 +3,8 @@
 LR:  prompt + first view -> answer
 HR:  prompt + first view -> request -> views -> answer
 
-`ChatFormat` builds the ids. They equal the ids of an episode in which the policy samples the same
-text.
+`ChatFormat` builds the ids. These ids equal the ids of an episode in which the policy samples the
+same text.
 """
 
 from dataclasses import dataclass

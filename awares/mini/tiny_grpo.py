@@ -174,7 +174,7 @@ def warm_up(policy: TinyPolicy, pool: Samples, steps: int) -> None:
     for _ in range(steps):
         samples = [_tossed(sample) for sample in random.sample(pool, 2 * QUESTIONS)]
         batch = policy.batch([demonstration(one, policy.chat, (SIDE, SIDE)) for one in samples])
-        # The tokens of a request have the weight w_t, and those of an answer have 1.
+        # The tokens of a request have the weight w_t, and the tokens of an answer have 1.
         loss = awares.sft_loss(policy.logprobs(batch, policy.model), batch.weights_BT)
         descend(optimizer, loss)
 

@@ -1,6 +1,6 @@
 """`awares config [section]` lists every configuration key with its type, default and help.
 
-They are read from the pydantic models of the sections.
+The command reads all of them from the pydantic models of the sections.
 """
 
 import json

@@ -5,7 +5,7 @@
 
 The typical seconds come from three quickstarts on two cores. The slowness of this machine is
 measured while the jobs run. Until the slowness is known, a line states only the time left in the
-current phase, if the notes of this phase have a count such as 12/80.
+current phase. The notes of this phase must then have a count such as 12/80.
 """
 
 import re

@@ -59,7 +59,8 @@ def plain_executable(directory: Path) -> Iterator[None]:
 def parent(others: Sequence[Path] = _SHORT) -> Path:
     """Return the directory in which to create Ray's directory. Nothing is created yet.
 
-    Raises LaunchError if neither TMPDIR nor one of `others` is writable, short and without spaces.
+    The candidates are TMPDIR and `others`. Raises LaunchError if no candidate is writable, short
+    and without spaces.
     """
     temporary = Path(tempfile.gettempdir())
     for candidate in (temporary, *others):

@@ -1,7 +1,7 @@
 """A private S3 server for one machine: SeaweedFS ("weed mini") on free loopback ports.
 
-Its credentials are random. Its data lie in a directory that one run at a time may use. The server
-dies with the process that started it.
+Its credentials are random. Its data lie in a directory that only one run at a time may use. The
+server dies with the process that started it.
 """
 
 import contextlib
