@@ -46,7 +46,7 @@ _LOST_CODES = {"412", "PreconditionFailed"}
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether to retry the call. Errors that this module does not list are not retried."""
+    """Return whether to retry the call: after a listed error, and after most 5xx statuses."""
     if isinstance(error, boto.ClientError):
         return code(error) in _TRANSIENT_CODES or (
             _status(error) >= 500 and _status(error) not in _FINAL_STATUSES
