@@ -109,12 +109,13 @@ def collate(
 ) -> Batch:
     """Collate episodes or demonstrations into one batch.
 
-    `images` maps the hash of an image to the original image. `limits` replaces the limits of
-    `processor`, the policy's processor. `tool_weight` is w_t, the weight of the tokens in a turn
-    that asks for crops; other target tokens have the weight 1. Every item must have at least one
-    view, so that no rank skips the vision tower.
+    `images` maps the hash of an image to the original image. `processor` is the policy's processor,
+    but `limits` replaces its own limits on image sizes. `tool_weight` is w_t, the weight of the
+    tokens in a turn that asks for crops; other target tokens have the weight 1. Every item must
+    have at least one view, so that no rank skips the vision tower.
 
-    Raises PolicyError if an item, its image and the processor do not agree on sizes or counts.
+    Raises PolicyError if an item, its image and the processor disagree on image sizes or token
+    counts.
     """
     assert items, "a batch holds at least one item"
     views = [_render(item, images(item.image), low_ratio) for item in items]
@@ -209,9 +210,9 @@ def _check_turn(item: Item, number: int, turn: Turn, image_token_id: int) -> Non
 
 
 def _expand(ids: Sequence[int], counts: list[int], image_token_id: int) -> list[int]:
-    """Return `ids` with each image placeholder repeated as often as the next of `counts` says.
+    """Return `ids` with the n-th image placeholder repeated `counts[n]` times.
 
-    The counts that were used are removed from `counts`.
+    The used counts are removed from the list `counts`.
     """
     expanded: list[int] = []
     for token in ids:
@@ -257,9 +258,9 @@ def policy_logprobs(
     """Run one forward pass and return logprobs_BT of the sampled tokens, with gradient.
 
     Other positions hold 0. The language head runs only at the K positions that at least one row of
-    the batch needs. With a vocabulary of usual size, logits at all positions would take most of the
-    memory. `temperature` and `blocked_ids` must be the values that the engine sampled with. Only
-    then are the logprobs comparable with the engine's.
+    the batch needs. The vocabulary is large, so logits at all positions would take most of the
+    memory. `temperature` and `blocked_ids` must be the values that the engine sampled with.
+    Otherwise the logprobs cannot be compared with the engine's logprobs.
     """
     mask_BT = batch.action_mask_BT[:, 1:]
     kept_K = mask_BT.any(0).nonzero().squeeze(1)
@@ -282,8 +283,8 @@ def token_logprobs(
     """Return logprobs_BT in float32, aligned with the ids.
 
     Position t holds log p(token t | tokens before t). Position 0 holds 0. The rows are computed one
-    by one. Without gradient, the logits of only one row at a time are therefore held in float32.
-    If you need the gradient, prefer `policy_logprobs`.
+    by one. Without gradient, only one row of logits is therefore in float32 at a time. If you need
+    the gradient, prefer `policy_logprobs`.
     """
     rows = [
         _chosen(logits_TV[:-1], ids_T[1:], temperature, blocked_ids)

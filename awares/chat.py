@@ -83,7 +83,7 @@ class ChatFormat:
     def follow_up(self, question: str) -> tuple[int, ...]:
         """Return the ids of a further question in the same conversation.
 
-        They start after the sampled <|im_end|> and end where the assistant's next text starts.
+        The ids start after the sampled <|im_end|> and end where the assistant's next text starts.
         """
         return (*self._resume, *self.encode(question), *self._between)
 

@@ -34,7 +34,7 @@ class CropId(StrEnum):
     ALL = "all"
 
 
-# The area of each crop, in quarters of the image. Sums of whole numbers compare exactly.
+# The area of each crop, in quarters of the image. The areas are integers, so their sums are exact.
 _QUARTERS = (
     dict.fromkeys(CropId, 1)
     | dict.fromkeys((CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT), 2)
@@ -111,7 +111,7 @@ def clamp(box: Box, size: tuple[int, int]) -> Box:
 
 
 def pad(box: Box, size: tuple[int, int], padding: float) -> Box:
-    """Return `box` grown on each side by `padding` times its width or height, then clamped."""
+    """Return `box` enlarged on each side by `padding` times its width or height, then clamped."""
     grow_x, grow_y = round((box[2] - box[0]) * padding), round((box[3] - box[1]) * padding)
     return clamp((box[0] - grow_x, box[1] - grow_y, box[2] + grow_x, box[3] + grow_y), size)
 
@@ -151,7 +151,7 @@ def coverage(box: Box, crop: Box) -> float:
 
 
 def iou(first: Box, second: Box) -> float:
-    """Return the intersection over union of two boxes, 0 to 1. They must not both be empty."""
+    """Return the intersection over union of two boxes, 0 to 1. At least one must not be empty."""
     shared = overlap(first, second)
     return shared / (area(first) + area(second) - shared)
 
@@ -168,11 +168,12 @@ def min_cover(
 
     Each box is first padded by `padding` (usually 2 to 5 %) and clamped. A box is covered if ONE
     crop holds at least the share `tau` of its area. Two crops that each show half of an object do
-    not cover it, because the object is legible in neither crop.
+    not cover the object, because it is legible in neither crop.
 
-    If several sets of crops have the same area, the set with the fewest crops wins. If several are
-    left, the order of `CropId` decides. Without boxes the evidence is unknown, and the result is
-    `all`. If `allow_all` is false, top and bottom together replace `all`.
+    If several sets of crops have the same area, the set with the fewest crops wins. If several such
+    sets have equally few crops, the order of `CropId` decides. Without boxes the evidence is
+    unknown, and the result is `all`. If `allow_all` is false, top and bottom together replace
+    `all`.
 
     Example:
         min_cover([(4, 4, 20, 20)], (112, 112))  # (CropId.TOP_LEFT,)
@@ -208,8 +209,9 @@ def target_crops(
     - `iou` is the paper's literal rule. It takes every crop whose IoU with the bounding box of all
       boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter of the image. A
       bounding box under `tau` / 4 of the image therefore maps to no crop at all.
-    - `coverage` takes every crop that holds at least the share `tau` of a box. It takes a quadrant
-      AND the halves that contain the quadrant. It takes `all` only if no other crop holds the box.
+    - `coverage` takes every crop that holds at least the share `tau` of a box. If it takes a
+      quadrant, it also takes the halves that contain the quadrant. It takes `all` only if no other
+      crop holds the box.
 
     Without boxes every rule returns the result of `min_cover`. Raises ConfigError for an unknown
     rule.

@@ -3,8 +3,8 @@
 LR:  prompt + first view -> answer
 HR:  prompt + first view -> request -> views -> answer
 
-`ChatFormat` builds the ids. They equal the ids of an episode in which the policy samples the same
-text.
+`ChatFormat` builds the ids. These ids equal the ids of an episode in which the policy samples the
+same text.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,8 @@ from awares.view import View
 class Demonstration:
     """A sequence of target tokens in the form of an episode. `image_size` is width and height.
 
-    The `sampled_ids` of the turns are the targets. Their logprobs and versions are 0.
+    The `sampled_ids` of the turns are the target tokens. The logprobs and versions of these tokens
+    are 0.
 
     Example:
         Demonstration("mini/train/17", "9f2c...", (112, 112), (turn,))

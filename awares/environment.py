@@ -1,4 +1,4 @@
-"""The environment of a policy: the requests that it may make, the views it gets, and their cost.
+"""An environment defines the requests of a policy, the views for a request, and its cost.
 
     question, image --first_view--> policy --text--> parse --> Answer ............ the episode ends
                                       ^                   --> Malformed ......... the episode ends
@@ -37,9 +37,9 @@ class Answer:
 class Request:
     """A turn that requests regions of the image.
 
-    `regions` names each region once, in the order in which the turn names them. The environment
-    defines the names. `canonical` is false if the turn's text differs from the text that `write`
-    returns. Raises ValueError if `regions` is empty.
+    `regions` names each region once, in the order of the turn's text. The environment defines the
+    names. `canonical` is false if the turn's text differs from the text that `write` returns.
+    Raises ValueError if `regions` is empty.
 
     Example:
         Request(("0", "5"))
@@ -136,7 +136,7 @@ class Environment(Protocol):
         ...
 
     def write(self, request: Request) -> str:
-        """Return the canonical text of a request. `parse` reads it back as the same request."""
+        """Return the canonical text of a request. `parse` turns it into the same request."""
         ...
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
@@ -151,7 +151,7 @@ class Environment(Protocol):
         ...
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return the request that shows all evidence `boxes` (in pixels), or None if none does.
+        """Return a request that shows all evidence `boxes` (in pixels), or None if there is none.
 
         Without boxes the evidence is unknown, and the request covers the whole image.
         """
@@ -161,8 +161,9 @@ class Environment(Protocol):
 def readable(environment: Environment, regions: Sequence[str]) -> Request | None:
     """Return the request for `regions`, or None if `environment` does not offer them.
 
-    The environment writes the request and parses the text again. It offers the regions if the
-    parsed request names the same regions. For regions of another environment, it usually does not.
+    The environment writes the request as text, and then parses the text. It offers the regions if
+    the parsed request names the same regions. This test usually rejects the regions of other
+    environments.
     """
     if not regions:
         return None

@@ -38,7 +38,7 @@ class StopReason(StrEnum):
     ANSWER = "answer"
     # The turn attempts a request that cannot be parsed.
     MALFORMED = "malformed"
-    # The last turn is a request, where only an answer was allowed.
+    # The last turn is a request, but only an answer was allowed.
     TURN_LIMIT = "turn_limit"
     # The turn reached the token limit.
     LENGTH = "length"
@@ -51,10 +51,10 @@ class Turn:
     """One assistant turn.
 
     `context_ids` are the ids before the sampled ids: the whole prompt in turn 1, the tool's reply
-    in a later turn. They hold ONE image placeholder for each of `views`, the views that this turn
-    adds. `sampled_ids`, `logprobs` and `versions` are aligned. `crops` are the regions that the
-    turn requests and gets. `area` is their cost as a share of the image's area. If `stop` is None,
-    the episode went on.
+    in a later turn. `views` are the views that this turn adds. `context_ids` holds ONE image
+    placeholder for each view. `sampled_ids`, `logprobs` and `versions` are aligned. `crops` are the
+    regions that the turn requests and gets. `area` is the cost of these regions as a share of the
+    image's area. If `stop` is None, the episode went on.
 
     Example:
         Turn((1, 9, 2), (View(),), (17, 151645), (-0.1, 0.0), (3, 3), "7", (), StopReason.ANSWER)
@@ -76,9 +76,9 @@ class Episode:
     """A finished episode: token ids and views, never pixels.
 
     `image_size` is width and height. `visual_tokens` is the number of visual tokens of all views.
-    `rtr_token` is this number divided by the visual tokens of the full image. `rtr_pixel` is the
-    same ratio for pixels. If an answer reaches the token limit, the part before the limit is kept,
-    and `stop` is LENGTH. If an episode ends without an answer, `answer` is None.
+    `rtr_token` is `visual_tokens` divided by the visual tokens of the full image. `rtr_pixel` is
+    the same ratio for pixels. If an answer reaches the token limit, the part before the limit is
+    kept, and `stop` is LENGTH. If an episode ends without an answer, `answer` is None.
 
     Example:
         Episode(
@@ -185,7 +185,7 @@ async def _play(
     spec: EpisodeSpec,
     session: str,
 ) -> str | None:
-    """Append turns until one ends the episode. Return the answer, or None if there is none."""
+    """Append turns until a turn ends the episode. Return the answer, or None without an answer."""
     context = chat.first_turn(sample.question)
     views: tuple[View, ...] = (spec.environment.first_view(image.size),)
     ids: tuple[int, ...] = ()
@@ -232,7 +232,7 @@ def _stop(parsed: Parsed, generation: Generation, last_turn: bool) -> StopReason
 def _check(generation: Generation, chat: ChatFormat) -> None:
     """Raise PolicyError for a generation that would spoil training.
 
-    Such a generation has misaligned fields, blocked ids, or no stop token although it stopped.
+    Such a generation has misaligned fields, blocked ids, or FinishReason.STOP without a stop token.
     """
     count = len(generation.token_ids)
     if count == 0 or count != len(generation.logprobs) or count != len(generation.versions):

@@ -1,7 +1,7 @@
 """The model family of a policy: every fact that differs between two vision-language models.
 
 The configuration names the family as `policy.family = "module:attribute"`. The method, the trainer
-and the engine read these facts from the family. They never name a model themselves:
+and the engine read these facts from the family. These parts never name a model themselves:
 
     chat ---------------- awares.chat.ChatFormat builds prompts from its special tokens
     limits -------------- awares.tokens counts visual tokens with its patch and merge sizes

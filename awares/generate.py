@@ -36,8 +36,8 @@ class Sampling:
 class GenerateRequest:
     """A prompt: ids with ONE placeholder for each image, and the images in the same order.
 
-    The turns of one episode share a `session`, so that an engine can route them to the replica
-    whose cache holds their prefix.
+    All turns of an episode have the same `session`. An engine can therefore route each turn to the
+    replica whose cache holds the earlier turns.
 
     Example:
         GenerateRequest((151644, ...), (low_view,), Sampling(), session="ep-17")
@@ -53,7 +53,7 @@ class GenerateRequest:
 class Generation:
     """Sampled ids, including the stop token, with the logprob and weight version of each id.
 
-    The logprobs are those of the behaviour policy, which sampled the ids.
+    The logprobs come from the behaviour policy, which sampled the ids.
 
     Example:
         Generation((17, 151645), (-0.1, -0.02), (3, 3), FinishReason.STOP)
@@ -66,6 +66,6 @@ class Generation:
 
 
 class Generate(Protocol):
-    """An asynchronous engine. A call raises if the engine fails, whatever text it samples."""
+    """An asynchronous engine. A call raises an error only if the engine fails."""
 
     async def __call__(self, request: GenerateRequest) -> Generation: ...

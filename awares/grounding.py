@@ -10,7 +10,7 @@ from awares.sample import Sample
 class Grounding(Protocol):
     """Finds the boxes that hold the evidence for an answer, in pixels of the original image.
 
-    Curation calls `boxes` for HR samples, many at a time. `boxes` raises DataError if a sample
+    Curation calls `boxes` for many HR samples concurrently. `boxes` raises DataError if a sample
     cannot be grounded, and the sample then gets no label. A grounding may be an async context
     manager. Curation then enters it before the first call and leaves it after the last one.
 

@@ -55,10 +55,10 @@ class Judgement:
 class Judge(Protocol):
     """Judges whether the low-resolution answer to a case is good enough.
 
-    Curation calls the judge for every sample, many at a time. The judge sees texts, never the
-    image. It raises DataError for a case that cannot be judged, and the sample then gets no label.
-    A judge may be an async context manager. Curation then enters it before the first call and
-    leaves it after the last one.
+    Curation calls the judge for every sample, with many concurrent calls. The judge sees texts,
+    never the image. It raises DataError for a case that cannot be judged, and the sample then gets
+    no label. A judge may be an async context manager. Curation then enters it before the first call
+    and leaves it after the last one.
 
     To use a judge of your own, set `curate.judge = "module:attribute"`. The attribute is called
     with all settings of the table [curate.judge_settings]. If its signature names `endpoint`, it

@@ -1,9 +1,9 @@
 """The grammar of the ten crops: a turn is an answer, or a request like `GET_CROPS: ['0', '5']`.
 
-The parser tolerates other forms of a request only in colon, spaces, quotes and case. It also
-accepts names of crops in place of ids. A turn that names the tool, but is not exactly one request,
-is Malformed. The parser never guesses. It returns only crops that the turn names, and it never
-replaces an unreadable request by the whole image.
+A request may deviate from this form only in its colon, spaces, quotes and letter case. The parser
+also accepts names of crops in place of ids. A turn that names the tool, but is not exactly one
+request, is Malformed. The parser never guesses. It returns only crops that the turn names, and it
+never replaces an unreadable request by the whole image.
 """
 
 import re

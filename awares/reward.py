@@ -79,7 +79,7 @@ class Reward(Protocol):
 
 
 class CropReward:
-    """The paper's reward. The module's docstring has its table. Its parts are `answer` and `cost`.
+    """The paper's reward with the parts `answer` and `cost`, as defined at the top of this module.
 
     The argument `answer` is an answer reward, or a name that `answer_reward` knows. The defaults
     are the paper's. The answer weight of 10 appears only in the paper's supplement. Raises

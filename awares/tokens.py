@@ -97,7 +97,6 @@ def rtr_token(views: Sequence[Size], full: Size, limits: VisionLimits) -> float:
 def rtr_pixel(views: Sequence[Size], full: Size) -> float:
     """Return the pixels of all views, divided by the pixels of the full image.
 
-    This is the ratio that the paper reports. The pixels are counted before the processor resizes
-    the views.
+    The paper reports this ratio. The pixels are counted before the processor resizes the views.
     """
     return sum(width * height for width, height in views) / (full[0] * full[1])

@@ -1,7 +1,7 @@
 """Diagnostics of the coupled decision (paper, supplement 4).
 
-They measure whether the policy requests crops where it needs them, and whether it requests the
-right regions. A call is a request for crops.
+The diagnostics measure whether the policy requests crops if it needs them, and whether it requests
+the right regions. A call is a request for crops.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,12 +20,12 @@ _NOMINAL = (1000, 1000)
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """The diagnostics of a set of episodes. A figure is None if nothing could be counted for it.
+    """The diagnostics of a set of episodes. A figure is None if no episode counts for it.
 
     call_rate            share of the episodes with a call
     valid_parse_rate     share of the attempted calls that can be parsed
     mean_area            mean cost of a call, as a share of the image's area
-    histogram            number of requests by region, and of episodes without a call as "none"
+    histogram            number of requests by region; "none" counts episodes without a call
 
     The next figures cover labelled samples. A call is needed for HR samples only.
 
@@ -60,7 +60,7 @@ def decisions(
 ) -> Decisions:
     """Return the diagnostics of episodes and their samples.
 
-    Episodes that stopped by ERROR are left out. If `environment` does not offer the target regions
+    Episodes with StopReason.ERROR are left out. If `environment` does not offer the target regions
     of a sample, the sample is left out of `region_exact` and `region_match`.
     """
     played = [

@@ -5,14 +5,14 @@ rules of "2026-03". The present rules are "2026-08". The scorers keep the odditi
 ChartQA "5%" does not match "5", and in POPE "Yes." is wrong. If a scorer repaired these oddities,
 its scores could not be compared with published scores.
 
-    exact          equal after `awares.labels.normalise` (AwaRes-Mini)
-    chartqa        a number within 5 % of the answer, or an equal text in any case
+    exact          equal to an answer after `awares.labels.normalise` (AwaRes-Mini)
+    chartqa        a number within 5 % of the answer, or the same text, ignoring case
     docvqa         ANLS with threshold 0.5
-    ocrbench       the prediction contains an accepted answer, in any case
-    ocrbench_math  the prediction contains an accepted formula, in the same case, without spaces
+    ocrbench       the prediction contains an accepted answer, ignoring case
+    ocrbench_math  the prediction contains an accepted formula, ignoring spaces but not case
     pope           equal to the answer, yes or no
-    realworldqa    equal, or the letter of the option
-    vstar_bench    the letter of the option
+    realworldqa    the same text, or the same option if the answer is a letter
+    vstar_bench    the letter of the right option
 """
 
 import math
@@ -53,7 +53,7 @@ def chartqa(prediction: str, answers: Sequence[str], question: str = "") -> floa
     """Return the relaxed accuracy (Methani et al., PlotQA, arXiv 1909.00997).
 
     If prediction and answer are numbers and the answer is not 0, they may differ by up to 5 %. A
-    trailing % divides a number by 100. Any other prediction must equal the answer, in any case.
+    trailing % divides a number by 100. Any other prediction must equal the answer, ignoring case.
     """
     return max(float(_relaxed(prediction, answer)) for answer in answers)
 
@@ -75,9 +75,9 @@ def _number(text: str) -> float | None:
 def docvqa(prediction: str, answers: Sequence[str], question: str = "") -> float:
     """Return ANLS (Biten et al., arXiv 1905.13648): 1 minus the relative edit distance.
 
-    The distance is relative to the longer string, and the best accepted answer counts. A score
-    below 0.5 becomes 0. The distance ignores case and repeated spaces, but the length counts all
-    characters.
+    The relative edit distance is the edit distance divided by the length of the longer string. The
+    best accepted answer counts. A score below 0.5 becomes 0. The distance ignores case and repeated
+    spaces, but the length counts all characters.
     """
     similarity = 1 - min(_relative_distance(prediction, answer) for answer in answers)
     return similarity if similarity >= _ANLS_THRESHOLD else 0.0
@@ -104,9 +104,9 @@ def edit_distance(first: str, second: str) -> int:
 def ocrbench(
     prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
 ) -> float:
-    """Return 1 if the prediction contains an accepted answer, in any case.
+    """Return 1 if the prediction contains an accepted answer, ignoring case.
 
-    The rules since 2026-07-30 read full-width ASCII as ASCII.
+    Since 2026-07-30 the rules replace full-width characters by their ASCII equivalents.
     """
     return float(any(_flat(answer, version) in _flat(prediction, version) for answer in answers))
 
@@ -119,9 +119,10 @@ def _flat(text: str, version: Version) -> str:
 def ocrbench_math(
     prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
 ) -> float:
-    """Return 1 if the prediction contains an accepted formula of HME100k, without spaces.
+    """Return 1 if the prediction contains an accepted formula, ignoring spaces (for HME100k).
 
-    The case must match. The rules before 2026-04-10 lower-cased the prediction alone.
+    Upper and lower case must match. Before 2026-04-10 the rules lower-cased the prediction but not
+    the answers.
     """
     said = prediction.lower() if version == "2026-03" else prediction
     return float(any(_squeezed(answer) in _squeezed(said) for answer in answers))
@@ -132,14 +133,14 @@ def _squeezed(text: str) -> str:
 
 
 def pope(prediction: str, answers: Sequence[str], question: str = "") -> float:
-    """Return 1 if the prediction is the answer, yes or no, in any case. A longer text is wrong."""
+    """Return 1 if the prediction is exactly the answer, yes or no, ignoring case."""
     return float(prediction.lower().strip() in [answer.lower().strip() for answer in answers])
 
 
 def realworldqa(
     prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
 ) -> float:
-    """Return 1 if the prediction equals the answer, in any case and without a full stop.
+    """Return 1 if the prediction equals the answer, ignoring case and a final full stop.
 
     If the answer is the letter of an option, the two versions differ. "2026-08" reads the letter
     from the prediction with `letter`. "2026-03" accepts the letter, or the text of the option in
@@ -171,8 +172,8 @@ def vstar_bench(prediction: str, answers: Sequence[str], question: str = "") -> 
 def letter(prediction: str) -> str | None:
     """Return the option, A to D, that a prediction names, or None if it is unclear.
 
-    The first pattern that matches decides. If none matches, the text must contain exactly one of
-    the letters as a word of its own.
+    The first matching pattern of `_LETTER_RULES` decides. If no pattern matches, the text must
+    contain exactly one of the letters as a separate word.
     """
     text = prediction.upper().strip()
     for rule in _LETTER_RULES:

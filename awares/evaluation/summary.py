@@ -17,7 +17,7 @@ from awares.ten_crops import TEN_CROPS
 class Summary:
     """The figures of one policy.
 
-    `n` is the number of episodes, and `errors` is the number of episodes that stopped by ERROR.
+    `n` is the number of episodes, and `errors` is the number of episodes with StopReason.ERROR.
     `accuracy` is the mean score, with its 95 % bootstrap interval; an episode with ERROR scores 0.
     Ratios and tokens are means over the episodes without ERROR. Latencies are in seconds, or None
     if none were measured.
@@ -78,8 +78,9 @@ def table(summaries: Mapping[str, Mapping[str, Summary]]) -> str:
     """Return a Markdown table in the form of the paper's table 1.
 
     Each row is a policy and each column a benchmark. A cell holds the accuracy in %, its interval
-    and rtr_token. `summaries` maps a policy to its summaries by benchmark. All policies must have
-    the same benchmarks. If there are several benchmarks, the last column is their average.
+    and rtr_token. `summaries` maps each policy to a mapping from benchmark to summary. All policies
+    must have the same benchmarks. If there are several benchmarks, the last column is their
+    average.
     """
     benchmarks = list(next(iter(summaries.values())))
     heads = [*benchmarks, "average"] if len(benchmarks) > 1 else benchmarks

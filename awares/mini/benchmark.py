@@ -45,13 +45,13 @@ def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[by
 def encode(scene: Scene) -> bytes:
     """Draw the scene and return it as a PNG file."""
     buffer = io.BytesIO()
-    # Noise hardly compresses, so use level 1, which takes less time than drawing.
+    # Noise hardly compresses at any level, so use level 1, which is fast.
     draw(scene).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def annotation(question: Question) -> Label | None:
-    """Return LR or HR, or None if the low-resolution view suffices for only some scans."""
+    """Return LR or HR, or None if the low-resolution view is enough for some digits only."""
     if not question.reads or question.height >= LARGE[0]:
         return Label.LR
     return Label.HR if question.height <= ILLEGIBLE else None

@@ -10,9 +10,9 @@ A conversation has one of five forms:
 
 A command teaches how to write a request, but neither when to write it nor where to look. The other
 forms ask one question, or ask for a description of the whole scene, by place or by colour. A
-description lists the items in random order. To predict the next word, the model must therefore
-look up the item that the word before names. Descriptions teach the model to find items, which
-single questions alone do not.
+description lists the items in random order. To predict the next word, the model must therefore look
+up the item that the previous word names. Descriptions teach the model to find items, which single
+questions alone do not.
 """
 
 from collections.abc import Sequence
@@ -79,10 +79,11 @@ class Lesson:
     """The tasks of a stage of pre-training.
 
     `described` is the share of descriptions. The other conversations ask one question of a kind in
-    `kinds`. In the low-resolution view they ask only for digits that are at least `legible` pixels
-    high at full resolution. Conversations of the form "closer" ask questions of the kinds in
-    `closer`. If `requests` is true, their crops follow a real request. The numbers of the crops are
-    also digits, and the model learns to ignore them.
+    `kinds`. In the low-resolution view these questions ask only for digits that are at least
+    `legible` pixels high at full resolution. Conversations of the form "closer" ask questions of
+    the kinds in `closer`. If `requests` is true, a real request precedes the crops of these
+    conversations. The model learns to ignore the digits in the request, which only number the
+    crops.
 
     Example:
         Lesson(described=0.2, legible=16)
@@ -184,7 +185,8 @@ def _look_closer(
 ) -> None:
     """Show the low-resolution view, then crops of the evidence, in one message or in two.
 
-    One conversation in ten shows the whole image instead. About one in ten shows an extra crop.
+    One conversation in ten shows the whole image instead. About one conversation in ten shows an
+    extra crop.
     """
     crops = list(min_cover([item.box for item in question.items], SIZE))
     if rng.random() < 0.1:

@@ -64,7 +64,7 @@ def warped_glyph(split: SplitName, scan: int, height: int, rng: np.random.Genera
 
 
 _FINE = 24
-"""Side in pixels of an enlarged scan, which `warped_glyph` samples."""
+"""Side in pixels of the enlarged scan that `warped_glyph` turns, slants and stretches."""
 
 
 @lru_cache(maxsize=4_000)

@@ -43,7 +43,7 @@ FAINT, LEGIBLE = 0.2, 14
 is mostly noise there."""
 
 SHARPNESS = 1.0
-"""Initial scale of the logits. A word embedding has a squared length of about 7."""
+"""Initial scale of the logits. A word embedding has a squared norm of about 7."""
 
 CENTRAL = 3.0
 """Weight of an item in the centre. Such items are rarer, and no other item lies across four tokens.

@@ -58,8 +58,8 @@ def examine(
 ) -> Exam:
     """Measure greedy exact match on `count` questions in each view.
 
-    One forward pass per conversation suffices. An answer is right if, at each of its positions, the
-    argmax is right given the true ids before that position.
+    One forward pass per conversation suffices. An answer is right if the argmax is the true id at
+    each position of the answer, given the true ids before that position.
     """
     rng = np.random.default_rng((seed, 77))
     questions = []

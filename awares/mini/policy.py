@@ -77,11 +77,11 @@ def build_model(
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Return a newly initialised model in float32.
 
-    Each token starts with parallel vectors in the embedding and in the head. A word starts with the
-    same vector with and without a space before it. The model can then copy a word from the question
-    or the image to the answer, without learning a table of words. The vectors are not tied, so
-    training may separate them. The embeddings are scaled up and the outputs of the layers are
-    scaled down. Otherwise the initial noise of the layers would hide the words.
+    Each token starts with parallel vectors in the embedding and in the head. A word has the same
+    initial vector with or without a space before it. The model can then copy a word from the
+    question or the image to the answer, without learning a table of words. The vectors are not
+    tied, so training may separate them. The embeddings are scaled up and the outputs of the layers
+    are scaled down. Otherwise the initial noise of the layers would hide the words.
     """
     torch.manual_seed(seed)
     model: Any = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
@@ -103,7 +103,7 @@ def build_model(
 
 
 def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLProcessor:
-    """Return a processor that resizes no view between the sizes of one token and a whole scene."""
+    """Return a processor that does not resize views from 28 x 28 pixels to a whole scene."""
     limits = {"shortest_edge": 28 * 28, "longest_edge": SIDE * SIDE}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(

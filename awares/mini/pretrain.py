@@ -5,7 +5,7 @@
     words      The language model finds items in frozen features.  descriptions of scenes
     questions  The language model finds the item of a question.    questions about one item
     answers    The whole model answers from its view.              all views, all kinds
-    guesses    The model guesses digits that it cannot see.        the same, any digit
+    guesses    The model guesses digits that it cannot see.        the same, also illegible digits
     sums       The model adds and compares digits.                 the same, more sums
     practice   The model sees crops after any kind of question.    the same
     requests   The model ignores the request before the crops.     the same, with requests
@@ -108,7 +108,7 @@ class Batches(Dataset[Any]):
 
 
 class Pretraining:
-    """The model, its optimizers and its progress. `stage` and `step` tell what runs next."""
+    """The model, its optimizers and its progress. `stage` and `step` name the next step."""
 
     def __init__(self, seed: int, work: Path) -> None:
         self.seed, self.work = seed, work

@@ -26,7 +26,7 @@ class Question:
     """A question about a scene.
 
     `items` are the items that the answer depends on, in the order in which `text` names them.
-    `reads` is true if the answer depends on their digits.
+    `reads` is true if the answer depends on the digits of these items.
 
     Example:
         Question("digit on", "What digit is on the red circle?", "7", (item,), True)
@@ -40,7 +40,7 @@ class Question:
 
     @property
     def height(self) -> int:
-        """Height in pixels of the smallest digit that must be read, or LARGE[1] without a digit."""
+        """Height in pixels of the smallest digit to read, or LARGE[1] if there is none to read."""
         return min(item.height for item in self.items) if self.reads else LARGE[1]
 
 
@@ -67,7 +67,7 @@ def ask(scene: Scene, kind: Kind, rng: np.random.Generator) -> Question:
 
 
 def name(item: Item) -> str:
-    """Return an item's name in a question. It is unique, as all colours of a scene differ."""
+    """Return an item's name in a question. All items of a scene have different names."""
     return f"{item.color} {item.shape}"
 
 

@@ -35,7 +35,7 @@ LARGE = (19, 25)
 """Ranges of the height of a digit in pixels."""
 
 ILLEGIBLE = 10
-"""Height in pixels up to which the shipped policy misreads most digits at low resolution.
+"""At low resolution the shipped policy misreads most digits of at most this height in pixels.
 
 The policy's model card shows the accuracy by height.
 """
@@ -47,7 +47,7 @@ CENTERED = 0.4
 """Share of scenes with an item in the centre."""
 
 SLOT = 38
-"""Side in pixels of the square at each corner in which a quadrant's item lies. The centre is free.
+"""Side in pixels of the square at each corner that holds a quadrant's item. The centre is free.
 """
 
 INK = np.array((20, 20, 20), np.float32)

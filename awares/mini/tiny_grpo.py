@@ -6,9 +6,9 @@
                                      |                       |                     |
         the policy's logprobs, and the frozen reference's --> grpo_loss --> AdamW -+
 
-The tiny policy answers questions about small scenes, and may first ask for crops. `awares.` names
-are the method (arXiv 2603.16932), and the distributed jobs call the same ones. There rollout.py,
-scoring.py and learner.py of awares_platform/grpo share this loop and run at the same time.
+The tiny policy answers questions about small scenes, and may first ask for crops. The names
+`awares.*` are the method (arXiv 2603.16932), and the distributed jobs call the same functions. In
+awares_platform/grpo, rollout.py, scoring.py and learner.py run parts of this loop at the same time.
 
 Axes: B episodes of a step, G episodes of a question, T tokens, V vocabulary.
 """
@@ -37,7 +37,7 @@ from awares.mini.scenes import SIDE
 from awares.mini.tokenizer import SYSTEM_PROMPT
 
 GROUP, TOOL_WEIGHT, KL_BETA = 8, 5.0, 0.05  # The paper's G, w_t and beta (sections 3.3, 3.4).
-QUESTIONS, UPDATES, GRPO_RATE, SFT_RATE = 16, 4, 5e-4, 2e-3  # Two per step, two learning rates.
+QUESTIONS, UPDATES, GRPO_RATE, SFT_RATE = 16, 4, 5e-4, 2e-3  # Counts per step, learning rates.
 WARM_UP, POOL, HELD_OUT = 24, 128, 64  # SFT steps, training questions, held-out questions.
 LIMITS = QWEN2_5_VL.limits(min_pixels=28 * 28, max_pixels=SIDE * SIDE)
 
@@ -72,7 +72,7 @@ class TinyPolicy:
         return awares.collate(items, images, self.processor, LIMITS, tool_weight=TOOL_WEIGHT)
 
     def logprobs(self, batch: awares.Batch, model: nn.Module) -> Tensor:
-        """Return logprobs_BT of the sampled tokens by `model`, which has the policy's inputs."""
+        """Return logprobs_BT of the sampled tokens under `model`, the policy or the reference."""
         return awares.policy_logprobs(model, batch, blocked_ids=self.chat.blocked_ids)
 
 
@@ -86,7 +86,7 @@ class BatchSampler:
     async def __call__(self, request: awares.GenerateRequest) -> awares.Generation:
         """Wait for the requests of all running episodes, sample once, and return one turn."""
         if not self._waiting:
-            # The event loop starts this task after every episode that is ready to run.
+            # The event loop first runs all episodes that are ready, and only then this task.
             self._round = asyncio.create_task(self._sample())
         self._waiting.append(request)
         place, turns = len(self._waiting) - 1, self._round
@@ -174,13 +174,13 @@ def warm_up(policy: TinyPolicy, pool: Samples, steps: int) -> None:
     for _ in range(steps):
         samples = [_tossed(sample) for sample in random.sample(pool, 2 * QUESTIONS)]
         batch = policy.batch([demonstration(one, policy.chat, (SIDE, SIDE)) for one in samples])
-        # The tokens of a request have the weight w_t, and those of an answer have 1.
+        # The tokens of a request have the weight w_t, and the tokens of an answer have 1.
         loss = awares.sft_loss(policy.logprobs(batch, policy.model), batch.weights_BT)
         descend(optimizer, loss)
 
 
 def _tossed(sample: awares.Sample) -> awares.Sample:
-    """Let a coin, not the label, decide whether a demonstration asks. GRPO has to learn when."""
+    """Let a coin, not the label, decide whether a demonstration asks. GRPO teaches when to ask."""
     crops = awares.min_cover(sample.evidence, (SIDE, SIDE))
     return replace(sample, label=random.choice(list(awares.Label)), crops=tuple(map(str, crops)))
 
@@ -194,7 +194,7 @@ def grpo(policy: TinyPolicy, pool: Samples, reward: awares.Reward, steps: int) -
         samples = [sample for sample in random.sample(pool, QUESTIONS) for _ in range(GROUP)]
         episodes, rewards_B, means = rollout(policy, samples, reward)
         advantages_B = group_advantages(rewards_B)
-        # Several updates for a batch. From the second one on, the clip holds the policy back.
+        # Each batch gets several updates. The clip limits the change from the second update on.
         size = len(episodes) // UPDATES
         for start in range(0, len(episodes), size):
             part = slice(start, start + size)
@@ -219,7 +219,7 @@ def step_loss(
     return awares.grpo_loss(
         policy.logprobs(batch, policy.model),
         batch.behaviour_logprobs_BT,
-        # The policy before the updates is the policy that sampled: proximal equals behaviour.
+        # The policy before the updates sampled the tokens, so proximal equals behaviour.
         batch.behaviour_logprobs_BT,
         reference_BT,
         torch.tensor(advantages_B),

@@ -1,8 +1,8 @@
 """The vision tower of Qwen2.5-VL on a batch of small images of one size.
 
 transformers computes attention in a loop over images. For small images the loop costs more than the
-arithmetic. An image of at most 112 px lies within one attention window. The order of its patches by
-window is then their raster order, and every block attends to the whole image. This module can
+arithmetic. An image of at most 112 px lies within one attention window. Sorting its patches by
+window then keeps their raster order, and every block attends to the whole image. This module can
 therefore compute the same function for all images of a batch at once.
 
 Axes: N images, P patches (14 px), T = P / 4 merged tokens, D hidden, H heads.

@@ -1,1 +1,1 @@
-"""The command line: the table of commands, and the commands that are not jobs."""
+"""The command line. It defines all commands, and implements the commands that are not jobs."""

@@ -1,4 +1,4 @@
-"""`awares ask IMAGE "question"`: ask a served policy over HTTP; print answer, crops and cost."""
+"""`awares ask IMAGE "question"` asks a served policy over HTTP and prints its reply."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ _ENDS: dict[str, str] = {
     StopReason.LENGTH: "none: the policy reached the token limit before the end of its turn",
     StopReason.ERROR: "none: the endpoint failed; its log names the reason",
 }
-"""Words for an episode without an answer."""
+"""The text to print for an episode without an answer, by StopReason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Reply:
     weight_version: int
 
     def lines(self) -> str:
-        """The reply as text for a person."""
+        """Return the reply as several lines of text for the terminal."""
         looked = ", ".join(
             f"{_name(crop)} {list(box)}" for crop, box in zip(self.crops, self.boxes, strict=False)
         )
@@ -67,15 +67,15 @@ class Reply:
 
 
 def _name(crop: str) -> str:
-    """The name of one of the ten crops; other regions are their own names."""
+    """Return a readable name of one of the ten crops. Any other region is returned unchanged."""
     return CropId(crop).name.lower().replace("_", " ") if crop in set(CropId) else crop
 
 
 def run(
     image: Path, question: str, url: str = "http://127.0.0.1:8000", token_env: str = "AWARES_TOKEN"
 ) -> None:
-    """Ask the question, an argument of the command line, and print the reply. Raises as `ask`."""
-    # Python decodes arguments as ASCII in a locale without UTF-8, but terminals send UTF-8.
+    """Ask a question from the command line, and print the reply. Raises the errors of `ask`."""
+    # In a locale without UTF-8, Python decodes arguments as ASCII, although terminals send UTF-8.
     question = os.fsencode(question).decode("utf-8", "replace")
     print(ask(image, question, url, token_env).lines())
 
@@ -84,7 +84,8 @@ def ask(image: Path, question: str, url: str, token_env: str = "AWARES_TOKEN") -
     """Ask the first model that the endpoint at `url` (http://host:port) offers.
 
     The environment variable `token_env` holds the bearer token, if the endpoint needs one. Raises
-    DataError for an unreadable file, EndpointError if the endpoint is absent or refuses.
+    DataError if the image file is unreadable. Raises EndpointError if no endpoint answers, or if
+    the endpoint refuses the request.
     """
     try:
         data = base64.b64encode(image.read_bytes()).decode()
@@ -145,13 +146,13 @@ def _call(url: str, body: Mapping[str, Any] | None, token_env: str) -> dict[str,
 
 
 def opener(url: str) -> urllib.request.OpenerDirector:
-    """An opener that uses the environment's proxies, except for an address on this machine."""
+    """Return an opener that uses the environment's proxies, but not for a URL on this machine."""
     proxies = {} if is_loopback(url) else None
     return urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
 
 
 def _reason(error: urllib.error.HTTPError, token_env: str) -> str:
-    """The endpoint's own message, or an explanation of its status."""
+    """Return the endpoint's own error message, or an explanation of its HTTP status."""
     if error.code == 401:
         return f"it wants a bearer token; put it into the environment variable {token_env}"
     text = error.read(4096).decode(errors="replace")

@@ -1,6 +1,6 @@
-"""`awares config [section]`: every configuration key with its type, default and help.
+"""`awares config [section]` lists every configuration key with its type, default and help.
 
-The sections' pydantic models are the only source.
+The command reads all of them from the pydantic models of the sections.
 """
 
 import json
@@ -39,9 +39,9 @@ class ConfigKey:
 
 
 def keys(within: str = "") -> list[ConfigKey]:
-    """The keys of a section, or the one key `within`; by default all keys.
+    """Return the keys of the section `within`, the single key `within`, or by default all keys.
 
-    Raises ConfigError, with the nearest name, if there is none.
+    If no section or key has this name, ConfigError suggests the most similar name.
     """
     known = list(_keys(PlatformConfig, "", PlatformConfig().model_dump(mode="json")))
     found = [key for key in known if not within or f"{key.key}.".startswith(f"{within}.")]
@@ -66,7 +66,7 @@ def _keys(model: type[BaseModel], prefix: str, defaults: Mapping[str, Any]) -> I
 
 
 def kind_of(field: FieldInfo) -> str:
-    """The type of a field in words, with its bounds.
+    """Return the type of a field in words, with its bounds.
 
     Example:
         kind_of(EngineConfig.model_fields["kv_cache_gib"])  # "number > 0, or none"
@@ -94,7 +94,7 @@ def _kind(annotation: Any) -> str:
 
 
 def render(found: Sequence[ConfigKey]) -> str:
-    """The keys as text for a person, as wide as the terminal and at most `WIDTH` columns."""
+    """Return the keys as text for the terminal, in lines of at most `WIDTH` columns."""
     width = min(shutil.get_terminal_size().columns, WIDTH)
     lines: list[str] = []
     section = ""

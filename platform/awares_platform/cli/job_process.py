@@ -1,6 +1,7 @@
-"""A job in a process of its own, on the session's Ray and store.
+"""Run a job in its own process, which uses the session's Ray and store.
 
-Its progress is shown, its output is written to a log, and it never outlives this process's block.
+The job's progress is shown, and its output is written to a log. The job's process ends with the
+block that started it.
 """
 
 import logging
@@ -25,16 +26,16 @@ log = logging.getLogger(__name__)
 STOP_S = 30.0
 """Seconds that a job has to stop after SIGTERM."""
 BEAT_S = 10.0
-"""The progress of a silent job is shown again after so many seconds."""
+"""If a job prints nothing for this number of seconds, its progress is shown again."""
 TAIL_LINES = 15
 _PROGRESS = re.compile(r"^(?P<job>\w+) \[ *\d+ s\]: (?P<note>.*)$")
 
 
 def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> None:
-    """Run `awares <job>` in a process of its own, on this session's Ray and store.
+    """Run `awares <job>` in its own process, which uses this session's Ray and store.
 
-    Its output goes to <directory>/<job>.log. Raises LaunchError with the end of that log if the
-    job fails.
+    The output of the job goes to <directory>/<job>.log. If the job fails, LaunchError quotes the
+    end of this log.
     """
     directory.mkdir(parents=True, exist_ok=True)
     setup = directory / "setup.json"
@@ -55,7 +56,7 @@ def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> No
 
 
 def _notes(output: IO[str], kept: Path) -> Iterator[str]:
-    """Copy the output to the log, and yield its progress notes.
+    """Copy a job's output to the log, and yield the progress notes in the output.
 
     The last note is yielded again whenever the job is silent for `BEAT_S`.
     """
@@ -71,7 +72,7 @@ def _notes(output: IO[str], kept: Path) -> Iterator[str]:
 
 
 def _listen(output: IO[str], kept: Path, said: queue.SimpleQueue[str]) -> None:
-    """Read a job's output until it ends, in a thread. An empty note then wakes `_notes`."""
+    """Read a job's output in a thread until the output ends. An empty note then wakes `_notes`."""
     with kept.open("a", encoding="utf-8") as log_file:
         for line in output:
             log_file.write(line)
@@ -85,7 +86,7 @@ def _listen(output: IO[str], kept: Path, said: queue.SimpleQueue[str]) -> None:
 def _process(job: str, setup: Path) -> Iterator[subprocess.Popen[str]]:
     """Run the job's process in its own process group, and end the whole group after the block.
 
-    Ctrl-C therefore does not reach it twice: only this process stops it.
+    Ctrl-C therefore reaches only the parent process, which then stops the job.
     """
     import ray
 
@@ -104,7 +105,10 @@ def _process(job: str, setup: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """Let the job clean up, then kill the rest of its group; a second Ctrl-C kills at once."""
+    """Let the job clean up, then kill what is left of its process group.
+
+    A second Ctrl-C kills the group at once.
+    """
     try:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -1,9 +1,9 @@
-"""The table of commands: `awares <command> --config FILE section.key=value ...`.
+"""All commands of `awares <command> --config FILE section.key=value ...`.
 
 Each command imports its module only after the arguments are parsed, so that --help is fast.
 
-Exit status: 0; 2 for a user error, which prints one line; 130 after Ctrl-C, once the session has
-stopped the servers that it started.
+The exit status is 0, or 2 after a user error, which is printed as one line. After Ctrl-C the
+session stops the servers that it has started, and the exit status is 130.
 """
 
 import importlib
@@ -31,7 +31,7 @@ FOLLOWING = {
     "grpo": ("evaluate", "next"),
     "evaluate": ("report", "page with all results"),
 }
-"""The command that comes after each job, and what it is for."""
+"""For each job, the command to run next, and the words that introduce this command."""
 DESCRIPTION = (
     "Train and serve a vision-language policy that asks for the crops that it needs.\n"
     "`awares --version` prints the versions of the project and of its packages."
@@ -70,7 +70,7 @@ def quickstart(
 
 @commands.command
 def curate(overrides: Overrides = (), /, config: Setup = MINI) -> int:
-    """Label for each question whether crops are needed, and which."""
+    """Decide for each question whether it needs crops, and which crops."""
     return _run("curate", "awares_platform.curate.job", config, overrides)
 
 
@@ -82,7 +82,7 @@ def sft(overrides: Overrides = (), /, config: Setup = MINI) -> int:
 
 @commands.command
 def grpo(overrides: Overrides = (), /, config: Setup = MINI) -> int:
-    """Train the fine-tuned policy by GRPO, with rollouts and learner side by side."""
+    """Train the fine-tuned policy with GRPO. Rollouts and learner run at the same time."""
     return _run("grpo", "awares_platform.grpo.job", config, overrides)
 
 
@@ -123,7 +123,7 @@ def ask(
 
 @commands.command
 def report(overrides: Overrides = (), /, config: Setup = MINI) -> int:
-    """Write the report.html of a run again."""
+    """Write a run's report.html again from the stored results."""
 
     def execute() -> None:
         settings = load(config, overrides)
@@ -148,7 +148,7 @@ def weights(
     """List, show, verify, pull, pin or unpin the weight versions that a run has published.
 
     `verify` downloads versions and checks their hashes. `pull` writes a version as a checkpoint.
-    `pin` keeps a version in the store for good.
+    `pin` keeps a version in the store until it is unpinned.
 
     Args:
         action: What to do.
@@ -178,7 +178,7 @@ def plan(
 ) -> int:
     """Estimate a run's memory per GPU, episodes in flight, S3 traffic, hours and GPU-hours.
 
-    It reads only the setup and needs no GPU.
+    The command reads only the setup, and needs no GPU.
 
     Args:
         json: Print all figures as JSON.
@@ -211,7 +211,8 @@ def config(section: tyro.conf.Positional[str] = "", /, json: Annotated[bool, _JS
         try:
             print(text, flush=True)
         except BrokenPipeError:
-            # The reader of a pipe, such as head, has enough. Python flushes stdout again at exit.
+            # The reader of the pipe, such as head, has closed it. Python would flush stdout again
+            # at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return guarded("config", execute)
@@ -237,7 +238,7 @@ def job(command: Callable[..., int]) -> None:
 
 
 def print_in_any_locale() -> None:
-    """Print characters that the locale lacks as escapes, such as \\xf6, and raise no error."""
+    """Make stdout print characters that the locale lacks as escapes, such as \\xf6."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -249,7 +250,7 @@ def _run(name: str, module: str, config: Path, overrides: Sequence[str], **optio
         settings = load(config, overrides)
         from awares_platform.method.environment import environment
 
-        # A mistake in method.environment shows before the store, Ray or an engine starts.
+        # Find a mistake in method.environment before the store, Ray or an engine starts.
         environment(settings.method)
         from awares_platform.runtime import session
 
@@ -262,7 +263,7 @@ def _run(name: str, module: str, config: Path, overrides: Sequence[str], **optio
 
 
 def following(name: str, config: Path, overrides: Sequence[str]) -> str:
-    """The command that comes after the job `name`, with the same arguments."""
+    """Return a line with the command to run after the job `name`, with the same arguments."""
     job, purpose = FOLLOWING[name]
     setup = () if config == MINI else ("--config", str(config))
     return f"{purpose}: {shlex.join(['awares', job, *setup, *overrides])}"
@@ -271,7 +272,7 @@ def following(name: str, config: Path, overrides: Sequence[str]) -> str:
 def guarded(name: str, execute: Callable[[], None]) -> int:
     """Run a command and return its exit status.
 
-    0, or 2 for a user error, which prints one line, or 130 after Ctrl-C.
+    The status is 0, 2 after a user error, or 130 after Ctrl-C. A user error is printed as one line.
     """
     from awares_platform.runtime import logs
 
@@ -295,7 +296,7 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
 
 
 def _user_error(error: BaseException | None) -> AwaresError | None:
-    """The innermost AwaresError of `error`, which Ray may have wrapped; None if there is none."""
+    """Return the innermost AwaresError that `error` is or wraps, or None if there is none."""
     while error is not None:
         inner = getattr(error, "cause", None) or error.__cause__
         if isinstance(error, AwaresError) and not isinstance(inner, AwaresError):

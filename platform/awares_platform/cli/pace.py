@@ -1,11 +1,11 @@
 """The printed progress of the quickstart's jobs, and the time that is left.
 
-    note of a job ── phase, share of it ── measured seconds / typical seconds = slowness
+    note of a job ── phase, share done ── measured seconds / typical seconds = slowness
     time left = rest of this phase + slowness * typical seconds of all later phases
 
-The typical seconds only weigh the phases against each other: they come from three quickstarts on
-two cores. The slowness of this machine is measured while the jobs run. Before that, the line states
-only the time left in a counted phase.
+The typical seconds come from three quickstarts on two cores. The slowness of this machine is
+measured while the jobs run. Until the slowness is known, a line states only the time left in the
+current phase. The notes of this phase must then have a count such as 12/80.
 """
 
 import re
@@ -19,18 +19,19 @@ from typing import TextIO
 from awares_platform.config import PlatformConfig
 
 KNOWN = 0.03
-"""The time left is stated once this share of the typical work has been measured."""
+"""The share of all typical seconds that must be measured before the time left is stated."""
 COUNTED = 0.1
-"""The rest of a phase is stated once this share of it has been measured."""
+"""The share of a phase that must be measured before the time left in the phase is stated."""
 _COUNT = re.compile(r"^(?P<done>\d+)/(?P<total>\d+)\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A part of a job. `marker` is the text in its notes, `seconds` its typical time.
+    """A part of a job. Its notes contain `marker`, and it typically takes `seconds`.
 
-    `telling` is true if the time of this phase predicts that of the others. Curation's time does
-    not: it depends on the disk and on other work of the machine more than training does.
+    `telling` is true if the duration of this phase predicts the duration of the others. The
+    duration of curation does not, because it depends more on the disk and on other work of the
+    machine.
 
     Example:
         Phase("steps", 248.0, telling=True)
@@ -45,9 +46,10 @@ Phases = Mapping[str, tuple[Phase, ...]]
 
 
 def typical(config: PlatformConfig) -> Phases:
-    """The phases of every job of the quickstart, for the sizes in `config`.
+    """Return the phases of every job of the quickstart, for the sizes in `config`.
 
-    The seconds were measured with the default sizes. Counted phases scale with their sizes.
+    The seconds were measured with the default sizes. The seconds of a phase that counts questions,
+    samples, episodes or answers are scaled to the number in `config`.
     """
     usual = PlatformConfig()
     test, train, tune, reinforce, answer = (
@@ -77,7 +79,7 @@ def typical(config: PlatformConfig) -> Phases:
 
 
 def _sizes(config: PlatformConfig) -> tuple[int, int, int, int, int]:
-    """Test questions, train questions, SFT samples, GRPO episodes, and evaluated answers."""
+    """Return the numbers of test and train questions, SFT samples, GRPO episodes and answers."""
     grpo, data = config.grpo, config.data
     return (
         data.test_samples,
@@ -131,7 +133,7 @@ class Pace:
         self.show(job, "starting")
 
     def show(self, job: str, note: str) -> None:
-        """Show the job's note, such as "12/80 steps", which also updates the time left."""
+        """Show the job's note, such as "12/80 steps", and update the time left."""
         self._follow(self._pending[job], note)
         elapsed = self.clock(self._now() - self._began)
         self._line(job, note, f"   ({elapsed} elapsed, {self._stated(job)})")
@@ -143,7 +145,7 @@ class Pace:
         self._line(job, f"done in {self.clock(self._now() - self._started)}")
 
     def _stated(self, job: str) -> str:
-        """The time left in words: of all jobs if it is known, else of this job, else neither."""
+        """Return the time left in words: for all jobs, for `job` only, or that it is not known."""
         left = self.remaining(job)
         if left is not None:
             return f"about {rounded(left)} left"
@@ -153,7 +155,7 @@ class Pace:
         return f"about {rounded(self._rest(phase))} of {job} left, the rest is not known yet"
 
     def remaining(self, job: str) -> float | None:
-        """Estimated seconds until all jobs are done, or None while too little is measured."""
+        """Return the estimated seconds until all jobs end, or None if too little is measured."""
         phase, *later = self._pending[job]
         measured, weight = self._so_far(phase)
         if weight <= 0 or weight < KNOWN * self._total:
@@ -165,9 +167,11 @@ class Pace:
         return self._rest(phase, slowness) + slowness * rest
 
     def _rest(self, phase: Phase, slowness: float | None = None) -> float:
-        """Estimated rest of the phase. Its own rate counts the more, the more of it is done.
+        """Return the estimated seconds until the phase ends.
 
-        Without `slowness` its own rate alone counts.
+        The duration of the whole phase is estimated twice: as its typical seconds times `slowness`,
+        and by extrapolation of the part that is done. The mean of the two estimates is weighted by
+        the share that is done. Without `slowness` only the second estimate counts.
         """
         done = self._share - self._first_share
         own = (self._counted_at - self._entered) / done if done > 0 else 0.0
@@ -180,7 +184,7 @@ class Pace:
         return max((1 - self._share) * seconds - since, 0.0)
 
     def _so_far(self, phase: Phase) -> tuple[float, float]:
-        """Measured and typical seconds of the telling phases, the current one included."""
+        """Return the measured and the typical seconds of the telling phases until now."""
         measured, weight = self._measured
         if phase.telling:
             measured += self._counted_at - self._entered
@@ -188,10 +192,10 @@ class Pace:
         return measured, weight
 
     def _follow(self, phases: list[Phase], note: str) -> None:
-        """Enter the phase that the note names, and read its share."""
+        """Enter the phase that the note names, and read the share that is done."""
         count = _COUNT.match(note)
         share = int(count["done"]) / max(int(count["total"]), 1) if count else 0.0
-        # A longer marker names its phase more closely: "starting the engine", "starting".
+        # If several markers match, the longest is right: "starting the engine", not "starting".
         named = [index for index, phase in enumerate(phases) if phase.marker in note]
         index = max(named, key=lambda index: len(phases[index].marker), default=0)
         if index:
@@ -210,11 +214,11 @@ class Pace:
 
     @staticmethod
     def clock(seconds: float) -> str:
-        """Minutes and seconds, such as 4:07."""
+        """Return a duration in minutes and seconds, such as 4:07."""
         return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
 
     def _line(self, job: str, text: str, times: str = "") -> None:
-        """Print a line. On a terminal, a line with `times` fits it and is overwritten later."""
+        """Print a line. On a terminal, a line with `times` is cut to fit and overwritten later."""
         head = f"[{self._jobs.index(job) + 1}/{len(self._jobs)}] {job:<8} "
         if self._stream.isatty():
             room = shutil.get_terminal_size().columns - len(head) - len(times) - 1
@@ -227,7 +231,7 @@ class Pace:
 
 
 def rounded(seconds: float) -> str:
-    """A duration as coarse as an estimate is: whole minutes, or tens of seconds below 90 s.
+    """Return a duration in words, in whole minutes, or in tens of seconds below 90 s.
 
     Example:
         rounded(734.0)  # "12 min"

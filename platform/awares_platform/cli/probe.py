@@ -1,4 +1,4 @@
-"""Checks of a Helm release's store, Jobs API and endpoint. The chart's test pods run them.
+"""Checks a Helm release's store, Jobs API and endpoint. The chart's test pods run this module.
 
     python -m awares_platform.cli.probe store --config /etc/awares/setup.toml
         writes, reads and deletes one object
@@ -7,8 +7,8 @@
     python -m awares_platform.cli.probe endpoint --url http://<service>:8000
         expects an answer with AWARES_SERVE_TOKEN and a refusal without it
 
-A check is repeated for up to --wait seconds, because the release may still be starting. It prints
-one line. The exit status is 0, or 2 if the check failed.
+A check is repeated for up to --wait seconds, because the release may still be starting. The check
+prints one line. The exit status is 0, or 2 if the check failed.
 """
 
 import os
@@ -47,13 +47,13 @@ def store(config: Path = Path("/etc/awares/setup.toml"), wait: Wait = 60.0) -> i
 
 @commands.command
 def ray(address: str, wait: Wait = 60.0) -> int:
-    """Ask Ray's Jobs API with the token and without."""
+    """Call Ray's Jobs API with the token, and then without the token."""
     return guarded("probe ray", lambda: print(patient(lambda: check_ray(address), wait)))
 
 
 @commands.command
 def endpoint(url: str, wait: Wait = 60.0) -> int:
-    """Ask the endpoint a question with the token, and its models without."""
+    """Ask the endpoint a question with the token, and list its models without the token."""
     return guarded("probe endpoint", lambda: print(patient(lambda: check_endpoint(url), wait)))
 
 
@@ -97,7 +97,7 @@ def check_ray(address: str) -> str:
 def check_endpoint(url: str) -> str:
     """Raise EndpointError or LaunchError if the endpoint does not answer a question.
 
-    LaunchError also if it answers without the token although one is set.
+    Also raises LaunchError if a token is set, but the endpoint answers without the token.
     """
     from PIL import Image
 
@@ -116,7 +116,7 @@ def check_endpoint(url: str) -> str:
 
 
 def status(url: str, token: str | None) -> int:
-    """The HTTP status of a GET. Raises LaunchError if nothing answers."""
+    """Return the HTTP status of a GET request. Raises LaunchError if no server answers."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
         request = urllib.request.Request(url, headers=headers)

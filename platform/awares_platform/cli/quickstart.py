@@ -1,10 +1,11 @@
-"""`awares quickstart`: the five jobs on one machine, then one question to the served policy.
+"""`awares quickstart` runs the five jobs on one machine, then asks the served policy a question.
 
     curate ── sft ── grpo ── evaluate ── serve ── one held-out question over HTTP
                                                   └── results.json, report.html
 
-Each job but the last runs in its own process (job_process.py), which frees its memory at the end.
-progress.json lists the finished jobs and the setup. The same setup continues; another starts anew.
+Each job except the last runs in its own process (job_process.py), so that its memory is freed at
+its end. progress.json holds the finished jobs and a digest of the setup. If the next quickstart has
+the same setup, it skips the finished jobs. Otherwise it starts anew.
 """
 
 import hashlib
@@ -46,9 +47,9 @@ REPORTED = (
 
 @dataclass(slots=True)
 class QuickstartState:
-    """The finished jobs of this quickstart and their seconds, with interrupted attempts.
+    """The finished jobs of this quickstart, and the seconds that each job has taken.
 
-    `fingerprint` is the digest of the setup.
+    The seconds include interrupted attempts. `fingerprint` is the digest of the setup.
 
     Example:
         path = Path("runs/quickstart/progress.json")
@@ -70,7 +71,7 @@ class QuickstartState:
 
     @contextmanager
     def timed(self, job: str) -> Iterator[None]:
-        """Measure a job's time, and record it as finished unless it raises."""
+        """Time the job that runs in the block, and record it as finished if the block succeeds."""
         started = time.monotonic()
         try:
             yield
@@ -82,9 +83,10 @@ class QuickstartState:
 
 
 def run(config: PlatformConfig, fresh: bool = False) -> None:
-    """Run the unfinished jobs, serve, ask a question and write the report, within a session.
+    """Run the unfinished jobs, serve the policy, ask it a question and write the report.
 
-    `fresh` discards an earlier run and its labels. Raises ConfigError as `prepare`.
+    The caller must have opened a session. `fresh` discards an earlier run and its labels. Raises
+    ConfigError if evaluate.policies lacks awares, and passes on the errors of `prepare`.
     """
     if "awares" not in config.evaluate.policies:
         raise ConfigError(
@@ -100,7 +102,7 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
             continue
         with state.timed(job):
             run_job(job, config, directory, pace)
-    state.wall_s.pop("serve", None)  # Every quickstart serves again, finished or not.
+    state.wall_s.pop("serve", None)  # Every quickstart serves again.
     with state.timed("serve"):
         question, reply = serve_and_ask(config, directory, pace)
     results = write_results(directory, state.wall_s, config.run.seed)
@@ -109,10 +111,11 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
 
 
 def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartState:
-    """The state of the earlier quickstart, or a new state if the setup differs or `fresh` is set.
+    """Return the state of the earlier quickstart of this run, or a new state.
 
-    A new state empties the run. Raises ConfigError for a run that no quickstart made, which is not
-    discarded, and for a damaged progress.json.
+    The state is new if there is no earlier quickstart, if the setup differs, or if `fresh` is true.
+    The files of the run are then deleted. Raises ConfigError if the run exists, but no quickstart
+    made it, and `fresh` is false. Raises ConfigError if progress.json is damaged.
     """
     path = directory / "progress.json"
     state = QuickstartState(path, fingerprint(config))
@@ -137,7 +140,10 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
 
 
 def _earlier(path: Path) -> QuickstartState | None:
-    """The state in progress.json, if it exists. Raises ConfigError if it is damaged."""
+    """Return the state in progress.json, or None without this file.
+
+    Raises ConfigError if the file is damaged.
+    """
     try:
         body = json.loads(path.read_text("utf-8"))
         return QuickstartState(
@@ -152,9 +158,9 @@ def _earlier(path: Path) -> QuickstartState | None:
 
 
 def fingerprint(config: PlatformConfig) -> str:
-    """Digest of everything that the results depend on: the setup, and the content of policy.base.
+    """Return a digest of all that the results depend on: the setup and the base policy's files.
 
-    It leaves out addresses, which change from session to session.
+    Addresses are left out, because they change from session to session.
     """
     from awares_platform.training.source import base_digest
 
@@ -193,13 +199,13 @@ def serve_and_ask(
 
 
 def held_out_question(config: RunConfig, directory: Path) -> EpisodeRecord:
-    """A test question for which the policy requested crops and was right, if there is one."""
+    """Return a test question, if possible one that the policy answered correctly with crops."""
     episodes = read_run(directory.joinpath, config.name, config.seed).episodes["awares"]
     return max(episodes, key=lambda it: (bool(it.crops) and it.correct, it.correct))
 
 
 def free_port() -> int:
-    """A loopback port on which no process listens."""
+    """Return a loopback port on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -224,7 +230,7 @@ def write_results(directory: Path, wall_s: dict[str, float], seed: int) -> dict[
 def closing(
     question: EpisodeRecord, reply: Reply, results: dict[str, Any], page: Path, pace: Pace
 ) -> str:
-    """The last text of the quickstart: the table of policies, the reply, and next commands."""
+    """Return the last text of the quickstart: the table, the reply and the next commands."""
     table = (page.parent / "evaluate" / "table.md").read_text("utf-8").strip()
     total = sum(results["wall_s"].values())
     return (

@@ -45,7 +45,7 @@ def run(config: PlatformConfig, action: str, version: int | None, out: Path | No
 
 
 def listing(subscriber: Subscriber, pins: set[int]) -> Iterator[str]:
-    """One line per published version, newest first."""
+    """Yield a header and one line for each published version, newest first."""
     yield f"{'version':>8}  {'step':>6}  {'changed':>8}  forms"
     for entry in subscriber.seen.published:
         manifest = subscriber.manifest(entry.version)
@@ -56,7 +56,7 @@ def listing(subscriber: Subscriber, pins: set[int]) -> Iterator[str]:
 
 
 def details(subscriber: Subscriber, version: int) -> Iterator[str]:
-    """Describe a version: its forms, its policy, and the encoding of its tensors."""
+    """Yield lines that describe a version: its forms, its policy, and its tensors' encoding."""
     manifest = subscriber.manifest(version)
     published, hops = subscriber.seen.find(version), subscriber.seen.path(version)
     assert published is not None, "its manifest was found through HEAD"
@@ -88,9 +88,9 @@ def details(subscriber: Subscriber, version: int) -> Iterator[str]:
 
 
 def verify(subscriber: Subscriber, version: int | None) -> None:
-    """Download and verify every published form, or the hops to `version` alone.
+    """Download and verify all published anchors and deltas, or only those that lead to `version`.
 
-    Raises WeightsError at the end if any of them is damaged.
+    After all downloads, raises WeightsError if an anchor or a delta is damaged.
     """
     hops, damaged = _hops(subscriber, version), []
     states: dict[int, Received] = {}
@@ -124,8 +124,8 @@ def pull(
 ) -> Path:
     """Write a version as a policy directory that transformers and vLLM can load.
 
-    The processor and the configuration are those of `start`, the run's starting policy. Returns the
-    directory. Raises ConfigError if it is not empty.
+    The processor and the configuration come from `start`, the run's starting policy. Returns the
+    directory. Raises ConfigError if the directory is not empty.
     """
     directory = out or Path(f"{subscriber.run}-v{version}")
     if directory.is_dir() and any(directory.iterdir()):

@@ -1,1 +1,1 @@
-"""The curate job: label for each sample whether crops are needed, and which ones."""
+"""The curate job decides for each sample whether the policy needs crops, and which crops."""

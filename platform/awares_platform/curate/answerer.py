@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class Answerer:
-    """Adds both answers to the rows of a shard. `map_batches` calls it with batch_size=1.
+    """Adds both answers of each sample to a shard. `map_batches` calls it with batch_size=1.
 
     A batch has "key" and "rows". In the result, the table in "rows" has additional columns with the
-    answers. If the engine fails, the result holds a pickled AwaresError as "failure". Ray Data
-    would bury a raised error in its own tracebacks. The engine runs on its own event loop, from the
-    first shard until the actor ends.
+    answers. If the engine fails, the result holds a pickled AwaresError as "failure". The error is
+    not raised, because Ray Data would bury it in its own tracebacks. The engine runs on its own
+    event loop, from the first shard until the actor ends.
     """
 
     def __init__(self, config: PlatformConfig) -> None:
@@ -70,7 +70,7 @@ class Answerer:
         )
 
     async def _start(self) -> None:
-        """Start the engine. An error in the constructor would not reach the driver."""
+        """Start the engine here, because errors of the constructor would not reach the driver."""
         from awares_platform.engine.engine import Engine
         from awares_platform.training.policy import load_processor
         from awares_platform.training.source import resolve

@@ -56,7 +56,8 @@ log = logging.getLogger(__name__)
 SPLIT = "train"
 COUNTED = ("lr", "hr", "dropped", "unusable")
 LABEL_CPUS = 0.1
-"""Number of CPUs that a labelling task reserves. It mostly awaits endpoints or compares text."""
+"""Number of CPUs that a labelling task reserves. Such a task mostly waits or compares text.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,8 @@ class CurateResult:
     """Counts over the curated split.
 
     `crops` counts the target crops of the HR samples by id. `left_out` counts the samples without a
-    label, because both answers are wrong or the sample is unusable. `source_faults` counts the
-    unreadable rows of the source. The job took `wall_s` seconds.
+    label. A sample gets no label if both answers are wrong, or if the sample is unusable.
+    `source_faults` counts the unreadable rows of the source. The job took `wall_s` seconds.
 
     Example:
         CurateResult(
@@ -118,8 +119,8 @@ class CurateResult:
 def run(config: PlatformConfig) -> CurateResult:
     """Curate the train split.
 
-    Raises DataError if no row is usable. Raises EngineFailure or EndpointError if the engine or an
-    endpoint fails for good.
+    Raises DataError if no row is usable. Raises EngineFailure if the engine fails for good, and
+    EndpointError if an endpoint fails for good.
     """
     started = time.monotonic()
     asked = environment(config.method)
@@ -180,7 +181,7 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
 
 
 def plan(data: DataConfig, samples: Sequence[Sample], settings: str) -> list[Shard]:
-    """Cut the split into shards. Each fingerprint covers `settings`, made by label_settings."""
+    """Cut the split into shards. `settings` (from label_settings) is a part of each fingerprint."""
     size = data.shard_rows
     shards = []
     for index, start in enumerate(range(0, len(samples), size)):
@@ -272,7 +273,7 @@ def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str
 
 
 def keep_from_terminal() -> None:
-    """Leave Ray Data's steps to its own log file. The terminal keeps its errors."""
+    """Keep Ray Data's progress messages off the terminal. Errors still appear there."""
     for handler in logging.getLogger("ray.data").handlers:
         if handler.level == logging.INFO:
             handler.setLevel(logging.ERROR)

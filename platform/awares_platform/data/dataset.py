@@ -151,7 +151,7 @@ def _remedy(name: str) -> str:
 
 
 def read_split(store: ObjectStore, name: str, split: str, limit: int | None = None) -> Split:
-    """Read up to `limit` usable samples of a split, in order. Raises DataError if it has none."""
+    """Read up to `limit` usable samples of a split, in order. Raises DataError without any."""
     samples: list[Sample] = []
     columns: list[dict[str, Any]] = []
     faults: list[Fault] = []
@@ -183,7 +183,7 @@ def read_samples(
 
 
 def report_faults(faults: Sequence[Fault]) -> None:
-    """Log the number of faults, and the key and row of the first few faults."""
+    """Log the number of faults, and the first few faults with their key and row."""
     if not faults:
         return
     log.warning("skipped %d unusable rows or files", len(faults))
@@ -203,7 +203,7 @@ def ensure_mini(config: "DataConfig", store: ObjectStore) -> None:
         ("test", config.test_samples),
     )
     for split, count in splits:
-        # The recipe contains the first sample, because it changes if the generator changes.
+        # The recipe contains the first sample, which changes if the generator changes.
         first = repr(next(generate_split(split, 1, config.seed))[1])
         recipe = {
             "count": count,

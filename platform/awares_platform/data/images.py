@@ -22,7 +22,7 @@ from awares_platform.store.errors import NotFound
 log = logging.getLogger(__name__)
 
 KEEP_FREE_BYTES = 2 << 30
-"""The disk cache admits an image only if this number of bytes then remains free."""
+"""The disk cache admits an image only if this number of bytes stays free on the disk."""
 MEMORY_BYTES = 256 << 20
 """The largest number of decoded bytes in the memory cache."""
 
@@ -35,8 +35,8 @@ def image_key(digest: str) -> str:
 class Images:
     """A callable from an image's hash to its RGB image. Callers must not modify the image.
 
-    It is thread-safe and picklable. A copy in another process has the same settings and its own
-    memory cache. All copies on one machine share the disk cache.
+    The callable is thread-safe and picklable. A copy in another process has the same settings and
+    its own memory cache. All copies on one machine share the disk cache.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Images:
         return image
 
     def _remember(self, digest: str, image: Image) -> None:
-        """Add an image to the memory cache, and evict the least recently used ones."""
+        """Add an image to the memory cache, and evict the least recently used images."""
         self._held += _size(image) - _size(self._cache.pop(digest, None))
         self._cache[digest] = image
         while self._held > self._memory_bytes and len(self._cache) > 1:

@@ -1,8 +1,8 @@
 """Encode samples as parquet rows, and decode them even if some rows are damaged.
 
 A damaged file or row raises no exception. It becomes a `Fault`, which names the key and the row.
-One bad row therefore costs one sample, and not the job. Page checksums are written and verified, so
-that a flipped bit becomes a fault and not a wrong question.
+One bad row therefore costs one sample, and not the job. Page checksums are written and verified. A
+flipped bit therefore becomes a fault, and not a wrong question.
 """
 
 import io
@@ -50,7 +50,8 @@ class Fault:
 class Rows:
     """A decoded file: its usable samples, its faults and its metadata.
 
-    `columns` is aligned with `samples`. It holds the columns for which a Sample has no field.
+    `columns` is aligned with `samples`. `columns` holds only the columns for which a Sample has no
+    field.
 
     Example:
         Rows((sample,), ({"verdict": "2"},), (), {"fingerprint": "ab12"})
@@ -188,7 +189,7 @@ def _label(value: str) -> Label:
 def _crops(values: Sequence[str | None]) -> tuple[str, ...]:
     """Return the regions of the target request.
 
-    A job's environment later checks that it offers these regions.
+    The job later checks that its environment offers these regions.
     """
     if not all(value and value.strip() for value in values):
         raise ValueError(f"crops: {values} has an empty entry")

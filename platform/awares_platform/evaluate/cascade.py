@@ -1,4 +1,4 @@
-"""Policies of two passes: one on the low-resolution view, and a second one on the whole image.
+"""Policies of two passes: the first on the low-resolution view, the second on the whole image.
 
     first pass --enough?--yes--> its answer
                         --no---> the base policy's answer at full resolution
@@ -28,8 +28,8 @@ def escalate(
     """Add the second pass from `full` to every episode of `asked` that makes a request.
 
     Episodes without a request are returned unchanged. `asked` holds the episodes of the trained
-    policy. `decision_s` holds the measured seconds of its first turn by sample id. `spec` holds the
-    settings of the episodes in `asked`.
+    policy. `decision_s` maps the id of a sample to the measured seconds of the first turn. `spec`
+    holds the settings of the episodes in `asked`.
     """
     return [
         _fresh(first, again, decision_s.get(first.sample.sample_id, 0.0), _first(first), spec)
@@ -68,7 +68,7 @@ def _rtr(played: Played) -> float:
 
 
 def _first(played: Played) -> Turn:
-    """Return the first turn, in which the policy asks, with the cost of the whole image."""
+    """Return the first turn, which makes the request, with the cost of the whole image."""
     assert played.episode is not None, "only a played question has a request"
     return replace(played.episode.turns[0], area=1.0)
 

@@ -291,7 +291,7 @@ def _play(
 
 
 def latency_subset(evaluate: EvaluateConfig, seed: int, samples: Sequence[Sample]) -> list[Sample]:
-    """Draw evaluate.latency_questions samples with `seed`. They are the same for every policy."""
+    """Draw evaluate.latency_questions samples with `seed`. Every policy gets the same samples."""
     count = min(evaluate.latency_questions, len(samples))
     return random.Random(seed).sample(list(samples), count)
 

@@ -14,7 +14,7 @@ Weights = Literal["base", "sft", "awares"]
 Play = Literal["asks", "decides", "low", "full"]
 """How a policy plays an episode.
 
-    asks     in method.environment
+    asks     all turns that method.environment allows
     decides  the first turn in method.environment, and no further turn
     low      one turn on the first view
     full     one turn on the whole image

@@ -32,9 +32,9 @@ def policy_metrics(
     """Return the metrics of one policy: overall, by kind of question and by annotated label.
 
     If the policy may request views, the result also has metrics of its decisions. `decision`
-    compares the decisions with the labels of this evaluation. `decision_annotated` compares them
-    with the benchmark's own annotation. `asked` is the environment that names the requested and the
-    target regions.
+    compares the decisions with the labels of this evaluation. `decision_annotated` compares the
+    decisions with the benchmark's own annotation. `asked` is the environment that names the
+    requested and the target regions.
     """
     episodes = [one.episode for one in scored]
     latencies = [one.latency_s for one in scored if one.latency_s is not None]
@@ -184,7 +184,7 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def caption(results: Mapping[str, Any]) -> str:
-    """Return the table's caption. It names the questions, the seed and how latency is measured."""
+    """Return the table's caption: the questions, the seed, and how latency is measured."""
     latency = results["latency"]
     text = f"{results['questions']:,} held-out questions, greedy, seed {results['seed']}."
     if latency["questions"]:

@@ -25,7 +25,7 @@ from awares_platform.grpo.prompts import Prompts
 class EpisodeBuffer:
     """Holds the groups of one run. The buffer has no lock: the controller calls it from one thread.
 
-    Every prompt number is in exactly one place: not issued, waiting to be issued again, in flight,
+    Every prompt number is in exactly one state: not issued, waiting to be issued again, in flight,
     ready, or settled.
     """
 
@@ -54,10 +54,11 @@ class EpisodeBuffer:
     def restore(self, position: Position, groups: list[Group], version: int) -> None:
         """Set the run's position after the learner has started or restarted.
 
-        `groups` are all groups that are known to be finished. If the prompt of a group is not
-        settled in `position`, the group becomes ready, or is settled if the learner cannot use it.
-        Groups in flight stay in flight. Every other prompt that was issued before is issued again.
-        From now on, no group starts with weights older than `version`.
+        `groups` are all groups that are known to be finished. If the prompt of a group is settled
+        in `position`, or is in flight, the group is ignored. Otherwise the group becomes ready, or
+        is settled if the learner cannot use it. Groups in flight stay in flight. Every other prompt
+        that was issued before is issued again. From now on, no group starts with weights older than
+        `version`.
         """
         self.position = position
         self._floor = self._version = version
@@ -86,7 +87,7 @@ class EpisodeBuffer:
     def issue(self) -> Prompt:
         """Return the next prompt to roll out.
 
-        Prompts that were given back come first, in the order of their numbers.
+        Prompts that must be issued again come first, in the order of their numbers.
         """
         if self._again:
             number, attempt = heapq.heappop(self._again)
@@ -99,7 +100,7 @@ class EpisodeBuffer:
         return prompt
 
     def reissue(self, prompt: Prompt) -> None:
-        """Give `prompt` back because its actor died. A prompt that is not in flight is ignored."""
+        """Queue `prompt` again because its actor died. Ignore a prompt that is not in flight."""
         if self._in_flight.get(prompt.number) == prompt:
             del self._in_flight[prompt.number]
             heapq.heappush(self._again, (prompt.number, prompt.attempt))

@@ -83,7 +83,8 @@ class Controller:
         self._batch: tuple[StepBatch, int, float] | None = None
         self._restarts = 0
         self._fruitless = 0
-        # Incremented when a learner attaches. This cancels a batch that the former learner awaits.
+        # Incremented when a learner attaches. The change cancels a batch that the former learner
+        # awaits.
         self._session = 0
         # True once the buffer has the run's position. Until then, actors get no prompts.
         self._restored = False
@@ -141,7 +142,7 @@ class Controller:
             ) from error
 
     async def _drive(self, actor: Actor, index: int) -> None:
-        """Follow the weights and issue prompts concurrently, until one of the two raises."""
+        """Follow the weights and issue prompts concurrently, until one of the tasks fails."""
         loaded = [-1]
         try:
             async with asyncio.TaskGroup() as group:
@@ -173,7 +174,7 @@ class Controller:
             task.add_done_callback(lambda _: slots.release())
 
     async def _roll(self, actor: Actor, prompt: Prompt) -> None:
-        """Roll out one group. If this fails, give the prompt back to the buffer."""
+        """Roll out and score one group. After an error, return the prompt to the buffer."""
         try:
             rollout = await actor.rollout(prompt)
             group = await asyncio.to_thread(self._score, prompt, rollout)

@@ -72,7 +72,7 @@ class Member:
 
     @property
     def failed(self) -> bool:
-        """Whether the engine or the image failed, so that the policy is not to blame."""
+        """Whether the episode ended because the engine, the image or the environment failed."""
         return self.episode.stop is StopReason.ERROR
 
 

@@ -23,8 +23,8 @@ Nothing else waits.
 Failures:
 
 - If an actor dies, its prompts are issued again, and another actor replaces it.
-- If the learner dies, Ray Train restarts it from its last checkpoint. `attach` then makes the
-  groups that the learner consumed after this checkpoint ready again.
+- If the learner dies, Ray Train restarts it from its last checkpoint. `attach` then makes
+  groups ready again if the learner took them after this checkpoint.
 - If the controller or this driver dies, start the job again. It resumes from the checkpoint and the
   journal.
 - If a canary does not match, `batch` returns None, the learner returns, and the job raises
@@ -66,7 +66,7 @@ class GrpoResult:
     """The result of a finished job.
 
     `policy` is the key of the exported policy in the store. `metrics` holds the metrics of the last
-    step. It is empty if an earlier job finished all steps.
+    step, or is empty if an earlier job finished all steps.
 
     Example:
         GrpoResult("runs/mini/policies/awares", 40, {"reward/mean": 9.1}, wall_s=212.0)
@@ -201,10 +201,10 @@ class ControllerActor(Controller):
 
 
 class TrainerActor:
-    """Runs Ray Train in a process of its own.
+    """Runs Ray Train in a separate process.
 
-    The driver can end Ray Train by killing this process. `fit` installs its SIGINT handler in this
-    process, and not in the driver.
+    The driver can end Ray Train by killing this process. Ray Train installs its SIGINT handler in
+    this process, and not in the driver.
     """
 
     def fit(self, config: PlatformConfig, controller: Any) -> None:

@@ -118,7 +118,8 @@ class Journal:
 def latest_attempts(groups: Iterable[Group]) -> list[Group]:
     """Return one group per prompt, in the order of prompt numbers.
 
-    It is the group with the highest attempt. Of several such groups, it is the last one.
+    The function keeps the group with the highest attempt. If several groups of a prompt have this
+    attempt, it keeps the last of these groups.
     """
     latest: dict[int, Group] = {}
     for group in groups:
@@ -144,7 +145,7 @@ def encode(groups: Sequence[Group]) -> bytes:
 
 
 def decode(data: bytes, key: str) -> list[Group]:
-    """Return the groups of a segment. Raises DataError, which names `key`, if it is damaged."""
+    """Return the groups of the segment `key`. Raises DataError if the segment is damaged."""
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         if not table.schema.equals(_SCHEMA):

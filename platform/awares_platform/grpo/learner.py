@@ -189,10 +189,10 @@ class Learner:
         }
 
     def _proximal(self, shard: StepShard) -> list[list[Tensor]]:
-        """Return the logprobs of every pass, by the weights before the first of several updates.
+        """Return the logprobs of every pass under the weights before the step's first update.
 
-        A step with one update does not need this method. The update's own pass then computes the
-        same logprobs.
+        A step with one update does not need this method, because the pass of this update computes
+        the same logprobs.
         """
         with torch.no_grad():
             return [
@@ -250,7 +250,8 @@ class Learner:
     def _reference(self, batch: Batch) -> Tensor | None:
         """Return the logprobs of the starting policy, or None if the loss has no KL term.
 
-        The starting policy is a frozen copy. With LoRA, it is the same model with its adapters off.
+        The starting policy is a frozen copy of the model. With LoRA there is no copy: the model
+        with its adapters off is the starting policy.
         """
         if self._settings.kl_beta == 0:
             return None
@@ -269,7 +270,7 @@ class Learner:
     # -- weights
 
     def _publish(self, step: int) -> int:
-        """Begin to publish the current weights with their canary. Return their version.
+        """Begin to publish the current weights and their canary. Return the new version.
 
         The upload goes on during the next step.
         """
@@ -282,9 +283,9 @@ class Learner:
         return {} if last is None else last.metrics()
 
     def _score_canary(self) -> dict[str, Any]:
-        """Return the canary's logprobs by the weights, rounded to the data type of the engine.
+        """Return the canary's logprobs under weights that are rounded to the engine's data type.
 
-        Under ZeRO-3 this is a collective, so every rank must call it.
+        Under ZeRO-3 this method runs collectives, so every rank must call it.
         """
         with zero.rounded(self._engine, self._served):
             return to_extra(
@@ -308,7 +309,7 @@ class Learner:
 
 
 def _agree(value: Any) -> Any:
-    """Return rank 0's `value` on every rank. This is a collective: every rank must call it."""
+    """Return rank 0's `value` on every rank. Every rank must call this function."""
     values = [value]
     torch.distributed.broadcast_object_list(values, src=0)
     return values[0]

@@ -31,7 +31,7 @@ class LossMetrics:
         self._loss += stats.loss
 
     def reduced(self) -> dict[str, float]:
-        """Return the metrics over all ranks. This is a collective: every rank must call it."""
+        """Return the metrics over all ranks. Every rank must call this method."""
         counts = torch.tensor([self._tokens, self._loss], dtype=torch.float64)
         totals = torch.cat([self._sums, counts]).float()
         if torch.distributed.get_backend() == "nccl":

@@ -17,7 +17,7 @@ from torch import Tensor
 class RememberingProcessor:
     """A cache around a policy's processor, for `awares.batch.collate`.
 
-    The cache keeps the features of the `capacity` views that were used last. A view's key is a hash
+    The cache keeps the features of the `capacity` most recently used views. A view's key is a hash
     of its pixels, so a view never gets the features of another view.
     """
 

@@ -16,9 +16,10 @@ from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Pro
 
 
 class Scoring:
-    """A callable from a prompt and its rollout to a scored group.
+    """A callable that turns a prompt and its rollout into a scored group.
 
-    It is thread-safe. A lock lets only one call of the reward run at a time.
+    Several threads may call a Scoring at once, because a lock lets only one of them call the
+    reward.
     """
 
     def __init__(self, reward: Reward, settings: GrpoConfig) -> None:

@@ -100,7 +100,8 @@ def length(episode: Episode) -> int:
 def _cut(sequences: list[TrainSequence], ranks: int, micro_batch: int) -> list[Minibatch]:
     total = sum(len(item.episodes) for item in sequences)
     hands = [sequences[rank::ranks] for rank in range(ranks)]
-    # The first rank has the most sequences. The other ranks get the shortest sequence as a filler.
+    # The first rank has the most sequences. Ranks with fewer passes get the shortest sequence as
+    # filler.
     passes = -(-len(hands[0]) // micro_batch)
     filler = [TrainSequence(item.episodes[:1], (0.0,), filler=True) for item in sequences[-1:]]
     cut = []

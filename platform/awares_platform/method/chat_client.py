@@ -30,7 +30,7 @@ class EndpointBusy(EndpointError):
 class ChatEndpoint:
     """A client of one endpoint with at most `in_flight` requests at a time.
 
-    It is an async context manager.
+    The client is an async context manager.
 
     Example:
         async with ChatEndpoint(config) as endpoint:
@@ -116,7 +116,7 @@ def _text(response: httpx.Response, url: str) -> str:
 
 
 def _direct(url: str) -> dict[str, None]:
-    """httpx's route around the environment's proxies, if the endpoint is on this machine."""
+    """Return httpx mounts that bypass the environment's proxies for an endpoint on this machine."""
     return {f"all://{httpx.URL(url).netloc.decode()}": None} if is_loopback(url) else {}
 
 

@@ -98,7 +98,8 @@ def parse_boxes(text: str) -> list[tuple[float, float, float, float]]:
     """Return the boxes of both lists in an oracle's reply, in the oracle's coordinates.
 
     The reply is JSON or a Python literal, with or without a code fence. No code in it is run.
-    Raises DataError if it has no dictionary or no box, or if a box is not four finite numbers.
+    Raises DataError if the reply has no dictionary or no box, or if a box is not four finite
+    numbers.
     """
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start or len(text) > LONGEST_REPLY:

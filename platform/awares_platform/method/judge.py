@@ -33,7 +33,7 @@ units that the question implies. Reply with exactly one digit and nothing else:
 class EndpointJudge:
     """A judge that asks a language model behind a chat endpoint.
 
-    Its verdict 0 does not tell whether both answers are right or both are wrong.
+    The verdict 0 does not tell whether both answers are right or both are wrong.
 
     Example:
         async with EndpointJudge(EndpointConfig(url="http://judge:8000/v1", model="m")) as judge:

@@ -66,7 +66,7 @@ async def play(
 
 
 def check_engine(played: Sequence[Played]) -> None:
-    """Raise EngineFailure if more than a twentieth of the episodes ended in an error.
+    """Raise EngineFailure if more than 5 % of the episodes ended in an error.
 
     Without this check, the results of a dying engine would look like results of a bad policy.
     """

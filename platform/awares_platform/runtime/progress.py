@@ -14,7 +14,7 @@ _QUIET_S = 5.0
 
 
 class Progress:
-    """The progress of one job over `total` units, which may be set later. A context manager.
+    """A context manager that shows the progress of a job. `total` (in units) may be set later.
 
     Example:
         with Progress("grpo", total=40, unit="steps") as progress:
@@ -86,7 +86,7 @@ def _bar(stream: TextIO) -> Bar:
 
 
 class _Count(MofNCompleteColumn):
-    """Finished units of all. It is empty for work that has no units."""
+    """A column with finished and total units. The column is empty for work without units."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.total or task.completed else Text()

@@ -18,17 +18,17 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 PREFIX = "awares"
-"""Ray adds its own prefix `ray_`."""
+"""The prefix of every metric's name. Ray puts its own prefix `ray_` before it."""
 
 
 def connected() -> bool:
-    """Whether this process is a driver or worker of a running Ray. Does not import Ray."""
+    """Return whether this process is a driver or worker of a running Ray. Does not import Ray."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
 
 
 def metric_name(key: str) -> str:
-    """The name of a metric in Ray, without Ray's prefix.
+    """Return the name of a metric in Ray, without Ray's prefix.
 
     Example:
         metric_name("reward/mean")  # "awares_reward_mean"

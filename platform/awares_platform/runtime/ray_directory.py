@@ -1,4 +1,4 @@
-"""Where a Ray that a session starts keeps its files and its Unix sockets.
+"""The directory in which Ray keeps its files and its Unix sockets, if a session starts Ray.
 
 <parent>/awares-ray-xxxxxxxx/session_<time>_<pid>/sockets/plasma_store
 └─ TMPDIR if such a path fits into a socket's address, else /tmp or /var/tmp
@@ -21,19 +21,22 @@ log = logging.getLogger(__name__)
 
 PREFIX = "awares-ray-"
 SOCKET_BYTES = 107
-"""The longest path of a Unix socket on Linux."""
+"""The largest number of bytes in the path of a Unix socket on Linux."""
 _LONGEST = f"/{PREFIX}xxxxxxxx/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
 PARENT_BYTES = SOCKET_BYTES - len(_LONGEST)
-"""The longest parent directory for which Ray's sockets fit."""
+"""The largest number of bytes in the path of a parent directory of Ray's directory.
+"""
 TEMPORARY_BYTES = 70
-"""The longest TMPDIR in which vLLM and Python's multiprocessing can create their sockets."""
+"""The largest number of bytes in TMPDIR with which vLLM and multiprocessing can create sockets."""
 _SHORT = (Path("/tmp"), Path("/var/tmp"))
 
 
 def python(directory: Path) -> str:
-    """This Python at a path that no shell splits: Ray starts its workers by an unquoted command.
+    """Return a path of this Python that a shell reads as one word, even without quotes.
 
-    If need be, it is a path through a link in Ray's directory to the environment of this Python.
+    Ray starts its workers with an unquoted shell command. If the usual path needs quotes, this
+    function links to this Python's environment from `directory`. The result then leads through the
+    link.
     """
     if _is_plain(sys.executable):
         return sys.executable
@@ -45,7 +48,7 @@ def python(directory: Path) -> str:
 
 @contextmanager
 def plain_executable(directory: Path) -> Iterator[None]:
-    """Let Ray, which starts in this block, start its own processes by `python(directory)`."""
+    """Set sys.executable to `python(directory)` in the block, in which Ray must be started."""
     before, sys.executable = sys.executable, python(directory)
     try:
         yield
@@ -54,9 +57,10 @@ def plain_executable(directory: Path) -> Iterator[None]:
 
 
 def parent(others: Sequence[Path] = _SHORT) -> Path:
-    """The directory in which to create Ray's. It starts nothing and creates nothing.
+    """Return the directory in which to create Ray's directory. Nothing is created yet.
 
-    Raises LaunchError if neither TMPDIR nor one of `others` is writable, short and without spaces.
+    The candidates are TMPDIR and `others`. Raises LaunchError if no candidate is writable, short
+    and without spaces.
     """
     temporary = Path(tempfile.gettempdir())
     for candidate in (temporary, *others):
@@ -80,10 +84,10 @@ def create(parent: Path) -> Path:
 
 
 def variables(directory: Path) -> dict[str, str]:
-    """Environment variables of the processes that use this Ray, where the usual places fail.
+    """Return environment variables for the processes of this Ray, if the defaults would fail.
 
-    TMPDIR is replaced if it is too long for sockets. A token is set if Ray cannot keep its own in
-    the home directory.
+    TMPDIR is replaced if it is too long for sockets. A token is set if Ray cannot keep its own
+    token in the home directory.
 
     Example:
         variables(Path("/tmp/awares-ray-a1b2c3d4"))  # {} on most machines
@@ -94,7 +98,7 @@ def variables(directory: Path) -> dict[str, str]:
 
 
 def _has_token() -> bool:
-    """Whether Ray finds a token, can save one, or needs none."""
+    """Return whether Ray finds a token, can save a new token, or needs no token."""
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return True
     home = Path(os.path.expanduser("~"), ".ray")
@@ -109,12 +113,12 @@ def _has_token() -> bool:
 
 @cache
 def _token() -> str:
-    """One token for this process, because Ray reads it only once."""
+    """Return this process's random token. It stays the same, because Ray reads it only once."""
     return secrets.token_hex(32)
 
 
 def _is_plain(path: str) -> bool:
-    """Whether a shell reads the path as one word, unquoted."""
+    """Return whether a shell reads the unquoted path as one word."""
     return shlex.quote(path) == path
 
 

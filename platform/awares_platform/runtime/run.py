@@ -22,7 +22,7 @@ from awares_platform.store.errors import NotFound, StoreError
 
 log = logging.getLogger(__name__)
 _MIRROR_S = 60.0
-"""Least seconds between two copies to the store while the job runs."""
+"""The smallest number of seconds between two copies to the store while the job runs."""
 _PACKAGES = (
     "awares-train",
     "torch",
@@ -40,9 +40,10 @@ _FILES = ("config.json", "versions.json", "metrics.jsonl")
 
 
 class Run:
-    """The record of one job of a run. A context manager.
+    """A context manager that keeps the record of one job of a run.
 
-    A resumed job continues its metrics.jsonl, from the store if the local file is gone.
+    A resumed job appends to its metrics.jsonl. If the local file is missing, the copy in the store
+    is downloaded first.
 
     Example:
         with Run(config, "grpo") as run:
@@ -105,7 +106,7 @@ class Run:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that affect the results."""
+    """Return the versions of Python and of the packages that affect the results."""
     found = {
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

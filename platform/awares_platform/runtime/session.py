@@ -1,4 +1,4 @@
-"""A session: the object store and the Ray cluster of a job, started here or connected to.
+"""A session starts a job's object store and Ray on this machine, or connects to running servers.
 
     session ──┬── store.endpoint = "local": start SeaweedFS under <run.directory>/.store
               │   else: use the configured server
@@ -44,10 +44,10 @@ _QUIET = {
     "PYTHONUTF8": "1",
     "PYTHONIOENCODING": "utf-8",
 }
-# Ray runs its workers at a niceness of 15, so that any other process on the machine starves them.
+# By default, Ray runs its workers at niceness 15. Any other busy process then starves the workers.
 _NICENESS = "RAY_worker_niceness"
 _SLOTS = 8
-"""Ray's logical CPUs on this machine: scheduling slots, not cores. Actors set their own threads."""
+"""The number of Ray's logical CPUs, which are scheduling slots and not cores."""
 _OBJECT_STORE_BYTES = 2**30
 _CHECK_BUDGET_S = 10.0
 _STOP_S = 10.0
@@ -60,7 +60,7 @@ def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
     Raises LaunchError if a server does not start, and StoreError if the bucket cannot be used.
     """
     variables = _variables(config.engine.threads)
-    # A directory that does not suit Ray is refused before the store starts.
+    # If no directory suits Ray, fail here, before the store starts.
     parent = ray_directory.parent() if _starts_ray() else None
     with ExitStack() as stack:
         stack.enter_context(_sigterm_unwinds())
@@ -73,13 +73,13 @@ def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
 
 @contextmanager
 def store_session(config: PlatformConfig) -> Iterator[PlatformConfig]:
-    """A session without Ray, for commands that use only the store."""
+    """Yield `config` in a session without Ray, for commands that use only the store."""
     with _sigterm_unwinds(), _store(config.store, config.run.directory) as store:
         yield config.model_copy(update={"store": store})
 
 
 def _variables(threads: int) -> dict[str, str]:
-    """Environment variables of every process of a run: OpenMP threads, and no usage reports."""
+    """Return variables for every process of a run: OpenMP threads, and no usage reports."""
     return {**_QUIET, "OMP_NUM_THREADS": str(threads)}
 
 
@@ -87,8 +87,8 @@ def _variables(threads: int) -> dict[str, str]:
 def _store(config: StoreConfig, directory: Path) -> Iterator[StoreConfig]:
     """Start a server if the endpoint is "local", then check the bucket.
 
-    The server keeps its data in `directory`/.store. Its keys are in a file there, which an
-    environment variable names.
+    The server keeps its data in `directory`/.store. This directory also holds a file with the
+    server's keys. An environment variable names this file.
     """
     with ExitStack() as stack:
         if config.endpoint == "local":
@@ -119,7 +119,7 @@ def _ray(config: RunConfig, variables: Mapping[str, str], parent: Path | None) -
 
 @contextmanager
 def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
-    """Start Ray on this machine. Its directory, with its logs, is kept only after an error."""
+    """Start Ray on this machine. Ray's directory with the logs is kept only after an error."""
     directory = ray_directory.create(parent)
     variables = {
         _NICENESS: os.environ.get(_NICENESS, "0"),
@@ -152,7 +152,7 @@ def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
 
 
 def _direct(node: str) -> dict[str, str]:
-    """Environment variables that keep calls to this machine away from the user's proxies."""
+    """Return environment variables with which calls to this machine bypass the proxies."""
     ours = f"localhost,127.0.0.1,{node}"
     return {
         name: f"{os.environ[name]},{ours}" if os.environ.get(name) else ours
@@ -161,9 +161,9 @@ def _direct(node: str) -> dict[str, str]:
 
 
 def _stop_ray(others: set[psutil.Process]) -> None:
-    """Shut Ray down, then kill the processes that it leaves, by their ids.
+    """Shut Ray down, then kill the processes that Ray leaves running, by process id.
 
-    An engine outlives Ray if its worker was killed.
+    The processes of an engine outlive Ray if the engine's Ray worker was killed.
     """
     started = set(psutil.Process().children(recursive=True)) - others
     ray.shutdown()
@@ -200,7 +200,7 @@ def _connected(worker_logs: bool, address: str, common: Mapping[str, str]) -> It
 
 
 def _submitted_variables() -> Mapping[str, str]:
-    """Environment variables given to `ray job submit`. Ray refuses to set them again."""
+    """Return the environment variables of `ray job submit`. Ray refuses to set them again."""
     submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     return (submitted.get("runtime_env") or {}).get("env_vars") or {}
 

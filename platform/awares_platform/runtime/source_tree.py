@@ -1,7 +1,8 @@
-"""The source tree of a process. Both packages must come from one tree, on every node the same.
+"""The source tree of a process. Every node must run both packages from the same source tree.
 
-Ray adds an uploaded working directory to a worker's path. If the image has the project installed,
-too, a worker could load one package from the upload and the other from the image, without an error.
+Ray adds an uploaded working directory to a worker's path. The image may have the project installed,
+too. A worker could then load one package from the upload and the other from the image, without an
+error.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ class SourceTree:
 
 
 def here() -> SourceTree:
-    """This process's tree. Raises LaunchError if its packages come from two trees."""
+    """Return this process's tree. Raises LaunchError if its packages come from two trees."""
     awares, platform = _directory("awares"), _directory("awares_platform")
     if platform.parent not in (awares.parent, awares.parent / "platform"):
         raise LaunchError(

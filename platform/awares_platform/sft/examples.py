@@ -21,7 +21,7 @@ from awares_platform.method.environment import environment
 
 log = logging.getLogger(__name__)
 
-# Lengths only sort the samples of a batch, so they are estimated from this size of an image.
+# Lengths only serve to sort the samples of a batch, so every image is assumed to have this size.
 _NOMINAL_SIZE = (1024, 768)
 _BLANK_SIZE = (56, 56)
 _REPORTED = 5

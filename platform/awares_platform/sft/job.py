@@ -4,7 +4,7 @@
                              |    `--at the end--> runs/<run>/policies/sft
                              +-- messages (queue) --> this driver: metrics.jsonl, progress
 
-If a worker is lost, Ray Train restarts the group from the newest checkpoint, at most
+If a worker is lost, Ray Train restarts all workers from the newest checkpoint, at most
 sft.max_failures times. If the driver is lost, run the job again.
 
 Checkpoints and the finished policy belong to a recipe. The recipe consists of the digests of the
@@ -51,8 +51,8 @@ _METHOD = {
     "min_pixels",
     "max_pixels",
 }
-# The recipe leaves out these settings of [sft], because they change results by rounding at most. A
-# checkpoint still requires the number of workers and the ZeRO stage that it was saved with.
+# The recipe leaves out these settings of [sft], because they change results by rounding errors at
+# most. A checkpoint still requires the number of workers and the ZeRO stage that it was saved with.
 _OPERATION = {
     "micro_batch",
     "workers",
@@ -71,7 +71,7 @@ class SftResult:
     """The result of the sft job: the policy's key in the store, and figures of its training.
 
     The job began at step `resumed_from` and took `wall_s` seconds. `metrics` holds the metrics of
-    the last step. It is empty if an earlier job finished the policy.
+    the last step, or is empty if an earlier job finished the policy.
 
     Example:
         SftResult("runs/mini/policies/sft", 120, 0, metrics={"loss/sft": 0.1}, wall_s=61.0)
@@ -171,7 +171,7 @@ def _follow(
 
 
 def _messages(config: PlatformConfig, recipe: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield the messages of rank 0 until training ends. Raises the error that ended it early."""
+    """Yield the messages of rank 0 until training ends. If training fails, its error is raised."""
     queue = Queue(actor_options={"num_cpus": 0})
     outcome: list[Exception | None] = []
     # `fit` runs in a thread, because in the main thread it would replace the handler of SIGINT.

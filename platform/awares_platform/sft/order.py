@@ -59,9 +59,9 @@ def micro_batches(
 ) -> list[list[tuple[int, ...]]]:
     """Return the micro-batches of each worker, in the order in which they run.
 
-    A micro-batch holds the indices of `micro_batch` samples. lengths[index] is the length of a
-    sample. All workers' i-th micro-batches have similar lengths, so no worker waits long for
-    another. The size of the batch must be a multiple of micro_batch * workers.
+    A micro-batch holds the indices of `micro_batch` samples. `lengths` holds the length of each
+    sample, by index. All workers' i-th micro-batches have similar lengths, so no worker waits long
+    for another. The size of the batch must be a multiple of micro_batch * workers.
     """
     assert len(batch) % (micro_batch * workers) == 0, (len(batch), micro_batch, workers)
     ordered = sorted(batch, key=lambda index: (-lengths[index], index))

@@ -5,7 +5,7 @@
 Every rank derives the samples of a step from the step's number (see order.py). The ranks therefore
 exchange no samples, and a run resumes from the step's number alone.
 
-Axes: B sequences, T tokens, K positions where some row has a target, V vocabulary.
+Axes: B sequences, T tokens, K positions at which at least one row has a target, V vocabulary.
 """
 
 import time
@@ -160,11 +160,11 @@ class _Watched:
 
 
 class _Counts:
-    """Sums over the micro-batches of a step, then over the ranks."""
+    """Sums the figures of a step over its micro-batches, and then over the ranks."""
 
     def __init__(self, device: torch.device) -> None:
-        # The loss; the NLL and number of tool-turn tokens; then the numbers of correct targets, of
-        # all targets and of all tokens.
+        # The six sums are the loss, the NLL of tool-turn tokens, the number of tool-turn tokens,
+        # and the numbers of correct targets, of all targets and of all tokens.
         self._sums = torch.zeros(6, dtype=torch.float64, device=device)
 
     def add(

@@ -1,4 +1,4 @@
-"""A bucket: single objects below one prefix of an S3 server, over boto3.
+"""A bucket gives access to single objects below one prefix of an S3 bucket, with boto3.
 
 Each call is retried on transient errors within one total budget. A failed call raises an error of
 store/errors.py that names s3://bucket/key and the remedy. Keys are relative to the prefix.
@@ -25,7 +25,7 @@ from awares_platform.store.s3_handlers import require_whole, send_at_once
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 SILENCE_S = 30.0
-"""Seconds without a byte from the server after which an attempt has failed."""
+"""An attempt fails if the server sends no byte for this number of seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket and prefix. It is picklable and thread-safe; each process opens its connections."""
+    """A bucket and a prefix, picklable and thread-safe. Each process opens its own connections."""
 
     config: StoreConfig
 
     @classmethod
     def from_config(cls, config: StoreConfig) -> Self:
-        """The store that `config` names. It connects at the first call; `check` tests it now."""
+        """Return the store that `config` names. The first call connects to the server."""
         if config.endpoint == "local":
             raise ConfigError(
                 'store.endpoint="local" names no server yet: call within '
@@ -66,9 +66,9 @@ class Bucket:
     ) -> str:
         """Write an object and return its etag.
 
-        `if_none_match` writes only if the object does not exist, `if_match` only if it has that
-        etag; else PreconditionFailed is raised. If the reply of a conditional write is lost, the
-        write counts as done if the object holds exactly `data`.
+        With `if_none_match`, the object must not exist. With `if_match`, the object must have this
+        etag. Otherwise PreconditionFailed is raised. If the reply to a conditional write is lost,
+        the write counts as successful if the object holds exactly `data`.
         """
         attempts = 0
 
@@ -89,11 +89,11 @@ class Bucket:
             raise PreconditionFailed(str(error)) from error
 
     def get(self, key: str) -> bytes:
-        """An object's bytes. Raises NotFound."""
+        """Return an object's bytes. Raises NotFound."""
         return self.get_with_etag(key)[0]
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
-        """An object's bytes and its etag, for a later `put(if_match=etag)`. Raises NotFound."""
+        """Return an object's bytes and etag, as for `put(if_match=etag)`. Raises NotFound."""
 
         def read() -> tuple[bytes, str]:
             response = self.client.get_object(**self.address(key))
@@ -102,9 +102,10 @@ class Bucket:
         return self.call(key, read)
 
     def get_range(self, key: str, start: int, end: int, *, if_match: str | None = None) -> bytes:
-        """Bytes `start` to `end` (exclusive) of an object; fewer if the object ends earlier.
+        """Return the bytes from `start` to `end` (exclusive), or fewer if the object is shorter.
 
-        Raises NotFound, and PreconditionFailed if the etag is not `if_match`.
+        Raises NotFound if there is no object. Raises PreconditionFailed if its etag is not
+        `if_match`.
         """
         if not 0 <= start <= end:
             raise ValueError(f"{key}: no such byte range: {start} to {end}")
@@ -127,17 +128,18 @@ class Bucket:
         return self.call(key, read)
 
     def head(self, key: str) -> ObjectInfo:
-        """Size and etag of an object. Raises NotFound."""
+        """Return the size and etag of an object. Raises NotFound."""
         try:
             response = self.call(key, lambda: self.client.head_object(**self.address(key)))
         except NotFound:
-            # A HEAD reply has no body that tells a missing object from a missing bucket.
+            # A HEAD reply has no body, so it does not tell whether the object or the bucket is
+            # missing.
             _ = self._bucket_exists
             raise
         return ObjectInfo(key, response["ContentLength"], response["ETag"])
 
     def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
+        """Return whether the object exists."""
         try:
             self.head(key)
         except NotFound:
@@ -145,7 +147,7 @@ class Bucket:
         return True
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Objects whose keys begin with `prefix`, in key order."""
+        """Yield the objects whose keys begin with `prefix`, in key order."""
         request: dict[str, Any] = {"Bucket": self.config.bucket, "Prefix": self._full(prefix)}
         skip = len(self._full(""))
         while True:
@@ -190,7 +192,7 @@ class Bucket:
         raise AssertionError("retry_context ends by returning or raising")
 
     def address(self, key: str) -> dict[str, str]:
-        """Bucket and full key as boto3 parameters. Raises ValueError for an unsafe key."""
+        """Return bucket and full key as boto3 parameters. Raises ValueError for an unsafe key."""
         if not key or key.startswith("/") or ".." in key.split("/"):
             raise ValueError(f"{key!r} is no key: write a relative path without '..'")
         return {"Bucket": self.config.bucket, "Key": self._full(key)}
@@ -205,7 +207,7 @@ class Bucket:
             retries={"total_max_attempts": 1},
             max_pool_connections=32,
             s3={"addressing_style": "path" if self.config.endpoint else "auto"},
-            # Other servers than AWS's differ in their support of the newer checksums.
+            # S3 servers other than AWS differ in their support for the newer checksums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
@@ -239,6 +241,6 @@ class Bucket:
 
 
 def condition(if_none_match: bool, if_match: str | None) -> dict[str, str]:
-    """The boto3 parameters of a conditional call."""
+    """Return the boto3 parameters of a conditional call."""
     none_match = {"IfNoneMatch": "*"} if if_none_match else {}
     return none_match | ({"IfMatch": if_match} if if_match else {})

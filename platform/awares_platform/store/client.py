@@ -1,9 +1,9 @@
 """The boto3 client of a store.
 
-    a private server    its own keys; neither the environment nor the files in ~/.aws count
+    a private server    its own keys; the environment and the files in ~/.aws are ignored
     a server of yours   boto3's usual search for credentials, region, proxies and so on
 
-No proxy is asked for an address on this machine.
+Calls to an address on this machine bypass all proxies.
 """
 
 import os
@@ -17,16 +17,16 @@ from botocore.session import Session as CoreSession
 from awares_platform.config.loopback import is_loopback
 from awares_platform.store.keys import StoreKeys
 
-# boto3 creates clients from shared state that is not thread-safe. Clients themselves are.
+# boto3 creates clients from shared state that is not thread-safe. Clients are thread-safe.
 _CREATION = threading.Lock()
 
 
 def connect(
     endpoint: str | None, region: str, options: ClientConfig, keys: StoreKeys | None = None
 ) -> Any:
-    """An S3 client of the server at `endpoint`; None means AWS.
+    """Return an S3 client for the server at `endpoint`, or for AWS if `endpoint` is None.
 
-    `keys` are those of a private server. By default they are searched by its address.
+    `keys` are the keys of a private server. By default they are looked up by `endpoint`.
     """
     keys = keys or StoreKeys.of(endpoint)
     if is_loopback(endpoint):
@@ -37,14 +37,14 @@ def connect(
 
 
 def _private(keys: StoreKeys) -> Session:
-    """A session with these keys and botocore's defaults for everything else."""
+    """Return a session with these keys, and botocore's defaults for all other settings."""
     settings = {
         name: (None, None, default, convert)
         for name, (_, _, default, convert) in CoreSession.SESSION_VARIABLES.items()
     }
     for files in ("config_file", "credentials_file"):
         settings[files] = (None, None, os.devnull, None)
-    # These two are tables, which botocore otherwise collects from the environment and the files.
+    # These settings are tables, which botocore would otherwise collect from environment and files.
     for table in ("s3", "proxies_config"):
         settings[table] = (None, None, None, None)
     core = CoreSession(session_vars=settings)

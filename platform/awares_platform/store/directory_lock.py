@@ -1,6 +1,7 @@
-"""The lock of a private server's directory: one run at a time may use it.
+"""The lock of a private server's directory. Only one run at a time may use the directory.
 
-The server inherits the lock. So a new run waits until the server of a killed run has ended.
+The server process inherits the lock. If a run is killed, the next run therefore waits until the old
+server has ended.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from typing import IO
 from awares_platform.store.errors import LaunchError
 
 _GONE_S = 40.0
-"""Seconds within which a server ends by itself after its run was killed."""
+"""If its run is killed, a server ends by itself within this number of seconds."""
 
 
 def _create(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""The errors of the object store, and that of a server that does not start.
+"""The errors of the object store, and LaunchError for a part of a run that does not start.
 
 The message of a StoreError names s3://bucket/key and the remedy.
 

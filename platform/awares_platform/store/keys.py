@@ -1,10 +1,10 @@
-"""The keys of a private S3 server, for every process of the run that started it.
+"""The keys of a private S3 server, for every process of the run that started the server.
 
     session ── writes the address and the keys to a file that only this user can read
             └─ AWARES_STORE_KEYS=<path of that file> ── jobs, Ray workers, engines inherit it
 
-The keys are used for this one address only. They are not in the AWS variables: those stay the
-user's, for the user's own servers.
+The keys are used for this one address only. The AWS variables stay unchanged, because they hold the
+user's keys for other servers.
 """
 
 import json
@@ -32,7 +32,7 @@ class StoreKeys:
 
     @classmethod
     def of(cls, endpoint: str | None) -> Self | None:
-        """The keys of the private server at `endpoint`; None for any other server."""
+        """Return the keys of the private server at `endpoint`, or None for any other server."""
         path = os.environ.get(VARIABLE)
         if not path or not endpoint:
             return None
@@ -44,9 +44,9 @@ class StoreKeys:
 
     @contextmanager
     def shared(self, directory: Path) -> Iterator[dict[str, str]]:
-        """Write the keys to a file in `directory`; yield the environment variable that names it."""
+        """Write the keys to a file in `directory`, and yield the variable that names the file."""
         path = directory.resolve() / "keys.json"
-        path.unlink(missing_ok=True)  # A killed run has left it.
+        path.unlink(missing_ok=True)  # A killed run may have left this file.
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:

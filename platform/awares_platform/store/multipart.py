@@ -1,4 +1,4 @@
-"""Transfer of large files to and from a bucket, in parallel parts that bound the memory."""
+"""Transfer large files to and from a bucket in parallel parts, which bounds the memory."""
 
 import hashlib
 import logging
@@ -17,7 +17,7 @@ from awares_platform.store.s3_errors import FAILURES
 log = logging.getLogger(__name__)
 PART_BYTES = 8 * 2**20
 MOST_PARTS = 10_000
-"""S3's limit for one object."""
+"""The largest number of parts that S3 accepts for one object."""
 THREADS = 4
 
 
@@ -51,7 +51,7 @@ def upload(store: Bucket, path: Path, key: str, condition: dict[str, str]) -> st
 
 
 def download(store: Bucket, key: str, path: Path) -> None:
-    """Download an object beside `path`, then rename it to `path`."""
+    """Download an object to a temporary file beside `path`, then rename the file to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
@@ -80,7 +80,7 @@ def _fetch(store: Bucket, key: str, descriptor: int) -> None:
 
 
 def _parts(size: int) -> Iterator[tuple[int, int, int]]:
-    """The (number, start, end) of each part; numbers start at 1."""
+    """Yield the number, start and end of each part. Numbers start at 1."""
     length = max(PART_BYTES, -(-size // MOST_PARTS))
     for number, start in enumerate(range(0, size, length), start=1):
         yield number, start, min(start + length, size)
@@ -131,7 +131,7 @@ def _complete(
 
 
 def _etag(parts: list[dict[str, Any]]) -> str:
-    """The etag that S3 gives an object of these parts; "" if their etags are not MD5 sums."""
+    """Return S3's etag for an object of these parts, or "" if their etags are not MD5 sums."""
     digests = [part["ETag"].strip('"') for part in parts]
     if not all(re.fullmatch(r"[0-9a-f]{32}", digest) for digest in digests):
         return ""

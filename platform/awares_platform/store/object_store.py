@@ -8,7 +8,7 @@ from awares_platform.store.errors import NotFound, StoreError
 
 
 class ObjectStore(Bucket):
-    """A bucket and prefix. It is picklable and thread-safe; each process opens its connections.
+    """A bucket and a prefix, picklable and thread-safe. Each process opens its own connections.
 
     Example:
         store = ObjectStore.from_config(config.store)
@@ -26,12 +26,13 @@ class ObjectStore(Bucket):
     ) -> str:
         """Upload a file and return its etag. A large file is uploaded in parallel parts.
 
-        The server checks the condition when it completes the object, as for `put`.
+        `if_none_match` and `if_match` have the same meaning as for `put`. The server checks them
+        when it completes the object.
         """
         return multipart.upload(self, Path(path), key, condition(if_none_match, if_match))
 
     def download_file(self, key: str, path: str | Path) -> None:
-        """Download an object, in parallel ranges if it is large. `path` appears only whole."""
+        """Download an object, in parallel ranges if it is large. `path` is never a partial file."""
         multipart.download(self, key, Path(path))
 
     def upload_directory(self, directory: str | Path, prefix: str) -> int:
@@ -44,7 +45,8 @@ class ObjectStore(Bucket):
     def download_directory(self, prefix: str, directory: str | Path) -> int:
         """Download every object below `prefix`/ into `directory`; return the number of objects.
 
-        Raises NotFound if there is none, and StoreError for a key that leads out of `directory`.
+        Raises NotFound if there is no object, and StoreError for a key that leads out of
+        `directory`.
         """
         folder = f"{prefix.rstrip('/')}/"
         entries = [*self.list(folder)]

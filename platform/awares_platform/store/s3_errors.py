@@ -1,4 +1,4 @@
-"""Errors of S3 calls: which to retry, and which error of store/errors.py to raise."""
+"""Decide which errors of S3 calls to retry, and translate the others to store/errors.py."""
 
 from botocore import exceptions as boto
 
@@ -29,7 +29,7 @@ _TRANSIENT_CODES = {
 }  # fmt: skip
 _FULL_CODES = {"507", "InsufficientStorage", "XMinioStorageFull"}
 _FINAL_STATUSES = {501, 505}
-"""Server errors that a retry cannot change: the call is not implemented."""
+"""HTTP statuses that are not retried, because the server does not implement the call."""
 _ABSENT_CODES = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _DENIED_CODES = {
     "401", "403", "AccessDenied", "AllAccessDisabled", "ExpiredToken", "Forbidden",
@@ -46,7 +46,7 @@ _LOST_CODES = {"412", "PreconditionFailed"}
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether to retry the call. An error that is not listed above is final."""
+    """Return whether to retry the call: after a listed error, and after most 5xx statuses."""
     if isinstance(error, boto.ClientError):
         return code(error) in _TRANSIENT_CODES or (
             _status(error) >= 500 and _status(error) not in _FINAL_STATUSES
@@ -55,7 +55,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def code(error: Failure) -> str:
-    """S3's error code, or the name of the exception if the call got no reply."""
+    """Return S3's error code, or the name of the exception if the call got no reply."""
     return (
         error.response.get("Error", {}).get("Code", "")
         if isinstance(error, boto.ClientError)
@@ -64,7 +64,7 @@ def code(error: Failure) -> str:
 
 
 def translate(error: Failure, key: str, config: StoreConfig) -> StoreError:
-    """The error to raise for a failed call on `key`. It names s3://bucket/key and the remedy."""
+    """Return the error for a failed call on `key`. It names s3://bucket/key and the remedy."""
     where = f"{config.url}/{key}".rstrip("/")
     server = config.endpoint or "AWS S3"
     reason = code(error)

@@ -13,7 +13,7 @@ def send_at_once(params: dict[str, Any], **_: object) -> None:
     """Send the body of a write together with its headers. This is a `before-call` handler.
 
     botocore sends the headers, waits for "100 Continue", then sends the body. If the process is
-    killed while it waits, SeaweedFS stores an empty object. It also costs a round trip.
+    killed during this wait, SeaweedFS stores an empty object. The wait also costs a round trip.
     """
     if isinstance(params.get("body"), BytesIO):
         params["body"] = params["body"].getvalue()
@@ -22,9 +22,9 @@ def send_at_once(params: dict[str, Any], **_: object) -> None:
 def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
     """Raise ResponseStreamingError, a transient error, for a truncated reply.
 
-    This is a `before-parse` handler. botocore checks the length of streamed bodies only, and takes
-    a truncated listing for an empty one. A streamed body is read later. This handler checks its
-    headers, and botocore checks its length.
+    This is a `before-parse` handler. botocore checks the length of streamed bodies only. It reads a
+    truncated listing as an empty listing. Streamed bodies are read later, so for them this handler
+    checks the headers only.
     """
     headers, body = response_dict["headers"], response_dict["body"]
     status = response_dict["status_code"]
@@ -44,7 +44,7 @@ def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: obje
 
 
 def _has_result_in_body(operation_model: Any) -> bool:
-    """Whether the operation returns a result in the reply's body, not only in its headers."""
+    """Return whether the reply's body, and not only its headers, holds a result."""
     output = operation_model.output_shape
     return output is not None and any(
         "location" not in member.serialization for member in output.members.values()

@@ -1,7 +1,7 @@
 """A private S3 server for one machine: SeaweedFS ("weed mini") on free loopback ports.
 
-Its credentials are random. Its data lie in a directory that one run at a time may use. The server
-dies with the process that started it.
+Its credentials are random. Its data lie in a directory that only one run at a time may use. The
+server dies with the process that started it.
 """
 
 import contextlib
@@ -31,10 +31,11 @@ from awares_platform.store.s3_errors import FAILURES
 _SERVICES: tuple[str, ...] = ("s3", "master", "volume", "filer", "admin")
 _GRPC_OFFSET = 10_000
 _PORTS = range(20_000, 22_700)
-"""These and their gRPC ports are neither Ray's worker ports nor the kernel's ephemeral ports."""
+"""Neither these ports nor their gRPC ports are ports of Ray's workers or ephemeral ports.
+"""
 _START_S = 30.0
 _STOP_S = 5.0
-"""Seconds before the server is killed. All data are on disk by then; connections may linger."""
+"""Seconds that a server gets to stop before it is killed. Its data are on disk by then."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -79,7 +80,7 @@ def serve(directory: Path, bucket: str) -> Iterator[Server]:
 
 
 def _start(directory: Path, bucket: str, lock: IO[str]) -> _Running:
-    """Start the server and wait until it answers. Retry if a free port was taken meanwhile."""
+    """Start the server and wait until it answers. Retry if another process takes a port first."""
     for _ in range(3):
         running = _spawn(directory, bucket, _free_ports(), lock)
         try:
@@ -164,9 +165,9 @@ def _spawn(directory: Path, bucket: str, ports: dict[str, int], lock: IO[str]) -
 
 
 def _answers(running: _Running, bucket: str) -> bool:
-    """Wait for the bucket; return False if the process ends or takes too long.
+    """Wait until the bucket answers. Return False if the process ends or takes too long.
 
-    An open port is not enough: the server loads its credentials later.
+    An open port is not enough, because the server loads its credentials later.
     """
     server = running.server
     options = ClientConfig(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
@@ -183,7 +184,7 @@ def _answers(running: _Running, bucket: str) -> bool:
 
 
 def _free_ports() -> dict[str, int]:
-    """A free port for each service, of which the gRPC port (port + 10000) is free, too."""
+    """Return a free port for each service. The gRPC port (port + 10000) is free, too."""
     candidates = random.SystemRandom().sample(_PORTS, len(_PORTS))
     free = (port for port in candidates if _is_free(port) and _is_free(port + _GRPC_OFFSET))
     ports = dict(zip(_SERVICES, free, strict=False))

@@ -39,7 +39,7 @@ from awares_platform.training.failure import FailFast
 
 _TAG = "zero"
 _META = "awares.json"
-# Eight attempts with exponential waits in between take about store.retry_budget_s.
+# Eight attempts, with exponentially growing waits between them, take about store.retry_budget_s.
 _ATTEMPTS = 8
 
 
@@ -84,7 +84,8 @@ def run_config(
 def filesystem(store: StoreConfig) -> pyarrow.fs.S3FileSystem:
     """Return the store as a pyarrow file system.
 
-    A private server gets its own keys, any other server those of the environment.
+    If the store is a private server, its own keys are used. Otherwise the keys of the environment
+    are used.
     """
     options: dict[str, Any] = {
         "region": store.region,
@@ -123,8 +124,8 @@ def save(
 def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
     """Load the newest complete checkpoint into `engine`, and return its description.
 
-    Every rank must call this function. It returns None on a fresh start. If the checkpoint has
-    another model, topology or identity, it raises PolicyError, which names both values.
+    Every rank must call this function. The result is None on a fresh start. Raises PolicyError if
+    the checkpoint has another model, topology or identity. The error names both values.
     """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -149,7 +150,7 @@ def _read_meta(path: Path, checkpoint: str) -> Saved:
 
 
 def write(engine: Any, directory: Path) -> None:
-    """Write this rank's shards to a directory. Rank 0 also writes the state that has no shards."""
+    """Write this rank's shards to a directory. Rank 0 also writes the state that is not sharded."""
     frozen = _partly_frozen(engine)
     engine.save_checkpoint(
         str(directory), tag=_TAG, save_latest=False, exclude_frozen_parameters=frozen

@@ -3,7 +3,7 @@
     manifest.json   {"files": {name: blake3}, "meta": {"digest", "trained_from", ...the job's own}}
 
 Readers treat a policy without a manifest as absent. `digest` is the digest of the policy itself.
-`trained_from` is the digest of the policy that its training started from (see identity.py). Both
+`trained_from` is the digest of the policy from which training started (see identity.py). Both
 digests can be read without reading the weights.
 """
 
@@ -50,8 +50,9 @@ def export_policy(
 ) -> str:
     """Publish a policy with the weights `state` (from zero.full_state). Return its key.
 
-    `source` is the directory that training started from. All its files except the weights are
-    copied unchanged, such as the tokenizer and the processor. `meta` (JSON) goes into the manifest.
+    `source` is the directory of the policy from which training started. All its files except the
+    weights, such as the tokenizer and the processor, are copied unchanged. `meta` (JSON) goes into
+    the manifest.
     """
     key = policy_key(run, name)
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:

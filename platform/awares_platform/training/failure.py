@@ -22,8 +22,8 @@ FINAL = (ConfigError, DataError, PolicyError)
 class FailFast(UserCallback):
     """Ends training when a worker raises a final error.
 
-    If a callback raises an error, Ray Train treats it as a failure of its own controller. Ray Train
-    never retries such a failure.
+    Ray Train treats an error of a callback as a failure of the controller. Ray Train never retries
+    such a failure.
     """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
@@ -56,9 +56,9 @@ def unwrapped() -> Iterator[None]:
 def cause(error: Exception) -> Exception:
     """Return the error of the Ray task or Ray Train worker that `error` wraps.
 
-    If `error` wraps no such error, it is returned itself. A task's error that is no AwaresError
-    stays wrapped, because Ray's text contains the remote traceback. A failure of the store inside
-    Ray Train becomes StoreUnavailable.
+    If `error` wraps no such error, the function returns `error` itself. A task's error that is no
+    AwaresError stays wrapped, because Ray's text contains the remote traceback. A failure of the
+    store inside Ray Train becomes StoreUnavailable.
     """
     inner: Exception | None = None
     if isinstance(error, RayTaskError):

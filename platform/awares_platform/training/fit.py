@@ -1,6 +1,6 @@
 """Check that the files of a policy directory belong together, before any of them is loaded.
 
-The checks read JSON files only. If two values do not agree, the error names both.
+The checks read JSON files only. If two values do not agree, the error names both values.
 """
 
 import json
@@ -35,7 +35,8 @@ def check_directory(path: Path, family: ModelFamily) -> None:
 def check_report(path: Path, report: Mapping[str, Any]) -> None:
     """Raise PolicyError if transformers' loading report lists weights that do not fit the model.
 
-    These are weights that are missing, that the model does not have, or that have another shape.
+    A weight does not fit if it is missing, if the model has no such weight, or if its shape
+    differs.
     """
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(str(name) for name in report.get(kind) or ()):

@@ -31,8 +31,8 @@ _HEX_LENGTH = 64
 def content_digest(directory: Path) -> str:
     """Return the digest of a policy directory, as 64 hex digits.
 
-    Subdirectories are ignored. The manifest of an export is ignored, too, because it describes the
-    policy and is no part of it.
+    Subdirectories are ignored. The manifest of an export is ignored, too, because it only describes
+    the policy.
     """
     return combined(file_digests(directory))
 
@@ -74,8 +74,9 @@ def file_digest(path: Path) -> str:
 def cache_directory() -> Path:
     """Return the directory in which this machine keeps downloaded policies and file digests.
 
-    The environment variable AWARES_CACHE overrides the default, ~/.cache/awares. If that cannot be
-    written, it is a directory of this user's in the temporary directory.
+    The environment variable AWARES_CACHE overrides the default, ~/.cache/awares. If the default
+    cannot be written, the cache is a directory of the current user in the system's temporary
+    directory.
     """
     if chosen := os.environ.get("AWARES_CACHE"):
         return Path(chosen)
@@ -85,7 +86,7 @@ def cache_directory() -> Path:
 
 
 def _can_be_written(directory: Path) -> bool:
-    """Create the directory if need be. Only the attempt shows whether that is possible."""
+    """Create the directory if it is missing. Return whether it exists and can be written."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -94,7 +95,7 @@ def _can_be_written(directory: Path) -> bool:
 
 
 def _temporary() -> Path:
-    """Create the cache in the temporary directory. It must not be another user's."""
+    """Create the cache in the temporary directory. Raises PolicyError if others can write to it."""
     directory = Path(tempfile.gettempdir(), f"awares-cache-{os.getuid()}")
     directory.mkdir(mode=0o700, exist_ok=True)
     status = directory.lstat()
@@ -107,7 +108,7 @@ def _temporary() -> Path:
 
 
 def _stamp(path: Path) -> dict[str, int]:
-    """Return facts about a file, of which one or more change whenever the file's content does."""
+    """Return facts about a file. At least one fact changes if the file's content changes."""
     status = path.stat()
     return {
         "device": status.st_dev,

@@ -2,9 +2,9 @@
 
     policy.base <--trained_from-- policies/sft <--trained_from-- policies/awares
 
-An export records the digest of the policy that it was trained from, its start. If the start is
-trained again, or if policy.base changes, the start has another digest. A policy that was trained
-from the old start is then stale.
+An export records the digest of its start, which is the policy that it was trained from. If the
+start is trained again, or if policy.base changes, the start has another digest. A policy that was
+trained from the old start is then stale.
 """
 
 from awares.errors import PolicyError

@@ -31,8 +31,8 @@ def load_policy(path: Path, policy: PolicyConfig, seed: int) -> "nn.Module":
     """Load the model in policy.dtype, on the CPU, ready to train.
 
     If policy.lora_rank > 0, only LoRA adapters are trained, and `seed` initialises them. Otherwise
-    the language model is trained, and with policy.train_vision also the vision tower. If the
-    weights do not fit the architecture in config.json, PolicyError names the tensors.
+    the language model is trained. If policy.train_vision is true, the vision tower is trained, too.
+    If the weights do not fit the architecture in config.json, PolicyError names the tensors.
     """
     import torch
 

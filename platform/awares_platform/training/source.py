@@ -54,8 +54,8 @@ def resolve(store: ObjectStore, run: str, name: PolicyName, base: str, family: M
 def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None) -> str:
     """Return the content digest of policy.base, which is part of a job's identity.
 
-    An s3:// base is read with the endpoint and credentials of `store`. If it has a manifest, its
-    files are not downloaded. Raises the same errors as `resolve`.
+    An s3:// base is read with the endpoint and credentials of `store`. If an s3:// base has a
+    manifest, its files are not downloaded. Raises the same errors as `resolve`.
     """
     if base.startswith("s3://"):
         manifest = policy_manifest(_store_of(store, base), "")
@@ -101,7 +101,7 @@ def _hub(repository: str) -> Path:
 
     try:
         return Path(snapshot_download(repository, allow_patterns=_HUB_FILES))
-    # For the same cause, the hub may raise its own error, an error of httpx or an OSError.
+    # The hub may raise an error of its own, of httpx, or an OSError, all for the same cause.
     except Exception as error:
         raise PolicyError(
             f"policy.base={repository!r} is no local directory, and no Hugging Face model that can "
@@ -140,7 +140,7 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
 
 
 def _fetch(store: ObjectStore, prefix: str, name: str, digest: str, directory: Path) -> None:
-    """Download one file. Raise PolicyError if its digest is not the one in the manifest."""
+    """Download one file. Raise PolicyError if its digest differs from the manifest."""
     store.download_file(f"{prefix}{name}", directory / name)
     if not digest.startswith(_ETAG) and file_digest(directory / name) != digest:
         raise PolicyError(

@@ -1,7 +1,8 @@
 """Train with DeepSpeed ZeRO on GPUs (NCCL) or CPUs (gloo), with the settings of a job.
 
 Call `initialize` inside Ray Train's train_loop_per_worker, once the process group is up. Do not
-also use ray.train.torch.prepare_model or a prepared data loader, because DeepSpeed does their work.
+also use ray.train.torch.prepare_model or a prepared data loader, because DeepSpeed already does the
+same work.
 
 `step` takes any number of micro-batches of any size. Every worker must run the same number of
 micro-batches, because ZeRO's collectives run once per micro-batch.
@@ -61,8 +62,8 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """Return DeepSpeed's configuration.
 
-    `elements` is the number of trainable parameters, which bounds the buckets. `hidden` is the
-    width of the language model.
+    `elements` is the number of trainable parameters, which bounds the size of a bucket. `hidden` is
+    the width of the language model.
     """
     bucket = max(1, min(_BUCKET, elements))
     return {
@@ -107,10 +108,10 @@ def initialize(model: nn.Module, settings: ZeroSettings, gpu: bool = False) -> A
 
 
 def prepare_process(gpu: bool) -> None:
-    """Without a GPU, set DeepSpeed's accelerator to the CPU, and prevent a build of its SHM op.
+    """Without a GPU, make DeepSpeed use the CPU, and stop it from building its shared-memory op.
 
-    The shared-memory op serves tensor-parallel inference only. Without this function, DeepSpeed
-    builds the op from C++ in every new home directory, which takes about a minute.
+    Only tensor-parallel inference needs this op. Without this function, DeepSpeed builds the op
+    from C++ in every new home directory, which takes about a minute.
     """
     if gpu:
         return
@@ -139,7 +140,7 @@ def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> float:
     """Take one optimizer step on the sum of `losses`, averaged over workers.
 
     Each loss is computed when the iterator advances to it. Returns the global gradient norm before
-    clipping. At stage 0 in float32 the result is nan, because DeepSpeed keeps no norm there.
+    clipping. At stage 0 in float32 the result is nan, because DeepSpeed then records no norm.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
