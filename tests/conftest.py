@@ -26,11 +26,12 @@ _THIS_MACHINE = "localhost,127.0.0.1,127.0.0.2,::1"
 def pytest_configure() -> None:
     """Make the tests independent of the shell that starts them.
 
-    The tests' servers run on this machine. The function therefore removes the user's AWS variables.
-    It also lets requests to this machine bypass the user's proxies.
+    The user's AWS variables could send S3 requests to other servers, so the function removes them.
+    The function also adds this machine to `no_proxy`. Requests to the tests' servers therefore
+    bypass the user's proxies.
 
     A shell may start a background command with SIGINT ignored. Child processes of the tests would
-    then ignore Ctrl-C too, so the function restores Python's default handler.
+    then also ignore Ctrl-C. The function therefore restores Python's default handler.
     """
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
@@ -43,8 +44,8 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the fast tests first, then the slow tests, starting with the longest file.
 
-    Fast tests report their failures soonest. A worker of pytest-xdist takes one file at a time. If
-    the longest file came last, one worker would run it while the other workers are idle.
+    Failures of fast tests then appear early. A worker of pytest-xdist takes one file at a time. If
+    the longest file came last, one worker would run this file while the other workers are idle.
     """
     items.sort(key=_place)
 

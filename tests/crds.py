@@ -16,9 +16,9 @@ SOURCES = {
 
 
 def crd_directory() -> Path:
-    """Return the directory that AWARES_CRDS names.
+    """Return the path in the environment variable AWARES_CRDS.
 
-    Skip the test if this directory holds no custom resource definitions of KubeRay.
+    Skip the test if this path is not a directory with custom resource definitions of KubeRay.
     """
     path = Path(os.environ.get("AWARES_CRDS", "") or "/nonexistent")
     if not any(path.glob("ray.io_*.yaml")):

@@ -1,7 +1,6 @@
-"""Builds environment variables of a company's laptop that would send local requests elsewhere.
+"""Builds environment variables that keep clients from reaching the test servers on this machine.
 
-The variables configure HTTP proxies and AWS clients. A client that obeys any of them cannot use
-the test servers on this machine.
+A company may set such variables on its laptops. They configure HTTP proxies and AWS clients.
 """
 
 import http.server
@@ -42,7 +41,7 @@ class _Refuses(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def proxy() -> Iterator[http.server.HTTPServer]:
-    """Run a proxy that refuses every request with 403. The list `asked` records the requests."""
+    """Run a proxy that answers every request with 403. Its list `asked` records the requests."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Refuses)
     server.asked = []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -55,9 +54,10 @@ def proxy() -> Iterator[http.server.HTTPServer]:
 
 
 def proxies(port: int) -> dict[str, str]:
-    """Return the proxy variables in lower and in upper case.
+    """Return environment variables that send all requests to the proxy at `port`.
 
-    The value of no_proxy is empty, so requests to this machine also go to the proxy.
+    Each variable is set in lower case and in upper case. The value of no_proxy is empty, so
+    requests to this machine also go to the proxy.
     """
     url = f"http://127.0.0.1:{port}"
     names = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "ftp_proxy")
@@ -66,9 +66,9 @@ def proxies(port: int) -> dict[str, str]:
 
 
 def aws(directory: Path) -> dict[str, dict[str, str]]:
-    """Return AWS's environment variables, grouped by topic, with values that are wrong here.
+    """Return a map from topics to AWS variables with values that are wrong for the tests.
 
-    Write an AWS config file to `directory`. The variables of the topic "files" name this file.
+    Also write an AWS config file to `directory`. The variables of the topic "files" name this file.
     """
     config = directory / "aws-config"
     config.write_text(CONFIG, "utf-8")

@@ -1,4 +1,4 @@
-"""The fixture that all end-to-end tests share."""
+"""Provides the fixture `kinds`, which all end-to-end tests share."""
 
 import pytest
 

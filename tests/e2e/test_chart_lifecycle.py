@@ -1,7 +1,7 @@
 """Tests that helm 4 and helm 3 install, upgrade, roll back and uninstall each preset of the chart.
 
-The tests run against the simulator's API server, and no pod runs. The API server checks the CRD
-schemas, sets the CRD defaults and answers the `lookup` calls of the templates.
+The tests run against the simulator's API server, and no pod runs. The API server checks objects
+against the CRD schemas, sets the CRD defaults and answers the `lookup` calls of the templates.
 """
 
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def all_of(objects: Objects, name: str) -> list[Body]:
 
 
 def preset(name: str) -> list[str]:
-    """Return helm's arguments for a preset, including each value that its comment requires."""
+    """Return helm's arguments for a preset, with each value that the preset's comment requires."""
     path = CHART / "presets" / f"{name}.yaml"
     given = [] if name == "trial" else ["--set", "store.bucket=awares"]
     return ["-f", str(path), *given]

@@ -99,8 +99,8 @@ def test_the_grpo_job_trains_to_the_end(trial: Release) -> None:
 def test_a_job_is_submitted_as_the_notes_say(trial: Release) -> None:
     """The command in the chart's notes submits a job.
 
-    In this command, the test replaces the forwarded port with the address of the head's Service.
-    The first grpo job has finished the run, so this second grpo job finds nothing to do.
+    The test replaces 127.0.0.1:8265 in this command with the address of the head's Service. The
+    grpo job of an earlier test has finished the run, so the submitted job finds nothing to do.
     """
     notes = trial.helm.do("get", "notes", "trial")
     [command] = re.findall(r"^ *(ray job submit .*)$", notes, re.MULTILINE)

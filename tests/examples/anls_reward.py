@@ -28,8 +28,8 @@ class AnlsReward:
     def __call__(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
         """Return one value for each episode.
 
-        This reward reads no labels, because it has no penalty for crops that the policy needs but
-        does not request.
+        This reward ignores the samples' labels. Only a penalty for missing crop requests would need
+        labels.
         """
         return [self._value(*pair) for pair in zip(episodes, samples, strict=True)]
 

@@ -28,7 +28,7 @@ class FreeBox:
     """
 
     system_prompt = "Answer, or reply LOOK [x0, y0, x1, y1] in 0..1000 to see that box in detail."
-    # There are too many boxes to list here. Metrics count a box that is not listed as "other".
+    # There are too many boxes to list here. The metrics count all unlisted boxes under "other".
     regions: tuple[str, ...] = ()
 
     def __init__(self, max_turns: int = 2, padding: float = 0.03) -> None:

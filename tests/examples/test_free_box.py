@@ -95,7 +95,7 @@ def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
-    """The config of a small run of the mini setup.
+    """Return the config of a small run of the mini setup.
 
     Ray's workers import the example environment through PYTHONPATH.
     """
@@ -170,8 +170,9 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
 def check_escalation(awares: Rows, full: Rows, escalate: Rows) -> None:
     """Check the answers and the costs of the policy `escalate`.
 
-    If `awares` asks for a box, `escalate` gives the answer of `full`, and rtr_token counts the
-    low-resolution pass and the full pass. Otherwise, `escalate` gives the answer of `awares`.
+    If the policy `awares` asks for a box, `escalate` gives the answer of the policy `full`. Its
+    rtr_token then counts the low-resolution pass and the full-resolution pass. Otherwise,
+    `escalate` gives the answer of `awares`.
     """
     assert any(row["crops"] for row in awares)
     for asked, fresh, row in zip(awares, full, escalate, strict=True):
@@ -181,9 +182,9 @@ def check_escalation(awares: Rows, full: Rows, escalate: Rows) -> None:
 
 
 def check_demonstrations(samples: Sequence[Sample], asked: Environment) -> None:
-    """Check that every HR sample has one box around its evidence.
+    """Check that the crops of every HR sample are one box around the sample's evidence.
 
-    Also check that the request survives encoding and decoding by the mini policy's tokenizer.
+    Also check that the mini policy's tokenizer encodes and decodes the request without a change.
     """
     chat = ChatFormat(AutoTokenizer.from_pretrained(Path(mini.POLICY)), asked.system_prompt)
     for sample in (sample for sample in samples if sample.label is Label.HR):
@@ -236,7 +237,7 @@ def check_metrics(
     config: PlatformConfig,
     asked: Environment,
 ) -> None:
-    """Recompute counts, tokens and areas from a policy's turns, and compare with its metrics."""
+    """Compare a policy's metrics with counts, tokens and areas that are recomputed from turns."""
     limits = vision_limits(config.method, model_family(config.policy))
     areas, tokens = [], []
     for row in rows:

@@ -91,8 +91,8 @@ def chart(tmp_path: Path) -> Path:
 def realise(objects: Objects, stop: threading.Event) -> None:
     """Play the role of Kubernetes' controllers until `stop` is set.
 
-    A Pod whose variable A is "two" succeeds, and any other Pod fails. Every Deployment becomes
-    available.
+    A Pod succeeds if its environment variable A is "two". Otherwise the Pod fails. Every Deployment
+    becomes available.
     """
     pods, deployments = objects.kinds.of("v1", "Pod"), objects.kinds.of("apps/v1", "Deployment")
     while not stop.wait(0.05):

@@ -1,4 +1,4 @@
-"""Tests the replacement of mount paths by directories, and of Service names by addresses."""
+"""Tests that directories replace mount paths, and that addresses replace Service names."""
 
 from collections.abc import Iterator
 from pathlib import Path

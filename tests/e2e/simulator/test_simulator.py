@@ -1,4 +1,4 @@
-"""Tests the simulator without Ray: a small chart runs its pods, volumes, Services and hooks."""
+"""Tests the simulator without Ray, on a small chart with pods, volumes, Services and hooks."""
 
 from collections.abc import Iterator
 from pathlib import Path

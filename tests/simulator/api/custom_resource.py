@@ -106,7 +106,8 @@ def _validator(kind: Kind) -> Draft202012Validator:
 def _plain(schema: Any) -> Any:
     """Convert a structural schema of Kubernetes to JSON Schema.
 
-    The result accepts int-or-string and nullable values, and has no `format`.
+    Nullable fields accept null, and int-or-string fields accept integers and strings. The keyword
+    `format` is removed.
     """
     if isinstance(schema, list):
         return [_plain(item) for item in schema]

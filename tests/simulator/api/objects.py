@@ -1,7 +1,7 @@
 """Holds every object of the simulated cluster, with resource versions, owners and an event log.
 
-The API server (server.py) and the controllers share one instance. Each method call is atomic. A
-returned object is a copy, which the caller may change.
+The API server (server.py) and the controllers share one instance of Objects. Each method call is
+atomic. A returned object is a copy, which the caller may change.
 """
 
 import base64
@@ -98,8 +98,9 @@ class Objects:
     def create(self, kind: Kind, namespace: str, body: Body) -> Body:
         """Store a new object.
 
-        If the object has owners and none of them exists, the object is removed at once, as by the
-        garbage collector. A controller may create such an object just after the owner's deletion.
+        If the object has owners and none of the owners exists, the object is removed at once.
+        Kubernetes' garbage collector does the same. A controller may create an object just after
+        the deletion of the object's owner.
 
         Raises Conflict if the object already exists. Raises NotFound if its namespace does not
         exist.

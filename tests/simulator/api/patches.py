@@ -2,8 +2,8 @@
 
 Helm 3 sends strategic merge patches. Helm 4 uses server-side apply. This module's server-side apply
 merges objects, and removes fields that the same manager applied before and now omits. Unlike a real
-server, it replaces lists as a whole and finds no conflicts between managers. A client that is the
-only manager of its objects sees no difference.
+server, this module replaces lists as a whole and finds no conflicts between managers. A client that
+is the only manager of its objects sees no difference.
 """
 
 import copy
@@ -40,8 +40,8 @@ def merge(target: Any, patch: Any) -> Any:
 def apply(live: dict[str, Any], previous: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """Apply `wanted` to `live` by server-side apply.
 
-    `previous` is the object that the same manager applied last time. Fields that are in `previous`
-    but not in `wanted` are removed.
+    `previous` is the object that the client's field manager applied last time. Fields that are in
+    `previous` but not in `wanted` are removed.
     """
     return merge(_without(live, previous, wanted), wanted)
 
@@ -60,8 +60,9 @@ def _without(live: Any, previous: Any, wanted: Any) -> Any:
 def strategic(target: Any, patch: Any, field: str = "") -> Any:
     """Apply a strategic merge patch.
 
-    Lists that _MERGE_KEYS names are merged item by item. Other lists are replaced as a whole. The
-    directives `$patch`, `$retainKeys` and `$deleteFromPrimitiveList` are supported.
+    If _MERGE_KEYS contains the name of a list field, the lists are merged item by item. Otherwise
+    the patch replaces the whole list. The directives `$patch`, `$retainKeys` and
+    `$deleteFromPrimitiveList` are supported.
     """
     if isinstance(patch, dict):
         return _strategic_object(target, patch)

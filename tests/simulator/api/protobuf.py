@@ -42,9 +42,10 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 
 def _fields(raw: bytes, names: dict[int, str], binary: bool) -> dict[str, Any]:
-    """Return the fields of a message that `names` lists, without empty texts. Maps become dicts.
+    """Return the message's fields whose numbers are in `names`. Fields with empty text are omitted.
 
-    If `binary` is true, the values of `data` are bytes, and are returned as base64 text.
+    Maps become dicts. If `binary` is true, the values of `data` are bytes, and are returned as
+    base64 text.
     """
     found: dict[str, Any] = {}
     for number, value in _messages(raw):

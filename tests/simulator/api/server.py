@@ -54,7 +54,7 @@ class ApiServer(ThreadingHTTPServer):
         self.stopping = threading.Event()
 
     def kubeconfig(self, directory: Path) -> Path:
-        """Write a kubeconfig whose only cluster is this server, and return its path."""
+        """Write a kubeconfig file whose only cluster is this server. Return the file's path."""
         cluster = {
             "name": "simulator",
             "cluster": {"server": f"http://127.0.0.1:{self.server_port}"},

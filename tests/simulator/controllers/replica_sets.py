@@ -8,9 +8,10 @@ from tests.simulator.controllers.ownership import belongs, owned
 
 
 def ensure(objects: Objects, deployment: Body) -> Body:
-    """Return the ReplicaSet for the Deployment's current template. Create a missing ReplicaSet.
+    """Return the ReplicaSet for the Deployment's current template.
 
-    Delete the ReplicaSets for older templates together with their pods.
+    Create this ReplicaSet if it does not exist. Delete the ReplicaSets for older templates together
+    with their pods.
     """
     kind, owner = (
         objects.kinds.of("apps/v1", "ReplicaSet"),

@@ -62,7 +62,7 @@ class Dashboard:
         self._ask("PUT", "/api/serve/applications/", config)
 
     def applications(self) -> dict[str, Any]:
-        """Return a map from Serve's applications to their details. Raises Unanswered."""
+        """Return a map from names of Serve applications to their details. Raises Unanswered."""
         return self._ask("GET", "/api/serve/applications/").get("applications", {})
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:

@@ -2,7 +2,7 @@
 
 Workers start after the head's dashboard answers. New pods replace pods that have ended. Autoscaling
 is not simulated: each worker group has `replicas` workers, limited by minReplicas and maxReplicas.
-Running pods keep an old pod template, as under KubeRay without `upgradeStrategy: Recreate`.
+A changed pod template affects only new pods, as in KubeRay without `upgradeStrategy: Recreate`.
 """
 
 import base64
@@ -17,7 +17,7 @@ from tests.simulator.kuberay.operator_view import OperatorView
 from tests.simulator.node.kubelet import Kubelet
 from tests.simulator.node.running_pod import moved
 
-SERVE_PORT = "simulator/serve-port"  # This RayCluster annotation names the Serve proxies' port.
+SERVE_PORT = "simulator/serve-port"  # This RayCluster annotation holds the Serve proxies' port.
 
 
 class RayClusters:
@@ -110,7 +110,7 @@ class RayClusters:
         )
 
     def _annotated(self, cluster: Body) -> Body:
-        """Return the cluster with the annotation SERVE_PORT, which names a free port."""
+        """Return the cluster with the annotation SERVE_PORT. Set a missing port to a free port."""
         metadata = cluster["metadata"]
         if SERVE_PORT in (metadata.get("annotations") or {}):
             return cluster
@@ -223,7 +223,7 @@ def create_service(
     selector: dict[str, str],
     ports: tuple[int, ...],
 ) -> None:
-    """Create a Service as the operator does. If the Service exists, update its selector."""
+    """Create a Service as the operator does. If the Service exists, update its spec."""
     services, namespace = objects.kinds.of("v1", "Service"), owner["metadata"]["namespace"]
     spec = {
         "selector": selector,
@@ -253,7 +253,7 @@ def _wanted(group: Body) -> int:
 
 
 def _condition(old: dict[str, Body], name: str, holds: bool, reason: str) -> Body:
-    """Return a condition. A condition with an unchanged status keeps its old transition time."""
+    """Return a status condition. An unchanged condition keeps its old transition time."""
     status = str(holds)
     since = (
         old[name]["lastTransitionTime"] if name in old and old[name]["status"] == status else now()

@@ -31,8 +31,8 @@ _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 class RayJobs:
     """Reconciles RayJobs.
 
-    `logs` holds the output of each ended job's driver, by the RayJob's namespace and name. On a
-    real cluster, this output is in the log of the submitter pod.
+    `logs` maps the namespace and name of a RayJob to the output of the last driver that has ended.
+    On a real cluster, this output is in the log of the submitter pod.
     """
 
     def __init__(self, objects: Objects, clusters: RayClusters) -> None:

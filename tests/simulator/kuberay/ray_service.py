@@ -121,8 +121,8 @@ class RayServices:
     def _deploy(self, service: Body, cluster: Body) -> tuple[dict[str, Body], str]:
         """Deploy the configuration if it is new.
 
-        Return the statuses of Serve's applications, and a message if the cluster is not ready or
-        refuses the configuration.
+        Return the statuses of Serve's applications, and a message. The message is empty, unless the
+        cluster is not ready or refuses the configuration.
         """
         dashboard = (
             self._clusters.dashboard(cluster)

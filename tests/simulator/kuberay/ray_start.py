@@ -67,7 +67,7 @@ def pod(
         *_variables(cluster, head or ("$(POD_IP)", ports[GCS])),
         *_token(cluster),
     ]
-    # ray_cluster.py polls the dashboard instead, so the pod needs no readiness probe.
+    # ray_cluster.py polls the head's dashboard, so the pod needs no readiness probe.
     container.pop("readinessProbe", None)
     spec = {
         **template["spec"],

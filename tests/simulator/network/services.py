@@ -62,7 +62,10 @@ class Services:
         return f"{found.address}:{found.ports[port]}"
 
     def rewrite(self, text: str, namespace: str) -> str:
-        """Replace the names of Services in `text`, which belongs to a pod of `namespace`."""
+        """Replace Service names in the text of a pod with addresses.
+
+        `namespace` is the namespace of the pod.
+        """
         self.reconcile()
         for (space, name), found in self._listening.items():
             text = _pattern(space, name, space == namespace).sub(
@@ -123,9 +126,9 @@ class Services:
 def _pattern(namespace: str, name: str, near: bool) -> re.Pattern[str]:
     """Return a pattern that matches the names of a Service.
 
-    The pattern matches the name with the namespace anywhere. The name alone may be a common word,
-    so the pattern matches it only before a port, and only if `near` is true. `near` says that the
-    text belongs to a pod in the Service's namespace.
+    A name that includes the namespace matches anywhere. A name without the namespace may be a
+    common word. Such a name matches only before a port, and only if `near` is true. `near` says
+    whether the text belongs to a pod in the Service's namespace.
     """
     domain = r"(?:\.svc(?:\.cluster\.local)?)?"
     full = rf"{re.escape(name)}\.{re.escape(namespace)}{domain}(?::(?P<port>\d+))?"

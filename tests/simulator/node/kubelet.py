@@ -46,7 +46,10 @@ class Kubelet:
         return self._running.get(body["metadata"]["uid"])
 
     def endpoint(self, body: Body, port: Any) -> Target | None:
-        """Return the address and actual port of a pod's target port, or None if it is not ready."""
+        """Return the address and actual port for a pod's target port.
+
+        Return None if the pod is not ready.
+        """
         pod = self.pod(body)
         if pod is None or {"type": "Ready", "status": "True"} not in body.get("status", {}).get(
             "conditions", []

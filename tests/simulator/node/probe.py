@@ -19,8 +19,9 @@ def passes(
 ) -> bool:
     """Whether the probe succeeds now.
 
-    `port` resolves the name or number of a port. `command` takes the probe's command, and returns
-    the command line, environment and directory with which the pod runs it.
+    `port` takes the name or declared number of a port, and returns its actual number. `command`
+    takes the probe's command, and returns the command line, environment and working directory for
+    the probe's process.
     """
     if "httpGet" in probe:
         return _http(address, port(probe["httpGet"]["port"]), probe["httpGet"].get("path", "/"))

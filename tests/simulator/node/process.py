@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-# Every process of a simulator has this variable in its environment. `leftovers` looks for it.
+# Every process of a simulator has this environment variable. `leftovers` looks for the variable.
 MARK = "AWARES_SIMULATOR"
 _GONE_S = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -71,7 +71,7 @@ class Process:
 
 
 def leftovers(mark: str) -> list[psutil.Process]:
-    """Return every live process on the machine that the simulator with this `mark` started.
+    """Return every live process that the simulator with this `mark` started.
 
     The calling process is left out.
     """

@@ -14,7 +14,7 @@ Rewrite = Callable[[str], str]
 class Paths:
     """Maps mount paths to directories.
 
-    `rewrite` replaces only whole path components. It does not rewrite text that it has inserted.
+    `rewrite` replaces only whole path components. It does not rewrite the inserted directories.
 
     Example:
         paths = Paths({"/etc/awares": Path("/tmp/aw/p1/v/setup")})

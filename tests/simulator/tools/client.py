@@ -1,4 +1,4 @@
-"""Sends requests to the endpoint without a break, so that tests of upgrades see each failure."""
+"""Sends one request after another to the endpoint, so that a test sees failures of an upgrade."""
 
 import threading
 from collections.abc import Iterator

@@ -40,7 +40,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Helm:
-    """A helm binary with a home directory of its own."""
+    """A helm binary, the kubeconfig of its cluster, and its home directory."""
 
     path: Path
     kubeconfig: Path

@@ -1,4 +1,4 @@
-"""Installs the chart's trial preset in the simulator, with the three Secrets that it needs."""
+"""Installs the chart's trial preset and the preset's three Secrets in the simulator."""
 
 import base64
 import json
@@ -48,7 +48,7 @@ class Release:
         return self.helm.do("upgrade", NAME, str(CHART), "-f", str(PRESET), *_set(values))
 
     def all(self, kind: str) -> list[Body]:
-        """Return all objects in the namespace whose kind has this name, such as RayJob."""
+        """Return all objects of a kind in the namespace. `kind` is a name such as RayJob."""
         kinds = self.controller.objects.kinds
         [found] = [item for item in kinds.all if item.name == kind and item.version != "v1alpha1"]
         return self.controller.objects.list(found, NAMESPACE)
@@ -131,7 +131,7 @@ def _set(values: tuple[str, ...]) -> list[str]:
 
 
 def new_keys() -> dict[str, dict[str, str]]:
-    """Return random values for all keys of the three Secrets."""
+    """Return random values for all keys of the trial preset's three Secrets."""
     return {name: {key: secrets.token_hex(20) for key in keys} for name, keys in _SECRETS.items()}
 
 

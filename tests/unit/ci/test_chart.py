@@ -140,8 +140,8 @@ def test_a_default_without_a_clear_type_needs_an_annotation() -> None:
 def test_every_value_is_described() -> None:
     """Every value of values.yaml has a comment.
 
-    Single groups and jobs need no comments, because the comments of groupDefaults and jobDefaults
-    describe their keys.
+    The values of single groups and jobs need no comments. The comments of groupDefaults and
+    jobDefaults describe the same keys.
     """
     entries = ("cluster.groups.", "endpoint.groups.", "jobs.")
 

@@ -1,4 +1,4 @@
-"""Tests the README's table of results over several seeds."""
+"""Tests that the README's table of results shows means and ranges over several seeds."""
 
 from typing import Any
 

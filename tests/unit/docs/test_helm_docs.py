@@ -100,7 +100,7 @@ def test_documented_files_exist(page: Path) -> None:
 def test_documented_values_exist(page: Path) -> None:
     """Every documented key of the chart's values exists in values.yaml.
 
-    Such a key stands in backticks, has a dot, and starts with a section of values.yaml.
+    A documented key is in backticks, contains a dot, and starts with a section of values.yaml.
     """
     import yaml
 

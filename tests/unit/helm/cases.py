@@ -34,7 +34,7 @@ REDIS = {"enabled": True, "redisAddress": "redis.example.org:6379", "existingSec
 class Case:
     """One set of values with which the chart is rendered.
 
-    `given` holds the objects that the user creates, except the Secrets of SECRETS.
+    `given` maps objects that the user creates to their keys. The Secrets of SECRETS are omitted.
 
     Example:
         Case("trial", preset="trial")
@@ -47,7 +47,7 @@ class Case:
 
     @property
     def outside(self) -> dict[str, frozenset[str]]:
-        """Map each object that the user creates, such as "Secret/store", to the object's keys."""
+        """A map from each object that the user creates, such as "Secret/store", to its keys."""
         return SECRETS | self.given
 
     def docs(self, major: int = 4) -> tuple[Doc, ...]:
@@ -63,7 +63,8 @@ def on_base(*changes: dict[str, Any]) -> dict[str, Any]:
     Example:
         on_base({"store": {"bucket": "b"}})["store"]  # {"bucket": "b", "existingSecret": "store"}
     """
-    # BASE refers to the dict GPU several times. Unlike deepcopy, JSON copies each reference.
+    # BASE contains the dict GPU several times. The JSON round trip makes a separate copy for each
+    # occurrence. deepcopy would make one copy for all occurrences.
     merged = json.loads(json.dumps(BASE))
     for change in changes:
         _merge(merged, change)

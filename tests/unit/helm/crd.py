@@ -100,7 +100,7 @@ def closed(schema: Any) -> Any:
 def defaulted(value: Any, schema: Any) -> Any:
     """Return `value` with the schema's defaults for missing fields.
 
-    The API server also sets the defaults before it evaluates CEL rules.
+    The API server evaluates CEL rules after it has set the defaults.
     """
     if isinstance(value, dict):
         properties, more = schema.get("properties", {}), schema.get("additionalProperties")

@@ -46,7 +46,7 @@ FOREIGNER = Peer(
 def allowed(
     docs: Sequence[Doc], source: Peer, target: Peer, port: int, protocol: str = "TCP"
 ) -> bool:
-    """Whether the NetworkPolicies in `docs` allow a connection."""
+    """Whether the NetworkPolicies in `docs` let `source` connect to `port` of `target`."""
     policies = of_kind(docs, "NetworkPolicy")
     return _passes(policies, "Egress", source, target, target, port, protocol) and _passes(
         policies, "Ingress", target, source, target, port, protocol
@@ -118,8 +118,8 @@ def _port(entry: dict[str, Any], target: Peer, port: int, protocol: str) -> bool
 def unused(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
     """Yield a message for each NetworkPolicy that selects none of `pods`.
 
-    Also yield a message for each podSelector in a rule that matches none of `pods`. A selector
-    that matches no pod in any test case has wrong labels.
+    Also yield a message for each podSelector of a rule, if the selector matches none of `pods`. A
+    selector that matches no pod in any test case has wrong labels.
     """
     labels = [pod["metadata"].get("labels") or {} for pod in pods]
     for policy in of_kind(docs, "NetworkPolicy"):

@@ -23,7 +23,7 @@ COLLECTOR = "history-server-collector"
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A RayClusterSpec, with the annotations and the kind of the resource that contains it.
+    """A RayClusterSpec, and the annotations and kind of the resource that contains this spec.
 
     `owner` is the kind of the resource: RayCluster, RayJob or RayService.
 

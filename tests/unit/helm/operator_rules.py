@@ -1,4 +1,4 @@
-"""Checks documents against the rules that the KubeRay 1.7 operator applies besides its CRDs.
+"""Checks documents against the rules that the KubeRay 1.7 operator adds to its CRDs.
 
     RayCluster ─────────────────────────────── cluster rules ─┐
     RayJob ──── job rules, its rayClusterSpec ─┘              ├── messages

@@ -1,4 +1,4 @@
-"""Finds references to objects that neither the release nor its user creates.
+"""Finds references to missing objects. Neither the release nor its user creates these objects.
 
     docs ── World: ConfigMaps, Secrets, ServiceAccounts, Services (also KubeRay's), expanded pods
          ── one function per kind of reference ── messages
@@ -223,7 +223,7 @@ def accounts(world: World) -> Iterator[str]:
 
 
 def cluster_specs(doc: Doc) -> list[Doc]:
-    """Return the RayClusterSpecs in a document, or an empty list if it is not of a KubeRay kind."""
+    """Return the RayClusterSpecs in a document. The list is empty for other kinds of documents."""
     spec = doc.get("spec") or {}
     if doc["kind"] == "RayCluster":
         return [spec]
@@ -252,7 +252,7 @@ def variables(world: World) -> Iterator[str]:
 
 
 def paths(world: World) -> Iterator[str]:
-    """Yield a message for each path in a command that does not exist.
+    """Yield a message for each missing file, script or module that a command uses.
 
     Files below /etc/awares must be mounted. Scripts and modules must be in the repository.
     """

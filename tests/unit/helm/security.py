@@ -80,9 +80,9 @@ def restricted(pod: Doc, container: Doc) -> Iterator[str]:
 
 
 def _writable(pod: Doc, container: Doc) -> Iterator[str]:
-    """Yield a message for each of $HOME and /tmp at which the container has no volume.
+    """Yield a message for each writable directory without a volume.
 
-    The image writes to these two directories, and the root file system is read-only.
+    The image's programs write to $HOME and /tmp, and the root file system is read-only.
     """
     mounted = {mount["mountPath"] for mount in container.get("volumeMounts") or ()}
     home = {entry["value"] for entry in container.get("env") or () if entry["name"] == "HOME"}
@@ -93,7 +93,7 @@ def _writable(pod: Doc, container: Doc) -> Iterator[str]:
 def bounded(container: Doc) -> Iterator[str]:
     """Yield a message for each wrong or missing request or limit.
 
-    A container must request and limit CPU and memory. Its request of GPUs must equal its limit.
+    A container must request and limit CPU and memory. For GPUs, the request must equal the limit.
     """
     resources = container.get("resources") or {}
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}

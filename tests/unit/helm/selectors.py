@@ -59,7 +59,10 @@ def port_of(pod: Doc, port: int | str) -> int | None:
 
 
 def service_ports(docs: Sequence[Doc]) -> dict[str, set[int | str]]:
-    """Map each Service to the numbers and names of its ports. Include KubeRay's own Services."""
+    """Return a map from each Service to the numbers and names of its ports.
+
+    The map includes the Services that KubeRay creates.
+    """
     found: dict[str, set[int | str]] = {}
     for doc in of_kind(docs, "Service"):
         found[doc["metadata"]["name"]] = {
@@ -100,7 +103,7 @@ def services(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
 
 
 def routes(docs: Sequence[Doc]) -> Iterator[str]:
-    """Yield a message for each backend of an Ingress or HTTPRoute that does not exist.
+    """Yield a message for each missing backend of an Ingress or HTTPRoute.
 
     A backend is a Service and one of its ports.
     """

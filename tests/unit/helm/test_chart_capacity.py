@@ -33,7 +33,7 @@ class Bundle:
 
 @dataclass(slots=True)
 class Node:
-    """The free resources and the labels of a worker.
+    """The free CPUs, the free GPUs and the labels of a Ray worker node.
 
     Example:
         Node(8.0, 1.0, {"awares/group": "rollout"})
@@ -49,7 +49,7 @@ class Node:
 
 
 def demand(job: str, config: PlatformConfig) -> list[Bundle]:
-    """Return one bundle for each actor that the job runs at the same time."""
+    """Return one bundle for each actor of the job. All these actors run at the same time."""
     if job == "curate":
         return [
             Bundle(config.curate.engine_cpus, config.curate.engine_gpus)
@@ -84,7 +84,7 @@ def nodes(spec: Doc) -> list[Node]:
 
 
 def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
-    """Place the bundles on `places`, and return the bundles that fit on no node.
+    """Place the bundles on the nodes `places`. Return the bundles for which no node has room.
 
     Bundles are placed in this order: most labels first, then most GPUs, then most CPUs. Each bundle
     goes to the fitting node that has the fewest free GPUs. The number of free CPUs breaks ties.
@@ -101,9 +101,9 @@ def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
 
 
 def jobs(case: Case, setup: Path) -> Iterator[tuple[str, list[Bundle], Doc]]:
-    """Yield the name, the bundles and the cluster of each job script that the case's RayJobs run.
+    """Yield each job script that the case's RayJobs run: its name, bundles and cluster spec.
 
-    `setup` is the path to which the case's setup.toml is written.
+    The function writes the case's setup.toml to the path `setup`.
     """
     docs = case.docs()
     setup.write_text(
@@ -154,7 +154,7 @@ def test_one_node_preset_fits_one_node_of_eight_gpus() -> None:
 
 
 def test_the_trial_preset_requests_the_documented_amount() -> None:
-    """The pods of the preset together request at most 6 CPUs and 16 GiB.
+    """All pods of the trial preset except hooks request at most 6 CPUs and 16 GiB in total.
 
     The comment at the top of the preset promises about 5 CPUs and 14 GiB.
     """

@@ -40,7 +40,7 @@ POD = {
 
 
 def pod(**changes: Any) -> dict[str, Any]:
-    """Return a copy of POD whose container has `changes` merged into its keys."""
+    """Return a copy of POD with `changes` merged into the keys of the container."""
     changed = copy.deepcopy(POD)
     changed["spec"]["containers"][0] |= changes
     return changed

@@ -1,4 +1,4 @@
-"""Tests values below `endpoint`: one test for each feature that no golden preset uses."""
+"""Tests values below `endpoint`. Each test covers a feature that no golden preset uses."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def test_a_new_setup_changes_the_application_and_not_the_pods() -> None:
 def test_a_new_chart_version_changes_no_pod_of_the_endpoint() -> None:
     """No label of a pod contains the version of the chart.
 
-    Such a label would change all pod templates with each new version of the chart.
+    Otherwise each new version of the chart would change all pod templates.
     """
     for doc in docs("default"):
         for spec in cluster_specs(doc):
@@ -99,7 +99,7 @@ def test_names_labels_and_the_digest_are_the_users() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_each_head_has_one_budget(case: Case) -> None:
-    """Exactly one PodDisruptionBudget selects each head, and at most one selects any other pod.
+    """Each head has exactly one PodDisruptionBudget. Any other pod has at most one budget.
 
     Kubernetes refuses to evict a pod that two budgets select. A budget with maxUnavailable or with
     a percentage needs a scale subresource, which KubeRay's resources lack. Therefore every budget

@@ -1,4 +1,4 @@
-"""Tests values of clusters and jobs: one test for each feature that no golden preset uses."""
+"""Tests values of clusters and jobs. Each test covers a feature that no golden preset uses."""
 
 from typing import Any
 

@@ -32,7 +32,7 @@ Flow = tuple[Peer, Peer, int, str]
 def ray_pods(docs: tuple[Doc, ...]) -> dict[str, list[Peer]]:
     """Return the pods of each Ray cluster, with the head first.
 
-    The keys name the cluster's owner, for example "RayJob/<name>".
+    Each key names the owner of a cluster, for example "RayJob/<name>".
     """
     owners = [doc for doc in docs if cluster_specs(doc)]
     groups = {f"{doc['kind']}/{doc['metadata']['name']}": expand([doc]) for doc in owners}
@@ -131,7 +131,7 @@ def _endpoint(docs: tuple[Doc, ...], others: list[Peer]) -> Iterator[Flow]:
 
 
 def refused(case: Case) -> Iterator[Flow]:
-    """Yield flows that nothing needs: into, out of and between the clusters of the release."""
+    """Yield flows that the policies must block: into, out of and between the Ray clusters."""
     clusters = ray_pods(case.docs())
     for peers in clusters.values():
         for source in (STRANGER, FOREIGNER):
@@ -199,7 +199,7 @@ def test_other_flows_are_blocked(case: Case) -> None:
 
 
 def test_every_policy_selects_a_pod() -> None:
-    """Each podSelector of a policy or of its rules matches a pod in at least one case.
+    """In at least one case, each podSelector of a NetworkPolicy or of its rules matches a pod.
 
     A selector that never matches has wrong labels.
     """

@@ -97,7 +97,7 @@ def test_the_umbrella_renders_the_same_documents(umbrella: Path, preset: str) ->
 
 
 def _over(below: Doc, above: Doc) -> Doc:
-    """Merge `above` into `below` as helm merges two values files. Values of `above` win."""
+    """Merge two values files as helm does. Values of `above` override values of `below`."""
     merged = dict(below)
     for key, value in above.items():
         merged[key] = _over(below.get(key, {}), value) if isinstance(value, dict) else value

@@ -119,7 +119,8 @@ CLASHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 def test_clashes_are_refused(name: str) -> None:
     """The chart or its schema refuses the values with exactly one message that names the values.
 
-    The test replaces slashes, because the schema writes store/bucket and the chart store.bucket.
+    The schema writes store/bucket, and the chart writes store.bucket. The test therefore replaces
+    slashes with dots.
     """
     changes, words = CLASHES[name]
     lines = [line.replace("/", ".") for line in refusal(on_base(ALL_JOBS, changes)).splitlines()]

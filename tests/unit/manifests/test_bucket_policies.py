@@ -53,7 +53,7 @@ READS = {
     "download_file",
     "download_directory",
 }
-"""The read-only methods of ObjectStore. A process that serves a policy calls no other methods."""
+"""The read-only methods of ObjectStore. The reader policy permits exactly these methods."""
 
 
 def calls(path: Path) -> set[str]:
@@ -75,7 +75,7 @@ def calls(path: Path) -> set[str]:
 def test_only_the_store_and_its_multipart_part_call_s3() -> None:
     """Only the store's modules call S3.
 
-    One of them, seaweed.py, calls only the private server that it has started.
+    The module seaweed.py calls only the private server that it starts.
     """
     callers = {path.name for path in PLATFORM.rglob("*.py") if calls(path) & ACTION.keys()}
     assert callers == {"bucket.py", "multipart.py", "seaweed.py"}

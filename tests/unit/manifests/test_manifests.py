@@ -23,7 +23,7 @@ FILES = sorted(MANIFESTS.glob("*.yaml"))
 AWS = {"bucketlifecycle", "bucketpolicy", "iampolicy"}
 """Files of these kinds are inputs of AWS commands. They hold no Kubernetes objects."""
 CLOUD = AWS | {"nodepool", "ec2nodeclass", "computeclass"}
-"""A file of these kinds serves only one cloud, so the kustomization leaves this file out."""
+"""Files of these kinds work on only one cloud, so the kustomization omits these files."""
 
 
 def kind(path: Path) -> str:
@@ -81,7 +81,7 @@ def test_kubectl_builds_it() -> None:
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
 def test_objects_fit_their_definitions(path: Path) -> None:
-    """Built-in objects fit Kubernetes' strict schemas, and custom resources fit their CRDs."""
+    """Built-in objects obey Kubernetes' strict schemas, and custom resources obey their CRDs."""
     crd = pytest.importorskip(
         "tests.unit.helm.crd", reason="the checker of custom resources is not here"
     )
