@@ -26,9 +26,9 @@ _THIS_MACHINE = "localhost,127.0.0.1,127.0.0.2,::1"
 def pytest_configure() -> None:
     """Make the tests independent of the shell that starts them.
 
-    The user's AWS variables could send S3 requests to other servers, so the function removes them.
-    The function also adds this machine to `no_proxy`. Requests to the tests' servers therefore
-    bypass the user's proxies.
+    The user's AWS variables could send S3 requests to other servers, so the function removes these
+    variables. The function also adds this machine to `no_proxy`. Requests to the tests' servers
+    therefore bypass the user's proxies.
 
     A shell may start a background command with SIGINT ignored. Child processes of the tests would
     then also ignore Ctrl-C. The function therefore restores Python's default handler.

@@ -170,9 +170,9 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
 def check_escalation(awares: Rows, full: Rows, escalate: Rows) -> None:
     """Check the answers and the costs of the policy `escalate`.
 
-    If the policy `awares` asks for a box, `escalate` gives the answer of the policy `full`. Its
-    rtr_token then counts the low-resolution pass and the full-resolution pass. Otherwise,
-    `escalate` gives the answer of `awares`.
+    If the policy `awares` asks for a box, `escalate` gives the answer of the policy `full`. The
+    rtr_token of `escalate` then counts the low-resolution pass and the full-resolution pass.
+    Otherwise, `escalate` gives the answer of `awares`.
     """
     assert any(row["crops"] for row in awares)
     for asked, fresh, row in zip(awares, full, escalate, strict=True):
@@ -182,7 +182,7 @@ def check_escalation(awares: Rows, full: Rows, escalate: Rows) -> None:
 
 
 def check_demonstrations(samples: Sequence[Sample], asked: Environment) -> None:
-    """Check that the crops of every HR sample are one box around the sample's evidence.
+    """Check that every HR sample has one crop, which contains the sample's evidence boxes.
 
     Also check that the mini policy's tokenizer encodes and decodes the request without a change.
     """

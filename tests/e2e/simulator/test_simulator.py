@@ -132,7 +132,7 @@ def test_a_rendered_chart_runs_and_ends(cluster: tuple[helm.Helm, Controller], c
 
 
 def page_root(controller: Controller) -> str:
-    """Return the directory on this machine that the pod mounts at /srv/pages."""
+    """Return the path, on this machine, of the pod's directory /srv/pages."""
     pods = controller.objects.kinds.of("v1", "Pod")
     [body] = [
         body

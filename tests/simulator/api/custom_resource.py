@@ -29,7 +29,8 @@ class Invalid(Exception):
 def admit(kind: Kind, body: dict[str, Any], strict: bool) -> dict[str, Any]:
     """Return the object as the API server stores it.
 
-    Raises Invalid if the object breaks the schema, or if it has unknown fields and `strict` is set.
+    Raises Invalid if the object breaks the schema. If `strict` is set, also raises Invalid for
+    unknown fields.
     """
     if kind.schema is None:
         return body

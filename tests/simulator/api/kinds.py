@@ -135,7 +135,7 @@ class Kinds:
     def resources(self, group: str, version: str) -> list[dict[str, Any]]:
         """Return the discovery entries of one version of an API group.
 
-        Each kind has one entry for its objects and one entry for their `status` subresource.
+        Each kind has one entry for its objects and one entry for the `status` subresource.
         """
         rows: list[dict[str, Any]] = []
         for kind in self.all:

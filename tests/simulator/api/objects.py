@@ -234,7 +234,7 @@ def _without_metadata(body: Body) -> Body:
 
 
 def _normal(kind: Kind, body: Body) -> Body:
-    """Merge the stringData of a Secret into its data. Return objects of other kinds unchanged."""
+    """Merge the stringData of a Secret into its data. Return all other objects unchanged."""
     if kind.name == "Secret" and "stringData" in body:
         text = body.pop("stringData") or {}
         body["data"] = {

@@ -82,7 +82,7 @@ class Workloads:
         return self._objects.create(self._pods, owner["metadata"]["namespace"], pod)
 
     def _run(self, job: Body) -> None:
-        """Create the Job's next pod if all its pods have failed. Then write the Job's status.
+        """Create the Job's next pod if all earlier pods have failed. Then write the Job's status.
 
         No pod is created after a pod has succeeded or backoffLimit is exceeded.
         """

@@ -110,7 +110,10 @@ class RayClusters:
         )
 
     def _annotated(self, cluster: Body) -> Body:
-        """Return the cluster with the annotation SERVE_PORT. Set a missing port to a free port."""
+        """Return the cluster with the annotation SERVE_PORT.
+
+        If the annotation is missing, store a free port in it.
+        """
         metadata = cluster["metadata"]
         if SERVE_PORT in (metadata.get("annotations") or {}):
             return cluster

@@ -214,7 +214,7 @@ class RayJobs:
         }
 
     def _delete_cluster(self, job: Body, status: Body) -> None:
-        """Delete the job's cluster, unless clusterSelector selected it."""
+        """Delete the job's cluster, unless clusterSelector selected this cluster."""
         if not job["spec"].get("clusterSelector") and self._cluster(job, status):
             self._objects.delete(
                 self._clusters.kind, job["metadata"]["namespace"], status["rayClusterName"]

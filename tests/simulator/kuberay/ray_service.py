@@ -29,7 +29,7 @@ _DELAY_S = 60
 
 
 class RayServices:
-    """Reconciles RayServices, and remembers which configuration it deployed to each cluster."""
+    """Reconciles RayServices, and remembers the last configuration deployed to each cluster."""
 
     def __init__(self, objects: Objects, clusters: RayClusters) -> None:
         self._objects, self._clusters, self._view = objects, clusters, OperatorView()
@@ -185,7 +185,8 @@ class RayServices:
     def _mark(self, service: Body, cluster: Body) -> None:
         """Set the label ray.io/serve on every pod of the cluster.
 
-        The value is "true", except on a head that excludeHeadPodFromServeSvc excludes.
+        The value is "false" for a head that excludeHeadPodFromServeSvc excludes. Otherwise the
+        value is "true".
         """
         excluded = service["spec"].get("excludeHeadPodFromServeSvc")
         for pod in self._objects.list(

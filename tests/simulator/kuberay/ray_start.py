@@ -118,7 +118,7 @@ def _listening(
 def _capacity(group: Body, container: Body) -> Flags:
     """Return the flags for CPUs, GPUs, memory, custom resources and labels.
 
-    The values come from the same fields of the RayCluster as in KubeRay.
+    KubeRay reads these values from the same fields of the RayCluster.
     """
     params, own = group.get("rayStartParams") or {}, dict(group.get("resources") or {})
     resources = container.get("resources", {})

@@ -62,9 +62,9 @@ class Services:
         return f"{found.address}:{found.ports[port]}"
 
     def rewrite(self, text: str, namespace: str) -> str:
-        """Replace Service names in the text of a pod with addresses.
+        """Replace each Service name in `text` with an address.
 
-        `namespace` is the namespace of the pod.
+        `namespace` is the namespace of the pod that uses `text`.
         """
         self.reconcile()
         for (space, name), found in self._listening.items():

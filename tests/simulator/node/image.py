@@ -1,4 +1,4 @@
-"""Provides what images contain: the project at /opt/awares, its packages and SeaweedFS's `weed`.
+"""Provides the contents of images: the project at /opt/awares, Python packages and `weed`.
 
 The simulator pulls no image. In each pod, a directory of links to this checkout replaces
 /opt/awares. Jobs can write files beside the links.
@@ -43,7 +43,7 @@ def variables() -> dict[str, str]:
 
 
 def entrypoint(image: str) -> list[str]:
-    """Return an image's entrypoint: `weed` for SeaweedFS, or nothing for all other images."""
+    """Return the entrypoint of an image: ["weed"] for SeaweedFS, or [] for all other images."""
     return ["weed"] if "seaweedfs" in image else []
 
 

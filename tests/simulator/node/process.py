@@ -43,7 +43,7 @@ class Process:
 
     @property
     def status(self) -> int | None:
-        """The exit status of the process; None while the process runs."""
+        """The exit status of the process, or None while the process runs."""
         return self._popen.poll()
 
     def terminate(self) -> None:

@@ -117,7 +117,7 @@ class RunningPod:
 
     @property
     def phase(self) -> str:
-        """The phase of the pod, in Kubernetes' words."""
+        """The phase in the pod's status: Pending, Running, Succeeded or Failed."""
         statuses = [process.status for process in self.processes.values()]
         if self.failed_init:
             return "Failed"
@@ -131,7 +131,7 @@ class RunningPod:
     def ready(self) -> bool:
         """Whether every container runs and passes its readiness probe.
 
-        While the pod is ready, the probes run again only after _PROBE_S seconds.
+        While the pod is ready, the probes run at most once per _PROBE_S seconds.
         """
         if self.phase != "Running" or any(
             process.status is not None for process in self.processes.values()
@@ -262,7 +262,7 @@ def _command(container: Body) -> list[str]:
 
 
 def moved(body: Body) -> Mapping[int, int]:
-    """Return the map from declared ports to actual ports in the pod's annotation PORTS.
+    """Parse the pod's annotation PORTS into a map from declared ports to actual ports.
 
     A port that is missing in this map keeps its declared number.
     """

@@ -99,7 +99,7 @@ class Release:
         return pod.text(command, pod.body["spec"]["containers"][0])
 
     def left(self) -> dict[str, list[str]]:
-        """Return the names of the objects that remain after `helm uninstall`, by kind.
+        """Return a map from kinds to the names of objects that remain after `helm uninstall`.
 
         Pods of `helm test` are left out, because the chart keeps the pod of a failed test.
         """

@@ -44,7 +44,7 @@ def section(title: str) -> str:
 
 
 def layout() -> list[tuple[int, str]]:
-    """Return the depth and the paths of each line in the README's section Layout."""
+    """Return the indentation depth and the paths of each line in the README's section Layout."""
     lines = [line[4:] for line in section("Layout").splitlines() if line.startswith("    ")]
     parts = [(len(line) - len(line.lstrip()), line.split("  ")) for line in lines]
     return [(depth // 2, next(filter(None, words)).strip()) for depth, words in parts]

@@ -34,7 +34,8 @@ REDIS = {"enabled": True, "redisAddress": "redis.example.org:6379", "existingSec
 class Case:
     """One set of values with which the chart is rendered.
 
-    `given` maps objects that the user creates to their keys. The Secrets of SECRETS are omitted.
+    `given` maps each object that the user creates to the object's keys. The Secrets of SECRETS are
+    not in this map.
 
     Example:
         Case("trial", preset="trial")

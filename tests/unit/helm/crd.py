@@ -27,7 +27,7 @@ OWN_GROUP = re.compile(r"([a-z]+(\.authorization)?(\.k8s\.io)?)?")
 
 @lru_cache(maxsize=1)
 def definitions() -> dict[tuple[str, str], Doc]:
-    """Map each (apiVersion, kind) that the CRDs define to its openAPIV3Schema."""
+    """Return a map from each (apiVersion, kind) of the CRDs to its openAPIV3Schema."""
     found = {}
     for path in sorted(crd_directory().glob("*.yaml")):
         for doc in yaml.load_all(path.read_bytes(), yaml.CSafeLoader):

@@ -1,8 +1,8 @@
 """Decides whether NetworkPolicies let a source connect to a port of a target.
 
 The source's egress policies and the target's ingress policies must both allow the connection. If
-no policy selects a pod for a direction, all traffic in this direction is allowed. No policy
-restricts IP addresses or pods outside the release's namespace.
+no policy selects a pod for a direction, all traffic in this direction is allowed. Pods and IP
+addresses outside the release's namespace have no policies of their own.
 """
 
 import ipaddress

@@ -129,7 +129,7 @@ def volumes(world: World) -> Iterator[str]:
 
 
 def mounts(world: World) -> Iterator[str]:
-    """Yield a message for each missing volume, unused volume and path that is mounted twice."""
+    """Yield a message for each missing volume, each unused volume and each path mounted twice."""
     for pod in world.pods:
         names = [volume["name"] for volume in pod["spec"].get("volumes") or ()] + _claim_templates(
             world, pod
@@ -223,7 +223,7 @@ def accounts(world: World) -> Iterator[str]:
 
 
 def cluster_specs(doc: Doc) -> list[Doc]:
-    """Return the RayClusterSpecs in a document. The list is empty for other kinds of documents."""
+    """Return the RayClusterSpecs in a document, or [] if it is no KubeRay resource."""
     spec = doc.get("spec") or {}
     if doc["kind"] == "RayCluster":
         return [spec]

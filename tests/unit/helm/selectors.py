@@ -124,7 +124,7 @@ def _backends(doc: Doc) -> Iterator[tuple[str, int | str]]:
 
 
 def monitors(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """Yield a message for each PodMonitor that selects no pod, and for each missing port."""
+    """Yield a message for each PodMonitor that selects no pod, and for each port no pod has."""
     for doc in of_kind(docs, "PodMonitor"):
         behind = selected(pods, doc["spec"]["selector"])
         if not behind:

@@ -86,8 +86,9 @@ def nodes(spec: Doc) -> list[Node]:
 def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
     """Place the bundles on the nodes `places`. Return the bundles for which no node has room.
 
-    Bundles are placed in this order: most labels first, then most GPUs, then most CPUs. Each bundle
-    goes to the fitting node that has the fewest free GPUs. The number of free CPUs breaks ties.
+    Bundles are placed in this order: most labels first, then most GPUs, then most CPUs. Of the
+    nodes that can take a bundle, the function picks the node with the fewest free GPUs. Among nodes
+    with equally many free GPUs, the function picks the node with the fewest free CPUs.
     """
     left = []
     for bundle in sorted(bundles, key=lambda one: (-len(one.selector), -one.gpus, -one.cpus)):

@@ -25,7 +25,7 @@ def test_every_reference_leads_somewhere(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_jobs_accept_every_setup(case: Case, tmp_path: Path) -> None:
-    """The setup.toml in the ConfigMap is valid. The arguments of each job also fit this setup."""
+    """The setup.toml in the ConfigMap is valid, on its own and with each job's arguments."""
     setup = tmp_path / "setup.toml"
     texts = [
         doc["data"]["setup.toml"]
@@ -162,7 +162,10 @@ OUTSIDE = {"Secret/store": {"id"}, "Secret/token": {"auth_token"}}
 
 
 def changed(part: str, path: str, value: object) -> list[Doc]:
-    """Return a copy of GREEN in which the dotted key `path` of the document `part` is `value`."""
+    """Copy GREEN, set the key `path` of the document `part` to `value`, and return the documents.
+
+    `path` is a dotted key. A number in `path` is the index of a list item.
+    """
     docs = copy.deepcopy(GREEN)
     *parents, last = path.split(".")
     place = docs[part]

@@ -28,7 +28,10 @@ def tools() -> ModuleType:
 
 
 def wheel(content: bytes) -> bytes:
-    """Return a fake wheel. Like the real wheel, it is a zip with a tar with a zip with helm."""
+    """Return a fake wheel: a zip that contains a tar, which contains a zip with helm.
+
+    The real wheel has the same structure.
+    """
     layer, package, outer = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(layer, "w") as archive:
         archive.writestr("helm/helm", content)

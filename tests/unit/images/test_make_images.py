@@ -1,4 +1,4 @@
-"""Tests `make images`: it builds both images, or explains that a container engine is missing."""
+"""Tests that `make images` builds both images, or explains that a container engine is missing."""
 
 import os
 import subprocess
