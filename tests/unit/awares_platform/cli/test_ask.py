@@ -28,7 +28,7 @@ ANSWER = {
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):
-    """A handler that replies with the server's `script`. If `script` is None, its reply is valid.
+    """A handler that replies with the server's `script`, or with a valid answer if `script` is None.
 
     The handler records the headers and the body of the last POST request.
     """

@@ -28,7 +28,10 @@ def test_the_wheel_holds_the_setups(tmp_path: Path) -> None:
 
 
 def test_an_uploaded_clone_holds_the_setups(tmp_path: Path) -> None:
-    """`ray job submit --working-dir .` follows the symbolic link to the setups."""
+    """Check that a package for `ray job submit --working-dir .` contains the setups.
+
+    In the clone, the directory of the setups is a symbolic link, which Ray must follow.
+    """
     from ray._private.runtime_env.packaging import create_package
 
     package = tmp_path / "package.zip"

@@ -1,4 +1,4 @@
-"""Tests how a checkpoint is checked, where Ray Train stores it, and which errors end training."""
+"""Tests how a checkpoint is checked, where Ray Train stores it, and which errors are final."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests that DeepSpeed's configuration follows the settings of the trainer."""
+"""Tests the configuration of DeepSpeed that the trainer's settings give."""
 
 import pytest
 
