@@ -25,7 +25,7 @@ def test_groups_that_teach_nothing_are_zero():
 
 
 def test_the_area_cost_acts_when_answers_tie():
-    """Check that a reward difference of only 0.0025 gives advantages above 0.6.
+    """Check that a reward difference of only 0.0025 gives one advantage above 0.6.
 
     The division by the standard deviation enlarges the difference.
     """

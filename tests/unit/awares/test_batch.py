@@ -39,7 +39,7 @@ def called(chat, image: str = "blue") -> Demonstration:
 def as_episode(item: Demonstration) -> Episode:
     """Return an episode with the turns of `item`.
 
-    The logprobs of an episode are all different. The weight versions alternate within a turn.
+    The logprob and the weight version of a token depend on its turn and on its place in the turn.
     """
     turns = tuple(
         dataclasses.replace(

@@ -1,7 +1,4 @@
-"""Tests that prompts and replies have the documented layout.
-
-The text of a question cannot forge special tokens.
-"""
+"""Tests the layout of prompts and replies, and that a question cannot forge special tokens."""
 
 import pickle
 

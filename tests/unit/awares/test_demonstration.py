@@ -39,7 +39,7 @@ def test_an_hr_sample_asks_then_answers(chat):
 
 
 def test_a_policy_that_says_the_targets_plays_the_demonstration(chat, limits):
-    """Check that an engine that returns the target replies plays the same turns as the demonstration."""
+    """Check that the episode equals the demonstration if the engine returns the target replies."""
     done = demonstration(HR, chat, (100, 60))
     said = iter(turn.sampled_ids for turn in done.turns)
 

@@ -180,7 +180,8 @@ def test_an_environment_may_scale_views_and_take_three_turns(chat, spec):
     class Closer(TenCrops):
         """An environment that answers every request with the top left quadrant.
 
-        The quadrant has half resolution if the request is for crop 0, and otherwise full resolution.
+        If the request is for crop 0, the quadrant has half resolution. Otherwise, it has full
+        resolution.
         """
 
         def views(self, request, size):

@@ -47,7 +47,8 @@ def run(
 ):
     """Return the loss, the statistics and the gradient for given ratios of probabilities.
 
-    Each ratio is a quotient of two probabilities of the same token. The default is 1.
+    Each ratio is a quotient of two probabilities of the same token. The lags and references are 1
+    by default.
 
         ratios      probability under the policy / probability under the proximal policy
         lags        probability under the proximal policy / under the behaviour policy

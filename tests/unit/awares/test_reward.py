@@ -10,7 +10,7 @@ S, A = StopReason, CropId.ALL
 
 
 def same(answers, truths):
-    """Return a similarity of 1.0 for each answer that equals its truth, and of 0.5 for the others."""
+    """Return for each answer a similarity of 1.0 if it equals its truth, and 0.5 if not."""
     return [1.0 if answer == truth else 0.5 for answer, truth in zip(answers, truths, strict=True)]
 
 

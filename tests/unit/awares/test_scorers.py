@@ -17,8 +17,9 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
     [
         ("exact", "2026-08", " Seven. ", ["seven"], 1.0),
         ("exact", "2026-08", "seven apples", ["seven"], 0.0),
-        # ChartQA accepts a number that differs from the answer by at most 5 %, even for a year. "5%"
-        # means 0.05. If the answer is 0 or text, the prediction must equal it, ignoring case.
+        # ChartQA accepts a number that differs from the answer by at most 5 %, even for a year.
+        # "5%" means 0.05. If the answer is 0 or text, the prediction must equal the answer,
+        # ignoring case.
         ("chartqa", "2026-08", "10.5", ["10"], 1.0),
         ("chartqa", "2026-08", "10.6", ["10"], 0.0),
         ("chartqa", "2026-08", "12.", ["12"], 1.0),

@@ -9,7 +9,7 @@ from awares_platform.method.seams import build
 
 
 class Scale(Protocol):
-    """The protocol of the parts in this file: a callable with a unit."""
+    """The protocol that a built object must satisfy: a callable with a unit."""
 
     unit: str
 
@@ -40,7 +40,7 @@ PART = "no callable"
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register a module `users_parts` that contains the classes and functions of this file."""
+    """Register the module `users_parts`, in which the tests find the objects of this file."""
     import sys
     from types import ModuleType
 

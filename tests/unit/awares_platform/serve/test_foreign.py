@@ -33,7 +33,7 @@ def kept(tmp_path: Path) -> Iterator[Path]:
 
 
 class _Stderr:
-    """A stream that writes to the current value of sys.stderr, which each test replaces."""
+    """A stream that writes to the current sys.stderr. Pytest replaces sys.stderr for each test."""
 
     def write(self, text: str) -> None:
         sys.stderr.write(text)

@@ -1,4 +1,4 @@
-"""Tests that every changed byte changes the digest of a policy, and that cached digests are right."""
+"""Tests that a change of any byte changes the digest of a policy, and tests the digest cache."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from awares_platform.training.identity import cache_directory, content_digest, f
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the directory of an empty digest cache.
 
-    Outside of tests, the cache ignores files that were changed less than 2 seconds ago. This cache
-    accepts them.
+    Outside of tests, the digest of a file is cached only if the file is at least 2 seconds old.
+    This fixture removes the limit.
     """
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(identity, "_SETTLED_NS", -1)

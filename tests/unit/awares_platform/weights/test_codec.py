@@ -246,7 +246,8 @@ def test_the_most_compressible_tensor_is_not_taken_for_damage(dtype: torch.dtype
     blob = encode(None, new)
     assert len(blob) < new.nbytes / 20_000
     assert same(decode(None, blob), new)
-    # The encoder chooses an encoding from a few samples of the tensor. One sample is in this part.
+    # The encoder chooses the layout of a byte stream from the bytes in its middle. These elements
+    # are the middle of the first stream.
     new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1
     assert same(decode(None, encode(None, new)), new)
 
