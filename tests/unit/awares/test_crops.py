@@ -100,7 +100,8 @@ def test_padding_grows_by_a_share_of_the_box_and_clamps():
         # The box straddles the vertical border above the center crop.
         ([(30, 4, 80, 24)], (CropId.TOP,)),
         ([(4, 30, 24, 80)], (CropId.LEFT,)),
-        # The top half has the same area as the two top quadrants, but the half is only one crop.
+        # The top half and the two top quadrants have the same area. The top half is chosen,
+        # because it is only one crop.
         ([(4, 4, 24, 24), (90, 4, 110, 24)], (CropId.TOP,)),
         # The boxes lie in opposite corners, so no half contains both boxes.
         ([(4, 4, 24, 24), (90, 90, 110, 110)], (CropId.TOP_LEFT, CropId.BOTTOM_RIGHT)),

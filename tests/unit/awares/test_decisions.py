@@ -21,13 +21,13 @@ def pair(label, target, asked, stop=S.ANSWER, rtr=0.25):
 PAIRS = [
     # The policy requests exactly the target crops.
     pair(Label.HR, (C.TOP_LEFT,), (C.TOP_LEFT,), rtr=0.5),
-    # The policy requests other crops than the target, but they cover the same region.
+    # The requested crops differ from the target crops, but cover the same region.
     pair(Label.HR, (C.TOP_LEFT, C.TOP_RIGHT), (C.TOP,), rtr=0.75),
     # The policy requests a crop of another region.
     pair(Label.HR, (C.TOP_LEFT,), (C.BOTTOM,), rtr=0.75),
-    # The policy makes no call, although the label asks for one.
+    # The label asks for a call, but the policy makes no call.
     pair(Label.HR, (C.TOP_LEFT,), ()),
-    # The policy makes a call, although the label asks for none.
+    # The label asks for no call, but the policy makes a call.
     pair(Label.LR, (), (C.ALL,), rtr=1.25),
     pair(Label.LR, (), ()),
     pair(Label.LR, (), (), S.MALFORMED),

@@ -153,7 +153,7 @@ def test_the_low_view_halves_and_smooths():
     )
     low = low_view(checker)
     assert low.size == (5, 4)
-    # A pixel of the low view is an average of several pixels of the image, not a copy of one.
+    # Each pixel of the low view is the average of several pixels of the image.
     assert abs(np.asarray(low).astype(int) - 127).max() < 40
     assert low_view(Image.new("RGB", (1, 1))).size == (1, 1)
 

@@ -13,7 +13,7 @@ PLAIN = GrpoSettings(clip_low=0.2, clip_high=0.2, kl_beta=0.0, importance_cap=2.
 def test_sft_by_hand():
     """Compare the SFT loss with a value computed by hand.
 
-    A token of the tool turn has weight 5, a token of the answer 1, and a token of the context 0.
+    The weight of a token is 5 in the tool turn, 1 in the answer and 0 in the context.
     The loss is (5 * 0.2 + 5 * 0.4 + 1 * 1.0) / 11.
     """
     logprobs = tensor([[-9.0, -0.2, -0.4], [-9.0, -1.0, -7.0]])
@@ -88,8 +88,9 @@ def test_grpo_clips_by_hand():
     assert loss == pytest.approx(-0.275)
     assert stats.loss == pytest.approx(-0.275)
     assert stats.clip_fraction == 0.5 and stats.ratio == pytest.approx(1.0) and stats.tokens == 4
-    # If a ratio r is not clipped, d loss / d logprob = -A * r / (T * B).
-    # T is the number of tokens of the episode, and B is the number of episodes. Both are 2.
+    # The gradient d loss / d logprob is 0 if the ratio r is clipped. Otherwise, the gradient is
+    # -A * r / (T * B). T = 2 is the number of tokens of each episode. B = 2 is the number of
+    # episodes.
     assert gradient.tolist() == [[0.0, pytest.approx(-2 * 0.5 / 4)], [pytest.approx(1.5 / 4), 0.0]]
 
 

@@ -1,4 +1,4 @@
-"""Tests GRPO in one process: its logprobs, its advantages, and what the policy learns."""
+"""Tests the logprobs, the advantages and the learning progress of GRPO in one process."""
 
 import copy
 import random

@@ -1,4 +1,4 @@
-"""Tests that the wheel and an uploaded clone hold the shipped setups."""
+"""Tests that the shipped setups are in the wheel and in the package that Ray uploads."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Tests how curation cuts samples into shards, which finished shards it reuses, and its summary.
+"""Tests the shards of curation, the reuse of finished shards, and the summary.
 
 An integration test runs the whole pipeline.
 """

@@ -92,7 +92,8 @@ def test_bad_rows_are_named_and_the_good_ones_kept() -> None:
 def test_text_that_is_not_utf8_costs_its_row_only() -> None:
     """Check that a row whose text is not UTF-8 is a fault, and that the other rows are kept.
 
-    Arrow reads such a column without an error. The conversion to Python strings raises.
+    Arrow reads a column with invalid UTF-8 without an error. The conversion to Python strings
+    raises an error.
     """
     table = pa.Table.from_pylist([raw(sample_id=name) for name in "abc"], schema=SCHEMA)
     for column in ("question", "verdict"):
@@ -138,7 +139,7 @@ def test_a_file_that_is_none_is_one_fault() -> None:
 def test_a_flipped_bit_in_a_page_is_a_fault_and_not_another_question() -> None:
     """Check that a flipped bit gives a fault, or does not change the samples.
 
-    The checksum of a page reveals a flipped bit in its data. A flipped bit in a header may make the
+    A checksum reveals a flipped bit in the data of a page. A flipped bit in a header may make the
     file unreadable.
     """
     data = encode_rows(

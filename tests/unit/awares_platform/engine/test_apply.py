@@ -3,7 +3,7 @@
 vLLM stores the weights of linear layers in a layout that depends on the processor. The tests
 produce each of these layouts on any processor:
 
-    plain     The layout on GPUs. vLLM does not process the layers after it loads them.
+    plain     The layout on GPUs. vLLM does not process the layers after loading.
     closure   The layout on CPUs without oneDNN (AVX2). A closure computes with the weight itself.
     packed    The layout on CPUs with oneDNN (AVX-512). Layers have a packed copy and no weight.
     native    The layout of the processor that runs the test.
@@ -49,8 +49,8 @@ from awares_platform.weights.manifest import WeightsError
 pytestmark = pytest.mark.slow
 
 WIDTH, WORDS = 64, 96
-# The class stands for a configuration. Only attention layers read it, and the test's model has
-# no attention layer.
+# The class stands for a configuration. Only attention layers read the configuration, and
+# the model of this file has no attention layer.
 CONFIG: Any = ModelConfig
 CPUS = ["closure", "packed", "native"]
 
@@ -138,7 +138,7 @@ def checkpoint(seed: int, tied: bool = False) -> dict[str, Tensor]:
 
 
 def started(state: dict[str, Tensor], layout: str, *, tied: bool = False) -> Model:
-    """Return a model after the steps with which vLLM loads and processes weights at its start."""
+    """Load `state` into a model, and process the weights as vLLM does after loading."""
     model = Model(tied)
     record_metadata_for_reloading(model)
     model.load_weights(state.items())
@@ -154,7 +154,7 @@ def update(model: Model, old: dict[str, Tensor], new: dict[str, Tensor]) -> None
 
 
 def outputs(model: Any, x: Tensor) -> list[Tensor]:
-    """Return the output of each module, or the weight of a norm.
+    """Return the output of each embedding and linear layer, and the weight of each norm.
 
     The input of the embedding is all token ids. The input of each linear layer is `x`.
     """

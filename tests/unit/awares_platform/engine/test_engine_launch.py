@@ -70,9 +70,9 @@ def test_a_directory_without_a_configuration_is_no_policy(tmp_path: Path, chat: 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [Qwen25VL(), Qwen3VL()], ids=lambda family: family.name)
 def test_every_preloaded_module_imports(family: Qwen25VL) -> None:
-    """Check that every module in the list of preloaded modules can be imported.
+    """Check that every preloaded module can be imported.
 
-    The fork server of the engine silently skips a module that it cannot import.
+    The server that forks engine processes reports no error if the import of a module fails.
     """
     for name in preloaded(family):
         importlib.import_module(name)

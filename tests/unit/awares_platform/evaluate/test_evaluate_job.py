@@ -1,6 +1,6 @@
 """Tests the steps of evaluation that need no engine.
 
-These steps select usable questions, label them, and score the answers.
+These steps select usable questions, assign labels, and score answers.
 """
 
 from dataclasses import replace

@@ -139,7 +139,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 
 def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
-    """Check that `label_shard` returns a failure in its row.
+    """Check that `label_shard` does not raise a failure, but returns it in the column "failure".
 
     In the first call, the engine has failed. In the second call, the store has no endpoint.
     """

@@ -28,7 +28,7 @@ OPENED: list[str] = []
 class LongerIsBetter:
     """A judge that prefers a longer full-resolution answer.
 
-    The judge is an async context manager, so the labeller must open and close it.
+    The labeller must open and close the judge, because it is an async context manager.
     """
 
     def __init__(self, margin: int) -> None:

@@ -150,7 +150,7 @@ def test_a_setup_for_cpus_is_refused() -> None:
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `awares plan` in a new process, and return the finished process.
 
-    The process prints the names of the heavy modules that it has imported to stderr.
+    The process writes the list of imported heavy modules to stderr.
     """
     script = (
         "import sys\n"

@@ -14,7 +14,7 @@ from awares_platform.runtime import processor
     [
         (True, True, "bfloat16"),
         (True, False, "float32"),
-        (False, False, "bfloat16"),  # A GPU uses bfloat16 with any CPU.
+        (False, False, "bfloat16"),  # On a GPU, the CPU does not matter.
     ],
 )
 def test_auto_is_float32_only_where_bfloat16_has_no_instructions(

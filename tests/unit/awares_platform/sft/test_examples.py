@@ -98,5 +98,5 @@ def test_unreadable_images_are_counted_and_left_out(processor: Any, chat: ChatFo
     assert len(batch.input_ids_BT) == 1 and collate.unreadable == 1
     batch, tool_BT = collate([bad, replace(bad, label=Label.HR, crops=(CropId("4"),))])
     assert collate.unreadable == 3
-    # The forward pass needs a sequence, so the batch still contains one. Its weights are zero.
+    # The forward pass needs a sequence, so the batch keeps one sequence, with weights of zero.
     assert batch.action_mask_BT.any() and not batch.weights_BT.any() and not tool_BT.any()

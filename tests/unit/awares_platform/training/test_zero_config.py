@@ -1,4 +1,4 @@
-"""Tests the configuration of DeepSpeed that the trainer's settings give."""
+"""Tests how the trainer's settings determine the configuration of DeepSpeed."""
 
 import pytest
 

@@ -144,7 +144,7 @@ def test_numbers_are_leb128() -> None:
         Cursor(memoryview(b"\xff" * 12)).number()
 
 
-# Tests that decode what they have encoded
+# Tests that encode a tensor and decode the blob
 
 ZEROS_NANS_INFINITY = b"\x00\x80\xff\x7f\xff\xff\x80\x7f"
 PATTERNS = st.sampled_from(["none", "one", "few", "half", "all", "random bits", "unrelated"])
