@@ -1,6 +1,7 @@
 """Fixtures that build a tiny Qwen2.5-VL policy with random weights.
 
-The fixtures use the real classes of transformers, so tests can check token ids and logprobs.
+The model, tokenizer and processor are real classes of transformers. Tests can therefore check
+token ids and logprobs.
 """
 
 import pytest
@@ -60,13 +61,16 @@ def limits() -> VisionLimits:
 
 @pytest.fixture(scope="session")
 def processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
-    """Return a processor with the class's default pixel limits, which `collate` must override."""
+    """Return a processor with the default pixel limits of transformers.
+
+    `collate` must override these limits.
+    """
     return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor())
 
 
 @pytest.fixture(scope="session")
 def policy(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
-    """Return a policy in fp32 that has random weights, hidden size 64 and two layers."""
+    """Return a policy in fp32 with random weights, hidden size 64 and two layers."""
     ids = {
         name: tokenizer.get_vocab()[f"<|{name}|>"]
         for name in ("image_pad", "video_pad", "vision_start", "vision_end")

@@ -25,7 +25,10 @@ def test_groups_that_teach_nothing_are_zero():
 
 
 def test_the_area_cost_acts_when_answers_tie():
-    """Division by the standard deviation enlarges even a reward difference of 0.0025."""
+    """Check that a reward difference of only 0.0025 gives one advantage above 0.6.
+
+    The division by the standard deviation enlarges the difference.
+    """
     quadrant, half = 10 - 0.2525, 10 - 0.255
     better, worse = advantages([quadrant, half])
     assert better == pytest.approx(-worse) and better > 0.6

@@ -37,7 +37,10 @@ def called(chat, image: str = "blue") -> Demonstration:
 
 
 def as_episode(item: Demonstration) -> Episode:
-    """Return an episode with the turns of `item`, and with distinct logprobs and versions."""
+    """Return an episode with the turns of `item`.
+
+    The logprob and the weight version of a token depend on its turn and on its place in the turn.
+    """
     turns = tuple(
         dataclasses.replace(
             turn,
@@ -55,9 +58,10 @@ def as_episode(item: Demonstration) -> Episode:
 
 def test_ids_expand_to_exactly_one_image_token_per_feature(chat, processor, limits):
     batch = collate([direct(chat), called(chat)], IMAGES.__getitem__, processor, limits)
-    # A token covers 28 x 28 pixels. The low view and the quadrant have 70 x 56 pixels, which is
-    # 2.5 x 2 tokens. 2.5 is rounded to the even number 2, so each view has 2 x 2 tokens.
-    # The right half has 70 x 112 pixels and 2 x 4 tokens.
+    # A token covers 28 x 28 pixels. The low view and the quadrant have 70 x 56 pixels.
+    # 70 / 28 = 2.5 is rounded down to 2, because halves are rounded to even numbers.
+    # The low view and the quadrant therefore have 2 x 2 tokens.
+    # The right half has 70 x 112 pixels and therefore 2 x 4 tokens.
     assert batch.image_grid_thw_I3.tolist() == [[1, 4, 4], [1, 4, 4], [1, 4, 4], [1, 8, 4]]
     images_B = (batch.input_ids_BT == chat.image_token_id).sum(1)
     assert images_B.tolist() == [4, 4 + 4 + 8]
@@ -147,7 +151,10 @@ def test_batched_two_turn_logprobs_equal_the_plain_forward(policy, chat, process
 
 
 def test_image_tokens_get_image_positions(policy, chat, processor, limits):
-    """Without mm_token_type_ids, transformers would silently give images the positions of text."""
+    """Check that the logprobs change if the batch lacks mm_token_type_ids.
+
+    In that case, transformers silently gives image tokens the positions of text tokens.
+    """
     batch = collate([called(chat)], IMAGES.__getitem__, processor, limits)
     inputs = batch.forward_inputs()
     with torch.no_grad():
@@ -177,11 +184,11 @@ def test_token_logprobs_by_hand():
     logits = torch.tensor([[[math.log(3.0), 0.0, 0.0], [0.0, math.log(2.0), 0.0]]])
     ids = torch.tensor([[2, 0]])
     assert token_logprobs(logits, ids).tolist() == [[0.0, pytest.approx(math.log(3 / 5))]]
-    # A temperature of 0.5 squares the odds, so the probability is 9 / (9 + 1 + 1).
+    # The odds are 3 : 1 : 1. A temperature of 0.5 squares the odds, which gives 9 / (9 + 1 + 1).
     assert token_logprobs(logits, ids, temperature=0.5)[0, 1].item() == pytest.approx(
         math.log(9 / 11)
     )
-    # The softmax leaves out a blocked id, so the probability is 3 / (3 + 1).
+    # The softmax leaves out the blocked id 1, so the probability of id 0 is 3 / (3 + 1).
     assert token_logprobs(logits, ids, blocked_ids=(1,))[0, 1].item() == pytest.approx(
         math.log(3 / 4)
     )

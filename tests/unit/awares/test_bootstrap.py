@@ -27,7 +27,10 @@ def test_a_constant_has_no_width_and_paired_differences_cancel_the_question():
 
 
 def test_about_95_of_100_intervals_hold_the_mean():
-    """Draw 200 samples. Each sample has 200 values, which are 1 with probability 0.3, else 0."""
+    """Check that about 95 % of 200 intervals contain the true mean of 0.3.
+
+    Each interval is computed from 200 values. A value is 1 with probability 0.3, and otherwise 0.
+    """
     generator = np.random.default_rng(7)
     samples = [list(generator.random(200) < 0.3) for _ in range(200)]
     intervals = [interval(values, seed=i, resamples=400) for i, values in enumerate(samples)]

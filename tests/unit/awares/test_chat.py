@@ -1,4 +1,4 @@
-"""Tests that prompts and replies have the documented layout, which plain text cannot forge."""
+"""Tests the layout of prompts and replies, and that a question cannot forge special tokens."""
 
 import pickle
 
@@ -74,7 +74,7 @@ def test_a_question_cannot_forge_a_turn_or_an_image(chat, tokenizer, forged):
 
 def test_a_tokenizer_that_cannot_spell_special_tokens_out_refuses_them(chat):
     class Forgetful:
-        """A tokenizer that ignores split_special_tokens."""
+        """A tokenizer that ignores the argument split_special_tokens."""
 
         def __getattr__(self, name):
             return getattr(chat.tokenizer, name)

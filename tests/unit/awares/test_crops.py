@@ -100,17 +100,18 @@ def test_padding_grows_by_a_share_of_the_box_and_clamps():
         # The box straddles the vertical border above the center crop.
         ([(30, 4, 80, 24)], (CropId.TOP,)),
         ([(4, 30, 24, 80)], (CropId.LEFT,)),
-        # A half has the same area as two adjacent quadrants, but it is only one crop.
+        # The top half and the two top quadrants have the same area. The top half is chosen,
+        # because it is only one crop.
         ([(4, 4, 24, 24), (90, 4, 110, 24)], (CropId.TOP,)),
-        # No half contains two boxes in opposite corners.
+        # The boxes lie in opposite corners, so no half contains both boxes.
         ([(4, 4, 24, 24), (90, 90, 110, 110)], (CropId.TOP_LEFT, CropId.BOTTOM_RIGHT)),
         ([(4, 4, 24, 24), (46, 46, 66, 66)], (CropId.TOP_LEFT, CropId.CENTER)),
-        # Two sets of equal area cover the three corners. One is the bottom left quadrant with the
-        # top half. The other is the top right quadrant with the left half. The second set is
-        # chosen, because its quadrant comes first in crop order.
+        # Two sets of crops cover the three corners with the same area:
+        # the bottom left quadrant with the top half, or the top right quadrant with the left half.
+        # The second set is chosen, because the top right quadrant comes first in crop order.
         ([(4, 4, 24, 24), (90, 4, 110, 24), (4, 90, 24, 110)], (CropId.TOP_RIGHT, CropId.LEFT)),
         ([(0, 0, 112, 112)], (CropId.ALL,)),
-        # No half contains a box that spans the middle from left to right.
+        # The box spans the middle of the image from left to right, so no half contains the box.
         ([(2, 40, 110, 70)], (CropId.ALL,)),
         ([], (CropId.ALL,)),
     ],
@@ -124,8 +125,8 @@ def test_without_all_two_halves_stand_for_the_image():
 
 
 def test_tau_decides_whether_a_box_that_sticks_out_is_covered():
-    # The box is 20 pixels wide, and 12 of these pixels are in the left half of the image. The top
-    # left quadrant therefore contains 0.6 of the box.
+    # The box is 20 pixels wide. The left half of the image contains 12 of these 20 columns.
+    # The top left quadrant therefore contains 0.6 of the box.
     box = [(44, 4, 64, 24)]
     assert min_cover(box, SIZE, tau=0.6, padding=0.0) == (CropId.TOP_LEFT,)
     assert min_cover(box, SIZE, tau=0.61, padding=0.0) == (CropId.TOP,)

@@ -19,21 +19,21 @@ def pair(label, target, asked, stop=S.ANSWER, rtr=0.25):
 
 
 PAIRS = [
-    # The request equals the target.
+    # The policy requests exactly the target crops.
     pair(Label.HR, (C.TOP_LEFT,), (C.TOP_LEFT,), rtr=0.5),
-    # The request differs from the target, but its crops show the same region.
+    # The requested crops differ from the target crops, but cover the same region.
     pair(Label.HR, (C.TOP_LEFT, C.TOP_RIGHT), (C.TOP,), rtr=0.75),
-    # The crops of the request show another region.
+    # The policy requests a crop of another region.
     pair(Label.HR, (C.TOP_LEFT,), (C.BOTTOM,), rtr=0.75),
-    # The policy makes no call, although the label asks for one.
+    # The label asks for a call, but the policy makes no call.
     pair(Label.HR, (C.TOP_LEFT,), ()),
-    # The policy makes a call, although the label asks for none.
+    # The label asks for no call, but the policy makes a call.
     pair(Label.LR, (), (C.ALL,), rtr=1.25),
     pair(Label.LR, (), ()),
     pair(Label.LR, (), (), S.MALFORMED),
-    # An unlabelled sample counts only in the figures that need no label.
+    # A sample without a label counts only in the metrics that need no label.
     pair(None, (), (C.CENTER,), rtr=0.5),
-    # An episode that ended with an error counts in none of the figures.
+    # An episode that ended with an error counts in no metric of `decisions`.
     pair(Label.HR, (C.TOP_LEFT,), (), S.ERROR),
 ]
 
@@ -82,7 +82,7 @@ def test_a_summary_by_hand():
     scores = [1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]
     got = summarise(episodes, samples, scores, [float(i) for i in range(1, 10)], seed=1)
     assert (got.n, got.errors) == (9, 1)
-    # The failed episode scores 0.
+    # The episode that ended with an error counts as a score of 0.
     assert got.accuracy == pytest.approx(5 / 9)
     assert got.accuracy_ci95[0] < 5 / 9 < got.accuracy_ci95[1]
     assert got.rtr_token == pytest.approx((0.5 + 0.75 + 0.75 + 0.25 + 1.25 + 0.25 + 0.25 + 0.5) / 8)

@@ -39,7 +39,10 @@ def test_an_hr_sample_asks_then_answers(chat):
 
 
 def test_a_policy_that_says_the_targets_plays_the_demonstration(chat, limits):
-    """If a policy samples the target replies, its episode has the ids of the demonstration."""
+    """Check that the episode has the same turns as the demonstration.
+
+    The engine returns the target replies of the demonstration.
+    """
     done = demonstration(HR, chat, (100, 60))
     said = iter(turn.sampled_ids for turn in done.turns)
 

@@ -1,4 +1,4 @@
-"""Tests the requests of each environment, the views that a request returns, and its cost."""
+"""Tests the requests of each environment, and the views and the cost of a request."""
 
 import inspect
 import textwrap
@@ -25,7 +25,7 @@ CORNER = ((2, 2, 20, 20),)
 
 
 def worked_example() -> Environment:
-    """Return an instance of the class that the docstring of Environment shows."""
+    """Run the example in the docstring of Environment, and return an instance of its class."""
     text = inspect.cleandoc(Environment.__doc__ or "").partition("Example:\n")[2]
     names = {"View": View, "Answer": Answer, "Request": Request, "Malformed": Malformed}
     exec(textwrap.dedent(text), names)
@@ -47,7 +47,7 @@ ENVIRONMENTS = [
 
 @pytest.mark.parametrize(("environment", "regions", "views", "cost"), ENVIRONMENTS)
 def test_the_request_that_covers_the_evidence(environment, regions, views, cost):
-    """Check that the request can be written, parsed, answered with views, and charged."""
+    """Check the written form, the parsed form, the views and the cost of the request."""
     request = environment.cover(CORNER, SIZE)
     if regions is None:
         assert request is None

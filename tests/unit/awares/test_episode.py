@@ -25,7 +25,7 @@ IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
 class Script:
     """An engine that returns the given turns in order.
 
-    The weight version of the first turn is 1, and each further turn has the next version.
+    The first turn has weight version 1, the second turn has version 2, and so on.
     """
 
     chat: ChatFormat
@@ -74,8 +74,11 @@ def test_a_direct_answer(chat, spec):
 
 
 def test_two_turns_only_ever_append_ids(chat, spec):
-    """The prompt of turn 2 is turn 1's prompt, turn 1's sampled ids and the tool's reply."""
-    # Decoding these ids and encoding the text again gives other ids.
+    """Check that the prompt of turn 2 only appends ids to the prompt of turn 1.
+
+    The appended ids are the sampled ids of turn 1 and the ids of the tool's reply.
+    """
+    # If these ids are decoded and the text is encoded again, the result is different ids.
     odd = tuple(chat.encode("GET_CROPS: ['0', '8']")) + (
         chat.tokenizer.convert_tokens_to_ids("<|endoftext|>"),
     )
@@ -175,10 +178,10 @@ def test_the_area_of_requests_is_recorded(chat, spec):
 
 def test_an_environment_may_scale_views_and_take_three_turns(chat, spec):
     class Closer(TenCrops):
-        """An environment that always shows the same quadrant.
+        """An environment that answers every request with the top left quadrant.
 
-        A request for crop 0 returns the quadrant at half resolution. Any other request returns it
-        at full resolution.
+        If the request is for crop 0, the quadrant has half resolution. Otherwise, it has full
+        resolution.
         """
 
         def views(self, request, size):
@@ -269,7 +272,10 @@ def test_one_bad_episode_does_not_touch_its_siblings(chat, spec):
 
 
 def test_the_learner_sees_the_engines_prompt(chat, spec, processor, limits):
-    """The batch has the ids of the engine's prompt, with each image placeholder expanded."""
+    """Check that the learner's batch has the ids of the engine's prompt and of the answer.
+
+    The batch has one placeholder per visual token. The prompt has one placeholder per image.
+    """
     episode, engine = play(chat, spec, "GET_CROPS: ['0', '8']", "7")
     batch = collate([episode], {"hash": IMAGE}.__getitem__, processor, limits)
     expanded = batch.input_ids_BT[0].tolist()

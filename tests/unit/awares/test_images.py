@@ -63,7 +63,7 @@ def test_exif_orientation_is_applied():
     image = Image.new("RGB", (3, 2))
     image.putpixel((0, 0), (255, 255, 255))
     exif = Image.Exif()
-    # Orientation 6 asks for a rotation by 270 degrees counter-clockwise.
+    # Orientation 6 means that a viewer must rotate the image by 90 degrees clockwise.
     exif[0x0112] = 6
     turned = decode(encoded(image, exif=exif))
     assert turned.size == (2, 3) and turned.getpixel((1, 0)) == (255, 255, 255)
@@ -87,7 +87,7 @@ def test_truncated_files_name_their_source(kind):
 
 
 def png_header(width: int, height: int) -> bytes:
-    """Return a PNG with fewer pixels than its header states."""
+    """Return a PNG whose header states the given size, but which has only 100 bytes of pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
@@ -153,7 +153,7 @@ def test_the_low_view_halves_and_smooths():
     )
     low = low_view(checker)
     assert low.size == (5, 4)
-    # Each pixel of the low view is an average of several pixels, not a copy of one pixel.
+    # Each pixel of the low view is the average of several pixels of the image.
     assert abs(np.asarray(low).astype(int) - 127).max() < 40
     assert low_view(Image.new("RGB", (1, 1))).size == (1, 1)
 

@@ -12,7 +12,8 @@ from awares.sample import Label
         ("7", "7", Verdict.TIE, False, Label.LR, Label.LR),
         ("7", "1", Verdict.LOW, False, Label.LR, Label.LR),
         ("1", "7", Verdict.FULL, False, Label.HR, Label.HR),
-        # Both answers are wrong. `label` returns LR, as in the paper. With "drop" it returns None.
+        # Both answers are wrong. By default, `label` returns LR, as in the paper. With the option
+        # "drop", `label` returns None.
         ("1", "2", Verdict.TIE, True, Label.LR, None),
         (" 7. ", "1", Verdict.LOW, False, Label.LR, Label.LR),
         ("", "7", Verdict.FULL, False, Label.HR, Label.HR),

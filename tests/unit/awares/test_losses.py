@@ -11,8 +11,9 @@ PLAIN = GrpoSettings(clip_low=0.2, clip_high=0.2, kl_beta=0.0, importance_cap=2.
 
 
 def test_sft_by_hand():
-    """The tool turn has weight 5, the answer weight 1 and the context weight 0.
+    """Compare the SFT loss with a value computed by hand.
 
+    The weight of a token is 5 in the tool turn, 1 in the answer and 0 in the context.
     The loss is (5 * 0.2 + 5 * 0.4 + 1 * 1.0) / 11.
     """
     logprobs = tensor([[-9.0, -0.2, -0.4], [-9.0, -1.0, -7.0]])
@@ -46,11 +47,12 @@ def run(
 ):
     """Return the loss, the statistics and the gradient for given ratios of probabilities.
 
-    Each ratio compares the probabilities of a token under two policies:
+    Each ratio is a quotient of two probabilities of the same token. The lags and references are 1
+    by default.
 
-        ratios      the policy's probability divided by the proximal policy's
-        lags        the proximal policy's divided by the behaviour policy's (default 1)
-        references  the reference policy's divided by the policy's (default 1)
+        ratios      probability under the policy / probability under the proximal policy
+        lags        probability under the proximal policy / under the behaviour policy
+        references  probability under the reference policy / under the policy
     """
     ratio_BT = tensor(ratios)
     proximal_BT = torch.full_like(ratio_BT, -1.0)
@@ -86,14 +88,15 @@ def test_grpo_clips_by_hand():
     assert loss == pytest.approx(-0.275)
     assert stats.loss == pytest.approx(-0.275)
     assert stats.clip_fraction == 0.5 and stats.ratio == pytest.approx(1.0) and stats.tokens == 4
-    # If a ratio r is not clipped, d loss / d logprob = -A * r / (T * B).
-    # T is the number of tokens of the episode, and B is the number of episodes.
+    # The gradient d loss / d logprob is 0 if the ratio r is clipped. Otherwise, the gradient is
+    # -A * r / (T * B). T = 2 is the number of tokens of each episode. B = 2 is the number of
+    # episodes.
     assert gradient.tolist() == [[0.0, pytest.approx(-2 * 0.5 / 4)], [pytest.approx(1.5 / 4), 0.0]]
 
 
 def test_each_episode_weighs_the_same_whatever_its_length():
-    # Episode 1 has one token and adds 1 to the sum over episodes. Episode 2 has three tokens and
-    # adds -1, not -3.
+    # The loss averages the tokens of each episode. Episode 1 has one token and contributes 1.
+    # Episode 2 has three tokens and contributes -1, not -3.
     loss, stats, gradient = run(
         [[1.0, 9.0, 9.0], [1.0, 1.0, 1.0]],
         [1.0, -1.0],
@@ -105,21 +108,23 @@ def test_each_episode_weighs_the_same_whatever_its_length():
 
 def test_kl_to_the_reference_by_hand():
     # The estimate k3 of a token is r - log r - 1.
-    # r is the reference's probability of the token divided by the policy's.
+    # r is the probability of the token under the reference policy divided by the probability under
+    # the policy.
     # For r = 2, k3 is 2 - log 2 - 1. For r = 0.5, k3 is 0.5 + log 2 - 1. The mean is 0.25.
     loss, stats, gradient = run(
         [[1.0, 1.0]], [0.0], replace(PLAIN, kl_beta=0.05), references=[[2.0, 0.5]]
     )
     assert stats.kl == pytest.approx(0.25) and loss == pytest.approx(0.05 * 0.25)
-    # d k3 / d logprob = 1 - r
+    # The derivative d k3 / d logprob is 1 - r.
     assert gradient.tolist() == [
         [pytest.approx(0.05 * (1 - 2.0) / 2), pytest.approx(0.05 * (1 - 0.5) / 2)]
     ]
 
 
 def test_importance_weights_are_truncated_and_carry_no_gradient():
-    # A weight is the lag of a token, but at most 2. The lags 0.5, 1.5 and 8 give the weights 0.5,
-    # 1.5 and 2. With an advantage of 3 and ratios of 1, the mean is (1.5 + 4.5 + 6) / 3 = 4.
+    # The weight of a token is its lag, but at most 2. The lags 0.5, 1.5 and 8 give the weights 0.5,
+    # 1.5 and 2. The advantage is 3 and the ratios are 1, so the terms are 1.5, 4.5 and 6.
+    # Their mean is 4.
     loss, stats, gradient = run([[1.0, 1.0, 1.0]], [3.0], lags=[[0.5, 1.5, 8.0]])
     assert loss == pytest.approx(-4.0)
     assert stats.truncated_share == pytest.approx(1 / 3)

@@ -107,9 +107,10 @@ def test_the_system_prompt_documents_the_canonical_form():
 
 
 def assert_honest(text: str) -> None:
-    """Check that the list in `text` names every crop that the parser returns.
+    """Check that the parser invents no crop and overlooks no request.
 
-    If the parser returns an answer, `text` must not contain GET_CROPS.
+    If the parser returns a request, the list in `text` must name every requested crop. If the
+    parser returns an answer, `text` must not contain GET_CROPS.
     """
     parsed = parse_turn(text)
     if isinstance(parsed, Request):
@@ -195,7 +196,7 @@ TEMPLATES = (
 
 
 def model_like(rng: random.Random) -> str:
-    """Return a valid turn with random edits, or a random sequence of pieces of turns."""
+    """Return a turn from TEMPLATES with random edits, or a random sequence of PIECES."""
     if rng.random() < 0.5:
         return "".join(rng.choice(PIECES) for _ in range(rng.randint(0, 14)))
     letters = list(rng.choice(TEMPLATES))
@@ -214,7 +215,7 @@ def test_ten_thousand_model_outputs_never_raise_and_never_invent_a_crop():
     for text in texts:
         assert_honest(text)
     kinds = [type(parse_turn(text)) for text in texts]
-    # The random texts must produce each of the three outcomes often, or the test proves nothing.
+    # The test proves little if the parser rarely returns one of the three types.
     assert min(kinds.count(kind) for kind in (Answer, Request, Malformed)) > 500
 
 

@@ -25,7 +25,7 @@ def test_every_exported_name_loads():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_exports_are_complete(name):
-    """Callers refer to public classes by name, so `awares` exports every public class."""
+    """Check that `awares` exports every public class of the module."""
     module = importlib.import_module(name)
     own = {
         key

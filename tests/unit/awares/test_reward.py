@@ -10,7 +10,7 @@ S, A = StopReason, CropId.ALL
 
 
 def same(answers, truths):
-    """Return 1.0 for each answer that equals its truth, and 0.5 for each other answer."""
+    """Return 1.0 for an answer that equals its truth, and 0.5 for a different answer."""
     return [1.0 if answer == truth else 0.5 for answer, truth in zip(answers, truths, strict=True)]
 
 
@@ -34,7 +34,7 @@ def sample(label: Label | None) -> Sample:
     [
         (Label.LR, episode("7"), 10.0, 0.0),
         (Label.LR, episode("3"), 5.0, 0.0),
-        # If the label asks for a call and the policy makes none, even a right answer has a cost.
+        # The label asks for a call, but the policy makes no call. Even a right answer has a cost.
         (Label.HR, episode("7"), 10.0, 2.0),
         (Label.HR, episode("7", (CropId.TOP_LEFT,)), 10.0, 0.2525),
         # The cost of a call does not depend on the label.
@@ -45,7 +45,7 @@ def sample(label: Label | None) -> Sample:
             0.2525,
         ),
         (Label.HR, episode("7", (A,)), 10.0, 0.26),
-        # The overlap of the two crops counts twice, so the area is 0.75.
+        # The top half contains the top left quadrant. The quadrant counts twice: 0.25 + 0.5 = 0.75.
         (
             Label.HR,
             episode("7", (CropId.TOP_LEFT, CropId.TOP)),
@@ -94,7 +94,7 @@ def test_a_group_is_one_call_of_the_similarity_in_order():
         ("exact", "sevan", "seven", 0.0),
         ("anls", "Seven", "seven", 1.0),
         ("anls", "sevan", "seven", 0.8),
-        # A similarity of 0.4 is below the threshold.
+        # A similarity of 0.4 is below the threshold of 0.5, so the result is 0.
         ("anls", "ten", "seven", 0.0),
         ("similarity", "seven", "seven", 1.0),
     ],

@@ -17,8 +17,9 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
     [
         ("exact", "2026-08", " Seven. ", ["seven"], 1.0),
         ("exact", "2026-08", "seven apples", ["seven"], 0.0),
-        # ChartQA accepts a number that differs by 5 %, even if it is a year. A percent sign divides
-        # the number before it by 100. Zero and text must be equal to the answer.
+        # ChartQA accepts a number that differs from the answer by at most 5 %, even for a year.
+        # "5%" means 0.05. If the answer is 0 or text, the prediction must equal the answer,
+        # ignoring case.
         ("chartqa", "2026-08", "10.5", ["10"], 1.0),
         ("chartqa", "2026-08", "10.6", ["10"], 0.0),
         ("chartqa", "2026-08", "12.", ["12"], 1.0),
@@ -30,8 +31,8 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("chartqa", "2026-08", "0", ["0"], 1.0),
         ("chartqa", "2026-08", "Yes", ["yes"], 1.0),
         ("chartqa", "2026-08", "yes ", ["yes"], 0.0),
-        # ANLS is 1 - distance / L, where L is the length of the longer text. A value below 0.5
-        # counts as 0. If there are several answers, the best value counts.
+        # ANLS is 1 - D / L. D is the edit distance, and L is the length of the longer text. A
+        # value below 0.5 counts as 0. If there are several answers, the best value counts.
         ("docvqa", "2026-08", "Paris", ["paris"], 1.0),
         ("docvqa", "2026-08", "parts", ["paris"], 0.8),
         ("docvqa", "2026-08", "abxy", ["abcd"], 0.5),
@@ -39,9 +40,10 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("docvqa", "2026-08", "rome", ["paris", "rome"], 1.0),
         ("docvqa", "2026-08", "", [""], 1.0),
         ("docvqa", "2026-08", "a  b", ["a b"], 1.0),
-        # The distance ignores the second space and is 1. The length includes that space and is 4.
+        # The edit distance is 1, because it ignores the repeated space. The length is 4, because it
+        # includes the repeated space.
         ("docvqa", "2026-08", "a  c", ["a b"], 0.75),
-        # The prediction must contain an accepted answer.
+        # OCRBench accepts a prediction that contains an accepted answer.
         ("ocrbench", "2026-08", "It reads: HELLO\nWORLD", ["hello world"], 1.0),
         ("ocrbench", "2026-08", "hell", ["hello"], 0.0),
         ("ocrbench", "2026-08", "\uff21\uff11", ["a1"], 1.0),
@@ -106,9 +108,9 @@ def test_scores_stay_in_range_and_a_right_answer_is_right(prediction, answer):
 
 
 def test_f1_of_yes():
-    """There are 2 hits, 1 false yes and 1 missed yes, so F1 is 4 / 6.
+    """Check that F1 is 4 / 6 for 2 true positives, 1 false positive and 1 false negative.
 
-    The question with the answer "maybe" does not count.
+    The prediction "maybe" does not count.
     """
     said = ["yes", "Yes", "yes", "no", "maybe", "no"]
     true = ["yes", "yes", "no", "yes", "yes", "no"]

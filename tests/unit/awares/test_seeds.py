@@ -9,7 +9,10 @@ IDS = [f"mini/train/{number}" for number in range(50)]
 
 
 def test_a_seed_is_the_same_in_every_process():
-    """The test pins one seed, because another value would silently change every run's data."""
+    """Check one seed against a constant, and against the seed in another process.
+
+    If `derive` returned other seeds, every run would silently draw other data.
+    """
     assert derive(0, "grpo", "mini/train/17", epoch=1, index=3) == 5021230663495720736
     call = "derive(0, 'grpo', 'mini/train/17', epoch=1, index=3)"
     code = f"from awares.seeds import derive; print({call})"

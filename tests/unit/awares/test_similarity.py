@@ -15,7 +15,7 @@ def test_real_weights_order_answers_by_meaning(minilm):
         ["7", "3", "blue", "a photo of a dog"], ["7", "7", "red", "7"]
     )
     assert same == pytest.approx(1.0, abs=1e-5)
-    # A wrong answer of the right kind, such as 3 instead of 7, still has a similarity of 0.73.
+    # A wrong digit or a wrong color still has a similarity of 0.73 to the right answer.
     assert digit == pytest.approx(0.73, abs=0.05) and color == pytest.approx(0.73, abs=0.05)
     assert unrelated < 0.4
 

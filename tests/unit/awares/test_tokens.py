@@ -87,15 +87,19 @@ def test_padding_reaches_the_processors_aspect_and_touches_nothing_else(width, h
     ],
 )
 def test_counts_by_hand(size, tokens):
-    """A half is rounded to an even number: 70 / 28 = 2.5 becomes 2, and 98 / 28 = 3.5 becomes 4.
+    """Compare the number of tokens with values computed by hand.
 
-    An image has at most 64 tokens.
+    Halves are rounded to even numbers: 70 / 28 = 2.5 becomes 2, and 98 / 28 = 3.5 becomes 4. The
+    limits allow at most 64 tokens per image.
     """
     assert visual_tokens(size, VisionLimits(min_pixels=784, max_pixels=64 * 784)) == tokens
 
 
 def test_published_ratios():
-    """The token ratio of a half-size view differs from 0.25, the ratio of pixels."""
+    """Compare ratios of tokens and of pixels with published values.
+
+    A view with half the width and height has 0.25 of the pixels, but more than 0.25 of the tokens.
+    """
     released = VisionLimits(min_pixels=25_088, max_pixels=1_605_632)
     full, low, quadrant = (2246, 1582), (1123, 791), (1123, 791)
     assert rtr_token([low], full, released) == pytest.approx(0.571, abs=5e-4)

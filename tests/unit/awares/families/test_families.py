@@ -52,14 +52,17 @@ def case(
     if request.param == QWEN2_5_VL.name:
         return Case(QWEN2_5_VL, processor, policy, ChatFormat(tokenizer, "Look."))
     family = Qwen3VL()
-    # The released models have these values in their preprocessor_config.json.
+    # The released Qwen3-VL models have the same values in their preprocessor_config.json.
     images = Qwen2VLImageProcessor(patch_size=16, merge_size=2, temporal_patch_size=2)
     own = Qwen3VLProcessor(images, tokenizer, Qwen3VLVideoProcessor())
     return Case(family, own, qwen3(tokenizer), ChatFormat(tokenizer, "Look.", family.chat))
 
 
 def qwen3(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneration:
-    """Return a tiny Qwen3-VL with random weights and the class's default patch and merge sizes."""
+    """Return a tiny Qwen3-VL with random weights.
+
+    The patch and merge sizes are the defaults of transformers.
+    """
     names = ("image", "video", "vision_start", "vision_end")
     tokens = ("image_pad", "video_pad", "vision_start", "vision_end")
     ids = {
@@ -97,7 +100,7 @@ def qwen3(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneration
 
 @pytest.fixture(scope="module")
 def inputs(case: Case) -> Any:
-    """Return the tensors that transformers' processor makes of a turn with three images."""
+    """Return the output of transformers' processor for a turn with three images."""
     images = [Image.new("RGB", size, "teal") for size in SIZES]
     text = case.processor.tokenizer.decode(case.chat.first_turn("which?", images=len(images)))
     return case.processor(

@@ -1,4 +1,4 @@
-"""Tests the shipped policy's accuracy, and compares its batched forward with transformers."""
+"""Tests the shipped policy's accuracy, and compares its batched forward pass with transformers."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tests where items are drawn in a scene, and that the splits share no handwritten digit."""
+"""Tests the places of items in a scene, and that no handwritten digit is in two splits."""
 
 import numpy as np
 import pytest

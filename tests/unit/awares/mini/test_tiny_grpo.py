@@ -1,4 +1,4 @@
-"""Tests GRPO in one process: its logprobs, its advantages, and what the policy learns."""
+"""Tests the logprobs, the advantages and the learning progress of GRPO in one process."""
 
 import copy
 import random
@@ -33,7 +33,10 @@ def pool(pool_and_asker):
 
 @pytest.fixture
 def asker(pool_and_asker, monkeypatch):
-    """Return a copy of the policy that a test may train on 4 questions with 4 episodes each."""
+    """Return a copy of the policy, which a test may train.
+
+    Each training step then uses QUESTIONS questions and GROUP episodes per question.
+    """
     monkeypatch.setattr(tiny_grpo, "QUESTIONS", QUESTIONS)
     monkeypatch.setattr(tiny_grpo, "GROUP", GROUP)
     torch.manual_seed(1)
@@ -48,9 +51,9 @@ def episodes_of(policy, samples):
 
 
 class Preference:
-    """A reward of 1 for each episode that asks for crops, and of 0 for each other episode.
+    """A reward that is 1 if an episode asks for crops, and 0 if not.
 
-    If `asks` is false, the two values are exchanged.
+    If `asks` is false, the reward is 0 if an episode asks for crops, and 1 if not.
     """
 
     def __init__(self, asks: bool) -> None:

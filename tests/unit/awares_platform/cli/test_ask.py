@@ -28,7 +28,9 @@ ANSWER = {
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):
-    """A handler that replies with the server's `script`. If `script` is None, its reply is valid.
+    """A handler that replies with the server's `script`.
+
+    If `script` is None, the handler replies with a valid answer.
 
     The handler records the headers and the body of the last POST request.
     """

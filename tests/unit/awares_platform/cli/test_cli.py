@@ -40,9 +40,9 @@ def test_help_answers_without_the_heavy_packages() -> None:
 
 
 def _processor_s() -> float:
-    """Return the CPU seconds of all ended child processes.
+    """Return the total CPU time of all ended child processes, in seconds.
 
-    Other load on the machine changes elapsed time, but not CPU time.
+    CPU time does not depend on other load on the machine, but elapsed time does.
     """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
@@ -101,7 +101,7 @@ def test_errors_of_workers_are_unwrapped(capsys: pytest.CaptureFixture[str]) -> 
         cause = DataError("images/9f2c: no image")
 
     class Mixed(Wrapper, DataError):
-        """An error like Ray's wrapper, which is also an instance of its cause's class."""
+        """A wrapper that is also an instance of the class of its cause, like Ray's wrapper."""
 
     for wrapper in (Wrapper("long traceback"), Mixed("long traceback")):
 

@@ -1,4 +1,4 @@
-"""Tests that the output of a job's process is logged and its progress is shown."""
+"""Tests that a job's output is logged, and that its progress is shown and repeated."""
 
 import os
 

@@ -1,4 +1,7 @@
-"""Tests the quickstart's progress lines and its estimates of the time left, on a recorded run."""
+"""Tests the quickstart's progress lines and its estimates of the remaining time.
+
+The tests replay a recorded run.
+"""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -14,9 +17,10 @@ RECORD = Path(__file__).with_name("quickstart_series.txt")
 RECORDED_S = {"curate": 390, "sft": 280, "grpo": 404, "evaluate": 155, "serve": 39}
 SLOW_S = {"curate": 385, "sft": 435, "grpo": 612, "evaluate": 221, "serve": 60}
 BUSY_S = {"curate": 16, "sft": 317, "grpo": 534, "evaluate": 198, "serve": 51}
-"""Measured seconds of the jobs: in the record, on a slower machine, and beside other work.
+"""The measured duration of each job in three runs, in seconds.
 
-In the third run the labels existed already.
+The first run is the recorded run. The second run was on a slower machine. The third run shared the
+machine with other work, and its labels existed already.
 """
 
 Series = list[tuple[float, str, str]]
@@ -25,7 +29,7 @@ Series = list[tuple[float, str, str]]
 def recorded(taken: Mapping[str, float] = RECORDED_S) -> Series:
     """Return the recorded run as rows (seconds since the start, job, note).
 
-    The seconds are scaled, so that each job takes as long as `taken` states.
+    The times are scaled, so that each job takes the number of seconds in `taken`.
     """
     rows, now, before = [], 0.0, 0
     for line in RECORD.read_text().splitlines()[1:]:
@@ -37,7 +41,10 @@ def recorded(taken: Mapping[str, float] = RECORDED_S) -> Series:
 
 
 def replay(series: Series, stream: io.StringIO) -> Iterator[tuple[float, float | None, float]]:
-    """Yield (elapsed seconds, estimated seconds left, true seconds left) for each progress line."""
+    """Replay `series`, and yield three times for each progress line.
+
+    The times are the elapsed, the estimated remaining and the true remaining seconds.
+    """
     now = 0.0
     pace = Pace(typical(PlatformConfig()), (), stream, lambda: now)
     current = None

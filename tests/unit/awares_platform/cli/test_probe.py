@@ -1,4 +1,4 @@
-"""Tests `python -m awares_platform.cli.probe` on real HTTP servers and a store in memory."""
+"""Tests `python -m awares_platform.cli.probe` against local HTTP servers and a fake store."""
 
 import http.server
 import json
@@ -30,9 +30,9 @@ ANSWER = {
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):
-    """A handler that requires the server's bearer token, if the server has a token.
+    """A handler that checks the bearer token, unless the server's `token` is None.
 
-    The handler answers the first `starting` requests with status 503.
+    The handler answers the first `starting` requests to the server with status 503.
     """
 
     def do_GET(self) -> None:
@@ -74,7 +74,10 @@ def serve() -> Iterator[Callable[..., tuple[http.server.HTTPServer, str]]]:
 
 
 class Bucket:
-    """A fake store, which can return wrong bytes or fail to delete objects."""
+    """A fake store in memory.
+
+    `get` returns the bytes `wrong` if they are given. If `sticky` is true, `delete` does nothing.
+    """
 
     def __init__(self, wrong: bytes | None = None, sticky: bool = False) -> None:
         self.objects: dict[str, bytes] = {}
@@ -184,8 +187,8 @@ def test_a_probe_waits_for_a_server_that_is_still_starting(
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     server, url = serve("secret", starting=3)
     assert "refuses without" in probe.patient(lambda: probe.check_ray(url), 20)
-    # The server refused three requests while it started. Then one request had the token, and one
-    # request had none.
+    # The server answered 503 to the first three requests. Then the probe sent one request with the
+    # token and one request without a token.
     assert server.asked == 5
 
 

@@ -1,4 +1,4 @@
-"""Tests the quickstart's saved state, the fingerprint of its configuration, and its results."""
+"""Tests the quickstart's saved state, configuration fingerprint and results."""
 
 import json
 import shutil

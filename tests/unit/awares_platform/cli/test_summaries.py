@@ -1,4 +1,4 @@
-"""Tests that a training job ends its output with the address of its policy."""
+"""Tests that the summary of a training job ends with the address of the trained policy."""
 
 import pytest
 

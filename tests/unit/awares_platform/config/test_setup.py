@@ -256,7 +256,8 @@ def test_a_key_with_one_letter_lost_is_found(key: str, data: st.DataObject) -> N
     typo = data.draw(st.sampled_from(sorted(without_one_letter(key))))
     siblings = [other for other in KEYS if other.startswith(f"{key.partition('.')[0]}.")]
     found = nearest(typo, siblings)
-    # Some typos fit two keys. For example, `engine_pus` fits `engine_cpus` and `engine_gpus`.
+    # A typo can be one letter shorter than two different keys. For example, `engine_pus` may mean
+    # `engine_cpus` or `engine_gpus`.
     assert typo == found or typo in without_one_letter(found)
 
 

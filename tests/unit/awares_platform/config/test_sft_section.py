@@ -1,4 +1,4 @@
-"""Tests that [sft] accepts only batches that divide into equal micro-batches."""
+"""Tests that the [sft] section accepts a batch only if it divides into equal micro-batches."""
 
 import pytest
 from pydantic import ValidationError

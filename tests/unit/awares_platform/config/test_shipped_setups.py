@@ -1,4 +1,4 @@
-"""Tests that the wheel and an uploaded clone hold the shipped setups."""
+"""Tests that the shipped setups are in the wheel and in the package that Ray uploads."""
 
 import subprocess
 import sys
@@ -28,7 +28,10 @@ def test_the_wheel_holds_the_setups(tmp_path: Path) -> None:
 
 
 def test_an_uploaded_clone_holds_the_setups(tmp_path: Path) -> None:
-    """`ray job submit --working-dir .` follows the symbolic link to the setups."""
+    """Check that a package for `ray job submit --working-dir .` contains the setups.
+
+    In the clone, the directory of the setups is a symbolic link, which Ray must follow.
+    """
     from ray._private.runtime_env.packaging import create_package
 
     package = tmp_path / "package.zip"

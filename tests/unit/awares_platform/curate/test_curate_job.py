@@ -1,4 +1,4 @@
-"""Tests how curation cuts samples into shards, which shards it resumes, and what it counts.
+"""Tests the shards of curation, the reuse of finished shards, and the summary.
 
 An integration test runs the whole pipeline.
 """
@@ -172,7 +172,7 @@ def test_the_summary_names_questions_shares_faults_seconds_and_place() -> None:
 def test_the_steps_of_ray_data_go_to_its_file_and_its_errors_to_the_terminal() -> None:
     import ray.data
 
-    assert ray.data.__name__ == "ray.data", "this import installs the log handlers"
+    assert ray.data.__name__ == "ray.data", "the import of ray.data must install the log handlers"
     handlers = logging.getLogger("ray.data").handlers
     file, terminal = (
         [one for one in handlers if type(one).__name__ == name]

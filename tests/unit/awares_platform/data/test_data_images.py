@@ -1,4 +1,4 @@
-"""Tests that the image cache verifies hashes, bounds its memory, and can be pickled."""
+"""Tests that the image cache verifies hashes, limits its memory use, and can be pickled."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ from awares_platform.store.errors import NotFound
 
 
 class MemoryStore:
-    """A minimal store that counts its reads."""
+    """A fake store in memory that counts the calls of `get`."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

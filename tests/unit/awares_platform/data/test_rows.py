@@ -1,4 +1,4 @@
-"""Tests that sample rows survive a round trip, and that each damaged row becomes a fault."""
+"""Tests that sample rows can be encoded and decoded, and that each damaged row becomes a fault."""
 
 import io
 import random
@@ -31,7 +31,7 @@ samples = st.builds(
 
 
 def raw(**changes: object) -> dict[str, object]:
-    """Return a valid row with the given changes."""
+    """Return a valid row in which `changes` replaces some columns."""
     row = {
         "sample_id": "a",
         "image": HASH,
@@ -90,7 +90,11 @@ def test_bad_rows_are_named_and_the_good_ones_kept() -> None:
 
 
 def test_text_that_is_not_utf8_costs_its_row_only() -> None:
-    """Arrow reads a text column that is not UTF-8, and raises when it makes Python strings."""
+    """Check that a row whose text is not UTF-8 is a fault, and that the other rows are kept.
+
+    Arrow reads a column with invalid UTF-8 without an error. The conversion to Python strings
+    raises an error.
+    """
     table = pa.Table.from_pylist([raw(sample_id=name) for name in "abc"], schema=SCHEMA)
     for column in ("question", "verdict"):
         spoilt = pa.array([b"q", b"\xff\xfe", b"q"], pa.binary()).view(pa.string())
@@ -133,9 +137,10 @@ def test_a_file_that_is_none_is_one_fault() -> None:
 
 
 def test_a_flipped_bit_in_a_page_is_a_fault_and_not_another_question() -> None:
-    """A checksum reveals a flipped bit in the data of a page.
+    """Check that a flipped bit gives a fault, or does not change the samples.
 
-    A flipped bit in a header may make the file unreadable.
+    A checksum reveals a flipped bit in the data of a page. A flipped bit in a header may make the
+    file unreadable.
     """
     data = encode_rows(
         [Sample(f"s{i}", HASH, f"which digit {i}?", str(i % 10)) for i in range(200)]

@@ -1,11 +1,11 @@
-"""Tests that weights are applied to a small model of vLLM's own layers in every layout.
+"""Tests that new weights can be applied to a small model of vLLM's layers.
 
-vLLM's loader leaves linear layers in a layout that depends on the processor. The tests produce
-these layouts on any processor:
+vLLM stores the weights of linear layers in a layout that depends on the processor. The tests
+produce each of these layouts on any processor:
 
-    plain     GPUs: the layers are not processed.
-    closure   CPUs without oneDNN (AVX2): a closure computes with the weight itself.
-    packed    CPUs with oneDNN (AVX-512): linear layers have a packed copy and no weight.
+    plain     The layout on GPUs. vLLM does not process the layers after loading.
+    closure   The layout on CPUs without oneDNN (AVX2). A closure computes with the weight itself.
+    packed    The layout on CPUs with oneDNN (AVX-512). Layers have a packed copy and no weight.
     native    The layout of the processor that runs the test.
 """
 
@@ -49,7 +49,8 @@ from awares_platform.weights.manifest import WeightsError
 pytestmark = pytest.mark.slow
 
 WIDTH, WORDS = 64, 96
-# Only attention layers read the model's configuration, and this model has no attention layer.
+# The class stands for a configuration. Only attention layers read the configuration, and
+# the model of this file has no attention layer.
 CONFIG: Any = ModelConfig
 CPUS = ["closure", "packed", "native"]
 
@@ -94,7 +95,7 @@ class Model(nn.Module):
 
 @pytest.fixture(scope="module", autouse=True)
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Create the tensor-parallel group that vLLM's layers need, with a single rank."""
+    """Create a tensor-parallel group with one rank, which vLLM's layers need."""
     rendezvous: Path = tmp_path_factory.mktemp("group") / "rendezvous"
     with set_current_vllm_config(VllmConfig()):
         init_distributed_environment(1, 0, f"file://{rendezvous}", 0, "gloo")
@@ -137,7 +138,7 @@ def checkpoint(seed: int, tied: bool = False) -> dict[str, Tensor]:
 
 
 def started(state: dict[str, Tensor], layout: str, *, tied: bool = False) -> Model:
-    """Return a model whose weights are loaded and processed as at the start of vLLM."""
+    """Load `state` into a model, and process the weights as vLLM does after loading."""
     model = Model(tied)
     record_metadata_for_reloading(model)
     model.load_weights(state.items())
@@ -153,13 +154,14 @@ def update(model: Model, old: dict[str, Tensor], new: dict[str, Tensor]) -> None
 
 
 def outputs(model: Any, x: Tensor) -> list[Tensor]:
-    """Return what each module computes by itself.
+    """Return the output of each embedding and linear layer, and the weight of each norm.
 
-    The embedding gets all token ids, and each linear layer gets `x`. A norm gives its weight.
+    The input of the embedding is all token ids. The input of each linear layer is `x`.
     """
 
     def compute(module: Any) -> Tensor:
-        # vLLM's CPU build calls cpu_linear, which an unprocessed layer lacks.
+        # vLLM's CPU build calls the attribute cpu_linear. A layer has this attribute only after
+        # vLLM has processed the layer.
         if "cpu_linear" not in vars(module):
             return linear(x, module.weight, module.bias)
         return module.quant_method.apply(module, x, module.bias)
@@ -187,7 +189,7 @@ def expected(state: dict[str, Tensor], x: Tensor) -> list[Tensor]:
 def assert_computes(model: Model, state: dict[str, Tensor]) -> None:
     x = torch.randn(5, WIDTH).to(torch.bfloat16)
     for found, wanted in zip(outputs(model, x), expected(state, x), strict=True):
-        # The tolerance is one rounding error of bfloat16 at values up to 30.
+        # The tolerance allows one rounding error of bfloat16 for values up to 30.
         torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.1)
 
 
@@ -204,7 +206,10 @@ def test_all_tensors_changed(layout: str, tied: bool) -> None:
 
 @pytest.mark.parametrize("name", checkpoint(0, tied=True))
 def test_one_tensor_changed(layout: str, name: str) -> None:
-    """Only one tensor changes, such as a part of a fused module, a bias or a tied embedding."""
+    """Check the outputs after an update in which only the tensor `name` changes.
+
+    The tensor can be a part of a fused module, a bias or a tied embedding.
+    """
     old = checkpoint(0, tied=True)
     new = {**old, name: checkpoint(1, tied=True)[name]}
     model = started(old, layout, tied=True)
@@ -232,7 +237,7 @@ def test_load_modes_are_read_off_the_modules(
 
 
 def test_parameters_keep_their_storage() -> None:
-    """CUDA graphs contain the addresses of the parameters, so the addresses must not change."""
+    """Check that an update keeps the addresses of the parameters, which CUDA graphs contain."""
     old, new = checkpoint(0), checkpoint(1)
     model = started(old, "plain")
     before = {

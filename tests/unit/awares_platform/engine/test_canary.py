@@ -1,4 +1,7 @@
-"""Tests the canary's prompts, the tokens that it compares, and its bound on mean |dlogp|."""
+"""Tests the canary's prompts, the tokens whose logprobs it compares, and the bound.
+
+The bound limits the mean absolute difference of the logprobs.
+"""
 
 import math
 from dataclasses import replace

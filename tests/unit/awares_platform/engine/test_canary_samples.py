@@ -1,4 +1,4 @@
-"""Tests that a run's canary takes the first four samples whose images can be read."""
+"""Tests that the canary of a run uses the first four samples with readable images."""
 
 from collections.abc import Callable
 

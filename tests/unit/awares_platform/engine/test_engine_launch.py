@@ -1,4 +1,4 @@
-"""Tests the checks before an engine starts, and the error message of a failed start."""
+"""Tests the checks before the start of an engine, and the error message of a failed start."""
 
 import importlib
 import json
@@ -37,7 +37,7 @@ def chat() -> ChatFormat:
 
 @pytest.fixture
 def policy(tmp_path: Path) -> Path:
-    """Return the directory of a copy of the shipped policy, which a test may damage."""
+    """Return the directory of a copy of the shipped policy. A test may change the copy."""
     return Path(shutil.copytree(mini.POLICY, tmp_path / "policy"))
 
 
@@ -70,7 +70,10 @@ def test_a_directory_without_a_configuration_is_no_policy(tmp_path: Path, chat: 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [Qwen25VL(), Qwen3VL()], ids=lambda family: family.name)
 def test_every_preloaded_module_imports(family: Qwen25VL) -> None:
-    """The server that forks engine processes silently skips a module that it cannot import."""
+    """Check that every preloaded module can be imported.
+
+    The server that forks engine processes reports no error if the import of a module fails.
+    """
     for name in preloaded(family):
         importlib.import_module(name)
     model = importlib.import_module(family.vllm_module)

@@ -1,4 +1,4 @@
-"""Tests the loader's calls to vLLM, their order, and the caches that it clears."""
+"""Tests which methods of vLLM the loader calls, in which order, and which caches it clears."""
 
 import asyncio
 from typing import Any, cast
@@ -7,7 +7,7 @@ import pytest
 
 from awares_platform.engine.load import Loader
 
-# The tests are slow only because they import vLLM.
+# The tests are marked as slow only because they import vLLM.
 pytestmark = pytest.mark.slow
 
 APPLIED = ["pause keep", "apply_version 1"]

@@ -1,4 +1,4 @@
-"""Tests which questions a two-pass policy plays a second time, and what the passes cost."""
+"""Tests which questions a two-pass policy plays a second time, and the cost of both passes."""
 
 from dataclasses import replace
 
@@ -111,8 +111,9 @@ def test_the_threshold_spends_as_many_tokens_as_awares() -> None:
     }
     joined = join(("full", "low", "threshold", "escalate", "awares"), rows, {}, SPEC)
     assert [one.episode.answer for one in joined["escalate"] if one.episode] == ["awares", "full"]
-    # `awares` spends token ratios of 0.25 and 0.5. A second pass costs 1.0, so `threshold` plays
-    # none within that budget.
+    # The two episodes of `awares` have the token ratios 0.25 and 0.5. The budget is 0.75 in total.
+    # The first passes of `threshold` cost 2 * 0.25 = 0.5. A second pass costs 1.0, which exceeds
+    # the budget, so `threshold` plays no question a second time.
     assert joined["threshold"] == rows["low"]
     assert join(("low",), {"low": rows["low"]}, {}, SPEC) == {"low": rows["low"]}
 

@@ -1,4 +1,7 @@
-"""Tests the steps of evaluation that need no engine: usable questions, labels and scores."""
+"""Tests the steps of evaluation that need no engine.
+
+These steps select usable questions, assign labels, and score answers.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +71,10 @@ def sampled(index: int, answer: str | None, logprob: float = 0.0) -> Played:
 
 
 def test_labels_come_from_the_low_and_full_answers() -> None:
-    """A sample with a right but unsure answer is labelled HR. Two wrong answers give no label."""
+    """Check the labels of four samples.
+
+    A right but unsure low-resolution answer gives the label HR. Two wrong answers give no label.
+    """
     low = [sampled(0, "7"), sampled(1, "1"), sampled(2, None), sampled(3, "7", logprob=-1.0)]
     rows = {"low": low, "full": [sampled(index, answer) for index, answer in enumerate("7727")]}
     found = label(CONFIG.method, CONFIG.curate, rows, IMAGES)

@@ -1,4 +1,4 @@
-"""Tests the metrics of hand-written episodes, and the table of results."""
+"""Tests the metrics of episodes that the tests construct, and the table of results."""
 
 import io
 from typing import Any
@@ -27,7 +27,7 @@ def scored(
 ) -> Scored:
     """Return a scored episode that requested `crops`.
 
-    Its annotated label equals its label from the evaluation.
+    The label in the dataset and the label from the evaluation are both `label`.
     """
     sample = Sample(
         f"s{index}",

@@ -1,4 +1,4 @@
-"""Fixtures with hand-written episodes and groups, and a controller with fake actors."""
+"""Fixtures that construct episodes, groups, and a controller with fake actors."""
 
 from collections.abc import Callable
 
@@ -45,7 +45,7 @@ def make_episode() -> Callable[..., Episode]:
 
 @pytest.fixture
 def call_episode() -> Episode:
-    """An episode of two turns: it asks for two crops, then it answers."""
+    """Return an episode that asks for two crops in turn 1, and answers in turn 2."""
     asks = Turn(
         (1, 9, 2),
         (View(None),),
@@ -74,7 +74,10 @@ def call_episode() -> Episode:
 
 @pytest.fixture
 def make_group(make_episode: Callable[..., Episode]) -> Callable[..., Group]:
-    """Return a factory for groups of two episodes, whose oldest token has version `version`."""
+    """Return a factory for groups of two episodes.
+
+    The oldest token of a group has the weight version `version`.
+    """
 
     def make(prompt: Prompt, version: int = 0, outcome: Outcome = Outcome.READY) -> Group:
         first, second = (make_episode(version + late) for late in (0, 1))
@@ -91,6 +94,9 @@ def make_group(make_episode: Callable[..., Episode]) -> Callable[..., Group]:
 def stage(
     monkeypatch: pytest.MonkeyPatch, samples: list[Sample], make_episode: Callable[..., Episode]
 ) -> Callable[..., Stage]:
-    """Return a factory that builds a Stage from [grpo] settings. Dead actors restart at once."""
+    """Return a factory that builds a Stage from settings of the [grpo] section.
+
+    The controller of the Stage restarts a dead actor without a pause.
+    """
     monkeypatch.setattr("awares_platform.grpo.controller._RESTART_PAUSE_S", 0.0)
     return lambda **settings: Stage(samples, make_episode, **settings)

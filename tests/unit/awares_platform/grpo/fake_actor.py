@@ -1,4 +1,7 @@
-"""A fake rollout actor without an engine, and a fake weight bus that the actor follows."""
+"""A fake rollout actor without an engine, and a fake weight bus.
+
+The actor loads the versions that are published on the bus.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +14,7 @@ from awares_platform.grpo.group import GroupRollout, Prompt
 
 
 class Bus:
-    """A fake weight bus. Actors see a published version at once."""
+    """A fake weight bus, which notifies actors of a published version at once."""
 
     def __init__(self) -> None:
         self.head = 0
@@ -24,9 +27,9 @@ class Bus:
 
 
 class FakeActor:
-    """An actor that plays every prompt with the version that it has loaded.
+    """A fake rollout actor, which plays every prompt with the weight version that it has loaded.
 
-    The actor dies while it plays the prompt whose number is `dies_at`.
+    The actor dies while it plays prompt number `dies_at`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A controller with fake actors and a fake journal, which tests call as the learner does."""
+"""A controller with fake actors and a fake journal. Tests call the controller like a learner."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ from tests.unit.awares_platform.grpo.fake_actor import Bus, FakeActor
 
 
 class MemoryJournal:
-    """A journal that keeps its groups in memory."""
+    """A fake journal that keeps groups in memory."""
 
     def __init__(self, groups: Sequence[Group] = ()) -> None:
         self.groups = list(groups)
@@ -30,7 +30,10 @@ class MemoryJournal:
 
 
 class SlowJournal(MemoryJournal):
-    """A journal whose `read` copies groups at once, but returns only after `may_return` is set."""
+    """A fake journal with a slow `read`.
+
+    `read` copies the groups at once, but returns the copy only after the event `may_return` is set.
+    """
 
     def __init__(self, groups: Sequence[Group] = ()) -> None:
         super().__init__(groups)
@@ -39,12 +42,12 @@ class SlowJournal(MemoryJournal):
     def read(self) -> list[Group]:
         held = super().read()
         self.reading.set()
-        assert self.may_return.wait(10), "the test must set `may_return`"
+        assert self.may_return.wait(10), "the test must set `may_return` within 10 seconds"
         return held
 
 
 class Stage:
-    """A controller together with its settings, its fake actors and its journal."""
+    """A controller with its settings, its fake actors and its fake journal."""
 
     def __init__(
         self,
@@ -94,7 +97,7 @@ class Stage:
     def finished(self) -> int:
         """Return the number of groups that the controller has received.
 
-        Some of these groups may not be in the journal yet.
+        The number includes groups that the controller has not yet written to the journal.
         """
         return len(self.controller._unwritten) + len(self.journal.groups)
 
@@ -102,9 +105,9 @@ class Stage:
         return [int(line.split()[-1]) for line in self.log if "plays" in line]
 
     async def step(self, step: int, version: int) -> list[int] | None:
-        """Take one learner step, and publish `version` + 1.
+        """Take one learner step, publish `version` + 1, and return the numbers of settled prompts.
 
-        Return the numbers of the settled prompts, or None if the controller gives no batch.
+        Return None if the controller has no batch for the learner.
         """
         shard = await self.controller.batch(step, version, 0, 1)
         if shard is None:

@@ -30,7 +30,7 @@ def test_the_gate_lets_bound_plus_one_batches_start_before_the_first_step(
     issued = []
     while buffer.room(0) > 0:
         issued.append(buffer.issue().number)
-    # The gate admits bound + 1 = 2 batches of 2 prompts.
+    # The bound is 1. The gate admits bound + 1 = 2 batches of 2 prompts each.
     assert issued == [0, 1, 2, 3]
 
 
@@ -56,7 +56,7 @@ def test_bound_zero_is_synchronous(
     for prompt in prompts:
         buffer.add(make_group(prompt, version=0))
     buffer.take(0, version=0)
-    assert buffer.room(0) == 0  # There is no room until the actor has loaded version 1.
+    assert buffer.room(0) == 0  # There is room only after version 1 is loaded.
     assert buffer.room(1) == 2
 
 
@@ -89,11 +89,11 @@ def test_groups_beyond_the_bound_are_dropped_and_their_prompts_issued_again(
     first, second, third = (buffer.issue() for _ in range(3))
     buffer.add(make_group(first, version=0))
     buffer.add(make_group(second, version=1))
-    assert not buffer.full(version=2)  # The group of prompt 0 is two versions old.
+    assert not buffer.full(version=2)  # Prompt 0's group is two versions old.
     assert (buffer.dropped, len(buffer)) == (1, 1)
     again = buffer.issue()
     assert (again.number, again.attempt) == (0, 1)
-    # The buffer accepts no group of the dropped attempt.
+    # The buffer refuses a late group of the first attempt, which was dropped.
     assert not buffer.add(make_group(first, version=2))
     assert buffer.add(make_group(again, version=2))
     assert numbers(buffer.take(0, version=2)) == [1, 0]
@@ -107,7 +107,7 @@ def test_given_up_prompts_come_first_and_in_order(
     prompts = [buffer.issue() for _ in range(3)]
     buffer.reissue(prompts[2])
     buffer.reissue(prompts[0])
-    buffer.reissue(prompts[0])  # The second call has no effect.
+    buffer.reissue(prompts[0])  # A repeated call has no effect.
     assert [buffer.issue().number for _ in range(3)] == [0, 2, 3]
 
 
@@ -139,9 +139,10 @@ def test_position_is_a_watermark_and_what_lies_beyond() -> None:
 def test_restart_loses_nothing_and_counts_nothing_twice(
     make_buffer: Callable[..., EpisodeBuffer], make_group: Make
 ) -> None:
-    """The learner has taken two steps when it dies, and the checkpoint holds only the first.
+    """Check which groups a new learner gets after the learner dies.
 
-    At that time, the groups of prompts 4 and 5 are ready, and prompt 6 is in flight.
+    The dead learner has taken two steps, but the checkpoint contains only the first step. The
+    groups of prompts 4 and 5 are ready, and prompt 6 is in flight.
     """
     buffer = make_buffer(bound=4)
     buffer.restore(Position(), [], version=0)
@@ -155,8 +156,8 @@ def test_restart_loses_nothing_and_counts_nothing_twice(
     fresh = make_buffer(bound=4)
     fresh.restore(committed, journal, version=2)
     batches = [numbers(fresh.take(step, version=2)) for step in (1, 2)]
-    # The groups of the lost step come first, then the groups that waited in the buffer. Groups 0
-    # and 1 are settled and do not come again.
+    # The groups 2 and 3 of the lost step come first. Then come the groups 4 and 5, which waited in
+    # the buffer. The groups 0 and 1 are settled, so they do not come again.
     assert batches == [
         [2, 3],
         [4, 5],

@@ -1,4 +1,4 @@
-"""Tests how far ahead the controller starts groups, and which batches it forms."""
+"""Tests how many groups the controller starts ahead of the learner, and which batches it forms."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ def test_rollouts_run_ahead_by_the_bound_and_no_further(stage: Callable[..., Sta
         acted = stage()
         running = asyncio.create_task(acted.controller.run())
         await asyncio.sleep(0.05)
-        # The controller does not know the current version before a learner attaches.
+        # Before a learner attaches, the controller does not know the current weight version.
         assert acted.played() == []
         await acted.controller.attach(0, Position())
         await asyncio.sleep(0.1)
@@ -73,8 +73,8 @@ def test_all_ranks_get_shares_of_one_batch(stage: Callable[..., Stage]) -> None:
             *(acted.controller.batch(0, 0, rank, 2) for rank in range(2))
         )
         assert first is not None and second is not None
-        # All four episodes have the same tokens, so they share one sequence. The second rank gets
-        # a filler sequence.
+        # All four episodes have the same tokens, so the batch has only one sequence. The first
+        # rank gets this sequence, and the second rank gets a filler sequence.
         chunks = [shard.minibatches[0].passes for shard in (first, second)]
         assert [[(len(item.episodes), item.filler) for item in chunk] for (chunk,) in chunks] == [
             [(4, False)],

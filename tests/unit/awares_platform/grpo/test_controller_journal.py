@@ -1,4 +1,4 @@
-"""Tests that the journal keeps finished groups, and that a new learner gets them back."""
+"""Tests that the journal keeps finished groups, and that a new learner gets these groups."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def test_a_learner_that_resumes_gets_what_the_dead_one_held(stage: Callable[...,
         first = await acted.controller.batch(0, 0, 0, 1)
         assert first is not None and first.position == Position(2)
         acted.bus.publish(1)
-        # The learner was killed before its first checkpoint, so a new learner attaches.
+        # The learner dies before its first checkpoint, and a new learner attaches.
         await acted.controller.attach(1, Position())
         again = await acted.controller.batch(0, 1, 0, 1)
         assert again is not None and again.position == Position(2)
@@ -43,7 +43,7 @@ def test_a_group_that_finishes_while_the_journal_is_read_is_kept(
         journal.reading.clear()
         attaching = asyncio.create_task(acted.controller.attach(0, Position()))
         await asyncio.to_thread(journal.reading.wait, 10)
-        # A bound of 3 allows eight groups. All of them finish while the journal is read.
+        # A bound of 3 allows eight groups. All eight groups finish while the journal is read.
         await until(lambda: acted.finished == 8)
         journal.may_return.set()
         await attaching
@@ -75,7 +75,8 @@ def test_no_group_starts_before_the_journal_of_the_last_job_is_read(
         await attaching
         assert await acted.step(0, 0) == [0, 1]
         await until(lambda: len(acted.played()) == 3)
-        # The next batch has prompts 2 and 3. The bound also allows the batch of prompts 4 and 5.
+        # The next batch has prompts 2 and 3, and the journal holds prompt 2. The bound also
+        # allows the batch of prompts 4 and 5.
         assert acted.played() == [3, 4, 5]
         await acted.controller.close()
         await running

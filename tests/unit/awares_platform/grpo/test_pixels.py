@@ -10,9 +10,10 @@ SIZE = {"shortest_edge": 784, "longest_edge": 12544}
 
 
 class CountingProcessor:
-    """A processor that makes one patch of every 14 x 14 pixels, and counts each call's images.
+    """A fake image processor that records the number of images of each call.
 
-    All values of a patch equal the red value of the image's first pixel.
+    The processor makes one patch of every 14 x 14 pixels. All values of a patch equal the red
+    value of the image's first pixel.
     """
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ def test_another_limit_or_size_is_another_view() -> None:
     processor = remembering(counting)
     processor.image_processor([square(1)], SIZE, "pt")
     processor.image_processor([square(1)], {**SIZE, "longest_edge": 99999}, "pt")
-    # An image with the same bytes but another shape is processed too.
+    # This image has the same bytes as the first image but another shape, so it is processed.
     processor.image_processor([PIL.Image.new("RGB", (56, 14), (1, 0, 0))], SIZE, "pt")
     assert counting.given == [1, 1, 1]
 
@@ -67,5 +68,6 @@ def test_the_oldest_views_are_forgotten() -> None:
     processor = remembering(counting, capacity=2)
     for value in (1, 2, 1, 3, 1, 2):
         processor.image_processor([square(value)], SIZE, "pt")
-    # Image 2 is processed twice. It was the least recently used image when image 3 came.
+    # Image 2 is processed twice, because image 3 evicted it from the cache. Image 2 was then the
+    # least recently used image.
     assert counting.given == [1] * 4

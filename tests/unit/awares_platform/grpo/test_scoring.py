@@ -35,7 +35,7 @@ def test_rewards_costs_and_advantages_of_a_group(
 ) -> None:
     group = score([call_episode, make_episode(answer="7"), make_episode(answer="3")])
     rewards = [member.reward.total for member in group.members]
-    # The sample's label asks for crops. The first episode requests crops, and the others do not.
+    # The label of the sample is HR. Only the first of the three episodes requests crops.
     assert rewards == pytest.approx([10 - 0.25 - 0.01 * 0.75, 10 - 2, 5 - 2])
     assert [member.correct for member in group.members] == [True, True, False]
     mean = sum(rewards) / 3
@@ -64,7 +64,7 @@ def test_failed_episodes_can_be_penalised(make_episode: MakeEpisode, failed: Epi
 
 def test_one_usable_episode_is_no_group(make_episode: MakeEpisode, failed: Episode) -> None:
     assert score([make_episode(), failed]).outcome is Outcome.FAILED
-    # No token was sampled, so the group is useless even with penalties.
+    # Neither episode has a sampled token, so the group is useless even with penalties.
     assert score([failed, failed], errors="penalise").outcome is Outcome.FAILED
 
 

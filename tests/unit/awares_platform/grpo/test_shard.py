@@ -37,8 +37,8 @@ def advantages(shard: StepShard) -> list[list[list[float]]]:
 def test_length_counts_images_expanded(
     make_episode: Callable[..., Episode], call_episode: Episode
 ) -> None:
-    # Each turn adds three terms: its context ids without placeholders, its visual tokens and its
-    # sampled tokens.
+    # Each turn adds three numbers: context ids without placeholders, visual tokens, and sampled
+    # tokens.
     assert length(make_episode()) == 2 + 4 + 2
     assert length(call_episode) == 2 + 4 + 1 + 1 + 12 + 2
 

@@ -26,7 +26,7 @@ def test_overlap_is_the_share_of_an_interval_with_groups_in_flight() -> None:
     for active, now in ((1, 1.0), (2, 2.0), (0, 4.0), (1, 6.0)):
         overlap.change(active, now)
     assert overlap.fraction(0.0, 8.0) == pytest.approx((3 + 2) / 8)
-    assert overlap.fraction(8.0, 9.0) == 1.0  # A group is still in flight.
+    assert overlap.fraction(8.0, 9.0) == 1.0  # One group is in flight all the time.
     overlap.change(0, 9.5)
     assert overlap.fraction(9.0, 10.0) == 0.5
     assert overlap.fraction(10.0, 11.0) == 0.0

@@ -1,4 +1,4 @@
-"""Tests the chat endpoint, its judge and its grounding against a real HTTP server."""
+"""Tests the client of a chat endpoint, and the judge and grounding that use the client."""
 
 import asyncio
 import base64
@@ -25,10 +25,11 @@ Reply = Callable[[dict[str, Any], int], tuple[int, str]]
 
 
 class Server:
-    """An HTTP server that answers /v1/chat/completions with the result of `reply(body, count)`.
+    """An HTTP server that answers a request to /v1/chat/completions with `reply(body, count)`.
 
-    `count` is the number of earlier requests. `reply` returns an HTTP status and a text. With
-    status 200, the text is the content of a chat message. Otherwise the text is the whole body.
+    `count` is the number of earlier requests. `reply` returns an HTTP status and a text. If the
+    status is 200, the text becomes the content of a chat message. With any other status, the text
+    is the body of the response.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Tests that the environment named in the configuration is built from its settings."""
+"""Tests that the configured environment is built with its settings."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests that the reward named in the configuration is built from its settings."""
+"""Tests that the configured reward is built with its settings."""
 
 import sys
 from types import ModuleType
@@ -27,7 +27,7 @@ EPISODE = Episode(
 
 
 class Fixed:
-    """A reward that returns the given totals, whatever the episodes are."""
+    """A reward that returns the given totals and ignores the episodes."""
 
     def __init__(self, totals: list[float]) -> None:
         self._totals = totals

@@ -1,4 +1,4 @@
-"""Tests that a grounding model's reply becomes pixel boxes, and is never run as code."""
+"""Tests that a grounding model's reply becomes pixel boxes, and is never executed as code."""
 
 import asyncio
 import json

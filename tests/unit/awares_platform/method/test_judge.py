@@ -1,4 +1,4 @@
-"""Tests which replies of an LLM judge give the verdict 0, 1 or 2, and which replies give none."""
+"""Tests which replies of an LLM judge are a verdict (0, 1 or 2), and which are refused."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests which label and target crops follow from the low- and full-resolution answers."""
+"""Tests the label and target crops that the low- and full-resolution answers give."""
 
 import asyncio
 import pickle
@@ -58,7 +58,7 @@ def label(
 def test_the_papers_table(
     low: str, full: str, want: Label, crops: tuple[CropId, ...], verdict: Verdict
 ) -> None:
-    """The new label and crops replace the sample's annotation."""
+    """Check the paper's table of labels. The result replaces the annotated label and crops."""
     labelled = label(low, full)
     assert labelled.sample == replace(SAMPLE, label=want, crops=crops)
     assert labelled.verdict is verdict and labelled.fault == ""
@@ -74,7 +74,10 @@ def test_both_wrong_can_be_dropped() -> None:
     ("confidence", "want"), [(0.89, Label.HR), (0.9, Label.LR), (1.0, Label.LR)]
 )
 def test_a_right_but_unsure_answer_is_labelled_hr(confidence: float, want: Label) -> None:
-    """With the default min_confidence, a right but unsure low-resolution answer is labelled HR."""
+    """Check that a right low-resolution answer with a confidence below 0.9 gives the label HR.
+
+    0.9 is the default of min_confidence.
+    """
     labelled = label("7", "7", confidence=confidence, curate={})
     assert (
         labelled.sample is not None
@@ -136,7 +139,10 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 
 def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
-    """In the first call, the engine has failed. In the second, the store has no endpoint yet."""
+    """Check that `label_shard` does not raise a failure, but returns it in the column "failure".
+
+    In the first call, the engine has failed. In the second call, the store has no endpoint.
+    """
     rows = encode_rows(
         [SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "confidence": [0.5], "fault": [""]}
     )

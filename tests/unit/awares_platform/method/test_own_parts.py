@@ -1,4 +1,4 @@
-"""Tests that the configuration can name a judge and a grounding that a user wrote."""
+"""Tests that the configuration can name a judge and a grounding written by a user."""
 
 import asyncio
 import sys
@@ -26,7 +26,10 @@ OPENED: list[str] = []
 
 
 class LongerIsBetter:
-    """A judge that is an async context manager."""
+    """A judge that prefers a longer full-resolution answer.
+
+    The labeller must open and close the judge, because it is an async context manager.
+    """
 
     def __init__(self, margin: int) -> None:
         self._margin = margin
@@ -44,7 +47,7 @@ class LongerIsBetter:
 
 
 class RightEdge:
-    """A grounding that finds the evidence in the last column of pixels."""
+    """A grounding that always returns the last column of pixels as the evidence box."""
 
     def __init__(self, images: Callable[[str], Image.Image]) -> None:
         self._images = images

@@ -1,4 +1,4 @@
-"""Tests the order and number of concurrent episodes, damaged images, and a failing engine."""
+"""Tests the order of episodes, their concurrency, damaged images, and a failing engine."""
 
 import asyncio
 import math
@@ -31,10 +31,10 @@ def chat() -> ChatFormat:
 
 
 class FakeEngine:
-    """An engine whose reply depends on the views.
+    """A fake engine whose reply depends on the images of the request.
 
-    The engine answers "7" if the last view is 112 pixels wide or if there are several views.
-    Otherwise it requests the top left crop if `asks` is true, and answers "1" if not.
+    The reply is "7" if the last image is 112 pixels wide or if there are several images.
+    Otherwise, the reply is a request for the top left crop if `asks` is true, and "1" if not.
     """
 
     def __init__(self, chat: ChatFormat, asks: bool = False, dies_after: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Tests that a part is built if the configuration names it as `module:attribute`."""
+"""Tests the function that builds an object from a name of the form `module:attribute`."""
 
 from typing import Any, Protocol
 
@@ -9,7 +9,7 @@ from awares_platform.method.seams import build
 
 
 class Scale(Protocol):
-    """A callable that multiplies a value, and has a unit."""
+    """The protocol that a built object must satisfy: a callable with a unit."""
 
     unit: str
 
@@ -40,7 +40,7 @@ PART = "no callable"
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register the parts of this file as the module `users_parts`, so that they can be imported."""
+    """Register the module `users_parts`, in which the tests find the objects of this file."""
     import sys
     from types import ModuleType
 

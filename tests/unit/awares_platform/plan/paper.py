@@ -1,4 +1,7 @@
-"""The configuration of the paper's policy, and a tiny geometry for computation by hand."""
+"""The configuration of the paper's policy, and the geometry of a tiny model.
+
+Tests compute the expected values of the tiny model by hand.
+"""
 
 from pathlib import Path
 
@@ -21,5 +24,5 @@ SMALL = Geometry(
 
 
 def setup(*overrides: str) -> PlatformConfig:
-    """Return the configuration of the paper's policy of 7 B parameters, changed by `overrides`."""
+    """Return the configuration of the paper's 7B policy, changed by `overrides`."""
     return load(ROOT / "jobs/configs/awares-7b.toml", overrides)

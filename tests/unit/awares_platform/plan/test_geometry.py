@@ -1,4 +1,7 @@
-"""Tests computed counts of parameters and KV bytes against published numbers and a checkpoint."""
+"""Tests the computed numbers of parameters and of bytes in the KV cache.
+
+The expected values are published numbers and the sizes of a checkpoint.
+"""
 
 import json
 from pathlib import Path

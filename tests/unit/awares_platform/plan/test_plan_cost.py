@@ -1,4 +1,7 @@
-"""Tests a plan's traffic and hours against hand computation, then its sheet and its refusals."""
+"""Tests a plan's traffic and hours against hand computation.
+
+Other tests check the printed sheet and the configurations that `awares plan` refuses.
+"""
 
 import json
 import re
@@ -145,7 +148,10 @@ def test_a_setup_for_cpus_is_refused() -> None:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `awares plan`, and print to stderr which heavy modules the command has imported."""
+    """Run `awares plan` in a new process, and return the finished process.
+
+    The process writes the list of imported heavy modules to stderr.
+    """
     script = (
         "import sys\n"
         "from awares_platform.cli import main as cli\n"

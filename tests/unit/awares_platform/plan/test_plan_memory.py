@@ -1,4 +1,7 @@
-"""Tests the memory of trainers and engines against the ZeRO paper and hand computation."""
+"""Tests the computed memory of trainers and engines.
+
+The expected values are from the ZeRO paper or computed by hand.
+"""
 
 from dataclasses import replace
 
@@ -48,7 +51,10 @@ def engine_of(config: PlatformConfig) -> EngineMemory:
 
 @pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)])
 def test_model_states_are_those_of_the_zero_paper(stage: int, gigabytes: float) -> None:
-    """The expected values are from figure 1 of arXiv 1910.02054: 7.5 B parameters on 64 ranks."""
+    """Compare the sum of weights, gradients and optimizer states with the ZeRO paper.
+
+    Figure 1 of arXiv 1910.02054 gives the sum for 7.5 B parameters on 64 ranks.
+    """
     used = memory(replace(RANK, stage=stage), KNOWN["7B"], overhead_gib=0)
     assert round((used.weights + used.gradients + used.optimizer) / 1e9, 1) == gigabytes
 

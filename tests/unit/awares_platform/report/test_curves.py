@@ -12,7 +12,8 @@ def test_trend_starts_at_the_first_value_and_is_exact_on_a_constant():
     assert trend([(0, 4.0)]) == [(0, 4.0)]
     constant = trend([(step, 3.0) for step in range(5)])
     assert [value for _, value in constant] == pytest.approx([3.0] * 5)
-    # The weights are 0.25 * 0.75 and 0.25. Their sum is 0.4375.
+    # The first value has the weight 0.25 * 0.75, and the second value has the weight 0.25. The sum
+    # of the weights is 0.4375.
     assert trend([(0, 0.0), (1, 1.0)])[1][1] == pytest.approx(0.25 / 0.4375)
 
 

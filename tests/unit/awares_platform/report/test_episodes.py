@@ -1,4 +1,4 @@
-"""Tests which episodes the report shows, and what the card of an episode contains."""
+"""Tests which episodes the report shows, and the content of an episode's card."""
 
 from PIL import Image
 

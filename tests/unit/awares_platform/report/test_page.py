@@ -1,4 +1,4 @@
-"""Tests that a run's page is complete, loads no other file, and escapes text."""
+"""Tests that the page of a run is complete, refers to no other file, and escapes text."""
 
 import json
 import re
@@ -25,7 +25,7 @@ SIZE = (64, 48)
 
 
 class Balance(HTMLParser):
-    """An HTML parser that records element ids, and fails if tags do not close in order."""
+    """An HTML parser that records element ids, and checks that the tags are balanced."""
 
     def __init__(self) -> None:
         super().__init__()

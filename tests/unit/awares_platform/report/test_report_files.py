@@ -19,7 +19,7 @@ from awares_platform.store.errors import NotFound
 
 
 class MemoryStore:
-    """A store that keeps the given objects in memory."""
+    """A fake store that keeps objects in memory."""
 
     config = StoreConfig(url="s3://awares/team")
 
@@ -56,7 +56,9 @@ def test_a_run_that_only_the_store_has_is_read_from_there(tmp_path: Path) -> Non
     assert [row.values for row in record.metrics["grpo"]] == [{"reward/mean": 7.0}]
     assert record.versions == {"ray": "2.60.0"}
     assert "sft" not in record.metrics and record.episodes["awares"] == ()
-    assert not (tmp_path / "runs").exists(), "a copy of the store must not look like local results"
+    assert not (tmp_path / "runs").exists(), (
+        "files from the store must not be written to the directory of local runs"
+    )
 
 
 def test_a_local_file_precedes_the_stored_one(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Tests which data type "auto" selects on GPUs, and on CPUs with and without bfloat16."""
+"""Tests which data type the setting "auto" selects on GPUs and on CPUs.
+
+Only some CPUs have instructions for bfloat16.
+"""
 
 import pytest
 
@@ -11,7 +14,7 @@ from awares_platform.runtime import processor
     [
         (True, True, "bfloat16"),
         (True, False, "float32"),
-        (False, False, "bfloat16"),  # A GPU computes in bfloat16, whatever the CPU supports.
+        (False, False, "bfloat16"),  # On a GPU, the CPU does not matter.
     ],
 )
 def test_auto_is_float32_only_where_bfloat16_has_no_instructions(

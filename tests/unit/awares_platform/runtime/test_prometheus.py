@@ -1,4 +1,4 @@
-"""Tests that values become Ray gauges, and that nothing is exported without a connected Ray.
+"""Tests that metrics become Ray gauges, and that nothing is exported if Ray is not connected.
 
 An integration test reads Ray's metrics page.
 """
@@ -20,7 +20,7 @@ def ray_connected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeGauge:
-    """A gauge that records its values, keyed by metric name and tags."""
+    """A fake gauge that records its last value in `kept`, under the metric name, job and run."""
 
     kept: dict[tuple[str, str, str], float]
 

@@ -1,4 +1,7 @@
-"""Tests which directory Ray gets: the paths of its sockets must fit into a Unix address."""
+"""Tests the choice of Ray's temporary directory.
+
+The paths of Ray's sockets must not exceed the maximum length of a Unix socket address.
+"""
 
 import os
 import socket
@@ -27,7 +30,7 @@ def of_length(parent: Path, length: int) -> Path:
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """Yield a temporary directory that has a short path."""
+    """Yield a temporary directory with a short path."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="x") as name:
         yield Path(name)
 

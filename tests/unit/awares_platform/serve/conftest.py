@@ -1,4 +1,4 @@
-"""Fixtures with a scripted engine behind the real crop loop and the real HTTP application."""
+"""Fixtures that connect a scripted engine to the real crop loop and HTTP application."""
 
 import base64
 import io
@@ -54,7 +54,10 @@ class ScriptedEngine:
 
 @pytest.fixture(scope="session")
 def chat() -> ChatFormat:
-    """Return a chat format whose tokenizer has a token per byte and Qwen's special tokens."""
+    """Return a chat format.
+
+    The tokenizer has one token per byte and Qwen's special tokens.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(
         models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[])
@@ -87,7 +90,10 @@ async def _healthy() -> None:
 
 @pytest.fixture
 def client_for(crop_loop: CropLoop) -> Callable[..., TestClient]:
-    """Return a factory for HTTP clients of the application, which takes ServeConfig's fields."""
+    """Return a factory for HTTP clients of the application.
+
+    Keyword arguments of the factory can set fields of ServeConfig.
+    """
 
     def build(
         token: str | None = None,
@@ -114,7 +120,10 @@ def png() -> bytes:
 
 @pytest.fixture(scope="session")
 def chat_body(png: bytes) -> Callable[..., dict]:
-    """Return a factory for request bodies. Its arguments replace the image and other fields."""
+    """Return a factory for bodies of chat requests.
+
+    Arguments of the factory set the question, the image and further fields of the body.
+    """
 
     def build(question: str = "which digit?", image: bytes | str = png, **fields: object) -> dict:
         url = (

@@ -1,4 +1,7 @@
-"""Tests the checks that precede the engine's start, and the import path for a RayService."""
+"""Tests the checks before the endpoint starts, its messages, and its import path.
+
+A RayService builds the endpoint from the import path.
+"""
 
 import socket
 import threading

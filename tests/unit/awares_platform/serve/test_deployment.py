@@ -1,4 +1,4 @@
-"""Tests the deployment options of the [serve] section, and the checks before a start."""
+"""Tests the deployment options of the [serve] section, and which options are refused."""
 
 import pytest
 

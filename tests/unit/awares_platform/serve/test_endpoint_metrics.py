@@ -14,7 +14,7 @@ CHAT = "/v1/chat/completions"
 
 
 class Ledger(Tally[tuple[str, str]]):
-    """The sums of reported values, keyed by metric name and tag values."""
+    """The sum of reported values for each pair of metric name and tag values."""
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""Tests that the run's log gets every line of Ray Serve.
+"""Tests that every log line of Ray Serve is written to a file of the run.
 
-The terminal shows only important lines.
+The terminal shows only warnings and errors.
 """
 
 import logging
@@ -24,8 +24,7 @@ MEMORY = "A worker was killed, because the node is low on memory."
 def kept(tmp_path: Path) -> Iterator[Path]:
     logger, shown = logging.getLogger("ray.serve"), worker.print_to_stdstream
     before = list(logger.handlers)
-    # This handler is like the handler that `import ray.serve` installs, but it writes to the
-    # stderr of this test.
+    # `import ray.serve` installs a similar handler. This handler writes to the stderr of the test.
     logger.handlers = [logging.StreamHandler(_Stderr())]
     logger.setLevel(logging.INFO)
     ServeLog(tmp_path / "run" / "serve.log").take_over()
@@ -34,7 +33,7 @@ def kept(tmp_path: Path) -> Iterator[Path]:
 
 
 class _Stderr:
-    """A stream that looks sys.stderr up again at each write."""
+    """A stream that writes to the current sys.stderr. Pytest replaces sys.stderr for each test."""
 
     def write(self, text: str) -> None:
         sys.stderr.write(text)

@@ -14,7 +14,7 @@ from awares_platform.serve.remote import RemoteImages, is_public
 
 
 class Origin(http.server.BaseHTTPRequestHandler):
-    """An HTTP handler that has one path for each good or bad behaviour of a server."""
+    """An HTTP handler that redirects, waits, fails or sends many bytes, depending on the path."""
 
     def do_GET(self) -> None:
         if self.path == "/redirect":

@@ -1,4 +1,4 @@
-"""Tests the endpoint's response to a good HTTP request, and to each kind of bad request."""
+"""Tests the endpoint's responses to valid HTTP requests, and to each kind of invalid request."""
 
 import io
 import logging

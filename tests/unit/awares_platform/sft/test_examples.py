@@ -1,4 +1,4 @@
-"""Tests that curated samples become micro-batches, and that unusable samples are left out."""
+"""Tests how curated samples become micro-batches, and that unusable samples are left out."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -86,7 +86,8 @@ def test_items_with_one_two_and_three_images_share_a_micro_batch(
     assert batch.weights_BT[tool_BT].unique().tolist() == [5.0]
     assert batch.weights_BT[batch.action_mask_BT & ~tool_BT].unique().tolist() == [1.0]
     examples = prepare([TWO, DIRECT, ONE], chat, environment(METHOD), LIMITS, tool_weight=5.0)
-    # `prepare` finds the same sums, so the normaliser of a step is known before images are read.
+    # `prepare` computes the same sums without the images. The normaliser of the loss is therefore
+    # known before images are read.
     assert batch.weights_BT.sum(1).tolist() == list(examples.weights)
 
 
@@ -97,5 +98,5 @@ def test_unreadable_images_are_counted_and_left_out(processor: Any, chat: ChatFo
     assert len(batch.input_ids_BT) == 1 and collate.unreadable == 1
     batch, tool_BT = collate([bad, replace(bad, label=Label.HR, crops=(CropId("4"),))])
     assert collate.unreadable == 3
-    # The batch still contains a sequence, so the forward pass runs, but all weights are zero.
+    # The forward pass needs a sequence, so the batch keeps one sequence, with weights of zero.
     assert batch.action_mask_BT.any() and not batch.weights_BT.any() and not tool_BT.any()

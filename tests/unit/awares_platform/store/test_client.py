@@ -1,6 +1,7 @@
-"""Tests that the S3 client of a private server ignores environment variables of AWS and proxies.
+"""Tests which environment variables the S3 client obeys.
 
-The S3 client of the user's own server obeys these variables.
+Variables for AWS and for proxies affect the client of a user's own server. They do not affect the
+client of a private server, which the platform starts itself.
 """
 
 import http.server
@@ -27,7 +28,10 @@ LISTING = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 class Listing(http.server.BaseHTTPRequestHandler):
-    """A handler that answers with an empty listing, and records each request's path and headers."""
+    """A handler that answers each request with an empty S3 listing.
+
+    The handler records the path and the headers of each request.
+    """
 
     def do_GET(self) -> None:
         self.server.seen.append((self.path, self.headers))
@@ -72,7 +76,10 @@ def store(server: http.server.HTTPServer) -> StoreConfig:
 def private(
     server: http.server.HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[StoreConfig]:
-    """Yield the settings of a private server whose keys are in the environment."""
+    """Yield the store settings for a private server.
+
+    The access keys of the server are in environment variables.
+    """
     config = store(server)
     assert config.endpoint
     keys = StoreKeys(config.endpoint, "its-own-key", "its-own-secret")
@@ -126,7 +133,10 @@ def test_no_variable_reaches_the_checkpoints_of_a_private_server(
     proxy: http.server.HTTPServer,
     tmp_path: Path,
 ) -> None:
-    """The test starts a process, because pyarrow reads the environment when it is loaded."""
+    """Check that pyarrow's S3 client ignores the variables, too.
+
+    pyarrow reads the environment at its import, so the test starts a new process.
+    """
     environment = {**os.environ, **hostile.everything(proxy.server_port, tmp_path)}
     command = [sys.executable, "-c", LIST, private.model_dump_json()]
     listed = subprocess.run(

@@ -1,4 +1,4 @@
-"""Tests that a directory that cannot hold the private server's data is refused in one line."""
+"""Tests that the private server refuses an unusable data directory with a one-line message."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Tests how a checkpoint is checked, where Ray Train stores it, and which errors end training."""
+"""Tests the checks of a checkpoint, its place in the store, and the errors that end training."""
 
 from dataclasses import replace
 from pathlib import Path

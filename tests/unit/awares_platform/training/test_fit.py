@@ -1,4 +1,4 @@
-"""Tests that a policy directory is refused if its files do not belong together."""
+"""Tests that a policy directory is refused if its files belong to different models."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tests that changing any byte changes a policy's digest, and that cached digests are correct."""
+"""Tests that a change of any byte changes the digest of a policy, and tests the digest cache."""
 
 import json
 import os
@@ -18,7 +18,11 @@ from awares_platform.training.identity import cache_directory, content_digest, f
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the directory of an empty digest cache, which accepts files of any age."""
+    """Return the directory of an empty digest cache.
+
+    Outside of tests, the digest of a file is cached only if the file is at least 2 seconds old.
+    This fixture removes the limit.
+    """
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(identity, "_SETTLED_NS", -1)
     return tmp_path / "cache" / "digests"
@@ -30,7 +34,7 @@ def policy(tmp_path: Path) -> Path:
 
 
 def flip(path: Path, place: int) -> None:
-    """Change one byte in place. The file's size, inode and name stay the same."""
+    """Flip one bit of the byte at `place`, but keep the size, inode and name of the file."""
     with path.open("r+b") as file:
         file.seek(place)
         byte = file.read(1)[0]
@@ -97,7 +101,10 @@ def test_a_file_rewritten_in_place_with_the_same_size_and_mtime_is_noticed(
 def test_a_file_that_was_just_written_is_not_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second write within the same clock tick would not change the file's time stamps."""
+    """Check that the digest changes even if a second write does not change the time stamps.
+
+    The time stamps do not change if both writes are in the same tick of the clock.
+    """
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "weights"
     file.write_bytes(b"0123")
@@ -129,7 +136,10 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 
 
 def test_processes_share_the_cache(cache: Path, policy: Path) -> None:
-    """Two processes hash the same files 20 times, and delete all cache entries before each time."""
+    """Check the digests of two processes that use the same cache at the same time.
+
+    Each process deletes all cache entries and hashes the files again, 20 times.
+    """
     code = (
         "import sys; from pathlib import Path; from awares_platform.training import identity\n"
         "identity._SETTLED_NS = -1\n"
@@ -148,7 +158,10 @@ def test_processes_share_the_cache(cache: Path, policy: Path) -> None:
 
 @pytest.fixture
 def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Set an unwritable home directory, and return the directory that the cache uses instead."""
+    """Set a home directory that cannot be written.
+
+    Return the directory that the cache uses in place of the home directory.
+    """
     monkeypatch.delenv("AWARES_CACHE", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("HOME", "/proc/nowhere")

@@ -1,4 +1,4 @@
-"""Tests that LoRA adapters start at zero, can be switched off, and can be merged."""
+"""Tests that new LoRA adapters do not change the output, can be switched off, and can be merged."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from awares_platform.weights.adapter import DOWN, UP
 
 
 class Tiny(nn.Module):
-    """A model with the layer names of a Qwen2.5-VL: a language model and a vision tower."""
+    """A model with a language model and a vision tower, whose layers have Qwen2.5-VL's names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def test_the_adapter_is_scaled_by_alpha_over_rank() -> None:
         model.get_parameter("q_proj.base_layer.weight").zero_()
         model.get_parameter(f"q_proj{DOWN}").copy_(torch.tensor([[1.0, 2.0], [0.0, 0.0]]))
         model.get_parameter(f"q_proj{UP}").copy_(torch.tensor([[3.0, 0.0], [5.0, 0.0]]))
-    # The output is s * (1 + 2) * (3, 5), where s = 8 / 2 is the adapter's scale.
+    # The output is s * (1 + 2) * (3, 5). The scale s is alpha / rank = 8 / 2.
     assert lora.scale(model) == 4.0
     assert model["q_proj"](torch.tensor([1.0, 1.0])).tolist() == [36.0, 60.0]
 
@@ -81,7 +81,7 @@ def test_merged_weights_have_the_original_names_and_the_same_function(model: Tin
 def test_the_same_seed_gives_the_same_adapters() -> None:
     one, two = Tiny(), Tiny()
     for each in (one, two):
-        torch.rand(1)  # The state of torch's global generator must not matter.
+        torch.rand(1)  # Change the state of torch's global generator.
         lora.attach(each, QWEN2_5_VL, 2, 16.0, ("q_proj",), seed=7)
     name = f"language_model.q_proj{DOWN}"
     assert torch.equal(one.get_parameter(name), two.get_parameter(name))

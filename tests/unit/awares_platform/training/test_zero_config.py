@@ -1,4 +1,4 @@
-"""Tests that DeepSpeed's configuration follows the settings of the trainer."""
+"""Tests how the trainer's settings determine the configuration of DeepSpeed."""
 
 import pytest
 

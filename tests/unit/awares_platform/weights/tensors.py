@@ -1,4 +1,4 @@
-"""Helpers that make tensors for successive weight versions, and compare tensors bit for bit."""
+"""Functions that make tensors of successive weight versions, or compare tensors bit for bit."""
 
 import numpy as np
 import torch
@@ -18,7 +18,10 @@ def bits(tensor: Tensor) -> bytes:
 
 
 def same(left: Tensor, right: Tensor) -> bool:
-    """Return whether two tensors are equal bit for bit, including NaN and negative zero."""
+    """Return whether two tensors have the same dtype, shape and bits.
+
+    Equal NaN values are the same. Zero and negative zero are not.
+    """
     return left.dtype == right.dtype and left.shape == right.shape and bits(left) == bits(right)
 
 
@@ -36,7 +39,7 @@ def weights(count: int, seed: int = 0) -> Tensor:
 
 
 def moved(base: Tensor, share: float, step: int = 1, seed: int = 1) -> Tensor:
-    """Return a copy of `base` in which a `share` of the elements moves up or down.
+    """Return a copy of `base` in which the fraction `share` of the elements moves up or down.
 
     An element moves by at most `step` representable numbers.
     """

@@ -1,4 +1,4 @@
-"""Tests which versions of a chain need an anchor."""
+"""Tests when the next weight version needs an anchor, and when deltas are useless."""
 
 from awares_platform.weights.cadence import ChainCost
 from awares_platform.weights.head import Form, PublishedVersion
@@ -13,7 +13,8 @@ def costs(anchor: int, *deltas: int) -> ChainCost:
 
 
 def test_an_anchor_is_due_when_the_deltas_exceed_it() -> None:
-    # One more delta of 30 bytes brings the deltas to 90 bytes. The anchor has 100 bytes.
+    # The anchor has 100 bytes. After two deltas, a third delta makes the sum 90 bytes. After three
+    # deltas, a fourth delta makes the sum 120 bytes.
     assert not costs(100, 30, 30).want_anchor(every=16)
     assert costs(100, 30, 30, 30).want_anchor(every=16)
 

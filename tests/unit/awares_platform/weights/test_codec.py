@@ -1,4 +1,4 @@
-"""Tests the exact bytes of small blobs, round trips of all dtypes, and each blob's encoding."""
+"""Tests the exact bytes of small blobs, round trips of all dtypes, and the choice of encoding."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ INTEGERS = [
 SHAPES = [(), (0,), (1,), (7,), (3, 5), (0, 4), (2, 3, 4), (300,), (40, 61)]
 
 
-# Exact bytes
+# Tests of exact bytes
 
 
 def test_an_unchanged_tensor_is_no_bytes() -> None:
@@ -52,9 +52,9 @@ def test_a_dense_blob_byte_by_byte() -> None:
     blob = encode(None, torch.tensor([[0x0201, 0x0403, 0x0605]], dtype=torch.int16))
     # The header names format 1, dtype 10 (int16) and two axes of lengths 1 and 3.
     header = [1, 10, 2, 1, 3]
-    # Each plane is a raw stream of three bytes.
+    # The low bytes and the high bytes of the values are two raw streams of three bytes each.
     low, high = [3 << 2, 1, 3, 5], [3 << 2, 2, 4, 6]
-    # The kind "dense" has the code 4, and the two streams have 8 bytes together.
+    # The code 4 means "dense". The two streams have 8 bytes in total.
     assert [*blob] == [*header, 4, 8, *low, *high]
     assert kind(blob) == "dense"
 
@@ -89,8 +89,8 @@ def test_neighbouring_floats_are_one_step_apart() -> None:
     assert [*ordered] == sorted(ordered)
     up = torch.nextafter(values[:-1], torch.tensor(float("inf")))
     steps = words.steps(words.words(values[:-1]), words.words(up))
-    # The codec counts -0.0 and 0.0 as two numbers, but nextafter counts them as one. The step from
-    # -0.0 is therefore 2.
+    # The codec counts -0.0 and 0.0 as two numbers, but nextafter counts them as one number. The
+    # codec therefore counts two steps from -0.0 to the next number.
     assert [*steps] == [1, 2, 1, 1, 1]
 
 
@@ -144,7 +144,7 @@ def test_numbers_are_leb128() -> None:
         Cursor(memoryview(b"\xff" * 12)).number()
 
 
-# Round trips
+# Tests that encode a tensor and decode the blob
 
 ZEROS_NANS_INFINITY = b"\x00\x80\xff\x7f\xff\xff\x80\x7f"
 PATTERNS = st.sampled_from(["none", "one", "few", "half", "all", "random bits", "unrelated"])
@@ -246,7 +246,8 @@ def test_the_most_compressible_tensor_is_not_taken_for_damage(dtype: torch.dtype
     blob = encode(None, new)
     assert len(blob) < new.nbytes / 20_000
     assert same(decode(None, blob), new)
-    # The encoder chooses a layout from a sample, which it takes from this part of the tensor.
+    # The encoder chooses the layout of a byte stream from the bytes in its middle. These elements
+    # are the middle of the first stream.
     new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1
     assert same(decode(None, encode(None, new)), new)
 
@@ -257,7 +258,7 @@ def test_parameters_are_encoded_too() -> None:
     assert same(decode(base, encode(base, new)), new.detach())
 
 
-# The kind of encoding that the encoder chooses
+# Tests of the encoding that the encoder chooses
 
 
 @pytest.mark.parametrize(
@@ -282,7 +283,7 @@ def test_a_weight_update_takes_few_bytes(share: float, step: int, name: str, mos
 def test_unrelated_values_are_dense() -> None:
     base, new = weights(100_000), weights(100_000, seed=2)
     assert kind(encode(base, new)) == "dense"
-    # The exponents compress well, but the mantissas do not.
+    # The exponents of the weights compress well, but the mantissas do not.
     assert len(encode(base, new)) < 0.67 * base.nbytes
 
 
@@ -318,7 +319,7 @@ def test_each_span_of_a_tensor_has_its_own_kind() -> None:
     assert same(decode(base, blob), new)
 
 
-# Tensors whose dtype or shape does not match
+# Tests of tensors whose dtype or shape does not match
 
 
 def test_the_encoder_names_both_tensors_if_they_do_not_fit() -> None:

@@ -1,7 +1,7 @@
 """Tests the decoder on damaged, truncated and hostile blobs.
 
-The decoder refuses such a blob or returns a tensor of the right shape. The decoder never allocates
-more memory than the blob can fill.
+The decoder must refuse a damaged blob or return a tensor of the right shape. The decoder must not
+allocate more memory than the content of a blob can fill.
 """
 
 import numpy as np
@@ -38,9 +38,9 @@ def samples() -> list[tuple[Tensor | None, bytes]]:
 
 
 def survives(base: Tensor | None, blob: bytes) -> bool:
-    """Return True if the blob decodes, and False if the decoder raises WeightsError.
+    """Return whether the blob can be decoded. Return False if the decoder raises WeightsError.
 
-    If the blob decodes, the tensor must have the base's dtype and shape. Any other error is raised.
+    The decoded tensor must have the dtype and shape of `base`. Other exceptions are not caught.
     """
     try:
         result = decode(base, blob)
@@ -78,12 +78,13 @@ def test_garbage_is_refused_or_harmless(tail: bytes, which: int) -> None:
 
 
 def test_no_word_is_written_beyond_the_end() -> None:
+    """Check that the decoder refuses damaged streams, and writes only to the 100 given words."""
     words = np.zeros(200, np.int16)
     for streams in (
         [2, 8, 63, 40, 0, 0, 0],  # The second change is at word 104.
         [1, 4, 192, 1, 4, 2, 0, 0],  # The change is at word 128.
-        [1, 4, 192, 1, 4, 0, 1, *[4, 255] * 2, 0],  # The gap is the largest possible one.
-        # There are more changes than words.
+        [1, 4, 192, 1, 4, 0, 1, *[4, 255] * 2, 0],  # The gap is the largest possible gap.
+        # There are 101 changes, but only 100 words.
         [101, 101 * 4 & 127 | 128, 101 * 4 >> 7, *[0] * 101, 0, 0, 0],
         [1, 4, 128, 0, 0, 0],  # A step is missing.
         [1, 4, 0, 0, 0, 1, *[4, 6], *[4, 0]],  # There is one step too many.

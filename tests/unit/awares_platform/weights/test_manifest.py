@@ -1,4 +1,4 @@
-"""Tests manifests: their JSON, which tensors changed, and which manifests are refused."""
+"""Tests the JSON of manifests, the list of changed tensors, and which manifests are refused."""
 
 import json
 from dataclasses import replace

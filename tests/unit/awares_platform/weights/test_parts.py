@@ -1,4 +1,4 @@
-"""Tests parts, which are the slices of the weights that each rank publishes."""
+"""Tests the split of the weights into parts. Each rank publishes its own parts."""
 
 import pytest
 import torch
