@@ -25,8 +25,8 @@ from tests.integration.fault_server import Server
 def proxy(store: ObjectStore, retry_budget_s: float = 5.0) -> Iterator[Faults]:
     """Run a proxy in front of the server of `store`, and yield the proxy's Faults.
 
-    `Faults.store` sends its requests through the proxy. Without a rule, the proxy forwards every
-    request and every reply unchanged.
+    The client `Faults.store` sends its requests through the proxy. Without a rule, the proxy
+    forwards every request and every reply unchanged.
 
     Example:
         with proxy(store) as faults:

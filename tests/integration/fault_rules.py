@@ -56,7 +56,7 @@ class Request:
 
 
 class Faults:
-    """The rules and recorded requests of a running proxy, and a store client that uses the proxy."""
+    """The rules and recorded requests of a running proxy, and a client that uses the proxy."""
 
     store: ObjectStore
     """A client of the test's store. The endpoint of this client is the proxy."""

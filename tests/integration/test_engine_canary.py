@@ -73,8 +73,8 @@ FAMILIES = {
     "vision norms": ("visual", "norm"),
     "merger": ("merger.mlp",),
 }
-# This family needs a larger value than STEP. With STEP, the logprobs change less than they change
-# by rounding to bfloat16.
+# This family needs a larger value than STEP. With STEP, the effect on the logprobs is smaller than
+# the effect of rounding to bfloat16.
 LARGER = {"vision attention output": 0.15}
 
 

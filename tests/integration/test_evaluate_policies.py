@@ -22,7 +22,7 @@ QUESTIONS = 40
 
 
 def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> None:
-    """Policies `low` and `awares` have equal weights, so most first turns must be equal.
+    """Policies `low` and `awares` have equal weights, so most of their first turns must be equal.
 
     The engine switches weights twice before it runs `awares`. Policy `sft` has other weights, so
     some of its first turns must differ from the first turns of `low`.

@@ -1,6 +1,6 @@
 """Tests a session in a hostile environment, as on a company's laptop.
 
-Paths contain spaces, and TMPDIR is too long. Proxy variables and AWS variables name wrong servers.
+Paths contain spaces, and TMPDIR is too long. Proxy and AWS variables are set for other servers.
 """
 
 import os

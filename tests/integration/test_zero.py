@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 RATE = 1e-2
 MICRO_BATCHES = ((3, 1), (2,), (1, 2, 1))
-"""The number of rows in each micro-batch. Each inner tuple is one optimizer step."""
+"""The number of rows in each micro-batch. Each inner tuple lists one step's micro-batches."""
 
 
 @pytest.fixture(scope="module", autouse=True)
