@@ -1,4 +1,4 @@
-"""Plays episodes with an engine, and compares their logprobs with logprobs of transformers."""
+"""Plays episodes, and compares the engine's logprobs with the logprobs of transformers."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,7 @@ def errors(
     turn: int,
     **sampling: Any,
 ) -> Tensor:
-    """Return the engine's logprobs minus transformers' logprobs of the tokens sampled in `turn`."""
+    """Return a logprob difference, engine minus transformers, for each token sampled in `turn`."""
     batch = collate(episodes, policy.images.__getitem__, policy.processor, LIMITS, 0.5)
     with torch.no_grad():
         wanted_BT = policy_logprobs(model, batch, **sampling)
@@ -47,14 +47,17 @@ def distance(
     episodes: list[Episode],
     turn: int = 0,
 ) -> Tensor:
-    """Return the mean absolute difference of logprobs in `turn`, with placeholders masked."""
+    """Return the mean |dlogp| between engine and transformers for the tokens sampled in `turn`.
+
+    Transformers masks the blocked ids, as the engine does.
+    """
     return errors(policy, model, episodes, turn, blocked_ids=policy.chat.blocked_ids).abs().mean()
 
 
 async def play(
     policy: RandomPolicy, generate: Generate, sampling: Sampling, count: int
 ) -> list[Episode]:
-    """Play `count` episodes at the same time."""
+    """Play `count` episodes concurrently, and return the episodes."""
     spec = EpisodeSpec(LIMITS, sampling=sampling)
     samples = [policy.samples[index % len(policy.samples)] for index in range(count)]
     runs = [
@@ -67,7 +70,7 @@ async def play(
 
 
 class Asking:
-    """An engine whose first turn always asks for two crops, as a trained policy may ask.
+    """A wrapper around an engine that makes the first turn of each episode ask for two crops.
 
     The wrapped engine samples every later turn.
     """

@@ -1,4 +1,4 @@
-"""Fixtures: a store that one test uses, a fault proxy in front of that store, and a large file."""
+"""Fixtures that provide a store for each test, a proxy that injects faults, and a large file."""
 
 import os
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ from tests.integration.proxied_object import BODY
 
 @pytest.fixture
 def store(seaweed: ObjectStore, tmp_path: Path) -> ObjectStore:
-    """Return a store whose prefix no other test uses. Its requests do not pass a proxy."""
+    """Return a client of the real store, without a proxy. Every test gets a different prefix."""
     return ObjectStore(seaweed.config.model_copy(update={"url": f"s3://awares/{tmp_path.name}"}))
 
 
 @pytest.fixture
 def faults(store: ObjectStore) -> Iterator[Faults]:
-    """Yield a running proxy in front of `store`, which holds BODY under "key".
+    """Store BODY under the key "key", and yield a running proxy in front of `store`.
 
-    The retry budget is long, because the machine may be busy.
+    The retry budget is long, because a busy machine may answer slowly.
     """
     store.put("key", BODY)
     with proxy(store, retry_budget_s=60.0) as running:

@@ -25,7 +25,7 @@ WANTED = (
 
 
 def page(port: int) -> list[str]:
-    """Return the metrics page's lines about this project, or [] while Ray's agent is down."""
+    """Return the metrics page's lines about this project, or [] if the page cannot be read."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
             return [
@@ -38,9 +38,9 @@ def page(port: int) -> list[str]:
 
 
 def main(directory: str, port: int) -> None:
-    """Report metrics once, then print the page's lines about this project.
+    """Report metrics once. Then print the lines about this project from Ray's metrics page.
 
-    The driver waits until the page has all wanted lines, but at most PATIENCE_S seconds.
+    Before it prints, the driver waits up to PATIENCE_S seconds for all wanted lines.
     """
     ray.init(
         address="local",

@@ -25,7 +25,7 @@ class Reset:
 class ResetAfter:
     """The proxy sends `bytes` bytes of the reply's body, and then resets the connection.
 
-    The client may receive fewer bytes.
+    The reset may discard some of these bytes, so the client may receive fewer bytes.
     """
 
     bytes: int
@@ -35,8 +35,8 @@ class ResetAfter:
 class Truncate:
     """The proxy passes only the first `bytes` bytes of the reply's body.
 
-    `length` selects the Content-Length header of the reply. `full` is the original length,
-    `honest` is the shortened length, and `absent` omits the header.
+    `length` selects the Content-Length header of the reply. `full` keeps the original length,
+    `honest` states the shortened length, and `absent` omits the header.
     """
 
     bytes: int
@@ -68,7 +68,7 @@ class Delay:
 class Stall:
     """The proxy holds the request until `Faults.clear` is called.
 
-    Then it passes the request to the server, even if the client has disconnected.
+    The proxy then passes the request to the server, even if the client has disconnected.
     """
 
 
@@ -79,7 +79,7 @@ class LostReply:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The proxy calls `function` before it passes the request on, or after the server's reply.
+    """The proxy calls `function` before it forwards the request, or after the server's reply.
 
     Example:
         Call(lambda: os.kill(server.pid, signal.SIGKILL))

@@ -1,15 +1,15 @@
-"""A reverse proxy between boto3 and a real S3 server that injects faults into requests.
+"""A reverse proxy that injects faults into the requests from boto3 to a real S3 server.
 
     ObjectStore ── boto3 ──> proxy ──> SeaweedFS
 
     fault.py          the faults
-    fault_rules.py    the rules that assign faults to requests, and the requests so far
+    fault_rules.py    the rules that assign faults to requests, and the recorded requests
     fault_server.py   the server, with a thread for each connection
-    faulty_body.py    bodies that a fault cuts, changes or slows down
-    http_message.py   heads and bodies of HTTP/1.1
+    faulty_body.py    functions that cut, change or slow down a body
+    http_message.py   heads and bodies of HTTP/1.1 messages
 
-The proxy passes bodies piece by piece. The first rule that matches a request applies.
-The proxy keeps each request's Host header, because SigV4 signs it and SeaweedFS verifies it.
+The proxy passes bodies piece by piece. If several rules match a request, the oldest rule applies.
+The proxy keeps the Host header of each request, because the SigV4 signature covers this header.
 """
 
 import threading
@@ -25,7 +25,8 @@ from tests.integration.fault_server import Server
 def proxy(store: ObjectStore, retry_budget_s: float = 5.0) -> Iterator[Faults]:
     """Run a proxy in front of the server of `store`, and yield the proxy's Faults.
 
-    Requests of `Faults.store` pass the proxy. Without a rule, the proxy changes no request.
+    The client `Faults.store` sends its requests through the proxy. Without a rule, the proxy
+    forwards every request and every reply unchanged.
 
     Example:
         with proxy(store) as faults:

@@ -1,4 +1,4 @@
-"""The rules that assign faults to requests, and the requests that passed the proxy."""
+"""The rules that assign faults to requests, and the record of all requests to the proxy."""
 
 import fnmatch
 import threading
@@ -11,11 +11,11 @@ from tests.integration.fault import Fault
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A fault, and conditions that select the requests that receive the fault.
+    """A fault, and the conditions under which a request receives the fault.
 
     `match` and `query` are fnmatch patterns for the object key and the query string. If `method`
-    is None, every HTTP method matches. Requests on the bucket (listing, delete_objects) have an
-    empty key, so the pattern `?*` matches objects only.
+    is None, every HTTP method matches. Requests about the bucket (listing, delete_objects) have
+    an empty key. The pattern `?*` therefore matches only requests about objects.
 
     Example:
         Rule("runs/*/HEAD", "PUT", "*", Status(503), times=2)
@@ -29,7 +29,7 @@ class Rule:
     cleared: threading.Event = field(default_factory=threading.Event)
 
     def fits(self, method: str, key: str, query: str) -> bool:
-        """Return whether the rule matches the request, even if the rule is used up."""
+        """Return whether the request meets the conditions. The limit `times` is not checked."""
         return (
             self.method in (None, method)
             and fnmatch.fnmatchcase(key, self.match)
@@ -39,7 +39,7 @@ class Rule:
 
 @dataclass(slots=True)
 class Request:
-    """A request that passed the proxy.
+    """A request that reached the proxy.
 
     `bytes_in` is the number of body bytes that the client sent. `bytes_out` is the number of body
     bytes that the proxy sent back. `status` is 0 if the client got no reply.
@@ -56,17 +56,17 @@ class Request:
 
 
 class Faults:
-    """The rules of a running proxy, its past requests, and a store whose requests pass it."""
+    """The rules and recorded requests of a running proxy, and a client that uses the proxy."""
 
     store: ObjectStore
-    """The store of the test, with the proxy as its endpoint."""
+    """A client of the test's store. The endpoint of this client is the proxy."""
 
     def __init__(self, server: str, bucket: str) -> None:
         self.server = server
         self.closing = threading.Event()
         self._bucket = bucket
         self._lock = threading.Lock()
-        # The number counts how often the rule was applied.
+        # The integer counts the requests to which the rule was applied.
         self._rules: list[tuple[Rule, int]] = []
         self._requests: list[Request] = []
 
@@ -81,8 +81,8 @@ class Faults:
     ) -> None:
         """Inject `fault` into the next `times` requests that match the patterns.
 
-        If `times` is None, the fault is injected into all of them.
-        Rule explains the patterns. If several rules match a request, the oldest rule applies.
+        If `times` is None, the fault is injected into all matching requests. The class Rule
+        explains the patterns. If several rules match, the oldest rule that is not used up applies.
         """
         with self._lock:
             self._rules.append((Rule(match, method, query, fault, times), 0))
@@ -101,7 +101,7 @@ class Faults:
             return [replace(request) for request in self._requests]
 
     def begin(self, method: str, target: str) -> tuple[Request, Rule | None]:
-        """Record a request. Return the record, and the rule that applies to it or None."""
+        """Record a request. Return the record and the rule for it (None if no rule applies)."""
         parts = urlsplit(target)
         key = unquote(parts.path).lstrip("/").removeprefix(self._bucket).removeprefix("/")
         with self._lock:

@@ -1,4 +1,4 @@
-"""The fault proxy's server, which forwards each request and injects the matching rule's fault."""
+"""The server of the fault proxy. It forwards requests and injects the faults of the rules."""
 
 import socket
 import socketserver
@@ -47,9 +47,9 @@ class Server(socketserver.ThreadingTCPServer):
         self.open: set[socket.socket] = set()
 
     def disconnect(self) -> None:
-        """Shut all connections down, so that their threads end.
+        """Shut down all connections, so that the thread of each connection ends.
 
-        `server_close` does not wait for these threads.
+        `server_close` neither stops these threads nor waits for them.
         """
         for connection in [*self.open]:
             with suppress(OSError):
@@ -61,7 +61,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 class Connection(socketserver.StreamRequestHandler):
-    """The connection of one client, and the connection to the S3 server for this client."""
+    """A client's connection to the proxy, and the proxy's connection to the S3 server."""
 
     disable_nagle_algorithm = True
     server: Server
@@ -86,7 +86,7 @@ class Connection(socketserver.StreamRequestHandler):
             super().finish()
 
     def connect(self) -> socket.socket:
-        """Return the connection to the S3 server, which the first call opens."""
+        """Return the connection to the S3 server. The first call opens the connection."""
         if not self.upstream:
             host, _, port = self.server.faults.server.removeprefix("http://").partition(":")
             self.upstream = socket.create_connection((host, int(port)))
@@ -138,7 +138,7 @@ def _exchange(client: Connection) -> None:
 def _answer(client: Connection, head: Head, request: Request, fault: Status) -> None:
     """Send the S3 error of `fault` as the reply, and close the connection."""
     if not head.header(b"expect"):
-        # The proxy reads the whole body, because closing with unread bytes resets the connection.
+        # The proxy reads the whole body, because a close with unread bytes sends a TCP reset.
         for piece in pieces(head, cast("Reader", client.rfile)):
             request.bytes_in += len(piece)
     code = fault.code or _CODES.get(fault.status, "InternalError")
@@ -162,7 +162,7 @@ def _answer(client: Connection, head: Head, request: Request, fault: Status) -> 
 
 
 def _forward(client: Connection, head: Head, request: Request, fault: Fault | None) -> Head:
-    """Pass the request to the server, and return the head of the final reply."""
+    """Pass the request to the server, and return the head of the server's final reply."""
     server = client.connect()
     head.send(server)
     if head.header(b"expect"):
@@ -190,7 +190,7 @@ def _reply(
 ) -> None:
     """Pass the server's reply to the client, and inject the fault.
 
-    The proxy reads each reply to its end, because the server has then executed the request.
+    The proxy reads each reply to its end. At that point the server has executed the request.
     """
     bodiless = method == "HEAD" or head.words[1] in ("204", "304")
     body = iter(()) if bodiless else pieces(head, client.replies, to_end=True)

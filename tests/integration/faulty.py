@@ -1,4 +1,4 @@
-"""Subscribers that damage a version after it has passed all checks of the weight bus.
+"""Subscribers that damage a version after the version has passed all checks of the weight bus.
 
 The engine's process imports this module when it unpickles a subscriber.
 """
@@ -15,7 +15,7 @@ from awares_platform.weights.subscribe import Received, Subscriber
 
 
 class Bending(Subscriber):
-    """A subscriber that drops the last row of one tensor, so that its shape is wrong."""
+    """A subscriber that drops the last row of one tensor, so the tensor has a wrong shape."""
 
     def __init__(self, store: ObjectStore, run: str, tensor: str) -> None:
         super().__init__(store, run)
@@ -30,7 +30,7 @@ class Bending(Subscriber):
 
 
 class Breaking(Bending):
-    """A subscriber whose state raises an error when the engine reads one tensor."""
+    """A subscriber whose versions raise MemoryError when the engine reads one tensor."""
 
     def receive(self, version: int, held: Received | None = None) -> Received:
         received = Subscriber.receive(self, version, held)
@@ -38,7 +38,7 @@ class Breaking(Bending):
 
 
 class Dying(Bending):
-    """A subscriber whose state kills the engine's process when it reads one tensor."""
+    """A subscriber whose versions kill the engine's process when it reads one tensor."""
 
     def receive(self, version: int, held: Received | None = None) -> Received:
         received = Subscriber.receive(self, version, held)

@@ -1,4 +1,4 @@
-"""Functions that cut, change or slow down a body as a fault demands, and adapt its head."""
+"""Functions that apply a fault to the head and the body of an HTTP message."""
 
 import threading
 import time
@@ -9,7 +9,11 @@ from tests.integration.http_message import Closed, Head
 
 
 def shortened(head: Head, fault: Truncate) -> Head:
-    """Return a copy of `head` whose Content-Length fits the truncated body or is absent."""
+    """Return a copy of `head` for a truncated body.
+
+    The Content-Length header is the truncated length if `fault.length` is `honest`. Otherwise
+    the header is absent.
+    """
     if fault.length == "honest":
         length = min(fault.bytes, int(head.header(b"content-length") or fault.bytes))
         lines = [b"Content-Length: %d\r\n" % length]
@@ -20,9 +24,9 @@ def shortened(head: Head, fault: Truncate) -> Head:
 
 
 def first(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
-    """Yield the first `fault.bytes` bytes, and read no further piece.
+    """Yield only the first `fault.bytes` bytes if the fault is a Truncate or a ResetAfter.
 
-    All pieces pass if the fault is neither a Truncate nor a ResetAfter.
+    Otherwise, yield all pieces.
     """
     if not isinstance(fault, Truncate | ResetAfter):
         yield from pieces
@@ -34,7 +38,7 @@ def first(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
 
 
 def flipped(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
-    """Yield the pieces. If the fault is a Flip, invert the byte at its offset."""
+    """Yield the pieces. If the fault is a Flip, invert all bits of the byte at `fault.offset`."""
     position = 0
     for piece in pieces:
         index = fault.offset - position if isinstance(fault, Flip) else -1
@@ -49,7 +53,7 @@ def flipped(pieces: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
 def throttled(
     pieces: Iterator[bytes], fault: Fault | None, closing: threading.Event
 ) -> Iterator[bytes]:
-    """Yield the pieces. If the fault is a Throttle, cut them smaller and keep to its rate."""
+    """Yield the pieces. If the fault is a Throttle, yield smaller pieces at the limited rate."""
     if not isinstance(fault, Throttle):
         yield from pieces
         return

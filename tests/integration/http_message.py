@@ -1,4 +1,4 @@
-"""Reads and sends heads and bodies of HTTP/1.1 messages without changing them."""
+"""Reads and sends the heads and the bodies of HTTP/1.1 messages."""
 
 import socket
 from collections.abc import Iterator
@@ -60,9 +60,9 @@ class Head:
 
 
 def pieces(head: Head, source: Reader, to_end: bool = False) -> Iterator[bytes]:
-    """Yield the body that follows `head`. The framing of a chunked body is removed.
+    """Yield the body that follows `head`, without the framing of a chunked body.
 
-    With `to_end`, a body without a length ends when the peer closes the connection.
+    If `to_end` is true, a body without a length ends when the peer closes the connection.
     """
     if head.header(b"transfer-encoding") == b"chunked":
         while size := int(source.readline().partition(b";")[0], 16):

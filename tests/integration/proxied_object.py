@@ -1,9 +1,9 @@
-"""Helpers that read an object through the fault proxy, and list the statuses of requests."""
+"""Helpers that read an object through the fault proxy, and list the HTTP statuses of requests."""
 
 from tests.integration.fault_rules import Faults
 
 BODY = bytes(range(256)) * 4
-"""The object under "key"."""
+"""The content of the object "key"."""
 
 
 def raw_get(faults: Faults, **request: str) -> bytes:
@@ -12,5 +12,5 @@ def raw_get(faults: Faults, **request: str) -> bytes:
 
 
 def statuses(faults: Faults, method: str) -> list[int]:
-    """Return the statuses of all requests with the HTTP method `method`, in order of arrival."""
+    """Return the HTTP statuses of all requests with the given method, in order of arrival."""
     return [request.status for request in faults.requests if request.method == method]

@@ -1,4 +1,4 @@
-"""A process that publishes version after version until it is killed.
+"""Publishes one version of the weights after another until the process is killed.
 
 Usage: `python publishing_process.py <store settings as JSON> <run>`
 """
@@ -18,8 +18,8 @@ ELEMENTS = 200_000
 def weights(version: int) -> dict[str, Tensor]:
     """Return the weights of one version.
 
-    The tensor `large` is a fixed random tensor in which every 101st element, from index `version`
-    on, is changed.
+    The tensor `large` starts with the same random values for every version. From index `version`
+    on, `version` is added to the bit pattern of every 101st element.
     """
     large = torch.randn(ELEMENTS, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     large.view(torch.int16)[version::101] += version

@@ -1,9 +1,9 @@
-"""One rank of a small learner that trains and publishes with each ZeRO stage in turn.
+"""Runs one rank of a small learner, which trains and publishes weights with each ZeRO stage.
 
 Usage: `python publishing_rank.py <rank> <ranks> <setup.json>`
 
-Rank 0 writes the expected weights of each version to <run.directory>/<stage>-<version>.pt. The run
-of a stage is named <run.name>-<stage>.
+Rank 0 writes the expected weights of each version to <run.directory>/<stage>-<version>.pt.
+The versions of each stage are published under the run name <run.name>-<stage>.
 """
 
 import sys

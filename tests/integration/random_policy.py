@@ -1,4 +1,4 @@
-"""A small Qwen2.5-VL with random weights, which a test can publish as a learner does."""
+"""A small Qwen2.5-VL with random weights. A test can publish the weights as a learner does."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from awares_platform.weights import Publisher
 from tests.integration.running_engine import LIMITS, scenes
 
 CONFIG = EngineConfig(dtype="float32", kv_cache_gib=0.25, max_requests=32, load_timeout_s=20.0)
-"""An engine for this policy."""
+"""The configuration of an engine that runs the random policy."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class RandomPolicy:
         chat = ChatFormat(tokenizer)
         model = sharpened(build_model(tokenizer, seed=0), chat.blocked_ids)
         save_policy(model, tokenizer, path)
-        # Saving has rounded the weights to bfloat16. The engine converts them to float32.
+        # `save_policy` has rounded the weights of `model` to bfloat16. The engine also loads the
+        # rounded weights, and computes in float32.
         model.float()
         samples, images = scenes(8)
         canary = Canary.build(samples[:4], images.__getitem__, chat, LIMITS, 0.5)
@@ -55,7 +56,7 @@ class RandomPolicy:
         return cls(path, chat, processor, model, canary, learner, samples, images)
 
     def ask(self, index: int, sampling: Sampling) -> GenerateRequest:
-        """Return the request for the first turn of a question."""
+        """Return the request for the first turn of the question with this index."""
         sample = self.samples[index % len(self.samples)]
         return GenerateRequest(
             self.chat.first_turn(sample.question),
@@ -73,8 +74,8 @@ class RandomPolicy:
     ) -> int:
         """Publish `state` with the canary logprobs of `model`, and return the new version.
 
-        The version is newer than the version of `engine`. By default, `state` and `model` are the
-        weights and the model of this policy.
+        The version is newer than the current version of `engine`. By default, `state` and `model`
+        are the weights and the model of this policy.
         """
         if model is None:
             logprobs = self.learner
@@ -94,7 +95,7 @@ def sharpened(
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Change the random model so that its output depends on every tensor, and return it.
 
-    Norms start as ones and biases as zeros, which do not affect the output, so noise is added.
+    Norm weights of one and biases of zero do not affect the output, so noise is added to them.
     The changed model also prefers the blocked ids.
     """
     torch.manual_seed(0)
@@ -111,7 +112,7 @@ def sharpened(
 def moved(
     model: Qwen2_5_VLForConditionalGeneration, seed: int
 ) -> Qwen2_5_VLForConditionalGeneration:
-    """Return another model of the same shape, in which every weight differs."""
+    """Return a copy of `model` with noise added to every weight."""
     torch.manual_seed(seed)
     other = Qwen2_5_VLForConditionalGeneration(model.config).eval()
     other.load_state_dict(

@@ -1,4 +1,4 @@
-"""A real engine and the event loop that it runs on. Each test file starts one engine."""
+"""Helpers that start a real engine, so that all tests of one file can share the engine."""
 
 import asyncio
 import hashlib
@@ -26,9 +26,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Running:
-    """An engine, its event loop, its chat format and a canary.
+    """An engine, the event loop that runs it, the policy's chat format and a canary.
 
-    Each test file derives a class that adds its own reference values.
+    A test file can derive a class that adds reference values.
     """
 
     runner: asyncio.Runner
@@ -40,7 +40,7 @@ class Running:
         return self.runner.run(work)
 
     async def score(self) -> Logprobs:
-        """Return the canary's logprobs, which the engine computes with its current weights."""
+        """Compute and return the canary's logprobs with the engine's current weights."""
         return tails(
             await asyncio.gather(
                 *(self.engine.score(ids, images) for ids, images in self.canary.prompts)

@@ -1,6 +1,6 @@
-"""Helpers that run a job with the `awares` command, its own Ray and its own SeaweedFS.
+"""Helpers that run a job as an `awares` process, which starts its own Ray and SeaweedFS.
 
-The tests open the job's store before the job starts and after it ends.
+The tests open the store of this SeaweedFS before the job starts and after the job ends.
 """
 
 import os
@@ -19,7 +19,7 @@ from awares_platform.store import ObjectStore, seaweed
 
 @contextmanager
 def disk(config: PlatformConfig) -> Iterator[ObjectStore]:
-    """Serve the store in the run's directory, and yield a client of this store."""
+    """Start SeaweedFS on the run's `.store` directory, and yield a client of this store."""
     with (
         pytest.MonkeyPatch.context() as environment,
         seaweed.serve(config.run.directory / ".store", config.store.bucket) as server,
@@ -66,7 +66,7 @@ def wait_for(
     process: subprocess.Popen[str] | None = None,
     timeout_s: float = 600,
 ) -> None:
-    """Wait until `condition` holds. Fail if `process` ends before that."""
+    """Wait until `condition` holds. Fail if `process` ends first, or after `timeout_s` seconds."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert process is None or process.poll() is None, "the job ended before the condition held"

@@ -38,14 +38,14 @@ The proxy does not record the body, so other tests check the prefix of these obj
 
 
 ARROW_PROBE = "$extremelyunlikelytoexist$"
-"""The name of a bucket that Arrow requests once.
+"""The name of a bucket that does not exist.
 
-Arrow identifies the server by the headers of the error reply.
+Arrow requests this bucket once. The headers of the error reply tell Arrow the type of the server.
 """
 
 
 def refused(requests: list[Request], prefix: str) -> list[str]:
-    """Return method and key of each request that the writer's policy does not grant."""
+    """Return the method and the key of each request that the writer's policy does not allow."""
     found = []
     for request in requests:
         if request.key.rstrip("/"):
@@ -65,7 +65,7 @@ def refused(requests: list[Request], prefix: str) -> list[str]:
 
 
 def use_store(store: ObjectStore, scratch: Path) -> None:
-    """Call the methods of ObjectStore, so that it sends requests of every HTTP method."""
+    """Call methods of `store` that together send requests with every HTTP method."""
     large = scratch / "large"
     large.write_bytes(b"x" * (9 * 2**20))
     store.check()

@@ -1,4 +1,4 @@
-"""Tests that a killed curate job resumes, with real Ray Data, vLLM and SeaweedFS."""
+"""Tests that a killed curate job resumes. The test uses real Ray Data, vLLM and SeaweedFS."""
 
 import asyncio
 import contextlib
@@ -51,9 +51,9 @@ def curated_etags(store: ObjectStore) -> dict[str, str]:
 def kill_in_the_middle(
     config: PlatformConfig, store: ObjectStore, directory: Path
 ) -> dict[str, str]:
-    """Run `awares curate`. After the first shard, kill the job and its Ray processes.
+    """Run `awares curate`, and kill the job and its Ray processes after the first shard.
 
-    Return the etag of each finished shard, keyed by object key.
+    Return a dict from the object key of each finished shard to the shard's etag.
     """
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json())

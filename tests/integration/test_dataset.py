@@ -1,4 +1,4 @@
-"""Tests data sets in a real store, in which damaged rows and files are reported and skipped."""
+"""Tests that data sets in a real store are read back, and that damaged rows are skipped."""
 
 import io
 from dataclasses import replace

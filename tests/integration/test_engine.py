@@ -1,4 +1,4 @@
-"""Tests the engine with real vLLM and SeaweedFS on a tiny random Qwen2.5-VL.
+"""Tests an engine that runs a tiny random Qwen2.5-VL on real vLLM, with weights from SeaweedFS.
 
 Transformers computes the reference values. The engine computes in float32, which is fast on every
 processor. test_engine_canary.py and test_engine_tied.py load versions in bfloat16.
@@ -30,7 +30,7 @@ from tests.integration.running_engine import Running, started
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 TOLERANCE = 0.01
-"""Largest mean |dlogp| between the two implementations in float32."""
+"""The largest accepted mean |dlogp| between the engine and transformers in float32."""
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +170,9 @@ def test_versions_change_within_a_generation_and_the_canary_passes(
 def test_the_canary_tells_one_wrong_tensor(
     setup: Running, policy: RandomPolicy, seaweed: ObjectStore, tensor: str
 ) -> None:
-    """Load the version without a canary check, and compare the logprobs afterwards.
+    """The engine loads the version without a canary check. The test then compares the logprobs.
 
-    A failed canary check would end the engine that the tests share.
+    A failed canary check would end the engine, and the later tests need this engine.
     """
     publisher, subscriber = Publisher(seaweed, "wrong"), Subscriber(seaweed, "wrong")
     state = dict(policy.model.state_dict())
@@ -273,10 +273,10 @@ def test_a_version_of_another_model_is_refused(
 def test_an_engine_that_dies_while_it_applies_a_version_says_so(
     setup: Running, policy: RandomPolicy, seaweed: ObjectStore
 ) -> None:
-    """This test is the last one of the file, because it ends the engine."""
+    """This test is the last in the file, because it ends the engine."""
     publisher = Publisher(seaweed, "dying")
     dying = Dying(seaweed, "dying", "model.language_model.layers.1.mlp.down_proj.weight")
-    # An engine reads only the tensors that differ from its current weights.
+    # The engine reads only tensors that have changed, so this version changes every tensor.
     other = moved(policy.model, seed=3)
     version = policy.publish(publisher, setup.engine, dict(other.state_dict()))
     before = setup.engine.version

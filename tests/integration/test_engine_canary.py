@@ -1,15 +1,15 @@
 """Tests that the canary detects a family of modules that is one training step behind.
 
-One engine runs the bundled policy in bfloat16. The learner computes its logprobs with weights that
-include a training step. Each test publishes these weights, except for one family of modules. That
-family has the weights from before the step.
+One engine runs the bundled policy in bfloat16. The learner computes the canary's logprobs with
+weights that include a training step. Each test publishes these weights with one exception: one
+family of modules has the weights from before the step.
 
-The step is the first step of Adam on a batch that is not in the canary. It moves every element of a
-tensor by the same amount: `STEP` times the tensor's root mean square.
+The step is the first step of Adam on a batch that is not in the canary. The step moves all elements
+of a tensor by the same amount: `STEP` times the tensor's root mean square.
 
 The table shows the measured mean |dlogp| of versions in which one family is a step behind. The
 canary's bound is 0.06. The measurement ran on a CPU in bfloat16 with 4 prompts, which have 137
-tokens. The measured versions had a step of 0.03, and the tests have a step of 0.05.
+tokens in total. The value of `STEP` was 0.03 in the measurement, and is 0.05 in the tests.
 
     none (exact)        0.030
     text families       0.33 to 2.3
@@ -73,14 +73,14 @@ FAMILIES = {
     "vision norms": ("visual", "norm"),
     "merger": ("merger.mlp",),
 }
-# This family needs a larger step, because a step of 0.05 changes the logprobs less than rounding
-# to bfloat16 does.
+# This family needs a larger value than STEP. With STEP, the effect on the logprobs is smaller than
+# the effect of rounding to bfloat16.
 LARGER = {"vision attention output": 0.15}
 
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """An engine, the learner's canary logprobs and weights, and a training step of each tensor."""
+    """An engine, the learner's canary logprobs and weights, and the training step per tensor."""
 
     learner: Logprobs
     state: dict[str, Tensor]
@@ -97,7 +97,7 @@ class Setup(Running):
     def measure(self, version: int) -> Logprobs:
         """Load `version` without a canary check, and return the engine's logprobs.
 
-        A failed check would end the engine.
+        A failed canary check would end the engine, and the later tests need this engine.
         """
         self.run(self.engine.load_version(self.subscriber, version))
         return self.run(self.score())
@@ -144,7 +144,7 @@ def test_a_family_that_is_a_step_behind_is_a_mismatch(setup: Setup, family: str)
 
 
 def test_after_all_of_these_the_exact_version_still_passes(setup: Setup) -> None:
-    """In each version of the earlier tests, one family of modules was a step behind."""
+    """The engine must also load the exact version after the wrong versions of earlier tests."""
     version = setup.publish(setup.state)
     report = setup.run(setup.engine.load_version(setup.subscriber, version, setup.canary))
     assert 0 < (report.canary_dlogp or math.nan) < CONFIG.canary_bound
@@ -154,7 +154,7 @@ def test_after_all_of_these_the_exact_version_still_passes(setup: Setup) -> None
 def test_a_tensor_of_wrong_shape_ends_the_engine(setup: Setup, seaweed: ObjectStore) -> None:
     """This test is the last in the file, because it ends the engine.
 
-    An engine that has applied only a part of a version refuses requests and other versions.
+    After a version was applied only partly, the engine must refuse requests and other versions.
     """
     version = setup.publish({name: tensor * 1.01 for name, tensor in setup.state.items()})
     bending = Bending(seaweed, "canary", "model.language_model.layers.2.mlp.down_proj.weight")

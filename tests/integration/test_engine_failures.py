@@ -1,4 +1,4 @@
-"""Tests engines that do not start, that die, or whose weights differ from the learner's."""
+"""Tests engines that do not start, that die, or that have other weights than the learner."""
 
 import asyncio
 import multiprocessing
@@ -33,7 +33,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 async def start(policy: RandomPolicy, config: EngineConfig = CONFIG) -> Engine:
-    """Start an engine that only the calling test uses."""
+    """Start an engine for one test. Tests do not share this engine."""
     return await Engine.start(policy.path, config, policy.chat, family=QWEN2_5_VL, limits=LIMITS)
 
 

@@ -1,7 +1,7 @@
 """Tests that a running engine loads weights of a policy with a tied output head.
 
-A tied output head shares its tensor with the embedding. Transformers computes the reference. The
-engine runs in bfloat16, because the canary's bound is meant for bfloat16.
+A tied output head shares its tensor with the embedding. Transformers computes the reference
+logprobs. The engine runs in bfloat16, because the canary's bound is chosen for bfloat16.
 """
 
 import math
@@ -45,7 +45,7 @@ EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """An engine with a tied policy, and the publisher and subscriber of its weights."""
+    """An engine whose policy has a tied output head, with a publisher and a subscriber."""
 
     processor: Any
     batch: Canary
@@ -78,7 +78,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Ite
 
 
 def model(seed: int, *, tied: bool = True) -> Qwen2_5_VLForConditionalGeneration:
-    """Return a model with random weights. Its output head is tied to the embedding if `tied`."""
+    """Return a model with random weights. `tied` ties the output head to the embedding."""
     config = build_config(train_tokenizer())
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
     torch.manual_seed(seed)
@@ -92,7 +92,10 @@ def exported(policy: Any) -> dict[str, Tensor]:
 
 
 def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
-    """Version 1 changes all tensors, version 2 the embedding, and version 3 all other tensors."""
+    """Version 1 changes all tensors, and version 2 changes only the embedding.
+
+    Version 3 changes all tensors except the embedding.
+    """
     first, second = model(1), model(2)
     steps = [exported(first), {**exported(first), EMBEDDING: exported(second)[EMBEDDING]}]
     steps.append({**exported(second), EMBEDDING: steps[1][EMBEDDING]})
@@ -108,9 +111,9 @@ def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
 
 @pytest.mark.parametrize("stale", [HEAD, EMBEDDING])
 def test_one_of_the_two_left_behind_is_a_mismatch(setup: Setup, stale: str) -> None:
-    """The engine lacks a training step of either the head or the embedding.
+    """The head or the embedding of the engine is one training step behind the learner.
 
-    When vLLM itself reloads a whole model, it does not notice that the head lacks a step.
+    The canary must detect both cases. vLLM's own reload of a model does not detect a stale head.
     """
     now, learner = model(3), model(3, tied=False)
     step = first_step(model(3, tied=False), setup.processor, setup.batch)[stale]

@@ -1,4 +1,4 @@
-"""Tests evaluation end to end: one real engine runs all policies, and every output is checked."""
+"""Tests an evaluation of all policies on one real engine, and all output of the evaluation."""
 
 import json
 from pathlib import Path
@@ -22,10 +22,10 @@ QUESTIONS = 40
 
 
 def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> None:
-    """Policy `awares` has the base's weights, so its answers must equal those of policy `low`.
+    """Policies `low` and `awares` have equal weights, so most of their first turns must be equal.
 
     The engine switches weights twice before it runs `awares`. Policy `sft` has other weights, so
-    some of its answers must differ.
+    some of its first turns must differ from the first turns of `low`.
     """
     settings = {
         "run": {"name": "evaluate-test", "directory": str(tmp_path / "runs")},

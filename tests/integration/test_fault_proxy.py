@@ -1,4 +1,4 @@
-"""Tests that the fault proxy records requests, and changes none unless a rule matches."""
+"""Tests that the fault proxy records all requests, and changes a request only by a rule."""
 
 import socket
 import threading
@@ -63,7 +63,7 @@ def test_requests_are_noted_in_order_with_what_passed(faults: Faults) -> None:
         Request("GET", f"{prefix}/key", 206, 0, 2),
         Request("HEAD", f"{prefix}/absent", 404, 0, 0),
     ]
-    # After a reply with status 404, the store checks with another request that the bucket exists.
+    # After a reply with status 404, ObjectStore sends another request to check the bucket.
     further = [(request.method, request.key, request.status) for request in faults.requests[3:]]
     assert further == [("GET", "", 200)]
 
@@ -81,7 +81,10 @@ def test_connections_are_kept_and_run_side_by_side(faults: Faults) -> None:
 
 
 def test_a_chunked_request_passes(faults: Faults, store: ObjectStore) -> None:
-    """boto3 sends a stream of unknown length in chunks. Its signature covers only the headers."""
+    """Send a body in chunks, as boto3 does with a stream of unknown length.
+
+    The signature in the presigned URL does not cover the body.
+    """
     url = faults.store.client.generate_presigned_url(
         "put_object", Params=faults.store.address("chunked")
     )

@@ -1,4 +1,4 @@
-"""Tests that the fault proxy injects each fault into a request to a real server."""
+"""Tests that the fault proxy injects each kind of fault into requests to a real S3 server."""
 
 import os
 import time

@@ -1,6 +1,6 @@
-"""Tests GRPO on real Ray, vLLM, DeepSpeed and SeaweedFS.
+"""Tests the grpo job with real Ray, vLLM, DeepSpeed and SeaweedFS.
 
-The test kills the whole job, resumes it, and then kills a rollout actor.
+The test kills the whole job, resumes the job, and then kills a rollout actor.
 """
 
 import json
@@ -44,9 +44,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
-    """Configure a run that starts from the base policy and has a user's own reward.
+    """Return the configuration of a run with a custom reward, and write the run's samples.
 
-    Every fourth sample has the label HR.
+    The run starts from the base policy. Every fourth sample has the label HR.
     """
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
@@ -94,7 +94,7 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 800) -
 def kill_job_after_first_checkpoint(
     config: PlatformConfig, store: ObjectStore, directory: Path
 ) -> None:
-    """Run `awares grpo`. Kill it with SIGKILL once Ray Train's snapshot names a checkpoint."""
+    """Run `awares grpo`, and send SIGKILL after Ray Train has recorded the first checkpoint."""
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json())
     output = directory / "grpo.log"
@@ -128,9 +128,9 @@ def kill_job_after_first_checkpoint(
 
 
 def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[int]) -> None:
-    """Kill the rollout actor with SIGKILL once the resumed learner has published two versions.
+    """Kill the rollout actor after the resumed learner has published two versions.
 
-    Append the process id of each killed actor to `killed`.
+    Append the process id of each killed actor to the list `killed`.
     """
     subscriber = Subscriber(store, config.run.name)
     before = subscriber.head() or 0
@@ -142,7 +142,7 @@ def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[in
 
 
 def served_while_published(session: PlatformConfig, store: ObjectStore, image: Path) -> None:
-    """Check an endpoint that follows the run: it serves the newest version, then a newer one."""
+    """Check that an endpoint serves the run's newest version, and later the next version."""
     config = session.model_copy(
         update={"serve": ServeConfig(policy="base", follow=True, port=free_port())}
     )
@@ -189,8 +189,8 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     assert all(
         0 <= (row.values.get("canary/dlogp") or 0) < config.engine.canary_bound for row in rows
     )
-    # Engine and learner use the same weights, temperature and blocked ids for tokens of staleness
-    # 0. The two logprobs of such a token are therefore almost equal.
+    # For tokens of staleness 0, the engine and the learner use the same weights, temperature and
+    # blocked ids. The logprobs of engine and learner are therefore almost equal.
     fresh = [row.values["importance/gap"] or 0 for row in rows if row.values["staleness/max"] == 0]
     assert fresh and max(fresh) < 0.03
 

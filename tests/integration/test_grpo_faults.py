@@ -1,4 +1,4 @@
-"""Tests the grpo job with damaged data, a killed store and the checkpoint of another model."""
+"""Tests the grpo job with damaged data, with a killed store, and with a wrong checkpoint."""
 
 import json
 import re
@@ -20,9 +20,9 @@ STEPS = 8
 
 @pytest.fixture
 def config(tmp_path: Path) -> PlatformConfig:
-    """Configure a run with its own SeaweedFS and bad data.
+    """Return the configuration of a run with its own SeaweedFS, and write damaged data.
 
-    The first image for the canary is damaged. One row has no label, and one row has no question.
+    The first image of the canary is damaged. One row has no label, and one row has no question.
     """
     settings = {
         "run": {"name": "faults", "directory": str(tmp_path / "runs")},
@@ -76,5 +76,5 @@ def test_each_is_one_clear_error_and_the_run_goes_on_afterwards(config: Platform
     assert status == 0, shown
     assert [row.step for row in metrics.read(rows)] == list(range(STEPS))
     resumed = [json.loads(line)["step"] for line in rows.read_text().splitlines()[before:]]
-    # The job resumes from a checkpoint, not from the start.
+    # A first step of 1 or more shows that the job resumes from a checkpoint.
     assert 1 <= resumed[0] <= before

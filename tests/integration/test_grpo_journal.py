@@ -1,4 +1,4 @@
-"""Tests the journal of GRPO's episodes on a real store."""
+"""Tests the journal that stores the episodes of a GRPO run in a real store."""
 
 import logging
 
@@ -43,7 +43,7 @@ def test_a_successor_reads_everything_and_goes_on_behind_it(seaweed: ObjectStore
     first = Journal(seaweed, "journal-a")
     assert first.read() == []
     first.append([group(1), group(0)])
-    first.append([])  # This call writes no segment.
+    first.append([])  # An empty list adds no segment.
     first.append([group(2), group(1, attempt=1)])
     second = Journal(seaweed, "journal-a")
     assert second.read() == [group(0), group(1, attempt=1), group(2)]

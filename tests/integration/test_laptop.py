@@ -1,6 +1,6 @@
 """Tests a session in a hostile environment, as on a company's laptop.
 
-Paths contain spaces, TMPDIR is too long, and the variables of proxies and AWS lead elsewhere.
+Paths contain spaces, and TMPDIR is too long. Proxy and AWS variables are set for other servers.
 """
 
 import os
@@ -52,7 +52,10 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
-    """Return this Python's path through a link to its venv. The path contains a space."""
+    """Return a path with a space, which leads to the Python interpreter.
+
+    The path uses a symbolic link to the virtual environment.
+    """
     link = tmp_path / "my venv"
     link.symlink_to(sys.prefix)
     return link / Path(sys.executable).relative_to(sys.prefix)
@@ -95,5 +98,5 @@ def test_a_session_works_with_everything_hostile(
             f"driver has {theirs}",
         ], done.stderr
         assert done.returncode == 0
-        # Ray may ask the proxy for a cloud's instance metadata, but not for this machine.
+        # Ray may send requests for cloud metadata to the proxy, but no requests for 127.0.0.1.
         assert not [request for request in proxy.asked if "127.0.0.1" in request]

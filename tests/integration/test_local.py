@@ -1,4 +1,4 @@
-"""Tests that a session starts its servers, stops them after a signal, and joins a cluster."""
+"""Tests that a session starts its servers, stops all of its servers, and can join a cluster."""
 
 import os
 import re
@@ -26,7 +26,7 @@ from awares_platform.store.errors import AccessDenied, LaunchError, MissingBucke
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 
-# This pattern matches the name of a variable for a secret key, followed by a value.
+# This pattern matches the name of a secret-key variable, followed by a value.
 SECRET = re.compile(rb"SECRET_(ACCESS_)?KEY[\"'\\]*\s*[:=]\s*[\"'\\]*\w{4,}", re.IGNORECASE)
 SESSION = """
 import os, sys, time, ray
@@ -61,12 +61,12 @@ def config(tmp_path: Path) -> PlatformConfig:
 
 
 def family(process: psutil.Process) -> set[psutil.Process]:
-    """Return `process` and all its descendants, even those in another Unix session."""
+    """Return `process` and all its descendants, including processes in other Unix sessions."""
     return {process, *process.children(recursive=True)}
 
 
 def gone(processes: set[psutil.Process], within_s: float) -> set[psutil.Process]:
-    """Wait at most `within_s` seconds, and return the processes that still run."""
+    """Wait up to `within_s` seconds, and return the processes that have not ended."""
     return {
         process
         for process in psutil.wait_procs(processes, within_s)[1]
@@ -76,7 +76,7 @@ def gone(processes: set[psutil.Process], within_s: float) -> set[psutil.Process]
 
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that opens a session and keeps it open."""
+    """Yield a process that has opened a session and keeps the session open."""
     process = subprocess.Popen(
         [sys.executable, "-c", SESSION, f"run.directory={tmp_path / 'runs'}"],
         stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "HOLD": "1"},
@@ -90,7 +90,7 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.kill()
     process.wait()
     for session in Path(tempfile.gettempdir()).glob(f"awares-ray-*/session_*_{process.pid}"):
-        # A killed process cannot delete the directory of its session.
+        # After SIGKILL, the process has not deleted the directory of its session.
         shutil.rmtree(session.parent, ignore_errors=True)
 
 
@@ -142,7 +142,7 @@ def test_a_store_that_cannot_be_used_is_named_before_ray_starts(
 def test_a_ray_that_does_not_start_is_one_error(
     config: PlatformConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On an overloaded machine, `ray.init` fails with a plain Exception."""
+    """The test raises the plain Exception that `ray.init` raises on an overloaded machine."""
 
     def give_up(**_: object) -> None:
         raise Exception("The current node timed out during startup.")
@@ -172,7 +172,8 @@ def test_an_address_of_the_jobs_api_is_refused(
 class Cluster:
     """A Ray head node with token authentication.
 
-    `jobs` is the URL of its Jobs API. `environment` has the variables that clients need.
+    `jobs` is the URL of the Jobs API. `environment` is the environment of a client process. `logs`
+    is the temporary directory of Ray.
     """
 
     jobs: str

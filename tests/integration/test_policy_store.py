@@ -1,4 +1,4 @@
-"""Tests that readers of a real store see only complete policies, and verify their files."""
+"""Tests that a reader gets only complete and undamaged policies from a real store."""
 
 import json
 from collections.abc import Sequence
@@ -200,7 +200,7 @@ def test_a_relative_base_is_pinned(source: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def flip_a_byte(path: Path) -> None:
-    """Flip the lowest bit of the file's first weight, without a change of the file's size."""
+    """Flip the lowest bit of the first weight in a safetensors file. The file keeps its size."""
     content = bytearray(path.read_bytes())
     content[8 + int.from_bytes(content[:8], "little")] ^= 1
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Tests that Ctrl-C leaves no process of a quickstart, and that the next quickstart continues."""
+"""Tests that Ctrl-C ends all processes of a quickstart, and that the next quickstart continues."""
 
 import json
 import os
@@ -36,9 +36,9 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
 
 
 def _earlier_run(config: PlatformConfig, store: ObjectStore, digest: str) -> Path:
-    """Write the state of a run that has finished curate and sft. The output of sft is missing.
+    """Write the state of a run that has finished curate and sft, and return the run's directory.
 
-    Return the run's directory.
+    The sft folder is missing in this directory.
     """
     directory = Path(config.run.directory) / "quickstart"
     (directory / "curate").mkdir(parents=True)

@@ -29,7 +29,7 @@ def run() -> str:
 def head(newest: int, anchors: tuple[int, ...]) -> Head:
     """Return a HEAD that names the versions from 1 to `newest`.
 
-    Each version is a delta on the version before it, unless `anchors` names it.
+    The versions in `anchors` are anchors. Every other version is a delta on its predecessor.
     """
     forms = {
         version: Form("manifest.json", None if version in anchors else version - 1, 1, "")
@@ -107,8 +107,8 @@ def test_a_lease_keeps_versions_until_it_expires(seaweed: ObjectStore, run: str)
     for beat in range(3):
         seaweed.put(key, b'{"versions":[1,2],"beat":%d}' % beat)
         assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4, 2, 1]
-        # The collector only checks whether the lease's content has changed since its last look.
-        # The time on the reader's clock has no effect.
+        # A lease expires when the collector sees the same content for too long. The collector
+        # uses only its own clock, and never the reader's clock.
         clock.now += 50
     clock.now += 50
     assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4]
@@ -145,9 +145,9 @@ def weights(version: int) -> dict[str, Tensor]:
 
 
 def test_readers_that_race_the_collector_get_whole_versions(seaweed: ObjectStore, run: str) -> None:
-    """The writer keeps only one version, and three readers read versions at different speeds.
+    """The writer keeps only the newest version, and three readers read at different speeds.
 
-    Each reader compares all elements of the tensor that it receives.
+    Each reader compares the received tensor with the expected tensor.
     """
     publisher = Publisher(seaweed, run, cadence=Cadence(anchor_every=3, keep=1, grace_s=1.0))
     publisher.publish(1, weights(1))
@@ -177,7 +177,7 @@ def test_readers_that_race_the_collector_get_whole_versions(seaweed: ObjectStore
         thread.join()
     assert failures == [] and min(read) > 5
     stored = {info.key.partition("weights/v")[2][:8] for info in seaweed.list(f"{folder(run)}/v")}
-    assert len(stored) < 39  # The collector has deleted versions.
+    assert len(stored) < 39  # The collector has deleted some versions.
 
 
 def test_a_reader_of_a_retired_version_is_told_to_take_the_newest(

@@ -1,4 +1,4 @@
-"""Tests how a rollout actor follows the weight bus through good and damaged versions."""
+"""Tests how a rollout actor loads versions from the weight bus, and handles damaged versions."""
 
 import asyncio
 import uuid
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 
 class FakeEngine:
-    """An engine that receives versions like the real engine, but has no model."""
+    """An engine without a model. It receives versions as the real engine does."""
 
     def __init__(self) -> None:
         self.version, self.held, self.mismatch_at = 0, cast(Received | None, None), -1
@@ -95,7 +95,7 @@ def test_an_actor_goes_on_with_what_it_has_until_the_damage_is_mended(seaweed: O
         found = await take(follow, 1)
         while isinstance(found[0], Missed):
             found = await take(follow, 1)
-        # The actor skips the versions between 1 and 4.
+        # The actor skips versions 2 and 3.
         assert isinstance(found[0], Loaded) and found[0].version == 4
         assert torch.equal(engine.held.state["weight"], weights(4)["weight"])
 

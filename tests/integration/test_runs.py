@@ -1,3 +1,5 @@
+"""Tests the records that a run writes on disk, and the copies of the records in the store."""
+
 import json
 from pathlib import Path
 

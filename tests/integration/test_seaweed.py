@@ -1,4 +1,4 @@
-"""Tests how the private S3 server starts, locks its directory, keeps its secrets and ends."""
+"""Tests the start, the end, the directory lock and the credentials of the private S3 server."""
 
 import os
 import signal
@@ -26,7 +26,10 @@ with seaweed.serve(Path(sys.argv[1]), "awares") as server:
 
 
 def hold(directory: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
-    """Start a process that runs a server on `directory`. Return this process and the server's."""
+    """Start a Python process that runs SeaweedFS on `directory`.
+
+    Return the Python process and the SeaweedFS process.
+    """
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(directory)], stdout=subprocess.PIPE, text=True
     )
@@ -115,8 +118,8 @@ def test_a_server_that_cannot_start_says_where_to_look(
     broken.write_text("#!/bin/sh\necho no space left on device\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setattr(seaweed, "_binary", lambda: str(broken))
-    # The launcher notices at once that the server has ended. If it waited for this limit instead,
-    # the test would exceed its own time limit.
+    # The launcher must notice at once that the server has ended. If the launcher waited for
+    # 3600 s instead, the test would time out.
     monkeypatch.setattr(seaweed, "_START_S", 3600.0)
     with pytest.raises(
         LaunchError, match=r"SeaweedFS did not start \(no space left on device\); see .*weed.log"

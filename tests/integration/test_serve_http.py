@@ -1,4 +1,4 @@
-"""Tests `awares serve` over HTTP with real Ray Serve, real vLLM and the shipped policy."""
+"""Tests `awares serve` over HTTP with real Ray Serve, real vLLM and the bundled policy."""
 
 import base64
 import http.client
@@ -34,7 +34,7 @@ STOP_S = 90
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running `awares serve`."""
+    """A running `awares serve` process with its descendants, its URL, an image and a question."""
 
     process: subprocess.Popen[str]
     family: set[psutil.Process]
@@ -177,7 +177,8 @@ def test_a_full_queue_says_come_back_later(served: Served) -> None:
 def _exported(served: Served) -> dict[tuple[str, str], float]:
     """Return the project's counters from the metrics page of the endpoint's Ray node.
 
-    The keys are pairs of metric name and HTTP status. Values are summed over all other labels.
+    Each key is a pair of metric name and HTTP status. The status is "" if the metric has no status.
+    Each value is the sum over all other labels.
     """
     agents = [
         one
@@ -206,7 +207,7 @@ def _exported(served: Served) -> dict[tuple[str, str], float]:
 
 
 def test_what_was_answered_and_refused_is_on_the_metrics_page(served: Served) -> None:
-    """The page may be late, because workers send their counts to the node's agent every 10 s."""
+    """The test polls the metrics page, because Ray workers send their counts only every 10 s."""
     status, _, text = _post(served, _body(served))
     used = json.loads(text)["awares"]["visual_tokens"]
     _post(served, _body(served), token="wrong")

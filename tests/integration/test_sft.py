@@ -1,4 +1,4 @@
-"""Tests the sft job on real Ray Train, DeepSpeed and SeaweedFS with a tiny random Qwen2.5-VL."""
+"""Tests the sft job with real Ray Train, DeepSpeed, SeaweedFS and a tiny random Qwen2.5-VL."""
 
 import hashlib
 import json
@@ -68,7 +68,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(
     seaweed: ObjectStore, base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> PlatformConfig:
-    """Write curated samples, and return the configuration of a job that trains on these samples.
+    """Write curated samples, and return the configuration of a job that trains on the samples.
 
     Every batch mixes samples without a crop, with one crop and with two crops.
     """
@@ -174,7 +174,7 @@ def test_a_finished_job_returns_at_once(session: PlatformConfig, reference: sft.
 def test_a_finished_job_trains_again_when_its_base_has_changed(
     session: PlatformConfig, base: Path, tmp_path: Path
 ) -> None:
-    """One bit of one weight changes in place. The base's path, file names and sizes stay equal."""
+    """The test flips one bit of one weight. The path, file names and file sizes do not change."""
     start = Path(shutil.copytree(base, tmp_path / "base"))
     changed = _named(session, "changed").model_copy(
         update={"policy": session.policy.model_copy(update={"base": str(start)})}
@@ -204,8 +204,8 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
     killer.join()
     assert result.steps == 10
     lines = rows.read_text().splitlines()
-    # The steps after the newest checkpoint are recorded twice. The weights equal those of the
-    # undisturbed run, so training lost no sample and used no sample twice.
+    # The resumed run repeats the steps after the newest checkpoint, so metrics.jsonl has extra
+    # lines. Equal weights show that the repeated steps use the same samples.
     assert len(lines) > 10
     assert _weights(killed) == _weights(session)
 
@@ -240,7 +240,7 @@ def test_a_killed_driver_resumes_and_ends_with_the_same_weights(
 def test_damaged_images_and_rows_are_left_out_and_counted(
     session: PlatformConfig, tmp_path: Path
 ) -> None:
-    """With micro-batches of one sample, a damaged image leaves a forward pass without samples."""
+    """Each micro-batch has one sample, so a damaged image leaves an empty micro-batch."""
     store = ObjectStore.from_config(session.store.model_copy(update={"url": "s3://awares/spoilt"}))
     samples = list(_curated(store))[:8]
     write_samples(
@@ -278,7 +278,7 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The job's SeaweedFS is killed between checkpoints. The next job uses the server's files."""
+    """The test kills the job's SeaweedFS. The next job starts SeaweedFS on the same files."""
     for name, value in PROMPT.items():
         monkeypatch.setenv(name, value)
     store = StoreConfig(url="s3://awares/lost", retry_budget_s=5)
@@ -349,9 +349,9 @@ def _weights(config: PlatformConfig) -> dict[str, str]:
 
 
 def _noted(config: PlatformConfig) -> bool:
-    """Return whether Ray Train's snapshot names a checkpoint.
+    """Return whether Ray Train has recorded a checkpoint in its snapshot file.
 
-    A killed run can resume only from a checkpoint that the snapshot names.
+    A killed run can resume only from a recorded checkpoint.
     """
     store = ObjectStore.from_config(config.store)
     found = [

@@ -75,7 +75,10 @@ def test_a_lost_race_does_not_count_as_ours(store: ObjectStore) -> None:
 
 
 def test_a_write_does_not_wait_between_headers_and_body() -> None:
-    """SeaweedFS stores an empty object if the writer is killed between headers and body."""
+    """The client must send the body without waiting for `100 Continue`.
+
+    A writer that is killed between headers and body would leave an empty object in SeaweedFS.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         store = ObjectStore(

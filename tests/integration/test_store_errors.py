@@ -1,4 +1,4 @@
-"""Tests that an error names the store that cannot be used, and says what the user can do."""
+"""Tests that errors about an unusable store name the store, and tell the user what to do."""
 
 import socket
 import time
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.integration
 
 
 def changed(store: ObjectStore, **changes: object) -> ObjectStore:
-    """Return a copy of `store` with some settings changed."""
+    """Return a copy of `store` with the settings in `changes`."""
     return ObjectStore(store.config.model_copy(update=changes))
 
 
 def operations(store: ObjectStore, path: Path) -> list[Callable[[], object]]:
-    """Return one callable for each operation of `store`. Uploads read the file at `path`."""
+    """Return callables that each run one operation of `store`. The upload reads `path`."""
     return [
         store.check,
         lambda: store.put("key", b"x"),

@@ -1,4 +1,4 @@
-"""Tests that ObjectStore retries requests after a fault, or names the fault in an error."""
+"""Tests that ObjectStore retries a request after a fault, or raises an error about the fault."""
 
 import time
 from collections.abc import Callable
@@ -157,7 +157,10 @@ def test_one_silence_is_retried(faults: Faults, monkeypatch: pytest.MonkeyPatch)
 def test_a_slow_reply_is_not_taken_for_silence(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole reply takes longer than SILENCE_S, but the store sends no second request."""
+    """The reply takes longer than SILENCE_S, but its bytes keep arriving.
+
+    ObjectStore must therefore not send a second request.
+    """
     monkeypatch.setattr("awares_platform.store.bucket.SILENCE_S", 1.0)
     store.put("key", BODY)
     with proxy(store, retry_budget_s=0.5) as faults:

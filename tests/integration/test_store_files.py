@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def three_parts(tmp_path: Path) -> Path:
-    """Return a file that an upload splits into three parts. The last part is shorter."""
+    """Return a file that an upload splits into two full parts and one shorter part."""
     path = tmp_path / "large.bin"
     path.write_bytes(os.urandom(2 * multipart.PART_BYTES + 12_345))
     return path

@@ -1,4 +1,4 @@
-"""Tests that versions are published to a real SeaweedFS and read from it."""
+"""Tests how weight versions are published to a real SeaweedFS, and read from SeaweedFS."""
 
 import threading
 import uuid
@@ -45,7 +45,7 @@ def state(seed: int = 0) -> dict[str, Tensor]:
 
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
-    """Return whether two states are equal bit for bit, including NaN and negative zero."""
+    """Return whether two states are equal bit for bit. NaN equals NaN, and -0.0 differs from 0."""
     return [*left] == [*right] and all(
         value.dtype == right[name].dtype
         and value.shape == right[name].shape
@@ -70,7 +70,10 @@ def test_a_version_comes_back_bit_for_bit(seaweed: ObjectStore, run: str) -> Non
 
 
 def changed(before: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """Return a copy of `before`. Add 1 to the bit pattern of 1 % of the elements of `large`."""
+    """Return a copy of `before` that differs in about 1 % of the elements of `large`.
+
+    The bit pattern of each changed element is increased by 1.
+    """
     generator = torch.Generator().manual_seed(seed)
     after = {name: tensor.clone() for name, tensor in before.items()}
     bits = after["large"].view(torch.int16)
@@ -113,7 +116,7 @@ def test_a_reader_follows_by_deltas_and_a_joiner_starts_at_the_anchor(
         (joined, chain[4]),
     ):
         assert same(dict(received.state), expected)
-    # An unchanged tensor is neither copied nor hashed for a second time.
+    # The reader does not copy an unchanged tensor.
     assert late.state["head.weight"] is held.state["head.weight"]
     again = subscriber.receive(5, late)
     assert again.hops == again.size == 0 and same(dict(again.state), chain[4])
@@ -258,11 +261,11 @@ def test_a_version_must_be_newer_than_head(seaweed: ObjectStore, run: str) -> No
 
 
 class Interrupted(Exception):
-    """Raised at a write to simulate that the publisher's process is killed."""
+    """Raised by a write to simulate the kill of a publisher's process."""
 
 
 def dying(store: ObjectStore, writes: int) -> ObjectStore:
-    """Return a client of `store` that raises Interrupted after `writes` successful writes."""
+    """Return a client of `store` whose writes raise Interrupted after `writes` successes."""
 
     class Dying(ObjectStore):
         def put(
@@ -292,7 +295,7 @@ def test_a_half_published_version_is_invisible(seaweed: ObjectStore, run: str) -
             assert same(subscriber.fetch(1), state())
             with pytest.raises(WeightsError, match="version 2 is not published"):
                 subscriber.fetch(2)
-    # The publisher also died at the upload of three or more shards.
+    # Publishers also died at the writes of at least three other objects.
     assert len({key.rpartition("/")[2] for key in died} - {"manifest.json", "HEAD"}) > 2
     assert {"manifest.json", "HEAD"} < {key.rpartition("/")[2] for key in died}
     assert same(subscriber.fetch(2), state(1))
@@ -320,7 +323,7 @@ def test_a_writer_fenced_in_mid_publication_leaves_its_successor_alone(
     Publisher(seaweed, run).publish(1, state())
 
     class Overtaken(ObjectStore):
-        """A store in which another learner publishes version 2 before each upload of a shard."""
+        """A client that lets another learner publish version 2 before it uploads a shard."""
 
         def put(
             self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None

@@ -1,7 +1,6 @@
-"""Tests the weight bus under faults, which a proxy injects between boto3 and SeaweedFS.
+"""Tests the weight bus with failed requests, damaged objects and killed publishers.
 
-In every case, the readers keep the last good version and no published version is lost. The writer
-continues.
+After each fault, readers must still hold a good version, and a writer must be able to continue.
 """
 
 import signal
@@ -101,7 +100,7 @@ def test_a_store_that_fails_for_long_leaves_readers_with_what_they_have(
 def test_a_reader_waits_for_a_very_slow_store(
     seaweed: ObjectStore, run: str, faults: Faults
 ) -> None:
-    """The proxy passes 10 kB/s. A lease keeps the version until the reader has its last byte."""
+    """The proxy limits the download to 10 kB/s, and the reader waits for all bytes."""
     published(seaweed, run, 2)
     subscriber = Subscriber(faults.store, run)
     held = subscriber.receive(1)
@@ -165,7 +164,7 @@ def test_readers_stuck_at_a_damaged_delta_get_an_anchor_with_the_next_version(
 def test_a_waiting_writer_repairs_the_newest_version(
     seaweed: ObjectStore, run: str, how: Callable[[bytes], bytes] | None, version: int
 ) -> None:
-    """Without the repair, the reader would wait for the writer and the writer for the reader."""
+    """Without the repair, the reader and the writer would wait for each other forever."""
     publisher = published(seaweed, run, version)
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(version - 1) if version > 1 else None
@@ -203,8 +202,8 @@ def test_a_damaged_manifest_is_refused(seaweed: ObjectStore, run: str) -> None:
 # -- writers ---------------------------------------------------------------------------------------
 
 
-# Each pair is a key pattern and a number n. The publisher is killed before the n-th write of a key
-# that matches the pattern.
+# Each pair is a key pattern and a number n. The publisher is killed just before its n-th write to
+# keys that match the pattern.
 KILLED_BEFORE = (
     ("*/HEAD", 1),  # This write claims the run.
     ("*-a-*.bin", 1),
@@ -254,8 +253,8 @@ def test_a_publisher_killed_before_any_of_its_writes_loses_nothing_and_is_follow
             assert holds(held, newest)
             assert holds(Subscriber(seaweed, run).receive(newest), newest)
         except WeightsError as error:
-            # The writer was killed after it had sent the headers of HEAD, and before the body. The
-            # readers keep their version, and the next writer rebuilds HEAD.
+            # The writer was killed between headers and body of its PUT of the HEAD object. Readers
+            # keep the versions that they hold, and the next writer rebuilds the HEAD object.
             assert "not a HEAD object" in str(error)
     final = Publisher(seaweed, run)
     assert final.version is not None and final.version >= (subscriber.seen.version or 1)
@@ -343,7 +342,7 @@ def test_a_reader_that_fell_behind_what_is_kept_goes_on_from_an_anchor(
     newest = subscriber.head()
     assert newest == 11
     received = subscriber.receive(newest, held)
-    # The reader loads the anchor of version 9 and two deltas.
+    # The reader loads the anchor of version 9 and the deltas of versions 10 and 11.
     assert holds(received, 11) and received.hops == 3
 
 

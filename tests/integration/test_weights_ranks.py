@@ -1,4 +1,4 @@
-"""Tests that several ranks publish one version together. Each rank uploads its own parts."""
+"""Tests that several ranks publish one version together, and each rank uploads its own parts."""
 
 import threading
 import uuid
@@ -26,7 +26,7 @@ def run() -> str:
 
 
 class Agreement:
-    """A broadcast between threads. When all ranks have called, each rank gets rank 0's value."""
+    """A broadcast between threads. Each thread plays one rank, and receives rank 0's value."""
 
     def __init__(self, ranks: int) -> None:
         self._barrier, self._value = threading.Barrier(ranks), None
@@ -82,7 +82,7 @@ def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 class Recording(ObjectStore):
-    """A store that records the key and the size in bytes of each object that a rank writes."""
+    """A store client that records the key and the number of bytes of each object it writes."""
 
     def put(
         self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None

@@ -33,7 +33,10 @@ LAYER = "model.language_model.layers.0.self_attn.q_proj"
 
 
 def moved(seed: int) -> dict[str, Tensor]:
-    """Return the bundled policy with every seventh element of its output head changed by 1 ulp."""
+    """Return the bundled policy's weights with every seventh row of the output head changed.
+
+    The first changed row is `seed`. The bit pattern of each changed element is increased by 1.
+    """
     head = BASE["lm_head.weight"].clone()
     head.view(torch.int16)[seed::7] += 1
     return {**BASE, "lm_head.weight": head}
@@ -97,7 +100,8 @@ def test_verify_names_damaged_and_unverifiable_versions(
 ) -> None:
     publish(seaweed, config, [moved(seed) for seed in range(5)])
     weights.run(config, "verify", None, None)
-    assert capsys.readouterr().out.count("verified") == 6  # Version 4 has a delta and an anchor.
+    # There are six manifests for five versions, because version 4 has a delta and an anchor.
+    assert capsys.readouterr().out.count("verified") == 6
     key = f"{version_folder(config.run.name, 2)}/e1-d-r00000-00000.bin"
     data = bytearray(seaweed.get(key))
     data[len(data) // 2] ^= 1
@@ -143,7 +147,7 @@ def test_pull_folds_an_adapter_into_the_policy_that_it_was_trained_on(
         for name, tensor in BASE.items()
         if FAMILY.current_name(name) == f"{LAYER}.weight"
     ]
-    # The checkpoint uses older parameter names, and the learner uses newer names.
+    # The checkpoint and the learner use different names for the same parameter.
     assert name != FAMILY.current_name(name)
     down, up = torch.randn(4, weight.shape[1]), torch.randn(weight.shape[0], 4)
     publish(

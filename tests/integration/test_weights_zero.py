@@ -1,4 +1,4 @@
-"""Tests that a reader gets the whole policy, of which two DeepSpeed ranks publish the parts."""
+"""Tests that two DeepSpeed ranks publish their parts, and a reader gets the whole policy."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 @pytest.fixture(scope="module")
 def run(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> PlatformConfig:
-    """Run two ranks with each ZeRO stage in turn, and return the configuration of the run."""
+    """Train and publish with two ranks and each ZeRO stage. Return the run's configuration."""
     directory, tokenizer = tmp_path_factory.mktemp("run"), train_tokenizer()
     base = directory / "base"
     base.mkdir()

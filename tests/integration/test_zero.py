@@ -1,6 +1,6 @@
-"""Tests that DeepSpeed trains like plain PyTorch, on one rank without Ray.
+"""Tests that DeepSpeed and plain PyTorch compute the same weights on one rank, without Ray.
 
-The tests cover every ZeRO stage, any number of micro-batches, LoRA and checkpoints.
+The tests cover every ZeRO stage, steps of one to three micro-batches, LoRA and checkpoints.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 RATE = 1e-2
 MICRO_BATCHES = ((3, 1), (2,), (1, 2, 1))
-"""The rows of each micro-batch. Each inner tuple is one optimizer step."""
+"""The number of rows in each micro-batch. Each inner tuple lists one step's micro-batches."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,10 +70,10 @@ def _losses(model: Any, step: int) -> Iterator[Tensor]:
 
 
 def _plain(model: Any, steps: Sequence[int]) -> dict[str, Tensor]:
-    """Train `model` with plain PyTorch on `steps`, and return its weights.
+    """Train `model` with plain PyTorch for the given steps, and return the trained weights.
 
-    The optimizer is AdamW without weight decay for norms and biases. It minimizes the sum of the
-    losses, with gradients clipped at norm 1.
+    AdamW minimizes the sum of a step's losses, without weight decay for norms and biases.
+    Gradients are clipped to norm 1.
     """
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -120,15 +120,15 @@ def test_steps_do_what_plain_pytorch_does(base: Path, stage: int, lora_rank: int
     settings = zero.ZeroSettings(stage, "float32", RATE, weight_decay=0.1)  # type: ignore[arg-type]
     engine = zero.initialize(_model(base, lora_rank=lora_rank), settings)
     for step in range(3):
-        # GRPO computes its reference logprobs before every step.
+        # This forward pass imitates GRPO, which computes reference logprobs before every step.
         with torch.no_grad(), lora.adapters_off(engine.module):
             list(_losses(engine, step))
         zero.step(engine, _losses(engine, step), RATE)
     found, wanted = zero.full_state(engine), _plain(_model(base, lora_rank=lora_rank), range(3))
     assert found.keys() == wanted.keys()
     off = torch.cat([(found[name] - wanted[name]).abs().flatten() for name in wanted])
-    # Rounding affects weights whose gradients are as small as AdamW's epsilon, such as key biases.
-    # Such weights are rare, and they differ by far less than one step.
+    # Rounding errors matter only where gradients are as small as AdamW's epsilon, for example in
+    # key biases. The affected weights are rare, and differ by far less than one training step.
     assert off.max() < RATE / 10 and (off > 2e-5).float().mean() < 1e-4
 
 
@@ -153,7 +153,7 @@ def test_a_loaded_checkpoint_goes_on_to_the_same_weights(
 
 
 def test_bfloat16_keeps_float32_masters(base: Path) -> None:
-    """Steps that are too small for bfloat16 add up in the master weights."""
+    """Updates that are too small for bfloat16 accumulate in the float32 master weights."""
     model = _model(base, dtype="bfloat16")
     engine = zero.initialize(model, zero.ZeroSettings(2, "bfloat16", 2e-6))
     before = zero.full_state(engine)["lm_head.weight"].float()
@@ -189,7 +189,7 @@ def test_a_rank_alone_owns_every_weight(base: Path, stage: int) -> None:
     assert found.keys() == then.keys()
     assert all(torch.equal(found[name], then[name]) for name in then)
     zero.step(engine, _losses(engine, 1), RATE)
-    # A further step does not change the parts, so they are copies of the weights.
+    # The parts are copies of the weights, so a further training step does not change the parts.
     assert all(torch.equal(found[name], then[name]) for name in then)
 
 

@@ -1,4 +1,4 @@
-"""Computes how one training step moves each tensor of a policy."""
+"""Computes the change of each tensor of a policy in one training step."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from awares_platform.engine.canary import Canary
 
 
 def first_step(model: Any, processor: Any, batch: Canary) -> dict[str, Tensor]:
-    """Return the first step that Adam makes of each tensor towards the answers of `batch`.
+    """Return the direction of Adam's first step towards the answers of `batch`, for each tensor.
 
-    The step of an element is the sign of its gradient times the tensor's root mean square.
-    The call converts `model` to float32.
+    The value of an element is the sign of its gradient times the tensor's root mean square.
+    Callers multiply this value by a step size. The call converts `model` to float32.
     """
     model = model.float()
     inputs = collate(
