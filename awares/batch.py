@@ -12,13 +12,13 @@ Axes of the tensors:
     T  tokens, padded on the right
     I  images of the whole batch, in order of appearance
     N  patches of all images
-    D  values of a patch
+    D  pixel values of one patch
     V  vocabulary
     K  positions at which logits are computed
 
-The model computes its three-axis position ids inside `forward`, from the grids, the attention mask
-and `mm_token_type_ids`. `mm_token_type_ids` is 1 at image tokens. WITHOUT this tensor, transformers
-silently gives image tokens the positions of plain text.
+The model computes its three-axis position ids inside `forward`, from the image grids, the attention
+mask and `mm_token_type_ids`. `mm_token_type_ids` is 1 at image tokens. WITHOUT this tensor,
+transformers silently gives image tokens the positions of plain text.
 """
 
 from collections.abc import Callable, Sequence
@@ -109,10 +109,11 @@ def collate(
 ) -> Batch:
     """Collate episodes or demonstrations into one batch.
 
-    `images` maps the hash of an image to the original image. `processor` is the policy's processor,
-    but `limits` replaces its own limits on image sizes. `tool_weight` is w_t, the weight of the
-    tokens in a turn that asks for crops; other target tokens have the weight 1. Every item must
-    have at least one view, so that no rank skips the vision tower.
+    `images` maps the hash of an image to the original image. `processor` is the policy's processor.
+    `limits` replaces the processor's own bounds on an image's area. `tool_weight` is the paper's
+    w_t: the weight of each sampled token in a turn that requests crops. All other sampled tokens
+    have the weight 1. Every item must have at least one view, so that no rank skips the vision
+    tower.
 
     Raises PolicyError if an item, its image and the processor disagree on image sizes or token
     counts.
@@ -160,7 +161,7 @@ def _render(item: Item, image: Image, low_ratio: float) -> list[Image]:
 
 
 def _process(views: Sequence[Image], processor: Any, limits: VisionLimits) -> tuple[Tensor, Tensor]:
-    """Return the pixel values (N, D) and grids (I, 3) that the image processor makes of `views`."""
+    """Return the pixel values (N, D) and grids (I, 3) that the image processor computes."""
     size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
     done = processor.image_processor(images=list(views), size=size, return_tensors="pt")
     return done["pixel_values"], done["image_grid_thw"]
@@ -257,10 +258,11 @@ def policy_logprobs(
 ) -> Tensor:
     """Run one forward pass and return logprobs_BT of the sampled tokens, with gradient.
 
-    Other positions hold 0. The language head runs only at the K positions that at least one row of
-    the batch needs. The vocabulary is large, so logits at all positions would take most of the
-    memory. `temperature` and `blocked_ids` must be the values that the engine sampled with.
-    Otherwise the logprobs cannot be compared with the engine's logprobs.
+    Positions of tokens that were not sampled hold 0. The language head runs only at the K positions
+    that at least one row of the batch needs. The vocabulary is large, so logits at all positions
+    would take most of the memory. `temperature` and `blocked_ids` must be the values with which the
+    engine sampled the tokens. Otherwise the returned logprobs are not comparable to the engine's
+    logprobs.
     """
     mask_BT = batch.action_mask_BT[:, 1:]
     kept_K = mask_BT.any(0).nonzero().squeeze(1)

@@ -20,7 +20,7 @@ CropMapping = Literal["min_cover", "iou", "coverage"]
 
 
 class CropId(StrEnum):
-    """A crop. The value is the name that the policy writes (paper, supplement 7.3)."""
+    """One of the ten crops. Its value is the id that the policy writes (paper, supplement 7.3)."""
 
     TOP_LEFT = "0"
     TOP_RIGHT = "1"
@@ -166,9 +166,10 @@ def min_cover(
 ) -> tuple[CropId, ...]:
     """Return the crops with the smallest total area that cover every box.
 
-    Each box is first padded by `padding` (usually 2 to 5 %) and clamped. A box is covered if ONE
-    crop holds at least the share `tau` of its area. Two crops that each show half of an object do
-    not cover the object, because it is legible in neither crop.
+    Each box is first enlarged on each side by the share `padding` of its width or height, and then
+    clamped. A box is covered if ONE crop contains at least the share `tau` of the box's area. If
+    one crop shows half of an object and a second crop the other half, the object is not covered,
+    because it is legible in neither crop.
 
     If several sets of crops have the same area, the set with the fewest crops wins. If several such
     sets have equally few crops, the order of `CropId` decides. Without boxes the evidence is
@@ -203,15 +204,15 @@ def target_crops(
     padding: float = 0.03,
     allow_all: bool = True,
 ) -> tuple[CropId, ...]:
-    """Return the crops that hold the evidence, by the rule that `mapping` names.
+    """Return the crops that show the evidence `boxes`. `mapping` names the rule of selection.
 
-    - `min_cover` is the rule of the function `min_cover`. It always returns at least one crop.
-    - `iou` is the paper's literal rule. It takes every crop whose IoU with the bounding box of all
-      boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter of the image. A
-      bounding box under `tau` / 4 of the image therefore maps to no crop at all.
-    - `coverage` takes every crop that holds at least the share `tau` of a box. If it takes a
-      quadrant, it also takes the halves that contain the quadrant. It takes `all` only if no other
-      crop holds the box.
+    - `min_cover` calls the function `min_cover`, which always returns at least one crop.
+    - `iou` is the paper's literal rule. It selects every crop whose IoU with the bounding box of
+      all boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter of the
+      image. If the bounding box is smaller than `tau` / 4 of the image, no crop is selected.
+    - `coverage` selects every crop that contains at least the share `tau` of a box's area. If it
+      selects a quadrant, it also selects the halves that contain the quadrant. It selects `all`
+      only for a box that no smaller crop covers.
 
     Without boxes every rule returns the result of `min_cover`. Raises ConfigError for an unknown
     rule.

@@ -47,8 +47,8 @@ class DecodeLimits:
 def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = "image") -> Image:
     """Return the first frame of an image file as RGB, turned upright by its EXIF orientation.
 
-    Transparent pixels become white. Raises DataError, which names `source`, if the format is not
-    allowed, if there are too many pixels, or if the data are truncated or corrupt.
+    Transparent pixels become white. Raises DataError if the format is not allowed, if there are too
+    many pixels, or if the data are truncated or corrupt. The error message starts with `source`.
     """
     try:
         with pillow.open(io.BytesIO(data), formats=limits.formats) as file:
@@ -101,8 +101,9 @@ def low_view(image: Image, ratio: float = 0.5) -> Image:
 def render(image: Image, view: View, ratio: float = 0.5) -> Image:
     """Return the pixels of `view`, cut from the original `image`.
 
-    `ratio` scales the low-resolution view. The processor refuses aspect ratios above 200. A view
-    with a larger ratio therefore gets a black border, on the right or at the bottom.
+    `ratio` is the side of the low-resolution view, divided by the side of the image. The processor
+    refuses aspect ratios above 200. A view with a larger aspect ratio is therefore padded with
+    black pixels on the right or at the bottom.
     """
     if view.box is None:
         return _pad(low_view(image, ratio))

@@ -13,8 +13,8 @@ def interval(
 ) -> tuple[float, float]:
     """Return the confidence interval of the mean of `values`, which must not be empty.
 
-    `level` is the confidence level. The interval depends only on the arguments, because the
-    resampling is seeded.
+    `level` is the confidence level. The interval depends only on the arguments, because `seed`
+    determines the resampling.
 
     Example:
         interval([1.0] * 90 + [0.0] * 10)  # about (0.84, 0.95)

@@ -1,4 +1,4 @@
-"""Scores of a prediction against its accepted answers, by the rules of each benchmark in lmms-eval.
+"""Score a prediction against the accepted answers, by lmms-eval's rules for the benchmark.
 
 The rules changed over time, so a scorer has a name and a version. The paper's figures follow the
 rules of "2026-03". The present rules are "2026-08". The scorers keep the oddities of the rules: in
@@ -52,8 +52,9 @@ def exact(prediction: str, answers: Sequence[str], question: str = "") -> float:
 def chartqa(prediction: str, answers: Sequence[str], question: str = "") -> float:
     """Return the relaxed accuracy (Methani et al., PlotQA, arXiv 1909.00997).
 
-    If prediction and answer are numbers and the answer is not 0, they may differ by up to 5 %. A
-    trailing % divides a number by 100. Any other prediction must equal the answer, ignoring case.
+    If prediction and answer are numbers and the answer is not 0, the difference may be up to 5 % of
+    the answer. A number with a trailing % is divided by 100. Any other prediction must equal the
+    answer, ignoring case.
     """
     return max(float(_relaxed(prediction, answer)) for answer in answers)
 
@@ -143,8 +144,9 @@ def realworldqa(
     """Return 1 if the prediction equals the answer, ignoring case and a final full stop.
 
     If the answer is the letter of an option, the two versions differ. "2026-08" reads the letter
-    from the prediction with `letter`. "2026-03" accepts the letter, or the text of the option in
-    the question, and reads number words as digits.
+    from the prediction with `letter`. "2026-03" accepts the letter, and also the text that the
+    question gives for the option. "2026-03" also replaces a number word, such as "two", by its
+    digits.
     """
     return float(any(_realworld(prediction, answer, question, version) for answer in answers))
 
@@ -170,7 +172,7 @@ def vstar_bench(prediction: str, answers: Sequence[str], question: str = "") -> 
 
 
 def letter(prediction: str) -> str | None:
-    """Return the option, A to D, that a prediction names, or None if it is unclear.
+    """Return the option, A to D, that a prediction names, or None if the option is unclear.
 
     The first matching pattern of `_LETTER_RULES` decides. If no pattern matches, the text must
     contain exactly one of the letters as a separate word.
@@ -210,7 +212,7 @@ def scorer(name: str, version: str = "2026-08") -> Scorer:
 
 
 def yes_no_f1(predictions: Sequence[str], answers: Sequence[str]) -> float:
-    """Return POPE's F1 of the answer "yes", or NaN if no pair counts (arXiv 2305.10355).
+    """Return POPE's F1 score of the answer "yes", or NaN if it is undefined (arXiv 2305.10355).
 
     Predictions other than "yes" and "no" are ignored, as in the published figures.
     """

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL (arXiv 2502.13923): every fact of the model that awares relies on."""
+"""The properties of Qwen2.5-VL (arXiv 2502.13923) on which awares relies."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ class Qwen25VL:
     """Qwen2.5-VL, from 3B to 72B, and the tiny policy that ships with awares.
 
     The chat layout is ChatML. A visual token covers 2 x 2 patches of 14 x 14 pixels. vLLM fuses the
-    layers q, k and v into one, and gate and up into another. vLLM's loader also fuses their
-    weights, so this class names no fused layer.
+    projections q, k and v into one layer, and gate and up into another. vLLM's loader fuses the
+    weights, too, so this class names only unfused layers.
 
     Example:
         family = Qwen25VL()
@@ -70,15 +70,16 @@ class Qwen25VL:
     }
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """Return the processor's limits: patches of 14 pixels, 2 x 2 patches per token."""
+        """Return the processor's limits, with 14 x 14 pixels per patch and 2 x 2 patches per
+        token."""
         return VisionLimits(patch=14, merge=2, min_pixels=min_pixels, max_pixels=max_pixels)
 
     def processor_options(self, limits: VisionLimits) -> dict[str, Any]:
-        """Return the option `size`. Its two keys hold areas in pixels, despite their names."""
+        """Return the option `size`. Its keys say "edge", but its values are areas in pixels."""
         return {"size": {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}}
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
-        """Return the model and the loading report. Errors of transformers pass through."""
+        """Return the model and the loading report. Exceptions of transformers are not caught."""
         import transformers
 
         return getattr(transformers, self.architecture).from_pretrained(
@@ -108,7 +109,7 @@ class Qwen25VL:
         return found
 
     def current_name(self, name: str) -> str:
-        """Return the name that transformers now gives to the weight `name`."""
+        """Return the current name in transformers of the weight that a checkpoint calls `name`."""
         for pattern, newer in _OLDER:
             name = pattern.sub(newer, name)
         return name
