@@ -1,4 +1,4 @@
-"""The environment of the paper: the policy sees a half-size view, and may request ten crops."""
+"""The environment of the paper: the policy sees a half-size view and may request crops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class TenCrops:
         return area_fraction([CropId(region) for region in request.regions])
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return the request for the crops that hold the evidence, by the rule `mapping`.
+        """Return the request for the crops that show the evidence `boxes` by the rule `mapping`.
 
         The result is None if `mapping` is "iou" and no crop qualifies.
         """

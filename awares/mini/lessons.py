@@ -27,7 +27,8 @@ BUCKETS = 3
 
 @dataclass(frozen=True, slots=True)
 class ImageGroup:
-    """Images of one size. `positions` are the flat positions of their tokens in the batch."""
+    """Images of one size. `positions` are the indices of the image tokens in the flattened
+    batch."""
 
     grid: tuple[int, int]
     patches_NPF: Tensor
@@ -57,9 +58,9 @@ def talk_batch(
 ) -> list[TalkBatch]:
     """Draw new scenes, and make `forms[form]` conversations of each form about them.
 
-    About half of the conversations have the system prompt of `chat`. The others have the system
-    prompt of `plain`. The conversations are sorted by length and split into BUCKETS batches.
-    Without the sorting, the padding would cost more than the conversations themselves.
+    About half of the conversations have the system prompt of `chat`. The other conversations have
+    the system prompt of `plain`. The conversations are sorted by length and split into BUCKETS
+    batches. Without the sorting, the padding would cost more than the conversations themselves.
     """
     talks = []
     for form, count in forms.items():
@@ -99,7 +100,7 @@ def collate(talks: Sequence[Conversation], placeholder: int) -> TalkBatch:
 
 
 def _rope(talk: Conversation, placeholder: int) -> tuple[np.ndarray, list[int]]:
-    """Return the M-RoPE positions (3, L) of a conversation, and where each image starts in it."""
+    """Return the M-RoPE positions (3, L) of a conversation, and the start index of each image."""
     grids = [(pixels.shape[0] // CELL, pixels.shape[1] // CELL) for pixels in talk.images]
     positions = QWEN2_5_VL.positions(talk.ids, placeholder, grids)
     starts, at = [], 0

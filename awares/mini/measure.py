@@ -58,8 +58,8 @@ def examine(
 ) -> Exam:
     """Measure greedy exact match on `count` questions in each view.
 
-    One forward pass per conversation suffices. An answer is right if the argmax is the true id at
-    each position of the answer, given the true ids before that position.
+    Greedy decoding gives the true answer exactly if each id of the answer is the argmax after the
+    true ids before it. One forward pass per conversation checks this condition.
     """
     rng = np.random.default_rng((seed, 77))
     questions = []

@@ -32,7 +32,7 @@ SHAPES = ("circle", "square", "diamond", "cross")
 SMALL = (9, 11)
 MIDDLE = (12, 16)
 LARGE = (19, 25)
-"""Ranges of the height of a digit in pixels."""
+"""Ranges of the height of a digit in pixels. A range includes both of its ends."""
 
 ILLEGIBLE = 10
 """At low resolution the shipped policy misreads most digits of at most this height in pixels.
@@ -47,7 +47,8 @@ CENTERED = 0.4
 """Share of scenes with an item in the centre."""
 
 SLOT = 38
-"""Side in pixels of the square at each corner that holds a quadrant's item. The centre is free.
+"""Side in pixels of a square in each corner of a scene. The item of a quadrant lies in this square,
+so the centre stays free.
 """
 
 INK = np.array((20, 20, 20), np.float32)
