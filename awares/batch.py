@@ -41,7 +41,7 @@ Item = Episode | Demonstration
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The inputs of a forward pass and of a loss.
+    """The input tensors of a forward pass and of a loss.
 
     `action_mask_BT` marks the sampled tokens of episodes and the target tokens of demonstrations.
     At all other tokens the logprobs and weights are 0, and the versions are -1.
@@ -134,7 +134,7 @@ def collate(
 
 
 def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) -> int:
-    """Return the number of tokens of an item, with its image placeholders expanded.
+    """Return an item's number of tokens, after each image placeholder is expanded.
 
     No image is decoded.
     """
@@ -211,9 +211,9 @@ def _check_turn(item: Item, number: int, turn: Turn, image_token_id: int) -> Non
 
 
 def _expand(ids: Sequence[int], counts: list[int], image_token_id: int) -> list[int]:
-    """Return `ids` with the n-th image placeholder repeated `counts[n]` times.
+    """Return `ids`, with the first image placeholder repeated `counts[0]` times, and so on.
 
-    The used counts are removed from the list `counts`.
+    The function removes each count that it uses from the list `counts`.
     """
     expanded: list[int] = []
     for token in ids:
@@ -285,8 +285,8 @@ def token_logprobs(
     """Return logprobs_BT in float32, aligned with the ids.
 
     Position t holds log p(token t | tokens before t). Position 0 holds 0. The rows are computed one
-    by one. Without gradient, only one row of logits is therefore in float32 at a time. If you need
-    the gradient, prefer `policy_logprobs`.
+    by one. Under `torch.no_grad`, memory therefore holds only one row of logits in float32 at a
+    time. If you need the gradient, prefer `policy_logprobs`.
     """
     rows = [
         _chosen(logits_TV[:-1], ids_T[1:], temperature, blocked_ids)

@@ -1,6 +1,6 @@
 """The chat layout as token ids.
 
-Prompts are joined from pieces of token ids. No sampled id is therefore decoded and encoded again.
+A prompt is a concatenation of token ids. Sampled ids are therefore never decoded and encoded again.
 
 If the system prompt is empty, the system message is left out:
 

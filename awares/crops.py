@@ -1,8 +1,8 @@
 """The ten crops of an image: their geometry, and the mapping from evidence boxes to crops.
 
-All boxes are in native pixels of the ORIGINAL image. Half a side is rounded up. If a side is odd,
-opposite crops therefore share one row or column of pixels, and no pixel is left out. Right crops
-end at the right edge and bottom crops at the bottom edge. A crop is never empty.
+All boxes are in native pixels of the ORIGINAL image. Half of an odd side is rounded up. Opposite
+crops then share one row or column of pixels, and no pixel is left out. Right crops end at the right
+edge and bottom crops at the bottom edge. A crop is never empty.
 """
 
 from collections.abc import Sequence
@@ -93,9 +93,10 @@ def _span(side: int, first: bool, last: bool, middle: bool) -> tuple[int, int]:
 
 
 def area_fraction(crops: Sequence[CropId]) -> float:
-    """Return the sum of the crops' nominal shares of the image's area; overlaps count twice.
+    """Return the sum of the crops' shares of the image's area. Overlaps count twice.
 
-    A quadrant or the center counts 0.25, a half counts 0.5, and the whole image counts 1.
+    The shares ignore rounding: a quadrant or the center counts 0.25, a half 0.5, and the whole
+    image 1.
     """
     return sum(_QUARTERS[crop] for crop in crops) / 4
 

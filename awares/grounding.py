@@ -19,8 +19,8 @@ class Grounding(Protocol):
     attribute with all settings of the table [curate.grounding_settings]. If the attribute's
     signature has one of the following parameters, curation passes it, too:
 
-    - `endpoint` is the table [curate.grounding_endpoint]. - `images` is a function that returns the
-    decoded image for the hash `Sample.image`.
+    - `endpoint` is the table [curate.grounding_endpoint].
+    - `images` is a function that returns the decoded image for the hash `Sample.image`.
 
     Example:
         class WholeImage:

@@ -1,7 +1,7 @@
 """The losses of the two training stages: SFT (paper, section 3.3) and GRPO (section 3.4).
 
-Axes: B episodes or demonstrations, T tokens, padded on the right. `logprobs_BT[b, t]` is log
-p(token t | tokens before t). Values at positions outside the action mask have no effect.
+Axes: B episodes or demonstrations, T tokens, padded on the right. `logprobs_BT[b, t]` is
+log p(token t | tokens before t). Values at positions outside the action mask have no effect.
 """
 
 from dataclasses import dataclass

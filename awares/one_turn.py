@@ -44,6 +44,5 @@ class OneTurn:
         return self._environment.cost(request, size)
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return the request with which `environment` covers `boxes`, or None if no request
-        does."""
+        """Return `environment`'s request that covers `boxes`, or None if no request does."""
         return self._environment.cover(boxes, size)

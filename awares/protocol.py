@@ -1,9 +1,9 @@
 """The grammar of the ten crops: a turn is an answer, or a request like `GET_CROPS: ['0', '5']`.
 
-A request may deviate from this form only in its colon, spaces, quotes and letter case. The parser
-also accepts names of crops in place of ids. A turn that names the tool, but is not exactly one
-request, is Malformed. The parser never guesses. It returns only crops that the turn names, and it
-never replaces an unreadable request by the whole image.
+The parser accepts deviations from this form only in the colon, spaces, quotes and letter case. The
+parser also accepts names of crops, such as top-left, in place of ids. A turn that names the tool,
+but is not exactly one request, is Malformed. The parser never guesses. The parser returns only
+crops that the turn names, and never replaces an unreadable request by the whole image.
 """
 
 import re
@@ -89,7 +89,7 @@ def _diagnose(text: str) -> str:
 
 
 def _crop(item: str) -> CropId | None:
-    """Return the crop that one list item names, or None if it names no crop.
+    """Return the crop that one list item names, or None if the item names no crop.
 
     A numeric id is one ASCII digit, so "00" and "10" name no crop.
     """

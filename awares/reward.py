@@ -13,9 +13,9 @@
     any    malformed  malformed_cost
 
 `area` is the sum of the crops' shares of the image's area. A malformed first turn costs
-malformed_cost and nothing else. A malformed later turn adds malformed_cost to the cost of the
-earlier call. A call in a turn that allows only an answer counts as malformed. If an episode has no
-answer, its answer_reward is 0.
+malformed_cost and nothing else. If the turn after a call is malformed, malformed_cost is added to
+the cost of the call. A call in a turn that allows only an answer counts as malformed. If an episode
+has no answer, its answer_reward is 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -50,9 +50,9 @@ class Reward(Protocol):
     """Returns one RewardValue for each of the aligned episodes and samples.
 
     GRPO calls the reward with the G episodes of one sample. Evaluation calls it with all episodes
-    of a policy. If a model scores the answers, it can therefore score all answers of a call at
-    once. A failed episode (StopReason.ERROR) has no answer. The caller ignores or replaces the
-    value that the reward returns for it. An exception stops the job.
+    of a policy. A reward that runs a model can therefore score many answers in one batch. A failed
+    episode (StopReason.ERROR) has no answer. The caller ignores or replaces the value that the
+    reward returns for it. An exception stops the job.
 
     To use a reward of your own, set `method.reward = "module:attribute"`. Each parameter of the
     attribute gets the setting of the same name in [method], if there is one. The attribute also

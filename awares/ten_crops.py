@@ -58,7 +58,7 @@ class TenCrops:
         return tuple(crop_view(CropId(region), size) for region in request.regions)
 
     def cost(self, request: Request, size: Size) -> float:
-        """Return the sum of the crops' nominal shares of the image's area."""
+        """Return `awares.crops.area_fraction` of the requested crops."""
         return area_fraction([CropId(region) for region in request.regions])
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:

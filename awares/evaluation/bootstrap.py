@@ -35,9 +35,9 @@ def difference(
 ) -> tuple[float, float]:
     """Return the 95 % interval of mean(first) - mean(second) from paired values.
 
-    A pair holds the scores of two policies on one question. The interval of the paired differences
-    is narrower than the two separate intervals suggest. The difficulty of a question affects both
-    scores of its pair and cancels in the difference.
+    A pair holds the scores of two policies on one question. The difficulty of a question affects
+    both scores of a pair and cancels in their difference. The interval of the paired differences is
+    therefore narrower than the two separate intervals suggest.
     """
     pairs = zip(first, second, strict=True)
     return interval([left - right for left, right in pairs], seed=seed, resamples=resamples)

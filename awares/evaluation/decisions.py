@@ -1,7 +1,7 @@
 """Diagnostics of the coupled decision (paper, supplement 4).
 
-The diagnostics measure whether the policy requests crops if it needs them, and whether it requests
-the right regions. A call is a request for crops.
+The diagnostics measure two things: whether the policy requests crops when crops are needed, and
+whether it requests the right regions. A call is a request for crops.
 """
 
 from collections.abc import Iterable, Sequence

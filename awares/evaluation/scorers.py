@@ -1,7 +1,7 @@
 """Score a prediction against the accepted answers, by lmms-eval's rules for the benchmark.
 
 The rules changed over time, so a scorer has a name and a version. The paper's figures follow the
-rules of "2026-03". The present rules are "2026-08". The scorers keep the oddities of the rules: in
+version "2026-03". The present version is "2026-08". The scorers keep the oddities of lmms-eval: in
 ChartQA "5%" does not match "5", and in POPE "Yes." is wrong. If a scorer repaired these oddities,
 its scores could not be compared with published scores.
 
@@ -74,11 +74,11 @@ def _number(text: str) -> float | None:
 
 
 def docvqa(prediction: str, answers: Sequence[str], question: str = "") -> float:
-    """Return ANLS (Biten et al., arXiv 1905.13648): 1 minus the relative edit distance.
+    """Return ANLS (Biten et al., arXiv 1905.13648), which is 1 minus the relative edit distance.
 
     The relative edit distance is the edit distance divided by the length of the longer string. The
-    best accepted answer counts. A score below 0.5 becomes 0. The distance ignores case and repeated
-    spaces, but the length counts all characters.
+    accepted answer with the smallest distance counts. A score below 0.5 becomes 0. The distance
+    ignores case and repeated spaces, but the length counts all characters.
     """
     similarity = 1 - min(_relative_distance(prediction, answer) for answer in answers)
     return similarity if similarity >= _ANLS_THRESHOLD else 0.0
@@ -214,7 +214,7 @@ def scorer(name: str, version: str = "2026-08") -> Scorer:
 def yes_no_f1(predictions: Sequence[str], answers: Sequence[str]) -> float:
     """Return POPE's F1 score of the answer "yes", or NaN if it is undefined (arXiv 2305.10355).
 
-    Predictions other than "yes" and "no" are ignored, as in the published figures.
+    As in the published figures, a prediction that is neither "yes" nor "no" is ignored.
     """
     said, true = ([text.lower().strip() for text in texts] for texts in (predictions, answers))
     pairs = list(zip(said, true, strict=True))

@@ -70,8 +70,7 @@ class Qwen25VL:
     }
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """Return the processor's limits, with 14 x 14 pixels per patch and 2 x 2 patches per
-        token."""
+        """Return the processor's limits: 14 x 14 pixels per patch, 2 x 2 patches per token."""
         return VisionLimits(patch=14, merge=2, min_pixels=min_pixels, max_pixels=max_pixels)
 
     def processor_options(self, limits: VisionLimits) -> dict[str, Any]:

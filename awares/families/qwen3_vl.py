@@ -20,6 +20,5 @@ class Qwen3VL(Qwen25VL):
     vllm_module = "vllm.model_executor.models.qwen3_vl"
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """Return the processor's limits, with 16 x 16 pixels per patch and 2 x 2 patches per
-        token."""
+        """Return the processor's limits: 16 x 16 pixels per patch, 2 x 2 patches per token."""
         return VisionLimits(patch=16, merge=2, min_pixels=min_pixels, max_pixels=max_pixels)

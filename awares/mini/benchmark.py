@@ -46,7 +46,7 @@ def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[by
 def encode(scene: Scene) -> bytes:
     """Draw the scene and return it as a PNG file."""
     buffer = io.BytesIO()
-    # Level 1 is the fastest. A higher level hardly makes the file smaller, because it holds noise.
+    # Level 1 is the fastest. Higher levels hardly help, because the noise is incompressible.
     draw(scene).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 

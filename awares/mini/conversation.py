@@ -8,11 +8,11 @@ A conversation has one of five forms:
     closer   the low-resolution view, then crops of the evidence
     command  the low-resolution view, and a command that names the places to request
 
-A command teaches how to write a request, but neither when to write it nor where to look. The other
-forms ask one question, or ask for a description of the whole scene, by place or by colour. A
-description lists the items in random order. To predict the next word, the model must therefore look
-up the item that the previous word names. Descriptions teach the model to find items. Single
-questions alone do not teach this skill.
+A command teaches the policy how to write a request, but not when to write one or which crops to
+request. The forms without a command ask one question, or ask for a description of the whole scene,
+by place or by colour. A description lists the items in random order. To predict the next word, the
+model must therefore look up the item that the previous word names. Descriptions teach the model to
+find items. Single questions alone do not teach this skill.
 """
 
 from collections.abc import Sequence

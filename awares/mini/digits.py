@@ -39,7 +39,7 @@ def scans(split: SplitName) -> Scans:
 
 @lru_cache(maxsize=20_000)
 def glyph(split: SplitName, scan: int, height: int) -> np.ndarray:
-    """Return the scan, resized to (height, height), as float32 from 0 (paper) to 1 (ink)."""
+    """Return the scan, resized to (height, height), as float32 from 0 (blank) to 1 (ink)."""
     return _ink(_scan(split, scan).resize((height, height), Image.Resampling.BICUBIC))
 
 

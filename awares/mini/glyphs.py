@@ -46,7 +46,7 @@ SHARPNESS = 1.0
 """Initial scale of the logits. A word embedding has a squared norm of about 7."""
 
 CENTRAL = 3.0
-"""Loss weight of the digit of an item in the centre. Central items are rarer, and only they lie
+"""Factor of the loss weight of a digit in the centre. Central items are rarer, and only they lie
 across four tokens.
 """
 

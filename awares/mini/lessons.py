@@ -27,8 +27,7 @@ BUCKETS = 3
 
 @dataclass(frozen=True, slots=True)
 class ImageGroup:
-    """Images of one size. `positions` are the indices of the image tokens in the flattened
-    batch."""
+    """Images of one size. `positions` indexes their tokens in the flattened batch."""
 
     grid: tuple[int, int]
     patches_NPF: Tensor

@@ -41,7 +41,7 @@ class Exam:
     accuracy: dict[str, dict[str, float]]
 
     def lines(self) -> list[str]:
-        """Return one line for each view, with the groups in a fixed order."""
+        """Return one line for each view, which lists the accuracy of each group."""
         return [
             f"{view:7}" + " ".join(f"{group} {value:.2f}" for group, value in groups.items())
             for view, groups in self.accuracy.items()

@@ -110,8 +110,10 @@ class Batches(Dataset[Any]):
 
 
 class Pretraining:
-    """The model, its optimizers and its progress. `stage` and `step` are the indices of the next
-    step."""
+    """The model, its optimizers and its progress.
+
+    `stage` and `step` are the indices of the next stage and step to run.
+    """
 
     def __init__(self, seed: int, work: Path) -> None:
         self.seed, self.work = seed, work

@@ -2,9 +2,9 @@
 
 A scene is 112 px square and costs 16 visual tokens. Its low-resolution view is 56 px square and
 costs 4 tokens. A quadrant costs 4 tokens, too. Colours and shapes are legible in the full and in
-the low-resolution view. In the low-resolution view, large digits stay legible, small digits do not,
-and middle digits sometimes do. Whether a crop is needed therefore depends on the image. Training
-scans are randomly warped; test scans are not.
+the low-resolution view. In the low-resolution view, large digits are legible, small digits are
+illegible, and middle digits are sometimes legible. Whether a crop is needed therefore depends on
+the image. Digits of the training split are randomly warped. Digits of the test split are not.
 """
 
 from dataclasses import dataclass
