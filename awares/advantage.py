@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def advantages(rewards_G: Sequence[float], eps: float = 1e-4) -> list[float]:
-    """Return the advantages of the G episodes of one group, which share a prompt.
+    """Return the advantage of each of the G episodes in a group. The episodes share one prompt.
 
     The advantage of an episode with the reward R is
 

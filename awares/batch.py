@@ -44,7 +44,7 @@ class Batch:
     """The input tensors of a forward pass and of a loss.
 
     `action_mask_BT` marks the sampled tokens of episodes and the target tokens of demonstrations.
-    At all other tokens the logprobs and weights are 0, and the versions are -1.
+    At all unmarked tokens the logprobs and weights are 0, and the versions are -1.
 
     Example:
         batch = collate(episodes, images, processor, limits).to("cuda")
@@ -115,8 +115,8 @@ def collate(
     have the weight 1. Every item must have at least one view, so that no rank skips the vision
     tower.
 
-    Raises PolicyError if an item, its image and the processor disagree on image sizes or token
-    counts.
+    Raises PolicyError if an item has no view, or if the item, its image and the processor disagree
+    on image sizes or token counts.
     """
     assert items, "a batch holds at least one item"
     views = [_render(item, images(item.image), low_ratio) for item in items]
@@ -211,7 +211,7 @@ def _check_turn(item: Item, number: int, turn: Turn, image_token_id: int) -> Non
 
 
 def _expand(ids: Sequence[int], counts: list[int], image_token_id: int) -> list[int]:
-    """Return `ids`, with the first image placeholder repeated `counts[0]` times, and so on.
+    """Return `ids`, where the n-th image placeholder is repeated `counts[n]` times (n from 0).
 
     The function removes each count that it uses from the list `counts`.
     """
@@ -258,11 +258,11 @@ def policy_logprobs(
 ) -> Tensor:
     """Run one forward pass and return logprobs_BT of the sampled tokens, with gradient.
 
-    Positions of tokens that were not sampled hold 0. The language head runs only at the K positions
-    that at least one row of the batch needs. The vocabulary is large, so logits at all positions
-    would take most of the memory. `temperature` and `blocked_ids` must be the values with which the
-    engine sampled the tokens. Otherwise the returned logprobs are not comparable to the engine's
-    logprobs.
+    Positions of tokens that were not sampled hold 0. The language head runs only at K positions:
+    those that predict a sampled token in at least one row. The vocabulary is large, so logits at
+    all positions would take most of the memory. `temperature` and `blocked_ids` must be the values
+    with which the engine sampled the tokens. Otherwise the returned logprobs are not comparable to
+    the engine's logprobs.
     """
     mask_BT = batch.action_mask_BT[:, 1:]
     kept_K = mask_BT.any(0).nonzero().squeeze(1)

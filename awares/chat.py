@@ -96,7 +96,7 @@ class ChatFormat:
         return (*self._resume, *(self._image * images), *self._between)
 
     def target(self, text: str) -> tuple[int, ...]:
-        """Return the ids of `text` and <|im_end|>, as the policy would sample them in a turn."""
+        """Return the ids of a turn in which the policy writes `text`, including <|im_end|>."""
         return (*self.encode(text), self.end_id)
 
     def encode(self, text: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The ten crops of an image: their geometry, and the mapping from evidence boxes to crops.
+"""Compute the boxes of the ten crops of an image, and map evidence boxes to crops.
 
 All boxes are in native pixels of the ORIGINAL image. Half of an odd side is rounded up. Opposite
 crops then share one row or column of pixels, and no pixel is left out. Right crops end at the right
@@ -34,7 +34,7 @@ class CropId(StrEnum):
     ALL = "all"
 
 
-# The area of each crop, in quarters of the image. The areas are integers, so their sums are exact.
+# The area of each crop, in quarters of the image. Sums of these integers are exact.
 _QUARTERS = (
     dict.fromkeys(CropId, 1)
     | dict.fromkeys((CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT), 2)
@@ -77,7 +77,7 @@ def crop_box(crop: CropId, size: tuple[int, int]) -> Box:
 
 
 def _span(side: int, first: bool, last: bool, middle: bool) -> tuple[int, int]:
-    """Return where a crop starts and ends along one side of the image, in pixels.
+    """Return the start and the end of a crop along one side of the image, in pixels.
 
     The crop takes the first, last or middle half of the side, or the whole side.
     """
@@ -112,7 +112,7 @@ def clamp(box: Box, size: tuple[int, int]) -> Box:
 
 
 def pad(box: Box, size: tuple[int, int], padding: float) -> Box:
-    """Return `box` enlarged on each side by `padding` times its width or height, then clamped."""
+    """Add `padding` times the width or height of `box` on each side, and clamp the result."""
     grow_x, grow_y = round((box[2] - box[0]) * padding), round((box[3] - box[1]) * padding)
     return clamp((box[0] - grow_x, box[1] - grow_y, box[2] + grow_x, box[3] + grow_y), size)
 
@@ -152,7 +152,7 @@ def coverage(box: Box, crop: Box) -> float:
 
 
 def iou(first: Box, second: Box) -> float:
-    """Return the intersection over union of two boxes, 0 to 1. At least one must not be empty."""
+    """Return the intersection over union of two boxes, 0 to 1. They must not both be empty."""
     shared = overlap(first, second)
     return shared / (area(first) + area(second) - shared)
 

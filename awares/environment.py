@@ -68,13 +68,13 @@ Parsed = Answer | Request | Malformed
 
 
 class Environment(Protocol):
-    """The regions that a policy may request, and the views that it gets for them.
+    """Defines the regions that a policy may request, and the views that answer a request.
 
     The configuration names an environment as `method.environment = "module:attribute"`. If a
-    parameter of its constructor has the name of a setting in [method], such as `max_turns`, the
-    parameter gets the value of this setting. The constructor also gets every setting in the table
-    [method.environment_settings]. Each of the five jobs builds its own environment, so an
-    environment must not store anything between calls.
+    parameter of the environment's constructor has the name of a setting in [method], such as
+    `max_turns`, the parameter gets the value of this setting. The constructor also gets every
+    setting in the table [method.environment_settings]. Each of the five jobs builds its own
+    environment, so an environment must not store anything between calls.
 
     Example:
         class Zoom:
@@ -177,7 +177,7 @@ def readable(environment: Environment, regions: Sequence[str]) -> Request | None
 def count_regions(regions: Iterable[str], listed: Sequence[str]) -> dict[str, int]:
     """Return how often each of the `listed` regions occurs in `regions`.
 
-    If other regions occur, their total is returned under the name "other".
+    The total of all unlisted regions has the key "other". The key is absent if the total is 0.
 
     Example:
         count_regions(["0", "0", "9"], ("0", "1"))  # {"0": 2, "1": 0, "other": 1}

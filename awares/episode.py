@@ -100,7 +100,7 @@ class Episode:
 
     @property
     def crops(self) -> tuple[str, ...]:
-        """The regions that all turns requested, in order. A direct answer leaves it empty."""
+        """The regions requested in all turns, in order. Without a request, the tuple is empty."""
         return tuple(region for turn in self.turns for region in turn.crops)
 
     @property
@@ -137,7 +137,7 @@ async def run_episode(
     """Run one episode on the original `image` (RGB).
 
     A failure raises no exception: the returned episode then has StopReason.ERROR. The engine gets
-    `session` with every turn, so that it can recognise the turns of one episode.
+    `session` with every turn, so that the engine can recognise the turns of one episode.
     """
     turns: list[Turn] = []
     try:

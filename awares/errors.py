@@ -1,4 +1,4 @@
-"""The exceptions that users see. Each message names the wrong value, its place and a remedy.
+"""The exceptions that users see. Each message names the wrong value, where it is, and a remedy.
 
 AwaresError
 ├── ConfigError      A setting is wrong. This error is a ValueError, too.

@@ -88,7 +88,7 @@ class ModelFamily(Protocol):
     """Maps the name of a size in the image processor to the key of this size in vision_config."""
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """Return the limits of the family's processor, with these bounds on an image's area."""
+        """Return the limits of the family's processor, with the given bounds on an image's area."""
         ...
 
     def processor_options(self, limits: VisionLimits) -> dict[str, Any]:

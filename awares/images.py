@@ -33,8 +33,8 @@ _CORRUPT = (
 class DecodeLimits:
     """The limits on an image file: the number of its pixels, and its format as Pillow names it.
 
-    A small file can decode to billions of pixels. The size in its header is therefore checked
-    before decoding.
+    A small file can decode to billions of pixels. The size in the file's header is therefore
+    checked before decoding.
 
     Example:
         DecodeLimits(max_pixels=50_000_000, formats=("PNG",))
@@ -45,7 +45,7 @@ class DecodeLimits:
 
 
 def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = "image") -> Image:
-    """Return the first frame of an image file as RGB, turned upright by its EXIF orientation.
+    """Return the first frame of an image file as RGB, rotated by the file's EXIF orientation.
 
     Transparent pixels become white. Raises DataError if the format is not allowed, if there are too
     many pixels, or if the data are truncated or corrupt. The error message starts with `source`.

@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 from awares.sample import Label
 
 BothWrong = Literal["LR", "drop"]
-"""The treatment of a sample whose answers are both wrong: label it LR, as the paper does, or drop
-it."""
+"""What to do with a sample if its answers at low and at full resolution are both wrong. "LR" labels
+the sample LR, as the paper does. "drop" leaves the sample out."""
 
 
 class Verdict(IntEnum):
@@ -94,7 +94,9 @@ def _compare(case: Case) -> Judgement:
 
 
 def normalise(text: str) -> str:
-    """Return the text in lower case, with single spaces, without spaces or full stops at its ends.
+    """Return the text in lower case, with single spaces.
+
+    Spaces and full stops at the start and at the end are removed.
 
     Example:
         normalise(" Seven  Apples. ")  # "seven apples"

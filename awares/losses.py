@@ -87,7 +87,7 @@ def grpo_loss(
     settings: GrpoSettings,
     episodes: int | None = None,
 ) -> tuple[Tensor, GrpoStats]:
-    """Return the GRPO loss (paper, section 3.4) and its figures.
+    """Return the GRPO loss (paper, section 3.4) and the figures of the batch.
 
     The objective of one sampled token is
 

@@ -1,4 +1,4 @@
-"""The environment of a policy that answers after one view, without a request."""
+"""The environment of a policy that gets one view and must answer in one turn."""
 
 from collections.abc import Sequence
 

@@ -82,7 +82,7 @@ def parse_turn(text: str, *, allow_all: bool = True, max_crops: int = len(CropId
 
 
 def _diagnose(text: str) -> str:
-    """Return the reason why a text that names the tool does not match the grammar."""
+    """Return why `text`, which names the tool, does not match the grammar."""
     if not _MARKER.match(text):
         return "text before the request"
     return "no list of regions" if "[" not in text else "the list of regions is not readable"

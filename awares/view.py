@@ -10,7 +10,7 @@ from awares.crops import Box, CropId, clamp, crop_box
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The region and the scale of one picture that the policy saw, cut from an original image.
+    """Describes one picture that the policy saw, by a region of the original image and a scale.
 
     If `box` is None, the view is the low-resolution view: the whole image, with each side scaled by
     the method's low ratio. Otherwise the view is the region `box`, with each side scaled by

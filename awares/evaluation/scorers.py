@@ -107,7 +107,7 @@ def ocrbench(
 ) -> float:
     """Return 1 if the prediction contains an accepted answer, ignoring case.
 
-    Since 2026-07-30 the rules replace full-width characters by their ASCII equivalents.
+    Since 2026-07-30 the rules replace each full-width character by its ASCII equivalent.
     """
     return float(any(_flat(answer, version) in _flat(prediction, version) for answer in answers))
 
@@ -143,10 +143,10 @@ def realworldqa(
 ) -> float:
     """Return 1 if the prediction equals the answer, ignoring case and a final full stop.
 
-    If the answer is the letter of an option, the two versions differ. "2026-08" reads the letter
-    from the prediction with `letter`. "2026-03" accepts the letter, and also the text that the
-    question gives for the option. "2026-03" also replaces a number word, such as "two", by its
-    digits.
+    If the answer is the letter of an option, the two versions differ. "2026-08" extracts the letter
+    from the prediction with the function `letter`. "2026-03" accepts the letter, and also the text
+    that the question gives for the option. "2026-03" also replaces a number word, such as "two", by
+    its digits.
     """
     return float(any(_realworld(prediction, answer, question, version) for answer in answers))
 
@@ -212,7 +212,7 @@ def scorer(name: str, version: str = "2026-08") -> Scorer:
 
 
 def yes_no_f1(predictions: Sequence[str], answers: Sequence[str]) -> float:
-    """Return POPE's F1 score of the answer "yes", or NaN if it is undefined (arXiv 2305.10355).
+    """Return POPE's F1 score of the answer "yes", or NaN if F1 is undefined (arXiv 2305.10355).
 
     As in the published figures, a prediction that is neither "yes" nor "no" is ignored.
     """

@@ -21,7 +21,7 @@ class Summary:
     `accuracy` is the mean score, with its 95 % bootstrap interval; an episode with ERROR scores 0.
     Ratios and tokens are means over the episodes without ERROR. `latency_p50_s` is the median
     latency and `latency_p95_s` the 95th percentile, both in seconds. Without measured latencies,
-    both are None.
+    these two fields are None.
 
     Example:
         summarise(episodes, samples, scores, latencies, seed=0).accuracy
@@ -81,8 +81,8 @@ def table(summaries: Mapping[str, Mapping[str, Summary]]) -> str:
 
     Each row is a policy and each column a benchmark. A cell holds the accuracy in %, the accuracy's
     95 % interval, and rtr_token. `summaries` maps each policy to a mapping from benchmark to
-    summary. All policies must have the same benchmarks. If there are several benchmarks, the last
-    column is their average.
+    summary. All policies must have the same benchmarks. With several benchmarks, the last column is
+    the average over the benchmarks.
     """
     benchmarks = list(next(iter(summaries.values())))
     heads = [*benchmarks, "average"] if len(benchmarks) > 1 else benchmarks

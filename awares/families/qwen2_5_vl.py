@@ -74,7 +74,7 @@ class Qwen25VL:
         return VisionLimits(patch=14, merge=2, min_pixels=min_pixels, max_pixels=max_pixels)
 
     def processor_options(self, limits: VisionLimits) -> dict[str, Any]:
-        """Return the option `size`. Its keys say "edge", but its values are areas in pixels."""
+        """Return the option `size`. Despite "edge" in the keys, the values are areas in pixels."""
         return {"size": {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}}
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -90,9 +90,9 @@ class Qwen25VL:
     ) -> list[tuple[int, int, int]]:
         """Return M-RoPE's position ids (section 2.1.3 of the Qwen2-VL report, arXiv 2409.12191).
 
-        A text token has the same position on all three axes. The tokens of an image share the
-        temporal position p, and their row and column positions count up from p. The next text token
-        has the position p + max(rows, columns).
+        A text token has the same position on all three axes. All tokens of an image have the same
+        temporal position p. The row and column positions of these tokens count up from p. The next
+        text token has the position p + max(rows, columns).
         """
         found: list[tuple[int, int, int]] = []
         here, remaining = 0, iter(grids)

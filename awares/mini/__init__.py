@@ -7,7 +7,7 @@ POLICY = Path(__file__).parent / "policy_weights"
 
 
 def __getattr__(name: str) -> object:
-    # The benchmark needs scikit-learn, so it is imported only if somebody uses it.
+    # The benchmark needs scikit-learn, so this module imports the benchmark only on demand.
     if name == "generate_split":
         from awares.mini.benchmark import generate_split
 

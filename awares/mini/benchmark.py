@@ -1,4 +1,4 @@
-"""The splits of the benchmark. An image and its question depend only on (split, seed, index)."""
+"""Generates the splits of the benchmark. A sample depends only on (split, seed, index)."""
 
 import hashlib
 import io
@@ -44,7 +44,7 @@ def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[by
 
 
 def encode(scene: Scene) -> bytes:
-    """Draw the scene and return it as a PNG file."""
+    """Draw the scene, and return the bytes of a PNG file."""
     buffer = io.BytesIO()
     # Level 1 is the fastest. Higher levels hardly help, because the noise is incompressible.
     draw(scene).save(buffer, "PNG", compress_level=1)

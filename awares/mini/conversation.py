@@ -63,7 +63,7 @@ class Conversation:
         self.learned.extend([learned] * len(ids))
 
     def show(self, ids: Sequence[int], images: Sequence[Image], placeholder: int) -> None:
-        """Append `ids`, in which each image has one placeholder, and expand the placeholders."""
+        """Append `ids` with one placeholder for each image, and expand the placeholders."""
         shown = iter(images)
         for token in ids:
             if token != placeholder:
@@ -164,7 +164,7 @@ def _describe(
 def _command(
     talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, rng: np.random.Generator
 ) -> None:
-    """Append a command that names one or two places, and a request for crops that cover them."""
+    """Append a command that names one or two places, and a request whose crops cover the places."""
     order = rng.permutation(len(scene.items))
     count = 1 + int(rng.random() < 0.3)
     chosen = [scene.items[int(index)] for index in order[:count]]
@@ -185,8 +185,8 @@ def _look_closer(
 ) -> None:
     """Show the low-resolution view, then crops of the evidence, in one message or in two.
 
-    One conversation in ten shows the whole image instead of these crops. About one conversation in
-    ten shows an additional random crop.
+    One conversation in ten shows the whole image instead of these crops. Almost one in ten shows an
+    additional random crop.
     """
     crops = list(min_cover([item.box for item in question.items], SIZE))
     if rng.random() < 0.1:

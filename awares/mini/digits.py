@@ -46,7 +46,7 @@ def glyph(split: SplitName, scan: int, height: int) -> np.ndarray:
 def warped_glyph(split: SplitName, scan: int, height: int, rng: np.random.Generator) -> np.ndarray:
     """Return what `glyph` returns, but with the digit turned, slanted and stretched at random.
 
-    This augmentation makes up for the small number of scans.
+    This augmentation is needed because there are few scans.
     """
     turn, slant = rng.normal(0, 0.12), rng.normal(0, 0.15)
     wide, tall = rng.uniform(0.9, 1.1, 2)

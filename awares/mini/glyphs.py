@@ -1,10 +1,10 @@
 """The glyph stage: the vision tower learns to classify items. Word embeddings stand for classes.
 
-The features of an item are the mean of the merged tokens under its box. These features are compared
-with the word embeddings of the item's colour, shape and digit. In a view of the whole scene, they
-are also compared with the embedding of the item's place. In this way the tower learns to read
-digits within minutes. If a model of this size is trained on conversations alone, it learns to read
-digits late or never.
+The features of an item are the mean of the merged tokens under the item's box. These features are
+compared with the word embeddings of the item's colour, shape and digit. In a view of the whole
+scene, the features are also compared with the embedding of the item's place. In this way the tower
+learns to read digits within minutes. If a model of this size trains only on conversations, it
+learns to read digits late or never.
 
 After this stage, the features of a red circle contain the embeddings of " red" and " circle".
 Attention can therefore find the item of a question by comparing embeddings. The model can answer by
@@ -39,8 +39,8 @@ loss ignores this label."""
 SCENES, FULL_EVERY, CROP_EVERY = 96, 4, 2
 
 FAINT, LEGIBLE = 0.2, 14
-"""FAINT is the loss weight of a small digit in the low-resolution view, where it is mostly noise. A
-digit is small if it is less than LEGIBLE px high at full resolution."""
+"""FAINT is the loss weight of a small digit in the low-resolution view. In this view a small digit
+is mostly noise. Small means less than LEGIBLE px high at full resolution."""
 
 SHARPNESS = 1.0
 """Initial scale of the logits. A word embedding has a squared norm of about 7."""
@@ -192,7 +192,7 @@ class GlyphReader:
 
     @torch.no_grad()
     def lines(self, batches: int = 3) -> list[str]:
-        """Return one line for each kind of view: the accuracy on test digits by their height."""
+        """Return one line for each kind of view, with the accuracy on test digits by height."""
         hits: dict[tuple[int, int], list[bool]] = defaultdict(list)
         for seed in range(batches):
             sights = glyph_batch("test", np.random.default_rng((seed, 99)))

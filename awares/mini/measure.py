@@ -31,8 +31,8 @@ GROUPS = ("all", "LR", "uncertain", "HR")
 class Exam:
     """The accuracy by view ("full", "low", "closer") and by group of questions.
 
-    The groups are "all", the labels ("LR", "uncertain", "HR"), and each kind of question. Groups
-    such as "9 px" hold the questions about one digit of that height.
+    The groups are "all", the labels ("LR", "uncertain", "HR"), and each kind of question. A group
+    such as "9 px" holds the questions about a single digit that is 9 px high.
 
     Example:
         Exam({"full": {"all": 0.95}})

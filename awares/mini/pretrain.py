@@ -224,13 +224,13 @@ class Pretraining:
 def _schedule(step: int, steps: int, warmup: int = 50) -> float:
     """Return the factor of the learning rate at `step`.
 
-    The factor rises linearly during warm-up. It then falls along a cosine to one twentieth.
+    The factor rises linearly during warm-up. The factor then falls along a cosine to one twentieth.
     """
     return min(1.0, (step + 1) / warmup) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
 
 
 def main() -> None:
-    """Train and measure the policy, and write it with its model card."""
+    """Train and measure the policy, and write the policy and its model card."""
     raw = argparse.RawDescriptionHelpFormatter
     work = Path("runs/pretrain")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)

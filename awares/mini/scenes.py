@@ -151,7 +151,7 @@ def paint(area: np.ndarray, alpha: np.ndarray, color: np.ndarray) -> None:
 def mask(shape: str, size: int) -> np.ndarray:
     """Return the share of each pixel that the shape covers, (size, size) float32 in 0..1.
 
-    The shape is drawn at four times the size and then reduced, which smooths its edges.
+    The shape is drawn at four times the size and then reduced, to smooth the edges.
     """
     big = 4 * size
     image = Image.new("L", (big, big), 0)

@@ -58,7 +58,7 @@ class TinyPolicy:
         self.images: dict[str, Any] = {}
 
     def questions(self, split: SplitName, count: int, seed: int) -> list[awares.Sample]:
-        """Draw labelled questions (section 3.2), half LR and half HR, and keep their images."""
+        """Draw labelled questions (section 3.2), half LR and half HR, and store the images."""
         drawn, samples = generate_split(split, 100 * count, seed), []
         for label in awares.Label:
             labelled = (pair for pair in drawn if pair[1].label is label)
@@ -136,7 +136,7 @@ def _turn(ids: list[int], logprobs: list[float], stops: Sequence[int]) -> awares
 
 
 def rollout(policy: TinyPolicy, samples: Samples, reward: awares.Reward) -> Rollout:
-    """Run and reward an episode for each sample. The policy looks, may ask, and answers (3.1)."""
+    """Run and reward an episode for each sample. A policy may request crops, then answers (3.1)."""
     spec = awares.EpisodeSpec(LIMITS, sampling=awares.Sampling(temperature=1.0, max_tokens=16))
     sampler, images = BatchSampler(policy), policy.images
 
@@ -170,7 +170,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def warm_up(policy: TinyPolicy, pool: Samples, steps: int) -> None:
-    """Fine-tune on demonstrations (section 3.3), so that the policy knows how and where to ask."""
+    """Fine-tune on demonstrations (section 3.3), which teach how to request and which crops."""
     optimizer = torch.optim.AdamW(policy.model.parameters(), SFT_RATE, weight_decay=0.0)
     for _ in range(steps):
         samples = [_tossed(sample) for sample in random.sample(pool, 2 * QUESTIONS)]
@@ -181,7 +181,7 @@ def warm_up(policy: TinyPolicy, pool: Samples, steps: int) -> None:
 
 
 def _tossed(sample: awares.Sample) -> awares.Sample:
-    """Replace the label by a random one, so that SFT does not teach when to ask. GRPO does."""
+    """Replace the label by a random label. Only GRPO, not SFT, shall teach when to ask."""
     crops = awares.min_cover(sample.evidence, (SIDE, SIDE))
     return replace(sample, label=random.choice(list(awares.Label)), crops=tuple(map(str, crops)))
 
@@ -213,7 +213,7 @@ def group_advantages(rewards_B: list[float]) -> list[float]:
 def step_loss(
     policy: TinyPolicy, reference: Any, episodes: list[awares.Episode], advantages_B: list[float]
 ) -> tuple[Tensor, awares.GrpoStats]:
-    """Return the clipped loss with its KL term, and its figures."""
+    """Return the clipped loss, including the KL term, and the figures of the batch."""
     batch = policy.batch(episodes)
     with torch.no_grad():
         reference_BT = policy.logprobs(batch, reference)
