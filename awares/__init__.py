@@ -1,8 +1,8 @@
 """The AwaRes method: a policy sees a low-resolution view, asks for crops if needed, and answers.
 
-Every public name is exported here. A name that needs torch is imported on first use, so that
-`import awares` stays cheap. If a function shares its name with its module, import the function from
-the module: `awares.demonstration.demonstration`.
+`__all__` lists the public names of the package. A name that needs torch is loaded on first use, so
+`import awares` does not load torch. The function `demonstration` has the name of its module, so the
+package does not export it. Import it from `awares.demonstration`.
 """
 
 from importlib import import_module

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 
 
 def advantages(rewards_G: Sequence[float], eps: float = 1e-4) -> list[float]:
-    """Return the advantages of the G episodes in a group. All episodes have the same prompt.
+    """Return the advantage of each of the G episodes in a group. The episodes share one prompt.
 
     The advantage of an episode with the reward R is
 
         (R - mean) / (std + eps)
 
-    where `mean` and `std` are taken over the rewards of the group. The paper trains with TRL. As in
-    TRL, `std` divides by G - 1 and `eps` is 1e-4. If the group has one episode, or if all rewards
-    are equal, the advantages are 0. If all answers are equally good, the rewards differ only by
-    the small area cost. The division by `std` then gives this difference its full effect.
+    where `mean` and `std` are taken over the rewards of the group. The paper trains with TRL, so
+    this function has TRL's conventions: the variance has the divisor G - 1, and `eps` is 1e-4. If
+    the group has one episode, or if all rewards are equal, the advantages are 0. If all answers of
+    a group are equally good, the rewards may differ only by the small area cost. The division by
+    `std` then scales even this small difference to advantages of about 1.
 
     Example:
         advantages([1.0, 3.0], eps=0.0)  # [-0.707..., 0.707...]

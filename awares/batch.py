@@ -12,13 +12,13 @@ Axes of the tensors:
     T  tokens, padded on the right
     I  images of the whole batch, in order of appearance
     N  patches of all images
-    D  values of a patch
+    D  pixel values of one patch
     V  vocabulary
     K  positions at which logits are computed
 
-The model computes its three-axis position ids inside `forward`, from the grids, the attention mask
-and `mm_token_type_ids`. `mm_token_type_ids` is 1 at image tokens. WITHOUT this tensor, transformers
-silently gives image tokens the positions of plain text.
+The model computes its three-axis position ids inside `forward`, from the image grids, the attention
+mask and `mm_token_type_ids`. `mm_token_type_ids` is 1 at image tokens. WITHOUT this tensor,
+transformers silently gives image tokens the positions of plain text.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,10 +41,10 @@ Item = Episode | Demonstration
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The inputs of a forward pass and of a loss.
+    """The input tensors of a forward pass and of a loss.
 
     `action_mask_BT` marks the sampled tokens of episodes and the target tokens of demonstrations.
-    At all other tokens the logprobs and weights are 0, and the versions are -1.
+    At all unmarked tokens the logprobs and weights are 0, and the versions are -1.
 
     Example:
         batch = collate(episodes, images, processor, limits).to("cuda")
@@ -109,13 +109,14 @@ def collate(
 ) -> Batch:
     """Collate episodes or demonstrations into one batch.
 
-    `images` maps the hash of an image to the original image. `processor` is the policy's processor,
-    but `limits` replaces its own limits on image sizes. `tool_weight` is w_t, the weight of the
-    tokens in a turn that asks for crops; other target tokens have the weight 1. Every item must
-    have at least one view, so that no rank skips the vision tower.
+    `images` maps the hash of an image to the original image. `processor` is the policy's processor.
+    `limits` replaces the processor's own bounds on an image's area. `tool_weight` is the paper's
+    w_t: the weight of each sampled token in a turn that requests crops. All other sampled tokens
+    have the weight 1. Every item must have at least one view, so that no rank skips the vision
+    tower.
 
-    Raises PolicyError if an item, its image and the processor disagree on image sizes or token
-    counts.
+    Raises PolicyError if an item has no view, or if the item, its image and the processor disagree
+    on image sizes or token counts.
     """
     assert items, "a batch holds at least one item"
     views = [_render(item, images(item.image), low_ratio) for item in items]
@@ -133,7 +134,7 @@ def collate(
 
 
 def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) -> int:
-    """Return the number of tokens of an item, with its image placeholders expanded.
+    """Return an item's number of tokens, after each image placeholder is expanded.
 
     No image is decoded.
     """
@@ -160,7 +161,7 @@ def _render(item: Item, image: Image, low_ratio: float) -> list[Image]:
 
 
 def _process(views: Sequence[Image], processor: Any, limits: VisionLimits) -> tuple[Tensor, Tensor]:
-    """Return the pixel values (N, D) and grids (I, 3) that the image processor makes of `views`."""
+    """Return the pixel values (N, D) and grids (I, 3) that the image processor computes."""
     size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
     done = processor.image_processor(images=list(views), size=size, return_tensors="pt")
     return done["pixel_values"], done["image_grid_thw"]
@@ -210,9 +211,9 @@ def _check_turn(item: Item, number: int, turn: Turn, image_token_id: int) -> Non
 
 
 def _expand(ids: Sequence[int], counts: list[int], image_token_id: int) -> list[int]:
-    """Return `ids` with the n-th image placeholder repeated `counts[n]` times.
+    """Return `ids`, where the n-th image placeholder is repeated `counts[n]` times (n from 0).
 
-    The used counts are removed from the list `counts`.
+    The function removes each count that it uses from the list `counts`.
     """
     expanded: list[int] = []
     for token in ids:
@@ -257,10 +258,11 @@ def policy_logprobs(
 ) -> Tensor:
     """Run one forward pass and return logprobs_BT of the sampled tokens, with gradient.
 
-    Other positions hold 0. The language head runs only at the K positions that at least one row of
-    the batch needs. The vocabulary is large, so logits at all positions would take most of the
-    memory. `temperature` and `blocked_ids` must be the values that the engine sampled with.
-    Otherwise the logprobs cannot be compared with the engine's logprobs.
+    Positions of tokens that were not sampled hold 0. The language head runs only at K positions:
+    those that predict a sampled token in at least one row. The vocabulary is large, so logits at
+    all positions would take most of the memory. `temperature` and `blocked_ids` must be the values
+    with which the engine sampled the tokens. Otherwise the returned logprobs are not comparable to
+    the engine's logprobs.
     """
     mask_BT = batch.action_mask_BT[:, 1:]
     kept_K = mask_BT.any(0).nonzero().squeeze(1)
@@ -283,8 +285,8 @@ def token_logprobs(
     """Return logprobs_BT in float32, aligned with the ids.
 
     Position t holds log p(token t | tokens before t). Position 0 holds 0. The rows are computed one
-    by one. Without gradient, only one row of logits is therefore in float32 at a time. If you need
-    the gradient, prefer `policy_logprobs`.
+    by one. Under `torch.no_grad`, memory therefore holds only one row of logits in float32 at a
+    time. If you need the gradient, prefer `policy_logprobs`.
     """
     rows = [
         _chosen(logits_TV[:-1], ids_T[1:], temperature, blocked_ids)

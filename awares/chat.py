@@ -1,6 +1,6 @@
 """The chat layout as token ids.
 
-Prompts are joined from pieces of token ids. No sampled id is therefore decoded and encoded again.
+A prompt is a concatenation of token ids. Sampled ids are therefore never decoded and encoded again.
 
 If the system prompt is empty, the system message is left out:
 
@@ -13,8 +13,8 @@ The tool's reply holds crops and no text:
     \\n<|im_start|>user\\n{images}<|im_end|>\\n
     <|im_start|>assistant\\n{sampled ... <|im_end|>}
 
-Each image is <|vision_start|><|image_pad|><|vision_end|>. ONE <|image_pad|> stands for one image;
-engines and `awares.batch` expand it.
+Each image is <|vision_start|><|image_pad|><|vision_end|>. ONE <|image_pad|> stands for one image.
+Engines and `awares.batch` repeat this placeholder once for each visual token.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ from awares.family import ChatTokens
 class ChatFormat:
     """Builds the token ids of prompts and replies with a transformers fast tokenizer.
 
-    `tokens` are the model family's special tokens. Each of `stop_ids` ends a turn; the first is
-    <|im_end|>. The ids in `blocked_ids` must never be sampled. Raises PolicyError if the tokenizer
-    lacks a special token.
+    `tokens` are the model family's special tokens. Each id in `stop_ids` ends a turn; the first id
+    is the id of <|im_end|>. The ids in `blocked_ids` must never be sampled. Raises PolicyError if
+    the tokenizer lacks a special token.
 
     Example:
         chat = ChatFormat(tokenizer, SYSTEM_PROMPT)
@@ -96,15 +96,15 @@ class ChatFormat:
         return (*self._resume, *(self._image * images), *self._between)
 
     def target(self, text: str) -> tuple[int, ...]:
-        """Return the ids of `text` and <|im_end|>, as the policy would sample them in a turn."""
+        """Return the ids of a turn in which the policy writes `text`, including <|im_end|>."""
         return (*self.encode(text), self.end_id)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of plain text.
 
-        If the text contains the name of a special token, the name becomes ordinary tokens. A
-        question can therefore not forge a turn or an image. Raises DataError if the tokenizer still
-        returns a special token.
+        If the text contains the name of a special token, the name is encoded as ordinary tokens. A
+        question therefore cannot forge a turn or an image. Raises DataError if the tokenizer
+        returns a special token in spite of this rule.
         """
         ids = self._literal(text)
         forged = {self.end_id, *self.blocked_ids}.intersection(ids)

@@ -1,8 +1,8 @@
-"""The ten crops of an image: their geometry, and the mapping from evidence boxes to crops.
+"""Compute the boxes of the ten crops of an image, and map evidence boxes to crops.
 
-All boxes are in native pixels of the ORIGINAL image. Half a side is rounded up. If a side is odd,
-opposite crops therefore share one row or column of pixels, and no pixel is left out. Right crops
-end at the right edge and bottom crops at the bottom edge. A crop is never empty.
+All boxes are in native pixels of the ORIGINAL image. Half of an odd side is rounded up. Opposite
+crops then share one row or column of pixels, and no pixel is left out. Right crops end at the right
+edge and bottom crops at the bottom edge. A crop is never empty.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ CropMapping = Literal["min_cover", "iou", "coverage"]
 
 
 class CropId(StrEnum):
-    """A crop. The value is the name that the policy writes (paper, supplement 7.3)."""
+    """One of the ten crops. Its value is the id that the policy writes (paper, supplement 7.3)."""
 
     TOP_LEFT = "0"
     TOP_RIGHT = "1"
@@ -34,7 +34,7 @@ class CropId(StrEnum):
     ALL = "all"
 
 
-# The area of each crop, in quarters of the image. The areas are integers, so their sums are exact.
+# The area of each crop, in quarters of the image. Sums of these integers are exact.
 _QUARTERS = (
     dict.fromkeys(CropId, 1)
     | dict.fromkeys((CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT), 2)
@@ -77,7 +77,7 @@ def crop_box(crop: CropId, size: tuple[int, int]) -> Box:
 
 
 def _span(side: int, first: bool, last: bool, middle: bool) -> tuple[int, int]:
-    """Return where a crop starts and ends along one side of the image, in pixels.
+    """Return the start and the end of a crop along one side of the image, in pixels.
 
     The crop takes the first, last or middle half of the side, or the whole side.
     """
@@ -93,9 +93,10 @@ def _span(side: int, first: bool, last: bool, middle: bool) -> tuple[int, int]:
 
 
 def area_fraction(crops: Sequence[CropId]) -> float:
-    """Return the sum of the crops' nominal shares of the image's area; overlaps count twice.
+    """Return the sum of the crops' shares of the image's area. Overlaps count twice.
 
-    A quadrant or the center counts 0.25, a half counts 0.5, and the whole image counts 1.
+    The shares ignore rounding: a quadrant or the center counts 0.25, a half 0.5, and the whole
+    image 1.
     """
     return sum(_QUARTERS[crop] for crop in crops) / 4
 
@@ -111,7 +112,7 @@ def clamp(box: Box, size: tuple[int, int]) -> Box:
 
 
 def pad(box: Box, size: tuple[int, int], padding: float) -> Box:
-    """Return `box` enlarged on each side by `padding` times its width or height, then clamped."""
+    """Add `padding` times the width or height of `box` on each side, and clamp the result."""
     grow_x, grow_y = round((box[2] - box[0]) * padding), round((box[3] - box[1]) * padding)
     return clamp((box[0] - grow_x, box[1] - grow_y, box[2] + grow_x, box[3] + grow_y), size)
 
@@ -151,7 +152,7 @@ def coverage(box: Box, crop: Box) -> float:
 
 
 def iou(first: Box, second: Box) -> float:
-    """Return the intersection over union of two boxes, 0 to 1. At least one must not be empty."""
+    """Return the intersection over union of two boxes, 0 to 1. They must not both be empty."""
     shared = overlap(first, second)
     return shared / (area(first) + area(second) - shared)
 
@@ -166,9 +167,10 @@ def min_cover(
 ) -> tuple[CropId, ...]:
     """Return the crops with the smallest total area that cover every box.
 
-    Each box is first padded by `padding` (usually 2 to 5 %) and clamped. A box is covered if ONE
-    crop holds at least the share `tau` of its area. Two crops that each show half of an object do
-    not cover the object, because it is legible in neither crop.
+    Each box is first enlarged on each side by the share `padding` of its width or height, and then
+    clamped. A box is covered if ONE crop contains at least the share `tau` of the box's area. If
+    one crop shows half of an object and a second crop the other half, the object is not covered,
+    because it is legible in neither crop.
 
     If several sets of crops have the same area, the set with the fewest crops wins. If several such
     sets have equally few crops, the order of `CropId` decides. Without boxes the evidence is
@@ -203,15 +205,15 @@ def target_crops(
     padding: float = 0.03,
     allow_all: bool = True,
 ) -> tuple[CropId, ...]:
-    """Return the crops that hold the evidence, by the rule that `mapping` names.
+    """Return the crops that show the evidence `boxes`. `mapping` names the rule of selection.
 
-    - `min_cover` is the rule of the function `min_cover`. It always returns at least one crop.
-    - `iou` is the paper's literal rule. It takes every crop whose IoU with the bounding box of all
-      boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter of the image. A
-      bounding box under `tau` / 4 of the image therefore maps to no crop at all.
-    - `coverage` takes every crop that holds at least the share `tau` of a box. If it takes a
-      quadrant, it also takes the halves that contain the quadrant. It takes `all` only if no other
-      crop holds the box.
+    - `min_cover` calls the function `min_cover`, which always returns at least one crop.
+    - `iou` is the paper's literal rule. It selects every crop whose IoU with the bounding box of
+      all boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter of the
+      image. If the bounding box is smaller than `tau` / 4 of the image, no crop is selected.
+    - `coverage` selects every crop that contains at least the share `tau` of a box's area. If it
+      selects a quadrant, it also selects the halves that contain the quadrant. It selects `all`
+      only for a box that no smaller crop covers.
 
     Without boxes every rule returns the result of `min_cover`. Raises ConfigError for an unknown
     rule.

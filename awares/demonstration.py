@@ -1,4 +1,4 @@
-"""Demonstrations: the turns that a policy should sample for a labelled sample (paper, section 3.2).
+"""Demonstrations: the turns that SFT teaches for a labelled question (paper, section 3.2).
 
 LR:  prompt + first view -> answer
 HR:  prompt + first view -> request -> views -> answer
@@ -20,10 +20,10 @@ from awares.view import View
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A sequence of target tokens in the form of an episode. `image_size` is width and height.
+    """The target tokens of one sample, stored as the turns of an episode.
 
     The `sampled_ids` of the turns are the target tokens. The logprobs and versions of these tokens
-    are 0.
+    are 0. `image_size` is the width and height of the image.
 
     Example:
         Demonstration("mini/train/17", "9f2c...", (112, 112), (turn,))
@@ -36,7 +36,7 @@ class Demonstration:
 
     @property
     def tool_flags(self) -> tuple[bool, ...]:
-        """One flag for each target token, which is true if the token belongs to a request."""
+        """One flag for each target token. The flag is true if the token belongs to a request."""
         return tuple(bool(turn.crops) for turn in self.turns for _ in turn.sampled_ids)
 
 
@@ -46,7 +46,9 @@ def demonstration(
     image_size: tuple[int, int],
     environment: Environment = TEN_CROPS,
 ) -> Demonstration:
-    """Return the demonstration of a labelled sample. `image_size` is its image's width and height.
+    """Return the demonstration of a labelled sample.
+
+    `image_size` is the width and height of the sample's image.
 
     Raises DataError if the sample lacks a label or an answer. Also raises DataError if a sample
     with the label HR has no crops, or has crops that `environment` does not offer.

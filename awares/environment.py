@@ -1,12 +1,12 @@
-"""An environment defines the requests of a policy, the views for a request, and its cost.
+"""An environment defines the requests of a policy, and the views and the cost of each request.
 
     question, image --first_view--> policy --text--> parse --> Answer ............ the episode ends
                                       ^                   --> Malformed ......... the episode ends
                                       |                   --> Request --cost--> reward
                                       +------ views ----------- |
 
-Curation calls `cover` to get the request that shows the evidence. Supervised fine-tuning trains the
-policy on the text that `write` returns for this request.
+Curation calls `cover` to get a request whose views show the evidence. Supervised fine-tuning trains
+the policy on the text that `write` returns for this request.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from awares.tokens import Size
 from awares.view import View
 
 OTHER = "other"
-"""The name under which metrics count all regions that an environment does not list."""
+"""The name under which metrics count all regions that are not in `Environment.regions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,13 @@ Parsed = Answer | Request | Malformed
 
 
 class Environment(Protocol):
-    """The regions that a policy may request, and the views that it gets for them.
+    """Defines the regions that a policy may request, and the views that answer a request.
 
-    The configuration names an environment as `method.environment = "module:attribute"`. Its
-    constructor gets the values of [method] that its signature names, such as `max_turns` or
-    `allow_all`. The constructor also gets all of `method.environment_settings`. Each of the five
-    jobs builds its own environment, so an environment must keep no state.
+    The configuration names an environment as `method.environment = "module:attribute"`. If a
+    parameter of the environment's constructor has the name of a setting in [method], such as
+    `max_turns`, the parameter gets the value of this setting. The constructor also gets every
+    setting in the table [method.environment_settings]. Each of the five jobs builds its own
+    environment, so an environment must not store anything between calls.
 
     Example:
         class Zoom:
@@ -136,11 +137,11 @@ class Environment(Protocol):
         ...
 
     def write(self, request: Request) -> str:
-        """Return the canonical text of a request. `parse` turns it into the same request."""
+        """Return a request's canonical text, which `parse` must turn back into the request."""
         ...
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """Return one or more views of an image of `size`, which answer the request."""
+        """Return the views, at least one, that an image of `size` gives for the request."""
         ...
 
     def cost(self, request: Request, size: Size) -> float:
@@ -151,9 +152,10 @@ class Environment(Protocol):
         ...
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return a request that shows all evidence `boxes` (in pixels), or None if there is none.
+        """Return a request whose views show all evidence `boxes`, or None if no request does.
 
-        Without boxes the evidence is unknown, and the request covers the whole image.
+        The boxes are in pixels of an image of `size`. Without boxes the evidence is unknown, and
+        the request covers the whole image.
         """
         ...
 
@@ -161,9 +163,9 @@ class Environment(Protocol):
 def readable(environment: Environment, regions: Sequence[str]) -> Request | None:
     """Return the request for `regions`, or None if `environment` does not offer them.
 
-    The environment writes the request as text, and then parses the text. It offers the regions if
-    the parsed request names the same regions. This test usually rejects the regions of other
-    environments.
+    The environment writes the request as text, and then parses the text. The environment offers the
+    regions if the parsed request names the same regions. Regions that belong to another environment
+    usually fail this test.
     """
     if not regions:
         return None
@@ -175,7 +177,7 @@ def readable(environment: Environment, regions: Sequence[str]) -> Request | None
 def count_regions(regions: Iterable[str], listed: Sequence[str]) -> dict[str, int]:
     """Return how often each of the `listed` regions occurs in `regions`.
 
-    If other regions occur, their total is returned under the name "other".
+    The total of all unlisted regions has the key "other". The key is absent if the total is 0.
 
     Example:
         count_regions(["0", "0", "9"], ("0", "1"))  # {"0": 2, "1": 0, "other": 1}

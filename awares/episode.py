@@ -52,9 +52,9 @@ class Turn:
 
     `context_ids` are the ids before the sampled ids: the whole prompt in turn 1, the tool's reply
     in a later turn. `views` are the views that this turn adds. `context_ids` holds ONE image
-    placeholder for each view. `sampled_ids`, `logprobs` and `versions` are aligned. `crops` are the
-    regions that the turn requests and gets. `area` is the cost of these regions as a share of the
-    image's area. If `stop` is None, the episode went on.
+    placeholder for each view. `sampled_ids`, `logprobs` and `versions` have one entry per sampled
+    token. `crops` are the regions that the turn requests, if the request is granted. `area` is the
+    cost of these regions as a share of the image's area. If `stop` is None, the episode went on.
 
     Example:
         Turn((1, 9, 2), (View(),), (17, 151645), (-0.1, 0.0), (3, 3), "7", (), StopReason.ANSWER)
@@ -73,12 +73,12 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """A finished episode: token ids and views, never pixels.
+    """A finished episode. It holds token ids and descriptions of views, but no pixels.
 
     `image_size` is width and height. `visual_tokens` is the number of visual tokens of all views.
     `rtr_token` is `visual_tokens` divided by the visual tokens of the full image. `rtr_pixel` is
-    the same ratio for pixels. If an answer reaches the token limit, the part before the limit is
-    kept, and `stop` is LENGTH. If an episode ends without an answer, `answer` is None.
+    the same ratio for pixels. If an answer reaches the token limit, `answer` holds the part before
+    the limit, and `stop` is LENGTH. If an episode ends without an answer, `answer` is None.
 
     Example:
         Episode(
@@ -100,7 +100,7 @@ class Episode:
 
     @property
     def crops(self) -> tuple[str, ...]:
-        """The requested regions, in order. A direct answer has none."""
+        """The regions requested in all turns, in order. Without a request, the tuple is empty."""
         return tuple(region for turn in self.turns for region in turn.crops)
 
     @property
@@ -136,13 +136,13 @@ async def run_episode(
 ) -> Episode:
     """Run one episode on the original `image` (RGB).
 
-    A failure raises no exception: the returned episode then has StopReason.ERROR. `session` names
-    the episode to the engine and is the same for all its turns.
+    A failure raises no exception: the returned episode then has StopReason.ERROR. The engine gets
+    `session` with every turn, so that the engine can recognise the turns of one episode.
     """
     turns: list[Turn] = []
     try:
         answer = await _play(turns, sample, image, generate, chat, spec, session)
-    # A failure of the engine or of the image ends this episode only, not its group or its job.
+    # A failure of the engine or of the image ends only this episode. The group and the job go on.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         return finish(sample, image.size, turns, None, StopReason.ERROR, spec, error=reason)
@@ -160,7 +160,7 @@ def finish(
     spec: EpisodeSpec,
     error: str = "",
 ) -> Episode:
-    """Return the episode of `turns`, with its visual tokens and its ratios computed."""
+    """Return an episode made of `turns`, with its number of visual tokens and its two ratios."""
     sizes = [view_size(view, size, spec.low_ratio) for turn in turns for view in turn.views]
     return Episode(
         sample_id=sample.sample_id,
@@ -185,7 +185,7 @@ async def _play(
     spec: EpisodeSpec,
     session: str,
 ) -> str | None:
-    """Append turns until a turn ends the episode. Return the answer, or None without an answer."""
+    """Append turns to `turns` until the episode ends. Return the answer, or None if none exists."""
     context = chat.first_turn(sample.question)
     views: tuple[View, ...] = (spec.environment.first_view(image.size),)
     ids: tuple[int, ...] = ()

@@ -1,9 +1,9 @@
-"""The exceptions that a user can meet. Their messages name the value, the place and the remedy.
+"""The exceptions that users see. Each message names the wrong value, where it is, and a remedy.
 
 AwaresError
 ├── ConfigError      A setting is wrong. This error is a ValueError, too.
-├── DataError        An image, a row or a file is unreadable.
-└── PolicyError      A model, a processor or a checkpoint does not fit the run.
+├── DataError        An image, a row or a file is unreadable or incomplete.
+└── PolicyError      A model, a processor or a checkpoint is unsuitable for the run.
 
 The platform defines further subclasses, for example in store/errors.py, weights/manifest.py and
 engine/launch.py.
@@ -11,7 +11,7 @@ engine/launch.py.
 
 
 class AwaresError(Exception):
-    """Base of every error that a user can meet."""
+    """The base class of all errors that users see."""
 
 
 class ConfigError(AwaresError, ValueError):
@@ -19,8 +19,8 @@ class ConfigError(AwaresError, ValueError):
 
 
 class DataError(AwaresError):
-    """An image, row or file is unreadable."""
+    """An image, row or file is unreadable or incomplete."""
 
 
 class PolicyError(AwaresError):
-    """A model, processor or checkpoint does not fit the run."""
+    """A model, processor or checkpoint is unsuitable for the run."""

@@ -1,17 +1,17 @@
-"""The model family of a policy: every fact that differs between two vision-language models.
+"""A model family holds every property that differs between vision-language models.
 
 The configuration names the family as `policy.family = "module:attribute"`. The method, the trainer
-and the engine read these facts from the family. These parts never name a model themselves:
+and the engine read these properties from the family, and never name a model:
 
-    chat ---------------- awares.chat.ChatFormat builds prompts from its special tokens
-    limits -------------- awares.tokens counts visual tokens with its patch and merge sizes
+    chat ---------------- awares.chat.ChatFormat builds prompts from these special tokens
+    limits -------------- awares.tokens counts visual tokens with these patch and merge sizes
     processor_options --- awares.batch, the trainer and vLLM resize images within the same bounds
     load_model, tower --- the trainer loads the model and freezes the vision tower
     vllm_module --------- the engine's fork server imports this module in advance
 
-`awares.batch` serves families whose model takes flattened patches with a grid per image
-(`pixel_values`, `image_grid_thw`) and marks image tokens in `mm_token_type_ids`. Such a model
-computes its three-axis position ids from these inputs. `positions` computes the same ids.
+`awares.batch` supports models with three inputs: flattened patches (`pixel_values`), one grid per
+image (`image_grid_thw`), and a mask of image tokens (`mm_token_type_ids`). The model computes its
+three-axis position ids from these inputs. `positions` computes the same ids without the model.
 """
 
 import json
@@ -29,8 +29,8 @@ class ChatTokens:
     """The special tokens of a family's chat layout, as text.
 
     `start` and `end` enclose a message. `image_start`, `image` and `image_end` together stand for
-    one image. Each token of `stops` ends a turn; the first is `end`. The tokens of `blocked` must
-    never be sampled.
+    one image. Each token in `stops` ends a turn; the first of these tokens is `end`. The tokens in
+    `blocked` must never be sampled.
 
     Example:
         ChatTokens(
@@ -54,9 +54,9 @@ class ChatTokens:
 
 
 class ModelFamily(Protocol):
-    """The facts that hold for one family of vision-language models and not for another.
+    """The properties that distinguish one family of vision-language models from the others.
 
-    Importing a family must stay cheap: torch and transformers load inside the methods.
+    A family must be cheap to import, so only its methods import torch and transformers.
 
     Example:
         class Qwen2VL(Qwen25VL):
@@ -79,16 +79,16 @@ class ModelFamily(Protocol):
     tower: str
     """The path of the vision tower's module within transformers' model."""
     lora_targets: tuple[str, ...]
-    """The linear layers that may get a LoRA adapter. Each is named by the end of its path."""
+    """The linear layers that may get a LoRA adapter. A layer's name is the end of its path."""
     chat: ChatTokens
     """The special tokens of the chat layout."""
     token_keys: Mapping[str, str]
-    """For each special token, the key in config.json that holds the token's id."""
+    """Maps a special token to the key in config.json that holds the token's id."""
     grid_keys: Mapping[str, str]
-    """For each size that the image processor names, the key of this size in vision_config."""
+    """Maps the name of a size in the image processor to the key of this size in vision_config."""
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """Return the limits of the family's processor, with these bounds on an image's area."""
+        """Return the limits of the family's processor, with the given bounds on an image's area."""
         ...
 
     def processor_options(self, limits: VisionLimits) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class ModelFamily(Protocol):
         ...
 
     def current_name(self, name: str) -> str:
-        """Return the name that transformers now gives a weight. Old checkpoints use other names."""
+        """Return the current name in transformers of the weight that a checkpoint calls `name`."""
         ...
 
 
@@ -153,6 +153,6 @@ def read_config(path: Path) -> dict[str, Any]:
 def in_tower(family: ModelFamily, name: str) -> bool:
     """Return whether the weight or module `name` belongs to the vision tower.
 
-    `name` may be a present name, or a name from an old checkpoint.
+    `name` may be a current name in transformers, or a name from an old checkpoint.
     """
     return family.tower.rpartition(".")[2] in name.split(".")

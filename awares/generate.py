@@ -1,7 +1,7 @@
 """The interface of the engine that the method uses.
 
-An engine takes token ids and images. It returns sampled token ids. For each sampled id it also
-returns the logprob and the version of the weights that sampled the id.
+An engine takes token ids and images, and returns sampled token ids. For each sampled id, the engine
+also returns a logprob and a version. The version names the weights that sampled the id.
 """
 
 from dataclasses import dataclass

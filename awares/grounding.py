@@ -12,14 +12,15 @@ class Grounding(Protocol):
 
     Curation calls `boxes` for many HR samples concurrently. `boxes` raises DataError if a sample
     cannot be grounded, and the sample then gets no label. A grounding may be an async context
-    manager. Curation then enters it before the first call and leaves it after the last one.
+    manager. Curation then enters this context before the first call of `boxes` and leaves it after
+    the last.
 
-    To use a grounding of your own, set `curate.grounding = "module:attribute"`. The attribute is
-    called with all settings of the table [curate.grounding_settings]. It also gets the following
-    arguments, if its signature names them:
+    To use a grounding of your own, set `curate.grounding = "module:attribute"`. Curation calls this
+    attribute with all settings of the table [curate.grounding_settings]. If the attribute's
+    signature has one of the following parameters, curation passes it, too:
 
     - `endpoint` is the table [curate.grounding_endpoint].
-    - `images` is a function that returns the pixels of a sample's `image`.
+    - `images` is a function that returns the decoded image for the hash `Sample.image`.
 
     Example:
         class WholeImage:
@@ -34,14 +35,14 @@ class Grounding(Protocol):
 
 
 class Annotations:
-    """A grounding for annotated data, which returns the evidence boxes of the sample itself.
+    """A grounding for annotated data. It returns the evidence boxes that the sample holds.
 
     Example:
         await Annotations().boxes(sample)  # ((4, 4, 34, 34),)
     """
 
     async def boxes(self, sample: Sample) -> tuple[Box, ...]:
-        """Return `sample.evidence`. Raises DataError if it is empty."""
+        """Return `sample.evidence`. Raises DataError if the sample has no evidence boxes."""
         if not sample.evidence:
             raise DataError(
                 f"sample {sample.sample_id} has no evidence boxes: "

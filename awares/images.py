@@ -33,8 +33,8 @@ _CORRUPT = (
 class DecodeLimits:
     """The limits on an image file: the number of its pixels, and its format as Pillow names it.
 
-    A small file can decode to billions of pixels. The size in its header is therefore checked
-    before decoding.
+    A small file can decode to billions of pixels. The size in the file's header is therefore
+    checked before decoding.
 
     Example:
         DecodeLimits(max_pixels=50_000_000, formats=("PNG",))
@@ -45,10 +45,10 @@ class DecodeLimits:
 
 
 def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = "image") -> Image:
-    """Return the first frame of an image file as RGB, turned upright by its EXIF orientation.
+    """Return the first frame of an image file as RGB, rotated by the file's EXIF orientation.
 
-    Transparent pixels become white. Raises DataError, which names `source`, if the format is not
-    allowed, if there are too many pixels, or if the data are truncated or corrupt.
+    Transparent pixels become white. Raises DataError if the format is not allowed, if there are too
+    many pixels, or if the data are truncated or corrupt. The error message starts with `source`.
     """
     try:
         with pillow.open(io.BytesIO(data), formats=limits.formats) as file:
@@ -101,8 +101,9 @@ def low_view(image: Image, ratio: float = 0.5) -> Image:
 def render(image: Image, view: View, ratio: float = 0.5) -> Image:
     """Return the pixels of `view`, cut from the original `image`.
 
-    `ratio` scales the low-resolution view. The processor refuses aspect ratios above 200. A view
-    with a larger ratio therefore gets a black border, on the right or at the bottom.
+    `ratio` is the side of the low-resolution view, divided by the side of the image. The processor
+    refuses aspect ratios above 200. A view with a larger aspect ratio is therefore padded with
+    black pixels on the right or at the bottom.
     """
     if view.box is None:
         return _pad(low_view(image, ratio))

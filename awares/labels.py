@@ -1,6 +1,6 @@
 """Labels say whether low resolution suffices for a sample (paper, section 3.2).
 
-A judge compares the answers at low and at full resolution with the truth.
+A judge compares the true answer with the answers at low and at full resolution.
 """
 
 import re
@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 from awares.sample import Label
 
 BothWrong = Literal["LR", "drop"]
-"""The treatment of a sample whose answers are both wrong: label it LR, as the paper does, or drop
-it."""
+"""What to do with a sample if its answers at low and at full resolution are both wrong. "LR" labels
+the sample LR, as the paper does. "drop" leaves the sample out."""
 
 
 class Verdict(IntEnum):
@@ -42,7 +42,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict. If it is TIE, `both_wrong` says whether both answers are wrong or both are right.
+    """A verdict. For the verdict TIE, `both_wrong` tells two wrong answers from two right ones.
 
     Example:
         Judgement(Verdict.FULL)
@@ -57,12 +57,12 @@ class Judge(Protocol):
 
     Curation calls the judge for every sample, with many concurrent calls. The judge sees texts,
     never the image. It raises DataError for a case that cannot be judged, and the sample then gets
-    no label. A judge may be an async context manager. Curation then enters it before the first call
-    and leaves it after the last one.
+    no label. A judge may be an async context manager. Curation then enters this context before the
+    first call and leaves it after the last.
 
-    To use a judge of your own, set `curate.judge = "module:attribute"`. The attribute is called
-    with all settings of the table [curate.judge_settings]. If its signature names `endpoint`, it
-    also gets the table [curate.judge_endpoint].
+    To use a judge of your own, set `curate.judge = "module:attribute"`. Curation calls this
+    attribute with all settings of the table [curate.judge_settings]. If the attribute's signature
+    has the parameter `endpoint`, curation passes the table [curate.judge_endpoint], too.
 
     Example:
         class LongerIsBetter:
@@ -94,7 +94,9 @@ def _compare(case: Case) -> Judgement:
 
 
 def normalise(text: str) -> str:
-    """Return the text in lower case, with single spaces, without spaces or full stops at its ends.
+    """Return the text in lower case, with single spaces.
+
+    Spaces and full stops at the start and at the end are removed.
 
     Example:
         normalise(" Seven  Apples. ")  # "seven apples"

@@ -1,7 +1,7 @@
 """The losses of the two training stages: SFT (paper, section 3.3) and GRPO (section 3.4).
 
 Axes: B episodes or demonstrations, T tokens, padded on the right. `logprobs_BT[b, t]` is
-log p(token t | tokens before t). Values outside the mask have no effect.
+log p(token t | tokens before t). Values at positions outside the action mask have no effect.
 """
 
 from dataclasses import dataclass
@@ -36,11 +36,11 @@ class GrpoSettings:
 class GrpoStats:
     """Figures of a batch: the loss, the number of sampled tokens, and means over these tokens.
 
-    `kl` is the k3 estimate of the KL divergence from the reference policy. `ratio` is the policy's
-    probability, divided by the proximal policy's. `clip_fraction` is the share of tokens whose
-    ratio is clipped. `truncated_share` is the share of tokens whose importance weight is above the
-    cap. `behaviour_gap` is the absolute difference between the proximal and the behaviour logprob,
-    in nats. `surprise` is the negative logprob.
+    `kl` is the k3 estimate of the KL divergence from the reference policy. `ratio` is a token's
+    probability under the policy, divided by its probability under the proximal policy.
+    `clip_fraction` is the share of tokens whose ratio is clipped. `truncated_share` is the share of
+    tokens whose importance weight is above the cap. `behaviour_gap` is the absolute difference
+    between the proximal and the behaviour logprob, in nats. `surprise` is the negative logprob.
 
     Example:
         GrpoStats(
@@ -87,13 +87,14 @@ def grpo_loss(
     settings: GrpoSettings,
     episodes: int | None = None,
 ) -> tuple[Tensor, GrpoStats]:
-    """Return the GRPO loss (paper, section 3.4) and its figures.
+    """Return the GRPO loss (paper, section 3.4) and the figures of the batch.
 
     The objective of one sampled token is
 
         w * min(r * A, clip(r) * A) - beta * k3
 
-        r    the ratio of probabilities policy / proximal; only r and k3 carry the gradient
+        r    the policy's probability, divided by the proximal policy's probability;
+             only r and k3 carry the gradient
         w    min(proximal / behaviour, cap), which corrects for asynchronous sampling;
              w is 1 if the proximal policy sampled the token
         A    the advantage of the episode

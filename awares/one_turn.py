@@ -1,4 +1,4 @@
-"""The environment of a policy that answers after one view, without a request."""
+"""The environment of a policy that gets one view and must answer in one turn."""
 
 from collections.abc import Sequence
 
@@ -44,5 +44,5 @@ class OneTurn:
         return self._environment.cost(request, size)
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return the request with which `environment` covers `boxes`, or None if it has none."""
+        """Return `environment`'s request that covers `boxes`, or None if no request does."""
         return self._environment.cover(boxes, size)

@@ -1,9 +1,9 @@
 """The grammar of the ten crops: a turn is an answer, or a request like `GET_CROPS: ['0', '5']`.
 
-A request may deviate from this form only in its colon, spaces, quotes and letter case. The parser
-also accepts names of crops in place of ids. A turn that names the tool, but is not exactly one
-request, is Malformed. The parser never guesses. It returns only crops that the turn names, and it
-never replaces an unreadable request by the whole image.
+The parser accepts deviations from this form only in the colon, spaces, quotes and letter case. The
+parser also accepts names of crops, such as top-left, in place of ids. A turn that names the tool,
+but is not exactly one request, is Malformed. The parser never guesses. The parser returns only
+crops that the turn names, and never replaces an unreadable request by the whole image.
 """
 
 import re
@@ -82,14 +82,14 @@ def parse_turn(text: str, *, allow_all: bool = True, max_crops: int = len(CropId
 
 
 def _diagnose(text: str) -> str:
-    """Return the reason why a text that names the tool does not match the grammar."""
+    """Return why `text`, which names the tool, does not match the grammar."""
     if not _MARKER.match(text):
         return "text before the request"
     return "no list of regions" if "[" not in text else "the list of regions is not readable"
 
 
 def _crop(item: str) -> CropId | None:
-    """Return the crop that one list item names, or None if it names no crop.
+    """Return the crop that one list item names, or None if the item names no crop.
 
     A numeric id is one ASCII digit, so "00" and "10" name no crop.
     """

@@ -13,9 +13,9 @@
     any    malformed  malformed_cost
 
 `area` is the sum of the crops' shares of the image's area. A malformed first turn costs
-malformed_cost and nothing else. A malformed later turn adds malformed_cost to the cost of the
-earlier call. A call in a turn that allows only an answer counts as malformed. If an episode has no
-answer, its answer_reward is 0.
+malformed_cost and nothing else. If the turn after a call is malformed, malformed_cost is added to
+the cost of the call. A call in a turn that allows only an answer counts as malformed. If an episode
+has no answer, its answer_reward is 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,15 +29,14 @@ from awares.sample import Label, Sample
 from awares.similarity import BUNDLED, SentenceSimilarity
 
 AnswerReward = Callable[[Sequence[str], Sequence[str]], list[float]]
-"""A function of aligned answers and truths that returns one score per pair. A right answer scores
-1."""
+"""Takes aligned answers and truths, and returns one score per pair. A right answer scores 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardValue:
     """The reward of one episode.
 
-    GRPO trains on `total`. Each of `parts` is reported as the metric reward/<name>.
+    GRPO trains on `total`. Each entry of `parts` is reported as the metric reward/<name>.
 
     Example:
         RewardValue(9.74, {"answer": 10.0, "cost": 0.26})
@@ -48,16 +47,16 @@ class RewardValue:
 
 
 class Reward(Protocol):
-    """A function of aligned episodes and samples that returns one RewardValue per episode.
+    """Returns one RewardValue for each of the aligned episodes and samples.
 
     GRPO calls the reward with the G episodes of one sample. Evaluation calls it with all episodes
-    of a policy. If a model scores the answers, it can therefore score all answers of a call at
-    once. A failed episode (StopReason.ERROR) has no answer, and the caller ignores or replaces its
-    value. An exception stops the job.
+    of a policy. A reward that runs a model can therefore score many answers in one batch. A failed
+    episode (StopReason.ERROR) has no answer. The caller ignores or replaces the value of a failed
+    episode. An exception stops the job.
 
-    To use a reward of your own, set `method.reward = "module:attribute"`. The attribute is called
-    with the values of [method] that its signature names. It also gets all settings of the table
-    [method.reward_settings].
+    To use a reward of your own, set `method.reward = "module:attribute"`. If a parameter of the
+    attribute has the name of a setting in [method], the parameter gets the value of this setting.
+    The attribute also gets all settings of the table [method.reward_settings].
 
     Example:
         class RightAnswer:
@@ -134,7 +133,7 @@ class CropReward:
         return [self._answer_weight * scores.get(index, 0.0) for index in range(len(episodes))]
 
     def cost(self, episode: Episode, sample: Sample) -> float:
-        """Return the cost that the table in the module's docstring gives, or 0 after a failure.
+        """Return the cost by the table in the module's docstring, or 0 for a failed episode.
 
         Raises DataError for a sample without a label.
         """

@@ -18,8 +18,8 @@ class Sample:
     """One question about one image.
 
     `image` is the hex SHA-256 of the image file's bytes. `evidence` holds boxes in pixels of the
-    original image. Curation sets `label`. For an HR sample, curation also sets `crops`, the regions
-    of the target request as the environment names them.
+    original image. Curation sets `label`. For an HR sample, curation also sets `crops`: the regions
+    of the target request, by their names in the environment.
 
     Example:
         Sample("mini/train/17", "9f2c...", "digit on the red circle?", "7", label=Label.LR)

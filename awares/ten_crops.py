@@ -1,4 +1,4 @@
-"""The environment of the paper: the policy sees a half-size view, and may request ten crops."""
+"""The environment of the paper: the policy sees a half-size view and may request crops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from awares.protocol import SYSTEM_PROMPT, format_request, parse_turn
 from awares.view import View, crop_view
 
 PAPER_IOU = 0.5
-"""The smallest IoU at which the paper's literal mapping takes a crop (supplement 7.3)."""
+"""The smallest IoU at which the paper's literal mapping selects a crop (supplement 7.3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenCrops:
-    """The ten crops. The policy requests them as `GET_CROPS: ['0', '5']` (paper, section 3.1).
+    """Offers the ten crops. A request is `GET_CROPS: ['0', '5']`, for example (paper, section 3.1).
 
     If `allow_all` is false, a request for the whole image is refused. `max_crops` bounds the number
     of crops in one request. `mapping` names the rule by which `awares.crops.target_crops` maps
@@ -58,11 +58,11 @@ class TenCrops:
         return tuple(crop_view(CropId(region), size) for region in request.regions)
 
     def cost(self, request: Request, size: Size) -> float:
-        """Return the sum of the crops' nominal shares of the image's area."""
+        """Return `awares.crops.area_fraction` of the requested crops."""
         return area_fraction([CropId(region) for region in request.regions])
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return the request for the crops that hold the evidence, by the rule `mapping`.
+        """Return the request for the crops that show the evidence `boxes` by the rule `mapping`.
 
         The result is None if `mapping` is "iou" and no crop qualifies.
         """

@@ -1,10 +1,11 @@
-"""The visual tokens of a view and the retained token ratio (RTR), as the processor counts them.
+"""Count the visual tokens of a view, and compute the retained token ratio (RTR).
 
-The processor is the image processor of Qwen2.5-VL. Its rule is `smart_resize` in transformers'
+The counts follow the image processor of Qwen2.5-VL, whose rule is `smart_resize` in transformers'
 image_processing_qwen2_vl.py. `smart_resize` rounds both sides to multiples of patch * merge. It
-then scales the area into [min_pixels, max_pixels], and enlarges small images. It refuses aspect
-ratios above 200. A crop of a long and narrow image can exceed this ratio and is therefore padded
-first. `padded_size` computes the new size, and `awares.images.render` pads the pixels.
+then reduces or enlarges the image until the area is between min_pixels and max_pixels.
+`smart_resize` refuses aspect ratios above 200. The aspect ratio of a crop of a long and narrow
+image can exceed 200, so such a crop is padded first. `padded_size` computes the new size, and
+`awares.images.render` pads the pixels.
 """
 
 import math
@@ -25,8 +26,8 @@ class VisionLimits:
     """The limits of the processor: patch size, merge size, and bounds of the area in pixels.
 
     `patch` is the side of a patch in pixels. `merge` x `merge` patches become one token. The
-    defaults come from the authors' released evaluation script. Raises ConfigError if no image fits
-    the bounds.
+    defaults come from the authors' released evaluation script. Raises ConfigError if no image can
+    satisfy the bounds.
 
     Example:
         VisionLimits(min_pixels=28 * 28, max_pixels=448 * 448)

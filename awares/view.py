@@ -1,4 +1,4 @@
-"""A view is a region of an image that a policy saw.
+"""A view describes one picture that a policy saw: a region of an image, and its resolution.
 
 An episode records views without pixels. The pixels are cut from the original image on demand.
 """
@@ -10,7 +10,7 @@ from awares.crops import Box, CropId, clamp, crop_box
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The description of an image that the policy saw, relative to the original image.
+    """Describes one picture that the policy saw, by a region of the original image and a scale.
 
     If `box` is None, the view is the low-resolution view: the whole image, with each side scaled by
     the method's low ratio. Otherwise the view is the region `box`, with each side scaled by

@@ -1,1 +1,1 @@
-"""Evaluation: scores of answers, diagnostics of decisions, and summaries with intervals."""
+"""Score answers, measure the decisions to crop, and summarise with confidence intervals."""

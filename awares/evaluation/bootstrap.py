@@ -13,8 +13,8 @@ def interval(
 ) -> tuple[float, float]:
     """Return the confidence interval of the mean of `values`, which must not be empty.
 
-    `level` is the confidence level. The interval depends only on the arguments, because the
-    resampling is seeded.
+    `level` is the confidence level. The interval depends only on the arguments, because `seed`
+    determines the resampling.
 
     Example:
         interval([1.0] * 90 + [0.0] * 10)  # about (0.84, 0.95)
@@ -35,9 +35,9 @@ def difference(
 ) -> tuple[float, float]:
     """Return the 95 % interval of mean(first) - mean(second) from paired values.
 
-    A pair holds the scores of two policies on one question. The interval of the paired differences
-    is narrower than the two separate intervals suggest. The difficulty of a question affects both
-    scores of its pair and cancels in the difference.
+    A pair holds the scores of two policies on one question. The difficulty of a question affects
+    both scores of a pair and cancels in their difference. The interval of the paired differences is
+    therefore narrower than the two separate intervals suggest.
     """
     pairs = zip(first, second, strict=True)
     return interval([left - right for left, right in pairs], seed=seed, resamples=resamples)

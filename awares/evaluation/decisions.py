@@ -1,7 +1,7 @@
 """Diagnostics of the coupled decision (paper, supplement 4).
 
-The diagnostics measure whether the policy requests crops if it needs them, and whether it requests
-the right regions. A call is a request for crops.
+The diagnostics measure two things: whether the policy requests crops when crops are needed, and
+whether it requests the right regions. A call is a request for crops.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,21 +20,21 @@ _NOMINAL = (1000, 1000)
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """The diagnostics of a set of episodes. A figure is None if no episode counts for it.
+    """The diagnostics of a set of episodes. A figure is None if its denominator is 0.
 
     call_rate            share of the episodes with a call
     valid_parse_rate     share of the attempted calls that can be parsed
     mean_area            mean cost of a call, as a share of the image's area
-    histogram            number of requests by region; "none" counts episodes without a call
+    histogram            number of requests for each region; "none" counts episodes without a call
 
-    The next figures cover labelled samples. A call is needed for HR samples only.
+    The next figures cover episodes of labelled samples. A call is needed for HR samples only.
 
     precision            share of the calls that were needed
     recall               share of the needed calls that were made
     f1                   harmonic mean of precision and recall
     false_positive_rate  share of the LR samples with a call
 
-    The last figures cover HR samples that have a call and target regions.
+    The last figures cover episodes of HR samples that have a call and target regions.
 
     region_exact         share of the calls that name exactly the target regions
     region_match         share of the calls whose IoU with the target regions is at least 0.25

@@ -1,7 +1,7 @@
-"""Scores of a prediction against its accepted answers, by the rules of each benchmark in lmms-eval.
+"""Score a prediction against the accepted answers, by lmms-eval's rules for the benchmark.
 
 The rules changed over time, so a scorer has a name and a version. The paper's figures follow the
-rules of "2026-03". The present rules are "2026-08". The scorers keep the oddities of the rules: in
+version "2026-03". The present version is "2026-08". The scorers keep the oddities of lmms-eval: in
 ChartQA "5%" does not match "5", and in POPE "Yes." is wrong. If a scorer repaired these oddities,
 its scores could not be compared with published scores.
 
@@ -52,8 +52,9 @@ def exact(prediction: str, answers: Sequence[str], question: str = "") -> float:
 def chartqa(prediction: str, answers: Sequence[str], question: str = "") -> float:
     """Return the relaxed accuracy (Methani et al., PlotQA, arXiv 1909.00997).
 
-    If prediction and answer are numbers and the answer is not 0, they may differ by up to 5 %. A
-    trailing % divides a number by 100. Any other prediction must equal the answer, ignoring case.
+    If prediction and answer are numbers and the answer is not 0, the difference may be up to 5 % of
+    the answer. A number with a trailing % is divided by 100. Any other prediction must equal the
+    answer, ignoring case.
     """
     return max(float(_relaxed(prediction, answer)) for answer in answers)
 
@@ -73,11 +74,11 @@ def _number(text: str) -> float | None:
 
 
 def docvqa(prediction: str, answers: Sequence[str], question: str = "") -> float:
-    """Return ANLS (Biten et al., arXiv 1905.13648): 1 minus the relative edit distance.
+    """Return ANLS (Biten et al., arXiv 1905.13648), which is 1 minus the relative edit distance.
 
     The relative edit distance is the edit distance divided by the length of the longer string. The
-    best accepted answer counts. A score below 0.5 becomes 0. The distance ignores case and repeated
-    spaces, but the length counts all characters.
+    accepted answer with the smallest distance counts. A score below 0.5 becomes 0. The distance
+    ignores case and repeated spaces, but the length counts all characters.
     """
     similarity = 1 - min(_relative_distance(prediction, answer) for answer in answers)
     return similarity if similarity >= _ANLS_THRESHOLD else 0.0
@@ -106,7 +107,7 @@ def ocrbench(
 ) -> float:
     """Return 1 if the prediction contains an accepted answer, ignoring case.
 
-    Since 2026-07-30 the rules replace full-width characters by their ASCII equivalents.
+    Since 2026-07-30 the rules replace each full-width character by its ASCII equivalent.
     """
     return float(any(_flat(answer, version) in _flat(prediction, version) for answer in answers))
 
@@ -142,9 +143,10 @@ def realworldqa(
 ) -> float:
     """Return 1 if the prediction equals the answer, ignoring case and a final full stop.
 
-    If the answer is the letter of an option, the two versions differ. "2026-08" reads the letter
-    from the prediction with `letter`. "2026-03" accepts the letter, or the text of the option in
-    the question, and reads number words as digits.
+    If the answer is the letter of an option, the two versions differ. "2026-08" extracts the letter
+    from the prediction with the function `letter`. "2026-03" accepts the letter, and also the text
+    that the question gives for the option. "2026-03" also replaces a number word, such as "two", by
+    its digits.
     """
     return float(any(_realworld(prediction, answer, question, version) for answer in answers))
 
@@ -170,7 +172,7 @@ def vstar_bench(prediction: str, answers: Sequence[str], question: str = "") -> 
 
 
 def letter(prediction: str) -> str | None:
-    """Return the option, A to D, that a prediction names, or None if it is unclear.
+    """Return the option, A to D, that a prediction names, or None if the option is unclear.
 
     The first matching pattern of `_LETTER_RULES` decides. If no pattern matches, the text must
     contain exactly one of the letters as a separate word.
@@ -210,9 +212,9 @@ def scorer(name: str, version: str = "2026-08") -> Scorer:
 
 
 def yes_no_f1(predictions: Sequence[str], answers: Sequence[str]) -> float:
-    """Return POPE's F1 of the answer "yes", or NaN if no pair counts (arXiv 2305.10355).
+    """Return POPE's F1 score of the answer "yes", or NaN if F1 is undefined (arXiv 2305.10355).
 
-    Predictions other than "yes" and "no" are ignored, as in the published figures.
+    As in the published figures, a prediction that is neither "yes" nor "no" is ignored.
     """
     said, true = ([text.lower().strip() for text in texts] for texts in (predictions, answers))
     pairs = list(zip(said, true, strict=True))

@@ -19,8 +19,9 @@ class Summary:
 
     `n` is the number of episodes, and `errors` is the number of episodes with StopReason.ERROR.
     `accuracy` is the mean score, with its 95 % bootstrap interval; an episode with ERROR scores 0.
-    Ratios and tokens are means over the episodes without ERROR. Latencies are in seconds, or None
-    if none were measured.
+    Ratios and tokens are means over the episodes without ERROR. `latency_p50_s` is the median
+    latency and `latency_p95_s` the 95th percentile, both in seconds. Without measured latencies,
+    these two fields are None.
 
     Example:
         summarise(episodes, samples, scores, latencies, seed=0).accuracy
@@ -47,8 +48,9 @@ def summarise(
     environment: Environment = TEN_CROPS,
     seed: int = 0,
 ) -> Summary:
-    """Summarise aligned, non-empty episodes, samples and scores in [0, 1].
+    """Return the figures of the policy that ran `episodes`.
 
+    `episodes`, `samples` and `scores` are aligned and not empty, and scores are in [0, 1].
     `latencies` holds the latency of each measured episode in seconds.
     """
     aligned = len(episodes) == len(samples) == len(scores) > 0
@@ -77,10 +79,10 @@ def summarise(
 def table(summaries: Mapping[str, Mapping[str, Summary]]) -> str:
     """Return a Markdown table in the form of the paper's table 1.
 
-    Each row is a policy and each column a benchmark. A cell holds the accuracy in %, its interval
-    and rtr_token. `summaries` maps each policy to a mapping from benchmark to summary. All policies
-    must have the same benchmarks. If there are several benchmarks, the last column is their
-    average.
+    Each row is a policy and each column a benchmark. A cell holds the accuracy in %, the accuracy's
+    95 % interval, and rtr_token. `summaries` maps each policy to a mapping from benchmark to
+    summary. All policies must have the same benchmarks. With several benchmarks, the last column is
+    the average over the benchmarks.
     """
     benchmarks = list(next(iter(summaries.values())))
     heads = [*benchmarks, "average"] if len(benchmarks) > 1 else benchmarks

@@ -1,1 +1,1 @@
-"""The model families that awares ships; `awares.family` says what a family is."""
+"""The model families that awares ships. `awares.family` defines what a family is."""

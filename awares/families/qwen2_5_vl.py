@@ -1,4 +1,4 @@
-"""Qwen2.5-VL (arXiv 2502.13923): every fact of the model that awares relies on."""
+"""The properties of Qwen2.5-VL (arXiv 2502.13923) on which awares relies."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ class Qwen25VL:
     """Qwen2.5-VL, from 3B to 72B, and the tiny policy that ships with awares.
 
     The chat layout is ChatML. A visual token covers 2 x 2 patches of 14 x 14 pixels. vLLM fuses the
-    layers q, k and v into one, and gate and up into another. vLLM's loader also fuses their
-    weights, so this class names no fused layer.
+    projections q, k and v into one layer, and gate and up into another. vLLM's loader fuses the
+    weights, too, so this class names only unfused layers.
 
     Example:
         family = Qwen25VL()
@@ -70,15 +70,15 @@ class Qwen25VL:
     }
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """Return the processor's limits: patches of 14 pixels, 2 x 2 patches per token."""
+        """Return the processor's limits: 14 x 14 pixels per patch, 2 x 2 patches per token."""
         return VisionLimits(patch=14, merge=2, min_pixels=min_pixels, max_pixels=max_pixels)
 
     def processor_options(self, limits: VisionLimits) -> dict[str, Any]:
-        """Return the option `size`. Its two keys hold areas in pixels, despite their names."""
+        """Return the option `size`. Despite "edge" in the keys, the values are areas in pixels."""
         return {"size": {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}}
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
-        """Return the model and the loading report. Errors of transformers pass through."""
+        """Return the model and the loading report. Exceptions of transformers are not caught."""
         import transformers
 
         return getattr(transformers, self.architecture).from_pretrained(
@@ -90,9 +90,9 @@ class Qwen25VL:
     ) -> list[tuple[int, int, int]]:
         """Return M-RoPE's position ids (section 2.1.3 of the Qwen2-VL report, arXiv 2409.12191).
 
-        A text token has the same position on all three axes. The tokens of an image share the
-        temporal position p, and their row and column positions count up from p. The next text token
-        has the position p + max(rows, columns).
+        A text token has the same position on all three axes. All tokens of an image have the same
+        temporal position p. The row and column positions of these tokens count up from p. The next
+        text token has the position p + max(rows, columns).
         """
         found: list[tuple[int, int, int]] = []
         here, remaining = 0, iter(grids)
@@ -108,7 +108,7 @@ class Qwen25VL:
         return found
 
     def current_name(self, name: str) -> str:
-        """Return the name that transformers now gives to the weight `name`."""
+        """Return the current name in transformers of the weight that a checkpoint calls `name`."""
         for pattern, newer in _OLDER:
             name = pattern.sub(newer, name)
         return name

@@ -1,4 +1,4 @@
-"""The facts in which Qwen3-VL (dense sizes) differs from Qwen2.5-VL."""
+"""The properties in which the dense Qwen3-VL models differ from Qwen2.5-VL."""
 
 from awares.families.qwen2_5_vl import Qwen25VL
 from awares.tokens import VisionLimits
@@ -7,7 +7,7 @@ from awares.tokens import VisionLimits
 class Qwen3VL(Qwen25VL):
     """Qwen3-VL shares the chat layout, the names of layers and the resizing rule of Qwen2.5-VL.
 
-    Its patches are 16 x 16 pixels, so a visual token covers 32 x 32 pixels.
+    A patch of Qwen3-VL has 16 x 16 pixels, so a visual token covers 32 x 32 pixels.
 
     Example:
         family = Qwen3VL()
@@ -20,5 +20,5 @@ class Qwen3VL(Qwen25VL):
     vllm_module = "vllm.model_executor.models.qwen3_vl"
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """Return the processor's limits: patches of 16 pixels, 2 x 2 patches per token."""
+        """Return the processor's limits: 16 x 16 pixels per patch, 2 x 2 patches per token."""
         return VisionLimits(patch=16, merge=2, min_pixels=min_pixels, max_pixels=max_pixels)

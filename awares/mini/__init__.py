@@ -1,4 +1,4 @@
-"""AwaRes-Mini: a small benchmark of when and where to crop, and a tiny Qwen2.5-VL for it."""
+"""AwaRes-Mini: a small benchmark of when and where to crop, and a tiny Qwen2.5-VL policy."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ POLICY = Path(__file__).parent / "policy_weights"
 
 
 def __getattr__(name: str) -> object:
-    # Import the benchmark lazily: it needs scikit-learn, and POLICY does not.
+    # The benchmark needs scikit-learn, so this module imports the benchmark only on demand.
     if name == "generate_split":
         from awares.mini.benchmark import generate_split
 

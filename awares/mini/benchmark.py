@@ -1,4 +1,4 @@
-"""The splits of the benchmark. An image and its question depend only on (split, seed, index)."""
+"""Generates the splits of the benchmark. A sample depends only on (split, seed, index)."""
 
 import hashlib
 import io
@@ -19,8 +19,9 @@ def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[by
 
     The two splits share no handwritten digit. A sample's `kind` names the kind of question and the
     size of the smallest digit that must be read, as in "sum/small". A question has the label LR if
-    it reads no digit, or large digits only. A question that reads an illegible digit has the label
-    HR, and its target crops cover the evidence. Other questions have no label.
+    its answer needs no digit, or only large digits. A question has the label HR if its answer needs
+    a digit that is illegible at low resolution. The target crops of an HR question cover the
+    evidence. All remaining questions have no label.
     """
     for index in range(count):
         rng = np.random.default_rng(derive(seed, f"mini/{split}", str(index)))
@@ -43,22 +44,22 @@ def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[by
 
 
 def encode(scene: Scene) -> bytes:
-    """Draw the scene and return it as a PNG file."""
+    """Draw the scene, and return the bytes of a PNG file."""
     buffer = io.BytesIO()
-    # Noise hardly compresses at any level, so use level 1, which is fast.
+    # Level 1 is the fastest. Higher levels hardly help, because the noise is incompressible.
     draw(scene).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def annotation(question: Question) -> Label | None:
-    """Return LR or HR, or None if the low-resolution view is enough for some digits only."""
+    """Return LR or HR, or None if the smallest digit is neither large nor illegible."""
     if not question.reads or question.height >= LARGE[0]:
         return Label.LR
     return Label.HR if question.height <= ILLEGIBLE else None
 
 
 def kind(question: Question) -> str:
-    """Return the kind of question, with the size of the smallest digit that it reads."""
+    """Return the kind of question and the size of its smallest digit, as in "sum/small"."""
     if not question.reads:
         return question.kind
     if question.height >= LARGE[0]:

@@ -8,11 +8,11 @@ A conversation has one of five forms:
     closer   the low-resolution view, then crops of the evidence
     command  the low-resolution view, and a command that names the places to request
 
-A command teaches how to write a request, but neither when to write it nor where to look. The other
-forms ask one question, or ask for a description of the whole scene, by place or by colour. A
-description lists the items in random order. To predict the next word, the model must therefore look
-up the item that the previous word names. Descriptions teach the model to find items, which single
-questions alone do not.
+A command teaches the policy how to write a request, but not when to write one or which crops to
+request. The forms without a command ask one question, or ask for a description of the whole scene,
+by place or by colour. A description lists the items in random order. To predict the next word, the
+model must therefore look up the item that the previous word names. Descriptions teach the model to
+find items. Single questions alone do not teach this skill.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ SIZE = (SIDE, SIDE)
 READING: tuple[Kind, ...] = ("digit at", "digit on", "sum", "larger")
 BY_PLACE, BY_COLOR = "Describe the image.", "List the shapes."
 
-# The crops that each show one place of a scene.
+# Each of these crops shows one place of a scene.
 ONE_CROP = (
     CropId.TOP_LEFT,
     CropId.TOP_RIGHT,
@@ -63,7 +63,7 @@ class Conversation:
         self.learned.extend([learned] * len(ids))
 
     def show(self, ids: Sequence[int], images: Sequence[Image], placeholder: int) -> None:
-        """Append `ids`, in which each image has one placeholder, and expand the placeholders."""
+        """Append `ids` with one placeholder for each image, and expand the placeholders."""
         shown = iter(images)
         for token in ids:
             if token != placeholder:
@@ -78,12 +78,12 @@ class Conversation:
 class Lesson:
     """The tasks of a stage of pre-training.
 
-    `described` is the share of descriptions. The other conversations ask one question of a kind in
-    `kinds`. In the low-resolution view these questions ask only for digits that are at least
-    `legible` pixels high at full resolution. Conversations of the form "closer" ask questions of
-    the kinds in `closer`. If `requests` is true, a real request precedes the crops of these
-    conversations. The model learns to ignore the digits in the request, which only number the
-    crops.
+    `described` is the share of conversations that ask for a description. The other conversations
+    ask one question, whose kind is in `kinds`. About the low-resolution view, a question asks only
+    for digits that are at least `legible` pixels high at full resolution. Conversations of the form
+    "closer" ask questions of the kinds in `closer`. If `requests` is true, these conversations
+    contain a real request before the crops. The digits in a request are ids of crops, and the model
+    learns not to read them as answers.
 
     Example:
         Lesson(described=0.2, legible=16)
@@ -143,7 +143,7 @@ def _describe(
     legible: int,
     rng: np.random.Generator,
 ) -> None:
-    """Describe every item, in random order, by its place or by its colour.
+    """Append a description of every item, in random order, by place or by colour.
 
     If a digit is less than `legible` pixels high, the description calls it "small".
     """
@@ -164,7 +164,7 @@ def _describe(
 def _command(
     talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, rng: np.random.Generator
 ) -> None:
-    """Append a command that names one or two places, and a request for crops that cover them."""
+    """Append a command that names one or two places, and a request whose crops cover the places."""
     order = rng.permutation(len(scene.items))
     count = 1 + int(rng.random() < 0.3)
     chosen = [scene.items[int(index)] for index in order[:count]]
@@ -185,8 +185,8 @@ def _look_closer(
 ) -> None:
     """Show the low-resolution view, then crops of the evidence, in one message or in two.
 
-    One conversation in ten shows the whole image instead. About one conversation in ten shows an
-    extra crop.
+    One conversation in ten shows the whole image instead of these crops. Almost one in ten shows an
+    additional random crop.
     """
     crops = list(min_cover([item.box for item in question.items], SIZE))
     if rng.random() < 0.1:

@@ -1,4 +1,4 @@
-"""Handwritten digits: 8 x 8 scans of scikit-learn's load_digits. The two splits share no scan."""
+"""Handwritten digits: 8 x 8 scans from scikit-learn's load_digits. The two splits share no scan."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,14 +39,14 @@ def scans(split: SplitName) -> Scans:
 
 @lru_cache(maxsize=20_000)
 def glyph(split: SplitName, scan: int, height: int) -> np.ndarray:
-    """Return the scan as an ink mask, (height, height) float32 in 0..1."""
+    """Return the scan, resized to (height, height), as float32 from 0 (blank) to 1 (ink)."""
     return _ink(_scan(split, scan).resize((height, height), Image.Resampling.BICUBIC))
 
 
 def warped_glyph(split: SplitName, scan: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the scan as `glyph` does, but randomly turned, slanted and stretched a little.
+    """Return what `glyph` returns, but with the digit turned, slanted and stretched at random.
 
-    This augmentation makes up for the small number of scans.
+    This augmentation is needed because there are few scans.
     """
     turn, slant = rng.normal(0, 0.12), rng.normal(0, 0.15)
     wide, tall = rng.uniform(0.9, 1.1, 2)

@@ -1,14 +1,14 @@
-"""The glyph stage: the vision tower learns to classify items, with word embeddings as classes.
+"""The glyph stage: the vision tower learns to classify items. Word embeddings stand for classes.
 
-The features of an item are the mean of the merged tokens under its box. These features are compared
-with the word embeddings of the item's colour, shape and digit. In a view of the whole scene, they
-are also compared with the embedding of the item's place. In this way the tower learns to read
-digits within minutes. If a model of this size is trained on conversations alone, it learns to read
-digits late or never.
+The features of an item are the mean of the merged tokens under the item's box. These features are
+compared with the word embeddings of the item's colour, shape and digit. In a view of the whole
+scene, the features are also compared with the embedding of the item's place. In this way the tower
+learns to read digits within minutes. If a model of this size trains only on conversations, it
+learns to read digits late or never.
 
 After this stage, the features of a red circle contain the embeddings of " red" and " circle".
-Attention then finds the item of a question by matching embeddings. The model answers by copying an
-embedding.
+Attention can therefore find the item of a question by comparing embeddings. The model can answer by
+copying an embedding.
 
 Axes: R items (records), T merged tokens, D width, K values of an attribute.
 """
@@ -33,20 +33,21 @@ from awares.view import View, full_view
 
 HEADS = {"color": tuple(COLORS), "shape": SHAPES, "digit": tuple(range(10)), "place": PLACES}
 UNKNOWN = -100
-"""The class of an item's place in a crop, which does not show the place. The loss ignores this
-class."""
+"""The place label of an item in a crop. A crop does not show where in the scene the item is, so the
+loss ignores this label."""
 
 SCENES, FULL_EVERY, CROP_EVERY = 96, 4, 2
 
 FAINT, LEGIBLE = 0.2, 14
-"""FAINT is the weight of a digit less than LEGIBLE px high in the low-resolution view. Such a digit
-is mostly noise there."""
+"""FAINT is the loss weight of a small digit in the low-resolution view. In this view a small digit
+is mostly noise. Small means less than LEGIBLE px high at full resolution."""
 
 SHARPNESS = 1.0
 """Initial scale of the logits. A word embedding has a squared norm of about 7."""
 
 CENTRAL = 3.0
-"""Weight of an item in the centre. Such items are rarer, and no other item lies across four tokens.
+"""Factor of the loss weight of a digit in the centre. Central items are rarer, and only they lie
+across four tokens.
 """
 
 
@@ -191,7 +192,7 @@ class GlyphReader:
 
     @torch.no_grad()
     def lines(self, batches: int = 3) -> list[str]:
-        """Return one line for each kind of view: the accuracy on test digits by their height."""
+        """Return one line for each kind of view, with the accuracy on test digits by height."""
         hits: dict[tuple[int, int], list[bool]] = defaultdict(list)
         for seed in range(batches):
             sights = glyph_batch("test", np.random.default_rng((seed, 99)))

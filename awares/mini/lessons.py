@@ -27,7 +27,7 @@ BUCKETS = 3
 
 @dataclass(frozen=True, slots=True)
 class ImageGroup:
-    """Images of one size. `positions` are the flat positions of their tokens in the batch."""
+    """Images of one size. `positions` indexes the image tokens in the flattened batch."""
 
     grid: tuple[int, int]
     patches_NPF: Tensor
@@ -55,11 +55,12 @@ def talk_batch(
     lesson: Lesson,
     rng: np.random.Generator,
 ) -> list[TalkBatch]:
-    """Draw new scenes, and make `forms[form]` conversations of each form about them.
+    """Return batches of new conversations, each about a new scene.
 
-    About half of the conversations have the system prompt of `chat`. The others have the system
-    prompt of `plain`. The conversations are sorted by length and split into BUCKETS batches.
-    Without the sorting, the padding would cost more than the conversations themselves.
+    `forms` maps a form to its number of conversations. About half of the conversations have the
+    system prompt of `chat`. The other conversations have the system prompt of `plain`. The
+    conversations are sorted by length and split into BUCKETS batches. Without the sorting, the
+    padding would cost more than the conversations themselves.
     """
     talks = []
     for form, count in forms.items():
@@ -74,7 +75,7 @@ def talk_batch(
 
 
 def collate(talks: Sequence[Conversation], placeholder: int) -> TalkBatch:
-    """Pad the conversations and group their images by size."""
+    """Pad the conversations to one length, and group the images by size."""
     length = max(len(talk.ids) for talk in talks)
     ids_BL = np.zeros((len(talks), length), np.int64)
     targets_BL = np.full((len(talks), length), IGNORED, np.int64)
@@ -99,7 +100,7 @@ def collate(talks: Sequence[Conversation], placeholder: int) -> TalkBatch:
 
 
 def _rope(talk: Conversation, placeholder: int) -> tuple[np.ndarray, list[int]]:
-    """Return the M-RoPE positions (3, L) of a conversation, and where each image starts in it."""
+    """Return the M-RoPE positions (3, L) of a conversation, and the start index of each image."""
     grids = [(pixels.shape[0] // CELL, pixels.shape[1] // CELL) for pixels in talk.images]
     positions = QWEN2_5_VL.positions(talk.ids, placeholder, grids)
     starts, at = [], 0

@@ -31,8 +31,8 @@ GROUPS = ("all", "LR", "uncertain", "HR")
 class Exam:
     """The accuracy by view ("full", "low", "closer") and by group of questions.
 
-    The groups are "all", the labels ("LR", "uncertain", "HR"), and each kind of question. Groups
-    such as "9 px" hold the questions about one digit of that height.
+    The groups are "all", the labels ("LR", "uncertain", "HR"), and each kind of question. A group
+    such as "9 px" holds the questions about a single digit that is 9 px high.
 
     Example:
         Exam({"full": {"all": 0.95}})
@@ -41,7 +41,7 @@ class Exam:
     accuracy: dict[str, dict[str, float]]
 
     def lines(self) -> list[str]:
-        """Return one line for each view, with the groups in a fixed order."""
+        """Return one line for each view, which lists the accuracy of each group."""
         return [
             f"{view:7}" + " ".join(f"{group} {value:.2f}" for group, value in groups.items())
             for view, groups in self.accuracy.items()
@@ -58,8 +58,8 @@ def examine(
 ) -> Exam:
     """Measure greedy exact match on `count` questions in each view.
 
-    One forward pass per conversation suffices. An answer is right if the argmax is the true id at
-    each position of the answer, given the true ids before that position.
+    Greedy decoding gives the true answer exactly if each id of the answer is the argmax after the
+    true ids before it. One forward pass per conversation checks this condition.
     """
     rng = np.random.default_rng((seed, 77))
     questions = []

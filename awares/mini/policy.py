@@ -1,6 +1,7 @@
 """Build the tiny Qwen2.5-VL, and write its files.
 
-The tiny policy and the 7B policy have the same model class. The tiny one has 2 million parameters.
+The tiny policy and the 7B policy have the same model class. The tiny policy has 2 million
+parameters.
 """
 
 from pathlib import Path
@@ -77,11 +78,12 @@ def build_model(
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Return a newly initialised model in float32.
 
-    Each token starts with parallel vectors in the embedding and in the head. A word has the same
-    initial vector with or without a space before it. The model can then copy a word from the
-    question or the image to the answer, without learning a table of words. The vectors are not
-    tied, so training may separate them. The embeddings are scaled up and the outputs of the layers
-    are scaled down. Otherwise the initial noise of the layers would hide the words.
+    For each token, the initial vectors in the embedding and in the language head are parallel. A
+    word has the same initial vector with or without a space before it. The model can then copy a
+    word from the question or the image to the answer, without learning a table of words. The
+    embedding and the head are not tied, so training may change them independently. The embeddings
+    are scaled up and the outputs of the layers are scaled down. Otherwise the initial noise of the
+    layers would hide the words.
     """
     torch.manual_seed(seed)
     model: Any = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
@@ -103,7 +105,7 @@ def build_model(
 
 
 def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLProcessor:
-    """Return a processor that does not resize views from 28 x 28 pixels to a whole scene."""
+    """Return the policy's processor, which does not resize any view of a scene."""
     limits = {"shortest_edge": 28 * 28, "longest_edge": SIDE * SIDE}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(

@@ -11,9 +11,9 @@
     requests   The model ignores the request before the crops.     the same, with requests
     commands   The model writes a request on command.              the same, and commands
 
-Fine-tuning then teaches the model when and where to look. Every batch depends only on (seed, stage,
-step). An interrupted run therefore resumes from its last checkpoint with the same result. Training
-uses training scans only. Every printed accuracy is measured on test scans.
+Fine-tuning then teaches the model when to request crops, and which crops. Every batch depends only
+on (seed, stage, step). An interrupted run therefore resumes from its last checkpoint with the same
+result. Training uses training scans only. Every printed accuracy is measured on test scans.
 """
 
 import argparse
@@ -49,10 +49,12 @@ MUON_RATE = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage of pre-training. `forms` are the conversations of a batch; the glyph stage has none.
+    """A stage of pre-training.
 
-    The vision tower learns at `vision` times the learning rate. After the glyph stage, two stages
-    freeze the tower, because the gradients of an untrained language model would damage it.
+    `forms` maps each form of conversation to its count in a batch, and is empty for the glyph
+    stage. The learning rate of the vision tower is `vision` * `learning_rate`. After the glyph
+    stage, two stages freeze the tower, because the gradients of an untrained language model would
+    damage it.
     """
 
     name: str
@@ -108,7 +110,10 @@ class Batches(Dataset[Any]):
 
 
 class Pretraining:
-    """The model, its optimizers and its progress. `stage` and `step` name the next step."""
+    """The model, its optimizers and its progress.
+
+    `stage` and `step` are the indices of the next stage and step to run.
+    """
 
     def __init__(self, seed: int, work: Path) -> None:
         self.seed, self.work = seed, work
@@ -219,13 +224,13 @@ class Pretraining:
 def _schedule(step: int, steps: int, warmup: int = 50) -> float:
     """Return the factor of the learning rate at `step`.
 
-    The factor rises linearly during warm-up. It then follows a cosine down to one twentieth.
+    The factor rises linearly during warm-up. The factor then falls along a cosine to one twentieth.
     """
     return min(1.0, (step + 1) / warmup) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
 
 
 def main() -> None:
-    """Train and measure the policy, and write it with its model card."""
+    """Train and measure the policy, and write the policy and its model card."""
     raw = argparse.RawDescriptionHelpFormatter
     work = Path("runs/pretrain")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)

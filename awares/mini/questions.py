@@ -40,12 +40,12 @@ class Question:
 
     @property
     def height(self) -> int:
-        """Height in pixels of the smallest digit to read, or LARGE[1] if there is none to read."""
+        """Height in pixels of the smallest digit that the answer needs, or LARGE[1] without one."""
         return min(item.height for item in self.items) if self.reads else LARGE[1]
 
 
 def ask(scene: Scene, kind: Kind, rng: np.random.Generator) -> Question:
-    """Ask a question of this kind about random items of the scene."""
+    """Return a question of this kind about random items of the scene."""
     chosen = rng.permutation(len(scene.items))
     one, two = (scene.items[int(index)] for index in chosen[:2])
     if kind == "color":

@@ -2,9 +2,9 @@
 
 A scene is 112 px square and costs 16 visual tokens. Its low-resolution view is 56 px square and
 costs 4 tokens. A quadrant costs 4 tokens, too. Colours and shapes are legible in the full and in
-the low-resolution view. In the low-resolution view, large digits stay legible, small digits do not,
-and middle digits sometimes do. Whether a crop is needed therefore depends on the image. Training
-scans are randomly warped; test scans are not.
+the low-resolution view. In the low-resolution view, large digits are legible, small digits are
+illegible, and middle digits are sometimes legible. Whether a crop is needed therefore depends on
+the image. Digits of the training split are randomly warped. Digits of the test split are not.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ SHAPES = ("circle", "square", "diamond", "cross")
 SMALL = (9, 11)
 MIDDLE = (12, 16)
 LARGE = (19, 25)
-"""Ranges of the height of a digit in pixels."""
+"""Ranges of the height of a digit in pixels. A range includes both of its ends."""
 
 ILLEGIBLE = 10
 """At low resolution the shipped policy misreads most digits of at most this height in pixels.
@@ -47,7 +47,8 @@ CENTERED = 0.4
 """Share of scenes with an item in the centre."""
 
 SLOT = 38
-"""Side in pixels of the square at each corner that holds a quadrant's item. The centre is free.
+"""Side in pixels of a square in each corner of a scene. The item of a quadrant lies in this square,
+so the centre stays free.
 """
 
 INK = np.array((20, 20, 20), np.float32)
@@ -150,7 +151,7 @@ def paint(area: np.ndarray, alpha: np.ndarray, color: np.ndarray) -> None:
 def mask(shape: str, size: int) -> np.ndarray:
     """Return the share of each pixel that the shape covers, (size, size) float32 in 0..1.
 
-    The shape is drawn at four times the size and then reduced, which smooths its edges.
+    The shape is drawn at four times the size and then reduced, to smooth the edges.
     """
     big = 4 * size
     image = Image.new("L", (big, big), 0)

@@ -1,6 +1,6 @@
-"""The tokenizer of the tiny policy: byte-level BPE on the benchmark's sentences.
+"""The tokenizer of the tiny policy: byte-level BPE, trained on the benchmark's sentences.
 
-Its special tokens are Qwen's.
+The special tokens are Qwen's.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
-"""The vision tower of Qwen2.5-VL on a batch of small images of one size.
+"""Run the vision tower of Qwen2.5-VL on a batch of small images of one size.
 
 transformers computes attention in a loop over images. For small images the loop costs more than the
-arithmetic. An image of at most 112 px lies within one attention window. Sorting its patches by
-window then keeps their raster order, and every block attends to the whole image. This module can
-therefore compute the same function for all images of a batch at once.
+arithmetic. An image whose sides are at most 112 px lies within one attention window. Sorting the
+patches by window then keeps the raster order, and every block attends to the whole image. This
+module can therefore compute the same function for all images of a batch at once.
 
 Axes: N images, P patches (14 px), T = P / 4 merged tokens, D hidden, H heads.
 """
@@ -24,7 +24,8 @@ CELL = PATCH * MERGE
 def patchify(images: np.ndarray) -> Tensor:
     """Cut images (N, height, width, 3) uint8 into normalised patches (N, P, 588).
 
-    The sides must be multiples of 28. The patches are in the merge order of the processor.
+    The sides must be multiples of 28. As in the processor, the 2 x 2 patches of one merged token
+    are adjacent in the result.
     """
     count, height, width, _ = images.shape
     rows, columns = height // CELL, width // CELL
@@ -38,7 +39,8 @@ def patchify(images: np.ndarray) -> Tensor:
 def vision_features(visual: Any, patches_NPF: Tensor, rows: int, columns: int) -> Tensor:
     """Return the merged features (N, T, out) of images of `rows` x `columns` merged tokens.
 
-    Qwen2.5-VL treats a still image as two equal frames, so the weights of both frames are added.
+    Qwen2.5-VL treats a still image as two equal frames. The patch weights of the two frames are
+    therefore added.
     """
     count, length, _ = patches_NPF.shape
     weight = visual.patch_embed.proj.weight.sum(2).flatten(1)
