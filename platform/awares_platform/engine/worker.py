@@ -13,9 +13,9 @@ backend. A load has two phases, the prefetch and the pause:
                                             finish_weight_update
       resume
 
-The prefetch runs in a thread. An engine process runs calls between its generation steps, so a call
-that downloads would stop the generation. One call runs all three steps of the update, because each
-additional call lengthens the pause.
+The engine process executes remote calls between its generation steps. A call that waits for a
+download would stop the generation, so the prefetch runs in a thread. One call runs all three steps
+of the update, because each additional call lengthens the pause.
 """
 
 import pickle
@@ -76,7 +76,7 @@ class UpdateInfo(WeightTransferUpdateInfo):
 class PrefetchReport(TypedDict):
     """The result of a prefetch.
 
-    It is a plain dictionary, because vLLM's remote calls return no objects of other classes.
+    The report is a dictionary, because vLLM's remote calls can return only built-in types.
 
     `error` is "" if the version is staged. `fetch_s`, `decode_s` and `verify_s` are the seconds of
     fetching, decoding and verifying. `size` is the number of downloaded bytes, and `hops` is the
@@ -119,8 +119,8 @@ class Staged:
 class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     """Loads versions from the object store into this worker's model.
 
-    It keeps the tensors of the last received version in host memory, because the next delta may
-    build on them.
+    The object keeps the tensors of the last received version in host memory, because the next delta
+    may build on these tensors.
     """
 
     init_info_cls = InitInfo
@@ -276,7 +276,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return received.state, changed
 
     def _mapped(self, named: Shapes) -> Shapes:
-        """Return the shapes under vLLM's names, with a single entry for tensors that are tied.
+        """Return the shapes under vLLM's names, with one entry for each group of tied tensors.
 
         The names in two checkpoints cannot be compared directly, because transformers may save one
         model under different names.

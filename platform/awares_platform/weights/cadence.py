@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from awares_platform.weights.head import PublishedVersion
 
 _USELESS = 0.7
-"""Largest useful size of a delta, as a share of the last anchor's size."""
+"""A larger share of the last anchor's size makes a delta useless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,9 @@ class ChainCost:
     def want_anchor(self, every: int) -> bool:
         """Whether the next version needs an anchor.
 
-        An anchor is due at the latest `every` versions after the last anchor. It is due earlier if
-        the deltas since the last anchor would together exceed the size of that anchor. The next
-        delta is assumed to be as large as the last one.
+        An anchor is due if the last anchor is `every` versions old. An anchor is also due if the
+        deltas since the last anchor would together exceed the size of that anchor. This sum
+        includes the next delta, which is assumed to be as large as the last delta.
         """
         return len(self.deltas) + 1 >= every or sum(self.deltas) + self.last > self.anchor
 

@@ -52,10 +52,10 @@ def decode(
 ) -> Tensor:
     """Decode a result of `encode` into `out`, or into a new tensor if `out` is None.
 
-    `out` must be contiguous. It may be `base` itself, but the two must not overlap partly.
-    The function needs 32 MiB of memory per thread, and it copies a base that is not contiguous.
-    Raises WeightsError for a damaged blob, a blob of another dtype or shape, and a delta without a
-    base. After an error the content of `out` is undefined.
+    `out` must be contiguous. `out` may be `base` itself, but `out` and `base` must not overlap
+    partly. The function needs 32 MiB of memory per thread, and it copies a base that is not
+    contiguous. Raises WeightsError for a damaged blob, a blob of another dtype or shape, and a
+    delta without a base. After an error the content of `out` is undefined.
     """
     return _blob.decode(base, blob, out, threads)
 

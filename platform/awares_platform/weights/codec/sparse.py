@@ -6,7 +6,8 @@ streams:
     changes      One byte per changed word: low six bits of the gap | move << 6.
                  Move 0 is one step up, and move 1 is one step down.
                  Move 2 takes the number of steps from the stream "other steps".
-                 Move 3 means that the gap exceeds six bits, and the next wide gap continues it.
+                 Move 3 means that the gap needs more than six bits. The next wide gap then
+                 holds the further bits and the real move.
     wide gaps    One byte per wide gap: the next six bits of the gap | move << 6.
                  If the six bits are zero, the next far gap holds the high bits.
     far gaps     Two bytes per far gap: the bits of the gap above the lowest six.
