@@ -42,11 +42,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """A failed load of HEAD's newest version. The engine keeps its present version, and `follow`
-    tries again.
+    """A failed load of HEAD's newest version.
+
+    The engine keeps its present version, and `follow` tries again.
 
     Example:
-        Missed(version=5, reason="run mini: ... does not hash to what its manifest names")
+        Missed(version=5, reason="run mini: ... does not have the hash that its manifest names")
     """
 
     version: int | None

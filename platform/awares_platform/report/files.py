@@ -1,4 +1,4 @@
-"""Finds the files of a run in its local directory or, if they are missing there, in the store."""
+"""Finds the files of a run, first in the run's local directory and then in the store."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ JOBS = ("curate", "evaluate", "grpo", "serve", "sft")
 
 
 class RunFiles:
-    """Finds a file by its path within the run. It downloads missing files to `cache`.
+    """Finds a file by its path within the run. Files that are only in the store go to `cache`.
 
     Example:
         RunFiles(store, Path("runs"), "mini", cache)("evaluate/results.json")

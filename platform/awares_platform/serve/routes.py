@@ -1,6 +1,6 @@
 """The HTTP application of the endpoint: routes, bearer token, size limit and errors.
 
-It is a plain ASGI application, so tests can run it without Ray.
+The application is plain ASGI, so tests can run the application without Ray.
 """
 
 import asyncio
