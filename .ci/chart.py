@@ -21,7 +21,7 @@ from marked import filled
 from awares_platform.config import PlatformConfig
 
 NAMED = {"groupDefaults": "group", "jobDefaults": "job"}
-"""Maps a key of values.yaml to the name under $defs by which other values refer to its schema."""
+"""Maps a key of values.yaml to the name of the key's schema under $defs."""
 SETTINGS = {
     "run": ("name",),
     "engine": ("threads",),
@@ -71,7 +71,7 @@ def files(chart: Path) -> dict[Path, str]:
 
 
 def read_values(text: str) -> tuple[Value, ...]:
-    """Parse the text of a values.yaml into its keys, each with the comments right above it."""
+    """Parse the text of a values.yaml into its keys. The comments above a key describe the key."""
     lines = text.splitlines()
     return tuple(_read(yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text), lines, ""))
 

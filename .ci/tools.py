@@ -152,7 +152,7 @@ def download(wheel: Wheel, scratch: Path) -> bytes:
 
 
 def checked(content: bytes, sha256: str, name: str) -> bytes:
-    """Return `content` unchanged. Raises ToolError unless it has the hash `sha256`."""
+    """Return `content` unchanged. Raises ToolError unless `content` has the hash `sha256`."""
     if digest(content) != sha256:
         raise ToolError(
             f"{name} has sha256 {digest(content)}, expected {sha256}: "

@@ -2,9 +2,10 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/streaming.py [--quick] [--step-s S] [--json PATH]
 
-The main result is a ratio. It divides the tokens per second with a new version at each learner step
-by the tokens per second without updates. The script also reports the pause of each update, and the
-time from the learner's `begin` to the loaded weights. --quick measures fewer windows.
+The main result is the ratio of two speeds of generation in tokens per second. The first speed is
+measured with a new version at each learner step, and the second speed without updates. The script
+also reports the pause of each update, and the time from the learner's `begin` to the loaded
+weights. --quick measures fewer windows.
 
 One vLLM engine serves the bundled policy and always has enough groups of requests. SeaweedFS runs
 on the same machine. The script measures in windows of equal length. Four windows form a block in
@@ -91,7 +92,7 @@ class Load:
         """Send one group of requests after another.
 
         All concurrent calls share the iterator `groups`. Every group has a new prompt, so the
-        prefix cache does not hold it yet.
+        prefix cache does not hold the prompt yet.
         """
         for request in groups:
             generations = await asyncio.gather(*(self.engine(request) for _ in range(GROUP)))
@@ -103,8 +104,8 @@ def learner(
 ) -> None:
     """Publish a version for the run RUNS[target] every `step_s` seconds, until the process dies.
 
-    This function is the body of the publisher's process. `begun` is a queue: it receives the
-    version and the time of each `begin` of the followed run.
+    This function is the body of the publisher's process. For each `begin` of the followed run, the
+    function puts the version and the time into the queue `begun`.
     """
     torch.set_num_threads(1)
     publishers = [Publisher(store, run) for run in RUNS]

@@ -20,9 +20,7 @@ CALLS, DIRECT, WRONG = 7, 3, 2
 The groups are right answers after a request, right answers without a request, and wrong answers."""
 
 LONGEST_SIDE = 640
-"""Maximum width and height of a stored image in pixels. Reducing larger images keeps the page
-small.
-"""
+"""Maximum width and height of a stored image in pixels. Larger images are reduced."""
 
 LOSSLESS_SIDE = 256
 """Images of at most this width and height are stored without loss, to keep small text legible."""

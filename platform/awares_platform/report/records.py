@@ -18,9 +18,7 @@ from awares_platform.report.files import JOBS
 from awares_platform.runtime.metrics import Row, read
 
 DRAWN = ("awares", "sft")
-"""Policies in order of preference. The report draws episodes of the first policy that has recorded
-episodes.
-"""
+"""Policies in order of preference. The report draws the first policy with recorded episodes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,7 @@ class CropLoop:
         return count_tokens(episode, time.perf_counter() - started)
 
     def _check_length(self, question: str, size: tuple[int, int], answer: int) -> None:
-        """Raise DataError if the engine's context is too short for the question, even without
-        crops.
-        """
+        """Raise DataError if the engine's context is too short for the question without crops."""
         first = view_size(self._spec.environment.first_view(size), size, self._spec.low_ratio)
         text = len(self._chat.first_turn(question)) - 1
         needed = text + visual_tokens(first, self._spec.limits) + answer

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from awares_platform.weights.head import PublishedVersion
 
 _USELESS = 0.7
-"""A larger share of the last anchor's size makes a delta useless."""
+"""A delta is useless if its size exceeds this share of the last anchor's size."""
 
 
 @dataclass(frozen=True, slots=True)
