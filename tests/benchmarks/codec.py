@@ -86,7 +86,7 @@ def floor(update: Update) -> tuple[float, float, float]:
 
 
 def length(blob: object) -> int:
-    """Return the number of bytes of a blob. A blob may be a nested list, and a number counts four."""
+    """Return the number of bytes of a blob or of a nested list. A number counts as four bytes."""
     if isinstance(blob, bytes):
         return len(blob)
     return sum(map(length, blob)) if isinstance(blob, list | tuple) else 4

@@ -89,7 +89,9 @@ class Geometry:
 
     @property
     def embedding_parameters(self) -> int:
-        """The number of parameters of embedding and head. They share one matrix if `tied` is true."""
+        """The number of parameters of embedding and head. If `tied` is true, one matrix serves
+        both.
+        """
         return self.vocab * self.hidden * (1 if self.tied else 2)
 
     @property

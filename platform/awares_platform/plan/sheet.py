@@ -32,7 +32,7 @@ class Sheet:
 
     `trainers` and `typical` map "sft" and "grpo" to the memory of one rank. `trainers` assumes the
     longest sequences, and `typical` assumes sequences of typical length. `stages` maps each job to
-    a mapping from ZeRO stages to the bytes of one rank. It assumes the longest sequences.
+    a mapping from ZeRO stages to the bytes of one rank with the longest sequences.
 
     Example:
         make(load("jobs/configs/awares-7b.toml"), Assumptions()).hours["grpo"].gpu_hours

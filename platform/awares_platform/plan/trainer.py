@@ -100,7 +100,7 @@ def trained_parameters(policy: PolicyConfig, shape: Geometry) -> tuple[int, int]
 def trainer(
     policy: PolicyConfig, job: SftConfig | GrpoConfig, shape: Geometry, width: int, scored: int
 ) -> Trainer:
-    """Describe a rank of `job`. A sequence has `width` tokens, including `scored` sampled tokens."""
+    """Describe a rank of `job`. A sequence has `width` tokens; `scored` of these are sampled."""
     trained, frozen = trained_parameters(policy, shape)
     learner = isinstance(job, GrpoConfig)
     return Trainer(
