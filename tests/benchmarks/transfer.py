@@ -76,7 +76,7 @@ def state(megabytes: int) -> dict[str, Tensor]:
 
 
 def changed(before: dict[str, Tensor], share: float, seed: int) -> dict[str, Tensor]:
-    """Move `share` of the weights by one representable value, as training does."""
+    """Return a copy in which `share` of the weights moved by one representable value."""
     generator, after = torch.Generator().manual_seed(seed), {}
     for name, tensor in before.items():
         words = tensor.clone().view(torch.int16)

@@ -8,18 +8,19 @@
       REPACK    The module may also hold a packed copy of its parameters. Examples are embeddings
                 and output heads on CPUs, and linears on CPUs without oneDNN. `apply` copies the
                 tensors, and vLLM then processes the module again.
-      RELOAD    The parameters have another layout than the checkpoint. Examples are linears on CPUs
-                with oneDNN, and quantised layers. `apply` runs vLLM's layerwise reload on this
-                module only.
+      RELOAD    The parameters have another layout than the checkpoint's tensors. Examples are
+                linears on CPUs with oneDNN, and quantised layers. `apply` runs vLLM's layerwise
+                reload on this module only.
 
 `load_mode` chooses the way from the module's parameters, and not from the platform. `apply` always
 loads all tensors of a unit. If a fused module (qkv_proj, gate_up_proj) gets only some of its
 tensors, vLLM silently leaves uninitialised memory in place of the missing tensors.
 
-vLLM's own reload of the whole model is not suitable here, for two reasons. It visits modules that
-get no tensor. On CPUs it also breaks a tied output head: it restores the shared parameter, but the
-head computes logits with a packed copy of the old values. This file therefore treats modules that
-share a parameter as one unit, and repacks every module of the unit.
+vLLM's own reload of the whole model is not suitable here, for two reasons. First, the reload also
+processes modules that get no tensor. Second, the reload breaks a tied output head on CPUs. It
+restores the shared parameter, but the head computes logits with a packed copy of the old values.
+This file therefore treats modules that share a parameter as one unit, and repacks every module of
+the unit.
 """
 
 import enum

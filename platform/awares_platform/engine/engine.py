@@ -104,7 +104,7 @@ class Engine:
     ) -> Self:
         """Start an engine with the policy in a Hugging Face directory, as weight version 0.
 
-        `limits` are the trainer's pixel limits. They override the limits of the directory's
+        `limits` are the trainer's pixel limits. These limits override the limits of the directory's
         processor. Raises PolicyError if the directory holds no policy of `family` or has another
         tokenizer than `chat`. Raises EngineError if there is no memory for the KV cache, or if the
         start takes longer than engine.start_timeout_s.
@@ -135,7 +135,7 @@ class Engine:
 
     @property
     def version(self) -> int:
-        """The weight version that samples new tokens. 0 is the policy that `start` loads."""
+        """The number of the weight version that samples new tokens. The first policy has number 0."""
         return self._version
 
     async def __call__(self, request: GenerateRequest) -> Generation:

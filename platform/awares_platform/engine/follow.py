@@ -23,8 +23,8 @@ _SLOWEST_POLL_S = 15.0
 class Loaded:
     """A completed load: the engine now generates with `version`.
 
-    `load_s` is the duration of the load in seconds. The load starts when HEAD names the version.
-    `report` splits this duration into phases.
+    `load_s` is the duration of the load in seconds. The load starts when the engine has read the
+    version in HEAD. `report` splits this duration into phases.
 
     Example:
         report = LoadReport(4, Prefetched(...), apply_s=0.02, pause_s=0.03, canary_dlogp=0.0012)

@@ -1,11 +1,11 @@
 """Starts vLLM: sets its environment and arguments, starts its process, and explains failures.
 
 Most of the start time goes into imports, because the caller's process and the engine process both
-import vLLM. On CPUs a server process therefore imports vLLM while the caller's process imports it.
-The engine process is then forked from this server. On CPUs the engine process also runs the worker,
-which saves the start of another process. With engine.enforce_eager the engine compiles nothing. If
-engine.kv_cache_gib is set, the engine does not profile its memory. On GPUs vLLM starts its
-processes in its own way.
+import vLLM. On CPUs a server process therefore imports vLLM at the same time as the caller's
+process. The engine process is then forked from this server. On CPUs the engine process also runs
+the worker, which saves the start of another process. With engine.enforce_eager the engine compiles
+nothing. If engine.kv_cache_gib is set, the engine does not profile its memory. On GPUs vLLM starts
+its processes in its own way.
 """
 
 import contextlib

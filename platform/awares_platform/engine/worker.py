@@ -143,7 +143,10 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         end_with_parent()
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
-        """Store the subscriber and the model's shapes. Every version must have these shapes."""
+        """Store the subscriber and the shapes of the model's tensors.
+
+        The tensors of every version must have these shapes.
+        """
         self._subscriber = pickle.loads(init_info.subscriber)
         # Drop the held version: it may belong to another run with the same version numbers.
         self._held = None
@@ -304,7 +307,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return next(iter(self._renamed([name])))
 
     def _renamed(self, names: Iterable[str]) -> dict[str, str]:
-        """Return a mapping from vLLM's name of each tensor to its name in `names`."""
+        """Map vLLM's name of each tensor to the tensor's name in `names`."""
         mapper: Any = getattr(self.model, "hf_to_vllm_mapper", None)
         if mapper is None:
             return {name: name for name in names}

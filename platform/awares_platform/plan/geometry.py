@@ -89,9 +89,7 @@ class Geometry:
 
     @property
     def embedding_parameters(self) -> int:
-        """The number of parameters of embedding and head. If `tied` is true, one matrix serves
-        both.
-        """
+        """The number of parameters of embedding and head. A tied matrix counts once."""
         return self.vocab * self.hidden * (1 if self.tied else 2)
 
     @property

@@ -7,8 +7,9 @@ A token costs these FLOPs in a language model of n parameters:
     gradient of weights      2n
 
 Here `width` is the hidden width, and `length` is the number of tokens of the sequence. n excludes
-the embedding, which is only a lookup, and the head, which runs at few positions. Sources: Kaplan et
-al., arXiv 2001.08361, section 2.1; PaLM, arXiv 2204.02311, appendix B.
+the embedding, because an embedding is only a lookup. n also excludes the head, because the head
+runs at few positions. Sources: Kaplan et al., arXiv 2001.08361, section 2.1; PaLM, arXiv
+2204.02311, appendix B.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The sheet of a plan holds all its figures and converts them to JSON."""
+"""The sheet of a plan holds all figures of the plan and converts the figures to JSON."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any

@@ -26,7 +26,7 @@ LOSSLESS_SIDE = 256
 """Images of at most this width and height are stored without loss, to keep small text legible."""
 
 Fetch = Callable[[str], Image]
-"""Returns the image of a content hash. Raises DataError or StoreError."""
+"""Returns the image with the given content hash. Raises DataError or StoreError."""
 
 
 def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:

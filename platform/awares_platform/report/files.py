@@ -27,7 +27,7 @@ class RunFiles:
     def __call__(self, relative: str) -> Path:
         """Return the local path of a file.
 
-        The path does not exist if neither the run's directory nor the store has the file.
+        If neither the run's directory nor the store has the file, the returned path does not exist.
         """
         local, copy = self._local / relative, self._cache / relative
         if local.exists() or copy.exists():

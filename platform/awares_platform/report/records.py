@@ -57,8 +57,8 @@ class RunRecord:
     """All data of a run that the report shows.
 
     `metrics` maps a job to the rows of its metrics. `wall_s` maps a job to its wall-clock seconds.
-    `policies` and `labels` are the values of the keys "policies" and "labels" in the results.json
-    of evaluate.
+    `policies` and `labels` are the values of the keys "policies" and "labels" in
+    evaluate/results.json.
 
     Example:
         RunRecord(

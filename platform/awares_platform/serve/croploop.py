@@ -94,8 +94,8 @@ class CropLoop:
 def count_tokens(episode: Episode, latency_s: float) -> ServedAnswer:
     """Count an episode's tokens.
 
-    The token ids of a turn hold one placeholder per view. The prompt's count contains the view's
-    visual tokens instead of this placeholder.
+    The token ids of a turn hold one placeholder per view. `prompt_tokens` counts the view's visual
+    tokens instead of this placeholder.
     """
     views = [view for turn in episode.turns for view in turn.views]
     context = sum(len(turn.context_ids) for turn in episode.turns)

@@ -53,7 +53,8 @@ def verify(
     """Raise WeightsError unless every piece of `state` has the hash that `manifest` lists for it.
 
     `proven` holds tensors that were verified earlier against the manifest `known`. The function
-    skips a tensor if `state` and `proven` share it and both manifests name the same hashes for it.
+    skips a tensor that is the same object in `state` and `proven` and has the same hashes in both
+    manifests.
     """
     hashes = {} if known is None else {entry.name: entry.hashes for entry in known.tensors}
     unproven = [

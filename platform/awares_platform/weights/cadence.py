@@ -59,7 +59,7 @@ class Cadence:
 
 @dataclass(slots=True)
 class ChainCost:
-    """The number of bytes of the last anchor, and of each delta after it.
+    """The number of bytes of the last anchor, and of each delta after this anchor.
 
     A new reader downloads the anchor and all these deltas.
     """
@@ -83,7 +83,10 @@ class ChainCost:
 
     @property
     def delta_is_useless(self) -> bool:
-        """Whether deltas are nearly as large as an anchor. A version then needs only an anchor."""
+        """Whether the last delta is nearly as large as the last anchor.
+
+        If this is true, a version with an anchor needs no delta.
+        """
         return self.last > _USELESS * self.anchor
 
     def add(self, entry: PublishedVersion) -> None:

@@ -78,7 +78,7 @@ class TensorEntry:
     def hashes(self) -> tuple[tuple[int, str], ...]:
         """The end and the hash of each piece.
 
-        Two equal tensors have equal `hashes`, even if one comes from a delta and one from an
+        Two equal tensors have equal `hashes`, even if one comes from a delta and the other from an
         anchor.
         """
         return tuple((piece.end, piece.blake3) for piece in self.pieces)

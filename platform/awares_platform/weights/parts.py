@@ -54,8 +54,8 @@ def even_parts(
 ) -> Iterator[Part]:
     """Yield the parts of `rank` for tensors that every rank holds.
 
-    The numbers of elements of two ranks differ by at most one. The parts are copies. Floating-point
-    values are cast to `dtype`.
+    The numbers of elements of any two ranks differ by at most one. The parts are copies.
+    Floating-point values are cast to `dtype`.
     """
     total = sum(tensor.numel() for _, tensor in named)
     first, last = total * rank // ranks, total * (rank + 1) // ranks

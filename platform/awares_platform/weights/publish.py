@@ -147,9 +147,9 @@ class Publisher:
 
     @property
     def last(self) -> Publication | None:
-        """The last finished publication, or None before the first one ends.
+        """The last finished publication, or None before the first publication ends.
 
-        On ranks other than 0 it is always None.
+        On ranks other than 0 the value is always None.
         """
         return self._last
 
@@ -166,9 +166,9 @@ class Publisher:
         Only a run with a single rank may call this method. The tensors of `state` must have the
         names and shapes of a transformers checkpoint. `extra` must be JSON.
 
-        Raises WeightsError for a version that is not newer than HEAD's, WriterFenced if another
-        publisher has claimed the run, and StoreError if the store fails. After an error HEAD still
-        names the previous version.
+        Raises WeightsError if `version` is not newer than HEAD's newest version. Raises
+        WriterFenced if another publisher has claimed the run. Raises StoreError if the store fails.
+        After an error HEAD still names the previous version.
         """
         assert self._ranks == 1, "publish is for a single rank; several ranks call begin"
         copy = {name: tensor.detach().clone() for name, tensor in state.items()}

@@ -53,7 +53,7 @@ def requested_anchors(store: ObjectStore, run: str) -> set[int]:
 
 
 def clear_anchor_requests(store: ObjectStore, run: str) -> None:
-    """Delete all requests for anchors. The writer does this after it publishes an anchor."""
+    """Delete all requests for anchors. The writer calls this after it publishes an anchor."""
     store.delete_prefix(f"{folder(run)}/wanted/")
 
 
@@ -144,7 +144,7 @@ class Collector:
 
 
 def _closure(head: Head, roots: Iterable[int]) -> set[int]:
-    """Return the roots and every version that a new reader must load to reach them."""
+    """Return the roots and every version that a new reader must load to reach the roots."""
     needed: set[int] = set()
     for root in roots:
         needed.add(root)

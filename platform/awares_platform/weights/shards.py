@@ -74,8 +74,8 @@ class RankUpload:
 class ShardWriter:
     """Writes one rank's weight shards of one form under keys that begin with `prefix`.
 
-    The writer uploads a shard when the next piece would make it larger than `shard_bytes`. It holds
-    one shard and one encoded piece in memory.
+    The writer uploads a shard when the next piece would make the shard larger than `shard_bytes`.
+    The writer holds one shard and one encoded piece in memory.
     """
 
     def __init__(self, store: ObjectStore, prefix: str, shard_bytes: int, threads: int) -> None:
@@ -86,8 +86,8 @@ class ShardWriter:
     def write(self, parts: Iterable[Part], base_pieces: BasePieces) -> RankUpload:
         """Encode and upload the parts. A part must not be larger than a piece.
 
-        A part is encoded as a delta if `base_pieces` has its values in the base version. Raises
-        StoreError.
+        A part is encoded as a delta if `base_pieces` has the part's values in the base version.
+        Raises StoreError if the store fails.
         """
         uploaded, changed, elements = [], 0, 0
         for part in parts:

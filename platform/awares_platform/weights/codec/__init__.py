@@ -35,7 +35,7 @@ __all__ = ["decode", "encode", "kind"]
 
 
 def encode(base: Tensor | None, new: Tensor, *, threads: int = 1) -> bytes:
-    """Encode `new` as a delta to `base`, or alone if `base` is None.
+    """Encode `new` as a delta to `base`, or without a base if `base` is None.
 
     The result is b"" if `new` equals `base`. The tensors are on the CPU and may have any layout.
     The result does not depend on `threads`.

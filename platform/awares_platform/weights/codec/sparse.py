@@ -36,7 +36,10 @@ Positions = NDArray[np.int64]
 
 
 def encode(word: WordType, base: Words, new: Words) -> Parts:
-    """Return the four streams in the order above. The result is empty if no word changed."""
+    """Return the four streams in the order of the list at the top of this file.
+
+    The result is empty if no word changed.
+    """
     last, blocks = -1, []
     for start in range(0, len(base), _BLOCK):
         old, now = base[start : start + _BLOCK], new[start : start + _BLOCK]
