@@ -135,7 +135,7 @@ class Engine:
 
     @property
     def version(self) -> int:
-        """The number of the weight version that samples new tokens. The first policy has number 0."""
+        """The number of the weight version that samples new tokens. `start` loads version 0."""
         return self._version
 
     async def __call__(self, request: GenerateRequest) -> Generation:
