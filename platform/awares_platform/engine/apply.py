@@ -152,7 +152,8 @@ def load_mode(module: Any) -> LoadMode:
     method = getattr(module, "quant_method", None)
     unquantised = (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
     if isinstance(method, QuantizeMethodBase) and type(method) not in unquantised:
-        # Equal shapes and types do not suffice: scales and permutations may still differ.
+        # A quantised layer may differ in scales and permutations, even if shapes and types are
+        # equal.
         return LoadMode.RELOAD
     recorded = get_layerwise_info(module).restore_metadata[0]
     if not all(_lies_as(module, name, tensor) for name, tensor in recorded.items()):

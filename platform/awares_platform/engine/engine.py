@@ -223,7 +223,7 @@ class Engine:
         """Stop the engine and its process. A second call does no harm."""
         self._poison("the engine is stopped")
         if self._llm.output_handler is not None:
-            # A running handler would report the engine's end as an error.
+            # A handler that still runs would report the engine's end as an error.
             self._llm.output_handler.cancel()
         await asyncio.to_thread(self._llm.shutdown, _STOP_S)
         shutil.rmtree(self._logs, ignore_errors=True)

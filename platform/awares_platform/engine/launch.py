@@ -164,7 +164,7 @@ def engine_args(
         else config.max_batched_tokens,
         # vLLM's CPU runner crashes if a request with its own seed has a chunked prompt.
         enable_chunked_prefill=not on_cpu(),
-        # vLLM's type annotation lists the common block sizes only.
+        # vLLM's type annotation lists only the common block sizes, but vLLM accepts further sizes.
         block_size=config.block_size,  # pyright: ignore[reportArgumentType]
         gpu_memory_utilization=config.gpu_memory_utilization,
         kv_cache_memory_bytes=None

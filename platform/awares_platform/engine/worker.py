@@ -234,7 +234,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         except AwaresError as error:
             report["error"] = str(error)
         except Exception as error:
-            # Without a report the caller would wait forever: the thread's exception would be lost.
+            # The caller waits for a report. It would wait forever if the exception ended the
+            # thread.
             report["error"] = f"{type(error).__name__}: {error}"
         self._report = report
 
