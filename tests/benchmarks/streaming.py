@@ -61,7 +61,7 @@ from tests.benchmarks.local_store import local_store
 
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 GROUPS_IN_FLIGHT, GROUP, POLL_S = 16, 8, 0.25
-"""The default settings of a GRPO actor."""
+"""The defaults of a GRPO actor: groups in flight, episodes per group, seconds between two polls."""
 
 WARM_WINDOWS = 3
 """Number of windows before the measurement. The engine is slower in its first half minute."""

@@ -1,4 +1,4 @@
-"""The logprob canary: fixed prompts that verify a loaded weight version.
+"""Verifies a loaded weight version with a canary: the logprobs of fixed prompts.
 
 This file builds the prompts and compares their logprobs. `canary_samples.py` chooses the samples
 for the prompts.

@@ -1,6 +1,6 @@
-"""The engine: vLLM's AsyncLLM behind the interface `awares.generate.Generate`.
+"""The engine wraps vLLM's AsyncLLM in the interface `awares.generate.Generate`.
 
-It can load new weights while it generates.
+The engine can load new weights while it generates.
 
     episodes --GenerateRequest--> Engine --ids, images--> AsyncLLM  <--zmq-->  engine process
                                     |                  (this process)     worker.StoreTransfer

@@ -1,6 +1,6 @@
-"""The client side of a weight load: it runs in the process that holds vLLM's AsyncLLM.
+"""Runs the client side of a weight load, in the process that holds vLLM's AsyncLLM.
 
-`worker.py` is the other side: it runs in the engine process.
+`worker.py` runs the worker side of the load, in the engine process.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
-    """The cost of staging a version. Each value is the maximum over all workers.
+    """The cost of staging a version in the workers. Each value is the maximum over all workers.
 
     `hops` is the number of downloaded manifests, and `size` is the number of downloaded bytes.
     `detours` is the number of attempts that failed because of damaged data. `fetch_s`, `decode_s`

@@ -20,7 +20,8 @@ class EngineMemory:
 
     The actor sends `wanted` episodes at once, and the engine decodes at most `requests` of them
     (engine.max_requests). `typical` is the number of typical episodes with a crop request that fit
-    into the KV cache. `longest` is the number of sequences of engine.max_model_len that fit.
+    into the KV cache. `longest` is the number of sequences with engine.max_model_len tokens that
+    fit into the KV cache.
 
     Example:
         EngineMemory(
@@ -53,7 +54,7 @@ class EngineMemory:
 def engine_memory(
     settings: EngineConfig, wanted: int, shape: Geometry, lengths: Lengths, assumed: Assumptions
 ) -> EngineMemory:
-    """Compute the memory of an engine that gets `wanted` episodes at once.
+    """Compute the memory of one GPU of an engine that gets `wanted` episodes at once.
 
     The weights and the KV cache are divided among engine.tensor_parallel GPUs. Thanks to the prefix
     cache, the episodes of a group share the blocks of their prompt. The plan does not count this

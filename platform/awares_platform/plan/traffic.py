@@ -88,7 +88,7 @@ def between(points: Points, x: float, *, log: bool = False) -> float:
 def period(delta: float, anchor: float, every: int) -> int:
     """Return the number of versions from one anchor to the next.
 
-    The number is `every`, or less if the deltas together exceed the size of an anchor.
+    The number is at most `every`. It is smaller if `every` - 1 deltas exceed the size of an anchor.
     """
     return max(1, min(every, int(anchor // delta) + 1)) if delta else every
 

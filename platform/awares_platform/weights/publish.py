@@ -1,4 +1,4 @@
-"""The publisher: every rank encodes and uploads its parts, then rank 0 writes manifest and HEAD.
+"""Every rank encodes and uploads its parts, and rank 0 then writes the manifest and HEAD.
 
     rank r   begin(parts) -> [ encode as delta or anchor -> *.bin -> index of rank r ]
     rank 0   begin(parts) -> [ the same -> wait for all indexes -> ledger: manifests -> HEAD ]
