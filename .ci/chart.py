@@ -1,4 +1,4 @@
-"""Generates the chart's values schema, the table of its README, and the defaults of a setup.
+"""Generates the chart's values schema, the table in the README, and the defaults of a setup.
 
     values.yaml        defaults, `# --` and `# @schema` lines ─┐           ┌─ README.md
     schema.types.yaml  types not visible in a default ─────────┼─ files() ─┼─ values.schema.json
@@ -21,7 +21,7 @@ from marked import filled
 from awares_platform.config import PlatformConfig
 
 NAMED = {"groupDefaults": "group", "jobDefaults": "job"}
-"""Maps a key of values.yaml to the name under $defs by which other values refer to its schema."""
+"""Maps a key of values.yaml to the name of the key's schema under $defs."""
 SETTINGS = {
     "run": ("name",),
     "engine": ("threads",),
@@ -34,7 +34,7 @@ SETTINGS = {
     "evaluate": ("engine_cpus", "engine_gpus"),
     "serve": ("policy", "follow", "replica_cpus", "replica_gpus", "shutdown_timeout_s"),
 }
-"""The setup's keys, by section, that templates read with `awares.setting`.
+"""The keys of a setup that templates read with `awares.setting`, by section.
 
 Templates need the defaults of these keys.
 """
@@ -60,7 +60,7 @@ class Value:
 
 
 def files(chart: Path) -> dict[Path, str]:
-    """Return the text of each generated file of the chart directory `chart`, by path."""
+    """Map the path of each generated file to the file's text. `chart` is the chart's directory."""
     values = read_values((chart / "values.yaml").read_text("utf-8"))
     types = yaml.safe_load((chart / "schema.types.yaml").read_text("utf-8"))
     return {
@@ -71,7 +71,7 @@ def files(chart: Path) -> dict[Path, str]:
 
 
 def read_values(text: str) -> tuple[Value, ...]:
-    """Parse the text of a values.yaml into its keys, each with the comments right above it."""
+    """Parse the text of a values.yaml into its keys. The comments above a key describe the key."""
     lines = text.splitlines()
     return tuple(_read(yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text), lines, ""))
 

@@ -26,7 +26,7 @@ USED = r":root|@media \(prefers|\}|  |svg|\.(policy-|grid|whisker)"
 """A pattern for the lines of the report's style sheet that the picture needs."""
 
 PROCESSOR = "two cores of a processor with AVX2 and without bfloat16 instructions"
-"""The processor of the published runs. The caption names it, because it decides the run time."""
+"""The processor of the published runs. The caption names it beside the run time."""
 
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{100 * value:.1f}"),

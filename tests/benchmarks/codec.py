@@ -10,8 +10,8 @@ a Qwen2.5-VL. This script trains that model with AdamW in float32, on random tok
 
 Sizes. A size is the number of encoded bytes divided by the number of unencoded bytes. The floor is
 the size that an ideal encoder would reach if the steps of all weights were independent draws from
-one distribution. It is computed from the entropy of the steps between representable values. A codec
-may get below the floor, because the distribution differs from tensor to tensor.
+one distribution. The script computes the floor from the entropy of the steps between representable
+values. A codec may get below the floor, because the distribution differs from tensor to tensor.
 
 Speeds. A speed is the number of unencoded bytes divided by the CPU seconds of one thread. The
 script reports the best of several repetitions, so other processes hardly matter. Decoding writes
@@ -43,8 +43,9 @@ class Row:
     """The figures of one codec on one update.
 
     `changed` is the share of the weights that change. `one_step` is the share of the changed
-    weights that move to a neighbouring value. `floor` and `ratio` are sizes divided by the
-    unencoded size. `encode` and `decode` are in GB/s.
+    weights that move to a neighbouring value. `ratio` is the encoded size divided by the unencoded
+    size. `floor` is the ratio of an ideal encoder, as the top of this file explains. `encode` and
+    `decode` are in GB/s.
 
     Example:
         Row(
@@ -71,7 +72,7 @@ def entropy(counts: NDArray[np.integer]) -> float:
 
 
 def floor(update: Update) -> tuple[float, float, float]:
-    """Return three shares: the changed weights, the changes by one step, and the floor.
+    """Return the share of changed weights, the share of changes by one step, and the floor.
 
     The floor is the entropy of a weight's step in bits, divided by the 16 bits of a weight.
     """
@@ -85,7 +86,7 @@ def floor(update: Update) -> tuple[float, float, float]:
 
 
 def length(blob: object) -> int:
-    """Return the number of bytes of a blob, which may be a nested list. A number has four bytes."""
+    """Return the number of bytes of a blob or of a nested list. A number counts as four bytes."""
     if isinstance(blob, bytes):
         return len(blob)
     return sum(map(length, blob)) if isinstance(blob, list | tuple) else 4

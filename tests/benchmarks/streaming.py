@@ -2,9 +2,10 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/streaming.py [--quick] [--step-s S] [--json PATH]
 
-The main result is a ratio. It divides the tokens per second with a new version at each learner step
-by the tokens per second without updates. The script also reports the pause of each update, and the
-time from the learner's `begin` to the loaded weights. --quick measures fewer windows.
+The main result is the ratio of two speeds of generation in tokens per second. The first speed is
+measured with a new version at each learner step, and the second speed without updates. The script
+also reports the pause of each update, and the time from the learner's `begin` to the loaded
+weights. --quick measures fewer windows.
 
 One vLLM engine serves the bundled policy and always has enough groups of requests. SeaweedFS runs
 on the same machine. The script measures in windows of equal length. Four windows form a block in
@@ -60,7 +61,7 @@ from tests.benchmarks.local_store import local_store
 
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 GROUPS_IN_FLIGHT, GROUP, POLL_S = 16, 8, 0.25
-"""The default settings of a GRPO actor."""
+"""The defaults of a GRPO actor: groups in flight, episodes per group, seconds between two polls."""
 
 WARM_WINDOWS = 3
 """Number of windows before the measurement. The engine is slower in its first half minute."""
@@ -91,7 +92,7 @@ class Load:
         """Send one group of requests after another.
 
         All concurrent calls share the iterator `groups`. Every group has a new prompt, so the
-        prefix cache does not hold it yet.
+        prefix cache does not hold the prompt yet.
         """
         for request in groups:
             generations = await asyncio.gather(*(self.engine(request) for _ in range(GROUP)))
@@ -103,8 +104,8 @@ def learner(
 ) -> None:
     """Publish a version for the run RUNS[target] every `step_s` seconds, until the process dies.
 
-    This function is the body of the publisher's process. `begun` is a queue: it receives the
-    version and the time of each `begin` of the followed run.
+    This function is the body of the publisher's process. For each `begin` of the followed run, the
+    function puts the version and the time into the queue `begun`.
     """
     torch.set_num_threads(1)
     publishers = [Publisher(store, run) for run in RUNS]

@@ -9,8 +9,9 @@ The script sends each update in three ways, one after another:
     boto3          one put and one get of the same number of bytes
     a checkpoint   the whole model as safetensors, through upload_file and download_file
 
-The results are medians. One run measures all three ways, so the machine's load hardly changes their
-ratios. Then 1 to 8 readers in their own processes receive one version at the same time.
+The results are medians. One run measures all three ways, so the machine's load hardly changes the
+ratios of the results. Then 1 to 8 readers in their own processes receive one version at the same
+time.
 
 How to read it: the time of the bus divided by the time of boto3 shows the price of encoding and
 verifying. The time of the bus divided by the time of the checkpoint shows the gain of deltas. The
@@ -75,7 +76,7 @@ def state(megabytes: int) -> dict[str, Tensor]:
 
 
 def changed(before: dict[str, Tensor], share: float, seed: int) -> dict[str, Tensor]:
-    """Move `share` of the weights by one representable value, as training does."""
+    """Return a copy in which `share` of the weights moved by one representable value."""
     generator, after = torch.Generator().manual_seed(seed), {}
     for name, tensor in before.items():
         words = tensor.clone().view(torch.int16)
@@ -141,8 +142,8 @@ def _through_checkpoint(store: ObjectStore, values: dict[str, Tensor], directory
 def read(store: ObjectStore, start: Any, ready: Any, seconds: Any) -> None:
     """Receive version 2 as a delta to version 1, and put the seconds into the queue `seconds`.
 
-    The measurement begins when the event `start` is set. Before it, the process receives version 2
-    once without a measurement, because newly allocated memory is slow at its first use.
+    The measurement begins when the event `start` is set. Before this event, the process receives
+    version 2 once without a measurement, because newly allocated memory is slow at its first use.
     """
     torch.set_num_threads(1)
     subscriber = Subscriber(store, "scaling")

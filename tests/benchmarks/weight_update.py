@@ -1,4 +1,4 @@
-"""Synthetic and real updates of bfloat16 weights."""
+"""Makes synthetic and real updates of bfloat16 weights."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -8,18 +8,19 @@
       REPACK    The module may also hold a packed copy of its parameters. Examples are embeddings
                 and output heads on CPUs, and linears on CPUs without oneDNN. `apply` copies the
                 tensors, and vLLM then processes the module again.
-      RELOAD    The parameters have another layout than the checkpoint. Examples are linears on CPUs
-                with oneDNN, and quantised layers. `apply` runs vLLM's layerwise reload on this
-                module only.
+      RELOAD    The parameters have another layout than the checkpoint's tensors. Examples are
+                linears on CPUs with oneDNN, and quantised layers. `apply` runs vLLM's layerwise
+                reload on this module only.
 
-`load_mode` decides from the module's parameters, and not from the platform. `apply` always loads
-all tensors of a unit. If a fused module (qkv_proj, gate_up_proj) gets only some of its tensors,
-vLLM silently leaves uninitialised memory in place of the missing tensors.
+`load_mode` chooses the way from the module's parameters, and not from the platform. `apply` always
+loads all tensors of a unit. If a fused module (qkv_proj, gate_up_proj) gets only some of its
+tensors, vLLM silently leaves uninitialised memory in place of the missing tensors.
 
-vLLM's own reload of the whole model is not suitable here, for two reasons. It visits modules that
-get no tensor. On CPUs it also breaks a tied output head: it restores the shared parameter, but the
-head computes logits with a packed copy of the old values. This file therefore treats modules that
-share a parameter as one unit, and repacks every module of the unit.
+vLLM's own reload of the whole model is not suitable here, for two reasons. First, the reload also
+processes modules that get no tensor. Second, the reload breaks a tied output head on CPUs. It
+restores the shared parameter, but the head computes logits with a packed copy of the old values.
+This file therefore treats modules that share a parameter as one unit, and repacks every module of
+the unit.
 """
 
 import enum
@@ -147,11 +148,12 @@ def apply(
 
 
 def load_mode(module: Any) -> LoadMode:
-    """Return the way in which `module` takes new tensors, judged by its present parameters."""
+    """Return the way in which `module` takes new tensors. The module's parameters decide."""
     method = getattr(module, "quant_method", None)
     unquantised = (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
     if isinstance(method, QuantizeMethodBase) and type(method) not in unquantised:
-        # Equal shapes and types do not suffice: scales and permutations may still differ.
+        # A quantised layer may differ in scales and permutations, even if shapes and types are
+        # equal.
         return LoadMode.RELOAD
     recorded = get_layerwise_info(module).restore_metadata[0]
     if not all(_lies_as(module, name, tensor) for name, tensor in recorded.items()):
@@ -221,8 +223,9 @@ def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
 def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
     """Map every module with parameters to its leader.
 
-    A module's leader is the first module that shares a parameter with it. A module that shares no
-    parameter with an earlier module is its own leader. The keys keep the model's order.
+    If several modules share a parameter, the first of these modules is the leader of all. A module
+    that shares no parameter with an earlier module is its own leader. The keys keep the model's
+    order.
     """
     first: dict[Tensor, nn.Module] = {}
     leaders: dict[nn.Module, nn.Module] = {}

@@ -1,4 +1,4 @@
-"""The logprob canary: fixed prompts that verify a loaded weight version.
+"""Verifies a loaded weight version with a canary: the logprobs of fixed prompts.
 
 This file builds the prompts and compares their logprobs. `canary_samples.py` chooses the samples
 for the prompts.
@@ -46,8 +46,8 @@ class CanaryMismatch(WeightsError):
 class Canary:
     """A fixed set of two-turn sequences with their original images.
 
-    Learner and engines each build the canary from the same samples. The object caches the prompts
-    and the digest, because every load needs them.
+    The learner and every engine build their canaries from the same samples. The object caches the
+    prompts and the digest, because every load needs them.
 
     Example:
         canary = Canary.build(samples[:4], images, chat, limits, low_ratio=0.5)
@@ -70,7 +70,7 @@ class Canary:
     ) -> "Canary":
         """Build a canary with one item per sample.
 
-        `images` returns the original image of a content hash. An item holds the question, a request
+        `images` maps a content hash to the original image. An item holds the question, a request
         for one crop, the crop, and the sample's answer.
         """
         samples = tuple(samples)

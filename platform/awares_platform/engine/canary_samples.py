@@ -41,9 +41,10 @@ def build(
 
 
 def readable(samples: Sequence[Sample], images: Callable[[str], Image]) -> list[Sample]:
-    """Return the first four samples with a readable image. There may be fewer than four.
+    """Return the first four samples with a readable image.
 
-    Raises DataError if no image is readable.
+    The result is shorter if fewer samples have a readable image. Raises DataError if no image is
+    readable.
     """
     faults: list[DataError] = []
 

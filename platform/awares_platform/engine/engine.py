@@ -1,6 +1,6 @@
-"""The engine: vLLM's AsyncLLM behind the interface `awares.generate.Generate`.
+"""The engine wraps vLLM's AsyncLLM in the interface `awares.generate.Generate`.
 
-It can load new weights while it generates.
+The engine can load new weights while it generates.
 
     episodes --GenerateRequest--> Engine --ids, images--> AsyncLLM  <--zmq-->  engine process
                                     |                  (this process)     worker.StoreTransfer
@@ -104,10 +104,10 @@ class Engine:
     ) -> Self:
         """Start an engine with the policy in a Hugging Face directory, as weight version 0.
 
-        `limits` are the trainer's pixel limits. They override the limits of the directory's
+        `limits` are the trainer's pixel limits. These limits override the limits of the directory's
         processor. Raises PolicyError if the directory holds no policy of `family` or has another
-        tokenizer. Raises EngineError if there is no memory for the KV cache, or if the start takes
-        longer than engine.start_timeout_s.
+        tokenizer than `chat`. Raises EngineError if there is no memory for the KV cache, or if the
+        start takes longer than engine.start_timeout_s.
         """
         config = resolved(config)
         launch.check_policy(policy, family, chat)
@@ -135,13 +135,13 @@ class Engine:
 
     @property
     def version(self) -> int:
-        """The weight version that samples new tokens. 0 is the policy that `start` loads."""
+        """The number of the weight version that samples new tokens. `start` loads version 0."""
         return self._version
 
     async def __call__(self, request: GenerateRequest) -> Generation:
         """Sample one turn. Placeholder ids are never sampled.
 
-        Raises EngineError if the engine fails or the prompt does not fit.
+        Raises EngineError if the engine fails or the prompt exceeds one of the engine's limits.
         """
         output = await self._run(
             request.token_ids, request.images, self._params(request.sampling), request.session
@@ -179,11 +179,11 @@ class Engine:
         Requests in flight continue with the new version. The result of a request names the version
         of each token.
 
-        Raises WeightsError or StoreError if the version cannot be fetched, fails verification or
-        does not fit. The engine is then unchanged. Raises EngineError if the version cannot be
-        applied. Raises CanaryMismatch if the loaded engine computes other logprobs than the
-        learner. After an EngineError or a CanaryMismatch the engine refuses every request and must
-        be restarted.
+        Raises StoreError if the store fails. Raises WeightsError if the version cannot be fetched
+        or verified, or belongs to another model. The engine is unchanged after these two errors.
+        Raises EngineError if the version cannot be applied. Raises CanaryMismatch if the engine's
+        logprobs differ too much from the learner's logprobs. After an EngineError or a
+        CanaryMismatch the engine refuses every request and must be restarted.
         """
         async with self._loading:
             await self.check()
@@ -223,7 +223,7 @@ class Engine:
         """Stop the engine and its process. A second call does no harm."""
         self._poison("the engine is stopped")
         if self._llm.output_handler is not None:
-            # A running handler would report the engine's end as an error.
+            # A handler that still runs would report the engine's end as an error.
             self._llm.output_handler.cancel()
         await asyncio.to_thread(self._llm.shutdown, _STOP_S)
         shutil.rmtree(self._logs, ignore_errors=True)
@@ -316,7 +316,7 @@ class Engine:
         )
 
     def _check_reads(self, manifest: Manifest) -> None:
-        """Raise WeightsError unless learner and engine use one image processor and one template."""
+        """Raise WeightsError if learner and engine differ in image processor or chat template."""
         theirs = (manifest.processor, manifest.template)
         for what, own, other in zip(
             ("image processor", "tokenizer or chat template"), self._reads, theirs, strict=True
@@ -333,7 +333,7 @@ class Engine:
     ) -> T:
         """Await `work` and return its result. A failure of `work` becomes an EngineError.
 
-        A WeightsError passes unchanged. `what` names the work in the error message.
+        Only a WeightsError is raised without a change. `what` names the work in the error message.
         """
         try:
             async with asyncio.timeout(timeout_s):

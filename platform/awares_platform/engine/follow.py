@@ -23,8 +23,8 @@ _SLOWEST_POLL_S = 15.0
 class Loaded:
     """A completed load: the engine now generates with `version`.
 
-    `load_s` is the time in seconds since the engine read this version in HEAD. `report` splits this
-    time into the phases of the load.
+    `load_s` is the duration of the load in seconds. The load starts when the engine has read the
+    version in HEAD. `report` splits this duration into phases.
 
     Example:
         report = LoadReport(4, Prefetched(...), apply_s=0.02, pause_s=0.03, canary_dlogp=0.0012)
@@ -42,10 +42,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """A failed load of HEAD's newest version. The engine keeps its version and tries again.
+    """A failed load of HEAD's newest version.
+
+    The engine keeps its present version, and `follow` tries again.
 
     Example:
-        Missed(version=5, reason="run mini: ... does not hash to what its manifest names")
+        Missed(version=5, reason="run mini: ... does not have the hash that its manifest names")
     """
 
     version: int | None
@@ -59,8 +61,8 @@ async def follow(
 
     The function polls HEAD every `poll_s` seconds. It yields Missed for a version that it cannot
     fetch. Every consecutive failure doubles the wait, up to 15 s. Raises CanaryMismatch if the
-    loaded engine computes other logprobs than the learner. Raises EngineError if the engine must be
-    restarted.
+    engine's logprobs differ too much from the learner's logprobs. Raises EngineError if the engine
+    must be restarted.
     """
     failures = 0
     while True:

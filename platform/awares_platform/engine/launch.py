@@ -1,11 +1,11 @@
 """Starts vLLM: sets its environment and arguments, starts its process, and explains failures.
 
 Most of the start time goes into imports, because the caller's process and the engine process both
-import vLLM. On CPUs a server process therefore imports vLLM while the caller's process imports it.
-The engine process is then forked from this server. On CPUs the engine process also runs the worker,
-which saves the start of another process. With engine.enforce_eager the engine compiles nothing. If
-engine.kv_cache_gib is set, it skips the profiling of memory. On GPUs vLLM starts its processes in
-its own way.
+import vLLM. On CPUs a server process therefore imports vLLM at the same time as the caller's
+process. The engine process is then forked from this server. On CPUs the engine process also runs
+the worker, which saves the start of another process. With engine.enforce_eager the engine compiles
+nothing. If engine.kv_cache_gib is set, the engine does not profile its memory. On GPUs vLLM starts
+its processes in its own way.
 """
 
 import contextlib
@@ -52,9 +52,9 @@ class EngineError(AwaresError):
 
 
 def check_policy(policy: Path, family: ModelFamily, chat: ChatFormat) -> None:
-    """Raise PolicyError unless the directory holds a policy of `family` that fits the tokenizer.
+    """Raise PolicyError unless the directory holds a policy of `family` with the right image token.
 
-    The model and the tokenizer fit if they have the same image token.
+    The model and the tokenizer must have the same image token.
     """
     fit.check_directory(policy, family)
     image_id = read_config(policy).get(family.token_keys[family.chat.image])
@@ -87,7 +87,7 @@ def check_memory(config: EngineConfig) -> None:
 def set_environment(config: EngineConfig) -> None:
     """Set the environment variables of vLLM and OpenMP for this process and the engine process.
 
-    The function must be called before any of these processes imports vLLM.
+    The caller must call the function before one of these processes imports vLLM.
     """
     os.environ.update(
         OMP_NUM_THREADS=str(config.threads),
@@ -116,7 +116,7 @@ def prepare(config: EngineConfig, family: ModelFamily) -> None:
 
 
 def preloaded(family: ModelFamily) -> list[str]:
-    """Return the modules that the server imports before an engine process is forked from it."""
+    """Return the modules that the server imports before it forks the first engine process."""
     return [*_PRELOAD, family.vllm_module]
 
 
@@ -124,8 +124,9 @@ def preloaded(family: ModelFamily) -> list[str]:
 def importing_as_here() -> Iterator[None]:
     """Make the server import from the same directories as this process.
 
-    Python 3.11 passes sys.path to the server, but the server ignores it. Without this function, a
-    process that runs a checkout would fork engine processes with the code of an installed package.
+    Python 3.11 passes sys.path to the server, but the server ignores sys.path. Without this
+    function, a process that runs a checkout would fork engine processes with the code of an
+    installed package.
     """
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
@@ -163,14 +164,15 @@ def engine_args(
         else config.max_batched_tokens,
         # vLLM's CPU runner crashes if a request with its own seed has a chunked prompt.
         enable_chunked_prefill=not on_cpu(),
-        # vLLM's type annotation lists the common block sizes only.
+        # vLLM's type annotation lists only the common block sizes, but vLLM accepts further sizes.
         block_size=config.block_size,  # pyright: ignore[reportArgumentType]
         gpu_memory_utilization=config.gpu_memory_utilization,
         kv_cache_memory_bytes=None
         if config.kv_cache_gib is None
         else int(config.kv_cache_gib * _GIB),
         tensor_parallel_size=config.tensor_parallel,
-        # By default vLLM on CPUs starts a second process for the worker. It repeats all imports.
+        # By default vLLM on CPUs starts a second process for the worker. That process would repeat
+        # all imports.
         distributed_executor_backend=UniProcExecutor
         if on_cpu() and config.tensor_parallel == 1
         else None,
@@ -198,7 +200,8 @@ def launch(
 ) -> "AsyncLLM":
     """Start the engine and wait until it is ready. The start takes seconds to minutes.
 
-    vLLM's exceptions pass unchanged. The caller turns them into an EngineError with `explain`.
+    The function does not catch vLLM's exceptions. The caller turns them into an EngineError with
+    `explain`.
     """
     prepare(config, family)
     from vllm.v1.engine.async_llm import AsyncLLM

@@ -10,7 +10,8 @@ from multiprocessing import connection
 def end_with_parent() -> None:
     """Start a thread that kills this process as soon as its parent dies.
 
-    The engine process calls this function. Without this thread, it would outlive its parent.
+    The engine process calls this function. Without this thread, the engine process would outlive
+    its parent.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,6 +1,6 @@
-"""The client side of a weight load: it runs in the process that holds vLLM's AsyncLLM.
+"""Runs the client side of a weight load, in the process that holds vLLM's AsyncLLM.
 
-`worker.py` is the other side: it runs in the engine process.
+`worker.py` runs the worker side of the load, in the engine process.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
-    """The cost of staging a version. Each value is the maximum over all workers.
+    """The cost of staging a version in the workers. Each value is the maximum over all workers.
 
     `hops` is the number of downloaded manifests, and `size` is the number of downloaded bytes.
     `detours` is the number of attempts that failed because of damaged data. `fetch_s`, `decode_s`
@@ -69,9 +69,9 @@ class Loader:
     async def prefetch(self, subscriber: Subscriber, version: int) -> Prefetched:
         """Stage the version in every worker while the engine generates.
 
-        Raises WeightsError if a worker cannot fetch or verify the version, or if the version does
-        not fit the model. The engine is then unchanged. Raises TimeoutError if a worker does not
-        answer a call in time. A slow download alone causes no timeout.
+        Raises WeightsError if a worker cannot fetch or verify the version, or if the version
+        belongs to another model. The engine is then unchanged. Raises TimeoutError if a worker does
+        not answer a call in time. A slow download alone causes no timeout.
         """
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
@@ -110,10 +110,11 @@ class Loader:
         started = time.perf_counter()
         await self._llm.collective_rpc("apply_version", args=(version,))
         if vision:
-            # The encoder cache maps an image's hash to the vision tower's output, so it is stale.
-            # The multimodal cache stays valid: its pixels, grids and placeholder ranges depend on
-            # no weight. This process and the engine process share the multimodal cache: each holds
-            # one part. Clearing one part during a request would break references in the other part.
+            # The encoder cache holds old outputs of the vision tower, so its entries are stale. The
+            # multimodal cache stays valid: its pixels, grids and placeholder ranges depend on no
+            # weight. One part of the multimodal cache is in this process, and the second part is in
+            # the engine process. Clearing one part during a request would break references in the
+            # other part.
             await self._llm.reset_encoder_cache()
         applied = time.perf_counter()
         # gather starts the two calls in this order, so the version is set before the resume.

@@ -13,9 +13,9 @@ backend. A load has two phases, the prefetch and the pause:
                                             finish_weight_update
       resume
 
-The prefetch runs in a thread. An engine process runs calls between its generation steps, so a call
-that downloads would stop the generation. One call runs all three steps of the update, because each
-additional call lengthens the pause.
+The engine process executes remote calls between its generation steps. A call that waits for a
+download would stop the generation, so the prefetch runs in a thread. One call runs all three steps
+of the update, because each additional call lengthens the pause.
 """
 
 import pickle
@@ -76,7 +76,7 @@ class UpdateInfo(WeightTransferUpdateInfo):
 class PrefetchReport(TypedDict):
     """The result of a prefetch.
 
-    It is a plain dictionary, because vLLM's remote calls return no objects of other classes.
+    The report is a dictionary, because vLLM's remote calls can return only built-in types.
 
     `error` is "" if the version is staged. `fetch_s`, `decode_s` and `verify_s` are the seconds of
     fetching, decoding and verifying. `size` is the number of downloaded bytes, and `hops` is the
@@ -119,8 +119,8 @@ class Staged:
 class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     """Loads versions from the object store into this worker's model.
 
-    It keeps the tensors of the last received version in host memory, because the next delta may
-    build on them.
+    The object keeps the tensors of the last received version in host memory, because the next delta
+    may build on these tensors.
     """
 
     init_info_cls = InitInfo
@@ -143,7 +143,10 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         end_with_parent()
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
-        """Store the subscriber and the model's shapes. Every version must have these shapes."""
+        """Store the subscriber and the shapes of the model's tensors.
+
+        The tensors of every version must have these shapes.
+        """
         self._subscriber = pickle.loads(init_info.subscriber)
         # Drop the held version: it may belong to another run with the same version numbers.
         self._held = None
@@ -231,7 +234,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         except AwaresError as error:
             report["error"] = str(error)
         except Exception as error:
-            # Without a report the caller would wait forever: the thread's exception would be lost.
+            # The caller waits for a report. It would wait forever if the exception ended the
+            # thread.
             report["error"] = f"{type(error).__name__}: {error}"
         self._report = report
 
@@ -276,7 +280,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return received.state, changed
 
     def _mapped(self, named: Shapes) -> Shapes:
-        """Return the shapes under vLLM's names, with a single entry for tensors that are tied.
+        """Return the shapes under vLLM's names, with one entry for each group of tied tensors.
 
         The names in two checkpoints cannot be compared directly, because transformers may save one
         model under different names.
@@ -304,7 +308,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return next(iter(self._renamed([name])))
 
     def _renamed(self, names: Iterable[str]) -> dict[str, str]:
-        """Return a mapping from vLLM's name of each tensor to its name in `names`."""
+        """Map vLLM's name of each tensor to the tensor's name in `names`."""
         mapper: Any = getattr(self.model, "hf_to_vllm_mapper", None)
         if mapper is None:
             return {name: name for name in names}

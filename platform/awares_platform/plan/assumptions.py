@@ -55,8 +55,8 @@ class Assumptions:
     def check(self) -> None:
         """Raise ConfigError for a value that no run can have. The error names the option.
 
-        The constructor does not check the values, because the command line would print its errors
-        in another format.
+        The constructor does not check the values. The command line would print an error of the
+        constructor in another format.
         """
         for field in fields(self):
             value = getattr(self, field.name)

@@ -12,15 +12,16 @@ from awares_platform.plan.trainer import GIB, element_bytes
 
 @dataclass(frozen=True, slots=True)
 class EngineMemory:
-    """The memory of one GPU of an engine, and the numbers of episodes that fit.
+    """The memory of one GPU of an engine, and the numbers of episodes that fit into its KV cache.
 
     `weights`, `workspace`, `overhead` and `kv` are bytes. `kv` is the size of the KV cache. It is
-    negative if the other parts exceed the memory. `kv_token` is the size of one token in the cache,
-    in bytes.
+    negative if weights, workspace and overhead exceed the GPU's memory. `kv_token` is the size of
+    one token in the cache, in bytes.
 
     The actor sends `wanted` episodes at once, and the engine decodes at most `requests` of them
     (engine.max_requests). `typical` is the number of typical episodes with a crop request that fit
-    into the KV cache. `longest` is the number of sequences of engine.max_model_len that fit.
+    into the KV cache. `longest` is the number of sequences with engine.max_model_len tokens that
+    fit into the KV cache.
 
     Example:
         EngineMemory(
@@ -46,19 +47,19 @@ class EngineMemory:
 
     @property
     def at_once(self) -> int:
-        """The number of episodes that the engine decodes at once; the others wait inside it."""
+        """The number of episodes that the engine decodes at once. Further episodes wait."""
         return max(0, min(self.wanted, self.requests, self.typical))
 
 
 def engine_memory(
     settings: EngineConfig, wanted: int, shape: Geometry, lengths: Lengths, assumed: Assumptions
 ) -> EngineMemory:
-    """Compute the memory of an engine that gets `wanted` episodes at once.
+    """Compute the memory of one GPU of an engine that gets `wanted` episodes at once.
 
     The weights and the KV cache are divided among engine.tensor_parallel GPUs. Thanks to the prefix
     cache, the episodes of a group share the blocks of their prompt. The plan does not count this
-    saving, so a real engine holds more episodes. Raises ConfigError if tensor_parallel does not
-    divide the attention heads.
+    saving, so a real engine holds more episodes. Raises ConfigError if the number of attention
+    heads is not a multiple of tensor_parallel.
     """
     parallel = settings.tensor_parallel
     if shape.heads % parallel:

@@ -89,7 +89,7 @@ class Geometry:
 
     @property
     def embedding_parameters(self) -> int:
-        """The number of parameters of embedding and head. If they are tied, they share a matrix."""
+        """The number of parameters of embedding and head. A tied matrix counts once."""
         return self.vocab * self.hidden * (1 if self.tied else 2)
 
     @property
@@ -116,8 +116,8 @@ class Geometry:
     def adapter_parameters(self, rank: int, targets: Sequence[str]) -> int:
         """Return the number of parameters of LoRA adapters.
 
-        An adapted linear layer adds rank * (input width + output width) parameters. Without
-        `targets`, all linear layers of the decoder layers are adapted. Raises ConfigError for an
+        An adapted linear layer adds rank * (input width + output width) parameters. If `targets` is
+        empty, all linear layers of the decoder layers are adapted. Raises ConfigError for an
         unknown target. Source: Hu et al., arXiv 2106.09685, section 4.1.
         """
         linear = self.linear()
@@ -179,8 +179,9 @@ def geometry(base: str) -> Geometry:
 def read(directory: Path) -> Geometry:
     """Read the geometry from the config.json of a directory.
 
-    transformers writes the language model's sizes under `text_config`. In older files they are at
-    the top level. Raises PolicyError if the file is missing or describes another model family.
+    transformers writes the language model's sizes under `text_config`. In older files these sizes
+    are at the top level. Raises PolicyError if the file is missing or describes another model
+    family.
     """
     path = directory / "config.json"
     try:

@@ -7,8 +7,9 @@ A token costs these FLOPs in a language model of n parameters:
     gradient of weights      2n
 
 Here `width` is the hidden width, and `length` is the number of tokens of the sequence. n excludes
-the embedding, which is only a lookup, and the head, which runs at few positions. Sources: Kaplan et
-al., arXiv 2001.08361, section 2.1; PaLM, arXiv 2204.02311, appendix B.
+the embedding, because an embedding is only a lookup. n also excludes the head, because the head
+runs at few positions. Sources: Kaplan et al., arXiv 2001.08361, section 2.1; PaLM, arXiv
+2204.02311, appendix B.
 """
 
 import math
@@ -27,9 +28,9 @@ from awares_platform.plan.lengths import Lengths
 class Pass:
     """How often one training step runs each kind of computation on a model.
 
-    `forward` is the number of forward passes; a reference policy adds one. `activations` is the
-    number of computations of the activations' gradients. `weights` is the number of computations of
-    the weights' gradients.
+    `forward` is the number of forward passes. A reference policy adds one forward pass.
+    `activations` is the number of computations of the activations' gradients. `weights` is the
+    number of computations of the weights' gradients.
 
     Example:
         Pass(forward=2, activations=1, weights=0)  # LoRA with a reference
@@ -46,9 +47,9 @@ class Pass:
 
     @property
     def attention_factor(self) -> int:
-        """The FLOPs of attention in one training step, divided by its FLOPs in one forward pass.
+        """The attention FLOPs of a training step divided by the attention FLOPs of a forward pass.
 
-        The backward pass of attention costs twice as much as its forward pass.
+        The backward pass of attention costs twice as much as the forward pass.
         """
         return self.forward + 2 * self.activations
 
@@ -58,7 +59,8 @@ class JobHours:
     """The time that a job takes, and the GPUs that it uses.
 
     A step needs `learn_s` seconds of learning and `rollout_s` seconds of rollouts. The whole step
-    takes `step_s` seconds, which is less than their sum if learning and rollouts overlap.
+    takes `step_s` seconds. If learning and rollouts overlap, `step_s` is less than the sum of
+    `learn_s` and `rollout_s`.
 
     Example:
         JobHours(
@@ -76,7 +78,7 @@ class JobHours:
 
 
 def passes(policy: PolicyConfig, *, reference: bool) -> Pass:
-    """Return the computations of one training step over the language model.
+    """Return how often one training step runs each computation on the language model.
 
     The plan neglects the weight gradients of LoRA adapters. These gradients cost about a thousandth
     of the weight gradients of the whole model.
@@ -87,7 +89,7 @@ def passes(policy: PolicyConfig, *, reference: bool) -> Pass:
 def sequence_flops(
     shape: Geometry, tokens: float, visual: float, work: Pass, vision: Pass
 ) -> float:
-    """Return the FLOPs of one sequence of `tokens` tokens; `visual` of them are visual tokens.
+    """Return the FLOPs of one sequence with `tokens` tokens, including `visual` visual tokens.
 
     `work` counts the computations of the language model, and `vision` counts the computations of
     the vision tower. The tower reads merge**2 patches for each visual token. The plan neglects the
@@ -130,8 +132,8 @@ def grpo_hours(
 ) -> JobHours:
     """Compute the time of GRPO. Each rollout engine has `parallel` GPUs.
 
-    If grpo.staleness_bound is 0, rollouts and learning take turns. Otherwise they overlap, and the
-    time of a step is the time of the slower one.
+    If grpo.staleness_bound is 0, rollouts and learning take turns. Otherwise rollouts and learning
+    overlap, and the step takes as long as the slower of the two.
     """
     work = passes(policy, reference=grpo.kl_beta > 0)
     episodes = grpo.groups_per_step * grpo.group_size

@@ -1,4 +1,4 @@
-"""The sheet of a plan holds all its figures and converts them to JSON."""
+"""The sheet of a plan holds all figures of the plan and converts the figures to JSON."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -32,7 +32,7 @@ class Sheet:
 
     `trainers` and `typical` map "sft" and "grpo" to the memory of one rank. `trainers` assumes the
     longest sequences, and `typical` assumes sequences of typical length. `stages` maps each job to
-    the bytes of a rank with each ZeRO stage, for the longest sequences.
+    a mapping from ZeRO stages to the bytes of one rank with the longest sequences.
 
     Example:
         make(load("jobs/configs/awares-7b.toml"), Assumptions()).hours["grpo"].gpu_hours
@@ -146,7 +146,7 @@ def _check_gpus(sft: SftConfig, grpo: GrpoConfig) -> None:
 
 
 def _by_stage(rank: Trainer, shape: Geometry, assumed: Assumptions) -> dict[int, float]:
-    """Map each ZeRO stage to the number of bytes that a rank then needs."""
+    """Map each ZeRO stage to the number of bytes that a rank needs with this stage."""
     return {
         stage: memory(replace(rank, stage=stage), shape, assumed.overhead_gib).total
         for stage in STAGES

@@ -8,7 +8,7 @@ from awares_platform.plan.trainer import TrainerMemory
 
 
 def render(sheet: Sheet) -> str:
-    """Format the sheet as a table. helm/docs/sizing.md explains its lines."""
+    """Format the sheet as a table. helm/docs/sizing.md explains the table's lines."""
     blocks = [
         _policy(sheet),
         _memory(sheet),

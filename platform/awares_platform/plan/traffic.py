@@ -37,10 +37,10 @@ The points come from the same table as CHANGED. A delta that changes every weigh
 anchor.
 """
 USELESS = 0.7
-"""Largest useful size of a delta, as a share of an anchor's size.
+"""A delta is useless if its size exceeds this share of an anchor's size.
 
-If deltas are larger, a version with an anchor gets no delta. awares_platform.weights.cadence uses
-the same number.
+A version that has an anchor then gets no delta. awares_platform.weights.cadence uses the same
+number.
 """
 DENSE = 0.78
 """Bytes of an anchor divided by the unencoded bytes, from the same table as CHANGED.
@@ -88,7 +88,7 @@ def between(points: Points, x: float, *, log: bool = False) -> float:
 def period(delta: float, anchor: float, every: int) -> int:
     """Return the number of versions from one anchor to the next.
 
-    The number is `every`, or less if the deltas together exceed the size of an anchor.
+    The number is at most `every`. It is smaller if `every` - 1 deltas exceed the size of an anchor.
     """
     return max(1, min(every, int(anchor // delta) + 1)) if delta else every
 
@@ -98,9 +98,10 @@ def traffic(
 ) -> Traffic:
     """Compute the traffic of a run that publishes `trained` parameters in `dtype` (engine.dtype).
 
-    Every engine downloads every version. A LoRA adapter is small, so the plan assumes that its
-    deltas are as large as anchors. The image of each group is read twice: by an engine and by a
-    learner rank. A checkpoint holds the trained weights and the optimizer's state.
+    Every engine downloads every version. The plan assumes that the deltas of a LoRA adapter are as
+    large as the anchors. The adapter is small, so this error hardly matters. An engine and a
+    learner rank read the image of each group, so each image is counted twice. A checkpoint holds
+    the trained weights and the optimizer's state.
     """
     full = float(trained * element_bytes(dtype))
     anchor = DENSE * full

@@ -6,9 +6,9 @@ parameter takes these bytes:
     stage 0   w + w + 12          stage 2   w + (w + 12) / N
     stage 1   w + w + 12 / N      stage 3   (w + w + 12) / N
 
-Here w is the number of bytes of one weight, which is 2 in bfloat16. The 12 bytes are the
-optimizer's: an fp32 master copy and the two fp32 moments of AdamW. Source: ZeRO, arXiv 1910.02054,
-section 3.1 and figure 1.
+Here w is the number of bytes of one weight, which is 2 in bfloat16. The optimizer takes 12 bytes
+for an fp32 master copy and the two fp32 moments of AdamW. Source: ZeRO, arXiv 1910.02054, section
+3.1 and figure 1.
 """
 
 from dataclasses import dataclass, fields
@@ -100,7 +100,7 @@ def trained_parameters(policy: PolicyConfig, shape: Geometry) -> tuple[int, int]
 def trainer(
     policy: PolicyConfig, job: SftConfig | GrpoConfig, shape: Geometry, width: int, scored: int
 ) -> Trainer:
-    """Describe a rank of `job`. A sequence has `width` tokens; `scored` of them are sampled."""
+    """Describe a rank of `job`. A sequence has `width` tokens; `scored` of these are sampled."""
     trained, frozen = trained_parameters(policy, shape)
     learner = isinstance(job, GrpoConfig)
     return Trainer(
@@ -167,10 +167,10 @@ def activations(rank: Trainer, shape: Geometry) -> float:
 def logits(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes of the logits. Only scored positions have logits.
 
-    awares.batch.policy_logprobs holds five tensors with one element per logit. Two have
-    `rank.weight` bytes per element: the output of the head, and its scored rows. Three are in fp32:
-    the logits divided by the temperature, the logits after the mask of blocked ids, and the
-    gradient.
+    awares.batch.policy_logprobs holds five tensors with one element per logit. Two tensors have
+    `rank.weight` bytes per element: the output of the head, and the scored rows of this output.
+    Three tensors are in fp32: the logits divided by the temperature, the logits after the mask of
+    blocked ids, and the gradient.
     """
     return float(rank.batch * rank.scored * shape.vocab * (2 * rank.weight + 3 * 4))
 

@@ -119,8 +119,8 @@ def trend(points: Sequence[Point]) -> list[Point]:
 def number(value: float) -> str:
     """Format a number with three significant digits.
 
-    A number below 0.001 gets one digit and an exponent. A number from 1000 on is rounded to a whole
-    number.
+    A number below 0.001 gets one digit and an exponent. A number of at least 1000 is rounded to a
+    whole number.
     """
     if value != 0 and abs(value) < 0.001:
         return f"{value:.0e}"

@@ -20,13 +20,13 @@ CALLS, DIRECT, WRONG = 7, 3, 2
 The groups are right answers after a request, right answers without a request, and wrong answers."""
 
 LONGEST_SIDE = 640
-"""Maximum side of a stored image in pixels. Larger images are reduced to keep the page small."""
+"""Maximum width and height of a stored image in pixels. Larger images are reduced."""
 
 LOSSLESS_SIDE = 256
-"""Images up to this side in pixels are stored without loss, to keep small text legible."""
+"""Images of at most this width and height are stored without loss, to keep small text legible."""
 
 Fetch = Callable[[str], Image]
-"""Returns the image of a content hash. Raises DataError or StoreError."""
+"""Returns the image with the given content hash. Raises DataError or StoreError."""
 
 
 def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
@@ -45,10 +45,11 @@ def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
 
 
 def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord]:
-    """Choose `count` varied episodes, in turn from each group of similar episodes.
+    """Choose `count` varied episodes.
 
-    A group has the same requested crops or, without a request, the same kind of question. The
-    largest group comes first.
+    The function takes one episode from each group in turn, and begins with the largest group. The
+    episodes of a group request the same crops. Episodes without a request form one group per kind
+    of question.
     """
     groups: dict[object, list[EpisodeRecord]] = {}
     for episode in episodes:
@@ -67,7 +68,7 @@ def card(episode: EpisodeRecord, image: Image, low_ratio: float) -> str:
     """Draw one episode: its low-resolution view, and `image` with the requested boxes.
 
     Below the pictures the card shows the question, the answer and the cost. If the answer is wrong,
-    it also shows the truth.
+    the card also shows the right answer.
     """
     verdict, mark = ("right", "✓") if episode.correct else ("wrong", "✗")
     names = [region_name(region) for region in episode.crops]

@@ -1,4 +1,4 @@
-"""Finds the files of a run in its local directory or, if they are missing there, in the store."""
+"""Finds the files of a run, first in the run's local directory and then in the store."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ JOBS = ("curate", "evaluate", "grpo", "serve", "sft")
 
 
 class RunFiles:
-    """Finds a file by its path within the run. It downloads missing files to `cache`.
+    """Finds a file by its path within the run. Files that are only in the store go to `cache`.
 
     Example:
         RunFiles(store, Path("runs"), "mini", cache)("evaluate/results.json")
@@ -27,7 +27,7 @@ class RunFiles:
     def __call__(self, relative: str) -> Path:
         """Return the local path of a file.
 
-        The path does not exist if neither the run's directory nor the store has the file.
+        If neither the run's directory nor the store has the file, the returned path does not exist.
         """
         local, copy = self._local / relative, self._cache / relative
         if local.exists() or copy.exists():

@@ -1,4 +1,4 @@
-"""Places names beside the marks of a chart, so that names do not overlap names or other marks."""
+"""Places the names of a chart's marks beside the marks, and avoids overlaps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,8 +64,9 @@ def place(
 ) -> dict[str, NamePlate]:
     """Choose a place for the name of each mark. A mark is (name, x, y).
 
-    A name takes the first of SPOTS that is inside `frame` and overlaps no other mark and no earlier
-    name. If every spot overlaps something, the name takes the first spot inside `frame`.
+    The function places the names in order, and tries SPOTS in order for each name. A spot is free
+    if it is inside `frame` and overlaps neither another mark nor an earlier name. A name without a
+    free spot takes the first spot inside `frame`.
     """
     dots = [NamePlate(x, y, "middle", 14) for _, x, y in marks]
     placed: dict[str, NamePlate] = {}

@@ -1,4 +1,4 @@
-"""Assembles the HTML page of a report. The file contains its style and its images."""
+"""Assembles the HTML page of a report. The page contains its style sheet and its images."""
 
 import logging
 from html import escape

@@ -1,6 +1,6 @@
 """Reads the files of a run.
 
-A missing file is no error. If a job has not run, the fields with its data stay empty.
+A missing file is no error. If a job has not run, the fields for this job's data stay empty.
 """
 
 import json
@@ -18,7 +18,7 @@ from awares_platform.report.files import JOBS
 from awares_platform.runtime.metrics import Row, read
 
 DRAWN = ("awares", "sft")
-"""Policies in order of preference. The report draws episodes of the first policy that has any."""
+"""Policies in order of preference. The report draws the first policy with recorded episodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ class RunRecord:
     """All data of a run that the report shows.
 
     `metrics` maps a job to the rows of its metrics. `wall_s` maps a job to its wall-clock seconds.
-    `policies` and `labels` are the values of the keys "policies" and "labels" in the results.json
-    of evaluate.
+    `policies` and `labels` are the values of the keys "policies" and "labels" in
+    evaluate/results.json.
 
     Example:
         RunRecord(

@@ -28,10 +28,10 @@ LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels ca
 def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) -> str:
     """Draw a row for episodes without a request, and a row for each requested region.
 
-    A row has one bar for the share of these episodes after SFT, and one bar for their share after
-    GRPO. If there are labels, a third bar shows the share that the labels call for. `policies` and
-    `labels` are the values of the keys "policies" and "labels" in results.json. The result is "" if
-    the policy after SFT or the policy after GRPO was not evaluated.
+    The first bar of a row shows the row's share of the episodes after SFT. The second bar shows
+    this share after GRPO. If there are labels, a third bar shows the share that the labels call
+    for. `policies` and `labels` are the values of the keys "policies" and "labels" in results.json.
+    The result is "" if the policy after SFT or the policy after GRPO was not evaluated.
     """
     if not all(name in policies for name in ("sft", "awares")):
         return ""

@@ -1,7 +1,8 @@
 """Formats the results as HTML tables.
 
-The tables show accuracy and cost, accuracy by kind of question and by label, and decisions.
-`policies` is the value of the key "policies" in results.json. It maps each policy to its results.
+The first table shows accuracy and cost. Two further tables show accuracy and RTR by kind of
+question and by label. The last table rates the requests for crops. `policies` is the value of the
+key "policies" in results.json. It maps each policy to its results.
 """
 
 from collections.abc import Sequence
@@ -107,7 +108,7 @@ def _groups(policies: dict[str, dict[str, Any]], key: str, names: dict[str, str]
 def decisions_table(policies: dict[str, dict[str, Any]]) -> str:
     """Return a table that compares each policy's requests with the labels and the evidence.
 
-    The result is "" if no policy has figures about its requests.
+    The result is "" if results.json has no figures about requests.
     """
     judged = {name: row["decision"] for name, row in policies.items() if row.get("decision")}
     keys = [key for key in DECISIONS if any(key in row for row in judged.values())]

@@ -1,4 +1,4 @@
-"""The endpoint takes one image and one question, and returns the answer and its token counts.
+"""The endpoint takes one image and one question. It returns the answer and the token counts.
 
     client --HTTP--> Serve proxy --(queue: max_queued_requests, else 503 + Retry-After)--> replica
                                                                                              |

@@ -43,7 +43,7 @@ ASK_TOKEN = "AWARES_TOKEN"
 def build(config: PlatformConfig) -> Application:
     """Build the Serve application. A RayService's serveConfigV2 names this function.
 
-    Serve parses the `args` of serveConfigV2, which are a setup's sections, into `config`.
+    The `args` of serveConfigV2 are the sections of a setup. Serve parses `args` into `config`.
 
     Example:
         {
@@ -56,7 +56,7 @@ def build(config: PlatformConfig) -> Application:
 
 
 def run(config: PlatformConfig) -> None:
-    """Serve until SIGTERM or Ctrl-C, then let the requests in flight finish.
+    """Run the endpoint until SIGTERM or Ctrl-C, then let the requests in flight finish.
 
     Before the call, Ray must be initialised and the store must be reachable.
     """
@@ -99,11 +99,13 @@ def serving(
 ) -> Iterator[str]:
     """Start the endpoint, yield its base URL when it is ready, and drain it at the end.
 
-    `say` is called with a line of text at each step. Ray Serve's own log lines go to the run's
-    serve.log. The function checks the settings, the policy and the port before it starts an engine.
+    The function calls `say` with a line of text at each step of the start. Ray Serve's own log
+    lines go to the run's serve.log. The function checks the settings, the policy and the port
+    before it starts an engine.
 
-    Raises ConfigError for a wrong setting, and PolicyError if the run has no such policy. Raises
-    LaunchError if Ray Serve already runs, if the port is taken, or if the replica does not start.
+    Raises ConfigError for a wrong setting. Raises PolicyError if the run does not have the policy
+    that serve.policy names. Raises LaunchError if Ray Serve already runs, if the port is taken, or
+    if the replica does not start.
     """
     application = build_application(config)
     read_token(config.serve)
@@ -189,7 +191,7 @@ def _wait_until_running(
 ) -> None:
     """Wait until the application runs or `stop` is set.
 
-    While the application starts, `say` is called every `BEAT_S` seconds.
+    While the application starts, the function calls `say` every `BEAT_S` seconds.
 
     Raises LaunchError if the replica fails or does not start in time. The error quotes the
     replica's last message.

@@ -1,6 +1,6 @@
 """The crop loop behind the endpoint turns an encoded image and a question into a ServedAnswer.
 
-It needs neither HTTP nor Ray.
+The crop loop needs neither HTTP nor Ray.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ class CropLoop:
         return count_tokens(episode, time.perf_counter() - started)
 
     def _check_length(self, question: str, size: tuple[int, int], answer: int) -> None:
-        """Raise DataError if the question does not fit the engine's context even without crops."""
+        """Raise DataError if the engine's context is too short for the question without crops."""
         first = view_size(self._spec.environment.first_view(size), size, self._spec.low_ratio)
         text = len(self._chat.first_turn(question)) - 1
         needed = text + visual_tokens(first, self._spec.limits) + answer
@@ -94,8 +94,8 @@ class CropLoop:
 def count_tokens(episode: Episode, latency_s: float) -> ServedAnswer:
     """Count an episode's tokens.
 
-    A context holds one placeholder per view. The count replaces each placeholder by the view's
-    visual tokens.
+    The token ids of a turn hold one placeholder per view. `prompt_tokens` counts the view's visual
+    tokens instead of this placeholder.
     """
     views = [view for turn in episode.turns for view in turn.views]
     context = sum(len(turn.context_ids) for turn in episode.turns)

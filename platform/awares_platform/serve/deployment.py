@@ -1,4 +1,4 @@
-"""The replica class of the endpoint, and its deployment options."""
+"""Defines the replica class of the endpoint and the deployment options of the replicas."""
 
 import asyncio
 import os

@@ -37,9 +37,9 @@ class Following:
     ) -> Self:
         """Load the newest published version, then start the task that loads later versions.
 
-        If the newest version cannot be fetched, the replica serves the version that it has. Raises
-        DataError if there is no curated data. Raises CanaryMismatch and EngineError in the same
-        cases as Engine.load_version.
+        If the newest version cannot be fetched, the replica serves the engine's present version.
+        Raises DataError if there is no curated data. Raises CanaryMismatch and EngineError in the
+        same cases as Engine.load_version.
         """
         images, family = Images(store, config.data.image_cache), model_family(config.policy)
         canary = await asyncio.to_thread(

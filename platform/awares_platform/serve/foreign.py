@@ -47,7 +47,7 @@ class ServeLog(logging.FileHandler):
 class _Printer:
     """Replaces the function with which Ray prints lines of other processes.
 
-    It writes the expected line about the controller to the log and prints all other lines.
+    The printer writes the expected line about the controller to the log. It prints all other lines.
     """
 
     def __init__(self, log: ServeLog) -> None:

@@ -58,7 +58,7 @@ class EndpointMetrics:
     def _counters(self) -> dict[str, Any]:
         from ray.serve import metrics
 
-        # Any, because the type annotation of Counter wrongly accepts tuples of one tag only.
+        # Any, because Counter's type annotation wrongly accepts only tuples with exactly one tag.
         Counter: Any = metrics.Counter
         return {
             "requests": Counter(

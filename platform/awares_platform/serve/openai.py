@@ -115,7 +115,7 @@ class ChatQuestion:
 def parse_request(body: bytes, config: ServeConfig) -> tuple[ChatRequest, ChatQuestion]:
     """Validate a request body and extract its question.
 
-    Raises RequestError. The error names the wrong field and the remedy.
+    Raises RequestError for an invalid request. The error names the wrong field and the remedy.
     """
     try:
         request = ChatRequest.model_validate_json(body)

@@ -43,7 +43,7 @@ def refused(message: str, code: str = "image_refused") -> RequestError:
 
 @dataclass(frozen=True, slots=True)
 class RemoteImages:
-    """Fetches images from the hosts in `hosts`. An empty tuple refuses every URL.
+    """Fetches images from the hosts in `hosts`. If `hosts` is empty, every URL is refused.
 
     Example:
         RemoteImages(hosts=("images.example.com",), max_bytes=2**24, timeout_s=5.0)

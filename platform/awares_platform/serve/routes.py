@@ -1,6 +1,6 @@
 """The HTTP application of the endpoint: routes, bearer token, size limit and errors.
 
-It is a plain ASGI application, so tests can run it without Ray.
+The application is plain ASGI, so tests can run the application without Ray.
 """
 
 import asyncio
@@ -188,7 +188,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def on_crash(request: Request, error: Exception) -> Response:
-    """Answer 500 without internal details. Starlette raises the error again and thus logs it."""
+    """Answer 500 without internal details. Starlette then raises the error again for the log."""
     return _error(
         RequestError(
             "internal error; the replica's log says more", status=500, code="internal_error"

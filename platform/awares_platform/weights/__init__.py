@@ -1,6 +1,6 @@
 """The weight bus: the learner publishes weight versions in an object store, and readers pull them.
 
-Writer and readers do not know each other. They know only the run's name and the store.
+The writer and the readers exchange no messages. They share only the run's name and the store.
 
     learner rank 0..n                       object store                        reader (an engine)
 
@@ -23,8 +23,8 @@ Terms:
     delta     A form that holds the difference from an older version, its base.
     manifest  The JSON object that lists a form's tensors, their pieces and the pieces' hashes.
     HEAD      The one object that the writer overwrites. It names the versions that can be fetched.
-    epoch     The number of a writer. A new writer raises it, and older writers can then no longer
-              publish.
+    epoch     The number of a writer. A new writer raises the epoch in HEAD. Older writers can then
+              no longer publish.
     part      A rank's slice of a flattened tensor.
     piece     A slice of a part with at most 16 Mi elements.
     shard     A *.bin object that holds the encoded bytes of many pieces.

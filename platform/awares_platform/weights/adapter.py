@@ -38,12 +38,13 @@ def fold_adapter(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Fold an adapter into the base weights that it changes.
 
-    Return two mappings. The first maps the name in `base` of each changed weight to its new values.
-    The second maps the name of each adapter tensor to the name in `base` of the changed weight.
+    Return two mappings. The first holds the new values of each changed weight, by the weight's name
+    in `base`. The second maps the name of each adapter tensor to the name in `base` of the weight
+    that the tensor changes.
 
     Checkpoints of one model may use different names for a weight. Two names mean the same weight if
-    `current_name` returns the same name for them. Raises WeightsError if the adapter does not fit
-    the base.
+    `current_name` returns the same name for them. Raises WeightsError if an adapter tensor lacks
+    its partner, or if `base` lacks a weight of the right shape.
     """
     names = {current_name(name): name for name in base}
     weights, went = {}, {}

@@ -20,12 +20,12 @@ State = Mapping[str, Tensor]
 def assemble(
     manifest: Manifest, base: State, shards: Iterator[tuple[str, memoryview]], threads: int
 ) -> tuple[dict[str, Tensor], float]:
-    """Decode the shards of a version, whose deltas build on `base`.
+    """Decode the shards of a version. Deltas in the shards are applied to the tensors of `base`.
 
-    Return the version's tensors and the seconds spent on decoding. The result shares unchanged
-    tensors with `base`, without a copy. The function does not modify
-    `base` and does not verify hashes. Raises WeightsError for a damaged piece. Errors of the
-    iterator `shards` pass unchanged.
+    Return the version's tensors and the seconds spent on decoding. Unchanged tensors are not
+    copied: the result and `base` share them. The function does not modify `base` and does not
+    verify hashes. Raises WeightsError for a damaged piece. The function does not catch errors of
+    the iterator `shards`.
     """
     state = {entry.name: _target(entry, base.get(entry.name)) for entry in manifest.tensors}
     by_shard: dict[str, list[tuple[TensorEntry, Piece]]] = {}
@@ -50,10 +50,11 @@ def assemble(
 def verify(
     manifest: Manifest, state: State, known: Manifest | None, proven: State, threads: int
 ) -> None:
-    """Raise WeightsError unless every piece of `state` has the hash that the manifest names.
+    """Raise WeightsError unless every piece of `state` has the hash that `manifest` lists for it.
 
     `proven` holds tensors that were verified earlier against the manifest `known`. The function
-    skips a tensor if `state` and `proven` share it and both manifests name the same hashes for it.
+    skips a tensor that is the same object in `state` and `proven` and has the same hashes in both
+    manifests.
     """
     hashes = {} if known is None else {entry.name: entry.hashes for entry in known.tensors}
     unproven = [
@@ -66,7 +67,7 @@ def verify(
 
 
 def _target(entry: TensorEntry, base: Tensor | None) -> Tensor:
-    """Return the base's tensor if no element changes, or else a new, uninitialised tensor."""
+    """Return `base` if no element changes. Otherwise return a new, uninitialised tensor."""
     dtype = getattr(torch, entry.dtype)
     fits = base is not None and base.dtype == dtype and tuple(base.shape) == entry.shape
     if any(piece.length == 0 and piece.end > piece.start for piece in entry.pieces) and not fits:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from awares_platform.weights.head import PublishedVersion
 
 _USELESS = 0.7
-"""Largest useful size of a delta, as a share of the last anchor's size."""
+"""A delta is useless if its size exceeds this share of the last anchor's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Cadence:
 
 @dataclass(slots=True)
 class ChainCost:
-    """The number of bytes of the last anchor, and of each delta after it.
+    """The number of bytes of the last anchor, and of each delta after this anchor.
 
     A new reader downloads the anchor and all these deltas.
     """
@@ -70,9 +70,9 @@ class ChainCost:
     def want_anchor(self, every: int) -> bool:
         """Whether the next version needs an anchor.
 
-        An anchor is due at the latest `every` versions after the last anchor. It is due earlier if
-        the deltas since the last anchor would together exceed the size of that anchor. The next
-        delta is assumed to be as large as the last one.
+        An anchor is due if the last anchor is `every` versions old. An anchor is also due if the
+        deltas since the last anchor would together exceed the size of that anchor. This sum
+        includes the next delta, which is assumed to be as large as the last delta.
         """
         return len(self.deltas) + 1 >= every or sum(self.deltas) + self.last > self.anchor
 
@@ -83,7 +83,10 @@ class ChainCost:
 
     @property
     def delta_is_useless(self) -> bool:
-        """Whether deltas are nearly as large as an anchor. A version then needs only an anchor."""
+        """Whether the last delta is nearly as large as the last anchor.
+
+        If this is true, a version with an anchor needs no delta.
+        """
         return self.last > _USELESS * self.anchor
 
     def add(self, entry: PublishedVersion) -> None:

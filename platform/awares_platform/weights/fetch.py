@@ -16,7 +16,7 @@ _AHEAD = 2
 def fetch_shards(
     store: ObjectStore, run: str, manifest: Manifest, connections: int
 ) -> Iterator[tuple[str, memoryview]]:
-    """Yield the name and the bytes of each shard of the manifest, in order.
+    """Yield the name and the bytes of each shard, in the manifest's order.
 
     At most three shards are in memory at once. Raises WeightsError for a shard that is missing or
     truncated, and StoreError if the store fails.

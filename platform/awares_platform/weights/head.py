@@ -86,11 +86,12 @@ class Head:
     ) -> tuple[Hop, ...] | None:
         """Return the hops to `target` with the fewest bytes, in loading order.
 
-        The result is None if no hops lead to `target`. `have` is the version that the reader holds;
-        the path to this version is empty. `avoid` lists damaged hops.
+        The result is None if no hops lead to `target`. `have` is the version that the reader holds,
+        or None. If `target` equals `have`, the result is empty. `avoid` lists damaged hops, which
+        the result must not contain.
         """
         cheapest: dict[int, tuple[int, tuple[Hop, ...]]] = {} if have is None else {have: (0, ())}
-        for entry in reversed(self.published):  # Oldest first: a base is older than its deltas.
+        for entry in reversed(self.published):  # Oldest first, because a delta's base is older.
             for form in entry.forms:
                 hop = Hop(entry.version, form)
                 before = (0, ()) if form.base is None else cheapest.get(form.base)

@@ -1,4 +1,4 @@
-"""Holds a reader's lease on the versions that it downloads.
+"""Holds a lease on the versions that a reader downloads.
 
 retention.py decides when a lease expires.
 """

@@ -1,4 +1,4 @@
-"""Rank 0's part of a publication: it decides on the forms, writes manifests, and moves HEAD.
+"""Rank 0 decides on the forms of a publication, writes their manifests, and moves HEAD.
 
 plan()    delta or anchor?  ->  the ranks upload their pieces
 commit()  merge the uploads -> write the manifests -> move HEAD -> delete old versions
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 class Ledger:
     """The record of a run's published versions. Only rank 0 has a ledger.
 
-    Creating a ledger claims the run. Every earlier writer of the run is then fenced.
+    Creating a ledger claims the run. Every earlier writer of the run is then fenced: it can no
+    longer publish.
     """
 
     def __init__(self, store: ObjectStore, run: str, identity: Identity, cadence: Cadence) -> None:
@@ -78,8 +79,9 @@ class Ledger:
     ) -> tuple[Manifest, int]:
         """Write the manifests, move HEAD to the version, then delete old versions.
 
-        `uploads` has one mapping per rank, from the kind of a form to the rank's upload. Return the
-        manifest of the first form, and the total number of bytes of all forms.
+        `uploads` has one mapping per rank. The mapping's keys are the kinds of forms, and its
+        values are the rank's uploads. Return the manifest of the first form, and the total number
+        of bytes of all forms.
         """
         manifests = [self._manifest(plan, kind, uploads, extra, step) for kind in uploads[0]]
         names = (FIRST, ANCHOR)

@@ -76,7 +76,11 @@ class TensorEntry:
 
     @property
     def hashes(self) -> tuple[tuple[int, str], ...]:
-        """The (end, hash) of each piece. Equal tensors have equal `hashes`, whatever their form."""
+        """The end and the hash of each piece.
+
+        Two equal tensors have equal `hashes`, even if one comes from a delta and the other from an
+        anchor.
+        """
         return tuple((piece.end, piece.blake3) for piece in self.pieces)
 
 
@@ -112,7 +116,7 @@ class Manifest:
 
     @property
     def shards(self) -> dict[str, int]:
-        """The length of each weight shard in bytes, by name and in order."""
+        """Maps the name of each weight shard to its length in bytes, in the pieces' order."""
         lengths: dict[str, int] = {}
         for piece in self.pieces():
             if piece.length:
@@ -129,7 +133,7 @@ class Manifest:
         return [piece for entry in self.tensors for piece in entry.pieces]
 
     def changed_tensors(self, other: "Manifest | None") -> set[str]:
-        """Return the names of the tensors that differ from the same tensors of `other`.
+        """Return the names of the tensors that differ from the tensors of equal name in `other`.
 
         If `other` is None, return the names of all tensors.
         """
@@ -175,7 +179,10 @@ def _entry(name: str, dtype: str, shape: list[int], rows: list[list[Any]]) -> Te
 
 
 def check_fit(expected: Shapes, received: Shapes, version: int, policy: str) -> None:
-    """Raise WeightsError unless `version` holds exactly the tensors of the engine's `policy`."""
+    """Raise WeightsError if `received` and `expected` differ in the names or shapes of tensors.
+
+    `expected` belongs to the engine's policy. `version` and `policy` appear only in the message.
+    """
     if expected == received:
         return
     both = sorted(expected.keys() & received.keys())

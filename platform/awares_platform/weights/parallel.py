@@ -14,8 +14,8 @@ def parallel_map(
     """Apply `function` to every item and return the results in the order of the items.
 
     If `threads` is 1, the function runs in the caller's thread. An item often takes only 100
-    microseconds, and passing it to another thread would take the same time again. Raises the error
-    of the first failed item.
+    microseconds, and passing the item to another thread would take another 100 microseconds. Raises
+    the error of the first failed item.
     """
     if threads == 1:
         return [function(item) for item in items]

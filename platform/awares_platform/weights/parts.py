@@ -1,4 +1,4 @@
-"""The slices of the weights that one learner rank publishes, as flat CPU tensors.
+"""Cuts the weights into the parts that each learner rank publishes. Parts are flat CPU tensors.
 
 With ZeRO 0 to 2 every rank holds every tensor. The concatenation of all tensors is then cut into
 equal slices, one for each rank:
@@ -23,7 +23,8 @@ class Part:
     """A slice of the flattened tensor `name` that begins at element `start`.
 
     `shape` is the shape of the whole tensor. `values` is flat and on the CPU. The publisher keeps
-    `values`, so its memory must not change later. Pass a copy of memory that training overwrites.
+    `values` without a copy, so the caller must not change the memory of `values` later. If training
+    overwrites this memory, pass a copy.
 
     Example:
         Part("lm_head.weight", (320, 128), 20480, values)  # the second half
@@ -53,8 +54,8 @@ def even_parts(
 ) -> Iterator[Part]:
     """Yield the parts of `rank` for tensors that every rank holds.
 
-    All ranks get an equal number of elements, up to rounding. The parts are copies. Floating-point
-    values are cast to `dtype`.
+    The numbers of elements of any two ranks differ by at most one. The parts are copies.
+    Floating-point values are cast to `dtype`.
     """
     total = sum(tensor.numel() for _, tensor in named)
     first, last = total * rank // ranks, total * (rank + 1) // ranks

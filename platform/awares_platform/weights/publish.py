@@ -1,9 +1,9 @@
-"""The publisher: every rank encodes and uploads its parts, then rank 0 writes manifest and HEAD.
+"""Every rank encodes and uploads its parts, and rank 0 then writes the manifest and HEAD.
 
     rank r   begin(parts) -> [ encode as delta or anchor -> *.bin -> index of rank r ]
     rank 0   begin(parts) -> [ the same -> wait for all indexes -> ledger: manifests -> HEAD ]
 
-    The steps in brackets run in a thread, beside the next training step.
+    A background thread does the work in brackets, while the next training step runs.
 
 During a publication the ranks communicate through the store and not by collectives. A publication
 thus cannot disturb the order of training's collectives. Rank 0 times out if a rank has died. A
@@ -47,7 +47,7 @@ from awares_platform.weights.shards import (
 log = logging.getLogger(__name__)
 _POLL_S = 0.05
 _REPAIR_S = 20.0
-"""Seconds for which rank 0 waits for the other ranks' uploads of a repair.
+"""Seconds for which rank 0 waits for the other ranks' uploads during a repair.
 
 The next publication cannot start before the end of this wait.
 """
@@ -147,9 +147,9 @@ class Publisher:
 
     @property
     def last(self) -> Publication | None:
-        """The last finished publication, or None before the first one ends.
+        """The last finished publication, or None before the first publication ends.
 
-        On ranks other than 0 it is always None.
+        On ranks other than 0 the value is always None.
         """
         return self._last
 
@@ -163,12 +163,12 @@ class Publisher:
     ) -> Manifest:
         """Publish `state` as `version`, wait until HEAD names it, and return the manifest.
 
-        Only a run with a single rank may call this method. Names and shapes must equal those of a
-        transformers checkpoint. `extra` must be JSON.
+        Only a run with a single rank may call this method. The tensors of `state` must have the
+        names and shapes of a transformers checkpoint. `extra` must be JSON.
 
-        Raises WeightsError for a version that is not newer than HEAD's, WriterFenced if another
-        publisher has claimed the run, and StoreError if the store fails. After an error HEAD still
-        names the previous version.
+        Raises WeightsError if `version` is not newer than HEAD's newest version. Raises
+        WriterFenced if another publisher has claimed the run. Raises StoreError if the store fails.
+        After an error HEAD still names the previous version.
         """
         assert self._ranks == 1, "publish is for a single rank; several ranks call begin"
         copy = {name: tensor.detach().clone() for name, tensor in state.items()}
@@ -188,9 +188,9 @@ class Publisher:
         """Start to publish this rank's `parts`, and return the number of the version.
 
         The version is `version`, or the next number if `version` is None. Every rank must call this
-        method. The method first waits for the previous publication, and raises its error. It also
-        raises the errors of `publish`. The publisher keeps the parts without a copy, so the caller
-        must not change their memory.
+        method. The method first waits for the previous publication. If the previous publication
+        failed, the method raises that error. It also raises the errors that `publish` raises. The
+        publisher keeps the parts without a copy, so the caller must not change their memory.
         """
         self.wait()
         held = self._plan.version if self._plan else None
@@ -255,7 +255,7 @@ class Publisher:
         return publication
 
     def _repair(self) -> None:
-        """Publish an anchor of the held version if a reader has requested it.
+        """Publish an anchor of the held version if a reader has requested this anchor.
 
         After a failure, the next call of `repair` tries again.
         """

@@ -1,9 +1,9 @@
 """Decides which versions of a run's weights stay in the store, and deletes the others.
 
-The newest, the pinned and the leased versions stay. If such a version is a delta, the versions that
-it builds on stay as well. The writer first drops any other version from HEAD, and no reader then
-begins to load it. The writer deletes the version `grace_s` seconds later, because a reader may
-still use the older HEAD.
+The newest, the pinned and the leased versions stay. The versions that their deltas build on stay as
+well. The writer removes every further version in two steps. First it drops the version from HEAD,
+and no reader then begins to load the version. After another `grace_s` seconds the writer deletes
+the version. This delay protects readers that still use the older HEAD.
 
 A reader whose download may take longer than the grace period holds a lease. A lease is an object
 that the reader rewrites every few seconds. It expires if it does not change for `lease_s` seconds.
@@ -40,7 +40,10 @@ def pinned(store: ObjectStore, run: str) -> set[int]:
 
 
 def request_anchor(store: ObjectStore, run: str, version: int) -> None:
-    """Ask the writer for an anchor of `version`, because no undamaged hops lead to it."""
+    """Ask the writer for an anchor of `version`.
+
+    A reader asks if no undamaged hops lead to the version.
+    """
     store.put(f"{folder(run)}/wanted/{version:08d}", b"")
 
 
@@ -50,7 +53,7 @@ def requested_anchors(store: ObjectStore, run: str) -> set[int]:
 
 
 def clear_anchor_requests(store: ObjectStore, run: str) -> None:
-    """Delete all requests for anchors. The writer does this after it publishes an anchor."""
+    """Delete all requests for anchors. The writer calls this after it publishes an anchor."""
     store.delete_prefix(f"{folder(run)}/wanted/")
 
 
@@ -141,7 +144,7 @@ class Collector:
 
 
 def _closure(head: Head, roots: Iterable[int]) -> set[int]:
-    """Return the roots and every version that a new reader must load to reach them."""
+    """Return the roots and every version that a new reader must load to reach the roots."""
     needed: set[int] = set()
     for root in roots:
         needed.add(root)

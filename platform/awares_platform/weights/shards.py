@@ -1,7 +1,8 @@
 """Encodes one rank's pieces and uploads them in weight shards.
 
-A weight shard is a *.bin object of about `shard_bytes` with many encoded pieces. Small tensors thus
-share one request. A shard has no header, because the manifest names the offset of each piece.
+A weight shard is a *.bin object of about `shard_bytes` with many encoded pieces. One request thus
+uploads many small tensors. A shard has no header, because the manifest names the offset of each
+piece.
 
     pieces --codec.encode--> bytes --ShardWriter--> e<epoch>-<form>-r<rank>-<number>.bin
                                     \\-> RankUpload, which the rank stores for rank 0
@@ -73,8 +74,8 @@ class RankUpload:
 class ShardWriter:
     """Writes one rank's weight shards of one form under keys that begin with `prefix`.
 
-    The writer uploads a shard when the next piece would make it larger than `shard_bytes`. It holds
-    one shard and one encoded piece in memory.
+    The writer uploads a shard when the next piece would make the shard larger than `shard_bytes`.
+    The writer holds one shard and one encoded piece in memory.
     """
 
     def __init__(self, store: ObjectStore, prefix: str, shard_bytes: int, threads: int) -> None:
@@ -85,8 +86,8 @@ class ShardWriter:
     def write(self, parts: Iterable[Part], base_pieces: BasePieces) -> RankUpload:
         """Encode and upload the parts. A part must not be larger than a piece.
 
-        A part is encoded as a delta if `base_pieces` has its values in the base version. Raises
-        StoreError.
+        A part is encoded as a delta if `base_pieces` has the part's values in the base version.
+        Raises StoreError if the store fails.
         """
         uploaded, changed, elements = [], 0, 0
         for part in parts:
@@ -171,11 +172,11 @@ def _entry(name: str, items: list[UploadedPiece], version: int) -> TensorEntry:
 
 
 def index_bytes(uploads: Mapping[str, RankUpload]) -> bytes:
-    """Serialise a rank's uploads by form. The rank stores the result for rank 0."""
+    """Serialise a mapping from forms to a rank's uploads. The rank stores the result for rank 0."""
     values = {form: upload.to_json() for form, upload in uploads.items()}
     return json.dumps(values, separators=(",", ":")).encode()
 
 
 def read_index(data: bytes) -> dict[str, RankUpload]:
-    """Restore a rank's uploads by form from the result of `index_bytes`."""
+    """Restore the mapping from forms to uploads from a result of `index_bytes`."""
     return {form: RankUpload.from_json(values) for form, values in json.loads(data).items()}

@@ -48,7 +48,7 @@ class Received:
 class _Damaged(WeightsError):
     """A download differs from the published version.
 
-    `hops` lists the damaged hops. If it is empty, the damage may be in any hop or in the held
+    `hops` lists the damaged hops. If `hops` is empty, the damage may be in any hop or in the held
     version.
     """
 
@@ -109,9 +109,9 @@ class Subscriber:
         `held` that differ from the version, and for a few weight shards.
 
         If the result is damaged, the method downloads the same hops once more. After a second
-        failure it tries other hops. It stops using `held` first if the damage may be in `held`. If
-        no hops are left, it requests an anchor from the writer and raises WeightsError. Raises
-        StoreError if the store fails.
+        failure it tries other hops. If the damage may be in `held`, these hops start without
+        `held`. If no hops are left, the method requests an anchor from the writer and raises
+        WeightsError. Raises StoreError if the store fails.
         """
         self._find(version)
         avoid: set[Hop] = set()

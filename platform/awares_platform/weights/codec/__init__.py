@@ -35,7 +35,7 @@ __all__ = ["decode", "encode", "kind"]
 
 
 def encode(base: Tensor | None, new: Tensor, *, threads: int = 1) -> bytes:
-    """Encode `new` as a delta to `base`, or alone if `base` is None.
+    """Encode `new` as a delta to `base`, or without a base if `base` is None.
 
     The result is b"" if `new` equals `base`. The tensors are on the CPU and may have any layout.
     The result does not depend on `threads`.
@@ -52,10 +52,10 @@ def decode(
 ) -> Tensor:
     """Decode a result of `encode` into `out`, or into a new tensor if `out` is None.
 
-    `out` must be contiguous. It may be `base` itself, but the two must not overlap partly.
-    The function needs 32 MiB of memory per thread, and it copies a base that is not contiguous.
-    Raises WeightsError for a damaged blob, a blob of another dtype or shape, and a delta without a
-    base. After an error the content of `out` is undefined.
+    `out` must be contiguous. `out` may be `base` itself, but `out` and `base` must not overlap
+    partly. The function needs 32 MiB of memory per thread, and it copies a base that is not
+    contiguous. Raises WeightsError for a damaged blob, a blob of another dtype or shape, and a
+    delta without a base. After an error the content of `out` is undefined.
     """
     return _blob.decode(base, blob, out, threads)
 

@@ -1,9 +1,9 @@
-"""Packs bytes from a small alphabet, with two or four codes in one byte.
+"""Replaces frequent byte values by short codes, and packs two or four codes into one byte.
 
-The exponents of weights have few distinct values, and so do small steps. zstd compresses
-such bytes badly, for two reasons. It finds matches that cost more than they save, and its Huffman
-code spends at least one bit on each byte. Packing the bytes before zstd avoids the two problems,
-and zstd then has fewer bytes to compress.
+The exponents of weights and the bytes of small steps have few distinct values. zstd compresses such
+bytes badly, for two reasons. It finds matches that cost more than they save, and its Huffman code
+spends at least one bit on each byte. Packing the bytes before zstd avoids the two problems, and
+zstd then has fewer bytes to compress.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Encodes a tensor as a blob and decodes it.
 
-A blob is a header with dtype and shape, and then the tensor's spans.
+A blob is a header with dtype and shape, followed by the tensor's spans.
 """
 
 from collections import Counter
@@ -32,7 +32,8 @@ holds at most four packed values."""
 class Blob:
     """A blob that is parsed but not decoded.
 
-    A span is a pair of its kind and its bytes. `size` is the length of the blob in bytes.
+    Each item of `spans` holds the kind and the bytes of one span. `size` is the length of the blob
+    in bytes.
 
     Example:
         Blob(WordType.of(torch.bfloat16), (320, 128), (("ulp", memoryview(b"...")),), 1204)
@@ -66,10 +67,10 @@ class Blob:
         return next((name for name, _ in self.spans if name != "dense"), None)
 
     def check(self, base: Tensor | None, out: Tensor | None) -> None:
-        """Raise WeightsError unless the blob fits `base` and `out`.
+        """Raise WeightsError if the blob cannot be decoded with `base` into `out`.
 
-        Without a base, no span may be a delta. The shape must then also be possible for the number
-        of encoded bytes.
+        The blob, `base` and `out` must have the same dtype and shape. If `base` is None, no span
+        may be a delta, and the shape must be possible for the number of encoded bytes.
         """
         whole = named(self.word.dtype, self.shape)
         for given in (base, out):

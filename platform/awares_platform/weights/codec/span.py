@@ -14,7 +14,7 @@ BYTES = 1 << 22
 KINDS = ("same", "ulp", "steps", "xor", "dense")
 """The kinds. A blob stores the index of a kind, so new kinds must come at the end."""
 _SAMPLES, _SAMPLE = 8, 512
-"""The kinds of a large span are compared on 8 samples of 512 words each."""
+"""`encode` compares the kinds for a large span on 8 samples of 512 words each."""
 _SPARSE = 1 / 8
 """Up to this share of changed words, "ulp" is smaller than the kinds that store every word."""
 _SLOW_PENALTY = 1.05

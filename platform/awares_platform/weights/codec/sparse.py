@@ -6,7 +6,8 @@ streams:
     changes      One byte per changed word: low six bits of the gap | move << 6.
                  Move 0 is one step up, and move 1 is one step down.
                  Move 2 takes the number of steps from the stream "other steps".
-                 Move 3 means that the gap exceeds six bits, and the next wide gap continues it.
+                 Move 3 means that the gap needs more than six bits. The next wide gap then
+                 holds the further bits and the real move.
     wide gaps    One byte per wide gap: the next six bits of the gap | move << 6.
                  If the six bits are zero, the next far gap holds the high bits.
     far gaps     Two bytes per far gap: the bits of the gap above the lowest six.
@@ -35,7 +36,10 @@ Positions = NDArray[np.int64]
 
 
 def encode(word: WordType, base: Words, new: Words) -> Parts:
-    """Return the four streams in the order above. The result is empty if no word changed."""
+    """Return the four streams in the order of the list at the top of this file.
+
+    The result is empty if no word changed.
+    """
     last, blocks = -1, []
     for start in range(0, len(base), _BLOCK):
         old, now = base[start : start + _BLOCK], new[start : start + _BLOCK]
