@@ -1,8 +1,8 @@
 """LoRA adapters by peft: y = base(x) + scale * B(A(x)), where `base` is frozen.
 
-peft replaces layers of the model in place. ZeRO-3 gathers and partitions the linear parts of peft's
-layers like any other layer. With its adapters off, the model is the reference of GRPO's KL term.
-Source: Hu et al., arXiv 2106.09685.
+peft replaces layers of the model in place. Each peft layer contains linear layers, which ZeRO-3
+gathers and partitions like any other layer. With its adapters off, the model is the reference
+policy of GRPO's KL term. Source: Hu et al., arXiv 2106.09685.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,10 +29,10 @@ def attach(
 ) -> int:
     """Freeze `model`, attach adapters to its linear layers, and return the number of adapters.
 
-    Every linear layer that `targets` names gets an adapter, except layers of the vision tower. If
-    `targets` is empty, the family's lora_targets are used. B starts at zero, so new adapters do not
-    change the output. The same seed gives the same adapters on every rank. Raises PolicyError if no
-    layer matches.
+    Every linear layer whose name is in `targets` gets an adapter, except layers of the vision
+    tower. If `targets` is empty, the family's lora_targets are used. B starts at zero, so new
+    adapters do not change the output. The same seed gives the same adapters on every rank. Raises
+    PolicyError if no layer matches.
     """
     import peft
 
@@ -82,8 +82,8 @@ def scale(model: nn.Module) -> float | None:
 def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return `state` under the base model's names, with the adapters folded into the weights.
 
-    `state` holds the full tensors of `model`. The argument `model` only shows which layers have
-    adapters, so its own tensors may be partitioned.
+    `state` holds the full tensors of `model`. The function only reads from `model` which layers
+    have adapters, so the tensors of `model` may be partitioned.
     """
     state = dict(state)
     for name, layer in _layers(model):
