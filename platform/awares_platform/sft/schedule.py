@@ -1,4 +1,5 @@
-"""The learning-rate schedule. It depends only on the step, so a resumed run continues it."""
+"""The learning-rate schedule. The rate depends only on the step, so a resumed run follows the same
+schedule."""
 
 import math
 

@@ -96,8 +96,10 @@ def _can_be_written(directory: Path) -> bool:
 
 
 def _temporary() -> Path:
-    """Create a cache in the temporary directory. Raises PolicyError if other users can write
-    there."""
+    """Create a cache in the temporary directory, and return its path.
+
+    Raises PolicyError if other users can write to the path.
+    """
     directory = Path(tempfile.gettempdir(), f"awares-cache-{os.getuid()}")
     directory.mkdir(mode=0o700, exist_ok=True)
     status = directory.lstat()
