@@ -70,8 +70,7 @@ class Answerer:
         )
 
     async def _start(self) -> None:
-        """Start the engine. This is not in the constructor, whose errors do not reach the
-        driver."""
+        """Start the engine. The constructor does not, because its errors never reach the driver."""
         from awares_platform.engine.engine import Engine
         from awares_platform.training.policy import load_processor
         from awares_platform.training.source import resolve

@@ -1,8 +1,8 @@
-"""Encode samples as parquet rows, and decode them even if some rows are damaged.
+"""Encodes samples as parquet rows, and decodes files in which some rows are damaged.
 
 A damaged file or row raises no exception. It becomes a `Fault`, which names the key and the row.
-One bad row therefore costs one sample, and not the job. Page checksums are written and verified. A
-flipped bit therefore becomes a fault, and not a wrong question.
+One bad row therefore costs only one sample. Page checksums are written and verified, so that a
+flipped bit becomes a fault and does not change a sample.
 """
 
 import io
@@ -119,7 +119,7 @@ def decode_rows(data: bytes, key: str) -> Rows:
 
 
 def _plain(table: pa.Table) -> list[dict[str, Any] | UnicodeDecodeError]:
-    """Return the table's rows, with an error in place of each row whose text is not UTF-8.
+    """Return the table's rows. A row whose text is not UTF-8 is replaced by its error.
 
     Neither parquet nor Arrow checks the text when it reads a file.
     """

@@ -1,7 +1,7 @@
 """Builds the configured grounding, and defines EndpointGrounding (paper, supplement 7.2).
 
-EndpointGrounding asks a vision-language model, which is called the oracle. It locates the elements
-that the question mentions, and the places where the answer can be read.
+EndpointGrounding asks a vision-language model, which is called the oracle. The oracle locates the
+elements that the question mentions, and the places where the answer can be read.
 """
 
 import ast

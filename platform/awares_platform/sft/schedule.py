@@ -1,5 +1,4 @@
-"""The learning-rate schedule. The rate depends only on the step, so a resumed run follows the same
-schedule."""
+"""The learning-rate schedule of SFT. The rate depends only on the step."""
 
 import math
 

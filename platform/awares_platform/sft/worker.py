@@ -171,8 +171,7 @@ class _Counts:
     def add(
         self, logprobs_BT: Tensor, batch: Batch, tool_BT: Tensor, correct: Tensor, total: float
     ) -> None:
-        """Add the loss and token counts of a micro-batch. `total` is the weight of the whole
-        batch."""
+        """Add the loss and token counts of a micro-batch. `total` is the batch's weight."""
         loss = sft_loss(logprobs_BT, batch.weights_BT, normaliser=total)
         tool = -logprobs_BT[tool_BT].sum()
         targets = (batch.weights_BT > 0).sum()
