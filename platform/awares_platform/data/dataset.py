@@ -231,7 +231,7 @@ def _recipe(store: ObjectStore, name: str, split: str) -> Any:
 def _generate(
     store: ObjectStore, split: MiniSplit, count: int, seed: int, progress: Progress
 ) -> Iterator[Sample]:
-    """Yield the samples of a split, and upload each distinct image once in parallel threads."""
+    """Yield the samples of a split. Upload each distinct image once, in parallel threads."""
     from awares.mini.benchmark import generate_split
 
     seen: set[str] = set()

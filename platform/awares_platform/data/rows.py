@@ -119,7 +119,7 @@ def decode_rows(data: bytes, key: str) -> Rows:
 
 
 def _plain(table: pa.Table) -> list[dict[str, Any] | UnicodeDecodeError]:
-    """Return the table's rows. A row whose text is not UTF-8 is replaced by its error.
+    """Return the table's rows. A row whose text is not UTF-8 is replaced by a UnicodeDecodeError.
 
     Neither parquet nor Arrow checks the text when it reads a file.
     """

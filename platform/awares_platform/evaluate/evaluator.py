@@ -122,8 +122,7 @@ class Evaluator:
         return version
 
     async def play(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
-        """Play the samples, evaluate.in_flight at a time. The results have the order of
-        `samples`."""
+        """Play the samples, evaluate.in_flight at a time. Return results in the same order."""
         return await self._play(policy, samples, self._limit)
 
     async def play_alone(self, policy: str, samples: Sequence[Sample]) -> list[Played]:

@@ -91,8 +91,7 @@ class EvaluateResult:
     wall_s: float
 
     def summary(self, store: str) -> str:
-        """Return the table and the addresses of the results as text. `store` is the address of the
-        store."""
+        """Return the table and the paths of the results. `store` is the store's address."""
         return (
             f"{self.table}\n\n{caption(self.results)}\n"
             f"evaluate: {len(self.results['policies'])} policies on "
@@ -187,7 +186,7 @@ def check_policies(
 
 
 def _weights(policy: str) -> set[str]:
-    """Return the weights that a policy needs. A two-pass policy also needs those of its parts."""
+    """Return the weights of a policy, and the weights of the policies that it combines."""
     return {POLICIES[name].weights for name in (policy, *JOINED_FROM.get(policy, ()))}
 
 
