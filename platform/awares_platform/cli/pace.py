@@ -155,8 +155,7 @@ class Pace:
         return f"about {rounded(self._rest(phase))} of {job} left, the rest is not known yet"
 
     def remaining(self, job: str) -> float | None:
-        """Return the estimated seconds until all jobs end, or None if too little has been
-        measured."""
+        """Return the estimated seconds until all jobs end, or None if there is no estimate yet."""
         phase, *later = self._pending[job]
         measured, weight = self._so_far(phase)
         if weight <= 0 or weight < KNOWN * self._total:
@@ -220,8 +219,7 @@ class Pace:
         return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
 
     def _line(self, job: str, text: str, times: str = "") -> None:
-        """Print a line. On a terminal, a line with `times` is cut to fit, and the next line
-        replaces it."""
+        """Print a line. On a terminal, the next line replaces a line that has `times`."""
         head = f"[{self._jobs.index(job) + 1}/{len(self._jobs)}] {job:<8} "
         if self._stream.isatty():
             room = shutil.get_terminal_size().columns - len(head) - len(times) - 1

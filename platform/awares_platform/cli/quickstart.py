@@ -72,8 +72,7 @@ class QuickstartState:
 
     @contextmanager
     def timed(self, job: str) -> Iterator[None]:
-        """Record the seconds of the block for `job`. If the block succeeds, mark `job` as
-        finished."""
+        """Record the seconds of the block. If the block succeeds, mark `job` as finished."""
         started = time.monotonic()
         try:
             yield
@@ -214,7 +213,7 @@ def free_port() -> int:
 
 
 def write_results(directory: Path, wall_s: dict[str, float], seed: int) -> dict[str, Any]:
-    """Write results.json, and return its content."""
+    """Write results.json, and return its content: metrics, seconds, versions and the seed."""
     evaluated = json.loads((directory / "evaluate" / "results.json").read_text("utf-8"))
     policies = {
         name: {key: row[key] for key in REPORTED} for name, row in evaluated["policies"].items()
