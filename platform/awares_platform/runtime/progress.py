@@ -14,8 +14,7 @@ _QUIET_S = 5.0
 
 
 class Progress:
-    """A context manager that shows a job's progress. The number of units, `total`, may be set
-    later.
+    """A context manager that shows a job's progress. `total` is the number of all units.
 
     Example:
         with Progress("grpo", total=40, unit="steps") as progress:
@@ -87,8 +86,7 @@ def _bar(stream: TextIO) -> Bar:
 
 
 class _Count(MofNCompleteColumn):
-    """A column with the finished and the total units. It is empty if both numbers are 0 or
-    unknown."""
+    """A column with the numbers of finished and of all units. It is empty if both are 0."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.total or task.completed else Text()

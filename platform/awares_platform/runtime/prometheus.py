@@ -63,8 +63,7 @@ class Gauges:
         self._quietly = Quiet()
 
     def report(self, values: Mapping[str, float]) -> None:
-        """Set one gauge per value, named by its key "area/name". Skip values that are not
-        finite."""
+        """Set one gauge per key, such as "reward/mean". Skip values that are not finite."""
         self._quietly(lambda: self._set(values))
 
     def _set(self, values: Mapping[str, float]) -> None:

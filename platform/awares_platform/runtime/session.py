@@ -119,7 +119,7 @@ def _ray(config: RunConfig, variables: Mapping[str, str], parent: Path | None) -
 
 @contextmanager
 def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
-    """Start Ray on this machine. Its directory, with the logs, is kept only after an error."""
+    """Start Ray on this machine. Ray's directory is kept only after an error."""
     directory = ray_directory.create(parent)
     variables = {
         _NICENESS: os.environ.get(_NICENESS, "0"),

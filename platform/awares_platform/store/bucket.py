@@ -67,9 +67,10 @@ class Bucket:
     ) -> str:
         """Write an object and return its etag.
 
-        With `if_none_match`, the write fails if the object exists. With `if_match`, the write fails
-        unless the object has this etag. A failed write raises PreconditionFailed. If the server's
-        reply is lost and the object holds exactly `data`, the write counts as successful.
+        With `if_none_match`, the object must not exist. With `if_match`, the object must exist and
+        have this etag. Raises PreconditionFailed if the condition is not met. If the reply to a
+        conditional write is lost and the object holds exactly `data`, the write counts as
+        successful.
         """
         attempts = 0
 
@@ -178,8 +179,7 @@ class Bucket:
         return deleted
 
     def call(self, key: str, operation: Callable[[], T]) -> T:
-        """Run one S3 call, with retries within the retry budget. Raises a StoreError that names
-        `key`."""
+        """Run one S3 call with retries. Raises a StoreError that names `key`."""
         try:
             for attempt in stamina.retry_context(
                 on=is_transient, attempts=None, timeout=self.config.retry_budget_s
@@ -194,8 +194,7 @@ class Bucket:
         raise AssertionError("retry_context ends by returning or raising")
 
     def address(self, key: str) -> dict[str, str]:
-        """Return the bucket and the full key as boto3 parameters. Raises ValueError for an unsafe
-        key."""
+        """Return bucket and full key as boto3 parameters. Raises ValueError for an unsafe key."""
         if not key or key.startswith("/") or ".." in key.split("/"):
             raise ValueError(f"{key!r} is no key: write a relative path without '..'")
         return {"Bucket": self.config.bucket, "Key": self._full(key)}

@@ -1,4 +1,4 @@
-"""Transfers large files in parallel parts, so that no file is in memory as a whole."""
+"""Transfers large files in parallel parts, so that only a few parts are in memory."""
 
 import hashlib
 import logging

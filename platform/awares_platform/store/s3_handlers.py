@@ -22,9 +22,9 @@ def send_at_once(params: dict[str, Any], **_: object) -> None:
 def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
     """Raise ResponseStreamingError, a transient error, for a truncated reply.
 
-    This is a `before-parse` handler. botocore checks only the length of streamed bodies, and parses
-    a truncated listing as an empty listing. A streamed body is read later, so this handler checks
-    only the headers of its reply.
+    This is a `before-parse` handler. botocore does not check the length of bodies that are not
+    streamed. It parses a truncated listing as an empty listing. A streamed body is read later, so
+    this handler checks only the headers of its reply.
     """
     headers, body = response_dict["headers"], response_dict["body"]
     status = response_dict["status_code"]

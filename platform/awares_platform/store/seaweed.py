@@ -35,7 +35,7 @@ _PORTS = range(20_000, 22_700)
 """
 _START_S = 30.0
 _STOP_S = 5.0
-"""A server that has not stopped after this number of seconds is killed. Its data are on disk."""
+"""A server that has not stopped after this number of seconds is killed."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -184,7 +184,7 @@ def _answers(running: _Running, bucket: str) -> bool:
 
 
 def _free_ports() -> dict[str, int]:
-    """Return a free port for each service. Its gRPC port (port + 10000) is also free."""
+    """Return a free port for each service. The gRPC port (port + 10000) is also free."""
     candidates = random.SystemRandom().sample(_PORTS, len(_PORTS))
     free = (port for port in candidates if _is_free(port) and _is_free(port + _GRPC_OFFSET))
     ports = dict(zip(_SERVICES, free, strict=False))
