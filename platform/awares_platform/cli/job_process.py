@@ -23,7 +23,7 @@ from awares_platform.store.errors import LaunchError
 log = logging.getLogger(__name__)
 
 STOP_S = 30.0
-"""Seconds that a job has to stop after SIGTERM."""
+"""A job is killed if it has not stopped this number of seconds after SIGTERM."""
 BEAT_S = 10.0
 """If a job is silent for this number of seconds, its progress is shown again."""
 TAIL_LINES = 15

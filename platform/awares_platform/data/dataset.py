@@ -1,4 +1,4 @@
-"""Data sets in the object store: parquet files of samples, and images by their hash.
+"""Reads and writes data sets in the object store.
 
     datasets/<name>/<split>/part-00000.parquet ...     rows of `Sample` (rows.py)
     datasets/<name>/<split>/manifest.json              written last; names the parquet files

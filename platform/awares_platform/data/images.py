@@ -33,7 +33,7 @@ def image_key(digest: str) -> str:
 
 
 class Images:
-    """A callable from an image's hash to its RGB image. Callers must not modify the image.
+    """A callable that maps the hash of an image to the RGB image. Callers must not modify it.
 
     The callable is thread-safe and picklable. A copy in another process has the same settings and
     its own memory cache. All copies on one machine share the disk cache.

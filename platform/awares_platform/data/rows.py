@@ -50,7 +50,7 @@ class Fault:
 class Rows:
     """A decoded file: its usable samples, its faults and its metadata.
 
-    `columns` is aligned with `samples`. `columns` holds only the columns for which a Sample has no
+    `columns` has one dict for each sample. The dict holds the values for which a Sample has no
     field.
 
     Example:
@@ -70,7 +70,7 @@ def encode_rows(
 ) -> bytes:
     """Encode `samples` as a parquet file with `metadata`.
 
-    `columns` adds columns of text or floats, aligned with `samples`.
+    `columns` maps the names of additional columns to texts or floats, one for each sample.
     """
     table = pa.Table.from_pylist([_row(sample) for sample in samples], schema=SCHEMA)
     for name, values in (columns or {}).items():
@@ -98,7 +98,7 @@ def _row(sample: Sample) -> dict[str, Any]:
 
 
 def decode_rows(data: bytes, key: str) -> Rows:
-    """Decode a file that `encode_rows` has written. Faults name the file by `key`."""
+    """Decode a file that `encode_rows` has written. In a Fault, `key` names the file."""
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         known = {field.name: table.column(field.name).cast(field.type) for field in SCHEMA}

@@ -44,7 +44,7 @@ class ColdEngine(Engine):
 
 
 class Evaluator:
-    """Plays policies on request, once `start` has returned.
+    """Plays episodes of the evaluated policies. Call `start` first.
 
     Every method is a coroutine, so that Ray can run many calls at once.
     """

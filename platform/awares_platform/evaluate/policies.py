@@ -23,7 +23,7 @@ Play = Literal["asks", "decides", "low", "full"]
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedPolicy:
-    """A policy under evaluation.
+    """A policy under evaluation: its weights, and how it plays.
 
     Example:
         EvaluatedPolicy("awares", "decides")

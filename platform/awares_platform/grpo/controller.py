@@ -33,7 +33,7 @@ class ActorLost(Exception):
 
 
 class Actor(Protocol):
-    """A rollout actor, as the controller uses it.
+    """The interface through which the controller uses a rollout actor.
 
     Once the actor's process is gone, every method except `kill` raises ActorLost.
     """
@@ -163,7 +163,7 @@ class Controller:
             await self._notify()
 
     async def _issue(self, actor: Actor, loaded: list[int], group: asyncio.TaskGroup) -> None:
-        """Start a group whenever a slot is free and the staleness bound allows it."""
+        """Start a group whenever the actor has a free slot and the buffer has room."""
         slots = asyncio.Semaphore(self._settings.groups_in_flight)
         while True:
             await slots.acquire()
@@ -190,7 +190,7 @@ class Controller:
             await self._notify()
 
     def _clock(self) -> None:
-        """Record how many groups are in flight from now on."""
+        """Report the current number of groups in flight to the overlap metric."""
         self._metrics.overlap.change(self._buffer.in_flight, time.monotonic())
 
     def _refuse_fruitless(self, group: Group) -> None:

@@ -94,9 +94,9 @@ def run(config: PlatformConfig) -> GrpoResult:
     - ConfigError if the reward cannot be built;
     - PolicyError if the starting policy cannot be used;
     - DataError if the data cannot be used;
-    - CanaryMismatch if an engine does not compute with the published weights;
+    - CanaryMismatch if the logprobs of an engine and the learner differ on the canary;
     - LaunchError if no actor starts or no batch becomes ready;
-    - ray.train.TrainingFailedError if the learner fails more often than its restarts allow.
+    - ray.train.TrainingFailedError if the learner fails more than grpo.learner_restarts times.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
@@ -146,7 +146,7 @@ def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str,
 
 
 def _finish(task: Any) -> Any:
-    """Return the result of `task`. Raises its error without the wrappers of Ray and Ray Train."""
+    """Return the result of `task`. If `task` fails, raise its error without Ray's wrappers."""
     with unwrapped():
         return ray.get(task)
 

@@ -2,9 +2,9 @@
 
     runs/<run>/episodes/<segment>.parquet
 
-A segment is written atomically, under a number that no other segment has. If two controllers write
-the journal of one run, the later one fails. The journal records no pixels, because a view can be
-cut again from its image and box.
+A segment is written atomically, and has a unique number. If two controllers write segments with the
+same number, the second write fails. The journal stores no pixels, because every view can be cut
+again from the image.
 """
 
 import io
@@ -131,7 +131,7 @@ def latest_attempts(groups: Iterable[Group]) -> list[Group]:
 
 
 def encode(groups: Sequence[Group]) -> bytes:
-    """Return the bytes of a parquet file with `groups`."""
+    """Encode `groups` as a parquet file, and return the file's content."""
     rows = [
         _row(group, index, member) for group in groups for index, member in enumerate(group.members)
     ]

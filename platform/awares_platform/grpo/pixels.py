@@ -31,7 +31,7 @@ class RememberingProcessor:
     def image_processor(
         self, images: Sequence[Image], size: dict[str, int], return_tensors: str
     ) -> dict[str, Tensor]:
-        """Return pixel_values (N, D) and image_grid_thw (I, 3) of `images`, in order."""
+        """Return pixel_values (N patches, D values) and image_grid_thw (I images, 3), in order."""
         assert return_tensors == "pt"
         keys = [_key(image, size) for image in images]
         fresh = {

@@ -52,7 +52,11 @@ class RolloutActor:
         self._mismatch: CanaryMismatch | None = None
 
     async def start(self) -> None:
-        """Start the engine. Raises PolicyError or EngineError."""
+        """Start the engine.
+
+        Raises PolicyError if the starting policy cannot be used. Raises EngineError if the engine
+        does not start.
+        """
         config, method = self._config, self._config.method
         start, base = config.grpo.start, config.policy.base
         self._family = family = model_family(config.policy)
@@ -135,7 +139,7 @@ def _unread(prompt: Prompt, error: DataError) -> Episode:
 
 
 class RemoteActor:
-    """A `controller.Actor` that runs a RolloutActor in a Ray process of its own.
+    """A `controller.Actor` that runs a RolloutActor in a separate Ray process.
 
     The methods raise ActorLost if the process or its engine is lost. Any other error of the
     RolloutActor is raised without Ray's wrapper.

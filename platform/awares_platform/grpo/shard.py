@@ -19,8 +19,8 @@ from awares_platform.grpo.group import Member, Position, StepBatch
 class TrainSequence:
     """A token sequence, with all episodes that share its tokens, image and views.
 
-    A filler gives a rank as many passes as the other ranks have. The loss of a filler is multiplied
-    by 0.
+    A rank with too few passes gets fillers, so that all ranks make equally many passes. The loss of
+    a filler is multiplied by 0.
 
     Example:
         TrainSequence((episode, twin), advantages=(0.5, 0.5))

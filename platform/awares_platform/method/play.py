@@ -1,4 +1,4 @@
-"""Run many episodes concurrently on one engine, for curation and evaluation."""
+"""Runs many episodes concurrently on one engine, for curation and evaluation."""
 
 import asyncio
 import time

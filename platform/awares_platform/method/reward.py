@@ -1,4 +1,4 @@
-"""Build and check the reward that the configuration names."""
+"""Builds the reward that the configuration names, and checks its values."""
 
 import math
 from collections.abc import Sequence

@@ -82,7 +82,7 @@ def prepare(
 
 
 class Collator:
-    """Makes micro-batches: reads images, builds demonstrations, renders and collates them.
+    """Reads the images of samples, and collates their demonstrations into micro-batches.
 
     Samples with unreadable images are counted and left out.
     """

@@ -39,7 +39,7 @@ class SampleOrder:
         return self.count * self.epochs // self.batch_size
 
     def batch(self, step: int) -> tuple[int, ...]:
-        """Return the `batch_size` indices of the samples of `step` (0-based)."""
+        """Return the indices of the `batch_size` samples of step `step`, counted from 0."""
         places = range(step * self.batch_size, (step + 1) * self.batch_size)
         return tuple(
             _permutation(self.count, self.seed, place // self.count)[place % self.count]

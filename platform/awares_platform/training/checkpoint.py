@@ -65,7 +65,7 @@ class Saved:
 def run_config(
     store: StoreConfig, run: str, job: str, max_failures: int, keep: int
 ) -> ray.train.RunConfig:
-    """Return Ray Train's configuration.
+    """Return Ray Train's configuration for the job `job` of the run `run`.
 
     Ray Train keeps its files and the newest `keep` checkpoints in the store.
     """

@@ -73,7 +73,7 @@ def export_policy(
 def write_policy(
     state: Mapping[str, "Tensor"], source: Path, directory: Path, family: ModelFamily
 ) -> None:
-    """Write the weights `state`, and every other file of `source`, to an empty directory."""
+    """Write the weights `state` to an empty directory, and copy the other files from `source`."""
     from safetensors.torch import save_file
 
     for file in sorted(source.iterdir()):

@@ -38,7 +38,7 @@ class FailFast(UserCallback):
 
 @contextmanager
 def unwrapped() -> Iterator[None]:
-    """Raise an error of the block without the wrappers of Ray and Ray Train.
+    """Run the block. If the block fails, raise its error without Ray's wrappers.
 
     Example:
         with unwrapped():

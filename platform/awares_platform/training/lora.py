@@ -1,8 +1,9 @@
-"""LoRA adapters by peft: y = base(x) + scale * B(A(x)), where `base` is frozen.
+"""Attaches LoRA adapters with peft, switches them off, and merges them into the weights.
 
-peft replaces layers of the model in place. Each peft layer contains linear layers, which ZeRO-3
-gathers and partitions like any other layer. With its adapters off, the model is the reference
-policy of GRPO's KL term. Source: Hu et al., arXiv 2106.09685.
+A layer with an adapter computes y = base(x) + scale * B(A(x)), where `base` is frozen. peft
+replaces layers of the model in place. Each peft layer contains linear layers, which ZeRO-3 gathers
+and partitions like any other layer. With its adapters off, the model is the reference policy of
+GRPO's KL term. Source: Hu et al., arXiv 2106.09685.
 """
 
 from collections.abc import Iterator, Mapping
@@ -63,7 +64,7 @@ def attach(
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """Switch the adapters off within the block, so that the model computes as its frozen base."""
+    """Switch the adapters off within the block, so that the model computes like its frozen base."""
     layers = [layer for _, layer in _layers(model)]
     for layer in layers:
         layer.enable_adapters(False)

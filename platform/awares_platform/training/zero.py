@@ -152,7 +152,7 @@ def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> float:
 
 
 def full_state(engine: Any) -> dict[str, Tensor]:
-    """Return all full weights on the CPU under transformers' names, with the adapters merged.
+    """Return the full weights on the CPU, with transformers' names and merged adapters.
 
     Every rank must call this function, because ZeRO-3 gathers one parameter at a time. Rank 0 gets
     the weights, and the other ranks get an empty dict. The tensors are copies, so further training
