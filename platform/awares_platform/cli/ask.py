@@ -146,7 +146,7 @@ def _call(url: str, body: Mapping[str, Any] | None, token_env: str) -> dict[str,
 
 
 def opener(url: str) -> urllib.request.OpenerDirector:
-    """Return an opener. It uses the environment's proxies unless `url` is on this machine."""
+    """Return an opener that uses proxies only if `url` is not on this machine."""
     proxies = {} if is_loopback(url) else None
     return urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
 

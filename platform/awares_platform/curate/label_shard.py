@@ -1,4 +1,4 @@
-"""The second stage of curation: label one answered shard and write it to the store."""
+"""The second stage of curation labels one answered shard and writes it to the store."""
 
 import asyncio
 import json

@@ -76,7 +76,7 @@ def parent(others: Sequence[Path] = _SHORT) -> Path:
 
 
 def create(parent: Path) -> Path:
-    """Create Ray's directory in `parent`."""
+    """Create Ray's directory in `parent`, and return its path."""
     temporary = Path(tempfile.gettempdir())
     if parent != temporary:
         log.info("Ray's files are in %s, because %s does not suit its sockets", parent, temporary)

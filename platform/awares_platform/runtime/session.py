@@ -250,7 +250,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_unwinds() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that it runs the same cleanup as Ctrl-C."""
+    """Turn SIGTERM into SystemExit, so that SIGTERM causes the same cleanup as Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

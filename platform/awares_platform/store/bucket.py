@@ -106,7 +106,7 @@ class Bucket:
     def get_range(self, key: str, start: int, end: int, *, if_match: str | None = None) -> bytes:
         """Return the bytes from `start` to `end` (exclusive), or fewer if the object is shorter.
 
-        Raises NotFound if there is no object. Raises PreconditionFailed if its etag is not
+        Raises NotFound if there is no object. Raises PreconditionFailed if the object's etag is not
         `if_match`.
         """
         if not 0 <= start <= end:
@@ -243,6 +243,6 @@ class Bucket:
 
 
 def condition(if_none_match: bool, if_match: str | None) -> dict[str, str]:
-    """Return the boto3 parameters of a conditional call."""
+    """Return the boto3 parameters for the conditions of a call."""
     none_match = {"IfNoneMatch": "*"} if if_none_match else {}
     return none_match | ({"IfMatch": if_match} if if_match else {})

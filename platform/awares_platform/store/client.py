@@ -1,7 +1,7 @@
 """Creates the boto3 client of a store.
 
     a private server    its own keys; the environment and the files in ~/.aws are ignored
-    a server of yours   boto3's usual search for credentials, region, proxies and so on
+    any other server    boto3's usual search for credentials, region, proxies and so on
 
 Calls to an address on this machine bypass all proxies.
 """

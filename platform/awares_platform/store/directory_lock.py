@@ -23,7 +23,7 @@ def _create(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "lock").touch()
-    except (OSError, ValueError) as error:  # ValueError: the locale cannot spell the name.
+    except (OSError, ValueError) as error:  # ValueError: the locale cannot encode the path.
         raise LaunchError(
             f"{directory}: cannot be written ({error}); set run.directory to a directory of yours"
         ) from error

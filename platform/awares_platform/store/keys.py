@@ -3,8 +3,8 @@
     session ── writes the address and the keys to a file that only this user can read
             └─ AWARES_STORE_KEYS=<path of that file> ── jobs, Ray workers, engines inherit it
 
-The keys are used only for the private server. The AWS variables stay unchanged, because they hold
-the user's keys for other servers.
+The keys are used only for the private server. The AWS environment variables stay unchanged, because
+they hold the user's keys for other servers.
 """
 
 import json

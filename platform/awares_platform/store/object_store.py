@@ -1,4 +1,4 @@
-"""The object store of a run. It extends Bucket by transfers of files and directories."""
+"""The object store of a run. It adds transfers of files and directories to Bucket."""
 
 from pathlib import Path
 

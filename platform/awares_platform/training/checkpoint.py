@@ -47,7 +47,7 @@ _ATTEMPTS = 8
 class Saved:
     """The description that is stored in a checkpoint.
 
-    `state` holds JSON values. Only the job reads them. `identity` holds the settings that must be
+    `state` holds JSON values that only the job reads. `identity` holds the settings that must be
     the same when the run resumes.
 
     Example:
