@@ -4,8 +4,8 @@
                            ^                              |
                            +-- requeue its prompts <------+ the actor dies
 
-Any failure except the death of an actor stops the whole run; a canary mismatch is an example.
-`batch` then returns None, so that the learner returns, and `run` raises the cause.
+The death of an actor does not stop the run. Any other error, such as a canary mismatch, stops the
+run. `batch` then returns None, so that the learner returns, and `run` raises the error.
 """
 
 import asyncio

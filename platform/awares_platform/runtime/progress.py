@@ -86,8 +86,7 @@ def _bar(stream: TextIO) -> Bar:
 
 
 class _Count(MofNCompleteColumn):
-    """A column with the numbers of finished and of all units. The column is empty while both
-    numbers are 0."""
+    """A column with the numbers of finished and of all units, or no text if both are 0."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.total or task.completed else Text()
