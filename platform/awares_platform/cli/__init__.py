@@ -1,1 +1,1 @@
-"""The command line. It defines all commands, and implements the commands that are not jobs."""
+"""Defines all commands of `awares`, and implements the commands that are not jobs."""

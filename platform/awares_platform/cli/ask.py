@@ -31,7 +31,7 @@ _ENDS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The endpoint's reply: the answer, the crops with their boxes, and the cost.
+    """The endpoint's reply: the answer, the crops with their boxes, and the tokens and seconds.
 
     Example:
         Reply("7", ("0",), ((0, 0, 56, 56),), 8, 0.5, 31, 18, 2, "answer", 0.12, 0)
@@ -74,18 +74,18 @@ def _name(crop: str) -> str:
 def run(
     image: Path, question: str, url: str = "http://127.0.0.1:8000", token_env: str = "AWARES_TOKEN"
 ) -> None:
-    """Ask a question from the command line, and print the reply. Raises the errors of `ask`."""
-    # In a locale without UTF-8, Python decodes arguments as ASCII, although terminals send UTF-8.
+    """Ask a question and print the reply. Raises the same errors as `ask`."""
+    # In a non-UTF-8 locale, Python decodes arguments as ASCII, although terminals send UTF-8.
     question = os.fsencode(question).decode("utf-8", "replace")
     print(ask(image, question, url, token_env).lines())
 
 
 def ask(image: Path, question: str, url: str, token_env: str = "AWARES_TOKEN") -> Reply:
-    """Ask the first model that the endpoint at `url` (http://host:port) offers.
+    """Send the question to the first model of the endpoint at `url` (http://host:port).
 
-    The environment variable `token_env` holds the bearer token, if the endpoint needs one. Raises
-    DataError if the image file is unreadable. Raises EndpointError if no endpoint answers, or if
-    the endpoint refuses the request.
+    If the endpoint needs a bearer token, the environment variable `token_env` must hold it. Raises
+    DataError if the image file is unreadable. Raises EndpointError if the endpoint gives no usable
+    answer or refuses the request.
     """
     try:
         data = base64.b64encode(image.read_bytes()).decode()
@@ -146,7 +146,7 @@ def _call(url: str, body: Mapping[str, Any] | None, token_env: str) -> dict[str,
 
 
 def opener(url: str) -> urllib.request.OpenerDirector:
-    """Return an opener that uses the environment's proxies, but not for a URL on this machine."""
+    """Return an opener that uses proxies only if `url` is not on this machine."""
     proxies = {} if is_loopback(url) else None
     return urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
 

@@ -1,6 +1,6 @@
 """`awares config [section]` lists every configuration key with its type, default and help.
 
-The command reads all of them from the pydantic models of the sections.
+The keys come from the pydantic models of the sections.
 """
 
 import json
@@ -39,9 +39,10 @@ class ConfigKey:
 
 
 def keys(within: str = "") -> list[ConfigKey]:
-    """Return the keys of the section `within`, the single key `within`, or by default all keys.
+    """Return the keys of the section `within`, or only the key `within`. The default is all keys.
 
-    If no section or key has this name, ConfigError suggests the most similar name.
+    Raises ConfigError if no section or key is called `within`. The error suggests the most similar
+    name.
     """
     known = list(_keys(PlatformConfig, "", PlatformConfig().model_dump(mode="json")))
     found = [key for key in known if not within or f"{key.key}.".startswith(f"{within}.")]

@@ -1,7 +1,6 @@
-"""Run a job in its own process, which uses the session's Ray and store.
+"""Runs a job in its own process. The process uses the session's Ray and store.
 
-The job's progress is shown, and its output is written to a log. The job's process ends with the
-block that started it.
+The job's progress is shown, and its output is written to a log.
 """
 
 import logging
@@ -24,18 +23,18 @@ from awares_platform.store.errors import LaunchError
 log = logging.getLogger(__name__)
 
 STOP_S = 30.0
-"""Seconds that a job has to stop after SIGTERM."""
+"""A job is killed if it has not stopped this number of seconds after SIGTERM."""
 BEAT_S = 10.0
-"""If a job prints nothing for this number of seconds, its progress is shown again."""
+"""If a job is silent for this number of seconds, its progress is shown again."""
 TAIL_LINES = 15
 _PROGRESS = re.compile(r"^(?P<job>\w+) \[ *\d+ s\]: (?P<note>.*)$")
 
 
 def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> None:
-    """Run `awares <job>` in its own process, which uses this session's Ray and store.
+    """Run `awares <job>` in its own process, with this session's Ray and store.
 
-    The output of the job goes to <directory>/<job>.log. If the job fails, LaunchError quotes the
-    end of this log.
+    The output of the job goes to <directory>/<job>.log. Raises LaunchError if the job fails. The
+    error quotes the end of this log.
     """
     directory.mkdir(parents=True, exist_ok=True)
     setup = directory / "setup.json"
@@ -72,7 +71,7 @@ def _notes(output: IO[str], kept: Path) -> Iterator[str]:
 
 
 def _listen(output: IO[str], kept: Path, said: queue.SimpleQueue[str]) -> None:
-    """Read a job's output in a thread until the output ends. An empty note then wakes `_notes`."""
+    """Read a job's output until it ends. At the end, an empty note wakes `_notes`."""
     with kept.open("a", encoding="utf-8") as log_file:
         for line in output:
             log_file.write(line)
@@ -84,7 +83,7 @@ def _listen(output: IO[str], kept: Path, said: queue.SimpleQueue[str]) -> None:
 
 @contextmanager
 def _process(job: str, setup: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run the job's process in its own process group, and end the whole group after the block.
+    """Run the job in its own process group, and end the whole group after the block.
 
     Ctrl-C therefore reaches only the parent process, which then stops the job.
     """
@@ -105,7 +104,7 @@ def _process(job: str, setup: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """Let the job clean up, then kill what is left of its process group.
+    """Let the job clean up, then kill the remaining processes of its group.
 
     A second Ctrl-C kills the group at once.
     """

@@ -1,9 +1,9 @@
-"""All commands of `awares <command> --config FILE section.key=value ...`.
+"""Defines all commands of `awares <command> --config FILE section.key=value ...`.
 
 Each command imports its module only after the arguments are parsed, so that --help is fast.
 
-The exit status is 0, or 2 after a user error, which is printed as one line. After Ctrl-C the
-session stops the servers that it has started, and the exit status is 130.
+The exit status is 0 after success, 2 after a user error and 130 after Ctrl-C. A user error is
+printed as one line. After Ctrl-C, the session stops the servers that it has started.
 """
 
 import importlib
@@ -31,7 +31,7 @@ FOLLOWING = {
     "grpo": ("evaluate", "next"),
     "evaluate": ("report", "page with all results"),
 }
-"""For each job, the command to run next, and the words that introduce this command."""
+"""For each job: the command to run next, and the words that are printed before this command."""
 DESCRIPTION = (
     "Train and serve a vision-language policy that asks for the crops that it needs.\n"
     "`awares --version` prints the versions of the project and of its packages."
@@ -211,8 +211,8 @@ def config(section: tyro.conf.Positional[str] = "", /, json: Annotated[bool, _JS
         try:
             print(text, flush=True)
         except BrokenPipeError:
-            # The reader of the pipe, such as head, has closed it. Python would flush stdout again
-            # at exit.
+            # The process that reads the pipe, such as head, has closed it. Python flushes stdout
+            # again at exit, so stdout now leads to /dev/null.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return guarded("config", execute)
@@ -238,7 +238,7 @@ def job(command: Callable[..., int]) -> None:
 
 
 def print_in_any_locale() -> None:
-    """Make stdout print characters that the locale lacks as escapes, such as \\xf6."""
+    """Make stdout escape each character that the locale lacks, for example as \\xf6."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -250,7 +250,7 @@ def _run(name: str, module: str, config: Path, overrides: Sequence[str], **optio
         settings = load(config, overrides)
         from awares_platform.method.environment import environment
 
-        # Find a mistake in method.environment before the store, Ray or an engine starts.
+        # Report a mistake in method.environment before the store, Ray or an engine starts.
         environment(settings.method)
         from awares_platform.runtime import session
 
@@ -263,7 +263,7 @@ def _run(name: str, module: str, config: Path, overrides: Sequence[str], **optio
 
 
 def following(name: str, config: Path, overrides: Sequence[str]) -> str:
-    """Return a line with the command to run after the job `name`, with the same arguments."""
+    """Return a line with the next command after the job `name`, with the same arguments."""
     job, purpose = FOLLOWING[name]
     setup = () if config == MINI else ("--config", str(config))
     return f"{purpose}: {shlex.join(['awares', job, *setup, *overrides])}"
@@ -272,7 +272,8 @@ def following(name: str, config: Path, overrides: Sequence[str]) -> str:
 def guarded(name: str, execute: Callable[[], None]) -> int:
     """Run a command and return its exit status.
 
-    The status is 0, 2 after a user error, or 130 after Ctrl-C. A user error is printed as one line.
+    The status is 0 after success, 2 after a user error and 130 after Ctrl-C. A user error is
+    printed as one line.
     """
     from awares_platform.runtime import logs
 
@@ -296,7 +297,7 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
 
 
 def _user_error(error: BaseException | None) -> AwaresError | None:
-    """Return the innermost AwaresError that `error` is or wraps, or None if there is none."""
+    """Return the innermost AwaresError among `error` and its causes, or None."""
     while error is not None:
         inner = getattr(error, "cause", None) or error.__cause__
         if isinstance(error, AwaresError) and not isinstance(inner, AwaresError):

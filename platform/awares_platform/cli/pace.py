@@ -1,11 +1,11 @@
-"""The printed progress of the quickstart's jobs, and the time that is left.
+"""Prints the progress of the quickstart's jobs, and estimates the time that is left.
 
     note of a job ── phase, share done ── measured seconds / typical seconds = slowness
     time left = rest of this phase + slowness * typical seconds of all later phases
 
 The typical seconds come from three quickstarts on two cores. The slowness of this machine is
-measured while the jobs run. Until the slowness is known, a line states only the time left in the
-current phase. The notes of this phase must then have a count such as 12/80.
+measured while the jobs run. Until the slowness is known, each line states only the time left in the
+current phase, and only if the job's notes contain a count such as 12/80.
 """
 
 import re
@@ -19,19 +19,19 @@ from typing import TextIO
 from awares_platform.config import PlatformConfig
 
 KNOWN = 0.03
-"""The share of all typical seconds that must be measured before the time left is stated."""
+"""The time left is stated once phases with this share of all typical seconds are measured."""
 COUNTED = 0.1
-"""The share of a phase that must be measured before the time left in the phase is stated."""
+"""The time left in a phase is stated once this share of the phase is measured."""
 _COUNT = re.compile(r"^(?P<done>\d+)/(?P<total>\d+)\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A part of a job. Its notes contain `marker`, and it typically takes `seconds`.
+    """A phase of a job. The job's notes contain `marker`. The phase typically takes `seconds`.
 
-    `telling` is true if the duration of this phase predicts the duration of the others. The
-    duration of curation does not, because it depends more on the disk and on other work of the
-    machine.
+    `telling` is true if the duration of this phase predicts the duration of other phases. Phases of
+    curation are not telling, because their duration depends more on the disk and on other
+    processes.
 
     Example:
         Phase("steps", 248.0, telling=True)
@@ -46,10 +46,10 @@ Phases = Mapping[str, tuple[Phase, ...]]
 
 
 def typical(config: PlatformConfig) -> Phases:
-    """Return the phases of every job of the quickstart, for the sizes in `config`.
+    """Return the phases of each quickstart job for the sizes in `config`.
 
-    The seconds were measured with the default sizes. The seconds of a phase that counts questions,
-    samples, episodes or answers are scaled to the number in `config`.
+    The seconds were measured with the default sizes. If a phase counts questions, samples, episodes
+    or answers, its seconds are proportional to the number in `config`.
     """
     usual = PlatformConfig()
     test, train, tune, reinforce, answer = (
@@ -79,7 +79,7 @@ def typical(config: PlatformConfig) -> Phases:
 
 
 def _sizes(config: PlatformConfig) -> tuple[int, int, int, int, int]:
-    """Return the numbers of test and train questions, SFT samples, GRPO episodes and answers."""
+    """Return the numbers of test questions, train questions, SFT samples, episodes and answers."""
     grpo, data = config.grpo, config.data
     return (
         data.test_samples,
@@ -108,7 +108,7 @@ class Pace:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._jobs = list(phases)
-        # The last job runs in every quickstart.
+        # The last job, serve, runs in every quickstart.
         self._pending = {
             job: list(parts)
             for job, parts in phases.items()
@@ -118,7 +118,7 @@ class Pace:
         self._stream = stream
         self._now = now
         self._began = self._started = now()
-        # Measured and typical seconds of the telling phases that are over.
+        # The measured and the typical seconds of the telling phases that are over.
         self._measured = (0.0, 0.0)
         self._enter(0.0)
 
@@ -145,7 +145,7 @@ class Pace:
         self._line(job, f"done in {self.clock(self._now() - self._started)}")
 
     def _stated(self, job: str) -> str:
-        """Return the time left in words: for all jobs, for `job` only, or that it is not known."""
+        """Return a text with the time left for all jobs, or only for `job` if no more is known."""
         left = self.remaining(job)
         if left is not None:
             return f"about {rounded(left)} left"
@@ -155,7 +155,7 @@ class Pace:
         return f"about {rounded(self._rest(phase))} of {job} left, the rest is not known yet"
 
     def remaining(self, job: str) -> float | None:
-        """Return the estimated seconds until all jobs end, or None if too little is measured."""
+        """Return the estimated seconds until all jobs end, or None if there is no estimate yet."""
         phase, *later = self._pending[job]
         measured, weight = self._so_far(phase)
         if weight <= 0 or weight < KNOWN * self._total:
@@ -170,8 +170,9 @@ class Pace:
         """Return the estimated seconds until the phase ends.
 
         The duration of the whole phase is estimated twice: as its typical seconds times `slowness`,
-        and by extrapolation of the part that is done. The mean of the two estimates is weighted by
-        the share that is done. Without `slowness` only the second estimate counts.
+        and by extrapolation of the part that is done. The two estimates are averaged. The weight of
+        the second estimate is the share that is done. Without `slowness`, only the second estimate
+        is used.
         """
         done = self._share - self._first_share
         own = (self._counted_at - self._entered) / done if done > 0 else 0.0
@@ -184,7 +185,7 @@ class Pace:
         return max((1 - self._share) * seconds - since, 0.0)
 
     def _so_far(self, phase: Phase) -> tuple[float, float]:
-        """Return the measured and the typical seconds of the telling phases until now."""
+        """Return the measured and the typical seconds of all telling phases so far."""
         measured, weight = self._measured
         if phase.telling:
             measured += self._counted_at - self._entered
@@ -192,10 +193,10 @@ class Pace:
         return measured, weight
 
     def _follow(self, phases: list[Phase], note: str) -> None:
-        """Enter the phase that the note names, and read the share that is done."""
+        """Enter the phase whose marker is in `note`, and read the share that is done."""
         count = _COUNT.match(note)
         share = int(count["done"]) / max(int(count["total"]), 1) if count else 0.0
-        # If several markers match, the longest is right: "starting the engine", not "starting".
+        # If several markers match, the longest one wins: "starting the engine" beats "starting".
         named = [index for index, phase in enumerate(phases) if phase.marker in note]
         index = max(named, key=lambda index: len(phases[index].marker), default=0)
         if index:
@@ -218,7 +219,7 @@ class Pace:
         return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
 
     def _line(self, job: str, text: str, times: str = "") -> None:
-        """Print a line. On a terminal, a line with `times` is cut to fit and overwritten later."""
+        """Print a line. On a terminal, the next line replaces a line that has `times`."""
         head = f"[{self._jobs.index(job) + 1}/{len(self._jobs)}] {job:<8} "
         if self._stream.isatty():
             room = shutil.get_terminal_size().columns - len(head) - len(times) - 1
@@ -231,7 +232,7 @@ class Pace:
 
 
 def rounded(seconds: float) -> str:
-    """Return a duration in words, in whole minutes, or in tens of seconds below 90 s.
+    """Return a duration as text: in minutes, or in tens of seconds if it is below 90 s.
 
     Example:
         rounded(734.0)  # "12 min"

@@ -7,8 +7,8 @@
     python -m awares_platform.cli.probe endpoint --url http://<service>:8000
         expects an answer with AWARES_SERVE_TOKEN and a refusal without it
 
-A check is repeated for up to --wait seconds, because the release may still be starting. The check
-prints one line. The exit status is 0, or 2 if the check failed.
+A failed check is repeated for up to --wait seconds, because the release may still be starting. The
+command prints one line. The exit status is 0 after success, and 2 if the check still fails.
 """
 
 import os
@@ -82,7 +82,7 @@ def check_store(config: Path, wait: float) -> str:
 
 
 def check_ray(address: str) -> str:
-    """Raise LaunchError if the Jobs API does not answer, or answers without the token."""
+    """Raise LaunchError if the Jobs API does not answer, or if it answers without the token."""
     url = f"{address.rstrip('/')}/api/jobs/"
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
     if os.environ.get("RAY_AUTH_MODE", "token") == "disabled":
@@ -95,9 +95,9 @@ def check_ray(address: str) -> str:
 
 
 def check_endpoint(url: str) -> str:
-    """Raise EndpointError or LaunchError if the endpoint does not answer a question.
+    """Raise EndpointError or LaunchError if the endpoint does not answer.
 
-    Also raises LaunchError if a token is set, but the endpoint answers without the token.
+    If a token is set, the function also raises LaunchError if the endpoint answers without it.
     """
     from PIL import Image
 
@@ -132,7 +132,7 @@ def status(url: str, token: str | None) -> int:
 
 
 def expect(url: str, got: int, expected: tuple[int, ...], what: str) -> None:
-    """Raise LaunchError unless the status `got` is one of `expected`."""
+    """Raise LaunchError unless the HTTP status `got` is in `expected`."""
     if got not in expected:
         statuses = " or ".join(map(str, expected))
         raise LaunchError(f"{url} answered {got}; expected {statuses}: {what}")

@@ -3,9 +3,10 @@
     curate ── sft ── grpo ── evaluate ── serve ── one held-out question over HTTP
                                                   └── results.json, report.html
 
-Each job except the last runs in its own process (job_process.py), so that its memory is freed at
-its end. progress.json holds the finished jobs and a digest of the setup. If the next quickstart has
-the same setup, it skips the finished jobs. Otherwise it starts anew.
+Each job except the last runs in its own process (job_process.py), so that its memory is freed when
+the job ends. progress.json holds the finished jobs and a digest of the setup. The next quickstart
+skips the finished jobs if its setup has the same digest. Otherwise the next quickstart runs all
+jobs again.
 """
 
 import hashlib
@@ -71,7 +72,7 @@ class QuickstartState:
 
     @contextmanager
     def timed(self, job: str) -> Iterator[None]:
-        """Time the job that runs in the block, and record it as finished if the block succeeds."""
+        """Record the seconds of the block. If the block succeeds, mark `job` as finished."""
         started = time.monotonic()
         try:
             yield
@@ -86,7 +87,7 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
     """Run the unfinished jobs, serve the policy, ask it a question and write the report.
 
     The caller must have opened a session. `fresh` discards an earlier run and its labels. Raises
-    ConfigError if evaluate.policies lacks awares, and passes on the errors of `prepare`.
+    ConfigError if evaluate.policies lacks awares. Also raises the errors of `prepare`.
     """
     if "awares" not in config.evaluate.policies:
         raise ConfigError(
@@ -114,8 +115,8 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
     """Return the state of the earlier quickstart of this run, or a new state.
 
     The state is new if there is no earlier quickstart, if the setup differs, or if `fresh` is true.
-    The files of the run are then deleted. Raises ConfigError if the run exists, but no quickstart
-    made it, and `fresh` is false. Raises ConfigError if progress.json is damaged.
+    In these cases, the files of the run are deleted. If `fresh` is false, ConfigError is raised in
+    two cases: progress.json is damaged, or the run was not made by a quickstart.
     """
     path = directory / "progress.json"
     state = QuickstartState(path, fingerprint(config))
@@ -140,7 +141,7 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
 
 
 def _earlier(path: Path) -> QuickstartState | None:
-    """Return the state in progress.json, or None without this file.
+    """Return the state in progress.json, or None if there is no such file.
 
     Raises ConfigError if the file is damaged.
     """
@@ -158,9 +159,9 @@ def _earlier(path: Path) -> QuickstartState | None:
 
 
 def fingerprint(config: PlatformConfig) -> str:
-    """Return a digest of all that the results depend on: the setup and the base policy's files.
+    """Return a digest of the setup and of the base policy's files.
 
-    Addresses are left out, because they change from session to session.
+    The store's address is left out, because it changes from session to session.
     """
     from awares_platform.training.source import base_digest
 
@@ -199,7 +200,7 @@ def serve_and_ask(
 
 
 def held_out_question(config: RunConfig, directory: Path) -> EpisodeRecord:
-    """Return a test question, if possible one that the policy answered correctly with crops."""
+    """Return a test question. Prefer a question that awares answered correctly with crops."""
     episodes = read_run(directory.joinpath, config.name, config.seed).episodes["awares"]
     return max(episodes, key=lambda it: (bool(it.crops) and it.correct, it.correct))
 
@@ -212,7 +213,7 @@ def free_port() -> int:
 
 
 def write_results(directory: Path, wall_s: dict[str, float], seed: int) -> dict[str, Any]:
-    """Write results.json: each policy's metrics, the jobs' seconds, package versions and seed."""
+    """Write results.json, and return its content: metrics, seconds, versions and the seed."""
     evaluated = json.loads((directory / "evaluate" / "results.json").read_text("utf-8"))
     policies = {
         name: {key: row[key] for key in REPORTED} for name, row in evaluated["policies"].items()
@@ -230,7 +231,7 @@ def write_results(directory: Path, wall_s: dict[str, float], seed: int) -> dict[
 def closing(
     question: EpisodeRecord, reply: Reply, results: dict[str, Any], page: Path, pace: Pace
 ) -> str:
-    """Return the last text of the quickstart: the table, the reply and the next commands."""
+    """Return the quickstart's final text: the table, the reply and the next commands."""
     table = (page.parent / "evaluate" / "table.md").read_text("utf-8").strip()
     total = sum(results["wall_s"].values())
     return (

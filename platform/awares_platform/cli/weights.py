@@ -1,4 +1,4 @@
-"""`awares weights ls|show|verify|pull|pin|unpin`: inspect and keep a run's published weights."""
+"""Implements `awares weights ls|show|verify|pull|pin|unpin` for a run's published weights."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def run(config: PlatformConfig, action: str, version: int | None, out: Path | None) -> None:
-    """Run one action. Raises WeightsError if no weights are published or some are damaged."""
+    """Run one action. Raises WeightsError if the run's weights are missing or damaged."""
     store = ObjectStore.from_config(config.store)
     subscriber = Subscriber(store, config.run.name)
     newest = subscriber.head()
@@ -45,7 +45,7 @@ def run(config: PlatformConfig, action: str, version: int | None, out: Path | No
 
 
 def listing(subscriber: Subscriber, pins: set[int]) -> Iterator[str]:
-    """Yield a header and one line for each published version, newest first."""
+    """Yield a header line, then one line for each published version, newest first."""
     yield f"{'version':>8}  {'step':>6}  {'changed':>8}  forms"
     for entry in subscriber.seen.published:
         manifest = subscriber.manifest(entry.version)
@@ -88,9 +88,10 @@ def details(subscriber: Subscriber, version: int) -> Iterator[str]:
 
 
 def verify(subscriber: Subscriber, version: int | None) -> None:
-    """Download and verify all published anchors and deltas, or only those that lead to `version`.
+    """Download and verify all published anchors and deltas. `version` restricts the check.
 
-    After all downloads, raises WeightsError if an anchor or a delta is damaged.
+    If `version` is given, only the anchor and the deltas that lead to `version` are checked. Raises
+    WeightsError after all downloads if an anchor or a delta is damaged.
     """
     hops, damaged = _hops(subscriber, version), []
     states: dict[int, Received] = {}
@@ -122,7 +123,7 @@ def verify(subscriber: Subscriber, version: int | None) -> None:
 def pull(
     subscriber: Subscriber, version: int, policy: PolicyConfig, start: PolicyName, out: Path | None
 ) -> Path:
-    """Write a version as a policy directory that transformers and vLLM can load.
+    """Write a version as a policy directory for transformers and vLLM.
 
     The processor and the configuration come from `start`, the run's starting policy. Returns the
     directory. Raises ConfigError if the directory is not empty.
@@ -143,7 +144,7 @@ def pull(
 
 
 def keep(subscriber: Subscriber, action: str, version: int) -> None:
-    """Pin a version, so that retention never deletes it, or unpin it."""
+    """Pin or unpin a version. Retention never deletes a pinned version."""
     if subscriber.seen.find(version) is None:
         subscriber.manifest(version)  # Raises an error that names HEAD's version.
     (pin if action == "pin" else unpin)(subscriber.store, subscriber.run, version)

@@ -1,4 +1,4 @@
-"""The Ray Data actor of curation, whose engine answers questions at low and at full resolution."""
+"""The Ray Data actor of curation. It answers questions at low and at full resolution."""
 
 import asyncio
 import pickle
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class Answerer:
-    """Adds both answers of each sample to a shard. `map_batches` calls it with batch_size=1.
+    """Adds the low and the full answer to each sample of a shard. Called by `map_batches`.
 
-    A batch has "key" and "rows". In the result, the table in "rows" has additional columns with the
-    answers. If the engine fails, the result holds a pickled AwaresError as "failure". The error is
-    not raised, because Ray Data would bury it in its own tracebacks. The engine runs on its own
-    event loop, from the first shard until the actor ends.
+    A batch is one shard: its "key", and its parquet table in "rows". The table in the result has
+    additional columns with the answers. If the engine fails, the result holds a pickled AwaresError
+    as "failure". The error is not raised, because Ray Data would wrap it in long tracebacks. The
+    engine runs on its own event loop, from the first shard until the actor ends.
     """
 
     def __init__(self, config: PlatformConfig) -> None:
@@ -70,7 +70,7 @@ class Answerer:
         )
 
     async def _start(self) -> None:
-        """Start the engine here, because errors of the constructor would not reach the driver."""
+        """Start the engine. The constructor does not, because its errors never reach the driver."""
         from awares_platform.engine.engine import Engine
         from awares_platform.training.policy import load_processor
         from awares_platform.training.source import resolve

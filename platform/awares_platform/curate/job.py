@@ -1,14 +1,14 @@
-"""Curation labels when and where to crop (paper, section 3.2), in a Ray Data pipeline over shards.
+"""Curation labels which samples need crops, and which crops (paper, section 3.2).
 
     train split --shards--> Answerer       an actor with one engine: low and full answers
                                |
                                v
                             label_shard    a task: judge, grounding, crops --> curated shard
 
-Ray Data schedules and overlaps the two stages. The driver only counts the results. The fingerprint
-of a shard is a digest of its samples, the policy and the settings. If the store holds a shard with
-the same fingerprint, the shard is not labelled again. A killed job therefore resumes from the
-finished shards. The manifest is written last.
+Ray Data runs the two stages concurrently over shards. The driver only adds up the counts. The
+fingerprint of a shard is a digest of its samples, the policy and the settings. If the store holds a
+shard with the same fingerprint, the shard is not labelled again. A killed job therefore resumes
+from the finished shards. The manifest is written last.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 SPLIT = "train"
 COUNTED = ("lr", "hr", "dropped", "unusable")
 LABEL_CPUS = 0.1
-"""Number of CPUs that a labelling task reserves. Such a task mostly waits or compares text.
+"""The number of CPUs that a labelling task reserves. A labelling task mostly waits.
 """
 
 
@@ -75,11 +75,12 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class CurateResult:
-    """Counts over the curated split.
+    """Statistics of the curated split.
 
-    `crops` counts the target crops of the HR samples by id. `left_out` counts the samples without a
-    label. A sample gets no label if both answers are wrong, or if the sample is unusable.
-    `source_faults` counts the unreadable rows of the source. The job took `wall_s` seconds.
+    `crops` counts the target crops of the HR samples by crop id. `left_out` is the number of
+    samples without a label. A sample gets no label if both answers are wrong, or if the sample is
+    unusable. `source_faults` is the number of unreadable rows in the source split. The job took
+    `wall_s` seconds.
 
     Example:
         CurateResult(
@@ -100,7 +101,7 @@ class CurateResult:
 
     @property
     def hr_share(self) -> float:
-        """The share of samples with the label HR."""
+        """The number of HR samples divided by the number of labelled samples."""
         return self.hr / self.samples
 
     def summary(self, store: str) -> str:
@@ -119,8 +120,8 @@ class CurateResult:
 def run(config: PlatformConfig) -> CurateResult:
     """Curate the train split.
 
-    Raises DataError if no row is usable. Raises EngineFailure if the engine fails for good, and
-    EndpointError if an endpoint fails for good.
+    Raises DataError if no row is usable. Raises EngineFailure if too many episodes fail, and
+    EndpointError if an endpoint cannot be used.
     """
     started = time.monotonic()
     asked = environment(config.method)
@@ -164,7 +165,7 @@ def run(config: PlatformConfig) -> CurateResult:
 
 
 def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, shards: int) -> None:
-    """Label the pending shards. Report the progress, and record one metrics row for each shard."""
+    """Label the pending shards. Show the progress, and record one row of metrics per shard."""
     with Progress(
         "curate", total=sum(len(shard.samples) for shard in pending), unit="questions"
     ) as progress:
@@ -181,7 +182,7 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
 
 
 def plan(data: DataConfig, samples: Sequence[Sample], settings: str) -> list[Shard]:
-    """Cut the split into shards. `settings` (from label_settings) is a part of each fingerprint."""
+    """Cut `samples` into shards. Each fingerprint covers `settings` (from label_settings)."""
     size = data.shard_rows
     shards = []
     for index, start in enumerate(range(0, len(samples), size)):
@@ -197,7 +198,7 @@ def label_settings(
     """Return the settings that labels depend on, as JSON.
 
     Labels do not depend on the reward or on the policy's system prompt. `policy` is the digest of
-    the policy that answers.
+    the policy that answers the questions.
     """
     method_settings = method.model_dump(
         include={
@@ -227,7 +228,7 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def is_finished(store: ObjectStore, shard: Shard) -> bool:
-    """Return whether the store holds this shard with labels and the same fingerprint."""
+    """Return whether the store holds this shard with the same fingerprint and without faults."""
     try:
         rows = decode_rows(store.get(shard.key), shard.key)
     except NotFound:
@@ -238,7 +239,7 @@ def is_finished(store: ObjectStore, shard: Shard) -> bool:
 def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
     """Run the pipeline and yield the counts of each finished shard (see label_shard).
 
-    Raises the AwaresError that ended a stage.
+    If a stage fails, its AwaresError is raised.
     """
     if not shards:
         return
@@ -290,10 +291,10 @@ def summarise(
     dataset: str,
     wall_s: float,
 ) -> CurateResult:
-    """Return counts over the whole curated split, including shards of an earlier job.
+    """Return statistics of the whole curated split, including shards of an earlier job.
 
-    `planned` is the number of samples before labelling. `asked` is the environment that names the
-    target crops.
+    `planned` is the number of samples before labelling. `asked` is the environment to which the
+    target crops belong.
     """
     labels = Counter(sample.label for sample in curated.samples)
     crops = [crop for sample in curated.samples for crop in sample.crops]

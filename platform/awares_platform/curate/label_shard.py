@@ -1,4 +1,4 @@
-"""The second stage of curation: label one answered shard and write it to the store."""
+"""The second stage of curation labels one answered shard and writes it to the store."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ Columns = dict[str, np.ndarray]
 
 
 def label_shard(batch: Columns, config: PlatformConfig) -> Columns:
-    """Label a shard that Answerer has answered, and write it. `map_batches` calls this function.
+    """Label the samples of an answered shard, and write the shard. Called by `map_batches`.
 
     The batch has one row with "key", "fingerprint", "rows" and "failure". The result has one row
     with "key", the counts "lr", "hr", "dropped" and "unusable", and with "faults" and "failure".

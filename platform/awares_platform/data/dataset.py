@@ -1,11 +1,11 @@
-"""Data sets in the object store: parquet files of samples, and images by their hash.
+"""Reads and writes data sets in the object store.
 
     datasets/<name>/<split>/part-00000.parquet ...     rows of `Sample` (rows.py)
     datasets/<name>/<split>/manifest.json              written last; names the parquet files
     images/<sha-256 of the file>                       shared by all data sets
 
 A split without a manifest is unfinished. Unusable rows and files are skipped, and logged with their
-key and row. A split that is missing, or that has no usable row, is an error.
+key and row. DataError is raised if a split is missing or has no usable row.
 """
 
 import hashlib
@@ -95,7 +95,7 @@ def write_samples(
 ) -> None:
     """Write a split: first its parquet files, then the manifest.
 
-    `recipe` (JSON) records in the manifest how the split was made.
+    `recipe` holds JSON values that describe how the split was made. The manifest records them.
     """
     withdraw_manifest(store, name, split)
     keys, rows = [], 0
@@ -115,7 +115,7 @@ def _shards(samples: Iterable[Sample], shard_rows: int) -> Iterator[list[Sample]
 def write_manifest(
     store: ObjectStore, name: str, split: str, keys: Sequence[str], rows: int, recipe: object = None
 ) -> None:
-    """Write the manifest, which finishes a split. `recipe` (JSON) says how the split was made."""
+    """Write the manifest, which marks a split as finished. `recipe` tells how it was made."""
     manifest = {"format": 1, "shards": list(keys), "rows": rows, "recipe": recipe}
     store.put(f"{split_prefix(name, split)}manifest.json", json.dumps(manifest, indent=1).encode())
 
@@ -151,7 +151,7 @@ def _remedy(name: str) -> str:
 
 
 def read_split(store: ObjectStore, name: str, split: str, limit: int | None = None) -> Split:
-    """Read up to `limit` usable samples of a split, in order. Raises DataError without any."""
+    """Read up to `limit` usable samples of a split, in order. Raises DataError if none exist."""
     samples: list[Sample] = []
     columns: list[dict[str, Any]] = []
     faults: list[Fault] = []
@@ -194,7 +194,7 @@ def report_faults(faults: Sequence[Fault]) -> None:
 def ensure_mini(config: "DataConfig", store: ObjectStore) -> None:
     """Write AwaRes-Mini's two splits and their images to datasets/<config.name>/.
 
-    If a finished split has the same recipe (size, seed and generator), it is kept.
+    A finished split with the same recipe (size, seed and generator) is not written again.
     """
     from awares.mini.benchmark import generate_split
 
@@ -231,7 +231,7 @@ def _recipe(store: ObjectStore, name: str, split: str) -> Any:
 def _generate(
     store: ObjectStore, split: MiniSplit, count: int, seed: int, progress: Progress
 ) -> Iterator[Sample]:
-    """Yield the samples of a split, and upload each distinct image once in parallel threads."""
+    """Yield the samples of a split. Upload each distinct image once, in parallel threads."""
     from awares.mini.benchmark import generate_split
 
     seen: set[str] = set()

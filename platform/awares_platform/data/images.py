@@ -1,6 +1,6 @@
-"""Read images by their hash: from memory, from local disk, or else from the object store.
+"""Reads images by their hash from memory, from local disk or from the object store.
 
-The hash of every file is verified before its image is used.
+The hash of a file is verified before its image is used.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from awares_platform.store.errors import NotFound
 log = logging.getLogger(__name__)
 
 KEEP_FREE_BYTES = 2 << 30
-"""The disk cache admits an image only if this number of bytes stays free on the disk."""
+"""The disk cache stores an image only if this number of bytes stays free on the disk."""
 MEMORY_BYTES = 256 << 20
-"""The largest number of decoded bytes in the memory cache."""
+"""The largest total size of decoded images in the memory cache, in bytes."""
 
 
 def image_key(digest: str) -> str:
@@ -33,7 +33,7 @@ def image_key(digest: str) -> str:
 
 
 class Images:
-    """A callable from an image's hash to its RGB image. Callers must not modify the image.
+    """A callable that maps the hash of an image to the RGB image. Callers must not modify it.
 
     The callable is thread-safe and picklable. A copy in another process has the same settings and
     its own memory cache. All copies on one machine share the disk cache.
@@ -107,7 +107,7 @@ class Images:
         return data
 
     def _admit(self, path: Path, data: bytes) -> None:
-        """Write a file to the disk cache atomically. A failure is harmless and only costs time."""
+        """Write a file to the disk cache atomically. A failed write only costs time later."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if shutil.disk_usage(path.parent).free < KEEP_FREE_BYTES + len(data):

@@ -1,8 +1,8 @@
-"""Encode samples as parquet rows, and decode them even if some rows are damaged.
+"""Encodes samples as parquet rows, and decodes files in which some rows are damaged.
 
 A damaged file or row raises no exception. It becomes a `Fault`, which names the key and the row.
-One bad row therefore costs one sample, and not the job. Page checksums are written and verified. A
-flipped bit therefore becomes a fault, and not a wrong question.
+One bad row therefore costs only one sample. Page checksums are written and verified, so that a
+flipped bit becomes a fault and does not change a sample.
 """
 
 import io
@@ -50,7 +50,7 @@ class Fault:
 class Rows:
     """A decoded file: its usable samples, its faults and its metadata.
 
-    `columns` is aligned with `samples`. `columns` holds only the columns for which a Sample has no
+    `columns` has one dict for each sample. The dict holds the values for which a Sample has no
     field.
 
     Example:
@@ -70,7 +70,7 @@ def encode_rows(
 ) -> bytes:
     """Encode `samples` as a parquet file with `metadata`.
 
-    `columns` adds columns of text or floats, aligned with `samples`.
+    `columns` maps the names of additional columns to texts or floats, one for each sample.
     """
     table = pa.Table.from_pylist([_row(sample) for sample in samples], schema=SCHEMA)
     for name, values in (columns or {}).items():
@@ -98,7 +98,7 @@ def _row(sample: Sample) -> dict[str, Any]:
 
 
 def decode_rows(data: bytes, key: str) -> Rows:
-    """Decode a file that `encode_rows` has written. Faults name the file by `key`."""
+    """Decode a file that `encode_rows` has written. In a Fault, `key` names the file."""
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         known = {field.name: table.column(field.name).cast(field.type) for field in SCHEMA}
@@ -119,7 +119,7 @@ def decode_rows(data: bytes, key: str) -> Rows:
 
 
 def _plain(table: pa.Table) -> list[dict[str, Any] | UnicodeDecodeError]:
-    """Return the table's rows, with an error in place of each row whose text is not UTF-8.
+    """Return the table's rows. A row whose text is not UTF-8 is replaced by a UnicodeDecodeError.
 
     Neither parquet nor Arrow checks the text when it reads a file.
     """

@@ -1,4 +1,4 @@
-"""Policies of two passes: the first on the low-resolution view, the second on the whole image.
+"""Builds two-pass policies: a pass at low resolution, then perhaps one at full resolution.
 
     first pass --enough?--yes--> its answer
                         --no---> the base policy's answer at full resolution
@@ -8,7 +8,7 @@ the latencies of the two passes are added.
 
 `escalate` makes a second pass if the trained policy requests crops (as in VisionThink, arXiv
 2507.13348). `threshold` makes a second pass if the base policy's own answer has a low probability.
-These functions need no engine, because they join episodes of other policies.
+These functions need no engine, because they combine episodes of other policies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ def escalate(
     decision_s: Mapping[str, float],
     spec: EpisodeSpec,
 ) -> list[Played]:
-    """Add the second pass from `full` to every episode of `asked` that makes a request.
+    """Add a second pass, taken from `full`, to every episode of `asked` that requests crops.
 
     Episodes without a request are returned unchanged. `asked` holds the episodes of the trained
     policy. `decision_s` maps the id of a sample to the measured seconds of the first turn. `spec`
@@ -42,10 +42,10 @@ def escalate(
 def threshold(
     low: Sequence[Played], full: Sequence[Played], budget: float, spec: EpisodeSpec
 ) -> list[Played]:
-    """Add the second pass from `full` to the episodes of `low` that have the lowest confidence.
+    """Add a second pass, taken from `full`, to the least confident episodes of `low`.
 
-    `budget` is the mean rtr_token per question that may be spent. Episodes get a second pass in
-    the order of rising confidence, until the budget is spent.
+    `budget` is the largest mean rtr_token per question. The least confident episodes get a second
+    pass first. The function stops once the next pass would exceed the budget.
     """
     order = sorted(range(len(low)), key=lambda index: confidence(low[index]))
     left = budget * len(low) - sum(_rtr(one) for one in low)
@@ -68,7 +68,7 @@ def _rtr(played: Played) -> float:
 
 
 def _first(played: Played) -> Turn:
-    """Return the first turn, which makes the request, with the cost of the whole image."""
+    """Return the first turn, with its requested area set to that of the whole image."""
     assert played.episode is not None, "only a played question has a request"
     return replace(played.episode.turns[0], area=1.0)
 
@@ -83,7 +83,7 @@ def _whole(played: Played, spec: EpisodeSpec) -> Turn:
 
 
 def _fresh(first: Played, again: Played, first_s: float, turn: Turn, spec: EpisodeSpec) -> Played:
-    """Return the episode of both passes. `turn` is the turn of the first pass."""
+    """Return one episode with both passes. `turn` is the turn of the first pass."""
     if first.episode is None or again.episode is None:
         return again
     full = again.episode

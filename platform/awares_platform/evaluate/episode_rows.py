@@ -1,4 +1,4 @@
-"""Encode scored episodes as parquet with one row per question, for the report and for analyses."""
+"""Encodes scored episodes as parquet with one row per question."""
 
 import io
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
         pa.field("evidence", pa.list_(pa.list_(pa.int32()))),
     ]
 )
-"""`boxes` are the regions that the policy got for its requests. `label` and `target_crops` are
+"""`boxes` holds the boxes of the crops that the policy received. `label` and `target_crops` are
 derived from the answers of the policies low and full in this evaluation."""
 
 

@@ -1,4 +1,4 @@
-"""The Ray actor of evaluation. It starts one engine and switches its weights between policies."""
+"""The Ray actor of evaluation. It starts one engine and loads each policy's weights into it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class ColdEngine(Engine):
     """An engine whose caches can be emptied between requests."""
 
     async def clear_caches(self) -> None:
-        """Drop cached prefixes, image embeddings and processed images.
+        """Drop all cached prefixes, image embeddings and processed images.
 
         No request may be in flight.
         """
@@ -44,9 +44,9 @@ class ColdEngine(Engine):
 
 
 class Evaluator:
-    """Plays policies on request, once `start` has returned.
+    """Plays episodes of the evaluated policies. Call `start` first.
 
-    Every method is a coroutine, so that Ray runs many calls at once.
+    Every method is a coroutine, so that Ray can run many calls at once.
     """
 
     def __init__(self, config: PlatformConfig) -> None:
@@ -79,11 +79,11 @@ class Evaluator:
         self._subscriber = Subscriber(self._store, self._bus)
 
     async def load(self, weights: Weights, probes: Sequence[Sample]) -> None:
-        """Switch the engine to a trained policy through the weight bus, as training does.
+        """Load a trained policy into the engine through the weight bus, as rollout actors do.
 
         The weights are published, fetched, verified and applied. A canary is built from the first
-        readable `probes`. The canary compares the engine's logprobs with transformers' logprobs.
-        Raises CanaryMismatch if they differ.
+        `probes` with a readable image. Raises CanaryMismatch if the engine's logprobs on the canary
+        differ from transformers' logprobs.
         """
         path = await self._directory(weights)
         readable = [sample for sample in probes if self._is_readable(sample)][:CANARY_SAMPLES]
@@ -122,7 +122,7 @@ class Evaluator:
         return version
 
     async def play(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
-        """Play the samples, evaluate.in_flight at a time. Results are in the order of `samples`."""
+        """Play the samples, evaluate.in_flight at a time. Return results in the same order."""
         return await self._play(policy, samples, self._limit)
 
     async def play_alone(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
@@ -142,6 +142,6 @@ class Evaluator:
         return await play(samples, self._images, self._engine, chat, spec, limit)
 
     async def stop(self) -> None:
-        """Stop the engine, and delete the weights that were published for it."""
+        """Stop the engine, and delete the weights that `load` has published."""
         await self._engine.stop()
         await asyncio.to_thread(self._store.delete_prefix, f"{folder(self._bus)}/")

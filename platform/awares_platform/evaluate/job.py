@@ -1,4 +1,4 @@
-"""Evaluation lets every policy answer the same held-out questions on one engine.
+"""The evaluate job lets every policy answer the same held-out questions on one engine.
 
     test split --> Evaluator (actor, one engine)   base weights: full, low
                                                    sft weights: sft
@@ -7,8 +7,9 @@
                --> scores, labels from the low and full answers
                --> results.json, episodes-<policy>.parquet, table.md
 
-Each policy first answers evaluate.latency_questions questions one at a time. The latencies are
-measured on these questions. It then answers the other questions, evaluate.in_flight at a time.
+Each policy first answers evaluate.latency_questions questions, one at a time. Latencies are
+measured on these questions only. The policy then answers all other questions, evaluate.in_flight at
+a time.
 """
 
 import asyncio
@@ -61,19 +62,20 @@ log = logging.getLogger(__name__)
 
 SPLIT = "test"
 PROBES = 32
-"""Number of questions from which the canary is taken when the engine switches weights."""
+"""The number of questions from which the canary is taken when the engine loads new weights."""
 
 CHUNK = 256
-"""Number of questions per call of the actor. The progress is updated after each call."""
+"""The number of questions per call of the actor. Each call updates the shown progress."""
 
 PlayedBy = dict[str, list[Played]]
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateResult:
-    """The content of results.json (see results.py), its Markdown table, and its local path.
+    """The result of the evaluate job: its content, its Markdown table, and where its files lie.
 
-    The directory `key` in the store holds the same files. The job took `wall_s` seconds.
+    `results` is the content of results.json (see results.py), whose local path is `path`. The
+    directory `key` in the store holds the same files. The job took `wall_s` seconds.
 
     Example:
         EvaluateResult(
@@ -89,7 +91,7 @@ class EvaluateResult:
     wall_s: float
 
     def summary(self, store: str) -> str:
-        """Return the table, and the places of the results. `store` is the address of the store."""
+        """Return the table and the paths of the results. `store` is the store's address."""
         return (
             f"{self.table}\n\n{caption(self.results)}\n"
             f"evaluate: {len(self.results['policies'])} policies on "
@@ -102,8 +104,8 @@ class EvaluateResult:
 def run(config: PlatformConfig) -> EvaluateResult:
     """Evaluate evaluate.policies and write the results to the store.
 
-    Raises PolicyError before any work if a policy is not trained. Raises DataError if no question
-    is usable. Raises EngineFailure if the engine fails for more than a few questions.
+    Raises PolicyError at once if a policy is not trained. Raises DataError if no question is
+    usable. Raises EngineFailure if the engine fails for too many questions.
     """
     started = time.monotonic()
     asked = environment(config.method)
@@ -163,7 +165,7 @@ def check_policies(
 ) -> None:
     """Raise PolicyError unless `run` holds the trained policies that `policies` need.
 
-    The trained policies must descend from the present policy.base and grpo.start.
+    Also raises PolicyError if a needed policy is stale (see training/lineage.py).
     """
     from awares_platform.training.export import read_meta
     from awares_platform.training.lineage import check_lineage
@@ -184,7 +186,7 @@ def check_policies(
 
 
 def _weights(policy: str) -> set[str]:
-    """Return the weights of a policy, and the weights of the policies whose episodes it joins."""
+    """Return the weights of a policy, and the weights of the policies that it combines."""
     return {POLICIES[name].weights for name in (policy, *JOINED_FROM.get(policy, ()))}
 
 
@@ -222,10 +224,10 @@ def _play_policies(
     alone: Sequence[Sample],
     progress: Progress,
 ) -> tuple[PlayedBy, dict[str, float]]:
-    """Play all policies except the policies of two passes. Return their episodes by policy.
+    """Play all policies except the two-pass policies, and return a dict of episodes by policy.
 
-    Also returns the seconds of escalate's first turn by sample id. The dict is empty if escalate is
-    not evaluated.
+    Also returns a dict from sample ids to the seconds of escalate's first turn. This dict is empty
+    if escalate is not evaluated.
     """
     import ray
 
@@ -244,16 +246,16 @@ def _play_policies(
 
 
 def _order(policy: str) -> int:
-    """Return a sort key that groups policies by weights, with the weights of awares last."""
+    """Return a sort key that groups policies by their weights: base, then sft, then awares."""
     return ("base", "sft", "awares").index(POLICIES[policy].weights)
 
 
 def join(
     policies: Sequence[str], played: PlayedBy, decision_s: Mapping[str, float], spec: EpisodeSpec
 ) -> PlayedBy:
-    """Return `played` with the policies of two passes added.
+    """Return `played` with the two-pass policies added.
 
-    `spec` holds the settings of the episodes of awares.
+    `spec` holds the settings with which the episodes of awares were played.
     """
     joined = dict(played)
     if "escalate" in policies:
@@ -270,8 +272,8 @@ def _play(
 ) -> list[Played]:
     """Play `samples`, and return their episodes in the same order.
 
-    The latency subset `alone` runs first, one question at a time. The other samples are submitted
-    in chunks, all at once.
+    The latency subset `alone` runs first, one question at a time. All chunks of the other samples
+    are submitted at once.
     """
     import ray
 
@@ -297,10 +299,9 @@ def latency_subset(evaluate: EvaluateConfig, seed: int, samples: Sequence[Sample
 
 
 def usable(played: PlayedBy) -> PlayedBy:
-    """Leave out the questions with an unreadable image, for every policy.
+    """Remove the questions with an unreadable image from the episodes of every policy.
 
-    All policies are therefore compared on the same questions. Raises DataError if no question is
-    left.
+    All policies are thus compared on the same questions. Raises DataError if no question is left.
     """
     broken = {
         one.sample.sample_id: one.fault
@@ -327,8 +328,8 @@ def label(
 ) -> dict[str, Sample]:
     """Label the samples as curation does, from the answers of the policies low and full.
 
-    Returns the samples by id. The label is None if low or full is not evaluated, or if curation
-    would leave the sample out.
+    Returns a dict from ids to labelled samples. A label is None if curation would leave the sample
+    out. All labels are None if low or full is not evaluated.
     """
     bare = [replace(one.sample, label=None, crops=()) for one in next(iter(played.values()))]
     if "low" not in played or "full" not in played:

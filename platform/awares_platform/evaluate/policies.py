@@ -1,4 +1,4 @@
-"""The policies that evaluation compares, with the weights and the environment of each policy."""
+"""Defines the policies that evaluation compares: their weights and how they play."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,7 +23,7 @@ Play = Literal["asks", "decides", "low", "full"]
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedPolicy:
-    """A policy under evaluation.
+    """A policy under evaluation: its weights, and how it plays.
 
     Example:
         EvaluatedPolicy("awares", "decides")
@@ -34,11 +34,11 @@ class EvaluatedPolicy:
 
     @property
     def may_call(self) -> bool:
-        """Whether the policy may request views. The base policy is not trained to do so."""
+        """Whether the policy may request crops. The base policy is not trained to request crops."""
         return self.play in ("asks", "decides")
 
     def spec(self, method: MethodConfig, family: ModelFamily, max_tokens: int) -> EpisodeSpec:
-        """Return the settings of greedy episodes with at most `max_tokens` tokens per turn."""
+        """Return settings for greedy episodes with at most `max_tokens` tokens per turn."""
         played = self._environment(environment(method))
         return episode_spec(method, family, greedy(max_tokens), played)
 
@@ -56,5 +56,5 @@ POLICIES: dict[str, EvaluatedPolicy] = {
 }
 """All policies that evaluate.policies may name.
 
-The policies `threshold` and `escalate` join episodes of other policies (see cascade.py).
+The policies `threshold` and `escalate` combine episodes of other policies (see cascade.py).
 """

@@ -1,4 +1,4 @@
-"""Turn scored episodes into metrics, and metrics into the table of the README.
+"""Turns scored episodes into metrics, and metrics into a Markdown table.
 
 results.json holds {"policies": {name: policy_metrics}, "questions", "unusable", "labels",
 "latency", "comparisons", "scorer", "run", "seed"}.
@@ -29,12 +29,12 @@ NAMES = {
 def policy_metrics(
     scored: Sequence[Scored], may_call: bool, seed: int, asked: Environment = TEN_CROPS
 ) -> dict[str, Any]:
-    """Return the metrics of one policy: overall, by kind of question and by annotated label.
+    """Return the metrics of one policy: overall, by question kind and by annotated label.
 
-    If the policy may request views, the result also has metrics of its decisions. `decision`
+    If the policy may request crops, the result also has metrics of its decisions. `decision`
     compares the decisions with the labels of this evaluation. `decision_annotated` compares the
-    decisions with the benchmark's own annotation. `asked` is the environment that names the
-    requested and the target regions.
+    decisions with the benchmark's own annotation. The requested and the target regions belong to
+    the environment `asked`.
     """
     episodes = [one.episode for one in scored]
     latencies = [one.latency_s for one in scored if one.latency_s is not None]
@@ -104,7 +104,7 @@ def _decision(found: Decisions) -> dict[str, float | None]:
 
 
 def label_counts(samples: Sequence[Sample], asked: Environment = TEN_CROPS) -> dict[str, Any]:
-    """Return how many samples have each label, and how often each region is a target."""
+    """Return the number of samples with each label, and the number with each target region."""
     labels = Counter("none" if sample.label is None else sample.label.value for sample in samples)
     crops = [crop for sample in samples for crop in sample.crops]
     counts = count_regions(crops, asked.regions)
@@ -117,8 +117,8 @@ def label_counts(samples: Sequence[Sample], asked: Environment = TEN_CROPS) -> d
 def comparisons(scored: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, dict[str, Any]]:
     """Return the difference in accuracy between awares and each other policy.
 
-    Each difference has its 95 % interval. The interval is computed over pairs of scores, because
-    all policies answered the same questions.
+    Each difference comes with a 95 % interval. The interval is computed from pairs of scores,
+    because all policies answered the same questions.
     """
     if "awares" not in scored:
         return {}
@@ -184,7 +184,7 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def caption(results: Mapping[str, Any]) -> str:
-    """Return the table's caption: the questions, the seed, and how latency is measured."""
+    """Return the table's caption: number of questions, seed, and how latency is measured."""
     latency = results["latency"]
     text = f"{results['questions']:,} held-out questions, greedy, seed {results['seed']}."
     if latency["questions"]:

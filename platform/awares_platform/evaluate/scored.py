@@ -1,4 +1,4 @@
-"""Played episodes with the benchmark's score, and with the reward that GRPO would give."""
+"""Scores played episodes with the benchmark's score and with GRPO's reward."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def score_all(
 def _rewards(
     rows: Sequence[Played], labelled: dict[str, Sample], reward: Reward
 ) -> dict[str, float]:
-    """Return the total rewards by sample id.
+    """Return a dict from sample ids to total rewards.
 
     A sample without a label and a sample with a failed episode have no reward.
     """

@@ -11,7 +11,7 @@ The docstring of `job` has a diagram of their loops.
     buffer        the prompts to roll out, and the groups that wait for the learner
     journal       the finished groups, stored durably
     scoring       rewards and advantages
-    shard         splits a batch into equal work
-    pixels        caches the features of views
+    shard         splits a batch evenly over ranks and forward passes
+    pixels        caches the image processor's output for each view
     step_metrics, loss_metrics    the metrics of a step
 """

@@ -1,4 +1,4 @@
-"""EpisodeBuffer keeps finished groups for the learner, and bounds their staleness.
+"""EpisodeBuffer keeps finished groups for the learner, and bounds the groups' staleness.
 
     issue() -> in flight -> add() -> ready -> take(version) -> learner
        ^          |                    |
@@ -7,8 +7,9 @@
 Let v be the version of the weights that the next batch updates. A group is stale if its oldest
 token was sampled by a version below v - bound.
 
-The capacity gate limits the number of groups ready or in flight, so that few become stale. An actor
-with weights of version a may start a group only while these groups fill fewer than
+The capacity gate limits how many groups are ready or in flight, so that few groups become stale.
+Let a be the version of an actor's weights. The actor may start a group only while the groups that
+are ready or in flight fill fewer than
 
     a - v + bound + 1
 
@@ -54,11 +55,11 @@ class EpisodeBuffer:
     def restore(self, position: Position, groups: list[Group], version: int) -> None:
         """Set the run's position after the learner has started or restarted.
 
-        `groups` are all groups that are known to be finished. If the prompt of a group is settled
-        in `position`, or is in flight, the group is ignored. Otherwise the group becomes ready, or
-        is settled if the learner cannot use it. Groups in flight stay in flight. Every other prompt
-        that was issued before is issued again. From now on, no group starts with weights older than
-        `version`.
+        `groups` are all groups that are known to be finished. The method ignores a group if its
+        prompt is settled in `position` or is in flight. Of the remaining groups, those with
+        Outcome.READY become ready. The prompts of the others are settled. Groups in flight stay in
+        flight. All other prompts that were issued before are issued again. From now on, no group
+        starts with weights older than `version`.
         """
         self.position = position
         self._floor = self._version = version
@@ -78,7 +79,7 @@ class EpisodeBuffer:
         heapq.heapify(self._again)
 
     def room(self, loaded: int) -> int:
-        """Return how many groups an actor with weights of version `loaded` may start now."""
+        """Return how many groups an actor may start now if its weights have version `loaded`."""
         if loaded < self._floor:
             return 0
         ahead = loaded - self._version + self._bound + 1
@@ -143,7 +144,7 @@ class EpisodeBuffer:
         for group in first:
             del self._ready[group.prompt.number]
             self.position = self.position.settle(group.prompt.number)
-        # The capacity gate now refers to the next version.
+        # From now on, the capacity gate uses the version that the next batch updates.
         self._version = version + 1
         return StepBatch(step, tuple(first), self.position)
 

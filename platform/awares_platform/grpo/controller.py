@@ -4,8 +4,8 @@
                            ^                              |
                            +-- requeue its prompts <------+ the actor dies
 
-Any other failure, such as a canary mismatch, stops the whole run. `batch` then returns None, so
-that the learner returns, and `run` raises the cause.
+The death of an actor does not stop the run. Any other error, such as a canary mismatch, stops the
+run. `batch` then returns None, so that the learner returns, and `run` raises the error.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class ActorLost(Exception):
 
 
 class Actor(Protocol):
-    """A rollout actor, as the controller uses it.
+    """The interface through which the controller uses a rollout actor.
 
     Once the actor's process is gone, every method except `kill` raises ActorLost.
     """
@@ -43,7 +43,7 @@ class Actor(Protocol):
         ...
 
     def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Yield one item for each version that the actor loads or fails to load. Never ends."""
+        """Yield an item for each version that the actor loads or fails to load, without end."""
         ...
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
@@ -83,8 +83,8 @@ class Controller:
         self._batch: tuple[StepBatch, int, float] | None = None
         self._restarts = 0
         self._fruitless = 0
-        # Incremented when a learner attaches. The change cancels a batch that the former learner
-        # awaits.
+        # Incremented when a learner attaches. `_assemble` then stops waiting for the batch of the
+        # former learner.
         self._session = 0
         # True once the buffer has the run's position. Until then, actors get no prompts.
         self._restored = False
@@ -115,7 +115,7 @@ class Controller:
             await self.close()
 
     async def _tend(self, index: int) -> None:
-        """Run actor `index`, and restart it if it is lost."""
+        """Run actor `index`, and start a new actor each time the actor is lost."""
         while True:
             actor = self._spawn(index)
             try:
@@ -142,7 +142,7 @@ class Controller:
             ) from error
 
     async def _drive(self, actor: Actor, index: int) -> None:
-        """Follow the weights and issue prompts concurrently, until one of the tasks fails."""
+        """Follow the weights and issue prompts concurrently, until one of these two tasks fails."""
         loaded = [-1]
         try:
             async with asyncio.TaskGroup() as group:
@@ -163,7 +163,7 @@ class Controller:
             await self._notify()
 
     async def _issue(self, actor: Actor, loaded: list[int], group: asyncio.TaskGroup) -> None:
-        """Start a group whenever a slot is free and the staleness bound allows it."""
+        """Start a group whenever the actor has a free slot and the buffer has room."""
         slots = asyncio.Semaphore(self._settings.groups_in_flight)
         while True:
             await slots.acquire()
@@ -190,11 +190,11 @@ class Controller:
             await self._notify()
 
     def _clock(self) -> None:
-        """Record how many groups are in flight from now on."""
+        """Report the current number of groups in flight to the overlap metric."""
         self._metrics.overlap.change(self._buffer.in_flight, time.monotonic())
 
     def _refuse_fruitless(self, group: Group) -> None:
-        """Stop a run whose groups all fail, because no batch would ever become ready."""
+        """Stop the run after many failed groups in a row, because no batch would become ready."""
         self._fruitless = self._fruitless + 1 if group.outcome is Outcome.FAILED else 0
         if self._fruitless >= 2 * self._settings.groups_per_step:
             errors = sorted(
@@ -212,14 +212,14 @@ class Controller:
 
         The learner resumes at `position` and has published its weights as `version`.
         """
-        # The new session cancels a batch that the former learner awaits.
+        # The new number makes `_assemble` stop waiting for the batch of the former learner.
         self._session += 1
         await self._notify()
         if self._shards is not None:
             await self._shards
         async with self._writing:
-            # The lock prevents writes during the read. A finished group is therefore either in the
-            # journal that is read, or still in `_unwritten` afterwards.
+            # The lock prevents writes during the read. So every finished group is either in
+            # `written` or still in `_unwritten`.
             written = await asyncio.to_thread(self._journal.read)
             groups = latest_attempts([*written, *self._unwritten])
             self._buffer.restore(position, groups, version)

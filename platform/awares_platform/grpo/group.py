@@ -1,4 +1,4 @@
-"""The data that controller, rollout actors, buffer and learner exchange.
+"""The data that the controller, rollout actors, buffer and learner exchange.
 
     Prompt --actor--> GroupRollout --scoring--> Group of Members --buffer--> StepBatch --> learner
 
@@ -18,7 +18,7 @@ class Outcome(StrEnum):
 
     # The group has advantages and waits for the learner.
     READY = "ready"
-    # All rewards are equal, and the configuration leaves such groups out.
+    # All rewards are equal, and the configuration leaves groups with equal rewards out.
     UNIFORM = "uniform"
     # Fewer than two episodes are usable.
     FAILED = "failed"
@@ -26,7 +26,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A sample, with its number and epoch in the run's order of prompts.
+    """A sample with its prompt number and its epoch.
 
     `attempt` counts the groups of this prompt that became stale before the learner used them.
 
@@ -42,9 +42,9 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class GroupRollout:
-    """The G episodes of one prompt, as an actor returns them.
+    """The G episodes that an actor returns for one prompt.
 
-    `started` and `ended` are Unix times in seconds, by the actor's clock.
+    `started` and `ended` are Unix times in seconds. Both come from the actor's clock.
 
     Example:
         GroupRollout((episode, sibling), started=1763800000.0, ended=1763800002.5)
@@ -78,7 +78,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A finished group of one prompt; `seconds` is its wall time in the actor.
+    """A finished group of one prompt. `seconds` is the group's wall time in the actor.
 
     Example:
         Group(prompt, (member, sibling), Outcome.READY, seconds=2.5)
@@ -100,8 +100,9 @@ class Group:
 class Position:
     """The numbers of the settled prompts.
 
-    A prompt is settled once the learner gets its group, or once its group is found to be useless.
-    All numbers below `watermark` are settled, and so are the numbers in `beyond`.
+    A prompt is settled once the learner gets its group. A prompt is also settled if the outcome of
+    its group is UNIFORM or FAILED. All numbers below `watermark` are settled, and so are the
+    numbers in `beyond`.
 
     Example:
         Position(32, (35, 36))
@@ -111,7 +112,7 @@ class Position:
     beyond: tuple[int, ...] = ()
 
     def settle(self, number: int) -> "Position":
-        """Return the position after prompt `number` is settled, too."""
+        """Return a position in which prompt `number` is also settled."""
         numbers = {*self.beyond, number}
         watermark = self.watermark
         while watermark in numbers:

@@ -1,4 +1,4 @@
-"""The grpo job, its actors, and the data that they exchange.
+"""Runs the grpo job. The diagram shows its actors and the data that they exchange.
 
                   prompts, while the buffer has room
     Controller -----------------------------------------------> RolloutActor x N
@@ -17,16 +17,16 @@
       |                                                               (S3): weights, optimizer,
       +--- record() --> this driver: metrics.jsonl, progress          step, position
 
-An actor waits while the buffer has no room. The learner waits while a batch's groups are not ready.
-Nothing else waits.
+An actor waits while the buffer has no room. The learner waits until the groups of its batch are
+ready.
 
 Failures:
 
 - If an actor dies, its prompts are issued again, and another actor replaces it.
-- If the learner dies, Ray Train restarts it from its last checkpoint. `attach` then makes
-  groups ready again if the learner took them after this checkpoint.
-- If the controller or this driver dies, start the job again. It resumes from the checkpoint and the
-  journal.
+- If the learner dies, Ray Train restarts it from its last checkpoint. `attach` then restores the
+  groups that the learner took after this checkpoint.
+- If the controller or this driver dies, start the job again. The new job resumes from the last
+  checkpoint and the journal.
 - If a canary does not match, `batch` returns None, the learner returns, and the job raises
   CanaryMismatch.
 """
@@ -91,11 +91,12 @@ def run(config: PlatformConfig) -> GrpoResult:
 
     Ray must be initialised, and the store must be reachable. Raises
 
-    - ConfigError for a wrong reward;
-    - PolicyError or DataError for a policy or data that do not fit;
-    - CanaryMismatch if an engine does not compute with the published weights;
+    - ConfigError if the reward cannot be built;
+    - PolicyError if the starting policy cannot be used;
+    - DataError if the data cannot be used;
+    - CanaryMismatch if the logprobs of an engine and the learner differ on the canary;
     - LaunchError if no actor starts or no batch becomes ready;
-    - ray.train.TrainingFailedError if the learner fails more often than its restarts allow.
+    - ray.train.TrainingFailedError if the learner fails more than grpo.learner_restarts times.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
@@ -105,7 +106,7 @@ def run(config: PlatformConfig) -> GrpoResult:
     if done is not None and done.get("step") == settings.steps:
         log.info("%s is there after %d steps; nothing to do", policy, settings.steps)
         return GrpoResult(policy, settings.steps, {}, time.monotonic() - started)
-    # Fail here on a missing policy or a wrong reward, before any actor starts.
+    # Report a missing policy or a faulty reward here, before any actor starts.
     check_reward(config.method)
     family = model_family(config.policy)
     resolve(store, config.run.name, settings.start, config.policy.base, family)
@@ -118,7 +119,7 @@ def run(config: PlatformConfig) -> GrpoResult:
 
 
 def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str, float]:
-    """Run controller and trainer, and record each step. Return the metrics of the last step.
+    """Run the controller and the trainer, record each step, and return the last step's metrics.
 
     Raises the error that stopped the run.
     """
@@ -145,7 +146,7 @@ def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str,
 
 
 def _finish(task: Any) -> Any:
-    """Return the result of `task`. Raises its error without the wrappers of Ray and Ray Train."""
+    """Return the result of `task`. If `task` fails, raise its error without Ray's wrappers."""
     with unwrapped():
         return ray.get(task)
 
@@ -164,8 +165,8 @@ def _note(metrics: dict[str, float]) -> str:
 class ControllerActor(Controller):
     """The controller as a Ray actor, with the real journal, reward and rollout actors.
 
-    Call `open` first. `open` does the work of a constructor, because Ray reports an error in a
-    constructor as text only.
+    Call `open` first. The constructor does nothing, because Ray reports an error in a constructor
+    only as text.
     """
 
     def __init__(self) -> None:
@@ -203,7 +204,7 @@ class ControllerActor(Controller):
 class TrainerActor:
     """Runs Ray Train in a separate process.
 
-    The driver can end Ray Train by killing this process. Ray Train installs its SIGINT handler in
+    The driver can end Ray Train by killing this process. Ray Train's SIGINT handler is installed in
     this process, and not in the driver.
     """
 

@@ -2,9 +2,9 @@
 
     runs/<run>/episodes/<segment>.parquet
 
-A segment is written atomically, under a number that no other segment has. If two controllers write
-the journal of one run, the later one fails. The journal records no pixels, because a view can be
-cut again from its image and box.
+A segment is written atomically, and has a unique number. If two controllers write segments with the
+same number, the second write fails. The journal stores no pixels, because every view can be cut
+again from the image.
 """
 
 import io
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _TURN = pa.struct(
     [
         ("context_ids", pa.list_(pa.int32())),
-        ("boxes", pa.list_(pa.list_(pa.int32()))),  # null stands for the low-resolution view
+        ("boxes", pa.list_(pa.list_(pa.int32()))),  # null: the low-resolution view
         ("sampled_ids", pa.list_(pa.int32())),
         ("logprobs", pa.list_(pa.float64())),
         ("versions", pa.list_(pa.int64())),
@@ -69,7 +69,7 @@ _SCHEMA = pa.schema(
 
 
 class Journal:
-    """The durable record of one run's groups."""
+    """Appends the groups of one run to the store, and reads them back."""
 
     def __init__(self, store: ObjectStore, run: str) -> None:
         self._store = store
@@ -96,8 +96,9 @@ class Journal:
     def read(self) -> list[Group]:
         """Return the latest attempt of each prompt of the run, in the order of prompt numbers.
 
-        `append` then continues after the last segment that this method found. A damaged segment is
-        reported and skipped. Its prompts are sampled again, unless a checkpoint covers them.
+        Later calls of `append` write after the last segment that `read` found. A damaged segment is
+        logged and skipped. Prompts of a damaged segment are sampled again, unless they are settled
+        in a checkpoint.
         """
         groups: list[Group] = []
         for key in sorted(
@@ -130,7 +131,7 @@ def latest_attempts(groups: Iterable[Group]) -> list[Group]:
 
 
 def encode(groups: Sequence[Group]) -> bytes:
-    """Return the bytes of a parquet file with `groups`."""
+    """Encode `groups` as a parquet file, and return the file's content."""
     rows = [
         _row(group, index, member) for group in groups for index, member in enumerate(group.members)
     ]

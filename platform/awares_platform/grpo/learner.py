@@ -5,15 +5,15 @@
     a step:  batch --> update --> publish --> learned --> (checkpoint)
                ^ the only place where the learner waits for rollouts
 
-The learner does not know the actors: batches come from the controller, and weights go to the bus.
-If the learner is killed, it resumes from its last checkpoint. The checkpoint holds the weights, the
-optimizer's state, the step and the position in the prompts. Versions never repeat: a resumed
-learner publishes the next free version.
+The learner never talks to the actors. Batches come from the controller, and weights go to the bus.
+A killed learner resumes from its last checkpoint. The checkpoint holds the weights, the optimizer's
+state, the step and the position in the prompts. Versions never repeat: a resumed learner publishes
+the next free version.
 
-Logprobs are computed for the distribution that the engine sampled from. Temperature and blocked ids
-are therefore the same, and top_p is 1.
+Logprobs are computed for the distribution that the engine sampled from. The learner and the engine
+therefore use the same temperature and the same blocked ids, and top_p is 1.
 
-Axes: S distinct sequences of a pass, B the episodes that sampled them, T tokens.
+Axes: S distinct sequences of a pass, B episodes that sampled these sequences, T tokens.
 """
 
 import copy
@@ -110,7 +110,7 @@ class Learner:
         )
 
     def run(self) -> None:
-        """Run the loop that the module's docstring draws."""
+        """Run the loop that the diagram at the top of this module shows."""
         saved = checkpoint.restore(self._engine, self._identity())
         step = saved.step if saved else 0
         position = (
@@ -146,7 +146,8 @@ class Learner:
     def _next(self, step: int, version: int) -> StepShard | None:
         """Return this rank's shard of the next batch, or None if the run has stopped.
 
-        While this rank waits, it uploads an anchor of the weights if a reader has requested one.
+        While this rank waits, it also uploads any anchor of the weights that a reader has
+        requested.
         """
         coming = self._controller.batch.remote(step, version, self._rank, self._ranks)
         while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:
@@ -173,7 +174,7 @@ class Learner:
     # -- one step
 
     def _update(self, shard: StepShard) -> dict[str, float]:
-        """Take one optimizer step per minibatch. Return the metrics over all ranks."""
+        """Take one optimizer step per minibatch. Return metrics over all ranks."""
         metrics = LossMetrics()
         proximal = self._proximal(shard) if len(shard.minibatches) > 1 else None
         norms = []
@@ -189,10 +190,10 @@ class Learner:
         }
 
     def _proximal(self, shard: StepShard) -> list[list[Tensor]]:
-        """Return the logprobs of every pass under the weights before the step's first update.
+        """Return the logprobs of every pass, computed before the step's first update.
 
-        A step with one update does not need this method, because the pass of this update computes
-        the same logprobs.
+        A step with only one update does not need this method. The forward pass of that update
+        already computes the same logprobs.
         """
         with torch.no_grad():
             return [
@@ -250,8 +251,8 @@ class Learner:
     def _reference(self, batch: Batch) -> Tensor | None:
         """Return the logprobs of the starting policy, or None if the loss has no KL term.
 
-        The starting policy is a frozen copy of the model. With LoRA there is no copy: the model
-        with its adapters off is the starting policy.
+        Without LoRA, the starting policy is a frozen copy of the model. With LoRA, the starting
+        policy is the model with its adapters off.
         """
         if self._settings.kl_beta == 0:
             return None
@@ -270,7 +271,7 @@ class Learner:
     # -- weights
 
     def _publish(self, step: int) -> int:
-        """Begin to publish the current weights and their canary. Return the new version.
+        """Begin to publish the current weights and the canary. Return the new version.
 
         The upload goes on during the next step.
         """
@@ -283,7 +284,7 @@ class Learner:
         return {} if last is None else last.metrics()
 
     def _score_canary(self) -> dict[str, Any]:
-        """Return the canary's logprobs under weights that are rounded to the engine's data type.
+        """Return the canary's logprobs, computed with weights rounded to the engine's data type.
 
         Under ZeRO-3 this method runs collectives, so every rank must call it.
         """
@@ -331,7 +332,7 @@ def spread(sequences: tuple[TrainSequence, ...], batch: Batch) -> tuple[Tensor, 
         for logprob in turn.logprobs
     ]
     behaviour_BT = torch.zeros(rows_B.shape[0], batch.input_ids_BT.shape[1], device=device)
-    # Both the mask and `sampled` are ordered by row, then by token.
+    # The mask and `sampled` have the same order: by row, then by token.
     behaviour_BT[batch.action_mask_BT[rows_B]] = torch.tensor(sampled, device=device)
     advantages_B = torch.tensor(
         [advantage for item in sequences for advantage in item.advantages], device=device

@@ -16,7 +16,7 @@ _NAMES = {
 
 
 class LossMetrics:
-    """Sums the statistics of a rank's passes."""
+    """Sums the statistics over all passes of one rank."""
 
     def __init__(self) -> None:
         self._sums = torch.zeros(len(_NAMES), dtype=torch.float64)
@@ -24,7 +24,7 @@ class LossMetrics:
         self._loss = 0.0
 
     def add(self, stats: GrpoStats) -> None:
-        """Add the statistics of one pass. The loss of a pass is its share of the step's loss."""
+        """Add the statistics of one pass. The losses of all passes add up to the step's loss."""
         values = torch.tensor([getattr(stats, name) for name in _NAMES], dtype=torch.float64)
         self._sums += values * stats.tokens
         self._tokens += stats.tokens

@@ -1,7 +1,7 @@
-"""A processor that caches the features of views.
+"""An image processor that caches its output for each view.
 
-The G episodes of a group share their low-resolution view, and often their crops. With the cache,
-each view is processed once.
+The G episodes of a group share one low-resolution view, and often share crops. The cache saves the
+work of processing the same view again.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from torch import Tensor
 class RememberingProcessor:
     """A cache around a policy's processor, for `awares.batch.collate`.
 
-    The cache keeps the features of the `capacity` most recently used views. A view's key is a hash
-    of its pixels, so a view never gets the features of another view.
+    The cache keeps the output for the `capacity` most recently used views. The key of a view is a
+    hash of its pixels and its size limits.
     """
 
     def __init__(self, processor: Any, capacity: int = 512) -> None:
@@ -31,7 +31,7 @@ class RememberingProcessor:
     def image_processor(
         self, images: Sequence[Image], size: dict[str, int], return_tensors: str
     ) -> dict[str, Tensor]:
-        """Return pixel_values (N, D) and image_grid_thw (I, 3) of `images`, in order."""
+        """Return pixel_values (N patches, D values) and image_grid_thw (I images, 3), in order."""
         assert return_tensors == "pt"
         keys = [_key(image, size) for image in images]
         fresh = {

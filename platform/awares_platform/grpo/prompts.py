@@ -34,7 +34,7 @@ class Prompts:
 
 
 def labelled(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the samples that have a label, and log the number of other samples.
+    """Return the samples that have a label, and log how many samples have none.
 
     Raises DataError if no sample has a label.
     """

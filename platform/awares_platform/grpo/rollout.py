@@ -1,11 +1,11 @@
-"""A rollout actor runs many episodes on one engine, which loads new weights as it generates.
+"""A rollout actor runs many episodes on one engine. The engine loads new weights meanwhile.
 
     rollout(prompt) x many -- run_episode x G --> Engine <-- load_version -- follow <-- WeightBus
                                  |
                                  +-- cuts crops from the original image in this process
 
-The actor holds no state that a run needs. If the actor is killed, the controller issues its prompts
-again, and the actor that replaces it loads the newest weights.
+A run loses no state if an actor is killed. The controller issues the actor's prompts again, and
+starts a new actor, which loads the newest weights.
 """
 
 import asyncio
@@ -52,7 +52,11 @@ class RolloutActor:
         self._mismatch: CanaryMismatch | None = None
 
     async def start(self) -> None:
-        """Start the engine. Raises PolicyError or EngineError."""
+        """Start the engine.
+
+        Raises PolicyError if the starting policy cannot be used. Raises EngineError if the engine
+        does not start.
+        """
         config, method = self._config, self._config.method
         start, base = config.grpo.start, config.policy.base
         self._family = family = model_family(config.policy)
@@ -73,7 +77,7 @@ class RolloutActor:
         )
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Load each new version into the engine, and yield what was loaded or missed.
+        """Load each new version into the engine. Yield a Loaded or a Missed for each version.
 
         Raises CanaryMismatch if the canary does not match. Raises EngineError if the engine must be
         restarted.
@@ -90,8 +94,8 @@ class RolloutActor:
     async def rollout(self, prompt: Prompt) -> GroupRollout:
         """Run the G episodes of `prompt` concurrently. A failed episode has StopReason.ERROR.
 
-        Raises EngineError if the engine itself is lost. If a CanaryMismatch stopped the engine,
-        this error is raised again.
+        Raises EngineError if the engine itself is lost. Raises CanaryMismatch if a canary mismatch
+        stopped the engine.
         """
         started = time.time()
         size = self._config.grpo.group_size
@@ -135,10 +139,10 @@ def _unread(prompt: Prompt, error: DataError) -> Episode:
 
 
 class RemoteActor:
-    """A `controller.Actor` that runs a RolloutActor in a Ray process of its own.
+    """A `controller.Actor` that runs a RolloutActor in a separate Ray process.
 
-    Its methods raise ActorLost if the process or its engine is lost. Otherwise they raise the error
-    of the RolloutActor, without Ray's wrapper.
+    The methods raise ActorLost if the process or its engine is lost. Any other error of the
+    RolloutActor is raised without Ray's wrapper.
     """
 
     def __init__(self, config: PlatformConfig, index: int) -> None:

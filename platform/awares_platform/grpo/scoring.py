@@ -1,7 +1,7 @@
-"""Turn the episodes of one prompt into a group with rewards and advantages.
+"""Turns the episodes of one prompt into a group with rewards and advantages.
 
-By configuration, failed episodes (StopReason.ERROR) either get a fixed reward, or are left out of
-the group's statistics and of training. Axes: G episodes of a group.
+A failed episode has StopReason.ERROR. The configuration decides whether failed episodes get a fixed
+reward or are left out of the group's statistics and of training. Axes: G episodes of a group.
 """
 
 import threading
@@ -18,7 +18,7 @@ from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Pro
 class Scoring:
     """A callable that turns a prompt and its rollout into a scored group.
 
-    Several threads may call a Scoring at once, because a lock lets only one of them call the
+    Several threads may call a Scoring at once. A lock lets only one thread at a time call the
     reward.
     """
 
@@ -28,7 +28,7 @@ class Scoring:
         self._settings = settings
 
     def __call__(self, prompt: Prompt, rollout: GroupRollout) -> Group:
-        """Score the episodes of one prompt together. Errors of the reward pass through."""
+        """Score the episodes of one prompt together. Raises whatever error the reward raises."""
         episodes = rollout.episodes
         values_G = self._values(prompt.sample, episodes)
         counted = [index for index, episode in enumerate(episodes) if self._counts(episode)]
@@ -63,7 +63,7 @@ class Scoring:
 
 
 def correct(episode: Episode, sample: Sample) -> bool:
-    """Return whether the answer equals the truth after normalising.
+    """Return whether the answer equals the true answer after both are normalised.
 
     The share of correct episodes is the metric accuracy/train. The evaluate job scores answers by
     the rules of a benchmark instead.

@@ -1,12 +1,12 @@
-"""Split a batch into equal work for optimizer steps, ranks and forward passes.
+"""Splits a batch evenly over optimizer steps, ranks and forward passes.
 
     episodes --merge equal sequences--> longest first --deal--> minibatches
              --deal--> ranks --chunk--> passes of micro_batch
 
 Episodes of a group often sample the same tokens after the same prompt. One forward and backward
 pass then serves all these episodes. The sequences are sorted by length and dealt to the ranks in
-turn, so every rank gets the same mix of lengths. Each pass holds sequences of similar length, with
-little padding.
+turn, so every rank gets a similar mix of lengths. Each pass holds sequences of similar length and
+therefore has little padding.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from awares_platform.grpo.group import Member, Position, StepBatch
 class TrainSequence:
     """A token sequence, with all episodes that share its tokens, image and views.
 
-    A filler gives a rank as many passes as the other ranks have. The loss of a filler is multiplied
-    by 0.
+    A rank with too few passes gets fillers, so that all ranks make equally many passes. The loss of
+    a filler is multiplied by 0.
 
     Example:
         TrainSequence((episode, twin), advantages=(0.5, 0.5))
@@ -36,7 +36,7 @@ class Minibatch:
     """One rank's part of one optimizer step.
 
     Every rank has the same number of `passes`, because ZeRO's collectives run once per pass.
-    `total` counts the step's episodes over all ranks, without fillers.
+    `total` is the number of episodes of the optimizer step over all ranks, without fillers.
 
     Example:
         Minibatch(passes=((sequence, other), (third,)), total=8)

@@ -1,4 +1,4 @@
-"""The metrics of rollouts that each learner step reports.
+"""Collects the metrics of rollouts that each learner step reports.
 
 The metrics describe the rewards and behaviour of the batch, the actors' loads of new weights, and
 the overlap of rollouts with learning.
@@ -32,8 +32,8 @@ class Overlap:
     def fraction(self, start: float, end: float) -> float:
         """Return the share of the time from `start` to `end` in which a group was in flight.
 
-        Both times are in seconds. Recorded spans that end before `start` are dropped, because the
-        next call has a later `start`.
+        `start` and `end` are times in seconds. The method drops recorded spans that end before
+        `start`, because the `start` of the next call is later.
         """
         spans = [*self._spans, (self._since, end)] if self._active else self._spans
         self._spans = [span for span in self._spans if span[1] > start]
@@ -64,7 +64,7 @@ class StepMetrics:
         self._missed += 1
 
     def finished(self, group: Group) -> None:
-        """Count a finished group, whatever its outcome."""
+        """Count a finished group under its outcome."""
         self._outcomes[group.outcome.value] += 1
 
     def restarted(self, actor: int) -> None:
@@ -97,7 +97,7 @@ class StepMetrics:
         return metrics
 
     def _fleet(self) -> dict[str, float]:
-        """Return the metrics of loads and outcomes since the last step, and reset them."""
+        """Return the metrics of loads and outcomes since the last step, and reset the counters."""
         loads, self._loads = self._loads, []
         missed, self._missed = self._missed, 0
         outcomes, self._outcomes = self._outcomes, Counter()
@@ -113,7 +113,10 @@ class StepMetrics:
 
 
 def _loading(loads: Iterable[Loaded]) -> dict[str, float]:
-    """Return mean times in seconds, the mean size in bytes, and the largest canary difference."""
+    """Return metrics of `loads`: times in seconds, the size in bytes, and canary differences.
+
+    The times and the size are means, and the canary difference is the maximum.
+    """
     reports = [load.report for load in loads]
     staged = [report.prefetched for report in reports]
     canary = [report.canary_dlogp for report in reports if report.canary_dlogp is not None]
@@ -148,7 +151,7 @@ def _behaviour(members: Iterable[Member]) -> dict[str, float]:
 
 
 def _parts(members: Sequence[Member]) -> dict[str, float]:
-    """Return the mean of each part of the reward, over the members that have this part."""
+    """Return the mean of each reward part over the members that have this part."""
     names = dict.fromkeys(name for member in members for name in member.reward.parts)
     return {
         f"reward/{name}": fmean(

@@ -1,4 +1,4 @@
-"""The parts of the method that the configuration names, and functions that play episodes.
+"""Builds the parts of the method that the configuration names, and plays episodes.
 
 seams        imports and checks a part that a user names as `module:attribute`
 family       the model family of the policy
@@ -8,6 +8,6 @@ play         many episodes at once on one engine
 answers      the base policy's answers at low and at full resolution
 judge        compares two answers to a sample
 grounding    locates the evidence for an answer in the image
-labeller     derives a label and a target request from two answers
+labeller     derives a sample's label and target crops from its two answers
 chat_client  a client of a chat endpoint, for an LLM judge and a grounding model
 """

@@ -21,8 +21,8 @@ from awares_platform.method.play import Played, check_engine, play
 class Answers:
     """The base policy's two answers to a sample. A missing answer is "".
 
-    `confidence` is the probability of the low-resolution answer under the policy, or 0 without an
-    answer. `fault` is the reason why the sample cannot be used, or "".
+    `confidence` is the probability that the policy assigns to the low-resolution answer, or 0 if
+    `low` is missing. `fault` is the reason why the sample cannot be used, or "".
 
     Example:
         Answers(sample, low="1", full="7", confidence=0.62, fault="")
@@ -45,7 +45,7 @@ async def answer_both(
     chat: ChatFormat,
     limit: asyncio.Semaphore,
 ) -> list[Answers]:
-    """Return both answers to every sample, in the order of `samples`.
+    """Return the low and the full answer to every sample, in the order of `samples`.
 
     Decoding is greedy, with at most `max_tokens` tokens per answer. `limit` bounds the episodes in
     flight. Raises EngineFailure if the engine fails for too many episodes.

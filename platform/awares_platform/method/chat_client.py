@@ -1,4 +1,4 @@
-"""A client of an OpenAI-compatible chat endpoint, which returns one greedy text per request."""
+"""A client of an OpenAI-compatible chat endpoint. Each request returns one greedy text."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ class EndpointError(AwaresError):
 class EndpointBusy(EndpointError):
     """The endpoint is unreachable, busy or failing.
 
-    The client retries such a request until the retry budget is spent.
+    The client retries a request after this error until the retry budget is spent.
     """
 
 
@@ -116,7 +116,7 @@ def _text(response: httpx.Response, url: str) -> str:
 
 
 def _direct(url: str) -> dict[str, None]:
-    """Return httpx mounts that bypass the environment's proxies for an endpoint on this machine."""
+    """Return httpx mounts that bypass the proxies if the endpoint is on this machine."""
     return {f"all://{httpx.URL(url).netloc.decode()}": None} if is_loopback(url) else {}
 
 

@@ -1,4 +1,4 @@
-"""The environment that [method] names, and the episodes played in it."""
+"""Builds the environment from the section [method], and the settings of its episodes."""
 
 from awares.environment import Environment
 from awares.episode import EpisodeSpec
@@ -17,14 +17,14 @@ def environment(method: MethodConfig) -> Environment:
 
 
 def system_prompt(method: MethodConfig) -> str:
-    """Return the policy's system message; "awares" selects the environment's own prompt."""
+    """Return the policy's system message. "awares" selects the environment's own prompt."""
     if method.system_prompt == OWN_PROMPT:
         return environment(method).system_prompt
     return method.system_prompt
 
 
 def vision_limits(method: MethodConfig, family: ModelFamily) -> VisionLimits:
-    """Return the limits of the family's processor, with the pixel bounds of [method]."""
+    """Return the image size limits of the family's processor for the pixel bounds in `method`."""
     return family.limits(method.min_pixels, method.max_pixels)
 
 
@@ -34,7 +34,7 @@ def episode_spec(
     sampling: Sampling,
     played: Environment | None = None,
 ) -> EpisodeSpec:
-    """Return the settings of an episode in the environment `played`.
+    """Return the settings of episodes that are played in the environment `played`.
 
     If `played` is None, the environment is method.environment.
     """
@@ -47,5 +47,5 @@ def episode_spec(
 
 
 def greedy(max_tokens: int) -> Sampling:
-    """Return the settings of greedy sampling with at most `max_tokens` tokens per turn."""
+    """Return settings for greedy sampling with at most `max_tokens` tokens per turn."""
     return Sampling(max_tokens=max_tokens)

@@ -1,4 +1,4 @@
-"""The model family that [policy] names."""
+"""Builds the model family from the section [policy]."""
 
 from awares.family import ModelFamily
 from awares_platform.config.policy import PolicyConfig

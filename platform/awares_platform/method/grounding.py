@@ -1,7 +1,7 @@
-"""Build the configured grounding. One grounding asks a chat endpoint (paper, supplement 7.2).
+"""Builds the configured grounding, and defines EndpointGrounding (paper, supplement 7.2).
 
-The vision-language model behind the endpoint is called the oracle. It locates the elements that the
-question mentions, and the places where the answer can be read.
+EndpointGrounding asks a vision-language model, which is called the oracle. The oracle locates the
+elements that the question mentions, and the places where the answer can be read.
 """
 
 import ast
@@ -29,7 +29,7 @@ BUILT_IN = {
 }
 # The oracle's coordinates run from 0 to SCALE in both directions.
 SCALE = 1000
-# A reply with more characters is refused.
+# A longer reply, in characters, is refused.
 LONGEST_REPLY = 20_000
 INSTRUCTIONS = """\
 Locate the evidence for a question about this image. Give two lists of boxes: "question" for every \
@@ -45,7 +45,7 @@ is an empty list. Reply with one Python dictionary and nothing else:
 class EndpointGrounding:
     """A grounding by a vision-language model behind a chat endpoint.
 
-    The model gets the decoded image, upright and in RGB, so that its boxes fit the pixels.
+    The model gets the decoded image, upright and in RGB. Its boxes then refer to the same pixels.
 
     Example:
         async with EndpointGrounding(config.curate.grounding_endpoint, images) as grounding:
@@ -79,7 +79,7 @@ def check_grounding(curate: CurateConfig) -> None:
 
 
 def build_grounding(curate: CurateConfig, images: Callable[[str], Image]) -> Grounding:
-    """Build the configured grounding, which reads `images`. Raises ConfigError."""
+    """Build the configured grounding. `images` returns the image of a hash. Raises ConfigError."""
     offered = {"endpoint": curate.grounding_endpoint, "images": images}
     return seams.build(_reference(curate), Grounding, KEY, offered, curate.grounding_settings)
 
@@ -95,11 +95,11 @@ def _data_url(image: Image) -> str:
 
 
 def parse_boxes(text: str) -> list[tuple[float, float, float, float]]:
-    """Return the boxes of both lists in an oracle's reply, in the oracle's coordinates.
+    """Return all boxes of an oracle's reply, in the oracle's coordinates.
 
-    The reply is JSON or a Python literal, with or without a code fence. No code in it is run.
-    Raises DataError if the reply has no dictionary or no box, or if a box is not four finite
-    numbers.
+    The reply is JSON or a Python literal, with or without a code fence. Code in the reply is never
+    run. Raises DataError if the reply has no dictionary or no box. Raises DataError if a box is not
+    four finite numbers.
     """
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start or len(text) > LONGEST_REPLY:
@@ -150,8 +150,8 @@ def pixel_boxes(
 ) -> tuple[Box, ...]:
     """Convert the oracle's `boxes` to pixels of an image of `size` (width, height).
 
-    The results are clamped to the image, and are at least one pixel wide and high. The oracle may
-    give the corners of a box in any order.
+    The returned boxes are clamped to the image, and are at least one pixel wide and high. The
+    oracle may give the corners of a box in any order.
     """
     spans = [(_span(x0, x1, size[0]), _span(y0, y1, size[1])) for x0, y0, x1, y1 in boxes]
     return tuple((left, top, right, bottom) for (left, right), (top, bottom) in spans)

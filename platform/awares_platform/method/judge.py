@@ -1,7 +1,7 @@
-"""Build the configured judge. One judge asks a chat endpoint (paper, section 3.2).
+"""Builds the configured judge, and defines EndpointJudge (paper, section 3.2).
 
 A judge sees the question, the reference answer, and the policy's answers at low and at full
-resolution. It never sees the image.
+resolution. A judge never sees the image.
 """
 
 import re
@@ -33,7 +33,7 @@ units that the question implies. Reply with exactly one digit and nothing else:
 class EndpointJudge:
     """A judge that asks a language model behind a chat endpoint.
 
-    The verdict 0 does not tell whether both answers are right or both are wrong.
+    Its verdict 0 has two meanings: both answers are right, or both are wrong.
 
     Example:
         async with EndpointJudge(EndpointConfig(url="http://judge:8000/v1", model="m")) as judge:

@@ -1,4 +1,4 @@
-"""Derive a label and a target request from two answers to a sample (paper, section 3.2).
+"""Derives a sample's label and target crops from its two answers (paper, section 3.2).
 
 low and full answer --judge--> verdict --confidence--> LR
                                                    --> HR --grounding--> boxes --cover--> crops
@@ -26,8 +26,8 @@ from awares_platform.method.judge import build_judge
 class Labelled:
     """The answers to a sample, and the sample with its label and target crops.
 
-    If the sample gets no label, `sample` is None, and `fault` is the reason. If the sample is
-    dropped because both answers are wrong, `fault` is "".
+    If the sample gets no label, `sample` is None. `fault` is then the reason, or "" if the sample
+    is dropped because both answers are wrong.
 
     Example:
         Labelled(answers, sample=replace(sample, label=Label.LR), verdict=Verdict.TIE, fault="")
@@ -42,8 +42,7 @@ class Labelled:
 class Labeller:
     """Labels samples with the configured judge, grounding and environment.
 
-    A labeller is an async context manager, because its judge and its grounding may hold
-    connections.
+    A labeller is an async context manager, because a judge or a grounding may hold connections.
     """
 
     def __init__(
@@ -68,8 +67,8 @@ class Labeller:
     async def __call__(self, batch: Sequence[Answers]) -> list[Labelled]:
         """Label the samples concurrently, and return the results in the order of `batch`.
 
-        Each endpoint bounds its own requests in flight. Raises EndpointError if an endpoint cannot
-        be used.
+        Each endpoint limits the number of its requests in flight. Raises EndpointError if an
+        endpoint cannot be used.
         """
         return list(await asyncio.gather(*(self._label(answers) for answers in batch)))
 

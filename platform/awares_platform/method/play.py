@@ -1,4 +1,4 @@
-"""Run many episodes concurrently on one engine, for curation and evaluation."""
+"""Runs many episodes concurrently on one engine, for curation and evaluation."""
 
 import asyncio
 import time
@@ -14,11 +14,11 @@ from awares.generate import Generate
 from awares.sample import Sample
 
 FAILED_SHARE = 0.05
-"""The largest share of failed episodes at which results are still accepted."""
+"""If a larger share of the episodes fails, the results are rejected."""
 
 
 class EngineFailure(AwaresError):
-    """The engine failed for too many episodes, so the results are not used."""
+    """The engine failed for too many episodes, so their results are rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ async def play(
     spec: EpisodeSpec,
     limit: asyncio.Semaphore,
 ) -> list[Played]:
-    """Play every sample, and return the results in the order of `samples`.
+    """Play one episode per sample, and return the results in the order of `samples`.
 
     `limit` bounds the episodes in flight. If an image cannot be read, its sample gets a fault and
     no episode.
@@ -68,7 +68,7 @@ async def play(
 def check_engine(played: Sequence[Played]) -> None:
     """Raise EngineFailure if more than 5 % of the episodes ended in an error.
 
-    Without this check, the results of a dying engine would look like results of a bad policy.
+    Without this check, the failures of an engine would look like failures of the policy.
     """
     failed = [one for one in played if one.episode and one.episode.stop is StopReason.ERROR]
     if len(failed) > FAILED_SHARE * len(played):

@@ -1,4 +1,4 @@
-"""Build and check the reward that the configuration names."""
+"""Builds the reward that the configuration names, and checks its values."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ KEY = "method.reward"
 
 @dataclass(frozen=True, slots=True)
 class CheckedReward:
-    """A reward whose values are checked, because a single NaN would spoil the policy.
+    """A reward with checks of its values. A single NaN would spoil the policy.
 
     Example:
         CheckedReward("my_rewards:Anls", Anls())
@@ -43,7 +43,7 @@ class CheckedReward:
 
 
 def check_reward(method: MethodConfig) -> None:
-    """Import the configured reward and check its settings, without building it.
+    """Import the configured reward and check its settings, without building the reward.
 
     Raises ConfigError.
     """
@@ -51,7 +51,7 @@ def check_reward(method: MethodConfig) -> None:
 
 
 def build_reward(method: MethodConfig) -> CheckedReward:
-    """Build the configured reward, which may load a model. Raises ConfigError if that fails."""
+    """Build the configured reward. Raises ConfigError if the reward cannot be built."""
     part = seams.build(method.reward, Reward, KEY, _offered(method), method.reward_settings)
     return CheckedReward(method.reward, part)
 

@@ -1,8 +1,7 @@
 """A seam is a setting that names a part of the method as `module:attribute`.
 
 Users can name their own parts, without a registry. `build` imports the attribute, calls it and
-checks the result against a Protocol. A mistake therefore becomes one clear error before anything
-starts.
+checks the result against a Protocol. A mistake therefore raises one clear error.
 """
 
 import inspect
@@ -24,8 +23,9 @@ def build(
 ) -> Part:
     """Build the part that `reference` names and check that it has all members of `protocol`.
 
-    The attribute is a class or a function. It gets the values in `offered` that its signature
-    names, and all of `settings`. `key` is the configuration key that holds `reference`.
+    The attribute is a class or a function. Its arguments are all of `settings`, and the values in
+    `offered` whose names are in its signature. `key` is the configuration key that holds
+    `reference`.
 
     Raises ConfigError if the part cannot be imported, called or used.
 
@@ -50,9 +50,9 @@ def build(
 def check(
     reference: str, key: str, offered: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
-    """Import the part that `reference` names and check its arguments, without building it.
+    """Import the part that `reference` names and check its arguments, without building the part.
 
-    A job calls this function first. A mistake then ends the job before it starts an engine. Raises
+    A job calls this function first, so that a mistake ends the job before an engine starts. Raises
     ConfigError.
 
     Example:

@@ -1,1 +1,1 @@
-"""The surroundings of a job: its session, run directory, metrics, progress and logs."""
+"""Provides a job's session, run directory, metrics, progress and logs."""

@@ -1,4 +1,4 @@
-"""Logging: plain lines for a person, JSON lines for a log collector on Kubernetes."""
+"""Configures logging: plain lines by default, and JSON lines on Kubernetes."""
 
 import json
 import logging
@@ -15,8 +15,8 @@ _RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
 def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> None:
     """Send this process's log records to stderr.
 
-    The records are JSON lines if `json_lines` is true. If `json_lines` is None, they are JSON lines
-    on Kubernetes only.
+    If `json_lines` is true, each record is a JSON object on one line. If `json_lines` is None, JSON
+    is used only on Kubernetes.
     """
     if json_lines is None:
         json_lines = "KUBERNETES_SERVICE_HOST" in os.environ
@@ -29,12 +29,12 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
 
 
 def _is_no_token_notice(record: logging.LogRecord) -> bool:
-    """Return false for Ray's notice that its cluster uses a token, because it needs no action."""
+    """Return false for Ray's notice about token authentication, which needs no action."""
     return not record.getMessage().startswith("Token authentication is enabled")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record: time (Unix seconds), level, logger, message, process, error."""
+    """Formats a record as JSON: time (Unix seconds), level, logger, message, process, error."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {

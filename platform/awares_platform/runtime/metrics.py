@@ -1,10 +1,11 @@
-"""Metrics of a job: one JSON line per report, and TensorBoard events if TensorBoard is installed.
+"""Records a job's metrics as JSON lines, and as TensorBoard events if TensorBoard is installed.
 
     job ── report(step, {"area/name": value}) ──┬── metrics.jsonl ── read ── report.html
                                                 ├── tensorboard/
                                                 └── Ray's metrics agent ── Prometheus
 
-A disk, event writer or exporter that fails is logged once and does not stop the run.
+If the disk, the event writer or the exporter fails, the failure is logged once and the run
+continues.
 """
 
 import json
@@ -25,7 +26,7 @@ _KEY = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_.@-]+)+")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One report: its step, its time in Unix seconds, and its values. None replaces inf and nan.
+    """One report: its step, its Unix time in seconds, and its values. None replaces inf and nan.
 
     Example:
         Row(12, 1763800000.0, {"reward/mean": 8.4, "policy/rtr_token": 0.41})
@@ -37,7 +38,7 @@ class Row:
 
 
 class MetricsWriter:
-    """Appends rows to `<directory>/metrics.jsonl`, and sets `gauges` if given."""
+    """Appends rows to `<directory>/metrics.jsonl`, and sets the `gauges` if they are given."""
 
     def __init__(self, directory: Path, gauges: Gauges | None = None) -> None:
         self.path = directory / "metrics.jsonl"
@@ -46,7 +47,7 @@ class MetricsWriter:
         self._failed = False
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
-        """Record the `values` of a step; keys are "area/name"."""
+        """Record the `values` of a step. Each key has the form "area/name"."""
         assert all(_KEY.fullmatch(key) for key in values), f"metric keys are area/name: {[*values]}"
         finite = {key: float(x) if math.isfinite(x) else None for key, x in values.items()}
         row = Row(step, round(time.time(), 3), finite)
@@ -70,9 +71,9 @@ class MetricsWriter:
 
 
 def read(path: Path) -> list[Row]:
-    """Return the rows of a metrics.jsonl file in order of step. Skip a line that was cut off.
+    """Return the rows of a metrics.jsonl file in order of step. Skip incomplete lines.
 
-    If a resumed run reports a step again, the last values count.
+    If a resumed run reports a step again, the later values replace the earlier values.
     """
     merged: dict[int, Row] = {}
     for line in path.read_text("utf-8").splitlines():

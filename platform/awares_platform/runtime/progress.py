@@ -1,4 +1,4 @@
-"""Progress of a job: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Shows a job's progress as a bar on a terminal, and as plain lines elsewhere."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ _QUIET_S = 5.0
 
 
 class Progress:
-    """A context manager that shows the progress of a job. `total` (in units) may be set later.
+    """A context manager that shows a job's progress. `total` is the number of all units.
 
     Example:
         with Progress("grpo", total=40, unit="steps") as progress:
@@ -52,7 +52,7 @@ class Progress:
             self._print("done", force=True)
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count finished units. `note` is shown beside them, such as "reward 0.82"."""
+        """Add `count` finished units, and show `note`, such as "reward 0.82", beside the count."""
         self.done += count
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self.done, total=self.total, note=note)
@@ -86,7 +86,7 @@ def _bar(stream: TextIO) -> Bar:
 
 
 class _Count(MofNCompleteColumn):
-    """A column with finished and total units. The column is empty for work without units."""
+    """A column with the numbers of finished and of all units, or no text if both are 0."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.total or task.completed else Text()

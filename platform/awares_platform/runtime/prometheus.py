@@ -1,12 +1,12 @@
-"""Export of metrics to Prometheus, through the metrics agent of this process's Ray node.
+"""Exports metrics to Prometheus through the metrics agent of this process's Ray node.
 
     Run.metrics({"reward/mean": 8.4}) ── Gauges ──┬── Ray's agent ── :8080/metrics
     an answered request ──────── the serve room ──┘
 
     ray_awares_reward_mean{job="grpo", run="awares-7b"} 8.4
 
-Without a connected Ray nothing is exported, and Ray is not imported. An exporter that fails is
-logged once and does not stop the run.
+If this process is not connected to Ray, nothing is exported, and Ray is not imported. The first
+failure of an exporter is logged, and the run continues.
 """
 
 import logging
@@ -37,7 +37,7 @@ def metric_name(key: str) -> str:
 
 
 class Quiet:
-    """Calls an exporter while Ray is connected, until its first failure."""
+    """Calls exporters while this process is connected to Ray, until the first failure."""
 
     def __init__(self) -> None:
         self._failed = False
@@ -55,7 +55,7 @@ class Quiet:
 
 
 class Gauges:
-    """Gauges of one job of a run: the newest value of each metric."""
+    """One gauge for each metric of a job. A gauge holds the newest value of its metric."""
 
     def __init__(self, job: str, run: str) -> None:
         self._tags = {"job": job, "run": run}
@@ -63,7 +63,7 @@ class Gauges:
         self._quietly = Quiet()
 
     def report(self, values: Mapping[str, float]) -> None:
-        """Set one gauge per value; keys are "area/name". A value that is not finite is skipped."""
+        """Set one gauge per key, such as "reward/mean". Skip values that are not finite."""
         self._quietly(lambda: self._set(values))
 
     def _set(self, values: Mapping[str, float]) -> None:

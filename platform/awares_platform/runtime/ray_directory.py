@@ -1,4 +1,4 @@
-"""The directory in which Ray keeps its files and its Unix sockets, if a session starts Ray.
+"""Chooses the directory for the files and Unix sockets of a Ray that a session starts.
 
 <parent>/awares-ray-xxxxxxxx/session_<time>_<pid>/sockets/plasma_store
 └─ TMPDIR if such a path fits into a socket's address, else /tmp or /var/tmp
@@ -24,19 +24,19 @@ SOCKET_BYTES = 107
 """The largest number of bytes in the path of a Unix socket on Linux."""
 _LONGEST = f"/{PREFIX}xxxxxxxx/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
 PARENT_BYTES = SOCKET_BYTES - len(_LONGEST)
-"""The largest number of bytes in the path of a parent directory of Ray's directory.
+"""The largest number of bytes in the path of the directory in which Ray's directory is created.
 """
 TEMPORARY_BYTES = 70
-"""The largest number of bytes in TMPDIR with which vLLM and multiprocessing can create sockets."""
+"""vLLM and multiprocessing cannot create sockets if TMPDIR has more than this number of bytes."""
 _SHORT = (Path("/tmp"), Path("/var/tmp"))
 
 
 def python(directory: Path) -> str:
-    """Return a path of this Python that a shell reads as one word, even without quotes.
+    """Return a path of this Python that a shell reads as one word without quotes.
 
-    Ray starts its workers with an unquoted shell command. If the usual path needs quotes, this
-    function links to this Python's environment from `directory`. The result then leads through the
-    link.
+    Ray starts its workers with an unquoted shell command. If sys.executable needs quotes, the
+    function creates a symlink in `directory` to this Python's environment. It then returns the path
+    of this Python below the symlink.
     """
     if _is_plain(sys.executable):
         return sys.executable
@@ -48,7 +48,7 @@ def python(directory: Path) -> str:
 
 @contextmanager
 def plain_executable(directory: Path) -> Iterator[None]:
-    """Set sys.executable to `python(directory)` in the block, in which Ray must be started."""
+    """Set sys.executable to `python(directory)` within the block. Start Ray within the block."""
     before, sys.executable = sys.executable, python(directory)
     try:
         yield
@@ -57,7 +57,7 @@ def plain_executable(directory: Path) -> Iterator[None]:
 
 
 def parent(others: Sequence[Path] = _SHORT) -> Path:
-    """Return the directory in which to create Ray's directory. Nothing is created yet.
+    """Return the directory in which to create Ray's directory, without creating anything.
 
     The candidates are TMPDIR and `others`. Raises LaunchError if no candidate is writable, short
     and without spaces.
@@ -76,7 +76,7 @@ def parent(others: Sequence[Path] = _SHORT) -> Path:
 
 
 def create(parent: Path) -> Path:
-    """Create Ray's directory in `parent`."""
+    """Create Ray's directory in `parent`, and return its path."""
     temporary = Path(tempfile.gettempdir())
     if parent != temporary:
         log.info("Ray's files are in %s, because %s does not suit its sockets", parent, temporary)
@@ -84,7 +84,7 @@ def create(parent: Path) -> Path:
 
 
 def variables(directory: Path) -> dict[str, str]:
-    """Return environment variables for the processes of this Ray, if the defaults would fail.
+    """Return environment variables for Ray's processes where the defaults would fail.
 
     TMPDIR is replaced if it is too long for sockets. A token is set if Ray cannot keep its own
     token in the home directory.
@@ -113,7 +113,7 @@ def _has_token() -> bool:
 
 @cache
 def _token() -> str:
-    """Return this process's random token. It stays the same, because Ray reads it only once."""
+    """Return a random token. Every call returns the same token, because Ray reads it only once."""
     return secrets.token_hex(32)
 
 

@@ -1,4 +1,4 @@
-"""The record of one job of a run: its configuration, package versions and metrics.
+"""Keeps the record of one job of a run: its configuration, package versions and metrics.
 
 <run.directory>/<run.name>/<job>/      config.json, versions.json, metrics.jsonl
   └── copied to runs/<run.name>/<job>/ in the store, at the start, every minute and at the end
@@ -22,7 +22,7 @@ from awares_platform.store.errors import NotFound, StoreError
 
 log = logging.getLogger(__name__)
 _MIRROR_S = 60.0
-"""The smallest number of seconds between two copies to the store while the job runs."""
+"""While the job runs, at least this number of seconds passes between two copies to the store."""
 _PACKAGES = (
     "awares-train",
     "torch",
@@ -42,8 +42,8 @@ _FILES = ("config.json", "versions.json", "metrics.jsonl")
 class Run:
     """A context manager that keeps the record of one job of a run.
 
-    A resumed job appends to its metrics.jsonl. If the local file is missing, the copy in the store
-    is downloaded first.
+    A resumed job appends to its metrics.jsonl. If this file is missing locally, it is first
+    downloaded from the store.
 
     Example:
         with Run(config, "grpo") as run:
@@ -81,7 +81,7 @@ class Run:
         self.mirror()
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Record the values of a step; keys are "area/name"."""
+        """Record the values of a step. Each key has the form "area/name"."""
         self._writer.report(step, values)
         if time.monotonic() - self._mirrored > _MIRROR_S:
             self.mirror()

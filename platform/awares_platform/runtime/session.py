@@ -1,12 +1,12 @@
-"""A session starts a job's object store and Ray on this machine, or connects to running servers.
+"""A session starts an object store and Ray on this machine, or connects to running servers.
 
     session ──┬── store.endpoint = "local": start SeaweedFS under <run.directory>/.store
               │   else: use the configured server
               └── RAY_ADDRESS unset: start Ray on this machine
                   else: connect to that cluster
 
-A session stops the servers that it has started, by process id, also after Ctrl-C, SIGTERM and
-errors. It does not stop a server that it only connected to.
+A session stops the servers that it has started, also after Ctrl-C, SIGTERM and errors. A session
+never stops a server that it only connected to.
 """
 
 import json
@@ -47,7 +47,7 @@ _QUIET = {
 # By default, Ray runs its workers at niceness 15. Any other busy process then starves the workers.
 _NICENESS = "RAY_worker_niceness"
 _SLOTS = 8
-"""The number of Ray's logical CPUs, which are scheduling slots and not cores."""
+"""The smallest number of Ray's logical CPUs. They are scheduling slots and not cores."""
 _OBJECT_STORE_BYTES = 2**30
 _CHECK_BUDGET_S = 10.0
 _STOP_S = 10.0
@@ -55,12 +55,12 @@ _STOP_S = 10.0
 
 @contextmanager
 def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
-    """Yield `config` with the store's address and the engine's dtype resolved, and Ray connected.
+    """Connect to the store and to Ray. Yield `config` with the store's address and engine.dtype.
 
     Raises LaunchError if a server does not start, and StoreError if the bucket cannot be used.
     """
     variables = _variables(config.engine.threads)
-    # If no directory suits Ray, fail here, before the store starts.
+    # If no directory is suitable for Ray, raise LaunchError here, before the store starts.
     parent = ray_directory.parent() if _starts_ray() else None
     with ExitStack() as stack:
         stack.enter_context(_sigterm_unwinds())
@@ -79,7 +79,7 @@ def store_session(config: PlatformConfig) -> Iterator[PlatformConfig]:
 
 
 def _variables(threads: int) -> dict[str, str]:
-    """Return variables for every process of a run: OpenMP threads, and no usage reports."""
+    """Return environment variables that set the OpenMP threads and turn usage reports off."""
     return {**_QUIET, "OMP_NUM_THREADS": str(threads)}
 
 
@@ -87,8 +87,8 @@ def _variables(threads: int) -> dict[str, str]:
 def _store(config: StoreConfig, directory: Path) -> Iterator[StoreConfig]:
     """Start a server if the endpoint is "local", then check the bucket.
 
-    The server keeps its data in `directory`/.store. This directory also holds a file with the
-    server's keys. An environment variable names this file.
+    The server keeps its data in `directory`/.store. The server's keys are in a file in the same
+    directory. An environment variable holds the path of this file.
     """
     with ExitStack() as stack:
         if config.endpoint == "local":
@@ -119,7 +119,7 @@ def _ray(config: RunConfig, variables: Mapping[str, str], parent: Path | None) -
 
 @contextmanager
 def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
-    """Start Ray on this machine. Ray's directory with the logs is kept only after an error."""
+    """Start Ray on this machine. Ray's directory is kept only after an error."""
     directory = ray_directory.create(parent)
     variables = {
         _NICENESS: os.environ.get(_NICENESS, "0"),
@@ -152,7 +152,7 @@ def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
 
 
 def _direct(node: str) -> dict[str, str]:
-    """Return environment variables with which calls to this machine bypass the proxies."""
+    """Return environment variables that make calls to this machine bypass all proxies."""
     ours = f"localhost,127.0.0.1,{node}"
     return {
         name: f"{os.environ[name]},{ours}" if os.environ.get(name) else ours
@@ -161,9 +161,9 @@ def _direct(node: str) -> dict[str, str]:
 
 
 def _stop_ray(others: set[psutil.Process]) -> None:
-    """Shut Ray down, then kill the processes that Ray leaves running, by process id.
+    """Shut Ray down, then kill the child processes that Ray leaves running.
 
-    The processes of an engine outlive Ray if the engine's Ray worker was killed.
+    If the Ray worker of an engine was killed, the engine's own processes outlive Ray.
     """
     started = set(psutil.Process().children(recursive=True)) - others
     ray.shutdown()
@@ -175,17 +175,17 @@ def _stop_ray(others: set[psutil.Process]) -> None:
 
 @contextmanager
 def _connected(worker_logs: bool, address: str, common: Mapping[str, str]) -> Iterator[None]:
-    """Connect to a running cluster, such as the one in which a submitted job runs.
+    """Connect to a running Ray cluster.
 
-    Ray logs runtime environments. The keys of a private store are therefore passed as the path of
-    a file.
+    Ray logs the environment variables that are passed to workers. The keys of a private store are
+    therefore passed as the path of a file.
     """
     if address.startswith(("http://", "https://")):
         raise LaunchError(
             f"RAY_ADDRESS={address} is a Jobs API: submit the job there with `ray job submit`, "
             "or unset RAY_ADDRESS"
         )
-    # "platform" is a directory of an uploaded working_dir.
+    # "platform" is a relative path in the uploaded working_dir.
     paths = ("platform", *source_tree.here().paths)
     variables = {**common, "PYTHONPATH": os.pathsep.join(paths)}
     if path := os.environ.get(keys.VARIABLE):
@@ -200,7 +200,7 @@ def _connected(worker_logs: bool, address: str, common: Mapping[str, str]) -> It
 
 
 def _submitted_variables() -> Mapping[str, str]:
-    """Return the environment variables of `ray job submit`. Ray refuses to set them again."""
+    """Return the environment variables of `ray job submit`. Ray rejects a second value for them."""
     submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     return (submitted.get("runtime_env") or {}).get("env_vars") or {}
 
@@ -208,7 +208,7 @@ def _submitted_variables() -> Mapping[str, str]:
 def _initialise(worker_logs: bool, **options: Any) -> None:
     try:
         ray.init(log_to_driver=worker_logs, logging_level=logging.WARNING, **options)
-    except Exception as error:  # Ray raises a bare Exception for a node that starts too slowly.
+    except Exception as error:  # Ray raises a plain Exception if a node starts too slowly.
         if options["address"] == "local":
             raise LaunchError(
                 f"Ray did not start on this machine ({error}); stop other work on it and try again"
@@ -221,7 +221,7 @@ def _initialise(worker_logs: bool, **options: Any) -> None:
 
 
 def _check_sources() -> None:
-    """Raise LaunchError unless every node runs the driver's sources."""
+    """Raise LaunchError unless every node has the same source files as the driver."""
     driver = source_tree.here()
     task = ray.remote(num_cpus=0)(source_tree.here)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
@@ -250,7 +250,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_unwinds() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that it runs the same cleanup as Ctrl-C."""
+    """Turn SIGTERM into SystemExit, so that SIGTERM causes the same cleanup as Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,8 @@
-"""The source tree of a process. Every node must run both packages from the same source tree.
+"""Checks that all nodes run the same source files, and import both packages from one tree.
 
-Ray adds an uploaded working directory to a worker's path. The image may have the project installed,
-too. A worker could then load one package from the upload and the other from the image, without an
-error.
+Ray adds an uploaded working directory to a worker's sys.path. The project may also be installed in
+the image. A worker could then import `awares` from the upload and `awares_platform` from the image,
+without an error.
 """
 
 import hashlib
@@ -27,14 +27,14 @@ class SourceTree:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The entries of sys.path from which both packages are imported."""
+        """The directories in sys.path from which the two packages are imported."""
         return tuple(
             dict.fromkeys((str(Path(self.awares).parent), str(Path(self.platform).parent)))
         )
 
 
 def here() -> SourceTree:
-    """Return this process's tree. Raises LaunchError if its packages come from two trees."""
+    """Return this process's source tree. Raises LaunchError if its packages come from two trees."""
     awares, platform = _directory("awares"), _directory("awares_platform")
     if platform.parent not in (awares.parent, awares.parent / "platform"):
         raise LaunchError(
@@ -46,7 +46,7 @@ def here() -> SourceTree:
 
 
 def require_same(driver: SourceTree, worker: SourceTree, node: str) -> None:
-    """Raise LaunchError if the worker on `node` runs other sources than the driver."""
+    """Raise LaunchError if the source files of `worker` differ from those of `driver`."""
     if driver.digest != worker.digest:
         raise LaunchError(
             f"node {node} runs other sources ({worker.awares}, {worker.platform}) than the driver "

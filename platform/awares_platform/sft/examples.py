@@ -1,4 +1,4 @@
-"""Turn curated samples into training examples with lengths and weights, and into micro-batches."""
+"""Prepares curated samples as training examples, and collates them into micro-batches."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -21,7 +21,8 @@ from awares_platform.method.environment import environment
 
 log = logging.getLogger(__name__)
 
-# Lengths only serve to sort the samples of a batch, so every image is assumed to have this size.
+# The lengths of samples are needed only to sort a batch. So every image is assumed to have this
+# size.
 _NOMINAL_SIZE = (1024, 768)
 _BLANK_SIZE = (56, 56)
 _REPORTED = 5
@@ -29,9 +30,10 @@ _REPORTED = 5
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Usable samples, aligned with their approximate `lengths` and their `weights`.
+    """Usable samples, with the approximate length and the weight of each sample.
 
-    A length is in tokens. A sample's weight is the sum of the weights of its target tokens.
+    `lengths` and `weights` have the order of `samples`. A length is in tokens. A sample's weight is
+    the sum of the weights of its target tokens. `skipped` is the number of unusable samples.
 
     Example:
         Examples(samples=(sample,), lengths=(61,), weights=(7.0,), skipped=0)
@@ -50,7 +52,7 @@ def prepare(
     limits: VisionLimits,
     tool_weight: float,
 ) -> Examples:
-    """Keep the samples that have a demonstration in `environment`. Count and log the others.
+    """Keep the samples that have a demonstration in `environment`. Count and log all others.
 
     Raises DataError if no sample is left.
     """
@@ -80,7 +82,7 @@ def prepare(
 
 
 class Collator:
-    """Makes micro-batches: reads images, builds demonstrations, renders and collates them.
+    """Reads the images of samples, and collates their demonstrations into micro-batches.
 
     Samples with unreadable images are counted and left out.
     """
@@ -100,10 +102,10 @@ class Collator:
         self.unreadable = 0
 
     def __call__(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor]:
-        """Return the batch, and a (B, T) mask of the target tokens that belong to requests.
+        """Return the batch, and a (B, T) mask of the target tokens in requests for crops.
 
-        If no image is readable, the batch holds one blank image with the weight 0. All ranks then
-        still make the same number of passes.
+        If no image is readable, the batch holds one blank image with the weight 0. The number of
+        forward passes thus stays the same on all ranks.
         """
         items = [item for sample in samples if (item := self._demonstration(sample))]
         if not items:

@@ -7,10 +7,9 @@
 If a worker is lost, Ray Train restarts all workers from the newest checkpoint, at most
 sft.max_failures times. If the driver is lost, run the job again.
 
-Checkpoints and the finished policy belong to a recipe. The recipe consists of the digests of the
-data and of the base policy, and of every setting that changes the result. A job with the same
-recipe resumes, or returns at once if the policy is finished. A job with another recipe starts from
-the base policy.
+Checkpoints and the finished policy record a recipe. The recipe holds a digest of the data, a digest
+of the base policy, and every setting that changes the result. A job with the same recipe resumes,
+or returns at once if the policy is finished. A job with another recipe starts from the base policy.
 """
 
 import hashlib
@@ -52,7 +51,7 @@ _METHOD = {
     "max_pixels",
 }
 # The recipe leaves out these settings of [sft], because they change results by rounding errors at
-# most. A checkpoint still requires the number of workers and the ZeRO stage that it was saved with.
+# most. A checkpoint can still be restored only with the same number of workers and ZeRO stage.
 _OPERATION = {
     "micro_batch",
     "workers",
@@ -68,7 +67,7 @@ _OPERATION = {
 
 @dataclass(frozen=True, slots=True)
 class SftResult:
-    """The result of the sft job: the policy's key in the store, and figures of its training.
+    """The result of the sft job: the key of the policy in the store, and facts about the training.
 
     The job began at step `resumed_from` and took `wall_s` seconds. `metrics` holds the metrics of
     the last step, or is empty if an earlier job finished the policy.
@@ -95,9 +94,9 @@ class SftResult:
 def run(config: PlatformConfig) -> SftResult:
     """Train runs/<run>/policies/sft, or resume where an earlier job of this run ended.
 
-    Ray must be initialised, and the store must be reachable. Raises PolicyError or DataError if the
-    policy, the checkpoint or the data do not fit. Raises StoreError if the store fails. If the
-    workers fail too often, their last error is raised.
+    Ray must be initialised, and the store must be reachable. Raises PolicyError if the policy or
+    the checkpoint cannot be used. Raises DataError if the data cannot be used, and StoreError if
+    the store fails. If the workers fail too often, their last error is raised.
     """
     started = time.monotonic()
     config = config.model_copy(update={"policy": pinned(config.policy)})
@@ -145,9 +144,9 @@ def recipe_of(config: PlatformConfig, base: str, data: dict[str, Any]) -> dict[s
 def _follow(
     config: PlatformConfig, recipe: dict[str, Any], record: Run, progress: Progress
 ) -> tuple[int, int, dict[str, float]]:
-    """Record the workers' messages until training ends.
+    """Record the metrics in the workers' messages until training ends.
 
-    Returns the first step, the number of steps, and the metrics of the last step.
+    Returns the step at which the job began, the number of steps, and the metrics of the last step.
     """
     first, steps, metrics = None, 0, {}
     progress.say("starting trainer processes")
@@ -155,8 +154,7 @@ def _follow(
         if kind == "start":
             step, steps, samples, skipped = message
             first = step if first is None else first
-            # The workers have left out unusable rows, so the number of steps in the message is
-            # exact.
+            # The workers have left out unusable rows, so only they know the exact number of steps.
             progress.total = steps
             progress.advance(step - progress.done)
             left_out = f" ({skipped} unusable rows left out)" if skipped else ""

@@ -1,4 +1,4 @@
-"""Choose the samples of each step and worker from (seed, count, batch size, step) alone.
+"""Chooses the samples of each step from (seed, count, batch size, step) alone.
 
 A run can therefore resume from a step number. A batch may hold the end of one epoch and the start
 of the next. Every sample appears exactly once per epoch. Only an incomplete batch at the end of the
@@ -15,7 +15,7 @@ from awares.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class SampleOrder:
-    """The order of `count` samples over `epochs` epochs. (seed, epoch) determines each shuffle.
+    """The order of `count` samples over `epochs` epochs. Each epoch is a seeded shuffle.
 
     Example:
         SampleOrder(count=10, batch_size=4, epochs=2, seed=0).steps == 5
@@ -35,11 +35,11 @@ class SampleOrder:
 
     @property
     def steps(self) -> int:
-        """Number of optimizer steps over all epochs."""
+        """The number of optimizer steps over all epochs."""
         return self.count * self.epochs // self.batch_size
 
     def batch(self, step: int) -> tuple[int, ...]:
-        """Return the `batch_size` indices of the samples of `step` (0-based)."""
+        """Return the indices of the `batch_size` samples of step `step`, counted from 0."""
         places = range(step * self.batch_size, (step + 1) * self.batch_size)
         return tuple(
             _permutation(self.count, self.seed, place // self.count)[place % self.count]
@@ -59,9 +59,9 @@ def micro_batches(
 ) -> list[list[tuple[int, ...]]]:
     """Return the micro-batches of each worker, in the order in which they run.
 
-    A micro-batch holds the indices of `micro_batch` samples. `lengths` holds the length of each
-    sample, by index. All workers' i-th micro-batches have similar lengths, so no worker waits long
-    for another. The size of the batch must be a multiple of micro_batch * workers.
+    A micro-batch holds the indices of `micro_batch` samples. `lengths[i]` is the length of sample
+    i. The i-th micro-batches of all workers have similar lengths, so no worker waits long for
+    another worker. The size of the batch must be a multiple of micro_batch * workers.
     """
     assert len(batch) % (micro_batch * workers) == 0, (len(batch), micro_batch, workers)
     ordered = sorted(batch, key=lambda index: (-lengths[index], index))

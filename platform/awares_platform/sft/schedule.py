@@ -1,4 +1,4 @@
-"""The learning-rate schedule. It depends only on the step, so a resumed run continues it."""
+"""The learning-rate schedule of SFT. The rate depends only on the step."""
 
 import math
 
@@ -6,8 +6,8 @@ import math
 def cosine(step: int, steps: int, peak: float, warmup_ratio: float) -> float:
     """Return the learning rate of `step` (0-based) out of `steps`.
 
-    The rate rises linearly to `peak` in the first `warmup_ratio` of the steps. It then follows a
-    cosine towards zero.
+    The rate rises linearly to `peak` in the first `warmup_ratio * steps` steps. The rate then
+    follows a cosine towards zero.
 
     Example:
         cosine(0, 100, 1e-3, 0.1) == 1e-4

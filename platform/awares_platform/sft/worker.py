@@ -3,9 +3,10 @@
     restore -> [ micro-batches -> forward, backward -> step -> (checkpoint) ] x steps -> export
 
 Every rank derives the samples of a step from the step's number (see order.py). The ranks therefore
-exchange no samples, and a run resumes from the step's number alone.
+exchange no samples. A resumed run needs only the number of the next step.
 
-Axes: B sequences, T tokens, K positions at which at least one row has a target, V vocabulary.
+Axes: B sequences, T tokens, V entries of the vocabulary, K positions. At each of the K positions,
+at least one sequence has a target token.
 """
 
 import time
@@ -78,7 +79,7 @@ class SftWorker:
         self._engine = zero.initialize(model, zero_settings, gpu)
 
     def run(self) -> None:
-        """Run the loop that the module's docstring draws."""
+        """Run the loop that the diagram at the top of this module shows."""
         steps, examples = self._order.steps, self._examples
         saved = checkpoint.restore(self._engine, self._recipe)
         step = saved.step if saved else 0
@@ -97,7 +98,7 @@ class SftWorker:
             self._messages.put(message)
 
     def _step(self, step: int) -> dict[str, float]:
-        """Take one optimizer step on this rank's share. Return the metrics over all ranks."""
+        """Take one optimizer step on this rank's share. Return metrics over all ranks."""
         started = time.monotonic()
         settings, examples = self._settings, self._examples
         batch = self._order.batch(step)
@@ -139,9 +140,9 @@ class SftWorker:
 
 
 class _Watched:
-    """An engine that remembers which tokens it found most probable.
+    """A DeepSpeed engine that remembers the most probable token at each position.
 
-    policy_logprobs discards the logits, so this class notes these tokens during the forward pass.
+    policy_logprobs discards the logits, so this class stores the tokens during the forward pass.
     """
 
     def __init__(self, engine: Any) -> None:
@@ -153,14 +154,14 @@ class _Watched:
         return output
 
     def correct(self, batch: Batch) -> Tensor:
-        """Return the number of target tokens that the engine found most probable."""
+        """Return the number of target tokens that the model predicts as most probable."""
         after_K = self._kept_K + 1
         is_best_BK = self._best_BK == batch.input_ids_BT[:, after_K]
         return (is_best_BK & (batch.weights_BT[:, after_K] > 0)).sum()
 
 
 class _Counts:
-    """Sums the figures of a step over its micro-batches, and then over the ranks."""
+    """Sums the loss and token counts of a step over micro-batches, and then over ranks."""
 
     def __init__(self, device: torch.device) -> None:
         # The six sums are the loss, the NLL of tool-turn tokens, the number of tool-turn tokens,
@@ -170,7 +171,7 @@ class _Counts:
     def add(
         self, logprobs_BT: Tensor, batch: Batch, tool_BT: Tensor, correct: Tensor, total: float
     ) -> None:
-        """Add the figures of a micro-batch. `total` is the weight of the whole batch."""
+        """Add the loss and token counts of a micro-batch. `total` is the batch's weight."""
         loss = sft_loss(logprobs_BT, batch.weights_BT, normaliser=total)
         tool = -logprobs_BT[tool_BT].sum()
         targets = (batch.weights_BT > 0).sum()
@@ -181,8 +182,9 @@ class _Counts:
     def reduced(self, unreadable: int) -> dict[str, float]:
         """Return the step's metrics over all ranks.
 
-        `unreadable` is the number of images that this rank skipped. A step without a crop request
-        has no tool-turn loss. Raises DataError if no image of the batch is readable.
+        `unreadable` is the number of images that this rank skipped. Without a crop request in the
+        step, the result has no "loss/tool_turn". Raises DataError if no image of the batch is
+        readable.
         """
         sums = torch.cat([self._sums, self._sums.new_tensor([unreadable])])
         torch.distributed.all_reduce(sums)

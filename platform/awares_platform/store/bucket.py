@@ -1,7 +1,8 @@
-"""A bucket gives access to single objects below one prefix of an S3 bucket, with boto3.
+"""Reads and writes single objects below one prefix of an S3 bucket, with boto3.
 
-Each call is retried on transient errors within one total budget. A failed call raises an error of
-store/errors.py that names s3://bucket/key and the remedy. Keys are relative to the prefix.
+A call is retried after transient errors until store.retry_budget_s is spent. A failed call raises
+an error from store/errors.py. The error names s3://bucket/key and the remedy. Keys are relative to
+the prefix.
 """
 
 import logging
@@ -30,7 +31,7 @@ SILENCE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One listed object. `key` is relative to the store's prefix. `etag` is opaque.
+    """The key, size in bytes and etag of an object. `key` is relative to the store's prefix.
 
     Example:
         ObjectInfo("runs/mini/config.json", 2301, '"9b2c..."')
@@ -49,7 +50,7 @@ class Bucket:
 
     @classmethod
     def from_config(cls, config: StoreConfig) -> Self:
-        """Return the store that `config` names. The first call connects to the server."""
+        """Return the store of `config`. The first operation connects to the server."""
         if config.endpoint == "local":
             raise ConfigError(
                 'store.endpoint="local" names no server yet: call within '
@@ -66,9 +67,10 @@ class Bucket:
     ) -> str:
         """Write an object and return its etag.
 
-        With `if_none_match`, the object must not exist. With `if_match`, the object must have this
-        etag. Otherwise PreconditionFailed is raised. If the reply to a conditional write is lost,
-        the write counts as successful if the object holds exactly `data`.
+        With `if_none_match`, the object must not exist. With `if_match`, the object must exist and
+        have this etag. Raises PreconditionFailed if the condition is not met. If the reply to a
+        conditional write is lost and the object holds exactly `data`, the write counts as
+        successful.
         """
         attempts = 0
 
@@ -89,11 +91,11 @@ class Bucket:
             raise PreconditionFailed(str(error)) from error
 
     def get(self, key: str) -> bytes:
-        """Return an object's bytes. Raises NotFound."""
+        """Return the content of an object. Raises NotFound if there is no object."""
         return self.get_with_etag(key)[0]
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
-        """Return an object's bytes and etag, as for `put(if_match=etag)`. Raises NotFound."""
+        """Return the content and the etag of an object. Raises NotFound if there is no object."""
 
         def read() -> tuple[bytes, str]:
             response = self.client.get_object(**self.address(key))
@@ -104,7 +106,7 @@ class Bucket:
     def get_range(self, key: str, start: int, end: int, *, if_match: str | None = None) -> bytes:
         """Return the bytes from `start` to `end` (exclusive), or fewer if the object is shorter.
 
-        Raises NotFound if there is no object. Raises PreconditionFailed if its etag is not
+        Raises NotFound if there is no object. Raises PreconditionFailed if the object's etag is not
         `if_match`.
         """
         if not 0 <= start <= end:
@@ -128,12 +130,12 @@ class Bucket:
         return self.call(key, read)
 
     def head(self, key: str) -> ObjectInfo:
-        """Return the size and etag of an object. Raises NotFound."""
+        """Return the size and the etag of an object. Raises NotFound if there is no object."""
         try:
             response = self.call(key, lambda: self.client.head_object(**self.address(key)))
         except NotFound:
             # A HEAD reply has no body, so it does not tell whether the object or the bucket is
-            # missing.
+            # missing. `_bucket_exists` raises MissingBucket if the bucket is missing.
             _ = self._bucket_exists
             raise
         return ObjectInfo(key, response["ContentLength"], response["ETag"])
@@ -163,7 +165,7 @@ class Bucket:
         self.call(key, lambda: self.client.delete_object(**self.address(key)))
 
     def delete_prefix(self, prefix: str) -> int:
-        """Delete every object whose key begins with `prefix`; return the number of objects.
+        """Delete every object whose key begins with `prefix`. Return the number of deleted objects.
 
         Raises ValueError for an empty prefix.
         """
@@ -177,7 +179,7 @@ class Bucket:
         return deleted
 
     def call(self, key: str, operation: Callable[[], T]) -> T:
-        """Run one S3 call within the retry budget. Raises a StoreError that names `key`."""
+        """Run one S3 call with retries. Raises a StoreError that names `key`."""
         try:
             for attempt in stamina.retry_context(
                 on=is_transient, attempts=None, timeout=self.config.retry_budget_s
@@ -203,11 +205,11 @@ class Bucket:
         options = ClientConfig(
             connect_timeout=5,
             read_timeout=SILENCE_S,
-            # The method `call` retries, so boto3 makes one attempt.
+            # The method `call` does the retries, so boto3 must make only one attempt.
             retries={"total_max_attempts": 1},
             max_pool_connections=32,
             s3={"addressing_style": "path" if self.config.endpoint else "auto"},
-            # S3 servers other than AWS differ in their support for the newer checksums.
+            # Not every S3 server supports the newer checksums of AWS.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
@@ -227,7 +229,7 @@ class Bucket:
 
         def delete() -> None:
             reply = self.client.delete_objects(Bucket=self.config.bucket, Delete=request)
-            # A successful reply lists the objects that could not be deleted.
+            # Even a successful reply may list objects that could not be deleted.
             if failures := reply.get("Errors"):
                 raise ClientError({"Error": failures[0]}, "DeleteObjects")
 
@@ -241,6 +243,6 @@ class Bucket:
 
 
 def condition(if_none_match: bool, if_match: str | None) -> dict[str, str]:
-    """Return the boto3 parameters of a conditional call."""
+    """Return the boto3 parameters for the conditions of a call."""
     none_match = {"IfNoneMatch": "*"} if if_none_match else {}
     return none_match | ({"IfMatch": if_match} if if_match else {})

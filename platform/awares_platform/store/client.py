@@ -1,7 +1,7 @@
-"""The boto3 client of a store.
+"""Creates the boto3 client of a store.
 
     a private server    its own keys; the environment and the files in ~/.aws are ignored
-    a server of yours   boto3's usual search for credentials, region, proxies and so on
+    any other server    boto3's usual search for credentials, region, proxies and so on
 
 Calls to an address on this machine bypass all proxies.
 """
@@ -17,7 +17,7 @@ from botocore.session import Session as CoreSession
 from awares_platform.config.loopback import is_loopback
 from awares_platform.store.keys import StoreKeys
 
-# boto3 creates clients from shared state that is not thread-safe. Clients are thread-safe.
+# A finished boto3 client is thread-safe, but the creation of a client is not.
 _CREATION = threading.Lock()
 
 
@@ -26,7 +26,8 @@ def connect(
 ) -> Any:
     """Return an S3 client for the server at `endpoint`, or for AWS if `endpoint` is None.
 
-    `keys` are the keys of a private server. By default they are looked up by `endpoint`.
+    `keys` are the keys of a private server. By default, the keys are those that StoreKeys.of
+    returns for `endpoint`.
     """
     keys = keys or StoreKeys.of(endpoint)
     if is_loopback(endpoint):
@@ -37,14 +38,14 @@ def connect(
 
 
 def _private(keys: StoreKeys) -> Session:
-    """Return a session with these keys, and botocore's defaults for all other settings."""
+    """Return a session with `keys`, and with botocore's defaults for all other settings."""
     settings = {
         name: (None, None, default, convert)
         for name, (_, _, default, convert) in CoreSession.SESSION_VARIABLES.items()
     }
     for files in ("config_file", "credentials_file"):
         settings[files] = (None, None, os.devnull, None)
-    # These settings are tables, which botocore would otherwise collect from environment and files.
+    # Without these entries, botocore would read the two tables from the environment and files.
     for table in ("s3", "proxies_config"):
         settings[table] = (None, None, None, None)
     core = CoreSession(session_vars=settings)

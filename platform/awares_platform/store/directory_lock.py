@@ -1,4 +1,4 @@
-"""The lock of a private server's directory. Only one run at a time may use the directory.
+"""Locks a private server's directory. Only one run at a time may use the directory.
 
 The server process inherits the lock. If a run is killed, the next run therefore waits until the old
 server has ended.
@@ -15,7 +15,7 @@ from typing import IO
 from awares_platform.store.errors import LaunchError
 
 _GONE_S = 40.0
-"""If its run is killed, a server ends by itself within this number of seconds."""
+"""A server ends by itself within this number of seconds after its run is killed."""
 
 
 def _create(directory: Path) -> None:
@@ -23,7 +23,7 @@ def _create(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "lock").touch()
-    except (OSError, ValueError) as error:  # ValueError: the locale cannot spell the name.
+    except (OSError, ValueError) as error:  # ValueError: the locale cannot encode the path.
         raise LaunchError(
             f"{directory}: cannot be written ({error}); set run.directory to a directory of yours"
         ) from error
@@ -31,9 +31,9 @@ def _create(directory: Path) -> None:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[IO[str]]:
-    """Create and lock the directory, and yield the lock, which a child process may inherit.
+    """Create and lock the directory, and yield the lock file. A child process may inherit it.
 
-    Raises LaunchError if the directory cannot be written, or another run has locked it.
+    Raises LaunchError if the directory cannot be written, or if another run has locked it.
     """
     _create(directory)
     with (directory / "lock").open("a+", encoding="ascii") as lock:

@@ -1,4 +1,4 @@
-"""The errors of the object store, and LaunchError for a part of a run that does not start.
+"""Defines the errors of the object store, and LaunchError.
 
 The message of a StoreError names s3://bucket/key and the remedy.
 
@@ -11,7 +11,8 @@ StoreError
 
 LaunchError              A part of a run did not start, such as the store, Ray or a port.
 
-MissingBucket is not a NotFound: callers expect that an object may be absent, never a bucket.
+MissingBucket is not a NotFound, because callers handle NotFound as a normal case. A missing bucket
+is never normal.
 """
 
 from awares.errors import AwaresError
@@ -38,7 +39,7 @@ class AccessDenied(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The store gave no answer, or only errors, within the retry budget."""
+    """The store gave no usable answer within the retry budget."""
 
 
 class LaunchError(AwaresError):

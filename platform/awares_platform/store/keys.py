@@ -1,10 +1,10 @@
-"""The keys of a private S3 server, for every process of the run that started the server.
+"""Shares the keys of a private S3 server with all processes of a run.
 
     session ── writes the address and the keys to a file that only this user can read
             └─ AWARES_STORE_KEYS=<path of that file> ── jobs, Ray workers, engines inherit it
 
-The keys are used for this one address only. The AWS variables stay unchanged, because they hold the
-user's keys for other servers.
+The keys are used only for the private server. The AWS environment variables stay unchanged, because
+they hold the user's keys for other servers.
 """
 
 import json
@@ -44,7 +44,7 @@ class StoreKeys:
 
     @contextmanager
     def shared(self, directory: Path) -> Iterator[dict[str, str]]:
-        """Write the keys to a file in `directory`, and yield the variable that names the file."""
+        """Write the keys to a file in `directory`. Yield the environment variable with its path."""
         path = directory.resolve() / "keys.json"
         path.unlink(missing_ok=True)  # A killed run may have left this file.
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)

@@ -1,4 +1,4 @@
-"""Transfer large files to and from a bucket in parallel parts, which bounds the memory."""
+"""Transfers large files in parallel parts, so that only a few parts are in memory."""
 
 import hashlib
 import logging
@@ -24,7 +24,7 @@ THREADS = 4
 def upload(store: Bucket, path: Path, key: str, condition: dict[str, str]) -> str:
     """Upload a file and return its etag.
 
-    The server checks `condition` (IfNoneMatch, IfMatch) when it completes the object.
+    The server checks `condition` (IfNoneMatch, IfMatch) when the upload is completed.
     """
     size = path.stat().st_size
     if size <= PART_BYTES:
@@ -80,7 +80,7 @@ def _fetch(store: Bucket, key: str, descriptor: int) -> None:
 
 
 def _parts(size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the number, start and end of each part. Numbers start at 1."""
+    """Yield the number of each part, and the offsets of its start and end. Numbers start at 1."""
     length = max(PART_BYTES, -(-size // MOST_PARTS))
     for number, start in enumerate(range(0, size, length), start=1):
         yield number, start, min(start + length, size)
@@ -103,9 +103,10 @@ def _complete(
     parts: list[dict[str, Any]],
     condition: dict[str, str],
 ) -> str:
-    """Complete the object and return its etag.
+    """Complete the upload and return the object's etag.
 
-    If the reply is lost, the completion counts as done if the object consists of exactly `parts`.
+    If the server's reply is lost and the object consists of exactly `parts`, the upload counts as
+    completed.
     """
     request = {
         **store.address(key),
@@ -131,7 +132,7 @@ def _complete(
 
 
 def _etag(parts: list[dict[str, Any]]) -> str:
-    """Return S3's etag for an object of these parts, or "" if their etags are not MD5 sums."""
+    """Return S3's etag for an object of `parts`, or "" if the parts' etags are no MD5 digests."""
     digests = [part["ETag"].strip('"') for part in parts]
     if not all(re.fullmatch(r"[0-9a-f]{32}", digest) for digest in digests):
         return ""

@@ -1,4 +1,4 @@
-"""The object store of a run: a bucket that also transfers files and directories."""
+"""The object store of a run. It adds transfers of files and directories to Bucket."""
 
 from pathlib import Path
 
@@ -26,26 +26,26 @@ class ObjectStore(Bucket):
     ) -> str:
         """Upload a file and return its etag. A large file is uploaded in parallel parts.
 
-        `if_none_match` and `if_match` have the same meaning as for `put`. The server checks them
-        when it completes the object.
+        `if_none_match` and `if_match` have the same meaning as for `put`. The server checks these
+        conditions when the upload is completed.
         """
         return multipart.upload(self, Path(path), key, condition(if_none_match, if_match))
 
     def download_file(self, key: str, path: str | Path) -> None:
-        """Download an object, in parallel ranges if it is large. `path` is never a partial file."""
+        """Download an object in parallel ranges. `path` appears only once the file is complete."""
         multipart.download(self, key, Path(path))
 
     def upload_directory(self, directory: str | Path, prefix: str) -> int:
-        """Upload every file below `directory` to `prefix`/; return the number of files."""
+        """Upload every file below `directory` to `prefix`/. Return the number of files."""
         files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
         for path in files:
             self.upload_file(path, f"{prefix.rstrip('/')}/{path.relative_to(directory).as_posix()}")
         return len(files)
 
     def download_directory(self, prefix: str, directory: str | Path) -> int:
-        """Download every object below `prefix`/ into `directory`; return the number of objects.
+        """Download every object below `prefix`/ into `directory`. Return the number of objects.
 
-        Raises NotFound if there is no object, and StoreError for a key that leads out of
+        Raises NotFound if there is no object. Raises StoreError if a key would be written outside
         `directory`.
         """
         folder = f"{prefix.rstrip('/')}/"

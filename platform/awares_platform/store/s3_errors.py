@@ -1,4 +1,4 @@
-"""Decide which errors of S3 calls to retry, and translate the others to store/errors.py."""
+"""Decides which S3 errors are retried, and translates S3 errors to those of store/errors.py."""
 
 from botocore import exceptions as boto
 
@@ -29,7 +29,7 @@ _TRANSIENT_CODES = {
 }  # fmt: skip
 _FULL_CODES = {"507", "InsufficientStorage", "XMinioStorageFull"}
 _FINAL_STATUSES = {501, 505}
-"""HTTP statuses that are not retried, because the server does not implement the call."""
+"""HTTP statuses that are not retried: the server does not support the call."""
 _ABSENT_CODES = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _DENIED_CODES = {
     "401", "403", "AccessDenied", "AllAccessDisabled", "ExpiredToken", "Forbidden",
@@ -46,7 +46,7 @@ _LOST_CODES = {"412", "PreconditionFailed"}
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether to retry the call: after a listed error, and after most 5xx statuses."""
+    """Return whether the call should be retried after `error`."""
     if isinstance(error, boto.ClientError):
         return code(error) in _TRANSIENT_CODES or (
             _status(error) >= 500 and _status(error) not in _FINAL_STATUSES
@@ -64,7 +64,7 @@ def code(error: Failure) -> str:
 
 
 def translate(error: Failure, key: str, config: StoreConfig) -> StoreError:
-    """Return the error for a failed call on `key`. It names s3://bucket/key and the remedy."""
+    """Return the StoreError for a failed call on `key`. It names s3://bucket/key and the remedy."""
     where = f"{config.url}/{key}".rstrip("/")
     server = config.endpoint or "AWS S3"
     reason = code(error)

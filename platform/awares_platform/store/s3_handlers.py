@@ -1,4 +1,4 @@
-"""Two boto3 event handlers: send a body with its headers, and refuse a truncated reply."""
+"""Defines two boto3 event handlers: one for writes, and one that detects truncated replies."""
 
 import re
 from io import BytesIO
@@ -22,9 +22,9 @@ def send_at_once(params: dict[str, Any], **_: object) -> None:
 def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
     """Raise ResponseStreamingError, a transient error, for a truncated reply.
 
-    This is a `before-parse` handler. botocore checks the length of streamed bodies only. It reads a
-    truncated listing as an empty listing. Streamed bodies are read later, so for them this handler
-    checks the headers only.
+    This is a `before-parse` handler. botocore does not check the length of bodies that are not
+    streamed. It parses a truncated listing as an empty listing. A streamed body is read later, so
+    this handler checks only the headers of its reply.
     """
     headers, body = response_dict["headers"], response_dict["body"]
     status = response_dict["status_code"]
@@ -44,7 +44,7 @@ def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: obje
 
 
 def _has_result_in_body(operation_model: Any) -> bool:
-    """Return whether the reply's body, and not only its headers, holds a result."""
+    """Return whether the body of the reply holds a result, besides its headers."""
     output = operation_model.output_shape
     return output is not None and any(
         "location" not in member.serialization for member in output.members.values()

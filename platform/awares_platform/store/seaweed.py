@@ -1,7 +1,7 @@
 """A private S3 server for one machine: SeaweedFS ("weed mini") on free loopback ports.
 
-Its credentials are random. Its data lie in a directory that only one run at a time may use. The
-server dies with the process that started it.
+The credentials are random. The server's data lie in a directory that only one run at a time may
+use. The server ends when the process that started it ends.
 """
 
 import contextlib
@@ -31,17 +31,17 @@ from awares_platform.store.s3_errors import FAILURES
 _SERVICES: tuple[str, ...] = ("s3", "master", "volume", "filer", "admin")
 _GRPC_OFFSET = 10_000
 _PORTS = range(20_000, 22_700)
-"""Neither these ports nor their gRPC ports are ports of Ray's workers or ephemeral ports.
+"""These ports and their gRPC ports are outside the ranges of Ray's workers and of ephemeral ports.
 """
 _START_S = 30.0
 _STOP_S = 5.0
-"""Seconds that a server gets to stop before it is killed. Its data are on disk by then."""
+"""A server that has not stopped after this number of seconds is killed."""
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: its address and credentials.
+    """The address, the credentials and the process id of a running server.
 
     Example:
         Server("http://127.0.0.1:20417", "a1b2...", "c3d4...", pid=4711)
@@ -54,7 +54,7 @@ class Server:
 
     @property
     def keys(self) -> StoreKeys:
-        """The server's keys, to share with other processes."""
+        """The server's address and keys, in the form that is shared with other processes."""
         return StoreKeys(self.endpoint, self.access_key, self.secret_key)
 
 
@@ -69,7 +69,7 @@ class _Running:
 def serve(directory: Path, bucket: str) -> Iterator[Server]:
     """Run a server with data in `directory`, and create `bucket`.
 
-    Raises LaunchError if the server does not start, or another run uses the directory.
+    Raises LaunchError if the server does not start, or if another run uses the directory.
     """
     with locked(directory) as lock:
         running = _start(directory.resolve(), bucket, lock)
@@ -128,7 +128,7 @@ def _binary() -> str:
 
 
 def _spawn(directory: Path, bucket: str, ports: dict[str, int], lock: IO[str]) -> _Running:
-    """Start the server in its own session, so that Ctrl-C does not end it before the run."""
+    """Start the server in its own process group, so that Ctrl-C does not end it before the run."""
     (directory / "data").mkdir(exist_ok=True)
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
@@ -165,7 +165,7 @@ def _spawn(directory: Path, bucket: str, ports: dict[str, int], lock: IO[str]) -
 
 
 def _answers(running: _Running, bucket: str) -> bool:
-    """Wait until the bucket answers. Return False if the process ends or takes too long.
+    """Wait until the bucket can be used. Return False if the server ends or takes too long.
 
     An open port is not enough, because the server loads its credentials later.
     """
@@ -184,7 +184,7 @@ def _answers(running: _Running, bucket: str) -> bool:
 
 
 def _free_ports() -> dict[str, int]:
-    """Return a free port for each service. The gRPC port (port + 10000) is free, too."""
+    """Return a free port for each service. The gRPC port (port + 10000) is also free."""
     candidates = random.SystemRandom().sample(_PORTS, len(_PORTS))
     free = (port for port in candidates if _is_free(port) and _is_free(port + _GRPC_OFFSET))
     ports = dict(zip(_SERVICES, free, strict=False))
@@ -206,7 +206,7 @@ def _is_free(port: int) -> bool:
 
 
 def _stop(running: _Running) -> None:
-    """Stop the server by its process id, and remove the sockets that it leaves in /tmp."""
+    """Stop the server, and remove the Unix sockets that it leaves in /tmp."""
     running.process.terminate()
     try:
         running.process.wait(_STOP_S)

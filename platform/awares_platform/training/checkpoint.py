@@ -1,21 +1,21 @@
-"""Save checkpoints from all ranks through Ray Train to the store, and resume a run from them.
+"""Saves checkpoints from all ranks to the store through Ray Train, and restores them.
 
     every rank --DeepSpeed shards--> a local directory
                --report (barrier)--> runs/<run>/checkpoints/<job>/step-00000050/
                --last--> Ray Train's snapshot file
 
-Ray Train writes the snapshot after the last shard, and only the snapshot names the checkpoint to
-resume from. A run therefore resumes only from complete checkpoints. The snapshot is used when Ray
-Train restarts its workers after losing one, and when a user starts a killed job again.
+Ray Train writes the snapshot after the last shard. A run resumes from the checkpoint that the
+snapshot names, so this checkpoint is always complete. Ray Train reads the snapshot when it restarts
+its workers after losing one, and when a user starts a killed job again.
 
 Ray Train's controller writes the snapshot when it next polls the workers. It polls every 2 seconds
-(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before the controller polls, the snapshot
-still names the previous checkpoint.
+(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before this poll, the snapshot still names
+the previous checkpoint.
 
-ZeRO shards its state over the workers, so a checkpoint fits one number of workers and one stage
-only. If the number or the stage differs, `restore` raises a clear error. Exports and the weight
-bus do not depend on the topology. Frozen weights are not saved, because a resumed run loads them
-from the policy that it started from.
+ZeRO shards its state over the workers. A checkpoint can therefore be restored only with the same
+number of workers and the same ZeRO stage. Otherwise `restore` raises an error. Exports and the
+weight bus work with any number of workers and any stage. Frozen weights are not saved, because a
+resumed run loads them from the policy that it started from.
 """
 
 import hashlib
@@ -47,8 +47,8 @@ _ATTEMPTS = 8
 class Saved:
     """The description that is stored in a checkpoint.
 
-    `state` is JSON that only the job reads. `identity` holds the settings that must be the same
-    when the run resumes.
+    `state` holds JSON values that only the job reads. `identity` holds the settings that must be
+    the same when the run resumes.
 
     Example:
         Saved(step=50, workers=1, stage=2, parameters="9f2c...", identity={"seed": 0}, state={})
@@ -65,7 +65,7 @@ class Saved:
 def run_config(
     store: StoreConfig, run: str, job: str, max_failures: int, keep: int
 ) -> ray.train.RunConfig:
-    """Return Ray Train's configuration.
+    """Return Ray Train's configuration for the job `job` of the run `run`.
 
     Ray Train keeps its files and the newest `keep` checkpoints in the store.
     """
@@ -84,8 +84,8 @@ def run_config(
 def filesystem(store: StoreConfig) -> pyarrow.fs.S3FileSystem:
     """Return the store as a pyarrow file system.
 
-    If the store is a private server, its own keys are used. Otherwise the keys of the environment
-    are used.
+    For the private server, the function uses the keys of that server. For any other store, the keys
+    come from the environment.
     """
     options: dict[str, Any] = {
         "region": store.region,
@@ -106,9 +106,9 @@ def save(
     state: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> None:
-    """Publish a checkpoint after `step` finished steps. Return when all shards are in the store.
+    """Save a checkpoint after `step` finished steps. Return when all shards are in the store.
 
-    Every rank must call this function, and all ranks must call it equally often.
+    Every rank must call this function, and the number of calls must be the same on all ranks.
     """
     with tempfile.TemporaryDirectory(prefix="awares-checkpoint-") as directory:
         write(engine, Path(directory))
@@ -125,7 +125,8 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
     """Load the newest complete checkpoint into `engine`, and return its description.
 
     Every rank must call this function. The result is None on a fresh start. Raises PolicyError if
-    the checkpoint has another model, topology or identity. The error names both values.
+    the checkpoint has another model, topology or identity. The error names the value in the
+    checkpoint and the value of this run.
     """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -134,7 +135,7 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
         saved = _read_meta(Path(directory, _META), checkpoint.path)
         _check(saved, _describe(engine, saved.step, identity, saved.state), checkpoint.path)
         read(engine, Path(directory))
-        # The end of the block removes the files, so wait until every rank has read them.
+        # Leaving this block deletes the files, so first wait until every rank has read its files.
         torch.distributed.barrier()
     return saved
 
@@ -150,7 +151,7 @@ def _read_meta(path: Path, checkpoint: str) -> Saved:
 
 
 def write(engine: Any, directory: Path) -> None:
-    """Write this rank's shards to a directory. Rank 0 also writes the state that is not sharded."""
+    """Write this rank's shards to a directory. Rank 0 also writes all unsharded state."""
     frozen = _partly_frozen(engine)
     engine.save_checkpoint(
         str(directory), tag=_TAG, save_latest=False, exclude_frozen_parameters=frozen
@@ -158,7 +159,7 @@ def write(engine: Any, directory: Path) -> None:
 
 
 def read(engine: Any, directory: Path) -> None:
-    """Load a checkpoint from a directory with the files that `write` has written on all ranks.
+    """Load a checkpoint from `directory`, which holds the files that all ranks have written.
 
     Raises PolicyError if the files are absent.
     """
@@ -190,7 +191,7 @@ def _describe(
 def parameter_digest(model: Any) -> str:
     """Return a digest of each parameter's name, its shape, and whether it is trained.
 
-    A checkpoint fits a model with the same digest.
+    A checkpoint can be loaded only into a model with the same digest.
     """
     lines = (
         f"{name} {tuple(getattr(tensor, 'ds_shape', tensor.shape))} {tensor.requires_grad}"

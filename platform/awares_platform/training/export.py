@@ -1,10 +1,11 @@
-"""Exported policies in the store: runs/<run>/policies/<name>/, whose manifest is written last.
+"""Exports policies to runs/<run>/policies/<name>/ in the store, and reads their manifests.
 
     manifest.json   {"files": {name: blake3}, "meta": {"digest", "trained_from", ...the job's own}}
 
-Readers treat a policy without a manifest as absent. `digest` is the digest of the policy itself.
-`trained_from` is the digest of the policy from which training started (see identity.py). Both
-digests can be read without reading the weights.
+The manifest is written last, and readers treat a policy without a manifest as absent. `digest` is
+the digest of the policy itself. `trained_from` is the digest of the policy from which training
+started (see identity.py). A reader gets these digests from the manifest, without reading the
+weights.
 """
 
 import json
@@ -51,8 +52,8 @@ def export_policy(
     """Publish a policy with the weights `state` (from zero.full_state). Return its key.
 
     `source` is the directory of the policy from which training started. All its files except the
-    weights, such as the tokenizer and the processor, are copied unchanged. `meta` (JSON) goes into
-    the manifest.
+    weights, such as the tokenizer and the processor, are copied unchanged. The JSON values in
+    `meta` become part of the manifest.
     """
     key = policy_key(run, name)
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:
@@ -61,7 +62,7 @@ def export_policy(
         files = file_digests(directory)
         lineage = {"digest": combined(files), "trained_from": content_digest(source)}
         manifest = {"files": files, "meta": {**(meta or {}), **lineage}}
-        # Delete the manifest first, so that no reader sees a policy that is half replaced.
+        # Delete the manifest first, so that no reader sees a mixture of old and new files.
         store.delete(f"{key}/{MANIFEST}")
         for file in files:
             store.upload_file(directory / file, f"{key}/{file}")
@@ -72,7 +73,7 @@ def export_policy(
 def write_policy(
     state: Mapping[str, "Tensor"], source: Path, directory: Path, family: ModelFamily
 ) -> None:
-    """Write the weights `state`, and every other file of `source`, to an empty directory."""
+    """Write the weights `state` to an empty directory, and copy the other files from `source`."""
     from safetensors.torch import save_file
 
     for file in sorted(source.iterdir()):
@@ -115,7 +116,7 @@ def policy_manifest(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
 
 
 def _fault(manifest: Any) -> str:
-    """Return what is wrong with a manifest, or "" if nothing is wrong."""
+    """Return the fault of a manifest as text, or "" if the manifest is valid."""
     if not isinstance(manifest, dict):
         return "it is no JSON object"
     files, meta = manifest.get("files"), manifest.get("meta")

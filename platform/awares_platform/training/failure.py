@@ -1,8 +1,8 @@
-"""Decide which failures Ray Train may retry, and find the cause behind Ray's exceptions.
+"""Decides which failures Ray Train may retry, and finds the cause behind Ray's exceptions.
 
 After a lost worker, a full disk or an unreachable store, a restart from the newest checkpoint may
-succeed. After a wrong setting, unreadable data or a policy that does not fit, a restart would fail
-in the same way. Such an error therefore ends the run at once, with its own message.
+succeed. After a wrong setting, unreadable data or an unusable policy, a restart would fail in the
+same way. ConfigError, DataError and PolicyError therefore end the run at once.
 """
 
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ FINAL = (ConfigError, DataError, PolicyError)
 
 
 class FailFast(UserCallback):
-    """Ends training when a worker raises a final error.
+    """Ends training when a worker raises an error of a type in FINAL.
 
-    Ray Train treats an error of a callback as a failure of the controller. Ray Train never retries
-    such a failure.
+    If a callback raises an error, Ray Train treats it as a failure of the controller. Ray Train
+    never retries a failure of the controller.
     """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise the first final error of a worker.
+        """Raise the first error of a worker whose type is in FINAL.
 
         Ray Train's controller calls this method after workers have failed.
         """
@@ -38,7 +38,7 @@ class FailFast(UserCallback):
 
 @contextmanager
 def unwrapped() -> Iterator[None]:
-    """Raise an error of the block without the wrappers of Ray and Ray Train.
+    """Run the block. If the block fails, raise its error without Ray's wrappers.
 
     Example:
         with unwrapped():
@@ -56,9 +56,9 @@ def unwrapped() -> Iterator[None]:
 def cause(error: Exception) -> Exception:
     """Return the error of the Ray task or Ray Train worker that `error` wraps.
 
-    If `error` wraps no such error, the function returns `error` itself. A task's error that is no
-    AwaresError stays wrapped, because Ray's text contains the remote traceback. A failure of the
-    store inside Ray Train becomes StoreUnavailable.
+    If `error` wraps nothing, the function returns `error` itself. If a task's error is no
+    AwaresError, it stays wrapped, because Ray's text contains the remote traceback. If Ray Train
+    failed because of the object store, the function returns StoreUnavailable.
     """
     inner: Exception | None = None
     if isinstance(error, RayTaskError):

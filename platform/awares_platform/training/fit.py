@@ -1,4 +1,4 @@
-"""Check that the files of a policy directory belong together, before any of them is loaded.
+"""Checks that the files of a policy directory agree with each other, before they are loaded.
 
 The checks read JSON files only. If two values do not agree, the error names both values.
 """
@@ -13,9 +13,9 @@ from awares.family import ModelFamily, check_kind, read_config
 
 
 def check_directory(path: Path, family: ModelFamily) -> None:
-    """Raise PolicyError unless `path` holds a whole policy of `family`.
+    """Raise PolicyError unless `path` holds a complete policy of `family`.
 
-    Configuration, tokenizer, processor and weights must belong together.
+    The configuration, tokenizer, processor and weights must come from the same model.
     """
     if not path.is_dir():
         raise PolicyError(
@@ -35,7 +35,7 @@ def check_directory(path: Path, family: ModelFamily) -> None:
 def check_report(path: Path, report: Mapping[str, Any]) -> None:
     """Raise PolicyError if transformers' loading report lists weights that do not fit the model.
 
-    A weight does not fit if it is missing, if the model has no such weight, or if its shape
+    A weight does not fit if it is missing, if the model has no weight of this name, or if its shape
     differs.
     """
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -48,7 +48,7 @@ def check_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def set_dtype(path: Path, dtype: Any) -> None:
-    """Write the precision of the stored weights into config.json."""
+    """Write `dtype`, the data type of the stored weights, into config.json."""
     config = read_config(path)
     config.pop("torch_dtype", None)
     config["dtype"] = str(dtype).removeprefix("torch.")

@@ -1,10 +1,10 @@
-"""The identity of a policy is one digest of the content of its files.
+"""Computes the digest of a policy from the content of its files.
 
     file --blake3--> file digest      sorted {name: file digest} --blake3--> policy digest
 
 The digest of a policy changes if a byte of a file changes, or if a file is renamed, added or
-removed. The manifest of an exported policy holds the file digests. The policy can therefore be
-identified without reading its weights.
+removed. The manifest of an exported policy holds the file digests. The digest of an exported policy
+can therefore be computed without reading its weights.
 
 Hashing gigabytes takes seconds, so the digest of each file is cached on disk. The key of a cache
 entry is the file's device and inode. The entry is valid only while the file's size, mtime and ctime
@@ -31,14 +31,14 @@ _HEX_LENGTH = 64
 def content_digest(directory: Path) -> str:
     """Return the digest of a policy directory, as 64 hex digits.
 
-    Subdirectories are ignored. The manifest of an export is ignored, too, because it only describes
-    the policy.
+    Subdirectories are ignored. The manifest of an exported policy is also ignored, because it only
+    describes the policy.
     """
     return combined(file_digests(directory))
 
 
 def file_digests(directory: Path) -> dict[str, str]:
-    """Return the digest of each file in a policy directory, by file name."""
+    """Return a dict from the name of each file in a policy directory to the file's digest."""
     files = sorted(path for path in directory.iterdir() if path.is_file())
     return {path.name: file_digest(path) for path in files if path.name != MANIFEST}
 
@@ -53,17 +53,18 @@ def combined(files: Mapping[str, str]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return the blake3 of a file's content, as 64 hex digits.
+    """Return the blake3 digest of a file's content, as 64 hex digits.
 
-    If the file is unchanged, the digest comes from the cache. Any number of processes may share the
-    cache, because its entries are replaced atomically.
+    The digest of an unchanged file comes from the cache. Any number of processes may share the
+    cache, because each cache entry is replaced atomically.
     """
     stamp = _stamp(path)
     entry = cache_directory() / "digests" / f"{stamp['device']}-{stamp['inode']}.json"
     cached = _cached(entry, stamp)
     if cached is not None:
         return cached
-    # Two writes in one tick of the clock have the same mtime, so a very new file is not cached.
+    # Two writes within one clock tick leave the same mtime. So the digest of a very new file is not
+    # cached.
     settled = time.time_ns() - max(stamp["mtime_ns"], stamp["ctime_ns"]) > _SETTLED_NS
     digest = blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
     if settled and _stamp(path) == stamp:
@@ -95,7 +96,10 @@ def _can_be_written(directory: Path) -> bool:
 
 
 def _temporary() -> Path:
-    """Create the cache in the temporary directory. Raises PolicyError if others can write to it."""
+    """Create a cache in the temporary directory, and return its path.
+
+    Raises PolicyError if other users can write to the path.
+    """
     directory = Path(tempfile.gettempdir(), f"awares-cache-{os.getuid()}")
     directory.mkdir(mode=0o700, exist_ok=True)
     status = directory.lstat()
@@ -108,7 +112,7 @@ def _temporary() -> Path:
 
 
 def _stamp(path: Path) -> dict[str, int]:
-    """Return facts about a file. At least one fact changes if the file's content changes."""
+    """Return metadata of a file. At least one value changes if the file's content changes."""
     status = path.stat()
     return {
         "device": status.st_dev,
@@ -122,7 +126,7 @@ def _stamp(path: Path) -> dict[str, int]:
 def _cached(entry: Path, stamp: Mapping[str, int]) -> str | None:
     """Return the digest in a cache entry.
 
-    The result is None if the entry is absent, is unreadable, or has another stamp.
+    The result is None if the entry is absent or unreadable, or if its stamp is not `stamp`.
     """
     try:
         found = json.loads(entry.read_bytes())

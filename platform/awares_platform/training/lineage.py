@@ -1,10 +1,10 @@
-"""Check that a trained policy descends from the policies that the run would start from now.
+"""Checks that a policy's starting policy has not changed since the policy was trained.
 
     policy.base <--trained_from-- policies/sft <--trained_from-- policies/awares
 
-An export records the digest of its start, which is the policy that it was trained from. If the
-start is trained again, or if policy.base changes, the start has another digest. A policy that was
-trained from the old start is then stale.
+The manifest of a policy records the digest of the policy from which its training started. That
+digest changes if the starting policy is trained again or if policy.base changes. The trained policy
+is then stale.
 """
 
 from awares.errors import PolicyError
@@ -18,10 +18,10 @@ _SHOWN = 12
 def check_lineage(
     store: ObjectStore, run: str, name: PolicyName, base: str, start: PolicyName
 ) -> None:
-    """Raise PolicyError if `name`, or the sft policy that it started from, is stale.
+    """Raise PolicyError if the policy `name` is stale, or if its starting policy is stale.
 
-    `base` is policy.base; `start` is grpo.start, the policy that GRPO starts from. A policy that
-    does not exist is not stale.
+    `base` is policy.base. `start` is grpo.start, the name of the policy that GRPO starts from. A
+    policy that does not exist is not stale.
     """
     if name == "base":
         return
@@ -47,7 +47,7 @@ def _check_link(
 
 
 def _digest(store: ObjectStore, run: str, name: PolicyName, base: str) -> str | None:
-    """Return the present digest of the policy `name`, or None if the run has no such policy."""
+    """Return the current digest of the policy `name`, or None if the run has no such policy."""
     if name == "base":
         return base_digest(store.config, base)
     meta = read_meta(store, run, name)

@@ -1,8 +1,9 @@
-"""LoRA adapters by peft: y = base(x) + scale * B(A(x)), where `base` is frozen.
+"""Attaches LoRA adapters with peft, switches them off, and merges them into the weights.
 
-peft replaces layers of the model in place. ZeRO-3 gathers and partitions the linear parts of peft's
-layers like any other layer. With its adapters off, the model is the reference of GRPO's KL term.
-Source: Hu et al., arXiv 2106.09685.
+A layer with an adapter computes y = base(x) + scale * B(A(x)), where `base` is frozen. peft
+replaces layers of the model in place. Each peft layer contains linear layers, which ZeRO-3 gathers
+and partitions like any other layer. With its adapters off, the model is the reference policy of
+GRPO's KL term. Source: Hu et al., arXiv 2106.09685.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,10 +30,10 @@ def attach(
 ) -> int:
     """Freeze `model`, attach adapters to its linear layers, and return the number of adapters.
 
-    Every linear layer that `targets` names gets an adapter, except layers of the vision tower. If
-    `targets` is empty, the family's lora_targets are used. B starts at zero, so new adapters do not
-    change the output. The same seed gives the same adapters on every rank. Raises PolicyError if no
-    layer matches.
+    Every linear layer whose name is in `targets` gets an adapter, except layers of the vision
+    tower. If `targets` is empty, the family's lora_targets are used. B starts at zero, so new
+    adapters do not change the output. The same seed gives the same adapters on every rank. Raises
+    PolicyError if no layer matches.
     """
     import peft
 
@@ -63,7 +64,7 @@ def attach(
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """Switch the adapters off within the block, so that the model computes as its frozen base."""
+    """Switch the adapters off within the block, so that the model computes like its frozen base."""
     layers = [layer for _, layer in _layers(model)]
     for layer in layers:
         layer.enable_adapters(False)
@@ -82,8 +83,8 @@ def scale(model: nn.Module) -> float | None:
 def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return `state` under the base model's names, with the adapters folded into the weights.
 
-    `state` holds the full tensors of `model`. The argument `model` only shows which layers have
-    adapters, so its own tensors may be partitioned.
+    `state` holds the full tensors of `model`. The function only reads from `model` which layers
+    have adapters, so the tensors of `model` may be partitioned.
     """
     state = dict(state)
     for name, layer in _layers(model):

@@ -1,4 +1,4 @@
-"""Load a policy: the model to train, its processor, and the digests of its input processing.
+"""Loads the model and the processor of a policy, and computes digests of its input processing.
 
 A policy is a Hugging Face directory: config.json, safetensors, tokenizer and processor files.
 source.py finds a policy, export.py publishes a policy, and identity.py computes its digest.
@@ -31,8 +31,9 @@ def load_policy(path: Path, policy: PolicyConfig, seed: int) -> "nn.Module":
     """Load the model in policy.dtype, on the CPU, ready to train.
 
     If policy.lora_rank > 0, only LoRA adapters are trained, and `seed` initialises them. Otherwise
-    the language model is trained. If policy.train_vision is true, the vision tower is trained, too.
-    If the weights do not fit the architecture in config.json, PolicyError names the tensors.
+    the language model is trained. The vision tower is also trained if policy.train_vision is true.
+    Raises PolicyError if the weights do not fit the architecture in config.json. The error names
+    the tensors.
     """
     import torch
 
@@ -78,7 +79,7 @@ def load_processor(path: Path, family: ModelFamily, min_pixels: int, max_pixels:
 
 
 def interface(path: Path) -> tuple[str, str]:
-    """Return two blake3 digests in hex: of the image processor's files, and of the text files.
+    """Return two blake3 hex digests, one of the image processor's files and one of the text files.
 
     The text files are the files of the tokenizer and the chat template. Policies with the same two
     digests turn images into the same pixels and text into the same ids.

@@ -1,10 +1,10 @@
-"""Find a policy by its name, and return a verified local directory with its files.
+"""Finds a policy by its name, and returns a verified local directory with its files.
 
     base          mini | local directory | s3:// directory | Hugging Face model id
     sft, awares   runs/<run>/policies/<name>/ in the store, which this run's jobs exported
 
-A policy in a store is downloaded into the local cache. It is downloaded again only if its content
-changes.
+A policy in a store is downloaded into the local cache. The policy is downloaded again only if its
+content has changed.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def resolve(store: ObjectStore, run: str, name: PolicyName, base: str, family: M
 
 
 def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None) -> str:
-    """Return the content digest of policy.base, which is part of a job's identity.
+    """Return the digest of the files of policy.base. The digest is part of a job's identity.
 
     An s3:// base is read with the endpoint and credentials of `store`. If an s3:// base has a
     manifest, its files are not downloaded. Raises the same errors as `resolve`.
@@ -68,9 +68,9 @@ def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None
 
 
 def pinned(policy: PolicyConfig) -> PolicyConfig:
-    """Return `policy` with an absolute path in place of a relative local base.
+    """Return `policy`, but with an absolute path if `policy.base` is a local directory.
 
-    Ray Train's workers run in other directories, where a relative path would be wrong.
+    Ray Train's workers run in other directories, so a relative path would not lead to the policy.
     """
     path = Path(policy.base).expanduser()
     if policy.base == "mini" or not path.is_dir():
@@ -101,7 +101,7 @@ def _hub(repository: str) -> Path:
 
     try:
         return Path(snapshot_download(repository, allow_patterns=_HUB_FILES))
-    # The hub may raise an error of its own, of httpx, or an OSError, all for the same cause.
+    # The same cause may raise an error of huggingface_hub, an error of httpx, or an OSError.
     except Exception as error:
         raise PolicyError(
             f"policy.base={repository!r} is no local directory, and no Hugging Face model that can "
@@ -112,9 +112,9 @@ def _hub(repository: str) -> Path:
 def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) -> Path:
     """Download a stored policy into the cache, and return its directory there.
 
-    An incomplete download leaves no directory. If `foreign` is true, no run has written the policy,
-    so the policy may lack a manifest. The name of its directory is then derived from the etags of
-    its files. In both cases, the identity of the policy is the digest of its content.
+    An incomplete download leaves no directory. If `foreign` is true, the policy was not exported by
+    a run, and may lack a manifest. Without a manifest, the name of the policy's directory is
+    derived from the etags of its files.
     """
     prefix = f"{key}/" if key else ""
     files = _named(store, prefix) or (_listed(store, prefix) if foreign else {})
@@ -150,18 +150,18 @@ def _fetch(store: ObjectStore, prefix: str, name: str, digest: str, directory: P
 
 
 def _place(url: str, key: str, files: dict[str, str]) -> Path:
-    """Return a stored policy's directory in the cache. `files` holds the digest or etag by name."""
+    """Return a policy's directory in the cache. `files` maps file names to digests or etags."""
     name = hashlib.sha256(json.dumps([url, key, files]).encode()).hexdigest()[:24]
     return cache_directory() / "policies" / name
 
 
 def _named(store: ObjectStore, prefix: str) -> dict[str, str]:
-    """Return the digest of each file from the manifest, or an empty dict without a manifest."""
+    """Return the manifest's digest of each file, or an empty dict if there is no manifest."""
     manifest = policy_manifest(store, prefix)
     return {} if manifest is None else manifest["files"]
 
 
 def _listed(store: ObjectStore, prefix: str) -> dict[str, str]:
-    """Return the etag of each file in a directory that was copied into the store."""
+    """Return the etag of each file directly below `prefix`, by file name."""
     found = {info.key.removeprefix(prefix): f"{_ETAG}{info.etag}" for info in store.list(prefix)}
     return {name: etag for name, etag in sorted(found.items()) if "/" not in name}

@@ -1,8 +1,8 @@
-"""Train with DeepSpeed ZeRO on GPUs (NCCL) or CPUs (gloo), with the settings of a job.
+"""Trains with DeepSpeed ZeRO on GPUs (NCCL) or CPUs (gloo).
 
 Call `initialize` inside Ray Train's train_loop_per_worker, once the process group is up. Do not
-also use ray.train.torch.prepare_model or a prepared data loader, because DeepSpeed already does the
-same work.
+also use ray.train.torch.prepare_model or a prepared data loader, because DeepSpeed already does
+their work.
 
 `step` takes any number of micro-batches of any size. Every worker must run the same number of
 micro-batches, because ZeRO's collectives run once per micro-batch.
@@ -23,8 +23,8 @@ from awares_platform.training import lora
 from awares_platform.weights.adapter import is_adapter
 from awares_platform.weights.parts import Part, copy_to_cpu, even_parts
 
-# The largest bucket, in elements. DeepSpeed's default of 5e8 reserves 2 GB per worker, even for a
-# model of a few MB.
+# The largest size of a bucket, in elements. DeepSpeed's default of 5e8 reserves 2 GB per worker,
+# even for a small model.
 _BUCKET = 50_000_000
 
 
@@ -47,7 +47,7 @@ class ZeroSettings:
 def settings_of(
     section: SftConfig | GrpoConfig, dtype: Literal["float32", "bfloat16"]
 ) -> ZeroSettings:
-    """Return the settings of a training job. `section` is its section of the configuration."""
+    """Return the settings of a training job. `section` is the job's part of the configuration."""
     return ZeroSettings(
         stage=section.zero_stage,
         dtype=dtype,
@@ -62,8 +62,8 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """Return DeepSpeed's configuration.
 
-    `elements` is the number of trainable parameters, which bounds the size of a bucket. `hidden` is
-    the width of the language model.
+    `elements` is the number of trainable elements. No bucket holds more elements than that.
+    `hidden` is the width of the language model.
     """
     bucket = max(1, min(_BUCKET, elements))
     return {
@@ -108,10 +108,10 @@ def initialize(model: nn.Module, settings: ZeroSettings, gpu: bool = False) -> A
 
 
 def prepare_process(gpu: bool) -> None:
-    """Without a GPU, make DeepSpeed use the CPU, and stop it from building its shared-memory op.
+    """If there is no GPU, make DeepSpeed use the CPU and skip the build of its shared-memory op.
 
-    Only tensor-parallel inference needs this op. Without this function, DeepSpeed builds the op
-    from C++ in every new home directory, which takes about a minute.
+    Only tensor-parallel inference needs this op. By default, DeepSpeed compiles the op in every new
+    home directory, which takes about a minute.
     """
     if gpu:
         return
@@ -124,10 +124,10 @@ def prepare_process(gpu: bool) -> None:
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return parameter groups that give weight decay to matrices, but not to vectors.
+    """Return parameter groups: matrices with weight decay, and vectors without.
 
     Norms and biases are vectors. Call this function before ZeRO-3 partitions the parameters,
-    because it reads their shapes.
+    because it reads the parameters' shapes.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
@@ -137,10 +137,10 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> float:
-    """Take one optimizer step on the sum of `losses`, averaged over workers.
+    """Take one optimizer step on the sum of `losses`. Gradients are averaged over workers.
 
     Each loss is computed when the iterator advances to it. Returns the global gradient norm before
-    clipping. At stage 0 in float32 the result is nan, because DeepSpeed then records no norm.
+    clipping. At stage 0 in float32, DeepSpeed records no norm, and the result is nan.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
@@ -152,7 +152,7 @@ def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> float:
 
 
 def full_state(engine: Any) -> dict[str, Tensor]:
-    """Return all full weights on the CPU under transformers' names, with the adapters merged.
+    """Return the full weights on the CPU, with transformers' names and merged adapters.
 
     Every rank must call this function, because ZeRO-3 gathers one parameter at a time. Rank 0 gets
     the weights, and the other ranks get an empty dict. The tensors are copies, so further training
@@ -168,12 +168,12 @@ def full_state(engine: Any) -> dict[str, Tensor]:
 
 
 def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
-    """Return this rank's share of the weights on the CPU, with float weights cast to `dtype`.
+    """Return this rank's share of the weights on the CPU. Float weights are cast to `dtype`.
 
-    The shares of all ranks together hold every weight once. The ranks do not communicate. At stage
-    3 a rank returns the slices that it holds. At the other stages it returns an even part of all
-    weights. If the model has adapters, only the adapters are returned, under the names of their
-    layers.
+    The shares of all ranks together hold every weight once. The ranks do not communicate. At ZeRO
+    stage 3, the share is the slices that the rank holds. At other stages, the share is an equal
+    part of all weights. If the model has adapters, only the adapters are returned, under the names
+    of their layers.
     """
     rank, ranks = engine.global_rank, engine.dp_world_size
     named = _named(engine.module)
@@ -189,11 +189,11 @@ def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
 
 @contextmanager
 def rounded(engine: Any, dtype: torch.dtype) -> Iterator[None]:
-    """Round the weights to values of `dtype` within the block, as the engine rounds them.
+    """Round the weights to values of `dtype` within the block, as the engine does.
 
-    The tensors keep their own data type. Every rank rounds its own slices. If `dtype` is narrower
-    than the data type of a tensor, the CPU keeps a copy of its exact values. The end of the block
-    restores these values.
+    The tensors keep their own data type. Every rank rounds its own slices. Only tensors of a wider
+    data type than `dtype` are rounded. The exact values are kept on the CPU and restored at the end
+    of the block.
     """
     held = [
         tensor
