@@ -9,7 +9,7 @@ from typing import Any
 from awares.family import ChatTokens
 from awares.tokens import VisionLimits
 
-# Checkpoints of the first releases name the modules without the leading "model.".
+# Checkpoints of the first releases write "visual." and "model." for these prefixes.
 _OLDER = (
     (re.compile(r"^visual\."), "model.visual."),
     (re.compile(r"^model\.(?!language_model\.|visual\.)"), "model.language_model."),

@@ -63,7 +63,7 @@ class Conversation:
         self.learned.extend([learned] * len(ids))
 
     def show(self, ids: Sequence[int], images: Sequence[Image], placeholder: int) -> None:
-        """Append `ids` with one placeholder for each image, and expand the placeholders."""
+        """Append `ids`, and put an image's tokens in the place of each placeholder among them."""
         shown = iter(images)
         for token in ids:
             if token != placeholder:

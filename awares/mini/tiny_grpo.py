@@ -73,7 +73,7 @@ class TinyPolicy:
         return awares.collate(items, images, self.processor, LIMITS, tool_weight=TOOL_WEIGHT)
 
     def logprobs(self, batch: awares.Batch, model: nn.Module) -> Tensor:
-        """Return logprobs_BT of the sampled tokens under `model`, the policy or the reference."""
+        """Return logprobs_BT of the sampled tokens under `model` (policy or reference)."""
         return awares.policy_logprobs(model, batch, blocked_ids=self.chat.blocked_ids)
 
 
@@ -136,7 +136,7 @@ def _turn(ids: list[int], logprobs: list[float], stops: Sequence[int]) -> awares
 
 
 def rollout(policy: TinyPolicy, samples: Samples, reward: awares.Reward) -> Rollout:
-    """Run and reward an episode for each sample. A policy may request crops, then answers (3.1)."""
+    """Run and reward an episode for each sample. A policy may request crops before it answers."""
     spec = awares.EpisodeSpec(LIMITS, sampling=awares.Sampling(temperature=1.0, max_tokens=16))
     sampler, images = BatchSampler(policy), policy.images
 

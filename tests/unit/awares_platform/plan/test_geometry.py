@@ -1,4 +1,4 @@
-"""Tests the computed numbers of parameters and of bytes in the KV cache.
+"""Tests the computed number of parameters, and the computed bytes of the KV cache.
 
 The expected values are published numbers and the sizes of a checkpoint.
 """
