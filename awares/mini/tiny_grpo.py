@@ -6,10 +6,9 @@
                                      |                       |                     |
         the policy's logprobs, and the frozen reference's --> grpo_loss --> AdamW -+
 
-The tiny policy answers questions about small scenes, and may first ask for crops. The names
-`awares.*` belong to the method (arXiv 2603.16932), and the distributed jobs call the same
-functions. In awares_platform/grpo, rollout.py, scoring.py and learner.py run parts of this loop at
-the same time.
+The tiny policy answers questions about small scenes, and may first ask for crops. The functions of
+`awares` are the method (arXiv 2603.16932); the distributed jobs call the same ones. There, parts of
+this loop run at the same time (rollout.py, scoring.py and learner.py in awares_platform/grpo).
 
 Axes: B episodes of a step, G episodes of a question, T tokens, V vocabulary.
 """

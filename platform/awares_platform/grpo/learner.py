@@ -13,7 +13,7 @@ the next free version.
 Logprobs are computed for the distribution that the engine sampled from. The learner and the engine
 therefore use the same temperature and the same blocked ids, and top_p is 1.
 
-Axes: S distinct sequences of a pass, B episodes that sampled these sequences, T tokens.
+Axes: B episodes, S distinct token sequences among them (S <= B), T tokens.
 """
 
 import copy

@@ -1,7 +1,7 @@
 """Finds a policy by its name, and returns a verified local directory with its files.
 
     base          mini | local directory | s3:// directory | Hugging Face model id
-    sft, awares   runs/<run>/policies/<name>/ in the store, which this run's jobs exported
+    sft, awares   runs/<run>/policies/<name>/ in the store, where the run's jobs export them
 
 A policy in a store is downloaded into the local cache. The policy is downloaded again only if its
 content has changed.

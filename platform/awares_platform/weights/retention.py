@@ -42,7 +42,7 @@ def pinned(store: ObjectStore, run: str) -> set[int]:
 def request_anchor(store: ObjectStore, run: str, version: int) -> None:
     """Ask the writer for an anchor of `version`.
 
-    A reader asks if no undamaged hops lead to the version.
+    A reader calls this if damage blocks every path to the version.
     """
     store.put(f"{folder(run)}/wanted/{version:08d}", b"")
 

@@ -1,4 +1,4 @@
-"""Tests that NOTES.txt names existing objects, and that the umbrella chart passes on its values."""
+"""Tests that NOTES.txt names existing objects, and that the umbrella chart forwards its values."""
 
 import re
 import shutil
