@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -101,8 +101,8 @@ def initialize(model: nn.Module, settings: ZeroSettings, gpu: bool = False) -> A
     groups = _groups(model, settings.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
     elements = sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad)
-    language_model: Any = model.get_submodule("model.language_model")
-    config = deepspeed_config(settings, elements, language_model.config.hidden_size, gpu)
+    text: Any = cast(Any, model).config.get_text_config()
+    config = deepspeed_config(settings, elements, text.hidden_size, gpu)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     return engine
 
