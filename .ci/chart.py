@@ -1,8 +1,8 @@
 """Generates the chart's values schema, the table in the README, and the defaults of a setup.
 
-    values.yaml        defaults, `# --` and `# @schema` lines ─┐           ┌─ README.md
-    schema.types.yaml  types not visible in a default ─────────┼─ files() ─┼─ values.schema.json
-    PlatformConfig     sections, keys, defaults of a setup ────┘           └─ setup.defaults.json
+    values.yaml        defaults, `# --` and `# @schema` lines -+           +- README.md
+    schema.types.yaml  types not visible in a default ---------+- files() -+- values.schema.json
+    PlatformConfig     sections, keys, defaults of a setup ----+           +- setup.defaults.json
 
 `.venv/bin/python .ci/chart.py helm/awares-train` writes the three files on the right. A test
 compares the committed files with the result of `files()`.

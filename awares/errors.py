@@ -1,9 +1,9 @@
 """The exceptions that users see. Each message names the wrong value, where it is, and a remedy.
 
 AwaresError
-├── ConfigError      A setting is wrong. This error is a ValueError, too.
-├── DataError        An image, a row or a file is unreadable or incomplete.
-└── PolicyError      A model, a processor or a checkpoint is unsuitable for the run.
++-- ConfigError      A setting is wrong. This error is a ValueError, too.
++-- DataError        An image, a row or a file is unreadable or incomplete.
++-- PolicyError      A model, a processor or a checkpoint is unsuitable for the run.
 
 The platform defines further subclasses, for example in store/errors.py, weights/manifest.py and
 engine/launch.py.

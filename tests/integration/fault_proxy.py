@@ -1,6 +1,6 @@
 """A reverse proxy that injects faults into the requests from boto3 to a real S3 server.
 
-    ObjectStore ── boto3 ──> proxy ──> SeaweedFS
+    ObjectStore -- boto3 --> proxy --> SeaweedFS
 
     fault.py          the faults
     fault_rules.py    the rules that assign faults to requests, and the recorded requests

@@ -1,6 +1,6 @@
 """Simulates a Kubernetes cluster with KubeRay. Each container runs as a process of this machine.
 
-    helm ──> ApiServer ──> Objects <── Controller: one thread, each round reconciles in this order
+    helm --> ApiServer --> Objects <-- Controller: one thread, each round reconciles in this order
                                          Services      loopback addresses that forward to pods
                                          Workloads     Deployment, StatefulSet, Job -> Pods
                                          RayClusters   RayCluster -> Pods that run `ray start`

@@ -1,6 +1,6 @@
 """Prints the progress of the quickstart's jobs, and estimates the time that is left.
 
-    note of a job ── phase, share done ── measured seconds / typical seconds = slowness
+    note of a job -- phase, share done -- measured seconds / typical seconds = slowness
     time left = rest of this phase + slowness * typical seconds of all later phases
 
 The typical seconds come from three quickstarts on two cores. The slowness of this machine is

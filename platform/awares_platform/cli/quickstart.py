@@ -1,7 +1,7 @@
 """`awares quickstart` runs the five jobs on one machine, then asks the served policy a question.
 
-    curate ── sft ── grpo ── evaluate ── serve ── one held-out question over HTTP
-                                                  └── results.json, report.html
+    curate -- sft -- grpo -- evaluate -- serve -- one held-out question over HTTP
+                                                  +-- results.json, report.html
 
 Each job except the last runs in its own process (job_process.py), so that its memory is freed when
 the job ends. progress.json holds the finished jobs and a digest of the setup. The next quickstart

@@ -1,8 +1,8 @@
 """A setup: all configuration sections together, read from a TOML file and dotted overrides.
 
-    own.toml, or the name of a setup ──┐
-                                       ├── load ── PlatformConfig ── <run>/<job>/config.json
-    grpo.learning_rate=1e-5 ───────────┘
+    own.toml, or the name of a setup --+
+                                       +-- load -- PlatformConfig -- <run>/<job>/config.json
+    grpo.learning_rate=1e-5 -----------+
 
 The directory setups/ beside this package is a link to jobs/configs. A wheel contains copies of
 these files instead of the link.

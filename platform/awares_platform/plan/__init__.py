@@ -1,9 +1,9 @@
 """Computes the memory, traffic and GPU-hours of a run from its setup, before anyone rents a GPU.
 
-    setup, geometry ── parameters, KV bytes of a token ─┬─ trainer   memory of a trainer's GPU
-    assumptions ────── lengths: tokens of an episode ───┼─ engine    memory of a rollout GPU
-                                                        ├─ traffic   S3 bytes of a learner step
-                                                        └─ hours     hours and GPU-hours
+    setup, geometry -- parameters, KV bytes of a token -+- trainer   memory of a trainer's GPU
+    assumptions ------ lengths: tokens of an episode ---+- engine    memory of a rollout GPU
+                                                        +- traffic   S3 bytes of a learner step
+                                                        +- hours     hours and GPU-hours
                                                              sheet   all figures, as JSON
                                                              table   the sheet for a reader
 

@@ -1,8 +1,8 @@
 """Records a job's metrics as JSON lines, and as TensorBoard events if TensorBoard is installed.
 
-    job ── report(step, {"area/name": value}) ──┬── metrics.jsonl ── read ── report.html
-                                                ├── tensorboard/
-                                                └── Ray's metrics agent ── Prometheus
+    job -- report(step, {"area/name": value}) --+-- metrics.jsonl -- read -- report.html
+                                                +-- tensorboard/
+                                                +-- Ray's metrics agent -- Prometheus
 
 If the disk, the event writer or the exporter fails, the failure is logged once and the run
 continues.

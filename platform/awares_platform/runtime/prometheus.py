@@ -1,7 +1,7 @@
 """Exports metrics to Prometheus through the metrics agent of this process's Ray node.
 
-    Run.metrics({"reward/mean": 8.4}) ── Gauges ──┬── Ray's agent ── :8080/metrics
-    an answered request ──────── the serve room ──┘
+    Run.metrics({"reward/mean": 8.4}) -- Gauges --+-- Ray's agent -- :8080/metrics
+    an answered request -------- the serve room --+
 
     ray_awares_reward_mean{job="grpo", run="awares-7b"} 8.4
 

@@ -1,7 +1,7 @@
 """Chooses the directory for the files and Unix sockets of a Ray that a session starts.
 
 <parent>/awares-ray-xxxxxxxx/session_<time>_<pid>/sockets/plasma_store
-└─ TMPDIR if such a path fits into a socket's address, else /tmp or /var/tmp
++- TMPDIR if such a path fits into a socket's address, else /tmp or /var/tmp
 """
 
 import logging

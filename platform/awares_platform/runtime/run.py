@@ -1,7 +1,7 @@
 """Keeps the record of one job of a run: its configuration, package versions and metrics.
 
 <run.directory>/<run.name>/<job>/      config.json, versions.json, metrics.jsonl
-  └── copied to runs/<run.name>/<job>/ in the store, at the start, every minute and at the end
+  +-- copied to runs/<run.name>/<job>/ in the store, at the start, every minute and at the end
 """
 
 import importlib.metadata

@@ -1,8 +1,8 @@
 """A session starts an object store and Ray on this machine, or connects to running servers.
 
-    session ──┬── store.endpoint = "local": start SeaweedFS under <run.directory>/.store
-              │   else: use the configured server
-              └── RAY_ADDRESS unset: start Ray on this machine
+    session --+-- store.endpoint = "local": start SeaweedFS under <run.directory>/.store
+              |   else: use the configured server
+              +-- RAY_ADDRESS unset: start Ray on this machine
                   else: connect to that cluster
 
 A session stops the servers that it has started, also after Ctrl-C, SIGTERM and errors. A session

@@ -1,8 +1,8 @@
 """Starts, watches and stops the endpoint.
 
-    awares serve ── run ── serving ── checks ── Serve proxies ── build ── replicas ── ready
-                                                                   │                    │
-    RayService ── serveConfigV2: import_path, args ────────────────┘       SIGTERM ── drain
+    awares serve -- run -- serving -- checks -- Serve proxies -- build -- replicas -- ready
+                                                                   |                    |
+    RayService -- serveConfigV2: import_path, args ----------------+       SIGTERM -- drain
 
 `serving` checks the token, the autoscaling keys, the policy and the port. A RayService does not
 call `serving`. It names `awares_platform.serve.app:build` as import_path and passes the setup's

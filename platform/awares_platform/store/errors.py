@@ -3,11 +3,11 @@
 The message of a StoreError names s3://bucket/key and the remedy.
 
 StoreError
-├── NotFound             The object does not exist.
-├── MissingBucket        The bucket does not exist.
-├── PreconditionFailed   Another writer was first.
-├── AccessDenied         The credentials are absent, wrong or insufficient.
-└── StoreUnavailable     The store gave no answer within the retry budget.
++-- NotFound             The object does not exist.
++-- MissingBucket        The bucket does not exist.
++-- PreconditionFailed   Another writer was first.
++-- AccessDenied         The credentials are absent, wrong or insufficient.
++-- StoreUnavailable     The store gave no answer within the retry budget.
 
 LaunchError              A part of a run did not start, such as the store, Ray or a port.
 

@@ -1,7 +1,7 @@
 """Shares the keys of a private S3 server with all processes of a run.
 
-    session ── writes the address and the keys to a file that only this user can read
-            └─ AWARES_STORE_KEYS=<path of that file> ── jobs, Ray workers, engines inherit it
+    session -- writes the address and the keys to a file that only this user can read
+            +- AWARES_STORE_KEYS=<path of that file> -- jobs, Ray workers, engines inherit it
 
 The keys are used only for the private server. The AWS environment variables stay unchanged, because
 they hold the user's keys for other servers.

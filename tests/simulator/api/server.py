@@ -1,6 +1,6 @@
 """Simulates the Kubernetes API server for helm and kubectl, with Python's http.server.
 
-    helm ── discovery, CRUD, patches, watch ──> ApiServer ──> Objects <── controllers (no HTTP)
+    helm -- discovery, CRUD, patches, watch --> ApiServer --> Objects <-- controllers (no HTTP)
 
 The server has no authentication, RBAC, webhooks, quotas or conversion. It keeps all objects in
 memory. It does not check the fields of built-in kinds. It checks custom resources against the CRD's

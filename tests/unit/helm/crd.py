@@ -1,7 +1,7 @@
 """Checks custom resources against their CRDs as a strict API server does.
 
-    AWARES_CRDS/*.yaml ── per (apiVersion, kind): schema, closed ── jsonschema ─┐
-                                        └── x-kubernetes-validations ── celpy ──┴── faults
+    AWARES_CRDS/*.yaml -- per (apiVersion, kind): schema, closed -- jsonschema -+
+                                        +-- x-kubernetes-validations -- celpy --+-- faults
 
 Faults are unknown fields, wrong types and broken CEL rules. CEL rules about the previous object
 (oldSelf) are not evaluated. A closed schema refuses unknown fields. Each CRD is parsed once per

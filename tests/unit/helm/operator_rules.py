@@ -1,9 +1,9 @@
 """Checks documents against the rules that the KubeRay 1.7 operator adds to its CRDs.
 
-    RayCluster ─────────────────────────────── cluster rules ─┐
-    RayJob ──── job rules, its rayClusterSpec ─┘              ├── messages
-    RayCronJob ─ its jobTemplate as a RayJob                  │
-    RayService ─ service rules, its rayClusterConfig ─────────┘
+    RayCluster ------------------------------- cluster rules -+
+    RayJob ---- job rules, its rayClusterSpec -+              +-- messages
+    RayCronJob - its jobTemplate as a RayJob                  |
+    RayService - service rules, its rayClusterConfig ---------+
 
 Each rule is a function that yields one message for each violation. `gates` are the operator's
 enabled feature gates.

@@ -1,10 +1,10 @@
 """Lists the pods of a rendered chart, including pods that controllers create from templates.
 
-    RayCluster, RayJob,        headGroupSpec, workerGroupSpecs, submitterPodTemplate ─┐
-    RayService, RayCronJob                                                            │
-    Deployment, StatefulSet,   template ──────────────────────────────────────────────┼── Pods
-    Job, CronJob                                                                      │
-    Pod ──────────────────────────────────────────────────────────────────────────────┘
+    RayCluster, RayJob,        headGroupSpec, workerGroupSpecs, submitterPodTemplate -+
+    RayService, RayCronJob                                                            |
+    Deployment, StatefulSet,   template ----------------------------------------------+-- Pods
+    Job, CronJob                                                                      |
+    Pod ------------------------------------------------------------------------------+
 
 A linter for pods ignores pod templates in custom resources. The tests therefore pass the listed
 pods to the linter.

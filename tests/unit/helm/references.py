@@ -1,7 +1,7 @@
 """Finds references to missing objects. Neither the release nor its user creates these objects.
 
-    docs ── World: ConfigMaps, Secrets, ServiceAccounts, Services (also KubeRay's), expanded pods
-         ── one function per kind of reference ── messages
+    docs -- World: ConfigMaps, Secrets, ServiceAccounts, Services (also KubeRay's), expanded pods
+         -- one function per kind of reference -- messages
 
 A reference names a Secret, a key of a ConfigMap, a port, a pod (by a selector) or a path. `outside`
 maps each object that the user creates, such as "Secret/<name>", to the object's keys.

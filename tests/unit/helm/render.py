@@ -1,6 +1,6 @@
 """Renders the chart with helm 4 or helm 3. A test session renders each set of values once.
 
-    values, preset ── helm template ── YAML ── documents
+    values, preset -- helm template -- YAML -- documents
 
 All tests share the documents, so a test must change only copies of them. Helm has no access to a
 cluster. Helm keeps its files in a temporary directory and does not use the home directory.

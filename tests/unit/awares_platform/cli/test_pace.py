@@ -14,16 +14,28 @@ from awares_platform.config import PlatformConfig
 
 JOBS = ("curate", "sft", "grpo", "evaluate", "serve")
 RECORD = Path(__file__).with_name("quickstart_series.txt")
-RECORDED_S = {"curate": 390, "sft": 280, "grpo": 404, "evaluate": 155, "serve": 39}
 SLOW_S = {"curate": 385, "sft": 435, "grpo": 612, "evaluate": 221, "serve": 60}
 BUSY_S = {"curate": 16, "sft": 317, "grpo": 534, "evaluate": 198, "serve": 51}
-"""The measured duration of each job in three runs, in seconds.
+"""The measured duration of each job in two further runs, in seconds.
 
-The first run is the recorded run. The second run was on a slower machine. The third run shared the
-machine with other work, and its labels existed already.
+The first run was on a slower machine. The second run shared the machine with other work, and its
+labels existed already.
 """
 
 Series = list[tuple[float, str, str]]
+
+
+def lines() -> Iterator[tuple[int, str, str]]:
+    """Yield the lines of the recorded run as (seconds since the line before, job, note)."""
+    before = 0
+    for line in RECORD.read_text().splitlines()[1:]:
+        seconds, job, note = line.split(" ", 2)
+        yield int(seconds) - before, job, note
+        before = int(seconds)
+
+
+RECORDED_S = {name: sum(took for took, job, _ in lines() if job == name) for name in JOBS}
+"""The duration of each job in the recorded run, in seconds."""
 
 
 def recorded(taken: Mapping[str, float] = RECORDED_S) -> Series:
@@ -31,11 +43,9 @@ def recorded(taken: Mapping[str, float] = RECORDED_S) -> Series:
 
     The times are scaled, so that each job takes the number of seconds in `taken`.
     """
-    rows, now, before = [], 0.0, 0
-    for line in RECORD.read_text().splitlines()[1:]:
-        seconds, job, note = line.split(" ", 2)
-        now += (int(seconds) - before) * taken[job] / RECORDED_S[job]
-        before = int(seconds)
+    rows, now = [], 0.0
+    for took, job, note in lines():
+        now += took * taken[job] / RECORDED_S[job]
         rows.append((now, job, note))
     return rows
 
