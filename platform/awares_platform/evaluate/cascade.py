@@ -18,6 +18,26 @@ from awares.episode import EpisodeSpec, Turn, finish
 from awares_platform.method.answers import confidence
 from awares_platform.method.play import Played
 
+PlayedBy = dict[str, list[Played]]
+"""The episodes of each policy, by its name."""
+
+
+def join(
+    policies: Sequence[str], played: PlayedBy, decision_s: Mapping[str, float], spec: EpisodeSpec
+) -> PlayedBy:
+    """Return `played` with the two-pass policies added.
+
+    `spec` holds the settings with which the episodes of awares were played.
+    """
+    joined = dict(played)
+    if "escalate" in policies:
+        joined["escalate"] = escalate(played["awares"], played["full"], decision_s, spec)
+    if "threshold" in policies:
+        known = [one.episode.rtr_token for one in played["awares"] if one.episode is not None]
+        budget = sum(known) / len(known) if known else 0.0
+        joined["threshold"] = threshold(played["low"], played["full"], budget, spec)
+    return joined
+
 
 def escalate(
     asked: Sequence[Played],

@@ -15,15 +15,13 @@ a time.
 import asyncio
 import json
 import logging
-import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from awares.environment import Environment
-from awares.episode import EpisodeSpec
 from awares.errors import DataError, PolicyError
 from awares.evaluation.scorers import scorer
 from awares.sample import Sample
@@ -35,9 +33,10 @@ from awares_platform.config.method import MethodConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images, ensure_mini, read_split
-from awares_platform.evaluate.cascade import escalate, threshold
+from awares_platform.evaluate.cascade import PlayedBy
 from awares_platform.evaluate.episode_rows import encode_episodes
-from awares_platform.evaluate.policies import POLICIES, Weights
+from awares_platform.evaluate.playing import latency_subset, play_all
+from awares_platform.evaluate.policies import POLICIES
 from awares_platform.evaluate.results import (
     caption,
     comparisons,
@@ -48,26 +47,16 @@ from awares_platform.evaluate.results import (
 from awares_platform.evaluate.scored import Scored, score_all
 from awares_platform.method.answers import Answers, both
 from awares_platform.method.environment import environment
-from awares_platform.method.family import model_family
 from awares_platform.method.grounding import check_grounding
 from awares_platform.method.judge import check_judge
 from awares_platform.method.labeller import Labelled, Labeller
-from awares_platform.method.play import Played, check_engine
 from awares_platform.method.reward import build_reward, check_reward
-from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
 
 log = logging.getLogger(__name__)
 
 SPLIT = "test"
-PROBES = 32
-"""The number of questions from which the canary is taken when the engine loads new weights."""
-
-CHUNK = 256
-"""The number of questions per call of the actor. Each call updates the shown progress."""
-
-PlayedBy = dict[str, list[Played]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,114 +177,6 @@ def check_policies(
 def _weights(policy: str) -> set[str]:
     """Return the weights of a policy, and the weights of the policies that it combines."""
     return {POLICIES[name].weights for name in (policy, *JOINED_FROM.get(policy, ()))}
-
-
-def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
-    """Play every policy. The episodes of each policy are in the order of `samples`."""
-    import ray
-
-    from awares_platform.evaluate.evaluator import Evaluator
-    from awares_platform.training.failure import unwrapped
-
-    policies = config.evaluate.policies
-    resources = {"num_cpus": config.evaluate.engine_cpus, "num_gpus": config.evaluate.engine_gpus}
-    actor: Any = ray.remote(Evaluator).options(**resources).remote(config)
-    alone = latency_subset(config.evaluate, config.run.seed, samples)
-    total = len(samples) * sum(name not in JOINED_FROM for name in policies)
-    total += len(alone) * ("escalate" in policies)
-    try:
-        with unwrapped(), Progress("evaluate", total=total, unit="questions") as progress:
-            progress.say("starting the engine")
-            ray.get(actor.start.remote())
-            played, decision_s = _play_policies(policies, actor, samples, alone, progress)
-            ray.get(actor.stop.remote())
-    finally:
-        ray.kill(actor)
-    family, tokens = model_family(config.policy), config.evaluate.max_tokens
-    spec = POLICIES["awares"].spec(config.method, family, tokens)
-    joined = join(policies, played, decision_s, spec)
-    return {policy: joined[policy] for policy in policies}
-
-
-def _play_policies(
-    policies: Sequence[str],
-    actor: Any,
-    samples: Sequence[Sample],
-    alone: Sequence[Sample],
-    progress: Progress,
-) -> tuple[PlayedBy, dict[str, float]]:
-    """Play all policies except the two-pass policies, and return a dict of episodes by policy.
-
-    Also returns a dict from sample ids to the seconds of escalate's first turn. This dict is empty
-    if escalate is not evaluated.
-    """
-    import ray
-
-    played: PlayedBy = {}
-    loaded: Weights = "base"
-    for policy in sorted((name for name in policies if name not in JOINED_FROM), key=_order):
-        if POLICIES[policy].weights != loaded:
-            loaded = POLICIES[policy].weights
-            ray.get(actor.load.remote(loaded, samples[:PROBES]))
-        played[policy] = _play(actor, policy, samples, alone, progress)
-        check_engine(played[policy])
-    if "escalate" not in policies:
-        return played, {}
-    decided = _play(actor, "escalate", alone, alone, progress)
-    return played, {one.sample.sample_id: one.latency_s for one in decided}
-
-
-def _order(policy: str) -> int:
-    """Return a sort key that groups policies by their weights: base, then sft, then awares."""
-    return ("base", "sft", "awares").index(POLICIES[policy].weights)
-
-
-def join(
-    policies: Sequence[str], played: PlayedBy, decision_s: Mapping[str, float], spec: EpisodeSpec
-) -> PlayedBy:
-    """Return `played` with the two-pass policies added.
-
-    `spec` holds the settings with which the episodes of awares were played.
-    """
-    joined = dict(played)
-    if "escalate" in policies:
-        joined["escalate"] = escalate(played["awares"], played["full"], decision_s, spec)
-    if "threshold" in policies:
-        known = [one.episode.rtr_token for one in played["awares"] if one.episode is not None]
-        budget = sum(known) / len(known) if known else 0.0
-        joined["threshold"] = threshold(played["low"], played["full"], budget, spec)
-    return joined
-
-
-def _play(
-    actor: Any, policy: str, samples: Sequence[Sample], alone: Sequence[Sample], progress: Progress
-) -> list[Played]:
-    """Play `samples`, and return their episodes in the same order.
-
-    The latency subset `alone` runs first, one question at a time. All chunks of the other samples
-    are submitted at once.
-    """
-    import ray
-
-    played: dict[str, Played] = {}
-    taken = {sample.sample_id for sample in alone}
-    rest = [sample for sample in samples if sample.sample_id not in taken]
-    for method, part in [(actor.play_alone, alone), (actor.play, rest)]:
-        calls = [
-            method.remote(policy, part[start : start + CHUNK])
-            for start in range(0, len(part), CHUNK)
-        ]
-        for call in calls:
-            chunk = ray.get(call)
-            played |= {one.sample.sample_id: one for one in chunk}
-            progress.advance(len(chunk), note=policy)
-    return [played[sample.sample_id] for sample in samples]
-
-
-def latency_subset(evaluate: EvaluateConfig, seed: int, samples: Sequence[Sample]) -> list[Sample]:
-    """Draw evaluate.latency_questions samples with `seed`. Every policy gets the same samples."""
-    count = min(evaluate.latency_questions, len(samples))
-    return random.Random(seed).sample(list(samples), count)
 
 
 def usable(played: PlayedBy) -> PlayedBy:

@@ -11,8 +11,7 @@ from awares.ten_crops import TenCrops
 from awares.tokens import VisionLimits
 from awares.view import View, full_view
 from awares_platform.config.evaluate import EvaluateConfig
-from awares_platform.evaluate.cascade import escalate, threshold
-from awares_platform.evaluate.job import join
+from awares_platform.evaluate.cascade import escalate, join, threshold
 from awares_platform.method.play import Played
 
 SIZE = (112, 112)

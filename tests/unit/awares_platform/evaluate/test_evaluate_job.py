@@ -27,9 +27,9 @@ from awares_platform.evaluate.job import (
     assemble,
     check_policies,
     label,
-    latency_subset,
     usable,
 )
+from awares_platform.evaluate.playing import latency_subset
 from awares_platform.evaluate.policies import POLICIES
 from awares_platform.evaluate.scored import score_all
 from awares_platform.method.play import Played
