@@ -36,11 +36,11 @@ class StopReason(StrEnum):
     """How an episode ended."""
 
     ANSWER = "answer"
-    # The turn attempts a request that cannot be parsed.
+    # The turn attempts a request that cannot be parsed, or that the token limit cuts.
     MALFORMED = "malformed"
     # The last turn is a request, but only an answer was allowed.
     TURN_LIMIT = "turn_limit"
-    # The turn reached the token limit.
+    # The answer reached the token limit.
     LENGTH = "length"
     # The engine, the image or the environment failed; `Episode.error` names the failure.
     ERROR = "error"
@@ -220,13 +220,13 @@ async def _play(
 
 def _stop(parsed: Parsed, generation: Generation, last_turn: bool) -> StopReason | None:
     """Return how a turn ends the episode, or None if the turn makes a request that is allowed."""
-    if generation.finish is FinishReason.LENGTH:
-        return StopReason.LENGTH
-    if isinstance(parsed, Malformed):
+    cut = generation.finish is FinishReason.LENGTH
+    if isinstance(parsed, Answer):
+        return StopReason.LENGTH if cut else StopReason.ANSWER
+    # If a cut request ended as LENGTH, the reward would not charge the cost of a malformed call.
+    if cut or isinstance(parsed, Malformed):
         return StopReason.MALFORMED
-    if isinstance(parsed, Request):
-        return StopReason.TURN_LIMIT if last_turn else None
-    return StopReason.ANSWER
+    return StopReason.TURN_LIMIT if last_turn else None
 
 
 def _check(generation: Generation, chat: ChatFormat) -> None:

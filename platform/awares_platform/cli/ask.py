@@ -21,9 +21,9 @@ TIMEOUT_S = 120.0
 
 _ENDS: dict[str, str] = {
     StopReason.ANSWER: "empty",
-    StopReason.MALFORMED: "none: the policy's request for crops does not parse",
+    StopReason.MALFORMED: "none: the policy's request for crops is malformed",
     StopReason.TURN_LIMIT: "none: the policy asked for more crops when only an answer was possible",
-    StopReason.LENGTH: "none: the policy reached the token limit before the end of its turn",
+    StopReason.LENGTH: "none: the policy reached the token limit before the end of its answer",
     StopReason.ERROR: "none: the endpoint failed; its log names the reason",
 }
 """The text to print for an episode without an answer, by StopReason."""

