@@ -123,3 +123,39 @@ class ChatFormat:
         return tuple(
             self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         )
+
+
+_PROBE = "awares"
+
+
+def template_prompt(tokenizer: Any, tokens: ChatTokens = QWEN2_5_VL.chat) -> str:
+    """Return the system message that the tokenizer's chat template adds, or "" if it adds none.
+
+    `ChatFormat` with this system message gives the ids that the template gives for a question about
+    one image. Raises PolicyError if the tokenizer has no template, or if the template writes
+    another layout than `ChatFormat`.
+    """
+    if not tokenizer.chat_template:
+        raise PolicyError(
+            "the tokenizer has no chat template; set method.base_prompt to the base policy's "
+            'system message, or to "none"'
+        )
+    content = [{"type": "image"}, {"type": "text", "text": _PROBE}]
+    messages = [{"role": "user", "content": content}]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    # A template is a program of the model's authors. It may raise any exception.
+    except Exception as error:
+        raise PolicyError(f"the model's chat template fails for an image: {error}") from error
+    image = tokens.image_start + tokens.image + tokens.image_end
+    opening, closing = f"{tokens.start}system\n", f"{tokens.end}\n"
+    question = f"{tokens.start}user\n{image}{_PROBE}{closing}{tokens.start}assistant\n"
+    system = text.removesuffix(question)
+    if text == question:
+        return ""
+    if system == text or not (system.startswith(opening) and system.endswith(closing)):
+        raise PolicyError(
+            f"the model's chat template does not write the layout of policy.family: {text[:200]!r};"
+            " set method.base_prompt to the base policy's system message"
+        )
+    return system.removeprefix(opening).removesuffix(closing)

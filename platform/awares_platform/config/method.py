@@ -26,9 +26,10 @@ class MethodConfig(Section):
     system_prompt: str = ""
     """System message of the policy. "awares" stands for the environment's own prompt. "" sends no
     system message: the mini policy knows no English beyond its questions."""
-    base_prompt: str = ""
+    base_prompt: str | None = ""
     """System message of the base policy for answers in one turn. Curation uses it, and so do the
-    policies full and low of evaluate."""
+    policies full and low of evaluate. "" uses the model's own chat template as it is, with its
+    default system message. "none" sends no system message."""
     low_ratio: float = Field(default=0.5, gt=0, le=1)
     """Scale of the low-resolution view: its width divided by the width of the image."""
     min_pixels: int = Field(default=28 * 28, ge=28 * 28)

@@ -15,7 +15,7 @@ from awares_platform.curate.label_shard import Columns
 from awares_platform.data.dataset import Images
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.answers import Answers, answer_both
-from awares_platform.method.environment import vision_limits
+from awares_platform.method.environment import base_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 
@@ -80,7 +80,8 @@ class Answerer:
         self._family = family = model_family(config.policy)
         policy = resolve(store, config.run.name, "base", config.policy.base, family)
         processor = load_processor(policy, family, method.min_pixels, method.max_pixels)
-        self._chat = ChatFormat(processor.tokenizer, method.base_prompt, family.chat)
+        prompt = base_prompt(method, processor.tokenizer, family)
+        self._chat = ChatFormat(processor.tokenizer, prompt, family.chat)
         self._engine = await Engine.start(
             policy,
             config.engine,

@@ -15,7 +15,7 @@ from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Canary, learner_logprobs, to_extra
 from awares_platform.engine.engine import Engine
 from awares_platform.evaluate.policies import POLICIES, Weights
-from awares_platform.method.environment import system_prompt, vision_limits
+from awares_platform.method.environment import base_prompt, system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.method.play import Played, play
 from awares_platform.store import ObjectStore
@@ -63,7 +63,10 @@ class Evaluator:
         self._family = family = model_family(config.policy)
         base = await self._directory("base")
         tokenizer = self._processor(base).tokenizer
-        prompts = (config.method.base_prompt, system_prompt(config.method))
+        prompts = (
+            base_prompt(config.method, tokenizer, family),
+            system_prompt(config.method),
+        )
         self._base_chat, self._policy_chat = (
             ChatFormat(tokenizer, prompt, family.chat) for prompt in prompts
         )

@@ -1,5 +1,8 @@
 """Builds the environment from the section [method], and the settings of its episodes."""
 
+from typing import Any
+
+from awares.chat import template_prompt
 from awares.environment import Environment
 from awares.episode import EpisodeSpec
 from awares.family import ModelFamily
@@ -21,6 +24,16 @@ def system_prompt(method: MethodConfig) -> str:
     if method.system_prompt == OWN_PROMPT:
         return environment(method).system_prompt
     return method.system_prompt
+
+
+def base_prompt(method: MethodConfig, tokenizer: Any, family: ModelFamily) -> str:
+    """Return the base policy's system message, by default that of the model's chat template.
+
+    Raises PolicyError if the template is missing or does not write the family's layout.
+    """
+    if method.base_prompt is None:
+        return ""
+    return method.base_prompt or template_prompt(tokenizer, family.chat)
 
 
 def vision_limits(method: MethodConfig, family: ModelFamily) -> VisionLimits:

@@ -8,7 +8,14 @@ from awares.protocol import SYSTEM_PROMPT
 from awares.ten_crops import TenCrops
 from awares.whole_image import WholeImage
 from awares_platform.config.method import MethodConfig
-from awares_platform.method.environment import environment, episode_spec, greedy, system_prompt
+from awares_platform.config.setup import load
+from awares_platform.method.environment import (
+    base_prompt,
+    environment,
+    episode_spec,
+    greedy,
+    system_prompt,
+)
 
 WHOLE = "awares.whole_image:WholeImage"
 
@@ -36,6 +43,27 @@ def test_the_name_of_the_prompt_stands_for_the_environments_own() -> None:
     assert system_prompt(whole) == WholeImage().system_prompt
     assert system_prompt(MethodConfig(system_prompt="Look.", environment=WHOLE)) == "Look."
     assert system_prompt(MethodConfig()) == ""
+
+
+def test_base_policies_use_the_models_template_unless_a_prompt_is_set() -> None:
+    """Check the shipped setup of the 7B model, whose template adds a default system message."""
+
+    class Tokenizer:
+        chat_template = "of the model"
+
+        def apply_chat_template(self, *_: object, **__: object) -> str:
+            return (
+                "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+                "<|vision_start|><|image_pad|><|vision_end|>awares<|im_end|>\n"
+                "<|im_start|>assistant\n"
+            )
+
+    def prompt(method: MethodConfig) -> str:
+        return base_prompt(method, Tokenizer(), QWEN2_5_VL)
+
+    assert prompt(load("awares-7b").method) == "You are a helpful assistant."
+    assert prompt(MethodConfig(base_prompt="Answer.")) == "Answer."
+    assert prompt(MethodConfig.model_validate({"base_prompt": "none"})) == ""
 
 
 @pytest.mark.parametrize(
