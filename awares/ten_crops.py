@@ -2,11 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from awares.crops import Box, CropId, CropMapping, area_fraction, target_crops
 from awares.environment import Parsed, Request, Size
 from awares.protocol import SYSTEM_PROMPT, format_request, parse_turn
-from awares.view import View, crop_view
+from awares.view import View, crop_view, full_view
+
+SMALL_SIDE = 100
+"""The authors' script shows no crops of an image with a side below this number of pixels."""
+
+SmallImages = Literal["crops", "whole"]
+"""What a request returns for an image with a side below `SMALL_SIDE`."""
 
 PAPER_IOU = 0.5
 """The smallest IoU at which the paper's literal mapping selects a crop (supplement 7.3)."""
@@ -19,7 +26,9 @@ class TenCrops:
     If `allow_all` is false, a request for the whole image is refused. `max_crops` bounds the number
     of crops in one request. `mapping` names the rule by which `awares.crops.target_crops` maps
     evidence boxes to target crops. `coverage_tau` is the share of a box's area that a crop must
-    hold to cover the box.
+    hold to cover the box. If `small_images` is "whole", any request returns the whole of an image
+    with a side below 100 pixels, as in the authors' script. If it is "crops", such an image has
+    crops like any other image.
 
     Example:
         TenCrops(allow_all=False).parse("GET_CROPS: ['0']")  # Request(("0",))
@@ -30,6 +39,7 @@ class TenCrops:
     mapping: CropMapping = "min_cover"
     coverage_tau: float = 0.9
     max_turns: int = 2
+    small_images: SmallImages = "crops"
 
     @property
     def system_prompt(self) -> str:
@@ -54,11 +64,15 @@ class TenCrops:
         return format_request(request.regions)
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """Return one view per crop, at native pixels."""
+        """Return one view per crop, at native pixels, or the whole of a small image."""
+        if self._returns_whole(size):
+            return (full_view(size),)
         return tuple(crop_view(CropId(region), size) for region in request.regions)
 
     def cost(self, request: Request, size: Size) -> float:
-        """Return `awares.crops.area_fraction` of the requested crops."""
+        """Return `awares.crops.area_fraction` of the requested crops, or 1 for a whole image."""
+        if self._returns_whole(size):
+            return 1.0
         return area_fraction([CropId(region) for region in request.regions])
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
@@ -69,6 +83,9 @@ class TenCrops:
         tau = PAPER_IOU if self.mapping == "iou" else self.coverage_tau
         crops = target_crops(boxes, size, self.mapping, tau=tau, allow_all=self.allow_all)
         return Request(tuple(crop.value for crop in crops)) if crops else None
+
+    def _returns_whole(self, size: Size) -> bool:
+        return self.small_images == "whole" and min(size) < SMALL_SIDE
 
 
 TEN_CROPS = TenCrops()

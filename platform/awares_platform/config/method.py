@@ -40,6 +40,9 @@ class MethodConfig(Section):
     uses 1,605,632, which gives 2,048 visual tokens."""
     allow_all: bool = True
     """Whether the policy may ask for `all`, the whole image."""
+    small_images: Literal["crops", "whole"] = "crops"
+    """What a request returns for an image with a side below 100 pixels. "crops" treats it like any
+    other image. "whole" returns the whole image for any request, as the authors' script does."""
     max_turns: int = Field(default=2, ge=1, le=2)
     """Maximum number of assistant turns per episode."""
     mapping: Literal["min_cover", "iou", "coverage"] = "min_cover"

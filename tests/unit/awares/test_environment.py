@@ -60,6 +60,21 @@ def test_the_request_that_covers_the_evidence(environment, regions, views, cost)
     assert environment.parse("7") == Answer("7")
 
 
+@pytest.mark.parametrize(
+    ("size", "views", "cost"),
+    [
+        ((99, 300), (View((0, 0, 99, 300)),), 1.0),
+        ((300, 99), (View((0, 0, 300, 99)),), 1.0),
+        ((100, 100), (View((0, 0, 50, 50)), View((50, 0, 100, 100))), 0.75),
+    ],
+)
+def test_a_small_image_is_whole_only_by_the_rule_of_the_authors_script(size, views, cost):
+    request = Request(("0", "8"))
+    script, ours = TenCrops(small_images="whole"), TenCrops()
+    assert (script.views(request, size), script.cost(request, size)) == (views, cost)
+    assert len(ours.views(request, size)) == 2 and ours.cost(request, size) == 0.75
+
+
 def test_regions_of_another_environment_are_not_readable():
     assert readable(WholeImage(), ("0",)) is None
     assert readable(TenCrops(), ("10, 20, 30, 40",)) is None
