@@ -3,7 +3,10 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV = $(or $(shell command -v uv),.tools/uv/bin/uv)
-COMPILE = $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
+# uv stops if it cannot write to its cache, for example in a read-only home directory.
+CACHE = $(or $(UV_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/uv)
+UV_PIP = $(UV) pip $(shell mkdir -p "$(CACHE)" 2>/dev/null && test -w "$(CACHE)" || echo --no-cache)
+COMPILE = $(UV_PIP) compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-header --no-annotate
 LOCK = $(COMPILE) pyproject.toml --extra mini --extra dev \
 	--override platform/requirements/overrides.txt -c platform/requirements/constraints.txt
@@ -73,10 +76,10 @@ images:
 	$(BUILD) --file platform/images/cpu.Dockerfile --tag $(IMAGE):$(VERSION)-cpu .
 
 $(INSTALLED): pyproject.toml platform/requirements/cpu.txt | $(UV)
-	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
-	VIRTUAL_ENV=.venv $(UV) pip sync --quiet --require-hashes --compile-bytecode \
+	test -x $(BIN)/python || $(UV) venv --quiet --no-cache --python $(PYTHON) .venv
+	VIRTUAL_ENV=.venv $(UV_PIP) sync --quiet --require-hashes --compile-bytecode \
 		platform/requirements/cpu.txt
-	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	VIRTUAL_ENV=.venv $(UV_PIP) install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 .tools/uv/bin/uv:

@@ -8,14 +8,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def commands(target: str, **variables: str) -> str:
-    """Return the commands that `make -n` prints for `target` with these environment variables."""
+    """Return the commands that `make -n` prints for `target` with these environment variables.
+
+    The pretended change of pyproject.toml makes an earlier installation out of date.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
         if name not in ("AWARES_SEED", "ARGS", "MAKEFLAGS")
     } | variables
     return subprocess.run(
-        ["make", "-n", target],
+        ["make", "-n", "--what-if=pyproject.toml", target],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -29,9 +32,20 @@ def test_a_seed_in_the_environment_reaches_the_quickstart() -> None:
     assert "run.seed" not in commands("quickstart")
 
 
+def test_the_installation_needs_no_writable_home(tmp_path: Path) -> None:
+    def installation(home: Path) -> list[str]:
+        text = commands(
+            ".venv/installed", HOME=str(home), UV_CACHE_DIR="", XDG_CACHE_HOME="", UV_NO_CACHE=""
+        )
+        return [line for line in text.splitlines() if "uv pip" in line]
+
+    assert [" --no-cache " in line for line in installation(Path("/proc/nowhere"))] == [True] * 2
+    assert [" --no-cache " in line for line in installation(tmp_path)] == [False] * 2
+
+
 def test_lock_writes_both_sets_with_hashes_and_without_addresses() -> None:
     lines = [
-        line for line in commands("lock").replace("\\\n", "").splitlines() if "pip compile" in line
+        line for line in commands("lock").replace("\\\n", "").splitlines() if " compile " in line
     ]
     assert [
         "--output-file platform/requirements/cpu.txt" in lines[0],
