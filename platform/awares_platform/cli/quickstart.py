@@ -13,10 +13,6 @@ import hashlib
 import json
 import shutil
 import socket
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ from awares_platform import report
 from awares_platform.cli.ask import Reply, ask
 from awares_platform.cli.job_process import run_job
 from awares_platform.cli.pace import Pace, typical
+from awares_platform.cli.quickstart_state import QuickstartState, read_state
 from awares_platform.config import PlatformConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images
@@ -44,43 +41,6 @@ REPORTED = (
     "latency_p50_s",
     "n",
 )
-
-
-@dataclass(slots=True)
-class QuickstartState:
-    """The finished jobs of this quickstart, and the seconds that each job has taken.
-
-    The seconds include interrupted attempts. `fingerprint` is the digest of the setup.
-
-    Example:
-        path = Path("runs/quickstart/progress.json")
-        QuickstartState(path, "5f2a...", ["curate"], {"curate": 71.3})
-    """
-
-    path: Path
-    fingerprint: str
-    finished: list[str] = field(default_factory=list)
-    wall_s: dict[str, float] = field(default_factory=dict)
-
-    def save(self) -> None:
-        """Write progress.json atomically."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        body = {"fingerprint": self.fingerprint, "finished": self.finished, "wall_s": self.wall_s}
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(body, indent=1) + "\n", "utf-8")
-        temporary.replace(self.path)
-
-    @contextmanager
-    def timed(self, job: str) -> Iterator[None]:
-        """Record the seconds of the block. If the block succeeds, mark `job` as finished."""
-        started = time.monotonic()
-        try:
-            yield
-            if job not in self.finished:
-                self.finished.append(job)
-        finally:
-            self.wall_s[job] = round(self.wall_s.get(job, 0.0) + time.monotonic() - started, 1)
-            self.save()
 
 
 def run(config: PlatformConfig, fresh: bool = False) -> None:
@@ -103,10 +63,11 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
             continue
         with state.timed(job):
             run_job(job, config, directory, pace)
-    state.wall_s.pop("serve", None)  # Every quickstart serves again.
+    for seconds in (state.wall_s, state.cpu_s):
+        seconds.pop("serve", None)  # Every quickstart serves again.
     with state.timed("serve"):
         question, reply = serve_and_ask(config, directory, pace)
-    results = write_results(directory, state.wall_s, config.run.seed)
+    results = write_results(directory, state, config.run.seed)
     page = report.run(config)
     print(closing(question, reply, results, page, pace), flush=True)
 
@@ -120,10 +81,10 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
     """
     path = directory / "progress.json"
     state = QuickstartState(path, fingerprint(config))
-    earlier = None if fresh else _earlier(path)
+    earlier = None if fresh else read_state(path)
     if earlier and earlier.fingerprint == state.fingerprint:
         state.finished = [job for job in earlier.finished if (directory / job).is_dir()]
-        state.wall_s = earlier.wall_s
+        state.wall_s, state.cpu_s = earlier.wall_s, earlier.cpu_s
         return state
     store = ObjectStore.from_config(config.store)
     if not (path.exists() or fresh):
@@ -138,24 +99,6 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
     shutil.rmtree(directory, ignore_errors=True)
     state.save()
     return state
-
-
-def _earlier(path: Path) -> QuickstartState | None:
-    """Return the state in progress.json, or None if there is no such file.
-
-    Raises ConfigError if the file is damaged.
-    """
-    try:
-        body = json.loads(path.read_text("utf-8"))
-        return QuickstartState(
-            path, body["fingerprint"], list(body["finished"]), dict(body["wall_s"])
-        )
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path} is damaged ({type(error).__name__}: {error}); begin the run again with --fresh"
-        ) from None
 
 
 def fingerprint(config: PlatformConfig) -> str:
@@ -212,7 +155,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def write_results(directory: Path, wall_s: dict[str, float], seed: int) -> dict[str, Any]:
+def write_results(directory: Path, state: QuickstartState, seed: int) -> dict[str, Any]:
     """Write results.json, and return its content: metrics, seconds, versions and the seed."""
     evaluated = json.loads((directory / "evaluate" / "results.json").read_text("utf-8"))
     policies = {
@@ -220,7 +163,8 @@ def write_results(directory: Path, wall_s: dict[str, float], seed: int) -> dict[
     }
     results = {
         "policies": policies,
-        "wall_s": {job: wall_s[job] for job in JOBS},
+        "wall_s": {job: state.wall_s[job] for job in JOBS},
+        "cpu_s": {job: state.cpu_s.get(job, {}) for job in JOBS},
         "versions": versions(),
         "seed": seed,
     }

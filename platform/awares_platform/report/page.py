@@ -16,7 +16,13 @@ from awares_platform.report.episodes import Fetch, episode_cards
 from awares_platform.report.files import RunFiles, require_run
 from awares_platform.report.records import DRAWN, RunRecord, read_run
 from awares_platform.report.shift import shift
-from awares_platform.report.tables import decisions_table, kinds_table, labels_table, results_table
+from awares_platform.report.tables import (
+    decisions_table,
+    kinds_table,
+    labels_table,
+    results_table,
+)
+from awares_platform.report.times import times_table
 from awares_platform.report.tradeoff import tradeoff
 from awares_platform.store import ObjectStore
 
@@ -50,6 +56,7 @@ def render(record: RunRecord, fetch: Fetch, low_ratio: float = 0.5) -> str:
         _shift(record),
         _curves(record),
         _episodes(record, fetch, low_ratio),
+        _times(record),
         _footer(record),
     ]
     body = "\n".join(filter(None, sections))
@@ -153,17 +160,18 @@ def _episodes(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
     )
 
 
-def _footer(record: RunRecord) -> str:
-    times = " · ".join(
-        f"{escape(job)} {_duration(seconds)}" for job, seconds in record.wall_s.items()
+def _times(record: RunRecord) -> str:
+    if not record.wall_s:
+        return ""
+    cpu = ", and its CPU time by kind of process" if record.cpu_s else ""
+    return (
+        f"<section><h2>Time</h2><p>Duration of each job{cpu}.</p>"
+        f"{times_table(record.wall_s, record.cpu_s)}</section>"
     )
+
+
+def _footer(record: RunRecord) -> str:
     versions = " · ".join(
         f"{escape(name)} {escape(version)}" for name, version in record.versions.items()
     )
-    paragraphs = "".join(f"<p>{text}</p>" for text in (times, versions) if text)
-    return f"<footer>{paragraphs}</footer>"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"<footer>{f'<p>{versions}</p>' if versions else ''}</footer>"

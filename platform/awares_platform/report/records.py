@@ -57,13 +57,14 @@ class RunRecord:
     """All data of a run that the report shows.
 
     `metrics` maps a job to the rows of its metrics. `wall_s` maps a job to its wall-clock seconds.
-    `policies` and `labels` are the values of the keys "policies" and "labels" in
-    evaluate/results.json.
+    `cpu_s` maps a job to its CPU seconds by kind of process. `policies` and `labels` are the values
+    of the keys "policies" and "labels" in evaluate/results.json.
 
     Example:
         RunRecord(
             name="mini", seed=0, metrics={"grpo": (row,)}, policies={"awares": {...}}, labels={},
             episodes={"awares": (episode,)}, versions={"ray": "2.60.0"}, wall_s={"sft": 61.0},
+            cpu_s={"sft": {"driver": 9.1, "learner": 70.2}},
         )
     """
 
@@ -75,6 +76,7 @@ class RunRecord:
     episodes: dict[str, tuple[EpisodeRecord, ...]]
     versions: dict[str, str]
     wall_s: dict[str, float]
+    cpu_s: dict[str, dict[str, float]]
 
 
 def read_run(find: Callable[[str], Path], name: str, seed: int) -> RunRecord:
@@ -103,6 +105,7 @@ def read_run(find: Callable[[str], Path], name: str, seed: int) -> RunRecord:
         episodes={key: _read_episodes(find(f"evaluate/episodes-{key}.parquet")) for key in DRAWN},
         versions={str(key): str(value) for key, value in next(filter(None, versions), {}).items()},
         wall_s=timing.get("wall_s", {}),
+        cpu_s=timing.get("cpu_s", {}),
     )
 
 

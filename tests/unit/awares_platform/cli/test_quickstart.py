@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from awares.mini import POLICY
-from awares_platform.cli.quickstart import JOBS, QuickstartState, fingerprint, write_results
+from awares_platform.cli.quickstart import JOBS, fingerprint, write_results
+from awares_platform.cli.quickstart_state import QuickstartState, read_state
 from awares_platform.config import PlatformConfig
 
 FIGURES = {
@@ -70,7 +71,9 @@ def test_state_counts_interrupted_attempts_but_not_as_finished(tmp_path):
         "fingerprint": "ab",
         "finished": ["sft"],
         "wall_s": {"sft": finished["wall_s"]["sft"]},
+        "cpu_s": {"sft": finished["cpu_s"]["sft"]},
     }
+    assert read_state(state.path) == state
     assert finished["wall_s"]["sft"] >= interrupted["wall_s"]["sft"]
 
 
@@ -83,13 +86,17 @@ def test_results_hold_the_reported_metrics(tmp_path: Path):
     (tmp_path / "evaluate" / "results.json").write_text(
         json.dumps({"policies": policies, "questions": 2048})
     )
-    write_results(tmp_path, dict.fromkeys((*JOBS, "older"), 1.5), seed=7)
+    state = QuickstartState(tmp_path / "progress.json", "ab")
+    state.wall_s = dict.fromkeys((*JOBS, "older"), 1.5)
+    state.cpu_s = {"sft": {"learner": 2.5}}
+    write_results(tmp_path, state, seed=7)
 
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["policies"] == dict.fromkeys(policies, FIGURES)
     assert results["wall_s"] == dict.fromkeys(JOBS, 1.5)
+    assert results["cpu_s"] == {job: state.cpu_s.get(job, {}) for job in JOBS}
     assert (
         results["seed"] == 7
         and "torch" in results["versions"]
-        and set(results) == {"policies", "wall_s", "versions", "seed"}
+        and set(results) == {"policies", "wall_s", "cpu_s", "versions", "seed"}
     )

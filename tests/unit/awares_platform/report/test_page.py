@@ -94,7 +94,9 @@ def directory(tmp_path: Path) -> Path:
     (tmp_path / "evaluate" / "results.json").write_text(json.dumps({"policies": policies}))
     (tmp_path / "evaluate" / "episodes-awares.parquet").write_bytes(encode_episodes(after))
     (tmp_path / "evaluate" / "versions.json").write_text('{"ray": "2.60.0"}')
-    (tmp_path / "progress.json").write_text('{"wall_s": {"grpo": 301.0}}')
+    cpu_s = {"sft": {"driver": 9.2, "learner": 70.0}, "grpo": {"driver": 4.0, "engine": 200.0}}
+    times = {"wall_s": {"sft": 60.0, "grpo": 301.0}, "cpu_s": cpu_s}
+    (tmp_path / "progress.json").write_text(json.dumps(times))
     writer = MetricsWriter(tmp_path / "grpo")
     for step in range(6):
         values = {"reward/mean": 7.0 + step / 5, "rtr/token": 0.6 - step / 20}
@@ -119,14 +121,25 @@ def test_the_page_has_every_section(directory):
         "What reinforcement changed",
         "Training",
         "Episodes",
+        "Time",
     ]
-    assert "run mini · seed 3" in page and "grpo 5 min 01 s" in page and "ray 2.60.0" in page
+    assert "run mini · seed 3" in page and "ray 2.60.0" in page
     assert re.findall(r"<figcaption><b>(.*?)</b>", page) == [
         "Reward",
         "RTR",
         "KL to the SFT policy",
     ]
     assert page.count('<article class="episode') == 12
+
+
+def test_the_times_are_one_row_per_job(directory):
+    section = _page(directory).split("<h2>Time</h2>")[1]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in section.split("<tr>")[1:]]
+    assert rows == [
+        ["job", "duration", "CPU", "driver", "learner", "engine"],
+        ["sft", "1 min 00 s", "79 s", "9 s", "70 s", "–"],
+        ["grpo", "5 min 01 s", "204 s", "4 s", "–", "200 s"],
+    ]
 
 
 def test_the_page_loads_no_other_file(directory):
