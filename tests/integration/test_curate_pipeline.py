@@ -18,6 +18,7 @@ from awares_platform.data.dataset import ensure_mini, read_manifest, read_sample
 from awares_platform.data.images import image_key
 from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
+from tests.processes import family, kill
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 SHARDS, ROWS = 4, 8
@@ -72,10 +73,7 @@ def kill_in_the_middle(
                 time.sleep(0.02)
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process = psutil.Process(job.pid)
-                for member in (process, *process.children(recursive=True)):
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        member.kill()
+                kill(family(psutil.Process(job.pid)))
             job.wait()
     return left
 

@@ -36,6 +36,7 @@ from awares_platform.training.export import read_meta
 from awares_platform.training.policy import load_policy
 from awares_platform.training.source import resolve
 from awares_platform.weights import Publisher, Subscriber
+from tests.processes import descendants, gone, kill
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 STEPS, GROUPS = 6, 4
@@ -123,7 +124,7 @@ def kill_job_after_first_checkpoint(
         finally:
             os.killpg(job.pid, signal.SIGKILL)
             job.wait()
-    _, alive = psutil.wait_procs(children, timeout=30)
+    alive = gone(children, within_s=30)
     assert not alive, f"processes outlive a killed job: {alive}"
 
 
@@ -135,10 +136,9 @@ def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[in
     subscriber = Subscriber(store, config.run.name)
     before = subscriber.head() or 0
     wait_for(lambda: (subscriber.head() or 0) >= before + 2, "version of the resumed learner")
-    for process in psutil.Process().children(recursive=True):
-        if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::RolloutActor"):
-            process.kill()
-            killed.append(process.pid)
+    actors = descendants(lambda command: command.startswith("ray::RolloutActor"))
+    kill(actors)
+    killed += [actor.pid for actor in actors]
 
 
 def served_while_published(session: PlatformConfig, store: ObjectStore, image: Path) -> None:

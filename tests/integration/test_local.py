@@ -22,6 +22,7 @@ from awares_platform.config import PlatformConfig, load
 from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import AccessDenied, LaunchError, MissingBucket, StoreUnavailable
+from tests.processes import family, gone, kill
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -60,20 +61,6 @@ def config(tmp_path: Path) -> PlatformConfig:
     )
 
 
-def family(process: psutil.Process) -> set[psutil.Process]:
-    """Return `process` and all its descendants, including processes in other Unix sessions."""
-    return {process, *process.children(recursive=True)}
-
-
-def gone(processes: set[psutil.Process], within_s: float) -> set[psutil.Process]:
-    """Wait up to `within_s` seconds, and return the processes that have not ended."""
-    return {
-        process
-        for process in psutil.wait_procs(processes, within_s)[1]
-        if process.status() != psutil.STATUS_ZOMBIE
-    }
-
-
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Yield a process that has opened a session and keeps the session open."""
@@ -83,15 +70,17 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     )  # fmt: skip
     assert process.stdout
     lines = []
-    while (line := process.stdout.readline()) and line != "holding\n":
-        lines.append(line)
-    assert lines[-2:] == ["worker 1 0 0\n", "stored 1\n"]
-    yield process
-    process.kill()
-    process.wait()
-    for session in Path(tempfile.gettempdir()).glob(f"awares-ray-*/session_*_{process.pid}"):
-        # After SIGKILL, the process has not deleted the directory of its session.
-        shutil.rmtree(session.parent, ignore_errors=True)
+    try:
+        while (line := process.stdout.readline()) and line != "holding\n":
+            lines.append(line)
+        assert lines[-2:] == ["worker 1 0 0\n", "stored 1\n"]
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for session in Path(tempfile.gettempdir()).glob(f"awares-ray-*/session_*_{process.pid}"):
+            # After SIGKILL, the process has not deleted the directory of its session.
+            shutil.rmtree(session.parent, ignore_errors=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -245,8 +234,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     finally:
         processes = family(psutil.Process(head.pid))
         head.terminate()
-        for process in gone(processes, within_s=20):
-            process.kill()
+        kill(gone(processes, within_s=20))
         shutil.rmtree(logs, ignore_errors=True)
 
 

@@ -15,6 +15,7 @@ from awares.errors import ConfigError
 from awares_platform.cli.quickstart import fingerprint, prepare
 from awares_platform.config import PlatformConfig
 from awares_platform.store import ObjectStore
+from tests.processes import family, gone
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -130,8 +131,8 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
             break
     time.sleep(2)
     parent = psutil.Process(process.pid)
-    family = {parent, *parent.children(recursive=True)}
-    assert len(family) > 3, "".join(said)
+    processes = family(parent)
+    assert len(processes) > 3, "".join(said)
     parent.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=STOP_S)
 
@@ -140,7 +141,6 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
         "awares quickstart: interrupted; everything it started has stopped" in rest
         and "Traceback" not in rest
     )
-    _, alive = psutil.wait_procs(family, timeout=10)
-    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    assert not gone(processes, within_s=10)
     state = json.loads((tmp_path / "runs" / "quickstart" / "progress.json").read_text())
     assert state["finished"] == [] and state["wall_s"]["curate"] > 0

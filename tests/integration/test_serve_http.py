@@ -25,6 +25,7 @@ import pytest
 from awares.mini import generate_split
 from awares_platform.cli.ask import ask
 from awares_platform.cli.quickstart import free_port
+from tests.processes import descendants, family, gone
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -87,10 +88,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             if line.startswith("serving "):
                 break
         assert said and said[-1].startswith("serving base of run mini"), "".join(said)
-        parent = psutil.Process(process.pid)
         yield Served(
             process,
-            {parent, *parent.children(recursive=True)},
+            family(psutil.Process(process.pid)),
             f"http://127.0.0.1:{port}",
             image,
             sample.question,
@@ -180,11 +180,9 @@ def _exported(served: Served) -> dict[tuple[str, str], float]:
     Each key is a pair of metric name and HTTP status. The status is "" if the metric has no status.
     Each value is the sum over all other labels.
     """
-    agents = [
-        one
-        for one in psutil.Process(served.process.pid).children(recursive=True)
-        if one.cmdline()[:1] == ["ray::DashboardAgent"]
-    ]
+    agents = descendants(
+        lambda command: command.startswith("ray::DashboardAgent"), served.process.pid
+    )
     ports = [
         at.laddr.port
         for one in agents
@@ -259,8 +257,7 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing(served: Served) -> None
     assert {"config.json", "versions.json", "metrics.jsonl"} <= {
         path.name for path in recorded.iterdir()
     }
-    _, alive = psutil.wait_procs(served.family, timeout=10)
-    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    assert not gone(served.family, within_s=10)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", int(served.url.rpartition(":")[2])))

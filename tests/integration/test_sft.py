@@ -44,6 +44,7 @@ from awares_platform.training.identity import content_digest
 from awares_platform.training.policy import load_policy
 from awares_platform.training.source import resolve
 from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
+from tests.processes import descendants
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -367,12 +368,7 @@ def _steps(rows: Path) -> int:
 
 
 def _train_worker() -> psutil.Process:
-    workers = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "RayTrainWorker" in " ".join(process.cmdline())
-    ]
-    return random.choice(workers)
+    return random.choice(descendants(lambda command: "RayTrainWorker" in command))
 
 
 def _when(condition: Callable[[], bool], action: Callable[[], object]) -> threading.Thread:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.processes import kill
 from tests.simulator.api.kinds import Kinds
 from tests.simulator.api.objects import Objects
 from tests.simulator.api.server import ApiServer, running
@@ -104,8 +105,7 @@ def simulator(kinds: Kinds) -> Iterator[tuple[Controller, ApiServer]]:
             finally:
                 controller.stop()
         alive = leftovers(controller.mark)
-        for process in alive:
-            process.kill()
+        kill(alive)
         assert not alive, f"the simulator left {alive} running"
         assert not controller.faults, controller.faults[0]
     finally:

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,8 @@ def _stop_ray(others: set[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(started, timeout=_STOP_S)
     for process in alive:
         log.warning("ending process %d, which outlived Ray", process.pid)
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.processes import kill
+
 # Every process of a simulator has this environment variable. `leftovers` looks for the variable.
 MARK = "AWARES_SIMULATOR"
 _GONE_S = 5.0
@@ -65,8 +67,7 @@ class Process:
             self._popen.kill()
             self._popen.wait()
         _, alive = psutil.wait_procs(self._family, timeout=max(0.1, deadline - time.monotonic()))
-        for process in alive:
-            process.kill()
+        kill(alive)
         psutil.wait_procs(alive, timeout=_GONE_S)
 
 
