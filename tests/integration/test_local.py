@@ -73,7 +73,7 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     try:
         while (line := process.stdout.readline()) and line != "holding\n":
             lines.append(line)
-        assert lines[-2:] == ["worker 1 0 0\n", "stored 1\n"]
+        assert lines[-2:] == [f"worker 1 0 {os.nice(0)}\n", "stored 1\n"]
         yield process
     finally:
         process.kill()
