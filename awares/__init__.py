@@ -33,6 +33,7 @@ from awares.similarity import SentenceSimilarity
 from awares.ten_crops import TenCrops
 from awares.tokens import VisionLimits, rtr_pixel, rtr_token, visual_tokens
 from awares.view import View, crop_view, full_view, view_size
+from awares.view_rule import ViewRule, Views
 from awares.whole_image import WholeImage
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ __all__ = [
     "Turn",
     "Verdict",
     "View",
+    "ViewRule",
+    "Views",
     "VisionLimits",
     "WholeImage",
     "advantages",

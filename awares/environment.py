@@ -73,8 +73,10 @@ class Environment(Protocol):
     The configuration names an environment as `method.environment = "module:attribute"`. If a
     parameter of the environment's constructor has the name of a setting in [method], such as
     `max_turns`, the parameter gets the value of this setting. The constructor also gets every
-    setting in the table [method.environment_settings]. Each of the five jobs builds its own
-    environment, so an environment must not store anything between calls.
+    setting in the table [method.environment_settings]. A parameter `rule` gets the
+    `awares.view_rule.ViewRule` of [method], which chooses the resolution of views. Each of
+    the five jobs builds its own environment, so an environment must not store anything between
+    calls.
 
     Example:
         class Zoom:
@@ -83,11 +85,11 @@ class Environment(Protocol):
             system_prompt = "Answer the question, or reply ZOOM to see the centre in detail."
             regions = ("centre",)
 
-            def __init__(self, max_turns: int = 2) -> None:
-                self.max_turns = max_turns
+            def __init__(self, max_turns: int = 2, rule: ViewRule = RELATIVE) -> None:
+                self.max_turns, self._rule = max_turns, rule
 
             def first_view(self, size):
-                return View()
+                return self._rule.low(size)
 
             def parse(self, text):
                 if not text.startswith("ZOOM"):
@@ -101,7 +103,8 @@ class Environment(Protocol):
 
             def views(self, request, size):
                 width, height = size
-                return (View((width // 4, height // 4, width - width // 4, height - height // 4)),)
+                box = (width // 4, height // 4, width - width // 4, height - height // 4)
+                return (self._rule.region(box, size),)
 
             def cost(self, request, size):
                 return 0.25

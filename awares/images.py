@@ -106,7 +106,7 @@ def render(image: Image, view: View, ratio: float = 0.5) -> Image:
     black pixels on the right or at the bottom.
     """
     if view.box is None:
-        return _pad(low_view(image, ratio))
+        return _pad(low_view(image, ratio * view.scale))
     shown = image if view.box == (0, 0, *image.size) else image.crop(clamp(view.box, image.size))
     if view.scale != 1.0:
         shown = shown.resize(view_size(view, image.size), Resampling.LANCZOS)

@@ -7,7 +7,8 @@ from typing import Literal
 from awares.crops import Box, CropId, CropMapping, area_fraction, target_crops
 from awares.environment import Parsed, Request, Size
 from awares.protocol import SYSTEM_PROMPT, format_request, parse_turn
-from awares.view import View, crop_view, full_view
+from awares.view import View, full_view
+from awares.view_rule import RELATIVE, ViewRule
 
 SMALL_SIDE = 100
 """The authors' script shows no crops of an image with a side below this number of pixels."""
@@ -28,7 +29,7 @@ class TenCrops:
     evidence boxes to target crops. `coverage_tau` is the share of a box's area that a crop must
     hold to cover the box. If `small_images` is "whole", any request returns the whole of an image
     with a side below 100 pixels, as in the authors' script. If it is "crops", such an image has
-    crops like any other image.
+    crops like any other image. `rule` chooses the resolution of the views.
 
     Example:
         TenCrops(allow_all=False).parse("GET_CROPS: ['0']")  # Request(("0",))
@@ -40,6 +41,7 @@ class TenCrops:
     coverage_tau: float = 0.9
     max_turns: int = 2
     small_images: SmallImages = "crops"
+    rule: ViewRule = RELATIVE
 
     @property
     def system_prompt(self) -> str:
@@ -53,7 +55,7 @@ class TenCrops:
 
     def first_view(self, size: Size) -> View:
         """Return the whole image at low resolution."""
-        return View()
+        return self.rule.low(size)
 
     def parse(self, text: str) -> Parsed:
         """Parse one turn with `awares.protocol.parse_turn`."""
@@ -64,10 +66,10 @@ class TenCrops:
         return format_request(request.regions)
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """Return one view per crop, at native pixels, or the whole of a small image."""
+        """Return one view per crop, or the whole of a small image."""
         if self._returns_whole(size):
             return (full_view(size),)
-        return tuple(crop_view(CropId(region), size) for region in request.regions)
+        return tuple(self.rule.crop(CropId(region), size) for region in request.regions)
 
     def cost(self, request: Request, size: Size) -> float:
         """Return `awares.crops.area_fraction` of the requested crops, or 1 for a whole image."""

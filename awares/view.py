@@ -13,8 +13,8 @@ class View:
     """Describes one picture that the policy saw, by a region of the original image and a scale.
 
     If `box` is None, the view is the low-resolution view: the whole image, with each side scaled by
-    the method's low ratio. Otherwise the view is the region `box`, with each side scaled by
-    `scale`. A `scale` of 1 keeps native pixels.
+    the method's low ratio and by `scale`. Otherwise the view is the region `box`, with each side
+    scaled by `scale`. A `scale` of 1 keeps native pixels.
 
     Example:
         View(None), View((0, 0, 56, 56)), View((0, 0, 112, 112), scale=0.25)
@@ -40,7 +40,7 @@ def view_size(view: View, size: tuple[int, int], low_ratio: float = 0.5) -> tupl
     `size` is the size of the original image. Sides are rounded down, but are at least 1.
     """
     if view.box is None:
-        return _scaled(size, low_ratio)
+        return _scaled(size, low_ratio * view.scale)
     left, top, right, bottom = clamp(view.box, size)
     return _scaled((right - left, bottom - top), view.scale)
 

@@ -6,6 +6,7 @@ from awares.crops import Box, CropId
 from awares.environment import Malformed, Parsed, Request, Size
 from awares.protocol import TOOL_NAME, format_request, parse_turn
 from awares.view import View, full_view
+from awares.view_rule import RELATIVE, ViewRule
 
 SYSTEM_PROMPT = (
     "You see a small version of an image and a question about it. If the small version is enough, "
@@ -27,12 +28,12 @@ class WholeImage:
     system_prompt = SYSTEM_PROMPT
     regions: tuple[str, ...] = (CropId.ALL.value,)
 
-    def __init__(self, max_turns: int = 2) -> None:
-        self.max_turns = max_turns
+    def __init__(self, max_turns: int = 2, rule: ViewRule = RELATIVE) -> None:
+        self.max_turns, self._rule = max_turns, rule
 
     def first_view(self, size: Size) -> View:
         """Return the whole image at low resolution."""
-        return View()
+        return self._rule.low(size)
 
     def parse(self, text: str) -> Parsed:
         """Parse one turn. A request for anything but the whole image is Malformed."""

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from awares.crops import Box, clamp, pad
 from awares.environment import Answer, Malformed, Parsed, Request, Size
 from awares.view import View
+from awares.view_rule import RELATIVE, ViewRule
 
 _REQUEST = re.compile(r"LOOK \[(\d+), (\d+), (\d+), (\d+)\]")
 
 
 class FreeBox:
-    """Answers the request `LOOK [x0, y0, x1, y1]` with a crop of this box at native resolution.
+    """Answers the request `LOOK [x0, y0, x1, y1]` with a crop of this box.
 
     The coordinates are integers in 0..1000: thousandths of the image's width and height.
 
@@ -31,12 +32,14 @@ class FreeBox:
     # There are too many boxes to list here. The metrics count all unlisted boxes under "other".
     regions: tuple[str, ...] = ()
 
-    def __init__(self, max_turns: int = 2, padding: float = 0.03) -> None:
-        self.max_turns, self._padding = max_turns, padding
+    def __init__(
+        self, max_turns: int = 2, padding: float = 0.03, rule: ViewRule = RELATIVE
+    ) -> None:
+        self.max_turns, self._padding, self._rule = max_turns, padding, rule
 
     def first_view(self, size: Size) -> View:
         """Return a View of the whole image at low resolution."""
-        return View()
+        return self._rule.low(size)
 
     def parse(self, text: str) -> Parsed:
         """Classify the text of one turn as an answer, a request or malformed text.
@@ -62,7 +65,8 @@ class FreeBox:
         left, top, right, bottom = _thousandths(request)
         width, height = size
         box = (left * width // 1000, top * height // 1000)
-        return (View(clamp((*box, -(-right * width // 1000), -(-bottom * height // 1000)), size)),)
+        edges = (*box, -(-right * width // 1000), -(-bottom * height // 1000))
+        return (self._rule.region(clamp(edges, size), size),)
 
     def cost(self, request: Request, size: Size) -> float:
         """Return the area of the box divided by the area of the image."""

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from awares.view_rule import ViewRule, Views
 from awares_platform.config.base import Section, Table
 
 TEN_CROPS = "awares.ten_crops:TenCrops"
@@ -30,8 +31,18 @@ class MethodConfig(Section):
     """System message of the base policy for answers in one turn. Curation uses it, and so do the
     policies full and low of evaluate. "" uses the model's own chat template as it is, with its
     default system message. "none" sends no system message."""
+    views: Views = "relative"
+    """Rule for the resolution of the views. "relative" measures them against full resolution: a
+    quarter costs a quarter of its tokens. "paper" measures them against the original image, so that
+    `max_pixels` shrinks the views of a large page to the size of the whole page. "released" also
+    takes the crop boxes of the authors' script."""
     low_ratio: float = Field(default=0.5, gt=0, le=1)
-    """Scale of the low-resolution view: its width divided by the width of the image."""
+    """Scale of the low-resolution view: its width divided by the width of the image that full
+    resolution shows. By the other rules of `views` it is divided by the original's width."""
+    crop_scale: float | None = Field(default=1.0, gt=0)
+    """Scale of a crop by the rule "relative", divided by the scale of full resolution. With 1 a
+    crop costs its share of the full image. With 2 it shows twice the detail at four times the
+    price. "none" keeps native pixels. A crop never exceeds native pixels."""
     min_pixels: int = Field(default=28 * 28, ge=28 * 28)
     """Minimum number of pixels of a view. The processor enlarges smaller views. The authors' script
     uses 25,088."""
@@ -100,3 +111,8 @@ class MethodConfig(Section):
                 f"method.max_pixels = {self.max_pixels}: lower the first"
             )
         return self
+
+    @property
+    def rule(self) -> ViewRule:
+        """The rule that chooses the resolution of the views."""
+        return ViewRule(self.views, self.crop_scale, self.max_pixels)

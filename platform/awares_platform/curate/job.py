@@ -203,6 +203,7 @@ def label_settings(
     method_settings = method.model_dump(
         include={
             "base_prompt",
+            "views",
             "low_ratio",
             "min_pixels",
             "max_pixels",

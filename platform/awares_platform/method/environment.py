@@ -14,7 +14,8 @@ from awares_platform.method.seams import build
 
 def environment(method: MethodConfig) -> Environment:
     """Build method.environment. Raises ConfigError if it cannot be imported, built or used."""
-    offered = method.model_dump(exclude={"environment", "environment_settings"})
+    settings = method.model_dump(exclude={"environment", "environment_settings"})
+    offered = settings | {"rule": method.rule}
     key = "method.environment"
     return build(method.environment, Environment, key, offered, method.environment_settings)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from awares.crops import CropId
 from awares.tokens import visual_tokens
-from awares.view import View, crop_view, full_view, view_size
+from awares.view import View, full_view, view_size
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.method.environment import system_prompt
@@ -81,7 +81,7 @@ def lengths(
     `max_tokens` is grpo.max_tokens, the maximum number of sampled tokens per turn.
     """
     limits = shape.limits(method.min_pixels, method.max_pixels)
-    size = assumed.image_size
+    size, rule = assumed.image_size, method.rule
 
     def tokens(view: View) -> int:
         return visual_tokens(view_size(view, size, method.low_ratio), limits)
@@ -91,8 +91,8 @@ def lengths(
     answers = max_tokens * method.max_turns
     return Lengths(
         text=text,
-        low=tokens(View(None)),
-        crop=tokens(crop_view(CropId(assumed.crop), size)),
+        low=tokens(rule.low(size)),
+        crop=tokens(rule.crop(CropId(assumed.crop), size)),
         full=tokens(full_view(size)),
         answer=assumed.answer_tokens,
         call_rate=assumed.call_rate if method.max_turns > 1 else 0.0,

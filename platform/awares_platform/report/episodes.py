@@ -10,7 +10,8 @@ from itertools import zip_longest
 from PIL.Image import Image, Resampling
 
 from awares.crops import Box
-from awares.images import low_view
+from awares.images import render
+from awares_platform.config.method import MethodConfig
 from awares_platform.report.records import EpisodeRecord
 from awares_platform.report.shift import region_name
 
@@ -59,12 +60,12 @@ def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord
     return turns[:count]
 
 
-def episode_cards(episodes: Sequence[EpisodeRecord], fetch: Fetch, low_ratio: float) -> str:
-    """Draw a card for each chosen episode. `low_ratio` is the setting method.low_ratio."""
-    return "\n".join(card(episode, fetch(episode.image), low_ratio) for episode in choose(episodes))
+def episode_cards(episodes: Sequence[EpisodeRecord], fetch: Fetch, method: MethodConfig) -> str:
+    """Draw a card for each chosen episode, whose views follow the settings of `method`."""
+    return "\n".join(card(episode, fetch(episode.image), method) for episode in choose(episodes))
 
 
-def card(episode: EpisodeRecord, image: Image, low_ratio: float) -> str:
+def card(episode: EpisodeRecord, image: Image, method: MethodConfig) -> str:
     """Draw one episode: its low-resolution view, and `image` with the requested boxes.
 
     Below the pictures the card shows the question, the answer and the cost. If the answer is wrong,
@@ -73,7 +74,8 @@ def card(episode: EpisodeRecord, image: Image, low_ratio: float) -> str:
     verdict, mark = ("right", "✓") if episode.correct else ("wrong", "✗")
     names = [region_name(region) for region in episode.crops]
     asked = f"asked for {' and '.join(names)}" if names else "answered directly"
-    before = _picture(low_view(image, low_ratio), image.size)
+    first = render(image, method.rule.low(image.size), method.low_ratio)
+    before = _picture(first, image.size)
     after = _picture(image, image.size, episode.boxes, episode.evidence, _mask_id(episode))
     return (
         f'<article class="episode {verdict}"><div class="views">'

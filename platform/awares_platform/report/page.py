@@ -9,6 +9,7 @@ from typing import Any
 
 from awares.errors import AwaresError
 from awares_platform.config import PlatformConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.data.images import Images
 from awares_platform.evaluate.results import NAMES, claims
 from awares_platform.report.curves import curves
@@ -43,11 +44,11 @@ def run(config: PlatformConfig) -> Path:
     images = Images(store, config.data.image_cache or None)
     path = config.run.directory / name / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(record, images, config.method.low_ratio), encoding="utf-8")
+    path.write_text(render(record, images, config.method), encoding="utf-8")
     return path
 
 
-def render(record: RunRecord, fetch: Fetch, low_ratio: float = 0.5) -> str:
+def render(record: RunRecord, fetch: Fetch, method: MethodConfig) -> str:
     """Return the report as one HTML document, without the sections of jobs that have not run."""
     style = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
     sections = [
@@ -55,7 +56,7 @@ def render(record: RunRecord, fetch: Fetch, low_ratio: float = 0.5) -> str:
         _results(record),
         _shift(record),
         _curves(record),
-        _episodes(record, fetch, low_ratio),
+        _episodes(record, fetch, method),
         _times(record),
         _footer(record),
     ]
@@ -142,12 +143,12 @@ def _curves(record: RunRecord) -> str:
     return f'<section><h2>Training</h2><div class="charts">{drawn}</div></section>' if drawn else ""
 
 
-def _episodes(record: RunRecord, fetch: Fetch, low_ratio: float) -> str:
+def _episodes(record: RunRecord, fetch: Fetch, method: MethodConfig) -> str:
     name = next((name for name in DRAWN if record.episodes.get(name)), None)
     if name is None:
         return ""
     try:
-        cards = episode_cards(record.episodes[name], fetch, low_ratio)
+        cards = episode_cards(record.episodes[name], fetch, method)
     except AwaresError as error:
         log.warning("the report has no episodes: %s", error)
         fault = f"The images could not be read: {escape(str(error))}"

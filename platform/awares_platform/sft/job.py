@@ -46,7 +46,10 @@ _METHOD = {
     "environment",
     "environment_settings",
     "system_prompt",
+    "views",
     "low_ratio",
+    "crop_scale",
+    "small_images",
     "min_pixels",
     "max_pixels",
 }

@@ -18,6 +18,7 @@ from awares.evaluation.decisions import region_iou
 from awares.one_turn import OneTurn
 from awares.ten_crops import TenCrops
 from awares.view import View
+from awares.view_rule import RELATIVE, ViewRule
 from awares.whole_image import WholeImage
 
 SIZE = (112, 56)
@@ -27,7 +28,13 @@ CORNER = ((2, 2, 20, 20),)
 def worked_example() -> Environment:
     """Run the example in the docstring of Environment, and return an instance of its class."""
     text = inspect.cleandoc(Environment.__doc__ or "").partition("Example:\n")[2]
-    names = {"View": View, "Answer": Answer, "Request": Request, "Malformed": Malformed}
+    names = {
+        "RELATIVE": RELATIVE,
+        "ViewRule": ViewRule,
+        "Answer": Answer,
+        "Request": Request,
+        "Malformed": Malformed,
+    }
     exec(textwrap.dedent(text), names)
     return names["Zoom"]()
 

@@ -6,6 +6,8 @@ from awares.errors import ConfigError
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.protocol import SYSTEM_PROMPT
 from awares.ten_crops import TenCrops
+from awares.view import View
+from awares.view_rule import ViewRule
 from awares.whole_image import WholeImage
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.setup import load
@@ -27,6 +29,15 @@ def test_the_ten_crops_take_the_methods_values() -> None:
     limited = MethodConfig(environment_settings={"max_crops": 2})
     assert environment(limited) == TenCrops(max_crops=2)
     assert environment(MethodConfig()) == TenCrops()
+
+
+def test_the_environment_takes_the_rule_of_the_views() -> None:
+    method = MethodConfig.model_validate(
+        {"views": "paper", "crop_scale": "none", "max_pixels": 50_176}
+    )
+    assert environment(method) == TenCrops(rule=ViewRule("paper", None, 50_176))
+    large = MethodConfig(max_pixels=50_176, environment=WHOLE)
+    assert environment(large).first_view((448, 448)) == View(None, 0.5)
 
 
 def test_another_environment_is_named_in_the_configuration() -> None:

@@ -2,6 +2,7 @@
 
 from PIL import Image
 
+from awares_platform.config.method import MethodConfig
 from awares_platform.report.episodes import card, choose
 from awares_platform.report.records import EpisodeRecord
 
@@ -50,7 +51,7 @@ def test_a_policy_that_never_calls_still_fills_the_dozen():
 
 
 def test_a_card_draws_the_requested_boxes_and_the_evidence():
-    drawn = card(_episode(1, ("0",)), Image.new("RGB", (64, 48)), 0.5)
+    drawn = card(_episode(1, ("0",)), Image.new("RGB", (64, 48)), MethodConfig())
     assert drawn.count('class="box"') == drawn.count('class="evidence"') == 1
     assert '<rect x="0" y="0" width="32" height="24" fill="black"/>' in drawn
     assert "asked for top left" in drawn and "8 visual tokens · RTR 0.50 · label HR" in drawn
@@ -58,5 +59,5 @@ def test_a_card_draws_the_requested_boxes_and_the_evidence():
 
 
 def test_a_direct_answer_dims_nothing():
-    drawn = card(_episode(1, correct=False), Image.new("RGB", (64, 48)), 0.5)
+    drawn = card(_episode(1, correct=False), Image.new("RGB", (64, 48)), MethodConfig())
     assert "mask" not in drawn and "answered directly" in drawn and "truth: <b>7</b>" in drawn

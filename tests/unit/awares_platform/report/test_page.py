@@ -14,6 +14,7 @@ from awares.episode import Episode, StopReason, Turn
 from awares.errors import DataError
 from awares.sample import Label, Sample
 from awares.view import View, crop_view
+from awares_platform.config.method import MethodConfig
 from awares_platform.evaluate.episode_rows import encode_episodes
 from awares_platform.evaluate.results import policy_metrics
 from awares_platform.evaluate.scored import Scored
@@ -111,7 +112,7 @@ def _fetch(digest: str) -> Image.Image:
 
 
 def _page(directory: Path, fetch: Callable[[str], Image.Image] = _fetch) -> str:
-    return render(read_run(directory.joinpath, "mini", 3), fetch)
+    return render(read_run(directory.joinpath, "mini", 3), fetch, MethodConfig())
 
 
 def test_the_page_has_every_section(directory):
@@ -163,7 +164,7 @@ def test_answers_of_the_model_are_escaped(directory):
 
 
 def test_a_run_without_jobs_still_has_a_page(tmp_path):
-    page = render(read_run(tmp_path.joinpath, "mini", 0), _fetch)
+    page = render(read_run(tmp_path.joinpath, "mini", 0), _fetch, MethodConfig())
     assert "Look where it matters" in page and "<h2>" not in page
 
 

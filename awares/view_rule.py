@@ -1,0 +1,100 @@
+"""The rule by which an environment chooses the resolution of its views.
+
+    full resolution  the processor shrinks an image above max_pixels by a scale s per side, s <= 1
+    "relative"       the low view has the scale low_ratio * s, a crop the scale crop_scale * s
+    "paper"          the low view has the scale low_ratio, a crop keeps native pixels
+    "released"       like "paper", with the crop boxes of the authors' script
+
+The scales refer to the ORIGINAL image, from which every view is cut. By the rule "relative", the
+low view and the crops cost fixed shares of the full image's tokens. By the other rules, the
+processor shrinks a large image, its low view and its crops to the same number of tokens.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from awares.crops import Box, CropId, crop_box
+from awares.tokens import Size, VisionLimits
+from awares.view import View, full_view
+
+Views = Literal["relative", "paper", "released"]
+"""The name of the rule for the resolution of views."""
+
+_SCRIPT_CROP = 100
+_SCRIPT_SIDE = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRule:
+    """Chooses the resolution of the low view and of each region.
+
+    `max_pixels` is the processor's bound on the area of a view. `crop_scale` belongs to the rule
+    "relative". With the value 1, a region has the resolution that full resolution shows: a quarter
+    costs a quarter of the full image's tokens. A larger value shows more detail than full
+    resolution, at the square of its price. A value of None keeps native pixels. A region is never
+    enlarged beyond native pixels.
+
+    Example:
+        ViewRule(max_pixels=50_176).low((448, 448))  # View(None, scale=0.5)
+    """
+
+    views: Views = "relative"
+    crop_scale: float | None = 1.0
+    max_pixels: int = VisionLimits().max_pixels
+
+    def low(self, size: Size) -> View:
+        """Return the low-resolution view of an image of `size`."""
+        return View(None, self._scale(size))
+
+    def region(self, box: Box, size: Size) -> View:
+        """Return the view of the region `box` of an image of `size`."""
+        if self.views != "relative":
+            return View(box, self._scale(size))
+        if self.crop_scale is None:
+            return View(box)
+        # The processor shrinks the whole image itself, to exactly the tokens of full resolution.
+        if self.crop_scale >= 1.0 and box == full_view(size).box:
+            return full_view(size)
+        return View(box, min(1.0, self.crop_scale * self._scale(size)))
+
+    def crop(self, crop: CropId, size: Size) -> View:
+        """Return the view of one of the ten crops of an image of `size`."""
+        box = script_box(crop, size) if self.views == "released" else crop_box(crop, size)
+        return self.region(box, size)
+
+    def _scale(self, size: Size) -> float:
+        """Return the scale per side of the image before it is halved or cut."""
+        if self.views == "relative":
+            return min(1.0, math.sqrt(self.max_pixels / (size[0] * size[1])))
+        return min(1.0, _SCRIPT_SIDE / max(size)) if self.views == "released" else 1.0
+
+
+RELATIVE = ViewRule()
+"""Views relative to full resolution, with the processor's default limits."""
+
+
+def script_box(crop: CropId, size: Size) -> Box:
+    """Return the box of `crop` by the authors' released script.
+
+    A side of a crop is half the image's side, rounded down, but at least 100 pixels. Right and
+    bottom crops end at the image's edge. `awares.crops.crop_box` rounds up, and has no minimum.
+    """
+    left, top, right, bottom = crop_box(crop, size)
+    (x0, x1), (y0, y1) = (
+        _script_span(start, end, side)
+        for start, end, side in ((left, right, size[0]), (top, bottom, size[1]))
+    )
+    return x0, y0, x1, y1
+
+
+def _script_span(start: int, end: int, side: int) -> tuple[int, int]:
+    if (start, end) == (0, side):
+        return 0, side
+    length = min(max(_SCRIPT_CROP, side // 2), side)
+    if start == 0:
+        return 0, length
+    if end == side:
+        return side - length, side
+    first = (side - length) // 2
+    return first, first + length
