@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from awares.errors import AwaresError
-from awares_platform.config import load
+from awares.tokens import Size
+from awares_platform.config import PlatformConfig, load
 from awares_platform.plan.assumptions import Assumptions
 
 MINI = Path("mini")
@@ -174,14 +175,16 @@ def plan(
     /,
     config: Setup = PAPER,
     json: bool = False,
+    data: bool = False,
     assume: tyro.conf.OmitArgPrefixes[Assumptions] = H100,
 ) -> int:
     """Estimate a run's memory per GPU, episodes in flight, S3 traffic, hours and GPU-hours.
 
-    The command reads only the setup, and needs no GPU.
+    The command needs no GPU. Without --data it reads only the setup.
 
     Args:
         json: Print all figures as JSON.
+        data: Read the sizes of the data set's images from the store, for the retained token ratios.
         assume: The assumptions about hardware and data.
     """
 
@@ -189,10 +192,20 @@ def plan(
         settings = load(config, overrides)
         from awares_platform.plan import make, render
 
-        sheet = make(settings, assume)
+        sheet = make(settings, assume, _image_sizes(settings) if data else ())
         print(dumps(sheet.as_json(), indent=1) if json else render(sheet))
 
     return guarded("plan", execute)
+
+
+def _image_sizes(settings: PlatformConfig) -> list[Size]:
+    """Return the sizes of some images of the data set's training split."""
+    from awares_platform.data.image_sizes import split_sizes
+    from awares_platform.runtime import session
+    from awares_platform.store import ObjectStore
+
+    with session.store_session(settings) as resolved:
+        return split_sizes(ObjectStore.from_config(resolved.store), settings.data.name, "train")
 
 
 @commands.command

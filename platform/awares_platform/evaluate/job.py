@@ -47,9 +47,11 @@ from awares_platform.evaluate.results import (
 from awares_platform.evaluate.scored import Scored, score_all
 from awares_platform.method.answers import Answers, both
 from awares_platform.method.environment import environment
+from awares_platform.method.family import model_family
 from awares_platform.method.grounding import check_grounding
 from awares_platform.method.judge import check_judge
 from awares_platform.method.labeller import Labelled, Labeller
+from awares_platform.method.ratios import ratios
 from awares_platform.method.reward import build_reward, check_reward
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
@@ -111,6 +113,7 @@ def run(config: PlatformConfig) -> EvaluateResult:
             store, config.data.name, SPLIT, min(config.evaluate.questions, config.data.test_samples)
         )
         played = usable(play_all(config, split.samples))
+        _log_ratios(played, config.method, config.policy)
         images = Images(store, config.data.image_cache)
         labelled = label(config.method, config.curate, played, images)
         alone = {
@@ -143,6 +146,13 @@ def run(config: PlatformConfig) -> EvaluateResult:
             record.metrics(step, _metrics(policy, results["policies"][policy]))
     path, wall_s = record.directory / "results.json", time.monotonic() - started
     return EvaluateResult(results, table(results), path, record.key, wall_s)
+
+
+def _log_ratios(played: PlayedBy, method: MethodConfig, policy: PolicyConfig) -> None:
+    """Log the retained token ratios of the views, and warn if the views save too little."""
+    rows = next(iter(played.values()))
+    sizes = [one.episode.image_size for one in rows if one.episode is not None]
+    ratios(sizes, method, model_family(policy)).log()
 
 
 def check_policies(

@@ -1,12 +1,16 @@
 """The sheet of a plan holds all figures of the plan and converts the figures to JSON."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from awares.errors import ConfigError
+from awares.tokens import Size
 from awares_platform.config import PlatformConfig
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.sft import SftConfig
+from awares_platform.method.family import model_family
+from awares_platform.method.ratios import Ratios, ratios
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.engine import EngineMemory, engine_memory
 from awares_platform.plan.geometry import Geometry, geometry
@@ -44,6 +48,7 @@ class Sheet:
     trained: int
     frozen: int
     lengths: Lengths
+    ratios: Ratios
     trainers: dict[str, TrainerMemory]
     typical: dict[str, TrainerMemory]
     stages: dict[str, dict[int, float]]
@@ -78,6 +83,7 @@ class Sheet:
                 "called": self.lengths.called,
                 "mean": self.lengths.mean,
                 "rtr": self.lengths.rtr,
+                "rtr_by_view": self.ratios.mean,
             },
             "trainer_bytes": {
                 job: {**asdict(rank), "total": rank.total} for job, rank in self.trainers.items()
@@ -88,12 +94,16 @@ class Sheet:
             "bytes_per_step": asdict(self.traffic),
             "hours": {job: asdict(hours) for job, hours in self.hours.items()},
             "faults": self.faults,
+            "warnings": self.ratios.warnings,
             "assumptions": asdict(self.assumed),
         }
 
 
-def make(config: PlatformConfig, assumed: Assumptions) -> Sheet:
+def make(config: PlatformConfig, assumed: Assumptions, sizes: Sequence[Size] = ()) -> Sheet:
     """Make the plan of a setup.
+
+    `sizes` are the sizes of the data set's images. Without them, the retained token ratios are
+    those of the assumed image.
 
     Raises ConfigError for a setup that runs on CPUs, and for a value that no GPU run can have.
     """
@@ -121,6 +131,7 @@ def make(config: PlatformConfig, assumed: Assumptions) -> Sheet:
         trained=trained,
         frozen=frozen,
         lengths=tokens,
+        ratios=ratios(sizes or [assumed.image_size], config.method, model_family(policy)),
         trainers={job: memory(rank, shape, assumed.overhead_gib) for job, rank in longest.items()},
         typical={job: memory(rank, shape, assumed.overhead_gib) for job, rank in typical.items()},
         stages={job: _by_stage(rank, shape, assumed) for job, rank in longest.items()},

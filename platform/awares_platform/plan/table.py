@@ -40,6 +40,8 @@ def _policy(sheet: Sheet) -> list[str]:
         f"  {sheet.assumed.image} image: low view {tokens.low} tokens, crop {tokens.crop}, "
         f"whole {tokens.full}; episode {tokens.mean:.0f} on average, {tokens.called} with a call, "
         f"{tokens.widest} at most; RTR {tokens.rtr:.2f}",
+        f"  {sheet.ratios}",
+        *(f"  WARNING: {text}" for text in sheet.ratios.warnings),
     ]
 
 

@@ -1,0 +1,96 @@
+"""The retained token ratio that a setup's views have on a data set, before a policy plays.
+
+    sizes of images --first_view, views--> visual tokens / visual tokens of the full image
+
+If the low view alone costs almost as much as the full image, no policy can save visual tokens.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, quantiles
+
+from awares.environment import Environment, Request, readable
+from awares.family import ModelFamily
+from awares.tokens import Size, rtr_token
+from awares.view import view_size
+from awares_platform.config.method import MethodConfig
+from awares_platform.method.environment import environment, vision_limits
+
+log = logging.getLogger(__name__)
+
+MOST = {"low": 0.3, "crop": 0.6}
+"""A mean ratio above this bound is reported as a warning."""
+
+_NAMES = {"low": "low view", "crop": "low view and one crop", "whole": "low view and whole image"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """The retained token ratio of each image, for three ways to play.
+
+    `low` holds the ratios of an answer from the low view. In `crop` the policy also asks for one
+    region, by default a quarter of the image. In `whole` it asks for the whole image.
+
+    Example:
+        Ratios(low=(0.25, 0.26), crop=(0.5, 0.52), whole=(1.25, 1.26))
+    """
+
+    low: tuple[float, ...]
+    crop: tuple[float, ...]
+    whole: tuple[float, ...]
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """The mean ratio over the images, for each way to play."""
+        return {name: fmean(getattr(self, name)) for name in _NAMES}
+
+    def __str__(self) -> str:
+        parts = [f"{text} {_spread(getattr(self, name))}" for name, text in _NAMES.items()]
+        return f"RTR over {len(self.low):,} images: {', '.join(parts)}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """One message for each way to play whose mean ratio is above its bound in `MOST`."""
+        return [
+            f"{_NAMES[name]}: mean RTR {self.mean[name]:.2f}, more than {most:g}; "
+            'set method.views="relative", raise method.max_pixels, or lower method.min_pixels, '
+            "method.low_ratio or method.crop_scale"
+            for name, most in MOST.items()
+            if self.mean[name] > most
+        ]
+
+    def log(self) -> None:
+        """Log the ratios and the warnings."""
+        log.info("%s", self)
+        for text in self.warnings:
+            log.warning("%s", text)
+
+
+def ratios(sizes: Sequence[Size], method: MethodConfig, family: ModelFamily) -> Ratios:
+    """Return the ratios of images of the given sizes, of which there must be at least one."""
+    asked, limits = environment(method), vision_limits(method, family)
+
+    def cost(size: Size, request: Request | None) -> float:
+        views = [asked.first_view(size), *(asked.views(request, size) if request else ())]
+        return rtr_token([view_size(view, size, method.low_ratio) for view in views], size, limits)
+
+    return Ratios(
+        low=tuple(cost(size, None) for size in sizes),
+        crop=tuple(cost(size, _one(asked, size)) for size in sizes),
+        whole=tuple(cost(size, asked.cover((), size)) for size in sizes),
+    )
+
+
+def _one(asked: Environment, size: Size) -> Request | None:
+    """Return a request for the first region, or for a corner if the regions have no names."""
+    corner = (0, 0, max(1, size[0] // 2), max(1, size[1] // 2))
+    return readable(asked, asked.regions[:1]) or asked.cover([corner], size)
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Return the mean, and the 5th and 95th percentile if they differ."""
+    if max(values) - min(values) < 0.005:
+        return f"{values[0]:.2f}"
+    cuts = quantiles(values, n=20, method="inclusive")
+    return f"{fmean(values):.2f} ({cuts[0]:.2f} to {cuts[-1]:.2f})"

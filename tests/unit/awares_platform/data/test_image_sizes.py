@@ -1,0 +1,78 @@
+"""Tests that sizes of images are read from the first bytes of their files."""
+
+import hashlib
+import io
+from typing import cast
+
+import pytest
+from PIL import Image
+
+from awares_platform.data.image_sizes import sample_sizes
+from awares_platform.data.images import image_key
+from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound, StoreUnavailable
+
+
+class MemoryStore:
+    """A fake store in memory that counts the bytes it returns."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.sent = 0
+
+    def put(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        self.objects[image_key(digest)] = data
+        return digest
+
+    def get_range(self, key: str, start: int, end: int) -> bytes:
+        if key not in self.objects:
+            raise NotFound(key)
+        self.sent += len(self.objects[key][start:end])
+        return self.objects[key][start:end]
+
+    def get(self, key: str) -> bytes:
+        return self.get_range(key, 0, 1 << 40)
+
+
+def encoded(size: tuple[int, int], kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise(size, 90).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def sizes(store: MemoryStore, digests: list[str], most: int = 512) -> list[tuple[int, int]]:
+    return sample_sizes(cast(ObjectStore, store), digests, most)
+
+
+def test_only_the_first_bytes_of_a_large_file_are_read() -> None:
+    store = MemoryStore()
+    digests = [store.put(encoded((900, 700))), store.put(encoded((300, 200), "JPEG"))]
+    assert sorted(sizes(store, digests)) == [(300, 200), (900, 700)]
+    assert store.sent < 2 * 64 * 1024 < len(store.objects[image_key(digests[0])])
+
+
+def test_a_long_profile_before_the_size_is_read_with_the_whole_file() -> None:
+    store = MemoryStore()
+    digest = store.put(encoded((300, 200), "JPEG", icc_profile=bytes(200_000)))
+    assert sizes(store, [digest]) == [(300, 200)]
+
+
+def test_missing_and_broken_images_are_left_out() -> None:
+    store = MemoryStore()
+    assert sizes(store, [store.put(b"no image"), "absent", store.put(encoded((8, 9)))]) == [(8, 9)]
+
+
+def test_a_sample_is_bounded_and_repeats_count() -> None:
+    store = MemoryStore()
+    digest = store.put(encoded((8, 9)))
+    assert sizes(store, [digest] * 20, most=7) == [(8, 9)] * 7
+
+
+def test_a_failing_store_is_an_error() -> None:
+    class Down(MemoryStore):
+        def get_range(self, key: str, start: int, end: int) -> bytes:
+            raise StoreUnavailable(key)
+
+    with pytest.raises(StoreUnavailable):
+        sizes(Down(), ["any"])
