@@ -12,7 +12,7 @@ A store, a Ray and machines that the session only connects to are not counted.
 """
 
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ class CpuTimes:
 
     def seconds(self) -> dict[str, float]:
         """Return the CPU seconds since the start of the measurement, by kind of process."""
-        sums: Counter[str] = Counter()
+        sums: defaultdict[str, float] = defaultdict(float)
         for usage in self._usage.values():
             sums[usage.kind] += usage.seconds - usage.before
         return {kind: round(sums[kind], 1) for kind in KINDS if round(sums[kind], 1)}
