@@ -9,11 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from awares.advantage import advantages
+from awares.budget import Budget
 from awares.chat import ChatFormat
 from awares.crops import Box, CropId, CropMapping, area_fraction, crop_box, min_cover, target_crops
 from awares.demonstration import Demonstration
 from awares.environment import Answer, Environment, Malformed, Request
-from awares.episode import Episode, EpisodeSpec, StopReason, Turn, run_episode
+from awares.episode import Episode, StopReason, Turn, run_episode
+from awares.episode_spec import EpisodeSpec
 from awares.errors import AwaresError, ConfigError, DataError, PolicyError
 from awares.evaluation.bootstrap import difference, interval
 from awares.evaluation.decisions import Decisions, decisions, region_iou
@@ -59,6 +61,7 @@ __all__ = [
     "AwaresError",
     "Batch",
     "Box",
+    "Budget",
     "Case",
     "ChatFormat",
     "ChatTokens",

@@ -22,13 +22,13 @@ from enum import StrEnum
 from PIL.Image import Image
 
 from awares.chat import ChatFormat
-from awares.environment import Answer, Environment, Malformed, Parsed, Request
+from awares.environment import Answer, Malformed, Parsed, Request
+from awares.episode_spec import EpisodeSpec, grant
 from awares.errors import PolicyError
-from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
+from awares.generate import FinishReason, Generate, GenerateRequest, Generation
 from awares.images import render
 from awares.sample import Sample
-from awares.ten_crops import TEN_CROPS
-from awares.tokens import VisionLimits, rtr_pixel, rtr_token, visual_tokens
+from awares.tokens import Size, rtr_pixel, rtr_token, visual_tokens
 from awares.view import View, view_size
 
 
@@ -36,7 +36,8 @@ class StopReason(StrEnum):
     """How an episode ended."""
 
     ANSWER = "answer"
-    # The turn attempts a request that cannot be parsed, or that the token limit cuts.
+    # The turn attempts a request that cannot be parsed, that exceeds the budget, or that the token
+    # limit cuts.
     MALFORMED = "malformed"
     # The last turn is a request, but only an answer was allowed.
     TURN_LIMIT = "turn_limit"
@@ -109,23 +110,6 @@ class Episode:
         return sum(turn.area for turn in self.turns)
 
 
-@dataclass(frozen=True, slots=True)
-class EpisodeSpec:
-    """The settings of an episode.
-
-    `limits` are the limits of the image processor. `low_ratio` is the side of the low-resolution
-    view, divided by the side of the image.
-
-    Example:
-        EpisodeSpec(VisionLimits(min_pixels=784), TenCrops(), sampling=Sampling(temperature=1.0))
-    """
-
-    limits: VisionLimits
-    environment: Environment = TEN_CROPS
-    low_ratio: float = 0.5
-    sampling: Sampling = Sampling()
-
-
 async def run_episode(
     sample: Sample,
     image: Image,
@@ -189,6 +173,7 @@ async def _play(
     context = chat.first_turn(sample.question)
     views: tuple[View, ...] = (spec.environment.first_view(image.size),)
     ids: tuple[int, ...] = ()
+    seen: tuple[View, ...] = ()
     shown: tuple[Image, ...] = ()
     while True:
         ids += context
@@ -196,8 +181,10 @@ async def _play(
         generation = await generate(GenerateRequest(ids, shown, spec.sampling, session))
         _check(generation, chat)
         text = chat.decode(generation.token_ids).strip()
-        parsed = spec.environment.parse(text)
-        stop = _stop(parsed, generation, len(turns) + 1 >= spec.environment.max_turns)
+        seen += views
+        last_turn = len(turns) + 1 >= spec.environment.max_turns
+        parsed, granted = _read(text, seen, image.size, spec, last_turn)
+        stop = _stop(parsed, generation, last_turn)
         asked = parsed if isinstance(parsed, Request) and stop is None else None
         turn = Turn(
             context_ids=context,
@@ -214,8 +201,19 @@ async def _play(
         if asked is None:
             return text if isinstance(parsed, Answer) else None
         ids += generation.token_ids
-        views = spec.environment.views(asked, image.size)
+        views = granted
         context = chat.tool_reply(len(views))
+
+
+def _read(
+    text: str, seen: Sequence[View], size: Size, spec: EpisodeSpec, last_turn: bool
+) -> tuple[Parsed, tuple[View, ...]]:
+    """Return the parsed turn, and the views of its request if the budget allows them."""
+    parsed = spec.environment.parse(text)
+    if not isinstance(parsed, Request) or last_turn:
+        return parsed, ()
+    granted = grant(spec, parsed, seen, size)
+    return (granted, ()) if isinstance(granted, Malformed) else granted
 
 
 def _stop(parsed: Parsed, generation: Generation, last_turn: bool) -> StopReason | None:

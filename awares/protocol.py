@@ -52,11 +52,10 @@ def format_request(crops: Iterable[str]) -> str:
     return f"{TOOL_NAME}: [{listed}]"
 
 
-def parse_turn(text: str, *, allow_all: bool = True, max_crops: int = len(CropId)) -> Parsed:
+def parse_turn(text: str, *, allow_all: bool = True) -> Parsed:
     """Parse the decoded text of one assistant turn, without special tokens. Never raises.
 
-    A request for more than `max_crops` crops is Malformed. If `allow_all` is false, a request for
-    the whole image is Malformed, too.
+    If `allow_all` is false, a request for the whole image is Malformed.
 
     Example:
         parse_turn("get_crops[top-left, 5]")  # Request(("0", "5"), canonical=False)
@@ -75,8 +74,6 @@ def parse_turn(text: str, *, allow_all: bool = True, max_crops: int = len(CropId
         return Malformed(f"unknown region in [{match[1].strip()[:40]}]")
     if CropId.ALL in crops and not allow_all:
         return Malformed("the whole image is not on offer")
-    if len(crops) > max_crops:
-        return Malformed(f"{len(crops)} regions asked for, at most {max_crops} are on offer")
     regions = tuple(crop.value for crop in crops)
     return Request(regions, canonical=stripped == format_request(regions))
 

@@ -24,19 +24,18 @@ PAPER_IOU = 0.5
 class TenCrops:
     """Offers the ten crops. A request is `GET_CROPS: ['0', '5']`, for example (paper, section 3.1).
 
-    If `allow_all` is false, a request for the whole image is refused. `max_crops` bounds the number
-    of crops in one request. `mapping` names the rule by which `awares.crops.target_crops` maps
-    evidence boxes to target crops. `coverage_tau` is the share of a box's area that a crop must
-    hold to cover the box. If `small_images` is "whole", any request returns the whole of an image
-    with a side below 100 pixels, as in the authors' script. If it is "crops", such an image has
-    crops like any other image. `rule` chooses the resolution of the views.
+    If `allow_all` is false, a request for the whole image is refused. `mapping` names the
+    rule by which `awares.crops.target_crops` maps evidence boxes to target crops. `coverage_tau` is
+    the share of a box's area that a crop must hold to cover the box. If `small_images` is "whole",
+    any request returns the whole of an image with a side below 100 pixels, as in the authors'
+    script. If it is "crops", such an image has crops like any other image. `rule` chooses the
+    resolution of the views.
 
     Example:
         TenCrops(allow_all=False).parse("GET_CROPS: ['0']")  # Request(("0",))
     """
 
     allow_all: bool = True
-    max_crops: int = len(CropId)
     mapping: CropMapping = "min_cover"
     coverage_tau: float = 0.9
     max_turns: int = 2
@@ -59,7 +58,7 @@ class TenCrops:
 
     def parse(self, text: str) -> Parsed:
         """Parse one turn with `awares.protocol.parse_turn`."""
-        return parse_turn(text, allow_all=self.allow_all, max_crops=self.max_crops)
+        return parse_turn(text, allow_all=self.allow_all)
 
     def write(self, request: Request) -> str:
         """Return the text of the request, as the policy learns to write it."""

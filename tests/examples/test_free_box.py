@@ -66,7 +66,9 @@ def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> No
     chat = ChatFormat(AutoTokenizer.from_pretrained(Path(mini.POLICY)))
 
     async def label() -> Sample | None:
-        async with Labeller(config.method, config.curate, lambda digest: IMAGE) as labeller:
+        async with Labeller(
+            config.method, config.curate, model_family(config.policy), lambda _: IMAGE
+        ) as labeller:
             answers = Answers(SAMPLE, low="1", full="7", confidence=0.5, fault="")
             return (await labeller([answers]))[0].sample
 

@@ -10,7 +10,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from awares.batch import collate, policy_logprobs
 from awares.chat import ChatFormat
 from awares.crops import CropId
-from awares.episode import Episode, EpisodeSpec, run_episode
+from awares.episode import Episode, run_episode
+from awares.episode_spec import EpisodeSpec
 from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
 from awares.protocol import format_request
 from awares_platform.engine.engine import Engine

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from awares.budget import budget_text
 from awares.view_rule import ViewRule, Views
 from awares_platform.config.base import Section, Table
 
@@ -56,6 +57,13 @@ class MethodConfig(Section):
     other image. "whole" returns the whole image for any request, as the authors' script does."""
     max_turns: int = Field(default=2, ge=1, le=2)
     """Maximum number of assistant turns per episode."""
+    max_crops: int = Field(default=10, ge=1)
+    """Maximum number of crops per episode. A request for more is malformed, and has its cost.
+    Serving answers it with the first crops."""
+    max_visual_tokens: int = Field(default=512, ge=1)
+    """Maximum number of visual tokens per episode, including the low-resolution view. A request for
+    more is malformed, and has its cost. Serving answers it at a lower resolution. The environment's
+    own prompt states both maxima."""
     mapping: Literal["min_cover", "iou", "coverage"] = "min_cover"
     """Rule that derives the target crops from the evidence boxes. "min_cover" takes the set of
     crops with the smallest area that covers all boxes. "iou" is the paper's literal IoU rule.
@@ -87,7 +95,7 @@ class MethodConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def named_prompts_become_text(cls, values: object) -> object:
-        """Replace the name "awares" by the text of the prompt of the ten crops.
+        """Replace the name "awares" by the text of the prompt of the ten crops, with the budget.
 
         The run's resolved configuration then records this text. A job reads the prompt of another
         environment when it builds the environment, because the configuration imports no user code.
@@ -99,7 +107,12 @@ class MethodConfig(Section):
         ):
             from awares.protocol import SYSTEM_PROMPT
 
-            return {**values, "system_prompt": SYSTEM_PROMPT}
+            fields = cls.model_fields
+            tokens, crops = (
+                values.get(name, fields[name].default)
+                for name in ("max_visual_tokens", "max_crops")
+            )
+            return {**values, "system_prompt": f"{SYSTEM_PROMPT} {budget_text(tokens, crops)}"}
         return values
 
     @model_validator(mode="after")

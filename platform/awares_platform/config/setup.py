@@ -15,9 +15,9 @@ import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from awares.errors import ConfigError
@@ -27,6 +27,7 @@ from awares_platform.config.data import DataConfig
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.evaluate import EvaluateConfig
 from awares_platform.config.grpo import GrpoConfig
+from awares_platform.config.largest_request import largest_request
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
@@ -49,6 +50,15 @@ class PlatformConfig(Section):
     grpo: GrpoConfig = GrpoConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()
+
+    @model_validator(mode="after")
+    def the_largest_request_fits_the_engine(self) -> Self:
+        """Refuse a setup in which a request within the budget exceeds the engine's limits."""
+        jobs = {"grpo": self.grpo, "evaluate": self.evaluate, "serve": self.serve}
+        limits = {f"{name}.max_tokens": job.max_tokens for name, job in jobs.items()}
+        if fault := largest_request(self.method, self.engine, limits):
+            raise ValueError(fault)
+        return self
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:

@@ -67,6 +67,7 @@ class Answerer:
             self._engine,
             self._chat,
             self._limit,
+            self._config.engine.max_model_len,
         )
 
     async def _start(self) -> None:

@@ -11,11 +11,10 @@ import numpy as np
 from awares.errors import AwaresError
 from awares.sample import Label
 from awares_platform.config import PlatformConfig
-from awares_platform.config.curate import CurateConfig
-from awares_platform.config.method import MethodConfig
 from awares_platform.data.images import Images
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.answers import Answers
+from awares_platform.method.family import model_family
 from awares_platform.method.labeller import Labelled, Labeller
 from awares_platform.store import ObjectStore
 
@@ -58,7 +57,7 @@ def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
         for sample, columns in zip(rows.samples, rows.columns, strict=True)
     ]
     images = Images(store, config.data.image_cache)
-    labelled = asyncio.run(_label_all(config.method, config.curate, answers, images))
+    labelled = asyncio.run(_label_all(config, answers, images))
     store.put(key, encode_shard(labelled, fingerprint))
     labels = [one.sample.label for one in labelled if one.sample]
     faults = [f"{one.answers.sample.sample_id}: {one.fault}" for one in labelled if one.fault]
@@ -72,9 +71,10 @@ def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
 
 
 async def _label_all(
-    method: MethodConfig, curate: CurateConfig, answers: Sequence[Answers], images: Images
+    config: PlatformConfig, answers: Sequence[Answers], images: Images
 ) -> list[Labelled]:
-    async with Labeller(method, curate, images) as labeller:
+    family = model_family(config.policy)
+    async with Labeller(config.method, config.curate, family, images) as labeller:
         return await labeller(answers)
 
 

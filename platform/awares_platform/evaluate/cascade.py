@@ -14,7 +14,8 @@ These functions need no engine, because they combine episodes of other policies.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from awares.episode import EpisodeSpec, Turn, finish
+from awares.episode import Turn, finish
+from awares.episode_spec import EpisodeSpec
 from awares_platform.method.answers import confidence
 from awares_platform.method.play import Played
 

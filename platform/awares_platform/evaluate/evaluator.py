@@ -141,7 +141,10 @@ class Evaluator:
     ) -> list[Played]:
         evaluated = POLICIES[policy]
         chat = self._policy_chat if evaluated.may_call else self._base_chat
-        spec = evaluated.spec(self._config.method, self._family, self._config.evaluate.max_tokens)
+        config = self._config
+        spec = evaluated.spec(
+            config.method, self._family, config.evaluate.max_tokens, config.engine.max_model_len
+        )
         return await play(samples, self._images, self._engine, chat, spec, limit)
 
     async def stop(self) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 from awares.environment import Environment
 from awares.errors import DataError, PolicyError
 from awares.evaluation.scorers import scorer
+from awares.family import ModelFamily
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.curate import CurateConfig
@@ -113,9 +114,10 @@ def run(config: PlatformConfig) -> EvaluateResult:
             store, config.data.name, SPLIT, min(config.evaluate.questions, config.data.test_samples)
         )
         played = usable(play_all(config, split.samples))
-        _log_ratios(played, config.method, config.policy)
+        _log_ratios(played, config.method, model_family(config.policy))
         images = Images(store, config.data.image_cache)
-        labelled = label(config.method, config.curate, played, images)
+        family = model_family(config.policy)
+        labelled = label(config.method, config.curate, family, played, images)
         alone = {
             sample.sample_id
             for sample in latency_subset(config.evaluate, config.run.seed, split.samples)
@@ -148,11 +150,11 @@ def run(config: PlatformConfig) -> EvaluateResult:
     return EvaluateResult(results, table(results), path, record.key, wall_s)
 
 
-def _log_ratios(played: PlayedBy, method: MethodConfig, policy: PolicyConfig) -> None:
+def _log_ratios(played: PlayedBy, method: MethodConfig, family: ModelFamily) -> None:
     """Log the retained token ratios of the views, and warn if the views save too little."""
     rows = next(iter(played.values()))
     sizes = [one.episode.image_size for one in rows if one.episode is not None]
-    ratios(sizes, method, model_family(policy)).log()
+    ratios(sizes, method, family).log()
 
 
 def check_policies(
@@ -215,7 +217,11 @@ def usable(played: PlayedBy) -> PlayedBy:
 
 
 def label(
-    method: MethodConfig, curate: CurateConfig, played: PlayedBy, images: Images
+    method: MethodConfig,
+    curate: CurateConfig,
+    family: ModelFamily,
+    played: PlayedBy,
+    images: Images,
 ) -> dict[str, Sample]:
     """Label the samples as curation does, from the answers of the policies low and full.
 
@@ -226,14 +232,18 @@ def label(
     if "low" not in played or "full" not in played:
         return {sample.sample_id: sample for sample in bare}
     answers = [both(low, full) for low, full in zip(played["low"], played["full"], strict=True)]
-    found = asyncio.run(_label(method, curate, answers, images))
+    found = asyncio.run(_label(method, curate, family, answers, images))
     return {sample.sample_id: one.sample or sample for sample, one in zip(bare, found, strict=True)}
 
 
 async def _label(
-    method: MethodConfig, curate: CurateConfig, answers: Sequence[Answers], images: Images
+    method: MethodConfig,
+    curate: CurateConfig,
+    family: ModelFamily,
+    answers: Sequence[Answers],
+    images: Images,
 ) -> list[Labelled]:
-    async with Labeller(method, curate, images) as labeller:
+    async with Labeller(method, curate, family, images) as labeller:
         return await labeller(answers)
 
 

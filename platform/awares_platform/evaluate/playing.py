@@ -47,7 +47,7 @@ def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
     finally:
         ray.kill(actor)
     family, tokens = model_family(config.policy), config.evaluate.max_tokens
-    spec = POLICIES["awares"].spec(config.method, family, tokens)
+    spec = POLICIES["awares"].spec(config.method, family, tokens, config.engine.max_model_len)
     joined = join(policies, played, decision_s, spec)
     return {policy: joined[policy] for policy in policies}
 

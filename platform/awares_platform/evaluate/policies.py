@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from awares.environment import Environment
-from awares.episode import EpisodeSpec
+from awares.episode_spec import EpisodeSpec
 from awares.family import ModelFamily
 from awares.one_turn import OneTurn
 from awares_platform.config.method import MethodConfig
-from awares_platform.method.environment import environment, episode_spec, greedy
+from awares_platform.method.environment import environment, episode_budget, episode_spec, greedy
 
 Weights = Literal["base", "sft", "awares"]
 Play = Literal["asks", "decides", "low", "full"]
@@ -37,10 +37,15 @@ class EvaluatedPolicy:
         """Whether the policy may request crops. The base policy is not trained to request crops."""
         return self.play in ("asks", "decides")
 
-    def spec(self, method: MethodConfig, family: ModelFamily, max_tokens: int) -> EpisodeSpec:
-        """Return settings for greedy episodes with at most `max_tokens` tokens per turn."""
-        played = self._environment(environment(method))
-        return episode_spec(method, family, greedy(max_tokens), played)
+    def spec(
+        self, method: MethodConfig, family: ModelFamily, max_tokens: int, context: int
+    ) -> EpisodeSpec:
+        """Return settings for greedy episodes with at most `max_tokens` tokens per turn.
+
+        `context` is the longest sequence of the engine, in tokens.
+        """
+        played, budget = self._environment(environment(method)), episode_budget(method, context)
+        return episode_spec(method, family, greedy(max_tokens), played, budget)
 
     def _environment(self, asks: Environment) -> Environment:
         return asks if self.play == "asks" else OneTurn(asks, full=self.play == "full")

@@ -17,7 +17,8 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from awares.chat import ChatFormat
-from awares.episode import Episode, EpisodeSpec, StopReason, run_episode
+from awares.episode import Episode, StopReason, run_episode
+from awares.episode_spec import EpisodeSpec, check_room
 from awares.errors import DataError
 from awares.generate import Sampling
 from awares.seeds import derive
@@ -29,7 +30,12 @@ from awares_platform.engine.engine import Engine, EngineError
 from awares_platform.engine.follow import Loaded, Missed, follow
 from awares_platform.grpo.controller import ActorLost
 from awares_platform.grpo.group import GroupRollout, Prompt
-from awares_platform.method.environment import episode_spec, system_prompt, vision_limits
+from awares_platform.method.environment import (
+    episode_budget,
+    episode_spec,
+    system_prompt,
+    vision_limits,
+)
 from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 from awares_platform.training.failure import cause
@@ -98,16 +104,15 @@ class RolloutActor:
         stopped the engine.
         """
         started = time.time()
-        size = self._config.grpo.group_size
+        size, spec = self._config.grpo.group_size, self._spec()
         try:
             image = await asyncio.to_thread(self._images, prompt.sample.image)
+            check_room(spec, prompt.sample.question, image.size, self._chat)
         except DataError as error:
-            return GroupRollout((_unread(prompt, error),) * size, started, time.time())
+            return GroupRollout((_unplayed(prompt, error),) * size, started, time.time())
         name = f"{prompt.number}.{prompt.attempt}"
         plays = (
-            run_episode(
-                prompt.sample, image, self._engine, self._chat, self._spec(), f"{name}.{member}"
-            )
+            run_episode(prompt.sample, image, self._engine, self._chat, spec, f"{name}.{member}")
             for member in range(size)
         )
         episodes = tuple(await asyncio.gather(*plays))
@@ -120,10 +125,12 @@ class RolloutActor:
     def _spec(self) -> EpisodeSpec:
         settings = self._config.grpo
         sampling = Sampling(settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
-        return episode_spec(self._config.method, self._family, sampling)
+        method, context = self._config.method, self._config.engine.max_model_len
+        budget = episode_budget(method, context)
+        return episode_spec(method, self._family, sampling, budget=budget)
 
 
-def _unread(prompt: Prompt, error: DataError) -> Episode:
+def _unplayed(prompt: Prompt, error: DataError) -> Episode:
     return Episode(
         sample_id=prompt.sample.sample_id,
         image=prompt.sample.image,

@@ -13,7 +13,7 @@ from awares.generate import Generate
 from awares.one_turn import OneTurn
 from awares.sample import Sample
 from awares_platform.config.method import MethodConfig
-from awares_platform.method.environment import environment, episode_spec, greedy
+from awares_platform.method.environment import environment, episode_budget, episode_spec, greedy
 from awares_platform.method.play import Played, check_engine, play
 
 
@@ -44,15 +44,17 @@ async def answer_both(
     generate: Generate,
     chat: ChatFormat,
     limit: asyncio.Semaphore,
+    context: int,
 ) -> list[Answers]:
     """Return the low and the full answer to every sample, in the order of `samples`.
 
     Decoding is greedy, with at most `max_tokens` tokens per answer. `limit` bounds the episodes in
-    flight. Raises EngineFailure if the engine fails for too many episodes.
+    flight. `context` is the longest sequence of the engine, in tokens. Raises EngineFailure if the
+    engine fails for too many episodes.
     """
-    asks = environment(method)
+    asks, budget = environment(method), episode_budget(method, context)
     specs = [
-        episode_spec(method, family, greedy(max_tokens), OneTurn(asks, full=full))
+        episode_spec(method, family, greedy(max_tokens), OneTurn(asks, full=full), budget)
         for full in (False, True)
     ]
     low, full = await asyncio.gather(

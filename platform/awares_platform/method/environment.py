@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from awares.budget import Budget, budget_text
 from awares.chat import template_prompt
 from awares.environment import Environment
-from awares.episode import EpisodeSpec
+from awares.episode_spec import EpisodeSpec
 from awares.family import ModelFamily
 from awares.generate import Sampling
 from awares.tokens import VisionLimits
@@ -21,9 +22,13 @@ def environment(method: MethodConfig) -> Environment:
 
 
 def system_prompt(method: MethodConfig) -> str:
-    """Return the policy's system message. "awares" selects the environment's own prompt."""
+    """Return the policy's system message.
+
+    "awares" selects the environment's own prompt, and adds a sentence about the budget.
+    """
     if method.system_prompt == OWN_PROMPT:
-        return environment(method).system_prompt
+        own = environment(method).system_prompt
+        return f"{own} {budget_text(method.max_visual_tokens, method.max_crops)}"
     return method.system_prompt
 
 
@@ -42,21 +47,31 @@ def vision_limits(method: MethodConfig, family: ModelFamily) -> VisionLimits:
     return family.limits(method.min_pixels, method.max_pixels)
 
 
+def episode_budget(method: MethodConfig, context: int, *, fit: bool = False) -> Budget:
+    """Return the bounds of an episode on an engine that accepts `context` tokens.
+
+    If `fit` is true, a request over the budget is answered within it.
+    """
+    return Budget(method.max_visual_tokens, method.max_crops, context, fit)
+
+
 def episode_spec(
     method: MethodConfig,
     family: ModelFamily,
     sampling: Sampling,
     played: Environment | None = None,
+    budget: Budget | None = None,
 ) -> EpisodeSpec:
     """Return the settings of episodes that are played in the environment `played`.
 
-    If `played` is None, the environment is method.environment.
+    If `played` is None, the environment is method.environment. If `budget` is None, no bound holds.
     """
     return EpisodeSpec(
         limits=vision_limits(method, family),
         environment=played or environment(method),
         low_ratio=method.low_ratio,
         sampling=sampling,
+        budget=budget,
     )
 
 

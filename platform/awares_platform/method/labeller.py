@@ -11,13 +11,18 @@ from dataclasses import dataclass, replace
 
 from PIL.Image import Image
 
+from awares.environment import Malformed, Request
+from awares.episode_spec import grant
 from awares.errors import DataError
+from awares.family import ModelFamily
+from awares.generate import Sampling
 from awares.labels import Case, Verdict, label
 from awares.sample import Label, Sample
+from awares.tokens import Size
 from awares_platform.config.curate import CurateConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.method.answers import Answers
-from awares_platform.method.environment import environment
+from awares_platform.method.environment import environment, episode_budget, episode_spec
 from awares_platform.method.grounding import build_grounding
 from awares_platform.method.judge import build_judge
 
@@ -46,9 +51,16 @@ class Labeller:
     """
 
     def __init__(
-        self, method: MethodConfig, curate: CurateConfig, images: Callable[[str], Image]
+        self,
+        method: MethodConfig,
+        curate: CurateConfig,
+        family: ModelFamily,
+        images: Callable[[str], Image],
     ) -> None:
         self._method, self._environment = method, environment(method)
+        # The engine's context bounds questions. The budget alone bounds requests.
+        budget = episode_budget(method, context=0)
+        self._spec = episode_spec(method, family, Sampling(), self._environment, budget)
         self._config = curate
         self._images = images
         self._stack = AsyncExitStack()
@@ -96,9 +108,22 @@ class Labeller:
         boxes = await self._grounding.boxes(sample)
         image = await asyncio.to_thread(self._images, sample.image)
         request = self._environment.cover(boxes, image.size)
+        whole = self._environment.cover((), image.size)
         if request is None:
             raise DataError(
                 f'method.mapping = "{self._method.mapping}" maps the evidence {boxes} of '
                 f"{sample.sample_id} to no crop: use min_cover"
             )
-        return request.regions
+        for one in (request, whole):
+            if one is not None and self._allows(one, image.size):
+                return one.regions
+        raise DataError(
+            f"the evidence {boxes} of {sample.sample_id} needs the crops "
+            f"{list(request.regions)}, which exceed method.max_crops or method.max_visual_tokens: "
+            "raise them"
+        )
+
+    def _allows(self, request: Request, size: Size) -> bool:
+        """Return whether the policy may make this request, so that SFT can teach it."""
+        first = self._environment.first_view(size)
+        return not isinstance(grant(self._spec, request, [first], size), Malformed)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from PIL.Image import Image
 
 from awares.chat import ChatFormat
-from awares.episode import Episode, EpisodeSpec, StopReason, run_episode
+from awares.episode import Episode, StopReason, run_episode
+from awares.episode_spec import EpisodeSpec, check_room
 from awares.errors import AwaresError, DataError
 from awares.generate import Generate
 from awares.sample import Sample
@@ -25,8 +26,9 @@ class EngineFailure(AwaresError):
 class Played:
     """A sample with its episode.
 
-    `episode` is None if the image cannot be read. `fault` is the reason why the image or the
-    episode failed, or "". `latency_s` is the time from the decoded image to the last token.
+    `episode` is None if the image cannot be read or the question is too long. `fault` is the reason
+    why there is no episode, or why the episode failed, or "". `latency_s` is the time from the
+    decoded image to the last token.
 
     Example:
         Played(sample, episode, latency_s=0.021, fault="")
@@ -48,14 +50,15 @@ async def play(
 ) -> list[Played]:
     """Play one episode per sample, and return the results in the order of `samples`.
 
-    `limit` bounds the episodes in flight. If an image cannot be read, its sample gets a fault and
-    no episode.
+    `limit` bounds the episodes in flight. If an image cannot be read, or if the question does not
+    fit the engine's context, the sample gets a fault and no episode.
     """
 
     async def one(sample: Sample) -> Played:
         async with limit:
             try:
                 image = await asyncio.to_thread(images, sample.image)
+                check_room(spec, sample.question, image.size, chat)
             except DataError as error:
                 return Played(sample, None, 0.0, str(error))
             started = time.perf_counter()

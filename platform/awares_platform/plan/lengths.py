@@ -6,13 +6,11 @@ from awares.crops import CropId
 from awares.tokens import visual_tokens
 from awares.view import View, full_view, view_size
 from awares_platform.config.engine import EngineConfig
+from awares_platform.config.largest_request import CHARACTERS_PER_TOKEN
 from awares_platform.config.method import MethodConfig
 from awares_platform.method.environment import system_prompt
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.geometry import Geometry
-
-CHARACTERS_PER_TOKEN = 4
-"""An estimate for English text with Qwen's tokenizer. A plan does not download the tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +19,7 @@ class Lengths:
 
     `low`, `crop` and `full` are the visual tokens of the low-resolution view, of a typical crop and
     of the whole image. `text` counts the prompt without its image, and `answer` counts the sampled
-    tokens of one assistant turn. `widest` is the longest sequence that the setup allows.
+    tokens of one assistant turn. `widest` is the longest sequence that the budget allows.
 
     Example:
         Lengths(text=200, low=1131, crop=1200, full=2013, answer=16, call_rate=0.29, widest=8192)
@@ -87,7 +85,6 @@ def lengths(
         return visual_tokens(view_size(view, size, method.low_ratio), limits)
 
     text = len(system_prompt(method)) // CHARACTERS_PER_TOKEN + assumed.question_tokens
-    most = method.max_pixels // limits.unit**2
     answers = max_tokens * method.max_turns
     return Lengths(
         text=text,
@@ -96,5 +93,5 @@ def lengths(
         full=tokens(full_view(size)),
         answer=assumed.answer_tokens,
         call_rate=assumed.call_rate if method.max_turns > 1 else 0.0,
-        widest=min(engine.max_model_len, text + engine.max_images * most + answers),
+        widest=min(engine.max_model_len, text + method.max_visual_tokens + answers),
     )

@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 
 from awares.chat import ChatFormat
 from awares.crops import Box
-from awares.episode import Episode, EpisodeSpec, run_episode
-from awares.errors import DataError
+from awares.episode import Episode, run_episode
+from awares.episode_spec import EpisodeSpec, check_room
 from awares.generate import Generate, Sampling
 from awares.images import DecodeLimits, decode
 from awares.sample import Sample
-from awares.tokens import visual_tokens
-from awares.view import view_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +42,7 @@ class ServedAnswer:
 
 
 class CropLoop:
-    """Answers questions with an implementation of `Generate`, such as the engine.
-
-    `context` is the engine's maximum sequence length in tokens.
-    """
+    """Answers questions with an implementation of `Generate`, such as the engine."""
 
     def __init__(
         self,
@@ -55,10 +50,9 @@ class CropLoop:
         chat: ChatFormat,
         spec: EpisodeSpec,
         limits: DecodeLimits,
-        context: int,
     ):
         self._generate, self._chat, self._spec = generate, chat, spec
-        self._limits, self._context = limits, context
+        self._limits = limits
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -72,23 +66,12 @@ class CropLoop:
         """
         started = time.perf_counter()
         image = await asyncio.to_thread(decode, data, self._limits)
-        self._check_length(question, image.size, sampling.max_tokens)
         session = uuid.uuid4().hex
         sample = Sample(session, hashlib.sha256(data).hexdigest(), question, answer="")
         spec = replace(self._spec, sampling=sampling)
+        check_room(spec, question, image.size, self._chat)
         episode = await run_episode(sample, image, self._generate, self._chat, spec, session)
         return count_tokens(episode, time.perf_counter() - started)
-
-    def _check_length(self, question: str, size: tuple[int, int], answer: int) -> None:
-        """Raise DataError if the engine's context is too short for the question without crops."""
-        first = view_size(self._spec.environment.first_view(size), size, self._spec.low_ratio)
-        text = len(self._chat.first_turn(question)) - 1
-        needed = text + visual_tokens(first, self._spec.limits) + answer
-        if needed > self._context:
-            raise DataError(
-                f"question, low-resolution view and answer need {needed} tokens of "
-                f"{self._context}; shorten the question"
-            )
 
 
 def count_tokens(episode: Episode, latency_s: float) -> ServedAnswer:

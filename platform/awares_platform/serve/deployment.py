@@ -30,6 +30,7 @@ class Replica:
         from awares.images import DecodeLimits
         from awares_platform.engine.engine import Engine
         from awares_platform.method.environment import (
+            episode_budget,
             episode_spec,
             greedy,
             system_prompt,
@@ -62,12 +63,12 @@ class Replica:
         self._following = (
             await Following.begin(self._engine, config, store, chat) if settings.follow else None
         )
+        budget = episode_budget(config.method, config.engine.max_model_len, fit=True)
         self._loop = CropLoop(
             self._engine,
             chat,
-            episode_spec(config.method, family, greedy(settings.max_tokens)),
+            episode_spec(config.method, family, greedy(settings.max_tokens), budget=budget),
             limits,
-            config.engine.max_model_len,
         )
 
     def __serve_build_asgi_app__(self) -> Starlette:

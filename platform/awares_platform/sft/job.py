@@ -50,6 +50,8 @@ _METHOD = {
     "low_ratio",
     "crop_scale",
     "small_images",
+    "max_crops",
+    "max_visual_tokens",
     "min_pixels",
     "max_pixels",
 }

@@ -5,7 +5,8 @@ from PIL import Image
 
 from awares.crops import CropId
 from awares.demonstration import demonstration
-from awares.episode import EpisodeSpec, StopReason, run_episode
+from awares.episode import StopReason, run_episode
+from awares.episode_spec import EpisodeSpec
 from awares.errors import DataError
 from awares.generate import FinishReason, Generation
 from awares.sample import Label, Sample

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from awares.errors import ConfigError
 from awares_platform.config import PlatformConfig, load
 from awares_platform.config.base import nearest
-from awares_platform.config.setup import _keys
+from awares_platform.config.setup import _keys, shipped
 
 CONFIGS = Path(__file__).parents[4] / "jobs" / "configs"
 KEYS = [*_keys(PlatformConfig)]
@@ -60,6 +60,36 @@ def test_the_paper_setup_has_the_papers_figures() -> None:
         config.method.low_ratio,
     ) == (2, 0.25, 0.01, 0.5)
     assert config.grpo.groups_per_step * config.grpo.group_size == 64
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["engine.max_images=10"],
+            "method.max_crops = 10 and the low-resolution view are 11 images, more than "
+            "engine.max_images = 10: raise the latter to 11, or lower method.max_crops to 9",
+        ),
+        (
+            ["engine.max_model_len=512", "serve.max_tokens=100"],
+            "method.max_visual_tokens = 512, 2 turns of serve.max_tokens = 100, a prompt of about "
+            "64 and replies of 38 are 814 tokens, more than engine.max_model_len = 512: raise the "
+            "latter, or lower one of the former",
+        ),
+    ],
+)
+def test_the_largest_request_must_fit_the_engine(
+    empty: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(empty, overrides)
+    assert str(raised.value) == f"{empty}: {message}"
+    assert load(empty, [*overrides, "method.max_turns=1"]).method.max_turns == 1
+
+
+def test_the_shipped_setups_fit_their_engines() -> None:
+    for name in shipped():
+        assert load(name).method.max_crops < load(name).engine.max_images
 
 
 def test_overrides_take_the_type_of_their_key(empty: Path) -> None:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from awares.episode import Episode, EpisodeSpec, StopReason, Turn
+from awares.episode import Episode, StopReason, Turn
+from awares.episode_spec import EpisodeSpec
 from awares.sample import Sample
 from awares.ten_crops import TenCrops
 from awares.tokens import VisionLimits

@@ -77,7 +77,7 @@ def test_labels_come_from_the_low_and_full_answers() -> None:
     """
     low = [sampled(0, "7"), sampled(1, "1"), sampled(2, None), sampled(3, "7", logprob=-1.0)]
     rows = {"low": low, "full": [sampled(index, answer) for index, answer in enumerate("7727")]}
-    found = label(CONFIG.method, CONFIG.curate, rows, IMAGES)
+    found = label(CONFIG.method, CONFIG.curate, QWEN2_5_VL, rows, IMAGES)
     assert [(found[f"s{index}"].label, found[f"s{index}"].crops) for index in range(4)] == [
         (Label.LR, ()),
         (Label.HR, (CropId.TOP_LEFT,)),
@@ -85,7 +85,7 @@ def test_labels_come_from_the_low_and_full_answers() -> None:
         (Label.HR, (CropId.TOP_LEFT,)),
     ]
     low = Played(sample(0, Label.HR), played(0, "1").episode, 0.1, "")
-    alone = label(CONFIG.method, CONFIG.curate, {"low": [low]}, IMAGES)
+    alone = label(CONFIG.method, CONFIG.curate, QWEN2_5_VL, {"low": [low]}, IMAGES)
     assert alone["s0"].label is None
 
 
@@ -165,7 +165,7 @@ def test_a_policy_that_was_not_trained_is_named_with_both_remedies(tmp_path: Pat
 def test_each_policy_plays_in_its_environment() -> None:
     size, request = (112, 56), Request(("0",))
     full, low, decides, awares = (
-        POLICIES[name].spec(CONFIG.method, QWEN2_5_VL, 32).environment
+        POLICIES[name].spec(CONFIG.method, QWEN2_5_VL, 32, 1024).environment
         for name in ("full", "low", "escalate", "awares")
     )
     assert (full.first_view(size), full.max_turns) == (View((0, 0, 112, 56)), 1)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from awares.budget import budget_text
 from awares.errors import ConfigError
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.protocol import SYSTEM_PROMPT
@@ -26,8 +27,6 @@ def test_the_ten_crops_take_the_methods_values() -> None:
     method = MethodConfig(allow_all=False, mapping="coverage", coverage_tau=0.5, max_turns=1)
     expected = TenCrops(allow_all=False, mapping="coverage", coverage_tau=0.5, max_turns=1)
     assert environment(method) == expected
-    limited = MethodConfig(environment_settings={"max_crops": 2})
-    assert environment(limited) == TenCrops(max_crops=2)
     assert environment(MethodConfig()) == TenCrops()
 
 
@@ -49,9 +48,10 @@ def test_another_environment_is_named_in_the_configuration() -> None:
 
 
 def test_the_name_of_the_prompt_stands_for_the_environments_own() -> None:
-    assert MethodConfig(system_prompt="awares").system_prompt == SYSTEM_PROMPT
+    own = MethodConfig(system_prompt="awares", max_crops=2, max_visual_tokens=300)
+    assert own.system_prompt == f"{SYSTEM_PROMPT} {budget_text(300, 2)}"
     whole = MethodConfig(system_prompt="awares", environment=WHOLE)
-    assert system_prompt(whole) == WholeImage().system_prompt
+    assert system_prompt(whole) == f"{WholeImage().system_prompt} {budget_text(512, 10)}"
     assert system_prompt(MethodConfig(system_prompt="Look.", environment=WHOLE)) == "Look."
     assert system_prompt(MethodConfig()) == ""
 

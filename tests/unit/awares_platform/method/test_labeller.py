@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from awares.crops import CropId
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.labels import Verdict
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
@@ -40,7 +41,7 @@ def label(
 
     async def run() -> Labelled:
         image = Image.new("RGB", (112, 112))
-        async with Labeller(config.method, config.curate, lambda digest: image) as labeller:
+        async with Labeller(config.method, config.curate, QWEN2_5_VL, lambda _: image) as labeller:
             return (await labeller([Answers(sample, low, full, confidence, fault)]))[0]
 
     return asyncio.run(run())
@@ -98,6 +99,17 @@ def test_two_boxes_take_the_smallest_cover() -> None:
 def test_the_target_is_a_request_of_the_environment() -> None:
     whole = label("1", "7", method={"environment": "awares.whole_image:WholeImage"})
     assert whole.sample is not None and whole.sample.crops == ("all",)
+
+
+def test_a_target_over_the_budget_becomes_the_whole_image_or_a_fault() -> None:
+    """Check that SFT never teaches a request that the budget does not allow."""
+    corners = replace(SAMPLE, evidence=((4, 4, 36, 36), (76, 76, 108, 108)))
+    free = label("1", "7", corners)
+    assert free.sample is not None and free.sample.crops == ("0", "3")
+    one = label("1", "7", corners, method={"max_crops": 1})
+    assert one.sample is not None and one.sample.crops == ("all",)
+    tight = label("1", "7", corners, method={"max_crops": 1, "max_visual_tokens": 19})
+    assert tight.sample is None and "exceed method.max_crops or method.max_visual" in tight.fault
 
 
 def test_the_papers_literal_iou_leaves_small_evidence_without_a_crop() -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from awares.crops import Box, CropId
 from awares.errors import ConfigError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.labels import Case, Judgement, Verdict
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
@@ -75,7 +76,7 @@ def label(low: str, full: str) -> Labelled:
 
     async def run() -> Labelled:
         image = Image.new("RGB", (112, 112))
-        async with Labeller(config.method, config.curate, lambda digest: image) as labeller:
+        async with Labeller(config.method, config.curate, QWEN2_5_VL, lambda _: image) as labeller:
             return (await labeller([Answers(SAMPLE, low, full, 1.0, "")]))[0]
 
     return asyncio.run(run())

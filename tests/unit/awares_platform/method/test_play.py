@@ -18,7 +18,7 @@ from awares.generate import FinishReason, GenerateRequest, Generation
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.method.answers import Answers, answer_both
-from awares_platform.method.environment import episode_spec, greedy
+from awares_platform.method.environment import episode_budget, episode_spec, greedy
 from awares_platform.method.play import EngineFailure, Played, check_engine, play
 
 CONFIG = PlatformConfig()
@@ -106,6 +106,19 @@ def test_a_damaged_image_is_a_fault_and_its_siblings_live(chat: ChatFormat) -> N
     check_engine(played)
 
 
+def test_questions_beyond_the_context_are_faults_of_the_data(chat: ChatFormat) -> None:
+    """Check that long questions are left out, and are not counted as failures of the engine."""
+    long = [Sample(f"long{i}", "a" * 64, "why " * 300, "7") for i in range(3)]
+    engine, budget = FakeEngine(chat), episode_budget(CONFIG.method, context=1024)
+    spec = episode_spec(CONFIG.method, QWEN2_5_VL, greedy(32), budget=budget)
+    batch = [*long, *samples(2)]
+    played = asyncio.run(play(batch, images, engine, chat, spec, asyncio.Semaphore(8)))
+    assert [one.episode is None for one in played] == [True, True, True, False, False]
+    assert "tokens of 1024 (engine.max_model_len); shorten the question" in played[0].fault
+    assert engine.count == 2
+    check_engine(played)
+
+
 def test_a_dying_engine_is_an_error_and_not_a_bad_policy(chat: ChatFormat) -> None:
     played = asyncio.run(
         play(
@@ -131,7 +144,7 @@ def test_both_answers_come_from_one_turn_each(chat: ChatFormat) -> None:
     def both(samples: list[Sample], asks: bool) -> list[Answers]:
         engine, limit = FakeEngine(chat, asks=asks), asyncio.Semaphore(8)
         return asyncio.run(
-            answer_both(CONFIG.method, QWEN2_5_VL, 8, samples, images, engine, chat, limit)
+            answer_both(CONFIG.method, QWEN2_5_VL, 8, samples, images, engine, chat, limit, 1024)
         )
 
     answers = both(batch, asks=False)

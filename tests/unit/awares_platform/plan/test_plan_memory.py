@@ -129,12 +129,12 @@ def test_tokens_of_a_page_are_those_of_the_processor() -> None:
     assert (tokens.low, tokens.crop, tokens.full) == (20 * 26, 20 * 26, 39 * 51)
     assert tokens.called == tokens.text + 2 * 520 + 2 * 16
     assert tokens.mean == pytest.approx(tokens.text + 520 + 16 + 0.29 * (520 + 16))
-    assert tokens.widest == 8192
+    assert tokens.widest == tokens.text + 4096 + 2 * 512 < 8192
 
 
-def test_images_and_turns_bound_the_longest_sequence() -> None:
-    tokens = tokens_of(setup("engine.max_model_len=100_000", "engine.max_images=2"))
-    assert tokens.widest == tokens.text + 2 * 2048 + 2 * 512
+def test_budget_and_turns_bound_the_longest_sequence() -> None:
+    tokens = tokens_of(setup("method.max_visual_tokens=3000"))
+    assert tokens.widest == tokens.text + 3000 + 2 * 512
     alone = tokens_of(setup("method.max_turns=1"))
     assert alone.mean == alone.text + 520 + 16
 
@@ -143,7 +143,7 @@ def test_the_size_of_the_cache_bounds_the_episodes() -> None:
     used = engine_of(setup("engine.kv_cache_gib=2", "engine.max_requests=16"))
     assert used.kv == 2 * 2**30 and used.kv_token == 57_344
     assert used.longest == 2 * 2**30 // 57_344 // 8192 == 4
-    assert used.typical == 37_449 // 1243 == 30
+    assert used.typical == 37_449 // 1267 == 29
     assert (used.wanted, used.at_once) == (16 * 8, 16)
 
 

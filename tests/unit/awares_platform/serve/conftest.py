@@ -11,8 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
+from awares.budget import Budget
 from awares.chat import ChatFormat
-from awares.episode import EpisodeSpec
+from awares.episode_spec import EpisodeSpec
 from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
 from awares.images import DecodeLimits
 from awares.tokens import VisionLimits
@@ -80,8 +81,9 @@ def crop_loop(engine: ScriptedEngine, chat: ChatFormat) -> CropLoop:
         limits=VisionLimits(min_pixels=784, max_pixels=784 * 64),
         low_ratio=0.5,
         sampling=Sampling(),
+        budget=Budget(visual_tokens=128, crops=4, context=512, fit=True),
     )
-    return CropLoop(engine, chat, spec, DecodeLimits(max_pixels=1_000_000), context=256)
+    return CropLoop(engine, chat, spec, DecodeLimits(max_pixels=1_000_000))
 
 
 async def _healthy() -> None:

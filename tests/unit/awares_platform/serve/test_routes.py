@@ -6,6 +6,8 @@ import logging
 import pytest
 from PIL import Image
 
+from awares_platform.serve import croploop
+
 CHAT = "/v1/chat/completions"
 
 
@@ -193,9 +195,20 @@ def test_a_question_beyond_the_context_is_refused(client_for, engine, chat_body)
     reply = client_for().post(CHAT, json=chat_body(question="x" * 400))
     assert (
         reply.status_code == 400
-        and "of 256; shorten the question" in reply.json()["error"]["message"]
+        and "of 512 (engine.max_model_len); shorten the question"
+        in reply.json()["error"]["message"]
     )
     assert engine.requests == []
+
+
+def test_a_request_over_the_budget_is_answered_within_it(client_for, engine, chat_body):
+    """Check that no request of a policy turns into an error of the endpoint."""
+    engine.script = ["GET_CROPS: ['all', '0', '1', '2', '3', '4']", "7"]
+    reply = client_for().post(CHAT, json=chat_body())
+    assert reply.status_code == 200
+    assert reply.json()["choices"][0]["message"]["content"] == "7"
+    assert reply.json()["awares"]["crops"] == ["all", "0", "1", "2"]
+    assert len(engine.requests[1].images) == 5
 
 
 def test_broken_json_and_unknown_routes(client_for):
@@ -259,11 +272,11 @@ def test_a_failing_engine_is_logged_and_not_told(client_for, engine, chat_body, 
     assert "no blocks left" in caplog.text and "no blocks left" not in reply.text
 
 
-def test_a_crash_tells_the_client_nothing(client_for, crop_loop, chat_body, monkeypatch, caplog):
+def test_a_crash_tells_the_client_nothing(client_for, chat_body, monkeypatch, caplog):
     def crash(*args: object) -> None:
         raise KeyError("/secret/path")
 
-    monkeypatch.setattr(crop_loop, "_check_length", crash)
+    monkeypatch.setattr(croploop, "check_room", crash)
     with caplog.at_level(logging.CRITICAL):
         reply = client_for().post(CHAT, json=chat_body())
     assert reply.status_code == 500 and "secret" not in reply.text

@@ -1,0 +1,31 @@
+"""The budget of an episode: how much a policy may see, and how long its episode may become."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The bounds of one episode.
+
+    `visual_tokens` bounds the visual tokens of all views, including the first view. `crops` bounds
+    the views that requests return. `context` is the longest sequence that the engine accepts, in
+    tokens. A request over the budget is malformed. If `fit` is true, it is answered within the
+    budget instead: the first `crops` regions are shown, in a lower resolution if necessary. Serving
+    sets `fit`, because a user wants an answer.
+
+    Example:
+        Budget(visual_tokens=4096, crops=4, context=8192)
+    """
+
+    visual_tokens: int
+    crops: int
+    context: int
+    fit: bool = False
+
+
+def budget_text(visual_tokens: int, crops: int) -> str:
+    """Return the sentence that states the budget in a policy's prompt."""
+    return (
+        f"You can see at most {crops} regions and at most {visual_tokens} visual tokens in all, "
+        "the small version included."
+    )

@@ -1,0 +1,119 @@
+"""The settings of an episode, and the room that they leave for requests and for the question.
+
+    text + first view + requested views + sampled tokens of all turns <= Budget.context
+           +---- Budget.visual_tokens ----+
+
+`grant` bounds the requested views. `check_room` bounds the question. Together they ensure that no
+turn of a policy exceeds the engine's context.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from awares.budget import Budget
+from awares.chat import ChatFormat
+from awares.environment import Environment, Malformed, Request
+from awares.errors import DataError
+from awares.generate import Sampling
+from awares.ten_crops import TEN_CROPS
+from awares.tokens import Size, VisionLimits, visual_tokens
+from awares.view import View, view_size
+
+_SHRINK = 0.9
+_STEPS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeSpec:
+    """The settings of an episode.
+
+    `limits` are the limits of the image processor. `low_ratio` is the side of the low-resolution
+    view, divided by the side of the image. Without a `budget` every request is granted.
+
+    Example:
+        EpisodeSpec(VisionLimits(min_pixels=784), TenCrops(), sampling=Sampling(temperature=1.0))
+    """
+
+    limits: VisionLimits
+    environment: Environment = TEN_CROPS
+    low_ratio: float = 0.5
+    sampling: Sampling = Sampling()
+    budget: Budget | None = None
+
+    def tokens(self, views: Sequence[View], size: Size) -> int:
+        """Return the number of visual tokens of views of an image of `size`."""
+        sizes = [view_size(view, size, self.low_ratio) for view in views]
+        return sum(visual_tokens(view, self.limits) for view in sizes)
+
+
+def grant(
+    spec: EpisodeSpec, request: Request, shown: Sequence[View], size: Size
+) -> tuple[Request, tuple[View, ...]] | Malformed:
+    """Return the request and its views if they are within the budget, and Malformed otherwise.
+
+    `shown` are the views of the earlier turns. If `Budget.fit` is true, a request over the budget
+    is reduced until it fits. It is Malformed only if not even its smallest view fits.
+    """
+    views = spec.environment.views(request, size)
+    budget = spec.budget
+    if budget is None:
+        return request, views
+    crops = budget.crops - (len(shown) - 1)
+    tokens = budget.visual_tokens - spec.tokens(shown, size)
+    if len(views) <= crops and spec.tokens(views, size) <= tokens:
+        return request, views
+    if budget.fit and (fitted := _fit(spec, request, size, crops, tokens)):
+        return fitted
+    return Malformed(
+        f"{len(views)} views with {spec.tokens(views, size)} visual tokens asked for, at most "
+        f"{crops} views with {tokens} tokens are left"
+    )
+
+
+def _fit(
+    spec: EpisodeSpec, request: Request, size: Size, crops: int, tokens: int
+) -> tuple[Request, tuple[View, ...]] | None:
+    """Return the first regions of the request, in the highest resolution that fits, or None.
+
+    All regions are shrunk alike. If the last regions were dropped instead, the evidence might be
+    among them.
+    """
+    for count in range(len(request.regions), 0, -1):
+        kept = replace(request, regions=request.regions[:count])
+        views = spec.environment.views(kept, size)
+        if len(views) > crops:
+            continue
+        for step in range(_STEPS):
+            scale = _SHRINK**step
+            shrunk = tuple(replace(view, scale=view.scale * scale) for view in views)
+            if spec.tokens(shrunk, size) <= tokens:
+                return kept, shrunk
+    return None
+
+
+def longest(spec: EpisodeSpec, question: str, size: Size, chat: ChatFormat) -> int:
+    """Return the largest number of tokens that an episode about `question` can reach.
+
+    The number includes the sampled tokens of all turns. Each turn samples `Sampling.max_tokens`
+    tokens at most.
+    """
+    turns = spec.environment.max_turns
+    text = len(chat.first_turn(question)) - 1
+    visual = spec.tokens([spec.environment.first_view(size)], size)
+    if spec.budget is not None and turns > 1:
+        visual = max(visual, spec.budget.visual_tokens)
+        empty, one = len(chat.tool_reply(0)), len(chat.tool_reply(1))
+        text += (turns - 1) * empty + spec.budget.crops * (one - empty - 1)
+    return text + visual + turns * spec.sampling.max_tokens
+
+
+def check_room(spec: EpisodeSpec, question: str, size: Size, chat: ChatFormat) -> None:
+    """Raise DataError if an episode about `question` can exceed the engine's context."""
+    if spec.budget is None:
+        return
+    needed = longest(spec, question, size, chat)
+    if needed > spec.budget.context:
+        raise DataError(
+            f"question, views and sampled tokens may need {needed} tokens of "
+            f"{spec.budget.context} (engine.max_model_len); shorten the question"
+        )
