@@ -48,7 +48,7 @@ Setup = Annotated[
     Path,
     tyro.conf.arg(
         metavar="FILE",
-        help="A setup in TOML, a run's config.json, or a setup by name: mini, awares-7b.",
+        help="A setup in TOML, a run's config.json, or a setup by name, such as mini or awares-7b.",
     ),
 ]
 

@@ -1,6 +1,6 @@
 """A setup: all configuration sections together, read from a TOML file and dotted overrides.
 
-    own.toml, or the name of a setup --+
+    own.toml, or the name of a setup --+   (a file may extend another: extends = "awares-7b")
                                        +-- load -- PlatformConfig -- <run>/<job>/config.json
     grpo.learning_rate=1e-5 -----------+
 
@@ -70,7 +70,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
     Example:
         load("mini", ["grpo.learning_rate=1e-5"])
     """
-    settings = _read(Path(path))
+    settings = _extended(Path(path))
     for override in overrides:
         _apply(settings, override)
     try:
@@ -83,7 +83,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
 def shipped() -> dict[str, Path]:
     """Return the paths of the setups that come with the package, by name."""
     directory = Path(__file__).parent.parent / "setups"
-    return {path.stem: path for path in sorted(directory.glob("*.toml"))}
+    return {path.stem: path for path in sorted(directory.glob("*.toml"), key=lambda at: at.stem)}
 
 
 def _located(path: Path) -> Path:
@@ -99,6 +99,31 @@ def _located(path: Path) -> Path:
     if path.parent == Path("jobs/configs") and path.suffix == ".toml" and not path.exists():
         return setups.get(path.stem, path)
     return path
+
+
+def _extended(path: Path) -> dict[str, Any]:
+    """Return the settings of the file `path`, on top of the settings of the setup it extends.
+
+    `extends` is a key at the top of a file. It names a shipped setup, which extends no other.
+    """
+    settings = _read(path)
+    base = settings.pop("extends", None)
+    if base is None:
+        return settings
+    if base not in shipped():
+        raise ConfigError(
+            f"{path}: extends = {base!r} is no setup that comes with awares: {', '.join(shipped())}"
+        )
+    return _merged(_read(Path(base)), settings)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return `below` with the values of `above`. Tables are merged key by key."""
+    both = {key: below[key] for key in above if isinstance(above[key], dict) and key in below}
+    tables = {
+        key: _merged(value, above[key]) for key, value in both.items() if isinstance(value, dict)
+    }
+    return below | above | tables
 
 
 def _read(path: Path) -> dict[str, Any]:

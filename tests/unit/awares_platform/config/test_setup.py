@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from awares.errors import ConfigError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares_platform.config import PlatformConfig, load
 from awares_platform.config.base import nearest
 from awares_platform.config.setup import _keys, shipped
+from awares_platform.method.ratios import ratios
 
 CONFIGS = Path(__file__).parents[4] / "jobs" / "configs"
 KEYS = [*_keys(PlatformConfig)]
@@ -244,7 +246,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path, name: str, text: str) -> N
     assert load(path).run.directory == Path("größe")
 
 
-@pytest.mark.parametrize("name", ["mini", "awares-7b"])
+@pytest.mark.parametrize("name", shipped())
 def test_a_shipped_setup_has_a_name_in_every_directory(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,7 +270,41 @@ def test_an_absent_setup_is_refused_with_the_names_of_those_that_exist() -> None
     for absent in ("nosuch", "nosuch.toml", "jobs/configs/nosuch.toml"):
         said = message(Path(absent))
         assert said.startswith(f"{absent}: No such file or directory; give --config a TOML file")
-        assert said.endswith("or a setup that comes with awares: awares-7b, mini")
+        assert said.endswith(
+            "or a setup that comes with awares: awares-7b, awares-7b-native, awares-7b-paper, mini"
+        )
+
+
+def test_a_setup_extends_a_shipped_one(tmp_path: Path) -> None:
+    base, paper = load("awares-7b"), load("awares-7b-paper")
+    assert (paper.method.views, paper.engine.max_images) == ("paper", 11)
+    assert (paper.method.answer_weight, paper.engine.gpu_memory_utilization) == (10.0, 0.85)
+    assert (paper.sft, paper.grpo, paper.policy) == (base.sft, base.grpo, base.policy)
+    own = tmp_path / "own.toml"
+    own.write_text('extends = "awares-7b"\n[curate.judge_endpoint]\nmodel = "own"\n')
+    assert load(own).curate.judge_endpoint.model == "own"
+    assert load(own).curate.judge_endpoint.url == base.curate.judge_endpoint.url
+    own.write_text('extends = "nosuch"\n')
+    with pytest.raises(ConfigError, match="extends = 'nosuch' is no setup that comes with awares"):
+        load(own)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "figures"),
+    [
+        ("awares-7b-paper", (1700, 2200), (0.588, 1.18, 1.59)),
+        ("awares-7b-native", (1700, 2200), (0.243, 0.49, 1.24)),
+        ("awares-7b", (1700, 2200), (0.261, 0.52, 1.26)),
+        ("awares-7b", (2480, 3508), (0.255, 0.51, 1.25)),
+        ("awares-7b", (4032, 3024), (0.257, 0.51, 1.26)),
+    ],
+)
+def test_the_three_setups_of_the_7b_policy_cost_what_they_say(
+    name: str, size: tuple[int, int], figures: tuple[float, ...]
+) -> None:
+    """Check the ratios of the low view alone, with one crop, and with the whole image."""
+    found = ratios([size], load(name).method, QWEN2_5_VL).mean
+    assert tuple(found.values()) == pytest.approx(figures, abs=0.006)
 
 
 def test_sections_are_frozen(empty: Path) -> None:
