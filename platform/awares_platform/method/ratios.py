@@ -47,7 +47,8 @@ class Ratios:
 
     def __str__(self) -> str:
         parts = [f"{text} {_spread(getattr(self, name))}" for name, text in _NAMES.items()]
-        return f"RTR over {len(self.low):,} images: {', '.join(parts)}"
+        count = len(self.low)
+        return f"RTR over {count:,} image{'s' * (count != 1)}: {', '.join(parts)}"
 
     @property
     def warnings(self) -> list[str]:

@@ -41,8 +41,14 @@ def _policy(sheet: Sheet) -> list[str]:
         f"whole {tokens.full}; episode {tokens.mean:.0f} on average, {tokens.called} with a call, "
         f"{tokens.widest} at most; RTR {tokens.rtr:.2f}",
         f"  {sheet.ratios}",
-        *(f"  WARNING: {text}" for text in sheet.ratios.warnings),
+        *(line for text in sheet.ratios.warnings for line in _warning(text)),
     ]
+
+
+def _warning(text: str) -> list[str]:
+    """Return a warning as two lines: the finding and the remedy."""
+    finding, _, remedy = text.partition("; ")
+    return [f"  WARNING: {finding};", f"    {remedy}"]
 
 
 def _memory(sheet: Sheet) -> list[str]:

@@ -118,6 +118,21 @@ def test_the_papers_setup_fits_its_gpus_and_the_table_has_140_columns() -> None:
     assert max(len(line) for line in table.splitlines()) <= 140
 
 
+@pytest.mark.parametrize("name", ["awares-7b-paper", "awares-7b-native"])
+def test_the_other_setups_fit_their_gpus(name: str) -> None:
+    table = render(make(load(name), Assumptions()))
+    assert "It fits GPUs of 79.6 GiB." in table
+    assert ("WARNING: low view and one crop: mean RTR 1.18" in table) is (name == "awares-7b-paper")
+    assert max(len(line) for line in table.splitlines()) <= 140
+
+
+def test_the_ratios_are_those_of_the_data_sets_images() -> None:
+    sheet = make(setup(), Assumptions(), [(850, 600), (300, 100), (1700, 2200)])
+    assert "RTR over 3 images: low view" in render(sheet)
+    assert sheet.as_json()["tokens"]["rtr_by_view"] == sheet.ratios.mean
+    assert sheet.as_json()["warnings"] == sheet.ratios.warnings != []
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
