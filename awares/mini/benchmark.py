@@ -2,14 +2,14 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from awares.crops import min_cover
 from awares.mini.digits import SplitName
 from awares.mini.questions import Question, ask, sample_kind
-from awares.mini.scenes import ILLEGIBLE, LARGE, MIDDLE, SIDE, Scene, draw, sample_scene
+from awares.mini.scenes import ILLEGIBLE, LARGE, MIDDLE, Scene, draw, sample_scene
 from awares.sample import Label, Sample
 from awares.seeds import derive
 
@@ -23,22 +23,38 @@ def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[by
     a digit that is illegible at low resolution. The target crops of an HR question cover the
     evidence. All remaining questions have no label.
     """
+    return ask_about(sample_scene, "mini", split, count, seed)
+
+
+def ask_about(
+    scenes: Callable[[SplitName, np.random.Generator], Scene],
+    name: str,
+    split: SplitName,
+    count: int,
+    seed: int,
+) -> Iterator[tuple[bytes, Sample]]:
+    """Yield `count` scenes that `scenes` samples, each with one question.
+
+    The ids of the samples begin with `name`, which also seeds the scenes.
+    """
     for index in range(count):
-        rng = np.random.default_rng(derive(seed, f"mini/{split}", str(index)))
-        scene = sample_scene(split, rng)
+        rng = np.random.default_rng(derive(seed, f"{name}/{split}", str(index)))
+        scene = scenes(split, rng)
         question = ask(scene, sample_kind(rng), rng)
         data = encode(scene)
         label = annotation(question)
         evidence = tuple(item.box for item in question.items)
         sample = Sample(
-            sample_id=f"mini/{split}/{seed}/{index}",
+            sample_id=f"{name}/{split}/{seed}/{index}",
             image=hashlib.sha256(data).hexdigest(),
             question=question.text,
             answer=question.answer,
             kind=kind(question),
             evidence=evidence,
             label=label,
-            crops=tuple(map(str, min_cover(evidence, (SIDE, SIDE)))) if label is Label.HR else (),
+            crops=tuple(map(str, min_cover(evidence, (scene.side,) * 2)))
+            if label is Label.HR
+            else (),
         )
         yield data, sample
 

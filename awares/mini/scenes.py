@@ -79,12 +79,16 @@ class Scene:
     """The description of a scene.
 
     `split` selects the scans. `seed` determines the background, the warping of the digits and the
-    noise.
+    noise. `side` is the side of the image in pixels.
+
+    Example:
+        Scene("train", 17, (item,))
     """
 
     split: SplitName
     seed: int
     items: tuple[Item, ...]
+    side: int = SIDE
 
 
 def sample_scene(split: SplitName, rng: np.random.Generator) -> Scene:
@@ -124,9 +128,9 @@ def _sample_item(split: SplitName, place: Place, color: str, rng: np.random.Gene
 
 
 def draw(scene: Scene) -> Image.Image:
-    """Draw the scene at full resolution: RGB, SIDE x SIDE pixels."""
+    """Draw the scene at full resolution: RGB, `scene.side` pixels square."""
     rng = np.random.default_rng(scene.seed)
-    canvas = np.full((SIDE, SIDE, 3), rng.uniform(205, 240), np.float32)
+    canvas = np.full((scene.side, scene.side, 3), rng.uniform(205, 240), np.float32)
     for item in scene.items:
         left, top, right, bottom = item.box
         color = np.array(COLORS[item.color], np.float32)

@@ -1,0 +1,52 @@
+"""AwaRes-Mini's pages: scenes with small print that full resolution cannot read.
+
+    page        224 px square
+    full view   112 px: the processor halves a page, if method.max_pixels is 12,544
+    low view     56 px
+    crop        112 px of a quadrant at native pixels, if method.crop_scale is 2
+
+The shapes and the large digits are twice as large as in a scene. The low and the full view of a
+page therefore look like those of a scene. The small print keeps the height of a scene's small
+digits. The full view halves it, below the height that the policy can read. Only a crop shows it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from awares.mini.benchmark import ask_about
+from awares.mini.digits import SplitName
+from awares.mini.scenes import ILLEGIBLE, LARGE, SIDE, SMALL, Item, Scene, sample_scene
+from awares.sample import Sample
+
+ZOOM = 2
+PAGE_SIDE = ZOOM * SIDE
+FULL_PIXELS = SIDE * SIDE
+"""The value of method.max_pixels by which the processor shows a page as large as a scene."""
+
+
+def generate_pages(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
+    """Yield `count` pages as PNG files, each with one labelled question.
+
+    Questions and labels are those of `awares.mini.benchmark.generate_split`. A question has the
+    label HR if its answer needs small print, and LR otherwise. Curation cannot find these labels,
+    because it compares the low answer with the full answer, and both are wrong.
+
+    Example:
+        data, sample = next(generate_pages("train", 1, seed=0))
+    """
+    return ask_about(page, "mini-pages", split, count, seed)
+
+
+def page(split: SplitName, rng: np.random.Generator) -> Scene:
+    """Sample a page: a scene with all lengths doubled, except those of the small print."""
+    scene = sample_scene(split, rng)
+    return replace(scene, items=tuple(_enlarged(item, rng) for item in scene.items), side=PAGE_SIDE)
+
+
+def _enlarged(item: Item, rng: np.random.Generator) -> Item:
+    left, top, right, bottom = (ZOOM * edge for edge in item.box)
+    small = int(rng.integers(SMALL[0], ILLEGIBLE + 1))
+    height = ZOOM * item.height if item.height >= LARGE[0] else small
+    return replace(item, box=(left, top, right, bottom), height=height)
