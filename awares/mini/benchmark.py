@@ -52,7 +52,7 @@ def ask_about(
             kind=kind(question),
             evidence=evidence,
             label=label,
-            crops=tuple(map(str, min_cover(evidence, (scene.side,) * 2)))
+            crops=tuple(map(str, min_cover(evidence, (scene.side, scene.side))))
             if label is Label.HR
             else (),
         )
