@@ -27,8 +27,8 @@ _STEPS = 80
 class EpisodeSpec:
     """The settings of an episode.
 
-    `limits` are the limits of the image processor. `low_ratio` is the side of the low-resolution
-    view, divided by the side of the image. Without a `budget` every request is granted.
+    `limits` are the limits of the image processor. `low_ratio` is the side of a low-resolution view
+    with the scale 1, divided by the side of the image. Without a `budget` every request is granted.
 
     Example:
         EpisodeSpec(VisionLimits(min_pixels=784), TenCrops(), sampling=Sampling(temperature=1.0))

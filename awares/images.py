@@ -101,9 +101,9 @@ def low_view(image: Image, ratio: float = 0.5) -> Image:
 def render(image: Image, view: View, ratio: float = 0.5) -> Image:
     """Return the pixels of `view`, cut from the original `image`.
 
-    `ratio` is the side of the low-resolution view, divided by the side of the image. The processor
-    refuses aspect ratios above 200. A view with a larger aspect ratio is therefore padded with
-    black pixels on the right or at the bottom.
+    `ratio` is the side of a low-resolution view with the scale 1, divided by the side of the image.
+    The processor refuses aspect ratios above 200. A view with a larger aspect ratio is therefore
+    padded with black pixels on the right or at the bottom.
     """
     if view.box is None:
         return _pad(low_view(image, ratio * view.scale))

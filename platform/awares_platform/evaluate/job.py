@@ -192,9 +192,10 @@ def _weights(policy: str) -> set[str]:
 
 
 def usable(played: PlayedBy) -> PlayedBy:
-    """Remove the questions with an unreadable image from the episodes of every policy.
+    """Remove the questions that some policy could not play from the episodes of every policy.
 
-    All policies are thus compared on the same questions. Raises DataError if no question is left.
+    The image of such a question is unreadable, or the question is too long for the engine. All
+    policies are thus compared on the same questions. Raises DataError if no question is left.
     """
     broken = {
         one.sample.sample_id: one.fault
@@ -210,7 +211,7 @@ def usable(played: PlayedBy) -> PlayedBy:
     }
     if not all(kept.values()):
         raise DataError(
-            f"no question of split {SPLIT!r} has a readable image; "
+            f"no question of split {SPLIT!r} can be played; "
             f"the first: {next(iter(broken.values()))}"
         )
     return kept
