@@ -203,7 +203,7 @@ def check_rollouts(store: ObjectStore, config: PlatformConfig, asked: Environmen
 
     Also check that the cost in the reward depends on the crop's area.
     """
-    images = Images(store, config.data.image_cache)
+    images = Images.of(store, config.data)
     members = [
         member for group in Journal(store, config.run.name).read() for member in group.members
     ]

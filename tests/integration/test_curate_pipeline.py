@@ -15,9 +15,9 @@ from awares.sample import Label
 from awares_platform.config import PlatformConfig
 from awares_platform.curate.job import plan, run
 from awares_platform.data.dataset import ensure_mini, read_manifest, read_samples, read_split
-from awares_platform.data.images import image_key
 from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
+from tests.integration.damaged_image import damage_image
 from tests.processes import family, kill
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -83,7 +83,7 @@ def test_a_killed_curation_resumes_and_completes(config: PlatformConfig, tmp_pat
     ensure_mini(config.data, store)
     source = read_samples(store, "awares-mini", "train")
     damaged = source[-1]
-    store.put(image_key(damaged.image), b"rubbish")
+    damage_image(store, config.data.name, "train", damaged.image)
     left = kill_in_the_middle(config, store, tmp_path)
     with sessions.session(config) as session:
         result = run(session)

@@ -101,7 +101,7 @@ def test_mini_is_written_once_and_again_when_its_recipe_changes(
     before = {info.key: info.etag for info in seaweed.list("datasets/mini-once/")}
     train, test = (read_samples(seaweed, "mini-once", split) for split in ("train", "test"))
     assert (len(train), len(test)) == (12, 6)
-    image = Images(seaweed, tmp_path)(train[0].image)
+    image = Images(seaweed, tmp_path, splits=[("mini-once", "train")])(train[0].image)
     assert image.mode == "RGB" and all(
         box[2] <= image.width and box[3] <= image.height for box in train[0].evidence
     )

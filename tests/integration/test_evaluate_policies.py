@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import ensure_mini, read_samples
-from awares_platform.data.images import image_key
 from awares_platform.evaluate.job import run
 from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import export_policy
 from awares_platform.training.source import resolve
+from tests.integration.damaged_image import damage_image
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 QUESTIONS = 40
@@ -47,7 +47,7 @@ def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> Non
     store = ObjectStore.from_config(config.store)
     ensure_mini(config.data, store)
     samples = read_samples(store, "awares-mini", "test")
-    store.put(image_key(samples[-1].image), b"rubbish")
+    damage_image(store, "awares-mini", "test", samples[-1].image)
     base = resolve(store, config.run.name, "base", config.policy.base, QWEN2_5_VL)
     state = load_file(base / "model.safetensors")
     other = {

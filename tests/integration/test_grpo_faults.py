@@ -10,8 +10,8 @@ import pytest
 from awares.sample import Label
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
-from awares_platform.data.images import image_key
 from awares_platform.runtime import metrics
+from tests.integration.damaged_image import damage_image
 from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -47,7 +47,7 @@ def config(tmp_path: Path) -> PlatformConfig:
             replace(sample, label=Label.LR)
             for sample in read_samples(store, "awares-mini", "train")
         ]
-        store.put(image_key(samples[0].image), b"rubbish")
+        damage_image(store, "awares-mini", "train", samples[0].image)
         samples[5], samples[6] = replace(samples[5], label=None), replace(samples[6], question=" ")
         write_samples(store, "awares-mini-curated", "train", samples)
     return config

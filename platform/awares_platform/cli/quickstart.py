@@ -129,7 +129,7 @@ def serve_and_ask(
     pace.start("serve")
     question = held_out_question(config.run, directory)
     image = directory / "question.png"
-    images = Images(ObjectStore.from_config(config.store), config.data.image_cache)
+    images = Images.of(ObjectStore.from_config(config.store), config.data)
     image.write_bytes(images.read(question.image))
     settings = config.serve.model_copy(
         update={"policy": "awares", "host": "127.0.0.1", "port": free_port(), "token_env": None}

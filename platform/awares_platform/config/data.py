@@ -13,7 +13,8 @@ CURATED = "-curated"
 class DataConfig(Section):
     """A data set in the store.
 
-    Its samples are in datasets/<name>/<split>/*.parquet, and its images are in images/<hash>.
+    Its samples are in datasets/<name>/<split>/*.parquet. Each image is the object images/<hash>, or
+    a part of an object in images/packs/.
     """
 
     name: str = Field(default="awares-mini", pattern=r"^[a-z0-9][a-z0-9._-]*$")

@@ -34,7 +34,7 @@ class Answerer:
 
     def __init__(self, config: PlatformConfig) -> None:
         self._config = config
-        self._images = Images(ObjectStore.from_config(config.store), config.data.image_cache)
+        self._images = Images.of(ObjectStore.from_config(config.store), config.data)
         self._limit = asyncio.Semaphore(config.curate.in_flight)
         self._loop = asyncio.new_event_loop()
         self._engine: Engine | None = None

@@ -35,6 +35,7 @@ from awares_platform.data.dataset import (
     REPORTED_FAULTS,
     Split,
     ensure_mini,
+    read_manifest,
     read_split,
     shard_key,
     split_prefix,
@@ -150,9 +151,9 @@ def run(config: PlatformConfig) -> CurateResult:
             withdraw_manifest(store, name, SPLIT)
         _label_all(config, pending, record, len(shards))
         recipe = {"fingerprint": _digest(shard.fingerprint for shard in shards)}
-        write_manifest(
-            store, name, SPLIT, [shard.key for shard in shards], len(source.samples), recipe
-        )
+        keys = [shard.key for shard in shards]
+        images = read_manifest(store, config.data.name, SPLIT).get("images")
+        write_manifest(store, name, SPLIT, keys, len(source.samples), recipe, images)
         curated = read_split(store, name, SPLIT)
         result = summarise(
             source,

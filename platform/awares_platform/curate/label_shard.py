@@ -56,7 +56,7 @@ def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
         )
         for sample, columns in zip(rows.samples, rows.columns, strict=True)
     ]
-    images = Images(store, config.data.image_cache)
+    images = Images.of(store, config.data)
     labelled = asyncio.run(_label_all(config, answers, images))
     store.put(key, encode_shard(labelled, fingerprint))
     labels = [one.sample.label for one in labelled if one.sample]

@@ -3,34 +3,41 @@
     datasets/<name>/<split>/part-00000.parquet ...     rows of `Sample` (rows.py)
     datasets/<name>/<split>/manifest.json              written last; names the parquet files
     images/<sha-256 of the file>                       shared by all data sets
+    images/packs/, images/indexes/                     many images in one object (packs.py)
 
 A split without a manifest is unfinished. Unusable rows and files are skipped, and logged with their
 key and row. DataError is raised if a split is missing or has no usable row.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from awares.errors import DataError
 from awares.sample import Sample
-from awares_platform.config.data import CURATED
-from awares_platform.data.images import Images, image_key
+from awares_platform.data.image_object import put_image
+from awares_platform.data.images import Images
+from awares_platform.data.manifest import (
+    read_manifest,
+    remedy,
+    split_prefix,
+    withdraw_manifest,
+    write_manifest,
+)
+from awares_platform.data.packs import PackWriter
 from awares_platform.data.rows import Fault, decode_rows, encode_rows
 from awares_platform.runtime.progress import Progress
 from awares_platform.store import ObjectStore
-from awares_platform.store.errors import NotFound, PreconditionFailed
+from awares_platform.store.errors import NotFound
 
 if TYPE_CHECKING:
     from awares_platform.config.data import DataConfig
 
 __all__ = [
     "Images",
+    "PackWriter",
     "Split",
     "ensure_mini",
     "put_image",
@@ -38,6 +45,8 @@ __all__ = [
     "read_samples",
     "read_split",
     "shard_key",
+    "split_prefix",
+    "withdraw_manifest",
     "write_manifest",
     "write_samples",
 ]
@@ -47,7 +56,6 @@ log = logging.getLogger(__name__)
 MiniSplit = Literal["train", "test"]
 
 SHARD_ROWS = 512
-UPLOADS = 16
 REPORTED_FAULTS = 10
 
 
@@ -65,24 +73,9 @@ class Split:
     faults: tuple[Fault, ...]
 
 
-def split_prefix(name: str, split: str) -> str:
-    """Return the key prefix of a split."""
-    return f"datasets/{name}/{split}/"
-
-
 def shard_key(name: str, split: str, index: int) -> str:
     """Return the key of one parquet file of a split."""
     return f"{split_prefix(name, split)}part-{index:05d}.parquet"
-
-
-def put_image(store: ObjectStore, data: bytes) -> str:
-    """Store an image file under its hash, and return the hash."""
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        store.put(image_key(digest), data, if_none_match=True)
-    except PreconditionFailed:
-        pass  # The store already holds the same bytes.
-    return digest
 
 
 def write_samples(
@@ -92,10 +85,12 @@ def write_samples(
     samples: Iterable[Sample],
     shard_rows: int = SHARD_ROWS,
     recipe: object = None,
+    packs: PackWriter | None = None,
 ) -> None:
-    """Write a split: first its parquet files, then the manifest.
+    """Write a split: first its parquet files and its packs, then the manifest.
 
     `recipe` holds JSON values that describe how the split was made. The manifest records them.
+    `packs` holds the images of the samples, except those stored with `put_image`.
     """
     withdraw_manifest(store, name, split)
     keys, rows = [], 0
@@ -103,51 +98,13 @@ def write_samples(
         keys.append(shard_key(name, split, index))
         store.put(keys[-1], encode_rows(shard))
         rows += len(shard)
-    write_manifest(store, name, split, keys, rows, recipe)
+    write_manifest(store, name, split, keys, rows, recipe, packs and packs.finish())
 
 
 def _shards(samples: Iterable[Sample], shard_rows: int) -> Iterator[list[Sample]]:
     iterator = iter(samples)
     while shard := list(islice(iterator, shard_rows)):
         yield shard
-
-
-def write_manifest(
-    store: ObjectStore, name: str, split: str, keys: Sequence[str], rows: int, recipe: object = None
-) -> None:
-    """Write the manifest, which marks a split as finished. `recipe` tells how it was made."""
-    manifest = {"format": 1, "shards": list(keys), "rows": rows, "recipe": recipe}
-    store.put(f"{split_prefix(name, split)}manifest.json", json.dumps(manifest, indent=1).encode())
-
-
-def withdraw_manifest(store: ObjectStore, name: str, split: str) -> None:
-    """Delete the manifest, so that no reader sees the split while its files are replaced."""
-    store.delete(f"{split_prefix(name, split)}manifest.json")
-
-
-def read_manifest(store: ObjectStore, name: str, split: str) -> dict[str, Any]:
-    """Return the manifest of a split.
-
-    Raises DataError if the split is missing or unfinished, or if its manifest is unreadable.
-    """
-    key = f"{split_prefix(name, split)}manifest.json"
-    try:
-        manifest = json.loads(store.get(key))
-    except NotFound as error:
-        raise DataError(
-            f"data set {name!r} has no finished split {split!r} ({error}): {_remedy(name)}"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{key} is not a manifest ({error}): {_remedy(name)}") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
-        raise DataError(f"{key} lists no shards: {_remedy(name)}")
-    return manifest
-
-
-def _remedy(name: str) -> str:
-    if name.endswith(CURATED):
-        return "run `awares curate` first"
-    return 'write it with awares_platform.data.dataset.write_samples, or set data.source = "mini"'
 
 
 def read_split(store: ObjectStore, name: str, split: str, limit: int | None = None) -> Split:
@@ -170,7 +127,7 @@ def read_split(store: ObjectStore, name: str, split: str, limit: int | None = No
     if not samples:
         raise DataError(
             f"data set {name!r} split {split!r} has no usable row ({len(faults)} faults; "
-            f"first: {faults[:1]}): {_remedy(name)}"
+            f"first: {faults[:1]}): {remedy(name)}"
         )
     return Split(tuple(samples[:limit]), tuple(columns[:limit]), tuple(faults))
 
@@ -215,8 +172,9 @@ def ensure_mini(config: "DataConfig", store: ObjectStore) -> None:
             continue
         unit = f"questions generated for AwaRes-Mini's {split} split"
         with Progress("data", total=count, unit=unit) as progress:
-            samples = _generate(store, split, count, config.seed, progress)
-            write_samples(store, config.name, split, samples, config.shard_rows, recipe)
+            packs = PackWriter(store)
+            samples = _generate(packs, split, count, config.seed, progress)
+            write_samples(store, config.name, split, samples, config.shard_rows, recipe, packs)
         where = split_prefix(config.name, split)
         log.info("wrote %d questions of AwaRes-Mini to %s", count, where)
 
@@ -229,19 +187,12 @@ def _recipe(store: ObjectStore, name: str, split: str) -> Any:
 
 
 def _generate(
-    store: ObjectStore, split: MiniSplit, count: int, seed: int, progress: Progress
+    packs: PackWriter, split: MiniSplit, count: int, seed: int, progress: Progress
 ) -> Iterator[Sample]:
-    """Yield the samples of a split. Upload each distinct image once, in parallel threads."""
+    """Yield the samples of a split, and put their images into packs."""
     from awares.mini.benchmark import generate_split
 
-    seen: set[str] = set()
-    with ThreadPoolExecutor(UPLOADS) as pool:
-        uploads = []
-        for data, sample in generate_split(split, count, seed):
-            if sample.image not in seen:
-                seen.add(sample.image)
-                uploads.append(pool.submit(put_image, store, data))
-            progress.advance()
-            yield sample
-        for upload in uploads:
-            upload.result()
+    for data, sample in generate_split(split, count, seed):
+        packs.put(data)
+        progress.advance()
+        yield sample

@@ -1,42 +1,50 @@
 """Reads images by their hash from memory, from local disk or from the object store.
 
-The hash of a file is verified before its image is used.
+    hash --+-- in a pack index of the data set: read the pack (packs.py)
+           +-- else: read the object images/<hash>
+
+The hash of an image file is verified before the image is used.
 """
 
-import hashlib
-import logging
 import os
-import shutil
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL.Image import Image
 
 from awares import images
 from awares.errors import DataError
+from awares_platform.data.image_object import image_key
+from awares_platform.data.manifest import pack_indexes
+from awares_platform.data.object_cache import ObjectCache
+from awares_platform.data.packs import PackPlace, decode_index
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from awares_platform.config.data import DataConfig
 
-KEEP_FREE_BYTES = 2 << 30
-"""The disk cache stores an image only if this number of bytes stays free on the disk."""
 MEMORY_BYTES = 256 << 20
 """The largest total size of decoded images in the memory cache, in bytes."""
-
-
-def image_key(digest: str) -> str:
-    """Return the key of an image file in the store."""
-    return f"images/{digest}"
+_WRITE_IMAGE = "delete it and put the image again"
+_WRITE_SPLIT = "delete the manifest.json of the split and write the split again"
 
 
 class Images:
     """A callable that maps the hash of an image to the RGB image. Callers must not modify it.
 
-    The callable is thread-safe and picklable. A copy in another process has the same settings and
-    its own memory cache. All copies on one machine share the disk cache.
+    `splits` holds pairs of a data set and a split. An image is searched in their packs before it is
+    searched as an object of its own. The callable is thread-safe and picklable. A copy in another
+    process has the same settings and its own memory cache. All copies on one machine share the disk
+    cache.
+
+    Example:
+        images = Images.of(store, config.data)
+        images(sample.image).size
     """
 
     def __init__(
@@ -44,17 +52,28 @@ class Images:
         store: ObjectStore,
         directory: str | Path | None = None,
         memory_bytes: int = MEMORY_BYTES,
+        splits: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._store = store
         shared = Path(tempfile.gettempdir()) / f"awares-images-{os.getuid()}"
         self._directory = Path(directory) if directory else shared
         self._memory_bytes = memory_bytes
+        self._splits = tuple(splits)
+        self._objects = ObjectCache(store, self._directory)
         self._held = 0
         self._cache: OrderedDict[str, Image] = OrderedDict()
         self._lock = threading.Lock()
+        self._places: dict[str, PackPlace] | None = None
+        self._index_lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type["Images"], tuple[ObjectStore, Path, int]]:
-        return Images, (self._store, self._directory, self._memory_bytes)
+    @classmethod
+    def of(cls, store: ObjectStore, data: "DataConfig") -> "Images":
+        """Return the images of a data set: of its splits and of its curated split."""
+        splits = [(data.name, "train"), (data.name, "test"), (data.curated, "train")]
+        return cls(store, data.image_cache, splits=splits)
+
+    def __reduce__(self) -> tuple[type["Images"], tuple[object, ...]]:
+        return Images, (self._store, self._directory, self._memory_bytes, self._splits)
 
     def __call__(self, digest: str) -> Image:
         """Return the decoded image.
@@ -83,51 +102,35 @@ class Images:
 
         Raises DataError if the file is missing or damaged. Raises StoreError if the store fails.
         """
-        path = self._directory / digest[:2] / digest
-        data = _cached_bytes(path, digest)
-        if data is None:
-            data = self._fetch(digest)
-            self._admit(path, data)
-        return data
-
-    def _fetch(self, digest: str) -> bytes:
-        key = image_key(digest)
+        place = self._indexed().get(digest)
         try:
-            data = self._store.get(key)
-        except NotFound as error:
-            raise DataError(
-                f"image {digest} is missing ({error}): write it with "
-                "awares_platform.data.dataset.put_image"
-            ) from error
-        actual = hashlib.sha256(data).hexdigest()
-        if actual != digest:
-            raise DataError(
-                f"{key} is damaged: its bytes hash to {actual}; delete it and put the image again"
+            if place is None:
+                return self._objects.read(image_key(digest), digest, remedy=_WRITE_IMAGE)
+            return self._objects.read(
+                place.pack, digest, remedy=_WRITE_SPLIT, offset=place.offset, length=place.length
             )
-        return data
+        except NotFound as error:
+            write = "write it with awares_platform.data.dataset.put_image"
+            raise DataError(
+                f"image {digest} is missing ({error}): {_WRITE_SPLIT if place else write}"
+            ) from error
 
-    def _admit(self, path: Path, data: bytes) -> None:
-        """Write a file to the disk cache atomically. A failed write only costs time later."""
+    def _indexed(self) -> dict[str, PackPlace]:
+        """Return the places of all images in packs. The first call reads the splits' indexes."""
+        with self._index_lock:
+            if self._places is None:
+                places: dict[str, PackPlace] = {}
+                for key in pack_indexes(self._store, self._splits):
+                    places |= self._read_index(key)
+                self._places = places
+            return self._places
+
+    def _read_index(self, key: str) -> dict[str, PackPlace]:
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if shutil.disk_usage(path.parent).free < KEEP_FREE_BYTES + len(data):
-                return
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(data)
-            os.replace(file.name, path)
-        except OSError as error:
-            log.debug("image cache %s: %s", path, error)
-
-
-def _cached_bytes(path: Path, digest: str) -> bytes | None:
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if hashlib.sha256(data).hexdigest() == digest:
-        return data
-    path.unlink(missing_ok=True)
-    return None
+            digest = key.rpartition("/")[2]
+            return decode_index(self._objects.read(key, digest, remedy=_WRITE_SPLIT))
+        except NotFound as error:
+            raise DataError(f"{key} is missing ({error}): {_WRITE_SPLIT}") from error
 
 
 def _size(image: Image | None) -> int:

@@ -52,7 +52,7 @@ class Evaluator:
     def __init__(self, config: PlatformConfig) -> None:
         self._config = config
         self._store = ObjectStore.from_config(config.store)
-        self._images = Images(self._store, config.data.image_cache)
+        self._images = Images.of(self._store, config.data)
         self._limit = asyncio.Semaphore(config.evaluate.in_flight)
         self._alone = asyncio.Semaphore(1)
         self._bus = f"{config.run.name}/evaluate"

@@ -115,7 +115,7 @@ def run(config: PlatformConfig) -> EvaluateResult:
         )
         played = usable(play_all(config, split.samples))
         _log_ratios(played, config.method, model_family(config.policy))
-        images = Images(store, config.data.image_cache)
+        images = Images.of(store, config.data)
         family = model_family(config.policy)
         labelled = label(config.method, config.curate, family, played, images)
         alone = {

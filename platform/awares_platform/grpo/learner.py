@@ -86,7 +86,7 @@ class Learner:
         processor = load_processor(self._source, self._family, method.min_pixels, method.max_pixels)
         self._chat = ChatFormat(processor.tokenizer, system_prompt(method), self._family.chat)
         self._processor = RememberingProcessor(processor)
-        self._images = Images(self._store, config.data.image_cache)
+        self._images = Images.of(self._store, config.data)
         self._canary = build(
             self._store, config.data.curated, self._images, self._chat, self._family, method
         )

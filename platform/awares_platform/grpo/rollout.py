@@ -53,7 +53,7 @@ class RolloutActor:
     def __init__(self, config: PlatformConfig, index: int) -> None:
         self._config, self._index = config, index
         self._store = ObjectStore.from_config(config.store)
-        self._images = Images(self._store, config.data.image_cache)
+        self._images = Images.of(self._store, config.data)
         self._subscriber = Subscriber(self._store, config.run.name, threads=config.engine.threads)
         self._mismatch: CanaryMismatch | None = None
 

@@ -41,7 +41,7 @@ def run(config: PlatformConfig) -> Path:
     with TemporaryDirectory(prefix="awares-report-") as cache:
         files = RunFiles(store, config.run.directory, name, Path(cache))
         record = read_run(files, name, config.run.seed)
-    images = Images(store, config.data.image_cache or None)
+    images = Images.of(store, config.data)
     path = config.run.directory / name / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render(record, images, config.method), encoding="utf-8")

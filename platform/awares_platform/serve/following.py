@@ -41,7 +41,7 @@ class Following:
         Raises DataError if there is no curated data. Raises CanaryMismatch and EngineError in the
         same cases as Engine.load_version.
         """
-        images, family = Images(store, config.data.image_cache), model_family(config.policy)
+        images, family = Images.of(store, config.data), model_family(config.policy)
         canary = await asyncio.to_thread(
             build, store, config.data.curated, images, chat, family, config.method
         )

@@ -63,7 +63,7 @@ class SftWorker:
         self._source = resolve(self._store, self._run, "base", config.policy.base, family)
         processor = load_processor(self._source, family, method.min_pixels, method.max_pixels)
         chat = ChatFormat(processor.tokenizer, system_prompt(method), family.chat)
-        images = Images(self._store, config.data.image_cache)
+        images = Images.of(self._store, config.data)
         limits, weight = vision_limits(method, family), settings.tool_turn_weight
         self._collate = Collator(images, processor, chat, method, limits, weight)
         split = read_split(self._store, config.data.curated, "train")

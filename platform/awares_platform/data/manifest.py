@@ -1,0 +1,88 @@
+"""The manifest of a split, which is written last and marks the split as finished.
+
+    datasets/<name>/<split>/manifest.json    {"format", "shards", "rows", "recipe", "images"}
+
+`shards` lists the keys of the parquet files. `images` is the key of the split's pack index
+(packs.py), or null if each image is an object of its own.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from awares.errors import DataError
+from awares_platform.config.data import CURATED
+from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
+
+
+def split_prefix(name: str, split: str) -> str:
+    """Return the key prefix of a split."""
+    return f"datasets/{name}/{split}/"
+
+
+def write_manifest(
+    store: ObjectStore,
+    name: str,
+    split: str,
+    keys: Sequence[str],
+    rows: int,
+    recipe: object = None,
+    images: str | None = None,
+) -> None:
+    """Write the manifest, which marks a split as finished. `recipe` tells how it was made."""
+    manifest = {
+        "format": 1,
+        "shards": list(keys),
+        "rows": rows,
+        "recipe": recipe,
+        "images": images,
+    }
+    store.put(_key(name, split), json.dumps(manifest, indent=1).encode())
+
+
+def withdraw_manifest(store: ObjectStore, name: str, split: str) -> None:
+    """Delete the manifest, so that no reader sees the split while its files are replaced."""
+    store.delete(_key(name, split))
+
+
+def read_manifest(store: ObjectStore, name: str, split: str) -> dict[str, Any]:
+    """Return the manifest of a split.
+
+    Raises DataError if the split is missing or unfinished, or if its manifest is unreadable.
+    """
+    key = _key(name, split)
+    try:
+        manifest = json.loads(store.get(key))
+    except NotFound as error:
+        raise DataError(
+            f"data set {name!r} has no finished split {split!r} ({error}): {remedy(name)}"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{key} is not a manifest ({error}): {remedy(name)}") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
+        raise DataError(f"{key} lists no shards: {remedy(name)}")
+    return manifest
+
+
+def pack_indexes(store: ObjectStore, splits: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield the key of each pack index of `splits`. A split without a manifest has none."""
+    found: set[str] = set()
+    for name, split in splits:
+        if not store.exists(_key(name, split)):
+            continue
+        key = read_manifest(store, name, split).get("images")
+        if key and key not in found:
+            found.add(key)
+            yield key
+
+
+def remedy(name: str) -> str:
+    """Return the advice for a data set without a usable split."""
+    if name.endswith(CURATED):
+        return "run `awares curate` first"
+    return 'write it with awares_platform.data.dataset.write_samples, or set data.source = "mini"'
+
+
+def _key(name: str, split: str) -> str:
+    return f"{split_prefix(name, split)}manifest.json"
