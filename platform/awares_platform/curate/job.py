@@ -28,7 +28,6 @@ from awares_platform.config.curate import CurateConfig
 from awares_platform.config.data import DataConfig
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.method import MethodConfig
-from awares_platform.config.policy import PolicyConfig
 from awares_platform.curate.answerer import Answerer
 from awares_platform.curate.label_shard import label_shard
 from awares_platform.data.dataset import (
@@ -48,7 +47,7 @@ from awares_platform.method.environment import environment
 from awares_platform.method.family import model_family
 from awares_platform.method.grounding import check_grounding
 from awares_platform.method.judge import check_judge
-from awares_platform.method.ratios import ratios
+from awares_platform.method.ratios import log_ratios
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
@@ -137,8 +136,10 @@ def run(config: PlatformConfig) -> CurateResult:
         if config.data.source == "mini":
             ensure_mini(config.data, store)
         source = read_split(store, config.data.name, SPLIT, config.data.train_samples)
-        _log_ratios(store, source.samples, config.method, config.policy)
-        policy = base_digest(config.store, config.policy.base, model_family(config.policy))
+        family = model_family(config.policy)
+        sizes = sample_sizes(store, [sample.image for sample in source.samples])
+        log_ratios(sizes, config.method, family)
+        policy = base_digest(config.store, config.policy.base, family)
         settings = label_settings(config.method, config.engine, config.curate, policy)
         shards = plan(config.data, source.samples, settings)
         pending = [shard for shard in shards if not is_finished(store, shard)]
@@ -167,15 +168,6 @@ def run(config: PlatformConfig) -> CurateResult:
         )
         record.metrics(len(shards), _metrics(result))
     return result
-
-
-def _log_ratios(
-    store: ObjectStore, samples: Sequence[Sample], method: MethodConfig, policy: PolicyConfig
-) -> None:
-    """Log the retained token ratios of the views, and warn if the views save too little."""
-    sizes = sample_sizes(store, [sample.image for sample in samples])
-    if sizes:
-        ratios(sizes, method, model_family(policy)).log()
 
 
 def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, shards: int) -> None:

@@ -52,7 +52,7 @@ from awares_platform.method.family import model_family
 from awares_platform.method.grounding import check_grounding
 from awares_platform.method.judge import check_judge
 from awares_platform.method.labeller import Labelled, Labeller
-from awares_platform.method.ratios import ratios
+from awares_platform.method.ratios import log_ratios
 from awares_platform.method.reward import build_reward, check_reward
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
@@ -114,9 +114,11 @@ def run(config: PlatformConfig) -> EvaluateResult:
             store, config.data.name, SPLIT, min(config.evaluate.questions, config.data.test_samples)
         )
         played = usable(play_all(config, split.samples))
-        _log_ratios(played, config.method, model_family(config.policy))
-        images = Images.of(store, config.data)
         family = model_family(config.policy)
+        rows = next(iter(played.values()))
+        sizes = [one.episode.image_size for one in rows if one.episode is not None]
+        log_ratios(sizes, config.method, family)
+        images = Images.of(store, config.data)
         labelled = label(config.method, config.curate, family, played, images)
         alone = {
             sample.sample_id
@@ -148,13 +150,6 @@ def run(config: PlatformConfig) -> EvaluateResult:
             record.metrics(step, _metrics(policy, results["policies"][policy]))
     path, wall_s = record.directory / "results.json", time.monotonic() - started
     return EvaluateResult(results, table(results), path, record.key, wall_s)
-
-
-def _log_ratios(played: PlayedBy, method: MethodConfig, family: ModelFamily) -> None:
-    """Log the retained token ratios of the views, and warn if the views save too little."""
-    rows = next(iter(played.values()))
-    sizes = [one.episode.image_size for one in rows if one.episode is not None]
-    ratios(sizes, method, family).log()
 
 
 def check_policies(

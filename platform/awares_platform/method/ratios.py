@@ -61,12 +61,6 @@ class Ratios:
             if self.mean[name] > most
         ]
 
-    def log(self) -> None:
-        """Log the ratios and the warnings."""
-        log.info("%s", self)
-        for text in self.warnings:
-            log.warning("%s", text)
-
 
 def ratios(sizes: Sequence[Size], method: MethodConfig, family: ModelFamily) -> Ratios:
     """Return the ratios of images of the given sizes, of which there must be at least one."""
@@ -81,6 +75,16 @@ def ratios(sizes: Sequence[Size], method: MethodConfig, family: ModelFamily) -> 
         crop=tuple(cost(size, _one(asked, size)) for size in sizes),
         whole=tuple(cost(size, asked.cover((), size)) for size in sizes),
     )
+
+
+def log_ratios(sizes: Sequence[Size], method: MethodConfig, family: ModelFamily) -> None:
+    """Log the ratios of images of the given sizes, and warn if the views save too little."""
+    if not sizes:
+        return
+    found = ratios(sizes, method, family)
+    log.info("%s", found)
+    for text in found.warnings:
+        log.warning("%s", text)
 
 
 def _one(asked: Environment, size: Size) -> Request | None:

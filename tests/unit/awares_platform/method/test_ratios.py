@@ -6,7 +6,7 @@ import pytest
 
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares_platform.config.method import MethodConfig
-from awares_platform.method.ratios import ratios
+from awares_platform.method.ratios import log_ratios, ratios
 
 PAGES = [(1240, 1754), (1700, 2200), (2480, 3508), (4032, 3024)]
 
@@ -63,7 +63,8 @@ def test_the_text_names_mean_and_percentiles() -> None:
 
 def test_the_log_holds_ratios_and_warnings(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        of(PAGES, views="paper").log()
+        log_ratios(PAGES, MethodConfig(views="paper", min_pixels=25_088), QWEN2_5_VL)
+        log_ratios([], MethodConfig(), QWEN2_5_VL)
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "WARNING"]
 
 
