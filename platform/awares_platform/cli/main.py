@@ -200,12 +200,12 @@ def plan(
 
 def _image_sizes(settings: PlatformConfig) -> list[Size]:
     """Return the sizes of some images of the data set's training split."""
-    from awares_platform.data.image_sizes import split_sizes
+    from awares_platform.data.image_sizes import train_sizes
     from awares_platform.runtime import session
     from awares_platform.store import ObjectStore
 
     with session.store_session(settings) as resolved:
-        return split_sizes(ObjectStore.from_config(resolved.store), settings.data.name, "train")
+        return train_sizes(ObjectStore.from_config(resolved.store), settings.data)
 
 
 @commands.command

@@ -42,6 +42,7 @@ from awares_platform.data.dataset import (
     write_manifest,
 )
 from awares_platform.data.image_sizes import sample_sizes
+from awares_platform.data.images import Images
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.environment import environment
 from awares_platform.method.family import model_family
@@ -137,7 +138,8 @@ def run(config: PlatformConfig) -> CurateResult:
             ensure_mini(config.data, store)
         source = read_split(store, config.data.name, SPLIT, config.data.train_samples)
         family = model_family(config.policy)
-        sizes = sample_sizes(store, [sample.image for sample in source.samples])
+        images = Images.of(store, config.data)
+        sizes = sample_sizes(images, [sample.image for sample in source.samples])
         log_ratios(sizes, config.method, family)
         policy = base_digest(config.store, config.policy.base, family)
         settings = label_settings(config.method, config.engine, config.curate, policy)

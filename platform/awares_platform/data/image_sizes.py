@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
+from awares.errors import DataError
 from awares.tokens import Size
+from awares_platform.config.data import DataConfig
 from awares_platform.data.dataset import read_split
-from awares_platform.data.images import image_key
+from awares_platform.data.images import Images
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
 
@@ -18,10 +20,11 @@ log = logging.getLogger(__name__)
 
 _HEADER = 64 * 1024
 _READERS = 16
+_UNREADABLE = (DataError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def sample_sizes(
-    store: ObjectStore, digests: Sequence[str], most: int = 512, seed: int = 0
+    images: Images, digests: Sequence[str], most: int = 512, seed: int = 0
 ) -> list[Size]:
     """Return the width and height of up to `most` images, drawn with `seed`.
 
@@ -31,26 +34,25 @@ def sample_sizes(
     """
     drawn = random.Random(seed).sample(list(digests), min(most, len(digests)))
     with ThreadPoolExecutor(_READERS) as readers:
-        found = dict(readers.map(lambda digest: (digest, _size(store, digest)), set(drawn)))
+        found = dict(readers.map(lambda digest: (digest, _size(images, digest)), set(drawn)))
     return [size for digest in drawn if (size := found[digest])]
 
 
-def split_sizes(store: ObjectStore, name: str, split: str) -> list[Size]:
-    """Return the sizes of some images of a split. Raises DataError if the split is missing."""
-    samples = read_split(store, name, split).samples
-    return sample_sizes(store, [sample.image for sample in samples])
+def train_sizes(store: ObjectStore, data: DataConfig) -> list[Size]:
+    """Return the sizes of some images of the train split. Raises DataError if it is missing."""
+    samples = read_split(store, data.name, "train").samples
+    return sample_sizes(Images.of(store, data), [sample.image for sample in samples])
 
 
-def _size(store: ObjectStore, digest: str) -> Size | None:
-    key = image_key(digest)
+def _size(images: Images, digest: str) -> Size | None:
     try:
         try:
-            return _parse(store.get_range(key, 0, _HEADER))
+            return _parse(images.head(digest, _HEADER))
         except OSError:
             # A long colour profile or preview may come before the size.
-            return _parse(store.get(key))
-    except (NotFound, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        log.debug("no size of %s: %s", key, error)
+            return _parse(images.read(digest))
+    except (NotFound, *_UNREADABLE) as error:
+        log.debug("no size of image %s: %s", digest, error)
         return None
 
 

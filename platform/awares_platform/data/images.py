@@ -115,6 +115,17 @@ class Images:
                 f"image {digest} is missing ({error}): {_WRITE_SPLIT if place else write}"
             ) from error
 
+    def head(self, digest: str, length: int) -> bytes:
+        """Return the first `length` bytes of the image file, or fewer, without verifying its hash.
+
+        Raises NotFound if the file is missing, and StoreError if the store fails.
+        """
+        place = self._indexed().get(digest)
+        if place is None:
+            return self._store.get_range(image_key(digest), 0, length)
+        end = place.offset + min(length, place.length)
+        return self._store.get_range(place.pack, place.offset, end)
+
     def _indexed(self) -> dict[str, PackPlace]:
         """Return the places of all images in packs. The first call reads the splits' indexes."""
         with self._index_lock:

@@ -2,15 +2,18 @@
 
 import hashlib
 import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 import pytest
 from PIL import Image
 
 from awares_platform.data.image_sizes import sample_sizes
-from awares_platform.data.images import image_key
+from awares_platform.data.images import Images, image_key
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound, StoreUnavailable
+from tests.unit.awares_platform.data import test_packs as packed
 
 
 class MemoryStore:
@@ -42,7 +45,8 @@ def encoded(size: tuple[int, int], kind: str = "PNG", **options: object) -> byte
 
 
 def sizes(store: MemoryStore, digests: list[str], most: int = 512) -> list[tuple[int, int]]:
-    return sample_sizes(cast(ObjectStore, store), digests, most)
+    with TemporaryDirectory() as directory:
+        return sample_sizes(Images(cast(ObjectStore, store), directory), digests, most)
 
 
 def test_only_the_first_bytes_of_a_large_file_are_read() -> None:
@@ -56,6 +60,13 @@ def test_a_long_profile_before_the_size_is_read_with_the_whole_file() -> None:
     store = MemoryStore()
     digest = store.put(encoded((300, 200), "JPEG", icc_profile=bytes(200_000)))
     assert sizes(store, [digest]) == [(300, 200)]
+
+
+def test_images_in_packs_have_sizes(tmp_path: Path) -> None:
+    store = packed.MemoryStore()
+    digests = packed.written(store, [encoded((30, 20)), encoded((9, 8))], pack_bytes=100_000)
+    images = packed.reader(store, tmp_path)
+    assert sample_sizes(images, digests, seed=1) in ([(30, 20), (9, 8)], [(9, 8), (30, 20)])
 
 
 def test_missing_and_broken_images_are_left_out() -> None:
