@@ -26,7 +26,15 @@ s3 =
 """
 
 
+class RefusingProxy(http.server.ThreadingHTTPServer):
+    """A proxy that answers every request with 403. `asked` records the requests."""
+
+    asked: list[str]
+
+
 class _Refuses(http.server.BaseHTTPRequestHandler):
+    server: RefusingProxy
+
     def _refuse(self) -> None:
         self.server.asked.append(f"{self.command} {self.path}")
         self.send_response(403)
@@ -40,9 +48,9 @@ class _Refuses(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def proxy() -> Iterator[http.server.HTTPServer]:
-    """Run a proxy that answers every request with 403. Its list `asked` records the requests."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Refuses)
+def proxy() -> Iterator[RefusingProxy]:
+    """Run a proxy that answers every request with 403."""
+    server = RefusingProxy(("127.0.0.1", 0), _Refuses)
     server.asked = []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

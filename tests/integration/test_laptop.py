@@ -1,9 +1,10 @@
-"""Tests a session in a hostile environment, as on a company's laptop.
+"""Tests a session and small jobs in a hostile environment, as on a company's laptop.
 
 Paths contain spaces, and TMPDIR is too long. Proxy and AWS variables are set for other servers.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,43 @@ with session(load(sys.argv[1])) as config:
 """
 
 
+AWARES = "from awares_platform.cli.main import main; main()"
+SMALL = """
+[run]
+directory = "{directory}"
+
+[data]
+train_samples = 24
+test_samples = 8
+
+[engine]
+kv_cache_gib = 0.25
+
+[curate]
+min_confidence = 0.0
+
+[sft]
+epochs = 1
+
+[grpo]
+steps = 1
+groups_per_step = 2
+group_size = 2
+
+[evaluate]
+latency_questions = 1
+"""
+OUR_LINE = re.compile(
+    r"(data|curate|sft|grpo|evaluate) \[ *\d+ s\]: |[IW] \d\d:\d\d:\d\d awares_platform\."
+)
+"""The beginnings of the lines that a job may print to stderr: progress and our log."""
+OUR_RESULT = re.compile(
+    r"$|\| |\d+ held-out questions|(curate|sft|grpo|evaluate|labels|policy|results|next): "
+    r"|page with all results: |.*/report\.html$"
+)
+"""The beginnings of the lines that a job may print to stdout."""
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Return a symbolic link to this clone. The path of the link contains a space."""
@@ -70,33 +108,69 @@ def temporary() -> Iterator[Path]:
         yield path
 
 
+@pytest.fixture
+def environment(
+    project: Path, temporary: Path, tmp_path: Path, proxy: hostile.RefusingProxy
+) -> dict[str, str]:
+    """Return this process's environment with all hostile variables."""
+    return {
+        **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        **hostile.everything(proxy.server_port, tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(project), str(project / "platform")]),
+        "TMPDIR": str(temporary),
+        "HOME": "/proc/nowhere",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "ascii",
+    }
+
+
+@pytest.fixture
+def proxy() -> Iterator[hostile.RefusingProxy]:
+    """Yield a running proxy, and check its requests afterwards.
+
+    Ray may send requests for cloud metadata to the proxy, but no requests for 127.0.0.1.
+    """
+    with hostile.proxy() as running:
+        yield running
+        assert not [request for request in running.asked if "127.0.0.1" in request]
+
+
 def test_a_session_works_with_everything_hostile(
-    project: Path, python: Path, temporary: Path, tmp_path: Path
+    project: Path, python: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     setup = tmp_path / "setup.toml"
     setup.write_text(f'[run]\ndirectory = "{tmp_path}/all runs"\n', "utf-8-sig")
-    with hostile.proxy() as proxy:
-        environment = {
-            **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-            **hostile.everything(proxy.server_port, tmp_path),
-            "PYTHONPATH": os.pathsep.join([str(project), str(project / "platform")]),
-            "TMPDIR": str(temporary),
-            "HOME": "/proc/nowhere",
-            "LC_ALL": "C",
-            "PYTHONUTF8": "0",
-            "PYTHONCOERCECLOCALE": "0",
-            "PYTHONIOENCODING": "ascii",
-        }
+    done = subprocess.run(
+        [str(python), "-c", SESSION, str(setup)],
+        env=environment, cwd=project, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    theirs = f"left-over {environment['http_proxy']}"
+    assert done.stdout.splitlines() == [
+        f"worker from-a-worker {theirs}",
+        "driver 2",
+        f"driver has {theirs}",
+    ], done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.timeout(1200)
+def test_the_jobs_work_and_print_only_our_lines(
+    project: Path, python: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Foreign lines are those of Ray and of the packages that load models, for example."""
+    setup = tmp_path / "small setup.toml"
+    setup.write_text(SMALL.format(directory=tmp_path / "all runs"), "utf-8-sig")
+    for job in ("curate", "sft", "grpo", "evaluate", "report"):
         done = subprocess.run(
-            [str(python), "-c", SESSION, str(setup)],
-            env=environment, cwd=project, capture_output=True, text=True, timeout=300,
+            [str(python), "-c", AWARES, job, "--config", str(setup)],
+            env=environment, cwd=project, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
-        theirs = f"left-over http://127.0.0.1:{proxy.server_port}"
-        assert done.stdout.splitlines() == [
-            f"worker from-a-worker {theirs}",
-            "driver 2",
-            f"driver has {theirs}",
-        ], done.stderr
-        assert done.returncode == 0
-        # Ray may send requests for cloud metadata to the proxy, but no requests for 127.0.0.1.
-        assert not [request for request in proxy.asked if "127.0.0.1" in request]
+        assert done.returncode == 0 and done.stdout, (job, done.stdout, done.stderr)
+        assert _foreign(done.stderr, OUR_LINE) == [], (job, done.stderr)
+        assert _foreign(done.stdout, OUR_RESULT) == [], (job, done.stdout)
+
+
+def _foreign(text: str, ours: re.Pattern[str]) -> list[str]:
+    return [line for line in text.splitlines() if not ours.match(line)]

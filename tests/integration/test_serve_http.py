@@ -35,13 +35,17 @@ STOP_S = 90
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running `awares serve` process with its descendants, its URL, an image and a question."""
+    """A running `awares serve` process with its descendants, its URL, an image and a question.
+
+    `printed` holds the lines that the process printed until it was ready.
+    """
 
     process: subprocess.Popen[str]
     family: set[psutil.Process]
     url: str
     image: Path
     question: str
+    printed: list[str]
 
 
 def _command(directory: Path, port: int, *overrides: str) -> subprocess.Popen[str]:
@@ -94,6 +98,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             f"http://127.0.0.1:{port}",
             image,
             sample.question,
+            said,
         )
     finally:
         if process.poll() is None:
@@ -127,6 +132,16 @@ def _body(served: Served, image: bytes | None = None) -> dict[str, Any]:
         {"type": "text", "text": served.question},
     ]
     return {"model": "awares", "messages": [{"role": "user", "content": content}], "max_tokens": 16}
+
+
+def test_the_terminal_names_each_step_of_the_start(served: Served) -> None:
+    *steps, ready = [re.sub(r"^serve \[ *\d+ s\]: ", "serve: ", line) for line in served.printed]
+    assert steps[:2] == [
+        "serve: starting Ray Serve\n",
+        "serve: starting the engine with policy base of run mini\n",
+    ]
+    assert set(steps[2:]) <= {"serve: the engine still starts\n"}
+    assert ready == f"serving base of run mini at {served.url}/v1/chat/completions\n"
 
 
 def test_a_question_is_answered_with_its_bill(
@@ -257,6 +272,14 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing(served: Served) -> None
     assert {"config.json", "versions.json", "metrics.jsonl"} <= {
         path.name for path in recorded.iterdir()
     }
+    assert served.process.stdout is not None
+    assert served.process.stdout.read().splitlines() == [
+        f"ask it:   awares ask IMAGE 'QUESTION' --url {served.url} --token-env TEST_TOKEN",
+        "stop it:  Ctrl-C",
+        "stopping: no new requests, those in flight finish",
+    ]
+    foreign = recorded.with_suffix(".log").read_text("utf-8")
+    assert "Started Serve in namespace" in foreign and "Deleting app" in foreign
     assert not gone(served.family, within_s=10)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -288,8 +288,9 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
     The status is 0 after success, 2 after a user error and 130 after Ctrl-C. A user error is
     printed as one line.
     """
-    from awares_platform.runtime import logs
+    from awares_platform.runtime import logs, terminal
 
+    terminal.separate_stderr()
     logs.configure()
     try:
         execute()

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, cast
 
 from awares.environment import Environment, count_regions
@@ -51,6 +52,7 @@ from awares_platform.method.judge import check_judge
 from awares_platform.method.ratios import log_ratios
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
+from awares_platform.runtime.terminal import without_line
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
 from awares_platform.training.source import base_digest
@@ -59,6 +61,9 @@ log = logging.getLogger(__name__)
 
 SPLIT = "train"
 COUNTED = ("lr", "hr", "dropped", "unusable")
+EXPECTED = "has constructor arguments in the object store and max_restarts > 0"
+"""Part of an error that Ray prints when Ray Data creates an actor. The driver keeps the arguments
+for as long as the actor runs, so a restart of the actor finds them."""
 LABEL_CPUS = 0.1
 """The number of CPUs that a labelling task reserves. A labelling task mostly waits.
 """
@@ -280,7 +285,10 @@ def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str
         cast(Any, label_shard), fn_kwargs={"config": config}, batch_size=1, num_cpus=LABEL_CPUS
     )
     with unwrapped():
-        for row in labelled.iter_rows():
+        rows = iter(labelled.iter_rows())
+        with without_line(EXPECTED):
+            first = list(islice(rows, 1))
+        for row in chain(first, rows):
             if row["failure"]:
                 raise pickle.loads(row["failure"])
             yield row

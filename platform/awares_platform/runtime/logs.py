@@ -7,13 +7,14 @@ import sys
 import traceback
 
 _PLAIN = "%(levelname).1s %(asctime)s %(name)s: %(message)s"
+_OURS = ("awares", "awares_platform")
 _NOISY = ("botocore", "urllib3", "stamina", "httpx", "filelock", "fsspec")
 
 _RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
 
 
 def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> None:
-    """Send this process's log records to stderr.
+    """Send this process's log records to stderr: ours from `level`, others only from WARNING.
 
     If `json_lines` is true, each record is a JSON object on one line. If `json_lines` is None, JSON
     is used only on Kubernetes.
@@ -22,7 +23,9 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
         json_lines = "KUBERNETES_SERVICE_HOST" in os.environ
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if json_lines else logging.Formatter(_PLAIN, "%H:%M:%S"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(level)
     logging.getLogger(_RAY_TOKEN).addFilter(_is_no_token_notice)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(level, logging.ERROR))

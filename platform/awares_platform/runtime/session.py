@@ -39,6 +39,7 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     # Some libraries read UTF-8 files in the encoding of the locale, which may be ASCII.
     "PYTHONUTF8": "1",
@@ -79,7 +80,7 @@ def store_session(config: PlatformConfig) -> Iterator[PlatformConfig]:
 
 
 def _variables(threads: int) -> dict[str, str]:
-    """Return environment variables that set the OpenMP threads and turn usage reports off."""
+    """Return environment variables that set the OpenMP threads and keep libraries quiet."""
     return {**_QUIET, "OMP_NUM_THREADS": str(threads)}
 
 

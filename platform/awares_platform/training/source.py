@@ -9,6 +9,7 @@ content has changed.
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -27,6 +28,8 @@ from awares_platform.training.identity import (
     content_digest,
     file_digest,
 )
+
+log = logging.getLogger(__name__)
 
 PolicyName = Literal["base", "sft", "awares"]
 
@@ -99,6 +102,7 @@ def _store_of(store: StoreConfig, base: str) -> ObjectStore:
 def _hub(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
+    log.info("fetching policy.base %s from Hugging Face, or from its cache here", repository)
     try:
         return Path(snapshot_download(repository, allow_patterns=_HUB_FILES))
     # The same cause may raise an error of huggingface_hub, an error of httpx, or an OSError.

@@ -2,6 +2,8 @@ import json
 import logging
 import sys
 
+import pytest
+
 from awares_platform.runtime import logs
 from awares_platform.runtime.logs import JsonFormatter
 
@@ -28,6 +30,23 @@ def test_a_record_is_one_json_object_even_with_an_error() -> None:
         "s3://b/k: gone",
     )
     assert "ValueError: two\nlines" in fields["error"]
+
+
+def test_other_packages_reach_the_terminal_only_with_warnings(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure()
+    for name in ("sentence_transformers.base.model", "awares_platform.data.dataset", "awares"):
+        logging.getLogger(name).debug("detail of %s", name)
+        logging.getLogger(name).info("news of %s", name)
+        logging.getLogger(name).warning("warning of %s", name)
+    assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "warning of sentence_transformers.base.model",
+        "news of awares_platform.data.dataset",
+        "warning of awares_platform.data.dataset",
+        "news of awares",
+        "warning of awares",
+    ]
 
 
 def test_rays_notice_of_its_token_is_dropped_and_its_warnings_are_kept() -> None:
