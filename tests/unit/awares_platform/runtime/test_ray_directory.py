@@ -145,8 +145,9 @@ def test_ray_starts_a_worker_by_a_python_at_a_path_with_a_space(
     assert done.stdout == f"{short}/python\n", done.stderr
 
 
-def test_a_plain_python_is_used_as_it_is(short: Path) -> None:
-    assert ray_directory.python(short) == sys.executable
+def test_a_plain_python_is_used_as_it_is(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/opt/venv/bin/python")
+    assert ray_directory.python(short) == "/opt/venv/bin/python"
     assert not list(short.iterdir())
 
 
