@@ -119,11 +119,11 @@ def trend(points: Sequence[Point]) -> list[Point]:
 def number(value: float) -> str:
     """Format a number with three significant digits.
 
-    A number below 0.001 gets one digit and an exponent. A number of at least 1000 is rounded to a
+    A number below 0.001 gets two digits and an exponent. A number of at least 1000 is rounded to a
     whole number.
     """
     if value != 0 and abs(value) < 0.001:
-        return f"{value:.0e}"
+        return f"{value:.1e}".replace(".0e", "e")
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 

@@ -121,7 +121,9 @@ def _results(record: RunRecord) -> str:
     tables = [f"<h3>{escape(title)}</h3>{table}" for title, table in detail.items() if table]
     return (
         f"<section><h2>Results</h2><p>{questions:,} held-out questions, greedy sampling. "
-        "Whiskers are 95 % bootstrap intervals. Up and to the left is better.</p>"
+        "Whiskers are 95 % bootstrap intervals. Up and to the left is better. "
+        "RTR, the retained token ratio, is the number of visual tokens over that of the full "
+        "image.</p>"
         f"{tradeoff(record.policies)}<p>{claims(record.policies)}</p>"
         f"{results_table(record.policies)}{''.join(tables)}</section>"
     )

@@ -38,6 +38,12 @@ def test_numbers_are_short(value, text):
     assert number(value) == text
 
 
+def test_ticks_of_small_values_differ():
+    assert [number(tick) for tick in ticks(1.4e-6, 3.2e-6)] == [
+        "1.5e-06", "2e-06", "2.5e-06", "3e-06",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [0.0, 0.0], [-1.0, 1.0], [1e-9, 2e-9]])
 def test_a_chart_of_any_values_stays_inside_its_frame(values):
     chart = xml.fromstring(line_chart(list(enumerate(values)), "Reward"))
