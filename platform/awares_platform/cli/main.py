@@ -270,7 +270,10 @@ def _run(name: str, module: str, config: Path, overrides: Sequence[str], **optio
         with session.session(settings) as resolved:
             result = importlib.import_module(module).run(resolved, **options)
         if result is not None:
-            print(f"{result.summary(settings.store.url)}\n{following(name, config, overrides)}")
+            from awares_platform.cli.terminal_table import for_terminal
+
+            summary = for_terminal(result.summary(settings.store.url))
+            print(f"{summary}\n{following(name, config, overrides)}")
 
     return guarded(name, execute)
 

@@ -22,6 +22,7 @@ from awares_platform.cli.ask import Reply, ask
 from awares_platform.cli.job_process import run_job
 from awares_platform.cli.pace import Pace, typical
 from awares_platform.cli.quickstart_state import QuickstartState, read_state
+from awares_platform.cli.terminal_table import for_terminal
 from awares_platform.config import PlatformConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images
@@ -176,7 +177,7 @@ def closing(
     question: EpisodeRecord, reply: Reply, results: dict[str, Any], page: Path, pace: Pace
 ) -> str:
     """Return the quickstart's final text: the table, the reply and the next commands."""
-    table = (page.parent / "evaluate" / "table.md").read_text("utf-8").strip()
+    table = for_terminal((page.parent / "evaluate" / "table.md").read_text("utf-8").strip())
     total = sum(results["wall_s"].values())
     return (
         f"\n{table}\n\n"
