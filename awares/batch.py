@@ -14,7 +14,7 @@ Axes of the tensors:
     N  patches of all images
     D  pixel values of one patch
     V  vocabulary
-    K  positions at which logits are computed
+    K  sampled tokens of all sequences
 
 The model computes its three-axis position ids inside `forward`, from the image grids, the attention
 mask and `mm_token_type_ids`. `mm_token_type_ids` is 1 at image tokens. WITHOUT this tensor,
@@ -250,29 +250,37 @@ def _fill(values: Sequence[Any], width: int, padding: Any) -> list[Any]:
 
 
 def policy_logprobs(
-    model: Callable[..., Any],
-    batch: Batch,
-    *,
-    temperature: float = 1.0,
-    blocked_ids: Sequence[int] = (),
+    model: Any, batch: Batch, *, temperature: float = 1.0, blocked_ids: Sequence[int] = ()
 ) -> Tensor:
     """Run one forward pass and return logprobs_BT of the sampled tokens, with gradient.
 
-    Positions of tokens that were not sampled hold 0. The language head runs only at K positions:
-    those that predict a sampled token in at least one row. The vocabulary is large, so logits at
-    all positions would take most of the memory. `temperature` and `blocked_ids` must be the values
-    with which the engine sampled the tokens. Otherwise the returned logprobs are not comparable to
-    the engine's logprobs.
+    Positions of tokens that were not sampled hold 0. `temperature` and `blocked_ids` must be the
+    values with which the engine sampled the tokens. Otherwise the returned logprobs are not
+    comparable to the engine's logprobs.
     """
-    mask_BT = batch.action_mask_BT[:, 1:]
-    kept_K = mask_BT.any(0).nonzero().squeeze(1)
-    logits_BKV = model(**batch.forward_inputs(), logits_to_keep=kept_K, use_cache=False).logits
-    rows, columns = mask_BT[:, kept_K].nonzero(as_tuple=True)
-    positions = kept_K[columns] + 1
-    chosen = _chosen(
-        logits_BKV[rows, columns], batch.input_ids_BT[rows, positions], temperature, blocked_ids
-    )
-    return chosen.new_zeros(batch.input_ids_BT.shape).index_put((rows, positions), chosen)
+    rows_K, positions_K, logits_KV = sampled_logits(model, batch)
+    ids_K = batch.input_ids_BT[rows_K, positions_K]
+    chosen_K = chosen_logprobs(logits_KV, ids_K, temperature, blocked_ids)
+    return chosen_K.new_zeros(batch.input_ids_BT.shape).index_put((rows_K, positions_K), chosen_K)
+
+
+def sampled_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Run one forward pass, and return rows_K, positions_K and logits_KV of the sampled tokens.
+
+    `model` is a transformers model, or a wrapper with the model as `module`. Sampled token k is
+    input_ids_BT[rows_K[k], positions_K[k]], and logits_KV[k] predicts this token. The language head
+    computes only these K rows. The vocabulary is large, so the logits of all positions would take
+    most of the memory.
+    """
+    rows_K, before_K = batch.action_mask_BT[:, 1:].nonzero(as_tuple=True)
+
+    def select(_: Any, hidden: tuple[Tensor]) -> tuple[Tensor]:
+        return (hidden[0][rows_K, before_K],)
+
+    head = getattr(model, "module", model).get_output_embeddings()
+    with head.register_forward_pre_hook(select):
+        logits_KV = model(**batch.forward_inputs(), use_cache=False).logits
+    return rows_K, before_K + 1, logits_KV
 
 
 def token_logprobs(
@@ -289,23 +297,23 @@ def token_logprobs(
     time. If you need the gradient, prefer `policy_logprobs`.
     """
     rows = [
-        _chosen(logits_TV[:-1], ids_T[1:], temperature, blocked_ids)
+        chosen_logprobs(logits_TV[:-1], ids_T[1:], temperature, blocked_ids)
         for logits_TV, ids_T in zip(logits_BTV, input_ids_BT, strict=True)
     ]
     chosen = torch.stack(rows)
     return torch.cat([chosen.new_zeros(len(rows), 1), chosen], dim=1)
 
 
-def _chosen(
-    logits_NV: Tensor, ids_N: Tensor, temperature: float, blocked_ids: Sequence[int]
+def chosen_logprobs(
+    logits_KV: Tensor, ids_K: Tensor, temperature: float = 1.0, blocked_ids: Sequence[int] = ()
 ) -> Tensor:
-    """Return the logprob of one id per row of logits.
+    """Return logprobs_K in float32: the logprob of one id per row of logits.
 
     The logprob is the id's logit minus the row's logsumexp. No softmax tensor is built.
     """
-    scaled_NV = logits_NV.float() / temperature
+    scaled_KV = logits_KV.float() / temperature
     if blocked_ids:
-        scaled_NV = scaled_NV.index_fill(
-            1, torch.tensor(list(blocked_ids), device=scaled_NV.device), float("-inf")
+        scaled_KV = scaled_KV.index_fill(
+            1, torch.tensor(list(blocked_ids), device=scaled_KV.device), float("-inf")
         )
-    return scaled_NV.gather(1, ids_N.unsqueeze(1)).squeeze(1) - scaled_NV.logsumexp(1)
+    return scaled_KV.gather(1, ids_K.unsqueeze(1)).squeeze(1) - scaled_KV.logsumexp(1)

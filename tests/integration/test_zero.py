@@ -115,6 +115,31 @@ def test_the_vision_tower_learns_only_when_asked(base: Path) -> None:
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
+@pytest.mark.parametrize("stage", [2, 3])
+def test_gradient_checkpointing_runs_each_layer_twice(
+    base: Path, stage: int, lora_rank: int
+) -> None:
+    settings = zero.ZeroSettings(stage, "float32", RATE)  # type: ignore[arg-type]
+    trained, runs = [], []
+    for checkpointing in (False, True):
+        policy = PolicyConfig(lora_rank=lora_rank, gradient_checkpointing=checkpointing)
+        engine = zero.initialize(load_policy(base, policy, 0), settings)
+        layer, counted = engine.module.model.language_model.layers[0], [0]
+
+        def count(*_: Any, counted: list[int] = counted) -> None:
+            counted[0] += 1
+
+        layer.self_attn.register_forward_pre_hook(count)
+        zero.step(engine, _losses(engine, 1), RATE)
+        runs.append(counted[0])
+        trained.append(zero.full_state(engine))
+    assert runs == [1, 2]
+    plain, recomputed = trained
+    for name in plain:
+        torch.testing.assert_close(recomputed[name], plain[name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_steps_do_what_plain_pytorch_does(base: Path, stage: int, lora_rank: int) -> None:
     settings = zero.ZeroSettings(stage, "float32", RATE, weight_decay=0.1)  # type: ignore[arg-type]

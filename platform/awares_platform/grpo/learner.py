@@ -45,6 +45,7 @@ from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
+from awares_platform.training.ahead import one_ahead
 from awares_platform.training.export import export_policy
 from awares_platform.training.identity import content_digest
 from awares_platform.training.policy import interface, load_policy, load_processor
@@ -197,7 +198,7 @@ class Learner:
         """
         with torch.no_grad():
             return [
-                [self._logprobs(self._collate(sequences)) for sequences in minibatch.passes]
+                [self._logprobs(batch) for batch in one_ahead(self._collate, minibatch.passes)]
                 for minibatch in shard.minibatches
             ]
 
@@ -209,8 +210,8 @@ class Learner:
         The losses of a rank are summed, and the sums are averaged over ranks. The result is the
         mean loss over the minibatch's episodes.
         """
-        for index, sequences in enumerate(minibatch.passes):
-            batch = self._collate(sequences)
+        batches = one_ahead(self._collate, minibatch.passes)
+        for index, (sequences, batch) in enumerate(zip(minibatch.passes, batches, strict=True)):
             reference_ST = self._reference(batch)
             logprobs_ST = self._logprobs(batch)
             held_ST = logprobs_ST.detach()

@@ -13,19 +13,23 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+CACHE_BYTES = 1 << 30
+"""The largest total size of cached pixel values, in bytes."""
+
 
 class RememberingProcessor:
     """A cache around a policy's processor, for `awares.batch.collate`.
 
-    The cache keeps the output for the `capacity` most recently used views. The key of a view is a
-    hash of its pixels and its size limits.
+    The cache keeps the output for the most recently used views, up to `cache_bytes`. A page of
+    1,700 x 2,200 pixels takes up to 38 MB. The key of a view is a hash of its pixels and its size
+    limits. One thread at a time may use the processor.
     """
 
-    def __init__(self, processor: Any, capacity: int = 512) -> None:
+    def __init__(self, processor: Any, cache_bytes: int = CACHE_BYTES) -> None:
         self.tokenizer = processor.tokenizer
         self.image_token_id = processor.image_token_id
         self._image_processor = processor.image_processor
-        self._capacity = capacity
+        self._cache_bytes, self._held = cache_bytes, 0
         self._views: OrderedDict[bytes, tuple[Tensor, Tensor]] = OrderedDict()
 
     def image_processor(
@@ -42,8 +46,8 @@ class RememberingProcessor:
         found = [self._views[key] for key in keys]
         for key in keys:
             self._views.move_to_end(key)
-        while len(self._views) > self._capacity:
-            self._views.popitem(last=False)
+        while self._held > self._cache_bytes:
+            self._held -= self._views.popitem(last=False)[1][0].nbytes
         return {
             "pixel_values": torch.cat([pixels for pixels, _ in found]),
             "image_grid_thw": torch.stack([grid for _, grid in found]),
@@ -53,7 +57,10 @@ class RememberingProcessor:
         done = self._image_processor(images=list(fresh.values()), size=size, return_tensors="pt")
         grids_I3 = done["image_grid_thw"]
         parts = done["pixel_values"].split(grids_I3.prod(1).tolist())
-        self._views |= dict(zip(fresh, zip(parts, grids_I3, strict=True), strict=True))
+        for key, part, grid in zip(fresh, parts, grids_I3, strict=True):
+            # A part shares the memory of the whole batch. A copy lets that memory go.
+            self._views[key] = part.clone(), grid
+            self._held += part.nbytes
 
 
 def _key(image: Image, size: dict[str, int]) -> bytes:

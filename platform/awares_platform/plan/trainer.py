@@ -167,12 +167,11 @@ def activations(rank: Trainer, shape: Geometry) -> float:
 def logits(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes of the logits. Only scored positions have logits.
 
-    awares.batch.policy_logprobs holds five tensors with one element per logit. Two tensors have
-    `rank.weight` bytes per element: the output of the head, and the scored rows of this output.
-    Three tensors are in fp32: the logits divided by the temperature, the logits after the mask of
-    blocked ids, and the gradient.
+    awares.batch.policy_logprobs holds four tensors with one element per logit. The output of the
+    head has `rank.weight` bytes per element. Three tensors are in fp32: the logits divided by the
+    temperature, the logits after the mask of blocked ids, and the gradient.
     """
-    return float(rank.batch * rank.scored * shape.vocab * (2 * rank.weight + 3 * 4))
+    return float(rank.batch * rank.scored * shape.vocab * (rank.weight + 3 * 4))
 
 
 def buffers(rank: Trainer, shape: Geometry) -> float:

@@ -5,8 +5,7 @@
 Every rank derives the samples of a step from the step's number (see order.py). The ranks therefore
 exchange no samples. A resumed run needs only the number of the next step.
 
-Axes: B sequences, T tokens, V entries of the vocabulary, K positions. At each of the K positions,
-at least one sequence has a target token.
+Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens of all sequences.
 """
 
 import time
@@ -19,7 +18,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from awares.batch import Batch, policy_logprobs
+from awares.batch import Batch, chosen_logprobs, sampled_logits
 from awares.chat import ChatFormat
 from awares.errors import DataError
 from awares.losses import sft_loss
@@ -32,6 +31,7 @@ from awares_platform.sft.order import SampleOrder, micro_batches
 from awares_platform.sft.schedule import cosine
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, zero
+from awares_platform.training.ahead import one_ahead
 from awares_platform.training.export import export_policy
 from awares_platform.training.policy import load_policy, load_processor
 from awares_platform.training.source import resolve
@@ -120,13 +120,19 @@ class SftWorker:
         The losses of a rank are summed, and the sums are averaged over ranks. The result is the
         weighted mean loss of the batch.
         """
-        for indices in mine:
-            batch, tool_BT = self._collate([self._examples.samples[index] for index in indices])
-            batch, tool_BT = batch.to(self._device), tool_BT.to(self._device)
-            model = _Watched(self._engine)
-            logprobs_BT = policy_logprobs(model, batch)
-            counts.add(logprobs_BT.detach(), batch, tool_BT, model.correct(batch), total)
+        for batch, tool_BT in one_ahead(self._prepare, mine):
+            rows_K, positions_K, logits_KV = sampled_logits(self._engine, batch)
+            places = (rows_K, positions_K)
+            ids_K, weights_K = batch.input_ids_BT[places], batch.weights_BT[places]
+            correct = ((logits_KV.argmax(1) == ids_K) & (weights_K > 0)).sum()
+            logprobs_K = chosen_logprobs(logits_KV, ids_K)
+            logprobs_BT = torch.zeros_like(batch.weights_BT).index_put(places, logprobs_K)
+            counts.add(logprobs_BT.detach(), batch, tool_BT, correct, total)
             yield sft_loss(logprobs_BT, batch.weights_BT, normaliser=total) * self._workers
+
+    def _prepare(self, indices: tuple[int, ...]) -> tuple[Batch, Tensor]:
+        batch, tool_BT = self._collate([self._examples.samples[index] for index in indices])
+        return batch.to(self._device), tool_BT.to(self._device)
 
     def _export(self, step: int) -> None:
         state = zero.full_state(self._engine)
@@ -137,27 +143,6 @@ class SftWorker:
             )
             self._messages.put(("exported", key))
         torch.distributed.barrier()
-
-
-class _Watched:
-    """A DeepSpeed engine that remembers the most probable token at each position.
-
-    policy_logprobs discards the logits, so this class stores the tokens during the forward pass.
-    """
-
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
-
-    def __call__(self, *, logits_to_keep: Tensor, **inputs: Any) -> Any:
-        output = self._engine(**inputs, logits_to_keep=logits_to_keep)
-        self._best_BK, self._kept_K = output.logits.detach().argmax(-1), logits_to_keep
-        return output
-
-    def correct(self, batch: Batch) -> Tensor:
-        """Return the number of target tokens that the model predicts as most probable."""
-        after_K = self._kept_K + 1
-        is_best_BK = self._best_BK == batch.input_ids_BT[:, after_K]
-        return (is_best_BK & (batch.weights_BT[:, after_K] > 0)).sum()
 
 
 class _Counts:

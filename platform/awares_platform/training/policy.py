@@ -57,7 +57,23 @@ def load_policy(path: Path, policy: PolicyConfig, seed: int) -> "nn.Module":
         model.get_submodule(family.tower).requires_grad_(False)
     if policy.lora_rank:
         lora.attach(model, family, policy.lora_rank, policy.lora_alpha, policy.lora_targets, seed)
-    return model
+    return _in_training_mode(model)
+
+
+def _in_training_mode(model: Any) -> "nn.Module":
+    """Set training mode, and switch all dropout off.
+
+    `from_pretrained` sets evaluation mode, in which transformers does not checkpoint. Dropout would
+    make the logprobs of the learner differ from the logprobs of the engine.
+    """
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+    return model.train()
 
 
 def load_processor(path: Path, family: ModelFamily, min_pixels: int, max_pixels: int) -> Any:

@@ -150,6 +150,19 @@ def test_batched_two_turn_logprobs_equal_the_plain_forward(policy, chat, process
             assert lean_BT[row, : len(ids)][~actions].abs().sum() == 0
 
 
+def test_logits_are_computed_at_each_rows_own_sampled_tokens(policy, chat, processor, limits):
+    batch = collate(
+        [direct(chat), called(chat), called(chat, "strip")], IMAGES.__getitem__, processor, limits
+    )
+    shapes = []
+    with (
+        torch.no_grad(),
+        policy.lm_head.register_forward_hook(lambda *seen: shapes.append(seen[2].shape)),
+    ):
+        policy_logprobs(policy, batch)
+    assert shapes == [(batch.action_mask_BT.sum(), policy.config.text_config.vocab_size)]
+
+
 def test_image_tokens_get_image_positions(policy, chat, processor, limits):
     """Check that the logprobs change if the batch lacks mm_token_type_ids.
 

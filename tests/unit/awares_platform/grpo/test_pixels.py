@@ -36,9 +36,14 @@ def square(value: int, side: int = 28) -> PIL.Image.Image:
     return PIL.Image.new("RGB", (side, side), (value, 0, 0))
 
 
-def remembering(counting: CountingProcessor, capacity: int = 8) -> RememberingProcessor:
+PATCH_BYTES = 3 * 4
+
+
+def remembering(
+    counting: CountingProcessor, cache_bytes: int = 1000 * PATCH_BYTES
+) -> RememberingProcessor:
     return RememberingProcessor(
-        SimpleNamespace(tokenizer="t", image_token_id=9, image_processor=counting), capacity
+        SimpleNamespace(tokenizer="t", image_token_id=9, image_processor=counting), cache_bytes
     )
 
 
@@ -65,9 +70,28 @@ def test_another_limit_or_size_is_another_view() -> None:
 
 def test_the_oldest_views_are_forgotten() -> None:
     counting = CountingProcessor()
-    processor = remembering(counting, capacity=2)
+    processor = remembering(counting, cache_bytes=2 * 4 * PATCH_BYTES)
     for value in (1, 2, 1, 3, 1, 2):
         processor.image_processor([square(value)], SIZE, "pt")
     # Image 2 is processed twice, because image 3 evicted it from the cache. Image 2 was then the
     # least recently used image.
     assert counting.given == [1] * 4
+
+
+def test_the_cache_is_bounded_in_bytes_of_real_memory() -> None:
+    processor = remembering(CountingProcessor(), cache_bytes=20 * PATCH_BYTES)
+    views = [square(value, side=28 if value % 3 else 56) for value in range(1, 12)]
+    for start in range(0, len(views), 2):
+        processor.image_processor(views[start : start + 2], SIZE, "pt")
+    kept = [pixels.untyped_storage() for pixels, _ in processor._views.values()]
+    assert len({storage.data_ptr() for storage in kept}) == len(kept) > 1
+    assert sum(storage.nbytes() for storage in kept) <= 20 * PATCH_BYTES
+
+
+def test_views_larger_than_the_cache_are_processed_and_not_kept() -> None:
+    counting = CountingProcessor()
+    processor = remembering(counting, cache_bytes=PATCH_BYTES)
+    for _ in range(2):
+        done = processor.image_processor([square(1), square(2)], SIZE, "pt")
+        assert done["pixel_values"].shape == (8, 3)
+    assert counting.given == [2, 2]

@@ -94,7 +94,7 @@ def test_activations_per_token() -> None:
 
 
 def test_logits_count_scored_positions_only() -> None:
-    assert logits(RANK, SMALL) == 2 * 3 * 100 * (2 * 2 + 12)
+    assert logits(RANK, SMALL) == 2 * 3 * 100 * (2 + 12)
 
 
 def test_buffers() -> None:
