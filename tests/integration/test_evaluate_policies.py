@@ -54,8 +54,8 @@ def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> Non
         name: tensor * 1.5 if name.endswith("mlp.down_proj.weight") else tensor
         for name, tensor in state.items()
     }
-    export_policy(state, base, store, config.run.name, "awares", QWEN2_5_VL)
-    export_policy(other, base, store, config.run.name, "sft", QWEN2_5_VL)
+    export_policy(state, base, store, config.run.name, "awares", QWEN2_5_VL, config.method)
+    export_policy(other, base, store, config.run.name, "sft", QWEN2_5_VL, config.method)
     with sessions.session(config) as session:
         result = run(session)
 

@@ -15,6 +15,7 @@ from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import DataConfig
 from awares_platform.config.grpo import GrpoConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.curate import job as curate
@@ -32,6 +33,7 @@ from awares_platform.training.source import base_digest, pinned, resolve
 
 pytestmark = pytest.mark.integration
 
+METHOD = MethodConfig()
 CONFIG = {
     "model_type": "qwen2_5_vl",
     "architectures": ["Qwen2_5_VLForConditionalGeneration"],
@@ -78,7 +80,9 @@ def config(
 def test_an_exported_policy_comes_back_with_its_bases_files(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    key = export_policy({"w": torch.arange(3.0)}, source, store, "r", "sft", FAMILY, {"step": 7})
+    key = export_policy(
+        {"w": torch.arange(3.0)}, source, store, "r", "sft", FAMILY, METHOD, {"step": 7}
+    )
     path = resolve(store, "r", "sft", config.policy.base, FAMILY)
     assert read_meta(store, "r", "sft") == {
         "step": 7,
@@ -95,9 +99,9 @@ def test_an_exported_policy_comes_back_with_its_bases_files(
 def test_a_new_export_replaces_the_old_for_every_reader(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY)
+    export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
     first = resolve(store, config.run.name, "sft", config.policy.base, FAMILY)
-    export_policy({"w": torch.ones(3)}, source, store, "r", "sft", FAMILY)
+    export_policy({"w": torch.ones(3)}, source, store, "r", "sft", FAMILY, METHOD)
     second = resolve(store, config.run.name, "sft", config.policy.base, FAMILY)
     assert first != second and load_file(second / "model.safetensors")["w"].tolist() == [1, 1, 1]
     assert load_file(first / "model.safetensors")["w"].tolist() == [0, 0, 0]
@@ -107,7 +111,7 @@ def test_a_new_export_replaces_the_old_for_every_reader(
 def test_an_unfinished_export_counts_as_none(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY)
+    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
     store.delete(f"{key}/manifest.json")
     assert read_meta(store, "r", "sft") is None
     with pytest.raises(
@@ -123,7 +127,7 @@ def test_an_unfinished_export_counts_as_none(
 def test_a_damaged_file_is_named_and_not_cached(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "awares", FAMILY)
+    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "awares", FAMILY, METHOD)
     store.put(f"{key}/model.safetensors", b"something else")
     for _ in range(2):
         with pytest.raises(
@@ -137,7 +141,7 @@ def test_a_damaged_file_is_named_and_not_cached(
 def test_a_damaged_manifest_is_named(
     config: PlatformConfig, store: ObjectStore, source: Path, damaged: bytes
 ) -> None:
-    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY)
+    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
     store.put(f"{key}/manifest.json", damaged)
     for reading in (
         lambda: resolve(store, config.run.name, "sft", config.policy.base, FAMILY),
@@ -153,7 +157,7 @@ def test_a_damaged_manifest_is_named(
 def test_a_policy_in_another_place_of_the_store_can_be_the_base(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    export_policy({"w": torch.ones(3)}, source, store, "r", "sft", FAMILY)
+    export_policy({"w": torch.ones(3)}, source, store, "r", "sft", FAMILY, METHOD)
     elsewhere = config.model_copy(
         update={"policy": PolicyConfig(base=f"{store.config.url}/{policy_key('r', 'sft')}")}
     )
@@ -225,7 +229,7 @@ def test_the_digest_of_a_stored_base_is_that_of_its_content(
 def test_the_digest_of_an_exported_base_comes_from_its_manifest(
     config: PlatformConfig, store: ObjectStore, source: Path, tmp_path: Path
 ) -> None:
-    key = export_policy({"w": torch.ones(3)}, source, store, "r", "sft", FAMILY)
+    key = export_policy({"w": torch.ones(3)}, source, store, "r", "sft", FAMILY, METHOD)
     digest = base_digest(store.config, f"{store.config.url}/{key}")
     assert not (tmp_path / "cache" / "policies").exists(), "the base must not be downloaded"
     assert digest == content_digest(resolve(store, "r", "sft", "", FAMILY))
@@ -258,13 +262,13 @@ def test_a_finished_grpo_run_refuses_another_start(
     config: PlatformConfig, store: ObjectStore, source: Path, start: str
 ) -> None:
     job = config.model_copy(update={"grpo": GrpoConfig.model_validate({"start": start})})
-    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY)
+    key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
     before = resolve(store, "r", "sft", "", FAMILY) if start == "sft" else source
     meta = {"step": job.grpo.steps}
-    export_policy({"w": torch.ones(3)}, before, store, "r", "awares", FAMILY, meta)
+    export_policy({"w": torch.ones(3)}, before, store, "r", "awares", FAMILY, METHOD, meta)
     assert grpo.run(job).policy == "runs/r/policies/awares"
     if start == "sft":
-        key = export_policy({"w": torch.full((3,), 2.0)}, source, store, "r", "sft", FAMILY)
+        key = export_policy({"w": torch.full((3,), 2.0)}, source, store, "r", "sft", FAMILY, METHOD)
     else:
         flip_a_byte(source / "model.safetensors")
     origin = "its policy 'sft'" if start == "sft" else "policy.base="
@@ -281,17 +285,17 @@ def test_an_evaluation_refuses_policies_whose_start_has_changed(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
     check = partial(check_policies, store, "r", config.policy, config.grpo)
-    export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY)
+    export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
     sft = resolve(store, "r", "sft", "", FAMILY)
-    export_policy({"w": torch.ones(3)}, sft, store, "r", "awares", FAMILY)
+    export_policy({"w": torch.ones(3)}, sft, store, "r", "awares", FAMILY, METHOD)
     check(config.evaluate.policies)
     flip_a_byte(source / "model.safetensors")
     for policies in (("sft",), ("awares",)):
         with pytest.raises(PolicyError, match="'sft' was trained from .*: run `awares sft` again"):
             check(policies)
-    export_policy({"w": torch.full((3,), 2.0)}, source, store, "r", "sft", FAMILY)
+    export_policy({"w": torch.full((3,), 2.0)}, source, store, "r", "sft", FAMILY, METHOD)
     with pytest.raises(PolicyError, match="'awares' was trained from .* its policy 'sft' is"):
         check(config.evaluate.policies)
     retrained = resolve(store, "r", "sft", "", FAMILY)
-    export_policy({"w": torch.ones(3)}, retrained, store, "r", "awares", FAMILY)
+    export_policy({"w": torch.ones(3)}, retrained, store, "r", "awares", FAMILY, METHOD)
     check(config.evaluate.policies)

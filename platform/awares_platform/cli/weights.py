@@ -6,6 +6,7 @@ from pathlib import Path
 
 from awares.errors import ConfigError
 from awares_platform.config import PlatformConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.method.family import model_family
 from awares_platform.runtime.progress import Progress
@@ -39,7 +40,7 @@ def run(config: PlatformConfig, action: str, version: int | None, out: Path | No
         verify(subscriber, version)
     elif action == "pull":
         chosen = newest if version is None else version
-        print(pull(subscriber, chosen, config.policy, config.grpo.start, out))
+        print(pull(subscriber, chosen, config.policy, config.method, config.grpo.start, out))
     else:
         keep(subscriber, action, newest if version is None else version)
 
@@ -121,7 +122,12 @@ def verify(subscriber: Subscriber, version: int | None) -> None:
 
 
 def pull(
-    subscriber: Subscriber, version: int, policy: PolicyConfig, start: PolicyName, out: Path | None
+    subscriber: Subscriber,
+    version: int,
+    policy: PolicyConfig,
+    method: MethodConfig,
+    start: PolicyName,
+    out: Path | None,
 ) -> Path:
     """Write a version as a policy directory for transformers and vLLM.
 
@@ -139,7 +145,7 @@ def pull(
         base = Checkpoint(source)
         state = {**base, **fold_adapter(state, scale, base, family.current_name)[0]}
     directory.mkdir(parents=True, exist_ok=True)
-    write_policy(state, source, directory, family)
+    write_policy(state, source, directory, family, method)
     return directory
 
 

@@ -1,6 +1,6 @@
 """The section [method]: environment, prompts, views, crops and reward of the AwaRes method."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,22 @@ from awares_platform.config.base import Section, Table
 TEN_CROPS = "awares.ten_crops:TenCrops"
 OWN_PROMPT = "awares"
 """The value of `system_prompt` that stands for the environment's own prompt."""
+
+_INPUTS = {
+    "environment",
+    "environment_settings",
+    "system_prompt",
+    "views",
+    "low_ratio",
+    "crop_scale",
+    "min_pixels",
+    "max_pixels",
+    "allow_all",
+    "small_images",
+    "max_turns",
+    "max_crops",
+    "max_visual_tokens",
+}
 
 
 class MethodConfig(Section):
@@ -124,6 +140,10 @@ class MethodConfig(Section):
                 f"method.max_pixels = {self.max_pixels}: lower the first"
             )
         return self
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the settings that decide what the policy reads and may request, as JSON values."""
+        return self.model_dump(mode="json", include=_INPUTS)
 
     @property
     def rule(self) -> ViewRule:

@@ -19,6 +19,7 @@ from awares_platform.method.environment import base_prompt, system_prompt, visio
 from awares_platform.method.family import model_family
 from awares_platform.method.play import Played, play
 from awares_platform.store import ObjectStore
+from awares_platform.training import inputs
 from awares_platform.training.policy import load_processor
 from awares_platform.training.source import resolve
 from awares_platform.weights.cadence import Cadence
@@ -89,6 +90,7 @@ class Evaluator:
         differ from transformers' logprobs.
         """
         path = await self._directory(weights)
+        inputs.check(path, self._config.method)
         readable = [sample for sample in probes if self._is_readable(sample)][:CANARY_SAMPLES]
         canary = Canary.build(
             readable,
@@ -117,7 +119,8 @@ class Evaluator:
 
     def _publish(self, path: Path, canary: Canary) -> int:
         dtype = getattr(torch, self._config.engine.dtype)
-        state = {name: tensor.to(dtype) for name, tensor in Checkpoint(path).items()}
+        current = self._family.current_name
+        state = {current(name): tensor.to(dtype) for name, tensor in Checkpoint(path).items()}
         model, _ = self._family.load_model(path, dtype=dtype, local_files_only=True)
         expected = learner_logprobs(model.eval(), self._processor(path), canary)
         version = (self._publisher.version or 0) + 1

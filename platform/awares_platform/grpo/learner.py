@@ -305,6 +305,7 @@ class Learner:
                 self._config.run.name,
                 "awares",
                 self._family,
+                self._config.method,
                 {"step": step},
             )
         torch.distributed.barrier()

@@ -39,6 +39,7 @@ class Replica:
         from awares_platform.method.family import model_family
         from awares_platform.serve.following import Following
         from awares_platform.store import ObjectStore
+        from awares_platform.training import inputs
         from awares_platform.training.policy import load_processor
         from awares_platform.training.source import resolve
 
@@ -49,6 +50,7 @@ class Replica:
         run, base, method = config.run.name, config.policy.base, config.method
         family = model_family(config.policy)
         policy = await asyncio.to_thread(resolve, store, run, settings.policy, base, family)
+        inputs.check(policy, method)
         processor = load_processor(policy, family, method.min_pixels, method.max_pixels)
         chat = ChatFormat(processor.tokenizer, system_prompt(method), family.chat)
         self._engine = await Engine.start(

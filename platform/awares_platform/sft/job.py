@@ -41,20 +41,6 @@ from awares_platform.training.source import pinned, resolve
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
-# The recipe holds only the settings of [method] that SFT reads.
-_METHOD = {
-    "environment",
-    "environment_settings",
-    "system_prompt",
-    "views",
-    "low_ratio",
-    "crop_scale",
-    "small_images",
-    "max_crops",
-    "max_visual_tokens",
-    "min_pixels",
-    "max_pixels",
-}
 # The recipe leaves out these settings of [sft], because they change results by rounding errors at
 # most. A checkpoint can still be restored only with the same number of workers and ZeRO stage.
 _OPERATION = {
@@ -129,7 +115,7 @@ def recipe_of(config: PlatformConfig, base: str, data: dict[str, Any]) -> dict[s
     """
     parts = {
         "policy": config.policy.model_dump(mode="json"),
-        "method": config.method.model_dump(mode="json", include=_METHOD),
+        "method": config.method.inputs(),
         "sft": config.sft.model_dump(mode="json", exclude=_OPERATION),
     }
     settings = {

@@ -54,7 +54,7 @@ class SftWorker:
 
     def __init__(self, config: PlatformConfig, messages: Any, recipe: dict[str, Any]) -> None:
         settings, method = config.sft, config.method
-        self._run, self._settings = config.run.name, settings
+        self._run, self._settings, self._method = config.run.name, settings, method
         self._messages, self._recipe = messages, recipe
         context = ray.train.get_context()
         self._rank, self._workers = context.get_world_rank(), context.get_world_size()
@@ -139,7 +139,14 @@ class SftWorker:
         if self._rank == 0:
             meta = {"recipe": self._recipe, "step": step}
             key = export_policy(
-                state, self._source, self._store, self._run, "sft", self._family, meta
+                state,
+                self._source,
+                self._store,
+                self._run,
+                "sft",
+                self._family,
+                self._method,
+                meta,
             )
             self._messages.put(("exported", key))
         torch.distributed.barrier()

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from awares.errors import PolicyError
 from awares.family import ModelFamily
+from awares_platform.config.method import MethodConfig
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
-from awares_platform.training import fit
+from awares_platform.training import fit, inputs
 from awares_platform.training.identity import MANIFEST, combined, content_digest, file_digests
+from awares_platform.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,18 +49,18 @@ def export_policy(
     run: str,
     name: str,
     family: ModelFamily,
+    method: MethodConfig,
     meta: Mapping[str, Any] | None = None,
 ) -> str:
     """Publish a policy with the weights `state` (from zero.full_state). Return its key.
 
-    `source` is the directory of the policy from which training started. All its files except the
-    weights, such as the tokenizer and the processor, are copied unchanged. The JSON values in
-    `meta` become part of the manifest.
+    `source` is the directory of the policy from which training started, and `method` holds the
+    settings of the training. The JSON values in `meta` become part of the manifest.
     """
     key = policy_key(run, name)
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:
         directory = Path(staged)
-        write_policy(state, source, directory, family)
+        write_policy(state, source, directory, family, method)
         files = file_digests(directory)
         lineage = {"digest": combined(files), "trained_from": content_digest(source)}
         manifest = {"files": files, "meta": {**(meta or {}), **lineage}}
@@ -71,18 +73,28 @@ def export_policy(
 
 
 def write_policy(
-    state: Mapping[str, "Tensor"], source: Path, directory: Path, family: ModelFamily
+    state: Mapping[str, "Tensor"],
+    source: Path,
+    directory: Path,
+    family: ModelFamily,
+    method: MethodConfig,
 ) -> None:
-    """Write the weights `state` to an empty directory, and copy the other files from `source`."""
+    """Write the weights `state` to an empty directory, and copy the other files from `source`.
+
+    A weight gets the name that it has in `source`, so that other tools load the policy like its
+    base. The processor's files get the bounds on an image's area of `method` (see inputs.py).
+    """
     from safetensors.torch import save_file
 
     for file in sorted(source.iterdir()):
         is_weights = file.name.endswith(_WEIGHT_SUFFIXES)
         if file.is_file() and not is_weights and file.name != MANIFEST:
             shutil.copyfile(file, directory / file.name)
-    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    names = {family.current_name(name): name for name in Checkpoint(source)}
+    tensors = {names.get(name, name): tensor.contiguous() for name, tensor in state.items()}
     save_file(tensors, directory / _WEIGHTS, metadata={"format": "pt"})
     fit.set_dtype(directory, next(iter(state.values())).dtype)
+    inputs.write(directory, family, method)
     fit.check_directory(directory, family)
 
 

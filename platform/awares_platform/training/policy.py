@@ -4,6 +4,7 @@ A policy is a Hugging Face directory: config.json, safetensors, tokenizer and pr
 source.py finds a policy, export.py publishes a policy, and identity.py computes its digest.
 """
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,11 @@ from awares.errors import PolicyError
 from awares.family import ModelFamily
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.method.family import model_family
-from awares_platform.training import fit, lora
+from awares_platform.training import fit, inputs, lora
 
 if TYPE_CHECKING:
     from torch import nn
 
-_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TEXT_FILES = (
     "chat_template.jinja",
     "chat_template.json",
@@ -100,10 +100,26 @@ def interface(path: Path) -> tuple[str, str]:
     The text files are the files of the tokenizer and the chat template. Policies with the same two
     digests turn images into the same pixels and text into the same ids.
     """
-    return _joint(path, _PROCESSOR_FILES), _joint(path, _TEXT_FILES)
+    processor = [
+        (name, _without_bounds(path / name))
+        for name in inputs.PROCESSOR_FILES
+        if (path / name).is_file()
+    ]
+    texts = [(name, (path / name).read_bytes()) for name in _TEXT_FILES if (path / name).is_file()]
+    return _joint(processor), _joint(texts)
 
 
-def _joint(path: Path, names: tuple[str, ...]) -> str:
-    held = [(name, (path / name).read_bytes()) for name in names if (path / name).is_file()]
+def _without_bounds(file: Path) -> bytes:
+    """Return the content of a processor's file without the bounds on an image's area.
+
+    The trainer and the engine take these bounds from [method], and an export has its own.
+    """
+    content = json.loads(file.read_text("utf-8"))
+    for key in inputs.BOUNDS:
+        (inputs.image_processor(file, content) or {}).pop(key, None)
+    return json.dumps(content, sort_keys=True).encode()
+
+
+def _joint(held: list[tuple[str, bytes]]) -> str:
     parts = (name.encode() + len(data).to_bytes(8, "little") + data for name, data in held)
     return blake3(b"".join(parts)).hexdigest()

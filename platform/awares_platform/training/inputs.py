@@ -1,0 +1,69 @@
+"""Records in a policy's directory how the policy's inputs were made in training.
+
+    awares.json             {"format": 1, "method": {key of [method]: value}}
+    preprocessor_config.json, processor_config.json
+                            the bounds on an image's area, where other tools read them
+
+A policy that sees other inputs than in training answers worse, and no error tells so. `check`
+therefore refuses a configuration that differs from awares.json.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from awares.errors import PolicyError
+from awares.family import ModelFamily
+from awares_platform.config.method import MethodConfig
+
+FILE = "awares.json"
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+BOUNDS = ("size", "min_pixels", "max_pixels")
+"""The keys of an image processor that bound an image's area. The latter two are older names."""
+_FORMAT = 1
+
+
+def write(directory: Path, family: ModelFamily, method: MethodConfig) -> None:
+    """Write awares.json, and the bounds of `method` into the processor's files."""
+    recorded = {"format": _FORMAT, "method": method.inputs()}
+    (directory / FILE).write_text(json.dumps(recorded, indent=1))
+    bounds = {
+        "min_pixels": method.min_pixels,
+        "max_pixels": method.max_pixels,
+        **family.processor_options(family.limits(method.min_pixels, method.max_pixels)),
+    }
+    for file in (directory / name for name in PROCESSOR_FILES if (directory / name).is_file()):
+        processor = json.loads(file.read_text("utf-8"))
+        if (image := image_processor(file, processor)) is not None:
+            image |= {key: bounds[key] for key in bounds if key == "size" or key in image}
+            file.write_text(json.dumps(processor, indent=2), "utf-8")
+
+
+def image_processor(file: Path, content: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the image processor's part of a processor's file, or None if there is none."""
+    return content if file.name == PROCESSOR_FILES[1] else content.get("image_processor")
+
+
+def check(directory: Path, method: MethodConfig) -> None:
+    """Raise PolicyError if the policy was trained with other inputs than those of `method`.
+
+    A directory without awares.json was not exported by this project and is not checked.
+    """
+    file = directory / FILE
+    if not file.is_file():
+        return
+    try:
+        trained = json.loads(file.read_text("utf-8"))["method"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PolicyError(f"{file} is damaged ({error}): export the policy again") from error
+    now = method.inputs()
+    differing = [
+        f"method.{key} = {json.dumps(value)} (here {json.dumps(now[key])})"
+        for key, value in trained
+        if key in now and now[key] != value
+    ]
+    if differing:
+        raise PolicyError(
+            f"the policy in {directory} was trained with {', '.join(differing)}: "
+            "set [method] to the values of the training"
+        )
