@@ -250,37 +250,73 @@ def _fill(values: Sequence[Any], width: int, padding: Any) -> list[Any]:
 
 
 def policy_logprobs(
-    model: Any, batch: Batch, *, temperature: float = 1.0, blocked_ids: Sequence[int] = ()
+    model: Any,
+    batch: Batch,
+    *,
+    temperature: float = 1.0,
+    blocked_ids: Sequence[int] = (),
+    packed: bool = False,
 ) -> Tensor:
     """Run one forward pass and return logprobs_BT of the sampled tokens, with gradient.
 
-    Positions of tokens that were not sampled hold 0. `temperature` and `blocked_ids` must be the
-    values with which the engine sampled the tokens. Otherwise the returned logprobs are not
-    comparable to the engine's logprobs.
+    Positions of tokens that were not sampled hold 0. `packed` is as in `sampled_logits`.
+    `temperature` and `blocked_ids` must be the values with which the engine sampled the tokens.
+    Otherwise the returned logprobs are not comparable to the engine's logprobs.
     """
-    rows_K, positions_K, logits_KV = sampled_logits(model, batch)
+    rows_K, positions_K, logits_KV = sampled_logits(model, batch, packed=packed)
     ids_K = batch.input_ids_BT[rows_K, positions_K]
     chosen_K = chosen_logprobs(logits_KV, ids_K, temperature, blocked_ids)
     return chosen_K.new_zeros(batch.input_ids_BT.shape).index_put((rows_K, positions_K), chosen_K)
 
 
-def sampled_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def sampled_logits(
+    model: Any, batch: Batch, *, packed: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Run one forward pass, and return rows_K, positions_K and logits_KV of the sampled tokens.
 
     `model` is a transformers model, or a wrapper with the model as `module`. Sampled token k is
     input_ids_BT[rows_K[k], positions_K[k]], and logits_KV[k] predicts this token. The language head
     computes only these K rows. The vocabulary is large, so the logits of all positions would take
     most of the memory.
+
+    A packed pass computes one row that holds all sequences without padding. Use it with an
+    attention implementation that skips the pairs of tokens from different sequences.
     """
+    inner = getattr(model, "module", model)
     rows_K, before_K = batch.action_mask_BT[:, 1:].nonzero(as_tuple=True)
+    places = (rows_K, before_K)
+    inputs = batch.forward_inputs()
+    if packed:
+        real_BT = batch.attention_mask_BT.bool()
+        packed_places_BT = (real_BT.flatten().cumsum(0) - 1).view(real_BT.shape)
+        places = (torch.zeros_like(rows_K), packed_places_BT[places])
+        inputs = _packed_inputs(inner, inputs)
 
     def select(_: Any, hidden: tuple[Tensor]) -> tuple[Tensor]:
-        return (hidden[0][rows_K, before_K],)
+        return (hidden[0][places],)
 
-    head = getattr(model, "module", model).get_output_embeddings()
-    with head.register_forward_pre_hook(select):
-        logits_KV = model(**batch.forward_inputs(), use_cache=False).logits
+    with inner.get_output_embeddings().register_forward_pre_hook(select):
+        logits_KV = model(**inputs, use_cache=False).logits
     return rows_K, before_K + 1, logits_KV
+
+
+def _packed_inputs(model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the inputs of one row of all sequences, without padding and without attention mask.
+
+    The model sees where a sequence starts, because its first text position is 0. transformers
+    expects this position as the first of four axes, before the three axes of M-RoPE.
+    """
+    real_BT = inputs.pop("attention_mask").bool()
+    names = ("input_ids", "mm_token_type_ids")
+    positions_3BT, _ = model.model.get_rope_index(
+        **{name: inputs[name] for name in names},
+        image_grid_thw=inputs["image_grid_thw"],
+        attention_mask=real_BT.int(),
+    )
+    text_1BT = torch.arange(real_BT.shape[1], device=real_BT.device).expand(1, *real_BT.shape)
+    positions_4BT = torch.cat([text_1BT, positions_3BT])
+    packed = {name: inputs[name][real_BT].unsqueeze(0) for name in names}
+    return {**inputs, **packed, "position_ids": positions_4BT[:, real_BT].unsqueeze(1)}
 
 
 def token_logprobs(

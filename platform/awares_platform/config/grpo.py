@@ -72,8 +72,11 @@ class GrpoConfig(Section):
     zero_stage: Literal[0, 1, 2, 3] = 2
     """DeepSpeed ZeRO stage."""
     micro_batch: PositiveInt = 32
-    """Distinct sequences per forward and backward pass of a rank. Episodes with equal tokens share
-    a sequence."""
+    """Largest number of distinct sequences per forward and backward pass of a rank. Episodes with
+    equal tokens share a sequence."""
+    micro_tokens: PositiveInt | None = None
+    """Largest number of tokens per forward and backward pass of a rank, with padding. A longer
+    sequence gets a pass of its own. "none" sets no limit."""
     minibatches: PositiveInt = 1
     """Optimizer steps per batch. With 1 the proximal policy equals the current policy, and the clip
     has no effect."""

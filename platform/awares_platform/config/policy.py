@@ -39,6 +39,14 @@ class PolicyConfig(Section):
     """Recompute activations in the backward pass. This saves memory and takes about a third more
     time."""
 
+    @property
+    def packed(self) -> bool:
+        """Whether a forward pass packs its sequences without padding.
+
+        Only flash attention skips the pairs of tokens from different sequences.
+        """
+        return self.attn == "flash_attention_2"
+
     @model_validator(mode="after")
     def adapters_leave_the_vision_tower_alone(self) -> Self:
         if self.lora_rank and self.train_vision:

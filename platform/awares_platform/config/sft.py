@@ -29,8 +29,11 @@ class SftConfig(Section):
     """Samples per optimizer step over all workers. The paper uses 16 in its text and 128 in its
     appendix."""
     micro_batch: int = Field(default=32, ge=1)
-    """Samples per worker and forward pass. `batch_size` must be a multiple of
+    """Largest number of samples per worker and forward pass. `batch_size` must be a multiple of
     workers * micro_batch."""
+    micro_tokens: int | None = Field(default=None, ge=1)
+    """Largest number of tokens per worker and forward pass, with padding. A longer sample gets a
+    pass of its own. "none" sets no limit."""
     workers: int = Field(default=1, ge=1)
     """Number of data-parallel trainer processes."""
     use_gpu: bool = False

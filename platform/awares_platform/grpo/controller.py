@@ -22,6 +22,7 @@ from awares_platform.grpo.journal import Journal, latest_attempts
 from awares_platform.grpo.shard import StepShard, shards
 from awares_platform.grpo.step_metrics import StepMetrics
 from awares_platform.store.errors import LaunchError
+from awares_platform.training.passes import PassBudget
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +69,10 @@ class Controller:
         journal: Journal,
         score: Callable[[Prompt, GroupRollout], Group],
         spawn: Callable[[int], Actor],
+        packed: bool = False,
     ) -> None:
         self._settings = settings
+        self._passes = PassBudget(settings.micro_batch, settings.micro_tokens, packed)
         self._buffer = buffer
         self._journal = journal
         self._score = score
@@ -267,7 +270,7 @@ class Controller:
         # Wake the actors, because the buffer has room again.
         await self._notify()
         await self._flush()
-        return shards(batch, ranks, self._settings.minibatches, self._settings.micro_batch)
+        return shards(batch, ranks, self._settings.minibatches, self._passes)
 
     def _state(self) -> str:
         ready = f"{len(self._buffer)} of {self._settings.groups_per_step} groups ready"

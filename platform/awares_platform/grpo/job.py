@@ -197,6 +197,7 @@ class ControllerActor(Controller):
             Journal(store, config.run.name),
             Scoring(build_reward(config.method), settings),
             lambda index: RemoteActor(config, index),
+            packed=config.policy.packed,
         )
         return len(samples), len(split.samples) - len(samples) + len(split.faults)
 

@@ -247,6 +247,7 @@ class Learner:
             batch,
             temperature=self._settings.temperature,
             blocked_ids=self._chat.blocked_ids,
+            packed=self._config.policy.packed,
         )
 
     def _reference(self, batch: Batch) -> Tensor | None:
@@ -267,6 +268,7 @@ class Learner:
                 batch,
                 temperature=self._settings.temperature,
                 blocked_ids=self._chat.blocked_ids,
+                packed=self._config.policy.packed,
             )
 
     # -- weights

@@ -1,18 +1,17 @@
 """Splits a batch evenly over optimizer steps, ranks and forward passes.
 
     episodes --merge equal sequences--> longest first --deal--> minibatches
-             --deal--> ranks --chunk--> passes of micro_batch
+             --deal--> ranks and passes (training/passes.py)
 
 Episodes of a group often sample the same tokens after the same prompt. One forward and backward
-pass then serves all these episodes. The sequences are sorted by length and dealt to the ranks in
-turn, so every rank gets a similar mix of lengths. Each pass holds sequences of similar length and
-therefore has little padding.
+pass then serves all these episodes.
 """
 
 from dataclasses import dataclass
 
 from awares.episode import Episode
 from awares_platform.grpo.group import Member, Position, StepBatch
+from awares_platform.training.passes import PassBudget, deal
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +58,13 @@ class StepShard:
     position: Position
 
 
-def shards(batch: StepBatch, ranks: int, minibatches: int, micro_batch: int) -> list[StepShard]:
+def shards(batch: StepBatch, ranks: int, minibatches: int, budget: PassBudget) -> list[StepShard]:
     """Split `batch` into one shard per rank, in order of rank.
 
     Episodes without an advantage or without sampled tokens are left out.
     """
     sequences = sorted(_merged(batch), key=lambda item: length(item.episodes[0]), reverse=True)
-    cuts = [_cut(sequences[index::minibatches], ranks, micro_batch) for index in range(minibatches)]
+    cuts = [_cut(sequences[index::minibatches], ranks, budget) for index in range(minibatches)]
     return [
         StepShard(batch.step, tuple(cut[rank] for cut in cuts), batch.position)
         for rank in range(ranks)
@@ -97,18 +96,14 @@ def length(episode: Episode) -> int:
     return episode.visual_tokens + text
 
 
-def _cut(sequences: list[TrainSequence], ranks: int, micro_batch: int) -> list[Minibatch]:
+def _cut(sequences: list[TrainSequence], ranks: int, budget: PassBudget) -> list[Minibatch]:
     total = sum(len(item.episodes) for item in sequences)
-    hands = [sequences[rank::ranks] for rank in range(ranks)]
-    # The first rank has the most sequences. Ranks with fewer passes get the shortest sequence as
-    # filler.
-    passes = -(-len(hands[0]) // micro_batch)
+    hands = deal([length(item.episodes[0]) for item in sequences], budget, ranks)
+    # Ranks with fewer passes get the shortest sequence as filler.
     filler = [TrainSequence(item.episodes[:1], (0.0,), filler=True) for item in sequences[-1:]]
     cut = []
     for hand in hands:
-        chunks = [
-            tuple(hand[start * micro_batch : (start + 1) * micro_batch] or filler)
-            for start in range(passes)
-        ]
-        cut.append(Minibatch(tuple(chunks), total))
+        passes = [tuple(sequences[place] for place in one) for one in hand]
+        passes += [tuple(filler)] * (len(hands[0]) - len(passes))
+        cut.append(Minibatch(tuple(passes), total))
     return cut

@@ -11,6 +11,7 @@ for an fp32 master copy and the two fp32 moments of AdamW. Source: ZeRO, arXiv 1
 3.1 and figure 1.
 """
 
+import sys
 from dataclasses import dataclass, fields
 
 from awares_platform.config.grpo import GrpoConfig
@@ -109,7 +110,7 @@ def trainer(
         ranks=job.learner_workers if learner else job.workers,
         stage=job.zero_stage,
         weight=element_bytes(policy.dtype),
-        batch=job.micro_batch,
+        batch=max(1, min(job.micro_batch, (job.micro_tokens or sys.maxsize) // width)),
         width=width,
         scored=min(width, scored),
         checkpointing=policy.gradient_checkpointing,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from awares.errors import DataError
+from awares_platform.training.passes import PassBudget, deal
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +56,14 @@ def _permutation(count: int, seed: int, epoch: int) -> tuple[int, ...]:
 
 
 def micro_batches(
-    batch: Sequence[int], lengths: Sequence[int], micro_batch: int, workers: int
+    batch: Sequence[int], lengths: Sequence[int], budget: PassBudget, workers: int
 ) -> list[list[tuple[int, ...]]]:
     """Return the micro-batches of each worker, in the order in which they run.
 
-    A micro-batch holds the indices of `micro_batch` samples. `lengths[i]` is the length of sample
-    i. The i-th micro-batches of all workers have similar lengths, so no worker waits long for
-    another worker. The size of the batch must be a multiple of micro_batch * workers.
+    A micro-batch holds indices of samples. `lengths[i]` is the length of sample i in tokens. The
+    batch must hold at least one sample per worker, so that all workers make equally many passes.
     """
-    assert len(batch) % (micro_batch * workers) == 0, (len(batch), micro_batch, workers)
-    ordered = sorted(batch, key=lambda index: (-lengths[index], index))
-    parts = [
-        tuple(ordered[start : start + micro_batch]) for start in range(0, len(ordered), micro_batch)
-    ]
-    return [parts[worker::workers] for worker in range(workers)]
+    assert len(batch) >= workers, (len(batch), workers)
+    ordered = sorted(batch)
+    hands = deal([lengths[index] for index in ordered], budget, workers)
+    return [[tuple(ordered[place] for place in one) for one in hand] for hand in hands]

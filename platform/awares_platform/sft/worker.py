@@ -33,6 +33,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, zero
 from awares_platform.training.ahead import one_ahead
 from awares_platform.training.export import export_policy
+from awares_platform.training.passes import PassBudget
 from awares_platform.training.policy import load_policy, load_processor
 from awares_platform.training.source import resolve
 
@@ -72,6 +73,7 @@ class SftWorker:
         self._examples = prepare(split.samples, chat, environment(method), limits, weight)
         count = len(self._examples.samples)
         self._order = SampleOrder(count, settings.batch_size, settings.epochs, config.run.seed)
+        self._budget = PassBudget(settings.micro_batch, settings.micro_tokens, config.policy.packed)
         gpu = settings.use_gpu
         self._device = ray.train.torch.get_device() if gpu else torch.device("cpu")
         model = load_policy(self._source, config.policy, config.run.seed).to(self._device)
@@ -102,7 +104,7 @@ class SftWorker:
         started = time.monotonic()
         settings, examples = self._settings, self._examples
         batch = self._order.batch(step)
-        shares = micro_batches(batch, examples.lengths, settings.micro_batch, self._workers)
+        shares = micro_batches(batch, examples.lengths, self._budget, self._workers)
         total = sum(examples.weights[index] for index in batch)
         rate = cosine(step, self._order.steps, settings.learning_rate, settings.warmup_ratio)
         counts, before = _Counts(self._device), self._collate.unreadable
@@ -121,7 +123,9 @@ class SftWorker:
         weighted mean loss of the batch.
         """
         for batch, tool_BT in one_ahead(self._prepare, mine):
-            rows_K, positions_K, logits_KV = sampled_logits(self._engine, batch)
+            rows_K, positions_K, logits_KV = sampled_logits(
+                self._engine, batch, packed=self._budget.packed
+            )
             places = (rows_K, positions_K)
             ids_K, weights_K = batch.input_ids_BT[places], batch.weights_BT[places]
             correct = ((logits_KV.argmax(1) == ids_K) & (weights_K > 0)).sum()

@@ -150,6 +150,29 @@ def test_batched_two_turn_logprobs_equal_the_plain_forward(policy, chat, process
             assert lean_BT[row, : len(ids)][~actions].abs().sum() == 0
 
 
+def test_a_packed_pass_computes_the_logprobs_and_gradients_of_a_padded_pass(
+    policy, chat, processor, limits
+):
+    items = [direct(chat), called(chat), called(chat, "strip")]
+    batch = collate(items, IMAGES.__getitem__, processor, limits)
+    assert not batch.attention_mask_BT.all(), "without padding the test shows nothing"
+    rows, found = [], []
+    hook = policy.model.language_model.register_forward_hook(
+        lambda *seen: rows.append(seen[2].last_hidden_state.shape[:2])
+    )
+    with hook:
+        for packed in (False, True):
+            policy.zero_grad()
+            logprobs_BT = policy_logprobs(policy, batch, packed=packed)
+            logprobs_BT.sum().backward()
+            layer = "model.language_model.layers.0.self_attn.q_proj.weight"
+            found.append((logprobs_BT.detach(), policy.get_parameter(layer).grad.clone()))
+    policy.zero_grad()
+    assert rows == [batch.input_ids_BT.shape, (1, batch.attention_mask_BT.sum())]
+    torch.testing.assert_close(found[1][0], found[0][0], atol=2e-5, rtol=0)
+    torch.testing.assert_close(found[1][1], found[0][1], atol=1e-4, rtol=1e-3)
+
+
 def test_logits_are_computed_at_each_rows_own_sampled_tokens(policy, chat, processor, limits):
     batch = collate(
         [direct(chat), called(chat), called(chat, "strip")], IMAGES.__getitem__, processor, limits

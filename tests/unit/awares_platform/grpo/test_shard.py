@@ -7,6 +7,7 @@ from awares.reward import RewardValue
 from awares.sample import Sample
 from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.shard import StepShard, length, shards
+from awares_platform.training.passes import PassBudget
 
 NOTHING = RewardValue(0.0, {})
 
@@ -55,7 +56,7 @@ def test_episodes_that_sampled_the_same_tokens_share_a_sequence(
         StepBatch(0, (Group(Prompt(0, 0, samples[0]), members, Outcome.READY),), Position(1)),
         1,
         1,
-        8,
+        PassBudget(8),
     )
     (chunk,) = shard.minibatches[0].passes
     assert [(item.episodes, item.advantages) for item in chunk] == [
@@ -66,22 +67,28 @@ def test_episodes_that_sampled_the_same_tokens_share_a_sequence(
 
 
 def test_passes_hold_episodes_of_like_length_longest_first(batch: StepBatch) -> None:
-    (shard,) = shards(batch, ranks=1, minibatches=1, micro_batch=3)
-    assert advantages(shard) == [[[14, 13, 12], [11, 10, 9], [8]]]
+    (shard,) = shards(batch, ranks=1, minibatches=1, budget=PassBudget(3))
+    assert advantages(shard) == [[[14, 13], [12, 11], [10, 9, 8]]]
     assert (shard.step, shard.position, shard.minibatches[0].total) == (4, Position(1), 7)
 
 
 def test_ranks_share_alike_and_make_equally_many_passes(batch: StepBatch) -> None:
-    first, second = shards(batch, ranks=2, minibatches=1, micro_batch=3)
-    assert advantages(first) == [[[14, 12, 10], [8]]]
-    assert advantages(second) == [[[13, 11, 9], []]]
-    filler = second.minibatches[0].passes[1]
-    assert len(filler) == 1 and filler[0].filler and filler[0].advantages == (0.0,)
+    first, second = shards(batch, ranks=2, minibatches=1, budget=PassBudget(3))
+    assert advantages(first) == [[[14], [11, 10]]]
+    assert advantages(second) == [[[13, 12], [9, 8]]]
     assert [shard.minibatches[0].total for shard in (first, second)] == [7, 7]
 
 
+def test_ranks_without_a_sequence_get_a_filler(batch: StepBatch) -> None:
+    cut = shards(batch, ranks=8, minibatches=1, budget=PassBudget(3))
+    assert [len(shard.minibatches[0].passes) for shard in cut] == [1] * 8
+    ((filler,),) = cut[-1].minibatches[0].passes
+    assert filler.filler and filler.advantages == (0.0,)
+    assert [shard.minibatches[0].total for shard in cut] == [7] * 8
+
+
 def test_minibatches_are_dealt_before_ranks(batch: StepBatch) -> None:
-    (shard,) = shards(batch, ranks=1, minibatches=2, micro_batch=8)
+    (shard,) = shards(batch, ranks=1, minibatches=2, budget=PassBudget(8))
     assert advantages(shard) == [[[14, 12, 10, 8]], [[13, 11, 9]]]
     assert [part.total for part in shard.minibatches] == [4, 3]
 
@@ -90,5 +97,7 @@ def test_a_batch_without_usable_episodes_makes_no_passes(
     batch: StepBatch, samples: list[Sample]
 ) -> None:
     useless = Group(Prompt(0, 0, samples[0]), batch.groups[0].members[7:], Outcome.READY)
-    (shard,) = shards(StepBatch(0, (useless,), Position()), ranks=1, minibatches=1, micro_batch=2)
+    (shard,) = shards(
+        StepBatch(0, (useless,), Position()), ranks=1, minibatches=1, budget=PassBudget(2)
+    )
     assert shard.minibatches[0].passes == () and shard.minibatches[0].total == 0

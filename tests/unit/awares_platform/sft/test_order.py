@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from awares.errors import DataError
 from awares_platform.sft.order import SampleOrder, micro_batches
+from awares_platform.training.passes import PassBudget
 
 
 def test_every_sample_comes_once_per_epoch_across_the_seam() -> None:
@@ -53,14 +54,14 @@ def test_fewer_samples_than_a_batch_is_an_error() -> None:
 
 def test_micro_batches_are_equal_in_number_and_alike_in_length() -> None:
     lengths = [10, 80, 30, 70, 20, 60, 40, 50]
-    plan = micro_batches(range(8), lengths, micro_batch=2, workers=2)
+    plan = micro_batches(range(8), lengths, PassBudget(2), workers=2)
     # The samples are sorted by length, from long to short. Each micro-batch therefore contains
     # samples of similar length.
     assert plan == [[(1, 3), (6, 2)], [(5, 7), (4, 0)]]
 
 
 def test_micro_batches_hold_the_batch_once() -> None:
-    plan = micro_batches([5, 3, 9, 1, 0, 7], [1] * 10, micro_batch=1, workers=3)
+    plan = micro_batches([5, 3, 9, 1, 0, 7], [1] * 10, PassBudget(1), workers=3)
     assert sorted(index for worker in plan for part in worker for index in part) == [
         0,
         1,

@@ -1,0 +1,79 @@
+"""Divides sequences among ranks and forward passes, within a budget of rows and tokens.
+
+    sequences --longest first--> cut into passes of equal cost --deal--> ranks
+
+Neighbours in the order have similar lengths, so a pass has little padding. The n-th passes of all
+ranks are neighbours too, so no rank waits long for another rank.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Indices = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PassBudget:
+    """The limits of one forward pass: at most `rows` sequences and `tokens` tokens.
+
+    A packed pass has no padding. Otherwise every sequence costs as many tokens as the longest. A
+    single sequence may exceed `tokens`.
+
+    Example:
+        PassBudget(rows=8, tokens=16_384, packed=False)
+    """
+
+    rows: int
+    tokens: int | None = None
+    packed: bool = False
+
+
+def deal(lengths: Sequence[int], budget: PassBudget, ranks: int) -> list[list[Indices]]:
+    """Return the passes of each rank. A pass holds indices into `lengths`.
+
+    All ranks get the same number of passes if there are enough sequences. Otherwise the last ranks
+    get one pass less.
+    """
+    if not lengths:
+        return [[] for _ in range(ranks)]
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    most = sum(lengths) if budget.packed else lengths[order[0]] * len(order)
+    limit = min(budget.tokens or most, most)
+    passes = _cut(order, lengths, budget, limit)
+    wanted = min(-(-len(passes) // ranks) * ranks, len(order))
+    # Find the smallest cost of a pass that needs no more than `wanted` passes.
+    low, high = 1, limit
+    while low < high:
+        middle = (low + high) // 2
+        if len(_cut(order, lengths, budget, middle)) <= wanted:
+            high = middle
+        else:
+            low = middle + 1
+    passes = _cut(order, lengths, budget, low)
+    while len(passes) < wanted:
+        _split(passes)
+    return [passes[rank::ranks] for rank in range(ranks)]
+
+
+def _cut(
+    order: Sequence[int], lengths: Sequence[int], budget: PassBudget, limit: int
+) -> list[Indices]:
+    """Cut `order` into as few passes of at most `limit` tokens as possible."""
+    passes: list[list[int]] = []
+    held = 0
+    for index in order:
+        held += lengths[index] if budget.packed or not passes else lengths[passes[-1][0]]
+        if passes and len(passes[-1]) < budget.rows and held <= limit:
+            passes[-1].append(index)
+        else:
+            passes.append([index])
+            held = lengths[index]
+    return [tuple(one) for one in passes]
+
+
+def _split(passes: list[Indices]) -> None:
+    """Split the pass with the most sequences into two neighbours."""
+    place = max(range(len(passes)), key=lambda index: len(passes[index]))
+    whole = passes[place]
+    middle = (len(whole) + 1) // 2
+    passes[place : place + 1] = [whole[:middle], whole[middle:]]
