@@ -169,7 +169,9 @@ def _trainer_fault(sheet: Sheet, job: str) -> str:
     settings = sheet.config.sft if job == "sft" else sheet.config.grpo
     workers = "sft.workers" if job == "sft" else "grpo.learner_workers"
     ways = [f"{job}.zero_stage=3" if settings.zero_stage < 3 else f"more {workers}"]
-    if settings.micro_batch > 1:
+    if settings.micro_tokens:
+        ways.append(f"{job}.micro_tokens={settings.micro_tokens // 2}")
+    elif settings.micro_batch > 1:
         ways.append(f"{job}.micro_batch={settings.micro_batch // 2}")
     if not sheet.config.policy.gradient_checkpointing:
         ways.append("policy.gradient_checkpointing=true")

@@ -279,8 +279,7 @@ def test_a_setup_extends_a_shipped_one(tmp_path: Path) -> None:
     base, paper = load("awares-7b"), load("awares-7b-paper")
     assert (paper.method.views, paper.engine.max_images) == ("paper", 11)
     assert (paper.method.answer_weight, paper.engine.gpu_memory_utilization) == (10.0, 0.85)
-    assert (paper.sft.micro_batch, base.sft.micro_batch) == (2, 4)
-    assert (paper.grpo, paper.policy) == (base.grpo, base.policy)
+    assert (paper.sft, paper.grpo, paper.policy) == (base.sft, base.grpo, base.policy)
     own = tmp_path / "own.toml"
     own.write_text('extends = "awares-7b"\n[curate.judge_endpoint]\nmodel = "own"\n')
     assert load(own).curate.judge_endpoint.model == "own"

@@ -105,7 +105,7 @@ def test_every_fault_has_remedies() -> None:
     sheet = make(setup("policy.lora_rank=0"), Assumptions(gpu_gib=39.5))
     parts = [fault.split(" needs ")[0] for fault in sheet.faults[:2]]
     assert parts == ["a rank of sft", "a rank of grpo"]
-    assert "try grpo.zero_stage=3, grpo.micro_batch=1, policy.lora_rank=8" in sheet.faults[1]
+    assert "try grpo.zero_stage=3, grpo.micro_tokens=6144, policy.lora_rank=8" in sheet.faults[1]
     assert "DOES NOT FIT: a rank of grpo" in render(sheet)
     small = make(setup(), Assumptions(gpu_gib=22))
     cache = "the KV cache has 0.0 GiB, too little for one sequence of engine.max_model_len=8192"
