@@ -39,15 +39,16 @@ from awares.view_rule import ViewRule, Views
 from awares.whole_image import WholeImage
 
 if TYPE_CHECKING:
-    from awares.batch import Batch, collate, policy_logprobs, sequence_length, token_logprobs
+    from awares.batch import Batch, collate, sequence_length
+    from awares.logprobs import policy_logprobs, token_logprobs
     from awares.losses import GrpoSettings, GrpoStats, grpo_loss, sft_loss
 
 _LAZY = {
     "Batch": "awares.batch",
     "collate": "awares.batch",
-    "policy_logprobs": "awares.batch",
+    "policy_logprobs": "awares.logprobs",
     "sequence_length": "awares.batch",
-    "token_logprobs": "awares.batch",
+    "token_logprobs": "awares.logprobs",
     "GrpoSettings": "awares.losses",
     "GrpoStats": "awares.losses",
     "grpo_loss": "awares.losses",

@@ -1,4 +1,4 @@
-"""Collate episodes and demonstrations into tensors, and turn logits into logprobs.
+"""Collate episodes and demonstrations into tensors.
 
     turns -- ids, one placeholder per view --------------------------+
                                                                      v
@@ -13,8 +13,6 @@ Axes of the tensors:
     I  images of the whole batch, in order of appearance
     N  patches of all images
     D  pixel values of one patch
-    V  vocabulary
-    K  sampled tokens of all sequences
 
 The model computes its three-axis position ids inside `forward`, from the image grids, the attention
 mask and `mm_token_type_ids`. `mm_token_type_ids` is 1 at image tokens. WITHOUT this tensor,
@@ -247,109 +245,3 @@ def _tensors(
 
 def _fill(values: Sequence[Any], width: int, padding: Any) -> list[Any]:
     return [*values, *[padding] * (width - len(values))]
-
-
-def policy_logprobs(
-    model: Any,
-    batch: Batch,
-    *,
-    temperature: float = 1.0,
-    blocked_ids: Sequence[int] = (),
-    packed: bool = False,
-) -> Tensor:
-    """Run one forward pass and return logprobs_BT of the sampled tokens, with gradient.
-
-    Positions of tokens that were not sampled hold 0. `packed` is as in `sampled_logits`.
-    `temperature` and `blocked_ids` must be the values with which the engine sampled the tokens.
-    Otherwise the returned logprobs are not comparable to the engine's logprobs.
-    """
-    rows_K, positions_K, logits_KV = sampled_logits(model, batch, packed=packed)
-    ids_K = batch.input_ids_BT[rows_K, positions_K]
-    chosen_K = chosen_logprobs(logits_KV, ids_K, temperature, blocked_ids)
-    return chosen_K.new_zeros(batch.input_ids_BT.shape).index_put((rows_K, positions_K), chosen_K)
-
-
-def sampled_logits(
-    model: Any, batch: Batch, *, packed: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run one forward pass, and return rows_K, positions_K and logits_KV of the sampled tokens.
-
-    `model` is a transformers model, or a wrapper with the model as `module`. Sampled token k is
-    input_ids_BT[rows_K[k], positions_K[k]], and logits_KV[k] predicts this token. The language head
-    computes only these K rows. The vocabulary is large, so the logits of all positions would take
-    most of the memory.
-
-    A packed pass computes one row that holds all sequences without padding. Use it with an
-    attention implementation that skips the pairs of tokens from different sequences.
-    """
-    inner = getattr(model, "module", model)
-    rows_K, before_K = batch.action_mask_BT[:, 1:].nonzero(as_tuple=True)
-    places = (rows_K, before_K)
-    inputs = batch.forward_inputs()
-    if packed:
-        real_BT = batch.attention_mask_BT.bool()
-        packed_places_BT = (real_BT.flatten().cumsum(0) - 1).view(real_BT.shape)
-        places = (torch.zeros_like(rows_K), packed_places_BT[places])
-        inputs = _packed_inputs(inner, inputs)
-
-    def select(_: Any, hidden: tuple[Tensor]) -> tuple[Tensor]:
-        return (hidden[0][places],)
-
-    with inner.get_output_embeddings().register_forward_pre_hook(select):
-        logits_KV = model(**inputs, use_cache=False).logits
-    return rows_K, before_K + 1, logits_KV
-
-
-def _packed_inputs(model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the inputs of one row of all sequences, without padding and without attention mask.
-
-    The model sees where a sequence starts, because its first text position is 0. transformers
-    expects this position as the first of four axes, before the three axes of M-RoPE.
-    """
-    real_BT = inputs.pop("attention_mask").bool()
-    names = ("input_ids", "mm_token_type_ids")
-    positions_3BT, _ = model.model.get_rope_index(
-        **{name: inputs[name] for name in names},
-        image_grid_thw=inputs["image_grid_thw"],
-        attention_mask=real_BT.int(),
-    )
-    text_1BT = torch.arange(real_BT.shape[1], device=real_BT.device).expand(1, *real_BT.shape)
-    positions_4BT = torch.cat([text_1BT, positions_3BT])
-    packed = {name: inputs[name][real_BT].unsqueeze(0) for name in names}
-    return {**inputs, **packed, "position_ids": positions_4BT[:, real_BT].unsqueeze(1)}
-
-
-def token_logprobs(
-    logits_BTV: Tensor,
-    input_ids_BT: Tensor,
-    *,
-    temperature: float = 1.0,
-    blocked_ids: Sequence[int] = (),
-) -> Tensor:
-    """Return logprobs_BT in float32, aligned with the ids.
-
-    Position t holds log p(token t | tokens before t). Position 0 holds 0. The rows are computed one
-    by one. Under `torch.no_grad`, memory therefore holds only one row of logits in float32 at a
-    time. If you need the gradient, prefer `policy_logprobs`.
-    """
-    rows = [
-        chosen_logprobs(logits_TV[:-1], ids_T[1:], temperature, blocked_ids)
-        for logits_TV, ids_T in zip(logits_BTV, input_ids_BT, strict=True)
-    ]
-    chosen = torch.stack(rows)
-    return torch.cat([chosen.new_zeros(len(rows), 1), chosen], dim=1)
-
-
-def chosen_logprobs(
-    logits_KV: Tensor, ids_K: Tensor, temperature: float = 1.0, blocked_ids: Sequence[int] = ()
-) -> Tensor:
-    """Return logprobs_K in float32: the logprob of one id per row of logits.
-
-    The logprob is the id's logit minus the row's logsumexp. No softmax tensor is built.
-    """
-    scaled_KV = logits_KV.float() / temperature
-    if blocked_ids:
-        scaled_KV = scaled_KV.index_fill(
-            1, torch.tensor(list(blocked_ids), device=scaled_KV.device), float("-inf")
-        )
-    return scaled_KV.gather(1, ids_K.unsqueeze(1)).squeeze(1) - scaled_KV.logsumexp(1)

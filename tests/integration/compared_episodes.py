@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from awares.batch import collate, policy_logprobs
+from awares.batch import collate
 from awares.chat import ChatFormat
 from awares.crops import CropId
 from awares.episode import Episode, run_episode
 from awares.episode_spec import EpisodeSpec
 from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
+from awares.logprobs import policy_logprobs
 from awares.protocol import format_request
 from awares_platform.engine.engine import Engine
 from tests.integration.random_policy import RandomPolicy

@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from awares.batch import collate, token_logprobs
+from awares.batch import collate
+from awares.logprobs import token_logprobs
 from awares_platform.engine.canary import Canary
 
 

@@ -23,11 +23,12 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from awares.batch import collate, token_logprobs
+from awares.batch import collate
 from awares.chat import ChatFormat
 from awares.crops import CropId
 from awares.demonstration import Demonstration, demonstration
 from awares.images import render
+from awares.logprobs import token_logprobs
 from awares.sample import Label, Sample
 from awares.tokens import VisionLimits
 from awares_platform.weights.manifest import Manifest, WeightsError, digest

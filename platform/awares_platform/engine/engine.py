@@ -10,7 +10,7 @@ The engine can load new weights while it generates.
 The engine returns the logprobs of the sampling distribution (vLLM's processed_logprobs). vLLM
 applies temperature, top_p and the mask of `ChatFormat.blocked_ids` before normalisation. The mask
 is a bias of minus infinity. A learner that recomputes the logprobs must mask the same ids and
-divide by the same temperature: `awares.batch.policy_logprobs(..., temperature=, blocked_ids=)`.
+divide by the same temperature: `awares.logprobs.policy_logprobs(..., temperature=, blocked_ids=)`.
 At temperature 0 the engine returns the logprobs of temperature 1.
 """
 

@@ -30,8 +30,9 @@ import torch.distributed
 from ray.train.torch import get_device
 from torch import Tensor
 
-from awares.batch import Batch, collate, policy_logprobs
+from awares.batch import Batch, collate
 from awares.chat import ChatFormat
+from awares.logprobs import policy_logprobs
 from awares.losses import GrpoSettings, grpo_loss
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images

@@ -168,7 +168,7 @@ def activations(rank: Trainer, shape: Geometry) -> float:
 def logits(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes of the logits. Only scored positions have logits.
 
-    awares.batch.policy_logprobs holds four tensors with one element per logit. The output of the
+    awares.logprobs.policy_logprobs holds four tensors with one element per logit. The output of the
     head has `rank.weight` bytes per element. Three tensors are in fp32: the logits divided by the
     temperature, the logits after the mask of blocked ids, and the gradient.
     """

@@ -18,9 +18,10 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from awares.batch import Batch, chosen_logprobs, sampled_logits
+from awares.batch import Batch
 from awares.chat import ChatFormat
 from awares.errors import DataError
+from awares.logprobs import chosen_logprobs, sampled_logits
 from awares.losses import sft_loss
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, read_split

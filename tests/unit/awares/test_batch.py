@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from awares.batch import Batch, collate, policy_logprobs, sequence_length, token_logprobs
+from awares.batch import Batch, collate, sequence_length
 from awares.crops import CropId
 from awares.demonstration import Demonstration, demonstration
 from awares.episode import Episode, StopReason
 from awares.errors import PolicyError
+from awares.logprobs import policy_logprobs, token_logprobs
 from awares.sample import Label, Sample
 from awares.view import View
 
