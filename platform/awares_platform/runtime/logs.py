@@ -26,6 +26,9 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     for name in _OURS:
         logging.getLogger(name).setLevel(level)
+    # Without a UTF-8 locale, Ray Data cannot write some characters to its own log file. Python
+    # would print a traceback for each of these lines.
+    logging.raiseExceptions = False
     logging.getLogger(_RAY_TOKEN).addFilter(_is_no_token_notice)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(level, logging.ERROR))

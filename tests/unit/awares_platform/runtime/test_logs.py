@@ -1,6 +1,7 @@
 import json
 import logging
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,23 @@ def test_other_packages_reach_the_terminal_only_with_warnings(
         "news of awares",
         "warning of awares",
     ]
+
+
+def test_a_line_that_a_log_file_cannot_hold_prints_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    logs.configure()
+    logger = logging.getLogger("ray.data.of_a_test")
+    logger.propagate = False
+    handler = logging.FileHandler(tmp_path / "ray-data.log", encoding="ascii")
+    logger.addHandler(handler)
+    try:
+        logger.warning("\N{HEAVY CHECK MARK} finished")
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert capsys.readouterr().err == ""
 
 
 def test_rays_notice_of_its_token_is_dropped_and_its_warnings_are_kept() -> None:
