@@ -22,6 +22,7 @@ from awares.evaluation.decisions import Decisions, decisions, region_iou
 from awares.evaluation.scorers import Scorer, scorer
 from awares.evaluation.summary import Summary, summarise, table
 from awares.family import ChatTokens, ModelFamily
+from awares.gallery import Gallery
 from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
 from awares.grounding import Annotations, Grounding
 from awares.images import DecodeLimits, decode, low_view, render
@@ -78,6 +79,7 @@ __all__ = [
     "Episode",
     "EpisodeSpec",
     "FinishReason",
+    "Gallery",
     "Generate",
     "GenerateRequest",
     "Generation",

@@ -32,7 +32,7 @@ from awares.episode import Episode, Turn
 from awares.errors import PolicyError
 from awares.images import render
 from awares.tokens import VisionLimits, visual_tokens
-from awares.view import view_size
+from awares.view import View, view_size
 
 Item = Episode | Demonstration
 
@@ -117,7 +117,8 @@ def collate(
     on image sizes or token counts.
     """
     assert items, "a batch holds at least one item"
-    views = [_render(item, images(item.image), low_ratio) for item in items]
+    rendered: dict[tuple[str, View], Image] = {}
+    views = [_render(item, images(item.image), low_ratio, rendered) for item in items]
     pixel_values_ND, grids_I3 = _process(
         [view for shown in views for view in shown], processor, limits
     )
@@ -143,19 +144,25 @@ def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) ->
     return written + sum(visual_tokens(size, limits) - 1 for size in sizes)
 
 
-def _render(item: Item, image: Image, low_ratio: float) -> list[Image]:
+def _render(
+    item: Item, image: Image, low_ratio: float, rendered: dict[tuple[str, View], Image]
+) -> list[Image]:
+    """Return the item's views. Take a view from `rendered` if another item has shown it."""
     if image.size != item.image_size:
         raise PolicyError(
             f"{item.sample_id}: image {item.image} is {image.size}, the episode saw "
             f"{item.image_size}; images must not change in the store"
         )
-    shown = [render(image, view, low_ratio) for turn in item.turns for view in turn.views]
-    if not shown:
+    views = [view for turn in item.turns for view in turn.views]
+    for view in views:
+        if (item.image, view) not in rendered:
+            rendered[item.image, view] = render(image, view, low_ratio)
+    if not views:
         raise PolicyError(
             f"{item.sample_id}: no view, so nothing to train on; "
             "leave out episodes that stopped before their first turn"
         )
-    return shown
+    return [rendered[item.image, view] for view in views]
 
 
 def _process(views: Sequence[Image], processor: Any, limits: VisionLimits) -> tuple[Tensor, Tensor]:

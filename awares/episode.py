@@ -25,8 +25,8 @@ from awares.chat import ChatFormat
 from awares.environment import Answer, Malformed, Parsed, Request
 from awares.episode_spec import EpisodeSpec, grant
 from awares.errors import PolicyError
+from awares.gallery import Gallery
 from awares.generate import FinishReason, Generate, GenerateRequest, Generation
-from awares.images import render
 from awares.sample import Sample
 from awares.tokens import Size, rtr_pixel, rtr_token, visual_tokens
 from awares.view import View, view_size
@@ -112,7 +112,7 @@ class Episode:
 
 async def run_episode(
     sample: Sample,
-    image: Image,
+    image: Image | Gallery,
     generate: Generate,
     chat: ChatFormat,
     spec: EpisodeSpec,
@@ -120,19 +120,22 @@ async def run_episode(
 ) -> Episode:
     """Run one episode on the original `image` (RGB).
 
+    Episodes on the same image can share a Gallery, which renders each view once.
     A failure raises no exception: the returned episode then has StopReason.ERROR. The engine gets
     `session` with every turn, so that the engine can recognise the turns of one episode.
     """
     turns: list[Turn] = []
+    gallery = image if isinstance(image, Gallery) else Gallery(image)
+    size = gallery.image.size
     try:
-        answer = await _play(turns, sample, image, generate, chat, spec, session)
+        answer = await _play(turns, sample, gallery, generate, chat, spec, session)
     # A failure of the engine or of the image ends only this episode. The group and the job go on.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        return finish(sample, image.size, turns, None, StopReason.ERROR, spec, error=reason)
+        return finish(sample, size, turns, None, StopReason.ERROR, spec, error=reason)
     stop = turns[-1].stop
     assert stop is not None, "a played episode has stopped"
-    return finish(sample, image.size, turns, answer, stop, spec)
+    return finish(sample, size, turns, answer, stop, spec)
 
 
 def finish(
@@ -163,27 +166,27 @@ def finish(
 async def _play(
     turns: list[Turn],
     sample: Sample,
-    image: Image,
+    gallery: Gallery,
     generate: Generate,
     chat: ChatFormat,
     spec: EpisodeSpec,
     session: str,
 ) -> str | None:
     """Append turns to `turns` until the episode ends. Return the answer, or None if none exists."""
-    context = chat.first_turn(sample.question)
-    views: tuple[View, ...] = (spec.environment.first_view(image.size),)
+    size, context = gallery.image.size, chat.first_turn(sample.question)
+    views: tuple[View, ...] = (spec.environment.first_view(size),)
     ids: tuple[int, ...] = ()
     seen: tuple[View, ...] = ()
     shown: tuple[Image, ...] = ()
     while True:
         ids += context
-        shown += tuple(render(image, view, spec.low_ratio) for view in views)
+        shown += await gallery.show(views, spec.low_ratio)
         generation = await generate(GenerateRequest(ids, shown, spec.sampling, session))
         _check(generation, chat)
         text = chat.decode(generation.token_ids).strip()
         seen += views
         last_turn = len(turns) + 1 >= spec.environment.max_turns
-        parsed, granted = _read(text, seen, image.size, spec, last_turn)
+        parsed, granted = _read(text, seen, size, spec, last_turn)
         stop = _stop(parsed, generation, last_turn)
         asked = parsed if isinstance(parsed, Request) and stop is None else None
         turn = Turn(
@@ -195,7 +198,7 @@ async def _play(
             text=text,
             crops=asked.regions if asked else (),
             stop=stop,
-            area=spec.environment.cost(asked, image.size) if asked else 0.0,
+            area=spec.environment.cost(asked, size) if asked else 0.0,
         )
         turns.append(turn)
         if asked is None:

@@ -20,6 +20,7 @@ from awares.chat import ChatFormat
 from awares.episode import Episode, StopReason, run_episode
 from awares.episode_spec import EpisodeSpec, check_room
 from awares.errors import DataError
+from awares.gallery import Gallery
 from awares.generate import Sampling
 from awares.seeds import derive
 from awares_platform.config import PlatformConfig
@@ -111,8 +112,9 @@ class RolloutActor:
         except DataError as error:
             return GroupRollout((_unplayed(prompt, error),) * size, started, time.time())
         name = f"{prompt.number}.{prompt.attempt}"
+        gallery = Gallery(image)
         plays = (
-            run_episode(prompt.sample, image, self._engine, self._chat, spec, f"{name}.{member}")
+            run_episode(prompt.sample, gallery, self._engine, self._chat, spec, f"{name}.{member}")
             for member in range(size)
         )
         episodes = tuple(await asyncio.gather(*plays))

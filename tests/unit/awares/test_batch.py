@@ -7,11 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from awares import batch as batches
 from awares.batch import Batch, collate, sequence_length
 from awares.crops import CropId
 from awares.demonstration import Demonstration, demonstration
 from awares.episode import Episode, StopReason
 from awares.errors import PolicyError
+from awares.images import render
 from awares.logprobs import policy_logprobs, token_logprobs
 from awares.sample import Label, Sample
 from awares.view import View
@@ -149,6 +151,19 @@ def test_batched_two_turn_logprobs_equal_the_plain_forward(policy, chat, process
                 lean_BT[row, : len(ids)][actions], plain[actions[1:]], atol=2e-5, rtol=0
             )
             assert lean_BT[row, : len(ids)][~actions].abs().sum() == 0
+
+
+def test_sequences_of_one_image_share_the_rendered_views(chat, processor, limits, monkeypatch):
+    rendered = []
+
+    def recorded(image, view, ratio):
+        rendered.append(view)
+        return render(image, view, ratio)
+
+    monkeypatch.setattr(batches, "render", recorded)
+    collate([called(chat), direct(chat), called(chat)], IMAGES.__getitem__, processor, limits)
+    views = [view for turn in called(chat).turns for view in turn.views]
+    assert rendered == views
 
 
 def test_a_packed_pass_computes_the_logprobs_and_gradients_of_a_padded_pass(

@@ -1,0 +1,45 @@
+"""Renders the views of one image, each view once, beside the event loop."""
+
+import asyncio
+from collections.abc import Sequence
+
+from PIL.Image import Image
+
+from awares.images import render
+from awares.view import View
+
+# A smaller image renders in less time than a thread takes to start work.
+_THREAD_PIXELS = 1 << 18
+
+
+class Gallery:
+    """The rendered views of an original image (RGB).
+
+    Episodes on the same image may share a gallery. Each view is then rendered once for all of them.
+
+    Example:
+        gallery = Gallery(image)
+        low, crop = await gallery.show((View(None), View((0, 0, 512, 384))), ratio=0.5)
+    """
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self._rendered: dict[tuple[View, float], asyncio.Future[Image]] = {}
+
+    async def show(self, views: Sequence[View], ratio: float) -> tuple[Image, ...]:
+        """Return the pixels of the views, as `awares.images.render` computes them.
+
+        The views of a large image are rendered in a thread, while the event loop goes on.
+        """
+        return tuple([await self._show(view, ratio) for view in views])
+
+    async def _show(self, view: View, ratio: float) -> Image:
+        if (view, ratio) not in self._rendered:
+            self._rendered[view, ratio] = asyncio.ensure_future(self._render(view, ratio))
+        # Several episodes may wait for a view, so the end of one of them must not cancel it.
+        return await asyncio.shield(self._rendered[view, ratio])
+
+    async def _render(self, view: View, ratio: float) -> Image:
+        if self.image.width * self.image.height < _THREAD_PIXELS:
+            return render(self.image, view, ratio)
+        return await asyncio.to_thread(render, self.image, view, ratio)
