@@ -22,7 +22,7 @@ from awares.mini.pages import FULL_PIXELS, generate_pages
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig, load
 from awares_platform.data.dataset import put_image, write_samples
-from awares_platform.runtime import session
+from awares_platform.runtime import logs, session
 from awares_platform.store import ObjectStore
 
 SCALES = (2, 1)
@@ -75,6 +75,7 @@ def measure(config: PlatformConfig, write: bool) -> dict[str, Any]:
 
 def main() -> None:
     """Run both scales, and print one line per policy."""
+    logs.configure()
     found = {
         scale: measure(setup(scale, sys.argv[1:]), write=scale == SCALES[0]) for scale in SCALES
     }
