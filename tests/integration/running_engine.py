@@ -51,11 +51,19 @@ class Running:
 
 @contextmanager
 def started(
-    policy: Path, config: EngineConfig, chat: ChatFormat
+    policy: Path, config: EngineConfig, chat: ChatFormat, lora_rank: int = 0
 ) -> Iterator[tuple[asyncio.Runner, Engine]]:
     with asyncio.Runner() as runner:
         engine = runner.run(
-            Engine.start(policy, config, chat, seed=3, family=QWEN2_5_VL, limits=LIMITS)
+            Engine.start(
+                policy,
+                config,
+                chat,
+                seed=3,
+                family=QWEN2_5_VL,
+                limits=LIMITS,
+                lora_rank=lora_rank,
+            )
         )
         try:
             yield runner, engine

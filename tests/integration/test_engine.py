@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
-from awares_platform.engine.canary import CanaryMismatch, check, to_extra
+from awares_platform.engine.canary import CanaryMismatch, check, expected, to_extra
+from awares_platform.engine.canary_change import change
 from awares_platform.engine.engine import EngineError
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Identity, Publisher, Subscriber, WeightsError
@@ -223,6 +224,31 @@ def test_an_adapter_alone_is_folded_into_the_policy_that_the_engine_was_started_
                 CONFIG.canary_bound,
             )
     assert report.prefetched.size < 50_000
+
+
+def test_a_small_update_is_folded_whole_although_the_checkpoint_is_in_bfloat16(
+    setup: Running, policy: RandomPolicy, seaweed: ObjectStore
+) -> None:
+    """Most of this update would vanish if the engine folded it into bfloat16 weights."""
+    publisher = Publisher(seaweed, "small", identity=Identity(adapter=1.0))
+    subscriber = Subscriber(seaweed, "small")
+    folded = moved(policy.model, seed=0)
+    folded.load_state_dict(policy.model.state_dict())
+    layer = "model.language_model.layers.0.mlp.down_proj"
+    weight = policy.model.get_parameter(f"{layer}.weight").data
+    torch.manual_seed(1)
+    down, up = torch.randn(2, weight.shape[1]), torch.randn(weight.shape[0], 2).sign() * 1e-5
+    learned, measured = [], []
+    for used in (torch.zeros_like(up), up):
+        adapter = {f"{layer}{DOWN}": down, f"{layer}{UP}": used}
+        folded.get_submodule(layer).weight.data = fold(weight, down, used, 1.0)
+        version = policy.publish(publisher, setup.engine, adapter, folded)
+        setup.run(setup.engine.load_version(subscriber, version, setup.canary))
+        learned.append(expected(setup.canary, subscriber.manifest(version)))
+        measured.append(setup.run(setup.score()))
+    found = change(learned[1], learned[0], measured[1], measured[0])
+    print(found)
+    assert found.is_seen and found.slope == pytest.approx(1, abs=0.1)
 
 
 def test_weights_that_were_trained_on_other_pixels_are_refused(

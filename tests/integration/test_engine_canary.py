@@ -45,7 +45,8 @@ from awares_platform.engine.canary import (
 )
 from awares_platform.engine.engine import EngineError
 from awares_platform.store import ObjectStore
-from awares_platform.weights import Publisher, Subscriber
+from awares_platform.weights import Identity, Publisher, Subscriber, WeightsError
+from awares_platform.weights.adapter import DOWN
 from tests.integration.faulty import Bending
 from tests.integration.running_engine import LIMITS, Running, scenes, started
 from tests.integration.training_step import first_step
@@ -118,6 +119,39 @@ def setup(seaweed: ObjectStore) -> Iterator[Setup]:
     bus = Publisher(seaweed, "canary"), Subscriber(seaweed, "canary")
     with started(POLICY, CONFIG, chat) as (runner, engine):
         yield Setup(runner, engine, chat, canary, learner, state, step, *bus)
+
+
+def test_the_engine_plays_the_whole_change_of_whole_weights(setup: Setup) -> None:
+    """The learner computes in float32 with the published bfloat16 weights, as in the quickstart.
+
+    The engine still has version 0, so this test must be the first one.
+    """
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(POLICY)
+    start = learner_logprobs(model, processor, setup.canary)
+    for size in (0.0003, 0.001, 0.003):
+        state = {
+            name: (tensor.float() + size * setup.step[name]).to(torch.bfloat16)
+            for name, tensor in setup.state.items()
+        }
+        model.load_state_dict(state)
+        learned = learner_logprobs(model, processor, setup.canary)
+        version = (setup.publisher.version or 0) + 1
+        extra = {"canary": to_extra(setup.canary, learned, start)}
+        setup.publisher.publish(version, state, extra)
+        report = setup.run(setup.engine.load_version(setup.subscriber, version, setup.canary))
+        print(size, report.canary_dlogp, report.canary_slope)
+    assert report.canary_slope == pytest.approx(1, abs=0.05)
+
+
+def test_an_adapter_is_refused_where_it_would_be_rounded(
+    setup: Setup, seaweed: ObjectStore
+) -> None:
+    publisher = Publisher(seaweed, "rounded", identity=Identity(adapter=2.0))
+    version = setup.engine.version + 1
+    publisher.publish(version, {f"layer{DOWN}": torch.zeros(2, 4)})
+    with pytest.raises(WeightsError, match=r"is an adapter, and this engine in bfloat16"):
+        setup.run(setup.engine.load_version(Subscriber(seaweed, "rounded"), version))
 
 
 def test_the_exact_version_passes(setup: Setup) -> None:

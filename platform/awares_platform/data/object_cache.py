@@ -42,20 +42,20 @@ class ObjectCache:
         Raises DataError with the remedy if the bytes have another digest. Raises NotFound if the
         object is missing.
         """
-        if (data := self._local(key, digest, offset, length)) is not None:
-            return data
-        with self._locks[hash(key) % _LOCKS]:
-            # Another thread may have fetched the object meanwhile.
-            data = self._local(key, digest, offset, length)
-            if data is None:
-                data = self._fetch(key, offset, length)
+        data = self._local(key, digest, offset, length)
+        if data is None:
+            with self._locks[hash(key) % _LOCKS]:
+                # Another thread may have fetched the object meanwhile.
+                data = self._local(key, digest, offset, length)
+                if data is None:
+                    data = self._fetch(key, offset, length)
         if (actual := hashlib.sha256(data).hexdigest()) != digest:
             what = key if length < 0 else f"image {digest} in {key}"
             raise DataError(f"{what} is damaged: its bytes hash to {actual}; {remedy}")
         return data
 
     def _local(self, key: str, digest: str, offset: int, length: int) -> bytes | None:
-        """Return the verified bytes from the local copy, or None if it is missing or damaged."""
+        """Return the bytes from the local copy, or None if it is missing or damaged."""
         try:
             with self._path(key).open("rb") as file:
                 file.seek(offset)

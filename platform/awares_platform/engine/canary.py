@@ -6,11 +6,19 @@ for the prompts.
     learner: learner_logprobs(published weights) ------------> manifest.extra["canary"]
     engine:  Engine.load_version scores the same prompts ----> check
 
-The check proves that the engine computes with the weights that the learner published. Checksums
-cannot prove this: a fused, prepacked or tied tensor can be wrong although its download has the
-right hash. Each prompt has two turns with one image each. The check thus covers the vision tower
-and the positions of several images. It compares the raw logprobs (temperature 1, no mask) of every
-text token after the first image.
+Checksums cannot prove that the engine computes with the weights that the learner published: a
+fused, prepacked or tied tensor can be wrong although its download has the right hash. Two checks
+compare the engine with the learner:
+
+    level    The mean difference of their logprobs of the version is small.
+    change   The engine's change since version 0 follows the learner's change with slope 1.
+
+The first check cannot see an update that is smaller than the rounding errors of 16 bits. The second
+check (canary_change.py) can, because these errors average out over the tokens.
+
+Each prompt has two turns with one image each. The canary thus covers the vision tower and the
+positions of several images. It compares the raw logprobs (temperature 1, no mask) of every text
+token after the first image.
 """
 
 import json
@@ -152,9 +160,13 @@ def tails(rows: Iterable[Sequence[float]], canary: Canary) -> Logprobs:
     return tuple(tuple(row[-count:]) for row, count in zip(rows, canary.compared(), strict=True))
 
 
-def to_extra(canary: Canary, logprobs: Logprobs) -> dict[str, Any]:
-    """Return the value of the key "canary" in a manifest's `extra`."""
-    return {"digest": canary.digest, "logprobs": [list(row) for row in logprobs]}
+def to_extra(canary: Canary, logprobs: Logprobs, start: Logprobs | None = None) -> dict[str, Any]:
+    """Return the value of the key "canary" in a manifest's `extra`.
+
+    `start` holds the learner's logprobs of version 0. Without `start`, a reader checks no change.
+    """
+    rows = {"digest": canary.digest, "logprobs": [list(row) for row in logprobs]}
+    return rows if start is None else {**rows, "start": [list(row) for row in start]}
 
 
 def expected(canary: Canary, manifest: Manifest) -> Logprobs:
@@ -174,6 +186,16 @@ def expected(canary: Canary, manifest: Manifest) -> Logprobs:
             "samples, images or limits"
         )
     return tuple(map(tuple, published["logprobs"]))
+
+
+def start_of(canary: Canary, manifest: Manifest) -> Logprobs | None:
+    """Return the learner's logprobs of version 0, or None if `manifest` holds none.
+
+    Raises WeightsError in the same cases as `expected`.
+    """
+    expected(canary, manifest)
+    rows = manifest.extra["canary"].get("start")
+    return None if rows is None else tuple(map(tuple, rows))
 
 
 def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) -> float:

@@ -7,6 +7,8 @@ The engine can load new weights while it generates.
                                     |
     load_version(subscriber, v): prefetch (generating) -> pause -> apply -> resume -> canary
 
+An engine in 16 bits plays the versions of a LoRA run as adapters beside its weights (adapters.py).
+
 The engine returns the logprobs of the sampling distribution (vLLM's processed_logprobs). vLLM
 applies temperature, top_p and the mask of `ChatFormat.blocked_ids` before normalisation. The mask
 is a bias of minus infinity. A learner that recomputes the logprobs must mask the same ids and
@@ -32,8 +34,10 @@ from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
 from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
 from awares_platform.engine import canary as canaries
-from awares_platform.engine import launch
-from awares_platform.engine.canary import Canary
+from awares_platform.engine import canary_change, launch
+from awares_platform.engine.adapters import Adapter, Adapters, lora_options, stays_adapter
+from awares_platform.engine.canary import Canary, Logprobs
+from awares_platform.engine.exported import adapter_rank
 from awares_platform.engine.launch import EngineError
 from awares_platform.engine.load import Loader, LoadReport
 from awares_platform.runtime.processor import resolved
@@ -43,7 +47,8 @@ from awares_platform.weights.subscribe import Subscriber
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
-    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.lora.request import LoRARequest
+    from vllm.outputs import CompletionOutput, RequestOutput, WeightVersionSpan
     from vllm.v1.engine.async_llm import AsyncLLM
 
 __all__ = ["Engine", "EngineError", "LoadReport"]
@@ -74,6 +79,7 @@ class Engine:
         chat: ChatFormat,
         logs: Path,
         reads: tuple[str, str],
+        adapters: Adapters | None = None,
     ) -> None:
         self._llm, self._config, self._chat, self._logs, self._reads = (
             llm,
@@ -83,7 +89,10 @@ class Engine:
             reads,
         )
         self._version = 0
+        # The canary logprobs of version 0, by the canary's digest.
+        self._start: dict[str, Logprobs] = {}
         self._serial = itertools.count()
+        self._adapters = adapters
         self._loader = Loader(llm, config.load_timeout_s, config.stage_on_device)
         self._failure: str | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()
@@ -101,13 +110,19 @@ class Engine:
         *,
         family: ModelFamily,
         limits: VisionLimits,
+        lora_rank: int = 0,
+        adapter: Path | None = None,
     ) -> Self:
         """Start an engine with the policy in a Hugging Face directory, as weight version 0.
 
         `limits` are the trainer's pixel limits. These limits override the limits of the directory's
-        processor. Raises PolicyError if the directory holds no policy of `family` or has another
-        tokenizer than `chat`. Raises EngineError if there is no memory for the KV cache, or if the
-        start takes longer than engine.start_timeout_s.
+        processor. `lora_rank` is policy.lora_rank of the run whose versions the engine will load,
+        or 0 if the engine loads no adapters. Version 0 is the policy with the adapter in the PEFT
+        directory `adapter`, if that is not None; only engines in 16 bits play one.
+
+        Raises PolicyError if the directory holds no policy of `family` or has another tokenizer
+        than `chat`. Raises EngineError if there is no memory for the KV cache, or if the start
+        takes longer than engine.start_timeout_s.
         """
         config = resolved(config)
         launch.check_policy(policy, family, chat)
@@ -115,13 +130,20 @@ class Engine:
         logs = Path(tempfile.mkdtemp(prefix="awares-engine-"))
         before = {child.pid for child in multiprocessing.active_children()}
         settings, log = launch.write_logging(logs)
+        lora_rank = lora_rank if adapter is None else adapter_rank(adapter)
+        plays = stays_adapter(config.dtype, lora_rank)
+        lora = lora_options(lora_rank) if plays else {}
         try:
             async with asyncio.timeout(config.start_timeout_s):
                 llm = await asyncio.to_thread(
-                    launch.launch, policy, config, family, limits, seed, settings
+                    launch.launch, policy, config, family, limits, seed, settings, lora
                 )
-                engine = cls(llm, config, chat, logs, interface(policy))
+                home = logs / "adapters"
+                adapters = Adapters(llm, policy, family, lora_rank, home) if plays else None
+                engine = cls(llm, config, chat, logs, interface(policy), adapters)
                 await llm.update_weight_version("0")
+                if adapters is not None:
+                    await adapters.start(adapter)
         except TimeoutError as error:
             launch.kill_children(before)
             raise EngineError(
@@ -143,10 +165,13 @@ class Engine:
 
         Raises EngineError if the engine fails or the prompt exceeds one of the engine's limits.
         """
-        output = await self._run(
+        output, adapter = await self._run(
             request.token_ids, request.images, self._params(request.sampling), request.session
         )
-        return _generation(output.outputs[0], self._version)
+        # vLLM's spans name the version of the base weights. An adapter does not change these.
+        spans = output.outputs[0].weight_versions if adapter is None else None
+        version = self._version if adapter is None else adapter.version
+        return _generation(output.outputs[0], spans, version)
 
     async def score(self, token_ids: Sequence[int], images: Sequence[Image]) -> tuple[float, ...]:
         """Return the raw logprobs (temperature 1, no mask) of a sequence's text tokens.
@@ -157,7 +182,7 @@ class Engine:
         """
         from vllm import SamplingParams
 
-        output = await self._run(
+        output, _ = await self._run(
             token_ids,
             images,
             SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False),
@@ -177,33 +202,38 @@ class Engine:
         """Load a published version while the engine generates.
 
         Requests in flight continue with the new version. The result of a request names the version
-        of each token.
+        of each token. An engine that plays adapters differs: a request keeps the version with which
+        it started, and new requests play the new version.
 
         Raises StoreError if the store fails. Raises WeightsError if the version cannot be fetched
         or verified, or belongs to another model. The engine is unchanged after these two errors.
         Raises EngineError if the version cannot be applied. Raises CanaryMismatch if the engine's
-        logprobs differ too much from the learner's logprobs. After an EngineError or a
-        CanaryMismatch the engine refuses every request and must be restarted.
+        logprobs, or their change since version 0, differ too much from the learner's. After an
+        EngineError or a CanaryMismatch the engine refuses every request and must be restarted.
         """
         async with self._loading:
             await self.check()
             manifest = await asyncio.to_thread(subscriber.manifest, version)
             if canary is not None:
                 canaries.expected(canary, manifest)
+                await self._measure_start(canary, manifest)
             self._check_reads(manifest)
+            self._check_form(manifest)
+            loader = self._adapters or self._loader
             prefetched = await self._administer(
-                self._loader.prefetch(subscriber, version), f"fetching version {version}", None
+                loader.prefetch(subscriber, version), f"fetching version {version}", None
             )
-            self._open.clear()
+            if self._adapters is None:
+                self._open.clear()
             try:
                 apply_s, pause_s = await self._administer(
-                    self._loader.apply(version, prefetched.vision),
+                    loader.apply(version, prefetched.vision),
                     f"applying version {version}",
                     self._config.load_timeout_s,
                 )
                 self._version = version
                 self._open.set()
-                measured = None if canary is None else await self._measure(canary, manifest)
+                checked = (None, None) if canary is None else await self.verify(canary, manifest)
             except BaseException as error:
                 # BaseException, because a cancelled load also leaves the weights half updated.
                 self._poison(
@@ -211,7 +241,22 @@ class Engine:
                     "restart the engine"
                 )
                 raise
-            return LoadReport(version, prefetched, apply_s, pause_s, measured)
+            return LoadReport(version, prefetched, apply_s, pause_s, *checked)
+
+    async def verify(self, canary: Canary, manifest: Manifest) -> tuple[float, float | None]:
+        """Check the canary with the present weights, against the logprobs in `manifest`.
+
+        Return the mean |dlogp|, and the slope of the change since version 0 if it is seen. Raises
+        CanaryMismatch in the same cases as `load_version`.
+        """
+        measured = await self._scores(canary)
+        dlogp = canaries.check(canary, manifest, measured, self._config.canary_bound)
+        learned, start = canaries.start_of(canary, manifest), self._start.get(canary.digest)
+        if learned is None or start is None:
+            return dlogp, None
+        found = canary_change.change(canaries.expected(canary, manifest), learned, measured, start)
+        canary_change.check(found, manifest.version)
+        return dlogp, found.slope if found.is_seen else None
 
     async def check(self) -> None:
         """Raise EngineError if the engine is dead or must be restarted."""
@@ -257,8 +302,8 @@ class Engine:
         images: Sequence[Image],
         params: "SamplingParams",
         session: str,
-    ) -> "RequestOutput":
-        """Run one request and return its output.
+    ) -> tuple["RequestOutput", Adapter | None]:
+        """Run one request. Return its output and the adapter that it played, if any.
 
         The request fails at once if the engine is poisoned or stopped before the request ends.
         """
@@ -279,6 +324,21 @@ class Engine:
 
     async def _collect(
         self, token_ids: Sequence[int], images: Sequence[Image], params: "SamplingParams", name: str
+    ) -> tuple["RequestOutput", Adapter | None]:
+        if self._adapters is None:
+            return await self._output(token_ids, images, params, name, self._version), None
+        with self._adapters.playing() as adapter:
+            version, lora = adapter.version, adapter.request
+            return await self._output(token_ids, images, params, name, version, lora), adapter
+
+    async def _output(
+        self,
+        token_ids: Sequence[int],
+        images: Sequence[Image],
+        params: "SamplingParams",
+        name: str,
+        version: int,
+        lora: "LoRARequest | None" = None,
     ) -> "RequestOutput":
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError
@@ -288,10 +348,10 @@ class Engine:
         prompt = TokensPrompt(
             prompt_token_ids=[*token_ids],
             multi_modal_data={"image": [*images]},
-            cache_salt=str(self._version),
+            cache_salt=str(version),
         )
         try:
-            async for output in self._llm.generate(prompt, params, name):
+            async for output in self._llm.generate(prompt, params, name, lora_request=lora):
                 if output.finished:
                     return output
         except (VLLMValidationError, ValueError) as error:
@@ -309,11 +369,15 @@ class Engine:
             raise EngineError(f"the engine could not answer: {error.__cause__ or error}") from error
         raise EngineError("the engine ended a request without an output")
 
-    async def _measure(self, canary: Canary, manifest: Manifest) -> float:
+    async def _measure_start(self, canary: Canary, manifest: Manifest) -> None:
+        """Score the canary with version 0, if the engine still plays it and the learner did so."""
+        comparable = canaries.start_of(canary, manifest) is not None
+        if comparable and self._version == 0 and canary.digest not in self._start:
+            self._start[canary.digest] = await self._scores(canary)
+
+    async def _scores(self, canary: Canary) -> Logprobs:
         rows = await asyncio.gather(*(self.score(ids, images) for ids, images in canary.prompts))
-        return canaries.check(
-            canary, manifest, canaries.tails(rows, canary), self._config.canary_bound
-        )
+        return canaries.tails(rows, canary)
 
     def _check_reads(self, manifest: Manifest) -> None:
         """Raise WeightsError if learner and engine differ in image processor or chat template."""
@@ -327,6 +391,16 @@ class Engine:
                     f"({other[:12]}) than the engine's ({own[:12]}); start engine and learner from "
                     "one policy.base"
                 )
+
+    def _check_form(self, manifest: Manifest) -> None:
+        """Raise WeightsError if the version is an adapter that the engine would have to round."""
+        folds = self._adapters is None and manifest.adapter is not None
+        if folds and self._config.dtype != "float32":
+            raise WeightsError(
+                f"version {manifest.version} is an adapter, and this engine in "
+                f"{self._config.dtype} was started for whole weights; set policy.lora_rank to the "
+                "adapter's rank, or engine.dtype to float32"
+            )
 
     async def _administer(
         self, work: Coroutine[Any, Any, T], what: str, timeout_s: float | None
@@ -369,14 +443,15 @@ class Engine:
             raise EngineError(self._failure)
 
 
-def _generation(output: "CompletionOutput", version: int) -> Generation:
+def _generation(
+    output: "CompletionOutput", spans: Sequence["WeightVersionSpan"] | None, version: int
+) -> Generation:
+    """Convert vLLM's output. `version` is the version of every token if there are no `spans`."""
     ids, entries = tuple(output.token_ids), output.logprobs or ()
     logprobs = tuple(
         float(entry[token].logprob) for token, entry in zip(ids, entries, strict=True) if entry
     )
-    spans = output.weight_versions or ()
-    versions = tuple(int(span.version) for span in spans for _ in range(span.start, span.end)) or (
-        version,
-    ) * len(ids)
+    covered = tuple(int(span.version) for span in spans or () for _ in range(span.start, span.end))
+    versions = covered or (version,) * len(ids)
     finish = FinishReason.STOP if output.finish_reason == "stop" else FinishReason.LENGTH
     return Generation(ids, logprobs, versions, finish)

@@ -144,8 +144,12 @@ def engine_args(
     processor_options: dict[str, Any],
     seed: int,
     logging_file: Path,
+    lora: dict[str, Any],
 ) -> "AsyncEngineArgs":
-    """Return the arguments of the vLLM engine. This function imports vLLM."""
+    """Return the arguments of the vLLM engine. This function imports vLLM.
+
+    `lora` holds vLLM's arguments for adapters. It is empty if the engine plays none.
+    """
     from vllm.config import WeightTransferConfig
     from vllm.config.logging import LoggingConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -187,6 +191,7 @@ def engine_args(
         weight_transfer_config=WeightTransferConfig(backend=BACKEND),
         logging_config=LoggingConfig(pylogging_config_file=str(logging_file)),
         disable_log_stats=True,
+        **lora,
     )
 
 
@@ -197,6 +202,7 @@ def launch(
     limits: VisionLimits,
     seed: int,
     logging_file: Path,
+    lora: dict[str, Any],
 ) -> "AsyncLLM":
     """Start the engine and wait until it is ready. The start takes seconds to minutes.
 
@@ -207,7 +213,8 @@ def launch(
     from vllm.v1.engine.async_llm import AsyncLLM
 
     options = family.processor_options(limits)
-    settings = engine_args(policy, config, options, seed, logging_file).create_engine_config()
+    arguments = engine_args(policy, config, options, seed, logging_file, lora)
+    settings = arguments.create_engine_config()
     if on_cpu():
         # The encoder budget is large, because vLLM also chunks prompts when the budget is used up.
         ample = settings.scheduler_config.max_num_seqs * settings.model_config.max_model_len

@@ -46,7 +46,9 @@ class LoadReport:
 
     Generation pauses for `pause_s` seconds, and applying the weights takes `apply_s` seconds of the
     pause. The prefetch runs before the pause, while the engine generates. `canary_dlogp` is the
-    canary's mean |dlogp|, or None without a canary.
+    canary's mean |dlogp|, or None without a canary. `canary_slope` is the share of the learner's
+    change since version 0 that the engine plays. It is None if it is unknown, or if the change is
+    too small to be seen.
 
     Example:
         LoadReport(12, Prefetched(...), apply_s=0.05, pause_s=0.08, canary_dlogp=0.0011)
@@ -57,6 +59,7 @@ class LoadReport:
     apply_s: float
     pause_s: float
     canary_dlogp: float | None
+    canary_slope: float | None = None
 
 
 class Loader:

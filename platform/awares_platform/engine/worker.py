@@ -1,7 +1,8 @@
 """The worker side of a weight load: a backend of vLLM's weight transfer in the engine process.
 
 Only the engine process imports this file, through `worker_extension_cls`. The import registers the
-backend. A load has two phases, the prefetch and the pause:
+backend, and makes layers add their adapters without a loss (rounding.py). A load of whole weights
+has two phases, the prefetch and the pause. adapters.py loads adapters.
 
     awares_platform.engine.load           worker (this module)
       begin_prefetch(version, HEAD) --->  a thread downloads, verifies and stages the version
@@ -36,6 +37,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 from awares.errors import AwaresError
+from awares_platform.engine import rounding
 from awares_platform.engine.apply import Unit, aliases, apply, on_device, touched, units
 from awares_platform.engine.lifetime import end_with_parent
 from awares_platform.weights.adapter import fold_adapter
@@ -259,25 +261,38 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
         """Return all tensors of the version, and the names of the tensors that must be loaded.
 
-        An adapter is folded into the policy that the engine started with. Raises WeightsError if
+        An adapter is folded into the policy that the engine started with. The engine refuses this
+        unless it computes in float32. Raises WeightsError if
         the version belongs to another model.
         """
         manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:
             base = Checkpoint(Path(self.model_config.model))
-            weights, went = fold_adapter(received.state, manifest.adapter, base, self._vllm_name)
+            # The engine is in float32. Rounding to the base's own data type would lose the update.
+            weights, went = fold_adapter(
+                received.state, manifest.adapter, base, self._vllm_name, torch.float32
+            )
             # ChainMap's type annotations demand mutable mappings, but nothing writes to `state`.
             state: Mapping[str, Tensor] = ChainMap(
                 weights,  # pyright: ignore[reportArgumentType, reportAssignmentType]
                 base,  # pyright: ignore[reportArgumentType]
             )
-            on_base = self._loaded is None or self._loaded.adapter is not None
-            return state, {went[name] for name in changed} if on_base else {*state}
+            return state, {went[name] for name in changed} if self._replaces(manifest) else {*state}
         check_fit(
             self._expected, self._mapped(manifest.shapes), manifest.version, self.model_config.model
         )
         self._check_tied(manifest)
         return received.state, changed
+
+    def _replaces(self, manifest: Manifest) -> bool:
+        """Whether an adapter changes every weight that the present version has changed.
+
+        If so, all other weights of the model are still those of the base policy.
+        """
+        present = self._loaded
+        return present is None or (
+            present.adapter == manifest.adapter and present.shapes.keys() <= manifest.shapes.keys()
+        )
 
     def _mapped(self, named: Shapes) -> Shapes:
         """Return the shapes under vLLM's names, with one entry for each group of tied tensors.
@@ -347,3 +362,4 @@ class WeightsExtension:
 
 EXTENSION = f"{WeightsExtension.__module__}.{WeightsExtension.__qualname__}"
 WeightTransferEngineFactory.register_engine(BACKEND, StoreTransfer)
+rounding.install()

@@ -14,6 +14,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Canary, learner_logprobs, to_extra
 from awares_platform.engine.engine import Engine
+from awares_platform.engine.exported import Playable, playable
 from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.method.environment import base_prompt, system_prompt, vision_limits
 from awares_platform.method.family import model_family
@@ -24,7 +25,7 @@ from awares_platform.training.policy import load_processor
 from awares_platform.training.source import resolve
 from awares_platform.weights.cadence import Cadence
 from awares_platform.weights.checkpoint import Checkpoint
-from awares_platform.weights.manifest import folder
+from awares_platform.weights.manifest import Manifest, folder
 from awares_platform.weights.publish import Publisher
 from awares_platform.weights.subscribe import Subscriber
 
@@ -71,23 +72,17 @@ class Evaluator:
         self._base_chat, self._policy_chat = (
             ChatFormat(tokenizer, prompt, family.chat) for prompt in prompts
         )
-        self._engine = await ColdEngine.start(
-            base,
-            config.engine,
-            self._policy_chat,
-            seed=config.run.seed,
-            family=family,
-            limits=vision_limits(config.method, family),
-        )
+        self._engine = await self._launch(Playable(base, None))
         self._publisher = Publisher(self._store, self._bus, cadence=Cadence(keep=1))
         self._subscriber = Subscriber(self._store, self._bus)
 
     async def load(self, weights: Weights, probes: Sequence[Sample]) -> None:
         """Load a trained policy into the engine through the weight bus, as rollout actors do.
 
-        The weights are published, fetched, verified and applied. A canary is built from the first
-        `probes` with a readable image. Raises CanaryMismatch if the engine's logprobs on the canary
-        differ from transformers' logprobs.
+        The weights are published, fetched, verified and applied. A policy with an adapter that
+        stays an adapter gets a new engine instead. A canary is built from the first `probes` with a
+        readable image. Raises CanaryMismatch if the engine's logprobs on the canary differ from
+        transformers' logprobs.
         """
         path = await self._directory(weights)
         inputs.check(path, self._config.method)
@@ -99,8 +94,37 @@ class Evaluator:
             vision_limits(self._config.method, self._family),
             self._config.method.low_ratio,
         )
-        version = await asyncio.to_thread(self._publish, path, canary)
+        extra = await asyncio.to_thread(self._expected, path, canary)
+        played = await self._playable(weights)
+        if self._plays_adapter or played.adapter is not None:
+            await self._engine.stop()
+            self._engine = await self._launch(played)
+            await self._engine.verify(canary, Manifest(0, 0, (), extra))
+            return
+        version = await asyncio.to_thread(self._publish, path, extra)
         await self._engine.load_version(self._subscriber, version, canary)
+
+    async def _launch(self, played: Playable) -> ColdEngine:
+        self._plays_adapter = played.adapter is not None
+        return await ColdEngine.start(
+            played.policy,
+            self._config.engine,
+            self._policy_chat,
+            seed=self._config.run.seed,
+            family=self._family,
+            limits=vision_limits(self._config.method, self._family),
+            adapter=played.adapter,
+        )
+
+    async def _playable(self, weights: Weights) -> Playable:
+        run, base, dtype = (
+            self._config.run.name,
+            self._config.policy.base,
+            self._config.engine.dtype,
+        )
+        return await asyncio.to_thread(
+            playable, self._store, run, weights, base, self._family, dtype
+        )
 
     async def _directory(self, weights: Weights) -> Path:
         run, base = self._config.run.name, self._config.policy.base
@@ -117,14 +141,19 @@ class Evaluator:
             return False
         return True
 
-    def _publish(self, path: Path, canary: Canary) -> int:
+    def _expected(self, path: Path, canary: Canary) -> dict[str, Any]:
+        """Return a manifest's extra with transformers' canary logprobs of a policy."""
+        dtype = getattr(torch, self._config.engine.dtype)
+        model, _ = self._family.load_model(path, dtype=dtype, local_files_only=True)
+        expected = learner_logprobs(model.eval(), self._processor(path), canary)
+        return {"canary": to_extra(canary, expected)}
+
+    def _publish(self, path: Path, extra: dict[str, Any]) -> int:
         dtype = getattr(torch, self._config.engine.dtype)
         current = self._family.current_name
         state = {current(name): tensor.to(dtype) for name, tensor in Checkpoint(path).items()}
-        model, _ = self._family.load_model(path, dtype=dtype, local_files_only=True)
-        expected = learner_logprobs(model.eval(), self._processor(path), canary)
         version = (self._publisher.version or 0) + 1
-        self._publisher.publish(version, state, {"canary": to_extra(canary, expected)})
+        self._publisher.publish(version, state, extra)
         return version
 
     async def play(self, policy: str, samples: Sequence[Sample]) -> list[Played]:

@@ -36,7 +36,7 @@ from awares.logprobs import policy_logprobs
 from awares.losses import GrpoSettings, grpo_loss
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
-from awares_platform.engine.canary import learner_logprobs, to_extra
+from awares_platform.engine.canary import Logprobs, learner_logprobs, to_extra
 from awares_platform.engine.canary_samples import build
 from awares_platform.grpo.group import Position
 from awares_platform.grpo.loss_metrics import LossMetrics
@@ -47,7 +47,7 @@ from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
 from awares_platform.training.ahead import one_ahead
-from awares_platform.training.export import export_policy
+from awares_platform.training.export import export_adapter, export_policy
 from awares_platform.training.identity import content_digest
 from awares_platform.training.policy import interface, load_policy, load_processor
 from awares_platform.training.source import resolve
@@ -96,6 +96,8 @@ class Learner:
             settings.clip, settings.clip, settings.kl_beta, settings.importance_cap
         )
         self._scores = self._rank == 0 or settings.zero_stage == 3
+        # This must precede the restore of a checkpoint: version 0 is the starting policy.
+        self._start = self._canary_logprobs() if self._scores else None
         self._publisher = self._make_publisher()
 
     def _make_publisher(self) -> Publisher:
@@ -279,7 +281,9 @@ class Learner:
 
         The upload goes on during the next step.
         """
-        extra = {"canary": self._score_canary()} if self._scores else {}
+        extra = {}
+        if self._scores:
+            extra = {"canary": to_extra(self._canary, self._canary_logprobs(), self._start)}
         return self._publisher.begin(zero.owned(self._engine, self._served), extra, step=step)
 
     def _published(self) -> dict[str, float]:
@@ -287,30 +291,24 @@ class Learner:
         last = self._publisher.last
         return {} if last is None else last.metrics()
 
-    def _score_canary(self) -> dict[str, Any]:
+    def _canary_logprobs(self) -> Logprobs:
         """Return the canary's logprobs, computed with weights rounded to the engine's data type.
 
         Under ZeRO-3 this method runs collectives, so every rank must call it.
         """
         with zero.rounded(self._engine, self._served):
-            return to_extra(
-                self._canary,
-                learner_logprobs(self._engine, self._processor, self._canary, self._device),
-            )
+            return learner_logprobs(self._engine, self._processor, self._canary, self._device)
 
     def _export(self, step: int) -> None:
-        state = zero.full_state(self._engine)
+        """Export the policy with merged adapters. Also export the adapter itself, if any."""
+        state, adapter = zero.full_state(self._engine), zero.full_adapter(self._engine)
+        run, start, meta = self._config.run.name, self._settings.start, {"step": step}
+        scale = lora.scale(self._engine.module)
         if self._rank == 0:
-            export_policy(
-                state,
-                self._source,
-                self._store,
-                self._config.run.name,
-                "awares",
-                self._family,
-                self._config.method,
-                {"step": step},
-            )
+            source, store, method = self._source, self._store, self._config.method
+            export_policy(state, source, store, run, "awares", self._family, method, meta)
+            if scale is not None:
+                export_adapter(adapter, scale, source, start, store, run, "awares", meta)
         torch.distributed.barrier()
 
 

@@ -78,6 +78,7 @@ class RolloutActor:
             seed,
             family=family,
             limits=vision_limits(config.method, family),
+            lora_rank=config.policy.lora_rank,
         )
         self._canary = await asyncio.to_thread(
             build, self._store, config.data.curated, self._images, self._chat, family, method

@@ -115,11 +115,13 @@ class StepMetrics:
 def _loading(loads: Iterable[Loaded]) -> dict[str, float]:
     """Return metrics of `loads`: times in seconds, the size in bytes, and canary differences.
 
-    The times and the size are means, and the canary difference is the maximum.
+    The times and the size are means, and the canary difference is the maximum. The canary slope is
+    the one that is furthest from 1.
     """
     reports = [load.report for load in loads]
     staged = [report.prefetched for report in reports]
     canary = [report.canary_dlogp for report in reports if report.canary_dlogp is not None]
+    slopes = [report.canary_slope for report in reports if report.canary_slope is not None]
     return {
         "time/load": fmean(load.load_s for load in loads),
         "time/fetch": fmean(stage.fetch_s for stage in staged),
@@ -129,6 +131,7 @@ def _loading(loads: Iterable[Loaded]) -> dict[str, float]:
         "time/pause": fmean(report.pause_s for report in reports),
         "weights/loaded_bytes": fmean(stage.size for stage in staged),
         **({"canary/dlogp": max(canary)} if canary else {}),
+        **({"canary/slope": max(slopes, key=lambda slope: abs(slope - 1))} if slopes else {}),
     }
 
 

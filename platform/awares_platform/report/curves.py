@@ -46,6 +46,7 @@ MEASURES = (
     Measure(
         "grpo", "canary/dlogp", "Canary", "mean |Δ logprob|, learner against engine, after a load"
     ),
+    Measure("grpo", "canary/slope", "Update played", "engine's change of logprobs over learner's"),
     Measure("grpo", "weights/share", "Weights sent", "bytes of a version over the whole policy's"),
     Measure("grpo", "time/pause", "Pause", "seconds that a load holds generation up"),
     Measure("grpo", "overlap/fraction", "Overlap", "share of a step in which rollouts ran"),

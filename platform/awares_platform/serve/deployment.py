@@ -29,6 +29,7 @@ class Replica:
         from awares.chat import ChatFormat
         from awares.images import DecodeLimits
         from awares_platform.engine.engine import Engine
+        from awares_platform.engine.exported import playable
         from awares_platform.method.environment import (
             episode_budget,
             episode_spec,
@@ -37,6 +38,7 @@ class Replica:
             vision_limits,
         )
         from awares_platform.method.family import model_family
+        from awares_platform.runtime.processor import resolved
         from awares_platform.serve.following import Following
         from awares_platform.store import ObjectStore
         from awares_platform.training import inputs
@@ -52,14 +54,18 @@ class Replica:
         policy = await asyncio.to_thread(resolve, store, run, settings.policy, base, family)
         inputs.check(policy, method)
         processor = load_processor(policy, family, method.min_pixels, method.max_pixels)
+        dtype = resolved(config.engine).dtype
+        played = await asyncio.to_thread(playable, store, run, settings.policy, base, family, dtype)
         chat = ChatFormat(processor.tokenizer, system_prompt(method), family.chat)
         self._engine = await Engine.start(
-            policy,
+            played.policy,
             config.engine,
             chat,
             config.run.seed,
             family=family,
             limits=vision_limits(config.method, family),
+            lora_rank=config.policy.lora_rank if settings.follow else 0,
+            adapter=played.adapter,
         )
         limits = DecodeLimits(max_pixels=settings.max_image_pixels)
         self._following = (

@@ -1,5 +1,8 @@
 """Exports policies to runs/<run>/policies/<name>/ in the store, and reads their manifests.
 
+A policy that was trained with LoRA is exported twice. The policy `name` holds the merged weights,
+added in float32 and rounded once. The policy `name`-adapter is a PEFT directory.
+
     manifest.json   {"files": {name: blake3}, "meta": {"digest", "trained_from", ...the job's own}}
 
 The manifest is written last, and readers treat a policy without a manifest as absent. `digest` is
@@ -22,6 +25,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
 from awares_platform.training import fit, inputs
 from awares_platform.training.identity import MANIFEST, combined, content_digest, file_digests
+from awares_platform.weights.adapter import write_peft
 from awares_platform.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -42,6 +46,11 @@ def policy_key(run: str, name: str) -> str:
     return f"runs/{run}/policies/{name}"
 
 
+def adapter_key(run: str, name: str) -> str:
+    """Return the key of the PEFT directory of an exported policy that was trained with LoRA."""
+    return policy_key(run, f"{name}-adapter")
+
+
 def export_policy(
     state: Mapping[str, "Tensor"],
     source: Path,
@@ -58,18 +67,50 @@ def export_policy(
     settings of the training. The JSON values in `meta` become part of the manifest.
     """
     key = policy_key(run, name)
+    # The adapter of an older export does not belong to these weights.
+    store.delete(f"{adapter_key(run, name)}/{MANIFEST}")
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:
         directory = Path(staged)
         write_policy(state, source, directory, family, method)
-        files = file_digests(directory)
-        lineage = {"digest": combined(files), "trained_from": content_digest(source)}
-        manifest = {"files": files, "meta": {**(meta or {}), **lineage}}
-        # Delete the manifest first, so that no reader sees a mixture of old and new files.
-        store.delete(f"{key}/{MANIFEST}")
-        for file in files:
-            store.upload_file(directory / file, f"{key}/{file}")
-        store.put(f"{key}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
+        _upload(directory, store, key, source, meta)
     return key
+
+
+def export_adapter(
+    adapter: Mapping[str, "Tensor"],
+    scale: float,
+    source: Path,
+    start: str,
+    store: ObjectStore,
+    run: str,
+    name: str,
+    meta: Mapping[str, Any] | None = None,
+) -> str:
+    """Publish the LoRA adapter of the policy `name` as a PEFT directory. Return its key.
+
+    peft and vLLM load the directory on top of the policy in `source`. `start` is the name of this
+    policy: base or sft. Call `export_policy` first, because it deletes an older adapter. See
+    `export_policy` for `meta`.
+    """
+    key = adapter_key(run, name)
+    with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:
+        directory = Path(staged)
+        write_peft(adapter, scale, directory, start)
+        _upload(directory, store, key, source, {**(meta or {}), "start": start})
+    return key
+
+
+def _upload(
+    directory: Path, store: ObjectStore, key: str, source: Path, meta: Mapping[str, Any] | None
+) -> None:
+    files = file_digests(directory)
+    lineage = {"digest": combined(files), "trained_from": content_digest(source)}
+    manifest = {"files": files, "meta": {**(meta or {}), **lineage}}
+    # Delete the manifest first, so that no reader sees a mixture of old and new files.
+    store.delete(f"{key}/{MANIFEST}")
+    for file in files:
+        store.upload_file(directory / file, f"{key}/{file}")
+    store.put(f"{key}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
 
 
 def write_policy(

@@ -8,6 +8,7 @@ GRPO's KL term. Source: Hu et al., arXiv 2106.09685.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from awares.errors import PolicyError
 from awares.family import ModelFamily, in_tower
+from awares_platform.training.rounding import add_once
 from awares_platform.weights.adapter import ADAPTER, DOWN, UP, fold
 
 _BASE = ".base_layer"
@@ -59,7 +61,22 @@ def attach(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(settings, model, ADAPTER)
+    for _, layer in _layers(model):
+        layer.forward = MethodType(_forward, layer)
     return len(found)
+
+
+def _forward(layer: Any, x: Tensor) -> Tensor:
+    """Compute the output of a layer with an adapter.
+
+    peft's own method would lose small updates in 16 bits, and learner and engine would differ.
+    """
+    output = layer.base_layer(x)
+    if layer.disable_adapters:
+        return output
+    down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+    change = up(down(x.to(down.weight.dtype))) * layer.scaling[ADAPTER]
+    return add_once(output, change)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
 from awares_platform.training import fit
-from awares_platform.training.export import policy_key, policy_manifest
+from awares_platform.training.export import adapter_key, policy_key, policy_manifest
 from awares_platform.training.identity import (
     cache_directory,
     combined,
@@ -52,6 +52,28 @@ def resolve(store: ObjectStore, run: str, name: PolicyName, base: str, family: M
         path = _download(store, policy_key(run, name), f"run `{JOBS[name]}` first")
     fit.check_directory(path, family)
     return path
+
+
+def resolve_adapter(
+    store: ObjectStore, run: str, name: PolicyName, base: str, family: ModelFamily
+) -> tuple[Path, Path] | None:
+    """Return the directories of a LoRA policy's base and of its adapter, both verified.
+
+    Return None if the policy `name` has no adapter. Raises PolicyError if the adapter belongs to
+    another base than the present one.
+    """
+    key = adapter_key(run, name)
+    manifest = policy_manifest(store, f"{key}/")
+    if name == "base" or manifest is None:
+        return None
+    meta = manifest["meta"]
+    source = resolve(store, run, meta["start"], base, family)
+    if content_digest(source) != meta["trained_from"]:
+        raise PolicyError(
+            f"{store.config.url}/{key} is an adapter of another policy {meta['start']} than the "
+            f"present one ({source}); train it again, or restore the policy"
+        )
+    return source, _download(store, key, f"run `{JOBS[name]}` first")
 
 
 def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None) -> str:

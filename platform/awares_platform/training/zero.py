@@ -158,13 +158,28 @@ def full_state(engine: Any) -> dict[str, Tensor]:
     the weights, and the other ranks get an empty dict. The tensors are copies, so further training
     does not change them. Tied weights appear once, under their first name.
     """
-    model, first = engine.module, engine.global_rank == 0
+    state = _whole(engine, _named(engine.module))
+    return lora.merged(engine.module, state) if engine.global_rank == 0 else {}
+
+
+def full_adapter(engine: Any) -> dict[str, Tensor]:
+    """Return the whole adapter on the CPU, under the names of the model's parameters.
+
+    The result is empty if the model has no adapters. Every rank must call this function. Rank 0
+    gets the tensors, and the other ranks get an empty dict.
+    """
+    named = [(name, tensor) for name, tensor in _named(engine.module) if is_adapter(name)]
+    return _whole(engine, named)
+
+
+def _whole(engine: Any, named: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Return copies of whole tensors on rank 0, and an empty dict on the other ranks."""
     state: dict[str, Tensor] = {}
-    for name, tensor in _named(model):
+    for name, tensor in named:
         with _gathered(tensor):
-            if first:
+            if engine.global_rank == 0:
                 state[name] = tensor.detach().to("cpu", copy=True)
-    return lora.merged(model, state) if first else {}
+    return state
 
 
 def owned(engine: Any, dtype: torch.dtype) -> list[Part]:

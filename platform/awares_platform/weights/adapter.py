@@ -1,16 +1,27 @@
-"""Folds a published LoRA adapter into a reader's copy of the base policy.
+"""Reads, writes and folds the LoRA adapter of a run.
 
 A run that trains an adapter publishes only the adapter, under the names of peft's parameters. The
 adapter of a layer x has two tensors: x.lora_A.default.weight of shape (rank, in) and
 x.lora_B.default.weight of shape (out, rank).
 Source: Hu et al., arXiv 2106.09685, section 4.1.
+
+A reader plays an adapter in one of two ways:
+
+    write_peft     The adapter stays an adapter. The files are those of peft's save_pretrained, and
+                   peft and vLLM load them.
+    fold_adapter   The adapter is added to the base weights, which loses small updates unless the
+                   result is float32.
 """
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from awares_platform.weights.manifest import WeightsError
+from awares_platform.weights.manifest import Shapes, WeightsError
 
 ADAPTER = "default"
 """The name that peft gives to the adapter of a run."""
@@ -18,6 +29,11 @@ DOWN = f".lora_A.{ADAPTER}.weight"
 """The suffix of the names of tensors of shape (rank, in)."""
 UP = f".lora_B.{ADAPTER}.weight"
 """The suffix of the names of tensors of shape (out, rank)."""
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+"""The two files of peft's layout."""
+
+_PREFIX = "base_model.model."
+"""The prefix of every tensor name in peft's files."""
 
 
 def is_adapter(name: str) -> bool:
@@ -25,9 +41,15 @@ def is_adapter(name: str) -> bool:
     return name.endswith((DOWN, UP))
 
 
-def fold(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """Return weight + scale * up @ down, computed in float32 and cast to the weight's dtype."""
-    return (weight.float() + scale * (up.float() @ down.float())).to(weight.dtype)
+def fold(
+    weight: Tensor, down: Tensor, up: Tensor, scale: float, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Return weight + scale * up @ down, computed in float32 and then rounded once to `dtype`.
+
+    The default of `dtype` is the weight's dtype. In bfloat16 an element changes only if its update
+    exceeds half a unit in the last place.
+    """
+    return (weight.float() + scale * (up.float() @ down.float())).to(dtype or weight.dtype)
 
 
 def fold_adapter(
@@ -35,31 +57,93 @@ def fold_adapter(
     scale: float,
     base: Mapping[str, Tensor],
     current_name: Callable[[str], str],
+    dtype: torch.dtype | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Fold an adapter into the base weights that it changes.
+    """Fold an adapter into the base weights that it changes. See `fold` for `dtype`.
 
     Return two mappings. The first holds the new values of each changed weight, by the weight's name
     in `base`. The second maps the name of each adapter tensor to the name in `base` of the weight
-    that the tensor changes.
+    that the tensor changes. Raises WeightsError in the same cases as `adapted`.
+    """
+    # Reading a tensor of `base` may be slow, so only the adapted weights are read.
+    wanted = {current_name(f"{layer}.weight") for layer in _layers(adapter)}
+    shapes = {name: tuple(base[name].shape) for name in base if current_name(name) in wanted}
+    weights, went = {}, {}
+    for layer, name in adapted(shapes_of(adapter), shapes, current_name).items():
+        down, up = adapter[f"{layer}{DOWN}"], adapter[f"{layer}{UP}"]
+        weights[name] = fold(base[name], down, up, scale, dtype)
+        went |= {f"{layer}{DOWN}": name, f"{layer}{UP}": name}
+    return weights, went
+
+
+def adapted(adapter: Shapes, base: Shapes, current_name: Callable[[str], str]) -> dict[str, str]:
+    """Map each layer of an adapter to the name in `base` of the weight that the layer changes.
 
     Checkpoints of one model may use different names for a weight. Two names mean the same weight if
     `current_name` returns the same name for them. Raises WeightsError if an adapter tensor lacks
     its partner, or if `base` lacks a weight of the right shape.
     """
     names = {current_name(name): name for name in base}
-    weights, went = {}, {}
-    for layer in (name.removesuffix(DOWN) for name in adapter if name.endswith(DOWN)):
+    found = {}
+    for layer in _layers(adapter):
         name = names.get(current_name(f"{layer}.weight"))
-        down, up = adapter[f"{layer}{DOWN}"], adapter.get(f"{layer}{UP}")
-        weight = None if name is None else base[name]
-        if name is None or weight is None or up is None or _misfit(weight, down, up):
+        down, up = adapter.get(f"{layer}{DOWN}"), adapter.get(f"{layer}{UP}")
+        if name is None or down is None or up is None or not _fits(base[name], down, up):
             raise WeightsError(
                 f"the adapter of {layer} does not fit the base policy; use one policy.base for both"
             )
-        weights[name] = fold(weight, down, up, scale)
-        went |= {f"{layer}{DOWN}": name, f"{layer}{UP}": name}
-    return weights, went
+        found[layer] = name
+    return found
 
 
-def _misfit(weight: Tensor, down: Tensor, up: Tensor) -> bool:
-    return (up.shape[0], down.shape[1]) != tuple(weight.shape) or up.shape[1] != down.shape[0]
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """Return the shape of each tensor by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def rank_of(adapter: Shapes) -> int:
+    """Return the largest rank of the adapter's layers, or 0 if there are none."""
+    return max((shape[0] for name, shape in adapter.items() if name.endswith(DOWN)), default=0)
+
+
+def write_peft(
+    adapter: Mapping[str, Tensor], scale: float, directory: Path, base: str = ""
+) -> None:
+    """Write an adapter to an empty directory, in the layout that peft and vLLM load.
+
+    `base` is the name of the policy that the adapter belongs to. All layers must have one rank.
+    """
+    from safetensors.torch import save_file
+
+    rank = rank_of(shapes_of(adapter))
+    config: dict[str, Any] = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": scale * rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        # These are whole paths, because the vision tower has layers of the same last names.
+        "target_modules": _layers(adapter),
+        "inference_mode": True,
+    }
+    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=1))
+    save_file(
+        {_peft_name(name): tensor.contiguous() for name, tensor in adapter.items()},
+        directory / WEIGHTS_FILE,
+        metadata={"format": "pt"},
+    )
+
+
+def _layers(adapter: Iterable[str]) -> list[str]:
+    """Return the adapted layers, sorted. `adapter` holds the names of the adapter's tensors."""
+    return sorted({name.removesuffix(DOWN).removesuffix(UP) for name in adapter})
+
+
+def _peft_name(name: str) -> str:
+    """Return the name of an adapter tensor in peft's files, which omit the adapter's own name."""
+    return _PREFIX + name.removesuffix(f".{ADAPTER}.weight") + ".weight"
+
+
+def _fits(weight: tuple[int, ...], down: tuple[int, ...], up: tuple[int, ...]) -> bool:
+    return (up[0], down[1]) == weight and up[1] == down[0]

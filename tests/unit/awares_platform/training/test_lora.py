@@ -1,5 +1,7 @@
 """Tests that new LoRA adapters do not change the output, can be switched off, and can be merged."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -92,3 +94,21 @@ def test_targets_that_match_nothing_are_named(model: Tiny) -> None:
         PolicyError, match=r"policy.lora_targets=\['c_attn'\] match no linear layer"
     ):
         lora.attach(model, QWEN2_5_VL, 2, 16.0, ("c_attn",), seed=0)
+
+
+def test_a_layer_in_bfloat16_keeps_a_small_update(model: Tiny) -> None:
+    """peft would round the layer's output first, and the update would vanish."""
+    model = model.bfloat16()
+    lora.attach(model, QWEN2_5_VL, 2, 2.0, ("q_proj",), seed=0)
+    layer: Any = model.language_model["q_proj"]
+    torch.manual_seed(1)
+    x = torch.randn(20_000, 4).bfloat16()
+    with torch.no_grad():
+        before = layer(x)
+        layer.lora_B["default"].weight.fill_(5e-4)
+        change = layer.lora_B["default"](layer.lora_A["default"](x)).double()
+        found = (layer(x) - before).double()
+        with lora.adapters_off(model):
+            assert torch.equal(layer(x), before)
+    share = float((found * change).sum() / change.square().sum())
+    assert share == pytest.approx(1, abs=0.08)

@@ -1,0 +1,239 @@
+"""Plays the adapters of a run in vLLM without changing the base weights.
+
+    subscriber --verified tensors--> PEFT directory of the version --add_lora--> engine process
+    request --Adapters.playing--> LoRARequest of the current version, until the request ends
+
+An update that is smaller than half a unit in the last place vanishes when it is folded into
+bfloat16 weights. Most of an early LoRA update is that small, so an adapter stays an adapter.
+
+A request plays the adapter that it started with, so each turn has one version. Every version has a
+name, an id and a directory of its own. The keys of vLLM's prefix cache contain the name and the
+directory, so versions never share cached prefixes. The vision tower has no adapters, so the encoder
+cache is valid for every version.
+
+vLLM reads the directory again if it has evicted an adapter that a request still needs. The
+directory of a version therefore stays until the version is no longer current and no request plays
+it. A later load then removes the version.
+"""
+
+import asyncio
+import itertools
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from awares.family import ModelFamily, in_tower
+from awares_platform.engine.load import Prefetched
+from awares_platform.weights.adapter import (
+    CONFIG_FILE,
+    DOWN,
+    UP,
+    WEIGHTS_FILE,
+    adapted,
+    rank_of,
+    write_peft,
+)
+from awares_platform.weights.checkpoint import Checkpoint
+from awares_platform.weights.manifest import Manifest, Shapes, WeightsError
+from awares_platform.weights.subscribe import Received, Subscriber
+
+if TYPE_CHECKING:
+    from vllm.lora.request import LoRARequest
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+SLOTS = 2
+"""Adapters that one batch may mix: the current version, and the version of older requests."""
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def stays_adapter(dtype: str, rank: int) -> bool:
+    """Whether an engine plays adapters as adapters, and does not fold them into its weights.
+
+    `dtype` is the engine's data type, and `rank` the rank of the run's adapters or 0. Folding is
+    exact enough in float32, and generation on CPUs is then faster. In 16 bits most of a small
+    update would be lost.
+    """
+    return rank > 0 and dtype != "float32"
+
+
+def lora_options(rank: int) -> dict[str, Any]:
+    """Return vLLM's engine arguments for adapters up to `rank`.
+
+    Raises WeightsError if vLLM supports no such rank.
+    """
+    fitting = [size for size in _RANKS if size >= rank]
+    if not fitting:
+        raise WeightsError(f"policy.lora_rank={rank}: vLLM plays adapters up to rank {_RANKS[-1]}")
+    return {
+        "enable_lora": True,
+        "max_lora_rank": fitting[0],
+        "max_loras": SLOTS,
+        "max_cpu_loras": SLOTS,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A version that vLLM plays as an adapter, and vLLM's name, id and directory of it.
+
+    Example:
+        Adapter(4, LoRARequest("version 4 (5)", 5, "/tmp/awares-engine-x2/adapters/v4-5"))
+    """
+
+    version: int
+    request: "LoRARequest"
+
+
+class Adapters:
+    """The adapters of one engine. Loads run one at a time.
+
+    Version 0 is an adapter that adds zero, unless the engine starts with another one. vLLM's CPU
+    kernels would play the adapter of the last slot in requests without an adapter.
+    """
+
+    def __init__(
+        self, llm: "AsyncLLM", policy: Path, family: ModelFamily, rank: int, directory: Path
+    ) -> None:
+        """Play adapters up to `rank` on `policy`. Their files go to the new private `directory`."""
+        self._llm, self._family, self._rank, self._root = llm, family, rank, directory
+        directory.mkdir(mode=0o700)
+        self._shapes = Checkpoint(policy).shapes
+        self._serial = itertools.count(1)
+        self._held: tuple[Subscriber, Received] | None = None
+        self._staged: Adapter | None = None
+        # The adapters that vLLM has, oldest first. The last one is the current one.
+        self._added: list[Adapter] = []
+        self._users: Counter[int] = Counter()
+
+    async def start(self, directory: Path | None = None) -> None:
+        """Add the adapter of version 0, from a PEFT directory if there is one."""
+        if directory is None:
+            zero = _zero(self._shapes, self._family)
+            self._staged = await asyncio.to_thread(self._write, 0, *zero)
+        else:
+            self._staged = await asyncio.to_thread(self._copy, directory)
+        await self.apply(0)
+
+    async def prefetch(self, subscriber: Subscriber, version: int) -> Prefetched:
+        """Download and verify a version, and write its directory, while the engine generates.
+
+        Raises WeightsError if the version cannot be fetched or verified, or cannot be played. The
+        engine is then unchanged.
+        """
+        self._drop_staged()
+        held = self._held[1] if self._held and self._held[0] is subscriber else None
+        received = await asyncio.to_thread(subscriber.receive, version, held)
+        scale = self._check(received.manifest)
+        self._held = subscriber, received
+        self._staged = await asyncio.to_thread(self._write, version, received.state, scale)
+        return Prefetched(
+            received.hops,
+            received.size,
+            received.detours,
+            received.fetch_s,
+            received.decode_s,
+            received.verify_s,
+        )
+
+    async def apply(self, version: int, vision: bool = False) -> tuple[float, float]:
+        """Add the staged version to vLLM, and remove versions that no request plays.
+
+        New requests play the added version, and requests in flight go on with their version. Return
+        the seconds of applying twice, because generation waits while vLLM adds an adapter. `vision`
+        has no effect: an adapter leaves the vision tower alone.
+        """
+        staged, self._staged = self._staged, None
+        if staged is None or staged.version != version:
+            raise WeightsError(f"version {version} is not staged; prefetch it first")
+        started = time.perf_counter()
+        await self._llm.add_lora(staged.request)
+        seconds = time.perf_counter() - started
+        self._added.append(staged)
+        for old in [*self._added[:-1]]:
+            if not self._users[old.request.lora_int_id]:
+                self._added.remove(old)
+                await self._llm.remove_lora(old.request.lora_int_id)
+                await asyncio.to_thread(shutil.rmtree, old.request.lora_path)
+        return seconds, seconds
+
+    @contextmanager
+    def playing(self) -> Iterator["Adapter"]:
+        """Yield the current adapter, and keep it until the end of the block."""
+        adapter = self._added[-1]
+        self._users[adapter.request.lora_int_id] += 1
+        try:
+            yield adapter
+        finally:
+            self._users[adapter.request.lora_int_id] -= 1
+
+    def _drop_staged(self) -> None:
+        """Delete a version that was staged and never applied."""
+        staged, self._staged = self._staged, None
+        if staged is not None:
+            shutil.rmtree(staged.request.lora_path)
+
+    def _write(self, version: int, tensors: Mapping[str, Tensor], scale: float) -> "Adapter":
+        adapter = self._new(version)
+        write_peft(tensors, scale, Path(adapter.request.lora_path))
+        return adapter
+
+    def _copy(self, directory: Path) -> "Adapter":
+        adapter = self._new(0)
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            shutil.copyfile(directory / name, Path(adapter.request.lora_path, name))
+        return adapter
+
+    def _new(self, version: int) -> "Adapter":
+        """Return a new name, id and empty directory for a version."""
+        from vllm.lora.request import LoRARequest
+
+        serial = next(self._serial)
+        directory = self._root / f"v{version}-{serial}"
+        directory.mkdir(mode=0o700)
+        return Adapter(
+            version, LoRARequest(f"version {version} ({serial})", serial, str(directory))
+        )
+
+    def _check(self, manifest: Manifest) -> float:
+        """Return the scale of the version's adapter.
+
+        Raises WeightsError if the version is no adapter, or an adapter that vLLM cannot play.
+        """
+        if manifest.adapter is None:
+            raise WeightsError(
+                f"version {manifest.version} holds whole weights, but this engine plays adapters; "
+                "start it with policy.lora_rank=0"
+            )
+        adapted(manifest.shapes, self._shapes, self._family.current_name)
+        if tower := [name for name in manifest.shapes if in_tower(self._family, name)]:
+            raise WeightsError(
+                f"version {manifest.version} has an adapter in the vision tower ({tower[0]}), "
+                "which the engine would ignore; adapt layers of the language model only"
+            )
+        if (rank := rank_of(manifest.shapes)) > self._rank:
+            raise WeightsError(
+                f"version {manifest.version} is an adapter of rank {rank}, but the engine was "
+                f"started for rank {self._rank}; give both the same policy.lora_rank"
+            )
+        return manifest.adapter
+
+
+def _zero(shapes: Shapes, family: ModelFamily) -> tuple[dict[str, Tensor], float]:
+    """Return an adapter of one layer that adds zero, and its scale."""
+    name = next(
+        name
+        for name in shapes
+        if name.removesuffix(".weight").endswith(family.lora_targets) and not in_tower(family, name)
+        if name.endswith(".weight")
+    )
+    layer = family.current_name(name).removesuffix(".weight")
+    above, below = shapes[name]
+    return {f"{layer}{DOWN}": torch.zeros(1, below), f"{layer}{UP}": torch.zeros(above, 1)}, 1.0

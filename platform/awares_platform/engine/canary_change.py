@@ -1,0 +1,89 @@
+"""Compares the engine's change of the canary's logprobs with the learner's change.
+
+    learner:  version 0, version v --> change --\\
+                                                 slope of the engine's changes on the learner's
+    engine:   version 0, version v --> change --/
+
+An engine that still plays version 0 has slope 0. An engine that plays half of an update has a slope
+near one half. A mean |dlogp| sees neither if the update is smaller than the rounding errors.
+"""
+
+import math
+from dataclasses import dataclass
+
+from awares_platform.engine.canary import CanaryMismatch, Logprobs
+
+SLOPE_BOUND = 0.05
+"""The largest accepted distance of a slope from 1, where rounding errors are negligible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The engine's change of the canary's logprobs since version 0, against the learner's.
+
+    `slope` is the least-squares slope, without an intercept, of the engine's changes on the
+    learner's. It is 1 if the engine plays the whole update, and 0 if it plays version 0. `size` is
+    the root mean square of the learner's changes. `noise` is the root mean square of the difference
+    between engine and learner at version 0, and `tokens` is the number of tokens.
+
+    Example:
+        found = Change(slope=0.99, size=0.21, noise=0.03, tokens=137)
+        found.tolerance    # 0.12
+    """
+
+    slope: float
+    size: float
+    noise: float
+    tokens: int
+
+    @property
+    def tolerance(self) -> float:
+        """The largest accepted distance of the slope from 1.
+
+        It is 0.05, plus what the rounding errors may add. The errors at both versions give the
+        slope a standard error of sqrt(2 / tokens) * noise / size, and three of these are allowed.
+        The learner's own errors lower the slope by at most (noise / size)^2.
+        """
+        ratio = self.noise / self.size if self.size else math.inf
+        return SLOPE_BOUND + 3 * math.sqrt(2 / self.tokens) * ratio + ratio**2
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether the change is large enough for a slope of 0 to exceed the tolerance."""
+        return self.tolerance < 1
+
+
+def change(
+    learned: Logprobs, learned_start: Logprobs, measured: Logprobs, measured_start: Logprobs
+) -> Change:
+    """Compare the changes of the engine (`measured`) and the learner (`learned`) since version 0.
+
+    The four arguments have one row per prompt, and equal lengths.
+    """
+    columns = zip(*map(_flat, (learned, learned_start, measured, measured_start)), strict=True)
+    rows = [(now - then, seen - before, before - then) for now, then, seen, before in columns]
+    squares = math.fsum(mine * mine for mine, _, _ in rows)
+    product = math.fsum(mine * theirs for mine, theirs, _ in rows)
+    errors = math.fsum(error * error for _, _, error in rows)
+    return Change(
+        slope=product / squares if squares else 1.0,
+        size=math.sqrt(squares / len(rows)),
+        noise=math.sqrt(errors / len(rows)),
+        tokens=len(rows),
+    )
+
+
+def check(found: Change, version: int) -> None:
+    """Raise CanaryMismatch if the slope is further from 1 than the rounding errors explain."""
+    # "not ... <= ..." is also true if the slope is NaN.
+    if found.is_seen and not abs(found.slope - 1) <= found.tolerance:
+        raise CanaryMismatch(
+            f"version {version}: the engine plays {found.slope:.1%} of the learner's change since "
+            f"version 0, and {1 - found.tolerance:.1%} to {1 + found.tolerance:.1%} is accepted "
+            f"({found.tokens} tokens, change {found.size:.3g}, rounding {found.noise:.3g}). "
+            "Restart the engine; if it happens again, a part of the update is not loaded"
+        )
+
+
+def _flat(rows: Logprobs) -> list[float]:
+    return [value for row in rows for value in row]

@@ -1,0 +1,136 @@
+"""Tests that peft and vLLM load the PEFT directory of an exported LoRA policy.
+
+The policy is the bundled one, and the learner and peft compute in float32.
+"""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+import awares.mini
+from awares.chat import ChatFormat
+from awares.errors import PolicyError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
+from awares_platform.config.engine import EngineConfig
+from awares_platform.config.method import MethodConfig
+from awares_platform.engine.canary import Canary, Logprobs, learner_logprobs, tails
+from awares_platform.engine.canary_change import change, check
+from awares_platform.engine.engine import Engine
+from awares_platform.engine.exported import Playable, playable
+from awares_platform.store import ObjectStore
+from awares_platform.training.export import adapter_key, export_adapter, export_policy
+from awares_platform.training.identity import content_digest
+from awares_platform.training.source import resolve_adapter
+from awares_platform.weights.adapter import CONFIG_FILE, WEIGHTS_FILE
+from tests.integration.running_engine import LIMITS, scenes
+from tests.integration.trained_adapter import TrainedAdapter
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+POLICY = Path(awares.mini.__file__).parent / "policy_weights"
+
+
+@pytest.fixture(scope="module")
+def trained() -> TrainedAdapter:
+    processor = AutoProcessor.from_pretrained(POLICY)
+    chat = ChatFormat(processor.tokenizer)
+    samples, images = scenes(12)
+    canary, batch = (
+        Canary.build(some, images.__getitem__, chat, LIMITS, 0.5)
+        for some in (samples[:4], samples[4:])
+    )
+    trained = TrainedAdapter.attach(POLICY, processor, canary, torch.float32)
+    for _ in range(10):
+        trained.step(batch, 1e-4)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def directory(
+    trained: TrainedAdapter, seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a download of the exported directory."""
+    key = export_adapter(
+        trained.published(), trained.scale, POLICY, "base", seaweed, "lora", "awares", {"step": 10}
+    )
+    assert key == adapter_key("lora", "awares") == "runs/lora/policies/awares-adapter"
+    manifest = json.loads(seaweed.get(f"{key}/manifest.json"))
+    assert manifest["meta"]["trained_from"] == content_digest(POLICY)
+    assert manifest["files"].keys() == {CONFIG_FILE, WEIGHTS_FILE}
+    directory = tmp_path_factory.mktemp("adapter")
+    for name in manifest["files"]:
+        (directory / name).write_bytes(seaweed.get(f"{key}/{name}"))
+    return directory
+
+
+def worst(found: Logprobs, wanted: Logprobs) -> float:
+    return max(
+        abs(mine - theirs)
+        for rows in zip(found, wanted, strict=True)
+        for mine, theirs in zip(*rows, strict=True)
+    )
+
+
+def test_peft_loads_the_directory(trained: TrainedAdapter, directory: Path) -> None:
+    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.float32).eval()
+    before = learner_logprobs(base, trained.processor, trained.canary)
+    model: Any = peft.PeftModel.from_pretrained(base, directory)
+    found = learner_logprobs(model, trained.processor, trained.canary)
+    assert worst(before, trained.logprobs()) > 0.1
+    assert worst(found, trained.logprobs()) < 1e-4
+    assert not [name for name, _ in model.named_parameters() if "visual" in name and "lora" in name]
+
+
+def test_an_engine_in_bfloat16_starts_with_the_adapter(
+    trained: TrainedAdapter, directory: Path, seaweed: ObjectStore
+) -> None:
+    """vLLM loads the exported directory. The engine plays the whole update, not merged weights."""
+    files = playable(seaweed, "lora", "awares", "mini", QWEN2_5_VL, "bfloat16")
+    assert files.policy == POLICY and files.adapter is not None
+
+    async def score(played: Playable) -> Logprobs:
+        config = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25)
+        engine = await Engine.start(
+            played.policy,
+            config,
+            ChatFormat(trained.processor.tokenizer),
+            family=QWEN2_5_VL,
+            limits=LIMITS,
+            adapter=played.adapter,
+        )
+        async with engine:
+            rows = [engine.score(ids, images) for ids, images in trained.canary.prompts]
+            return tails(await asyncio.gather(*rows), trained.canary)
+
+    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.float32).eval()
+    start = learner_logprobs(base, trained.processor, trained.canary)
+    measured = [asyncio.run(score(played)) for played in (files, Playable(POLICY, None))]
+    found = change(trained.logprobs(), start, *measured)
+    print(found)
+    assert found.is_seen
+    check(found, version=0)
+
+
+def test_the_adapter_of_another_export_is_not_played(
+    trained: TrainedAdapter, directory: Path, seaweed: ObjectStore
+) -> None:
+    """In float32 the merged policy is played, and a later export without an adapter removes it."""
+    state = trained.merged()
+    export_policy(state, POLICY, seaweed, "lora", "awares", QWEN2_5_VL, MethodConfig())
+    assert resolve_adapter(seaweed, "lora", "awares", "mini", QWEN2_5_VL) is None
+    key = export_adapter(
+        trained.published(), trained.scale, POLICY, "base", seaweed, "lora", "awares"
+    )
+    files = playable(seaweed, "lora", "awares", "mini", QWEN2_5_VL, "float32")
+    assert files.adapter is None and files.policy != POLICY
+    manifest = json.loads(seaweed.get(f"{key}/manifest.json"))
+    manifest["meta"]["trained_from"] = "0" * 64
+    seaweed.put(f"{key}/manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(PolicyError, match="is an adapter of another policy base"):
+        playable(seaweed, "lora", "awares", "mini", QWEN2_5_VL, "bfloat16")

@@ -1,0 +1,86 @@
+"""Tests a LoRA run whose engine computes in bfloat16, from training to evaluation.
+
+The run has real Ray, vLLM, DeepSpeed and SeaweedFS. The learning rate is large, so that the canary
+sees the change of the first versions.
+"""
+
+import asyncio
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from awares.sample import Label
+from awares_platform.config import PlatformConfig
+from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
+from awares_platform.evaluate.evaluator import Evaluator
+from awares_platform.grpo.job import run
+from awares_platform.runtime.session import session as open_session
+from awares_platform.store import ObjectStore
+from awares_platform.training.export import adapter_key
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+STEPS = 5
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
+    seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
+    settings = {
+        "run": {"name": "grpo-adapter", "directory": str(tmp_path / "runs")},
+        "store": {
+            "url": "s3://awares/grpo-adapter",
+            "endpoint": seaweed.config.endpoint,
+            "retry_budget_s": 20,
+        },
+        "data": {"train_samples": 64, "test_samples": 8, "image_cache": str(tmp_path / "images")},
+        "engine": {"kv_cache_gib": 0.25, "dtype": "bfloat16"},
+        "policy": {"lora_rank": 8},
+        "method": {"reward": "anls_reward:AnlsReward", "reward_settings": {"call_price": 0.5}},
+        "evaluate": {"max_tokens": 8},
+        "grpo": {
+            "start": "base",
+            "steps": STEPS,
+            "groups_per_step": 4,
+            "group_size": 8,
+            "max_tokens": 8,
+            "staleness_bound": 0,
+            "micro_batch": 16,
+            "learning_rate": 2e-3,
+        },
+    }
+    config = PlatformConfig.model_validate(settings)
+    store = ObjectStore.from_config(config.store)
+    ensure_mini(config.data, store)
+    samples = read_samples(store, "awares-mini", "train")
+    labelled = [replace(sample, label=Label.LR) for sample in samples]
+    write_samples(store, "awares-mini-curated", "train", labelled)
+    with open_session(config) as opened:
+        run(opened)
+        files = (Path(config.run.directory) / "grpo-adapter").rglob("metrics*.jsonl")
+        rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        slopes = [row["canary/slope"] for row in rows if "canary/slope" in row]
+        print(slopes)
+        assert slopes and all(0.7 < slope < 1.3 for slope in slopes)
+        assert store.get(f"{adapter_key('grpo-adapter', 'awares')}/manifest.json")
+        asyncio.run(evaluate(opened))
+
+
+async def evaluate(config: PlatformConfig) -> None:
+    evaluator = Evaluator(config)
+    await evaluator.start()
+    try:
+        samples = read_samples(ObjectStore.from_config(config.store), "awares-mini", "test")
+        await evaluator.load("awares", samples)
+        assert evaluator._engine._adapters is not None
+        played = await evaluator.play("awares", samples)
+        assert len(played) == len(samples) and all(one.episode is not None for one in played)
+        await evaluator.load("base", samples)
+        assert evaluator._engine._adapters is None
+    finally:
+        await evaluator.stop()

@@ -1,0 +1,90 @@
+"""Tests that a layer in 16 bits keeps an adapter's update that is smaller than its rounding error.
+
+The layer has the width of the 7B model, and the adapter has the shipped initialisation. After k
+steps, every element of `up` has moved by k learning rates.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from awares_platform.training.rounding import add_once
+from awares_platform.weights.adapter import fold
+
+WIDTH, RANK, TOKENS, SCALE, RATE = 3584, 8, 64, 2.0, 1e-5
+
+
+@pytest.fixture(scope="module")
+def layer() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return a weight, the inputs of some tokens, `down`, and the signs of the steps of `up`."""
+    torch.manual_seed(0)
+    return (
+        (torch.randn(WIDTH, WIDTH) * 0.02).bfloat16(),
+        torch.randn(TOKENS, WIDTH).bfloat16(),
+        (torch.empty(RANK, WIDTH).uniform_(-1, 1) / math.sqrt(WIDTH)).bfloat16(),
+        torch.randn(WIDTH, RANK).sign(),
+    )
+
+
+def share(found: Tensor, wanted: Tensor) -> float:
+    """Return the share of the change `wanted` that the change `found` holds."""
+    return float((found.double() * wanted.double()).sum() / wanted.double().square().sum())
+
+
+@pytest.mark.parametrize(("steps", "kept_by_others"), [(1, 0.03), (10, 0.2)])
+def test_an_early_update_is_played_whole(
+    layer: tuple[Tensor, Tensor, Tensor, Tensor], steps: int, kept_by_others: float
+) -> None:
+    """Folding into 16 bits loses the update, and so does adding after rounding."""
+    weight, inputs, down, signs = layer
+    up = (signs * RATE * steps).bfloat16()
+    output = (inputs.float() @ weight.float().T).bfloat16()
+    change = SCALE * (inputs.float() @ down.float().T) @ up.float().T
+    folded = fold(weight, down, up, SCALE)
+    shares = {
+        "folded": share(
+            (inputs.float() @ folded.float().T).bfloat16().float() - output.float(), change
+        ),
+        "added after rounding": share(
+            (output + change.bfloat16()).float() - output.float(), change
+        ),
+        "added once": share(add_once(output, change.bfloat16()).float() - output.float(), change),
+    }
+    print(steps, shares)
+    assert shares["folded"] < kept_by_others
+    assert shares["added after rounding"] < kept_by_others
+    assert shares["added once"] == pytest.approx(1, abs=0.12 / math.sqrt(steps))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_without_a_change_the_output_stays_bit_for_bit(dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    powers = 2.0 ** torch.arange(-8.0, 9.0).repeat(4)
+    for output in (torch.randn(256, 512), torch.stack([powers, -powers]), torch.zeros(2, 3)):
+        output = output.to(dtype)
+        assert torch.equal(add_once(output, torch.zeros_like(output)), output)
+
+
+def test_a_large_change_is_added_to_within_one_rounding() -> None:
+    torch.manual_seed(2)
+    output, change = torch.randn(64, 512).bfloat16(), torch.randn(64, 512).bfloat16()
+    exact = output.float() + change.float()
+    error = (add_once(output, change).float() - exact).abs()
+    assert (error <= 2.0**-7 * torch.maximum(exact.abs(), output.abs().float())).all()
+
+
+def test_a_row_does_not_depend_on_its_batch() -> None:
+    torch.manual_seed(3)
+    output, change = torch.randn(8, 512).bfloat16(), torch.randn(8, 512).bfloat16() * 1e-3
+    alone = torch.cat([add_once(output[i : i + 1], change[i : i + 1]) for i in range(8)])
+    assert torch.equal(add_once(output, change), alone)
+
+
+def test_the_gradient_is_that_of_a_sum() -> None:
+    torch.manual_seed(4)
+    output, change = (torch.randn(4, 8).bfloat16().requires_grad_() for _ in range(2))
+    add_once(output, change).sum().backward()
+    assert output.grad is not None and change.grad is not None
+    assert bool((output.grad == 1).all()) and bool((change.grad == 1).all())
