@@ -60,6 +60,8 @@ min_confidence = 0.0
 
 [sft]
 epochs = 1
+batch_size = 8
+micro_batch = 4
 
 [grpo]
 steps = 1
