@@ -4,8 +4,8 @@
 
 The policy is a Qwen2.5-VL in bfloat16 with the widths of the 7B model (hidden 3,584, MLP 18,944, 28
 heads, 4 KV heads), random weights, few layers, and the vision tower and vocabulary of the bundled
-policy. SeaweedFS runs on the same machine, and the engine has one thread. For each way and rank the
-script publishes some versions and loads each one while the engine generates. It reports medians:
+policy. SeaweedFS runs on the same machine. For each way and rank the script publishes some versions
+and loads each one while the engine generates. It reports medians:
 
 - load: the time from HEAD to the applied version, without a canary;
 - pause: the part of it in which generation waits;
@@ -49,7 +49,7 @@ from tests.benchmarks.command import Screen, parser, save
 from tests.benchmarks.local_store import local_store
 
 WHOLE = 28
-VERSIONS = 4
+VERSIONS = 3
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 WIDTHS = {
     "hidden_size": 3584,
@@ -180,7 +180,7 @@ async def measure(
                 if version == 1:
                     memory = Memory()
                     memory.start()
-                request = GenerateRequest(ids, (), Sampling(max_tokens=16), f"{version}")
+                request = GenerateRequest(ids, (), Sampling(max_tokens=4), f"{version}")
                 generating = asyncio.create_task(engine(request))
                 await asyncio.sleep(0.5)
                 started = time.perf_counter()
@@ -202,7 +202,7 @@ async def measure(
     }
 
 
-def table(rows: list[dict[str, Any]], layers: int) -> str:
+def table(rows: list[dict[str, Any]], layers: int, threads: int) -> str:
     """Return the figures as a Markdown table."""
     scale = WHOLE / layers
     head = "| way | rank | load | pause | memory | load, 28 layers | pause | memory |"
@@ -214,7 +214,7 @@ def table(rows: list[dict[str, Any]], layers: int) -> str:
             for by in (1, scale)
         ]
         lines.append(f"| {row['way']} | {row['rank']} | {' | '.join(cells)} |")
-    note = f"\n{layers} layers of the 7B model's width, bfloat16, one thread of a two-core machine."
+    note = f"\n{layers} layers of the 7B model's width, bfloat16, {threads} threads of two cores."
     return "\n".join([*lines, note])
 
 
@@ -237,7 +237,7 @@ def main() -> None:
                 row = asyncio.run(measure(store, policy, chat, way, rank, given.threads))
                 rows.append(row)
                 show.show(str(row))
-    found = table(rows, given.layers)
+    found = table(rows, given.layers, given.threads)
     print(found)
     save(given, "adapters", found, {"layers": given.layers, "rows": rows})
 
