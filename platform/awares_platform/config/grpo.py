@@ -74,7 +74,7 @@ class GrpoConfig(Section):
     micro_batch: PositiveInt = 32
     """Largest number of distinct sequences per forward and backward pass of a rank. Episodes with
     equal tokens share a sequence."""
-    micro_tokens: PositiveInt | None = None
+    micro_tokens: int | None = Field(default=None, ge=1)
     """Largest number of tokens per forward and backward pass of a rank, with padding. A longer
     sequence gets a pass of its own. "none" sets no limit."""
     minibatches: PositiveInt = 1
