@@ -182,11 +182,19 @@ def _annotation(parts: Sequence[str]) -> Any:
     return model
 
 
+_REMEDIES = {
+    "tuple_type": 'write a list in TOML, such as ["a", "b"]',
+    "dict_type": 'write a table in TOML, such as {a = "b"}',
+    "int_from_float": "write a whole number",
+}
+"""What would be right, by pydantic's type of an error."""
+
+
 def _explain(detail: ErrorDetails) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such key; the nearest is {nearest(key, _candidates(detail['loc']))}"
-    message = detail["msg"].removeprefix("Value error, ")
+    message = _REMEDIES.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
     return (
         message if message.startswith(key) else f"{key}: {message}; got {_shown(detail['input'])}"
     )
