@@ -124,7 +124,8 @@ def _results(record: RunRecord) -> str:
         "Whiskers are 95 % bootstrap intervals. Up and to the left is better. "
         "RTR, the retained token ratio, is the number of visual tokens over that of the full "
         "image.</p>"
-        f"{tradeoff(record.policies)}<p>{claims(record.policies)}</p>"
+        f'<div class="figure">{tradeoff(record.policies)}</div>'
+        f"<p>{claims(record.policies)}</p>"
         f"{results_table(record.policies)}{''.join(tables)}</section>"
     )
 
