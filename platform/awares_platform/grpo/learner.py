@@ -13,13 +13,10 @@ the next free version.
 Logprobs are computed for the distribution that the engine sampled from. The learner and the engine
 therefore use the same temperature and the same blocked ids, and top_p is 1.
 
-Axes: B episodes, S distinct token sequences among them (S <= B), T tokens.
 """
 
 import copy
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -28,25 +25,22 @@ import ray.train
 import torch
 import torch.distributed
 from ray.train.torch import get_device
-from torch import Tensor
 
 from awares.batch import Batch, collate
 from awares.chat import ChatFormat
-from awares.logprobs import policy_logprobs
-from awares.losses import GrpoSettings, grpo_loss
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Logprobs, learner_logprobs, to_extra
 from awares_platform.engine.canary_samples import build
 from awares_platform.grpo.group import Position
 from awares_platform.grpo.loss_metrics import LossMetrics
+from awares_platform.grpo.objective import Objective
 from awares_platform.grpo.pixels import RememberingProcessor
-from awares_platform.grpo.shard import Minibatch, StepShard, TrainSequence
+from awares_platform.grpo.shard import StepShard, TrainSequence
 from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
-from awares_platform.training.ahead import one_ahead
 from awares_platform.training.export import export_adapter, export_policy
 from awares_platform.training.identity import content_digest
 from awares_platform.training.policy import interface, load_policy, load_processor
@@ -81,7 +75,7 @@ class Learner:
         self._device = get_device() if gpu else torch.device("cpu")
         model = load_policy(self._source, config.policy, config.run.seed).to(self._device)
         apart = settings.kl_beta > 0 and not config.policy.lora_rank
-        self._frozen = copy.deepcopy(model).requires_grad_(False).eval() if apart else None
+        frozen = copy.deepcopy(model).requires_grad_(False).eval() if apart else None
         self._served = getattr(torch, config.engine.dtype)
         self._engine = zero.initialize(model, zero.settings_of(settings, config.policy.dtype), gpu)
         method = config.method
@@ -92,8 +86,14 @@ class Learner:
         self._canary = build(
             self._store, config.data.curated, self._images, self._chat, self._family, method
         )
-        self._loss = GrpoSettings(
-            settings.clip, settings.clip, settings.kl_beta, settings.importance_cap
+        self._objective = Objective(
+            self._engine,
+            frozen,
+            self._collate,
+            settings,
+            self._ranks,
+            blocked_ids=self._chat.blocked_ids,
+            packed=config.policy.packed,
         )
         self._scores = self._rank == 0 or settings.zero_stage == 3
         # This must precede the restore of a checkpoint: version 0 is the starting policy.
@@ -180,59 +180,19 @@ class Learner:
     def _update(self, shard: StepShard) -> dict[str, float]:
         """Take one optimizer step per minibatch. Return metrics over all ranks."""
         metrics = LossMetrics()
-        proximal = self._proximal(shard) if len(shard.minibatches) > 1 else None
+        proximal = self._objective.proximal(shard) if len(shard.minibatches) > 1 else None
         norms = []
         rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
         for index, minibatch in enumerate(shard.minibatches):
             if minibatch.total:
-                losses = self._losses(minibatch, proximal[index] if proximal else None, metrics)
+                before = proximal[index] if proximal else None
+                losses = self._objective.losses(minibatch, before, metrics)
                 norms.append(zero.step(self._engine, losses, rate))
         return {
             **metrics.reduced(),
             "policy/grad_norm": max(norms, default=0.0),
             "policy/learning_rate": rate,
         }
-
-    def _proximal(self, shard: StepShard) -> list[list[Tensor]]:
-        """Return the logprobs of every pass, computed before the step's first update.
-
-        A step with only one update does not need this method. The forward pass of that update
-        already computes the same logprobs.
-        """
-        with torch.no_grad():
-            return [
-                [self._logprobs(batch) for batch in one_ahead(self._collate, minibatch.passes)]
-                for minibatch in shard.minibatches
-            ]
-
-    def _losses(
-        self, minibatch: Minibatch, proximal: list[Tensor] | None, metrics: LossMetrics
-    ) -> Iterator[Tensor]:
-        """Yield the loss of each pass.
-
-        The losses of a rank are summed, and the sums are averaged over ranks. The result is the
-        mean loss over the minibatch's episodes.
-        """
-        batches = one_ahead(self._collate, minibatch.passes)
-        for index, (sequences, batch) in enumerate(zip(minibatch.passes, batches, strict=True)):
-            reference_ST = self._reference(batch)
-            logprobs_ST = self._logprobs(batch)
-            held_ST = logprobs_ST.detach()
-            rows_B, behaviour_BT, advantages_B = spread(sequences, batch)
-            loss, stats = grpo_loss(
-                logprobs_ST[rows_B],
-                behaviour_BT,
-                (held_ST if proximal is None else proximal[index])[rows_B],
-                (held_ST if reference_ST is None else reference_ST)[rows_B],
-                advantages_B,
-                batch.action_mask_BT[rows_B],
-                self._loss,
-                episodes=minibatch.total,
-            )
-            filler = sequences[0].filler
-            if not filler:
-                metrics.add(stats)
-            yield loss * (0.0 if filler else float(self._ranks))
 
     def _collate(self, sequences: tuple[TrainSequence, ...]) -> Batch:
         method = self._config.method
@@ -243,36 +203,6 @@ class Learner:
             vision_limits(method, self._family),
             method.low_ratio,
         ).to(self._device)
-
-    def _logprobs(self, batch: Batch) -> Tensor:
-        return policy_logprobs(
-            self._engine,
-            batch,
-            temperature=self._settings.temperature,
-            blocked_ids=self._chat.blocked_ids,
-            packed=self._config.policy.packed,
-        )
-
-    def _reference(self, batch: Batch) -> Tensor | None:
-        """Return the logprobs of the starting policy, or None if the loss has no KL term.
-
-        Without LoRA, the starting policy is a frozen copy of the model. With LoRA, the starting
-        policy is the model with its adapters off.
-        """
-        if self._settings.kl_beta == 0:
-            return None
-        off: AbstractContextManager[None] = (
-            nullcontext() if self._frozen is not None else lora.adapters_off(self._engine.module)
-        )
-        model = self._engine if self._frozen is None else self._frozen
-        with torch.no_grad(), off:
-            return policy_logprobs(
-                model,
-                batch,
-                temperature=self._settings.temperature,
-                blocked_ids=self._chat.blocked_ids,
-                packed=self._config.policy.packed,
-            )
 
     # -- weights
 
@@ -317,27 +247,3 @@ def _agree(value: Any) -> Any:
     values = [value]
     torch.distributed.broadcast_object_list(values, src=0)
     return values[0]
-
-
-def spread(sequences: tuple[TrainSequence, ...], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rows (B,), behaviour logprobs (B, T) and advantages (B,) of B episodes.
-
-    The row of an episode is the index of its sequence among the S distinct sequences.
-    """
-    device = batch.input_ids_BT.device
-    counts_S = torch.tensor([len(item.episodes) for item in sequences])
-    rows_B = torch.repeat_interleave(torch.arange(len(sequences)), counts_S).to(device)
-    sampled = [
-        logprob
-        for item in sequences
-        for episode in item.episodes
-        for turn in episode.turns
-        for logprob in turn.logprobs
-    ]
-    behaviour_BT = torch.zeros(rows_B.shape[0], batch.input_ids_BT.shape[1], device=device)
-    # The mask and `sampled` have the same order: by row, then by token.
-    behaviour_BT[batch.action_mask_BT[rows_B]] = torch.tensor(sampled, device=device)
-    advantages_B = torch.tensor(
-        [advantage for item in sequences for advantage in item.advantages], device=device
-    )
-    return rows_B, behaviour_BT, advantages_B

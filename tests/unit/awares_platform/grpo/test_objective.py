@@ -5,7 +5,7 @@ import torch
 
 from awares.batch import Batch
 from awares.episode import Episode
-from awares_platform.grpo.learner import spread
+from awares_platform.grpo.objective import spread
 from awares_platform.grpo.shard import TrainSequence
 
 

@@ -1,0 +1,145 @@
+"""Computes the GRPO losses of one rank's forward passes (section 3.4 of the paper).
+
+    sequences --collate, one pass ahead--> batch --> logprobs of the current policy --+
+                                             |  --> logprobs of the reference policy -+--> loss
+    before the first update of a step -------+----> logprobs of the proximal policy --+
+
+Axes: B episodes, S distinct token sequences among them (S <= B), T tokens.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from awares.batch import Batch
+from awares.logprobs import policy_logprobs
+from awares.losses import GrpoSettings, grpo_loss
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.grpo.loss_metrics import LossMetrics
+from awares_platform.grpo.shard import Minibatch, StepShard, TrainSequence
+from awares_platform.training import lora
+from awares_platform.training.ahead import one_ahead
+
+
+class Objective:
+    """The losses of the policy that a DeepSpeed `engine` trains, on one of `ranks` ranks.
+
+    `frozen` is a copy of the starting policy, or None if the loss has no KL term or the engine
+    trains adapters. `blocked_ids` and `packed` are as in `awares.logprobs.policy_logprobs`.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        frozen: Any,
+        collate: Callable[[tuple[TrainSequence, ...]], Batch],
+        settings: GrpoConfig,
+        ranks: int,
+        *,
+        blocked_ids: Sequence[int],
+        packed: bool,
+    ) -> None:
+        self._engine, self._frozen, self._collate = engine, frozen, collate
+        self._temperature, self._ranks = settings.temperature, ranks
+        self._blocked_ids, self._packed = blocked_ids, packed
+        self._loss = GrpoSettings(
+            settings.clip, settings.clip, settings.kl_beta, settings.importance_cap
+        )
+
+    def proximal(self, shard: StepShard) -> list[list[Tensor]]:
+        """Return the logprobs of every pass, computed before the step's first update.
+
+        A step with only one update does not need this method. The forward pass of that update
+        already computes the same logprobs.
+        """
+        with torch.no_grad():
+            return [
+                [self._logprobs(batch) for batch in one_ahead(self._collate, minibatch.passes)]
+                for minibatch in shard.minibatches
+            ]
+
+    def losses(
+        self, minibatch: Minibatch, proximal: list[Tensor] | None, metrics: LossMetrics
+    ) -> Iterator[Tensor]:
+        """Yield the loss of each pass.
+
+        The losses of a rank are summed, and the sums are averaged over ranks. The result is the
+        mean loss over the minibatch's episodes.
+        """
+        batches = one_ahead(self._collate, minibatch.passes)
+        for index, (sequences, batch) in enumerate(zip(minibatch.passes, batches, strict=True)):
+            reference_ST = self._reference(batch)
+            logprobs_ST = self._logprobs(batch)
+            held_ST = logprobs_ST.detach()
+            rows_B, behaviour_BT, advantages_B = spread(sequences, batch)
+            loss, stats = grpo_loss(
+                logprobs_ST[rows_B],
+                behaviour_BT,
+                (held_ST if proximal is None else proximal[index])[rows_B],
+                (held_ST if reference_ST is None else reference_ST)[rows_B],
+                advantages_B,
+                batch.action_mask_BT[rows_B],
+                self._loss,
+                episodes=minibatch.total,
+            )
+            filler = sequences[0].filler
+            if not filler:
+                metrics.add(stats)
+            yield loss * (0.0 if filler else float(self._ranks))
+
+    def _logprobs(self, batch: Batch) -> Tensor:
+        return policy_logprobs(
+            self._engine,
+            batch,
+            temperature=self._temperature,
+            blocked_ids=self._blocked_ids,
+            packed=self._packed,
+        )
+
+    def _reference(self, batch: Batch) -> Tensor | None:
+        """Return the logprobs of the starting policy, or None if the loss has no KL term.
+
+        Without LoRA, the starting policy is a frozen copy of the model. With LoRA, the starting
+        policy is the model with its adapters off.
+        """
+        if self._loss.kl_beta == 0:
+            return None
+        off: AbstractContextManager[None] = (
+            nullcontext() if self._frozen is not None else lora.adapters_off(self._engine.module)
+        )
+        model = self._engine if self._frozen is None else self._frozen
+        with torch.no_grad(), off:
+            return policy_logprobs(
+                model,
+                batch,
+                temperature=self._temperature,
+                blocked_ids=self._blocked_ids,
+                packed=self._packed,
+            )
+
+
+def spread(sequences: tuple[TrainSequence, ...], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the rows (B,), behaviour logprobs (B, T) and advantages (B,) of B episodes.
+
+    The row of an episode is the index of its sequence among the S distinct sequences.
+    """
+    device = batch.input_ids_BT.device
+    counts_S = torch.tensor([len(item.episodes) for item in sequences])
+    rows_B = torch.repeat_interleave(torch.arange(len(sequences)), counts_S).to(device)
+    sampled = [
+        logprob
+        for item in sequences
+        for episode in item.episodes
+        for turn in episode.turns
+        for logprob in turn.logprobs
+    ]
+    behaviour_BT = torch.zeros(rows_B.shape[0], batch.input_ids_BT.shape[1], device=device)
+    # The mask and `sampled` have the same order: by row, then by token.
+    behaviour_BT[batch.action_mask_BT[rows_B]] = torch.tensor(sampled, device=device)
+    advantages_B = torch.tensor(
+        [advantage for item in sequences for advantage in item.advantages], device=device
+    )
+    return rows_B, behaviour_BT, advantages_B
