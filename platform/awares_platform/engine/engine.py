@@ -17,8 +17,6 @@ At temperature 0 the engine returns the logprobs of temperature 1.
 """
 
 import asyncio
-import itertools
-import math
 import multiprocessing
 import shutil
 import tempfile
@@ -30,25 +28,25 @@ from PIL.Image import Image
 
 from awares.chat import ChatFormat
 from awares.family import ModelFamily
-from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
+from awares.generate import GenerateRequest, Generation
 from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
 from awares_platform.engine import canary as canaries
-from awares_platform.engine import canary_change, launch
-from awares_platform.engine.adapters import Adapter, Adapters, lora_options, stays_adapter
-from awares_platform.engine.canary import Canary, Logprobs
+from awares_platform.engine import launch
+from awares_platform.engine.adapters import Adapters, lora_options, stays_adapter
+from awares_platform.engine.canary import Canary
+from awares_platform.engine.canary_check import CanaryCheck
+from awares_platform.engine.convert import generation, sampling_params
 from awares_platform.engine.exported import adapter_rank
 from awares_platform.engine.launch import EngineError
 from awares_platform.engine.load import Loader, LoadReport
+from awares_platform.engine.requests import Requests
 from awares_platform.runtime.processor import resolved
 from awares_platform.training.policy import interface
 from awares_platform.weights.manifest import Manifest, WeightsError
 from awares_platform.weights.subscribe import Subscriber
 
 if TYPE_CHECKING:
-    from vllm import SamplingParams
-    from vllm.lora.request import LoRARequest
-    from vllm.outputs import CompletionOutput, RequestOutput, WeightVersionSpan
     from vllm.v1.engine.async_llm import AsyncLLM
 
 __all__ = ["Engine", "EngineError", "LoadReport"]
@@ -81,23 +79,13 @@ class Engine:
         reads: tuple[str, str],
         adapters: Adapters | None = None,
     ) -> None:
-        self._llm, self._config, self._chat, self._logs, self._reads = (
-            llm,
-            config,
-            chat,
-            logs,
-            reads,
-        )
+        self._llm, self._config, self._chat = llm, config, chat
+        self._logs, self._reads = logs, reads
         self._version = 0
-        # The canary logprobs of version 0, by the canary's digest.
-        self._start: dict[str, Logprobs] = {}
-        self._serial = itertools.count()
+        self._canaries = CanaryCheck(self.score, config.canary_bound)
         self._adapters = adapters
+        self._requests = Requests(llm, config, logs / launch.LOG, adapters, lambda: self._version)
         self._loader = Loader(llm, config.load_timeout_s, config.stage_on_device)
-        self._failure: str | None = None
-        self._in_flight: set[asyncio.Task[Any]] = set()
-        self._open = asyncio.Event()
-        self._open.set()
         self._loading = asyncio.Lock()
 
     @classmethod
@@ -165,13 +153,16 @@ class Engine:
 
         Raises EngineError if the engine fails or the prompt exceeds one of the engine's limits.
         """
-        output, adapter = await self._run(
-            request.token_ids, request.images, self._params(request.sampling), request.session
+        output, adapter = await self._requests.run(
+            request.token_ids,
+            request.images,
+            sampling_params(request.sampling, self._chat),
+            request.session,
         )
         # vLLM's spans name the version of the base weights. An adapter does not change these.
         spans = output.outputs[0].weight_versions if adapter is None else None
         version = self._version if adapter is None else adapter.version
-        return _generation(output.outputs[0], spans, version)
+        return generation(output.outputs[0], spans, version)
 
     async def score(self, token_ids: Sequence[int], images: Sequence[Image]) -> tuple[float, ...]:
         """Return the raw logprobs (temperature 1, no mask) of a sequence's text tokens.
@@ -182,7 +173,7 @@ class Engine:
         """
         from vllm import SamplingParams
 
-        output, _ = await self._run(
+        output, _ = await self._requests.run(
             token_ids,
             images,
             SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False),
@@ -216,7 +207,7 @@ class Engine:
             manifest = await asyncio.to_thread(subscriber.manifest, version)
             if canary is not None:
                 canaries.expected(canary, manifest)
-                await self._measure_start(canary, manifest)
+                await self._canaries.measure_start(canary, manifest, self._version)
             self._check_reads(manifest)
             self._check_form(manifest)
             loader = self._adapters or self._loader
@@ -224,7 +215,7 @@ class Engine:
                 loader.prefetch(subscriber, version), f"fetching version {version}", None
             )
             if self._adapters is None:
-                self._open.clear()
+                self._requests.hold()
             try:
                 apply_s, pause_s = await self._administer(
                     loader.apply(version, prefetched.vision),
@@ -232,11 +223,11 @@ class Engine:
                     self._config.load_timeout_s,
                 )
                 self._version = version
-                self._open.set()
+                self._requests.release()
                 checked = (None, None) if canary is None else await self.verify(canary, manifest)
             except BaseException as error:
                 # BaseException, because a cancelled load also leaves the weights half updated.
-                self._poison(
+                self._requests.refuse(
                     f"version {version} was not applied whole ({error or type(error).__name__}); "
                     "restart the engine"
                 )
@@ -249,24 +240,15 @@ class Engine:
         Return the mean |dlogp|, and the slope of the change since version 0 if it is seen. Raises
         CanaryMismatch in the same cases as `load_version`.
         """
-        measured = await self._scores(canary)
-        dlogp = canaries.check(canary, manifest, measured, self._config.canary_bound)
-        learned, start = canaries.start_of(canary, manifest), self._start.get(canary.digest)
-        if learned is None or start is None:
-            return dlogp, None
-        found = canary_change.change(canaries.expected(canary, manifest), learned, measured, start)
-        canary_change.check(found, manifest.version)
-        return dlogp, found.slope if found.is_seen else None
+        return await self._canaries.verify(canary, manifest)
 
     async def check(self) -> None:
         """Raise EngineError if the engine is dead or must be restarted."""
-        self._check()
-        if self._llm.errored:
-            raise self._died()
+        self._requests.check()
 
     async def stop(self) -> None:
         """Stop the engine and its process. A second call does no harm."""
-        self._poison("the engine is stopped")
+        self._requests.refuse("the engine is stopped")
         if self._llm.output_handler is not None:
             # A handler that still runs would report the engine's end as an error.
             self._llm.output_handler.cancel()
@@ -278,106 +260,6 @@ class Engine:
 
     async def __aexit__(self, *failure: object) -> None:
         await self.stop()
-
-    def _params(self, sampling: Sampling) -> "SamplingParams":
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        return SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens,
-            seed=sampling.seed,
-            stop_token_ids=[*self._chat.stop_ids],
-            logit_bias=dict.fromkeys(self._chat.blocked_ids, -math.inf),
-            # 0 asks for the logprob of the sampled token only.
-            logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-
-    async def _run(
-        self,
-        token_ids: Sequence[int],
-        images: Sequence[Image],
-        params: "SamplingParams",
-        session: str,
-    ) -> tuple["RequestOutput", Adapter | None]:
-        """Run one request. Return its output and the adapter that it played, if any.
-
-        The request fails at once if the engine is poisoned or stopped before the request ends.
-        """
-        # Wait until the pause ends. A request that starts earlier would get the old version's salt.
-        await self._open.wait()
-        self._check()
-        task = asyncio.ensure_future(
-            self._collect(token_ids, images, params, f"{session}/{next(self._serial)}")
-        )
-        self._in_flight.add(task)
-        task.add_done_callback(self._in_flight.discard)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            # If _poison cancelled the task, `_check` raises the reason.
-            self._check()
-            raise
-
-    async def _collect(
-        self, token_ids: Sequence[int], images: Sequence[Image], params: "SamplingParams", name: str
-    ) -> tuple["RequestOutput", Adapter | None]:
-        if self._adapters is None:
-            return await self._output(token_ids, images, params, name, self._version), None
-        with self._adapters.playing() as adapter:
-            version, lora = adapter.version, adapter.request
-            return await self._output(token_ids, images, params, name, version, lora), adapter
-
-    async def _output(
-        self,
-        token_ids: Sequence[int],
-        images: Sequence[Image],
-        params: "SamplingParams",
-        name: str,
-        version: int,
-        lora: "LoRARequest | None" = None,
-    ) -> "RequestOutput":
-        from vllm import TokensPrompt
-        from vllm.exceptions import VLLMValidationError
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
-        # With a salt per version, a request never reuses cached prefixes of another version.
-        prompt = TokensPrompt(
-            prompt_token_ids=[*token_ids],
-            multi_modal_data={"image": [*images]},
-            cache_salt=str(version),
-        )
-        try:
-            async for output in self._llm.generate(prompt, params, name, lora_request=lora):
-                if output.finished:
-                    return output
-        except (VLLMValidationError, ValueError) as error:
-            limits = (
-                f"engine.max_model_len is {self._config.max_model_len}, "
-                f"engine.max_images {self._config.max_images}"
-            )
-            raise EngineError(
-                f"the engine refused a prompt of {len(token_ids)} ids, {len(images)} images: "
-                f"{error} ({limits})"
-            ) from error
-        except (EngineDeadError, EngineGenerateError) as error:
-            if self._llm.errored:
-                raise self._died() from error
-            raise EngineError(f"the engine could not answer: {error.__cause__ or error}") from error
-        raise EngineError("the engine ended a request without an output")
-
-    async def _measure_start(self, canary: Canary, manifest: Manifest) -> None:
-        """Score the canary with version 0, if the engine still plays it and the learner did so."""
-        comparable = canaries.start_of(canary, manifest) is not None
-        if comparable and self._version == 0 and canary.digest not in self._start:
-            self._start[canary.digest] = await self._scores(canary)
-
-    async def _scores(self, canary: Canary) -> Logprobs:
-        rows = await asyncio.gather(*(self.score(ids, images) for ids, images in canary.prompts))
-        return canaries.tails(rows, canary)
 
     def _check_reads(self, manifest: Manifest) -> None:
         """Raise WeightsError if learner and engine differ in image processor or chat template."""
@@ -420,38 +302,3 @@ class Engine:
             raise
         except Exception as error:
             raise EngineError(f"{what} failed: {error}") from error
-
-    def _poison(self, reason: str) -> None:
-        """Refuse every request from now on, and cancel the requests in flight.
-
-        Half-updated weights must not sample another token.
-        """
-        self._failure = self._failure or reason
-        self._open.set()
-        for task in self._in_flight:
-            task.cancel()
-
-    def _died(self) -> EngineError:
-        log = self._logs / "engine.log"
-        return EngineError(
-            f"the engine failed: {launch.find_cause(log) or 'its process died'}; "
-            f"restart it (log: {log})"
-        )
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise EngineError(self._failure)
-
-
-def _generation(
-    output: "CompletionOutput", spans: Sequence["WeightVersionSpan"] | None, version: int
-) -> Generation:
-    """Convert vLLM's output. `version` is the version of every token if there are no `spans`."""
-    ids, entries = tuple(output.token_ids), output.logprobs or ()
-    logprobs = tuple(
-        float(entry[token].logprob) for token, entry in zip(ids, entries, strict=True) if entry
-    )
-    covered = tuple(int(span.version) for span in spans or () for _ in range(span.start, span.end))
-    versions = covered or (version,) * len(ids)
-    finish = FinishReason.STOP if output.finish_reason == "stop" else FinishReason.LENGTH
-    return Generation(ids, logprobs, versions, finish)

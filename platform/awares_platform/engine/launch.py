@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
+LOG = "engine.log"
+"""The file of the engine process's log, in the engine's private directory."""
 _PRELOAD = (
     "vllm.v1.engine.core",
     "vllm.v1.executor.uniproc_executor",
@@ -248,7 +250,7 @@ def write_logging(directory: Path) -> tuple[Path, Path]:
 
     Return the path of this file and the path of the log. Errors also go to stderr.
     """
-    settings, log = directory / "logging.json", directory / "engine.log"
+    settings, log = directory / "logging.json", directory / LOG
     handlers: dict[str, dict[str, Any]] = {
         "log": {"class": "logging.FileHandler", "filename": str(log), "formatter": "plain"},
         "stderr": {"class": "logging.StreamHandler", "level": "ERROR", "formatter": "plain"},

@@ -12,7 +12,6 @@ the next free version.
 
 Logprobs are computed for the distribution that the engine sampled from. The learner and the engine
 therefore use the same temperature and the same blocked ids, and top_p is 1.
-
 """
 
 import copy

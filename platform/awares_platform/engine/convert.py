@@ -1,0 +1,45 @@
+"""Converts between the types of `awares.generate` and the types of vLLM."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from awares.chat import ChatFormat
+from awares.generate import FinishReason, Generation, Sampling
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.outputs import CompletionOutput, WeightVersionSpan
+
+
+def sampling_params(sampling: Sampling, chat: ChatFormat) -> "SamplingParams":
+    """Return vLLM's parameters of `sampling`. The placeholder ids of `chat` are never sampled."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+        seed=sampling.seed,
+        stop_token_ids=[*chat.stop_ids],
+        logit_bias=dict.fromkeys(chat.blocked_ids, -math.inf),
+        # 0 asks for the logprob of the sampled token only.
+        logprobs=0,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def generation(
+    output: "CompletionOutput", spans: Sequence["WeightVersionSpan"] | None, version: int
+) -> Generation:
+    """Convert vLLM's output. `version` is the version of every token if there are no `spans`."""
+    ids, entries = tuple(output.token_ids), output.logprobs or ()
+    logprobs = tuple(
+        float(entry[token].logprob) for token, entry in zip(ids, entries, strict=True) if entry
+    )
+    covered = tuple(int(span.version) for span in spans or () for _ in range(span.start, span.end))
+    versions = covered or (version,) * len(ids)
+    finish = FinishReason.STOP if output.finish_reason == "stop" else FinishReason.LENGTH
+    return Generation(ids, logprobs, versions, finish)

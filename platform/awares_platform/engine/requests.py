@@ -1,0 +1,146 @@
+"""Runs requests on vLLM's AsyncLLM, and holds or refuses them while the weights change."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL.Image import Image
+
+from awares_platform.config.engine import EngineConfig
+from awares_platform.engine.adapters import Adapter, Adapters
+from awares_platform.engine.launch import EngineError, find_cause
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+
+class Requests:
+    """The requests of one engine.
+
+    `version` returns the version of the engine's weights. `log` is the log of the engine's process.
+    """
+
+    def __init__(
+        self,
+        llm: "AsyncLLM",
+        config: EngineConfig,
+        log: Path,
+        adapters: Adapters | None,
+        version: Callable[[], int],
+    ) -> None:
+        self._llm, self._config, self._log = llm, config, log
+        self._adapters, self._version = adapters, version
+        self._serial = itertools.count()
+        self._failure: str | None = None
+        self._in_flight: set[asyncio.Task[Any]] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        """Let new requests wait until `release`."""
+        self._open.clear()
+
+    def release(self) -> None:
+        """Start the requests that wait."""
+        self._open.set()
+
+    async def run(
+        self,
+        token_ids: Sequence[int],
+        images: Sequence[Image],
+        params: "SamplingParams",
+        session: str,
+    ) -> tuple["RequestOutput", Adapter | None]:
+        """Run one request. Return its output and the adapter that it played, if any.
+
+        The request fails at once if `refuse` is called before the request ends.
+        """
+        # Wait until the pause ends. A request that starts earlier would get the old version's salt.
+        await self._open.wait()
+        self.check()
+        task = asyncio.ensure_future(
+            self._collect(token_ids, images, params, f"{session}/{next(self._serial)}")
+        )
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            # If `refuse` cancelled the task, `check` raises the reason.
+            self.check()
+            raise
+
+    async def _collect(
+        self, token_ids: Sequence[int], images: Sequence[Image], params: "SamplingParams", name: str
+    ) -> tuple["RequestOutput", Adapter | None]:
+        if self._adapters is None:
+            return await self._output(token_ids, images, params, name, self._version()), None
+        with self._adapters.playing() as adapter:
+            version, lora = adapter.version, adapter.request
+            return await self._output(token_ids, images, params, name, version, lora), adapter
+
+    async def _output(
+        self,
+        token_ids: Sequence[int],
+        images: Sequence[Image],
+        params: "SamplingParams",
+        name: str,
+        version: int,
+        lora: "LoRARequest | None" = None,
+    ) -> "RequestOutput":
+        from vllm import TokensPrompt
+        from vllm.exceptions import VLLMValidationError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        # With a salt per version, a request never reuses cached prefixes of another version.
+        prompt = TokensPrompt(
+            prompt_token_ids=[*token_ids],
+            multi_modal_data={"image": [*images]},
+            cache_salt=str(version),
+        )
+        try:
+            async for output in self._llm.generate(prompt, params, name, lora_request=lora):
+                if output.finished:
+                    return output
+        except (VLLMValidationError, ValueError) as error:
+            limits = (
+                f"engine.max_model_len is {self._config.max_model_len}, "
+                f"engine.max_images {self._config.max_images}"
+            )
+            raise EngineError(
+                f"the engine refused a prompt of {len(token_ids)} ids, {len(images)} images: "
+                f"{error} ({limits})"
+            ) from error
+        except (EngineDeadError, EngineGenerateError) as error:
+            if self._llm.errored:
+                raise self._died() from error
+            raise EngineError(f"the engine could not answer: {error.__cause__ or error}") from error
+        raise EngineError("the engine ended a request without an output")
+
+    def refuse(self, reason: str) -> None:
+        """Refuse every request from now on, and cancel the requests in flight.
+
+        Half-updated weights must not sample another token.
+        """
+        self._failure = self._failure or reason
+        self._open.set()
+        for task in self._in_flight:
+            task.cancel()
+
+    def check(self) -> None:
+        """Raise EngineError if requests are refused, or if the engine's process is dead."""
+        if self._failure is not None:
+            raise EngineError(self._failure)
+        if self._llm.errored:
+            raise self._died()
+
+    def _died(self) -> EngineError:
+        return EngineError(
+            f"the engine failed: {find_cause(self._log) or 'its process died'}; "
+            f"restart it (log: {self._log})"
+        )
