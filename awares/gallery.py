@@ -24,7 +24,7 @@ class Gallery:
 
     def __init__(self, image: Image) -> None:
         self.image = image
-        self._rendered: dict[tuple[View, float], asyncio.Future[Image]] = {}
+        self._rendered: dict[tuple[View, float], asyncio.Future[Image] | Image] = {}
 
     async def show(self, views: Sequence[View], ratio: float) -> tuple[Image, ...]:
         """Return the pixels of the views, as `awares.images.render` computes them.
@@ -35,11 +35,12 @@ class Gallery:
 
     async def _show(self, view: View, ratio: float) -> Image:
         if (view, ratio) not in self._rendered:
-            self._rendered[view, ratio] = asyncio.ensure_future(self._render(view, ratio))
+            self._rendered[view, ratio] = self._render(view, ratio)
+        rendered = self._rendered[view, ratio]
         # Several episodes may wait for a view, so the end of one of them must not cancel it.
-        return await asyncio.shield(self._rendered[view, ratio])
+        return rendered if isinstance(rendered, Image) else await asyncio.shield(rendered)
 
-    async def _render(self, view: View, ratio: float) -> Image:
+    def _render(self, view: View, ratio: float) -> asyncio.Future[Image] | Image:
         if self.image.width * self.image.height < _THREAD_PIXELS:
             return render(self.image, view, ratio)
-        return await asyncio.to_thread(render, self.image, view, ratio)
+        return asyncio.ensure_future(asyncio.to_thread(render, self.image, view, ratio))

@@ -184,7 +184,7 @@ def test_a_finished_job_trains_again_when_its_base_has_changed(
     data = read_manifest(store, changed.data.curated, "train")
     meta = {"recipe": sft.recipe_of(changed, content_digest(start), data), "step": 10}
     weights = start / "model.safetensors"
-    export_policy(load_file(weights), start, store, "changed", "sft", FAMILY, meta)
+    export_policy(load_file(weights), start, store, "changed", "sft", FAMILY, changed.method, meta)
     assert sft.run(changed).resumed_from == 10
     content = bytearray(weights.read_bytes())
     content[8 + int.from_bytes(content[:8], "little")] ^= 1

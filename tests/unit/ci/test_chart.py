@@ -61,13 +61,16 @@ def faults(values: dict[str, Any]) -> list[str]:
 
 
 def setup_of(path: Path) -> dict[str, Any]:
-    """Return the setup from a preset or from a TOML file.
+    """Return the setup from a preset or from a TOML file, with the setup that the file extends.
 
     The chart sets `serve.autoscaling` itself, so a TOML file's setup is returned without this key.
     """
     if path.suffix == ".yaml":
         return yaml.safe_load(path.read_text())["setup"]
     sections = tomllib.loads(path.read_text())
+    if base := sections.pop("extends", None):
+        below = setup_of(path.with_name(f"{base}.toml"))
+        sections = below | {name: below.get(name, {}) | sections[name] for name in sections}
     sections["serve"] = {
         key: value for key, value in sections.get("serve", {}).items() if key != "autoscaling"
     }

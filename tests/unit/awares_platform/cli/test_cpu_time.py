@@ -91,7 +91,7 @@ def test_an_unknown_process_has_the_kind_of_its_parent(start: Start) -> None:
 
 def test_a_block_is_measured_and_added(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_time, "INTERVAL_S", 0.05)
-    seconds = {"engine": 2.0, "store": 1.0}
+    seconds = {"engine": 2.0, "learner": 1.0}
     with pytest.raises(KeyboardInterrupt), measured(seconds):
         engine = start(BURN, "VLLM::EngineCore", "0.5")
         burned(engine)
@@ -99,7 +99,7 @@ def test_a_block_is_measured_and_added(start: Start, monkeypatch: pytest.MonkeyP
         engine.kill()
         engine.wait()
         raise KeyboardInterrupt
-    assert 2.4 <= seconds["engine"] < 2.9 and seconds["store"] == 1.0
+    assert 2.4 <= seconds["engine"] < 2.9 and seconds["learner"] == 1.0
 
 
 def test_an_idle_worker_keeps_the_kind_of_its_last_task(start: Start) -> None:
