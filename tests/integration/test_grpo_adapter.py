@@ -51,7 +51,7 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
             "max_tokens": 8,
             "staleness_bound": 0,
             "micro_batch": 16,
-            "learning_rate": 2e-3,
+            "learning_rate": 1e-2,
         },
     }
     config = PlatformConfig.model_validate(settings)
