@@ -81,3 +81,13 @@ def scenes(count: int) -> tuple[tuple[Sample, ...], dict[str, Image.Image]]:
         name: Image.open(io.BytesIO(data)).convert("RGB") for name, (data, _) in pictures.items()
     }
     return tuple(sample for _, sample in pictures.values()), images
+
+
+def two_canaries(chat: ChatFormat) -> tuple[Canary, Canary]:
+    """Return a canary of 4 questions to check the engine, and one of 8 to train on."""
+    samples, images = scenes(12)
+    check, train = (
+        Canary.build(some, images.__getitem__, chat, LIMITS, 0.5)
+        for some in (samples[:4], samples[4:])
+    )
+    return check, train

@@ -19,7 +19,7 @@ from awares.errors import PolicyError
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.method import MethodConfig
-from awares_platform.engine.canary import Canary, Logprobs, learner_logprobs, tails
+from awares_platform.engine.canary import Logprobs, learner_logprobs, tails
 from awares_platform.engine.canary_change import change, check
 from awares_platform.engine.engine import Engine
 from awares_platform.engine.exported import Playable, playable
@@ -28,7 +28,7 @@ from awares_platform.training.export import adapter_key, export_adapter, export_
 from awares_platform.training.identity import content_digest
 from awares_platform.training.source import resolve_adapter
 from awares_platform.weights.adapter import CONFIG_FILE, WEIGHTS_FILE
-from tests.integration.running_engine import LIMITS, scenes
+from tests.integration.running_engine import LIMITS, two_canaries
 from tests.integration.trained_adapter import TrainedAdapter
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -40,11 +40,7 @@ POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 def trained() -> TrainedAdapter:
     processor = AutoProcessor.from_pretrained(POLICY)
     chat = ChatFormat(processor.tokenizer)
-    samples, images = scenes(12)
-    canary, batch = (
-        Canary.build(some, images.__getitem__, chat, LIMITS, 0.5)
-        for some in (samples[:4], samples[4:])
-    )
+    canary, batch = two_canaries(chat)
     trained = TrainedAdapter.attach(POLICY, processor, canary, torch.float32)
     for _ in range(10):
         trained.step(batch, 1e-4)

@@ -25,7 +25,7 @@ from awares_platform.engine.load import LoadReport
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Identity, Publisher, Subscriber, WeightsError
 from awares_platform.weights.adapter import DOWN, UP
-from tests.integration.running_engine import LIMITS, Running, scenes, started
+from tests.integration.running_engine import Running, started, two_canaries
 from tests.integration.trained_adapter import RANK, TrainedAdapter
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -66,7 +66,7 @@ class Setup(Running):
         return canary_change.change(learned, self.start, self.run(self.score()), self.engine_start)
 
     def ask(self, session: str, tokens: int = 24) -> GenerateRequest:
-        """Return a request that is the same for all sessions."""
+        """Return the same question for every `session`."""
         sample = self.batch.items[0]
         ids = tuple(sample.turns[0].context_ids)
         image = self.batch.prompts[0][1][0]
@@ -77,11 +77,7 @@ class Setup(Running):
 def setup(seaweed: ObjectStore) -> Iterator[Setup]:
     processor = AutoProcessor.from_pretrained(POLICY)
     chat = ChatFormat(processor.tokenizer)
-    samples, images = scenes(12)
-    canary, batch = (
-        Canary.build(some, images.__getitem__, chat, LIMITS, 0.5)
-        for some in (samples[:4], samples[4:])
-    )
+    canary, batch = two_canaries(chat)
     trained = TrainedAdapter.attach(POLICY, processor, canary, torch.bfloat16)
     with started(POLICY, CONFIG, chat, RANK) as (runner, engine):
         running = Running(runner, engine, chat, canary)

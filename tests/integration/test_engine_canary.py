@@ -36,7 +36,6 @@ from awares.chat import ChatFormat
 from awares.generate import GenerateRequest, Sampling
 from awares_platform.config.engine import EngineConfig
 from awares_platform.engine.canary import (
-    Canary,
     CanaryMismatch,
     Logprobs,
     check,
@@ -48,7 +47,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.weights import Identity, Publisher, Subscriber, WeightsError
 from awares_platform.weights.adapter import DOWN
 from tests.integration.faulty import Bending
-from tests.integration.running_engine import LIMITS, Running, scenes, started
+from tests.integration.running_engine import Running, started, two_canaries
 from tests.integration.training_step import first_step
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -108,11 +107,7 @@ class Setup(Running):
 def setup(seaweed: ObjectStore) -> Iterator[Setup]:
     processor = AutoProcessor.from_pretrained(POLICY)
     chat = ChatFormat(processor.tokenizer)
-    samples, images = scenes(12)
-    canary, batch = (
-        Canary.build(some, images.__getitem__, chat, LIMITS, 0.5)
-        for some in (samples[:4], samples[4:])
-    )
+    canary, batch = two_canaries(chat)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.bfloat16).eval()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     learner, step = learner_logprobs(model, processor, canary), first_step(model, processor, batch)
