@@ -59,11 +59,10 @@ def _place(item: pytest.Item) -> int:
 
 
 @pytest.fixture(scope="session")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """Yield an object store on a private SeaweedFS server.
+def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreConfig]:
+    """Run a private SeaweedFS server, and yield the settings of its clients.
 
-    All tests share the store, so each test writes to its own prefix. The store's credentials are
-    in this process's environment, which child processes inherit.
+    The store's credentials are in this process's environment, which child processes inherit.
     """
     with (
         pytest.MonkeyPatch.context() as environment,
@@ -71,6 +70,14 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     ):
         environment.setenv("AWS_ACCESS_KEY_ID", running.access_key)
         environment.setenv("AWS_SECRET_ACCESS_KEY", running.secret_key)
-        yield ObjectStore.from_config(
-            StoreConfig(url="s3://awares/tests", endpoint=running.endpoint, retry_budget_s=10)
-        )
+        yield StoreConfig(url="s3://awares/tests", endpoint=running.endpoint, retry_budget_s=10)
+
+
+@pytest.fixture(scope="module")
+def seaweed(seaweed_server: StoreConfig, request: pytest.FixtureRequest) -> ObjectStore:
+    """Return a client of the shared server. Every test file gets a different prefix.
+
+    Tests of one file share the prefix, so each of them names its own runs and keys.
+    """
+    url = f"{seaweed_server.url}/{request.path.stem}"
+    return ObjectStore.from_config(seaweed_server.model_copy(update={"url": url}))

@@ -121,7 +121,9 @@ def test_the_store_makes_no_other_request(faults: Faults, tmp_path: Path) -> Non
 
 
 def test_checkpoints_make_no_other_request(faults: Faults, tmp_path: Path) -> None:
+    """The prefix has two levels, as "team/project" has. A training run finds its data set there."""
     config = faults.store.config
+    faults.store.put("datasets/manifest.json", b"{}")
     use_filesystem(filesystem(config), f"{config.bucket}/{config.prefix}/policy", tmp_path)
     assert len(faults.requests) > 5
     asked = [request for request in faults.requests if request.key != ARROW_PROBE]

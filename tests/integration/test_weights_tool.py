@@ -177,5 +177,5 @@ def test_a_run_without_weights_is_a_one_line_error(seaweed: ObjectStore) -> None
     )
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith(
-        "awares weights: run no-such-run has published no weights in s3://awares/tests"
+        f"awares weights: run no-such-run has published no weights in {seaweed.config.url}"
     )

@@ -86,9 +86,13 @@ def filesystem(store: StoreConfig) -> pyarrow.fs.S3FileSystem:
 
     For the private server, the function uses the keys of that server. For any other store, the keys
     come from the environment.
+
+    Arrow writes an empty object for each missing parent directory. A role that may write only below
+    store.url cannot do so above it. The check finds the data set below it, and stops there.
     """
     options: dict[str, Any] = {
         "region": store.region,
+        "check_directory_existence_before_creation": True,
         "retry_strategy": pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
     }
     if store.endpoint is not None:
