@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
+from awares.passes import PassBudget
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.grpo.buffer import EpisodeBuffer
@@ -22,7 +23,6 @@ from awares_platform.grpo.journal import Journal, latest_attempts
 from awares_platform.grpo.shard import StepShard, shards
 from awares_platform.grpo.step_metrics import StepMetrics
 from awares_platform.store.errors import LaunchError
-from awares_platform.training.passes import PassBudget
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Splits a batch evenly over optimizer steps, ranks and forward passes.
 
     episodes --merge equal sequences--> longest first --deal--> minibatches
-             --deal--> ranks and passes (training/passes.py)
+             --deal--> ranks and passes (awares/passes.py)
 
 Episodes of a group often sample the same tokens after the same prompt. One forward and backward
 pass then serves all these episodes.
@@ -10,8 +10,8 @@ pass then serves all these episodes.
 from dataclasses import dataclass
 
 from awares.episode import Episode
+from awares.passes import PassBudget, deal
 from awares_platform.grpo.group import Member, Position, StepBatch
-from awares_platform.training.passes import PassBudget, deal
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from awares.errors import DataError
-from awares_platform.training.passes import PassBudget, deal
+from awares.passes import PassBudget, deal
 
 
 @dataclass(frozen=True, slots=True)

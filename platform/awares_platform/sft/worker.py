@@ -23,6 +23,7 @@ from awares.chat import ChatFormat
 from awares.errors import DataError
 from awares.logprobs import chosen_logprobs, sampled_logits
 from awares.losses import sft_loss
+from awares.passes import PassBudget
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, read_split
 from awares_platform.method.environment import environment, system_prompt, vision_limits
@@ -34,7 +35,6 @@ from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, zero
 from awares_platform.training.ahead import one_ahead
 from awares_platform.training.export import export_policy
-from awares_platform.training.passes import PassBudget
 from awares_platform.training.policy import load_policy, load_processor
 from awares_platform.training.source import resolve
 

@@ -3,11 +3,11 @@ from collections.abc import Callable
 import pytest
 
 from awares.episode import Episode
+from awares.passes import PassBudget
 from awares.reward import RewardValue
 from awares.sample import Sample
 from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.shard import StepShard, length, shards
-from awares_platform.training.passes import PassBudget
 
 NOTHING = RewardValue(0.0, {})
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from awares.errors import DataError
+from awares.passes import PassBudget
 from awares_platform.sft.order import SampleOrder, micro_batches
-from awares_platform.training.passes import PassBudget
 
 
 def test_every_sample_comes_once_per_epoch_across_the_seam() -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awares_platform.training.passes import PassBudget, deal
+from awares.passes import PassBudget, deal
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=30)
 BUDGETS = st.builds(
