@@ -8,6 +8,7 @@ question exactly, and leaves out a question that is too long.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.method import MethodConfig
@@ -22,6 +23,42 @@ IMAGE = 2
 """Tokens that enclose the visual tokens of an image."""
 
 
+@dataclass(frozen=True, slots=True)
+class LargestRequest:
+    """The number of images of the longest legal episode, and its tokens by origin.
+
+    `replies` counts the chat layout of the replies without the visual tokens. `sampled` counts the
+    sampled tokens of all turns.
+
+    Example:
+        LargestRequest(prompt=163, visual=4096, replies=26, sampled=1024, images=5)
+    """
+
+    prompt: int
+    visual: int
+    replies: int
+    sampled: int
+    images: int
+
+    @property
+    def tokens(self) -> int:
+        """The total number of tokens."""
+        return self.prompt + self.visual + self.replies + self.sampled
+
+
+def largest(method: MethodConfig, max_tokens: int) -> LargestRequest:
+    """Return the longest episode within the budget. A turn samples at most `max_tokens` tokens."""
+    again = method.max_turns - 1
+    images = 1 + (method.max_crops if again else 0)
+    return LargestRequest(
+        prompt=len(method.system_prompt) // CHARACTERS_PER_TOKEN + QUESTION,
+        visual=method.max_visual_tokens,
+        replies=again * REPLY + IMAGE * images,
+        sampled=method.max_turns * max_tokens,
+        images=images,
+    )
+
+
 def largest_request(
     method: MethodConfig, engine: EngineConfig, max_tokens: Mapping[str, int]
 ) -> str | None:
@@ -31,23 +68,19 @@ def largest_request(
     """
     if method.max_turns == 1:
         return None
-    images = 1 + method.max_crops
-    if images > engine.max_images:
-        return (
-            f"method.max_crops = {method.max_crops} and the low-resolution view are {images} "
-            f"images, more than engine.max_images = {engine.max_images}: raise the latter to "
-            f"{images}, or lower method.max_crops to {engine.max_images - 1}"
-        )
     key = max(max_tokens, key=lambda name: max_tokens[name])
-    prompt = len(method.system_prompt) // CHARACTERS_PER_TOKEN + QUESTION
-    replies = (method.max_turns - 1) * REPLY + IMAGE * images
-    sampled = method.max_turns * max_tokens[key]
-    needed = prompt + method.max_visual_tokens + replies + sampled
-    if needed <= engine.max_model_len:
+    most = largest(method, max_tokens[key])
+    if most.images > engine.max_images:
+        return (
+            f"method.max_crops = {method.max_crops} and the low-resolution view are {most.images} "
+            f"images, more than engine.max_images = {engine.max_images}: raise the latter to "
+            f"{most.images}, or lower method.max_crops to {engine.max_images - 1}"
+        )
+    if most.tokens <= engine.max_model_len:
         return None
     return (
-        f"method.max_visual_tokens = {method.max_visual_tokens}, {method.max_turns} turns of "
-        f"{key} = {max_tokens[key]}, a prompt of about {prompt} and replies of {replies} are "
-        f"{needed} tokens, more than engine.max_model_len = {engine.max_model_len}: raise the "
-        "latter, or lower one of the former"
+        f"method.max_visual_tokens = {most.visual}, {method.max_turns} turns of "
+        f"{key} = {max_tokens[key]}, a prompt of about {most.prompt} and replies of "
+        f"{most.replies} are {most.tokens} tokens, more than engine.max_model_len = "
+        f"{engine.max_model_len}: raise the latter, or lower one of the former"
     )

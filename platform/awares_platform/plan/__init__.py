@@ -2,10 +2,13 @@
 
     setup, geometry -- parameters, KV bytes of a token -+- trainer   memory of a trainer's GPU
     assumptions ------ lengths: tokens of an episode ---+- engine    memory of a rollout GPU
+                                                        +- caches    host memory of caches
                                                         +- traffic   S3 bytes of a learner step
-                                                        +- hours     hours and GPU-hours
-                                                             sheet   all figures, as JSON
-                                                             table   the sheet for a reader
+                                                        +- ranks     time of a training step
+                                                             hours     hours and GPU-hours
+                                                             division  learners + rollout actors
+                                                             sheet     all figures, as JSON
+                                                             table     the sheet for a reader
 
 `awares plan` prints the plan. The computation reads only the setup, downloads nothing and needs no
 GPU. The docstrings name the source of each formula. All figures are estimates. The printed table

@@ -1,13 +1,15 @@
 """The assumptions of a plan. Each assumption is an option of `awares plan`."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from awares.crops import CropId
 from awares.errors import ConfigError
 
 _SIZE = re.compile(r"[1-9]\d{0,4}x[1-9]\d{0,4}")
 _SHARES = ("train_mfu", "prefill_mfu", "decode_efficiency")
+_GPU = ("gpu_gib", "peak_tflops", "hbm_gbs")
+_POSITIVE = (*_GPU, *(f"rollout_{name}" for name in _GPU), "adapter_mbs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,12 @@ class Assumptions:
     """Dense bfloat16 peak of one GPU in TFLOPS (H100 SXM 989, A100 312, L40S 362)."""
     hbm_gbs: float = 3350.0
     """Memory bandwidth of one GPU in GB/s (H100 SXM 3350, A100 40 GB 1555, L40S 864)."""
+    rollout_gpu_gib: float | None = None
+    """`gpu_gib` of the rollout engines' GPUs. With None all GPUs are alike."""
+    rollout_peak_tflops: float | None = None
+    """`peak_tflops` of the rollout engines' GPUs. With None all GPUs are alike."""
+    rollout_hbm_gbs: float | None = None
+    """`hbm_gbs` of the rollout engines' GPUs. With None all GPUs are alike."""
     train_mfu: float = 0.3
     """Model FLOPs utilisation of a trainer: model FLOPs per second divided by the peak. Recomputed
     FLOPs do not count."""
@@ -39,6 +47,11 @@ class Assumptions:
     """Size of a typical image, width x height in pixels (default: a scanned page)."""
     image_mb: float = 0.5
     """Megabytes of a typical image file."""
+    image_ms: float = 120.0
+    """Milliseconds in which one CPU thread decodes a typical image and prepares its low-resolution
+    view. A page of 1700x2200 as PNG takes 120, as JPEG 65."""
+    crop_ms: float = 25.0
+    """Milliseconds in which one CPU thread prepares a typical crop of a decoded image."""
     call_rate: float = 0.29
     """Share of episodes that ask for a crop (paper, after SFT: 0.29)."""
     crop: str = "0"
@@ -51,6 +64,9 @@ class Assumptions:
     changed_share: float | None = None
     """Share of the trained weights that a step changes. With None the plan uses the share that a
     benchmark measured at the run's learning rate."""
+    adapter_mbs: float = 195.0
+    """Megabytes per second at which an engine adds an adapter. Generation pauses meanwhile. vLLM
+    adds rank 8 of a layer of the 7B (1.4 MB) in 7.4 ms on a CPU."""
 
     def check(self) -> None:
         """Raise ConfigError for a value that no run can have. The error names the option.
@@ -62,9 +78,10 @@ class Assumptions:
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not value >= 0:
                 raise _wrong(field.name, value, "give a positive number")
-        for name in ("gpu_gib", "peak_tflops", "hbm_gbs"):
-            if not getattr(self, name) > 0:
-                raise _wrong(name, getattr(self, name), "give a positive number")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise _wrong(name, value, "give a positive number")
         for name in (*_SHARES, "call_rate", "changed_share"):
             value = getattr(self, name)
             if value is not None and (value > 1 or (name in _SHARES and value == 0)):
@@ -79,6 +96,16 @@ class Assumptions:
         """The width and the height of `image` in pixels."""
         width, _, height = self.image.partition("x")
         return int(width), int(height)
+
+    @property
+    def pools(self) -> bool:
+        """Whether the rollout engines have GPUs of another kind than the trainers."""
+        return any(getattr(self, f"rollout_{name}") is not None for name in _GPU)
+
+    def rollout(self) -> "Assumptions":
+        """Return the assumptions with the GPUs of the rollout engines."""
+        other = {name: getattr(self, f"rollout_{name}") for name in _GPU}
+        return replace(self, **{name: value for name, value in other.items() if value is not None})
 
 
 def _wrong(name: str, value: object, remedy: str) -> ConfigError:

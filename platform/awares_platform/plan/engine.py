@@ -9,14 +9,20 @@ from awares_platform.plan.geometry import Geometry
 from awares_platform.plan.lengths import Lengths
 from awares_platform.plan.trainer import GIB, element_bytes
 
+SLOTS = 2
+"""Adapters that an engine holds at once. awares_platform.engine.adapters sets the same number."""
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks of vLLM's slots. awares_platform.engine.adapters has the same ranks."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineMemory:
     """The memory of one GPU of an engine, and the numbers of episodes that fit into its KV cache.
 
-    `weights`, `workspace`, `overhead` and `kv` are bytes. `kv` is the size of the KV cache. It is
-    negative if weights, workspace and overhead exceed the GPU's memory. `kv_token` is the size of
-    one token in the cache, in bytes.
+    `weights`, `adapters`, `encoder`, `workspace`, `overhead` and `kv` are bytes. `adapters` is the
+    size of vLLM's slots for LoRA adapters, and `encoder` the size of the cache of image features.
+    `kv` is the size of the KV cache. It is negative if the other parts exceed the GPU's memory.
+    `kv_token` is the size of one token in the cache, in bytes.
 
     The actor sends `wanted` episodes at once, and the engine decodes at most `requests` of them
     (engine.max_requests). `typical` is the number of typical episodes with a crop request that fit
@@ -25,12 +31,14 @@ class EngineMemory:
 
     Example:
         EngineMemory(
-            weights=1.66e10, workspace=1.7e9, overhead=3.2e9, kv=5.1e10, kv_token=57344,
-            wanted=128, requests=64, typical=377, longest=108,
+            weights=1.66e10, adapters=8.1e7, encoder=5.9e7, workspace=1.7e9, overhead=3.2e9,
+            kv=5.1e10, kv_token=57344, wanted=128, requests=64, typical=377, longest=108,
         )
     """
 
     weights: float
+    adapters: float
+    encoder: float
     workspace: float
     overhead: float
     kv: float
@@ -43,7 +51,12 @@ class EngineMemory:
     @property
     def total(self) -> float:
         """The total number of bytes of the engine on one GPU."""
-        return self.weights + self.workspace + self.overhead + max(self.kv, 0.0)
+        return self.fixed + max(self.kv, 0.0)
+
+    @property
+    def fixed(self) -> float:
+        """The number of bytes that the engine needs beside the KV cache."""
+        return self.weights + self.adapters + self.encoder + self.workspace + self.overhead
 
     @property
     def at_once(self) -> int:
@@ -52,11 +65,17 @@ class EngineMemory:
 
 
 def engine_memory(
-    settings: EngineConfig, wanted: int, shape: Geometry, lengths: Lengths, assumed: Assumptions
+    settings: EngineConfig,
+    rank: int,
+    wanted: int,
+    shape: Geometry,
+    lengths: Lengths,
+    assumed: Assumptions,
 ) -> EngineMemory:
     """Compute the memory of one GPU of an engine that gets `wanted` episodes at once.
 
-    The weights and the KV cache are divided among engine.tensor_parallel GPUs. Thanks to the prefix
+    `rank` is policy.lora_rank. The weights and the KV cache are divided among
+    engine.tensor_parallel GPUs. Thanks to the prefix
     cache, the episodes of a group share the blocks of their prompt. The plan does not count this
     saving, so a real engine holds more episodes. Raises ConfigError if the number of attention
     heads is not a multiple of tensor_parallel.
@@ -71,12 +90,19 @@ def engine_memory(
     weights = element * shape.parameters / parallel
     workspace = _workspace(settings, shape, element) / parallel
     overhead = assumed.overhead_gib * GIB
-    free = assumed.gpu_gib * settings.gpu_memory_utilization * GIB - weights - workspace - overhead
+    adapters = float(adapter_slots(settings.dtype, rank, shape))
+    # vLLM's encoder cache holds as many visual tokens as one forward pass takes, and at least the
+    # largest image.
+    encoder = float(element * shape.hidden * max(settings.max_batched_tokens, lengths.full))
+    beside = weights + adapters + encoder + workspace + overhead
+    free = assumed.gpu_gib * settings.gpu_memory_utilization * GIB - beside
     kv = free if settings.kv_cache_gib is None else min(settings.kv_cache_gib * GIB, free)
     token = shape.kv_bytes(element) // min(parallel, shape.kv_heads)
     tokens = int(max(kv, 0.0) // token)
     return EngineMemory(
         weights=weights,
+        adapters=adapters,
+        encoder=encoder,
         workspace=workspace,
         overhead=overhead,
         kv=kv,
@@ -86,6 +112,18 @@ def engine_memory(
         typical=tokens // lengths.called,
         longest=tokens // settings.max_model_len,
     )
+
+
+def adapter_slots(dtype: str, rank: int, shape: Geometry) -> int:
+    """Return the bytes of an engine's slots for LoRA adapters, or 0 if it plays none.
+
+    A float32 engine folds adapters into its weights. vLLM has a slot for every linear layer of the
+    language model, whichever layers the run adapts. It rounds the rank up to one of `RANKS`.
+    """
+    if not rank or dtype == "float32":
+        return 0
+    rounded = min((size for size in RANKS if size >= rank), default=rank)
+    return SLOTS * element_bytes(dtype) * shape.adapter_parameters(rounded, ())
 
 
 def _workspace(settings: EngineConfig, shape: Geometry, element: int) -> float:

@@ -15,13 +15,15 @@ runs at few positions. Sources: Kaplan et al., arXiv 2001.08361, section 2.1; Pa
 import math
 from dataclasses import dataclass
 
+from awares.passes import PassBudget
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.sft import SftConfig
 from awares_platform.plan.assumptions import Assumptions
-from awares_platform.plan.engine import EngineMemory
+from awares_platform.plan.engine import SLOTS, EngineMemory
 from awares_platform.plan.geometry import Geometry
 from awares_platform.plan.lengths import Lengths
+from awares_platform.plan.ranks import Cost, RankTime, rank_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +60,44 @@ class Pass:
 class JobHours:
     """The time that a job takes, and the GPUs that it uses.
 
-    A step needs `learn_s` seconds of learning and `rollout_s` seconds of rollouts. The whole step
-    takes `step_s` seconds. If learning and rollouts overlap, `step_s` is less than the sum of
-    `learn_s` and `rollout_s`.
+    A step needs the time `ranks.seconds` for learning and `rollout_s` seconds for rollouts. In
+    `load_s` seconds of `rollout_s`, an engine adds the adapter of a new version. The whole step
+    takes `step_s` seconds. If learning and rollouts overlap, `step_s` is the longer of the two.
 
     Example:
         JobHours(
-            steps=6250, learn_s=5.9, rollout_s=1.2, step_s=5.9, gpus=8, hours=10.2, gpu_hours=82.0
+            steps=6250, ranks=RankTime(1.7, 0.3, 0.06, 0.09, 1), rollout_s=0.9, load_s=0.2,
+            step_s=1.7, gpus=8, hours=3.0, gpu_hours=24.0,
         )
     """
 
     steps: int
-    learn_s: float
+    ranks: RankTime
     rollout_s: float
+    load_s: float
     step_s: float
     gpus: int
     hours: float
     gpu_hours: float
 
+    @property
+    def learner_waits(self) -> float:
+        """The seconds of a step in which the learner waits for rollouts."""
+        return self.step_s - self.ranks.seconds
 
-def passes(policy: PolicyConfig, *, reference: bool) -> Pass:
+    @property
+    def rollouts_wait(self) -> float:
+        """The seconds of a step in which the rollout engines wait for the learner."""
+        return self.step_s - self.rollout_s
+
+
+def passes(policy: PolicyConfig, *, extra: int) -> Pass:
     """Return how often one training step runs each computation on the language model.
 
-    The plan neglects the weight gradients of LoRA adapters. These gradients cost about a thousandth
-    of the weight gradients of the whole model.
+    `extra` is the number of forward passes without a backward pass. The plan neglects the weight
+    gradients of LoRA adapters, which cost about a thousandth of those of the whole model.
     """
-    return Pass(1 + reference, 1, 0 if policy.lora_rank else 1)
+    return Pass(1 + extra, 1, 0 if policy.lora_rank else 1)
 
 
 def sequence_flops(
@@ -111,14 +125,13 @@ def sft_hours(
 ) -> JobHours:
     """Compute the time of SFT.
 
-    An epoch reads `samples` demonstrations. Each demonstration has the length of an average
-    episode.
+    An epoch reads `samples` demonstrations, which are as long as episodes.
     """
-    work = passes(policy, reference=False)
-    flops = sft.batch_size * _episode_flops(policy, shape, lengths, work)
-    learn = flops / (sft.workers * assumed.peak_tflops * 1e12 * assumed.train_mfu)
+    cost = _cost(policy, shape, passes(policy, extra=0), assumed)
+    budget = PassBudget(sft.micro_batch, sft.micro_tokens, policy.packed)
+    ranks = rank_time(sft.batch_size, sft.workers, budget, lengths, assumed, cost)
     steps = sft.epochs * math.ceil(samples / sft.batch_size)
-    return _job(steps, learn, 0.0, learn, sft.workers)
+    return _job(steps, ranks, 0.0, 0.0, ranks.seconds, sft.workers)
 
 
 def grpo_hours(
@@ -133,25 +146,39 @@ def grpo_hours(
     """Compute the time of GRPO. Each rollout engine has `parallel` GPUs.
 
     If grpo.staleness_bound is 0, rollouts and learning take turns. Otherwise rollouts and learning
-    overlap, and the step takes as long as the slower of the two.
+    overlap, and the step takes as long as the slower of the two. The other side waits.
     """
-    work = passes(policy, reference=grpo.kl_beta > 0)
-    episodes = grpo.groups_per_step * grpo.group_size
-    flops = episodes * _episode_flops(policy, shape, lengths, work)
-    learn = flops / (grpo.learner_workers * assumed.peak_tflops * 1e12 * assumed.train_mfu)
-    rollout = rollout_seconds(grpo, parallel, shape, lengths, engine, assumed)
-    step = max(learn, rollout) if grpo.staleness_bound else learn + rollout
+    learning = _learning(grpo, policy, shape, lengths, assumed)
+    load = engine.adapters / SLOTS / (assumed.adapter_mbs * 1e6)
+    rollout = load + rollout_seconds(grpo, parallel, shape, lengths, engine, assumed.rollout())
+    step = max(learning.seconds, rollout)
+    if grpo.staleness_bound == 0:
+        step = learning.seconds + rollout
     gpus = grpo.learner_workers + grpo.rollout_actors * parallel
-    return _job(grpo.steps, learn, rollout, step, gpus)
+    return _job(grpo.steps, learning, rollout, load, step, gpus)
 
 
-def _episode_flops(policy: PolicyConfig, shape: Geometry, lengths: Lengths, work: Pass) -> float:
-    """Return the FLOPs of training on an average episode.
+def _learning(
+    grpo: GrpoConfig, policy: PolicyConfig, shape: Geometry, lengths: Lengths, assumed: Assumptions
+) -> RankTime:
+    """Compute the learning time of a step.
 
-    A frozen vision tower has no backward pass.
+    The reference needs a forward pass. With several minibatches the proximal policy also needs one.
     """
+    extra = (grpo.kl_beta > 0) + (grpo.minibatches > 1)
+    cost = _cost(policy, shape, passes(policy, extra=extra), assumed)
+    budget = PassBudget(grpo.micro_batch, grpo.micro_tokens, policy.packed)
+    episodes = grpo.groups_per_step * grpo.group_size // grpo.minibatches
+    ranks, size = grpo.learner_workers, grpo.group_size
+    update = rank_time(episodes, ranks, budget, lengths, assumed, cost, sharing=size)
+    return update.times(grpo.minibatches)
+
+
+def _cost(policy: PolicyConfig, shape: Geometry, work: Pass, assumed: Assumptions) -> Cost:
+    """Return the seconds of training on a sequence. A frozen vision tower has no backward pass."""
     vision = work if policy.train_vision else Pass(work.forward, 0, 0)
-    return sequence_flops(shape, lengths.mean, lengths.visual, work, vision)
+    speed = assumed.peak_tflops * 1e12 * assumed.train_mfu
+    return lambda tokens, visual: sequence_flops(shape, tokens, visual, work, vision) / speed
 
 
 def rollout_seconds(
@@ -178,10 +205,12 @@ def rollout_seconds(
     per_engine = episodes / grpo.rollout_actors
     at_once = max(1.0, min(engine.at_once, per_engine * (1 + grpo.staleness_bound)))
     steps = per_engine * lengths.sampled / at_once
-    read = engine.weights + at_once * lengths.mean * engine.kv_token
+    read = engine.weights + engine.adapters / SLOTS + at_once * lengths.mean * engine.kv_token
     return prefill + steps * read / (assumed.hbm_gbs * 1e9 * assumed.decode_efficiency)
 
 
-def _job(steps: int, learn: float, rollout: float, step: float, gpus: int) -> JobHours:
+def _job(
+    steps: int, ranks: RankTime, rollout: float, load: float, step: float, gpus: int
+) -> JobHours:
     hours = steps * step / 3600
-    return JobHours(steps, learn, rollout, step, gpus, hours, hours * gpus)
+    return JobHours(steps, ranks, rollout, load, step, gpus, hours, hours * gpus)

@@ -6,7 +6,13 @@ from awares.crops import CropId
 from awares.tokens import visual_tokens
 from awares.view import View, full_view, view_size
 from awares_platform.config.engine import EngineConfig
-from awares_platform.config.largest_request import CHARACTERS_PER_TOKEN
+from awares_platform.config.largest_request import (
+    CHARACTERS_PER_TOKEN,
+    IMAGE,
+    REPLY,
+    LargestRequest,
+    largest,
+)
 from awares_platform.config.method import MethodConfig
 from awares_platform.method.environment import system_prompt
 from awares_platform.plan.assumptions import Assumptions
@@ -18,20 +24,23 @@ class Lengths:
     """Numbers of tokens of an episode.
 
     `low`, `crop` and `full` are the visual tokens of the low-resolution view, of a typical crop and
-    of the whole image. `text` counts the prompt without its image, and `answer` counts the sampled
-    tokens of one assistant turn. `widest` is the longest sequence that the budget allows.
+    of the whole image. `text` counts the prompt without its image, and `reply` the tool's reply
+    without its crop. `answer` counts the sampled tokens of one assistant turn. `largest` is the
+    longest episode within the budget, and `widest` is its number of tokens.
 
     Example:
-        Lengths(text=200, low=1131, crop=1200, full=2013, answer=16, call_rate=0.29, widest=8192)
+        Lengths(text=140, reply=18, low=520, crop=520, full=1989, answer=16, call_rate=0.29, ...)
     """
 
     text: int
+    reply: int
     low: int
     crop: int
     full: int
     answer: int
     call_rate: float
     widest: int
+    largest: LargestRequest
 
     @property
     def prompt(self) -> int:
@@ -40,8 +49,13 @@ class Lengths:
 
     @property
     def called(self) -> int:
-        """The number of tokens of an episode with a request: prompt, request, crop and answer."""
-        return self.prompt + self.crop + 2 * self.answer
+        """The number of tokens of an episode with a request: prompt, request, reply and answer."""
+        return self.plain + self.reply + self.crop + self.answer
+
+    @property
+    def plain(self) -> int:
+        """The number of tokens of an episode without a request: prompt and answer."""
+        return self.prompt + self.answer
 
     @property
     def sampled(self) -> float:
@@ -56,7 +70,7 @@ class Lengths:
     @property
     def mean(self) -> float:
         """The total number of tokens of an average episode."""
-        return self.text + self.visual + self.sampled
+        return self.plain + self.call_rate * (self.called - self.plain)
 
     @property
     def rtr(self) -> float:
@@ -85,13 +99,15 @@ def lengths(
         return visual_tokens(view_size(view, size, method.low_ratio), limits)
 
     text = len(system_prompt(method)) // CHARACTERS_PER_TOKEN + assumed.question_tokens
-    answers = max_tokens * method.max_turns
+    most = largest(method, max_tokens)
     return Lengths(
         text=text,
+        reply=REPLY + IMAGE,
         low=tokens(rule.low(size)),
         crop=tokens(rule.crop(CropId(assumed.crop), size)),
         full=tokens(full_view(size)),
         answer=assumed.answer_tokens,
         call_rate=assumed.call_rate if method.max_turns > 1 else 0.0,
-        widest=min(engine.max_model_len, text + method.max_visual_tokens + answers),
+        widest=min(engine.max_model_len, most.tokens),
+        largest=most,
     )

@@ -12,6 +12,8 @@ from awares_platform.config.sft import SftConfig
 from awares_platform.method.family import model_family
 from awares_platform.method.ratios import Ratios, ratios
 from awares_platform.plan.assumptions import Assumptions
+from awares_platform.plan.caches import Caches, caches
+from awares_platform.plan.division import Advice, advise
 from awares_platform.plan.engine import EngineMemory, engine_memory
 from awares_platform.plan.geometry import Geometry, geometry
 from awares_platform.plan.hours import JobHours, grpo_hours, sft_hours
@@ -21,6 +23,7 @@ from awares_platform.plan.trainer import (
     GIB,
     Trainer,
     TrainerMemory,
+    element_bytes,
     memory,
     trained_parameters,
     trainer,
@@ -53,8 +56,10 @@ class Sheet:
     typical: dict[str, TrainerMemory]
     stages: dict[str, dict[int, float]]
     engine: EngineMemory
+    caches: Caches
     traffic: Traffic
     hours: dict[str, JobHours]
+    advice: Advice
 
     @property
     def faults(self) -> list[str]:
@@ -65,8 +70,16 @@ class Sheet:
         ]
 
     @property
+    def exports(self) -> dict[str, int]:
+        """The bytes of the directories that a finished run exports, by name."""
+        policy = self.config.policy
+        element = element_bytes(policy.dtype)
+        whole = {"policy": element * self.shape.parameters}
+        return whole | ({"adapter": element * self.trained} if policy.lora_rank else {})
+
+    @property
     def gpu(self) -> float:
-        """The memory of one GPU in bytes."""
+        """The memory of one GPU of a trainer, in bytes."""
         return self.assumed.gpu_gib * GIB
 
     def as_json(self) -> dict[str, Any]:
@@ -80,6 +93,7 @@ class Sheet:
             },
             "tokens": {
                 **asdict(self.lengths),
+                "plain": self.lengths.plain,
                 "called": self.lengths.called,
                 "mean": self.lengths.mean,
                 "rtr": self.lengths.rtr,
@@ -91,8 +105,11 @@ class Sheet:
             "trainer_bytes_typical": {job: rank.total for job, rank in self.typical.items()},
             "trainer_bytes_by_zero_stage": self.stages,
             "engine": {**asdict(self.engine), "at_once": self.engine.at_once},
+            "cache_bytes": asdict(self.caches),
             "bytes_per_step": asdict(self.traffic),
+            "export_bytes": self.exports,
             "hours": {job: asdict(hours) for job, hours in self.hours.items()},
+            "split": {**asdict(self.advice), "excess": self.advice.excess},
             "faults": self.faults,
             "warnings": self.ratios.warnings,
             "assumptions": asdict(self.assumed),
@@ -114,7 +131,9 @@ def make(config: PlatformConfig, assumed: Assumptions, sizes: Sequence[Size] = (
     tokens = lengths(config.method, config.engine, grpo.max_tokens, shape, assumed)
     trained, frozen = trained_parameters(policy, shape)
     wanted = grpo.groups_in_flight * grpo.group_size
-    engine = engine_memory(config.engine, wanted, shape, tokens, assumed)
+    engine = engine_memory(
+        config.engine, policy.lora_rank, wanted, shape, tokens, assumed.rollout()
+    )
     jobs, turns = {"sft": config.sft, "grpo": grpo}, config.method.max_turns
     longest = {
         name: trainer(policy, job, shape, tokens.widest, turns * grpo.max_tokens)
@@ -124,6 +143,16 @@ def make(config: PlatformConfig, assumed: Assumptions, sizes: Sequence[Size] = (
         name: trainer(policy, job, shape, tokens.called, turns * tokens.answer)
         for name, job in jobs.items()
     }
+    parallel = config.engine.tensor_parallel
+
+    def hours(setup: GrpoConfig) -> JobHours:
+        return grpo_hours(setup, policy, parallel, shape, tokens, engine, assumed)
+
+    def fits(setup: GrpoConfig) -> bool:
+        rank = trainer(policy, setup, shape, tokens.widest, turns * grpo.max_tokens)
+        need = memory(rank, shape, assumed.overhead_gib).total
+        return need <= assumed.gpu_gib * GIB and engine.longest >= 1
+
     return Sheet(
         config=config,
         assumed=assumed,
@@ -136,13 +165,19 @@ def make(config: PlatformConfig, assumed: Assumptions, sizes: Sequence[Size] = (
         typical={job: memory(rank, shape, assumed.overhead_gib) for job, rank in typical.items()},
         stages={job: _by_stage(rank, shape, assumed) for job, rank in longest.items()},
         engine=engine,
+        caches=caches(shape, tokens),
         traffic=traffic(grpo, policy, config.engine.dtype, trained, assumed),
         hours={
             "sft": sft_hours(config.sft, policy, config.data.train_samples, shape, tokens, assumed),
-            "grpo": grpo_hours(
-                grpo, policy, config.engine.tensor_parallel, shape, tokens, engine, assumed
-            ),
+            "grpo": hours(grpo),
         },
+        advice=advise(
+            grpo,
+            parallel,
+            pools=assumed.pools,
+            fits=fits,
+            hours=lambda setup: hours(setup).hours,
+        ),
     )
 
 

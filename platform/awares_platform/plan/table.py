@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from operator import attrgetter
 
+from awares_platform.plan.engine import SLOTS
 from awares_platform.plan.sheet import JOBS, STAGES, Sheet, gib
 from awares_platform.plan.trainer import TrainerMemory
+
+_SHOWN = 6
 
 
 def render(sheet: Sheet) -> str:
@@ -13,8 +17,10 @@ def render(sheet: Sheet) -> str:
         _policy(sheet),
         _memory(sheet),
         _engine(sheet),
+        _caches(sheet),
         _traffic(sheet),
         _hours(sheet),
+        _split(sheet),
         _verdict(sheet),
         _assumptions(sheet),
     ]
@@ -31,6 +37,7 @@ def _head(name: str, *cells: str) -> str:
 
 def _policy(sheet: Sheet) -> list[str]:
     shape, tokens, policy = sheet.shape, sheet.lengths, sheet.config.policy
+    engine = sheet.config.engine
     how = "every weight" if policy.train_vision else "the language model"
     if policy.lora_rank:
         how = f"LoRA rank {policy.lora_rank}"
@@ -38,8 +45,13 @@ def _policy(sheet: Sheet) -> list[str]:
         f"{policy.base}: {shape.parameters / 1e9:.2f} B parameters, "
         f"{sheet.trained / 1e6:,.1f} M trained ({how}, {policy.dtype})",
         f"  {sheet.assumed.image} image: low view {tokens.low} tokens, crop {tokens.crop}, "
-        f"whole {tokens.full}; episode {tokens.mean:.0f} on average, {tokens.called} with a call, "
-        f"{tokens.widest} at most; RTR {tokens.rtr:.2f}",
+        f"whole {tokens.full}; episode {tokens.mean:.0f} on average; RTR {tokens.rtr:.2f}",
+        f"  turn 1 reads {tokens.prompt} tokens and samples {tokens.answer}, "
+        f"turn 2 reads {tokens.reply + tokens.crop} more and samples {tokens.answer}: "
+        f"{tokens.called} with a call",
+        f"  largest legal episode: {tokens.largest.tokens:,} tokens of engine.max_model_len="
+        f"{engine.max_model_len:,}, {tokens.largest.images} images of engine.max_images="
+        f"{engine.max_images}",
         f"  {sheet.ratios}",
         *(line for text in sheet.ratios.warnings for line in _warning(text)),
     ]
@@ -83,6 +95,8 @@ def _engine(sheet: Sheet) -> list[str]:
     return [
         f"GPU memory of a rollout engine ({size}), GiB",
         _row("weights", gib(engine.weights)),
+        *_adapters(sheet),
+        _row("encoder cache", gib(engine.encoder)),
         _row("workspace, overhead", gib(engine.workspace + engine.overhead)),
         _row("KV cache", gib(max(engine.kv, 0.0)))
         + f"   {engine.kv_token / 1024:.1f} KiB per token",
@@ -91,6 +105,29 @@ def _engine(sheet: Sheet) -> list[str]:
         + f"   engine.max_requests {engine.requests}",
         _row("  that the cache holds", str(engine.typical))
         + f"   {engine.longest} of engine.max_model_len",
+    ]
+
+
+def _adapters(sheet: Sheet) -> list[str]:
+    """Return the row of the engine's adapters, or no row if it plays none."""
+    engine, load = sheet.engine, sheet.hours["grpo"].load_s
+    if not engine.adapters:
+        return []
+    note = f"   {SLOTS} slots; a version is added in {load:.2f} s"
+    return [_row("LoRA adapters", gib(engine.adapters)) + note]
+
+
+def _caches(sheet: Sheet) -> list[str]:
+    sizes = sheet.caches
+
+    def pages(cache: int) -> str:
+        return f"   {cache // sizes.view} low views, {cache // sizes.page} whole images"
+
+    return [
+        "Caches in host memory, GiB at most",
+        _row("views of a learner rank", gib(sizes.views)) + pages(sizes.views),
+        _row("views of an engine", gib(sizes.processed)) + pages(sizes.processed),
+        _row("images of a process", gib(sizes.images)),
     ]
 
 
@@ -103,11 +140,13 @@ def _traffic(sheet: Sheet) -> list[str]:
         _row("one delta, one anchor", megabytes(bus.delta), megabytes(bus.anchor))
         + f"   {bus.changed:.1%} changed",
         _row("weights up, down", megabytes(bus.weights_up), megabytes(bus.weights_down))
-        + f"   {grpo.rollout_actors} readers",
+        + f"   {grpo.rollout_actors} reader{'s' * (grpo.rollout_actors > 1)}",
         _row("images down", megabytes(bus.images)),
         _row("checkpoints up", megabytes(bus.checkpoints))
         + f"   every {grpo.checkpoint_every} steps",
         _row("MB/s up, down", f"{up / 1e6 / seconds:.1f}", f"{down / 1e6 / seconds:.1f}"),
+        _row("exports at the end", *map(megabytes, sheet.exports.values()))
+        + f"   {', '.join(sheet.exports)}",
     ]
 
 
@@ -118,16 +157,40 @@ def megabytes(count: float) -> str:
 
 def _hours(sheet: Sheet) -> list[str]:
     def cells(of: str, form: str) -> Sequence[str]:
-        return [form.format(getattr(sheet.hours[job], of)) for job in JOBS]
+        return [form.format(attrgetter(of)(sheet.hours[job])) for job in JOBS]
 
+    grpo = sheet.hours["grpo"]
     return [
         _head("Time", *JOBS),
         _row("steps", *cells("steps", "{:,}")),
-        _row("learning, s a step", *cells("learn_s", "{:.2f}")),
-        _row("rollouts, s a step", "", f"{sheet.hours['grpo'].rollout_s:.2f}"),
+        _row("learning, s a step", *cells("ranks.seconds", "{:.2f}")),
+        _row("  that images take", *cells("ranks.images_s", "{:.2f}")),
+        _row("  passes of a rank", *cells("ranks.passes", "{}")),
+        _row("  padding", *cells("ranks.padding", "{:.0%}")),
+        _row("  wait for the longest rank", *cells("ranks.waiting", "{:.0%}")),
+        _row("rollouts, s a step", "", f"{grpo.rollout_s:.2f}"),
+        _row("learner waits, s a step", "", f"{grpo.learner_waits:.2f}"),
+        _row("rollouts wait, s a step", "", f"{grpo.rollouts_wait:.2f}"),
         _row("GPUs", *cells("gpus", "{}")),
         _row("hours", *cells("hours", "{:.1f}")),
         _row("GPU-hours", *cells("gpu_hours", "{:.0f}")),
+    ]
+
+
+def _split(sheet: Sheet) -> list[str]:
+    advice, best = sheet.advice, sheet.advice.best
+    if best is None:
+        return ["No division into learner ranks and rollout actors fits these GPUs."]
+    shown = sorted(advice.divisions, key=lambda division: division.hours)[:_SHOWN]
+    named = ", ".join(f"{division}: {division.hours:.1f} h" for division in shown)
+    lines = [f"Learner ranks + rollout actors, and hours of grpo: {named}"]
+    if advice.followed:
+        return [*lines, f"  This setup has {advice.chosen}, and no other division is better."]
+    return [
+        *lines,
+        f"  WARNING: this setup has {advice.chosen}, which takes {advice.chosen.hours:.1f} h; "
+        f"{best} takes {best.hours:.1f} h ({best.hours / advice.chosen.hours - 1:+.0%});",
+        f"    set grpo.learner_workers={best.learners} grpo.rollout_actors={best.actors}",
     ]
 
 
@@ -146,6 +209,8 @@ def _assumptions(sheet: Sheet) -> list[str]:
         f"bandwidth sampling, calls {assumed.call_rate:g} an episode, "
         f"{assumed.answer_tokens} tokens a turn, {assumed.overhead_gib:g} GiB overhead. "
         "`awares plan --help` lists them.",
-        "Not counted: start-up, image decoding on CPUs, optimizer and publication time, "
+        f"Assumed: a CPU thread prepares an image in {assumed.image_ms:g} ms and a crop in "
+        f"{assumed.crop_ms:g} ms; equal episodes are not merged.",
+        "Not counted: start-up, image work of rollouts, optimizer and publication time, "
         "evaluation, waiting for nodes.",
     ]

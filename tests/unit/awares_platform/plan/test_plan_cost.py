@@ -49,7 +49,7 @@ def test_traffic_of_a_full_run() -> None:
     assert bus.delta == pytest.approx(0.0405 * 2e9)
     assert bus.anchor == pytest.approx(0.78 * 2e9)
     assert bus.weights_up == pytest.approx(0.0405 * 2e9 + 0.78 * 2e9 / 16)
-    assert bus.weights_down == pytest.approx(4 * 0.0405 * 2e9)
+    assert bus.weights_down == pytest.approx(0.0405 * 2e9)
     assert bus.images == 2 * 8 * 0.5e6
     assert bus.checkpoints == pytest.approx(14e9 / 10)
 
@@ -87,18 +87,47 @@ def test_hours_follow_from_flops() -> None:
     base = make(setup(), Assumptions())
     sft, grpo = base.hours["sft"], base.hours["grpo"]
     assert (sft.steps, sft.gpus, grpo.steps, grpo.gpus) == (2 * 391, 8, 6250, 8)
-    assert sft.hours == pytest.approx(sft.steps * sft.learn_s / 3600)
+    assert sft.hours == pytest.approx(sft.steps * sft.ranks.seconds / 3600)
     assert sft.gpu_hours == pytest.approx(8 * sft.hours)
-    assert grpo.step_s == max(grpo.learn_s, grpo.rollout_s)
-    tokens, shape = base.lengths, base.shape
-    language = shape.layers * shape.layer_parameters * tokens.mean * 6
-    attention = 2 * 28 * 3584 * tokens.mean**2 * 4
-    tower = shape.vision_parameters * tokens.visual * 4 * 4
-    assert grpo.learn_s == pytest.approx(64 * (language + attention + tower) / (4 * 989e12 * 0.3))
-    half = make(setup(), Assumptions(train_mfu=0.15)).hours["grpo"]
-    assert half.learn_s == pytest.approx(2 * grpo.learn_s)
+    assert grpo.step_s == max(grpo.ranks.seconds, grpo.rollout_s)
+    assert (grpo.learner_waits, grpo.rollouts_wait) == (0, grpo.step_s - grpo.rollout_s)
     synchronous = make(setup("grpo.staleness_bound=0"), Assumptions()).hours["grpo"]
-    assert synchronous.step_s == pytest.approx(synchronous.learn_s + synchronous.rollout_s)
+    assert synchronous.step_s == pytest.approx(grpo.ranks.seconds + grpo.rollout_s)
+    assert synchronous.learner_waits == pytest.approx(grpo.rollout_s)
+    assert synchronous.rollouts_wait == pytest.approx(grpo.ranks.seconds)
+
+
+def test_learning_takes_the_flops_of_the_widest_pass() -> None:
+    sheet = make(
+        setup("grpo.micro_tokens=none", "grpo.micro_batch=64", "grpo.learner_workers=1"),
+        Assumptions(image_ms=0, crop_ms=0),
+    )
+    tokens, shape, ranks = sheet.lengths, sheet.shape, sheet.hours["grpo"].ranks
+    language = shape.layers * shape.layer_parameters * tokens.called * 6
+    attention = 2 * 28 * 3584 * tokens.called**2 * 4
+    visual = 64 * tokens.low + 19 * tokens.crop
+    tower = shape.vision_parameters * visual * 4 * 4
+    assert (ranks.passes, ranks.images_s) == (1, 0)
+    assert ranks.seconds == pytest.approx((64 * (language + attention) + tower) / (989e12 * 0.3))
+
+
+def test_a_new_adapter_pauses_the_rollouts() -> None:
+    grpo = make(setup(), Assumptions()).hours["grpo"]
+    assert grpo.load_s == pytest.approx(2 * 20_185_088 / 195e6)
+    slow = make(setup(), Assumptions(adapter_mbs=19.5)).hours["grpo"]
+    assert slow.rollout_s - grpo.rollout_s == pytest.approx(9 * grpo.load_s)
+    assert make(setup("policy.lora_rank=0"), Assumptions()).hours["grpo"].load_s == 0
+
+
+def test_a_run_with_an_adapter_exports_it_too() -> None:
+    exports = make(setup(), Assumptions()).exports
+    assert exports == {"policy": 2 * 8_292_166_656, "adapter": 2 * 20_185_088}
+    assert [*make(setup("policy.lora_rank=0"), Assumptions()).exports] == ["policy"]
+
+
+def test_the_largest_legal_episode_is_printed() -> None:
+    table = render(make(setup(), Assumptions()))
+    assert "5,365 tokens of engine.max_model_len=8,192, 5 images of engine.max_images=5" in table
 
 
 def test_every_fault_has_remedies() -> None:
@@ -137,6 +166,7 @@ def test_the_ratios_are_those_of_the_data_sets_images() -> None:
     ("values", "message"),
     [
         ({"gpu_gib": 0}, "--gpu-gib 0: give a positive number"),
+        ({"rollout_hbm_gbs": 0.0}, "--rollout-hbm-gbs 0.0: give a positive number"),
         ({"peak_tflops": float("nan")}, "--peak-tflops nan: give a positive number"),
         ({"overhead_gib": -1.0}, "--overhead-gib -1.0: give a positive number"),
         ({"train_mfu": 1.5}, "--train-mfu 1.5: it is a share: give a number between 0 and 1"),

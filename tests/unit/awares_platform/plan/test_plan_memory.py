@@ -9,7 +9,9 @@ import pytest
 
 from awares.errors import ConfigError
 from awares_platform.config import PlatformConfig
+from awares_platform.plan import engine as plan_engine
 from awares_platform.plan.assumptions import Assumptions
+from awares_platform.plan.caches import caches
 from awares_platform.plan.engine import EngineMemory, engine_memory
 from awares_platform.plan.geometry import KNOWN
 from awares_platform.plan.lengths import Lengths, lengths
@@ -46,7 +48,8 @@ def tokens_of(config: PlatformConfig) -> Lengths:
 
 def engine_of(config: PlatformConfig) -> EngineMemory:
     wanted = config.grpo.groups_in_flight * config.grpo.group_size
-    return engine_memory(config.engine, wanted, KNOWN["7B"], tokens_of(config), Assumptions())
+    rank, tokens = config.policy.lora_rank, tokens_of(config)
+    return engine_memory(config.engine, rank, wanted, KNOWN["7B"], tokens, Assumptions())
 
 
 @pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)])
@@ -127,14 +130,17 @@ def test_the_bucket_is_the_trainers() -> None:
 def test_tokens_of_a_page_are_those_of_the_processor() -> None:
     tokens = tokens_of(setup())
     assert (tokens.low, tokens.crop, tokens.full) == (20 * 26, 20 * 26, 39 * 51)
-    assert tokens.called == tokens.text + 2 * 520 + 2 * 16
-    assert tokens.mean == pytest.approx(tokens.text + 520 + 16 + 0.29 * (520 + 16))
-    assert tokens.widest == tokens.text + 4096 + 2 * 512 < 8192
+    assert (tokens.plain, tokens.reply) == (tokens.text + 520 + 16, 16 + 2)
+    assert tokens.called == tokens.plain + 18 + 520 + 16
+    assert tokens.mean == pytest.approx(tokens.plain + 0.29 * (18 + 520 + 16))
+    prompt = len(setup().method.system_prompt) // 4 + 64
+    assert tokens.widest == prompt + 4096 + (16 + 5 * 2) + 2 * 512 < 8192
+    assert (tokens.largest.tokens, tokens.largest.images) == (tokens.widest, 5)
 
 
 def test_budget_and_turns_bound_the_longest_sequence() -> None:
     tokens = tokens_of(setup("method.max_visual_tokens=3000"))
-    assert tokens.widest == tokens.text + 3000 + 2 * 512
+    assert tokens.widest == tokens_of(setup()).widest - 4096 + 3000
     alone = tokens_of(setup("method.max_turns=1"))
     assert alone.mean == alone.text + 520 + 16
 
@@ -143,8 +149,38 @@ def test_the_size_of_the_cache_bounds_the_episodes() -> None:
     used = engine_of(setup("engine.kv_cache_gib=2", "engine.max_requests=16"))
     assert used.kv == 2 * 2**30 and used.kv_token == 57_344
     assert used.longest == 2 * 2**30 // 57_344 // 8192 == 4
-    assert used.typical == 37_449 // 1267 == 29
+    assert used.typical == 37_449 // 1285 == 29
     assert (used.wanted, used.at_once) == (16 * 8, 16)
+
+
+def test_an_engine_of_16_bits_has_slots_for_adapters() -> None:
+    from awares_platform.engine import adapters
+
+    assert (plan_engine.SLOTS, plan_engine.RANKS) == (adapters.SLOTS, adapters._RANKS)
+    whole = KNOWN["7B"].adapter_parameters(16, ())
+    assert plan_engine.adapter_slots("bfloat16", 12, KNOWN["7B"]) == 2 * 2 * whole
+    assert plan_engine.adapter_slots("float32", 12, KNOWN["7B"]) == 0
+    assert plan_engine.adapter_slots("bfloat16", 0, KNOWN["7B"]) == 0
+    with_adapter, without = engine_of(setup()), engine_of(setup("policy.lora_rank=0"))
+    assert with_adapter.adapters == 2 * 2 * 20_185_088
+    assert without.kv - with_adapter.kv == pytest.approx(with_adapter.adapters)
+
+
+def test_the_encoder_cache_holds_the_tokens_of_a_pass() -> None:
+    assert engine_of(setup()).encoder == 2 * 3584 * 8192
+    assert engine_of(setup("engine.max_batched_tokens=1024")).encoder == 2 * 3584 * 39 * 51
+
+
+def test_caches_are_those_of_the_processes() -> None:
+    from vllm.config import MultiModalConfig
+
+    from awares_platform.data import images
+    from awares_platform.grpo import pixels
+
+    sizes = caches(KNOWN["7B"], tokens_of(setup()))
+    assert (sizes.views, sizes.images) == (pixels.CACHE_BYTES, images.MEMORY_BYTES)
+    assert sizes.processed == MultiModalConfig().mm_processor_cache_gb * 2**30
+    assert (sizes.view, sizes.page) == (520 * 4 * 1176 * 4, 39 * 51 * 4 * 1176 * 4)
 
 
 def test_tensor_parallelism_divides_weights_and_cache() -> None:

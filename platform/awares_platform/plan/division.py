@@ -1,0 +1,102 @@
+"""Proposes how to divide GPUs between learner ranks and rollout actors.
+
+    every division of the same GPUs --valid settings? memory?--> hours of the run --shortest--> advice
+
+If learners and engines have GPUs of different kinds, GPUs cannot change sides. The advice is then
+the smallest number of rollout actors that does not slow the run down.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from awares_platform.config.grpo import GrpoConfig
+
+TOLERANCE = 0.02
+"""Hours that exceed the shortest by at most this share count as equally short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """A number of learner ranks and of rollout actors, and the hours of the run with them.
+
+    Example:
+        Division(learners=7, actors=1, hours=2.7)
+    """
+
+    learners: int
+    actors: int
+    hours: float
+
+    def __str__(self) -> str:
+        return f"{self.learners} + {self.actors}"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """The divisions that can run, by learners and actors. `best` is None if no division can run.
+
+    `chosen` is the division of the setup, which may be one that cannot run.
+
+    Example:
+        Advice(chosen=Division(4, 4, 4.4), best=Division(7, 1, 2.7), divisions=(...))
+    """
+
+    chosen: Division
+    best: Division | None
+    divisions: tuple[Division, ...]
+
+    @property
+    def excess(self) -> float:
+        """The hours of the setup's division beyond those of the best, as a share of the best."""
+        return self.chosen.hours / self.best.hours - 1 if self.best else 0.0
+
+    @property
+    def followed(self) -> bool:
+        """Whether no other division is shorter, or as short with fewer actors."""
+        if self.best is None:
+            return True
+        surplus = self.best.learners == self.chosen.learners
+        return self.excess <= TOLERANCE and not (surplus and self.best.actors < self.chosen.actors)
+
+
+def advise(
+    grpo: GrpoConfig,
+    parallel: int,
+    *,
+    pools: bool,
+    fits: Callable[[GrpoConfig], bool],
+    hours: Callable[[GrpoConfig], float],
+) -> Advice:
+    """Return the divisions that can run, and the best of them.
+
+    Each engine has `parallel` GPUs. `pools` is true if learners and engines have GPUs of different
+    kinds. `fits` tells whether the learner of a setup fits its GPUs, and `hours` returns the
+    hours of a run.
+    """
+    divisions = tuple(
+        Division(setup.learner_workers, setup.rollout_actors, hours(setup))
+        for setup in _setups(grpo, parallel, pools)
+        if fits(setup)
+    )
+    least = min((division.hours for division in divisions), default=0.0)
+    short = [division for division in divisions if division.hours <= least * (1 + TOLERANCE)]
+    best = min(
+        short, key=lambda division: (division.actors if pools else 0, division.hours), default=None
+    )
+    return Advice(Division(grpo.learner_workers, grpo.rollout_actors, hours(grpo)), best, divisions)
+
+
+def _setups(grpo: GrpoConfig, parallel: int, pools: bool) -> Iterator[GrpoConfig]:
+    """Yield the section [grpo] for each division that the configuration accepts."""
+    gpus = grpo.learner_workers + grpo.rollout_actors * parallel
+    for actors in range(1, (gpus - 1) // parallel + 1):
+        learners = grpo.learner_workers if pools else gpus - actors * parallel
+        if pools and actors > grpo.rollout_actors:
+            return
+        changed = {"learner_workers": learners, "rollout_actors": actors}
+        try:
+            yield GrpoConfig.model_validate(grpo.model_dump() | changed)
+        except ValidationError:
+            continue

@@ -1,0 +1,70 @@
+"""Tests the time of a training step against hand computation."""
+
+import pytest
+
+from awares.passes import PassBudget
+from awares_platform.config.largest_request import LargestRequest
+from awares_platform.plan.assumptions import Assumptions
+from awares_platform.plan.lengths import Lengths
+from awares_platform.plan.ranks import RankTime, rank_time
+
+LENGTHS = Lengths(
+    text=2,
+    reply=1,
+    low=4,
+    crop=2,
+    full=16,
+    answer=1,
+    call_rate=0.25,
+    widest=20,
+    largest=LargestRequest(4, 12, 2, 2, 2),
+)
+"""Episodes of 7 tokens, or 11 with a request."""
+
+
+def step(episodes: int, ranks: int, budget: PassBudget, *, packed: bool = False) -> RankTime:
+    """Return the time of a step in which a token takes a second and images take no time."""
+    limits = PassBudget(budget.rows, budget.tokens, packed)
+    free = Assumptions(image_ms=0, crop_ms=0)
+    return rank_time(episodes, ranks, limits, LENGTHS, free, lambda tokens, _: float(tokens))
+
+
+def test_a_padded_pass_costs_its_longest_row() -> None:
+    assert (LENGTHS.plain, LENGTHS.called) == (7, 11)
+    padded = step(4, 1, PassBudget(4))
+    assert (padded.seconds, padded.passes) == (4 * 11, 1)
+    assert padded.padding == pytest.approx(1 - (11 + 3 * 7) / 44)
+    packed = step(4, 1, PassBudget(4), packed=True)
+    assert (packed.seconds, packed.padding) == (11 + 3 * 7, 0)
+
+
+def test_ranks_wait_for_the_longest_rank() -> None:
+    uneven = step(4, 4, PassBudget(4))
+    assert (uneven.seconds, uneven.passes, uneven.padding) == (11, 1, 0)
+    assert uneven.waiting == pytest.approx(1 - (11 + 3 * 7) / (4 * 11))
+
+
+def test_any_number_of_ranks_shares_the_rows() -> None:
+    """Each of seven ranks has one pass. The two largest have ten rows of 64."""
+    seven = step(64, 7, PassBudget(16, 200))
+    assert seven.passes == 1
+    assert seven.seconds < 1.3 * (16 * 11 + 48 * 7) / 7
+
+
+def test_the_first_pass_waits_for_its_images_and_others_only_for_slow_ones() -> None:
+    def slow(image_ms: float) -> RankTime:
+        budget = PassBudget(rows=2)
+        assumed = Assumptions(image_ms=image_ms, crop_ms=1000)
+        return rank_time(4, 1, budget, LENGTHS, assumed, lambda tokens, _: float(tokens), sharing=2)
+
+    computing = 2 * 11 + 2 * 7
+    hidden = slow(3000)
+    assert hidden.images_s == pytest.approx(3 + 1)
+    assert hidden.seconds == pytest.approx(4 + computing)
+    longer = slow(30_000)
+    # The second image is ready 30 s after the first, and the first pass computes for 22 s.
+    assert longer.images_s == pytest.approx(31 + (30 - 22))
+
+
+def test_a_step_of_several_updates_takes_as_many_times() -> None:
+    assert RankTime(2.0, 0.5, 0.1, 0.2, 3).times(2) == RankTime(4.0, 1.0, 0.1, 0.2, 6)
