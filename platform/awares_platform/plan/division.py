@@ -1,6 +1,6 @@
 """Proposes how to divide GPUs between learner ranks and rollout actors.
 
-    every division of the same GPUs --valid settings? memory?--> hours of the run --shortest--> advice
+    every division of the same GPUs --valid? fits?--> hours of the run --shortest--> advice
 
 If learners and engines have GPUs of different kinds, GPUs cannot change sides. The advice is then
 the smallest number of rollout actors that does not slow the run down.

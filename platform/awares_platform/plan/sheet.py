@@ -143,16 +143,6 @@ def make(config: PlatformConfig, assumed: Assumptions, sizes: Sequence[Size] = (
         name: trainer(policy, job, shape, tokens.called, turns * tokens.answer)
         for name, job in jobs.items()
     }
-    parallel = config.engine.tensor_parallel
-
-    def hours(setup: GrpoConfig) -> JobHours:
-        return grpo_hours(setup, policy, parallel, shape, tokens, engine, assumed)
-
-    def fits(setup: GrpoConfig) -> bool:
-        rank = trainer(policy, setup, shape, tokens.widest, turns * grpo.max_tokens)
-        need = memory(rank, shape, assumed.overhead_gib).total
-        return need <= assumed.gpu_gib * GIB and engine.longest >= 1
-
     return Sheet(
         config=config,
         assumed=assumed,
@@ -169,16 +159,34 @@ def make(config: PlatformConfig, assumed: Assumptions, sizes: Sequence[Size] = (
         traffic=traffic(grpo, policy, config.engine.dtype, trained, assumed),
         hours={
             "sft": sft_hours(config.sft, policy, config.data.train_samples, shape, tokens, assumed),
-            "grpo": hours(grpo),
+            "grpo": grpo_hours(
+                grpo, policy, config.engine.tensor_parallel, shape, tokens, engine, assumed
+            ),
         },
-        advice=advise(
-            grpo,
-            parallel,
-            pools=assumed.pools,
-            fits=fits,
-            hours=lambda setup: hours(setup).hours,
-        ),
+        advice=_advice(config, shape, tokens, engine, assumed),
     )
+
+
+def _advice(
+    config: PlatformConfig,
+    shape: Geometry,
+    tokens: Lengths,
+    engine: EngineMemory,
+    assumed: Assumptions,
+) -> Advice:
+    """Compare the divisions of the setup's GPUs between learner ranks and rollout actors."""
+    policy, parallel = config.policy, config.engine.tensor_parallel
+    scored = config.method.max_turns * config.grpo.max_tokens
+
+    def fits(grpo: GrpoConfig) -> bool:
+        rank = trainer(policy, grpo, shape, tokens.widest, scored)
+        need = memory(rank, shape, assumed.overhead_gib).total
+        return need <= assumed.gpu_gib * GIB and engine.longest >= 1
+
+    def hours(grpo: GrpoConfig) -> float:
+        return grpo_hours(grpo, policy, parallel, shape, tokens, engine, assumed).hours
+
+    return advise(config.grpo, parallel, pools=assumed.pools, fits=fits, hours=hours)
 
 
 def _check_gpus(sft: SftConfig, grpo: GrpoConfig) -> None:
