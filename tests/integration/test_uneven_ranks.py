@@ -1,0 +1,59 @@
+"""Tests that three ranks take the same step on eight sequences as one rank."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from awares.mini.policy import build_model, save_policy
+from awares.mini.tokenizer import train_tokenizer
+from awares.passes import PassBudget, deal
+from tests.integration.uneven_rank import LENGTHS, RATE, STAGES
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+
+def train(ranks: int, directory: Path) -> None:
+    """Run all ranks in processes of their own."""
+    script = str(Path(__file__).with_name("uneven_rank.py"))
+    shared = {**os.environ, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), str(ranks), str(directory)],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * ranks, "\n".join(said)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train with one rank and with three. Return the directory of the results."""
+    directory, tokenizer = tmp_path_factory.mktemp("uneven"), train_tokenizer()
+    (directory / "base").mkdir()
+    save_policy(build_model(tokenizer, seed=0), tokenizer, directory / "base")
+    for ranks in (1, 3):
+        train(ranks, directory)
+    return directory
+
+
+def test_the_hands_are_uneven() -> None:
+    assert [len(hand) for hand in deal(LENGTHS, PassBudget(rows=1), 3)] == [3, 3, 2]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_three_ranks_do_what_one_rank_does(trained: Path, stage: int) -> None:
+    alone, shared = (torch.load(trained / f"{stage}-{ranks}.pt") for ranks in (1, 3))
+    assert shared[0] == pytest.approx(alone[0], rel=1e-4)
+    assert shared[1].keys() == alone[1].keys()
+    for name, tensor in alone[1].items():
+        # AdamW's first step has the length RATE, whatever the gradient.
+        assert (shared[1][name] - tensor).abs().mean() < 0.01 * RATE, name
