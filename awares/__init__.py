@@ -28,6 +28,7 @@ from awares.grounding import Annotations, Grounding
 from awares.images import DecodeLimits, decode, low_view, render
 from awares.labels import Case, Judge, Judgement, MatchJudge, Verdict, label
 from awares.one_turn import OneTurn
+from awares.passes import PassBudget
 from awares.protocol import SYSTEM_PROMPT, format_request, parse_turn
 from awares.reward import AnswerReward, CropReward, Reward, RewardValue, answer_reward
 from awares.sample import Label, Sample
@@ -93,6 +94,7 @@ __all__ = [
     "MatchJudge",
     "OneTurn",
     "ModelFamily",
+    "PassBudget",
     "PolicyError",
     "Request",
     "Reward",
