@@ -1,4 +1,4 @@
-"""Tests that three ranks take the same step on eight sequences as one rank."""
+"""Tests that three ranks of a GRPO learner take the same step on eight sequences as one rank."""
 
 import os
 import subprocess
@@ -10,8 +10,7 @@ import torch
 
 from awares.mini.policy import build_model, save_policy
 from awares.mini.tokenizer import train_tokenizer
-from awares.passes import PassBudget, deal
-from tests.integration.uneven_rank import LENGTHS, RATE, STAGES
+from tests.integration.uneven_rank import RATE, STAGES, step_shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -45,8 +44,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_the_hands_are_uneven() -> None:
-    assert [len(hand) for hand in deal(LENGTHS, PassBudget(rows=1), 3)] == [3, 3, 2]
+def test_a_rank_without_enough_sequences_gets_a_filler() -> None:
+    passes = [shard.minibatches[0].passes for shard in step_shards(9, 3)]
+    assert [[one[0].filler for one in rank] for rank in passes] == [
+        [False, False, False],
+        [False, False, False],
+        [False, False, True],
+    ]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -55,5 +59,5 @@ def test_three_ranks_do_what_one_rank_does(trained: Path, stage: int) -> None:
     assert shared[0] == pytest.approx(alone[0], rel=1e-4)
     assert shared[1].keys() == alone[1].keys()
     for name, tensor in alone[1].items():
-        # AdamW's first step has the length RATE, whatever the gradient.
+        # AdamW's first step changes every weight by RATE, however small its gradient is.
         assert (shared[1][name] - tensor).abs().mean() < 0.01 * RATE, name

@@ -1,4 +1,4 @@
-"""Runs one rank of a trainer whose number of ranks does not divide the number of sequences.
+"""Runs one rank of a GRPO learner whose number of ranks does not divide the number of sequences.
 
 Usage: `python uneven_rank.py <rank> <ranks> <directory>`
 
@@ -7,47 +7,82 @@ step to <directory>/<ZeRO stage>-<ranks>.pt.
 """
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed
-from torch import Tensor
+from PIL import Image
+from transformers import AutoProcessor
 
-from awares.passes import PassBudget, deal
+from awares.batch import Batch, collate
+from awares.episode import Episode, StopReason, Turn
+from awares.passes import PassBudget
+from awares.reward import RewardValue
+from awares.sample import Sample
+from awares.tokens import VisionLimits
+from awares.view import View
+from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.policy import PolicyConfig
+from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt, StepBatch
+from awares_platform.grpo.loss_metrics import LossMetrics
+from awares_platform.grpo.objective import Objective
+from awares_platform.grpo.shard import StepShard, TrainSequence, shards
 from awares_platform.training import zero
 from awares_platform.training.policy import load_policy
 
 STAGES = (2, 3)
-LENGTHS = (9, 8, 8, 7, 6, 6, 5, 4)
+SAMPLED = (9, 8, 8, 7, 6, 6, 5, 4)
+"""The number of sampled tokens of each episode."""
 RATE = 1e-3
+LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 
 
-def losses(model: Any, hands: list[list[tuple[int, ...]]], rank: int) -> Iterator[Tensor]:
-    """Yield the loss of each pass of this rank, like the learner. Missing passes are fillers."""
-    passes = [*hands[rank], *[(-1,)] * (len(hands[0]) - len(hands[rank]))]
-    for rows in passes:
-        total = torch.zeros(())
-        for row in rows:
-            seed = torch.Generator().manual_seed(row % len(LENGTHS))
-            ids_BT = torch.randint(20, 60, (1, LENGTHS[row]), generator=seed)
-            logprobs_BTV = model(input_ids=ids_BT).logits.float().log_softmax(-1)
-            total = total - logprobs_BTV[:, :-1].gather(2, ids_BT[:, 1:, None]).mean()
-        yield total / len(LENGTHS) * (len(hands) if rows != (-1,) else 0.0)
+def episodes(placeholder: int) -> list[Episode]:
+    """Return episodes of different tokens. `placeholder` is the id that stands for an image."""
+    made = []
+    for number, count in enumerate(SAMPLED):
+        ids = tuple(20 + (7 * number + 3 * place) % 40 for place in range(count))
+        context, behaviour = (20, placeholder, 21), (-3.0,) * count
+        versions, answered = (0,) * count, StopReason.ANSWER
+        turn = Turn(context, (View(None),), ids, behaviour, versions, "7", (), answered)
+        made.append(Episode("s0", "ab" * 32, (112, 112), (turn,), "7", answered, 4, 0.25, 0.25))
+    return made
+
+
+def step_shards(placeholder: int, ranks: int) -> list[StepShard]:
+    """Deal the episodes as the controller does."""
+    members = tuple(
+        Member(episode, RewardValue(0.0, {}), True, 1.0 - 0.3 * number)
+        for number, episode in enumerate(episodes(placeholder))
+    )
+    sample = Sample("s0", "ab" * 32, "question?", "7")
+    batch = StepBatch(0, (Group(Prompt(0, 0, sample), members, Outcome.READY),), Position(1))
+    return shards(batch, ranks, 1, PassBudget(rows=1))
 
 
 def main(rank: int, ranks: int, directory: Path) -> None:
     torch.set_num_threads(1)
     meeting = f"file://{directory}/meeting-{ranks}"
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks)
-    hands = deal(LENGTHS, PassBudget(rows=1), ranks)
+    processor = AutoProcessor.from_pretrained(directory / "base", local_files_only=True)
+    image = Image.new("RGB", (112, 112), "teal")
+
+    def collated(sequences: tuple[TrainSequence, ...]) -> Batch:
+        return collate([item.episodes[0] for item in sequences], lambda _: image, processor, LIMITS)
+
+    (minibatch,) = step_shards(processor.image_token_id, ranks)[rank].minibatches
     for stage in STAGES:
         model = load_policy(directory / "base", PolicyConfig(), 0)
+        # The reference differs from the policy, so the KL term of a filler would be seen.
+        frozen = load_policy(directory / "base", PolicyConfig(), 0).requires_grad_(False)
+        for parameter in frozen.parameters():
+            parameter.mul_(1.1)
         settings = zero.ZeroSettings(stage, "float32", RATE)  # type: ignore[arg-type]
         engine = zero.initialize(model, settings)
-        norm = zero.step(engine, losses(engine, hands, rank), RATE)
+        objective = Objective(
+            engine, frozen, collated, GrpoConfig(), ranks, blocked_ids=(), packed=False
+        )
+        norm = zero.step(engine, objective.losses(minibatch, None, LossMetrics()), RATE)
         state = zero.full_state(engine)
         if rank == 0:
             torch.save((norm, state), directory / f"{stage}-{ranks}.pt")
