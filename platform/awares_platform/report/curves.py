@@ -124,7 +124,7 @@ def number(value: float) -> str:
     whole number.
     """
     if value != 0 and abs(value) < 0.001:
-        return f"{value:.1e}".replace(".0e", "e")
+        return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
@@ -135,6 +135,20 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
     start = math.ceil(low / step - 1e-9)
     return [round(index * step, 12) for index in range(start, math.floor(high / step + 1e-9) + 1)]
+
+
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Return a label for each of the evenly spaced ticks, with the digits that tell them apart."""
+    step = values[1] - values[0] if len(values) > 1 else math.inf
+    labels = [number(value) for value in values]
+    digits = 3
+    while any(
+        abs(float(label.replace(",", "")) - value) > step / 20
+        for label, value in zip(labels, values, strict=True)
+    ):
+        digits += 1
+        labels = [f"{value:.{digits}g}" for value in values]
+    return labels
 
 
 def _span(values: list[float]) -> tuple[float, float]:
@@ -149,12 +163,13 @@ def _path(points: Sequence[Point], place: Projection) -> str:
 
 def _value_axis(low: float, high: float, place: Projection, first: float) -> str:
     parts = []
-    for value in ticks(low, high):
+    values = ticks(low, high)
+    for value, text in zip(values, tick_labels(values), strict=True):
         y = place((first, value))[1]
         line = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
         label = f'x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end"'
         parts.append(f'<line class="grid" {line}/>')
-        parts.append(f'<text class="tick" {label}>{number(value)}</text>')
+        parts.append(f'<text class="tick" {label}>{text}</text>')
     return "".join(parts)
 
 

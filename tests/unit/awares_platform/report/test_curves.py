@@ -4,7 +4,7 @@ import xml.etree.ElementTree as xml
 
 import pytest
 
-from awares_platform.report.curves import curves, line_chart, number, ticks, trend
+from awares_platform.report.curves import curves, line_chart, number, tick_labels, ticks, trend
 from awares_platform.runtime.metrics import Row
 
 
@@ -32,7 +32,7 @@ def test_ticks_are_round(low, high, expected):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (0.3456, "0.346"), (8.0, "8"), (1234.5, "1,234"), (2e-5, "2e-05"), (-0.5, "-0.5")],
+    [(0.0, "0"), (0.3456, "0.346"), (8.0, "8"), (1234.5, "1,234"), (2e-5, "2e-5"), (-0.5, "-0.5")],
 )
 def test_numbers_are_short(value, text):
     assert number(value) == text
@@ -40,8 +40,21 @@ def test_numbers_are_short(value, text):
 
 def test_ticks_of_small_values_differ():
     assert [number(tick) for tick in ticks(1.4e-6, 3.2e-6)] == [
-        "1.5e-06", "2e-06", "2.5e-06", "3e-06",
+        "1.5e-6", "2e-6", "2.5e-6", "3e-6",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0.9998, 1.0, 1.0002], ["0.9998", "1", "1.0002"]),
+        ([1000.25, 1000.5], ["1000.25", "1000.5"]),
+        ([0.5, 1.0], ["0.5", "1"]),
+        ([], []),
+    ],
+)
+def test_labels_of_ticks_differ(values, labels):
+    assert tick_labels(values) == labels
 
 
 @pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [0.0, 0.0], [-1.0, 1.0], [1e-9, 2e-9]])
