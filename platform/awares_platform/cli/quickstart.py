@@ -13,6 +13,7 @@ import hashlib
 import json
 import shutil
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,16 +174,25 @@ def write_results(directory: Path, state: QuickstartState, seed: int) -> dict[st
     return results
 
 
+def _command() -> str:
+    """Return how to call `awares`. After `make quickstart` it may not be on the PATH."""
+    beside = Path(sys.executable).with_name("awares")
+    if shutil.which("awares") or not beside.exists():
+        return "awares"
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
+
+
 def closing(
     question: EpisodeRecord, reply: Reply, results: dict[str, Any], page: Path, pace: Pace
 ) -> str:
     """Return the quickstart's final text: the table, the reply and the next commands."""
     table = for_terminal((page.parent / "evaluate" / "table.md").read_text("utf-8").strip())
     total = sum(results["wall_s"].values())
+    command = _command()
     return (
         f"\n{table}\n\n"
         f"Asked over HTTP: {question.question}   (truth: {question.truth})\n{reply.lines()}\n\n"
         f"{pace.clock(total)} in all. Results: {page.parent / 'results.json'}   Report: {page}\n"
-        f"Serve it again: awares serve run.name={page.parent.name}\n"
-        f"and ask it: awares ask {page.parent / 'question.png'} '{question.question}'"
+        f"Serve it again: {command} serve run.name={page.parent.name}\n"
+        f"and ask it: {command} ask {page.parent / 'question.png'} '{question.question}'"
     )
