@@ -25,7 +25,7 @@ IMAGE = 2
 
 @dataclass(frozen=True, slots=True)
 class LargestRequest:
-    """The number of images of the longest legal episode, and its tokens by origin.
+    """The images and the tokens of the longest legal episode.
 
     `replies` counts the chat layout of the replies without the visual tokens. `sampled` counts the
     sampled tokens of all turns.

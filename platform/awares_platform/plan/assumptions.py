@@ -48,10 +48,10 @@ class Assumptions:
     image_mb: float = 0.5
     """Megabytes of a typical image file."""
     image_ms: float = 120.0
-    """Milliseconds in which one CPU thread decodes a typical image and prepares its low-resolution
-    view. A page of 1700x2200 as PNG takes 120, as JPEG 65."""
+    """Time of one CPU thread to decode a typical image and to prepare its low-resolution view, in
+    milliseconds. A page of 1700x2200 takes 120 ms as PNG, and 65 ms as JPEG."""
     crop_ms: float = 25.0
-    """Milliseconds in which one CPU thread prepares a typical crop of a decoded image."""
+    """Time of one CPU thread to prepare a typical crop of a decoded image, in milliseconds."""
     call_rate: float = 0.29
     """Share of episodes that ask for a crop (paper, after SFT: 0.29)."""
     crop: str = "0"

@@ -6,11 +6,11 @@ from awares_platform.plan.geometry import Geometry
 from awares_platform.plan.lengths import Lengths
 
 VIEWS = 1 << 30
-"""Bytes of processed views of a learner rank. awares_platform.grpo.pixels sets the same number."""
+"""The bytes of views that a learner rank keeps. awares_platform.grpo.pixels has this number."""
 IMAGES = 256 << 20
-"""Bytes of decoded images of a process. awares_platform.data.images sets the same number."""
+"""The bytes of images that a process keeps. awares_platform.data.images has this number."""
 PROCESSED = 4 << 30
-"""Bytes of processed views of an engine's process: vLLM's default of mm_processor_cache_gb."""
+"""The bytes of views that an engine keeps. vLLM's mm_processor_cache_gb has this default."""
 
 
 @dataclass(frozen=True, slots=True)

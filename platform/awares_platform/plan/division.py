@@ -22,7 +22,7 @@ class Division:
     """A number of learner ranks and of rollout actors, and the hours of the run with them.
 
     Example:
-        Division(learners=7, actors=1, hours=2.7)
+        Division(learners=7, actors=1, hours=3.1)
     """
 
     learners: int
@@ -40,7 +40,7 @@ class Advice:
     `chosen` is the division of the setup, which may be one that cannot run.
 
     Example:
-        Advice(chosen=Division(4, 4, 4.4), best=Division(7, 1, 2.7), divisions=(...))
+        Advice(chosen=Division(4, 4, 4.7), best=Division(7, 1, 3.1), divisions=(...))
     """
 
     chosen: Division
@@ -49,7 +49,7 @@ class Advice:
 
     @property
     def excess(self) -> float:
-        """The hours of the setup's division beyond those of the best, as a share of the best."""
+        """The extra hours of the setup's division, as a share of the best division's hours."""
         return self.chosen.hours / self.best.hours - 1 if self.best else 0.0
 
     @property

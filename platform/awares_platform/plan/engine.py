@@ -10,9 +10,9 @@ from awares_platform.plan.lengths import Lengths
 from awares_platform.plan.trainer import GIB, element_bytes
 
 SLOTS = 2
-"""Adapters that an engine holds at once. awares_platform.engine.adapters sets the same number."""
+"""The adapters that an engine holds at once. awares_platform.engine.adapters has this number."""
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The ranks of vLLM's slots. awares_platform.engine.adapters has the same ranks."""
+"""The ranks for which vLLM has slots. awares_platform.engine.adapters has the same list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,10 @@ def engine_memory(
     """Compute the memory of one GPU of an engine that gets `wanted` episodes at once.
 
     `rank` is policy.lora_rank. The weights and the KV cache are divided among
-    engine.tensor_parallel GPUs. Thanks to the prefix
-    cache, the episodes of a group share the blocks of their prompt. The plan does not count this
-    saving, so a real engine holds more episodes. Raises ConfigError if the number of attention
-    heads is not a multiple of tensor_parallel.
+    engine.tensor_parallel GPUs. Thanks to the prefix cache, the episodes of a group share the
+    blocks of their prompt. The plan does not count this saving, so a real engine holds more
+    episodes. Raises ConfigError if the number of attention heads is not a multiple of
+    tensor_parallel.
     """
     parallel = settings.tensor_parallel
     if shape.heads % parallel:

@@ -61,13 +61,14 @@ class JobHours:
     """The time that a job takes, and the GPUs that it uses.
 
     A step needs the time `ranks.seconds` for learning and `rollout_s` seconds for rollouts. In
-    `load_s` seconds of `rollout_s`, an engine adds the adapter of a new version. The whole step
-    takes `step_s` seconds. If learning and rollouts overlap, `step_s` is the longer of the two.
+    `load_s` seconds of `rollout_s`, an engine adds the adapter of a new version. A rollout actor
+    prepares images for `views_s` seconds, beside the generation. The whole step takes `step_s`
+    seconds. If learning and rollouts overlap, `step_s` is the longer of the two.
 
     Example:
         JobHours(
-            steps=6250, ranks=RankTime(1.7, 0.3, 0.06, 0.09, 1), rollout_s=0.9, load_s=0.2,
-            step_s=1.7, gpus=8, hours=3.0, gpu_hours=24.0,
+            steps=6250, ranks=RankTime(1.7, 0.3, 0.06, 0.09, 1), rollout_s=1.6, load_s=0.2,
+            views_s=1.4, step_s=1.7, gpus=8, hours=3.0, gpu_hours=24.0,
         )
     """
 
@@ -75,6 +76,7 @@ class JobHours:
     ranks: RankTime
     rollout_s: float
     load_s: float
+    views_s: float
     step_s: float
     gpus: int
     hours: float
@@ -131,7 +133,7 @@ def sft_hours(
     budget = PassBudget(sft.micro_batch, sft.micro_tokens, policy.packed)
     ranks = rank_time(sft.batch_size, sft.workers, budget, lengths, assumed, cost)
     steps = sft.epochs * math.ceil(samples / sft.batch_size)
-    return _job(steps, ranks, 0.0, 0.0, ranks.seconds, sft.workers)
+    return _job(steps, ranks, 0.0, 0.0, 0.0, ranks.seconds, sft.workers)
 
 
 def grpo_hours(
@@ -150,12 +152,14 @@ def grpo_hours(
     """
     learning = _learning(grpo, policy, shape, lengths, assumed)
     load = engine.adapters / SLOTS / (assumed.adapter_mbs * 1e6)
-    rollout = load + rollout_seconds(grpo, parallel, shape, lengths, engine, assumed.rollout())
+    generation = rollout_seconds(grpo, parallel, shape, lengths, engine, assumed.rollout())
+    views = view_seconds(grpo, lengths, assumed)
+    rollout = load + max(generation, views)
     step = max(learning.seconds, rollout)
     if grpo.staleness_bound == 0:
         step = learning.seconds + rollout
     gpus = grpo.learner_workers + grpo.rollout_actors * parallel
-    return _job(grpo.steps, learning, rollout, load, step, gpus)
+    return _job(grpo.steps, learning, rollout, load, views, step, gpus)
 
 
 def _learning(
@@ -189,7 +193,7 @@ def rollout_seconds(
     engine: EngineMemory,
     assumed: Assumptions,
 ) -> float:
-    """Return the seconds of the rollouts for one learner step.
+    """Return the seconds in which the engines generate the episodes of one learner step.
 
     The result is the time of prefill plus the time of decoding. Prefill computes every crop. Thanks
     to the prefix cache, it computes the prompt of a group only once. Each decoding step reads the
@@ -209,8 +213,25 @@ def rollout_seconds(
     return prefill + steps * read / (assumed.hbm_gbs * 1e9 * assumed.decode_efficiency)
 
 
+def view_seconds(grpo: GrpoConfig, lengths: Lengths, assumed: Assumptions) -> float:
+    """Return the seconds in which a rollout actor prepares the images of one learner step.
+
+    One CPU thread prepares them while the engine generates other episodes. The episodes of a group
+    share the decoded image and its low-resolution view.
+    """
+    crops = grpo.groups_per_step * grpo.group_size * lengths.call_rate
+    prepared = grpo.groups_per_step * assumed.image_ms + crops * assumed.crop_ms
+    return prepared / 1e3 / grpo.rollout_actors
+
+
 def _job(
-    steps: int, ranks: RankTime, rollout: float, load: float, step: float, gpus: int
+    steps: int,
+    ranks: RankTime,
+    rollout: float,
+    load: float,
+    views: float,
+    step: float,
+    gpus: int,
 ) -> JobHours:
     hours = steps * step / 3600
-    return JobHours(steps, ranks, rollout, load, step, gpus, hours, hours * gpus)
+    return JobHours(steps, ranks, rollout, load, views, step, gpus, hours, hours * gpus)

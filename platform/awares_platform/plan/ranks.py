@@ -39,7 +39,7 @@ class RankTime:
     passes: int
 
     def times(self, count: int) -> "RankTime":
-        """Return the time of `count` updates that are all like this one."""
+        """Return the time of `count` equal updates."""
         seconds, images = count * self.seconds, count * self.images_s
         return RankTime(seconds, images, self.padding, self.waiting, count * self.passes)
 

@@ -46,11 +46,9 @@ def _policy(sheet: Sheet) -> list[str]:
         f"{sheet.trained / 1e6:,.1f} M trained ({how}, {policy.dtype})",
         f"  {sheet.assumed.image} image: low view {tokens.low} tokens, crop {tokens.crop}, "
         f"whole {tokens.full}; episode {tokens.mean:.0f} on average; RTR {tokens.rtr:.2f}",
-        f"  turn 1 reads {tokens.prompt} tokens and samples {tokens.answer}, "
-        f"turn 2 reads {tokens.reply + tokens.crop} more and samples {tokens.answer}: "
-        f"{tokens.called} with a call",
+        _turns(sheet),
         f"  largest legal episode: {tokens.largest.tokens:,} tokens of engine.max_model_len="
-        f"{engine.max_model_len:,}, {tokens.largest.images} images of engine.max_images="
+        f"{engine.max_model_len:,}, {_images(tokens.largest.images)} of engine.max_images="
         f"{engine.max_images}",
         f"  {sheet.ratios}",
         *(line for text in sheet.ratios.warnings for line in _warning(text)),
@@ -61,6 +59,21 @@ def _warning(text: str) -> list[str]:
     """Return a warning as two lines: the finding and the remedy."""
     finding, _, remedy = text.partition("; ")
     return [f"  WARNING: {finding};", f"    {remedy}"]
+
+
+def _turns(sheet: Sheet) -> str:
+    tokens = sheet.lengths
+    first = f"  turn 1 reads {tokens.prompt} tokens and samples {tokens.answer}"
+    if sheet.config.method.max_turns == 1:
+        return first
+    return (
+        f"{first}, turn 2 reads {tokens.reply + tokens.crop} more and samples {tokens.answer}: "
+        f"{tokens.called} with a call"
+    )
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' * (count > 1)}"
 
 
 def _memory(sheet: Sheet) -> list[str]:
@@ -169,6 +182,7 @@ def _hours(sheet: Sheet) -> list[str]:
         _row("  padding", *cells("ranks.padding", "{:.0%}")),
         _row("  wait for the longest rank", *cells("ranks.waiting", "{:.0%}")),
         _row("rollouts, s a step", "", f"{grpo.rollout_s:.2f}"),
+        _row("  preparing images beside", "", f"{grpo.views_s:.2f}"),
         _row("learner waits, s a step", "", f"{grpo.learner_waits:.2f}"),
         _row("rollouts wait, s a step", "", f"{grpo.rollouts_wait:.2f}"),
         _row("GPUs", *cells("gpus", "{}")),
@@ -211,6 +225,5 @@ def _assumptions(sheet: Sheet) -> list[str]:
         "`awares plan --help` lists them.",
         f"Assumed: a CPU thread prepares an image in {assumed.image_ms:g} ms and a crop in "
         f"{assumed.crop_ms:g} ms; equal episodes are not merged.",
-        "Not counted: start-up, image work of rollouts, optimizer and publication time, "
-        "evaluation, waiting for nodes.",
+        "Not counted: start-up, optimizer and publication time, evaluation, waiting for nodes.",
     ]

@@ -111,6 +111,16 @@ def test_learning_takes_the_flops_of_the_widest_pass() -> None:
     assert ranks.seconds == pytest.approx((64 * (language + attention) + tower) / (989e12 * 0.3))
 
 
+def test_rollouts_wait_for_their_images() -> None:
+    grpo = make(setup(), Assumptions()).hours["grpo"]
+    assert grpo.views_s == pytest.approx(8 * 0.120 + 64 * 0.29 * 0.025)
+    assert grpo.rollout_s == pytest.approx(grpo.load_s + grpo.views_s)
+    quick = make(setup(), Assumptions(image_ms=1)).hours["grpo"]
+    assert quick.load_s + quick.views_s < quick.rollout_s < grpo.rollout_s
+    two = make(setup("grpo.rollout_actors=2"), Assumptions()).hours["grpo"]
+    assert two.views_s == pytest.approx(grpo.views_s / 2)
+
+
 def test_a_new_adapter_pauses_the_rollouts() -> None:
     grpo = make(setup(), Assumptions()).hours["grpo"]
     assert grpo.load_s == pytest.approx(2 * 20_185_088 / 195e6)
@@ -123,6 +133,12 @@ def test_a_run_with_an_adapter_exports_it_too() -> None:
     exports = make(setup(), Assumptions()).exports
     assert exports == {"policy": 2 * 8_292_166_656, "adapter": 2 * 20_185_088}
     assert [*make(setup("policy.lora_rank=0"), Assumptions()).exports] == ["policy"]
+
+
+def test_a_policy_of_one_turn_has_no_second_turn() -> None:
+    table = render(make(setup("method.max_turns=1"), Assumptions()))
+    assert "turn 1 reads 715 tokens and samples 16\n" in table and "turn 2" not in table
+    assert "1 image of engine.max_images=5" in table
 
 
 def test_the_largest_legal_episode_is_printed() -> None:
