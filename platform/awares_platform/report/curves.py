@@ -152,8 +152,9 @@ def tick_labels(values: Sequence[float]) -> list[str]:
 
 
 def _span(values: list[float]) -> tuple[float, float]:
+    """Return the range of the axis. It is at least 2 % of the values, so that noise looks small."""
     low, high = min(values), max(values)
-    margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    margin = max((high - low) * 0.08, abs(low) * 0.01, abs(high) * 0.01) or 1.0
     return (low - margin if low < 0 or low - margin > 0 else 0.0), high + margin
 
 

@@ -57,6 +57,12 @@ def test_labels_of_ticks_differ(values, labels):
     assert tick_labels(values) == labels
 
 
+def test_almost_equal_values_have_short_labels():
+    chart = xml.fromstring(line_chart([(0, 0.99991), (1, 1.00001)], "Update played"))
+    texts = [str(text.text) for text in chart.iter("text") if text.get("text-anchor") == "end"]
+    assert texts[:-1] == ["0.99", "1", "1.01"]
+
+
 @pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [0.0, 0.0], [-1.0, 1.0], [1e-9, 2e-9]])
 def test_a_chart_of_any_values_stays_inside_its_frame(values):
     chart = xml.fromstring(line_chart(list(enumerate(values)), "Reward"))
