@@ -12,6 +12,8 @@ for bit.
 Source: Gupta et al., arXiv 1502.02551, section 3.1 (stochastic rounding).
 """
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,8 @@ _MANTISSA = {torch.bfloat16: 7, torch.float16: 10}
 """Stored bits of the mantissa, for the data types that need this file."""
 _EXPONENT = 0x7F800000
 """The bits of a float32 that hold the exponent."""
+CHUNK = 1 << 22
+"""The number of elements that are added at a time. Their float32 tensors take 112 MiB."""
 
 
 def add_once(output: Tensor, change: Tensor) -> Tensor:
@@ -29,6 +33,33 @@ def add_once(output: Tensor, change: Tensor) -> Tensor:
     """
     if output.dtype not in _MANTISSA:
         return output + change
+    if torch.compiler.is_compiling():
+        # The compiler fuses the steps of `_sum`, so no float32 tensor reaches the memory. It cannot
+        # compile a loop over an unknown number of rows.
+        return _sum(output, change)
+    return cast(Tensor, _AddOnce.apply(output, change))
+
+
+class _AddOnce(torch.autograd.Function):
+    """Adds a few rows at a time, because the 32-bit tensors of a row take 14 times its bytes."""
+
+    @staticmethod
+    def forward(_: Any, output: Tensor, change: Tensor) -> Tensor:
+        width = output.shape[-1]
+        result = torch.empty_like(output, memory_format=torch.contiguous_format)
+        rows = max(1, CHUNK // max(1, width))
+        parts = (tensor.reshape(-1, width).split(rows) for tensor in (output, change, result))
+        for output_RW, change_RW, result_RW in zip(*parts, strict=True):
+            result_RW.copy_(_sum(output_RW, change_RW))
+        return result
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, gradient
+
+
+def _sum(output: Tensor, change: Tensor) -> Tensor:
+    """Return the sum of all rows at once, as `add_once` describes it."""
     exact = output.detach().float()
     # Below a power of two the ulp is half as large as above it. The smaller one is safe.
     power = ((exact.abs().view(torch.int32) - 1).clamp(min=0) & _EXPONENT).view(torch.float32)

@@ -5,11 +5,14 @@ steps, every element of `up` has moved by k learning rates.
 """
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from awares_platform.training import rounding
 from awares_platform.training.rounding import add_once
 from awares_platform.weights.adapter import fold
 
@@ -82,9 +85,56 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
     assert torch.equal(add_once(output, change), alone)
 
 
-def test_the_gradient_is_that_of_a_sum() -> None:
+class _Largest(TorchDispatchMode):
+    """Notes the number of elements of the largest 32-bit tensor that an operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.itemsize == 4:
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("shape", [(3, 50, 96), (150, 96), (1, 96), (0, 96), (2, 3, 7)])
+def test_parts_give_the_whole_sum_and_bound_the_memory(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are added a few at a time, so the 32-bit tensors stay small."""
+    torch.manual_seed(5)
+    output, change = torch.randn(shape).bfloat16(), torch.randn(shape).bfloat16() * 1e-3
+    whole = add_once(output, change)
+    monkeypatch.setattr(rounding, "CHUNK", 1000)
+    with _Largest() as largest:
+        parts = add_once(output, change)
+    assert torch.equal(parts, whole)
+    assert largest.elements <= 1000
+
+
+def test_a_transposed_output_gives_the_same_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounding, "CHUNK", 64)
+    torch.manual_seed(6)
+    output, change = (torch.randn(16, 24, 8).bfloat16().transpose(0, 1) for _ in range(2))
+    assert torch.equal(add_once(output, change), add_once(output.contiguous(), change.contiguous()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_gradient_is_that_of_a_sum(dtype: torch.dtype) -> None:
     torch.manual_seed(4)
-    output, change = (torch.randn(4, 8).bfloat16().requires_grad_() for _ in range(2))
-    add_once(output, change).sum().backward()
+    output, change = (torch.randn(4, 8).to(dtype).requires_grad_() for _ in range(2))
+    saved: list[Tensor] = []
+    weights = torch.arange(32, dtype=dtype).view(4, 8)
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        total = add_once(output, change)
+    assert not saved
+    (total * weights).sum().backward()
     assert output.grad is not None and change.grad is not None
-    assert bool((output.grad == 1).all()) and bool((change.grad == 1).all())
+    assert torch.equal(output.grad, weights) and torch.equal(change.grad, weights)
