@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from awares.errors import DataError
 from awares_platform.config import PlatformConfig, load
 from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
@@ -126,6 +127,24 @@ def test_a_store_that_cannot_be_used_is_named_before_ray_starts(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(AccessDenied):
         start()
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"), [(DataError("row 3: no image"), False), (LaunchError("no actor"), True)]
+)
+def test_the_logs_of_ray_are_named_unless_the_input_is_at_fault(
+    error: Exception,
+    kept: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray itself does not start here: its directory and the message are what the test reads."""
+    monkeypatch.setattr(sessions, "_initialise", lambda *_, **__: None)
+    with pytest.raises(type(error)), sessions._started(False, tmp_path):
+        raise error
+    assert any(tmp_path.iterdir()) is kept
+    assert ("Ray's logs of the failed session" in caplog.text) is kept
 
 
 def test_a_ray_that_does_not_start_is_one_error(

@@ -261,10 +261,9 @@ def _run(name: str, module: str, config: Path, overrides: Sequence[str], **optio
 
     def execute() -> None:
         settings = load(config, overrides)
-        from awares_platform.method.environment import environment
+        from awares_platform.method.parts import check_parts
 
-        # Report a mistake in method.environment before the store, Ray or an engine starts.
-        environment(settings.method)
+        check_parts(name, settings)
         from awares_platform.runtime import session
 
         with session.session(settings) as resolved:

@@ -47,8 +47,6 @@ from awares_platform.data.images import Images
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.environment import environment
 from awares_platform.method.family import model_family
-from awares_platform.method.grounding import check_grounding
-from awares_platform.method.judge import check_judge
 from awares_platform.method.ratios import log_ratios
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
@@ -134,8 +132,6 @@ def run(config: PlatformConfig) -> CurateResult:
     """
     started = time.monotonic()
     asked = environment(config.method)
-    check_judge(config.curate)
-    check_grounding(config.curate)
     store = ObjectStore.from_config(config.store)
     name = config.data.curated
     with Run(config, "curate") as record:

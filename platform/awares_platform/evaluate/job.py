@@ -49,11 +49,9 @@ from awares_platform.evaluate.scored import Scored, score_all
 from awares_platform.method.answers import Answers, both
 from awares_platform.method.environment import environment
 from awares_platform.method.family import model_family
-from awares_platform.method.grounding import check_grounding
-from awares_platform.method.judge import check_judge
 from awares_platform.method.labeller import Labelled, Labeller
 from awares_platform.method.ratios import log_ratios
-from awares_platform.method.reward import build_reward, check_reward
+from awares_platform.method.reward import build_reward
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
 
@@ -104,9 +102,6 @@ def run(config: PlatformConfig) -> EvaluateResult:
     store = ObjectStore.from_config(config.store)
     score = scorer(config.evaluate.scorer, config.evaluate.scorer_version)
     check_policies(store, config.run.name, config.policy, config.grpo, config.evaluate.policies)
-    check_reward(config.method)
-    check_judge(config.curate)
-    check_grounding(config.curate)
     with Run(config, "evaluate") as record:
         if config.data.source == "mini":
             ensure_mini(config.data, store)

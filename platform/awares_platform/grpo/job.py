@@ -48,7 +48,7 @@ from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts, labelled
 from awares_platform.grpo.scoring import Scoring
 from awares_platform.method.family import model_family
-from awares_platform.method.reward import build_reward, check_reward
+from awares_platform.method.reward import build_reward
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
@@ -91,7 +91,7 @@ def run(config: PlatformConfig) -> GrpoResult:
 
     Ray must be initialised, and the store must be reachable. Raises
 
-    - ConfigError if the reward cannot be built;
+    - ConfigError if a part of the method cannot be built;
     - PolicyError if the starting policy cannot be used;
     - DataError if the data cannot be used;
     - CanaryMismatch if the logprobs of an engine and the learner differ on the canary;
@@ -106,8 +106,7 @@ def run(config: PlatformConfig) -> GrpoResult:
     if done is not None and done.get("step") == settings.steps:
         log.info("%s is there after %d steps; nothing to do", policy, settings.steps)
         return GrpoResult(policy, settings.steps, {}, time.monotonic() - started)
-    # Report a missing policy or a faulty reward here, before any actor starts.
-    check_reward(config.method)
+    # Report a missing policy here, before any actor starts.
     family = model_family(config.policy)
     resolve(store, config.run.name, settings.start, config.policy.base, family)
     with (

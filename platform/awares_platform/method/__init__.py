@@ -1,6 +1,7 @@
 """Builds the parts of the method that the configuration names, and plays episodes.
 
 seams        imports and checks a part that a user names as `module:attribute`
+parts        checks all parts that a job uses, before anything starts
 family       the model family of the policy
 environment  the crops that a policy may request, and the settings of an episode
 reward       the reward of an episode

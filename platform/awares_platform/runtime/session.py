@@ -25,6 +25,7 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from awares.errors import ConfigError, DataError, PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.config.store import StoreConfig
@@ -52,6 +53,8 @@ _SLOTS = 8
 _OBJECT_STORE_BYTES = 2**30
 _CHECK_BUDGET_S = 10.0
 _STOP_S = 10.0
+_MISTAKES = (ConfigError, DataError, PolicyError)
+"""Errors of the user's input. Ray's logs tell nothing about them."""
 
 
 @contextmanager
@@ -120,7 +123,10 @@ def _ray(config: RunConfig, variables: Mapping[str, str], parent: Path | None) -
 
 @contextmanager
 def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
-    """Start Ray on this machine. Ray's directory is kept only after an error."""
+    """Start Ray on this machine.
+
+    Ray's directory is kept after an error, unless the user's input is at fault.
+    """
     directory = ray_directory.create(parent)
     variables = {
         _NICENESS: os.environ.get(_NICENESS, "0"),
@@ -141,6 +147,8 @@ def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
             with ray_directory.plain_executable(directory):
                 _initialise(worker_logs, address="local", **options)
             yield
+    except _MISTAKES:
+        raise
     except Exception:
         failed = True
         raise

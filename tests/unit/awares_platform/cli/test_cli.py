@@ -75,15 +75,18 @@ def test_a_typo_is_named_before_ray_is_even_imported() -> None:
     assert result.stdout.split("\n")[:2] == ["2", "[]"]
 
 
-def test_a_missing_environment_is_named_before_ray_is_even_imported() -> None:
+@pytest.mark.parametrize(
+    ("job", "key"), [("curate", "method.environment"), ("grpo", "method.reward")]
+)
+def test_a_missing_part_is_named_before_ray_is_even_imported(job: str, key: str) -> None:
     script = (
         "import sys\nfrom awares_platform.cli import main as cli\n"
-        "try: cli.main(['curate', 'method.environment=nowhere:Part'])\n"
+        f"try: cli.main([{job!r}, '{key}=nowhere:Part'])\n"
         "except SystemExit as end: print(end.code)\n"
         "print([name for name in ('ray', 'vllm', 'boto3') if name in sys.modules])"
     )
     result = run("-c", script)
-    assert "awares curate: method.environment = 'nowhere:Part'" in result.stderr
+    assert f"awares {job}: {key} = 'nowhere:Part': nowhere cannot be imported" in result.stderr
     assert result.stdout.splitlines() == ["2", "[]"]
 
 

@@ -1,0 +1,31 @@
+"""Checks the parts that a job uses, before the store, Ray or an engine starts."""
+
+from awares_platform.config import PlatformConfig
+from awares_platform.method.environment import environment
+from awares_platform.method.family import model_family
+from awares_platform.method.grounding import check_grounding
+from awares_platform.method.judge import check_judge
+from awares_platform.method.reward import check_reward
+
+REWARDING = frozenset({"quickstart", "grpo", "evaluate"})
+"""The jobs that compute rewards."""
+LABELLING = frozenset({"quickstart", "curate", "evaluate"})
+"""The jobs that ask the judge and the grounding."""
+
+
+def check_parts(job: str, config: PlatformConfig) -> None:
+    """Import the configured parts that `job` uses, and check their settings.
+
+    Every job uses the environment and the model family. A part of another job may be missing on
+    this machine, so it is not imported. Raises ConfigError.
+
+    Example:
+        check_parts("grpo", config)
+    """
+    environment(config.method)
+    model_family(config.policy)
+    if job in REWARDING:
+        check_reward(config.method)
+    if job in LABELLING:
+        check_judge(config.curate)
+        check_grounding(config.curate)
