@@ -48,6 +48,11 @@ class EpisodeBuffer:
         return len(self._ready)
 
     @property
+    def samples(self) -> int:
+        """The number of samples from which the prompts are made."""
+        return len(self._prompts)
+
+    @property
     def in_flight(self) -> int:
         """The number of groups that actors are rolling out."""
         return len(self._in_flight)

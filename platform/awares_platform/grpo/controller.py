@@ -14,8 +14,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
+from awares.errors import DataError
 from awares.passes import PassBudget
 from awares_platform.config.grpo import GrpoConfig
+from awares_platform.data.dataset import REPORTED_FAULTS
 from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
@@ -86,6 +88,8 @@ class Controller:
         self._batch: tuple[StepBatch, int, float] | None = None
         self._restarts = 0
         self._fruitless = 0
+        # The ids of the samples that no actor could play, because of a fault of the data.
+        self._unplayable: set[str] = set()
         # Incremented when a learner attaches. `_assemble` then stops waiting for the batch of the
         # former learner.
         self._session = 0
@@ -190,14 +194,37 @@ class Controller:
             self._unwritten.append(group)
             self._metrics.finished(group)
             self._refuse_fruitless(group)
+            self._leave_out(group)
             await self._notify()
 
     def _clock(self) -> None:
         """Report the current number of groups in flight to the overlap metric."""
         self._metrics.overlap.change(self._buffer.in_flight, time.monotonic())
 
+    def _leave_out(self, group: Group) -> None:
+        """Count and log the sample of a group that cannot be played.
+
+        Raises DataError if no sample of the run can be played, because no batch would become ready.
+        """
+        sample = group.prompt.sample.sample_id
+        if not group.fault or sample in self._unplayable:
+            return
+        self._unplayable.add(sample)
+        if len(self._unplayable) <= REPORTED_FAULTS:
+            log.warning("left out %s: %s", sample, group.fault)
+        if len(self._unplayable) == self._buffer.samples:
+            raise DataError(
+                f"none of the {self._buffer.samples} questions can be played; "
+                f"the last, {sample}: {group.fault}"
+            )
+
     def _refuse_fruitless(self, group: Group) -> None:
-        """Stop the run after many failed groups in a row, because no batch would become ready."""
+        """Stop the run after many failed groups in a row, because no batch would become ready.
+
+        A prompt that cannot be played tells nothing about the engine, so it does not count.
+        """
+        if group.fault:
+            return
         self._fruitless = self._fruitless + 1 if group.outcome is Outcome.FAILED else 0
         if self._fruitless >= 2 * self._settings.groups_per_step:
             errors = sorted(
@@ -286,6 +313,7 @@ class Controller:
         record["buffer/size"] = float(len(self._buffer))
         record["buffer/in_flight"] = float(self._buffer.in_flight)
         record["buffer/dropped"] = float(self._buffer.dropped)
+        record["data/unplayable"] = float(len(self._unplayable))
         await self._records.put((step, record))
 
     async def close(self) -> None:

@@ -22,6 +22,8 @@ class Outcome(StrEnum):
     UNIFORM = "uniform"
     # Fewer than two episodes are usable.
     FAILED = "failed"
+    # The image cannot be read, or the question does not fit the engine's context. No episode ran.
+    UNPLAYABLE = "unplayable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class Prompt:
 class GroupRollout:
     """The G episodes that an actor returns for one prompt.
 
-    `started` and `ended` are Unix times in seconds. Both come from the actor's clock.
+    `started` and `ended` are Unix times in seconds. Both come from the actor's clock. If the data
+    do not allow an episode, `fault` is the reason. `episodes` then holds one episode without turns.
 
     Example:
         GroupRollout((episode, sibling), started=1763800000.0, ended=1763800002.5)
@@ -53,6 +56,7 @@ class GroupRollout:
     episodes: tuple[Episode, ...]
     started: float
     ended: float
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,13 @@ class Group:
     seconds: float = 0.0
 
     @property
+    def fault(self) -> str:
+        """The reason why the prompt cannot be played, or "" if it can be played."""
+        if self.outcome is not Outcome.UNPLAYABLE:
+            return ""
+        return self.members[0].episode.error
+
+    @property
     def oldest(self) -> int | None:
         """The lowest weight version among the sampled tokens, or None if there are no tokens."""
         turns = [turn for member in self.members for turn in member.episode.turns]
@@ -100,9 +111,9 @@ class Group:
 class Position:
     """The numbers of the settled prompts.
 
-    A prompt is settled once the learner gets its group. A prompt is also settled if the outcome of
-    its group is UNIFORM or FAILED. All numbers below `watermark` are settled, and so are the
-    numbers in `beyond`.
+    A prompt is settled once the learner gets its group. A prompt is also settled if the learner
+    never gets its group, because the outcome is not READY. All numbers below `watermark` are
+    settled, and so are the numbers in `beyond`.
 
     Example:
         Position(32, (35, 36))

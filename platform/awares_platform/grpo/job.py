@@ -83,6 +83,8 @@ class GrpoResult:
         `store` is the address of the store.
         """
         took = f"in {self.wall_s:.0f} s" if self.metrics else "by an earlier job"
+        if unplayable := self.metrics.get("data/unplayable"):
+            took += f", {unplayable:.0f} questions left out because they cannot be played"
         return f"grpo: finished {self.steps:,} steps {took}\npolicy: {store}/{self.policy}"
 
 

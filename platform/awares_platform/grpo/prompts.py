@@ -25,6 +25,10 @@ class Prompts:
         self._epoch = -1
         self._order: list[str] = []
 
+    def __len__(self) -> int:
+        """The number of samples, and thus of prompts per epoch."""
+        return len(self._samples)
+
     def __getitem__(self, number: int) -> Prompt:
         epoch, place = divmod(number, len(self._samples))
         if epoch != self._epoch:

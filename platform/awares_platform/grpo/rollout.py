@@ -102,6 +102,7 @@ class RolloutActor:
     async def rollout(self, prompt: Prompt) -> GroupRollout:
         """Run the G episodes of `prompt` concurrently. A failed episode has StopReason.ERROR.
 
+        The rollout has a fault if the image cannot be read or the question is too long.
         Raises EngineError if the engine itself is lost. Raises CanaryMismatch if a canary mismatch
         stopped the engine.
         """
@@ -111,7 +112,7 @@ class RolloutActor:
             image = await asyncio.to_thread(self._images, prompt.sample.image)
             check_room(spec, prompt.sample.question, image.size, self._chat)
         except DataError as error:
-            return GroupRollout((_unplayed(prompt, error),) * size, started, time.time())
+            return GroupRollout((_unplayed(prompt, error),), started, time.time(), str(error))
         name = f"{prompt.number}.{prompt.attempt}"
         gallery = Gallery(image)
         plays = (

@@ -28,8 +28,15 @@ class Scoring:
         self._settings = settings
 
     def __call__(self, prompt: Prompt, rollout: GroupRollout) -> Group:
-        """Score the episodes of one prompt together. Raises whatever error the reward raises."""
+        """Score the episodes of one prompt together. Raises whatever error the reward raises.
+
+        The reward does not see a prompt that cannot be played.
+        """
         episodes = rollout.episodes
+        if rollout.fault:
+            [unplayed] = episodes
+            member = Member(unplayed, RewardValue(0.0, {}), False, None)
+            return Group(prompt, (member,), Outcome.UNPLAYABLE)
         values_G = self._values(prompt.sample, episodes)
         counted = [index for index, episode in enumerate(episodes) if self._counts(episode)]
         totals = [values_G[index].total for index in counted]

@@ -1,5 +1,7 @@
 """Tests that the summary of a training job ends with the address of the trained policy."""
 
+from dataclasses import replace
+
 import pytest
 
 from awares_platform.grpo.job import GrpoResult
@@ -7,6 +9,7 @@ from awares_platform.sft.job import SftResult
 
 SFT = SftResult("runs/mini/policies/sft", 368, 0, {"loss/sft": 0.1}, wall_s=280.4)
 GRPO = GrpoResult("runs/mini/policies/awares", 120, {"reward/mean": 9.1}, wall_s=404.2)
+LEFT_OUT = replace(GRPO, metrics={"reward/mean": 9.1, "data/unplayable": 3.0})
 EARLIER = GrpoResult("runs/mini/policies/awares", 120, {}, wall_s=0.1)
 
 
@@ -16,6 +19,14 @@ EARLIER = GrpoResult("runs/mini/policies/awares", 120, {}, wall_s=0.1)
         (SFT, ["sft: finished 368 steps in 280 s", "policy: s3://a/b/runs/mini/policies/sft"]),
         (GRPO, ["grpo: finished 120 steps in 404 s", "policy: s3://a/b/runs/mini/policies/awares"]),
         (
+            LEFT_OUT,
+            [
+                "grpo: finished 120 steps in 404 s, 3 questions left out because they cannot be "
+                "played",
+                "policy: s3://a/b/runs/mini/policies/awares",
+            ],
+        ),
+        (
             EARLIER,
             [
                 "grpo: finished 120 steps by an earlier job",
@@ -23,7 +34,7 @@ EARLIER = GrpoResult("runs/mini/policies/awares", 120, {}, wall_s=0.1)
             ],
         ),
     ],
-    ids=["sft", "grpo", "earlier"],
+    ids=["sft", "grpo", "left out", "earlier"],
 )
 def test_the_policy_is_named_with_its_address(
     result: SftResult | GrpoResult, lines: list[str]

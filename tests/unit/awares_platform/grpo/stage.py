@@ -3,9 +3,10 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
-from awares.episode import Episode
+from awares.episode import Episode, StopReason
 from awares.reward import RewardValue
 from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
@@ -72,6 +73,8 @@ class Stage:
         self.mismatch_at: int | None = None
         self.episode = episode
         self.outcome = Outcome.READY
+        # The ids of the samples with questions that do not fit the context.
+        self.unplayable: set[str] = set()
         buffer = EpisodeBuffer(
             Prompts(samples, 0), self.settings.groups_per_step, self.settings.staleness_bound
         )
@@ -87,6 +90,12 @@ class Stage:
         return self.spawned[-1]
 
     def score(self, prompt: Prompt, rollout: GroupRollout) -> Group:
+        if prompt.sample.sample_id in self.unplayable:
+            unplayed = replace(
+                rollout.episodes[0], turns=(), stop=StopReason.ERROR, error="shorten the question"
+            )
+            member = Member(unplayed, RewardValue(0.0, {}), False, None)
+            return Group(prompt, (member,), Outcome.UNPLAYABLE)
         members = tuple(
             Member(episode, RewardValue(1.0, {}), True, 1.0 - 2 * index)
             for index, episode in enumerate(rollout.episodes)

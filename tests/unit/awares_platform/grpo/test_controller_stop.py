@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from awares.errors import DataError
+from awares.sample import Sample
 from awares_platform.grpo.group import Outcome, Position
 from awares_platform.store.errors import LaunchError
 from tests.unit.awares_platform.grpo.stage import Stage, play
@@ -48,6 +50,47 @@ def test_groups_that_all_fail_stop_the_run_with_their_cause(stage: Callable[...,
         assert await acted.step(0, 0) is None
         with pytest.raises(LaunchError, match="4 groups in a row"):
             await running
+
+    play(scene())
+
+
+def test_questions_that_cannot_be_played_are_left_out(
+    stage: Callable[..., Stage], samples: list[Sample], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The prompts of several epochs in a row cannot be played, and the run goes on."""
+
+    async def scene() -> None:
+        acted = stage()
+        acted.unplayable = {sample.sample_id for sample in samples[1:]}
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        for step in range(3):
+            assert await acted.step(step, step) is not None
+        rows = [await acted.controller.record() for _ in range(3)]
+        assert [row[1]["data/unplayable"] for row in rows if row] == [4, 4, 4]
+        await acted.controller.close()
+        await running
+
+    play(scene())
+    assert sorted(caplog.messages[-4:]) == [
+        f"left out {sample.sample_id}: shorten the question" for sample in samples[1:]
+    ]
+
+
+def test_a_run_without_a_playable_question_stops_with_the_reason(
+    stage: Callable[..., Stage], samples: list[Sample]
+) -> None:
+    async def scene() -> None:
+        acted = stage()
+        acted.unplayable = {sample.sample_id for sample in samples}
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        assert await acted.step(0, 0) is None
+        with pytest.raises(
+            DataError, match="none of the 5 questions can be played; .*: shorten the question"
+        ):
+            await running
+        assert len(acted.played()) <= len(samples) + 2 * acted.settings.groups_in_flight
 
     play(scene())
 

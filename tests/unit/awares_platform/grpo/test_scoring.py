@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from awares.episode import Episode, StopReason
-from awares.reward import CropReward
+from awares.reward import CropReward, RewardValue
 from awares.sample import Label, Sample
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.grpo.group import Group, GroupRollout, Outcome, Prompt
@@ -66,6 +66,21 @@ def test_one_usable_episode_is_no_group(make_episode: MakeEpisode, failed: Episo
     assert score([make_episode(), failed]).outcome is Outcome.FAILED
     # Neither episode has a sampled token, so the group is useless even with penalties.
     assert score([failed, failed], errors="penalise").outcome is Outcome.FAILED
+
+
+def test_the_reward_does_not_see_a_prompt_that_cannot_be_played(failed: Episode) -> None:
+    def reward(episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
+        raise AssertionError("called")
+
+    scoring = Scoring(reward, GrpoConfig(errors="penalise"))
+    rollout = GroupRollout((failed,), 10.0, 12.5, fault="shorten the question")
+    group = scoring(Prompt(0, 0, SAMPLE), rollout)
+    assert (group.outcome, group.oldest, group.fault) == (
+        Outcome.UNPLAYABLE,
+        None,
+        "EngineDead: gone",
+    )
+    assert [member.advantage for member in group.members] == [None]
 
 
 def test_equal_rewards_are_left_out_only_if_asked(make_episode: MakeEpisode) -> None:
