@@ -15,7 +15,7 @@ from awares_platform.curate.label_shard import Columns
 from awares_platform.data.dataset import Images
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.answers import Answers, answer_both
-from awares_platform.method.environment import base_prompt, vision_limits
+from awares_platform.method.environment import base_prompt, system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 
@@ -68,6 +68,7 @@ class Answerer:
             self._chat,
             self._limit,
             self._config.engine.max_model_len,
+            self._policy_chat,
         )
 
     async def _start(self) -> None:
@@ -82,7 +83,10 @@ class Answerer:
         policy = resolve(store, config.run.name, "base", config.policy.base, family)
         processor = load_processor(policy, family, method.min_pixels, method.max_pixels)
         prompt = base_prompt(method, processor.tokenizer, family)
-        self._chat = ChatFormat(processor.tokenizer, prompt, family.chat)
+        self._chat, self._policy_chat = (
+            ChatFormat(processor.tokenizer, one, family.chat)
+            for one in (prompt, system_prompt(method))
+        )
         self._engine = await Engine.start(
             policy,
             config.engine,

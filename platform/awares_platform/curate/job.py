@@ -206,8 +206,10 @@ def label_settings(
 ) -> str:
     """Return the settings that labels depend on, as JSON.
 
-    Labels do not depend on the reward or on the policy's system prompt. `policy` is the digest of
-    the policy that answers the questions.
+    The settings include those that decide which questions fit the context. Labels do not depend on
+    the reward or on the policy's system prompt. If a longer prompt leaves no room for a question,
+    grpo and evaluate leave the question out. `policy` is the digest of the policy that answers the
+    questions.
     """
     method_settings = method.model_dump(
         include={
@@ -216,6 +218,7 @@ def label_settings(
             "low_ratio",
             "crop_scale",
             "small_images",
+            "max_turns",
             "max_crops",
             "max_visual_tokens",
             "min_pixels",
@@ -230,7 +233,7 @@ def label_settings(
     curate_settings = curate.model_dump(
         exclude={"in_flight", "engines", "engine_cpus", "engine_gpus"}
     )
-    engine_settings = engine.model_dump(include={"dtype"})
+    engine_settings = engine.model_dump(include={"dtype", "max_model_len"})
     return json.dumps([method_settings, engine_settings, curate_settings, policy], sort_keys=True)
 
 

@@ -3,11 +3,13 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL.Image import Image
 
 from awares.chat import ChatFormat
+from awares.episode_spec import EpisodeSpec, check_room
+from awares.errors import DataError
 from awares.family import ModelFamily
 from awares.generate import Generate
 from awares.one_turn import OneTurn
@@ -45,12 +47,14 @@ async def answer_both(
     chat: ChatFormat,
     limit: asyncio.Semaphore,
     context: int,
+    policy_chat: ChatFormat,
 ) -> list[Answers]:
     """Return the low and the full answer to every sample, in the order of `samples`.
 
     Decoding is greedy, with at most `max_tokens` tokens per answer. `limit` bounds the episodes in
-    flight. `context` is the longest sequence of the engine, in tokens. Raises EngineFailure if the
-    engine fails for too many episodes.
+    flight. `context` is the longest sequence of the engine, in tokens. `policy_chat` is the chat
+    format of the policy that SFT trains. A sample has a fault if this policy could request views
+    that do not fit the context. Raises EngineFailure if the engine fails for too many episodes.
     """
     asks, budget = environment(method), episode_budget(method, context)
     specs = [
@@ -61,7 +65,26 @@ async def answer_both(
         *(play(samples, images, generate, chat, spec, limit) for spec in specs)
     )
     check_engine([*low, *full])
-    return [both(*pair) for pair in zip(low, full, strict=True)]
+    policy_spec = episode_spec(method, family, greedy(max_tokens), asks, budget)
+    return [
+        _with_room(both(*pair), pair[0], policy_spec, policy_chat)
+        for pair in zip(low, full, strict=True)
+    ]
+
+
+def _with_room(answers: Answers, low: Played, spec: EpisodeSpec, chat: ChatFormat) -> Answers:
+    """Add a fault if an episode of all turns of `spec` may exceed the engine's context.
+
+    The base policy answers in one turn. So its answers do not show that the question leaves room
+    for a request and its views.
+    """
+    if answers.fault or low.episode is None:
+        return answers
+    try:
+        check_room(spec, answers.sample.question, low.episode.image_size, chat)
+    except DataError as error:
+        return replace(answers, fault=str(error))
+    return answers
 
 
 def both(low: Played, full: Played) -> Answers:

@@ -78,6 +78,7 @@ def test_a_fingerprint_changes_with_what_labels_depend_on_and_with_nothing_else(
         config(method={"mapping": "coverage"}),
         config(curate={"max_tokens": 5}),
         config(method={"low_ratio": 0.25}),
+        config(engine={"max_model_len": 2048}),
     ):
         assert not set(fingerprints(changed, samples(4))) & set(base)
     other = [*samples(3), Sample("s3", "a" * 64, "another question", "7")]

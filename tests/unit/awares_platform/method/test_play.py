@@ -12,6 +12,7 @@ from awares import mini
 from awares.chat import ChatFormat
 from awares.crops import CropId
 from awares.episode import StopReason
+from awares.episode_spec import longest
 from awares.errors import DataError
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.generate import FinishReason, GenerateRequest, Generation
@@ -144,7 +145,9 @@ def test_both_answers_come_from_one_turn_each(chat: ChatFormat) -> None:
     def both(samples: list[Sample], asks: bool) -> list[Answers]:
         engine, limit = FakeEngine(chat, asks=asks), asyncio.Semaphore(8)
         return asyncio.run(
-            answer_both(CONFIG.method, QWEN2_5_VL, 8, samples, images, engine, chat, limit, 1024)
+            answer_both(
+                CONFIG.method, QWEN2_5_VL, 8, samples, images, engine, chat, limit, 1024, chat
+            )
         )
 
     answers = both(batch, asks=False)
@@ -155,3 +158,29 @@ def test_both_answers_come_from_one_turn_each(chat: ChatFormat) -> None:
         0.0,
     ) and "is damaged" in answers[1].fault
     assert both(batch[:1], asks=True) == [Answers(batch[0], "", "7", 0.0, "")]
+
+
+def test_a_question_without_room_for_a_request_is_a_fault_of_the_data(chat: ChatFormat) -> None:
+    """Check that curation labels no sample whose crops could not follow in a second turn.
+
+    The context is one token too short for two turns of the long question. The base policy answers
+    this question, because its single turn fits.
+    """
+    long = Sample("long", "a" * 64, "why " * 50, "7")
+    budget = episode_budget(CONFIG.method, context=0)
+    spec = episode_spec(CONFIG.method, QWEN2_5_VL, greedy(8), budget=budget)
+    context = longest(spec, long.question, (112, 112), chat) - 1
+
+    def both(batch: list[Sample], context: int) -> list[Answers]:
+        engine, limit = FakeEngine(chat), asyncio.Semaphore(8)
+        return asyncio.run(
+            answer_both(
+                CONFIG.method, QWEN2_5_VL, 8, batch, images, engine, chat, limit, context, chat
+            )
+        )
+
+    tight, short = both([long, *samples(1)], context)
+    assert (tight.low, tight.full, short.fault) == ("1", "7", "")
+    assert f"tokens of {context} (engine.max_model_len); shorten the question" in tight.fault
+    [roomy] = both([long], context + 1)
+    assert roomy.fault == ""
