@@ -3,7 +3,7 @@
     note of a job -- phase, share done -- measured seconds / typical seconds = slowness
     time left = rest of this phase + slowness * typical seconds of all later phases
 
-The typical seconds come from three quickstarts on two cores. The slowness of this machine is
+The typical seconds come from a quickstart on two cores. The slowness of this machine is
 measured while the jobs run. Until the slowness is known, each line states only the time left in the
 current phase, and only if the job's notes contain a count such as 12/80.
 """
@@ -57,24 +57,24 @@ def typical(config: PlatformConfig) -> Phases:
     )
     return {
         "curate": (
-            Phase("starting", 7),
-            Phase("train split", 102 * train),
-            Phase("test split", 14 * test),
-            Phase("starting the engine", 45),
-            Phase("questions", 222 * train),
+            Phase("starting", 6),
+            Phase("train split", 42 * train),
+            Phase("test split", 9 * test),
+            Phase("starting the engine", 46),
+            Phase("questions", 132 * train),
         ),
-        "sft": (Phase("starting", 30), Phase("steps", 250 * tune, telling=True)),
+        "sft": (Phase("starting", 24), Phase("steps", 187 * tune, telling=True)),
         "grpo": (
-            Phase("starting", 24),
-            Phase("starting the engines", 58),
-            Phase("steps", 345 * reinforce, telling=True),
+            Phase("starting", 15),
+            Phase("starting the engines", 42),
+            Phase("steps", 262 * reinforce, telling=True),
         ),
         "evaluate": (
-            Phase("starting", 8),
-            Phase("starting the engine", 28),
-            Phase("questions", 122 * answer, telling=True),
+            Phase("starting", 10),
+            Phase("starting the engine", 30),
+            Phase("questions", 75 * answer, telling=True),
         ),
-        "serve": (Phase("starting", 10), Phase("starting the engine", 29), Phase("asking", 5)),
+        "serve": (Phase("starting", 3), Phase("starting the engine", 27), Phase("asking", 6)),
     }
 
 
