@@ -50,13 +50,15 @@ def load_policy(path: Path, policy: PolicyConfig, seed: int) -> "nn.Module":
         raise PolicyError(f"{path} does not load as {family.name}: {error}") from error
     fit.check_report(path, report)
     model.config.use_cache = False
-    if policy.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
     if not policy.train_vision:
         model.get_submodule(family.tower).requires_grad_(False)
     if policy.lora_rank:
         lora.attach(model, family, policy.lora_rank, policy.lora_alpha, policy.lora_targets, seed)
+    if policy.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers can make inputs need gradients, which this kind of checkpointing does not
+        # need. A frozen vision tower would then have a backward pass.
+        model.disable_input_require_grads()
     return _in_training_mode(model)
 
 
