@@ -59,7 +59,14 @@ def test_tests_have_no_packages_and_distinct_names() -> None:
 
 def test_job_scripts_hold_no_logic() -> None:
     scripts = sorted((ROOT / "jobs").glob("*.py"))
-    assert [path.stem for path in scripts] == ["curate", "evaluate", "grpo", "serve", "sft"]
+    assert [path.stem for path in scripts] == [
+        "curate",
+        "doctor",
+        "evaluate",
+        "grpo",
+        "serve",
+        "sft",
+    ]
     for path in scripts:
         lines = path.read_text().splitlines()
         assert len(lines) < 60

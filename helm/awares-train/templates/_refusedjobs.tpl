@@ -8,6 +8,15 @@
     $job "given" $given) }}
 {{- end }}
 {{- end }}
+{{- if and .Values.tests.enabled .Values.tests.doctor.enabled }}
+{{- if .Values.cluster.enabled }}
+{{- include "awares.refuseSize" (dict "root" . "path" "tests.doctor" "name" "doctor" "job"
+    (dict "cluster" "shared" "before" list)) }}
+{{- else }}
+tests.doctor.enabled=true needs the RayCluster: set cluster.enabled=true, or run jobs.doctor on a
+  cluster of its own
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* Input: root, path, name, given (the job's values), job (the same over the defaults). */}}

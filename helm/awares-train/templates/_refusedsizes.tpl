@@ -38,6 +38,9 @@ limit, or the request if there is no limit. Input: groups, kind. */}}
       (include "awares.setting" (list $ "grpo" (printf "rollout_%s" $kind))))
     (mulf (include "awares.setting" (list $ "grpo" "learner_workers"))
       (include "awares.setting" (list $ "grpo" (printf "learner_%s" $kind)))) }}
+  doctor: {{ addf (include "awares.setting" (list $ "grpo" (printf "rollout_%s" $kind)))
+    (mulf (include "awares.setting" (list $ "grpo" "learner_workers"))
+      (include "awares.setting" (list $ "grpo" (printf "learner_%s" $kind)))) }}
   evaluate: {{ include "awares.setting" (list $ "evaluate" (printf "engine_%s" $kind)) }}
   curate: {{ mulf (include "awares.setting" (list $ "curate" "engines"))
     (include "awares.setting" (list $ "curate" (printf "engine_%s" $kind))) }}
@@ -59,9 +62,10 @@ limit, or the request if there is no limit. Input: groups, kind. */}}
 {{- range append $.job.before $.name }}
 {{- $needed := dig (printf "%ss" (lower $kind)) . 0 $taken }}
 {{- if gt (float64 $needed) $offered }}
-{{ $.path }} needs {{ $needed }} {{ $kind }}s at once for setup.{{ . }}, but its groups offer
+{{- $section := eq . "doctor" | ternary "grpo" . }}
+{{ $.path }} needs {{ $needed }} {{ $kind }}s at once for setup.{{ $section }}, but its groups offer
   {{ $offered }}: raise a group's maxReplicas or {{ eq $kind "GPU" | ternary "gpus" "numCpus" }}, or
-  lower the number in setup.{{ . }}
+  lower the number in setup.{{ $section }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -209,6 +209,41 @@ def _image_sizes(settings: PlatformConfig) -> list[Size]:
 
 
 @commands.command
+def doctor(
+    overrides: Overrides = (),
+    /,
+    config: Setup = MINI,
+    json: Path | None = None,
+    seconds: float = 120.0,
+    wait: float = 300.0,
+) -> int:
+    """Check the cluster, the store and the policy before a run, and name the remedy of each fault.
+
+    The exit status is 1 if a check has failed, and 2 if the setup is wrong. The findings are also
+    in <run.directory>/<run.name>/doctor.json, and in the store below runs/<run.name>/.
+
+    Args:
+        json: A further file for the findings.
+        seconds: Time limit of all checks together.
+        wait: Time limit for a cluster to provide the nodes, which does not count as check time.
+    """
+    failed: list[bool] = []
+
+    def execute() -> None:
+        settings = load(config, overrides)
+        from awares_platform.method.environment import environment
+
+        environment(settings.method)
+        from awares_platform.runtime import session
+
+        with session.session(settings, check_store=False) as resolved:
+            examine = importlib.import_module("awares_platform.doctor.job").run
+            failed.append(examine(resolved, seconds, wait, json))
+
+    return guarded("doctor", execute) or int(any(failed))
+
+
+@commands.command
 def config(section: tyro.conf.Positional[str] = "", /, json: Annotated[bool, _JSON] = False) -> int:
     """List the configuration keys with type, default and help.
 

@@ -58,10 +58,11 @@ _MISTAKES = (ConfigError, DataError, PolicyError)
 
 
 @contextmanager
-def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
+def session(config: PlatformConfig, *, check_store: bool = True) -> Iterator[PlatformConfig]:
     """Connect to the store and to Ray. Yield `config` with the store's address and engine.dtype.
 
-    Raises LaunchError if a server does not start, and StoreError if the bucket cannot be used.
+    Raises LaunchError if a server does not start. Raises StoreError if the bucket cannot be used,
+    unless `check_store` is false.
     """
     variables = _variables(config.engine.threads)
     # If no directory is suitable for Ray, raise LaunchError here, before the store starts.
@@ -69,7 +70,7 @@ def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
     with ExitStack() as stack:
         stack.enter_context(_sigterm_unwinds())
         stack.enter_context(_environment(variables))
-        store = stack.enter_context(_store(config.store, config.run.directory))
+        store = stack.enter_context(_store(config.store, config.run.directory, check=check_store))
         config = config.model_copy(update={"store": store, "engine": resolved(config.engine)})
         stack.enter_context(_ray(config.run, variables, parent))
         yield config
@@ -88,8 +89,8 @@ def _variables(threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def _store(config: StoreConfig, directory: Path) -> Iterator[StoreConfig]:
-    """Start a server if the endpoint is "local", then check the bucket.
+def _store(config: StoreConfig, directory: Path, *, check: bool = True) -> Iterator[StoreConfig]:
+    """Start a server if the endpoint is "local", then check the bucket if `check` is true.
 
     The server keeps its data in `directory`/.store. The server's keys are in a file in the same
     directory. An environment variable holds the path of this file.
@@ -100,8 +101,9 @@ def _store(config: StoreConfig, directory: Path) -> Iterator[StoreConfig]:
             server = stack.enter_context(seaweed.serve(place, config.bucket))
             stack.enter_context(_environment(stack.enter_context(server.keys.shared(place))))
             config = config.model_copy(update={"endpoint": server.endpoint})
-        budget = min(_CHECK_BUDGET_S, config.retry_budget_s)
-        ObjectStore(config.model_copy(update={"retry_budget_s": budget})).check()
+        if check:
+            budget = min(_CHECK_BUDGET_S, config.retry_budget_s)
+            ObjectStore(config.model_copy(update={"retry_budget_s": budget})).check()
         yield config
 
 

@@ -26,7 +26,8 @@ BASE: dict[str, Any] = {
     "cluster": {"groups": {"learner": GPU, "rollout": GPU}},
 }
 FIXED = {"cluster": {"autoscaler": {"enabled": False}}}
-ALL_JOBS = {"jobs": {job: {"enabled": True} for job in ("curate", "sft", "grpo", "evaluate")}}
+JOBS = ("curate", "sft", "grpo", "evaluate", "doctor")
+ALL_JOBS = {"jobs": {job: {"enabled": True} for job in JOBS}}
 REDIS = {"enabled": True, "redisAddress": "redis.example.org:6379", "existingSecret": "redis"}
 
 
@@ -333,6 +334,7 @@ CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
         "kueue for the endpoint, too",
         on_base(FIXED, _queue("kueue"), {"queue": {"endpoint": True}}),
     ),
+    Case("the doctor as a test", on_base({"tests": {"doctor": {"enabled": True}}})),
     Case(
         "no policies, no tests",
         on_base({"networkPolicy": {"enabled": False}, "tests": {"enabled": False}}),

@@ -61,9 +61,8 @@ def demand(job: str, config: PlatformConfig) -> list[Bundle]:
     if job == "evaluate":
         return [Bundle(config.evaluate.engine_cpus, config.evaluate.engine_gpus)]
     grpo = config.grpo
-    actors = [
-        Bundle(grpo.rollout_cpus, grpo.rollout_gpus, grpo.rollout_selector)
-    ] * grpo.rollout_actors
+    engines = 1 if job == "doctor" else grpo.rollout_actors
+    actors = [Bundle(grpo.rollout_cpus, grpo.rollout_gpus, grpo.rollout_selector)] * engines
     return [
         Bundle(grpo.learner_cpus, grpo.learner_gpus, grpo.learner_selector)
     ] * grpo.learner_workers + actors

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.helm.cases import CASES, GPU, docs, on_base
+from tests.unit.helm.cases import CASES, GPU, JOBS, docs, on_base
 from tests.unit.helm.references import cluster_specs
 from tests.unit.helm.render import Doc, of_kind, render
 
@@ -195,6 +195,39 @@ def test_jobs_of_before_run_first_with_the_same_arguments() -> None:
     assert entrypoint == f'sh -c "{" && ".join(steps)}"'
 
 
+def test_the_doctor_fails_without_a_retry_and_may_run_before_a_job() -> None:
+    assert job({}, "doctor")["backoffLimit"] == 0
+    assert job({"before": ["doctor"]})["entrypoint"].startswith('sh -c "python jobs/doctor.py ')
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_helm_test_submits_the_doctor_after_the_other_tests(major: int) -> None:
+    values = on_base({"tests": {"doctor": {"enabled": True, "deadlineSeconds": 700}}})
+    found = of_kind(render(values, major=major), "Pod")
+    pods = {doc["metadata"]["name"].rpartition("-test-")[2]: doc for doc in found}
+    doctor = pods.pop("doctor")
+    notes = doctor["metadata"]["annotations"]
+    assert (notes["helm.sh/hook"], notes["helm.sh/hook-weight"]) == ("test", "1")
+    assert not [pod for pod in pods.values() if "hook-weight" in str(pod["metadata"])]
+    spec, other = doctor["spec"], pods["ray"]["spec"]
+    assert spec["activeDeadlineSeconds"] == 700
+    [container], [theirs] = spec["containers"], other["containers"]
+    assert container["command"][:4] == ["ray", "job", "submit", "--address"]
+    assert container["command"][5:] == [
+        "--",
+        "python",
+        "jobs/doctor.py",
+        "--config",
+        "/etc/awares/setup.toml",
+    ]
+    # The pod has Ray's token as its only secret, and no other rights than the test of Ray.
+    for key in ("env", "securityContext", "resources", "volumeMounts"):
+        assert container[key] == theirs[key]
+    for key in ("securityContext", "serviceAccountName", "automountServiceAccountToken"):
+        assert spec[key] == other[key]
+    assert "doctor" not in str(of_kind(render(on_base()), "Pod"))
+
+
 def test_a_jobs_cluster_has_the_groups_of_the_job() -> None:
     groups = job({"groups": ["cpu", "rollout"]}, "evaluate")["rayClusterSpec"]["workerGroupSpecs"]
     assert sorted(one["groupName"] for one in groups) == ["cpu", "rollout"]
@@ -243,7 +276,7 @@ def test_yunikorn_tells_applications_apart() -> None:
         doc["metadata"]["labels"]["yunikorn.apache.org/app-id"]
         for doc in of_kind(docs("yunikorn"), "RayCluster", "RayJob")
     ]
-    assert len(ids) == len(set(ids)) == 5
+    assert len(ids) == len(set(ids)) == 1 + len(JOBS)
 
 
 def test_a_queue_can_also_admit_the_endpoint() -> None:
@@ -264,4 +297,4 @@ def test_a_queued_job_says_nothing_of_suspension() -> None:
     """A queued job does not set `suspend`. Otherwise helm upgrade would overwrite Kueue's value."""
     assert ["suspend" in doc["spec"] for doc in of_kind(docs("kueue"), "RayJob", "RayCluster")] == [
         False
-    ] * 5
+    ] * (1 + len(JOBS))

@@ -36,6 +36,17 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
             "name the nodes by a label",
         ),
     ),
+    "the doctor as a test without a cluster": (
+        {"tests": {"doctor": {"enabled": True}}, "cluster": {"enabled": False}},
+        ("tests.doctor.enabled=true needs the RayCluster", "run jobs.doctor on a cluster"),
+    ),
+    "the doctor as a test without enough GPUs": (
+        {
+            "tests": {"doctor": {"enabled": True}},
+            "setup": {"grpo": {"learner_workers": 64, "learner_gpus": 1, "rollout_gpus": 1}},
+        },
+        ("tests.doctor needs 65 GPUs at once for setup.grpo", "raise a group's maxReplicas"),
+    ),
     "deletion rules and TTL": (
         {
             "jobs": {

@@ -1,0 +1,16 @@
+"""The Ray job of `awares doctor`.
+
+Submit it with `ray job submit --working-dir . -- python jobs/doctor.py ...`.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Import both packages from this clone, even if they are installed as well.
+sys.path[:1] = [str(ROOT), str(ROOT / "platform")]
+
+if __name__ == "__main__":
+    from awares_platform.cli import main as cli
+
+    cli.job(cli.doctor)

@@ -1,0 +1,73 @@
+"""Asks the judge and the grounding one question each, if the setup names their endpoints."""
+
+import asyncio
+import io
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from PIL import Image
+
+from awares.errors import DataError
+from awares.labels import Case
+from awares.mini.benchmark import generate_split
+from awares_platform.config.curate import CurateConfig, EndpointConfig
+from awares_platform.doctor.finding import Finding
+from awares_platform.method.grounding import EndpointGrounding, check_grounding
+from awares_platform.method.judge import EndpointJudge, check_judge
+
+JUDGE, GROUNDING = "judge", "grounding"
+REACHABLE = (
+    "Start the endpoint, correct its url or key, and let the network policy of the pods reach it."
+)
+_PATIENCE_S = 20.0
+_UNREADABLE = "Use a model that follows the instructions, or raise max_tokens of its endpoint."
+
+
+def check_judge_endpoint(curate: CurateConfig) -> list[Finding]:
+    """Ask the judge about two answers. Raises ConfigError or EndpointError."""
+    check_judge(curate)
+    if curate.judge != "endpoint":
+        return [Finding(JUDGE, "skip", f"the judge {curate.judge!r} has no endpoint")]
+
+    async def ask() -> None:
+        async with EndpointJudge(_hurried(curate.judge_endpoint)) as judge:
+            await judge(Case("What is 2 + 2?", truth="4", low_answer="5", full_answer="4"))
+
+    return _asked(JUDGE, curate.judge_endpoint, ask)
+
+
+def check_grounding_endpoint(curate: CurateConfig) -> list[Finding]:
+    """Ask the grounding about a generated scene. Raises ConfigError or EndpointError."""
+    check_grounding(curate)
+    if curate.grounding != "endpoint":
+        return [Finding(GROUNDING, "skip", f"the grounding {curate.grounding!r} has no endpoint")]
+    [(data, sample)] = generate_split("test", 1, seed=0)
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+
+    async def ask() -> None:
+        endpoint = _hurried(curate.grounding_endpoint)
+        async with EndpointGrounding(endpoint, lambda _: image) as grounding:
+            await grounding.boxes(sample)
+
+    return _asked(GROUNDING, curate.grounding_endpoint, ask)
+
+
+def _hurried(endpoint: EndpointConfig) -> EndpointConfig:
+    """Return the settings of an endpoint with time limits of at most 20 seconds."""
+    limits = {
+        "timeout_s": min(endpoint.timeout_s, _PATIENCE_S),
+        "retry_budget_s": min(endpoint.retry_budget_s, _PATIENCE_S),
+    }
+    return endpoint.model_copy(update=limits)
+
+
+def _asked(
+    check: str, endpoint: EndpointConfig, ask: Callable[[], Coroutine[Any, Any, None]]
+) -> list[Finding]:
+    """Ask once. A reply that cannot be read is a warning, because other replies may be better."""
+    who = f"{endpoint.model} at {endpoint.url}"
+    try:
+        asyncio.run(ask())
+    except DataError as error:
+        return [Finding(check, "warn", f"{who} answers, but {error}", _UNREADABLE)]
+    return [Finding(check, "pass", f"{who} answers")]

@@ -1,0 +1,61 @@
+"""The actor of one learner rank. It runs in the place of a rank of the grpo job."""
+
+from typing import Any
+
+from awares_platform.config import PlatformConfig
+from awares_platform.doctor import collective
+from awares_platform.doctor.collective import Exchange
+from awares_platform.doctor.finding import Finding
+from awares_platform.doctor.node import check_node
+from awares_platform.store import ObjectStore
+from awares_platform.training.source import resolve
+
+
+class LearnerRank:
+    """One rank, in an actor of its own. All ranks must get the same calls."""
+
+    def __init__(self, config: PlatformConfig, rank: int, ranks: int) -> None:
+        self._config, self._rank, self._ranks = config, rank, ranks
+        self._gpu = config.grpo.learner_gpus > 0
+        self._backend = "nccl" if self._gpu else "gloo"
+        self._trainee: Any = None
+
+    def node(self, store: ObjectStore) -> list[Finding]:
+        """Check this rank's node."""
+        return check_node(self._config.policy.base, self._config.grpo.learner_gpus, store)
+
+    def address(self) -> str:
+        """Return host:port for the process group. Only rank 0 is asked."""
+        import ray.util
+
+        return f"{ray.util.get_node_ip_address()}:{collective.free_port()}"
+
+    def all_reduce(self, address: str) -> Exchange:
+        """Join the process group, and sum a tensor over all ranks."""
+        collective.join(address, self._rank, self._ranks, self._backend)
+        return collective.exchange(self._backend, self._device())
+
+    def load(self, adapter: bool) -> int:
+        """Load the base policy, and return the number of trained parameters."""
+        import torch
+
+        from awares_platform.doctor.trainee import Trainee
+        from awares_platform.method.family import model_family
+
+        config = self._config
+        torch.set_num_threads(config.grpo.learner_threads)
+        if self._trainee is None:
+            store = ObjectStore.from_config(config.store)
+            family = model_family(config.policy)
+            source = resolve(store, config.run.name, "base", config.policy.base, family)
+            self._trainee = Trainee(config, source, self._device())
+        return self._trainee.load(adapter)
+
+    def update(self, store: ObjectStore, run: str) -> Any:
+        """Train and publish. Return the Update of this rank."""
+        return self._trainee.update(store, run)
+
+    def _device(self) -> Any:
+        import torch
+
+        return torch.device("cuda:0" if self._gpu else "cpu")

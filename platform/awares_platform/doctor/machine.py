@@ -1,0 +1,126 @@
+"""Checks the GPUs, the disks and the shared memory of one node."""
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from awares_platform.doctor.finding import Finding
+
+GPU, DISK, SHM = "GPU", "disk", "shared memory"
+GIB = 1 << 30
+SHM_FAIL_GIB, SHM_WARN_GIB = 0.2, 1.0
+DISK_FAIL_GIB, DISK_UNKNOWN_GIB = 1.0, 50.0
+_POLICY_COPIES = 3
+"""A node may hold the base policy, an exported policy and a checkpoint at one time."""
+_WRITTEN = 4 << 20
+_BUSY = 0.1
+"""The largest share of a GPU's memory that other processes may use."""
+
+
+def check_gpus(wanted: float, node: str) -> list[Finding]:
+    """Check the GPUs that Ray gives to this process. `wanted` is their number, or 0 for none."""
+    if not wanted:
+        return [Finding(GPU, "skip", "the setup uses no GPU", figures={"node": node})]
+    import torch
+
+    figures: dict[str, Any] = {"node": node, "driver": _driver(), "cuda": torch.version.cuda}
+    if not torch.cuda.is_available() or torch.cuda.device_count() < wanted:
+        found = (
+            f"torch {torch.__version__} sees {torch.cuda.device_count()} of {wanted:g} GPUs "
+            f"(driver {figures['driver']}, CUDA of torch {figures['cuda']})"
+        )
+        remedy = "Use the image for GPUs, and install a driver that supports this version of CUDA."
+        return [Finding(GPU, "fail", found, remedy, figures=figures)]
+    gpus = [_gpu(index) for index in range(torch.cuda.device_count())]
+    figures["gpus"] = gpus
+    names = {f"{gpu['name']}, {gpu['memory_gib']:.0f} GiB" for gpu in gpus}
+    found = f"{len(gpus)} x {' / '.join(sorted(names))}, driver {figures['driver']}"
+    busy = [gpu for gpu in gpus if gpu["free_gib"] < (1 - _BUSY) * gpu["memory_gib"]]
+    if busy:
+        free = min(gpu["free_gib"] for gpu in busy)
+        remedy = "Stop the other processes on this GPU, or let Ray reserve whole GPUs."
+        found = f"{found}; only {free:.0f} GiB of one GPU are free"
+        return [Finding(GPU, "warn", found, remedy, figures=figures)]
+    return [Finding(GPU, "pass", found, figures=figures)]
+
+
+def _gpu(index: int) -> dict[str, Any]:
+    import torch
+
+    free, total = torch.cuda.mem_get_info(index)
+    name = torch.cuda.get_device_name(index)
+    return {"name": name, "memory_gib": total / GIB, "free_gib": free / GIB}
+
+
+def _driver() -> str:
+    """Return the version of NVIDIA's kernel driver, or "unknown"."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text("utf-8", "replace")
+    except OSError:
+        return "unknown"
+    found = re.search(r"Kernel Module\D*(\d+(?:\.\d+)+)", text)
+    return found[1] if found else "unknown"
+
+
+def directory_gib(directory: Path) -> float | None:
+    """Return the size of a directory's files in GiB, or None if there is no such directory."""
+    if not directory.is_dir():
+        return None
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()) / GIB
+
+
+def check_disks(
+    places: dict[str, Path], policy: float | None, node: str, check: str = DISK
+) -> list[Finding]:
+    """Write a file to each directory, and compare the free space with the size of the policy.
+
+    `places` maps the name of a directory's purpose to the directory. `policy` is the size of the
+    base policy in GiB, or None if it is unknown.
+    """
+    free: dict[str, float] = {}
+    figures: dict[str, Any] = {"node": node, "free_gib": free}
+    for name, place in places.items():
+        try:
+            free[name] = _free_gib(place)
+        except OSError as error:
+            found = f"the {name} {place} cannot be written: {error.strerror}"
+            remedy = f"Free space, or let the user of the process write to {place}."
+            return [Finding(check, "fail", found, remedy, figures=figures)]
+    name = min(free, key=free.__getitem__)
+    wanted = DISK_UNKNOWN_GIB if policy is None else DISK_FAIL_GIB + _POLICY_COPIES * policy
+    found = f"{free[name]:.1f} GiB are free in the {name} {places[name]}"
+    if free[name] >= wanted:
+        return [Finding(check, "pass", found, figures=figures)]
+    status = "fail" if free[name] < DISK_FAIL_GIB else "warn"
+    remedy = f"Give {places[name]} {wanted:.0f} GiB, for the policy, its export and a checkpoint."
+    return [Finding(check, status, found, remedy, figures=figures)]
+
+
+def _free_gib(place: Path) -> float:
+    """Return the free space after a test write. Raises OSError if the write fails."""
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=place, prefix="awares-doctor-") as file:
+        file.write(os.urandom(_WRITTEN))
+        file.flush()
+        os.fsync(file.fileno())
+        return shutil.disk_usage(place).free / GIB
+
+
+def check_shared_memory(node: str, place: Path = Path("/dev/shm")) -> list[Finding]:
+    """Check the size of /dev/shm, which Ray's object store and NCCL use."""
+    try:
+        usage = shutil.disk_usage(place)
+    except OSError as error:
+        found, remedy = f"{place}: {error.strerror}", f"Mount a tmpfs at {place}."
+        return [Finding(SHM, "fail", found, remedy, figures={"node": node})]
+    total = usage.total / GIB
+    figures = {"node": node, "total_gib": total, "free_gib": usage.free / GIB}
+    found = f"{place} has {total:.1f} GiB, of which {usage.free / GIB:.1f} are free"
+    if total >= SHM_WARN_GIB:
+        return [Finding(SHM, "pass", found, figures=figures)]
+    status = "fail" if total < SHM_FAIL_GIB else "warn"
+    remedy = "Raise shm of the node's group in the chart, or start the container with --shm-size."
+    return [Finding(SHM, status, found, remedy, figures=figures)]

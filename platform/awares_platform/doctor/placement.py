@@ -1,0 +1,88 @@
+"""Reserves the nodes on which the learner's ranks and one rollout engine would run."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.doctor.finding import Finding
+
+NODES = "nodes"
+_REMEDY = (
+    "Add nodes, raise maxReplicas of the groups in the chart, or lower the workers, GPUs and CPUs "
+    "of [grpo]."
+)
+_LEAST_CPU = 0.001
+"""The reservation of a process without CPUs and GPUs, because Ray refuses an empty one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The resources and the node labels of one process.
+
+    Example:
+        Bundle({"CPU": 8.0, "GPU": 1.0}, {"awares/group": "learner"})
+    """
+
+    resources: dict[str, float]
+    labels: dict[str, str]
+
+    @classmethod
+    def of(cls, cpus: float, gpus: float, labels: Mapping[str, str]) -> "Bundle":
+        resources = {name: count for name, count in (("CPU", cpus), ("GPU", gpus)) if count}
+        return cls(resources or {"CPU": _LEAST_CPU}, dict(labels))
+
+    def options(self, group: PlacementGroup, index: int) -> dict[str, Any]:
+        """Return Ray's options of an actor in the bundle `index` of the placement group."""
+        return {
+            "num_cpus": self.resources.get("CPU", 0),
+            "num_gpus": self.resources.get("GPU", 0),
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(
+                group, placement_group_bundle_index=index
+            ),
+        }
+
+    def __str__(self) -> str:
+        needs = ", ".join(f"{count:g} {name}" for name, count in self.resources.items())
+        labels = ", ".join(f"{name}={value}" for name, value in self.labels.items())
+        return f"{needs} on nodes with {labels}" if labels else needs
+
+
+def bundles(grpo: GrpoConfig) -> list[Bundle]:
+    """Return the place of each learner rank, and then the place of one rollout engine."""
+    learner = Bundle.of(grpo.learner_cpus, grpo.learner_gpus, grpo.learner_selector)
+    rollout = Bundle.of(grpo.rollout_cpus, grpo.rollout_gpus, grpo.rollout_selector)
+    return [*[learner] * grpo.learner_workers, rollout]
+
+
+@contextmanager
+def requested(wanted: list[Bundle]) -> Iterator[PlacementGroup]:
+    """Ask Ray for the places while the block runs. `check_nodes` waits for them."""
+    labels = [place.labels for place in wanted] if any(one.labels for one in wanted) else None
+    group = placement_group(
+        [place.resources for place in wanted],
+        strategy="PACK",
+        bundle_label_selector=labels,  # pyright: ignore[reportArgumentType]
+    )
+    try:
+        yield group
+    finally:
+        remove_placement_group(group)
+
+
+def check_nodes(group: PlacementGroup, wanted: list[Bundle], wait_s: float) -> list[Finding]:
+    """Wait until Ray has reserved all places. An autoscaler may first start nodes."""
+    kinds = {str(place): wanted.count(place) for place in wanted}
+    text = " and ".join(f"{count} x ({kind})" for kind, count in kinds.items())
+    figures = {"nodes": sum(node["Alive"] for node in ray.nodes())}
+    if group.wait(timeout_seconds=max(1, int(wait_s))):
+        return [Finding(NODES, "pass", f"reserved {text}", figures=figures)]
+    total = ray.cluster_resources()
+    has = ", ".join(f"{total.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+    found = f"no room for {text} within {wait_s:.0f} s; the cluster has {has}"
+    return [Finding(NODES, "fail", found, _REMEDY, figures=figures)]

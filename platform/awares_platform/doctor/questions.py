@@ -1,0 +1,36 @@
+"""The prompts of the doctor's update. They are generated, so the doctor needs no data set."""
+
+import hashlib
+import io
+
+from PIL import Image
+
+from awares.chat import ChatFormat
+from awares.family import ModelFamily
+from awares.mini.benchmark import generate_split
+from awares_platform.config.method import MethodConfig
+from awares_platform.engine.canary import Canary
+from awares_platform.method.environment import vision_limits
+
+_CHECKED, _TRAINED = 4, 4
+
+
+def two_canaries(
+    chat: ChatFormat, family: ModelFamily, method: MethodConfig
+) -> tuple[Canary, Canary]:
+    """Return the canary that compares learner and engine, and the questions to train on.
+
+    Learner and engine build equal canaries, because the scenes depend on the seed only.
+    """
+    pictures = [
+        (hashlib.sha256(data).hexdigest(), data, sample)
+        for data, sample in generate_split("test", _CHECKED + _TRAINED, seed=0)
+    ]
+    images = {name: Image.open(io.BytesIO(data)).convert("RGB") for name, data, _ in pictures}
+    samples = [sample for _, _, sample in pictures]
+    limits = vision_limits(method, family)
+    checked, trained = (
+        Canary.build(some, images.__getitem__, chat, limits, method.low_ratio)
+        for some in (samples[:_CHECKED], samples[_CHECKED:])
+    )
+    return checked, trained

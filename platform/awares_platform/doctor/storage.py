@@ -1,0 +1,165 @@
+"""Checks the object store: round trips, conditional writes and rates.
+
+Each check writes below a prefix of its own visit, and `clean` deletes this prefix.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+
+from awares_platform.config.store import StoreConfig
+from awares_platform.doctor.finding import Finding
+from awares_platform.store import ObjectStore
+from awares_platform.store.errors import PreconditionFailed, StoreError
+
+ROUND_TRIP, CONDITIONS, RATES, CLEAN = "store", "conditional writes", "store rates", "clean-up"
+REMEDY = (
+    "Check store.url, store.endpoint, the credentials in the environment, and the network policy."
+)
+FASTER = (
+    "Put the bucket and the nodes into one region, or use a faster store, because every version of "
+    "the weights passes through it."
+)
+BY_HAND = "Delete the objects below probes/doctor- in the store by hand."
+LOWEST_MB_PER_S = 20.0
+LOWEST_REQUESTS_PER_S = 20.0
+_RETRY_S = 10.0
+_LARGE, _MOST, _STREAMS = 4 << 20, 64, 4
+"""The size of a large object, its largest number per thread, and the number of threads."""
+_THREADS = 8
+_MEASURED_S = 1.5
+TWO_WRITERS = (
+    "Use an S3 server that supports conditional writes, because two learners could otherwise "
+    "overwrite each other's versions."
+)
+
+
+def patient(config: StoreConfig, prefix: str) -> ObjectStore:
+    """Return a client for the keys below `prefix`, which retries a call for ten seconds at most."""
+    budget = min(_RETRY_S, config.retry_budget_s)
+    url = f"{config.url}/{prefix}"
+    return ObjectStore.from_config(config.model_copy(update={"url": url, "retry_budget_s": budget}))
+
+
+def round_trip(store: ObjectStore) -> list[Finding]:
+    """Write an object, and read, list and delete it. Raises StoreError if a call fails."""
+    key, data = "round-trip", os.urandom(4096)
+    store.put(key, data)
+    if store.get(key) != data or store.get_range(key, 5, 9) != data[5:9]:
+        found = "the store returned other bytes than were written"
+        return [Finding(ROUND_TRIP, "fail", found, "Check which server answers store.endpoint.")]
+    if key not in [info.key for info in store.list(key)]:
+        found, remedy = (
+            "an object is missing in the listing",
+            "Use an S3 server that lists at once.",
+        )
+        return [Finding(ROUND_TRIP, "fail", found, remedy)]
+    store.delete(key)
+    if store.exists(key):
+        found = "an object is still there after its deletion"
+        remedy = "Let the credentials delete objects below store.url."
+        return [Finding(ROUND_TRIP, "fail", found, remedy)]
+    return [Finding(ROUND_TRIP, "pass", f"wrote, read, listed and deleted in {store.config.url}")]
+
+
+def conditional_writes(store: ObjectStore) -> list[Finding]:
+    """Check that If-None-Match and If-Match stop exactly the writes that they must stop."""
+    key = "HEAD"
+    first = store.put(key, b"1", if_none_match=True)
+    second = store.put(key, b"2", if_match=first)
+    writes: dict[str, Callable[[], str]] = {
+        "If-None-Match": lambda: store.put(key, b"3", if_none_match=True),
+        "If-Match": lambda: store.put(key, b"3", if_match=first),
+    }
+    ignored = [name for name, write in writes.items() if not _is_stopped(write)]
+    if ignored:
+        found = f"the store ignores {' and '.join(ignored)}"
+        return [Finding(CONDITIONS, "fail", found, TWO_WRITERS)]
+    if store.get_with_etag(key) != (b"2", second):
+        return [Finding(CONDITIONS, "fail", "a refused write changed the object", TWO_WRITERS)]
+    return [Finding(CONDITIONS, "pass", "If-None-Match and If-Match stop a second writer")]
+
+
+def _is_stopped(write: Callable[[], str]) -> bool:
+    try:
+        write()
+    except PreconditionFailed:
+        return True
+    return False
+
+
+def rates(store: ObjectStore) -> list[Finding]:
+    """Measure MB/s and requests/s. Each measurement takes a few seconds at most."""
+    figures = {
+        "put_mb_per_s": _bandwidth(lambda key, data: store.put(key, data)),
+        "get_mb_per_s": _bandwidth(lambda key, data: store.get(key)),
+        **_requests(store),
+        "conditional_puts_per_s": _conditional_puts(store),
+    }
+    found = (
+        f"put {figures['put_mb_per_s']:.0f} MB/s, get {figures['get_mb_per_s']:.0f} MB/s, "
+        f"{figures['requests_per_s']:.0f} requests/s, "
+        f"{figures['conditional_puts_per_s']:.0f} conditional puts/s"
+    )
+    slow = min(figures["put_mb_per_s"], figures["get_mb_per_s"]) < LOWEST_MB_PER_S
+    rare = figures["requests_per_s"] < LOWEST_REQUESTS_PER_S
+    if not (slow or rare):
+        return [Finding(RATES, "pass", found, figures=figures)]
+    return [Finding(RATES, "warn", found, FASTER, figures=figures)]
+
+
+def _bandwidth(transfer: Callable[[str, bytes], object]) -> float:
+    """Return the MB/s of four threads, which transfer objects of 4 MiB for about 1.5 seconds."""
+    data, end = os.urandom(_LARGE), time.perf_counter() + _MEASURED_S
+
+    def move(thread: int) -> int:
+        count = 0
+        while not count or (count < _MOST and time.perf_counter() < end):
+            # Another round reads or writes the thread's one object again.
+            transfer(f"large-{thread}", data)
+            count += 1
+        return count
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(_STREAMS) as pool:
+        count = sum(pool.map(move, range(_STREAMS)))
+    return count * _LARGE / 1e6 / (time.perf_counter() - started)
+
+
+def _requests(store: ObjectStore) -> dict[str, float]:
+    """Return the rate and the median latency of small writes from eight threads."""
+
+    def write(thread: int) -> list[float]:
+        times, end = [], time.perf_counter() + _MEASURED_S
+        while (started := time.perf_counter()) < end:
+            store.put(f"small-{thread}-{len(times)}", b"awares")
+            times.append(time.perf_counter() - started)
+        return times
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        times = [seconds for each in pool.map(write, range(_THREADS)) for seconds in each]
+    rate = len(times) / (time.perf_counter() - started)
+    return {"requests_per_s": rate, "request_p50_s": median(times)}
+
+
+def _conditional_puts(store: ObjectStore) -> float:
+    """Return the rate at which one writer replaces an object under If-Match."""
+    etag, count, started = store.put("replaced", b"0"), 0, time.perf_counter()
+    while time.perf_counter() - started < _MEASURED_S:
+        count += 1
+        etag = store.put("replaced", str(count).encode(), if_match=etag)
+    return count / (time.perf_counter() - started)
+
+
+def clean(config: StoreConfig, prefix: str) -> list[Finding]:
+    """Delete all objects below `prefix`."""
+    budget = min(_RETRY_S, config.retry_budget_s)
+    store = ObjectStore.from_config(config.model_copy(update={"retry_budget_s": budget}))
+    try:
+        deleted = store.delete_prefix(f"{prefix}/")
+    except StoreError as error:
+        return [Finding(CLEAN, "warn", str(error), BY_HAND)]
+    return [Finding(CLEAN, "pass", f"deleted the {deleted} objects of this visit")]
