@@ -88,6 +88,7 @@ def test_faults_are_findings_and_the_other_checks_run(tmp_path: Path) -> None:
         "judge",
     }
     assert "1 x (1 CPU, 1 GPU)" in found["nodes"]["found"]
+    assert "0 GPU (0 free)" in found["nodes"]["found"]
     assert "check store.endpoint" in found["store"]["found"]
     assert "http://127.0.0.1:9/v1/chat/completions is unreachable" in found["judge"]["found"]
     assert all(one["remedy"] for one in found.values() if one["status"] in ("warn", "fail"))

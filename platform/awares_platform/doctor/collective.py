@@ -17,6 +17,12 @@ REMEDY = (
 _ELEMENTS = {"nccl": 64 << 20, "gloo": 4 << 20}
 """The number of float32 elements that a measurement exchanges, by backend."""
 _REPEATS = 3
+LOWEST_NCCL_GB_PER_S = 1.0
+"""GPUs of one node and RDMA networks are well above this rate, TCP at 10 Gbit/s is just below."""
+FASTER = (
+    "Find NCCL's path between the ranks with NCCL_DEBUG=INFO. Put the learner's ranks on one node, "
+    "or give their pods the fast network."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,4 +104,6 @@ def judged(exchanges: Sequence[Exchange], backend: str) -> list[Finding]:
         return [Finding(ALL_REDUCE, "fail", found, remedy, figures=figures)]
     speed = f"{rate:.2f} GB/s" if ranks > 1 else "no other rank to talk to"
     found = f"{backend} over {ranks} rank{'s' * (ranks > 1)}: {speed}"
+    if backend == "nccl" and ranks > 1 and rate < LOWEST_NCCL_GB_PER_S:
+        return [Finding(ALL_REDUCE, "warn", found, FASTER, figures=figures)]
     return [Finding(ALL_REDUCE, "pass", found, figures=figures)]

@@ -22,6 +22,10 @@ _LOAD = (
     "if the policy was still being downloaded."
 )
 _UPDATE = "Do not start a run before this passes, because its engines would play other weights."
+_OTHER = (
+    "This setup does not train such updates, so a run can start. Run the doctor again after a "
+    "change of policy.lora_rank."
+)
 
 
 def check_loop(
@@ -47,7 +51,8 @@ def check_loop(
             visit.skip(check, "no time was left, and the setup does not need it")
         else:
             work = _update(check, store, ranks, player, adapter, adapter != own)
-            visit.run(check, work, _UPDATE, visit.left_s, needed=adapter == own)
+            remedy = _UPDATE if adapter == own else _OTHER
+            visit.run(check, work, remedy, visit.left_s, needed=adapter == own)
 
 
 def _all_reduce(ranks: list[Any], config: PlatformConfig) -> list[Finding]:

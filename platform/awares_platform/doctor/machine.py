@@ -12,6 +12,7 @@ from awares_platform.doctor.finding import Finding
 GPU, DISK, SHM = "GPU", "disk", "shared memory"
 GIB = 1 << 30
 SHM_FAIL_GIB, SHM_WARN_GIB = 0.2, 1.0
+"""Less than this is a failure or a warning. The first also bounds the free part."""
 DISK_FAIL_GIB, DISK_UNKNOWN_GIB = 1.0, 50.0
 _POLICY_COPIES = 3
 """A node may hold the base policy, an exported policy and a checkpoint at one time."""
@@ -110,15 +111,18 @@ def _free_gib(place: Path) -> float:
 
 
 def check_shared_memory(node: str, place: Path = Path("/dev/shm")) -> list[Finding]:
-    """Check the size of /dev/shm, which Ray's object store and NCCL use."""
+    """Check the size and the free part of /dev/shm, which Ray's object store and NCCL use."""
     try:
         usage = shutil.disk_usage(place)
     except OSError as error:
         found, remedy = f"{place}: {error.strerror}", f"Mount a tmpfs at {place}."
         return [Finding(SHM, "fail", found, remedy, figures={"node": node})]
-    total = usage.total / GIB
-    figures = {"node": node, "total_gib": total, "free_gib": usage.free / GIB}
-    found = f"{place} has {total:.1f} GiB, of which {usage.free / GIB:.1f} are free"
+    total, free = usage.total / GIB, usage.free / GIB
+    figures = {"node": node, "total_gib": total, "free_gib": free}
+    found = f"{place} has {total:.1f} GiB, of which {free:.1f} are free"
+    if total >= SHM_FAIL_GIB > free:
+        remedy = f"Stop the process that fills {place}, or delete what an earlier one left there."
+        return [Finding(SHM, "fail", found, remedy, figures=figures)]
     if total >= SHM_WARN_GIB:
         return [Finding(SHM, "pass", found, figures=figures)]
     status = "fail" if total < SHM_FAIL_GIB else "warn"

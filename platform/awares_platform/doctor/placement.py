@@ -14,8 +14,8 @@ from awares_platform.doctor.finding import Finding
 
 NODES = "nodes"
 _REMEDY = (
-    "Add nodes, raise maxReplicas of the groups in the chart, or lower the workers, GPUs and CPUs "
-    "of [grpo]."
+    "Add nodes, raise maxReplicas of the groups in the chart, stop the jobs that hold the GPUs, or "
+    "lower the workers, GPUs and CPUs of [grpo]."
 )
 _LEAST_CPU = 0.001
 """The reservation of a process without CPUs and GPUs, because Ray refuses an empty one."""
@@ -82,7 +82,9 @@ def check_nodes(group: PlacementGroup, wanted: list[Bundle], wait_s: float) -> l
     figures = {"nodes": sum(node["Alive"] for node in ray.nodes())}
     if group.wait(timeout_seconds=max(1, int(wait_s))):
         return [Finding(NODES, "pass", f"reserved {text}", figures=figures)]
-    total = ray.cluster_resources()
-    has = ", ".join(f"{total.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+    total, free = ray.cluster_resources(), ray.available_resources()
+    has = " and ".join(
+        f"{total.get(name, 0):g} {name} ({free.get(name, 0):g} free)" for name in ("CPU", "GPU")
+    )
     found = f"no room for {text} within {wait_s:.0f} s; the cluster has {has}"
     return [Finding(NODES, "fail", found, _REMEDY, figures=figures)]

@@ -219,6 +219,8 @@ def test_helm_test_submits_the_doctor_after_the_other_tests(major: int) -> None:
         "jobs/doctor.py",
         "--config",
         "/etc/awares/setup.toml",
+        "--wait",
+        "400",
     ]
     # The pod has Ray's token as its only secret, and no other rights than the test of Ray.
     for key in ("env", "securityContext", "resources", "volumeMounts"):

@@ -39,6 +39,10 @@ def test_the_slowest_rank_sets_the_rate_and_a_wrong_sum_fails() -> None:
     [found] = judged([fast, slow, fast, fast], "nccl")
     assert found.status == "pass"
     assert found.figures["gb_per_s"] == pytest.approx(1.5)
+    [found] = judged([fast, Exchange(True, 10**9, 2.0)], "nccl")
+    assert found.status == "warn" and "0.50 GB/s" in found.found and "NCCL_DEBUG" in found.remedy
+    assert judged([slow, Exchange(True, 10**9, 2.0)], "gloo")[0].status == "pass"
+    assert judged([slow], "nccl")[0].status == "pass"
     [found] = judged([fast, Exchange(False, 10**9, 0.5)], "nccl")
     assert found.status == "fail" and "[1]" in found.found and found.remedy
 

@@ -17,7 +17,7 @@ from awares_platform.doctor.clock import check_clock
 from awares_platform.store import ObjectStore
 
 MOUNTED = """
-mount -t tmpfs -o {options} tmpfs "$0" && exec "$1" -c "
+mount -t tmpfs -o {options} tmpfs "$0" && cd "$0" && {before} && cd / && exec "$1" -c "
 import sys
 from pathlib import Path
 from awares_platform.doctor.machine import check_disks, check_shared_memory
@@ -27,9 +27,9 @@ print(check_shared_memory('here', Path(sys.argv[1]))[0])
 """
 
 
-def on_a_mount(directory: Path, options: str) -> str:
-    """Return the findings on a directory with its own small file system."""
-    command = ["unshare", "-rm", "sh", "-c", MOUNTED.format(options=options)]
+def on_a_mount(directory: Path, options: str, before: str = "true") -> str:
+    """Return the findings on a small file system, after the command `before` has run in it."""
+    command = ["unshare", "-rm", "sh", "-c", MOUNTED.format(options=options, before=before)]
     try:
         done = subprocess.run(
             [*command, str(directory), sys.executable], capture_output=True, text=True
@@ -59,6 +59,13 @@ def test_a_small_disk_is_a_warning_that_names_the_needed_space(tmp_path: Path) -
     disk, memory = on_a_mount(tmp_path, "size=100m").splitlines()
     assert "status='fail'" in disk
     assert "status='fail'" in memory and "Raise shm" in memory
+
+
+def test_full_shared_memory_fails(tmp_path: Path) -> None:
+    """The size alone would pass."""
+    _, memory = on_a_mount(tmp_path, "size=1100m", "head -c 1000M /dev/zero > full").splitlines()
+    assert "status='fail'" in memory and "of which 0.1 are free" in memory
+    assert f"Stop the process that fills {tmp_path}" in memory
 
 
 def test_a_place_that_is_a_file_fails(tmp_path: Path) -> None:
