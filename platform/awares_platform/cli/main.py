@@ -231,9 +231,9 @@ def doctor(
 
     def execute() -> None:
         settings = load(config, overrides)
-        from awares_platform.method.environment import environment
+        from awares_platform.method.parts import check_parts
 
-        environment(settings.method)
+        check_parts("doctor", settings)
         from awares_platform.runtime import session
 
         with session.session(settings, check_store=False) as resolved:

@@ -7,10 +7,10 @@ from awares_platform.method.grounding import check_grounding
 from awares_platform.method.judge import check_judge
 from awares_platform.method.reward import check_reward
 
-REWARDING = frozenset({"quickstart", "grpo", "evaluate"})
-"""The jobs that compute rewards."""
+REWARDING = frozenset({"quickstart", "grpo", "evaluate", "doctor"})
+"""The jobs that compute rewards, and the doctor of the grpo job."""
 LABELLING = frozenset({"quickstart", "curate", "evaluate"})
-"""The jobs that ask the judge and the grounding."""
+"""The jobs that ask the judge and the grounding. The doctor reports a fault as a finding."""
 
 
 def check_parts(job: str, config: PlatformConfig) -> None:

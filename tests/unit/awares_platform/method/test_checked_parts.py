@@ -8,6 +8,7 @@ USED = {
     "curate": {"method.environment", "policy.family", "curate.judge", "curate.grounding"},
     "sft": {"method.environment", "policy.family"},
     "grpo": {"method.environment", "policy.family", "method.reward"},
+    "doctor": {"method.environment", "policy.family", "method.reward"},
     "serve": {"method.environment", "policy.family"},
 }
 EVERY = {"method.environment", "policy.family", "method.reward", "curate.judge", "curate.grounding"}
