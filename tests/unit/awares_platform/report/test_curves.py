@@ -78,3 +78,15 @@ def test_a_missing_value_has_no_point_and_an_absent_measure_no_chart():
     figure = curves({"grpo": rows})
     assert figure.count("<figure") == 1 and figure.count("<title>") == 2
     assert curves({}) == ""
+
+
+def test_the_share_of_the_update_that_the_engine_plays_is_plotted_over_steps():
+    """A version whose change the canary does not see yet has no slope, and thus no point."""
+    slopes = {1: None, 2: 0.98, 3: 1.01}
+    rows = tuple(
+        Row(step, 0.0, {} if slope is None else {"canary/slope": slope})
+        for step, slope in slopes.items()
+    )
+    drawn = curves({"grpo": rows})
+    assert drawn.count("<figure") == 1 and "Update played" in drawn
+    assert drawn.count("<title>") == 2
