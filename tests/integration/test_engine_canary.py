@@ -35,7 +35,9 @@ import awares.mini
 from awares.chat import ChatFormat
 from awares.generate import GenerateRequest, Sampling
 from awares_platform.config.engine import EngineConfig
+from awares_platform.engine import canary_change
 from awares_platform.engine.canary import (
+    Canary,
     CanaryMismatch,
     Logprobs,
     check,
@@ -48,13 +50,16 @@ from awares_platform.weights import Identity, Publisher, Subscriber, WeightsErro
 from awares_platform.weights.adapter import DOWN
 from tests.integration.faulty import Bending
 from tests.integration.running_engine import Running, started, two_canaries
-from tests.integration.training_step import first_step
+from tests.integration.training_step import first_step, take_step
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32, stage_on_device=True)
 STEP = 0.05
+STEPS = {1: 1e-3, 10: 3e-4, 100: 5e-5}
+"""The steps after which the slope is measured. The value is the size of each step, relative to a
+tensor's root mean square."""
 FAMILIES = {
     "untied head": ("lm_head",),
     "embedding": ("embed_tokens",),
@@ -80,11 +85,15 @@ LARGER = {"vision attention output": 0.15}
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """An engine, the learner's canary logprobs and weights, and the training step per tensor."""
+    """An engine, the learner's canary logprobs and weights, and the training step per tensor.
+
+    `batch` holds the answers on which the learner trains.
+    """
 
     learner: Logprobs
     state: dict[str, Tensor]
     step: dict[str, Tensor]
+    batch: Canary
     publisher: Publisher
     subscriber: Subscriber
 
@@ -113,30 +122,37 @@ def setup(seaweed: ObjectStore) -> Iterator[Setup]:
     learner, step = learner_logprobs(model, processor, canary), first_step(model, processor, batch)
     bus = Publisher(seaweed, "canary"), Subscriber(seaweed, "canary")
     with started(POLICY, CONFIG, chat) as (runner, engine):
-        yield Setup(runner, engine, chat, canary, learner, state, step, *bus)
+        yield Setup(runner, engine, chat, canary, learner, state, step, batch, *bus)
 
 
 def test_the_engine_plays_the_whole_change_of_whole_weights(setup: Setup) -> None:
     """The learner computes in float32 with the published bfloat16 weights, as in the quickstart.
 
-    The engine still has version 0, so this test must be the first one.
+    Its steps are steps of Adam on answers outside the canary, and it keeps them in float32. The
+    engine still has version 0, so this test must be the first one.
     """
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(POLICY)
-    start = learner_logprobs(model, processor, setup.canary)
-    for size in (0.0003, 0.001, 0.003):
-        state = {
-            name: (tensor.float() + size * setup.step[name]).to(torch.bfloat16)
-            for name, tensor in setup.state.items()
-        }
-        model.load_state_dict(state)
-        learned = learner_logprobs(model, processor, setup.canary)
+    model, published = (
+        Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.float32).eval()
+        for _ in range(2)
+    )
+    start = learner_logprobs(published, processor, setup.canary)
+    engine_start, done = setup.run(setup.score()), 0
+    for until, size in STEPS.items():
+        for _ in range(until - done):
+            take_step(model, processor, setup.batch, size)
+        done = until
+        state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
+        published.load_state_dict(state)
+        learned = learner_logprobs(published, processor, setup.canary)
         version = (setup.publisher.version or 0) + 1
         extra = {"canary": to_extra(setup.canary, learned, start)}
         setup.publisher.publish(version, state, extra)
         report = setup.run(setup.engine.load_version(setup.subscriber, version, setup.canary))
-        print(size, report.canary_dlogp, report.canary_slope)
-    assert report.canary_slope == pytest.approx(1, abs=0.05)
+        found = canary_change.change(learned, start, setup.run(setup.score()), engine_start)
+        print(until, found, report.canary_dlogp, report.canary_slope)
+        assert found.is_seen and report.canary_slope == found.slope
+        assert found.slope == pytest.approx(1, abs=found.tolerance if until == 1 else 0.05)
 
 
 def test_an_adapter_is_refused_where_it_would_be_rounded(

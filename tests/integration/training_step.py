@@ -1,7 +1,8 @@
-"""Computes the change of each tensor of a policy in one training step."""
+"""Computes and takes steps of Adam on the whole weights of a policy."""
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from awares.batch import collate
@@ -27,3 +28,12 @@ def first_step(model: Any, processor: Any, batch: Canary) -> dict[str, Tensor]:
         name: tensor.grad.sign() * tensor.detach().square().mean().sqrt()
         for name, tensor in model.named_parameters()
     }
+
+
+def take_step(model: Any, processor: Any, batch: Canary, size: float) -> None:
+    """Move each element of `model` by `size` times its tensor's value of `first_step`."""
+    model.zero_grad()
+    step = first_step(model, processor, batch)
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            tensor.add_(step[name], alpha=size)
