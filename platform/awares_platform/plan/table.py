@@ -9,6 +9,8 @@ from awares_platform.plan.sheet import JOBS, STAGES, Sheet, gib
 from awares_platform.plan.trainer import TrainerMemory
 
 _SHOWN = 6
+_NAMES = {"layer": "one layer's backward pass", "logits": "or logits, at another time"}
+"""Names of rows that differ from the names of their fields."""
 
 
 def render(sheet: Sheet) -> str:
@@ -82,7 +84,10 @@ def _memory(sheet: Sheet) -> list[str]:
     longest = [sheet.trainers[job] for job in JOBS]
     typical = [sheet.typical[job] for job in JOBS]
     parts = [
-        _row(field.name, *(gib(getattr(rank, field.name)) for rank in longest))
+        _row(
+            _NAMES.get(field.name, field.name),
+            *(gib(getattr(rank, field.name)) for rank in longest),
+        )
         for field in fields(TrainerMemory)
         if any(getattr(rank, field.name) for rank in longest)
     ]

@@ -24,6 +24,8 @@ OPTIMIZER = 12
 GIB = 2**30
 BUCKET = 50_000_000
 """Number of elements of a DeepSpeed bucket. awares_platform.training.zero sets the same number."""
+MERGER = 7
+"""Number of vision widths per patch that the patch embedding and the merger keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ class Trainer:
 class TrainerMemory:
     """The number of bytes that each part of a trainer takes on one GPU.
 
+    `layer` and `logits` are not in memory at the same time. The backward pass ends with the logits
+    before it begins with the layers.
+
     Example:
         TrainerMemory(weights=16_624_703_488, gradients=10_092_544, ...).total
     """
@@ -68,14 +73,16 @@ class TrainerMemory:
     optimizer: float
     reference: float
     activations: float
+    layer: float
     logits: float
     buffers: float
     overhead: float
 
     @property
     def total(self) -> float:
-        """The total number of bytes of the rank."""
-        return sum(getattr(self, field.name) for field in fields(self))
+        """The number of bytes at the peak of a pass."""
+        parts = sum(getattr(self, field.name) for field in fields(self))
+        return parts - min(self.layer, self.logits)
 
 
 def element_bytes(dtype: str) -> int:
@@ -133,6 +140,7 @@ def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory
         optimizer=OPTIMIZER * rank.trained * shard[2],
         reference=rank.weight * (rank.trained + rank.frozen) if rank.reference else 0.0,
         activations=activations(rank, shape),
+        layer=layer(rank, shape),
         logits=logits(rank, shape),
         buffers=buffers(rank, shape),
         overhead=overhead_gib * GIB,
@@ -140,39 +148,66 @@ def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory
 
 
 def activations(rank: Trainer, shape: Geometry) -> float:
-    """Return the number of bytes of the activations that the backward pass needs.
+    """Return the number of bytes that a micro-batch keeps from its forward to its backward pass.
 
-    For each token, a layer keeps these tensors with `rank.weight` bytes per element:
+    With checkpointing a layer keeps only its input, which has one hidden width per token. Otherwise
+    a layer keeps what `_decoder_layer` counts. A trained vision tower keeps the same tensors for
+    each patch, beside its patch embedding and its merger. A frozen tower keeps nothing. The batch
+    itself holds the pixels in fp32. The count assumes that all tokens are visual tokens.
+    """
+    patches = shape.merge**2
+    pixels = patches * 3 * shape.v_temporal * shape.patch**2 * 4
+    if rank.checkpointing:
+        kept, block = rank.weight * shape.hidden, rank.weight * shape.v_hidden
+    else:
+        kept, block = _decoder_layer(rank, shape), _vision_block(rank, shape)
+    ends = MERGER * rank.weight * shape.v_hidden
+    tower = patches * (shape.v_depth * block + ends) if rank.vision else 0
+    return float(rank.batch * rank.width * (pixels + shape.layers * kept + tower))
+
+
+def layer(rank: Trainer, shape: Geometry) -> float:
+    """Return the number of bytes of temporary tensors in the backward pass of one layer.
+
+    With checkpointing the backward pass first recomputes what the layer keeps. The gradients then
+    take two MLP widths per token. A trained vision tower has its backward pass after the decoder
+    layers, so the larger of a block and a layer counts. A frozen tower runs before anything is
+    kept, and needs less.
+    """
+    decoder, block = 2 * rank.weight * shape.intermediate, 2 * rank.weight * shape.v_intermediate
+    if rank.checkpointing:
+        decoder += _decoder_layer(rank, shape)
+        block += _vision_block(rank, shape)
+    tower = shape.merge**2 * block if rank.vision else 0
+    return float(rank.batch * rank.width * max(decoder, tower))
+
+
+def _decoder_layer(rank: Trainer, shape: Geometry) -> int:
+    """Return the bytes per token that a decoder layer keeps for its backward pass.
+
+    These tensors have `rank.weight` bytes per element:
     - the inputs and outputs of both norms, q, and the output of attention (6 hidden widths);
     - k and v (2 key widths);
     - gate, up, the activation and the product (4 MLP widths).
-    The layer also keeps fp32 copies of the inputs of both norms: 8 * (hidden width) bytes.
-
-    Flash attention stores no score matrix. With checkpointing a layer keeps only its input, and the
-    backward pass recomputes one layer at a time. A trained vision tower keeps the same tensors for
-    each patch. A frozen tower holds the tensors of one block at a time. Source: Korthikanti et al.,
-    arXiv 2205.05198, section 4.1.
+    The layer also keeps fp32 copies of the inputs of both norms: 8 * (hidden width) bytes. Flash
+    attention stores no score matrix. Source: Korthikanti et al., arXiv 2205.05198, section 4.1.
     """
     widths = 6 * shape.hidden + 2 * shape.kv_width + 4 * shape.intermediate
-    layer = rank.weight * widths + 8 * shape.hidden
-    if rank.checkpointing:
-        kept = shape.layers * rank.weight * shape.hidden + layer
-    else:
-        kept = shape.layers * layer
-    block = rank.weight * (8 * shape.v_hidden + 4 * shape.v_intermediate) + 8 * shape.v_hidden
-    patches = shape.merge**2
-    tower = patches * block * (shape.v_depth if rank.vision and not rank.checkpointing else 1)
-    return float(rank.batch * rank.width * (kept + tower))
+    return rank.weight * widths + 8 * shape.hidden
+
+
+def _vision_block(rank: Trainer, shape: Geometry) -> int:
+    """Return the bytes per patch that a vision block keeps for its backward pass."""
+    return rank.weight * (8 * shape.v_hidden + 4 * shape.v_intermediate) + 8 * shape.v_hidden
 
 
 def logits(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes of the logits. Only scored positions have logits.
 
-    awares.logprobs.policy_logprobs holds four tensors with one element per logit. The output of the
-    head has `rank.weight` bytes per element. Three tensors are in fp32: the logits divided by the
-    temperature, the logits after the mask of blocked ids, and the gradient.
+    The backward pass of awares.logprobs.chosen_logprobs holds four fp32 tensors with one element
+    per logit: the input of logsumexp, its distance to the result, the softmax, and the gradient.
     """
-    return float(rank.batch * rank.scored * shape.vocab * (rank.weight + 3 * 4))
+    return float(rank.batch * rank.scored * shape.vocab * 4 * 4)
 
 
 def buffers(rank: Trainer, shape: Geometry) -> float:

@@ -131,6 +131,7 @@ class SftWorker:
             ids_K, weights_K = batch.input_ids_BT[places], batch.weights_BT[places]
             correct = ((logits_KV.argmax(1) == ids_K) & (weights_K > 0)).sum()
             logprobs_K = chosen_logprobs(logits_KV, ids_K)
+            del logits_KV  # A generator keeps its variables during the backward pass.
             logprobs_BT = torch.zeros_like(batch.weights_BT).index_put(places, logprobs_K)
             counts.add(logprobs_BT.detach(), batch, tool_BT, correct, total)
             yield sft_loss(logprobs_BT, batch.weights_BT, normaliser=total) * self._workers

@@ -19,6 +19,7 @@ from awares_platform.plan.trainer import (
     Trainer,
     activations,
     buffers,
+    layer,
     logits,
     memory,
     trained_parameters,
@@ -86,18 +87,39 @@ def test_a_rank_takes_the_settings_of_its_job() -> None:
 
 
 def test_activations_per_token() -> None:
-    layer = 2 * (6 * 8 + 2 * 4 + 4 * 16) + 8 * 8
+    kept = 2 * (6 * 8 + 2 * 4 + 4 * 16) + 8 * 8
     block = 2 * (8 * 4 + 4 * 6) + 8 * 4
-    assert (layer, block) == (304, 144)
-    assert activations(RANK, SMALL) == 2 * 10 * (3 * layer + 4 * block)
+    pixels = 4 * (3 * 2 * 14 * 14) * 4
+    assert (kept, block) == (304, 144)
+    assert activations(RANK, SMALL) == 2 * 10 * (pixels + 3 * kept)
     inputs = 3 * 2 * 8
     checkpointed = replace(RANK, checkpointing=True)
-    assert activations(checkpointed, SMALL) == 2 * 10 * (inputs + layer + 4 * block)
-    assert activations(replace(RANK, vision=True), SMALL) == 2 * 10 * (3 * layer + 4 * 5 * block)
+    assert activations(checkpointed, SMALL) == 2 * 10 * (pixels + inputs)
+    tower = 4 * (5 * block + 7 * 2 * 4)
+    assert activations(replace(RANK, vision=True), SMALL) == 2 * 10 * (pixels + 3 * kept + tower)
+
+
+def test_a_layers_backward_pass_recomputes_what_a_checkpoint_dropped() -> None:
+    gradients = 2 * 2 * 16
+    assert layer(RANK, SMALL) == 2 * 10 * gradients
+    assert layer(replace(RANK, checkpointing=True), SMALL) == 2 * 10 * (304 + gradients)
+    wide = replace(SMALL, v_intermediate=60)
+    block = 2 * (8 * 4 + 4 * 60) + 8 * 4
+    vision = replace(RANK, checkpointing=True, vision=True)
+    assert layer(vision, wide) == 2 * 10 * 4 * (block + 2 * 2 * 60)
 
 
 def test_logits_count_scored_positions_only() -> None:
-    assert logits(RANK, SMALL) == 2 * 3 * 100 * (2 + 12)
+    assert logits(RANK, SMALL) == 2 * 3 * 100 * 16
+
+
+def test_logits_and_layers_peak_at_different_times() -> None:
+    rank = replace(RANK, checkpointing=True)
+    few, many = (memory(replace(rank, scored=scored), SMALL, 0) for scored in (1, 10))
+    assert few.logits < few.layer < many.logits
+    kept = few.weights + few.gradients + few.optimizer + few.buffers + few.activations
+    assert few.total == kept + few.layer
+    assert many.total == kept + many.logits
 
 
 def test_buffers() -> None:
