@@ -1,0 +1,198 @@
+"""Measure GRPO of this project beside TRL's GRPOTrainer, on the same two-turn episodes.
+
+    PYTHONPATH=.:platform .venv/bin/python tests/benchmarks/trl.py [--quick] [--json PATH]
+
+The main result is the ratio of episodes per second in the steady state: this project over TRL. Both
+start from the same SFT policy of AwaRes-Mini, take the same questions in the same order, and have
+the same group size, lengths, reward, optimizer settings and data type (float32). Each run gets all
+cores of this machine. TRL uses them as torch threads, and generates with transformers. This project
+uses one thread for the engine and one for the learner.
+
+The runs alternate: TRL, this project, this project with staleness 0, and the engine alone. Then the
+order is reversed. A run starts when the run before it has ended. --quick runs fewer steps, once.
+
+TRL has an environment of its own, which the first call installs from trl.txt. The first call also
+labels questions and trains the SFT policy, in a few minutes. Both are kept for the next call.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from awares_platform.config import PlatformConfig
+from awares_platform.runtime import metrics
+from tests.benchmarks import trl_work
+from tests.benchmarks.command import Screen, parser, save
+from tests.benchmarks.watched import Watched, watch
+
+ORDER = ("trl", "loop", "synchronous", "alone")
+BARS = {
+    "episodes/s, this project over TRL": 2.5,
+    "seconds to the first step, TRL over this project": 1.0,
+    "episodes/s, asynchronous over synchronous": 1.3,
+    "episodes/s, the loop over its engine alone": 0.9,
+}
+SKIPPED = 3
+"""The first steps are no part of the steady state. The buffer is full before the first step."""
+
+Figures = dict[str, float]
+
+
+class Bench:
+    """The runs of one benchmark, each with a name of its own in `directory`."""
+
+    def __init__(self, directory: Path, environment: Path, steps: int, tell: Any) -> None:
+        self._directory, self._tell = directory, tell
+        self._python = trl_work.python(environment)
+        self._policy = trl_work.prepare(directory, tell)
+        self._steps, self._run, self._last = steps, 0, ""
+        self._cores = os.cpu_count() or 1
+        trl_work.write_work(directory, self._policy, self._setup("work"), self._cores)
+
+    def _setup(self, name: str, **grpo: Any) -> PlatformConfig:
+        config = trl_work.setup(self._directory, name, self._steps, **grpo)
+        return trl_work.started_from(self._policy, config)
+
+    def measure(self, kind: str) -> Figures:
+        """Run one of ORDER to its end, and return its figures."""
+        self._run += 1
+        self._tell(f"run {self._run}: {kind}")
+        runs: dict[str, Callable[[], Figures]] = {
+            "trl": self._trl,
+            "loop": self._loop,
+            "synchronous": lambda: self._loop(staleness_bound=0),
+            "alone": self._alone,
+        }
+        return runs[kind]()
+
+    def _trl(self) -> Figures:
+        rows = self._directory / "trl.jsonl"
+        rows.unlink(missing_ok=True)
+        script = Path(__file__).with_name("trl_side.py")
+        ran = watch(
+            [str(self._python), "-P", str(script), str(self._directory)],
+            {"PYTHONPATH": str(trl_work.ROOT), "OMP_NUM_THREADS": str(self._cores)},
+            self._directory / "trl.log",
+        )
+        steps = [json.loads(line) for line in rows.read_text("utf-8").splitlines()]
+        # The last line sums up the run.
+        return self._figures(ran, [row["time"] for row in steps if "reward" in row])
+
+    def _loop(self, **grpo: Any) -> Figures:
+        # A run with the name of an earlier run would resume it.
+        name = f"loop-{time.time_ns() // 10**9}"
+        config = self._setup(name, **grpo)
+        command = trl_work.command("grpo", config, self._directory)
+        files = Path(config.run.directory) / name
+        ran = watch(command, {}, self._directory / f"{name}.log")
+        if not grpo:
+            self._last = name
+        rows = metrics.read(files / "grpo" / "metrics.jsonl")
+        return self._figures(ran, [row.time for row in rows])
+
+    def _alone(self) -> Figures:
+        setup = self._directory / f"{self._last}-grpo.json"
+        output = self._directory / "alone.json"
+        script = Path(__file__).with_name("engine_alone.py")
+        watch(
+            [sys.executable, str(script), str(setup), str(output)], {}, output.with_suffix(".log")
+        )
+        return json.loads(output.read_text("utf-8"))
+
+    def _figures(self, ran: Watched, times: list[float]) -> Figures:
+        """Return the figures of a run whose steps ended at the Unix times `times`."""
+        assert len(times) == self._steps, f"{len(times)} of {self._steps} steps have a time"
+        grpo = self._setup("work").grpo
+        episodes = grpo.groups_per_step * grpo.group_size
+        first = min(SKIPPED, self._steps - 1) - 1
+        steady = times[-1] - times[first]
+        return {
+            "rate": (self._steps - 1 - first) * episodes / steady,
+            "first_s": times[0] - ran.started,
+            "peak_gib": ran.peak_gib,
+            "seconds": ran.seconds,
+            "cpu_s": sum(ran.cpu_s.values()),
+            **{f"cpu/{kind}": seconds for kind, seconds in ran.cpu_s.items()},
+        }
+
+
+def ratios(found: dict[str, list[Figures]]) -> dict[str, float]:
+    """Return the median ratio of each bar over the rounds."""
+    pairs = {
+        "episodes/s, this project over TRL": ("loop", "trl", "rate"),
+        "seconds to the first step, TRL over this project": ("trl", "loop", "first_s"),
+        "episodes/s, asynchronous over synchronous": ("loop", "synchronous", "rate"),
+        "episodes/s, the loop over its engine alone": ("loop", "alone", "rate"),
+    }
+    return {
+        name: median(
+            upper[key] / lower[key] for upper, lower in zip(found[above], found[below], strict=True)
+        )
+        for name, (above, below, key) in pairs.items()
+        if found.get(above) and found.get(below)
+    }
+
+
+def lines(found: dict[str, list[Figures]], steps: int) -> list[str]:
+    """Return the figures of runs with `steps` steps as text."""
+    names = {
+        "trl": "TRL",
+        "loop": "this project",
+        "synchronous": "staleness 0",
+        "alone": "engine alone",
+    }
+    keys = {
+        "episodes/s": "rate",
+        "first step, s": "first_s",
+        "peak memory, GiB": "peak_gib",
+        "CPU of the run, s": "cpu_s",
+    }
+    table = [f"| run | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
+    for kind, runs in found.items():
+        cells = [
+            f"{median(run[key] for run in runs):.1f}" if key in runs[0] else "-"
+            for key in keys.values()
+        ]
+        table.append(f"| {names[kind]} | {' | '.join(cells)} |")
+    bars = [f"- {name}: {ratio:.2f} (bar {BARS[name]})" for name, ratio in ratios(found).items()]
+    rounds = len(next(iter(found.values())))
+    return [
+        *table,
+        "",
+        *bars,
+        "",
+        f"{steps} steps a run, rounds: {rounds}; float32 on {os.cpu_count()} cores.",
+    ]
+
+
+def main() -> None:
+    options = parser(__doc__, "fewer steps, one round", "trl")
+    options.add_argument("--environment", type=Path, default=trl_work.ROOT / ".tools" / "trl")
+    options.add_argument("--directory", type=Path, default=trl_work.ROOT / "runs" / "trl")
+    options.add_argument("--steps", type=int, default=16, help="learner steps of each run")
+    options.add_argument("--rounds", type=int, default=2, help="rounds, each in reverse order")
+    options.add_argument("--only", nargs="+", choices=ORDER, default=ORDER, help="runs to make")
+    given: argparse.Namespace = options.parse_args()
+    steps, rounds = (4, 1) if given.quick else (given.steps, given.rounds)
+    found: dict[str, list[Figures]] = {kind: [] for kind in ORDER if kind in given.only}
+    with Screen() as screen:
+        bench = Bench(given.directory.resolve(), given.environment.resolve(), steps, screen.tell)
+        for number in range(rounds):
+            # The engine alone replays a run, so it must not come before the first run.
+            order = [*found] if number % 2 == 0 else [*found][::-1]
+            for kind in order:
+                found[kind].append(bench.measure(kind))
+                screen.show(f"{kind}: {json.dumps(found[kind][-1])}")
+    text = lines(found, steps)
+    print("\n".join(text))
+    save(given, "trl", "\n".join(text), {"runs": found, "ratios": ratios(found)})
+
+
+if __name__ == "__main__":
+    main()
