@@ -31,14 +31,15 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from awares.batch import collate
+from awares.batch import collate, sequence_length
 from awares.chat import ChatFormat
 from awares.crops import CropId
 from awares.demonstration import Demonstration, demonstration
+from awares.errors import DataError
 from awares.images import render
 from awares.logprobs import token_logprobs
 from awares.sample import Label, Sample
-from awares.tokens import VisionLimits
+from awares.tokens import Size, VisionLimits
 from awares_platform.weights.manifest import Manifest, WeightsError, digest
 
 Logprobs = tuple[tuple[float, ...], ...]
@@ -125,6 +126,29 @@ class Canary:
             for turn in item.turns
             for view in turn.views
         )
+
+
+def check_fit(
+    sample: Sample,
+    size: Size,
+    chat: ChatFormat,
+    limits: VisionLimits,
+    low_ratio: float,
+    context: int,
+) -> None:
+    """Raise DataError if `sample` gives no canary item, or an item that an engine cannot score.
+
+    `size` is the width and height of the sample's image. The engine accepts `context` tokens, of
+    which it samples one.
+    """
+    for crop in _CROPS:
+        asked = replace(sample, label=Label.HR, crops=(crop,))
+        length = sequence_length(demonstration(asked, chat, size), limits, low_ratio)
+        if length >= context:
+            raise DataError(
+                f"{sample.sample_id} needs {length + 1} tokens of {context} "
+                "(engine.max_model_len); shorten the question"
+            )
 
 
 def _ids(item: Demonstration) -> tuple[int, ...]:

@@ -1,13 +1,12 @@
 """Chooses the samples of a run's canary.
 
-The canary uses the first readable samples of the curated data. Learner and engine thus build the
-same prompts. `canary.py` builds the prompts and compares their logprobs.
+The canary uses the first usable samples of the curated data: the image is readable, and the
+question fits the engine's context. Learner and engine thus build the same prompts. `canary.py`
+builds the prompts and compares their logprobs.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import islice
-
-from PIL.Image import Image
 
 from awares.chat import ChatFormat
 from awares.errors import DataError
@@ -15,12 +14,12 @@ from awares.family import ModelFamily
 from awares.sample import Sample
 from awares_platform.config.method import MethodConfig
 from awares_platform.data.dataset import Images, read_samples
-from awares_platform.engine.canary import Canary
+from awares_platform.engine.canary import Canary, check_fit
 from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
 
 _SAMPLES = 4
-# The number of samples in which `build` looks for readable images.
+# The number of samples in which `build` looks for usable ones.
 _PROBES = 64
 
 
@@ -31,35 +30,41 @@ def build(
     chat: ChatFormat,
     family: ModelFamily,
     method: MethodConfig,
+    context: int,
 ) -> Canary:
     """Build the canary of a run from `curated`, the name of its labelled data set.
 
-    Raises DataError if the data set is missing or none of its first samples has a readable image.
+    `context` is engine.max_model_len. Raises DataError if the data set is missing or none of its
+    first samples is usable.
     """
-    samples = readable(read_samples(store, curated, "train", limit=_PROBES), images)
-    return Canary.build(samples, images, chat, vision_limits(method, family), method.low_ratio)
+    limits, ratio = vision_limits(method, family), method.low_ratio
+
+    def check(sample: Sample) -> None:
+        check_fit(sample, images(sample.image).size, chat, limits, ratio, context)
+
+    samples = usable(read_samples(store, curated, "train", limit=_PROBES), check)
+    return Canary.build(samples, images, chat, limits, ratio)
 
 
-def readable(samples: Sequence[Sample], images: Callable[[str], Image]) -> list[Sample]:
-    """Return the first four samples with a readable image.
+def usable(samples: Sequence[Sample], check: Callable[[Sample], None]) -> list[Sample]:
+    """Return the first four samples for which `check` raises no DataError.
 
-    The result is shorter if fewer samples have a readable image. Raises DataError if no image is
-    readable.
+    The result is shorter if fewer samples are usable. Raises DataError if no sample is usable.
     """
     faults: list[DataError] = []
 
-    def reads(sample: Sample) -> bool:
+    def passes(sample: Sample) -> bool:
         try:
-            images(sample.image)
+            check(sample)
         except DataError as error:
             faults.append(error)
             return False
         return True
 
-    found = list(islice(filter(reads, samples), _SAMPLES))
+    found = list(islice(filter(passes, samples), _SAMPLES))
     if not found:
         raise DataError(
-            f"none of the first {len(samples)} curated samples has a readable image; "
-            f"the first: {faults[0]}"
+            f"none of the first {len(samples)} samples has a readable image and a question that "
+            f"fits the canary; the first: {faults[0]}"
         )
     return found

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from awares.chat import ChatFormat
-from awares.errors import DataError
 from awares.sample import Sample
+from awares.tokens import VisionLimits
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
-from awares_platform.engine.canary import Canary, learner_logprobs, to_extra
+from awares_platform.engine.canary import Canary, check_fit, learner_logprobs, to_extra
+from awares_platform.engine.canary_samples import usable
 from awares_platform.engine.engine import Engine
 from awares_platform.engine.exported import Playable, playable
 from awares_platform.evaluate.policies import POLICIES, Weights
@@ -28,8 +29,6 @@ from awares_platform.weights.checkpoint import Checkpoint
 from awares_platform.weights.manifest import Manifest, folder
 from awares_platform.weights.publish import Publisher
 from awares_platform.weights.subscribe import Subscriber
-
-CANARY_SAMPLES = 4
 
 
 class ColdEngine(Engine):
@@ -80,20 +79,16 @@ class Evaluator:
         """Load a trained policy into the engine through the weight bus, as rollout actors do.
 
         The weights are published, fetched, verified and applied. A policy with an adapter that
-        stays an adapter gets a new engine instead. A canary is built from the first `probes` with a
-        readable image. Raises CanaryMismatch if the engine's logprobs on the canary differ from
-        transformers' logprobs.
+        stays an adapter gets a new engine instead. A canary is built from the first usable
+        `probes`. Raises DataError if no probe is usable. Raises CanaryMismatch if the engine's
+        logprobs on the canary differ from transformers' logprobs.
         """
         path = await self._directory(weights)
         inputs.check(path, self._config.method)
-        readable = [sample for sample in probes if self._is_readable(sample)][:CANARY_SAMPLES]
-        canary = Canary.build(
-            readable,
-            self._images,
-            self._policy_chat,
-            vision_limits(self._config.method, self._family),
-            self._config.method.low_ratio,
-        )
+        limits = vision_limits(self._config.method, self._family)
+        ratio, chat = self._config.method.low_ratio, self._policy_chat
+        samples = usable(probes, lambda sample: self._check_fit(sample, limits))
+        canary = Canary.build(samples, self._images, chat, limits, ratio)
         extra = await asyncio.to_thread(self._expected, path, canary)
         played = await self._playable(weights)
         if self._plays_adapter or played.adapter is not None:
@@ -134,12 +129,11 @@ class Evaluator:
         method = self._config.method
         return load_processor(path, self._family, method.min_pixels, method.max_pixels)
 
-    def _is_readable(self, sample: Sample) -> bool:
-        try:
-            self._images(sample.image)
-        except DataError:
-            return False
-        return True
+    def _check_fit(self, sample: Sample, limits: VisionLimits) -> None:
+        """Raise DataError if the canary cannot use `sample`."""
+        size, ratio = self._images(sample.image).size, self._config.method.low_ratio
+        context = self._config.engine.max_model_len
+        check_fit(sample, size, self._policy_chat, limits, ratio, context)
 
     def _expected(self, path: Path, canary: Canary) -> dict[str, Any]:
         """Return a manifest's extra with transformers' canary logprobs of a policy."""

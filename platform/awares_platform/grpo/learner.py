@@ -83,7 +83,13 @@ class Learner:
         self._processor = RememberingProcessor(processor)
         self._images = Images.of(self._store, config.data)
         self._canary = build(
-            self._store, config.data.curated, self._images, self._chat, self._family, method
+            self._store,
+            config.data.curated,
+            self._images,
+            self._chat,
+            self._family,
+            method,
+            config.engine.max_model_len,
         )
         self._objective = Objective(
             self._engine,

@@ -81,7 +81,14 @@ class RolloutActor:
             lora_rank=config.policy.lora_rank,
         )
         self._canary = await asyncio.to_thread(
-            build, self._store, config.data.curated, self._images, self._chat, family, method
+            build,
+            self._store,
+            config.data.curated,
+            self._images,
+            self._chat,
+            family,
+            method,
+            config.engine.max_model_len,
         )
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:

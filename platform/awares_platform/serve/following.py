@@ -43,7 +43,14 @@ class Following:
         """
         images, family = Images.of(store, config.data), model_family(config.policy)
         canary = await asyncio.to_thread(
-            build, store, config.data.curated, images, chat, family, config.method
+            build,
+            store,
+            config.data.curated,
+            images,
+            chat,
+            family,
+            config.method,
+            config.engine.max_model_len,
         )
         following = cls(
             engine, Subscriber(store, config.run.name, threads=config.engine.threads), canary

@@ -9,11 +9,20 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from awares.batch import sequence_length
 from awares.chat import ChatFormat
+from awares.errors import DataError
 from awares.mini.tokenizer import train_tokenizer
 from awares.sample import Sample
 from awares.tokens import VisionLimits
-from awares_platform.engine.canary import Canary, CanaryMismatch, check, tails, to_extra
+from awares_platform.engine.canary import (
+    Canary,
+    CanaryMismatch,
+    check,
+    check_fit,
+    tails,
+    to_extra,
+)
 from awares_platform.weights.manifest import Manifest, WeightsError
 
 SAMPLES = (Sample("a", "f0", "digit on the red circle?", "7"), Sample("b", "f1", "colour?", "red"))
@@ -41,6 +50,16 @@ def test_a_prompt_holds_both_turns_and_their_images(canary: Canary, chat: ChatFo
         "digit on the red circle?"
     )
     assert ids[-len(chat.target("7")) :] == chat.target("7")
+
+
+def test_a_question_fits_if_the_engine_can_score_its_longest_item(chat: ChatFormat) -> None:
+    """The engine also samples one token after the item."""
+    sample, limits = replace(SAMPLES[0], question="why " * 40), VisionLimits(min_pixels=784)
+    items = Canary.build([sample] * 4, picture, chat, limits, 0.5).items
+    longest = max(sequence_length(item, limits, 0.5) for item in items)
+    check_fit(sample, (112, 112), chat, limits, 0.5, context=longest + 1)
+    with pytest.raises(DataError, match=rf"a needs .* of {longest} \(engine.max_model_len\)"):
+        check_fit(sample, (112, 112), chat, limits, 0.5, context=longest)
 
 
 def test_text_after_the_first_image_is_compared(canary: Canary, chat: ChatFormat) -> None:
