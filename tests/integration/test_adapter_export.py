@@ -24,6 +24,7 @@ from awares_platform.engine.canary_change import change, check
 from awares_platform.engine.engine import Engine
 from awares_platform.engine.exported import Playable, playable
 from awares_platform.store import ObjectStore
+from awares_platform.training import inputs
 from awares_platform.training.export import adapter_key, export_adapter, export_policy
 from awares_platform.training.identity import content_digest
 from awares_platform.training.source import resolve_adapter
@@ -52,13 +53,12 @@ def directory(
     trained: TrainedAdapter, seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Return a download of the exported directory."""
-    key = export_adapter(
-        trained.published(), trained.scale, POLICY, "base", seaweed, "lora", "awares", {"step": 10}
-    )
+    named = (seaweed, "lora", "awares", QWEN2_5_VL, MethodConfig(), {"step": 10})
+    key = export_adapter(trained.published(), trained.scale, POLICY, "base", *named)
     assert key == adapter_key("lora", "awares") == "runs/lora/policies/awares-adapter"
     manifest = json.loads(seaweed.get(f"{key}/manifest.json"))
     assert manifest["meta"]["trained_from"] == content_digest(POLICY)
-    assert manifest["files"].keys() == {CONFIG_FILE, WEIGHTS_FILE}
+    assert manifest["files"].keys() == {CONFIG_FILE, WEIGHTS_FILE, inputs.FILE}
     directory = tmp_path_factory.mktemp("adapter")
     for name in manifest["files"]:
         (directory / name).write_bytes(seaweed.get(f"{key}/{name}"))
@@ -118,11 +118,10 @@ def test_the_adapter_of_another_export_is_not_played(
 ) -> None:
     """In float32 the merged policy is played, and a later export without an adapter removes it."""
     state = trained.merged()
-    export_policy(state, POLICY, seaweed, "lora", "awares", QWEN2_5_VL, MethodConfig())
+    named = (seaweed, "lora", "awares", QWEN2_5_VL, MethodConfig())
+    export_policy(state, POLICY, *named)
     assert resolve_adapter(seaweed, "lora", "awares", "mini", QWEN2_5_VL) is None
-    key = export_adapter(
-        trained.published(), trained.scale, POLICY, "base", seaweed, "lora", "awares"
-    )
+    key = export_adapter(trained.published(), trained.scale, POLICY, "base", *named)
     files = playable(seaweed, "lora", "awares", "mini", QWEN2_5_VL, "float32")
     assert files.adapter is None and files.policy != POLICY
     manifest = json.loads(seaweed.get(f"{key}/manifest.json"))

@@ -138,7 +138,7 @@ def report(overrides: Overrides = (), /, config: Setup = MINI) -> int:
 
 @commands.command
 def weights(
-    action: tyro.conf.Positional[Literal["ls", "show", "verify", "pull", "pin", "unpin"]],
+    action: tyro.conf.Positional[Literal["ls", "show", "verify", "pull", "merge", "pin", "unpin"]],
     run: tyro.conf.Positional[str],
     overrides: Overrides = (),
     /,
@@ -146,16 +146,17 @@ def weights(
     version: int | None = None,
     out: Path | None = None,
 ) -> int:
-    """List, show, verify, pull, pin or unpin the weight versions that a run has published.
+    """List, show, verify, pull, merge, pin or unpin the weights that a run has published.
 
     `verify` downloads versions and checks their hashes. `pull` writes a version as a checkpoint.
-    `pin` keeps a version in the store until it is unpinned.
+    `merge` writes the finished policy of a LoRA run with its adapter merged into the weights. `pin`
+    keeps a version in the store until it is unpinned.
 
     Args:
         action: What to do.
         run: Name of the run.
         version: The version; by default the newest, for verify all of them.
-        out: Output directory of pull; by default <run>-v<version>.
+        out: Output directory; by default <run>-v<version> for pull, and <run>-merged for merge.
     """
 
     def execute() -> None:

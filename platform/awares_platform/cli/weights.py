@@ -1,4 +1,4 @@
-"""Implements `awares weights ls|show|verify|pull|pin|unpin` for a run's published weights."""
+"""Implements `awares weights ls|show|verify|pull|merge|pin|unpin` for the weights of a run."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from awares_platform.method.family import model_family
 from awares_platform.runtime.progress import Progress
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import write_policy
+from awares_platform.training.merge import write_merged
 from awares_platform.training.source import PolicyName, resolve
 from awares_platform.weights import Manifest, Received, Subscriber, WeightsError
 from awares_platform.weights.adapter import fold_adapter
@@ -25,6 +26,9 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 def run(config: PlatformConfig, action: str, version: int | None, out: Path | None) -> None:
     """Run one action. Raises WeightsError if the run's weights are missing or damaged."""
     store = ObjectStore.from_config(config.store)
+    if action == "merge":
+        print(merge(store, config, version, out))
+        return
     subscriber = Subscriber(store, config.run.name)
     newest = subscriber.head()
     if newest is None:
@@ -134,9 +138,7 @@ def pull(
     The processor and the configuration come from `start`, the run's starting policy. Returns the
     directory. Raises ConfigError if the directory is not empty.
     """
-    directory = out or Path(f"{subscriber.run}-v{version}")
-    if directory.is_dir() and any(directory.iterdir()):
-        raise ConfigError(f"--out {directory} is not empty; name another directory")
+    directory = _empty(out or Path(f"{subscriber.run}-v{version}"))
     family = model_family(policy)
     source = resolve(subscriber.store, subscriber.run, start, policy.base, family)
     received = subscriber.receive(version)
@@ -146,6 +148,31 @@ def pull(
         state = {**base, **fold_adapter(state, scale, base, family.current_name)[0]}
     directory.mkdir(parents=True, exist_ok=True)
     write_policy(state, source, directory, family, method)
+    return directory
+
+
+def merge(
+    store: ObjectStore, config: PlatformConfig, version: int | None, out: Path | None
+) -> Path:
+    """Write the merged policy of a finished LoRA run, and return its directory.
+
+    Raises ConfigError if a version is given, or if the directory is not empty.
+    """
+    if version is not None:
+        raise ConfigError(
+            f"--version {version} has no effect on merge, which merges the finished policy; "
+            "`awares weights pull` merges a version"
+        )
+    run = config.run.name
+    directory = _empty(out or Path(f"{run}-merged"))
+    family = model_family(config.policy)
+    write_merged(store, run, config.policy.base, family, config.method, directory)
+    return directory
+
+
+def _empty(directory: Path) -> Path:
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ConfigError(f"--out {directory} is not empty; name another directory")
     return directory
 
 

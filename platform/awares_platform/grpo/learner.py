@@ -240,10 +240,11 @@ class Learner:
         run, start, meta = self._config.run.name, self._settings.start, {"step": step}
         scale = lora.scale(self._engine.module)
         if self._rank == 0:
-            source, store, method = self._source, self._store, self._config.method
-            export_policy(state, source, store, run, "awares", self._family, method, meta)
+            source, store = self._source, self._store
+            named = (store, run, "awares", self._family, self._config.method, meta)
+            export_policy(state, source, *named)
             if scale is not None:
-                export_adapter(adapter, scale, source, start, store, run, "awares", meta)
+                export_adapter(adapter, scale, source, start, *named)
         torch.distributed.barrier()
 
 

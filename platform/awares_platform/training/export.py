@@ -1,7 +1,8 @@
 """Exports policies to runs/<run>/policies/<name>/ in the store, and reads their manifests.
 
 A policy that was trained with LoRA is exported twice. The policy `name` holds the merged weights,
-added in float32 and rounded once. The policy `name`-adapter is a PEFT directory.
+added in float32 and rounded once. The policy `name`-adapter is a PEFT directory, from which
+merge.py makes the merged weights again.
 
     manifest.json   {"files": {name: blake3}, "meta": {"digest", "trained_from", ...the job's own}}
 
@@ -84,18 +85,21 @@ def export_adapter(
     store: ObjectStore,
     run: str,
     name: str,
+    family: ModelFamily,
+    method: MethodConfig,
     meta: Mapping[str, Any] | None = None,
 ) -> str:
     """Publish the LoRA adapter of the policy `name` as a PEFT directory. Return its key.
 
     peft and vLLM load the directory on top of the policy in `source`. `start` is the name of this
     policy: base or sft. Call `export_policy` first, because it deletes an older adapter. See
-    `export_policy` for `meta`.
+    `export_policy` for `method` and `meta`.
     """
     key = adapter_key(run, name)
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:
         directory = Path(staged)
         write_peft(adapter, scale, directory, start)
+        inputs.write(directory, family, method)
         _upload(directory, store, key, source, {**(meta or {}), "start": start})
     return key
 

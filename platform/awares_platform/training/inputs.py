@@ -25,8 +25,8 @@ _FORMAT = 1
 
 def write(directory: Path, family: ModelFamily, method: MethodConfig) -> None:
     """Write awares.json, and the bounds of `method` into the processor's files."""
-    recorded = {"format": _FORMAT, "method": method.inputs()}
-    (directory / FILE).write_text(json.dumps(recorded, indent=1))
+    content = {"format": _FORMAT, "method": method.inputs()}
+    (directory / FILE).write_text(json.dumps(content, indent=1))
     bounds = {
         "min_pixels": method.min_pixels,
         "max_pixels": method.max_pixels,
@@ -44,22 +44,34 @@ def image_processor(file: Path, content: dict[str, Any]) -> dict[str, Any] | Non
     return content if file.name == PROCESSOR_FILES[1] else content.get("image_processor")
 
 
+def recorded(directory: Path, method: MethodConfig) -> MethodConfig:
+    """Return `method` with the values of awares.json, or `method` itself without such a file.
+
+    Raises PolicyError if the file is damaged.
+    """
+    trained = _read(directory)
+    if trained is None:
+        return method
+    try:
+        return MethodConfig.model_validate({**method.model_dump(), **trained})
+    except ValueError as error:
+        raise PolicyError(
+            f"{directory / FILE} is damaged ({error}): export the policy again"
+        ) from (error)
+
+
 def check(directory: Path, method: MethodConfig) -> None:
     """Raise PolicyError if the policy was trained with other inputs than those of `method`.
 
     A directory without awares.json was not exported by this project and is not checked.
     """
-    file = directory / FILE
-    if not file.is_file():
+    trained = _read(directory)
+    if trained is None:
         return
-    try:
-        trained = json.loads(file.read_text("utf-8"))["method"].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PolicyError(f"{file} is damaged ({error}): export the policy again") from error
     now = method.inputs()
     differing = [
         f"method.{key} = {json.dumps(value)} (here {json.dumps(now[key])})"
-        for key, value in trained
+        for key, value in trained.items()
         if key in now and now[key] != value
     ]
     if differing:
@@ -67,3 +79,14 @@ def check(directory: Path, method: MethodConfig) -> None:
             f"the policy in {directory} was trained with {', '.join(differing)}: "
             "set [method] to the values of the training"
         )
+
+
+def _read(directory: Path) -> dict[str, Any] | None:
+    """Return the settings in awares.json, or None if there is no such file."""
+    file = directory / FILE
+    if not file.is_file():
+        return None
+    try:
+        return dict(json.loads(file.read_text("utf-8"))["method"].items())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PolicyError(f"{file} is damaged ({error}): export the policy again") from error

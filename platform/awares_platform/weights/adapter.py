@@ -135,6 +135,23 @@ def write_peft(
     )
 
 
+def read_peft(directory: Path) -> tuple[dict[str, Tensor], float]:
+    """Return the tensors and the scale of an adapter in a directory that `write_peft` wrote.
+
+    Raises WeightsError if a file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((directory / CONFIG_FILE).read_bytes())
+        scale = config["lora_alpha"] / config["r"]
+        tensors = load_file(directory / WEIGHTS_FILE)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise WeightsError(f"{directory} holds no adapter ({error}); export it again") from error
+    return {_own_name(name): tensor for name, tensor in tensors.items()}, scale
+
+
 def _layers(adapter: Iterable[str]) -> list[str]:
     """Return the adapted layers, sorted. `adapter` holds the names of the adapter's tensors."""
     return sorted({name.removesuffix(DOWN).removesuffix(UP) for name in adapter})
@@ -143,6 +160,11 @@ def _layers(adapter: Iterable[str]) -> list[str]:
 def _peft_name(name: str) -> str:
     """Return the name of an adapter tensor in peft's files, which omit the adapter's own name."""
     return _PREFIX + name.removesuffix(f".{ADAPTER}.weight") + ".weight"
+
+
+def _own_name(name: str) -> str:
+    """Return the name of a tensor in peft's files with the adapter's own name."""
+    return f"{name.removeprefix(_PREFIX).removesuffix('.weight')}.{ADAPTER}.weight"
 
 
 def _fits(weight: tuple[int, ...], down: tuple[int, ...], up: tuple[int, ...]) -> bool:
