@@ -14,7 +14,6 @@ Logprobs are computed for the distribution that the engine sampled from. The lea
 therefore use the same temperature and the same blocked ids, and top_p is 1.
 """
 
-import copy
 import time
 from dataclasses import asdict
 from typing import Any
@@ -35,6 +34,7 @@ from awares_platform.grpo.group import Position
 from awares_platform.grpo.loss_metrics import LossMetrics
 from awares_platform.grpo.objective import Objective
 from awares_platform.grpo.pixels import RememberingProcessor
+from awares_platform.grpo.reference import frozen_reference
 from awares_platform.grpo.shard import StepShard, TrainSequence
 from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.method.family import model_family
@@ -72,9 +72,8 @@ class Learner:
         self._source = resolve(self._store, config.run.name, settings.start, base, self._family)
         gpu = settings.learner_gpus > 0
         self._device = get_device() if gpu else torch.device("cpu")
-        model = load_policy(self._source, config.policy, config.run.seed).to(self._device)
-        apart = settings.kl_beta > 0 and not config.policy.lora_rank
-        frozen = copy.deepcopy(model).requires_grad_(False).eval() if apart else None
+        model = self._load()
+        frozen = frozen_reference(model, self._load, settings, config.policy)
         self._served = getattr(torch, config.engine.dtype)
         self._engine = zero.initialize(model, zero.settings_of(settings, config.policy.dtype), gpu)
         method = config.method
@@ -104,6 +103,16 @@ class Learner:
         # This must precede the restore of a checkpoint: version 0 is the starting policy.
         self._start = self._canary_logprobs() if self._scores else None
         self._publisher = self._make_publisher()
+
+    def _load(self) -> torch.nn.Module:
+        """Load the starting policy. With ZeRO-3, each rank holds its slices only."""
+        return load_policy(
+            self._source,
+            self._config.policy,
+            self._config.run.seed,
+            partitioned=self._settings.zero_stage == 3,
+            gpu=self._settings.learner_gpus > 0,
+        ).to(self._device)
 
     def _make_publisher(self) -> Publisher:
         processor, template = interface(self._source)

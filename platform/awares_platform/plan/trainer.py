@@ -34,8 +34,8 @@ class Trainer:
 
     `trained` and `frozen` count parameters. `weight` is the number of bytes of one weight. A
     micro-batch has `batch` sequences of `width` tokens. Each sequence has logits at `scored`
-    positions. `vision` is true if the vision tower is trained. `reference` is true if the rank
-    holds a frozen copy of the whole policy.
+    positions. `vision` is true if the vision tower is trained. `reference` is true if the ranks
+    hold a frozen copy of the policy. Stage 3 partitions the copy like the weights.
 
     Example:
         Trainer(
@@ -138,7 +138,7 @@ def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory
         weights=rank.weight * (rank.trained + rank.frozen) * shard[0],
         gradients=rank.weight * rank.trained * shard[1],
         optimizer=OPTIMIZER * rank.trained * shard[2],
-        reference=rank.weight * (rank.trained + rank.frozen) if rank.reference else 0.0,
+        reference=rank.weight * (rank.trained + rank.frozen) * shard[0] if rank.reference else 0.0,
         activations=activations(rank, shape),
         layer=layer(rank, shape),
         logits=logits(rank, shape),

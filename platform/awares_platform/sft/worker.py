@@ -77,7 +77,13 @@ class SftWorker:
         self._budget = PassBudget(settings.micro_batch, settings.micro_tokens, config.policy.packed)
         gpu = settings.use_gpu
         self._device = ray.train.torch.get_device() if gpu else torch.device("cpu")
-        model = load_policy(self._source, config.policy, config.run.seed).to(self._device)
+        model = load_policy(
+            self._source,
+            config.policy,
+            config.run.seed,
+            partitioned=settings.zero_stage == 3,
+            gpu=gpu,
+        ).to(self._device)
         zero_settings = zero.settings_of(settings, config.policy.dtype)
         self._engine = zero.initialize(model, zero_settings, gpu)
 

@@ -27,8 +27,13 @@ _TEXT_FILES = (
 )
 
 
-def load_policy(path: Path, policy: PolicyConfig, seed: int) -> "nn.Module":
+def load_policy(
+    path: Path, policy: PolicyConfig, seed: int, *, partitioned: bool = False, gpu: bool = False
+) -> "nn.Module":
     """Load the model in policy.dtype, on the CPU, ready to train.
+
+    If `partitioned` is true, the model is loaded for ZeRO-3. Every rank must then call this
+    function, and each rank holds its slice of each weight, on the GPU if `gpu` is true.
 
     If policy.lora_rank > 0, only LoRA adapters are trained, and `seed` initialises them. Otherwise
     the language model is trained. The vision tower is also trained if policy.train_vision is true.
@@ -45,7 +50,12 @@ def load_policy(path: Path, policy: PolicyConfig, seed: int) -> "nn.Module":
         "local_files_only": True,
     }
     try:
-        model, report = family.load_model(path, **options)
+        if partitioned:
+            from awares_platform.training.partition import load_partitioned
+
+            model, report = load_partitioned(path, family, options, gpu)
+        else:
+            model, report = family.load_model(path, **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise PolicyError(f"{path} does not load as {family.name}: {error}") from error
     fit.check_report(path, report)

@@ -100,7 +100,8 @@ def initialize(model: nn.Module, settings: ZeroSettings, gpu: bool = False) -> A
 
     groups = _groups(model, settings.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
-    elements = sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad)
+    trained = [cast(Any, tensor) for tensor in model.parameters() if tensor.requires_grad]
+    elements = sum(getattr(tensor, "ds_numel", tensor.numel()) for tensor in trained)
     text: Any = cast(Any, model).config.get_text_config()
     config = deepspeed_config(settings, elements, text.hidden_size, gpu)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
@@ -126,14 +127,18 @@ def prepare_process(gpu: bool) -> None:
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return parameter groups: matrices with weight decay, and vectors without.
 
-    Norms and biases are vectors. Call this function before ZeRO-3 partitions the parameters,
-    because it reads the parameters' shapes.
+    Norms and biases are vectors.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trainable if parameter.ndim < 2]
+    matrices = [parameter for parameter in trainable if len(_shape(parameter)) >= 2]
+    vectors = [parameter for parameter in trainable if len(_shape(parameter)) < 2]
     decays = ((matrices, weight_decay), (vectors, 0.0))
     return [{"params": group, "weight_decay": decay} for group, decay in decays if group]
+
+
+def _shape(parameter: Any) -> tuple[int, ...]:
+    """Return the whole shape of a parameter, which ZeRO-3 may have partitioned."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> float:

@@ -70,8 +70,9 @@ def test_only_stage_3_shards_frozen_weights_and_they_have_no_other_state() -> No
     assert (three.weights, three.gradients, three.optimizer) == (5_000, 500, 3_000)
 
 
-def test_a_reference_is_a_whole_copy_on_every_rank() -> None:
-    assert memory(replace(RANK, reference=True, stage=3), SMALL, 0).reference == 15e9
+def test_a_reference_is_a_whole_copy_on_every_rank_unless_stage_3_partitions_it() -> None:
+    assert memory(replace(RANK, reference=True, stage=2), SMALL, 0).reference == 15e9
+    assert memory(replace(RANK, reference=True, stage=3), SMALL, 0).reference == 15e9 / RANK.ranks
     full, lora = setup("policy.lora_rank=0"), setup()
     assert trainer(full.policy, full.grpo, KNOWN["7B"], 100, 10).reference
     assert not trainer(full.policy, full.sft, KNOWN["7B"], 100, 10).reference
