@@ -165,6 +165,24 @@ def test_a_ray_that_does_not_start_is_one_error(
         sessions._initialise(config, address="10.0.0.1:6379")
 
 
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nothing_listens_is_one_error(
+    scheme: str, config: PlatformConfig, seaweed: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_CHECK_BUDGET_S", 1.0)
+    monkeypatch.setattr(sessions, "_initialise", lambda *_, **__: pytest.fail("Ray was asked"))
+    config = config.model_copy(update={"store": seaweed.config})
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with (
+            pytest.raises(LaunchError, match=f"no Ray at {address} .*check RAY_ADDRESS"),
+            sessions.session(config),
+        ):
+            pytest.fail("a session began")
+
+
 def test_an_address_of_the_jobs_api_is_refused(
     config: PlatformConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,8 +14,10 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -52,6 +54,7 @@ _SLOTS = 8
 """The smallest number of Ray's logical CPUs. They are scheduling slots and not cores."""
 _OBJECT_STORE_BYTES = 2**30
 _CHECK_BUDGET_S = 10.0
+_RETRY_S = 0.5
 _STOP_S = 10.0
 _MISTAKES = (ConfigError, DataError, PolicyError)
 """Errors of the user's input. Ray's logs tell nothing about them."""
@@ -197,6 +200,7 @@ def _connected(worker_logs: bool, address: str, common: Mapping[str, str]) -> It
             f"RAY_ADDRESS={address} is a Jobs API: submit the job there with `ray job submit`, "
             "or unset RAY_ADDRESS"
         )
+    _reach(address)
     # "platform" is a relative path in the uploaded working_dir.
     paths = ("platform", *source_tree.here().paths)
     variables = {**common, "PYTHONPATH": os.pathsep.join(paths)}
@@ -209,6 +213,31 @@ def _connected(worker_logs: bool, address: str, common: Mapping[str, str]) -> It
         yield
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise LaunchError if nothing listens at `address`. Ray itself would try for minutes.
+
+    An address without a port, such as "auto", is left to Ray.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    deadline = time.monotonic() + _CHECK_BUDGET_S
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CHECK_BUDGET_S).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise _no_ray(address, error) from error
+        time.sleep(_RETRY_S)
+
+
+def _no_ray(address: str, error: Exception) -> LaunchError:
+    return LaunchError(
+        f"no Ray at {address} ({error}); check RAY_ADDRESS, or unset it to start Ray here"
+    )
 
 
 def _submitted_variables() -> Mapping[str, str]:
@@ -225,10 +254,7 @@ def _initialise(worker_logs: bool, **options: Any) -> None:
             raise LaunchError(
                 f"Ray did not start on this machine ({error}); stop other work on it and try again"
             ) from error
-        raise LaunchError(
-            f"no Ray at {options['address']} ({error}); check RAY_ADDRESS, "
-            "or unset it to start Ray here"
-        ) from error
+        raise _no_ray(options["address"], error) from error
     _check_sources()
 
 
