@@ -32,6 +32,13 @@ def test_a_seed_in_the_environment_reaches_the_quickstart() -> None:
     assert "run.seed" not in commands("quickstart")
 
 
+def test_a_failed_rehearsal_leaves_the_committed_table() -> None:
+    lines = [line for line in commands("rehearse", ARGS="sft").splitlines() if "rehears" in line]
+    assert lines[0].endswith("-m tests.rehearsal.run sft")
+    assert "README.md" not in lines[1], "a shell empties the target before the command runs"
+    assert lines[2].split()[0] == "mv"
+
+
 def test_the_installation_needs_no_writable_home(tmp_path: Path) -> None:
     def installation(home: Path) -> list[str]:
         text = commands(

@@ -1,0 +1,65 @@
+"""Record what a trainer process does: its memory, its forward passes and its recomputations.
+
+A setup uses the probe with policy.family = "tests.rehearsal.probe:ProbedQwen". The probe appends
+one JSON object per event to the file that the environment variable FILE names.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from awares.families.qwen2_5_vl import Qwen25VL
+from tests.rehearsal.memory import anonymous_bytes
+
+FILE = "AWARES_REHEARSAL_EVENTS"
+
+
+def record(event: str, **values: Any) -> None:
+    """Append one event with this process's id, the time and the process's memory in bytes."""
+    process = {"pid": os.getpid(), "time": time.time(), "memory": anonymous_bytes(os.getpid())}
+    with Path(os.environ[FILE]).open("a") as file:
+        file.write(json.dumps({"event": event, **process, **values}) + "\n")
+
+
+class ProbedQwen(Qwen25VL):
+    """Qwen2.5-VL whose training model records its passes.
+
+    The events are "load" and "loaded" around the loading of a model, "pass" at the start of a
+    forward pass, "head" with the number of scored positions, and "layer" for each run of the first
+    decoder layer. Recomputation runs the layer a second time.
+    """
+
+    def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
+        """Load the model, and add the hooks that record."""
+        record("load")
+        model, report = super().load_model(path, **options)
+        model.register_forward_pre_hook(_pass, with_kwargs=True)
+        model.lm_head.register_forward_hook(_head)
+        model.model.language_model.layers[0].register_forward_pre_hook(_layer)
+        record("loaded")
+        return model, report
+
+
+def _pass(_: Any, __: Any, inputs: dict[str, Any]) -> None:
+    ids_BT, mask_BT = inputs["input_ids"], inputs.get("attention_mask")
+    record(
+        "pass",
+        rows=ids_BT.shape[0],
+        width=ids_BT.shape[1],
+        tokens=int(ids_BT.numel() if mask_BT is None else mask_BT.sum()),
+        patches=int(inputs["image_grid_thw"].prod(1).sum()),
+        gradient=torch.is_grad_enabled(),
+    )
+
+
+def _head(_: Any, __: Any, logits: torch.Tensor) -> None:
+    record("head", scored=logits.numel() // logits.shape[-1], gradient=torch.is_grad_enabled())
+
+
+def _layer(*_: Any) -> None:
+    record("layer", gradient=torch.is_grad_enabled())

@@ -1,0 +1,222 @@
+"""Write what the rehearsal saw beside what `awares plan` states, as a Markdown table.
+
+    PYTHONPATH=.:platform python -m tests.rehearsal.table [--directory runs/rehearsal]
+
+The script reads the reports of run.py and prints the file README.md of this folder.
+
+Memory is anonymous resident memory: the peak during the passes, less the memory of the same process
+before it loads the model. The plan gets the geometry of the shallow model and the sizes of the
+passes that ran. Its overhead is 0, because the difference already leaves out the libraries.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from awares_platform.config import PlatformConfig, load
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.config.sft import SftConfig
+from awares_platform.plan.assumptions import Assumptions
+from awares_platform.plan.engine import EngineMemory, engine_memory
+from awares_platform.plan.geometry import Geometry, geometry
+from awares_platform.plan.hours import grpo_hours, sft_hours
+from awares_platform.plan.lengths import Lengths, lengths
+from awares_platform.plan.traffic import traffic
+from awares_platform.plan.trainer import memory, trained_parameters, trainer
+from tests.rehearsal.memory import ProcessMemory
+from tests.rehearsal.run import JOBS, SETUP, options
+
+ENGINE = "VLLM::EngineCore"
+TEMPLATE = Path(__file__).with_name("template.md")
+"""The text around the table, with the places TABLE and SECONDS to fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. `planned` is None if the plan has no figure for a CPU.
+
+    Example:
+        Row("grpo", "trainer, peak memory", "GB", 7.61, 7.9)
+    """
+
+    job: str
+    what: str
+    unit: str
+    found: float
+    planned: float | None
+
+    def __str__(self) -> str:
+        cells = [self.job, self.what, *(self._cell(value) for value in (self.found, self.planned))]
+        if self.planned:
+            cells.append(f"{self.found / self.planned - 1:+.0%}" if self.unit != "%" else "")
+        return f"| {' | '.join([*cells, ''][:5])} |"
+
+    def _cell(self, value: float | None) -> str:
+        if value is None:
+            return ""
+        if self.unit == "%":
+            return f"{value:.0%}"
+        return f"{value:.2f} {self.unit}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass of a trainer, as the probe recorded it.
+
+    `layers` is the number of runs of the first decoder layer, recomputation included.
+
+    Example:
+        Pass(rows=2, width=1290, tokens=2025, scored=21, gradient=True, layers=2)
+    """
+
+    rows: int
+    width: int
+    tokens: int
+    scored: int
+    gradient: bool
+    layers: int
+
+
+def passes(events: Sequence[dict[str, Any]]) -> list[Pass]:
+    """Return the passes of a trainer's events. A pass lasts until the next one begins."""
+    starts = [place for place, event in enumerate(events) if event["event"] == "pass"]
+    found = []
+    for start, end in zip(starts, [*starts[1:], len(events)], strict=True):
+        first, rest = events[start], events[start + 1 : end]
+        scored = [event["scored"] for event in rest if event["event"] == "head"]
+        layers = sum(event["event"] == "layer" for event in rest)
+        sizes = (first["rows"], first["width"], first["tokens"])
+        found.append(Pass(*sizes, max(scored, default=0), first["gradient"], layers))
+    return found
+
+
+def padding(done: Sequence[Pass]) -> float:
+    """Return the share of the computed tokens that are padding."""
+    return 1 - sum(one.tokens for one in done) / sum(one.rows * one.width for one in done)
+
+
+def trainer_peak(report: dict[str, Any]) -> int:
+    """Return the bytes that a trainer uses at its peak, from its first pass to its last event."""
+    events = report["events"]
+    started = next(event for event in events if event["event"] == "pass")
+    before = next(event for event in events if event["event"] == "load")
+    process = ProcessMemory(**report["processes"][str(started["pid"])])
+    return process.peak(started["time"], events[-1]["time"]) - before["memory"]
+
+
+def engine_peak(report: dict[str, Any]) -> int | None:
+    """Return the bytes that an engine uses at its peak, or None if the job has no engine."""
+    engines = [
+        ProcessMemory(**one) for one in report["processes"].values() if ENGINE in one["name"]
+    ]
+    return max((one.peak() - one.first for one in engines), default=None)
+
+
+def planned_trainer(
+    config: PlatformConfig, job: SftConfig | GrpoConfig, shape: Geometry, done: Sequence[Pass]
+) -> float:
+    """Return the bytes that the plan states for the largest of some passes."""
+
+    def need(one: Pass) -> float:
+        rank = trainer(config.policy, job, shape, one.width, one.scored)
+        scored = one.scored / one.rows
+        rank = replace(rank, batch=one.rows, scored=scored)  # type: ignore[arg-type]
+        return memory(rank, shape, overhead_gib=0).total
+
+    return max(need(one) for one in done if one.gradient)
+
+
+def planned_engine(engine: EngineMemory, shape: Geometry) -> float:
+    """Return the bytes that the plan states for an engine on a CPU.
+
+    vLLM packs every weight matrix for oneDNN and keeps the original as well. Only the embedding has
+    no packed copy.
+    """
+    packed = engine.weights * (1 - shape.vocab * shape.hidden / shape.parameters)
+    return engine.fixed + packed
+
+
+def rows(config: PlatformConfig, reports: dict[str, dict[str, Any]]) -> Iterator[Row]:
+    """Yield the rows of all jobs that ran."""
+    shape = geometry(config.policy.base)
+    calls = _last(reports["grpo"]["metrics"], "call/rate") if "grpo" in reports else 0.0
+    assumed = Assumptions(call_rate=calls, overhead_gib=0.0, gpu_gib=1000.0)
+    tokens = lengths(config.method, config.engine, config.grpo.max_tokens, shape, assumed)
+    wanted = config.grpo.groups_in_flight * config.grpo.group_size
+    engine = engine_memory(config.engine, config.policy.lora_rank, wanted, shape, tokens, assumed)
+    for job, report in reports.items():
+        peak = engine_peak(report)
+        if peak is not None:
+            planned = planned_engine(engine, shape)
+            yield Row(job, "engine, peak memory", "GB", peak / 1e9, planned / 1e9)
+        if job in ("sft", "grpo"):
+            yield from _trainer_rows(config, job, report, shape, tokens, engine, assumed)
+    if "grpo" in reports:
+        yield from _grpo_rows(config, reports["grpo"]["metrics"], shape, assumed)
+
+
+def _trainer_rows(
+    config: PlatformConfig,
+    job: str,
+    report: dict[str, Any],
+    shape: Geometry,
+    tokens: Lengths,
+    engine: EngineMemory,
+    assumed: Assumptions,
+) -> Iterator[Row]:
+    done, policy = passes(report["events"]), config.policy
+    learning = [one for one in done if one.gradient]
+    settings = config.sft if job == "sft" else config.grpo
+    planned = planned_trainer(config, settings, shape, done)
+    yield Row(job, "trainer, peak memory", "GB", trainer_peak(report) / 1e9, planned / 1e9)
+    runs = sum(one.layers for one in learning) / len(learning)
+    wanted = 1.0 + policy.gradient_checkpointing
+    yield Row(job, "runs of a layer per pass with gradients", "", runs, wanted)
+    if job == "sft":
+        samples = config.data.train_samples
+        hours = sft_hours(config.sft, policy, samples, shape, tokens, assumed)
+    else:
+        hours = grpo_hours(config.grpo, policy, 1, shape, tokens, engine, assumed)
+    yield Row(job, "padding", "%", padding(learning), hours.ranks.padding)
+
+
+def _grpo_rows(
+    config: PlatformConfig,
+    metrics: Sequence[dict[str, Any]],
+    shape: Geometry,
+    assumed: Assumptions,
+) -> Iterator[Row]:
+    trained, _ = trained_parameters(config.policy, shape)
+    bus = traffic(config.grpo, config.policy, config.engine.dtype, trained, assumed)
+    size = _last(metrics, "weights/loaded_bytes")
+    yield Row("grpo", "a version on the wire", "MB", size / 1e6, bus.delta / 1e6)
+    names = ("time/wait", "time/learn", "time/publish")
+    seconds = {name: sum(line.get(name, 0.0) for line in metrics) for name in names}
+    for name in names:
+        share = seconds[name] / sum(seconds.values())
+        yield Row("grpo", f"share of a step, {name}", "%", share, None)
+
+
+def _last(metrics: Sequence[dict[str, Any]], name: str) -> float:
+    return next((line[name] for line in reversed(metrics) if name in line), 0.0)
+
+
+def main() -> None:
+    """Print the document."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--directory", type=Path, default=Path("runs/rehearsal"))
+    directory = parser.parse_args().directory
+    config = load(SETUP, options(directory))
+    files = {job: directory / "seen" / f"{job}.json" for job in JOBS}
+    reports = {job: json.loads(file.read_text()) for job, file in files.items() if file.exists()}
+    head = ["| job | figure | seen | planned | |", "|---|---|---|---|---|"]
+    table = "\n".join([*head, *map(str, rows(config, reports))])
+    seconds = ", ".join(f"{job} {report['seconds']:.0f} s" for job, report in reports.items())
+    print(TEMPLATE.read_text("utf-8").replace("TABLE", table).replace("SECONDS", seconds), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Tests the parts of the rehearsal that need no model: pages, replies, sampler and table."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from awares.mini.pages import generate_pages
+from awares_platform.config import load
+from awares_platform.plan.geometry import KNOWN
+from tests.rehearsal.endpoint import BOXES, endpoint
+from tests.rehearsal.memory import ProcessMemory, Sampler
+from tests.rehearsal.pages import HEIGHT, WIDTH, pages
+from tests.rehearsal.run import SETUP
+from tests.rehearsal.shallow_model import SPECIAL
+from tests.rehearsal.table import Pass, Row, padding, passes, planned_trainer, trainer_peak
+
+ROOT = Path(__file__).parents[2]
+MB = 1_000_000
+
+
+def grey(data: bytes, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Return a box of an image in 64 x 64 grey values."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("L").crop(box).resize((64, 64)), dtype=float)
+
+
+def test_a_page_shows_its_evidence_at_the_enlarged_box() -> None:
+    scenes = generate_pages("train", 3, 0)
+    for (scene, small), (data, sample) in zip(scenes, pages("train", 3, seed=0), strict=True):
+        with Image.open(io.BytesIO(data)) as page:
+            assert page.size == (WIDTH, HEIGHT) == (1700, 2200)
+        assert sample.label is None and sample.crops == ()
+        for before, after in zip(small.evidence, sample.evidence, strict=True):
+            difference = np.abs(grey(scene, before) - grey(data, after)).mean()
+            assert difference < 12, "a shifted box shows something else"
+        assert grey(data, (0, 0, WIDTH, 240)).min() > 245, "the rest is white paper"
+
+
+def test_the_same_seed_gives_the_same_pages() -> None:
+    first, second = (next(iter(pages("test", 1, seed=3))) for _ in range(2))
+    assert first == second != next(iter(pages("test", 1, seed=4)))
+
+
+def test_the_endpoint_locates_images_and_judges_texts() -> None:
+    def ask(content: object) -> str:
+        body = json.dumps({"messages": [{"role": "user", "content": content}]}).encode()
+        with urllib.request.urlopen(f"{url}/chat/completions", body, timeout=10) as answer:
+            return json.load(answer)["choices"][0]["message"]["content"]
+
+    with endpoint() as url:
+        assert ask([{"type": "image_url"}]) == BOXES
+        assert {ask(f"question {number}") for number in range(20)} == {"0", "2"}
+
+
+def test_the_sampler_sees_the_peak_of_a_grandchild() -> None:
+    grandchild = "import time; held = bytearray(300_000_000); time.sleep(2)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
+    process = subprocess.Popen([sys.executable, "-c", child])
+    sampler = Sampler(os.getpid())
+    process.wait()
+    sampler.close()
+    peaks = [memory.peak() for memory in sampler.seen.values()]
+    assert 300 * MB < max(peaks) < 340 * MB
+
+
+def test_a_peak_between_two_times_counts_the_memory_held_before() -> None:
+    memory = ProcessMemory("engine", [(1.0, 10), (2.0, 90), (3.0, 40), (5.0, 70)])
+    assert memory.peak() == 90 and memory.first == 10
+    assert memory.peak(2.5, 4) == 90, "the sample at 2.0 holds until 3.0"
+    assert memory.peak(3.5, 4) == 40
+    assert memory.peak(3.5, 6) == 70
+
+
+def test_small_changes_are_no_samples() -> None:
+    memory = ProcessMemory("engine", [(time.time(), 10 * MB)])
+    memory.add(12 * MB)
+    memory.add(20 * MB)
+    assert [size for _, size in memory.samples] == [10 * MB, 20 * MB]
+
+
+EVENTS = [
+    {"event": "load", "pid": 7, "time": 1.0, "memory": 100},
+    {"event": "pass", "pid": 7, "time": 4.0, "rows": 2, "width": 10, "tokens": 20, "gradient": 0},
+    {"event": "layer", "time": 4.1},
+    {"event": "pass", "pid": 7, "time": 5.0, "rows": 2, "width": 10, "tokens": 15, "gradient": 1},
+    {"event": "layer", "time": 5.1},
+    {"event": "head", "time": 5.2, "scored": 6},
+    {"event": "layer", "time": 5.3},
+]
+
+
+def test_a_pass_counts_its_layers_and_its_padding() -> None:
+    done = passes(EVENTS)
+    assert done == [Pass(2, 10, 20, 0, False, 1), Pass(2, 10, 15, 6, True, 2)]
+    assert padding(done[1:]) == 0.25 and padding(done) == 0.125
+
+
+def test_a_trainers_peak_leaves_out_loading_and_what_came_before() -> None:
+    samples = [(0.5, 100), (2.0, 9000), (3.5, 500), (5.1, 800), (6.0, 9000)]
+    report = {"events": EVENTS, "processes": {"7": {"name": "ray", "samples": samples}}}
+    assert trainer_peak(report) == 700
+
+
+def test_the_planned_trainer_is_the_largest_pass_with_gradients() -> None:
+    config, shape = load(SETUP), KNOWN["7B"]
+    small, large = Pass(1, 100, 90, 5, True, 2), Pass(2, 1000, 1900, 40, True, 2)
+    reference = Pass(8, 9000, 9000, 40, False, 1)
+    planned = [
+        planned_trainer(config, config.grpo, shape, done)
+        for done in ([small], [small, large], [small, large, reference])
+    ]
+    assert planned[0] < planned[1] == planned[2]
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        (Row("sft", "peak", "GB", 8.8, 8.0), "| sft | peak | 8.80 GB | 8.00 GB | +10% |"),
+        (Row("sft", "padding", "%", 0.1, 0.05), "| sft | padding | 10% | 5% |  |"),
+        (Row("grpo", "share", "%", 0.5, None), "| grpo | share | 50% |  |  |"),
+        (Row("sft", "runs", "", 2.0, 2.0), "| sft | runs | 2.00 | 2.00 | +0% |"),
+    ],
+)
+def test_a_row_is_a_line_of_markdown(row: Row, line: str) -> None:
+    assert str(row) == line
+
+
+def test_the_setup_changes_only_counts_the_data_type_and_places() -> None:
+    """The widths, limits and the method are those of the shipped setup."""
+    shipped = load(ROOT / "jobs/configs/awares-7b.toml")
+    rehearsed = load(SETUP)
+    assert rehearsed.method.model_copy(update={"similarity_model": ""}) == (
+        shipped.method.model_copy(update={"similarity_model": ""})
+    )
+    assert rehearsed.engine.max_model_len == shipped.engine.max_model_len
+    assert rehearsed.engine.max_images == shipped.engine.max_images
+    policy = {"base": "", "dtype": "float32", "family": ""}
+    assert rehearsed.policy.model_copy(update=policy) == shipped.policy.model_copy(update=policy)
+
+
+def test_the_special_tokens_are_in_the_order_of_the_7bs_ids() -> None:
+    assert SPECIAL.index("<|im_end|>") == 151_645 - 151_643
+    assert SPECIAL.index("<|vision_start|>") == 151_652 - 151_643
+    assert SPECIAL.index("<|image_pad|>") == 151_655 - 151_643
