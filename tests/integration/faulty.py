@@ -11,6 +11,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from awares_platform.store import ObjectStore
+from awares_platform.weights.readers import ALONE, Readers
 from awares_platform.weights.subscribe import Received, Subscriber
 
 
@@ -21,8 +22,10 @@ class Bending(Subscriber):
         super().__init__(store, run)
         self._tensor_name = tensor
 
-    def receive(self, version: int, held: Received | None = None) -> Received:
-        received = super().receive(version, held)
+    def receive(
+        self, version: int, held: Received | None = None, readers: Readers = ALONE
+    ) -> Received:
+        received = super().receive(version, held, readers)
         return replace(
             received,
             state={**received.state, self._tensor_name: received.state[self._tensor_name][:-1]},
@@ -32,16 +35,20 @@ class Bending(Subscriber):
 class Breaking(Bending):
     """A subscriber whose versions raise MemoryError when the engine reads one tensor."""
 
-    def receive(self, version: int, held: Received | None = None) -> Received:
-        received = Subscriber.receive(self, version, held)
+    def receive(
+        self, version: int, held: Received | None = None, readers: Readers = ALONE
+    ) -> Received:
+        received = Subscriber.receive(self, version, held, readers)
         return replace(received, state=_Broken(received.state, self._tensor_name))
 
 
 class Dying(Bending):
     """A subscriber whose versions kill the engine's process when it reads one tensor."""
 
-    def receive(self, version: int, held: Received | None = None) -> Received:
-        received = Subscriber.receive(self, version, held)
+    def receive(
+        self, version: int, held: Received | None = None, readers: Readers = ALONE
+    ) -> Received:
+        received = Subscriber.receive(self, version, held, readers)
         return replace(received, state=_Killing(received.state, self._tensor_name))
 
 

@@ -37,7 +37,7 @@ class EngineConfig(Section):
     block_size: int = 32
     """Tokens in one block of the prefix cache."""
     tensor_parallel: int = Field(default=1, ge=1)
-    """Number of devices that share one engine's weights."""
+    """Number of devices that share one engine's weights. They must be on one host."""
     enforce_eager: bool = True
     """Run without compilation and without CUDA graphs. On GPUs the value false makes the start
     slower and the generation faster."""

@@ -155,7 +155,6 @@ def engine_args(
     from vllm.config import WeightTransferConfig
     from vllm.config.logging import LoggingConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
     from awares_platform.engine.worker import BACKEND, EXTENSION
 
@@ -177,11 +176,7 @@ def engine_args(
         if config.kv_cache_gib is None
         else int(config.kv_cache_gib * _GIB),
         tensor_parallel_size=config.tensor_parallel,
-        # By default vLLM on CPUs starts a second process for the worker. That process would repeat
-        # all imports.
-        distributed_executor_backend=UniProcExecutor
-        if on_cpu() and config.tensor_parallel == 1
-        else None,
+        distributed_executor_backend=_executor(config.tensor_parallel),
         enforce_eager=config.enforce_eager,
         enable_prefix_caching=True,
         limit_mm_per_prompt={"image": config.max_images, "video": 0},
@@ -195,6 +190,21 @@ def engine_args(
         disable_log_stats=True,
         **lora,
     )
+
+
+def _executor(workers: int) -> Any:
+    """Return the class that runs the workers of an engine, or None for vLLM's choice."""
+    if workers > 1:
+        from awares_platform.engine.executor import WorkersExecutor
+
+        return WorkersExecutor
+    if on_cpu():
+        # By default vLLM on CPUs starts a second process for the worker. That process would repeat
+        # all imports.
+        from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+        return UniProcExecutor
+    return None
 
 
 def launch(

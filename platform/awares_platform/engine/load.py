@@ -20,9 +20,10 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
-    """The cost of staging a version in the workers. Each value is the maximum over all workers.
+    """The cost of staging a version in the workers.
 
-    `hops` is the number of downloaded manifests, and `size` is the number of downloaded bytes.
+    `size` is the number of bytes that all workers together downloaded. Each other value is the
+    maximum over all workers. `hops` is the number of downloaded manifests.
     `detours` is the number of attempts that failed because of damaged data. `fetch_s`, `decode_s`
     and `verify_s` are the seconds of fetching, decoding and verifying. `vision` is true if the
     version changes the vision tower.
@@ -90,12 +91,12 @@ class Loader:
             await asyncio.sleep(_POLL_S)
         if errors := [report["error"] for report in reports if report["error"]]:
             raise WeightsError(errors[0])
-        return Prefetched(
-            **{
-                field.name: max(report[field.name] for report in reports)
-                for field in fields(Prefetched)
-            }
-        )
+        values: dict[str, Any] = {
+            field.name: max(report[field.name] for report in reports)
+            for field in fields(Prefetched)
+        }
+        values["size"] = sum(report["size"] for report in reports)
+        return Prefetched(**values)
 
     async def _call(self, method: str, *arguments: Any) -> list[Any]:
         async with asyncio.timeout(self._timeout_s):

@@ -17,6 +17,9 @@ has two phases, the prefetch and the pause. adapters.py loads adapters.
 The engine process executes remote calls between its generation steps. A call that waits for a
 download would stop the generation, so the prefetch runs in a thread. One call runs all three steps
 of the update, because each additional call lengthens the pause.
+
+In a tensor-parallel engine, every worker fetches and verifies a part of the version. The workers
+share the tensors in host memory, and each worker loads its slice of each tensor.
 """
 
 import pickle
@@ -44,6 +47,7 @@ from awares_platform.weights.adapter import fold_adapter
 from awares_platform.weights.checkpoint import Checkpoint
 from awares_platform.weights.head import Head
 from awares_platform.weights.manifest import Manifest, Shapes, WeightsError, check_fit
+from awares_platform.weights.readers import ALONE, HostReaders, Readers
 from awares_platform.weights.subscribe import Received, Subscriber
 
 BACKEND = "awares_store"
@@ -81,9 +85,9 @@ class PrefetchReport(TypedDict):
     The report is a dictionary, because vLLM's remote calls can return only built-in types.
 
     `error` is "" if the version is staged. `fetch_s`, `decode_s` and `verify_s` are the seconds of
-    fetching, decoding and verifying. `size` is the number of downloaded bytes, and `hops` is the
-    number of downloaded manifests. `detours` is the number of attempts that failed because of
-    damaged data. `vision` is true if the version changes the vision tower.
+    fetching, decoding and verifying. `size` is the number of bytes that this worker downloaded, and
+    `hops` is the number of downloaded manifests. `detours` is the number of attempts that failed
+    because of damaged data. `vision` is true if the version changes the vision tower.
 
     Example:
         PrefetchReport(
@@ -122,7 +126,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     """Loads versions from the object store into this worker's model.
 
     The object keeps the tensors of the last received version in host memory, because the next delta
-    may build on these tensors.
+    may build on these tensors. The workers of one engine share them.
     """
 
     init_info_cls = InitInfo
@@ -131,6 +135,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     _subscriber: Subscriber
     _stage_on_device: bool
+    _readers: Readers | None = None
     _held: Received | None = None
     # The checkpoint names of the last staged version, and the units that belong to these names.
     _units: tuple[tuple[str, ...], tuple[Unit, ...]] | None = None
@@ -153,6 +158,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         # Drop the held version: it may belong to another run with the same version numbers.
         self._held = None
         self._stage_on_device = init_info.stage_on_device
+        if self._readers is None:
+            self._readers = HostReaders() if torch.distributed.get_world_size() > 1 else ALONE
         self._aliases = aliases(self.model)
         self._vision = _vision_prefixes(self.model)
         self._expected = self._mapped(Checkpoint(Path(self.model_config.model)).shapes)
@@ -226,7 +233,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
             vision=False,
         )
         try:
-            self._held = received = self._subscriber.receive(version, self._held)
+            self._held = received = self._receive(version)
             self._staged = staged = self._stage(received)
             report["vision"] = any(
                 name.startswith(self._vision) for unit in staged.units for name in unit.parameters
@@ -240,6 +247,10 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
             # thread.
             report["error"] = f"{type(error).__name__}: {error}"
         self._report = report
+
+    def _receive(self, version: int) -> Received:
+        assert self._readers is not None, "init_transfer_engine comes first"
+        return self._subscriber.receive(version, self._held, self._readers)
 
     def _stage(self, received: Received) -> Staged:
         manifest = received.manifest

@@ -1,60 +1,97 @@
 """Assembles a version: decodes its shards onto the base version, then verifies every hash.
 
 manifest + base tensors + shards --assemble--> tensors --verify--> tensors as published
+
+Several readers may share the work. Each of them then takes a part of the pieces.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from awares_platform.weights import codec
+from awares_platform.weights.fetch import Span
 from awares_platform.weights.manifest import Manifest, Piece, TensorEntry, WeightsError, digest
 from awares_platform.weights.parallel import parallel_map
+from awares_platform.weights.readers import ALONE, Readers, part
 from awares_platform.weights.shards import raw
 
 State = Mapping[str, Tensor]
+Job = tuple[TensorEntry, Piece]
+"""A piece, and the tensor that it belongs to."""
+
+
+def targets(manifest: Manifest, base: State, readers: Readers) -> dict[str, Tensor]:
+    """Return the tensors that will hold the version, which all readers share.
+
+    The tensors of `base` without a changed element are in the result. The other tensors are new and
+    uninitialised. Raises WeightsError if the version is a delta to other tensors than those of
+    `base`.
+    """
+    kept = {entry.name: _kept(entry, base.get(entry.name)) for entry in manifest.tensors}
+    changed = [entry for entry in manifest.tensors if kept[entry.name] is None]
+    new = readers.empty([(getattr(torch, entry.dtype), entry.shape) for entry in changed])
+    made = dict(zip((entry.name for entry in changed), new, strict=True))
+    return {name: made[name] if tensor is None else tensor for name, tensor in kept.items()}
 
 
 def assemble(
-    manifest: Manifest, base: State, shards: Iterator[tuple[str, memoryview]], threads: int
-) -> tuple[dict[str, Tensor], float]:
-    """Decode the shards of a version. Deltas in the shards are applied to the tensors of `base`.
+    manifest: Manifest,
+    base: State,
+    state: State,
+    fetch: Callable[[Mapping[str, Span]], Iterator[tuple[str, memoryview]]],
+    threads: int,
+    readers: Readers = ALONE,
+) -> tuple[int, float]:
+    """Decode this reader's part of a version into `state`, the result of `targets`.
 
-    Return the version's tensors and the seconds spent on decoding. Unchanged tensors are not
-    copied: the result and `base` share them. The function does not modify `base` and does not
-    verify hashes. Raises WeightsError for a damaged piece. The function does not catch errors of
-    the iterator `shards`.
+    Deltas are applied to the tensors of `base`. `fetch` downloads spans of the version's shards.
+    Return the number of fetched bytes and the seconds spent on decoding. The function does not
+    modify `base` and does not verify hashes. Raises WeightsError for a damaged piece. The function
+    does not catch errors of the iterator that `fetch` returns.
     """
-    state = {entry.name: _target(entry, base.get(entry.name)) for entry in manifest.tensors}
-    by_shard: dict[str, list[tuple[TensorEntry, Piece]]] = {}
-    for entry in manifest.tensors:
-        for piece in entry.pieces:
-            if piece.length:
-                by_shard.setdefault(piece.shard, []).append((entry, piece))
-            elif state[entry.name] is not base.get(entry.name):
-                _slice(state[entry.name], piece).copy_(_slice(base[entry.name], piece))
+    jobs = [(entry, piece) for entry in manifest.tensors for piece in entry.pieces]
+    same = [
+        (entry, piece)
+        for entry, piece in jobs
+        if not piece.length and state[entry.name] is not base.get(entry.name)
+    ]
+    for entry, piece in part(same, _elements, readers):
+        _slice(state[entry.name], piece).copy_(_slice(base[entry.name], piece))
+    by_shard: dict[str, list[Job]] = {}
+    for job in part(_stored(jobs), _bytes, readers):
+        by_shard.setdefault(job[1].shard, []).append(job)
+    spans = {
+        shard: (own[0][1].offset, max(piece.offset + piece.length for _, piece in own))
+        for shard, own in by_shard.items()
+    }
     seconds = 0.0
-    for shard, data in shards:
+    for shard, data in fetch(spans):
         started = time.perf_counter()
 
-        def decode(job: tuple[TensorEntry, Piece], data: memoryview = data) -> None:
-            _decode(*job, base, state, data)
+        def decode(job: Job, data: memoryview = data, first: int = spans[shard][0]) -> None:
+            _decode(*job, base, state, data, first)
 
         parallel_map(decode, by_shard[shard], threads)
         seconds += time.perf_counter() - started
-    return state, seconds
+    return sum(end - start for start, end in spans.values()), seconds
 
 
 def verify(
-    manifest: Manifest, state: State, known: Manifest | None, proven: State, threads: int
+    manifest: Manifest,
+    state: State,
+    known: Manifest | None,
+    proven: State,
+    threads: int,
+    readers: Readers = ALONE,
 ) -> None:
-    """Raise WeightsError unless every piece of `state` has the hash that `manifest` lists for it.
+    """Raise WeightsError unless `state` has the hashes that `manifest` lists.
 
-    `proven` holds tensors that were verified earlier against the manifest `known`. The function
-    skips a tensor that is the same object in `state` and `proven` and has the same hashes in both
-    manifests.
+    Each reader checks its part of the pieces. `proven` holds tensors that were verified earlier
+    against the manifest `known`. The function skips a tensor that is the same object in `state` and
+    `proven` and has the same hashes in both manifests.
     """
     hashes = {} if known is None else {entry.name: entry.hashes for entry in known.tensors}
     unproven = [
@@ -63,11 +100,12 @@ def verify(
         if state[entry.name] is not proven.get(entry.name) or hashes.get(entry.name) != entry.hashes
         for piece in entry.pieces
     ]
-    parallel_map(lambda job: _verify(*job, state, manifest.version), unproven, threads)
+    own = part(unproven, _elements, readers)
+    parallel_map(lambda job: _verify(*job, state, manifest.version), own, threads)
 
 
-def _target(entry: TensorEntry, base: Tensor | None) -> Tensor:
-    """Return `base` if no element changes. Otherwise return a new, uninitialised tensor."""
+def _kept(entry: TensorEntry, base: Tensor | None) -> Tensor | None:
+    """Return `base` if no element changes, or None if the version needs a new tensor."""
     dtype = getattr(torch, entry.dtype)
     fits = base is not None and base.dtype == dtype and tuple(base.shape) == entry.shape
     if any(piece.length == 0 and piece.end > piece.start for piece in entry.pieces) and not fits:
@@ -75,13 +113,29 @@ def _target(entry: TensorEntry, base: Tensor | None) -> Tensor:
             f"{entry.name} is a delta, but its base version has no tensor of that name and "
             f"shape {entry.shape}"
         )
-    if base is not None and fits and not any(piece.length for piece in entry.pieces):
-        return base
-    return torch.empty(entry.shape, dtype=dtype)
+    return base if fits and not any(piece.length for piece in entry.pieces) else None
 
 
-def _decode(entry: TensorEntry, piece: Piece, base: State, state: State, data: memoryview) -> None:
-    blob = data[piece.offset : piece.offset + piece.length]
+def _stored(jobs: list[Job]) -> list[Job]:
+    """Return the pieces that are stored in shards, shard by shard, in the order of their bytes."""
+    stored = [(entry, piece) for entry, piece in jobs if piece.length]
+    order = {shard: index for index, shard in enumerate(dict.fromkeys(p.shard for _, p in stored))}
+    return sorted(stored, key=lambda job: (order[job[1].shard], job[1].offset))
+
+
+def _bytes(job: Job) -> int:
+    return job[1].length
+
+
+def _elements(job: Job) -> int:
+    return job[1].end - job[1].start
+
+
+def _decode(
+    entry: TensorEntry, piece: Piece, base: State, state: State, data: memoryview, first: int
+) -> None:
+    """Decode a piece of the shard whose bytes from `first` on are `data`."""
+    blob = data[piece.offset - first :][: piece.length]
     below, new = base.get(entry.name), state[entry.name]
     if below is not None and (below.shape, below.dtype) != (new.shape, new.dtype):
         below = None

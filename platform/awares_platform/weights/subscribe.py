@@ -7,16 +7,18 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
-from awares_platform.weights.assemble import State, assemble, verify
-from awares_platform.weights.fetch import fetch_shards
+from awares_platform.weights.assemble import State, assemble, targets, verify
+from awares_platform.weights.fetch import fetch_spans
 from awares_platform.weights.head import Head, Hop, PublishedVersion, head_key
 from awares_platform.weights.lease import lease
 from awares_platform.weights.manifest import Manifest, WeightsError, digest, version_folder
+from awares_platform.weights.readers import ALONE, Readers, together
 from awares_platform.weights.retention import request_anchor
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,8 @@ log = logging.getLogger(__name__)
 class Received:
     """A verified version. `state` holds its tensors on the CPU, in the manifest's order.
 
-    `hops` is the number of downloaded forms, and `size` is the number of downloaded bytes.
+    `hops` is the number of downloaded forms. `size` is the number of bytes of weight shards that
+    this process downloaded.
     `fetch_s`, `decode_s` and `verify_s` are the seconds of waiting for bytes, of decoding and of
     hashing. `detours` is the number of attempts that failed because of damaged data.
 
@@ -102,7 +105,9 @@ class Subscriber:
         """Download and verify a version. Return its tensors. Raises the errors of `receive`."""
         return dict(self.receive(version).state)
 
-    def receive(self, version: int, held: Received | None = None) -> Received:
+    def receive(
+        self, version: int, held: Received | None = None, readers: Readers = ALONE
+    ) -> Received:
         """Download a version as deltas to `held` or from an anchor, whichever takes fewer bytes.
 
         The method does not modify `held`. It needs memory for the version, for the tensors of
@@ -112,8 +117,11 @@ class Subscriber:
         failure it tries other hops. If the damage may be in `held`, these hops start without
         `held`. If no hops are left, the method requests an anchor from the writer and raises
         WeightsError. Raises StoreError if the store fails.
+
+        Several `readers` can share the work and the tensors. All of them must call the method at
+        the same time, with equal versions held. If one of them fails, all raise its error.
         """
-        self._find(version)
+        together(readers, partial(self._find, version))
         avoid: set[Hop] = set()
         damage: _Damaged | None = None
         detours = 0
@@ -123,7 +131,7 @@ class Subscriber:
                 raise self._stuck(version, damage) from damage
             try:
                 with lease(self.store, self.run, {version, *(hop.version for hop in hops)}):
-                    return replace(self.walk(hops, held), detours=detours)
+                    return replace(self.walk(hops, held, readers), detours=detours)
             except _Damaged as error:
                 log.warning("%s; trying %s", error, "other hops" if damage else "once more")
                 detours += 1
@@ -134,31 +142,37 @@ class Subscriber:
                 else:
                     avoid.update(error.hops or hops)
 
-    def walk(self, hops: Sequence[Hop], held: Received | None = None) -> Received:
+    def walk(
+        self, hops: Sequence[Hop], held: Received | None = None, readers: Readers = ALONE
+    ) -> Received:
         """Load `hops` in order, starting from `held`. `receive` chooses the hops.
 
         Only the final version is hashed, because its hashes also verify the intermediate hops.
         Raises WeightsError or StoreError.
         """
-        started, decode_s = time.perf_counter(), 0.0
+        started, decode_s, size = time.perf_counter(), 0.0, 0
         manifest, state = (held.manifest, held.state) if held else (None, {})
         for hop in hops:
+            base = {} if hop.form.base is None else state
             try:
-                manifest = self._read(hop)
-                shards = fetch_shards(self.store, self.run, manifest, self._connections)
-                base = {} if hop.form.base is None else state
-                state, seconds = assemble(manifest, base, shards, self._threads)
+                manifest = together(readers, partial(self._read, hop))
+                state = targets(manifest, base, readers)
+                fetch = partial(
+                    fetch_spans, self.store, self.run, hop.version, connections=self._connections
+                )
+                decode = partial(assemble, manifest, base, state, fetch, self._threads, readers)
+                read, seconds = together(readers, decode)
             except WeightsError as error:
                 raise _Damaged(f"version {hop.version}: {error}", (hop,)) from error
-            decode_s += seconds
+            size, decode_s = size + read, decode_s + seconds
         assert manifest is not None, "without a held version there is at least one hop"
         decoded = time.perf_counter()
-        self._verify(manifest, state, held)
+        together(readers, partial(self._verify, manifest, state, held, readers))
         return Received(
             manifest,
             state,
             hops=len(hops),
-            size=sum(hop.form.size for hop in hops),
+            size=size,
             fetch_s=decoded - started - decode_s,
             decode_s=decode_s,
             verify_s=time.perf_counter() - decoded,
@@ -185,10 +199,12 @@ class Subscriber:
         reason = damage or f"run {self.run}: no published form leads to version {version}"
         return WeightsError(f"{reason}; asked the writer for an anchor")
 
-    def _verify(self, manifest: Manifest, state: State, held: Received | None) -> None:
+    def _verify(
+        self, manifest: Manifest, state: State, held: Received | None, readers: Readers
+    ) -> None:
         known, proven = (held.manifest, held.state) if held else (None, {})
         try:
-            verify(manifest, state, known, proven, self._threads)
+            verify(manifest, state, known, proven, self._threads, readers)
         except WeightsError as error:
             raise _Damaged(f"run {self.run}: {error}") from error
 

@@ -1,0 +1,169 @@
+"""Lets the worker processes of one engine read a version together.
+
+    worker 0   fetch, decode and verify the pieces of part 0 --+
+    worker 1   fetch, decode and verify the pieces of part 1 --+--> tensors in shared memory
+
+A tensor-parallel engine thus downloads a version once, and the host holds it once. All workers of
+the engine must run on one host.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, Protocol, TypeVar
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from awares.errors import AwaresError
+from awares_platform.weights.manifest import WeightsError
+
+_BATCH = 64
+"""The number of tensors that are allocated at once. Each of them takes a file descriptor then."""
+
+Layout = tuple[torch.dtype, tuple[int, ...]]
+"""The data type and the shape of a tensor."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Readers(Protocol):
+    """A group of processes that read a version together, seen from one of them."""
+
+    rank: int
+    """The number of this process in the group."""
+    ranks: int
+    """The number of processes in the group."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values that all processes pass, by rank. All processes must call this."""
+        ...
+
+    def empty(self, layouts: Sequence[Layout]) -> list[Tensor]:
+        """Return new tensors that all processes share. All processes must call this method."""
+        ...
+
+
+class Alone:
+    """The group of a process that reads a version by itself.
+
+    Example:
+        Alone().gather("error")  # ["error"]
+    """
+
+    rank = 0
+    ranks = 1
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return a list of this value alone."""
+        return [value]
+
+    def empty(self, layouts: Sequence[Layout]) -> list[Tensor]:
+        """Return new tensors."""
+        return [torch.empty(shape, dtype=dtype) for dtype, shape in layouts]
+
+
+ALONE = Alone()
+
+
+class HostReaders:
+    """The processes of a torch process group, which all run on this host.
+
+    The object makes its own gloo group, so a thread can use it beside the group's other work.
+
+    Example:
+        HostReaders()  # in every process, after torch.distributed.init_process_group
+    """
+
+    def __init__(self) -> None:
+        # torch's annotation also lists the result for processes outside the group.
+        self._group: Any = torch.distributed.new_group(backend="gloo")
+        self.rank = torch.distributed.get_rank(self._group)
+        self.ranks = torch.distributed.get_world_size(self._group)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values that all processes pass, by rank. All processes must call this."""
+        values: list[Any] = [None] * self.ranks
+        torch.distributed.all_gather_object(values, value, self._group)
+        return values
+
+    def empty(self, layouts: Sequence[Layout]) -> list[Tensor]:
+        """Return new tensors that all processes share. All processes must call this method.
+
+        The memory of each tensor has no name. The kernel frees it when no process has the tensor.
+        It does not count against the size of /dev/shm.
+        """
+        found: list[Tensor] = []
+        for start in range(0, len(layouts), _BATCH):
+            found += self._shared(layouts[start : start + _BATCH])
+        return found
+
+    def _shared(self, layouts: Sequence[Layout]) -> list[Tensor]:
+        """Return tensors in memory that process 0 allocates."""
+        own: list[int] = []
+        try:
+            if self.rank == 0:
+                together(self, lambda: own.extend(_allocated(layout) for layout in layouts))
+            else:
+                together(self, lambda: None)
+            paths = self.gather([f"/proc/{os.getpid()}/fd/{descriptor}" for descriptor in own])[0]
+            # Process 0 closes its descriptors after all processes have mapped the memory.
+            return together(self, lambda: [*map(_mapped, paths, layouts)])
+        finally:
+            for descriptor in own:
+                os.close(descriptor)
+
+
+def together(readers: Readers, work: Callable[[], Result]) -> Result:
+    """Run `work` in every process. If it fails in one process, raise that error in every process.
+
+    Without this function, the other processes would wait for the failed process. An error that is
+    not an AwaresError becomes a WeightsError.
+    """
+    result: Any = None
+    error: AwaresError | None = None
+    try:
+        result = work()
+    except AwaresError as caught:
+        error = caught
+    except Exception as caught:
+        error = WeightsError(f"{type(caught).__name__}: {caught}")
+        error.__cause__ = caught
+    for failed in readers.gather(error):
+        if failed is not None:
+            raise failed
+    return result
+
+
+def part(items: Sequence[Item], size: Callable[[Item], int], readers: Readers) -> list[Item]:
+    """Return the items of this process: a run of `items` with about an equal sum of sizes.
+
+    The parts of all processes together hold every item once, except items of size 0.
+    """
+    if readers.ranks == 1:
+        return [*items]
+    total, end = sum(size(item) for item in items), 0
+    found: list[Item] = []
+    for item in items:
+        start, end = end, end + size(item)
+        # The middle of the item decides, so that parts differ by less than one item.
+        if end > start and (start + end) * readers.ranks // (2 * total) == readers.rank:
+            found.append(item)
+    return found
+
+
+def _allocated(layout: Layout) -> int:
+    """Return a descriptor of new memory for a tensor. The memory has no name."""
+    descriptor = os.memfd_create("awares-weights")
+    dtype, shape = layout
+    os.ftruncate(descriptor, dtype.itemsize * prod(shape))
+    return descriptor
+
+
+def _mapped(path: str, layout: Layout) -> Tensor:
+    dtype, shape = layout
+    if not prod(shape):
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_file(path, shared=True, size=prod(shape), dtype=dtype).reshape(shape)
