@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from awares.batch import Batch, collate, sequence_length
     from awares.logprobs import policy_logprobs, token_logprobs
     from awares.losses import GrpoSettings, GrpoStats, grpo_loss, sft_loss
+    from awares.tower import SharedTower
 
 _LAZY = {
     "Batch": "awares.batch",
@@ -55,6 +56,7 @@ _LAZY = {
     "GrpoStats": "awares.losses",
     "grpo_loss": "awares.losses",
     "sft_loss": "awares.losses",
+    "SharedTower": "awares.tower",
 }
 
 __all__ = [
@@ -102,6 +104,7 @@ __all__ = [
     "SYSTEM_PROMPT",
     "Sample",
     "Sampling",
+    "SharedTower",
     "Scorer",
     "SentenceSimilarity",
     "StopReason",

@@ -11,6 +11,7 @@ Axes of the tensors:
     B  sequences
     T  tokens, padded on the right
     I  images of the whole batch, in order of appearance
+    U  distinct views among these images
     N  patches of all images
     D  pixel values of one patch
 
@@ -43,6 +44,8 @@ class Batch:
 
     `action_mask_BT` marks the sampled tokens of episodes and the target tokens of demonstrations.
     At all unmarked tokens the logprobs and weights are 0, and the versions are -1.
+    `image_views_I` numbers the distinct views from 0 to U - 1, in order of appearance. Images with
+    equal numbers have equal pixel values.
 
     Example:
         batch = collate(episodes, images, processor, limits).to("cuda")
@@ -54,6 +57,7 @@ class Batch:
     mm_token_type_ids_BT: Tensor
     pixel_values_ND: Tensor
     image_grid_thw_I3: Tensor
+    image_views_I: Tensor
     action_mask_BT: Tensor
     behaviour_logprobs_BT: Tensor
     weights_BT: Tensor
@@ -119,9 +123,8 @@ def collate(
     assert items, "a batch holds at least one item"
     rendered: dict[tuple[str, View], Image] = {}
     views = [_render(item, images(item.image), low_ratio, rendered) for item in items]
-    pixel_values_ND, grids_I3 = _process(
-        [view for shown in views for view in shown], processor, limits
-    )
+    flat = [view for shown in views for view in shown]
+    pixel_values_ND, grids_I3 = _process(flat, processor, limits)
     counts = (grids_I3.prod(1) // limits.merge**2).tolist()
     rows, start = [], 0
     for item, shown in zip(items, views, strict=True):
@@ -129,7 +132,7 @@ def collate(
         _check_counts(item, here, limits, low_ratio)
         rows.append(_row(item, here, processor.image_token_id, tool_weight))
         start += len(shown)
-    return _tensors(rows, pixel_values_ND, grids_I3, processor)
+    return _tensors(rows, pixel_values_ND, grids_I3, _numbers(flat), processor)
 
 
 def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) -> int:
@@ -170,6 +173,12 @@ def _process(views: Sequence[Image], processor: Any, limits: VisionLimits) -> tu
     size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
     done = processor.image_processor(images=list(views), size=size, return_tensors="pt")
     return done["pixel_values"], done["image_grid_thw"]
+
+
+def _numbers(views: Sequence[Image]) -> Tensor:
+    """Return a number per view (I,). A view that several items show is one object."""
+    numbers: dict[int, int] = {}
+    return torch.tensor([numbers.setdefault(id(view), len(numbers)) for view in views])
 
 
 def _check_counts(
@@ -227,7 +236,11 @@ def _expand(ids: Sequence[int], counts: list[int], image_token_id: int) -> list[
 
 
 def _tensors(
-    rows: Sequence[_Row], pixel_values_ND: Tensor, grids_I3: Tensor, processor: Any
+    rows: Sequence[_Row],
+    pixel_values_ND: Tensor,
+    grids_I3: Tensor,
+    views_I: Tensor,
+    processor: Any,
 ) -> Batch:
     width = max(len(row.ids) for row in rows)
     pad_id = processor.tokenizer.pad_token_id
@@ -243,6 +256,7 @@ def _tensors(
         mm_token_type_ids_BT=(ids_BT == processor.image_token_id).int(),
         pixel_values_ND=pixel_values_ND,
         image_grid_thw_I3=grids_I3,
+        image_views_I=views_I,
         action_mask_BT=torch.tensor([_fill(row.actions, width, False) for row in rows]),
         behaviour_logprobs_BT=torch.tensor([_fill(row.logprobs, width, 0.0) for row in rows]),
         weights_BT=torch.tensor([_fill(row.weights, width, 0.0) for row in rows]),

@@ -20,6 +20,7 @@ from awares.passes import PassBudget
 from awares.reward import RewardValue
 from awares.sample import Sample
 from awares.tokens import VisionLimits
+from awares.tower import SharedTower
 from awares.view import View
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.policy import PolicyConfig
@@ -80,7 +81,15 @@ def main(rank: int, ranks: int, directory: Path) -> None:
         settings = zero.ZeroSettings(stage, "float32", RATE)  # type: ignore[arg-type]
         engine = zero.initialize(model, settings)
         objective = Objective(
-            engine, frozen, collated, GrpoConfig(), ranks, blocked_ids=(), packed=False
+            engine,
+            frozen,
+            collated,
+            GrpoConfig(),
+            ranks,
+            # The two towers differ, so they share no features.
+            tower=SharedTower([], ""),
+            blocked_ids=(),
+            packed=False,
         )
         norm = zero.step(engine, objective.losses(minibatch, None, LossMetrics()), RATE)
         state = zero.full_state(engine)

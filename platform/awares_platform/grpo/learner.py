@@ -26,6 +26,7 @@ from ray.train.torch import get_device
 
 from awares.batch import Batch, collate
 from awares.chat import ChatFormat
+from awares.tower import SharedTower
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Logprobs, learner_logprobs, to_extra
@@ -96,6 +97,7 @@ class Learner:
             self._collate,
             settings,
             self._ranks,
+            tower=self._shared_tower(frozen),
             blocked_ids=self._chat.blocked_ids,
             packed=config.policy.packed,
         )
@@ -113,6 +115,11 @@ class Learner:
             partitioned=self._settings.zero_stage == 3,
             gpu=self._settings.learner_gpus > 0,
         ).to(self._device)
+
+    def _shared_tower(self, frozen: Any) -> SharedTower:
+        models = [self._engine.module] + ([frozen] if frozen is not None else [])
+        # ZeRO-3 gathers weights in the order of the first pass, so every pass must run the tower.
+        return SharedTower(models if self._settings.zero_stage < 3 else [], self._family.tower)
 
     def _make_publisher(self) -> Publisher:
         processor, template = interface(self._source)

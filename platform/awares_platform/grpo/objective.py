@@ -17,6 +17,7 @@ from torch import Tensor
 from awares.batch import Batch
 from awares.logprobs import policy_logprobs
 from awares.losses import GrpoSettings, grpo_loss
+from awares.tower import SharedTower
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.grpo.loss_metrics import LossMetrics
 from awares_platform.grpo.shard import Minibatch, StepShard, TrainSequence
@@ -28,7 +29,8 @@ class Objective:
     """The losses of the policy that a DeepSpeed `engine` trains, on one of `ranks` ranks.
 
     `frozen` is a copy of the starting policy, or None if the loss has no KL term or the engine
-    trains adapters. `blocked_ids` and `packed` are as in `awares.logprobs.policy_logprobs`.
+    trains adapters. `tower` is the vision tower of both. `blocked_ids` and `packed` are as in
+    `awares.logprobs.policy_logprobs`.
     """
 
     def __init__(
@@ -39,12 +41,13 @@ class Objective:
         settings: GrpoConfig,
         ranks: int,
         *,
+        tower: SharedTower,
         blocked_ids: Sequence[int],
         packed: bool,
     ) -> None:
         self._engine, self._frozen, self._collate = engine, frozen, collate
         self._temperature, self._ranks = settings.temperature, ranks
-        self._blocked_ids, self._packed = blocked_ids, packed
+        self._tower, self._blocked_ids, self._packed = tower, blocked_ids, packed
         self._loss = GrpoSettings(
             settings.clip, settings.clip, settings.kl_beta, settings.importance_cap
         )
@@ -71,8 +74,9 @@ class Objective:
         """
         batches = one_ahead(self._collate, minibatch.passes)
         for index, (sequences, batch) in enumerate(zip(minibatch.passes, batches, strict=True)):
-            reference_ST = self._reference(batch)
-            logprobs_ST = self._logprobs(batch)
+            with self._tower.batch(batch):
+                reference_ST = self._reference(batch)
+                logprobs_ST = self._logprobs(batch)
             held_ST = logprobs_ST.detach()
             rows_B, behaviour_BT, advantages_B = spread(sequences, batch)
             loss, stats = grpo_loss(

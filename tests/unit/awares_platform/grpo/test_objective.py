@@ -23,6 +23,7 @@ def test_every_episode_keeps_its_own_behaviour_logprobs_on_the_shared_row(
         nothing,
         nothing,
         nothing,
+        nothing,
         mask_ST,
         nothing,
         nothing,

@@ -1,0 +1,100 @@
+"""Runs a frozen vision tower once for all forward passes over a batch, on each distinct view once.
+
+    policy's forward ----+                      +--> first call: tower(U distinct views)
+                         +--> tower.forward ----+
+    reference's forward -+                      +--> other calls: the same features
+
+The policy and the reference have the same tower if no step trains it. The G episodes of a group
+share the low-resolution view, and often share crops.
+
+Axes of the tensors:
+    I  images of the batch, in order of appearance
+    U  distinct views among these images
+    N  patches of all images
+    D  pixel values of one patch
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from awares.batch import Batch
+
+
+class SharedTower:
+    """The features of the current batch, for `models` whose vision towers have equal weights.
+
+    `path` is the path of the tower within each model. A tower with a trained weight computes as
+    usual, and so does any tower outside a `batch` block.
+
+    Example:
+        tower = SharedTower([policy, reference], "model.visual")
+        with tower.batch(batch):
+            theirs = policy_logprobs(reference, batch)
+            ours = policy_logprobs(policy, batch)
+    """
+
+    def __init__(self, models: Sequence[Any], path: str) -> None:
+        self._views_I: Tensor | None = None
+        self._output: Any = None
+        towers = [model.get_submodule(path) for model in models]
+        if not any(weight.requires_grad for tower in towers for weight in tower.parameters()):
+            for tower in towers:
+                tower.forward = MethodType(self._sharing(tower.forward), tower)
+
+    @contextmanager
+    def batch(self, batch: Batch) -> Iterator[None]:
+        """Share the features of `batch` among the forward passes of the block."""
+        self._views_I = batch.image_views_I
+        try:
+            yield
+        finally:
+            self._views_I = self._output = None
+
+    def _sharing(self, original: Any) -> Any:
+        """Return a method that calls the tower's method `original` once in a `batch` block."""
+
+        def forward(tower: Any, pixel_values: Tensor, grid_thw: Tensor, **options: Any) -> Any:
+            if self._views_I is None:
+                return original(pixel_values, grid_thw=grid_thw, **options)
+            views, patches = self._views_I.tolist(), grid_thw.prod(1).tolist()
+            firsts = [views.index(view) for view in range(max(views) + 1)]
+            if self._output is None:
+                values = pixel_values.split(patches)
+                with torch.no_grad():
+                    self._output = original(
+                        torch.cat([values[first] for first in firsts]),
+                        grid_thw=grid_thw[firsts],
+                        **options,
+                    )
+            return repeated(self._output, [patches[first] for first in firsts], views)
+
+        return forward
+
+
+def repeated(output: Any, patches: Sequence[int], views: Sequence[int]) -> Any:
+    """Return the output of a tower for images that show the views `views`, in order.
+
+    `output` is the tower's output for each distinct view once, and `patches` holds the number of
+    patches of each distinct view. The tensors of `output` have one row per patch, or one row per
+    group of merged patches.
+    """
+
+    def repeat(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(repeat(item) for item in value)
+        if value is None:
+            return None
+        merged = sum(patches) // len(value)
+        parts = value.split([count // merged for count in patches])
+        return torch.cat([parts[view] for view in views])
+
+    # The language model does not read this tensor, which is the largest one.
+    unread = {"last_hidden_state"}
+    return type(output)(
+        **{name: repeat(value) for name, value in output.items() if name not in unread}
+    )
