@@ -1,20 +1,35 @@
-"""Tests how a rollout actor loads versions from the weight bus, and handles damaged versions."""
+"""Tests how a rollout actor loads versions from the weight bus, and handles damaged versions.
+
+The last test is about prompts that the data do not allow to be played.
+"""
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+from PIL import Image
+from transformers import AutoTokenizer
 
+import awares.mini
+from awares.chat import ChatFormat
+from awares.errors import DataError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
+from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.engine.canary import Canary, CanaryMismatch
 from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.engine.load import LoadReport, Prefetched
+from awares_platform.grpo.group import Outcome, Prompt
 from awares_platform.grpo.rollout import RolloutActor
+from awares_platform.grpo.scoring import Scoring
+from awares_platform.method.reward import build_reward
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Publisher, Received, Subscriber
 from awares_platform.weights.manifest import version_folder
@@ -22,6 +37,8 @@ from tests.integration.fault import Status
 from tests.integration.fault_proxy import proxy
 
 pytestmark = pytest.mark.integration
+
+POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 
 
 class FakeEngine:
@@ -125,3 +142,30 @@ def test_a_mismatch_is_not_missed_but_ends_the_actor(seaweed: ObjectStore) -> No
     engine.mismatch_at = 1
     with pytest.raises(CanaryMismatch):
         asyncio.run(take(actor(seaweed, run, engine).follow(), 1))
+
+
+@pytest.mark.parametrize(
+    ("question", "image", "fault"),
+    [
+        ("which digit is it? " * 200, "whole", r"tokens of 1024 \(engine.max_model_len\); shorten"),
+        ("which digit is it?", "damaged", "image damaged cannot be read"),
+    ],
+)
+def test_a_fault_of_the_data_is_no_fault_of_the_engine(
+    seaweed: ObjectStore, question: str, image: str, fault: str
+) -> None:
+    """The actor returns the fault without a call of its engine, and the group is left out."""
+
+    def read(name: str) -> Image.Image:
+        if name == "damaged":
+            raise DataError(f"image {name} cannot be read")
+        return Image.new("RGB", (224, 224))
+
+    found = actor(seaweed, "faults", FakeEngine())
+    found._chat = ChatFormat(AutoTokenizer.from_pretrained(POLICY))
+    found._family, found._images = QWEN2_5_VL, cast(Any, read)
+    prompt = Prompt(3, 0, Sample("s0", image, question, "7", label=Label.LR))
+    group = Scoring(build_reward(found._config.method), found._config.grpo)(
+        prompt, asyncio.run(found.rollout(prompt))
+    )
+    assert group.outcome is Outcome.UNPLAYABLE and re.search(fault, group.fault)
