@@ -26,8 +26,8 @@ results: $(INSTALLED)
 	done
 	$(BIN)/python .ci/results_table.py $(SEEDS:%=runs/quickstart-%/results.json)
 
-# Runs the 7B setup at its real widths with one layer, and writes the comparison with the plan. It
-# needs about 20 minutes and 22 GB of memory. ARGS="sft grpo" runs single jobs.
+# Runs the 7B setup at its real widths with one layer, and writes the comparison with the plan. An
+# engine alone takes up to 15 GB of memory. ARGS="sft grpo" runs single jobs.
 rehearse: $(INSTALLED)
 	PYTHONPATH=.:platform $(BIN)/python -m tests.rehearsal.run $(ARGS)
 	PYTHONPATH=.:platform $(BIN)/python -m tests.rehearsal.table > runs/rehearsal/table.md
