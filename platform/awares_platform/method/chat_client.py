@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
+from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
 import stamina
@@ -40,12 +41,7 @@ class ChatEndpoint:
     def __init__(self, config: EndpointConfig) -> None:
         self._config = config
         self._limit = asyncio.Semaphore(config.in_flight)
-        self._client = httpx.AsyncClient(
-            timeout=config.timeout_s,
-            headers=_authorisation(config),
-            limits=httpx.Limits(max_connections=config.in_flight),
-            mounts=_direct(config.url),
-        )
+        self._client = _client(config)
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,9 +111,31 @@ def _text(response: httpx.Response, url: str) -> str:
     return text or ""
 
 
-def _direct(url: str) -> dict[str, None]:
-    """Return httpx mounts that bypass the proxies if the endpoint is on this machine."""
-    return {f"all://{httpx.URL(url).netloc.decode()}": None} if is_loopback(url) else {}
+def _client(config: EndpointConfig) -> httpx.AsyncClient:
+    """Return a client that asks an endpoint on this machine directly, not through a proxy.
+
+    Other endpoints are asked through the proxy that the environment names, unless NO_PROXY lists
+    their host. Raises ConfigError if httpx cannot use the proxy that the environment names.
+    """
+    host = httpx.URL(config.url).host
+    try:
+        return httpx.AsyncClient(
+            timeout=config.timeout_s,
+            headers=_authorisation(config),
+            limits=httpx.Limits(max_connections=config.in_flight),
+            verify=httpx.create_ssl_context(),
+            trust_env=not (is_loopback(config.url) or proxy_bypass(host)),
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        names = [name for name in getproxies_environment() if name != "no"]
+        raise ConfigError(
+            f"{config.url} cannot be asked through the proxy of {_variables(names)} ({error}); "
+            "name an HTTP proxy there, or add the endpoint's host to NO_PROXY"
+        ) from error
+
+
+def _variables(schemes: Sequence[str]) -> str:
+    return ", ".join(f"{scheme}_proxy".upper() for scheme in sorted(schemes)) or "the environment"
 
 
 def _authorisation(config: EndpointConfig) -> dict[str, str]:

@@ -198,3 +198,21 @@ def test_a_proxy_is_asked_for_remote_endpoints_only(
         with pytest.raises(EndpointError, match="refused model 'judge-70b' with 403"):
             complete(config(server, url="http://judge.example.invalid/v1"))
     assert proxy.asked == ["POST http://judge.example.invalid/v1/chat/completions"]
+
+
+@pytest.mark.parametrize("url", ["socks5://127.0.0.1:9", "socks://127.0.0.1:9", "::::"])
+def test_a_proxy_that_cannot_be_used_matters_to_remote_endpoints_only(
+    url: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.reply = lambda body, count: (200, "4")
+    monkeypatch.setenv("ALL_PROXY", url)
+    assert complete(config(server)) == "4"
+    remote = config(server, url="http://judge.example.invalid/v1", retry_budget_s=0.1)
+    with pytest.raises(
+        ConfigError, match=r"judge\.example\.invalid.*proxy of ALL_PROXY .*NO_PROXY"
+    ):
+        ChatEndpoint(remote)
+    monkeypatch.setenv("NO_PROXY", "judge.example.invalid")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(EndpointBusy, match="is unreachable"):
+        complete(remote)
