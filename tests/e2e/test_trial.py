@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from boto3.session import Session
+from botocore.client import Config as ClientConfig
 
 from awares.mini.benchmark import generate_split
 from tests.simulator.api.kinds import Kinds
@@ -91,7 +92,7 @@ def test_the_grpo_job_trains_to_the_end(trial: Release) -> None:
     store = trial.keys["awares-store"]
     client = Session(
         store["AWS_ACCESS_KEY_ID"], store["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
-    ).client("s3", endpoint_url=trial.url("seaweedfs"))
+    ).client("s3", endpoint_url=trial.url("seaweedfs"), config=ClientConfig(proxies={}))
     listed = client.list_objects_v2(Bucket="awares", Prefix="trial/runs/trial/policies/awares/")
     assert any(item["Key"].endswith(".safetensors") for item in listed["Contents"])
 

@@ -4,7 +4,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError
 
 from awares_platform.doctor.finding import Finding
 from awares_platform.store import ObjectStore
@@ -38,9 +38,6 @@ def check_clock(store: ObjectStore, node: str) -> list[Finding]:
 
 def _date(store: ObjectStore) -> str | None:
     try:
-        reply = store.client.list_objects_v2(Bucket=store.config.bucket, MaxKeys=1)
-    except ClientError as error:
-        reply = error.response
+        return store.date()
     except BotoCoreError:
         return None  # The check of the store reports this fault.
-    return reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")

@@ -219,6 +219,18 @@ class Bucket:
             client.meta.events.register_first(f"before-call.s3.{write}", send_at_once)
         return client
 
+    def date(self) -> str | None:
+        """Return the Date header of one reply of the store, or None if it has none.
+
+        A reply that denies access also has the header. Raises botocore's BotoCoreError if the store
+        does not answer.
+        """
+        try:
+            reply = self.client.list_objects_v2(Bucket=self.config.bucket, MaxKeys=1)
+        except ClientError as error:
+            reply = error.response
+        return reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+
     @cached_property
     def _bucket_exists(self) -> bool:
         self.check()

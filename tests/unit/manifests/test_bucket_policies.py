@@ -49,6 +49,7 @@ READS = {
     "head",
     "exists",
     "list",
+    "date",
     "check",
     "download_file",
     "download_directory",

@@ -96,6 +96,7 @@ def batch(scored: int) -> Batch:
         (ids_BT == IMAGE).int(),
         torch.randn(GRID[1] * GRID[2], 3 * 2 * 14**2),
         torch.tensor([GRID]),
+        torch.tensor([0]),
         action_BT,
         zeros_BT,
         zeros_BT,
