@@ -1,28 +1,33 @@
 """Measure how an engine of the 7B model's width takes the versions of a LoRA run.
 
-    PYTHONPATH=.:platform python tests/benchmarks/adapters.py [--layers N] [--json PATH]
+    PYTHONPATH=.:platform python tests/benchmarks/adapters.py [--layers N ...] [--json PATH]
 
 The policy is a Qwen2.5-VL in bfloat16 with the widths of the 7B model (hidden 3,584, MLP 18,944, 28
-heads, 4 KV heads), random weights, few layers, and the vision tower and vocabulary of the bundled
-policy. SeaweedFS runs on the same machine. For each way and rank the script publishes some versions
-and loads each one while the engine generates. It reports medians:
+heads, 4 KV heads), and the vision tower and vocabulary of the bundled policy. Its weights are
+zeros, which take the same time as others. The file of the weights is sparse. SeaweedFS runs on the
+same machine. For each way and number of layers the script publishes some versions, and loads each
+one while the engine is idle or generates. It reports medians:
 
-- load: the time from HEAD to the applied version, without a canary;
-- pause: the part of it in which generation waits;
+- load: the time from HEAD to the applied version of an idle engine, without a canary. It consists
+  of fetching, decoding and verifying, of writing the adapter's files, and of the pause;
+- pause: the part of it in which generation waits, of an idle engine and of one that generates. The
+  latter includes the generation step in flight;
 - memory: the growth of the proportional set size of the engine and of this process, from the time
   before the first version to its peak. The publisher's own memory counts, too.
 
 The way "adapter" is the engine's own in bfloat16. The way "folded" adds the adapter to the weights,
-as an engine in float32 does. The last columns are scaled to 28 layers by the number of layers,
-which overstates fixed costs.
+as an engine in float32 does. A way that is measured with two numbers of layers gets a row for 28
+layers, on the line through the two.
 """
 
 import asyncio
+import json
 import os
+import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -37,20 +42,22 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from awares.chat import ChatFormat
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.generate import GenerateRequest, Sampling
-from awares.mini.policy import build_config, save_policy
+from awares.mini.policy import build_config, build_processor
 from awares.mini.tokenizer import train_tokenizer
 from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
 from awares_platform.engine.engine import Engine
+from awares_platform.engine.load import LoadReport
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Identity, Publisher, Subscriber
 from awares_platform.weights.adapter import DOWN, UP
+from awares_platform.weights.checkpoint import Checkpoint
 from tests.benchmarks.command import Screen, parser, save
 from tests.benchmarks.local_store import local_store
 
 WHOLE = 28
-VERSIONS = 3
-LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
+VERSIONS = 6
+LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=64 * 28 * 28)
 WIDTHS = {
     "hidden_size": 3584,
     "intermediate_size": 18944,
@@ -67,13 +74,29 @@ def write_wide(directory: Path, layers: int) -> ChatFormat:
     config.text_config.layer_types = ["full_attention"] * layers
     config.text_config.rope_parameters["mrope_section"] = [16, 24, 24]
     config.vision_config.out_hidden_size = WIDTHS["hidden_size"]
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    model: Any = Qwen2_5_VLForConditionalGeneration(config)
-    torch.set_default_dtype(before)
-    save_policy(model, tokenizer, directory)
+    config.architectures, config.dtype = (
+        [Qwen2_5_VLForConditionalGeneration.__name__],
+        torch.bfloat16,
+    )
+    config.save_pretrained(directory)
+    build_processor(tokenizer).save_pretrained(directory)
+    with torch.device("meta"):
+        model: Any = Qwen2_5_VLForConditionalGeneration(config)
+    write_zeros(directory / "model.safetensors", model.named_parameters())
     return ChatFormat(tokenizer)
+
+
+def write_zeros(file: Path, shaped: Iterable[tuple[str, Tensor]]) -> None:
+    """Write a safetensors file of zeros in bfloat16 that takes no space on the disk."""
+    header, end = {}, 0
+    for name, tensor in shaped:
+        start, end = end, end + tensor.numel() * 2
+        header[name] = {"dtype": "BF16", "shape": [*tensor.shape], "data_offsets": [start, end]}
+    head = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    head += b" " * (-len(head) % 8)
+    with file.open("wb") as written:
+        written.write(struct.pack("<Q", len(head)) + head)
+        written.truncate(8 + len(head) + end)
 
 
 def adapter(shapes: dict[str, tuple[int, ...]], rank: int, seed: int) -> dict[str, Tensor]:
@@ -153,11 +176,11 @@ async def measure(
     store: ObjectStore, policy: Path, chat: ChatFormat, way: str, rank: int, threads: int
 ) -> dict[str, Any]:
     """Start an engine, load some versions, and return the medians."""
-    from awares_platform.weights.checkpoint import Checkpoint
-
     config = EngineConfig(
         dtype="bfloat16",
         kv_cache_gib=0.25,
+        max_model_len=256,
+        max_requests=4,
         threads=threads,
         start_timeout_s=900,
         load_timeout_s=900,
@@ -169,77 +192,107 @@ async def measure(
     if way == "folded":
         # The engine refuses to fold in bfloat16. This measures what it would cost.
         engine._check_form = lambda manifest: None  # type: ignore[method-assign]
-    loads, pauses = [], []
+    loads: dict[bool, list[tuple[float, LoadReport]]] = {True: [], False: []}
     shapes = dict(Checkpoint(policy).shapes)
-    ids = chat.first_turn("what is the digit?")
-    ids = tuple(token for token in ids if token != chat.image_token_id)
     async with engine:
-        with published(store, f"{way}-{rank}", rank, shapes) as (publisher, subscriber, states):
+        before = used_bytes()
+        with published(store, policy.name + way, rank, shapes) as (publisher, subscriber, states):
             for version in range(1, VERSIONS + 1):
                 publisher.publish(version, states[version % 2])
+                publisher.wait()
                 if version == 1:
                     memory = Memory()
                     memory.start()
-                request = GenerateRequest(ids, (), Sampling(max_tokens=4), f"{version}")
-                generating = asyncio.create_task(engine(request))
-                await asyncio.sleep(0.5)
-                started = time.perf_counter()
-                head = await asyncio.to_thread(subscriber.head)
-                assert head == version
-                report = await engine.load_version(subscriber, version)
-                loads.append(time.perf_counter() - started)
-                pauses.append(report.pause_s)
-                await generating
+                busy = version % 2 == 0
+                loads[busy].append(await load(engine, chat, subscriber, version, busy))
         grown = memory.stop()
-    sent = sum(tensor.nbytes for tensor in states[0].values())
     return {
         "way": way,
         "rank": rank,
-        "load_s": median(loads),
-        "pause_s": median(pauses),
+        "load_s": median(seconds for seconds, _ in loads[False]),
+        "receive_s": median(
+            one.prefetched.fetch_s + one.prefetched.decode_s + one.prefetched.verify_s
+            for _, one in loads[False]
+        ),
+        "pause_s": median(one.pause_s for _, one in loads[False]),
+        "busy_pause_s": median(one.pause_s for _, one in loads[True]),
         "memory": grown,
-        "adapter_bytes": sent,
+        "engine_bytes": before,
+        "adapter_bytes": sum(tensor.nbytes for tensor in states[0].values()),
     }
 
 
-def table(rows: list[dict[str, Any]], layers: int, threads: int) -> str:
+async def load(
+    engine: Engine, chat: ChatFormat, subscriber: Subscriber, version: int, busy: bool
+) -> tuple[float, LoadReport]:
+    """Load a version, and return the seconds since HEAD was asked for. `busy` generates."""
+    ids = chat.first_turn("what is the digit?")
+    ids = tuple(token for token in ids if token != chat.image_token_id)
+    request = GenerateRequest(ids, (), Sampling(max_tokens=8 if busy else 1), f"{version}")
+    generating = asyncio.create_task(engine(request))
+    await asyncio.wait([generating], timeout=0.5 if busy else None)
+    started = time.perf_counter()
+    head = await asyncio.to_thread(subscriber.head)
+    assert head == version
+    report = await engine.load_version(subscriber, version)
+    seconds = time.perf_counter() - started
+    await generating
+    return seconds, report
+
+
+FIGURES = ("load_s", "receive_s", "pause_s", "busy_pause_s", "memory")
+
+
+def extended(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add a row for 28 layers to each way that was measured with two other numbers of layers."""
+    found = []
+    for way in dict.fromkeys(row["way"] for row in rows):
+        measured = [row for row in rows if row["way"] == way]
+        found += measured
+        if len(measured) == 2 and measured[1]["layers"] < WHOLE:
+            one, two = measured
+            by = (WHOLE - one["layers"]) / (two["layers"] - one["layers"])
+            line = {key: one[key] + by * (two[key] - one[key]) for key in FIGURES}
+            found.append({**one, **line, "layers": WHOLE, "line": True})
+    return found
+
+
+def table(rows: Sequence[dict[str, Any]], threads: int) -> str:
     """Return the figures as a Markdown table."""
-    scale = WHOLE / layers
-    head = "| way | rank | load | pause | memory | load, 28 layers | pause | memory |"
+    head = "| way | rank | layers | load | of it receiving | pause, idle | generating | memory |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
-    for row in rows:
-        cells = [
-            f"{row['load_s'] * by:.2f} s | {row['pause_s'] * by:.3f} s | "
-            f"{row['memory'] * by / 1e9:.2f} GB"
-            for by in (1, scale)
-        ]
-        lines.append(f"| {row['way']} | {row['rank']} | {' | '.join(cells)} |")
-    note = f"\n{layers} layers of the 7B model's width, bfloat16, {threads} threads of two cores."
+    for row in extended(rows):
+        depth = f"{row['layers']}, on the line" if row.get("line") else f"{row['layers']}"
+        times = [f"{row[key]:.2f} s" for key in FIGURES[:-1]]
+        cells = [row["way"], f"{row['rank']}", depth, *times, f"{row['memory'] / 1e9:.2f} GB"]
+        lines.append(f"| {' | '.join(cells)} |")
+    note = f"\nThe 7B model's width, bfloat16, {threads} threads of two cores."
     return "\n".join([*lines, note])
 
 
 def main() -> None:
-    options = parser(__doc__, "rank 16 only", "adapters")
-    options.add_argument("--layers", type=int, default=4, help="layers of the language model")
-    options.add_argument("--threads", type=int, default=1, help="threads of the engine")
-    options.add_argument("--ways", nargs="+", default=["adapter", "folded"])
+    options = parser(__doc__, "the way adapter only", "adapters")
+    options.add_argument("--layers", type=int, nargs="*", default=[2, 14], help="of the adapter")
+    options.add_argument("--folded", type=int, nargs="*", default=[2, 4], help="layers to fold")
+    options.add_argument("--rank", type=int, default=8, help="rank of the adapter")
+    options.add_argument("--threads", type=int, default=2, help="threads of the engine")
     given = options.parse_args()
     torch.set_num_threads(1)
     rows = []
+    work = [("adapter", layers) for layers in given.layers]
+    work += [] if given.quick else [("folded", layers) for layers in given.folded]
     with tempfile.TemporaryDirectory() as name, local_store(Path(name)) as store, Screen() as show:
-        show.tell("writing the policy")
-        policy = Path(name) / "policy"
-        policy.mkdir()
-        chat = write_wide(policy, given.layers)
-        for way in given.ways:
-            for rank in (16,) if given.quick else (16, 64):
-                show.tell(f"{way}, rank {rank}")
-                row = asyncio.run(measure(store, policy, chat, way, rank, given.threads))
-                rows.append(row)
-                show.show(str(row))
-    found = table(rows, given.layers, given.threads)
+        for way, layers in work:
+            show.tell(f"{way}, {layers} layers")
+            policy = Path(name) / f"policy-{layers}"
+            policy.mkdir(exist_ok=True)
+            chat = write_wide(policy, layers)
+            row = asyncio.run(measure(store, policy, chat, way, given.rank, given.threads))
+            rows.append({"layers": layers, **row})
+            show.show(str(rows[-1]))
+    found = table(rows, given.threads)
     print(found)
-    save(given, "adapters", found, {"layers": given.layers, "rows": rows})
+    save(given, "adapters", found, {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def tied_policy(directory: Path) -> Path:
     """Write a policy whose output head shares its tensor with the embedding."""
     directory.mkdir()
     tokenizer = train_tokenizer()
-    config = build_config(tokenizer)
+    config: Any = build_config(tokenizer)
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = True
     torch.manual_seed(0)
     model: Any = Policy(config).eval()
