@@ -6,8 +6,11 @@ from typing import Literal
 
 Anchor = Literal["start", "middle", "end"]
 
-LINE, LETTER, GAP = 17.0, 6.9, 6.0
-"""Height of a line, mean width of a letter, and smallest gap between names, in SVG units."""
+LINE, LETTER, GAP = 17.0, 8.1, 6.0
+"""Height of a line, mean width of a letter, and smallest gap between names, in SVG units.
+
+The width is that of DejaVu Sans Bold, the widest of the usual system fonts.
+"""
 
 SPOTS: tuple[tuple[float, float, Anchor], ...] = (
     (12, 0, "start"),
