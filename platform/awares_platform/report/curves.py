@@ -12,7 +12,7 @@ from html import escape
 from awares_platform.runtime.metrics import Row
 
 WIDTH, HEIGHT = 340, 190
-LEFT, RIGHT, TOP, BOTTOM = 44, 66, 12, 26
+LEFT, RIGHT, TOP, BOTTOM = 54, 66, 12, 26
 TREND_WEIGHT = 0.25
 
 Point = tuple[float, float]
@@ -117,15 +117,16 @@ def trend(points: Sequence[Point]) -> list[Point]:
     return smooth
 
 
-def number(value: float) -> str:
-    """Format a number with three significant digits.
+def number(value: float, digits: int = 3) -> str:
+    """Format a number with `digits` significant digits.
 
-    A number below 0.001 gets two digits and an exponent. A number of at least 1000 is rounded to a
-    whole number.
+    A number below 0.001 gets one digit less and an exponent. By default, a number of at least 1000
+    is rounded to a whole number.
     """
     if value != 0 and abs(value) < 0.001:
-        return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        mantissa, power = f"{value:.{digits - 2}e}".split("e")
+        return f"{float(mantissa):g}e{int(power)}"
+    return f"{value:.{digits}g}" if digits > 3 or abs(value) < 1000 else f"{value:,.0f}"
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -147,7 +148,7 @@ def tick_labels(values: Sequence[float]) -> list[str]:
         for label, value in zip(labels, values, strict=True)
     ):
         digits += 1
-        labels = [f"{value:.{digits}g}" for value in values]
+        labels = [number(value, digits) for value in values]
     return labels
 
 

@@ -50,6 +50,7 @@ def test_ticks_of_small_values_differ():
         ([0.9998, 1.0, 1.0002], ["0.9998", "1", "1.0002"]),
         ([1000.25, 1000.5], ["1000.25", "1000.5"]),
         ([0.5, 1.0], ["0.5", "1"]),
+        ([2e-6, 2.25e-6, 2.5e-6], ["2e-6", "2.25e-6", "2.5e-6"]),
         ([], []),
     ],
 )
@@ -61,6 +62,15 @@ def test_almost_equal_values_have_short_labels():
     chart = xml.fromstring(line_chart([(0, 0.99991), (1, 1.00001)], "Update played"))
     texts = [str(text.text) for text in chart.iter("text") if text.get("text-anchor") == "end"]
     assert texts[:-1] == ["0.99", "1", "1.01"]
+
+
+@pytest.mark.parametrize("values", [[2e-6, 2.8e-6], [1000.1, 1025.0], [0.99999, 1.00001]])
+def test_labels_fit_between_the_edge_and_the_axis(values):
+    """In DejaVu Sans a character takes 6.8 of the chart's units."""
+    chart = xml.fromstring(line_chart(list(enumerate(values)), "Canary"))
+    ticks = [text for text in chart.iter("text") if text.get("text-anchor") == "end"][:-1]
+    assert len(ticks) > 1
+    assert all(6.8 * len(str(text.text)) <= float(text.get("x", "nan")) for text in ticks)
 
 
 @pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [0.0, 0.0], [-1.0, 1.0], [1e-9, 2e-9]])
