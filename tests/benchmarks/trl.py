@@ -32,7 +32,7 @@ from tests.benchmarks.command import Screen, parser, save
 from tests.benchmarks.watched import Watched, watch
 
 ORDER = ("trl", "loop", "synchronous", "alone")
-BARS = {
+GOALS = {
     "episodes/s, this project over TRL": 2.5,
     "seconds to the first step, TRL over this project": 1.0,
     "episodes/s, asynchronous over synchronous": 1.3,
@@ -123,7 +123,7 @@ class Bench:
 
 
 def ratios(found: dict[str, list[Figures]]) -> dict[str, float]:
-    """Return the median ratio of each bar over the rounds."""
+    """Return the median ratio of each goal over the rounds."""
     pairs = {
         "episodes/s, this project over TRL": ("loop", "trl", "rate"),
         "seconds to the first step, TRL over this project": ("trl", "loop", "first_s"),
@@ -160,12 +160,12 @@ def lines(found: dict[str, list[Figures]], steps: int) -> list[str]:
             for key in keys.values()
         ]
         table.append(f"| {names[kind]} | {' | '.join(cells)} |")
-    bars = [f"- {name}: {ratio:.2f} (bar {BARS[name]})" for name, ratio in ratios(found).items()]
+    goals = [f"- {name}: {ratio:.2f} (goal {GOALS[name]})" for name, ratio in ratios(found).items()]
     rounds = len(next(iter(found.values())))
     return [
         *table,
         "",
-        *bars,
+        *goals,
         "",
         f"{steps} steps a run, rounds: {rounds}; float32 on {os.cpu_count()} cores.",
     ]

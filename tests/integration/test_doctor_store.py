@@ -81,7 +81,7 @@ def test_a_store_that_hangs_is_a_failure_within_the_limit(store: ObjectStore) ->
 
 
 def test_a_store_that_does_not_delete_fails(store: ObjectStore) -> None:
-    """The object is back after each deletion."""
+    """After each deletion, the test writes the object again."""
     with proxy(store, retry_budget_s=1.0) as faults:
         back = Call(lambda: store.put("round-trip", b"again"), "after")
         faults.on("*", "DELETE", fault=back)

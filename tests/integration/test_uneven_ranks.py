@@ -1,8 +1,5 @@
 """Tests that three ranks of a GRPO learner take the same step on eight sequences as one rank."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,27 +7,10 @@ import torch
 
 from awares.mini.policy import build_model, save_policy
 from awares.mini.tokenizer import train_tokenizer
+from tests.integration.ranks import run_ranks
 from tests.integration.uneven_rank import RATE, STAGES, step_shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
-
-
-def train(ranks: int, directory: Path) -> None:
-    """Run all ranks in processes of their own."""
-    script = str(Path(__file__).with_name("uneven_rank.py"))
-    shared = {**os.environ, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), str(ranks), str(directory)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * ranks, "\n".join(said)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +20,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "base").mkdir()
     save_policy(build_model(tokenizer, seed=0), tokenizer, directory / "base")
     for ranks in (1, 3):
-        train(ranks, directory)
+        run_ranks("uneven_rank.py", ranks, str(directory))
     return directory
 
 

@@ -1,10 +1,6 @@
 """Tests that two DeepSpeed ranks publish their parts, and a reader gets the whole policy."""
 
-import os
-import subprocess
-import sys
 import uuid
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +13,7 @@ from awares_platform.config.run import RunConfig
 from awares_platform.store import ObjectStore
 from awares_platform.weights import Subscriber
 from tests.integration.publishing_rank import STAGES, STEPS
+from tests.integration.ranks import run_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -34,30 +31,7 @@ def run(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Platf
         policy=PolicyConfig(base=str(base), train_vision=True),
     )
     (directory / "setup.json").write_text(config.model_dump_json())
-    ranks = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                str(Path(__file__).with_name("publishing_rank.py")),
-                str(rank),
-                "2",
-                str(directory / "setup.json"),
-            ],
-            env={
-                **os.environ,
-                "RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "LOCAL_RANK": str(rank),
-                "OMP_NUM_THREADS": "1",
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=300)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], "\n".join(said)
+    run_ranks("publishing_rank.py", 2, str(directory / "setup.json"))
     return config
 
 

@@ -5,9 +5,6 @@ twelfth of it.
 """
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from awares.mini.policy import build_config, build_processor, save_policy
 from awares.mini.tokenizer import train_tokenizer
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.method.family import model_family
+from tests.integration.ranks import run_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 RANKS = 2
@@ -101,31 +99,13 @@ def save_tied(path: Path, width: int, tokenizer: PreTrainedTokenizerBase) -> Non
 
 def run(directory: Path, case: Case, mode: str) -> list[dict[str, Any]]:
     """Run two ranks of loading_rank.py, and return their measurements."""
-    script = str(Path(__file__).with_name("loading_rank.py"))
     out = directory / f"{case.base}-{case.lora_rank}-{mode}"
     out.mkdir()
     settings = [case.base, str(case.lora_rank), case.dtype, case.family, mode]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), str(RANKS), str(directory), str(out), *settings],
-            env={
-                **os.environ,
-                "RANK": str(rank),
-                "WORLD_SIZE": str(RANKS),
-                "LOCAL_RANK": str(rank),
-                "OMP_NUM_THREADS": "1",
-                # The C library then returns each freed tensor to the kernel at once, so that the
-                # process's memory is the memory of its live tensors.
-                "MALLOC_MMAP_THRESHOLD_": "65536",
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(RANKS)
-    ]
-    said = [process.communicate(timeout=240)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0] * RANKS, "\n".join(said)
+    # The C library then returns each freed tensor to the kernel at once, so that the process's
+    # memory is the memory of its live tensors.
+    memory = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    run_ranks("loading_rank.py", RANKS, str(directory), str(out), *settings, **memory)
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(RANKS)]
 
 

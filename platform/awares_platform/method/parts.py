@@ -8,7 +8,7 @@ from awares_platform.method.judge import check_judge
 from awares_platform.method.reward import check_reward
 
 REWARDING = frozenset({"quickstart", "grpo", "evaluate", "doctor"})
-"""The jobs that compute rewards, and the doctor of the grpo job."""
+"""The jobs that compute rewards. The doctor checks the setup of such a job."""
 LABELLING = frozenset({"quickstart", "curate", "evaluate"})
 """The jobs that ask the judge and the grounding. The doctor reports a fault as a finding."""
 

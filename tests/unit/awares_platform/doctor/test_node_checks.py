@@ -1,4 +1,4 @@
-"""Tests the checks of a node with a full disk, a read-only disk and clocks that are wrong."""
+"""Tests the checks of a node: its disk is full or read-only, or its clock is wrong."""
 
 import http.server
 import subprocess

@@ -1,0 +1,30 @@
+"""Runs the ranks of a process group as processes of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+LIMIT_S = 300
+
+
+def run_ranks(script: str, ranks: int, *arguments: str, **variables: str) -> None:
+    """Run `script` of this directory once per rank, with one thread each, until all have ended.
+
+    The arguments of the script are the rank, the number of ranks, and `arguments`. `variables` are
+    further environment variables. Fails with the output of all ranks if one of them fails.
+    """
+    path = str(Path(__file__).with_name(script))
+    shared = {**os.environ, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1", **variables}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, path, str(rank), str(ranks), *arguments],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    said = [process.communicate(timeout=LIMIT_S)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * ranks, "\n".join(said)
