@@ -30,7 +30,7 @@ def disk(config: PlatformConfig) -> Iterator[ObjectStore]:
 
 
 def start(job: str, config: PlatformConfig, *overrides: str) -> subprocess.Popen[str]:
-    """Start `awares <job>` with the given configuration and overrides."""
+    """Start `awares <job>` with the given configuration and overrides, in its own process group."""
     setup = config.run.directory / "setup.json"
     setup.write_text(config.model_dump_json())
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -44,7 +44,12 @@ def start(job: str, config: PlatformConfig, *overrides: str) -> subprocess.Popen
         *overrides,
     ]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
     )
 
 

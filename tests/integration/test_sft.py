@@ -44,7 +44,7 @@ from awares_platform.training.identity import content_digest
 from awares_platform.training.policy import load_policy
 from awares_platform.training.source import resolve
 from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
-from tests.processes import descendants
+from tests.processes import descendants, family, gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -312,6 +312,27 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     undisturbed = _weights(session)
     with disk(job) as reopened:
         assert _weights(job.model_copy(update={"store": reopened.config})) == undisturbed
+
+
+def test_ctrl_c_ends_the_job_with_one_line(session: PlatformConfig, tmp_path: Path) -> None:
+    """A terminal sends Ctrl-C to all processes of the job at once."""
+    job = session.model_copy(
+        update={
+            "run": session.run.model_copy(update={"directory": tmp_path / "runs"}),
+            "store": StoreConfig(url="s3://awares/interrupted", retry_budget_s=5),
+        }
+    )
+    with disk(job) as reopened:
+        write_samples(reopened, "tiny-curated", "train", list(_curated(reopened)))
+    command = start("sft", job)
+    rows = tmp_path / "runs" / job.run.name / "sft" / "metrics.jsonl"
+    wait_for(lambda: _steps(rows) >= 2, command)
+    processes = family(psutil.Process(command.pid))
+    os.killpg(command.pid, signal.SIGINT)
+    status, shown, error = last_words(command)
+    assert status == 130, shown
+    assert error.startswith("awares sft: interrupted; everything it started has stopped"), shown
+    assert not gone(processes, within_s=20)
 
 
 def test_two_zero3_workers_train_on_the_same_batches_and_refuse_another_topology(

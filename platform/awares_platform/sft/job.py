@@ -15,12 +15,13 @@ or returns at once if the policy is finished. A job with another recipe starts f
 import hashlib
 import json
 import logging
-import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
@@ -34,7 +35,7 @@ from awares_platform.sft.order import SampleOrder
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
 from awares_platform.training.export import policy_key, read_meta
-from awares_platform.training.failure import cause
+from awares_platform.training.failure import unwrapped
 from awares_platform.training.identity import content_digest
 from awares_platform.training.source import pinned, resolve
 
@@ -162,34 +163,32 @@ def _follow(
 def _messages(config: PlatformConfig, recipe: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Yield the messages of rank 0 until training ends. If training fails, its error is raised."""
     queue = Queue(actor_options={"num_cpus": 0})
-    outcome: list[Exception | None] = []
-    # `fit` runs in a thread, because in the main thread it would replace the handler of SIGINT.
-    arguments = (config, recipe, queue, outcome)
-    training = threading.Thread(target=_fit, args=arguments, name="sft-train", daemon=True)
-    training.start()
+    trainer: Any = ray.remote(num_cpus=0)(FitActor).remote()
     try:
-        while True:
-            over = not training.is_alive()
-            try:
-                yield queue.get(timeout=_POLL_S)
-            except Empty:
-                if over:
-                    break
+        training = trainer.fit.remote(config, recipe, queue)
+        over = False
+        while not over:
+            over = bool(ray.wait([training], timeout=0)[0])
+            with suppress(Empty):
+                while True:
+                    yield queue.get(timeout=_POLL_S)
+        with unwrapped():
+            ray.get(training)
     finally:
+        ray.kill(trainer)
         queue.shutdown(force=True)
-    if outcome[0] is not None:
-        raise outcome[0]
 
 
-def _fit(
-    config: PlatformConfig, recipe: dict[str, Any], queue: Queue, outcome: list[Exception | None]
-) -> None:
-    try:
+class FitActor:
+    """Runs Ray Train in a separate process.
+
+    The driver can end Ray Train by killing this process. In the driver, Ray Train would replace the
+    handler of SIGINT, and a thread of Ray Train would end the driver after Ray's shutdown.
+    """
+
+    def fit(self, config: PlatformConfig, recipe: dict[str, Any], queue: Queue) -> None:
+        """Train to the end. Raises TrainingFailedError or ControllerError."""
         _trainer(config, recipe, queue).fit()
-        outcome.append(None)
-    except Exception as error:
-        # The main thread raises this error.
-        outcome.append(cause(error))
 
 
 def _trainer(config: PlatformConfig, recipe: dict[str, Any], queue: Queue) -> TorchTrainer:
