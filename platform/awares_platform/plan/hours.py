@@ -102,19 +102,19 @@ def passes(policy: PolicyConfig, *, extra: int) -> Pass:
     return Pass(1 + extra, 1, 0 if policy.lora_rank else 1)
 
 
-def sequence_flops(
-    shape: Geometry, tokens: float, visual: float, work: Pass, vision: Pass
-) -> float:
-    """Return the FLOPs of one sequence with `tokens` tokens, including `visual` visual tokens.
+def language_flops(shape: Geometry, tokens: float, work: Pass) -> float:
+    """Return the FLOPs of the language model for one sequence of `tokens` tokens."""
+    parameters = shape.layers * shape.layer_parameters * tokens * work.parameter_factor
+    return parameters + 2 * shape.layers * shape.hidden * tokens * tokens * work.attention_factor
 
-    `work` counts the computations of the language model, and `vision` counts the computations of
-    the vision tower. The tower reads merge**2 patches for each visual token. The plan neglects the
-    tower's attention, which costs little because it is windowed.
+
+def tower_flops(shape: Geometry, visual: float, work: Pass) -> float:
+    """Return the FLOPs of the vision tower for `visual` visual tokens.
+
+    The tower reads merge**2 patches for each visual token. The plan neglects the tower's attention,
+    which costs little because it is windowed.
     """
-    language = shape.layers * shape.layer_parameters * tokens * work.parameter_factor
-    attention = 2 * shape.layers * shape.hidden * tokens * tokens * work.attention_factor
-    tower = shape.vision_parameters * visual * shape.merge**2 * vision.parameter_factor
-    return language + attention + tower
+    return shape.vision_parameters * visual * shape.merge**2 * work.parameter_factor
 
 
 def sft_hours(
@@ -129,7 +129,8 @@ def sft_hours(
 
     An epoch reads `samples` demonstrations, which are as long as episodes.
     """
-    cost = _cost(policy, shape, passes(policy, extra=0), assumed)
+    work = passes(policy, extra=0)
+    cost = _cost(shape, work, _tower_passes(policy, work), assumed)
     budget = PassBudget(sft.micro_batch, sft.micro_tokens, policy.packed)
     ranks = rank_time(sft.batch_size, sft.workers, budget, lengths, assumed, cost)
     steps = sft.epochs * math.ceil(samples / sft.batch_size)
@@ -168,9 +169,13 @@ def _learning(
     """Compute the learning time of a step.
 
     The reference needs a forward pass. With several minibatches the proximal policy also needs one.
+    A batch's policy and reference share the pass of a frozen vision tower, except with stage 3.
     """
-    extra = (grpo.kl_beta > 0) + (grpo.minibatches > 1)
-    cost = _cost(policy, shape, passes(policy, extra=extra), assumed)
+    proximal = int(grpo.minibatches > 1)
+    work = passes(policy, extra=(grpo.kl_beta > 0) + proximal)
+    shared = not policy.train_vision and grpo.zero_stage < 3
+    tower = Pass(1 + proximal, 0, 0) if shared else _tower_passes(policy, work)
+    cost = _cost(shape, work, tower, assumed, shared=shared)
     budget = PassBudget(grpo.micro_batch, grpo.micro_tokens, policy.packed)
     episodes = grpo.groups_per_step * grpo.group_size // grpo.minibatches
     ranks, size = grpo.learner_workers, grpo.group_size
@@ -178,11 +183,21 @@ def _learning(
     return update.times(grpo.minibatches)
 
 
-def _cost(policy: PolicyConfig, shape: Geometry, work: Pass, assumed: Assumptions) -> Cost:
-    """Return the seconds of training on a sequence. A frozen vision tower has no backward pass."""
-    vision = work if policy.train_vision else Pass(work.forward, 0, 0)
+def _tower_passes(policy: PolicyConfig, work: Pass) -> Pass:
+    """Return how often the vision tower runs. A frozen tower has no backward pass."""
+    return work if policy.train_vision else Pass(work.forward, 0, 0)
+
+
+def _cost(
+    shape: Geometry, work: Pass, tower: Pass, assumed: Assumptions, *, shared: bool = False
+) -> Cost:
+    """Return the seconds of training on a sequence and on its images."""
     speed = assumed.peak_tflops * 1e12 * assumed.train_mfu
-    return lambda tokens, visual: sequence_flops(shape, tokens, visual, work, vision) / speed
+    return Cost(
+        language=lambda tokens: language_flops(shape, tokens, work) / speed,
+        tower=tower_flops(shape, 1, tower) / speed,
+        shared=shared,
+    )
 
 
 def rollout_seconds(
@@ -201,11 +216,14 @@ def rollout_seconds(
     """
     forward = Pass(1, 0, 0)
     episodes = grpo.groups_per_step * grpo.group_size
-    prompt = sequence_flops(shape, lengths.prompt, lengths.low, forward, forward)
-    crop = sequence_flops(shape, lengths.crop, lengths.crop, forward, forward)
-    flops = grpo.groups_per_step * prompt + episodes * lengths.call_rate * crop
+
+    def flops(tokens: float, visual: float) -> float:
+        return language_flops(shape, tokens, forward) + tower_flops(shape, visual, forward)
+
+    prompts = grpo.groups_per_step * flops(lengths.prompt, lengths.low)
+    crops = episodes * lengths.call_rate * flops(lengths.crop, lengths.crop)
     gpus = grpo.rollout_actors * parallel
-    prefill = flops / (gpus * assumed.peak_tflops * 1e12 * assumed.prefill_mfu)
+    prefill = (prompts + crops) / (gpus * assumed.peak_tflops * 1e12 * assumed.prefill_mfu)
     per_engine = episodes / grpo.rollout_actors
     at_once = max(1.0, min(engine.at_once, per_engine * (1 + grpo.staleness_bound)))
     steps = per_engine * lengths.sampled / at_once

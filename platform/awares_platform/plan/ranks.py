@@ -15,8 +15,22 @@ from awares.passes import Indices, PassBudget, deal
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.lengths import Lengths
 
-Cost = Callable[[int, int], float]
-"""The seconds of one sequence, by its number of tokens and its number of visual tokens."""
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The seconds that a trainer computes on one sequence and on its images.
+
+    `language` returns the seconds of the language model, by the number of tokens. `tower` is the
+    seconds of the vision tower per visual token. If `shared` is true, the tower computes a view
+    once a pass, although several sequences show it (awares/tower.py).
+
+    Example:
+        Cost(language=lambda tokens: 1e-4 * tokens, tower=2e-5, shared=True)
+    """
+
+    language: Callable[[int], float]
+    tower: float
+    shared: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +70,25 @@ def rank_time(
     """Compute the time of one update on `episodes` typical episodes.
 
     `sharing` is the number of episodes with the same image. They have similar lengths, so they are
-    neighbours in the same pass. Episodes with equal tokens are not merged here, so a real step may
-    be shorter.
+    neighbours in the same pass. Episodes with equal tokens or equal crops are not merged here, so
+    a real step may be shorter.
     """
     called = round(lengths.call_rate * episodes)
     sizes = [lengths.called] * called + [lengths.plain] * (episodes - called)
-    visual = [lengths.low + lengths.crop] * called + [lengths.low] * (episodes - called)
+
+    def views(one: Indices, sharing: int) -> tuple[int, int]:
+        """Return the numbers of low views and of crops in a pass."""
+        return math.ceil(len(one) / sharing), sum(row < called for row in one)
 
     def computing(one: Indices) -> float:
         longest = max(sizes[row] for row in one)
-        widths = {row: sizes[row] if budget.packed else longest for row in one}
-        return sum(cost(widths[row], visual[row]) for row in one)
+        language = sum(cost.language(sizes[row] if budget.packed else longest) for row in one)
+        low, crops = views(one, sharing if cost.shared else 1)
+        return language + cost.tower * (low * lengths.low + crops * lengths.crop)
 
     def preparing(one: Indices) -> float:
-        crops = sum(row < called for row in one)
-        return (math.ceil(len(one) / sharing) * assumed.image_ms + crops * assumed.crop_ms) / 1e3
+        low, crops = views(one, sharing)
+        return (low * assumed.image_ms + crops * assumed.crop_ms) / 1e3
 
     hands = deal(sizes, budget, ranks)
     rounds = [

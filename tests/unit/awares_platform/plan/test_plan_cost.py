@@ -14,7 +14,8 @@ import pytest
 from awares.errors import ConfigError
 from awares_platform.config import PlatformConfig, load
 from awares_platform.plan import Assumptions, make, render
-from awares_platform.plan.hours import Pass, sequence_flops
+from awares_platform.plan.geometry import Geometry
+from awares_platform.plan.hours import Pass, language_flops, tower_flops
 from awares_platform.plan.traffic import CHANGED, USELESS, Traffic, between, period, traffic
 from tests.unit.awares_platform.plan.paper import ROOT, SMALL, setup
 
@@ -79,8 +80,9 @@ def test_a_stated_share_replaces_the_measured_one() -> None:
 def test_flops_of_a_sequence() -> None:
     full, frozen = Pass(1, 1, 1), Pass(1, 0, 0)
     assert SMALL.layer_parameters == 64 + 32 + 32 + 64 + 3 * 128 + 8 + 8 + 16
-    expected = 6 * 3 * 608 * 50 + 3 * (2 * 3 * 8 * 50 * 50) + 2 * SMALL.vision_parameters * 20 * 4
-    assert sequence_flops(SMALL, 50, 20, full, frozen) == expected
+    language = 6 * 3 * 608 * 50 + 3 * (2 * 3 * 8 * 50 * 50)
+    assert language_flops(SMALL, 50, full) == language
+    assert tower_flops(SMALL, 20, frozen) == 2 * SMALL.vision_parameters * 20 * 4
 
 
 def test_hours_follow_from_flops() -> None:
@@ -90,7 +92,9 @@ def test_hours_follow_from_flops() -> None:
     assert sft.hours == pytest.approx(sft.steps * sft.ranks.seconds / 3600)
     assert sft.gpu_hours == pytest.approx(8 * sft.hours)
     assert grpo.step_s == max(grpo.ranks.seconds, grpo.rollout_s)
-    assert (grpo.learner_waits, grpo.rollouts_wait) == (0, grpo.step_s - grpo.rollout_s)
+    waits = (grpo.step_s - grpo.ranks.seconds, grpo.step_s - grpo.rollout_s)
+    assert (grpo.learner_waits, grpo.rollouts_wait) == waits
+    assert min(waits) == 0
     synchronous = make(setup("grpo.staleness_bound=0"), Assumptions()).hours["grpo"]
     assert synchronous.step_s == pytest.approx(grpo.ranks.seconds + grpo.rollout_s)
     assert synchronous.learner_waits == pytest.approx(grpo.rollout_s)
@@ -105,10 +109,35 @@ def test_learning_takes_the_flops_of_the_widest_pass() -> None:
     tokens, shape, ranks = sheet.lengths, sheet.shape, sheet.hours["grpo"].ranks
     language = shape.layers * shape.layer_parameters * tokens.called * 6
     attention = 2 * 28 * 3584 * tokens.called**2 * 4
-    visual = 64 * tokens.low + 19 * tokens.crop
-    tower = shape.vision_parameters * visual * 4 * 4
+    # The policy and the reference share one pass of the tower, on the low view of each group once.
+    visual = 8 * tokens.low + 19 * tokens.crop
+    tower = shape.vision_parameters * visual * 4 * 2
     assert (ranks.passes, ranks.images_s) == (1, 0)
     assert ranks.seconds == pytest.approx((64 * (language + attention) + tower) / (989e12 * 0.3))
+
+
+@pytest.mark.parametrize(
+    ("override", "runs", "low_views", "crops"),
+    [
+        ("grpo.zero_stage=2", 1, 8, 19),
+        ("grpo.minibatches=2", 2, 8, 18),
+        ("grpo.zero_stage=3", 2, 64, 19),
+        ("policy.train_vision=true", 4, 64, 19),
+    ],
+)
+def test_the_towers_time(
+    override: str, runs: int, low_views: int, crops: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proximal policy has batches of its own. Stage 3 and training end the sharing."""
+    whole = ("policy.lora_rank=0", "grpo.micro_tokens=none", "grpo.micro_batch=64")
+    config = setup(*whole, "grpo.learner_workers=1", override)
+    assumed = Assumptions(image_ms=0, crop_ms=0)
+    sheet = make(config, assumed)
+    views = low_views * sheet.lengths.low + crops * sheet.lengths.crop
+    flops = 2 * runs * sheet.shape.vision_parameters * 4 * views
+    monkeypatch.setattr(Geometry, "vision_parameters", 0)
+    rest = make(config, assumed).hours["grpo"].ranks.seconds
+    assert sheet.hours["grpo"].ranks.seconds - rest == pytest.approx(flops / (989e12 * 0.3))
 
 
 def test_rollouts_wait_for_their_images() -> None:

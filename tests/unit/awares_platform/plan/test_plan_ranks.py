@@ -6,7 +6,7 @@ from awares.passes import PassBudget
 from awares_platform.config.largest_request import LargestRequest
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.lengths import Lengths
-from awares_platform.plan.ranks import RankTime, rank_time
+from awares_platform.plan.ranks import Cost, RankTime, rank_time
 
 LENGTHS = Lengths(
     text=2,
@@ -22,11 +22,15 @@ LENGTHS = Lengths(
 """Episodes of 7 tokens, or 11 with a request."""
 
 
+LANGUAGE = Cost(language=float, tower=0.0, shared=False)
+"""A token takes a second, and an image takes no time."""
+
+
 def step(episodes: int, ranks: int, budget: PassBudget, *, packed: bool = False) -> RankTime:
     """Return the time of a step in which a token takes a second and images take no time."""
     limits = PassBudget(budget.rows, budget.tokens, packed)
     free = Assumptions(image_ms=0, crop_ms=0)
-    return rank_time(episodes, ranks, limits, LENGTHS, free, lambda tokens, _: float(tokens))
+    return rank_time(episodes, ranks, limits, LENGTHS, free, LANGUAGE)
 
 
 def test_a_padded_pass_costs_its_longest_row() -> None:
@@ -55,7 +59,7 @@ def test_the_first_pass_waits_for_its_images_and_others_only_for_slow_ones() -> 
     def slow(image_ms: float) -> RankTime:
         budget = PassBudget(rows=2)
         assumed = Assumptions(image_ms=image_ms, crop_ms=1000)
-        return rank_time(4, 1, budget, LENGTHS, assumed, lambda tokens, _: float(tokens), sharing=2)
+        return rank_time(4, 1, budget, LENGTHS, assumed, LANGUAGE, sharing=2)
 
     computing = 2 * 11 + 2 * 7
     hidden = slow(3000)
@@ -64,6 +68,14 @@ def test_the_first_pass_waits_for_its_images_and_others_only_for_slow_ones() -> 
     longer = slow(30_000)
     # The second image is ready 30 s after the first, and the first pass computes for 22 s.
     assert longer.images_s == pytest.approx(31 + (30 - 22))
+
+
+@pytest.mark.parametrize(("shared", "low_views"), [(True, 2), (False, 4)])
+def test_a_shared_tower_computes_a_low_view_once_a_group(shared: bool, low_views: int) -> None:
+    """Four episodes of two groups, one of them with a crop, make one pass."""
+    free, tower = Assumptions(image_ms=0, crop_ms=0), Cost(lambda _: 0.0, 1.0, shared)
+    found = rank_time(4, 1, PassBudget(4), LENGTHS, free, tower, sharing=2)
+    assert found.seconds == low_views * LENGTHS.low + LENGTHS.crop
 
 
 def test_a_step_of_several_updates_takes_as_many_times() -> None:
