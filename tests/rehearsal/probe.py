@@ -1,4 +1,4 @@
-"""Record what a trainer process does: its memory, its forward passes and its recomputations.
+"""Record what trainers and engines do: their memory, forward passes and recomputations.
 
 A setup uses the probe with policy.family = "tests.rehearsal.probe:ProbedQwen". The probe appends
 one JSON object per event to the file that the environment variable FILE names.
@@ -31,8 +31,12 @@ class ProbedQwen(Qwen25VL):
 
     The events are "load" and "loaded" around the loading of a model, "pass" at the start of a
     forward pass, "head" with the number of scored positions, and "layer" for each run of the first
-    decoder layer. Recomputation runs the layer a second time.
+    decoder layer. Recomputation runs the layer a second time. "loaded" has the size of the weights
+    that the model reads from a mapped file. An engine records "engine" before it loads the model.
     """
+
+    # The server from which engines are forked imports this module, so all engines record.
+    vllm_module = "tests.rehearsal.engine_probe"
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
         """Load the model, and add the hooks that record."""
@@ -41,8 +45,16 @@ class ProbedQwen(Qwen25VL):
         model.register_forward_pre_hook(_pass, with_kwargs=True)
         model.lm_head.register_forward_hook(_head)
         model.model.language_model.layers[0].register_forward_pre_hook(_layer)
-        record("loaded")
+        record("loaded", mapped=mapped_weights())
         return model, report
+
+
+def mapped_weights() -> int:
+    """Return the bytes of the files of weights that this process maps into its memory."""
+    lines = Path("/proc/self/maps").read_text("utf-8").splitlines()
+    places = [line.split()[0] for line in lines if line.endswith(".safetensors")]
+    edges = [[int(edge, 16) for edge in place.split("-")] for place in places]
+    return sum(end - start for start, end in edges)
 
 
 def _pass(_: Any, __: Any, inputs: dict[str, Any]) -> None:

@@ -31,9 +31,9 @@ from tests.rehearsal import probe
 from tests.rehearsal.endpoint import endpoint
 from tests.rehearsal.memory import Sampler
 from tests.rehearsal.pages import pages
-from tests.rehearsal.shallow_model import save
 
 JOBS = ("curate", "sft", "grpo", "evaluate", "serve")
+TRAINERS = ("sft", "grpo")
 SETUP = Path(__file__).with_name("setup.toml")
 AWARES = "from awares_platform.cli.main import main; main()"
 QUESTIONS = 2
@@ -50,7 +50,9 @@ def prepare(directory: Path, overrides: Sequence[str]) -> None:
     """Write the policy and the data set, unless an earlier call has written them."""
     if not (directory / "policy" / "config.json").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        save(directory / "policy")
+        # A process of its own returns all its memory, which the jobs need.
+        script = [sys.executable, "-m", "tests.rehearsal.shallow_model"]
+        subprocess.run([*script, str(directory / "policy")], check=True)
     config = load(SETUP, [*options(directory), *overrides])
     if not (directory / "pages").exists():
         with session.store_session(config) as resolved:
@@ -79,6 +81,8 @@ def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
         probe.FILE: str(events.resolve()),
         # The C library then returns the memory of a freed tensor to the kernel.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
+        # Ray's monitor ends a process although the kernel could drop the pages of mapped weights.
+        "RAY_memory_monitor_refresh_ms": "0",
         "JUDGE_API_KEY": "none",
         "GROUNDING_API_KEY": "none",
     }
@@ -97,10 +101,15 @@ def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
             sampler.close()
     if status and job != "serve":
         raise SystemExit(f"awares {job} ended with status {status}")
+    seen = [json.loads(line) for line in read_lines(events)]
+    if job in TRAINERS and not any(event["event"] == "pass" for event in seen):
+        raise SystemExit(
+            f"{directory} holds a finished {job}; remove the directory, or name another"
+        )
     report = {
         "seconds": time.monotonic() - started,
         "processes": {pid: asdict(memory) for pid, memory in sampler.seen.items()},
-        "events": [json.loads(line) for line in read_lines(events)],
+        "events": seen,
         "metrics": [json.loads(line) for line in read_lines(metrics_file(directory, job))],
         "replies": replies,
     }

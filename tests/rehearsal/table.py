@@ -25,11 +25,10 @@ from awares_platform.plan.geometry import Geometry, geometry
 from awares_platform.plan.hours import grpo_hours, sft_hours
 from awares_platform.plan.lengths import Lengths, lengths
 from awares_platform.plan.traffic import traffic
-from awares_platform.plan.trainer import memory, trained_parameters, trainer
+from awares_platform.plan.trainer import element_bytes, memory, trained_parameters, trainer
 from tests.rehearsal.memory import ProcessMemory
-from tests.rehearsal.run import JOBS, SETUP, options
+from tests.rehearsal.run import JOBS, SETUP, TRAINERS, options
 
-ENGINE = "VLLM::EngineCore"
 TEMPLATE = Path(__file__).with_name("template.md")
 """The text around the table, with the places TABLE and SECONDS to fill."""
 
@@ -99,20 +98,25 @@ def padding(done: Sequence[Pass]) -> float:
 
 
 def trainer_peak(report: dict[str, Any]) -> int:
-    """Return the bytes that a trainer uses at its peak, from its first pass to its last event."""
-    events = report["events"]
-    started = next(event for event in events if event["event"] == "pass")
-    before = next(event for event in events if event["event"] == "load")
-    process = ProcessMemory(**report["processes"][str(started["pid"])])
-    return process.peak(started["time"], events[-1]["time"]) - before["memory"]
+    """Return the bytes that a trainer uses at its peak, from its first pass to its last event.
+
+    The sampled memory leaves out the weights that the trainer reads from a mapped file.
+    """
+    events = [event for event in report["events"] if event["event"] != "engine"]
+    first = {event["event"]: event for event in reversed(events)}
+    process = ProcessMemory(**report["processes"][str(first["pass"]["pid"])])
+    peak = process.peak(first["pass"]["time"], events[-1]["time"])
+    return peak - first["load"]["memory"] + first["loaded"]["mapped"]
 
 
 def engine_peak(report: dict[str, Any]) -> int | None:
     """Return the bytes that an engine uses at its peak, or None if the job has no engine."""
-    engines = [
-        ProcessMemory(**one) for one in report["processes"].values() if ENGINE in one["name"]
+    starts = [event for event in report["events"] if event["event"] == "engine"]
+    peaks = [
+        ProcessMemory(**report["processes"][str(event["pid"])]).peak() - event["memory"]
+        for event in starts
     ]
-    return max((one.peak() - one.first for one in engines), default=None)
+    return max(peaks, default=None)
 
 
 def planned_trainer(
@@ -129,14 +133,13 @@ def planned_trainer(
     return max(need(one) for one in done if one.gradient)
 
 
-def planned_engine(engine: EngineMemory, shape: Geometry) -> float:
+def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry) -> float:
     """Return the bytes that the plan states for an engine on a CPU.
 
-    vLLM packs every weight matrix for oneDNN and keeps the original as well. Only the embedding has
-    no packed copy.
+    vLLM packs every matrix for oneDNN. It keeps the original of the embedding and of the head.
     """
-    packed = engine.weights * (1 - shape.vocab * shape.hidden / shape.parameters)
-    return engine.fixed + packed
+    kept = 2 * element_bytes(dtype) * shape.vocab * shape.hidden
+    return engine.total + kept
 
 
 def rows(config: PlatformConfig, reports: dict[str, dict[str, Any]]) -> Iterator[Row]:
@@ -150,9 +153,9 @@ def rows(config: PlatformConfig, reports: dict[str, dict[str, Any]]) -> Iterator
     for job, report in reports.items():
         peak = engine_peak(report)
         if peak is not None:
-            planned = planned_engine(engine, shape)
+            planned = planned_engine(engine, config.engine.dtype, shape)
             yield Row(job, "engine, peak memory", "GB", peak / 1e9, planned / 1e9)
-        if job in ("sft", "grpo"):
+        if job in TRAINERS:
             yield from _trainer_rows(config, job, report, shape, tokens, engine, assumed)
     if "grpo" in reports:
         yield from _grpo_rows(config, reports["grpo"]["metrics"], shape, assumed)

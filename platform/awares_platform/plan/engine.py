@@ -88,12 +88,13 @@ def engine_memory(
         )
     element = element_bytes(settings.dtype)
     weights = element * shape.parameters / parallel
-    workspace = _workspace(settings, shape, element) / parallel
+    # The encoder runs whole images: as many visual tokens as one forward pass of the language model
+    # takes, and at least the largest image. Its cache has the same size.
+    images = max(settings.max_batched_tokens, lengths.full)
+    workspace = _workspace(settings, shape, element, images) / parallel
     overhead = assumed.overhead_gib * GIB
     adapters = float(adapter_slots(settings.dtype, rank, shape))
-    # vLLM's encoder cache holds as many visual tokens as one forward pass takes, and at least the
-    # largest image.
-    encoder = float(element * shape.hidden * max(settings.max_batched_tokens, lengths.full))
+    encoder = float(element * shape.hidden * images)
     beside = weights + adapters + encoder + workspace + overhead
     free = assumed.gpu_gib * settings.gpu_memory_utilization * GIB - beside
     kv = free if settings.kv_cache_gib is None else min(settings.kv_cache_gib * GIB, free)
@@ -126,14 +127,14 @@ def adapter_slots(dtype: str, rank: int, shape: Geometry) -> int:
     return SLOTS * element_bytes(dtype) * shape.adapter_parameters(rounded, ())
 
 
-def _workspace(settings: EngineConfig, shape: Geometry, element: int) -> float:
+def _workspace(settings: EngineConfig, shape: Geometry, element: int, images: int) -> float:
     """Return the peak bytes of the temporary tensors of one forward pass.
 
     These tensors are the activations of one decoder layer and of one vision block, and two fp32
-    copies of the logits. The activations cover engine.max_batched_tokens tokens. The logits cover
-    engine.max_requests sequences.
+    copies of the logits. A decoder layer computes engine.max_batched_tokens tokens, and a vision
+    block the patches of `images` visual tokens. The logits cover engine.max_requests sequences.
     """
-    tokens = settings.max_batched_tokens
     language = element * (4 * shape.hidden + 2 * shape.intermediate)
     vision = element * shape.merge**2 * (4 * shape.v_hidden + 2 * shape.v_intermediate)
-    return tokens * (language + vision) + 2 * 4 * settings.max_requests * shape.vocab
+    logits = 2 * 4 * settings.max_requests * shape.vocab
+    return settings.max_batched_tokens * language + images * vision + logits

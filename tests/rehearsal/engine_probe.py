@@ -1,0 +1,18 @@
+"""Imports vLLM's Qwen2.5-VL, and makes each engine record its memory before it loads the model."""
+
+from typing import Any
+
+import vllm.model_executor.models.qwen2_5_vl  # noqa: F401
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+from tests.rehearsal.probe import record
+
+_load = CPUWorker.load_model
+
+
+def _load_model(self: Any, *arguments: Any, **options: Any) -> None:
+    record("engine")
+    _load(self, *arguments, **options)
+
+
+CPUWorker.load_model = _load_model
