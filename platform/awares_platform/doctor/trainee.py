@@ -17,7 +17,7 @@ from torch import Tensor
 
 from awares.batch import collate
 from awares.chat import ChatFormat
-from awares.logprobs import token_logprobs
+from awares.logprobs import policy_logprobs
 from awares_platform.config import PlatformConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.doctor.questions import two_canaries
@@ -131,8 +131,7 @@ class Trainee:
         images = asked.originals.__getitem__
         batch = collate(asked.items, images, self._processor, asked.limits, asked.low_ratio)
         batch = batch.to(self._device)
-        logits_BTV = self._engine(**batch.forward_inputs(), use_cache=False).logits
-        logprobs_BT = token_logprobs(logits_BTV, batch.input_ids_BT)
+        logprobs_BT = policy_logprobs(self._engine, batch)
         return -logprobs_BT[batch.action_mask_BT.bool()].mean()
 
 

@@ -37,7 +37,7 @@ from awares.crops import CropId
 from awares.demonstration import Demonstration, demonstration
 from awares.errors import DataError
 from awares.images import render
-from awares.logprobs import token_logprobs
+from awares.logprobs import policy_logprobs
 from awares.sample import Label, Sample
 from awares.tokens import Size, VisionLimits
 from awares_platform.weights.manifest import Manifest, WeightsError, digest
@@ -162,18 +162,20 @@ def learner_logprobs(
     """Return the learner's logprobs of the compared tokens, from one transformers forward pass.
 
     `model` must compute with the published weights in their published precision. Under ZeRO-3
-    every rank must call this function.
+    every rank must call this function. The language head computes only the compared tokens.
     """
     batch = collate(
         canary.items, canary.originals.__getitem__, processor, canary.limits, canary.low_ratio
-    ).to(device)
-    logits_BTV = model(**batch.forward_inputs(), use_cache=False).logits
-    logprobs_BT = token_logprobs(logits_BTV, batch.input_ids_BT)
+    )
     text_BT = batch.attention_mask_BT.bool() & (batch.input_ids_BT != canary.image_token_id)
-    rows = [
-        logprobs_T[text_T].tolist() for logprobs_T, text_T in zip(logprobs_BT, text_BT, strict=True)
-    ]
-    return tails(rows, canary)
+    compared_BT = torch.zeros_like(text_BT)
+    for row, (text_T, count) in enumerate(zip(text_BT, canary.compared(), strict=True)):
+        compared_BT[row, text_T.nonzero()[-count:]] = True
+    logprobs_BT = policy_logprobs(model, replace(batch, action_mask_BT=compared_BT).to(device))
+    return tuple(
+        tuple(logprobs_T[compared_T].tolist())
+        for logprobs_T, compared_T in zip(logprobs_BT.cpu(), compared_BT, strict=True)
+    )
 
 
 def tails(rows: Iterable[Sequence[float]], canary: Canary) -> Logprobs:

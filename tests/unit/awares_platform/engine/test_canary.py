@@ -7,11 +7,15 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
-from awares.batch import sequence_length
+from awares.batch import collate, sequence_length
 from awares.chat import ChatFormat
 from awares.errors import DataError
+from awares.logprobs import token_logprobs
+from awares.mini import POLICY
 from awares.mini.tokenizer import train_tokenizer
 from awares.sample import Sample
 from awares.tokens import VisionLimits
@@ -20,6 +24,7 @@ from awares_platform.engine.canary import (
     CanaryMismatch,
     check,
     check_fit,
+    learner_logprobs,
     tails,
     to_extra,
 )
@@ -69,6 +74,32 @@ def test_text_after_the_first_image_is_compared(canary: Canary, chat: ChatFormat
     rows = tails([[float(index) for index in range(90)]] * 2, canary)
     assert [len(row) for row in rows] == canary.compared()
     assert all(row[-1] == 89.0 for row in rows)
+
+
+def test_the_head_computes_only_the_compared_tokens() -> None:
+    """The logits of every position of a page would take gigabytes."""
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY).eval()
+    processor = Qwen2_5_VLProcessor.from_pretrained(POLICY)
+    canary = Canary.build(
+        SAMPLES, picture, ChatFormat(processor.tokenizer), VisionLimits(min_pixels=784), 0.5
+    )
+    computed: list[int] = []
+    model.lm_head.register_forward_hook(
+        lambda _, __, logits: computed.append(logits.numel() // logits.shape[-1])
+    )
+    found = learner_logprobs(model, processor, canary)
+    assert computed == [sum(canary.compared())]
+    batch = collate(canary.items, canary.originals.__getitem__, processor, canary.limits, 0.5)
+    with torch.no_grad():
+        logits_BTV = model(**batch.forward_inputs(), use_cache=False).logits
+    logprobs_BT = token_logprobs(logits_BTV, batch.input_ids_BT)
+    text_BT = batch.attention_mask_BT.bool() & (batch.input_ids_BT != canary.image_token_id)
+    rows = [row[text].tolist() for row, text in zip(logprobs_BT, text_BT, strict=True)]
+    expected = tails(rows, canary)
+    assert [*map(len, found)] == canary.compared()
+    assert [x for row in found for x in row] == pytest.approx(
+        [x for row in expected for x in row], abs=1e-4
+    )
 
 
 def test_the_digest_tells_samples_pixels_and_limits_apart(canary: Canary, chat: ChatFormat) -> None:
