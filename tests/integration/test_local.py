@@ -44,13 +44,17 @@ def work(store):
     usage = os.environ.get("RAY_USAGE_STATS_ENABLED")
     return os.environ["OMP_NUM_THREADS"], usage, os.nice(0)
 
+@ray.remote
+def wait():
+    time.sleep(600)
+
 logs.configure()
 with session(load("jobs/configs/mini.toml", sys.argv[1:])) as config:
     print("worker", *ray.get(work.remote(config.store)), flush=True)
     print("stored", ObjectStore.from_config(config.store).get("from-worker").decode(), flush=True)
     if os.environ.get("HOLD"):
         print("holding", flush=True)
-        time.sleep(600)
+        ray.get(wait.remote())
 """
 
 
@@ -67,7 +71,8 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Yield a process that has opened a session and keeps the session open."""
     process = subprocess.Popen(
         [sys.executable, "-c", SESSION, f"run.directory={tmp_path / 'runs'}"],
-        stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "HOLD": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "HOLD": "1"},
     )  # fmt: skip
     assert process.stdout
     lines = []
@@ -92,6 +97,11 @@ def test_a_session_leaves_nothing_running(
     names = {process.name() for process in processes}
     assert {"weed", "raylet", "gcs_server"} <= names
     held.send_signal(number)
+    if number == signal.SIGTERM:
+        assert held.stderr
+        shown = held.stderr.read()
+        assert held.wait() == 128 + number, shown
+        assert "received" not in shown
     # After a raylet is killed, Ray's agents take about a minute to end.
     assert not gone(processes, within_s=120 if number == signal.SIGKILL else 40)
     with sessions.store_session(

@@ -9,6 +9,7 @@ printed as one line. After Ctrl-C, the session stops the servers that it has sta
 import importlib
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -323,8 +324,8 @@ def following(name: str, config: Path, overrides: Sequence[str]) -> str:
 def guarded(name: str, execute: Callable[[], None]) -> int:
     """Run a command and return its exit status.
 
-    The status is 0 after success, 2 after a user error and 130 after Ctrl-C. A user error is
-    printed as one line.
+    The status is 0 after success, 2 after a user error, 130 after Ctrl-C and 143 after SIGTERM. A
+    user error is printed as one line.
     """
     from awares_platform.runtime import logs, terminal
 
@@ -332,13 +333,16 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
     logs.configure()
     try:
         execute()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        status = end.code if isinstance(end, SystemExit) else 128 + signal.SIGINT
+        if status not in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            raise
         message = (
             f"awares {name}: interrupted; everything it started has stopped. "
             "Run it again to go on from its last state."
         )
         print(message, file=sys.stderr)
-        return 130
+        return int(status)
     except Exception as error:
         cause = _user_error(error)
         if cause is None or "AWARES_TRACEBACK" in os.environ:

@@ -56,6 +56,8 @@ _OBJECT_STORE_BYTES = 2**30
 _CHECK_BUDGET_S = 10.0
 _RETRY_S = 0.5
 _STOP_S = 10.0
+TERMINATED = 128 + signal.SIGTERM
+"""The exit status of a process that SIGTERM has ended."""
 _MISTAKES = (ConfigError, DataError, PolicyError)
 """Errors of the user's input. Ray's logs tell nothing about them."""
 
@@ -76,6 +78,8 @@ def session(config: PlatformConfig, *, check_store: bool = True) -> Iterator[Pla
         store = stack.enter_context(_store(config.store, config.run.directory, check=check_store))
         config = config.model_copy(update={"store": store, "engine": resolved(config.engine)})
         stack.enter_context(_ray(config.run, variables, parent))
+        # Ray replaces the handler by one that aborts the process with a stack trace of C++.
+        stack.enter_context(_sigterm_unwinds())
         yield config
 
 
@@ -288,12 +292,24 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_unwinds() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that SIGTERM causes the same cleanup as Ctrl-C."""
+    """Turn SIGTERM into SystemExit, so that SIGTERM causes the same cleanup as Ctrl-C.
+
+    The exit status is TERMINATED.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    received = threading.Event()
+
+    def unwind(*_: Any) -> None:
+        received.set()
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, unwind)
     try:
         yield
+    except SystemExit as error:
+        # A call into Ray replaces the exit status that the handler chose.
+        raise SystemExit(TERMINATED if received.is_set() else error.code) from error
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -94,9 +94,17 @@ def test_statuses(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
+    def ended(status: int) -> None:
+        raise SystemExit(status)
+
     assert cli.guarded("sft", lambda: None) == 0
     assert cli.guarded("sft", interrupted) == 130
     assert "awares sft: interrupted" in capsys.readouterr().err
+    assert cli.guarded("sft", lambda: ended(143)) == 143
+    assert "awares sft: interrupted" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.guarded("sft", lambda: ended(1))
+    assert not capsys.readouterr().err
 
 
 def test_errors_of_workers_are_unwrapped(capsys: pytest.CaptureFixture[str]) -> None:
