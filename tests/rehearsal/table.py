@@ -133,12 +133,16 @@ def planned_trainer(
     return max(need(one) for one in done if one.gradient)
 
 
-def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry) -> float:
-    """Return the bytes that the plan states for an engine on a CPU.
+def planned_engine(job: str, engine: EngineMemory, dtype: str, shape: Geometry) -> float:
+    """Return the bytes that the plan states for the engine of `job` on a CPU.
+
+    The engine of curate scores no canary.
 
     vLLM packs every matrix for oneDNN. It keeps the original of the embedding and of the head.
     """
     kept = 2 * element_bytes(dtype) * shape.vocab * shape.hidden
+    if job == "curate":
+        engine = replace(engine, scoring=0.0)
     return engine.total + kept
 
 
@@ -149,11 +153,14 @@ def rows(config: PlatformConfig, reports: dict[str, dict[str, Any]]) -> Iterator
     assumed = Assumptions(call_rate=calls, overhead_gib=0.0, gpu_gib=1000.0)
     tokens = lengths(config.method, config.engine, config.grpo.max_tokens, shape, assumed)
     wanted = config.grpo.groups_in_flight * config.grpo.group_size
-    engine = engine_memory(config.engine, config.policy.lora_rank, wanted, shape, tokens, assumed)
+    # Without chunked prefill, an engine on a CPU computes up to max_model_len tokens in a pass.
+    most = max(config.engine.max_batched_tokens, config.engine.max_model_len)
+    settings = config.engine.model_copy(update={"max_batched_tokens": most})
+    engine = engine_memory(settings, config.policy.lora_rank, wanted, shape, tokens, assumed)
     for job, report in reports.items():
         peak = engine_peak(report)
         if peak is not None:
-            planned = planned_engine(engine, config.engine.dtype, shape)
+            planned = planned_engine(job, engine, config.engine.dtype, shape)
             yield Row(job, "engine, peak memory", "GB", peak / 1e9, planned / 1e9)
         if job in TRAINERS:
             yield from _trainer_rows(config, job, report, shape, tokens, engine, assumed)

@@ -159,23 +159,23 @@ def _ids(item: Demonstration) -> tuple[int, ...]:
 def learner_logprobs(
     model: Callable[..., Any], processor: Any, canary: Canary, device: torch.device | str = "cpu"
 ) -> Logprobs:
-    """Return the learner's logprobs of the compared tokens, from one transformers forward pass.
+    """Return the learner's logprobs of the compared tokens, from a forward pass for each item.
 
     `model` must compute with the published weights in their published precision. Under ZeRO-3
-    every rank must call this function. The language head computes only the compared tokens.
+    every rank must call this function. A pass of one item fits wherever a training pass fits. Its
+    language head computes only the compared tokens.
     """
-    batch = collate(
-        canary.items, canary.originals.__getitem__, processor, canary.limits, canary.low_ratio
-    )
-    text_BT = batch.attention_mask_BT.bool() & (batch.input_ids_BT != canary.image_token_id)
-    compared_BT = torch.zeros_like(text_BT)
-    for row, (text_T, count) in enumerate(zip(text_BT, canary.compared(), strict=True)):
-        compared_BT[row, text_T.nonzero()[-count:]] = True
-    logprobs_BT = policy_logprobs(model, replace(batch, action_mask_BT=compared_BT).to(device))
-    return tuple(
-        tuple(logprobs_T[compared_T].tolist())
-        for logprobs_T, compared_T in zip(logprobs_BT.cpu(), compared_BT, strict=True)
-    )
+    rows = []
+    for item, count in zip(canary.items, canary.compared(), strict=True):
+        batch = collate(
+            (item,), canary.originals.__getitem__, processor, canary.limits, canary.low_ratio
+        )
+        compared_BT = torch.zeros_like(batch.attention_mask_BT, dtype=torch.bool)
+        text_N = (batch.input_ids_BT[0] != canary.image_token_id).nonzero().squeeze(1)
+        compared_BT[0, text_N[-count:]] = True
+        batch = replace(batch, action_mask_BT=compared_BT)
+        rows.append(policy_logprobs(model, batch.to(device)).cpu()[compared_BT].tolist())
+    return tuple(map(tuple, rows))
 
 
 def tails(rows: Iterable[Sequence[float]], canary: Canary) -> Logprobs:

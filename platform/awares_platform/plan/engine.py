@@ -19,10 +19,11 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 class EngineMemory:
     """The memory of one GPU of an engine, and the numbers of episodes that fit into its KV cache.
 
-    `weights`, `adapters`, `encoder`, `workspace`, `overhead` and `kv` are bytes. `adapters` is the
-    size of vLLM's slots for LoRA adapters, and `encoder` the size of the cache of image features.
-    `kv` is the size of the KV cache. It is negative if the other parts exceed the GPU's memory.
-    `kv_token` is the size of one token in the cache, in bytes.
+    `weights` to `kv` are bytes. `workspace` holds the tensors of a forward pass, and `scoring`
+    those of a canary's logprobs. `adapters` is the size of vLLM's slots for LoRA adapters, and
+    `encoder` the size of the cache of image features. `kv` is the size of the KV cache. It is
+    negative if the other parts exceed the GPU's memory. `kv_token` is the size of one token in the
+    cache, in bytes.
 
     The actor sends `wanted` episodes at once, and the engine decodes at most `requests` of them
     (engine.max_requests). `typical` is the number of typical episodes with a crop request that fit
@@ -31,8 +32,9 @@ class EngineMemory:
 
     Example:
         EngineMemory(
-            weights=1.66e10, adapters=8.1e7, encoder=5.9e7, workspace=1.7e9, overhead=3.2e9,
-            kv=5.1e10, kv_token=57344, wanted=128, requests=64, typical=377, longest=108,
+            weights=1.66e10, adapters=8.1e7, encoder=5.9e7, workspace=1.7e9, scoring=2.9e9,
+            overhead=3.2e9, kv=5.0e10, kv_token=57344, wanted=128, requests=64, typical=377,
+            longest=108,
         )
     """
 
@@ -40,6 +42,7 @@ class EngineMemory:
     adapters: float
     encoder: float
     workspace: float
+    scoring: float
     overhead: float
     kv: float
     kv_token: int
@@ -56,7 +59,12 @@ class EngineMemory:
     @property
     def fixed(self) -> float:
         """The number of bytes that the engine needs beside the KV cache."""
-        return self.weights + self.adapters + self.encoder + self.workspace + self.overhead
+        return self.weights + self.adapters + self.encoder + self.temporary + self.overhead
+
+    @property
+    def temporary(self) -> float:
+        """The bytes of temporary tensors. The engine scores a canary after its forward pass."""
+        return max(self.workspace, self.scoring)
 
     @property
     def at_once(self) -> int:
@@ -92,10 +100,11 @@ def engine_memory(
     # takes, and at least the largest image. Its cache has the same size.
     images = max(settings.max_batched_tokens, lengths.full)
     workspace = _workspace(settings, shape, element, images) / parallel
+    scoring = _scoring(settings, shape, element, lengths)
     overhead = assumed.overhead_gib * GIB
     adapters = float(adapter_slots(settings.dtype, rank, shape))
     encoder = float(element * shape.hidden * images)
-    beside = weights + adapters + encoder + workspace + overhead
+    beside = weights + adapters + encoder + max(workspace, scoring) + overhead
     free = assumed.gpu_gib * settings.gpu_memory_utilization * GIB - beside
     kv = free if settings.kv_cache_gib is None else min(settings.kv_cache_gib * GIB, free)
     token = shape.kv_bytes(element) // min(parallel, shape.kv_heads)
@@ -105,6 +114,7 @@ def engine_memory(
         adapters=adapters,
         encoder=encoder,
         workspace=workspace,
+        scoring=scoring,
         overhead=overhead,
         kv=kv,
         kv_token=token,
@@ -138,3 +148,13 @@ def _workspace(settings: EngineConfig, shape: Geometry, element: int, images: in
     vision = element * shape.merge**2 * (4 * shape.v_hidden + 2 * shape.v_intermediate)
     logits = 2 * 4 * settings.max_requests * shape.vocab
     return settings.max_batched_tokens * language + images * vision + logits
+
+
+def _scoring(settings: EngineConfig, shape: Geometry, element: int, lengths: Lengths) -> float:
+    """Return the peak bytes of the logprobs of a canary, after its forward pass.
+
+    The longest prompt of a canary has one crop of half a page. vLLM holds the logits and the fp32
+    logprobs of two prompts, and one byte per logit to rank the tokens.
+    """
+    rows = min(settings.max_batched_tokens, lengths.called + lengths.crop)
+    return float(rows * shape.vocab * (2 * (element + 4) + 1))

@@ -115,7 +115,7 @@ def _engine(sheet: Sheet) -> list[str]:
         _row("weights", gib(engine.weights)),
         *_adapters(sheet),
         _row("encoder cache", gib(engine.encoder)),
-        _row("workspace, overhead", gib(engine.workspace + engine.overhead)),
+        _row("workspace, overhead", gib(engine.temporary + engine.overhead)),
         _row("KV cache", gib(max(engine.kv, 0.0)))
         + f"   {engine.kv_token / 1024:.1f} KiB per token",
         _row("episodes sent to it at once", str(engine.wanted)),
