@@ -29,6 +29,8 @@ from awares_platform.plan.trainer import element_bytes, memory, trained_paramete
 from tests.rehearsal.memory import ProcessMemory
 from tests.rehearsal.run import JOBS, SETUP, TRAINERS, options
 
+FULL_ENGINES = ("curate", "grpo")
+"""The jobs whose engines get as many requests as the plan assumes."""
 TEMPLATE = Path(__file__).with_name("template.md")
 """The text around the table, with the places TABLE and SECONDS to fill."""
 
@@ -133,17 +135,15 @@ def planned_trainer(
     return max(need(one) for one in done if one.gradient)
 
 
-def planned_engine(job: str, engine: EngineMemory, dtype: str, shape: Geometry) -> float:
-    """Return the bytes that the plan states for the engine of `job` on a CPU.
+def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scores: bool) -> float:
+    """Return the bytes that the plan states for an engine on a CPU.
 
-    The engine of curate scores no canary.
+    `scores` is true if the engine scores canaries.
 
     vLLM packs every matrix for oneDNN. It keeps the original of the embedding and of the head.
     """
     kept = 2 * element_bytes(dtype) * shape.vocab * shape.hidden
-    if job == "curate":
-        engine = replace(engine, scoring=0.0)
-    return engine.total + kept
+    return (engine if scores else replace(engine, scoring=0.0)).total + kept
 
 
 def rows(config: PlatformConfig, reports: dict[str, dict[str, Any]]) -> Iterator[Row]:
@@ -160,8 +160,9 @@ def rows(config: PlatformConfig, reports: dict[str, dict[str, Any]]) -> Iterator
     for job, report in reports.items():
         peak = engine_peak(report)
         if peak is not None:
-            planned = planned_engine(job, engine, config.engine.dtype, shape)
-            yield Row(job, "engine, peak memory", "GB", peak / 1e9, planned / 1e9)
+            planned = planned_engine(engine, config.engine.dtype, shape, scores=job == "grpo")
+            stated = planned / 1e9 if job in FULL_ENGINES else None
+            yield Row(job, "engine, peak memory", "GB", peak / 1e9, stated)
         if job in TRAINERS:
             yield from _trainer_rows(config, job, report, shape, tokens, engine, assumed)
     if "grpo" in reports:
