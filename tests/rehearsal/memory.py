@@ -43,11 +43,6 @@ class ProcessMemory:
         if abs(memory - self.samples[-1][1]) >= STEP:
             self.samples.append((time.time(), memory))
 
-    @property
-    def first(self) -> int:
-        """The bytes of the first sample."""
-        return self.samples[0][1]
-
     def peak(self, start: float = 0.0, end: float = math.inf) -> int:
         """Return the largest number of bytes between two times."""
         before = [memory for at, memory in self.samples if at < start][-1:]

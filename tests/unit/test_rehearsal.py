@@ -2,6 +2,7 @@
 
 import io
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -19,9 +20,18 @@ from awares_platform.plan.geometry import KNOWN
 from tests.rehearsal.endpoint import BOXES, endpoint
 from tests.rehearsal.memory import ProcessMemory, Sampler
 from tests.rehearsal.pages import HEIGHT, WIDTH, pages
+from tests.rehearsal.probe import mapped_weights
 from tests.rehearsal.run import SETUP
 from tests.rehearsal.shallow_model import SPECIAL
-from tests.rehearsal.table import Pass, Row, padding, passes, planned_trainer, trainer_peak
+from tests.rehearsal.table import (
+    Pass,
+    Row,
+    engine_peak,
+    padding,
+    passes,
+    planned_trainer,
+    trainer_peak,
+)
 
 ROOT = Path(__file__).parents[2]
 MB = 1_000_000
@@ -74,7 +84,7 @@ def test_the_sampler_sees_the_peak_of_a_grandchild() -> None:
 
 def test_a_peak_between_two_times_counts_the_memory_held_before() -> None:
     memory = ProcessMemory("engine", [(1.0, 10), (2.0, 90), (3.0, 40), (5.0, 70)])
-    assert memory.peak() == 90 and memory.first == 10
+    assert memory.peak() == 90
     assert memory.peak(2.5, 4) == 90, "the sample at 2.0 holds until 3.0"
     assert memory.peak(3.5, 4) == 40
     assert memory.peak(3.5, 6) == 70
@@ -88,7 +98,9 @@ def test_small_changes_are_no_samples() -> None:
 
 
 EVENTS = [
+    {"event": "engine", "pid": 8, "time": 0.2, "memory": 40},
     {"event": "load", "pid": 7, "time": 1.0, "memory": 100},
+    {"event": "loaded", "pid": 7, "time": 3.0, "memory": 500, "mapped": 50},
     {"event": "pass", "pid": 7, "time": 4.0, "rows": 2, "width": 10, "tokens": 20, "gradient": 0},
     {"event": "layer", "time": 4.1},
     {"event": "pass", "pid": 7, "time": 5.0, "rows": 2, "width": 10, "tokens": 15, "gradient": 1},
@@ -104,10 +116,26 @@ def test_a_pass_counts_its_layers_and_its_padding() -> None:
     assert padding(done[1:]) == 0.25 and padding(done) == 0.125
 
 
-def test_a_trainers_peak_leaves_out_loading_and_what_came_before() -> None:
+def test_a_trainers_peak_leaves_out_loading_and_adds_mapped_weights() -> None:
     samples = [(0.5, 100), (2.0, 9000), (3.5, 500), (5.1, 800), (6.0, 9000)]
     report = {"events": EVENTS, "processes": {"7": {"name": "ray", "samples": samples}}}
-    assert trainer_peak(report) == 700
+    assert trainer_peak(report) == 750
+
+
+def test_an_engines_peak_leaves_out_what_it_held_before_loading() -> None:
+    memory = {"name": "engine", "samples": [(0.1, 10), (0.2, 40), (2.0, 900), (3.0, 300)]}
+    assert engine_peak({"events": EVENTS, "processes": {"8": memory}}) == 860
+    assert engine_peak({"events": EVENTS[1:], "processes": {}}) is None
+
+
+def test_mapped_weights_are_the_files_that_the_process_maps(tmp_path: Path) -> None:
+    before = mapped_weights()
+    (tmp_path / "model.safetensors").write_bytes(b"0" * 3 * mmap.PAGESIZE)
+    with (tmp_path / "model.safetensors").open("rb") as file:
+        held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        assert mapped_weights() - before == 3 * mmap.PAGESIZE
+        held.close()
+    assert mapped_weights() == before
 
 
 def test_the_planned_trainer_is_the_largest_pass_with_gradients() -> None:
