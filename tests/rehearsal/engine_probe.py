@@ -1,4 +1,8 @@
-"""Imports vLLM's Qwen2.5-VL, and makes each engine record its memory before it loads the model."""
+"""Makes each engine record its memory before it loads the model.
+
+The server that forks the engines imports this file in place of vLLM's module of Qwen2.5-VL. The
+file therefore imports that module, too.
+"""
 
 from typing import Any
 

@@ -35,7 +35,7 @@ class ProbedQwen(Qwen25VL):
     that the model reads from a mapped file. An engine records "engine" before it loads the model.
     """
 
-    # The server from which engines are forked imports this module, so all engines record.
+    # Engines are forked from a server that imports this module. All engines therefore record.
     vllm_module = "tests.rehearsal.engine_probe"
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:

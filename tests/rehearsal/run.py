@@ -50,7 +50,7 @@ def prepare(directory: Path, overrides: Sequence[str]) -> None:
     """Write the policy and the data set, unless an earlier call has written them."""
     if not (directory / "policy" / "config.json").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        # A process of its own returns all its memory, which the jobs need.
+        # The jobs need this memory, and only the end of a process frees all of it.
         script = [sys.executable, "-m", "tests.rehearsal.shallow_model"]
         subprocess.run([*script, str(directory / "policy")], check=True)
     config = load(SETUP, [*options(directory), *overrides])
@@ -81,7 +81,8 @@ def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
         probe.FILE: str(events.resolve()),
         # The C library then returns the memory of a freed tensor to the kernel.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
-        # Ray's monitor ends a process although the kernel could drop the pages of mapped weights.
+        # Ray's memory monitor counts the pages of mapped weights as used, and would end a process.
+        # The kernel can drop these pages.
         "RAY_memory_monitor_refresh_ms": "0",
         "JUDGE_API_KEY": "none",
         "GROUNDING_API_KEY": "none",

@@ -30,7 +30,7 @@ from tests.rehearsal.memory import ProcessMemory
 from tests.rehearsal.run import JOBS, SETUP, TRAINERS, options
 
 FULL_ENGINES = ("curate", "grpo")
-"""The jobs whose engines get as many requests as the plan assumes."""
+"""Jobs with enough requests in flight to fill the passes of their engine, as the plan assumes."""
 TEMPLATE = Path(__file__).with_name("template.md")
 """The text around the table, with the places TABLE and SECONDS to fill."""
 
@@ -138,9 +138,8 @@ def planned_trainer(
 def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scores: bool) -> float:
     """Return the bytes that the plan states for an engine on a CPU.
 
-    `scores` is true if the engine scores canaries.
-
-    vLLM packs every matrix for oneDNN. It keeps the original of the embedding and of the head.
+    `scores` is true if the engine scores canaries. vLLM packs every matrix for oneDNN. It keeps the
+    original of the embedding and of the head.
     """
     kept = 2 * element_bytes(dtype) * shape.vocab * shape.hidden
     return (engine if scores else replace(engine, scoring=0.0)).total + kept

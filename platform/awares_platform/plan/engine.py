@@ -1,6 +1,6 @@
 """Computes the memory of one rollout GPU, and the number of episodes that its KV cache holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from awares.errors import ConfigError
 from awares_platform.config.engine import EngineConfig
@@ -63,7 +63,10 @@ class EngineMemory:
 
     @property
     def temporary(self) -> float:
-        """The bytes of temporary tensors. The engine scores a canary after its forward pass."""
+        """The peak bytes of temporary tensors.
+
+        The tensors of a forward pass are freed before the engine computes a canary's logprobs.
+        """
         return max(self.workspace, self.scoring)
 
     @property
@@ -95,31 +98,29 @@ def engine_memory(
             "attention heads; choose a divisor of them"
         )
     element = element_bytes(settings.dtype)
-    weights = element * shape.parameters / parallel
-    # The encoder runs whole images: as many visual tokens as one forward pass of the language model
-    # takes, and at least the largest image. Its cache has the same size.
+    # The encoder splits no image. One pass of it, like its cache, therefore holds at least the
+    # largest image, and as many visual tokens as a pass of the language model has tokens.
     images = max(settings.max_batched_tokens, lengths.full)
-    workspace = _workspace(settings, shape, element, images) / parallel
-    scoring = _scoring(settings, shape, element, lengths)
-    overhead = assumed.overhead_gib * GIB
-    adapters = float(adapter_slots(settings.dtype, rank, shape))
-    encoder = float(element * shape.hidden * images)
-    beside = weights + adapters + encoder + max(workspace, scoring) + overhead
-    free = assumed.gpu_gib * settings.gpu_memory_utilization * GIB - beside
-    kv = free if settings.kv_cache_gib is None else min(settings.kv_cache_gib * GIB, free)
-    token = shape.kv_bytes(element) // min(parallel, shape.kv_heads)
-    tokens = int(max(kv, 0.0) // token)
-    return EngineMemory(
-        weights=weights,
-        adapters=adapters,
-        encoder=encoder,
-        workspace=workspace,
-        scoring=scoring,
-        overhead=overhead,
-        kv=kv,
-        kv_token=token,
+    uncached = EngineMemory(
+        weights=element * shape.parameters / parallel,
+        adapters=float(adapter_slots(settings.dtype, rank, shape)),
+        encoder=float(element * shape.hidden * images),
+        workspace=_workspace(settings, shape, element, images) / parallel,
+        scoring=_scoring(settings, shape, element, lengths),
+        overhead=assumed.overhead_gib * GIB,
+        kv=0.0,
+        kv_token=shape.kv_bytes(element) // min(parallel, shape.kv_heads),
         wanted=wanted,
         requests=settings.max_requests,
+        typical=0,
+        longest=0,
+    )
+    free = assumed.gpu_gib * settings.gpu_memory_utilization * GIB - uncached.fixed
+    kv = free if settings.kv_cache_gib is None else min(settings.kv_cache_gib * GIB, free)
+    tokens = int(max(kv, 0.0) // uncached.kv_token)
+    return replace(
+        uncached,
+        kv=kv,
         typical=tokens // lengths.called,
         longest=tokens // settings.max_model_len,
     )

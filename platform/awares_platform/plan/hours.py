@@ -169,7 +169,7 @@ def _learning(
     """Compute the learning time of a step.
 
     The reference needs a forward pass. With several minibatches the proximal policy also needs one.
-    A batch's policy and reference share the pass of a frozen vision tower, except with stage 3.
+    Policy and reference share one pass of a frozen vision tower, except with ZeRO stage 3.
     """
     proximal = int(grpo.minibatches > 1)
     work = passes(policy, extra=(grpo.kl_beta > 0) + proximal)

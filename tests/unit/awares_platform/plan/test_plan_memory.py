@@ -194,6 +194,19 @@ def test_the_encoder_cache_holds_the_tokens_of_a_pass() -> None:
     assert engine_of(setup("engine.max_batched_tokens=1024")).encoder == 2 * 3584 * 39 * 51
 
 
+def test_temporary_tensors_are_those_of_a_pass_or_of_a_canary() -> None:
+    """The longest prompt of a canary is an episode whose crop has 1,040 tokens and not 520."""
+    tokens, wide = tokens_of(setup()), engine_of(setup())
+    prompt = tokens.called + 520
+    assert wide.scoring == prompt * 152_064 * (2 + 4 + 2 + 4 + 1) > wide.workspace
+    assert wide.temporary == wide.scoring
+    narrow = engine_of(setup("engine.max_batched_tokens=64"))
+    assert narrow.scoring == 64 * 152_064 * 13 < narrow.workspace == narrow.temporary
+    vision = 2 * 4 * (4 * 1280 + 2 * 3420) * 39 * 51
+    language = 2 * (4 * 3584 + 2 * 18_944) * 64
+    assert narrow.workspace == vision + language + 2 * 4 * 64 * 152_064
+
+
 def test_caches_are_those_of_the_processes() -> None:
     from vllm.config import MultiModalConfig
 
