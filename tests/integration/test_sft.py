@@ -7,8 +7,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -49,12 +47,6 @@ from tests.processes import descendants, family, gone
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 SAMPLES = 40
-PROMPT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
-"""This setting makes Ray Train poll its workers often.
-
-Ray Train records a checkpoint only when it polls. With the default interval of 2 s, all ten steps
-would end before the first poll.
-"""
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +104,16 @@ def _curated(store: ObjectStore) -> Iterator[Sample]:
 def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
     with open_session(config) as ready:
         yield ready
+
+
+@pytest.fixture
+def polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make Ray Train poll the workers of new processes often.
+
+    Ray Train records a checkpoint only when it polls. With the default interval of 2 s, all ten
+    steps would end before the first poll.
+    """
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
 
 
 @pytest.fixture(scope="module")
@@ -211,24 +213,13 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
     assert _weights(killed) == _weights(session)
 
 
+@pytest.mark.usefixtures("polls_often")
 def test_a_killed_driver_resumes_and_ends_with_the_same_weights(
     session: PlatformConfig, reference: sft.SftResult
 ) -> None:
     killed = _named(session, "killed-driver")
     rows = killed.run.directory / "killed-driver" / "sft" / "metrics.jsonl"
-    settings = killed.run.directory / "killed-driver.json"
-    settings.write_text(killed.model_dump_json())
-    code = (
-        "import sys; from awares_platform import config; from awares_platform.sft import job\n"
-        "from awares_platform.runtime.session import session\n"
-        "with session(config.load(sys.argv[1])) as ready: job.run(ready)"
-    )
-    environment = {
-        name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"
-    } | PROMPT
-    driver = subprocess.Popen(
-        [sys.executable, "-c", code, str(settings)], env=environment, text=True
-    )
+    driver = start("sft", killed)
     wait_for(lambda: _noted(killed), driver)
     driver.kill()
     driver.wait()
@@ -273,26 +264,14 @@ def test_damaged_images_and_rows_are_left_out_and_counted(
         )
 
 
+@pytest.mark.usefixtures("polls_often")
 def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
-    session: PlatformConfig,
-    reference: sft.SftResult,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    session: PlatformConfig, reference: sft.SftResult, tmp_path: Path
 ) -> None:
     """The test kills the job's SeaweedFS. The next job starts SeaweedFS on the same files."""
-    for name, value in PROMPT.items():
-        monkeypatch.setenv(name, value)
-    store = StoreConfig(url="s3://awares/lost", retry_budget_s=5)
-    job = session.model_copy(
-        update={
-            "run": session.run.model_copy(update={"directory": tmp_path / "runs"}),
-            "store": store,
-            "sft": session.sft.model_copy(update={"max_failures": 0}),
-        }
-    )
-    rows = tmp_path / "runs" / "reference" / "sft" / "metrics.jsonl"
-    with disk(job) as reopened:
-        write_samples(reopened, "tiny-curated", "train", list(_curated(reopened)))
+    settings = session.sft.model_copy(update={"max_failures": 0})
+    job = _with_own_store(session.model_copy(update={"sft": settings}), tmp_path)
+    rows = job.run.directory / "reference" / "sft" / "metrics.jsonl"
     command = start("sft", job)
     wait_for(lambda: _steps(rows) >= 6, command)
     kill_store(command)
@@ -316,16 +295,9 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
 
 def test_ctrl_c_ends_the_job_with_one_line(session: PlatformConfig, tmp_path: Path) -> None:
     """A terminal sends Ctrl-C to all processes of the job at once."""
-    job = session.model_copy(
-        update={
-            "run": session.run.model_copy(update={"directory": tmp_path / "runs"}),
-            "store": StoreConfig(url="s3://awares/interrupted", retry_budget_s=5),
-        }
-    )
-    with disk(job) as reopened:
-        write_samples(reopened, "tiny-curated", "train", list(_curated(reopened)))
+    job = _with_own_store(session, tmp_path)
     command = start("sft", job)
-    rows = tmp_path / "runs" / job.run.name / "sft" / "metrics.jsonl"
+    rows = job.run.directory / job.run.name / "sft" / "metrics.jsonl"
     wait_for(lambda: _steps(rows) >= 2, command)
     processes = family(psutil.Process(command.pid))
     os.killpg(command.pid, signal.SIGINT)
@@ -359,6 +331,19 @@ def test_two_zero3_workers_train_on_the_same_batches_and_refuse_another_topology
 
 def _named(config: PlatformConfig, name: str) -> PlatformConfig:
     return config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
+
+
+def _with_own_store(config: PlatformConfig, directory: Path) -> PlatformConfig:
+    """Return a job that starts its own SeaweedFS in `directory`, which already holds the data."""
+    job = config.model_copy(
+        update={
+            "run": config.run.model_copy(update={"directory": directory / "runs"}),
+            "store": StoreConfig(url="s3://awares/own", retry_budget_s=5),
+        }
+    )
+    with disk(job) as store:
+        write_samples(store, "tiny-curated", "train", list(_curated(store)))
+    return job
 
 
 def _weights(config: PlatformConfig) -> dict[str, str]:

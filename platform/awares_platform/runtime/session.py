@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,13 @@ def session(config: PlatformConfig, *, check_store: bool = True) -> Iterator[Pla
     # If no directory is suitable for Ray, raise LaunchError here, before the store starts.
     parent = ray_directory.parent() if _starts_ray() else None
     with ExitStack() as stack:
-        stack.enter_context(_sigterm_unwinds())
+        handle_sigterm = stack.enter_context(_sigterm_unwinds())
         stack.enter_context(_environment(variables))
         store = stack.enter_context(_store(config.store, config.run.directory, check=check_store))
         config = config.model_copy(update={"store": store, "engine": resolved(config.engine)})
         stack.enter_context(_ray(config.run, variables, parent))
-        # Ray replaces the handler by one that aborts the process with a stack trace of C++.
-        stack.enter_context(_sigterm_unwinds())
+        # Ray has installed its own handler, which aborts the process with a C++ stack trace.
+        handle_sigterm()
         yield config
 
 
@@ -291,13 +291,13 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
+def _sigterm_unwinds() -> Iterator[Callable[[], object]]:
     """Turn SIGTERM into SystemExit, so that SIGTERM causes the same cleanup as Ctrl-C.
 
-    The exit status is TERMINATED.
+    The exit status is TERMINATED. Yields a function that installs the signal handler again.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
     received = threading.Event()
 
@@ -305,9 +305,12 @@ def _sigterm_unwinds() -> Iterator[None]:
         received.set()
         sys.exit(TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, unwind)
+    def install() -> Any:
+        return signal.signal(signal.SIGTERM, unwind)
+
+    before = install()
     try:
-        yield
+        yield install
     except SystemExit as error:
         # A call into Ray replaces the exit status that the handler chose.
         raise SystemExit(TERMINATED if received.is_set() else error.code) from error
