@@ -4,16 +4,17 @@
     request --Adapters.playing--> LoRARequest of the current version, until the request ends
 
 An update that is smaller than half a unit in the last place vanishes when it is folded into
-bfloat16 weights. Most of an early LoRA update is that small, so an adapter stays an adapter.
+bfloat16 weights. Most of an early LoRA update is that small, so vLLM keeps adapters and weights
+apart.
 
 A request plays the adapter that it started with, so each turn has one version. Every version has a
 name, an id and a directory of its own. The keys of vLLM's prefix cache contain the name and the
 directory, so versions never share cached prefixes. The vision tower has no adapters, so the encoder
 cache is valid for every version.
 
-vLLM reads the directory again if it has evicted an adapter that a request still needs. The
-directory of a version therefore stays until the version is no longer current and no request plays
-it. A later load then removes the version.
+vLLM may evict an adapter that a request still needs, and then reads the adapter's directory again.
+The directory therefore stays as long as its version is current or a request plays the version. A
+later load removes the version.
 """
 
 import asyncio
@@ -50,24 +51,24 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 SLOTS = 2
-"""Adapters that one batch may mix: the current version, and the version of older requests."""
+"""The number of adapters that one batch may mix: the current one, and one of older requests."""
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def stays_adapter(dtype: str, rank: int) -> bool:
-    """Whether an engine plays adapters as adapters, and does not fold them into its weights.
+    """Return whether an engine keeps adapters beside its weights instead of folding them in.
 
-    `dtype` is the engine's data type, and `rank` the rank of the run's adapters or 0. Folding is
-    exact enough in float32, and generation on CPUs is then faster. In 16 bits most of a small
-    update would be lost.
+    `dtype` is the engine's data type. `rank` is the rank of the run's adapters, or 0 if the run
+    trains whole weights. In float32 folding is exact enough and speeds up generation on CPUs. In 16
+    bits folding would lose most of a small update.
     """
     return rank > 0 and dtype != "float32"
 
 
 def lora_options(rank: int) -> dict[str, Any]:
-    """Return vLLM's engine arguments for adapters up to `rank`.
+    """Return vLLM's engine arguments for adapters whose rank is at most `rank`.
 
-    Raises WeightsError if vLLM supports no such rank.
+    Raises WeightsError if `rank` exceeds the largest rank that vLLM supports.
     """
     fitting = [size for size in _RANKS if size >= rank]
     if not fitting:
@@ -82,7 +83,9 @@ def lora_options(rank: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A version that vLLM plays as an adapter, and vLLM's name, id and directory of it.
+    """A version of the weights that vLLM plays as a LoRA adapter.
+
+    `request` holds the name, id and directory that the adapter has in vLLM.
 
     Example:
         Adapter(4, LoRARequest("version 4 (5)", 5, "/tmp/awares-engine-x2/adapters/v4-5"))
@@ -93,28 +96,35 @@ class Adapter:
 
 
 class Adapters:
-    """The adapters of one engine. Loads run one at a time.
+    """The adapters of one engine. Loads must run one at a time.
 
-    Version 0 is an adapter that adds zero, unless the engine starts with another one. vLLM's CPU
-    kernels would play the adapter of the last slot in requests without an adapter.
+    Every request plays an adapter. In a request without an adapter, vLLM's CPU kernels would play
+    the adapter of the last slot. Version 0 is therefore an adapter that adds zero, unless the
+    engine starts with an exported adapter.
     """
 
     def __init__(
         self, llm: "AsyncLLM", policy: Path, family: ModelFamily, rank: int, directory: Path
     ) -> None:
-        """Play adapters up to `rank` on `policy`. Their files go to the new private `directory`."""
+        """Prepare to play adapters of at most `rank` on `policy`, a Hugging Face directory.
+
+        The constructor creates `directory`, which will hold the files of the adapters.
+        """
         self._llm, self._family, self._rank, self._root = llm, family, rank, directory
         directory.mkdir(mode=0o700)
         self._shapes = Checkpoint(policy).shapes
         self._serial = itertools.count(1)
         self._held: tuple[Subscriber, Received] | None = None
         self._staged: Adapter | None = None
-        # The adapters that vLLM has, oldest first. The last one is the current one.
+        # The adapters that vLLM has, oldest first. New requests play the last one.
         self._added: list[Adapter] = []
         self._users: Counter[int] = Counter()
 
     async def start(self, directory: Path | None = None) -> None:
-        """Add the adapter of version 0, from a PEFT directory if there is one."""
+        """Add the adapter of version 0 to vLLM.
+
+        The adapter comes from the PEFT directory `directory`. Without it, the adapter adds zero.
+        """
         if directory is None:
             zero = _zero(self._shapes, self._family)
             self._staged = await asyncio.to_thread(self._write, 0, *zero)
@@ -123,10 +133,10 @@ class Adapters:
         await self.apply(0)
 
     async def prefetch(self, subscriber: Subscriber, version: int) -> Prefetched:
-        """Download and verify a version, and write its directory, while the engine generates.
+        """Download and verify a version, and write its PEFT directory, while the engine generates.
 
-        Raises WeightsError if the version cannot be fetched or verified, or cannot be played. The
-        engine is then unchanged.
+        Raises WeightsError if the version cannot be fetched or verified, or if the engine cannot
+        play it. The engine is then unchanged.
         """
         self._drop_staged()
         held = self._held[1] if self._held and self._held[0] is subscriber else None
@@ -147,8 +157,9 @@ class Adapters:
         """Add the staged version to vLLM, and remove versions that no request plays.
 
         New requests play the added version, and requests in flight go on with their version. Return
-        the seconds of applying twice, because generation waits while vLLM adds an adapter. `vision`
-        has no effect: an adapter leaves the vision tower alone.
+        the seconds of applying and the seconds of the pause, as Loader.apply does. The two are
+        equal, because generation waits while vLLM adds an adapter. `vision` has no effect, because
+        adapters do not change the vision tower. Raises WeightsError if `version` is not staged.
         """
         staged, self._staged = self._staged, None
         if staged is None or staged.version != version:
@@ -166,7 +177,7 @@ class Adapters:
 
     @contextmanager
     def playing(self) -> Iterator["Adapter"]:
-        """Yield the current adapter, and keep it until the end of the block."""
+        """Yield the current adapter. No load removes this adapter before the block ends."""
         adapter = self._added[-1]
         self._users[adapter.request.lora_int_id] += 1
         try:
@@ -175,7 +186,7 @@ class Adapters:
             self._users[adapter.request.lora_int_id] -= 1
 
     def _drop_staged(self) -> None:
-        """Delete a version that was staged and never applied."""
+        """Delete the files of a version that was staged and never applied, if there is one."""
         staged, self._staged = self._staged, None
         if staged is not None:
             shutil.rmtree(staged.request.lora_path)
@@ -192,7 +203,7 @@ class Adapters:
         return adapter
 
     def _new(self, version: int) -> "Adapter":
-        """Return a new name, id and empty directory for a version."""
+        """Return an adapter for `version` with a new name, a new id and a new, empty directory."""
         from vllm.lora.request import LoRARequest
 
         serial = next(self._serial)
@@ -205,7 +216,8 @@ class Adapters:
     def _check(self, manifest: Manifest) -> float:
         """Return the scale of the version's adapter.
 
-        Raises WeightsError if the version is no adapter, or an adapter that vLLM cannot play.
+        Raises WeightsError if the version holds whole weights, or an adapter that this engine
+        cannot play.
         """
         if manifest.adapter is None:
             raise WeightsError(
@@ -227,7 +239,7 @@ class Adapters:
 
 
 def _zero(shapes: Shapes, family: ModelFamily) -> tuple[dict[str, Tensor], float]:
-    """Return an adapter of one layer that adds zero, and its scale."""
+    """Return the tensors of an adapter that adds zero to one layer, and the adapter's scale."""
     name = next(
         name
         for name in shapes

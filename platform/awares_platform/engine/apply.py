@@ -1,26 +1,26 @@
-"""Load a version's changed tensors into the model that a vLLM worker runs.
+"""Loads a version's changed tensors into the model that a vLLM worker runs.
 
     checkpoint names --units--> modules with all their tensors --touched(changed)--> apply
     Each module takes its tensors in one of three ways:
-      IN_PLACE  The parameters have the checkpoint's layout. Examples are norms, convolutions, and
-                unquantised linears on GPUs. `apply` copies the tensors into the parameters'
-                storage, because CUDA graphs hold the addresses of this storage.
-      REPACK    The module may also hold a packed copy of its parameters. Examples are embeddings
-                and output heads on CPUs, and linears on CPUs without oneDNN. `apply` copies the
-                tensors, and vLLM then processes the module again.
-      RELOAD    The parameters have another layout than the checkpoint's tensors. Examples are
-                linears on CPUs with oneDNN, and quantised layers. `apply` runs vLLM's layerwise
-                reload on this module only.
+      IN_PLACE  The module's parameters have the checkpoint's layout. Such modules are norms,
+                convolutions, and unquantised linears on GPUs. `apply` copies the tensors into the
+                parameters' storage, because CUDA graphs hold the addresses of this storage.
+      REPACK    The module may also hold a packed copy of its parameters. Such modules are
+                embeddings and output heads on CPUs, and linears on CPUs without oneDNN. `apply`
+                copies the tensors, and vLLM then processes the module again.
+      RELOAD    The module's parameters have another layout than the checkpoint's tensors. Such
+                modules are linears on CPUs with oneDNN, and quantised layers. `apply` runs vLLM's
+                layerwise reload on this module only.
 
-`load_mode` chooses the way from the module's parameters, and not from the platform. `apply` always
-loads all tensors of a unit. If a fused module (qkv_proj, gate_up_proj) gets only some of its
-tensors, vLLM silently leaves uninitialised memory in place of the missing tensors.
+`load_mode` chooses the way by a look at the module, and not at the platform. If a fused module
+(qkv_proj, gate_up_proj) gets only some of its tensors, vLLM silently leaves uninitialised memory
+where the others belong. `apply` therefore loads all tensors of a module, even if only one changed.
 
 vLLM's own reload of the whole model is not suitable here, for two reasons. First, the reload also
-processes modules that get no tensor. Second, the reload breaks a tied output head on CPUs. It
-restores the shared parameter, but the head computes logits with a packed copy of the old values.
-This file therefore treats modules that share a parameter as one unit, and repacks every module of
-the unit.
+processes modules that get no tensor. Second, the reload breaks a tied output head on CPUs. The
+reload restores the shared parameter, but the head computes logits with a packed copy of the old
+values. This file therefore treats modules that share a parameter as one unit. It loads all modules
+of a unit together.
 """
 
 import enum
@@ -74,7 +74,9 @@ class Unit:
 
 
 def units(model: nn.Module, names: Iterable[str]) -> tuple[Unit, ...]:
-    """Return the model's units, in the model's order, for a checkpoint with the tensors `names`.
+    """Return the units of `model`, in the model's order.
+
+    `names` are the names of all tensors in the checkpoint.
 
     Raises WeightsError in three cases:
     - a tensor of the checkpoint belongs to no parameter;
@@ -113,9 +115,9 @@ def touched(found: Iterable[Unit], changed: set[str]) -> tuple[Unit, ...]:
 def on_device(
     found: Iterable[Unit], state: Mapping[str, Tensor], device: torch.device
 ) -> dict[str, Tensor]:
-    """Copy the units' tensors to `device`.
+    """Return copies of the units' tensors on `device`.
 
-    The later `apply` then copies only within the device's memory.
+    With these copies, `apply` moves data only within the device's memory.
     """
     return {name: state[name].to(device) for unit in found for name in unit.tensors}
 
@@ -124,9 +126,11 @@ def on_device(
 def apply(
     model: Any, model_config: Any, found: Iterable[Unit], state: Mapping[str, Tensor]
 ) -> None:
-    """Load the units' tensors from `state`, whose keys are checkpoint names.
+    """Load the tensors of the units `found` into the model.
 
-    After an error the model is half updated and must not be used.
+    `state` maps the name of a tensor in the checkpoint to the tensor. Raises WeightsError if the
+    model takes no tensor for some parameter. After any error the model is half updated and must not
+    be used.
     """
     found = tuple(found)
     modules = [module for unit in found for module in unit.modules]
@@ -148,12 +152,12 @@ def apply(
 
 
 def load_mode(module: Any) -> LoadMode:
-    """Return the way in which `module` takes new tensors. The module's parameters decide."""
+    """Return the way in which `module` takes new tensors."""
     method = getattr(module, "quant_method", None)
     unquantised = (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
     if isinstance(method, QuantizeMethodBase) and type(method) not in unquantised:
-        # A quantised layer may differ in scales and permutations, even if shapes and types are
-        # equal.
+        # A quantised layer may scale or permute its parameters and yet keep the shapes and types of
+        # the checkpoint.
         return LoadMode.RELOAD
     recorded = get_layerwise_info(module).restore_metadata[0]
     if not all(_lies_as(module, name, tensor) for name, tensor in recorded.items()):
@@ -181,7 +185,8 @@ def aliases(model: nn.Module) -> dict[str, str]:
 def parameter_of(model: nn.Module, name: str) -> str:
     """Return vLLM's name of the parameter that takes the checkpoint's tensor `name`.
 
-    Each module on the path to the parameter may rename the modules below itself.
+    Each module on the path to the parameter may rename the modules below itself. Raises
+    WeightsError if the model has no such parameter.
     """
     module, path, rest = model, "", name
     while True:
@@ -221,11 +226,10 @@ def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
 
 
 def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
-    """Map every module with parameters to its leader.
+    """Map every module with parameters to its leader, in the model's order.
 
-    If several modules share a parameter, the first of these modules is the leader of all. A module
-    that shares no parameter with an earlier module is its own leader. The keys keep the model's
-    order.
+    If several modules share a parameter, the first of these modules leads all of them. A module
+    that shares no parameter with an earlier module is its own leader.
     """
     first: dict[Tensor, nn.Module] = {}
     leaders: dict[nn.Module, nn.Module] = {}
@@ -239,10 +243,10 @@ def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
 
 
 def _lies_as(module: nn.Module, name: str, recorded: Tensor) -> bool:
-    """Whether the parameter `name` still has the layout of the checkpoint's tensor.
+    """Return whether the parameter `name` still has the layout of the checkpoint's tensor.
 
-    `recorded` is the parameter before vLLM's processing. Two layouts are equal if type, shape,
-    strides and dtype are equal.
+    `recorded` is the parameter as it was before vLLM processed the module. Two layouts are equal if
+    type, shape, strides and dtype are equal.
     """
     found = module._parameters.get(name)
     if found is None:

@@ -10,15 +10,15 @@ Checksums cannot prove that the engine computes with the weights that the learne
 fused, prepacked or tied tensor can be wrong although its download has the right hash. Two checks
 compare the engine with the learner:
 
-    level    The mean difference of their logprobs of the version is small.
-    change   The engine's change since version 0 follows the learner's change with slope 1.
+    level    The logprobs of engine and learner differ little on average.
+    change   The engine's logprobs have changed since version 0 in the same way as the learner's.
 
 The first check cannot see an update that is smaller than the rounding errors of 16 bits. The second
 check (canary_change.py) can, because these errors average out over the tokens.
 
 Each prompt has two turns with one image each. The canary thus covers the vision tower and the
-positions of several images. It compares the raw logprobs (temperature 1, no mask) of every text
-token after the first image.
+positions of several images. Both checks compare the raw logprobs (temperature 1, no mask) of every
+text token after the first image.
 """
 
 import json
@@ -43,21 +43,23 @@ from awares.tokens import Size, VisionLimits
 from awares_platform.weights.manifest import Manifest, WeightsError, digest
 
 Logprobs = tuple[tuple[float, ...], ...]
-"""One row per prompt, with one logprob per compared token."""
+"""The logprobs of a canary: one row per prompt, with one value per compared token."""
 
 _CROPS = (CropId.TOP_LEFT, CropId.CENTER, CropId.BOTTOM, CropId.RIGHT)
 
 
 class CanaryMismatch(WeightsError):
-    """The engine's logprobs differ too much from the learner's logprobs for the same version."""
+    """The logprobs of engine and learner differ too much, or their changes since version 0 do."""
 
 
 @dataclass(frozen=True)
 class Canary:
     """A fixed set of two-turn sequences with their original images.
 
-    The learner and every engine build their canaries from the same samples. The object caches the
-    prompts and the digest, because every load needs them.
+    The learner and every engine build their canaries from the same samples. `originals` maps a
+    content hash to the original image. `limits` are the pixel limits of the policy, and `low_ratio`
+    is the ratio of its low-resolution view. The object caches the prompts and the digest, because
+    every load needs both.
 
     Example:
         canary = Canary.build(samples[:4], images, chat, limits, low_ratio=0.5)
@@ -138,8 +140,8 @@ def check_fit(
 ) -> None:
     """Raise DataError if `sample` gives no canary item, or an item that an engine cannot score.
 
-    `size` is the width and height of the sample's image. The engine accepts `context` tokens, of
-    which it samples one.
+    `size` is the width and height of the sample's image. The engine accepts at most `context`
+    tokens, including one token that it samples.
     """
     for crop in _CROPS:
         asked = replace(sample, label=Label.HR, crops=(crop,))
@@ -162,8 +164,8 @@ def learner_logprobs(
     """Return the learner's logprobs of the compared tokens, from a forward pass for each item.
 
     `model` must compute with the published weights in their published precision. Under ZeRO-3
-    every rank must call this function. A pass of one item fits wherever a training pass fits. Its
-    language head computes only the compared tokens.
+    every rank must call this function. A pass of one item fits into memory wherever a training pass
+    fits. The language head computes logits for the compared tokens only.
     """
     rows = []
     for item, count in zip(canary.items, canary.compared(), strict=True):
@@ -189,7 +191,8 @@ def tails(rows: Iterable[Sequence[float]], canary: Canary) -> Logprobs:
 def to_extra(canary: Canary, logprobs: Logprobs, start: Logprobs | None = None) -> dict[str, Any]:
     """Return the value of the key "canary" in a manifest's `extra`.
 
-    `start` holds the learner's logprobs of version 0. Without `start`, a reader checks no change.
+    `start` holds the learner's logprobs of version 0. Without `start`, engines do not check the
+    change since version 0.
     """
     rows = {"digest": canary.digest, "logprobs": [list(row) for row in logprobs]}
     return rows if start is None else {**rows, "start": [list(row) for row in start]}

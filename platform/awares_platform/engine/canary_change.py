@@ -1,11 +1,12 @@
 """Compares the engine's change of the canary's logprobs with the learner's change.
 
     learner:  version 0, version v --> change --\\
-                                                 slope of the engine's changes on the learner's
+                                                 slope of the engine's over the learner's change
     engine:   version 0, version v --> change --/
 
 An engine that still plays version 0 has slope 0. An engine that plays half of an update has a slope
-near one half. A mean |dlogp| sees neither if the update is smaller than the rounding errors.
+near one half. If the update is smaller than the rounding errors, the mean difference of the
+logprobs shows neither fault.
 """
 
 import math
@@ -14,17 +15,19 @@ from dataclasses import dataclass
 from awares_platform.engine.canary import CanaryMismatch, Logprobs
 
 SLOPE_BOUND = 0.05
-"""The largest accepted distance of a slope from 1, where rounding errors are negligible."""
+"""The largest accepted distance of a slope from 1 if there are no rounding errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The engine's change of the canary's logprobs since version 0, against the learner's.
+    """How far the engine's logprobs of the canary follow the learner's since version 0.
 
-    `slope` is the least-squares slope, without an intercept, of the engine's changes on the
-    learner's. It is 1 if the engine plays the whole update, and 0 if it plays version 0. `size` is
-    the root mean square of the learner's changes. `noise` is the root mean square of the difference
-    between engine and learner at version 0, and `tokens` is the number of tokens.
+    Each token's logprob changes in the engine and in the learner. `slope` is the slope of a line
+    through the origin, fitted by least squares: engine's change = slope * learner's change. The
+    slope is 1 if the engine plays the whole update, and 0 if it plays version 0.
+
+    `size` is the root mean square of the learner's changes. `noise` is the root mean square of the
+    difference between engine and learner at version 0. `tokens` is the number of compared tokens.
 
     Example:
         found = Change(slope=0.99, size=0.21, noise=0.03, tokens=137)
@@ -40,16 +43,16 @@ class Change:
     def tolerance(self) -> float:
         """The largest accepted distance of the slope from 1.
 
-        It is 0.05, plus what the rounding errors may add. The errors at both versions give the
-        slope a standard error of sqrt(2 / tokens) * noise / size, and three of these are allowed.
-        The learner's own errors lower the slope by at most (noise / size)^2.
+        The tolerance is 0.05, plus what the rounding errors may add. The errors at both versions
+        give the slope a standard error of sqrt(2 / tokens) * noise / size. Three standard errors
+        are allowed. The learner's own errors lower the slope by at most (noise / size)^2.
         """
         ratio = self.noise / self.size if self.size else math.inf
         return SLOPE_BOUND + 3 * math.sqrt(2 / self.tokens) * ratio + ratio**2
 
     @property
     def is_seen(self) -> bool:
-        """Whether the change is large enough for a slope of 0 to exceed the tolerance."""
+        """Whether the change is so large that an engine with slope 0 would fail the check."""
         return self.tolerance < 1
 
 
@@ -58,7 +61,8 @@ def change(
 ) -> Change:
     """Compare the changes of the engine (`measured`) and the learner (`learned`) since version 0.
 
-    The four arguments have one row per prompt, and equal lengths.
+    `learned_start` and `measured_start` are the logprobs of version 0. All four arguments have one
+    row per prompt, and rows of equal lengths.
     """
     columns = zip(*map(_flat, (learned, learned_start, measured, measured_start)), strict=True)
     rows = [(now - then, seen - before, before - then) for now, then, seen, before in columns]
@@ -74,7 +78,10 @@ def change(
 
 
 def check(found: Change, version: int) -> None:
-    """Raise CanaryMismatch if the slope is further from 1 than the rounding errors explain."""
+    """Raise CanaryMismatch if the slope's distance from 1 exceeds the tolerance.
+
+    A change that is too small to be seen passes.
+    """
     # "not ... <= ..." is also true if the slope is NaN.
     if found.is_seen and not abs(found.slope - 1) <= found.tolerance:
         raise CanaryMismatch(

@@ -1,4 +1,4 @@
-"""Checks the canary of each loaded version, and its change since version 0."""
+"""Checks each loaded version by the canary's logprobs, and by their change since version 0."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +12,7 @@ from awares_platform.weights.manifest import Manifest
 
 
 class CanaryCheck:
-    """The canaries of one engine.
+    """Compares one engine's logprobs of canaries with the learner's logprobs.
 
     `score` returns the engine's logprobs of a sequence, as Engine.score does. `bound` is
     engine.canary_bound.
@@ -24,13 +24,14 @@ class CanaryCheck:
         bound: float,
     ) -> None:
         self._score, self._bound = score, bound
-        # The canary logprobs of version 0, by the canary's digest.
+        # Maps a canary's digest to the engine's logprobs of version 0.
         self._start: dict[str, Logprobs] = {}
 
     async def measure_start(self, canary: Canary, manifest: Manifest, version: int) -> None:
-        """Score the canary with version 0, if the engine still plays it and the learner did so.
+        """Score the canary with version 0, so that `verify` can check the change since then.
 
-        `version` is the version that the engine plays.
+        `version` is the version that the engine plays. The method does nothing unless `version` is
+        0 and `manifest` holds the learner's logprobs of version 0. It scores each canary once.
         """
         comparable = canaries.start_of(canary, manifest) is not None
         if comparable and version == 0 and canary.digest not in self._start:
@@ -41,10 +42,11 @@ class CanaryCheck:
         return canaries.tails(rows, canary)
 
     async def verify(self, canary: Canary, manifest: Manifest) -> tuple[float, float | None]:
-        """Check the canary with the present weights, against the logprobs in `manifest`.
+        """Compare the engine's logprobs of the canary with the learner's logprobs in `manifest`.
 
-        Return the mean |dlogp|, and the slope of the change since version 0 if it is seen. Raises
-        CanaryMismatch in the same cases as `load_version`.
+        Return the mean absolute difference, and the slope of the change since version 0. The slope
+        is None in the cases that LoadReport states. Raises CanaryMismatch if the logprobs or their
+        changes differ too much.
         """
         measured = await self._scores(canary)
         dlogp = canaries.check(canary, manifest, measured, self._bound)

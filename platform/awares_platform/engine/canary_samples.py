@@ -1,8 +1,8 @@
 """Chooses the samples of a run's canary.
 
-The canary uses the first usable samples of the curated data: the image is readable, and the
-question fits the engine's context. Learner and engine thus build the same prompts. `canary.py`
-builds the prompts and compares their logprobs.
+A sample is usable if its image is readable and its question fits the engine's context. The canary
+uses the first usable samples of the curated data, so learner and engine choose the same samples.
+`canary.py` builds prompts from the samples and compares the prompts' logprobs.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
 
 _SAMPLES = 4
-# The number of samples in which `build` looks for usable ones.
+# `build` looks for usable samples among this number of samples.
 _PROBES = 64
 
 
@@ -32,10 +32,10 @@ def build(
     method: MethodConfig,
     context: int,
 ) -> Canary:
-    """Build the canary of a run from `curated`, the name of its labelled data set.
+    """Build the canary of a run from its labelled data set, whose name is `curated`.
 
-    `context` is engine.max_model_len. Raises DataError if the data set is missing or none of its
-    first samples is usable.
+    `context` is engine.max_model_len. Raises DataError if the data set is missing, or if none of
+    its first 64 samples is usable.
     """
     limits, ratio = vision_limits(method, family), method.low_ratio
 

@@ -34,7 +34,10 @@ def sampling_params(sampling: Sampling, chat: ChatFormat) -> "SamplingParams":
 def generation(
     output: "CompletionOutput", spans: Sequence["WeightVersionSpan"] | None, version: int
 ) -> Generation:
-    """Convert vLLM's output. `version` is the version of every token if there are no `spans`."""
+    """Convert vLLM's output to a Generation.
+
+    `spans` name the weight version of each token. Without spans, every token has `version`.
+    """
     ids, entries = tuple(output.token_ids), output.logprobs or ()
     logprobs = tuple(
         float(entry[token].logprob) for token, entry in zip(ids, entries, strict=True) if entry

@@ -1,6 +1,6 @@
-"""The engine wraps vLLM's AsyncLLM in the interface `awares.generate.Generate`.
+"""Wraps vLLM's AsyncLLM in the interface `awares.generate.Generate`.
 
-The engine can load new weights while it generates.
+An engine can load new weights while it generates.
 
     episodes --GenerateRequest--> Engine --ids, images--> AsyncLLM  <--zmq-->  engine process
                                     |                  (this process)     worker.StoreTransfer
@@ -105,12 +105,13 @@ class Engine:
 
         `limits` are the trainer's pixel limits. These limits override the limits of the directory's
         processor. `lora_rank` is policy.lora_rank of the run whose versions the engine will load,
-        or 0 if the engine loads no adapters. Version 0 is the policy with the adapter in the PEFT
-        directory `adapter`, if that is not None; only engines in 16 bits play one.
+        or 0 if the engine loads no adapters. If `adapter` names a PEFT directory, version 0 is the
+        policy with this adapter. Only engines in 16 bits play such an adapter.
 
-        Raises PolicyError if the directory holds no policy of `family` or has another tokenizer
-        than `chat`. Raises EngineError if there is no memory for the KV cache, or if the start
-        takes longer than engine.start_timeout_s.
+        Raises PolicyError if the directory holds no policy of `family`, or if its image token is
+        not the image token of `chat`. Raises EngineError if the engine does not start within
+        engine.start_timeout_s seconds, or fails to start. Raises WeightsError if vLLM does not
+        support the adapter's rank.
         """
         config = resolved(config)
         launch.check_policy(policy, family, chat)
@@ -145,7 +146,7 @@ class Engine:
 
     @property
     def version(self) -> int:
-        """The number of the weight version that samples new tokens. `start` loads version 0."""
+        """The number of the newest weight version in the engine. `start` loads version 0."""
         return self._version
 
     async def __call__(self, request: GenerateRequest) -> Generation:
@@ -159,7 +160,7 @@ class Engine:
             sampling_params(request.sampling, self._chat),
             request.session,
         )
-        # vLLM's spans name the version of the base weights. An adapter does not change these.
+        # vLLM's spans name the version of the base weights, which adapters do not change.
         spans = output.outputs[0].weight_versions if adapter is None else None
         version = self._version if adapter is None else adapter.version
         return generation(output.outputs[0], spans, version)
@@ -194,13 +195,15 @@ class Engine:
 
         Requests in flight continue with the new version. The result of a request names the version
         of each token. An engine that plays adapters differs: a request keeps the version with which
-        it started, and new requests play the new version.
+        it started, and only new requests play the new version.
 
         Raises StoreError if the store fails. Raises WeightsError if the version cannot be fetched
         or verified, or belongs to another model. The engine is unchanged after these two errors.
-        Raises EngineError if the version cannot be applied. Raises CanaryMismatch if the engine's
-        logprobs, or their change since version 0, differ too much from the learner's. After an
-        EngineError or a CanaryMismatch the engine refuses every request and must be restarted.
+
+        Raises EngineError if the engine fails or cannot apply the version. Raises CanaryMismatch if
+        the engine's logprobs, or their change since version 0, differ too much from the learner's.
+        After these two errors the engine must be restarted. It refuses every request if it has
+        begun to apply the version.
         """
         async with self._loading:
             await self.check()
@@ -226,7 +229,7 @@ class Engine:
                 self._requests.release()
                 checked = (None, None) if canary is None else await self.verify(canary, manifest)
             except BaseException as error:
-                # BaseException, because a cancelled load also leaves the weights half updated.
+                # A cancelled load also leaves the weights half updated, so catch BaseException.
                 self._requests.refuse(
                     f"version {version} was not applied whole ({error or type(error).__name__}); "
                     "restart the engine"
@@ -235,10 +238,11 @@ class Engine:
             return LoadReport(version, prefetched, apply_s, pause_s, *checked)
 
     async def verify(self, canary: Canary, manifest: Manifest) -> tuple[float, float | None]:
-        """Check the canary with the present weights, against the logprobs in `manifest`.
+        """Compare the engine's logprobs of the canary with the learner's logprobs in `manifest`.
 
-        Return the mean |dlogp|, and the slope of the change since version 0 if it is seen. Raises
-        CanaryMismatch in the same cases as `load_version`.
+        Return the mean absolute difference, and the slope of the change since version 0. The slope
+        is None in the cases that LoadReport states. Raises CanaryMismatch in the same cases as
+        `load_version`.
         """
         return await self._canaries.verify(canary, manifest)
 
@@ -262,7 +266,10 @@ class Engine:
         await self.stop()
 
     def _check_reads(self, manifest: Manifest) -> None:
-        """Raise WeightsError if learner and engine differ in image processor or chat template."""
+        """Raise WeightsError unless learner and engine have the same processor and tokenizer.
+
+        A tokenizer includes its chat template. A manifest that names neither is accepted.
+        """
         theirs = (manifest.processor, manifest.template)
         for what, own, other in zip(
             ("image processor", "tokenizer or chat template"), self._reads, theirs, strict=True
@@ -275,7 +282,7 @@ class Engine:
                 )
 
     def _check_form(self, manifest: Manifest) -> None:
-        """Raise WeightsError if the version is an adapter that the engine would have to round."""
+        """Raise WeightsError if the engine would have to fold an adapter into 16-bit weights."""
         folds = self._adapters is None and manifest.adapter is not None
         if folds and self._config.dtype != "float32":
             raise WeightsError(
@@ -287,9 +294,10 @@ class Engine:
     async def _administer(
         self, work: Coroutine[Any, Any, T], what: str, timeout_s: float | None
     ) -> T:
-        """Await `work` and return its result. A failure of `work` becomes an EngineError.
+        """Await `work` and return its result.
 
-        Only a WeightsError is raised without a change. `what` names the work in the error message.
+        Raises the WeightsErrors of `work` unchanged. Raises EngineError for every other failure,
+        and after `timeout_s` seconds. `what` names the work in the error message.
         """
         try:
             async with asyncio.timeout(timeout_s):

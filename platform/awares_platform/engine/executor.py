@@ -1,4 +1,4 @@
-"""vLLM's executor for tensor-parallel engines, which ends with the process that started it.
+"""Runs the workers of a tensor-parallel engine, and ends if the process that started it dies.
 
     this project's process --starts--> engine process --starts--> one worker process per rank
 
@@ -13,8 +13,8 @@ from awares_platform.engine.lifetime import end_with_parent
 class WorkersExecutor(MultiprocExecutor):
     """Runs one worker process per rank, on this host.
 
-    vLLM's own choice inside a Ray actor would be Ray's executor. That executor would wait for GPUs
-    that the actor already has.
+    Inside a Ray actor, vLLM would by itself choose Ray's executor. That executor would wait for
+    GPUs that the actor already holds.
     """
 
     def _init_executor(self) -> None:

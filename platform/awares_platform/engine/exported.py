@@ -1,9 +1,11 @@
 """Chooses the files with which an engine plays an exported policy.
 
-    trained whole           the policy itself
-    trained with LoRA       float32: the merged policy      16 bits: its base and the adapter
+    training         engine      files
+    whole weights    any         the policy itself
+    LoRA             float32     the policy, whose weights include the adapter
+    LoRA             16 bits     the policy before the training, and the adapter
 
-Merged weights are rounded to the engine's data type, which loses small updates in 16 bits.
+An engine in 16 bits rounds merged weights, and small updates of the adapter are then lost.
 """
 
 import json
@@ -19,7 +21,10 @@ from awares_platform.weights.adapter import CONFIG_FILE
 
 @dataclass(frozen=True, slots=True)
 class Playable:
-    """The directory of a policy, and the PEFT directory of an adapter to play on it, or None.
+    """The directories from which an engine plays a policy.
+
+    `adapter` is the PEFT directory of an adapter that the engine plays on `policy`. It is None if
+    `policy` needs no adapter.
 
     Example:
         Playable(Path("/root/.cache/awares/policies/5d1c"), adapter=None)

@@ -23,8 +23,8 @@ _SLOWEST_POLL_S = 15.0
 class Loaded:
     """A completed load: the engine now generates with `version`.
 
-    `load_s` is the duration of the load in seconds. The load starts when the engine has read the
-    version in HEAD. `report` splits this duration into phases.
+    `load_s` is the time in seconds from the read of HEAD to the end of the load. `report` holds the
+    times of the load's phases.
 
     Example:
         report = LoadReport(4, Prefetched(...), apply_s=0.02, pause_s=0.03, canary_dlogp=0.0012)
@@ -44,7 +44,9 @@ class Loaded:
 class Missed:
     """A failed load of HEAD's newest version.
 
-    The engine keeps its present version, and `follow` tries again.
+    The engine keeps its present version, and `follow` tries again. `version` is the newest version
+    in the HEAD that was last read, or None before the first publication. `reason` is the message of
+    the error.
 
     Example:
         Missed(version=5, reason="run mini: ... does not have the hash that its manifest names")
@@ -59,10 +61,10 @@ async def follow(
 ) -> AsyncIterator[Loaded | Missed]:
     """Load the newest version whenever HEAD names a new one, and skip the versions in between.
 
-    The function polls HEAD every `poll_s` seconds. It yields Missed for a version that it cannot
-    fetch. Every consecutive failure doubles the wait, up to 15 s. Raises CanaryMismatch if the
-    engine's logprobs differ too much from the learner's logprobs. Raises EngineError if the engine
-    must be restarted.
+    The function polls HEAD every `poll_s` seconds. It yields Missed if it cannot read HEAD or fetch
+    the version. Every consecutive failure doubles the wait, up to 15 s. Raises CanaryMismatch if
+    the engine's logprobs differ too much from the learner's logprobs. Raises EngineError if the
+    engine must be restarted.
     """
     failures = 0
     while True:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 LOG = "engine.log"
-"""The file of the engine process's log, in the engine's private directory."""
+"""The name of the engine process's log file, in the engine's private directory."""
 _PRELOAD = (
     "vllm.v1.engine.core",
     "vllm.v1.executor.uniproc_executor",
@@ -54,9 +54,9 @@ class EngineError(AwaresError):
 
 
 def check_policy(policy: Path, family: ModelFamily, chat: ChatFormat) -> None:
-    """Raise PolicyError unless the directory holds a policy of `family` with the right image token.
+    """Raise PolicyError unless the directory holds a policy of `family` that fits `chat`.
 
-    The model and the tokenizer must have the same image token.
+    The model's image token must be the image token of `chat`.
     """
     fit.check_directory(policy, family)
     image_id = read_config(policy).get(family.token_keys[family.chat.image])
@@ -89,7 +89,7 @@ def check_memory(config: EngineConfig) -> None:
 def set_environment(config: EngineConfig) -> None:
     """Set the environment variables of vLLM and OpenMP for this process and the engine process.
 
-    The caller must call the function before one of these processes imports vLLM.
+    Call this function before either process imports vLLM.
     """
     os.environ.update(
         OMP_NUM_THREADS=str(config.threads),
@@ -150,7 +150,7 @@ def engine_args(
 ) -> "AsyncEngineArgs":
     """Return the arguments of the vLLM engine. This function imports vLLM.
 
-    `lora` holds vLLM's arguments for adapters. It is empty if the engine plays none.
+    `lora` holds vLLM's arguments for adapters. It is empty if the engine plays no adapters.
     """
     from vllm.config import WeightTransferConfig
     from vllm.config.logging import LoggingConfig
@@ -228,7 +228,8 @@ def launch(
     arguments = engine_args(policy, config, options, seed, logging_file, lora)
     settings = arguments.create_engine_config()
     if on_cpu():
-        # The encoder budget is large, because vLLM also chunks prompts when the budget is used up.
+        # vLLM also chunks a prompt when the encoder budget is used up. This budget suffices for all
+        # requests of a batch.
         ample = settings.scheduler_config.max_num_seqs * settings.model_config.max_model_len
         settings.scheduler_config.max_num_encoder_input_tokens = (
             settings.scheduler_config.encoder_cache_size

@@ -10,7 +10,7 @@ from multiprocessing import connection
 def end_with_parent() -> None:
     """Start a thread that kills this process as soon as its parent dies.
 
-    The engine process calls this function. Without this thread, the engine process would outlive
+    Every process of an engine calls this function. Without the thread, the process would outlive
     its parent.
     """
     parent = multiprocessing.parent_process()

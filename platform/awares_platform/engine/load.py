@@ -23,10 +23,10 @@ class Prefetched:
     """The cost of staging a version in the workers.
 
     `size` is the number of bytes that all workers together downloaded. Each other value is the
-    maximum over all workers. `hops` is the number of downloaded manifests.
+    maximum over all workers. `hops` is the number of deltas and anchors that led to the version.
     `detours` is the number of attempts that failed because of damaged data. `fetch_s`, `decode_s`
-    and `verify_s` are the seconds of fetching, decoding and verifying. `vision` is true if the
-    version changes the vision tower.
+    and `verify_s` are the seconds of fetching, decoding and verifying. `vision` is true if the load
+    changes the vision tower.
 
     Example:
         Prefetched(hops=1, size=135000, detours=0, fetch_s=0.05, decode_s=0.01, verify_s=0.01)
@@ -46,10 +46,12 @@ class LoadReport:
     """The measurements of one weight load.
 
     Generation pauses for `pause_s` seconds, and applying the weights takes `apply_s` seconds of the
-    pause. The prefetch runs before the pause, while the engine generates. `canary_dlogp` is the
-    canary's mean |dlogp|, or None without a canary. `canary_slope` is the share of the learner's
-    change since version 0 that the engine plays. It is None if it is unknown, or if the change is
-    too small to be seen.
+    pause. `prefetched` is the cost of the prefetch, which runs before the pause.
+
+    `canary_dlogp` is the mean absolute difference between the learner's and the engine's logprobs
+    of the canary, or None without a canary. `canary_slope` is the slope of canary_change.Change, or
+    None. It is None if the engine or the learner has no logprobs of version 0, and if the change
+    since version 0 is too small to be measured.
 
     Example:
         LoadReport(12, Prefetched(...), apply_s=0.05, pause_s=0.08, canary_dlogp=0.0011)

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 
 class Requests:
-    """The requests of one engine.
+    """Runs the requests of one engine.
 
-    `version` returns the version of the engine's weights. `log` is the log of the engine's process.
+    `log` is the log of the engine's process. `adapters` is None if the engine plays no adapters.
+    `version` returns the version of the engine's weights.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class Requests:
         params: "SamplingParams",
         session: str,
     ) -> tuple["RequestOutput", Adapter | None]:
-        """Run one request. Return its output and the adapter that it played, if any.
+        """Run one request. Return its output, and the adapter that it played or None.
 
-        The request fails at once if `refuse` is called before the request ends.
+        Raises EngineError if the engine refuses the request or fails. If `refuse` is called before
+        the request ends, the error is raised at once.
         """
-        # Wait until the pause ends. A request that starts earlier would get the old version's salt.
+        # Wait until the load ends. A request that starts earlier would get the old version's salt.
         await self._open.wait()
         self.check()
         task = asyncio.ensure_future(

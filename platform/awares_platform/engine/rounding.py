@@ -1,6 +1,6 @@
-"""Makes vLLM's linear layers add their adapters without losing small changes.
+"""Makes vLLM's linear layers add the outputs of adapters without losing small changes.
 
-training/rounding.py explains the loss. The learner's layers add their adapters in the same way.
+training/rounding.py explains the loss. The learner's layers add the outputs in the same way.
 """
 
 from typing import Any
@@ -12,9 +12,9 @@ from awares_platform.training.rounding import add_once
 
 
 def install() -> None:
-    """Make every linear layer with adapters add them with `add_once`.
+    """Patch vLLM so that its linear layers add an adapter's output with `add_once`.
 
-    vLLM then computes the adapter's output on its own, as a sum that starts at zero.
+    vLLM then computes the adapter's output separately from the layer's output.
     """
     from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 

@@ -1,13 +1,15 @@
-"""The worker side of a weight load: a backend of vLLM's weight transfer in the engine process.
+"""Runs the worker side of a weight load, as a backend of vLLM's weight transfer.
 
-Only the engine process imports this file, through `worker_extension_cls`. The import registers the
-backend, and makes layers add their adapters without a loss (rounding.py). A load of whole weights
-has two phases, the prefetch and the pause. adapters.py loads adapters.
+vLLM's workers import this file through `worker_extension_cls`. The import registers the backend and
+patches vLLM's linear layers (rounding.py).
+
+This file loads whole weights, and adapters that it folds into float32 weights. adapters.py loads
+all other adapters. A load has two phases, the prefetch and the pause:
 
     awares_platform.engine.load           worker (this module)
       begin_prefetch(version, HEAD) --->  a thread downloads, verifies and stages the version
       prefetch_report() <-------------->    while the worker generates
-      pause (keep)
+      pause (mode "keep")
       apply_version(version) ---------->  vLLM's three steps of a weight update:
                                             start_weight_update   refuse if nothing is staged
                                             update_weights        apply.py, changed modules only
@@ -55,10 +57,10 @@ BACKEND = "awares_store"
 
 @dataclass
 class InitInfo(WeightTransferInitInfo):
-    """The arguments that initialise the backend.
+    """The arguments with which vLLM initialises the backend in a worker.
 
     `subscriber` is a pickled awares_platform.weights.Subscriber, because vLLM sends the arguments
-    to the engine process. `stage_on_device` is the setting engine.stage_on_device.
+    to another process. `stage_on_device` is the setting engine.stage_on_device.
 
     Example:
         InitInfo(pickle.dumps(subscriber), stage_on_device=False)
@@ -84,10 +86,11 @@ class PrefetchReport(TypedDict):
 
     The report is a dictionary, because vLLM's remote calls can return only built-in types.
 
-    `error` is "" if the version is staged. `fetch_s`, `decode_s` and `verify_s` are the seconds of
-    fetching, decoding and verifying. `size` is the number of bytes that this worker downloaded, and
-    `hops` is the number of downloaded manifests. `detours` is the number of attempts that failed
-    because of damaged data. `vision` is true if the version changes the vision tower.
+    `error` is the message of a failure, or "" if the version is staged. `fetch_s`, `decode_s` and
+    `verify_s` are the seconds of fetching, decoding and verifying. `size` is the number of bytes
+    that this worker downloaded. `hops` is the number of deltas and anchors that led to the version.
+    `detours` is the number of attempts that failed because of damaged data. `vision` is true if the
+    load changes the vision tower.
 
     Example:
         PrefetchReport(
@@ -109,9 +112,10 @@ class PrefetchReport(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A version that is ready to be applied: the changed units and their tensors.
+    """A version that is ready to be applied.
 
-    The keys of `state` are checkpoint names.
+    `units` are the parts of the model that must be loaded (apply.py). `state` maps the name of a
+    tensor in the checkpoint to the tensor. It holds all tensors of these units, and may hold more.
 
     Example:
         Staged(manifest, (unit,), {"lm_head.weight": tensor})
@@ -126,7 +130,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     """Loads versions from the object store into this worker's model.
 
     The object keeps the tensors of the last received version in host memory, because the next delta
-    may build on these tensors. The workers of one engine share them.
+    may build on these tensors. The workers of one engine share the tensors.
     """
 
     init_info_cls = InitInfo
@@ -137,7 +141,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     _stage_on_device: bool
     _readers: Readers | None = None
     _held: Received | None = None
-    # The checkpoint names of the last staged version, and the units that belong to these names.
+    # The names of the last staged version's tensors, and the model's units for these names.
     _units: tuple[tuple[str, ...], tuple[Unit, ...]] | None = None
     _staged: Staged | None = None
     _loaded: Manifest | None = None
@@ -150,9 +154,9 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         end_with_parent()
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
-        """Store the subscriber and the shapes of the model's tensors.
+        """Keep the subscriber, and read the shapes of the policy's tensors.
 
-        The tensors of every version must have these shapes.
+        A version of whole weights must have these shapes.
         """
         self._subscriber = pickle.loads(init_info.subscriber)
         # Drop the held version: it may belong to another run with the same version numbers.
@@ -167,8 +171,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def begin_prefetch(self, version: int, head: Head) -> None:
         """Start to stage `version` in a thread. `report` tells when the version is staged.
 
-        `head` is a HEAD that names the version. Raises WeightsError if another prefetch is running
-        or the model is half updated.
+        `head` is a content of HEAD that names the version. Raises WeightsError if another prefetch
+        is running or the model is half updated.
         """
         if self._broken:
             raise WeightsError(self._broken)
@@ -198,9 +202,10 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
             raise WeightsError("no version is staged; prefetch one first")
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
-        """Apply the staged version.
+        """Apply the staged version to the model.
 
-        A failure leaves the model half updated, and the worker then refuses every further update.
+        Raises WeightsError if `update_info` names another version. A failure while the version is
+        applied leaves the model half updated. The worker then refuses every further update.
         """
         version, self._staged = self._staged, None
         if version is None or version.manifest.version != update_info.version:
@@ -210,14 +215,14 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         self._loaded, self._broken = version.manifest, ""
 
     def finish_weight_update(self) -> None:
-        """Do nothing, because `apply` has already finished each module."""
+        """Do nothing, because `apply` has already completed each module."""
 
     def shutdown(self) -> None:
         """Drop the staged version. A running download ends with the process."""
         self._staged = None
 
     def _prefetch(self, version: int) -> None:
-        """Stage `version` and write the report. This method is the body of the thread.
+        """Stage `version` and write the report. The prefetch thread runs this method.
 
         After a failure, the report holds the error and the engine keeps its present version.
         """
@@ -243,8 +248,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         except AwaresError as error:
             report["error"] = str(error)
         except Exception as error:
-            # The caller waits for a report. It would wait forever if the exception ended the
-            # thread.
+            # The engine polls for a report. If the exception ended the thread without a report, the
+            # polling would never end.
             report["error"] = f"{type(error).__name__}: {error}"
         self._report = report
 
@@ -272,9 +277,9 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
         """Return all tensors of the version, and the names of the tensors that must be loaded.
 
-        An adapter is folded into the policy that the engine started with. The engine refuses this
-        unless it computes in float32. Raises WeightsError if
-        the version belongs to another model.
+        The method folds an adapter into the policy that the engine started with. Only an engine in
+        float32 gets this far with an adapter. Raises WeightsError if the version belongs to another
+        model.
         """
         manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:
@@ -296,9 +301,9 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return received.state, changed
 
     def _replaces(self, manifest: Manifest) -> bool:
-        """Whether an adapter changes every weight that the present version has changed.
+        """Return whether the adapter in `manifest` covers all weights that earlier loads changed.
 
-        If so, all other weights of the model are still those of the base policy.
+        If it does, all other weights in the model still have the values of the base policy.
         """
         present = self._loaded
         return present is None or (
@@ -308,8 +313,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _mapped(self, named: Shapes) -> Shapes:
         """Return the shapes under vLLM's names, with one entry for each group of tied tensors.
 
-        The names in two checkpoints cannot be compared directly, because transformers may save one
-        model under different names.
+        The names in two checkpoints cannot be compared directly, because transformers may save the
+        same model under different names.
         """
         return {
             new: named[old] for new, old in self._renamed(named).items() if new not in self._aliases
