@@ -1,4 +1,4 @@
-"""The base policy's two answers to each sample, at low and at full resolution."""
+"""Asks the base policy for two answers to each sample, at low and at full resolution."""
 
 import asyncio
 import math
@@ -21,10 +21,11 @@ from awares_platform.method.play import Played, check_engine, play
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The base policy's two answers to a sample. A missing answer is "".
+    """The base policy's two answers to a sample.
 
-    `confidence` is the probability that the policy assigns to the low-resolution answer, or 0 if
-    `low` is missing. `fault` is the reason why the sample cannot be used, or "".
+    `low` is the answer at low resolution, and `full` is the answer at full resolution. An answer is
+    "" if the policy gave none. `confidence` is the probability that the policy assigns to `low`, or
+    0 if `low` is "". `fault` is the reason why the sample cannot be used, or "".
 
     Example:
         Answers(sample, low="1", full="7", confidence=0.62, fault="")
@@ -53,8 +54,8 @@ async def answer_both(
 
     Decoding is greedy, with at most `max_tokens` tokens per answer. `limit` bounds the episodes in
     flight. `context` is the longest sequence of the engine, in tokens. `policy_chat` is the chat
-    format of the policy that SFT trains. A sample has a fault if this policy could request views
-    that do not fit the context. Raises EngineFailure if the engine fails for too many episodes.
+    format of the policy that SFT trains. A sample gets a fault if an episode of this policy could
+    exceed the context. Raises EngineFailure if the engine fails for too many episodes.
     """
     asks, budget = environment(method), episode_budget(method, context)
     specs = [
@@ -73,10 +74,10 @@ async def answer_both(
 
 
 def _with_room(answers: Answers, low: Played, spec: EpisodeSpec, chat: ChatFormat) -> Answers:
-    """Add a fault if an episode of all turns of `spec` may exceed the engine's context.
+    """Return `answers`, with a fault if an episode of several turns may exceed the context.
 
-    The base policy answers in one turn. So its answers do not show that the question leaves room
-    for a request and its views.
+    The base policy answers in one turn. Its answers therefore do not show that the question leaves
+    room for a request and for the views that follow a request.
     """
     if answers.fault or low.episode is None:
         return answers
@@ -88,7 +89,7 @@ def _with_room(answers: Answers, low: Played, spec: EpisodeSpec, chat: ChatForma
 
 
 def both(low: Played, full: Played) -> Answers:
-    """Return the answers of the two episodes of one sample. A missing answer becomes ""."""
+    """Return the answers of a sample's two episodes. A missing answer becomes ""."""
     assert low.sample == full.sample, "the two lists are aligned"
     answers = [played.episode.answer or "" if played.episode else "" for played in (low, full)]
     return Answers(
@@ -101,7 +102,7 @@ def both(low: Played, full: Played) -> Answers:
 
 
 def confidence(played: Played) -> float:
-    """Return the probability of a one-turn episode's answer, or 0 if there is no answer."""
+    """Return the probability of the answer in a one-turn episode, or 0 without an answer."""
     if played.episode is None or not played.episode.answer:
         return 0.0
     return math.exp(math.fsum(played.episode.turns[0].logprobs))

@@ -1,4 +1,4 @@
-"""A client of an OpenAI-compatible chat endpoint. Each request returns one greedy text."""
+"""Asks an OpenAI-compatible chat endpoint. Each request returns one text, decoded greedily."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 
 class EndpointError(AwaresError):
-    """A chat endpoint cannot be used. The message names its URL and the remedy."""
+    """A chat endpoint cannot be used. The message names the URL of the endpoint."""
 
 
 class EndpointBusy(EndpointError):
@@ -29,9 +29,9 @@ class EndpointBusy(EndpointError):
 
 
 class ChatEndpoint:
-    """A client of one endpoint with at most `in_flight` requests at a time.
+    """A client of one chat endpoint, and an async context manager.
 
-    The client is an async context manager.
+    The client sends at most `config.in_flight` requests at a time.
 
     Example:
         async with ChatEndpoint(config) as endpoint:
@@ -59,10 +59,10 @@ class ChatEndpoint:
         await self._client.aclose()
 
     async def complete(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """Return the assistant's text.
+        """Return the assistant's reply to `messages`.
 
-        Raises EndpointBusy once the retry budget is spent, and EndpointError if the request is
-        refused.
+        Raises EndpointBusy if no try succeeds within the retry budget. Raises EndpointError if the
+        endpoint refuses the request or does not speak the chat protocol.
         """
         async with self._limit:
             async for attempt in stamina.retry_context(
@@ -114,8 +114,8 @@ def _text(response: httpx.Response, url: str) -> str:
 def _client(config: EndpointConfig) -> httpx.AsyncClient:
     """Return a client that asks an endpoint on this machine directly, not through a proxy.
 
-    Other endpoints are asked through the proxy that the environment names, unless NO_PROXY lists
-    their host. Raises ConfigError if httpx cannot use the proxy that the environment names.
+    The client asks any other endpoint through the proxy that the environment names, unless NO_PROXY
+    lists the endpoint's host. Raises ConfigError if httpx cannot use this proxy.
     """
     host = httpx.URL(config.url).host
     try:

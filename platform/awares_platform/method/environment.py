@@ -1,4 +1,4 @@
-"""Builds the environment from the section [method], and the settings of its episodes."""
+"""Builds the environment and the settings of episodes from the section [method]."""
 
 from typing import Any
 
@@ -14,7 +14,10 @@ from awares_platform.method.seams import build
 
 
 def environment(method: MethodConfig) -> Environment:
-    """Build method.environment. Raises ConfigError if it cannot be imported, built or used."""
+    """Build the environment that method.environment names.
+
+    Raises ConfigError if the environment cannot be imported or built, or lacks a member.
+    """
     settings = method.model_dump(exclude={"environment", "environment_settings"})
     offered = settings | {"rule": method.rule}
     key = "method.environment"
@@ -24,7 +27,8 @@ def environment(method: MethodConfig) -> Environment:
 def system_prompt(method: MethodConfig) -> str:
     """Return the policy's system message.
 
-    "awares" selects the environment's own prompt, and adds a sentence about the budget.
+    If method.system_prompt is "awares", the result is the environment's own prompt and a sentence
+    about the budget. Otherwise it is method.system_prompt.
     """
     if method.system_prompt == OWN_PROMPT:
         own = environment(method).system_prompt
@@ -33,7 +37,10 @@ def system_prompt(method: MethodConfig) -> str:
 
 
 def base_prompt(method: MethodConfig, tokenizer: Any, family: ModelFamily) -> str:
-    """Return the base policy's system message, by default that of the model's chat template.
+    """Return the base policy's system message.
+
+    The result is method.base_prompt. If this setting is "", the result is the system message of the
+    model's chat template. If the setting is None, the result is "", which sends no system message.
 
     Raises PolicyError if the template is missing or does not write the family's layout.
     """
@@ -50,7 +57,8 @@ def vision_limits(method: MethodConfig, family: ModelFamily) -> VisionLimits:
 def episode_budget(method: MethodConfig, context: int, *, fit: bool = False) -> Budget:
     """Return the bounds of an episode on an engine that accepts `context` tokens.
 
-    If `fit` is true, a request over the budget is answered within it.
+    If `fit` is true, a request over the budget still gets views, as many as the budget allows.
+    Otherwise such a request is malformed.
     """
     return Budget(method.max_visual_tokens, method.max_crops, context, fit)
 
@@ -64,7 +72,8 @@ def episode_spec(
 ) -> EpisodeSpec:
     """Return the settings of episodes that are played in the environment `played`.
 
-    If `played` is None, the environment is method.environment. If `budget` is None, no bound holds.
+    If `played` is None, the episodes use method.environment. If `budget` is None, they have no
+    bounds.
     """
     return EpisodeSpec(
         limits=vision_limits(method, family),
@@ -76,5 +85,5 @@ def episode_spec(
 
 
 def greedy(max_tokens: int) -> Sampling:
-    """Return settings for greedy sampling with at most `max_tokens` tokens per turn."""
+    """Return the settings of greedy sampling with at most `max_tokens` tokens per turn."""
     return Sampling(max_tokens=max_tokens)

@@ -6,5 +6,8 @@ from awares_platform.method.seams import build
 
 
 def model_family(policy: PolicyConfig) -> ModelFamily:
-    """Build policy.family. Raises ConfigError if it cannot be imported or lacks a member."""
+    """Build the model family that policy.family names.
+
+    Raises ConfigError if the family cannot be imported or built, or lacks a member.
+    """
     return build(policy.family, ModelFamily, "policy.family", {}, {})

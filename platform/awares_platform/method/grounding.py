@@ -1,7 +1,8 @@
 """Builds the configured grounding, and defines EndpointGrounding (paper, supplement 7.2).
 
-EndpointGrounding asks a vision-language model, which is called the oracle. The oracle locates the
-elements that the question mentions, and the places where the answer can be read.
+A grounding locates the evidence for an answer in the image. EndpointGrounding asks a
+vision-language model, which is called the oracle. The oracle locates the elements that the question
+mentions, and the places where the answer can be read.
 """
 
 import ast
@@ -27,9 +28,9 @@ BUILT_IN = {
     "annotations": "awares.grounding:Annotations",
     "endpoint": "awares_platform.method.grounding:EndpointGrounding",
 }
-# The oracle's coordinates run from 0 to SCALE in both directions.
+# The oracle's coordinates run from 0 to SCALE over the width, and over the height.
 SCALE = 1000
-# A longer reply, in characters, is refused.
+# The largest number of characters in a reply. A longer reply is refused.
 LONGEST_REPLY = 20_000
 INSTRUCTIONS = """\
 Locate the evidence for a question about this image. Give two lists of boxes: "question" for every \
@@ -43,9 +44,10 @@ is an empty list. Reply with one Python dictionary and nothing else:
 
 
 class EndpointGrounding:
-    """A grounding by a vision-language model behind a chat endpoint.
+    """A grounding that asks a vision-language model behind a chat endpoint.
 
-    The model gets the decoded image, upright and in RGB. Its boxes then refer to the same pixels.
+    The model gets the decoded image, upright and in RGB. The boxes in the model's reply therefore
+    refer to the pixels that the policy sees.
 
     Example:
         async with EndpointGrounding(config.curate.grounding_endpoint, images) as grounding:
@@ -73,13 +75,19 @@ class EndpointGrounding:
 
 
 def check_grounding(curate: CurateConfig) -> None:
-    """Import the configured grounding and check its settings. Raises ConfigError."""
+    """Import the configured grounding and check its settings.
+
+    Raises ConfigError if the grounding cannot be imported or does not take its settings.
+    """
     offered = {"endpoint": curate.grounding_endpoint, "images": None}
     seams.check(_reference(curate), KEY, offered, curate.grounding_settings)
 
 
 def build_grounding(curate: CurateConfig, images: Callable[[str], Image]) -> Grounding:
-    """Build the configured grounding. `images` returns the image of a hash. Raises ConfigError."""
+    """Build the configured grounding. `images` returns the image with a given content hash.
+
+    Raises ConfigError if the grounding cannot be built.
+    """
     offered = {"endpoint": curate.grounding_endpoint, "images": images}
     return seams.build(_reference(curate), Grounding, KEY, offered, curate.grounding_settings)
 
@@ -98,8 +106,8 @@ def parse_boxes(text: str) -> list[tuple[float, float, float, float]]:
     """Return all boxes of an oracle's reply, in the oracle's coordinates.
 
     The reply is JSON or a Python literal, with or without a code fence. Code in the reply is never
-    run. Raises DataError if the reply has no dictionary or no box. Raises DataError if a box is not
-    four finite numbers.
+    run. Raises DataError if the reply is too long, or if it has no dictionary or no box. Raises
+    DataError if a box is not four finite numbers.
     """
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start or len(text) > LONGEST_REPLY:
@@ -150,8 +158,8 @@ def pixel_boxes(
 ) -> tuple[Box, ...]:
     """Convert the oracle's `boxes` to pixels of an image of `size` (width, height).
 
-    The returned boxes are clamped to the image, and are at least one pixel wide and high. The
-    oracle may give the corners of a box in any order.
+    The function clamps the boxes to the image, and makes each box at least one pixel wide and high.
+    The oracle may give the corners of a box in any order.
     """
     spans = [(_span(x0, x1, size[0]), _span(y0, y1, size[1])) for x0, y0, x1, y1 in boxes]
     return tuple((left, top, right, bottom) for (left, right), (top, bottom) in spans)

@@ -33,7 +33,7 @@ units that the question implies. Reply with exactly one digit and nothing else:
 class EndpointJudge:
     """A judge that asks a language model behind a chat endpoint.
 
-    Its verdict 0 has two meanings: both answers are right, or both are wrong.
+    The judge's verdict 0 has two meanings: both answers are right, or both are wrong.
 
     Example:
         async with EndpointJudge(EndpointConfig(url="http://judge:8000/v1", model="m")) as judge:
@@ -59,12 +59,15 @@ class EndpointJudge:
 
 
 def check_judge(curate: CurateConfig) -> None:
-    """Import the configured judge and check its settings. Raises ConfigError."""
+    """Import the configured judge and check its settings.
+
+    Raises ConfigError if the judge cannot be imported or does not take its settings.
+    """
     seams.check(_reference(curate), KEY, _offered(curate), curate.judge_settings)
 
 
 def build_judge(curate: CurateConfig) -> Judge:
-    """Build the configured judge. Raises ConfigError."""
+    """Build the configured judge. Raises ConfigError if the judge cannot be built."""
     return seams.build(_reference(curate), Judge, KEY, _offered(curate), curate.judge_settings)
 
 
@@ -79,7 +82,8 @@ def _offered(curate: CurateConfig) -> dict[str, object]:
 def parse_verdict(text: str) -> Verdict:
     """Return the verdict in a judge's reply.
 
-    The reply must hold exactly one number: 0, 1 or 2. Raises DataError for any other reply.
+    The reply must hold the number 0, 1 or 2, and no other number. The number may occur several
+    times. Raises DataError for any other reply.
     """
     numbers = set(re.findall(r"[-+]?\d[\d.,]*", text.strip(" .")))
     if len(numbers) != 1 or not numbers <= {"0", "1", "2"}:

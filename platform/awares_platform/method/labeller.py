@@ -1,4 +1,7 @@
-"""Derives a sample's label and target crops from its two answers (paper, section 3.2).
+"""Derives a sample's label and target crops from the base policy's answers (paper, section 3.2).
+
+The base policy answers each sample at low and at full resolution. The label LR says that the low
+view suffices. The label HR says that the policy needs crops.
 
 low and full answer --judge--> verdict --confidence--> LR
                                                    --> HR --grounding--> boxes --cover--> crops
@@ -31,8 +34,9 @@ from awares_platform.method.judge import build_judge
 class Labelled:
     """The answers to a sample, and the sample with its label and target crops.
 
-    If the sample gets no label, `sample` is None. `fault` is then the reason, or "" if the sample
-    is dropped because both answers are wrong.
+    `verdict` is the judge's comparison of the two answers. If the sample gets no label, `sample` is
+    None. `fault` is then the reason, or "" if the sample is dropped because both answers are wrong.
+    A sample with a fault has no verdict.
 
     Example:
         Labelled(answers, sample=replace(sample, label=Label.LR), verdict=Verdict.TIE, fault="")
@@ -58,7 +62,8 @@ class Labeller:
         images: Callable[[str], Image],
     ) -> None:
         self._method, self._environment = method, environment(method)
-        # The engine's context bounds questions. The budget alone bounds requests.
+        # This budget only decides whether a request is allowed. That needs no context, and the
+        # questions have already been checked against the engine's context.
         budget = episode_budget(method, context=0)
         self._spec = episode_spec(method, family, Sampling(), self._environment, budget)
         self._config = curate
@@ -79,8 +84,8 @@ class Labeller:
     async def __call__(self, batch: Sequence[Answers]) -> list[Labelled]:
         """Label the samples concurrently, and return the results in the order of `batch`.
 
-        Each endpoint limits the number of its requests in flight. Raises EndpointError if an
-        endpoint cannot be used.
+        The client of each endpoint limits the number of requests in flight. Raises EndpointError if
+        an endpoint cannot be used.
         """
         return list(await asyncio.gather(*(self._label(answers) for answers in batch)))
 
@@ -124,6 +129,6 @@ class Labeller:
         )
 
     def _allows(self, request: Request, size: Size) -> bool:
-        """Return whether the policy may make this request, so that SFT can teach it."""
+        """Return whether the budget allows `request`. SFT must teach no other requests."""
         first = self._environment.first_view(size)
         return not isinstance(grant(self._spec, request, [first], size), Malformed)

@@ -8,16 +8,19 @@ from awares_platform.method.judge import check_judge
 from awares_platform.method.reward import check_reward
 
 REWARDING = frozenset({"quickstart", "grpo", "evaluate", "doctor"})
-"""The jobs that compute rewards. The doctor checks the setup of such a job."""
+"""The commands that need the reward. "doctor" checks a setup on behalf of the jobs."""
 LABELLING = frozenset({"quickstart", "curate", "evaluate"})
-"""The jobs that ask the judge and the grounding. The doctor reports a fault as a finding."""
+"""The jobs that ask the judge and the grounding.
+
+"doctor" is not one of them, because it reports a faulty judge or grounding as a finding."""
 
 
 def check_parts(job: str, config: PlatformConfig) -> None:
     """Import the configured parts that `job` uses, and check their settings.
 
-    Every job uses the environment and the model family. A part of another job may be missing on
-    this machine, so it is not imported. Raises ConfigError.
+    Every job uses the environment and the model family. A part that only other jobs use may be
+    missing on this machine, so this function does not import it. Raises ConfigError if a part
+    cannot be imported or does not take its settings.
 
     Example:
         check_parts("grpo", config)

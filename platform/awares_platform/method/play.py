@@ -15,7 +15,7 @@ from awares.generate import Generate
 from awares.sample import Sample
 
 FAILED_SHARE = 0.05
-"""If a larger share of the episodes fails, the results are rejected."""
+"""The results are rejected if a larger share of the episodes fails."""
 
 
 class EngineFailure(AwaresError):
@@ -26,9 +26,9 @@ class EngineFailure(AwaresError):
 class Played:
     """A sample with its episode.
 
-    `episode` is None if the image cannot be read or the question is too long. `fault` is the reason
-    why there is no episode, or why the episode failed, or "". `latency_s` is the time from the
-    decoded image to the last token.
+    `episode` is None if the image cannot be read or the question is too long. `fault` says why
+    there is no episode or why the episode failed, and is "" otherwise. `latency_s` is the number of
+    seconds from the decoded image to the end of the episode.
 
     Example:
         Played(sample, episode, latency_s=0.021, fault="")

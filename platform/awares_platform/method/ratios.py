@@ -1,6 +1,8 @@
-"""The retained token ratio that a setup's views have on a data set, before a policy plays.
+"""Computes the retained token ratio (RTR) of a setup's views on a data set.
 
     sizes of images --first_view, views--> visual tokens / visual tokens of the full image
+
+The computation needs only the sizes of the images, and runs before any policy plays.
 
 If the low view alone costs almost as much as the full image, no policy can save visual tokens.
 """
@@ -20,7 +22,7 @@ from awares_platform.method.environment import environment, vision_limits
 log = logging.getLogger(__name__)
 
 MOST = {"low": 0.3, "crop": 0.6}
-"""A mean ratio above this bound is reported as a warning."""
+"""The largest mean ratio that causes no warning, for two of the three ways to play."""
 
 _NAMES = {"low": "low view", "crop": "low view and one crop", "whole": "low view and whole image"}
 
@@ -29,8 +31,10 @@ _NAMES = {"low": "low view", "crop": "low view and one crop", "whole": "low view
 class Ratios:
     """The retained token ratio of each image, for three ways to play.
 
-    `low` holds the ratios of an answer from the low view. In `crop` the policy also asks for one
-    region, by default a quarter of the image. In `whole` it asks for the whole image.
+    - `low`: the policy answers from the low view alone.
+    - `crop`: the policy also sees the environment's first region, by default a quarter of the
+      image.
+    - `whole`: the policy also sees the whole image.
 
     Example:
         Ratios(low=(0.25, 0.26), crop=(0.5, 0.52), whole=(1.25, 1.26))
@@ -63,7 +67,7 @@ class Ratios:
 
 
 def ratios(sizes: Sequence[Size], method: MethodConfig, family: ModelFamily) -> Ratios:
-    """Return the ratios of images of the given sizes, of which there must be at least one."""
+    """Return the ratios of images of the given sizes. There must be at least one size."""
     asked, limits = environment(method), vision_limits(method, family)
 
     def cost(size: Size, request: Request | None) -> float:
@@ -88,13 +92,19 @@ def log_ratios(sizes: Sequence[Size], method: MethodConfig, family: ModelFamily)
 
 
 def _one(asked: Environment, size: Size) -> Request | None:
-    """Return a request for the first region, or for a corner if the regions have no names."""
+    """Return a request for the environment's first region.
+
+    If the environment names no regions, the request covers the top left quarter of the image.
+    """
     corner = (0, 0, max(1, size[0] // 2), max(1, size[1] // 2))
     return readable(asked, asked.regions[:1]) or asked.cover([corner], size)
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Return the mean, and the 5th and 95th percentile if they differ."""
+    """Return the mean as text.
+
+    Unless all values are nearly equal, the text also has the 5th and the 95th percentile.
+    """
     if max(values) - min(values) < 0.005:
         return f"{values[0]:.2f}"
     cuts = quantiles(values, n=20, method="inclusive")

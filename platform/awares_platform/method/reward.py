@@ -16,7 +16,9 @@ KEY = "method.reward"
 
 @dataclass(frozen=True, slots=True)
 class CheckedReward:
-    """A reward with checks of its values. A single NaN would spoil the policy.
+    """A reward whose values are checked, because a single NaN would spoil the policy.
+
+    `reference` is the name of the reward in the configuration, for the error messages.
 
     Example:
         CheckedReward("my_rewards:Anls", Anls())
@@ -26,7 +28,10 @@ class CheckedReward:
     reward: Reward
 
     def __call__(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
-        """Return one value per episode. Raises ConfigError if a value is missing or not finite."""
+        """Return one value per episode.
+
+        Raises ConfigError if the number of values is wrong, or if a total is not finite.
+        """
         values = self.reward(episodes, samples)
         if len(values) != len(episodes):
             raise ConfigError(
@@ -45,7 +50,7 @@ class CheckedReward:
 def check_reward(method: MethodConfig) -> None:
     """Import the configured reward and check its settings, without building the reward.
 
-    Raises ConfigError.
+    Raises ConfigError if the reward cannot be imported or does not take its settings.
     """
     seams.check(method.reward, KEY, _offered(method), method.reward_settings)
 

@@ -1,7 +1,8 @@
-"""A seam is a setting that names a part of the method as `module:attribute`.
+"""Builds a part of the method from a setting that names the part as `module:attribute`.
 
-Users can name their own parts, without a registry. `build` imports the attribute, calls it and
-checks the result against a Protocol. A mistake therefore raises one clear error.
+Such a setting is called a seam. Users can name their own parts, without a registry. `build` imports
+the attribute, calls it and checks that the result has all members of a Protocol. A mistake
+therefore raises one clear error.
 """
 
 import inspect
@@ -23,11 +24,11 @@ def build(
 ) -> Part:
     """Build the part that `reference` names and check that it has all members of `protocol`.
 
-    The attribute is a class or a function. Its arguments are all of `settings`, and the values in
-    `offered` whose names are in its signature. `key` is the configuration key that holds
-    `reference`.
+    The attribute is a class or a function. `build` calls it with all of `settings`. If the
+    signature also names a value in `offered`, the call passes this value too. `settings` win over
+    `offered`. `key` is the configuration key that holds `reference`.
 
-    Raises ConfigError if the part cannot be imported, called or used.
+    Raises ConfigError if the part cannot be imported or built, or lacks a member.
 
     Example:
         build("my_rewards:Anls", Reward, "method.reward", {"alpha_use": 0.25}, {"floor": 0.5})
@@ -52,8 +53,9 @@ def check(
 ) -> None:
     """Import the part that `reference` names and check its arguments, without building the part.
 
-    A job calls this function first, so that a mistake ends the job before an engine starts. Raises
-    ConfigError.
+    A job calls this function first, so that a mistake ends the job before an engine starts.
+
+    Raises ConfigError if the part cannot be imported or does not take the arguments.
 
     Example:
         check("my_rewards:Anls", "method.reward", {"alpha_use": 0.25}, {"floor": 0.5})

@@ -27,9 +27,9 @@ Reply = Callable[[dict[str, Any], int], tuple[int, str]]
 class Server:
     """An HTTP server that answers a request to /v1/chat/completions with `reply(body, count)`.
 
-    `count` is the number of earlier requests. `reply` returns an HTTP status and a text. If the
-    status is 200, the text becomes the content of a chat message. With any other status, the text
-    is the body of the response.
+    `body` is the body of the request, and `count` is the number of earlier requests. `reply`
+    returns an HTTP status and a text. If the status is 200, the text becomes the content of a chat
+    message. With any other status, the text is the body of the response.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Tests the label and target crops that the low- and full-resolution answers give."""
+"""Tests which label and target crops follow from the answers at low and at full resolution."""
 
 import asyncio
 import pickle
@@ -59,7 +59,10 @@ def label(
 def test_the_papers_table(
     low: str, full: str, want: Label, crops: tuple[CropId, ...], verdict: Verdict
 ) -> None:
-    """Check the paper's table of labels. The result replaces the annotated label and crops."""
+    """Check the paper's table of labels.
+
+    The new label and crops replace the label and crops that SAMPLE already has.
+    """
     labelled = label(low, full)
     assert labelled.sample == replace(SAMPLE, label=want, crops=crops)
     assert labelled.verdict is verdict and labelled.fault == ""
@@ -153,7 +156,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
     """Check that `label_shard` does not raise a failure, but returns it in the column "failure".
 
-    In the first call, the engine has failed. In the second call, the store has no endpoint.
+    In the first call, the engine has failed. In the second call, the store has no server.
     """
     rows = encode_rows(
         [SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "confidence": [0.5], "fault": [""]}

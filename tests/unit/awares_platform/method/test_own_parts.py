@@ -29,7 +29,7 @@ OPENED: list[str] = []
 class LongerIsBetter:
     """A judge that prefers a longer full-resolution answer.
 
-    The labeller must open and close the judge, because it is an async context manager.
+    The judge is an async context manager, so the labeller must open it and close it.
     """
 
     def __init__(self, margin: int) -> None:

@@ -36,6 +36,7 @@ class FakeEngine:
 
     The reply is "7" if the last image is 112 pixels wide or if there are several images.
     Otherwise, the reply is a request for the top left crop if `asks` is true, and "1" if not.
+    After `dies_after` requests, every further request raises an error.
     """
 
     def __init__(self, chat: ChatFormat, asks: bool = False, dies_after: int | None = None) -> None:
@@ -161,10 +162,10 @@ def test_both_answers_come_from_one_turn_each(chat: ChatFormat) -> None:
 
 
 def test_a_question_without_room_for_a_request_is_a_fault_of_the_data(chat: ChatFormat) -> None:
-    """Check that curation labels no sample whose crops could not follow in a second turn.
+    """Check that a sample has a fault if its crops would not fit into a second turn.
 
-    The context is one token too short for two turns of the long question. The base policy answers
-    this question, because its single turn fits.
+    The context is one token too short for two turns of the long question. The base policy still
+    answers this question, because its single turn fits.
     """
     long = Sample("long", "a" * 64, "why " * 50, "7")
     budget = episode_budget(CONFIG.method, context=0)

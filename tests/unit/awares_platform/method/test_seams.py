@@ -1,4 +1,4 @@
-"""Tests the function that builds an object from a name of the form `module:attribute`."""
+"""Tests `build`, which builds a part of the method from a name like `module:attribute`."""
 
 from typing import Any, Protocol
 
