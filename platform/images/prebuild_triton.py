@@ -1,15 +1,16 @@
-"""Compiles a C file during the image build. Triton would otherwise compile it on every GPU node.
+"""Compiles a C file of Triton during the build of the container image.
 
-The image thus needs no compiler.
+Without this step, Triton would compile the file on every GPU node, and the image would need a
+compiler.
 
     build stage   python prebuild_triton.py DIR    -> DIR/cuda_utils.so, DIR/cc
     at run time   CC=DIR/cc: copies cuda_utils.so for Triton, and refuses to compile other files
 
 The C file belongs to triton.backends.nvidia.driver. Triton 3.7 compiles no other C file.
 
-The linker needs libcuda.so.1, but only the node's driver provides this library. During the build a
-stub library with the same symbols replaces libcuda.so.1. The linker would drop a stub without these
-symbols, because the stub would look unused. The node could then not load cuda_utils.so.
+The linker needs libcuda.so.1, but only the driver on a GPU node provides this library. During the
+build, a stub library with the same symbols replaces libcuda.so.1. The linker would drop a stub
+without these symbols, because the stub would look unused. A node could then not load cuda_utils.so.
 """
 
 import os

@@ -26,12 +26,18 @@ _ENDS: dict[str, str] = {
     StopReason.LENGTH: "none: the policy reached the token limit before the end of its answer",
     StopReason.ERROR: "none: the endpoint failed; its log names the reason",
 }
-"""The text to print for an episode without an answer, by StopReason."""
+"""Maps each StopReason to the text that replaces a missing answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The endpoint's reply: the answer, the crops with their boxes, and the tokens and seconds.
+    """The endpoint's reply to one question.
+
+    `crops` holds the ids of the requested crops. `boxes` holds their boxes in the original image,
+    in pixels. `rtr_token` is `visual_tokens` divided by the visual tokens of the full image.
+    `prompt_tokens` includes the visual tokens. `completion_tokens` counts the sampled tokens.
+    `stop` is the StopReason of the episode. `latency_s` is in seconds. `weight_version` is the
+    version of the weights that sampled the last token.
 
     Example:
         Reply("7", ("0",), ((0, 0, 56, 56),), 8, 0.5, 31, 18, 2, "answer", 0.12, 0)
@@ -67,7 +73,7 @@ class Reply:
 
 
 def _name(crop: str) -> str:
-    """Return a readable name of one of the ten crops. Any other region is returned unchanged."""
+    """Return a readable name for the id of one of the ten crops. Return any other id unchanged."""
     return CropId(crop).name.lower().replace("_", " ") if crop in set(CropId) else crop
 
 
@@ -75,7 +81,7 @@ def run(
     image: Path, question: str, url: str = "http://127.0.0.1:8000", token_env: str = "AWARES_TOKEN"
 ) -> None:
     """Ask a question and print the reply. Raises the same errors as `ask`."""
-    # In a non-UTF-8 locale, Python decodes arguments as ASCII, although terminals send UTF-8.
+    # In the locale C, Python decodes arguments as ASCII, although terminals send UTF-8.
     question = os.fsencode(question).decode("utf-8", "replace")
     print(ask(image, question, url, token_env).lines())
 

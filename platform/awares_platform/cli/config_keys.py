@@ -26,7 +26,10 @@ _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 @dataclass(frozen=True, slots=True)
 class ConfigKey:
-    """A key of the configuration. `default` is a JSON value.
+    """One key of the configuration.
+
+    `key` is the dotted name. `type` states the type and its bounds in words. `default` is a JSON
+    value. `help` is the help text.
 
     Example:
         ConfigKey("grpo.steps", "whole number > 0", 120, "Learner steps. ...")
@@ -39,10 +42,10 @@ class ConfigKey:
 
 
 def keys(within: str = "") -> list[ConfigKey]:
-    """Return the keys of the section `within`, or only the key `within`. The default is all keys.
+    """Return the keys of the section `within`, or only the key `within`. "" returns all keys.
 
-    Raises ConfigError if no section or key is called `within`. The error suggests the most similar
-    name.
+    Raises ConfigError if no section or key has the name `within`. The error suggests the most
+    similar name.
     """
     known = list(_keys(PlatformConfig, "", PlatformConfig().model_dump(mode="json")))
     found = [key for key in known if not within or f"{key.key}.".startswith(f"{within}.")]

@@ -8,7 +8,8 @@
                        +-- ControllerActor                           controller
                        +-- TrainerActor, RayTrainWorker              learner
 
-A store, a Ray and machines that the session only connects to are not counted.
+The last word of each line is the kind of its processes. The sums leave out a store, a Ray cluster
+and machines that the session only connects to.
 """
 
 import threading
@@ -20,9 +21,9 @@ from dataclasses import dataclass
 import psutil
 
 KINDS = ("driver", "engine", "actor", "controller", "learner", "store", "ray")
-"""The kinds of process, in the order of the report."""
+"""The kinds of processes, in the order in which the report lists them."""
 INTERVAL_S = 1.0
-"""The processes are read this often."""
+"""Seconds between two samples of the CPU times of all processes."""
 _WORKERS = {
     "Answerer": "actor",
     "label_shard": "actor",
@@ -44,7 +45,10 @@ _PROGRAMS = {
 
 @dataclass(slots=True)
 class ProcessTime:
-    """The kind of a process, its CPU seconds before the measurement, and its CPU seconds so far.
+    """The CPU time of one process, which has the kind `kind`.
+
+    `seconds` is the whole CPU time of the process at its last sample. `before` is the part of
+    `seconds` that the process had used before the measurement began.
 
     Example:
         ProcessTime("engine", before=0.0, seconds=50.2)
@@ -58,9 +62,10 @@ class ProcessTime:
 class CpuTimes:
     """Sums up the CPU seconds of the process `root` and of its descendants, by kind.
 
-    The sums are approximate in two ways. If a process ends, the CPU time since its last sample is
-    lost, which is at most `INTERVAL_S` for each of its threads. The whole time of a process counts
-    for its last kind, because a title tells the kind only some time after the process starts.
+    The sums are approximate in two ways. First, the CPU time between the last sample of a process
+    and its end is lost. The loss is at most `INTERVAL_S` for each thread. Second, the whole time of
+    a process counts for the kind at its last sample. A process gets the title that tells its kind
+    only some time after its start.
 
     Example:
         times = CpuTimes(psutil.Process())
@@ -78,7 +83,7 @@ class CpuTimes:
     def sample(self) -> None:
         """Read the CPU seconds of all processes that run now."""
         kinds: dict[int, str] = {}
-        # A parent precedes its children, so that a child can inherit the kind of its parent.
+        # In this list a parent precedes its children, so a child can inherit its parent's kind.
         for process in [self._root, *self._root.children(recursive=True)]:
             try:
                 title, parent = " ".join(process.cmdline()), process.ppid()
@@ -114,7 +119,10 @@ def kind_of(title: str) -> str:
 
 @contextmanager
 def measured(into: dict[str, float]) -> Iterator[None]:
-    """Add the CPU seconds of this process and of its descendants during the block to `into`."""
+    """Measure this process and its descendants during the block, and add the seconds to `into`.
+
+    `into` maps a kind of process to CPU seconds.
+    """
     times, ended = CpuTimes(psutil.Process()), threading.Event()
 
     def watch() -> None:
@@ -133,6 +141,6 @@ def measured(into: dict[str, float]) -> Iterator[None]:
 
 
 def total(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    """Return the sums of the seconds by kind."""
+    """Return the sum of two measurements for each kind of process."""
     kinds = [kind for kind in KINDS if kind in first or kind in second]
     return {kind: round(first.get(kind, 0.0) + second.get(kind, 0.0), 1) for kind in kinds}

@@ -1,6 +1,6 @@
-"""Runs a job in its own process. The process uses the session's Ray and store.
+"""Runs a job in a separate process, which uses the session's Ray and store.
 
-The job's progress is shown, and its output is written to a log.
+Shows the progress of the job, and writes the output of the job to a log.
 """
 
 import logging
@@ -23,18 +23,18 @@ from awares_platform.store.errors import LaunchError
 log = logging.getLogger(__name__)
 
 STOP_S = 30.0
-"""A job is killed if it has not stopped this number of seconds after SIGTERM."""
+"""Seconds that a job gets to stop after SIGTERM, before it is killed."""
 BEAT_S = 10.0
-"""If a job is silent for this number of seconds, its progress is shown again."""
+"""Seconds of silence after which the last progress note of a job is shown again."""
 TAIL_LINES = 15
 _PROGRESS = re.compile(r"^(?P<job>\w+) \[ *\d+ s\]: (?P<note>.*)$")
 
 
 def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> None:
-    """Run `awares <job>` in its own process, with this session's Ray and store.
+    """Run `awares <job>` in a separate process, with this session's Ray and store.
 
-    The output of the job goes to <directory>/<job>.log. Raises LaunchError if the job fails. The
-    error quotes the end of this log.
+    Write the output of the job to <directory>/<job>.log. Raises LaunchError if the job fails. The
+    error quotes the end of the log.
     """
     directory.mkdir(parents=True, exist_ok=True)
     setup = directory / "setup.json"
@@ -55,9 +55,9 @@ def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> No
 
 
 def _notes(output: IO[str], kept: Path) -> Iterator[str]:
-    """Copy a job's output to the log, and yield the progress notes in the output.
+    """Copy a job's output to the log file `kept`, and yield the progress notes in the output.
 
-    The last note is yielded again whenever the job is silent for `BEAT_S`.
+    Yield the last note again whenever the job is silent for `BEAT_S` seconds.
     """
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
     thread = threading.Thread(target=_listen, args=(output, kept, said), daemon=True)
@@ -71,7 +71,10 @@ def _notes(output: IO[str], kept: Path) -> Iterator[str]:
 
 
 def _listen(output: IO[str], kept: Path, said: queue.SimpleQueue[str]) -> None:
-    """Read a job's output until it ends. At the end, an empty note wakes `_notes`."""
+    """Copy a job's output to `kept`, and put each progress note into the queue `said`.
+
+    After the end of the output, put an empty note, which wakes `_notes`.
+    """
     with kept.open("a", encoding="utf-8") as log_file:
         for line in output:
             log_file.write(line)
@@ -104,7 +107,7 @@ def _process(job: str, setup: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """Let the job clean up, then kill the remaining processes of its group.
+    """Stop the job with SIGTERM, then kill the remaining processes of the job's group.
 
     A second Ctrl-C kills the group at once.
     """

@@ -2,8 +2,9 @@
 
 Each command imports its module only after the arguments are parsed, so that --help is fast.
 
-The exit status is 0 after success, 2 after a user error and 130 after Ctrl-C. A user error is
-printed as one line. After Ctrl-C, the session stops the servers that it has started.
+The exit status is 0 after success, 2 after a user error, 130 after Ctrl-C and 143 after SIGTERM. A
+user error is printed as one line. After Ctrl-C or SIGTERM, the session stops the servers that it
+has started.
 """
 
 import importlib
@@ -33,7 +34,7 @@ FOLLOWING = {
     "grpo": ("evaluate", "next"),
     "evaluate": ("report", "page with all results"),
 }
-"""For each job: the command to run next, and the words that are printed before this command."""
+"""Maps each job to the next command and to the words that the output prints before it."""
 DESCRIPTION = (
     "Train and serve a vision-language policy that asks for the crops that it needs.\n"
     "`awares --version` prints the versions of the project and of its packages."
@@ -156,7 +157,7 @@ def weights(
     Args:
         action: What to do.
         run: Name of the run.
-        version: The version; by default the newest, for verify all of them.
+        version: Number of the version. The default is the newest, and for verify all versions.
         out: Output directory; by default <run>-v<version> for pull, and <run>-merged for merge.
     """
 
@@ -227,7 +228,7 @@ def doctor(
     Args:
         json: A further file for the findings.
         seconds: Time limit of all checks together.
-        wait: Time limit for a cluster to provide the nodes, which does not count as check time.
+        wait: Seconds to wait for the cluster's nodes, in addition to the time limit.
     """
     failed: list[bool] = []
 
@@ -250,7 +251,7 @@ def config(section: tyro.conf.Positional[str] = "", /, json: Annotated[bool, _JS
     """List the configuration keys with type, default and help.
 
     Args:
-        section: A section or a key, such as grpo or grpo.steps; by default all of them.
+        section: A section or a key, such as grpo or grpo.steps. The default is all keys.
     """
 
     def execute() -> None:
@@ -269,7 +270,7 @@ def config(section: tyro.conf.Positional[str] = "", /, json: Annotated[bool, _JS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the console script `awares`."""
+    """Run the command in `arguments`. The console script `awares` calls this function."""
     print_in_any_locale()
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments) == ["--version"]:
@@ -282,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def job(command: Callable[..., int]) -> None:
-    """Entry point of the scripts in jobs/."""
+    """Run the command of one job. The scripts in jobs/ call this function."""
     print_in_any_locale()
     sys.exit(tyro.cli(command))
 
@@ -294,7 +295,11 @@ def print_in_any_locale() -> None:
 
 
 def _run(name: str, module: str, config: Path, overrides: Sequence[str], **options: Any) -> int:
-    """Load the configuration, open a session and call `module`'s run(config, **options)."""
+    """Load the configuration, open a session and call the function `run` of `module`.
+
+    `options` are further arguments of `run`. If the job returns a result, print its summary and the
+    next command.
+    """
 
     def execute() -> None:
         settings = load(config, overrides)
@@ -353,7 +358,10 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
 
 
 def _user_error(error: BaseException | None) -> AwaresError | None:
-    """Return the innermost AwaresError among `error` and its causes, or None."""
+    """Return the AwaresError behind `error`, or None.
+
+    It is the first AwaresError in the chain of causes whose own cause is no AwaresError.
+    """
     while error is not None:
         inner = getattr(error, "cause", None) or error.__cause__
         if isinstance(error, AwaresError) and not isinstance(inner, AwaresError):

@@ -4,8 +4,9 @@
     time left = rest of this phase + slowness * typical seconds of all later phases
 
 The typical seconds come from a quickstart on two cores. The slowness of this machine is
-measured while the jobs run. Until the slowness is known, each line states only the time left in the
-current phase, and only if the job's notes contain a count such as 12/80.
+measured while the jobs run. Until the slowness is known, a line states at most the time left in the
+current job. For this the job must be in its last phase, and its notes must contain a count such as
+12/80.
 """
 
 import re
@@ -19,19 +20,20 @@ from typing import TextIO
 from awares_platform.config import PlatformConfig
 
 KNOWN = 0.03
-"""The time left is stated once phases with this share of all typical seconds are measured."""
+"""The total time left is stated after phases with this share of the typical time are measured."""
 COUNTED = 0.1
-"""The time left in a phase is stated once this share of the phase is measured."""
+"""The time left in a job is stated after this share of its last phase is measured."""
 _COUNT = re.compile(r"^(?P<done>\d+)/(?P<total>\d+)\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A phase of a job. The job's notes contain `marker`. The phase typically takes `seconds`.
+    """A phase of a job.
 
-    `telling` is true if the duration of this phase predicts the duration of other phases. Phases of
-    curation are not telling, because their duration depends more on the disk and on other
-    processes.
+    The phase begins with the first progress note that contains `marker`. It typically takes
+    `seconds`. `telling` is true if the duration of this phase predicts the duration of other
+    phases. Phases of curation are not telling, because their duration depends more on the disk and
+    on other processes.
 
     Example:
         Phase("steps", 248.0, telling=True)
@@ -232,7 +234,7 @@ class Pace:
 
 
 def rounded(seconds: float) -> str:
-    """Return a duration as text: in minutes, or in tens of seconds if it is below 90 s.
+    """Return a duration as text, in minutes, or in steps of 10 s below 90 s.
 
     Example:
         rounded(734.0)  # "12 min"

@@ -58,7 +58,11 @@ def endpoint(url: str, wait: Wait = 60.0) -> int:
 
 
 def check_store(config: Path, wait: float) -> str:
-    """Raise StoreError if the store does not keep, return or delete an object."""
+    """Write, read and delete an object, and return one line about it.
+
+    Retry each call for up to `wait` seconds. Raises StoreError if the store does not keep, return
+    or delete the object.
+    """
     from awares_platform.store import ObjectStore
 
     settings = load(config).store
@@ -82,7 +86,10 @@ def check_store(config: Path, wait: float) -> str:
 
 
 def check_ray(address: str) -> str:
-    """Raise LaunchError if the Jobs API does not answer, or if it answers without the token."""
+    """Raise LaunchError if the Jobs API does not answer, or if it answers without the token.
+
+    With RAY_AUTH_MODE=disabled, the API must answer without a token.
+    """
     url = f"{address.rstrip('/')}/api/jobs/"
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
     if os.environ.get("RAY_AUTH_MODE", "token") == "disabled":
@@ -97,7 +104,7 @@ def check_ray(address: str) -> str:
 def check_endpoint(url: str) -> str:
     """Raise EndpointError or LaunchError if the endpoint does not answer.
 
-    If a token is set, the function also raises LaunchError if the endpoint answers without it.
+    If AWARES_SERVE_TOKEN is set, an endpoint that answers without the token is a LaunchError too.
     """
     from PIL import Image
 

@@ -3,10 +3,10 @@
     curate -- sft -- grpo -- evaluate -- serve -- one held-out question over HTTP
                                                   +-- results.json, report.html
 
-Each job except the last runs in its own process (job_process.py), so that its memory is freed when
-the job ends. progress.json holds the finished jobs and a digest of the setup. The next quickstart
-skips the finished jobs if its setup has the same digest. Otherwise the next quickstart runs all
-jobs again.
+Each job except serve runs in a separate process (job_process.py), which frees the job's memory when
+it ends. progress.json holds the finished jobs and a digest of the setup. The next quickstart skips
+the finished jobs if its setup has the same digest. Otherwise the next quickstart runs all jobs
+again.
 """
 
 import hashlib
@@ -78,8 +78,9 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
     """Return the state of the earlier quickstart of this run, or a new state.
 
     The state is new if there is no earlier quickstart, if the setup differs, or if `fresh` is true.
-    In these cases, the files of the run are deleted. If `fresh` is false, ConfigError is raised in
-    two cases: progress.json is damaged, or the run was not made by a quickstart.
+    In these cases, the function deletes the files of the run. If `fresh` is true, it also deletes
+    the labels. If `fresh` is false, it raises ConfigError in two cases: progress.json is damaged,
+    or the run was not made by a quickstart.
     """
     path = directory / "progress.json"
     state = QuickstartState(path, fingerprint(config))
@@ -106,7 +107,8 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
 def fingerprint(config: PlatformConfig) -> str:
     """Return a digest of the setup and of the base policy's files.
 
-    The store's address is left out, because it changes from session to session.
+    The digest leaves out the settings that cannot change a result, such as [serve]. It also leaves
+    out the store's endpoint, which changes from session to session.
     """
     from awares_platform.training.source import base_digest
 
@@ -175,7 +177,7 @@ def write_results(directory: Path, state: QuickstartState, seed: int) -> dict[st
 
 
 def _command() -> str:
-    """Return how to call `awares`. After `make quickstart` it may not be on the PATH."""
+    """Return the command that calls `awares`, which may not be on the PATH."""
     beside = Path(sys.executable).with_name("awares")
     if shutil.which("awares") or not beside.exists():
         return "awares"

@@ -1,4 +1,4 @@
-"""The state of a quickstart, which progress.json in the directory of its run holds."""
+"""Reads and writes the state of a quickstart, in progress.json in the directory of the run."""
 
 import json
 import time
@@ -13,10 +13,11 @@ from awares_platform.cli.cpu_time import measured
 
 @dataclass(slots=True)
 class QuickstartState:
-    """The finished jobs of this quickstart, and the seconds that each job has taken.
+    """The finished jobs of a quickstart, and the seconds that each job has taken.
 
-    `wall_s` holds wall-clock seconds. `cpu_s` holds CPU seconds by kind of process (cpu_time.py).
-    Both include interrupted attempts. `fingerprint` is the digest of the setup.
+    `path` is the path of progress.json. `fingerprint` is the digest of the setup. `wall_s` maps
+    each job to wall-clock seconds. `cpu_s` maps each job to CPU seconds by kind of process
+    (cpu_time.py). Both times include interrupted attempts.
 
     Example:
         path = Path("runs/quickstart/progress.json")
@@ -40,7 +41,7 @@ class QuickstartState:
 
     @contextmanager
     def timed(self, job: str) -> Iterator[None]:
-        """Record the seconds of the block. If the block succeeds, mark `job` as finished."""
+        """Add the seconds of the block to `job`. If the block succeeds, mark `job` as finished."""
         started = time.monotonic()
         try:
             with measured(self.cpu_s.setdefault(job, {})):

@@ -1,4 +1,4 @@
-"""Leaves out columns of a Markdown table that would not fit on the terminal."""
+"""Fits a Markdown table to the terminal: it leaves out the least important columns."""
 
 import shutil
 import sys
@@ -8,12 +8,12 @@ LEFT_OUT = ("p95", "RTR (pixels)", "reward", "95 % interval", "latency p50", "ca
 
 
 def for_terminal(text: str) -> str:
-    """Fit the tables in `text` to the width of the terminal. Pipes and files get the whole text."""
+    """Fit the table in `text` to the terminal. If stdout is no terminal, return the whole text."""
     return fit(text, shutil.get_terminal_size().columns) if sys.stdout.isatty() else text
 
 
 def fit(text: str, width: int) -> str:
-    """Leave out columns until the table in `text` has lines of at most `width` characters.
+    """Leave out columns of LEFT_OUT until the table in `text` is at most `width` characters wide.
 
     Example:
         fit("| policy | p95   |\\n| ------ | ----: |\\n| AwaRes | 42 ms |", 12)

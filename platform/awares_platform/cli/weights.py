@@ -61,7 +61,7 @@ def listing(subscriber: Subscriber, pins: set[int]) -> Iterator[str]:
 
 
 def details(subscriber: Subscriber, version: int) -> Iterator[str]:
-    """Yield lines that describe a version: its forms, its policy, and its tensors' encoding."""
+    """Yield lines about a version: its anchor and delta, its policy and its tensors' encoding."""
     manifest = subscriber.manifest(version)
     published, hops = subscriber.seen.find(version), subscriber.seen.path(version)
     assert published is not None, "its manifest was found through HEAD"
@@ -93,9 +93,9 @@ def details(subscriber: Subscriber, version: int) -> Iterator[str]:
 
 
 def verify(subscriber: Subscriber, version: int | None) -> None:
-    """Download and verify all published anchors and deltas. `version` restricts the check.
+    """Download and verify all published anchors and deltas.
 
-    If `version` is given, only the anchor and the deltas that lead to `version` are checked. Raises
+    If `version` is given, check only the anchor and the deltas that lead to this version. Raises
     WeightsError after all downloads if an anchor or a delta is damaged.
     """
     hops, damaged = _hops(subscriber, version), []
