@@ -10,9 +10,9 @@
                                                              sheet     all figures, as JSON
                                                              table     the sheet for a reader
 
-`awares plan` prints the plan. The computation reads only the setup, downloads nothing and needs no
-GPU. The docstrings name the source of each formula. All figures are estimates. The printed table
-ends with the assumptions.
+`awares plan` prints the plan. The computation downloads nothing and needs no GPU. All figures are
+estimates. The docstrings name the sources of the formulas. The printed table ends with the
+assumptions.
 """
 
 from awares_platform.plan.assumptions import Assumptions

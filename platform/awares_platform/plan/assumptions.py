@@ -35,8 +35,8 @@ class Assumptions:
     rollout_hbm_gbs: float | None = None
     """`hbm_gbs` of the rollout engines' GPUs. With None all GPUs are alike."""
     train_mfu: float = 0.3
-    """Model FLOPs utilisation of a trainer: model FLOPs per second divided by the peak. Recomputed
-    FLOPs do not count."""
+    """Model FLOPs utilisation of a trainer: model FLOPs per second divided by the peak. FLOPs that
+    recompute activations do not count."""
     prefill_mfu: float = 0.4
     """Model FLOPs utilisation of an engine while it prefills prompts and images."""
     decode_efficiency: float = 0.5
@@ -65,14 +65,14 @@ class Assumptions:
     """Share of the trained weights that a step changes. With None the plan uses the share that a
     benchmark measured at the run's learning rate."""
     adapter_mbs: float = 195.0
-    """Megabytes per second at which an engine adds an adapter. Generation pauses meanwhile. vLLM
-    adds rank 8 of a layer of the 7B (1.4 MB) in 7.4 ms on a CPU."""
+    """Megabytes per second at which an engine adds an adapter. Generation pauses meanwhile. On a
+    CPU, vLLM adds the rank 8 adapter of one 7B layer (1.4 MB) in 7.4 ms."""
 
     def check(self) -> None:
         """Raise ConfigError for a value that no run can have. The error names the option.
 
-        The constructor does not check the values. The command line would print an error of the
-        constructor in another format.
+        The constructor does not check the values, because the command line would print an error of
+        the constructor in another format.
         """
         for field in fields(self):
             value = getattr(self, field.name)
@@ -103,7 +103,7 @@ class Assumptions:
         return any(getattr(self, f"rollout_{name}") is not None for name in _GPU)
 
     def rollout(self) -> "Assumptions":
-        """Return the assumptions with the GPUs of the rollout engines."""
+        """Return a copy of the assumptions in which all GPUs are like those of rollout engines."""
         other = {name: getattr(self, f"rollout_{name}") for name in _GPU}
         return replace(self, **{name: value for name, value in other.items() if value is not None})
 

@@ -6,20 +6,22 @@ from awares_platform.plan.geometry import Geometry
 from awares_platform.plan.lengths import Lengths
 
 VIEWS = 1 << 30
-"""The bytes of views that a learner rank keeps. awares_platform.grpo.pixels has this number."""
+"""Most bytes of views that a learner rank keeps. awares_platform.grpo.pixels has this number."""
 IMAGES = 256 << 20
-"""The bytes of images that a process keeps. awares_platform.data.images has this number."""
+"""Most bytes of images that a process keeps. awares_platform.data.images has this number."""
 PROCESSED = 4 << 30
-"""The bytes of views that an engine keeps. vLLM's mm_processor_cache_gb has this default."""
+"""Most bytes of views that an engine keeps. vLLM's mm_processor_cache_gb has this default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """The largest sizes of the caches in host memory, in bytes.
+    """The largest sizes of the caches in host memory, in bytes, and the sizes of two entries.
 
-    `view` and `page` are the bytes of one processed low-resolution view and of one processed whole
-    image. A learner rank keeps up to `views` bytes of processed views, and an engine `processed`
-    bytes. Every process that reads images keeps up to `images` bytes of decoded images.
+    - `view`: the size of one processed low-resolution view.
+    - `page`: the size of one processed whole image.
+    - `views`: the largest size of a learner rank's cache of processed views.
+    - `processed`: the largest size of an engine's cache of processed views.
+    - `images`: the largest size of a process's cache of decoded images.
 
     Example:
         Caches(view=9.8e6, page=3.7e7, views=2**30, processed=2**32, images=2**28)
@@ -33,7 +35,7 @@ class Caches:
 
 
 def caches(shape: Geometry, lengths: Lengths) -> Caches:
-    """Return the sizes of the caches.
+    """Return the sizes of the caches and of their entries.
 
     A processed view has merge**2 patches for each visual token. A patch has v_temporal * patch**2
     pixels of three colours, in float32.

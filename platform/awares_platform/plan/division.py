@@ -2,8 +2,8 @@
 
     every division of the same GPUs --valid? fits?--> hours of the run --shortest--> advice
 
-If learners and engines have GPUs of different kinds, GPUs cannot change sides. The advice is then
-the smallest number of rollout actors that does not slow the run down.
+If learners and engines have GPUs of different kinds, no GPU can move from one side to the other.
+The advice is then the smallest number of rollout actors that does not slow the run down.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from awares_platform.config.grpo import GrpoConfig
 
 TOLERANCE = 0.02
-"""Hours that exceed the shortest by at most this share count as equally short."""
+"""Divisions whose hours exceed the fewest hours by at most this share count as equally short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,10 @@ class Division:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The divisions that can run, by learners and actors. `best` is None if no division can run.
+    """The division of a setup, and the divisions of the same GPUs that can run.
 
-    `chosen` is the division of the setup, which may be one that cannot run.
+    `chosen` is the division of the setup, and may be unable to run. `divisions` are all divisions
+    that can run. `best` is the division that the plan advises, or None if no division can run.
 
     Example:
         Advice(chosen=Division(4, 4, 4.7), best=Division(7, 1, 3.1), divisions=(...))
@@ -49,12 +50,19 @@ class Advice:
 
     @property
     def excess(self) -> float:
-        """The extra hours of the setup's division, as a share of the best division's hours."""
+        """The extra hours of `chosen` over `best`, as a share of the hours of `best`.
+
+        The share is 0 if `best` is None.
+        """
         return self.chosen.hours / self.best.hours - 1 if self.best else 0.0
 
     @property
     def followed(self) -> bool:
-        """Whether no other division is shorter, or as short with fewer actors."""
+        """Whether the setup follows the advice.
+
+        It does not if `best` is shorter by more than TOLERANCE. It does not either if `best` is as
+        short with the same learners and fewer actors.
+        """
         if self.best is None:
             return True
         surplus = self.best.learners == self.chosen.learners
@@ -72,8 +80,7 @@ def advise(
     """Return the divisions that can run, and the best of them.
 
     Each engine has `parallel` GPUs. `pools` is true if learners and engines have GPUs of different
-    kinds. `fits` tells whether the learner of a setup fits its GPUs, and `hours` returns the
-    hours of a run.
+    kinds. `fits` tells whether a setup fits its GPUs. `hours` returns the hours of a setup's run.
     """
     divisions = tuple(
         Division(setup.learner_workers, setup.rollout_actors, hours(setup))
@@ -89,7 +96,7 @@ def advise(
 
 
 def _setups(grpo: GrpoConfig, parallel: int, pools: bool) -> Iterator[GrpoConfig]:
-    """Yield the section [grpo] for each division that the configuration accepts."""
+    """Yield the section [grpo] of each division of the GPUs that the configuration accepts."""
     gpus = grpo.learner_workers + grpo.rollout_actors * parallel
     for actors in range(1, (gpus - 1) // parallel + 1):
         learners = grpo.learner_workers if pools else gpus - actors * parallel

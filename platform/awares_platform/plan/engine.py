@@ -10,7 +10,7 @@ from awares_platform.plan.lengths import Lengths
 from awares_platform.plan.trainer import GIB, element_bytes
 
 SLOTS = 2
-"""The adapters that an engine holds at once. awares_platform.engine.adapters has this number."""
+"""Number of adapters that an engine holds. awares_platform.engine.adapters has this number."""
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks for which vLLM has slots. awares_platform.engine.adapters has the same list."""
 
@@ -19,16 +19,25 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 class EngineMemory:
     """The memory of one GPU of an engine, and the numbers of episodes that fit into its KV cache.
 
-    `weights` to `kv` are bytes. `workspace` holds the tensors of a forward pass, and `scoring`
-    those of a canary's logprobs. `adapters` is the size of vLLM's slots for LoRA adapters, and
-    `encoder` the size of the cache of image features. `kv` is the size of the KV cache. It is
-    negative if the other parts exceed the GPU's memory. `kv_token` is the size of one token in the
-    cache, in bytes.
+    These fields are sizes in bytes:
 
-    The actor sends `wanted` episodes at once, and the engine decodes at most `requests` of them
-    (engine.max_requests). `typical` is the number of typical episodes with a crop request that fit
-    into the KV cache. `longest` is the number of sequences with engine.max_model_len tokens that
-    fit into the KV cache.
+    - `weights`: the policy's weights on this GPU.
+    - `adapters`: vLLM's slots for LoRA adapters.
+    - `encoder`: the cache of image features.
+    - `workspace`: the peak of the temporary tensors of a forward pass.
+    - `scoring`: the peak of the temporary tensors that give a canary's logprobs.
+    - `overhead`: the memory that CUDA, NCCL, libraries and fragmentation take.
+    - `kv`: the KV cache. All parts together may take the share engine.gpu_memory_utilization of
+      the GPU's memory. The KV cache gets what the other parts leave, at most engine.kv_cache_gib.
+      `kv` is negative if the other parts alone exceed the share.
+    - `kv_token`: one token in the KV cache.
+
+    These fields are numbers of episodes:
+
+    - `wanted`: the episodes that an actor sends to its engine at once.
+    - `requests`: the most episodes that the engine decodes at once (engine.max_requests).
+    - `typical`: the typical episodes with a crop request that fit into the KV cache.
+    - `longest`: the episodes of engine.max_model_len tokens that fit into the KV cache.
 
     Example:
         EngineMemory(
@@ -53,19 +62,20 @@ class EngineMemory:
 
     @property
     def total(self) -> float:
-        """The total number of bytes of the engine on one GPU."""
+        """The number of bytes that the engine takes on one GPU, including its KV cache."""
         return self.fixed + max(self.kv, 0.0)
 
     @property
     def fixed(self) -> float:
-        """The number of bytes that the engine needs beside the KV cache."""
+        """The number of bytes that the engine needs in addition to its KV cache."""
         return self.weights + self.adapters + self.encoder + self.temporary + self.overhead
 
     @property
     def temporary(self) -> float:
         """The peak bytes of temporary tensors.
 
-        The tensors of a forward pass are freed before the engine computes a canary's logprobs.
+        The engine frees the tensors of a forward pass before it computes a canary's logprobs. Only
+        the larger of the two peaks therefore counts.
         """
         return max(self.workspace, self.scoring)
 
@@ -85,11 +95,11 @@ def engine_memory(
 ) -> EngineMemory:
     """Compute the memory of one GPU of an engine that gets `wanted` episodes at once.
 
-    `rank` is policy.lora_rank. The weights and the KV cache are divided among
+    `rank` is policy.lora_rank. The engine divides the weights and the KV cache among
     engine.tensor_parallel GPUs. Thanks to the prefix cache, the episodes of a group share the
     blocks of their prompt. The plan does not count this saving, so a real engine holds more
     episodes. Raises ConfigError if the number of attention heads is not a multiple of
-    tensor_parallel.
+    engine.tensor_parallel.
     """
     parallel = settings.tensor_parallel
     if shape.heads % parallel:
@@ -98,8 +108,9 @@ def engine_memory(
             "attention heads; choose a divisor of them"
         )
     element = element_bytes(settings.dtype)
-    # The encoder splits no image. One pass of it, like its cache, therefore holds at least the
-    # largest image, and as many visual tokens as a pass of the language model has tokens.
+    # A pass of the image encoder takes as many visual tokens as a pass of the language model takes
+    # tokens. The encoder splits no image, so a larger image raises this number. The encoder's cache
+    # has room for the same number of visual tokens.
     images = max(settings.max_batched_tokens, lengths.full)
     uncached = EngineMemory(
         weights=element * shape.parameters / parallel,
@@ -127,10 +138,11 @@ def engine_memory(
 
 
 def adapter_slots(dtype: str, rank: int, shape: Geometry) -> int:
-    """Return the bytes of an engine's slots for LoRA adapters, or 0 if it plays none.
+    """Return the bytes of an engine's slots for LoRA adapters, or 0 if the engine has no slots.
 
-    A float32 engine folds adapters into its weights. vLLM has a slot for every linear layer of the
-    language model, whichever layers the run adapts. It rounds the rank up to one of `RANKS`.
+    Without LoRA an engine has no slots. A float32 engine has none either, because it folds an
+    adapter into its weights. A slot has room for every linear layer of the language model, even for
+    layers that the run does not adapt. vLLM rounds the rank up to one of `RANKS`.
     """
     if not rank or dtype == "float32":
         return 0
@@ -142,8 +154,8 @@ def _workspace(settings: EngineConfig, shape: Geometry, element: int, images: in
     """Return the peak bytes of the temporary tensors of one forward pass.
 
     These tensors are the activations of one decoder layer and of one vision block, and two fp32
-    copies of the logits. A decoder layer computes engine.max_batched_tokens tokens, and a vision
-    block the patches of `images` visual tokens. The logits cover engine.max_requests sequences.
+    copies of the logits. A decoder layer computes engine.max_batched_tokens tokens. A vision block
+    computes the patches of `images` visual tokens. The logits cover engine.max_requests sequences.
     """
     language = element * (4 * shape.hidden + 2 * shape.intermediate)
     vision = element * shape.merge**2 * (4 * shape.v_hidden + 2 * shape.v_intermediate)
@@ -152,10 +164,11 @@ def _workspace(settings: EngineConfig, shape: Geometry, element: int, images: in
 
 
 def _scoring(settings: EngineConfig, shape: Geometry, element: int, lengths: Lengths) -> float:
-    """Return the peak bytes of the logprobs of a canary, after its forward pass.
+    """Return the peak bytes of the temporary tensors that give a canary's logprobs.
 
-    The longest prompt of a canary has one crop of half a page. vLLM holds the logits and the fp32
-    logprobs of two prompts, and one byte per logit to rank the tokens.
+    The longest prompt of a canary is an episode with one crop of half an image. Half an image has
+    twice the tokens of the usual crop, which is a quarter. vLLM holds the logits and the fp32
+    logprobs of two such prompts. It also holds one byte per logit, to rank the tokens.
     """
     rows = min(settings.max_batched_tokens, lengths.called + lengths.crop)
     return float(rows * shape.vocab * (2 * (element + 4) + 1))

@@ -23,6 +23,8 @@ class Geometry:
     """Sizes of the language model and of the vision tower.
 
     The names are short forms of the names in config.json. The prefix `v_` marks the vision tower.
+    `tied` is true if the embedding and the output head share one matrix. A patch has `patch` x
+    `patch` pixels of `v_temporal` frames. `merge` x `merge` patches become one visual token.
 
     Example:
         KNOWN["7B"].parameters  # 8292166656
@@ -89,12 +91,15 @@ class Geometry:
 
     @property
     def embedding_parameters(self) -> int:
-        """The number of parameters of embedding and head. A tied matrix counts once."""
+        """The number of parameters of the embedding and the output head.
+
+        A matrix that both share counts once.
+        """
         return self.vocab * self.hidden * (1 if self.tied else 2)
 
     @property
     def language_parameters(self) -> int:
-        """The number of parameters of the language model, including embedding and head."""
+        """The number of parameters of the language model, with embedding and output head."""
         return self.layers * self.layer_parameters + self.hidden + self.embedding_parameters
 
     @property
@@ -157,7 +162,7 @@ def geometry(base: str) -> Geometry:
     """Return the geometry of `base`, the setting policy.base.
 
     `base` is "mini", a local directory with a config.json, or the Hugging Face id of a release.
-    Raises ConfigError if no geometry is known for `base`.
+    Raises ConfigError if no geometry is known for `base`. Raises PolicyError as `read` does.
     """
     if base == "mini":
         from awares.mini import POLICY

@@ -7,8 +7,8 @@ A token costs these FLOPs in a language model of n parameters:
     gradient of weights      2n
 
 Here `width` is the hidden width, and `length` is the number of tokens of the sequence. n excludes
-the embedding, because an embedding is only a lookup. n also excludes the head, because the head
-runs at few positions. Sources: Kaplan et al., arXiv 2001.08361, section 2.1; PaLM, arXiv
+the embedding, because an embedding is only a lookup. n also excludes the output head, because the
+head runs at few positions. Sources: Kaplan et al., arXiv 2001.08361, section 2.1; PaLM, arXiv
 2204.02311, appendix B.
 """
 
@@ -60,10 +60,15 @@ class Pass:
 class JobHours:
     """The time that a job takes, and the GPUs that it uses.
 
-    A step needs the time `ranks.seconds` for learning and `rollout_s` seconds for rollouts. In
-    `load_s` seconds of `rollout_s`, an engine adds the adapter of a new version. A rollout actor
-    prepares images for `views_s` seconds, beside the generation. The whole step takes `step_s`
-    seconds. If learning and rollouts overlap, `step_s` is the longer of the two.
+    The job takes `steps` training steps, `hours` hours and `gpu_hours` GPU-hours on `gpus` GPUs.
+    These fields are seconds of one step:
+
+    - `ranks.seconds`: learning.
+    - `rollout_s`: rollouts, including `load_s`.
+    - `load_s`: the pause in which an engine adds the adapter of a new version.
+    - `views_s`: the time in which a rollout actor prepares images, while the engine generates.
+    - `step_s`: the whole step. If learning and rollouts overlap, this is the longer of the two.
+      Otherwise it is their sum.
 
     Example:
         JobHours(
@@ -97,7 +102,7 @@ def passes(policy: PolicyConfig, *, extra: int) -> Pass:
     """Return how often one training step runs each computation on the language model.
 
     `extra` is the number of forward passes without a backward pass. The plan neglects the weight
-    gradients of LoRA adapters, which cost about a thousandth of those of the whole model.
+    gradients of LoRA adapters. They cost about a thousandth of the whole model's weight gradients.
     """
     return Pass(1 + extra, 1, 0 if policy.lora_rank else 1)
 
@@ -168,8 +173,9 @@ def _learning(
 ) -> RankTime:
     """Compute the learning time of a step.
 
-    The reference needs a forward pass. With several minibatches the proximal policy also needs one.
-    Policy and reference share one pass of a frozen vision tower, except with ZeRO stage 3.
+    The reference policy needs a forward pass of its own. With several minibatches, the proximal
+    policy needs another one. Policy and reference share one pass of a frozen vision tower, except
+    with ZeRO stage 3.
     """
     proximal = int(grpo.minibatches > 1)
     work = passes(policy, extra=(grpo.kl_beta > 0) + proximal)
@@ -191,7 +197,7 @@ def _tower_passes(policy: PolicyConfig, work: Pass) -> Pass:
 def _cost(
     shape: Geometry, work: Pass, tower: Pass, assumed: Assumptions, *, shared: bool = False
 ) -> Cost:
-    """Return the seconds of training on a sequence and on its images."""
+    """Return how many seconds a trainer computes on a sequence and on a visual token."""
     speed = assumed.peak_tflops * 1e12 * assumed.train_mfu
     return Cost(
         language=lambda tokens: language_flops(shape, tokens, work) / speed,
@@ -211,8 +217,8 @@ def rollout_seconds(
     """Return the seconds in which the engines generate the episodes of one learner step.
 
     The result is the time of prefill plus the time of decoding. Prefill computes every crop. Thanks
-    to the prefix cache, it computes the prompt of a group only once. Each decoding step reads the
-    weights and the KV cache of all sequences in the batch.
+    to the prefix cache, prefill computes the prompt of a group only once. Each decoding step reads
+    the weights, and the KV cache of all sequences in the batch.
     """
     forward = Pass(1, 0, 0)
     episodes = grpo.groups_per_step * grpo.group_size
@@ -234,8 +240,8 @@ def rollout_seconds(
 def view_seconds(grpo: GrpoConfig, lengths: Lengths, assumed: Assumptions) -> float:
     """Return the seconds in which a rollout actor prepares the images of one learner step.
 
-    One CPU thread prepares them while the engine generates other episodes. The episodes of a group
-    share the decoded image and its low-resolution view.
+    One CPU thread prepares the images while the engine generates other episodes. The episodes of a
+    group share the decoded image and its low-resolution view.
     """
     crops = grpo.groups_per_step * grpo.group_size * lengths.call_rate
     prepared = grpo.groups_per_step * assumed.image_ms + crops * assumed.crop_ms

@@ -23,10 +23,15 @@ from awares_platform.plan.geometry import Geometry
 class Lengths:
     """Numbers of tokens of an episode.
 
-    `low`, `crop` and `full` are the visual tokens of the low-resolution view, of a typical crop and
-    of the whole image. `text` counts the prompt without its image, and `reply` the tool's reply
-    without its crop. `answer` counts the sampled tokens of one assistant turn. `largest` is the
-    longest episode within the budget, and `widest` is its number of tokens.
+    - `text`: the prompt without its image.
+    - `reply`: the tool's reply without the visual tokens of its crop.
+    - `low`, `crop` and `full`: the visual tokens of the low-resolution view, of a typical crop, and
+      of the whole image.
+    - `answer`: the sampled tokens of one assistant turn.
+    - `widest`: the longest episode within the budget, at most engine.max_model_len.
+
+    `largest` describes this longest episode. `call_rate` is the share of episodes that ask for a
+    crop.
 
     Example:
         Lengths(text=140, reply=18, low=520, crop=520, full=1989, answer=16, call_rate=0.29, ...)

@@ -3,8 +3,8 @@
     typical episodes --deal--> passes of each rank --longest rank--> seconds of a pass
     images of a pass --one thread, one pass ahead--> seconds that the first pass waits
 
-The dealing is that of the trainers (awares/passes.py), so any number of ranks is possible. All
-ranks end a pass together, because ZeRO's collectives run once per pass.
+The plan deals episodes to ranks with the function of the trainers (awares/passes.py), so any number
+of ranks is possible. All ranks end a pass together, because ZeRO's collectives run once per pass.
 """
 
 import math
@@ -20,9 +20,9 @@ from awares_platform.plan.lengths import Lengths
 class Cost:
     """The seconds that a trainer computes on one sequence and on its images.
 
-    `language` returns the seconds of the language model, by the number of tokens. `tower` is the
-    seconds of the vision tower per visual token. If `shared` is true, the tower computes a view
-    once a pass, although several sequences show it (awares/tower.py).
+    `language` returns the seconds of the language model for a number of tokens. `tower` is the
+    number of seconds that the vision tower takes per visual token. If `shared` is true, the tower
+    computes a low view only once per pass, even if several sequences show it (awares/tower.py).
 
     Example:
         Cost(language=lambda tokens: 1e-4 * tokens, tower=2e-5, shared=True)
@@ -37,10 +37,11 @@ class Cost:
 class RankTime:
     """The time of one step of a trainer, and the shares that do no useful work.
 
-    `seconds` is the time of the whole step. In `images_s` of it the ranks wait for their images.
-    `padding` is the share of the computed tokens that are padding. `waiting` is the share of the
-    ranks' computing time that they spend waiting for the longest rank. `passes` is the number of
-    passes of each rank.
+    - `seconds`: the time of the whole step.
+    - `images_s`: the seconds of the step in which the ranks wait for their images.
+    - `padding`: the share of the computed tokens that are padding.
+    - `waiting`: the share of the time of the passes in which ranks wait for a slower rank.
+    - `passes`: the number of passes of each rank.
 
     Example:
         RankTime(seconds=1.7, images_s=0.3, padding=0.06, waiting=0.09, passes=1)
@@ -53,7 +54,7 @@ class RankTime:
     passes: int
 
     def times(self, count: int) -> "RankTime":
-        """Return the time of `count` equal updates."""
+        """Return the time of `count` updates that each take this time."""
         seconds, images = count * self.seconds, count * self.images_s
         return RankTime(seconds, images, self.padding, self.waiting, count * self.passes)
 
@@ -69,9 +70,9 @@ def rank_time(
 ) -> RankTime:
     """Compute the time of one update on `episodes` typical episodes.
 
-    `sharing` is the number of episodes with the same image. They have similar lengths, so they are
-    neighbours in the same pass. Episodes with equal tokens or equal crops are not merged here, so
-    a real step may be shorter.
+    `sharing` is the number of episodes with the same image. Such episodes have similar lengths, so
+    they are neighbours in the same pass. The plan does not merge episodes with equal tokens or
+    equal crops, so a real step may be shorter.
     """
     called = round(lengths.call_rate * episodes)
     sizes = [lengths.called] * called + [lengths.plain] * (episodes - called)

@@ -1,4 +1,4 @@
-"""The sheet of a plan holds all figures of the plan and converts the figures to JSON."""
+"""Computes the sheet of a plan. The sheet holds all figures and converts them to JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -37,9 +37,10 @@ JOBS = ("sft", "grpo")
 class Sheet:
     """All figures of a plan.
 
-    `trainers` and `typical` map "sft" and "grpo" to the memory of one rank. `trainers` assumes the
-    longest sequences, and `typical` assumes sequences of typical length. `stages` maps each job to
-    a mapping from ZeRO stages to the bytes of one rank with the longest sequences.
+    `trained` and `frozen` are numbers of parameters. `trainers` and `typical` map "sft" and "grpo"
+    to the memory of one rank. `trainers` assumes the longest sequences, and `typical` assumes
+    sequences of typical length. `stages` maps a job and a ZeRO stage to the bytes of one rank with
+    the longest sequences. `hours` maps a job to the time that it takes.
 
     Example:
         make(load("jobs/configs/awares-7b.toml"), Assumptions()).hours["grpo"].gpu_hours
@@ -119,8 +120,8 @@ class Sheet:
 def make(config: PlatformConfig, assumed: Assumptions, sizes: Sequence[Size] = ()) -> Sheet:
     """Make the plan of a setup.
 
-    `sizes` are the sizes of the data set's images. Without them, the retained token ratios are
-    those of the assumed image.
+    `sizes` are the sizes of the data set's images. Without `sizes`, the plan computes the retained
+    token ratios of the assumed image.
 
     Raises ConfigError for a setup that runs on CPUs, and for a value that no GPU run can have.
     """

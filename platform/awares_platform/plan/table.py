@@ -10,7 +10,7 @@ from awares_platform.plan.trainer import TrainerMemory
 
 _SHOWN = 6
 _NAMES = {"layer": "one layer's backward pass", "logits": "or logits, at another time"}
-"""Names of rows that differ from the names of their fields."""
+"""The printed names of rows that are not called like their fields of TrainerMemory."""
 
 
 def render(sheet: Sheet) -> str:
@@ -127,7 +127,7 @@ def _engine(sheet: Sheet) -> list[str]:
 
 
 def _adapters(sheet: Sheet) -> list[str]:
-    """Return the row of the engine's adapters, or no row if it plays none."""
+    """Return the row of the engine's adapter slots, or no row if the engine has no slots."""
     engine, load = sheet.engine, sheet.hours["grpo"].load_s
     if not engine.adapters:
         return []

@@ -1,6 +1,7 @@
 """Computes how many bytes a learner step writes to the bucket and reads from it.
 
-The bytes belong to weights, images and checkpoints.
+The bytes belong to weights, images and checkpoints. Weights travel as deltas and anchors. A delta
+encodes the weights that changed since the previous version. An anchor encodes all weights.
 """
 
 import math
@@ -19,7 +20,7 @@ Points = Sequence[tuple[float, float]]
 CHANGED: Points = ((1e-6, 0.015), (1e-5, 0.094), (1e-4, 0.43))
 """Points (learning rate, share of the bfloat16 weights that an AdamW step changes).
 
-tests/benchmarks/codec.py measures the shares, and README.md has the table.
+tests/benchmarks/codec.py measures the shares, and platform/docs/weights.md has the table.
 """
 ENCODED: Points = (
     (0.0, 0.0),
@@ -39,21 +40,25 @@ anchor.
 USELESS = 0.7
 """A delta is useless if its size exceeds this share of an anchor's size.
 
-A version that has an anchor then gets no delta. awares_platform.weights.cadence uses the same
-number.
+A version with an anchor gets no useless delta. awares_platform.weights.cadence has this number.
 """
 DENSE = 0.78
 """Bytes of an anchor divided by the unencoded bytes, from the same table as CHANGED.
 
-An anchor consists of spans of the kind "dense", compressed with zstd."""
+An anchor consists of spans of the kind "dense", which zstd compresses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """The bytes of one delta, the bytes of one anchor, and the mean bytes per learner step.
 
-    `changed` is the share of the published weights that a step changes. The last four fields are
-    the mean bytes per step over the whole run.
+    `changed` is the share of the published weights that a step changes. `delta` and `anchor` are
+    the bytes of one delta and of one anchor. The other fields are mean bytes per step:
+
+    - `weights_up`: weights that the learner writes.
+    - `weights_down`: weights that all engines together read.
+    - `images`: images that engines and learner ranks read.
+    - `checkpoints`: checkpoints that the learner writes.
 
     Example:
         Traffic(
@@ -74,7 +79,7 @@ class Traffic:
 def between(points: Points, x: float, *, log: bool = False) -> float:
     """Interpolate linearly between the points of a curve.
 
-    The interpolation is linear in log x if `log` is true. The curve is flat outside its points.
+    If `log` is true, the interpolation is linear in log x. The curve is flat outside its points.
     """
     xs = [math.log(point[0]) if log else point[0] for point in points]
     at = math.log(x) if log else x
@@ -88,7 +93,8 @@ def between(points: Points, x: float, *, log: bool = False) -> float:
 def period(delta: float, anchor: float, every: int) -> int:
     """Return the number of versions from one anchor to the next.
 
-    The number is at most `every`. It is smaller if `every` - 1 deltas exceed the size of an anchor.
+    The number is at most `every`. It is smaller if `every` - 1 deltas together are larger than an
+    anchor.
     """
     return max(1, min(every, int(anchor // delta) + 1)) if delta else every
 
@@ -98,10 +104,10 @@ def traffic(
 ) -> Traffic:
     """Compute the traffic of a run that publishes `trained` parameters in `dtype` (engine.dtype).
 
-    Every engine downloads every version. The plan assumes that the deltas of a LoRA adapter are as
-    large as the anchors. The adapter is small, so this error hardly matters. An engine and a
-    learner rank read the image of each group, so each image is counted twice. A checkpoint holds
-    the trained weights and the optimizer's state.
+    Every engine downloads the delta of every version. The plan assumes that the deltas of a LoRA
+    adapter are as large as its anchors. The adapter is small, so this error hardly matters. An
+    engine and a learner rank both read the image of each group, so each image counts twice. A
+    checkpoint holds the trained weights and the optimizer's state.
     """
     full = float(trained * element_bytes(dtype))
     anchor = DENSE * full

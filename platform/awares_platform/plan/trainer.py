@@ -25,17 +25,19 @@ GIB = 2**30
 BUCKET = 50_000_000
 """Number of elements of a DeepSpeed bucket. awares_platform.training.zero sets the same number."""
 MERGER = 7
-"""Number of vision widths per patch that the patch embedding and the merger keep."""
+"""Elements per patch that patch embedding and merger keep, divided by the vision width."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
     """The quantities that determine the memory of one rank.
 
-    `trained` and `frozen` count parameters. `weight` is the number of bytes of one weight. A
-    micro-batch has `batch` sequences of `width` tokens. Each sequence has logits at `scored`
-    positions. `vision` is true if the vision tower is trained. `reference` is true if the ranks
-    hold a frozen copy of the policy. Stage 3 partitions the copy like the weights.
+    `trained` and `frozen` count parameters. `ranks` is the number of ranks, and `stage` is the ZeRO
+    stage. `weight` is the number of bytes of one weight. A micro-batch has `batch` sequences of
+    `width` tokens. Each sequence has logits at `scored` positions. `checkpointing` is true if the
+    backward pass recomputes the activations. `vision` is true if the vision tower is trained.
+    `reference` is true if the ranks hold a frozen copy of the policy. Stage 3 partitions this copy
+    like the weights.
 
     Example:
         Trainer(
@@ -61,8 +63,16 @@ class Trainer:
 class TrainerMemory:
     """The number of bytes that each part of a trainer takes on one GPU.
 
-    `layer` and `logits` are not in memory at the same time. The backward pass ends with the logits
-    before it begins with the layers.
+    - `weights`, `gradients` and `optimizer`: the model states.
+    - `reference`: the frozen copy of the policy, if there is one.
+    - `activations`: the tensors that a micro-batch keeps for its backward pass.
+    - `layer`: the temporary tensors in the backward pass of one layer.
+    - `logits`: the logits and their temporary tensors.
+    - `buffers`: DeepSpeed's working memory.
+    - `overhead`: the memory that CUDA, NCCL, libraries and fragmentation take.
+
+    `layer` and `logits` are not in memory at the same time, because the backward pass finishes the
+    logits before the layers.
 
     Example:
         TrainerMemory(weights=16_624_703_488, gradients=10_092_544, ...).total
@@ -108,7 +118,7 @@ def trained_parameters(policy: PolicyConfig, shape: Geometry) -> tuple[int, int]
 def trainer(
     policy: PolicyConfig, job: SftConfig | GrpoConfig, shape: Geometry, width: int, scored: int
 ) -> Trainer:
-    """Describe a rank of `job`. A sequence has `width` tokens; `scored` of these are sampled."""
+    """Describe a rank of `job`. A sequence has `width` tokens, of which `scored` are sampled."""
     trained, frozen = trained_parameters(policy, shape)
     learner = isinstance(job, GrpoConfig)
     return Trainer(
@@ -129,9 +139,9 @@ def trainer(
 def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory:
     """Compute the memory of a rank.
 
-    The table at the top of this file gives the model states, and the functions below compute the
-    other parts. With LoRA the frozen weights serve as the reference policy. The rank then holds no
-    second copy of the weights.
+    The table at the top of this file gives the bytes of the model states. The functions below
+    compute the other parts. With LoRA the frozen weights serve as the reference policy, so the rank
+    holds no second copy of the weights.
     """
     shard = [1 / rank.ranks if rank.stage >= stage else 1.0 for stage in (3, 2, 1)]
     return TrainerMemory(
@@ -151,9 +161,10 @@ def activations(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes that a micro-batch keeps from its forward to its backward pass.
 
     With checkpointing a layer keeps only its input, which has one hidden width per token. Otherwise
-    a layer keeps what `_decoder_layer` counts. A trained vision tower keeps the same tensors for
-    each patch, beside its patch embedding and its merger. A frozen tower keeps nothing. The batch
-    itself holds the pixels in fp32. The count assumes that all tokens are visual tokens.
+    a layer keeps the tensors that `_decoder_layer` counts. The blocks of a trained vision tower
+    keep the corresponding tensors for each patch. The patch embedding and the merger of such a
+    tower keep tensors, too. A frozen tower keeps nothing. The batch itself holds the pixels in
+    fp32. The count assumes that all tokens are visual tokens.
     """
     patches = shape.merge**2
     pixels = patches * 3 * shape.v_temporal * shape.patch**2 * 4
@@ -169,10 +180,10 @@ def activations(rank: Trainer, shape: Geometry) -> float:
 def layer(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes of temporary tensors in the backward pass of one layer.
 
-    With checkpointing the backward pass first recomputes what the layer keeps. The gradients then
-    take two MLP widths per token. A trained vision tower has its backward pass after the decoder
-    layers, so the larger of a block and a layer counts. A frozen tower runs before anything is
-    kept, and needs less.
+    With checkpointing the backward pass first recomputes the tensors that a layer keeps without
+    checkpointing. The gradients then take two MLP widths per token. A trained vision tower has its
+    backward pass after the decoder layers, so only the larger of a vision block and a decoder layer
+    counts. A frozen tower needs less memory, because it runs before other layers keep anything.
     """
     decoder, block = 2 * rank.weight * shape.intermediate, 2 * rank.weight * shape.v_intermediate
     if rank.checkpointing:
@@ -214,8 +225,8 @@ def buffers(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes of DeepSpeed's working memory.
 
     This memory holds two reduce buckets and one gather bucket, with `rank.weight` bytes per
-    element. During the optimizer's step it also holds the fp32 gradients of the rank's partition.
-    With stage 3 it also holds the parameters of the largest module.
+    element. During the optimizer's step, the memory also holds the fp32 gradients of the rank's
+    partition. With stage 3, it also holds the parameters of the largest module.
     """
     bucket = 3 * rank.weight * min(BUCKET, rank.trained)
     step = 4 * rank.trained / (rank.ranks if rank.stage else 1)

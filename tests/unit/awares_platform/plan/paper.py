@@ -1,6 +1,6 @@
-"""The configuration of the paper's policy, and the geometry of a tiny model.
+"""Provides the configuration of the paper's policy, and the geometry of a tiny model.
 
-Tests compute the expected values of the tiny model by hand.
+The tiny model has small sizes, so that tests can compute expected values by hand.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Tests the computed number of parameters, and the computed bytes of the KV cache.
+"""Tests the numbers of parameters and the KV cache bytes that the plan computes from a geometry.
 
-The expected values are published numbers and the sizes of a checkpoint.
+The expected values are published numbers, hand computations, and the sizes in a checkpoint.
 """
 
 import json

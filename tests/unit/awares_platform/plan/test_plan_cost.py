@@ -1,6 +1,6 @@
 """Tests a plan's traffic and hours against hand computation.
 
-Other tests check the printed sheet and the configurations that `awares plan` refuses.
+This file also tests the printed sheet, and the setups that `awares plan` refuses.
 """
 
 import json
@@ -109,7 +109,7 @@ def test_learning_takes_the_flops_of_the_widest_pass() -> None:
     tokens, shape, ranks = sheet.lengths, sheet.shape, sheet.hours["grpo"].ranks
     language = shape.layers * shape.layer_parameters * tokens.called * 6
     attention = 2 * 28 * 3584 * tokens.called**2 * 4
-    # Policy and reference share one pass of the tower. It computes each group's low view once.
+    # Policy and reference share one pass of the tower, which computes each group's low view once.
     visual = 8 * tokens.low + 19 * tokens.crop
     tower = shape.vision_parameters * visual * 4 * 2
     assert (ranks.passes, ranks.images_s) == (1, 0)
@@ -128,7 +128,11 @@ def test_learning_takes_the_flops_of_the_widest_pass() -> None:
 def test_the_towers_time(
     override: str, runs: int, low_views: int, crops: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proximal policy adds a pass. Stage 3 and a trained tower share no pass and no view."""
+    """Check how often the vision tower runs.
+
+    With two minibatches, the proximal policy adds a run of the tower. With stage 3 or a trained
+    tower, the reference needs its own run, and every sequence needs its own low view.
+    """
     whole = ("policy.lora_rank=0", "grpo.micro_tokens=none", "grpo.micro_batch=64")
     config = setup(*whole, "grpo.learner_workers=1", override)
     assumed = Assumptions(image_ms=0, crop_ms=0)

@@ -15,11 +15,14 @@ L40S = Assumptions(rollout_gpu_gib=45.0, rollout_peak_tflops=362.0, rollout_hbm_
 """The GPUs of the preset two-pools: trainers have an H100, and rollout engines an L40S."""
 PRESETS = {"one-node": Assumptions(), "two-pools": L40S}
 WITHOUT = {"mini": "it runs on CPUs", "trial": "it runs on CPUs", "serve-only": "it trains nothing"}
-"""Setups and presets that have no division of GPUs, with the reason."""
+"""Setups and presets that do not divide GPUs, with the reason why they do not."""
 
 
 def advised(learners: int, actors: int, parallel: int = 1, **settings: object) -> Advice:
-    """Return the advice if rank seconds are 12 / learners, and actor seconds 5 / actors."""
+    """Return the advice for a run that takes max(12 / learners, 5 / actors) hours.
+
+    A setup with five learners does not fit its GPUs.
+    """
     grpo = GrpoConfig.model_validate(
         {"learner_workers": learners, "rollout_actors": actors, "groups_per_step": 2}
         | {"group_size": 3, **settings}
@@ -40,7 +43,7 @@ def preset(name: str) -> PlatformConfig:
 
 def test_every_split_of_the_same_gpus_is_compared() -> None:
     advice = advised(4, 4)
-    # Six episodes a step do not suffice for seven ranks, and five ranks do not fit.
+    # A step of six episodes does not suffice for seven ranks, and five ranks do not fit their GPUs.
     assert advice.divisions == (
         Division(6, 2, 2.5),
         Division(4, 4, 3.0),

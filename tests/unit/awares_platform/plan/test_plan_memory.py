@@ -1,6 +1,6 @@
-"""Tests the computed memory of trainers and engines.
+"""Tests the memory that the plan computes for trainers and engines.
 
-The expected values are from the ZeRO paper or computed by hand.
+The expected values come from the ZeRO paper or from hand computation.
 """
 
 from dataclasses import replace
@@ -195,7 +195,10 @@ def test_the_encoder_cache_holds_the_tokens_of_a_pass() -> None:
 
 
 def test_temporary_tensors_are_those_of_a_pass_or_of_a_canary() -> None:
-    """The longest prompt of a canary is an episode whose crop has 1,040 tokens and not 520."""
+    """Check both peaks. A canary's longest prompt is an episode whose crop has 1,040 tokens.
+
+    A typical crop has 520 tokens.
+    """
     tokens, wide = tokens_of(setup()), engine_of(setup())
     prompt = tokens.called + 520
     assert wide.scoring == prompt * 152_064 * (2 + 4 + 2 + 4 + 1) > wide.workspace

@@ -1,7 +1,7 @@
 """Tests the planned memory of a training pass against the tensors of a real pass.
 
-The model has an eighth of the 7B's widths and few layers. All tensors of a layer grow with the
-width, so the comparison holds for the 7B, too.
+The model of the real pass has an eighth of the 7B's widths, and few layers. All tensors of a layer
+grow with the width, so the comparison holds for the 7B, too.
 """
 
 import shutil
@@ -35,14 +35,15 @@ SHAPE = Geometry(
     v_intermediate=428,
 )
 GRID = (1, 28, 32)
-"""The patches of the image. Nearly all tokens are visual, as the plan assumes."""
+"""The patches of the image: frames, rows, columns."""
 VISUAL, WIDTH = 224, 256
+"""Visual tokens and all tokens of the sequence. Most tokens are visual, as the plan assumes."""
 IMAGE, VIDEO, START, END = 6, 7, 3, 4
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a model of the geometry SHAPE."""
+    """Write a random model of the geometry SHAPE, and return its directory."""
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": SHAPE.vocab,
@@ -84,7 +85,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def batch(scored: int) -> Batch:
-    """Return a sequence of an image and text, whose last `scored` tokens were sampled."""
+    """Return one sequence of an image and text. Its last `scored` tokens count as sampled."""
     ids_BT = torch.randint(10, SHAPE.vocab, (1, WIDTH))
     ids_BT[0, 2], ids_BT[0, 3 : 3 + VISUAL], ids_BT[0, 3 + VISUAL] = START, IMAGE, END
     action_BT = torch.zeros(1, WIDTH, dtype=torch.bool)
@@ -120,7 +121,8 @@ def batch(scored: int) -> Batch:
 def test_the_plan_is_within_a_tenth_of_a_pass(
     directory: Path, settings: dict[str, Any], scored: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The tensors are far smaller than the 7B's, and so must be the parts of `add_once`.
+    # `add_once` adds at most CHUNK elements at a time. The tensors here are far smaller than the
+    # 7B's, so CHUNK must be smaller too.
     monkeypatch.setattr(rounding, "CHUNK", rounding.CHUNK // 256)
     policy = PolicyConfig(base=str(directory), **settings)
     model: Any = load_policy(directory, policy, seed=0)
@@ -139,7 +141,7 @@ def test_the_plan_is_within_a_tenth_of_a_pass(
         reference=False,
     )
     inputs = batch(scored)
-    # The gradients exist from the first micro-batch on.
+    # The plan counts the gradients as model states, so they exist before the measured pass.
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

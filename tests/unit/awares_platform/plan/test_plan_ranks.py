@@ -19,7 +19,7 @@ LENGTHS = Lengths(
     widest=20,
     largest=LargestRequest(4, 12, 2, 2, 2),
 )
-"""Episodes of 7 tokens, or 11 with a request."""
+"""An episode has 7 tokens, or 11 tokens with a request."""
 
 
 LANGUAGE = Cost(language=float, tower=0.0, shared=False)
@@ -49,7 +49,7 @@ def test_ranks_wait_for_the_longest_rank() -> None:
 
 
 def test_any_number_of_ranks_shares_the_rows() -> None:
-    """Each of seven ranks has one pass. The two largest have ten rows of 64."""
+    """Check that each of seven ranks has one pass. The largest passes have 11 of the 64 rows."""
     seven = step(64, 7, PassBudget(16, 200))
     assert seven.passes == 1
     assert seven.seconds < 1.3 * (16 * 11 + 48 * 7) / 7
@@ -66,13 +66,14 @@ def test_the_first_pass_waits_for_its_images_and_others_only_for_slow_ones() -> 
     assert hidden.images_s == pytest.approx(3 + 1)
     assert hidden.seconds == pytest.approx(4 + computing)
     longer = slow(30_000)
-    # The second image is ready 30 s after the first, and the first pass computes for 22 s.
+    # The second group's image is ready 30 s after the first group's, and the first pass computes
+    # for 22 s.
     assert longer.images_s == pytest.approx(31 + (30 - 22))
 
 
 @pytest.mark.parametrize(("shared", "low_views"), [(True, 2), (False, 4)])
 def test_a_shared_tower_computes_a_low_view_once_a_group(shared: bool, low_views: int) -> None:
-    """Four episodes of two groups, one of them with a crop, make one pass."""
+    """Check one pass of four episodes in two groups. One of the episodes has a crop."""
     free, tower = Assumptions(image_ms=0, crop_ms=0), Cost(lambda _: 0.0, 1.0, shared)
     found = rank_time(4, 1, PassBudget(4), LENGTHS, free, tower, sharing=2)
     assert found.seconds == low_views * LENGTHS.low + LENGTHS.crop
