@@ -1,6 +1,6 @@
 """Disaggregated GRPO: rollout actors sample episodes while a learner trains the policy.
 
-The docstring of `job` has a diagram of their loops.
+The docstring of `job` has a diagram of both loops.
 
     job           starts all parts and records each step
     controller    keeps the actors running, and serves batches to the learner

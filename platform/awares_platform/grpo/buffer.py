@@ -1,11 +1,11 @@
-"""EpisodeBuffer keeps finished groups for the learner, and bounds the groups' staleness.
+"""Keeps finished groups for the learner, and bounds the groups' staleness.
 
     issue() -> in flight -> add() -> ready -> take(version) -> learner
        ^          |                    |
        +--reissue-+        stale ------+
 
-Let v be the version of the weights that the next batch updates. A group is stale if its oldest
-token was sampled by a version below v - bound.
+Let v be the version of the weights that the next batch updates, and let bound be
+grpo.staleness_bound. A group is stale if a version below v - bound sampled its oldest token.
 
 The capacity gate limits how many groups are ready or in flight, so that few groups become stale.
 Let a be the version of an actor's weights. The actor may start a group only while the groups that
@@ -13,8 +13,8 @@ are ready or in flight fill fewer than
 
     a - v + bound + 1
 
-batches. A group can still become stale if its actor loads new weights slowly. A stale group is
-dropped and counted, and its prompt is issued again.
+batches. A group can still become stale if its actor loads new weights slowly. The buffer then drops
+and counts the group, and issues the group's prompt again.
 """
 
 import heapq
@@ -34,7 +34,7 @@ class EpisodeBuffer:
         self._prompts = prompts
         self._groups_per_step = groups_per_step
         self._bound = bound
-        # A heap of (prompt number, attempt).
+        # The prompts that must be issued again, as a heap of (prompt number, attempt).
         self._again: list[tuple[int, int]] = []
         self._next = 0
         self._in_flight: dict[int, Prompt] = {}
@@ -61,10 +61,10 @@ class EpisodeBuffer:
         """Set the run's position after the learner has started or restarted.
 
         `groups` are all groups that are known to be finished. The method ignores a group if its
-        prompt is settled in `position` or is in flight. Of the remaining groups, those with
-        Outcome.READY become ready. The prompts of the others are settled. Groups in flight stay in
-        flight. All other prompts that were issued before are issued again. From now on, no group
-        starts with weights older than `version`.
+        prompt is settled in `position` or is in flight. A remaining group becomes ready if its
+        outcome is READY. Otherwise its prompt is settled. Groups in flight stay in flight. All
+        other prompts that were issued before must be issued again. From now on, no group starts
+        with weights older than `version`.
         """
         self.position = position
         self._floor = self._version = version
@@ -131,7 +131,7 @@ class EpisodeBuffer:
     def full(self, version: int) -> bool:
         """Return whether a batch that updates `version` is ready.
 
-        Groups that are too stale for this batch are dropped first.
+        The method first drops the groups that are too stale for this batch.
         """
         self._version = version
         self._drop_stale(version)

@@ -1,8 +1,8 @@
-"""The controller keeps the actors busy, scores their groups, and hands batches to the learner.
+"""Keeps the rollout actors busy, scores their groups, and hands batches to the learner.
 
-    one task per actor:  start --> follow the weight bus  ||  issue prompts while there is room
-                           ^                              |
-                           +-- requeue its prompts <------+ the actor dies
+    one task per actor:  start --> follow the weights  ||  issue prompts while there is room
+                           ^                           |
+                           +-- requeue its prompts <---+ the actor dies
 
 The death of an actor does not stop the run. Any other error, such as a canary mismatch, stops the
 run. `batch` then returns None, so that the learner returns, and `run` raises the error.
@@ -46,7 +46,7 @@ class Actor(Protocol):
         ...
 
     def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Yield an item for each version that the actor loads or fails to load, without end."""
+        """Yield Loaded for each version that the actor loads, and Missed for each failed load."""
         ...
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
@@ -84,14 +84,15 @@ class Controller:
         self._metrics = StepMetrics()
         self._unwritten: list[Group] = []
         self._shards: asyncio.Future[list[StepShard] | None] | None = None
-        # The learner's current batch, the version that it updates, and when the learner got it.
+        # The learner's current batch, the version that this batch updates, and the time at which
+        # the batch left the buffer.
         self._batch: tuple[StepBatch, int, float] | None = None
         self._restarts = 0
         self._fruitless = 0
-        # The ids of the samples that no actor could play, because of a fault of the data.
+        # The ids of the samples that no actor can play, because their data have a fault.
         self._unplayable: set[str] = set()
-        # Incremented when a learner attaches. `_assemble` then stops waiting for the batch of the
-        # former learner.
+        # `attach` increments this number. An `_assemble` that still waits for a batch of the former
+        # learner then gives up.
         self._session = 0
         # True once the buffer has the run's position. Until then, actors get no prompts.
         self._restored = False
@@ -122,7 +123,7 @@ class Controller:
             await self.close()
 
     async def _tend(self, index: int) -> None:
-        """Run actor `index`, and start a new actor each time the actor is lost."""
+        """Run the actor with this index, and replace the actor each time it is lost."""
         while True:
             actor = self._spawn(index)
             try:
@@ -149,7 +150,7 @@ class Controller:
             ) from error
 
     async def _drive(self, actor: Actor, index: int) -> None:
-        """Follow the weights and issue prompts concurrently, until one of these two tasks fails."""
+        """Follow the weights, issue prompts and roll out groups at once, until a task fails."""
         loaded = [-1]
         try:
             async with asyncio.TaskGroup() as group:
@@ -202,7 +203,7 @@ class Controller:
         self._metrics.overlap.change(self._buffer.in_flight, time.monotonic())
 
     def _leave_out(self, group: Group) -> None:
-        """Count and log the sample of a group that cannot be played.
+        """Count a sample that cannot be played, and log the first few such samples.
 
         Raises DataError if no sample of the run can be played, because no batch would become ready.
         """
@@ -219,9 +220,9 @@ class Controller:
             )
 
     def _refuse_fruitless(self, group: Group) -> None:
-        """Stop the run after many failed groups in a row, because no batch would become ready.
+        """Raise LaunchError after many failed groups in a row, because no batch becomes ready.
 
-        A prompt that cannot be played tells nothing about the engine, so it does not count.
+        A prompt that cannot be played tells nothing about the engine, so the method ignores it.
         """
         if group.fault:
             return
@@ -267,8 +268,9 @@ class Controller:
     async def batch(self, step: int, version: int, rank: int, ranks: int) -> StepShard | None:
         """Return one rank's shard of the batch of `step`, which updates `version`.
 
-        Returns None once the run has stopped. The first call for a step assembles the batch for all
-        ranks. If no batch becomes ready within grpo.batch_timeout_s, the run stops.
+        Return None if the run has stopped or another learner attaches. The first call for a step
+        assembles the batch for all ranks. If no batch becomes ready within grpo.batch_timeout_s,
+        the run stops.
         """
         if self._batch is None or self._batch[0].step != step:
             if self._shards is None or self._shards.done():
@@ -294,7 +296,7 @@ class Controller:
             return None
         batch = self._buffer.take(step, version)
         self._batch = (batch, version, time.monotonic())
-        # Wake the actors, because the buffer has room again.
+        # Wake the tasks that issue prompts, because the buffer may have room again.
         await self._notify()
         await self._flush()
         return shards(batch, ranks, self._settings.minibatches, self._passes)

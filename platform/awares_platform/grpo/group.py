@@ -1,4 +1,4 @@
-"""The data that the controller, rollout actors, buffer and learner exchange.
+"""Defines the data that the controller, rollout actors, buffer and learner exchange.
 
     Prompt --actor--> GroupRollout --scoring--> Group of Members --buffer--> StepBatch --> learner
 
@@ -18,9 +18,9 @@ class Outcome(StrEnum):
 
     # The group has advantages and waits for the learner.
     READY = "ready"
-    # All rewards are equal, and the configuration leaves groups with equal rewards out.
+    # All rewards are equal, and the configuration leaves such groups out.
     UNIFORM = "uniform"
-    # Fewer than two episodes are usable.
+    # Fewer than two episodes are usable, or no usable episode has a turn.
     FAILED = "failed"
     # The image cannot be read, or the question does not fit the engine's context. No episode ran.
     UNPLAYABLE = "unplayable"
@@ -28,9 +28,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A sample with its prompt number and its epoch.
+    """A sample at one place in the run's order of prompts.
 
-    `attempt` counts the groups of this prompt that became stale before the learner used them.
+    `number` is this place. `epoch` counts the passes over all samples before it. `attempt` counts
+    the groups of this prompt that became stale before the learner used them.
 
     Example:
         Prompt(17, 0, Sample("mini/train/3", "9f2c...", "colour top left?", "red"))
@@ -102,7 +103,7 @@ class Group:
 
     @property
     def oldest(self) -> int | None:
-        """The lowest weight version among the sampled tokens, or None if there are no tokens."""
+        """The lowest weight version among the sampled tokens, or None without sampled tokens."""
         turns = [turn for member in self.members for turn in member.episode.turns]
         return min((version for turn in turns for version in turn.versions), default=None)
 
@@ -111,9 +112,9 @@ class Group:
 class Position:
     """The numbers of the settled prompts.
 
-    A prompt is settled once the learner gets its group. A prompt is also settled if the learner
-    never gets its group, because the outcome is not READY. All numbers below `watermark` are
-    settled, and so are the numbers in `beyond`.
+    A prompt is settled once the learner gets the prompt's group. A prompt is also settled once its
+    group has another outcome than READY, because the learner never gets such a group. All prompts
+    with numbers below `watermark` are settled, and so are the prompts in `beyond`.
 
     Example:
         Position(32, (35, 36))

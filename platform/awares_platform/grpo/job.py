@@ -7,7 +7,7 @@
       |  |                                                                 | load, then check
       |  Scoring: rewards, advantages                                      | the canary
       |  v                                                                 |
-      | EpisodeBuffer --> Journal (S3, one segment per step)            WeightBus (S3)
+      | EpisodeBuffer --> Journal (S3, one segment per step)            weights (S3)
       |  |                                                                 ^
       |  +-- batch(step, version): the oldest groups --> Learner x M       | publish
       |        the learner waits here, and only here     (Ray Train,       |
@@ -27,8 +27,8 @@ Failures:
   groups that the learner took after this checkpoint.
 - If the controller or this driver dies, start the job again. The new job resumes from the last
   checkpoint and the journal.
-- If a canary does not match, `batch` returns None, the learner returns, and the job raises
-  CanaryMismatch.
+- If an engine fails the canary check of a load, `batch` returns None, the learner returns, and the
+  job raises CanaryMismatch.
 """
 
 import logging
@@ -65,8 +65,9 @@ log = logging.getLogger(__name__)
 class GrpoResult:
     """The result of a finished job.
 
-    `policy` is the key of the exported policy in the store. `metrics` holds the metrics of the last
-    step, or is empty if an earlier job finished all steps.
+    `policy` is the key of the exported policy in the store. `steps` is the number of learner steps
+    of the whole run. `metrics` holds the metrics of the last step, or is empty if an earlier job
+    finished all steps. `wall_s` is the duration of this job in seconds.
 
     Example:
         GrpoResult("runs/mini/policies/awares", 40, {"reward/mean": 9.1}, wall_s=212.0)
@@ -176,8 +177,8 @@ class ControllerActor(Controller):
     async def open(self, config: PlatformConfig) -> tuple[int, int]:
         """Read the data and build the reward.
 
-        Returns the number of samples and the number of unusable rows. Raises DataError or
-        StoreError if the data cannot be read, and ConfigError if the reward cannot be built.
+        Return the number of samples and the number of unusable rows. Raises DataError or StoreError
+        if the data cannot be read, and ConfigError if the reward cannot be built.
         """
         import torch
 
@@ -211,7 +212,10 @@ class TrainerActor:
     """
 
     def fit(self, config: PlatformConfig, controller: Any) -> None:
-        """Run the learner to its end, then close the controller. Raises TrainingFailedError."""
+        """Run the learner to its end, then close the controller.
+
+        Raises TrainingFailedError if the learner fails more than grpo.learner_restarts times.
+        """
         try:
             _trainer(config, controller).fit()
         finally:

@@ -1,10 +1,10 @@
-"""The journal stores every finished group in the object store, with one row per episode.
+"""Stores every finished group of a run in the object store, with one row per episode.
 
     runs/<run>/episodes/<segment>.parquet
 
-A segment is written atomically, and has a unique number. If two controllers write segments with the
-same number, the second write fails. The journal stores no pixels, because every view can be cut
-again from the image.
+A segment is one file. The store writes it atomically, under a unique number. If two controllers
+write segments with the same number, the second write fails. The journal stores no pixels, because
+every view can be cut again from the image.
 """
 
 import io
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _TURN = pa.struct(
     [
         ("context_ids", pa.list_(pa.int32())),
-        ("boxes", pa.list_(pa.list_(pa.int32()))),  # null: the low-resolution view
+        ("boxes", pa.list_(pa.list_(pa.int32()))),  # A null box is the low-resolution view.
         ("sampled_ids", pa.list_(pa.int32())),
         ("logprobs", pa.list_(pa.float64())),
         ("versions", pa.list_(pa.int64())),

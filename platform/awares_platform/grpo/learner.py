@@ -1,17 +1,17 @@
-"""The learner is one rank of the data-parallel trainer (Ray Train V2, DeepSpeed ZeRO).
+"""Runs one rank of the learner, a data-parallel trainer (Ray Train V2, DeepSpeed ZeRO).
 
     restore --> publish --> attach --> [ steps ] --> export --> close
 
     a step:  batch --> update --> publish --> learned --> (checkpoint)
                ^ the only place where the learner waits for rollouts
 
-The learner never talks to the actors. Batches come from the controller, and weights go to the bus.
-A killed learner resumes from its last checkpoint. The checkpoint holds the weights, the optimizer's
-state, the step and the position in the prompts. Versions never repeat: a resumed learner publishes
-the next free version.
+The learner never talks to the actors. It gets batches from the controller, and publishes weights to
+the object store. A killed learner resumes from its last checkpoint. The checkpoint holds the
+trained weights, the optimizer's state, the step and the position in the prompts. Versions never
+repeat: a resumed learner publishes the next free version.
 
-Logprobs are computed for the distribution that the engine sampled from. The learner and the engine
-therefore use the same temperature and the same blocked ids, and top_p is 1.
+The learner computes logprobs of the distribution from which the engine samples. Both therefore use
+the same temperature and the same blocked ids, and top_p is 1.
 """
 
 import time
@@ -61,7 +61,7 @@ def learn(loop: dict[str, Any]) -> None:
 
 
 class Learner:
-    """One rank of the learner: its model, its optimizer and its connections."""
+    """One rank of the learner, with the rank's model, optimizer and connections."""
 
     def __init__(self, config: PlatformConfig, controller: Any) -> None:
         settings = config.grpo
@@ -102,12 +102,12 @@ class Learner:
             packed=config.policy.packed,
         )
         self._scores = self._rank == 0 or settings.zero_stage == 3
-        # This must precede the restore of a checkpoint: version 0 is the starting policy.
+        # Score the canary before a checkpoint is restored, while the model is still version 0.
         self._start = self._canary_logprobs() if self._scores else None
         self._publisher = self._make_publisher()
 
     def _load(self) -> torch.nn.Module:
-        """Load the starting policy. With ZeRO-3, each rank holds its slices only."""
+        """Load the starting policy. With ZeRO-3, a rank holds only its slices of the weights."""
         return load_policy(
             self._source,
             self._config.policy,
@@ -118,7 +118,8 @@ class Learner:
 
     def _shared_tower(self, frozen: Any) -> SharedTower:
         models = [self._engine.module] + ([frozen] if frozen is not None else [])
-        # ZeRO-3 gathers weights in the order of the first pass, so every pass must run the tower.
+        # With ZeRO-3 the tower is not shared. DeepSpeed gathers weights in the order of the first
+        # pass, so every pass must run the tower.
         return SharedTower(models if self._settings.zero_stage < 3 else [], self._family.tower)
 
     def _make_publisher(self) -> Publisher:
@@ -171,8 +172,7 @@ class Learner:
     def _next(self, step: int, version: int) -> StepShard | None:
         """Return this rank's shard of the next batch, or None if the run has stopped.
 
-        While this rank waits, it also uploads any anchor of the weights that a reader has
-        requested.
+        While the rank waits, it also uploads the anchors that readers of the weights request.
         """
         coming = self._controller.batch.remote(step, version, self._rank, self._ranks)
         while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:
@@ -228,9 +228,9 @@ class Learner:
     # -- weights
 
     def _publish(self, step: int) -> int:
-        """Begin to publish the current weights and the canary. Return the new version.
+        """Begin to publish the current weights, with their logprobs of the canary.
 
-        The upload goes on during the next step.
+        Return the new version. The upload goes on during the next step.
         """
         extra = {}
         if self._scores:
@@ -251,7 +251,7 @@ class Learner:
             return learner_logprobs(self._engine, self._processor, self._canary, self._device)
 
     def _export(self, step: int) -> None:
-        """Export the policy with merged adapters. Also export the adapter itself, if any."""
+        """Export the policy. A LoRA run exports the merged weights and also the adapter."""
         state, adapter = zero.full_state(self._engine), zero.full_adapter(self._engine)
         run, start, meta = self._config.run.name, self._settings.start, {"step": step}
         scale = lora.scale(self._engine.module)

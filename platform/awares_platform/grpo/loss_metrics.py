@@ -1,4 +1,4 @@
-"""The learner's metrics of one step: token-weighted means over passes and ranks."""
+"""Computes the learner's metrics of one step: token-weighted means over passes and ranks."""
 
 import torch
 import torch.distributed

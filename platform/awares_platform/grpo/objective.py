@@ -26,10 +26,11 @@ from awares_platform.training.ahead import one_ahead
 
 
 class Objective:
-    """The losses of the policy that a DeepSpeed `engine` trains, on one of `ranks` ranks.
+    """Computes the losses of the policy that a DeepSpeed `engine` trains, on one of `ranks` ranks.
 
     `frozen` is a copy of the starting policy, or None if the loss has no KL term or the engine
-    trains adapters. `tower` is the vision tower of both. `blocked_ids` and `packed` are as in
+    trains adapters. `collate` turns the sequences of a pass into a batch. `tower` lets the policy
+    and `frozen` share the features of the vision tower. `blocked_ids` and `packed` are arguments of
     `awares.logprobs.policy_logprobs`.
     """
 
@@ -69,8 +70,8 @@ class Objective:
     ) -> Iterator[Tensor]:
         """Yield the loss of each pass.
 
-        The losses of a rank are summed, and the sums are averaged over ranks. The result is the
-        mean loss over the minibatch's episodes.
+        The learner must sum the losses of a rank and average the sums over all ranks. The result is
+        then the mean loss over the episodes of the optimizer step.
         """
         batches = one_ahead(self._collate, minibatch.passes)
         for index, (sequences, batch) in enumerate(zip(minibatch.passes, batches, strict=True)):

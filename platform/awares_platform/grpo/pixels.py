@@ -1,4 +1,4 @@
-"""An image processor that caches its output for each view.
+"""Caches the image processor's output for each view.
 
 The G episodes of a group share one low-resolution view, and often share crops. The cache saves the
 work of processing the same view again.
@@ -35,7 +35,10 @@ class RememberingProcessor:
     def image_processor(
         self, images: Sequence[Image], size: dict[str, int], return_tensors: str
     ) -> dict[str, Tensor]:
-        """Return pixel_values (N patches, D values) and image_grid_thw (I images, 3), in order."""
+        """Return pixel_values (N patches, D values) and image_grid_thw (I images, 3).
+
+        Both follow the order of `images`.
+        """
         assert return_tensors == "pt"
         keys = [_key(image, size) for image in images]
         fresh = {
@@ -58,7 +61,7 @@ class RememberingProcessor:
         grids_I3 = done["image_grid_thw"]
         parts = done["pixel_values"].split(grids_I3.prod(1).tolist())
         for key, part, grid in zip(fresh, parts, grids_I3, strict=True):
-            # A part shares the memory of the whole batch. A copy lets that memory go.
+            # A part shares the memory of all processed images. A copy does not keep that memory.
             self._views[key] = part.clone(), grid
             self._held += part.nbytes
 

@@ -1,4 +1,4 @@
-"""The run's order of prompts: every epoch is a seeded shuffle of the samples."""
+"""Defines the run's order of prompts: every epoch is a seeded shuffle of the samples."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The frozen starting policy, whose logprobs are the reference of the loss's KL term."""
+"""Makes the frozen starting policy, whose logprobs are the reference of the loss's KL term."""
 
 import copy
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from awares_platform.training.partition import frozen_engine
 def frozen_reference(
     model: nn.Module, load: Callable[[], nn.Module], settings: GrpoConfig, policy: PolicyConfig
 ) -> Any:
-    """Return a frozen copy of the starting policy `model`, or None if the loss needs none.
+    """Return a frozen copy of the starting policy `model`, or None if the loss needs no copy.
 
-    Adapters need no copy, because the model with its adapters off is the reference. With ZeRO-3 the
-    copy is loaded with `load` and partitioned over the ranks, and every rank must call this
-    function.
+    A run with adapters needs no copy, because the model with its adapters off is the reference.
+    With ZeRO-3 the copy comes from `load`, which must return a partitioned model. Every rank must
+    call this function.
     """
     if settings.kl_beta == 0 or policy.lora_rank:
         return None

@@ -1,6 +1,6 @@
-"""A rollout actor runs many episodes on one engine. The engine loads new weights meanwhile.
+"""Runs many episodes on one engine, which loads new weights meanwhile.
 
-    rollout(prompt) x many -- run_episode x G --> Engine <-- load_version -- follow <-- WeightBus
+    rollout(prompt) x many -- run_episode x G --> Engine <-- load_version -- follow <-- weights (S3)
                                  |
                                  +-- cuts crops from the original image in this process
 
@@ -94,8 +94,8 @@ class RolloutActor:
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
         """Load each new version into the engine. Yield a Loaded or a Missed for each version.
 
-        Raises CanaryMismatch if the canary does not match. Raises EngineError if the engine must be
-        restarted.
+        Raises CanaryMismatch if the engine's logprobs of the canary differ too much from the
+        learner's. Raises EngineError if the engine must be restarted.
         """
         try:
             async for load in follow(
@@ -109,9 +109,9 @@ class RolloutActor:
     async def rollout(self, prompt: Prompt) -> GroupRollout:
         """Run the G episodes of `prompt` concurrently. A failed episode has StopReason.ERROR.
 
-        The rollout has a fault if the image cannot be read or the question is too long.
-        Raises EngineError if the engine itself is lost. Raises CanaryMismatch if a canary mismatch
-        stopped the engine.
+        The rollout has a fault if the image cannot be read or the question is too long. Raises
+        EngineError if the engine itself is lost. Raises CanaryMismatch if a canary mismatch stopped
+        the engine.
         """
         started = time.time()
         size, spec = self._config.grpo.group_size, self._spec()

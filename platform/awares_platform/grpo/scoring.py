@@ -1,7 +1,9 @@
 """Turns the episodes of one prompt into a group with rewards and advantages.
 
 A failed episode has StopReason.ERROR. The configuration decides whether failed episodes get a fixed
-reward or are left out of the group's statistics and of training. Axes: G episodes of a group.
+reward or are left out of the group's statistics and of training.
+
+Axes: G episodes of a group.
 """
 
 import threading
@@ -30,7 +32,7 @@ class Scoring:
     def __call__(self, prompt: Prompt, rollout: GroupRollout) -> Group:
         """Score the episodes of one prompt together. Raises whatever error the reward raises.
 
-        The reward does not see a prompt that cannot be played.
+        For a prompt that cannot be played, the method does not call the reward.
         """
         episodes = rollout.episodes
         if rollout.fault:

@@ -3,8 +3,8 @@
     episodes --merge equal sequences--> longest first --deal--> minibatches
              --deal--> ranks and passes (awares/passes.py)
 
-Episodes of a group often sample the same tokens after the same prompt. One forward and backward
-pass then serves all these episodes.
+Episodes of a group often sample the same tokens after the same prompt. The learner then computes
+the logprobs of their common sequence only once.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from awares_platform.grpo.group import Member, Position, StepBatch
 class TrainSequence:
     """A token sequence, with all episodes that share its tokens, image and views.
 
-    A rank with too few passes gets fillers, so that all ranks make equally many passes. The loss of
-    a filler is multiplied by 0.
+    `advantages` has one value per episode. A rank with too few passes gets fillers, so that all
+    ranks make equally many passes. The learner multiplies the loss of a filler by 0.
 
     Example:
         TrainSequence((episode, twin), advantages=(0.5, 0.5))
@@ -34,8 +34,9 @@ class TrainSequence:
 class Minibatch:
     """One rank's part of one optimizer step.
 
-    Every rank has the same number of `passes`, because ZeRO's collectives run once per pass.
-    `total` is the number of episodes of the optimizer step over all ranks, without fillers.
+    `passes` holds the sequences of each forward pass. Every rank has the same number of passes,
+    because ZeRO's collectives run in each pass. `total` is the number of episodes of the optimizer
+    step over all ranks, without fillers.
 
     Example:
         Minibatch(passes=((sequence, other), (third,)), total=8)
@@ -72,7 +73,7 @@ def shards(batch: StepBatch, ranks: int, minibatches: int, budget: PassBudget) -
 
 
 def _merged(batch: StepBatch) -> list[TrainSequence]:
-    """Return one item for each distinct combination of image, views and tokens."""
+    """Return one sequence for each distinct combination of image, views and tokens."""
     found: dict[tuple, list[Member]] = {}
     for member in (member for group in batch.groups for member in group.members):
         if member.advantage is not None and member.episode.turns:

@@ -32,8 +32,8 @@ class Overlap:
     def fraction(self, start: float, end: float) -> float:
         """Return the share of the time from `start` to `end` in which a group was in flight.
 
-        `start` and `end` are times in seconds. The method drops recorded spans that end before
-        `start`, because the `start` of the next call is later.
+        `start` and `end` are times in seconds. The method then forgets the spans that ended before
+        `start`. Every call must therefore have a later `start` than the call before.
         """
         spans = [*self._spans, (self._since, end)] if self._active else self._spans
         self._spans = [span for span in self._spans if span[1] > start]
@@ -77,8 +77,8 @@ class StepMetrics:
     ) -> dict[str, float]:
         """Return all metrics of a step that updated `version` and ran from `start` to `end`.
 
-        `learned` holds the learner's metrics of the step. weights/lag is the number of versions
-        that the slowest actor has yet to load.
+        `learned` holds the learner's metrics of the step. weights/lag is the number of versions by
+        which the slowest actor is behind `version`.
         """
         members = [member for group in batch.groups for member in group.members]
         self._episodes += len(members)
@@ -97,7 +97,10 @@ class StepMetrics:
         return metrics
 
     def _fleet(self) -> dict[str, float]:
-        """Return the metrics of loads and outcomes since the last step, and reset the counters."""
+        """Return the metrics of loads and outcomes since the last step, and reset their counters.
+
+        The metric actors/restarts is never reset.
+        """
         loads, self._loads = self._loads, []
         missed, self._missed = self._missed, 0
         outcomes, self._outcomes = self._outcomes, Counter()
@@ -115,8 +118,8 @@ class StepMetrics:
 def _loading(loads: Iterable[Loaded]) -> dict[str, float]:
     """Return metrics of `loads`: times in seconds, the size in bytes, and canary differences.
 
-    The times and the size are means, and the canary difference is the maximum. The canary slope is
-    the one that is furthest from 1.
+    The times and the size are means. canary/dlogp is the largest difference, and canary/slope is
+    the slope that is furthest from 1.
     """
     reports = [load.report for load in loads]
     staged = [report.prefetched for report in reports]
