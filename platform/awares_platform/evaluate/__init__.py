@@ -1,1 +1,1 @@
-"""The evaluate job compares all policies on the same held-out questions."""
+"""Compares all policies on the same held-out questions. This is the evaluate job."""

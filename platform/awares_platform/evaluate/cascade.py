@@ -20,7 +20,7 @@ from awares_platform.method.answers import confidence
 from awares_platform.method.play import Played
 
 PlayedBy = dict[str, list[Played]]
-"""The episodes of each policy, by its name."""
+"""Maps the name of each policy to its played questions."""
 
 
 def join(
@@ -28,7 +28,8 @@ def join(
 ) -> PlayedBy:
     """Return `played` with the two-pass policies added.
 
-    `spec` holds the settings with which the episodes of awares were played.
+    `decision_s` maps the id of a sample to the measured seconds of escalate's first turn. `spec`
+    holds the settings with which the episodes of awares were played.
     """
     joined = dict(played)
     if "escalate" in policies:
@@ -48,7 +49,7 @@ def escalate(
 ) -> list[Played]:
     """Add a second pass, taken from `full`, to every episode of `asked` that requests crops.
 
-    Episodes without a request are returned unchanged. `asked` holds the episodes of the trained
+    The result has the other episodes unchanged. `asked` holds the episodes of the trained
     policy. `decision_s` maps the id of a sample to the measured seconds of the first turn. `spec`
     holds the settings of the episodes in `asked`.
     """
@@ -65,8 +66,8 @@ def threshold(
 ) -> list[Played]:
     """Add a second pass, taken from `full`, to the least confident episodes of `low`.
 
-    `budget` is the largest mean rtr_token per question. The least confident episodes get a second
-    pass first. The function stops once the next pass would exceed the budget.
+    `budget` is the largest allowed mean of rtr_token over all questions. The least confident
+    episodes get a second pass first. The function stops once the next pass would exceed the budget.
     """
     order = sorted(range(len(low)), key=lambda index: confidence(low[index]))
     left = budget * len(low) - sum(_rtr(one) for one in low)
@@ -89,7 +90,7 @@ def _rtr(played: Played) -> float:
 
 
 def _first(played: Played) -> Turn:
-    """Return the first turn, with its requested area set to that of the whole image."""
+    """Return the first turn, changed so that its requested area is the whole image."""
     assert played.episode is not None, "only a played question has a request"
     return replace(played.episode.turns[0], area=1.0)
 
@@ -104,7 +105,11 @@ def _whole(played: Played, spec: EpisodeSpec) -> Turn:
 
 
 def _fresh(first: Played, again: Played, first_s: float, turn: Turn, spec: EpisodeSpec) -> Played:
-    """Return one episode with both passes. `turn` is the turn of the first pass."""
+    """Return one played question with both passes, `first` and `again`.
+
+    `turn` is the only turn of the first pass, and `first_s` its duration in seconds. If a pass has
+    no episode, the result is `again`.
+    """
     if first.episode is None or again.episode is None:
         return again
     full = again.episode

@@ -38,8 +38,12 @@ SCHEMA = pa.schema(
         pa.field("evidence", pa.list_(pa.list_(pa.int32()))),
     ]
 )
-"""`boxes` holds the boxes of the crops that the policy received. `label` and `target_crops` are
-derived from the answers of the policies low and full in this evaluation."""
+"""The columns of a file of episodes.
+
+`boxes` holds the boxes of the crops that the policy received. This evaluation derives `label` and
+`target_crops` from the answers of the policies low and full. `annotated_label`, `annotated_crops`
+and `evidence` come from the benchmark.
+"""
 
 
 def encode_episodes(scored: Sequence[Scored]) -> bytes:

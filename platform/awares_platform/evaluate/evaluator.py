@@ -1,4 +1,4 @@
-"""The Ray actor of evaluation. It starts one engine and loads each policy's weights into it."""
+"""Runs the Ray actor that plays the evaluated policies on an engine, one policy at a time."""
 
 import asyncio
 from collections.abc import Sequence
@@ -76,12 +76,13 @@ class Evaluator:
         self._subscriber = Subscriber(self._store, self._bus)
 
     async def load(self, weights: Weights, probes: Sequence[Sample]) -> None:
-        """Load a trained policy into the engine through the weight bus, as rollout actors do.
+        """Load a trained policy into the engine, and check the engine with a canary.
 
-        The weights are published, fetched, verified and applied. A policy with an adapter that
-        stays an adapter gets a new engine instead. A canary is built from the first usable
-        `probes`. Raises DataError if no probe is usable. Raises CanaryMismatch if the engine's
-        logprobs on the canary differ from transformers' logprobs.
+        The method publishes the weights to the object store, and the engine loads them as in a
+        rollout actor. If the new or the present policy is played with an adapter, the method starts
+        a new engine instead. The canary uses the first usable samples in `probes`. Raises DataError
+        if no probe is usable. Raises CanaryMismatch if the engine's logprobs of the canary differ
+        too much from transformers' logprobs.
         """
         path = await self._directory(weights)
         inputs.check(path, self._config.method)
@@ -136,7 +137,7 @@ class Evaluator:
         check_fit(sample, size, self._policy_chat, limits, ratio, context)
 
     def _expected(self, path: Path, canary: Canary) -> dict[str, Any]:
-        """Return a manifest's extra with transformers' canary logprobs of a policy."""
+        """Return the `extra` of a manifest, with canary logprobs that transformers computes."""
         dtype = getattr(torch, self._config.engine.dtype)
         model, _ = self._family.load_model(path, dtype=dtype, local_files_only=True)
         expected = learner_logprobs(model.eval(), self._processor(path), canary)

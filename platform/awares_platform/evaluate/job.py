@@ -1,6 +1,6 @@
-"""The evaluate job lets every policy answer the same held-out questions on one engine.
+"""Lets every policy answer the same held-out questions, and compares the policies.
 
-    test split --> Evaluator (actor, one engine)   base weights: full, low
+    test split --> Evaluator (Ray actor, engine)   base weights: full, low
                                                    sft weights: sft
                                                    awares weights: awares
                --> threshold and escalate, joined from these episodes (cascade.py)
@@ -62,10 +62,11 @@ SPLIT = "test"
 
 @dataclass(frozen=True, slots=True)
 class EvaluateResult:
-    """The result of the evaluate job: its content, its Markdown table, and where its files lie.
+    """The result of the evaluate job.
 
-    `results` is the content of results.json (see results.py), whose local path is `path`. The
-    directory `key` in the store holds the same files. The job took `wall_s` seconds.
+    `results` is the content of results.json (see results.py), and `path` is that file's local path.
+    `table` is a Markdown table of the results. The directory `key` in the store holds all files of
+    the job. `wall_s` is the duration of the job in seconds.
 
     Example:
         EvaluateResult(
@@ -182,10 +183,11 @@ def _weights(policy: str) -> set[str]:
 
 
 def usable(played: PlayedBy) -> PlayedBy:
-    """Remove the questions that some policy could not play from the episodes of every policy.
+    """Return the episodes of the questions that every policy could play.
 
-    The image of such a question is unreadable, or the question is too long for the engine. All
-    policies are thus compared on the same questions. Raises DataError if no question is left.
+    A question cannot be played if its image is unreadable or the question is too long for the
+    engine. The function thus keeps the same questions for all policies. Raises DataError if no
+    question is left.
     """
     broken = {
         one.sample.sample_id: one.fault
@@ -216,7 +218,7 @@ def label(
 ) -> dict[str, Sample]:
     """Label the samples as curation does, from the answers of the policies low and full.
 
-    Returns a dict from ids to labelled samples. A label is None if curation would leave the sample
+    Return a dict from ids to labelled samples. A label is None if curation would leave the sample
     out. All labels are None if low or full is not evaluated.
     """
     bare = [replace(one.sample, label=None, crops=()) for one in next(iter(played.values()))]

@@ -2,7 +2,7 @@
 
     Evaluator (actor) -- load(weights) -- play_alone(the latency subset) -- play(all others)
 
-Policies with the same weights follow each other, so that the engine loads each weights only once.
+Policies with the same weights follow each other, so that the engine loads these weights only once.
 """
 
 import random
@@ -61,7 +61,7 @@ def _play_policies(
 ) -> tuple[PlayedBy, dict[str, float]]:
     """Play all policies except the two-pass policies, and return a dict of episodes by policy.
 
-    Also returns a dict from sample ids to the seconds of escalate's first turn. This dict is empty
+    Return a second dict from sample ids to the seconds of escalate's first turn. This dict is empty
     if escalate is not evaluated.
     """
     import ray

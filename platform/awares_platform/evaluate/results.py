@@ -198,8 +198,8 @@ def caption(results: Mapping[str, Any]) -> str:
 def claims(policies: Mapping[str, Mapping[str, Any]]) -> str:
     """Return two sentences that compare awares with escalate and with threshold.
 
-    `policies` maps each policy to its metrics, which must contain accuracy and rtr_token. Returns
-    "" unless all three policies are in `policies`.
+    `policies` maps each policy to its metrics, which must contain accuracy and rtr_token. The
+    result is "" unless all three policies are in `policies`.
     """
     if not {"awares", "escalate", "threshold"} <= policies.keys():
         return ""

@@ -37,7 +37,11 @@ def score_all(
     alone: set[str],
     reward: Reward,
 ) -> list[Scored]:
-    """Score a policy's episodes. An episode without an answer scores 0."""
+    """Score a policy's episodes. An episode without an answer scores 0.
+
+    `labelled` maps the id of a sample to the sample with its derived label. `alone` holds the ids
+    of the samples that ran alone on the engine.
+    """
     rewards = _rewards(rows, labelled, reward)
     return [
         Scored(
