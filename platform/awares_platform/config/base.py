@@ -1,4 +1,4 @@
-"""The base class of the configuration sections, and the search for a mistyped key."""
+"""Defines the base class of configuration sections, and finds the key that a typo resembles."""
 
 import difflib
 import math
@@ -42,9 +42,9 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def values_have_the_kind_of_their_key(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse a value of another type, because pydantic would convert it silently.
+        """Refuse a value that pydantic would silently convert to the type of the key.
 
-        An empty text is also refused, unless the key's default is an empty text.
+        Refuse also infinite numbers, and an empty text unless the key's default is an empty text.
         """
         assert info.field_name is not None, "a field validator has a field"
         if right := _refusal(cls.model_fields[info.field_name], value):

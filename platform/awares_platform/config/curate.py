@@ -59,9 +59,9 @@ class CurateConfig(Section):
     """What happens to a sample that the base policy answers wrongly at both resolutions. "drop"
     leaves the sample out; "LR" labels it LR, as the paper does."""
     min_confidence: float = Field(default=0.9, ge=0, le=1)
-    """Smallest probability at which a right low-resolution answer counts as known. It is the
-    probability of the whole greedy answer, so it suits short answers only. A less probable answer
-    counts as a guess: the label is HR if the full-resolution answer is also right. The paper
+    """Smallest probability of a low-resolution answer that is no guess. If a right answer is less
+    probable, the label is HR, provided that the full-resolution answer is also right. The
+    probability is that of the whole greedy answer, so this key suits short answers only. The paper
     uses 0."""
     in_flight: int = Field(default=64, ge=1)
     """Number of concurrent requests per engine."""
@@ -104,7 +104,7 @@ class CurateConfig(Section):
     def dropping_needs_a_judge_that_tells_wrong_from_right(self) -> Self:
         """Refuse `both_wrong` = "drop" with an LLM judge.
 
-        An LLM judge gives the verdict 0 if both answers are right, and also if both are wrong. Its
+        An LLM judge gives the verdict 0 if both answers are right, and also if both are wrong. This
         verdict thus does not show which samples to drop.
         """
         if self.both_wrong == "drop" and self.judge == "endpoint":

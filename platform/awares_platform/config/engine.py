@@ -35,9 +35,9 @@ class EngineConfig(Section):
     """Maximum number of tokens in one forward pass. On GPUs the engine prefills longer prompts in
     chunks. On CPUs the limit is at least `max_model_len`."""
     block_size: int = 32
-    """Tokens in one block of the prefix cache."""
+    """Number of tokens in one block of the KV cache."""
     tensor_parallel: int = Field(default=1, ge=1)
-    """Number of devices that share one engine's weights. They must be on one host."""
+    """Number of devices that share one engine's weights. The devices must be on one host."""
     enforce_eager: bool = True
     """Run without compilation and without CUDA graphs. On GPUs the value false makes the start
     slower and the generation faster."""
@@ -51,11 +51,11 @@ class EngineConfig(Section):
     """Time limit for applying a staged weight version, in seconds. It also limits each call to the
     engine process during the staging of a version."""
     canary_bound: float = Field(default=0.06, gt=0)
-    """Largest accepted mean |dlogp| between learner and engine over the canary's tokens. With equal
-    weights of the mini policy, the bfloat16 kernels of learner and engine cause 0.01 to 0.03. If
-    one kind of module misses an update of 5 %, the mean is 0.08 (vision norms) to 3.5 (o_proj). The
-    output projection of the vision attention is an exception: rounding hides a missed update below
-    15 %."""
+    """Largest accepted mean |dlogp|: the absolute difference between the logprobs of learner and
+    engine, as a mean over the canary's tokens. With equal weights of the mini policy, different
+    bfloat16 kernels cause a mean of 0.01 to 0.03. If the engine misses an update of 5 % in one kind
+    of module, the mean is 0.08 (vision norms) to 3.5 (o_proj). The output projection of the vision
+    attention is an exception: rounding hides a missed update below 15 %."""
 
     @field_validator("block_size")
     @classmethod

@@ -8,7 +8,7 @@ from awares_platform.config.base import Section
 
 PolicyToEvaluate = Literal["full", "low", "threshold", "escalate", "sft", "awares"]
 JOINED_FROM = {"threshold": ("low", "full", "awares"), "escalate": ("full", "awares")}
-"""Maps each two-pass policy to the policies whose episodes it combines."""
+"""Maps "threshold" and "escalate" to the policies whose episodes they combine."""
 
 
 class EvaluateConfig(Section):
@@ -28,10 +28,10 @@ class EvaluateConfig(Section):
     """Policies to evaluate. "full" and "low" are the base policy at full and at low resolution.
     "sft" and "awares" are the trained policies. "escalate" takes the answer of full where awares
     asks for a view, and the answer of awares elsewhere. "threshold" takes the answer of full where
-    low is least confident, and the answer of low elsewhere. Its mean number of visual tokens does
-    not exceed the mean of awares."""
+    low is least confident, and the answer of low elsewhere. The mean number of visual tokens of
+    threshold does not exceed the mean of awares."""
     questions: int = Field(default=2048, ge=1)
-    """Number of held-out questions. They are the first ones of the test split."""
+    """Number of held-out questions, which are the first questions of the test split."""
     in_flight: int = Field(default=64, ge=1)
     """Number of concurrent questions in the accuracy pass."""
     latency_questions: int = Field(default=64, ge=0)

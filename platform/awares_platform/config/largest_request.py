@@ -3,8 +3,9 @@
     prompt + max_visual_tokens + replies + max_turns * max_tokens <= engine.max_model_len
     low-resolution view + max_crops                               <= engine.max_images
 
-The tokenizer is not loaded yet, so the length of the prompt is an estimate. A job checks each
-question exactly, and leaves out a question that is too long.
+A reply is the message that answers a request with crops. The tokenizer is not loaded yet, so the
+length of the prompt is an estimate. A job checks each question exactly, and leaves out a question
+that is too long.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from awares_platform.config.engine import EngineConfig
 from awares_platform.config.method import MethodConfig
 
 CHARACTERS_PER_TOKEN = 4
-"""An estimate for English text with Qwen's tokenizer."""
+"""The estimated characters per token of English text with Qwen's tokenizer."""
 QUESTION = 64
 """Tokens that must be left for a question and the chat layout of the first turn."""
 REPLY = 16
@@ -25,10 +26,11 @@ IMAGE = 2
 
 @dataclass(frozen=True, slots=True)
 class LargestRequest:
-    """The images and the tokens of the longest legal episode.
+    """The number of images in the longest legal episode, and its numbers of tokens by origin.
 
-    `replies` counts the chat layout of the replies without the visual tokens. `sampled` counts the
-    sampled tokens of all turns.
+    `prompt` counts the system message and the room for a question. `visual` counts the visual
+    tokens of all images. `replies` counts the chat layout of all replies, without visual tokens.
+    `sampled` counts the sampled tokens of all turns.
 
     Example:
         LargestRequest(prompt=163, visual=4096, replies=26, sampled=1024, images=5)
@@ -64,7 +66,7 @@ def largest_request(
 ) -> str | None:
     """Return why the largest legal request does not fit the engine, or None if it fits.
 
-    `max_tokens` maps the keys of the jobs' token limits to their values.
+    `max_tokens` maps the key of each job's token limit, such as grpo.max_tokens, to its value.
     """
     if method.max_turns == 1:
         return None

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 
 def is_loopback(url: str | None) -> bool:
-    """Whether the host of `url` (scheme://host:port/path) is a loopback address of this machine.
+    """Return whether the host of `url` (scheme://host:port/path) is a loopback address.
 
     The unspecified addresses 0.0.0.0 and [::] also count, because clients can reach this machine
     through them.

