@@ -1,6 +1,7 @@
 """The weight bus: the learner publishes weight versions in an object store, and readers pull them.
 
-The writer and the readers exchange no messages. They share only the run's name and the store.
+The learner is the writer of the versions. The writer and the readers communicate only through
+objects in the store.
 
     learner rank 0..n                       object store                        reader (an engine)
 
@@ -22,13 +23,14 @@ Terms:
     anchor    A form that needs no other version.
     delta     A form that holds the difference from an older version, its base.
     manifest  The JSON object that lists a form's tensors, their pieces and the pieces' hashes.
-    HEAD      The one object that the writer overwrites. It names the versions that can be fetched.
+    HEAD      The object that names the versions that can be fetched. Every publication overwrites
+              HEAD.
     epoch     The number of a writer. A new writer raises the epoch in HEAD. Older writers can then
               no longer publish.
-    part      A rank's slice of a flattened tensor.
+    part      The slice of a flattened tensor that one rank publishes.
     piece     A slice of a part with at most 16 Mi elements.
     shard     A *.bin object that holds the encoded bytes of many pieces.
-    hop       One form that a reader loads on its way to a version.
+    hop       One step of a reader towards a version: the reader loads one form.
     lease     A reader's request to keep the versions that it is downloading.
     pin       A user's request to keep a version until it is unpinned.
 """

@@ -1,16 +1,16 @@
-"""Reads, writes and folds the LoRA adapter of a run.
+"""Reads and writes the LoRA adapter of a run, and folds the adapter into the base weights.
 
 A run that trains an adapter publishes only the adapter, under the names of peft's parameters. The
 adapter of a layer x has two tensors: x.lora_A.default.weight of shape (rank, in) and
 x.lora_B.default.weight of shape (out, rank).
 Source: Hu et al., arXiv 2106.09685, section 4.1.
 
-A reader plays an adapter in one of two ways:
+A reader applies an adapter in one of two ways:
 
-    write_peft     The adapter stays an adapter. The files are those of peft's save_pretrained, and
-                   peft and vLLM load them.
-    fold_adapter   The adapter is added to the base weights, which loses small updates unless the
-                   result is float32.
+    write_peft     The adapter stays separate from the base weights. It is written in the layout of
+                   peft's save_pretrained, which peft and vLLM load.
+    fold_adapter   The adapter is added to the base weights. This addition loses small updates
+                   unless the sum is stored in float32.
 """
 
 import json
@@ -24,20 +24,20 @@ from torch import Tensor
 from awares_platform.weights.manifest import Shapes, WeightsError
 
 ADAPTER = "default"
-"""The name that peft gives to the adapter of a run."""
+"""The adapter's name, which is a part of peft's parameter names."""
 DOWN = f".lora_A.{ADAPTER}.weight"
-"""The suffix of the names of tensors of shape (rank, in)."""
+"""The suffix of the name of a lora_A tensor, whose shape is (rank, in)."""
 UP = f".lora_B.{ADAPTER}.weight"
-"""The suffix of the names of tensors of shape (out, rank)."""
+"""The suffix of the name of a lora_B tensor, whose shape is (out, rank)."""
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-"""The two files of peft's layout."""
+"""The two files of an adapter's directory in peft's layout."""
 
 _PREFIX = "base_model.model."
 """The prefix of every tensor name in peft's files."""
 
 
 def is_adapter(name: str) -> bool:
-    """Whether the tensor `name` belongs to an adapter."""
+    """Return whether the tensor `name` belongs to an adapter."""
     return name.endswith((DOWN, UP))
 
 
@@ -47,7 +47,7 @@ def fold(
     """Return weight + scale * up @ down, computed in float32 and then rounded once to `dtype`.
 
     The default of `dtype` is the weight's dtype. In bfloat16 an element changes only if its update
-    exceeds half a unit in the last place.
+    exceeds half a unit in the last place of the element.
     """
     return (weight.float() + scale * (up.float() @ down.float())).to(dtype or weight.dtype)
 
@@ -59,11 +59,12 @@ def fold_adapter(
     current_name: Callable[[str], str],
     dtype: torch.dtype | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Fold an adapter into the base weights that it changes. See `fold` for `dtype`.
+    """Fold an adapter into the base weights that it changes.
 
-    Return two mappings. The first holds the new values of each changed weight, by the weight's name
-    in `base`. The second maps the name of each adapter tensor to the name in `base` of the weight
-    that the tensor changes. Raises WeightsError in the same cases as `adapted`.
+    See `fold` for `scale` and `dtype`, and `adapted` for `current_name`. Return two mappings. The
+    first maps the name of each changed weight in `base` to the weight's new values. The second maps
+    the name of each adapter tensor to the name of the weight that the tensor changes. Raises
+    WeightsError in the same cases as `adapted`.
     """
     # Reading a tensor of `base` may be slow, so only the adapted weights are read.
     wanted = {current_name(f"{layer}.weight") for layer in _layers(adapter)}
@@ -77,11 +78,11 @@ def fold_adapter(
 
 
 def adapted(adapter: Shapes, base: Shapes, current_name: Callable[[str], str]) -> dict[str, str]:
-    """Map each layer of an adapter to the name in `base` of the weight that the layer changes.
+    """Return a mapping from each layer of an adapter to the name of the layer's weight in `base`.
 
-    Checkpoints of one model may use different names for a weight. Two names mean the same weight if
-    `current_name` returns the same name for them. Raises WeightsError if an adapter tensor lacks
-    its partner, or if `base` lacks a weight of the right shape.
+    Checkpoints of one model may use different names for the same weight. Two names mean the same
+    weight if `current_name` returns the same name for both. Raises WeightsError if a layer lacks
+    one of its two adapter tensors, or if `base` has no weight of the right shape for the layer.
     """
     names = {current_name(name): name for name in base}
     found = {}
@@ -111,7 +112,8 @@ def write_peft(
 ) -> None:
     """Write an adapter to an empty directory, in the layout that peft and vLLM load.
 
-    `base` is the name of the policy that the adapter belongs to. All layers must have one rank.
+    `scale` is lora_alpha / rank. `base` is the name of the policy that the adapter belongs to. All
+    layers must have the same rank.
     """
     from safetensors.torch import save_file
 
@@ -123,7 +125,7 @@ def write_peft(
         "lora_alpha": scale * rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        # These are whole paths, because the vision tower has layers of the same last names.
+        # List full paths, because layers of the vision tower may have the same last name.
         "target_modules": _layers(adapter),
         "inference_mode": True,
     }
@@ -153,17 +155,17 @@ def read_peft(directory: Path) -> tuple[dict[str, Tensor], float]:
 
 
 def _layers(adapter: Iterable[str]) -> list[str]:
-    """Return the adapted layers, sorted. `adapter` holds the names of the adapter's tensors."""
+    """Return the sorted names of the layers whose tensors have the names in `adapter`."""
     return sorted({name.removesuffix(DOWN).removesuffix(UP) for name in adapter})
 
 
 def _peft_name(name: str) -> str:
-    """Return the name of an adapter tensor in peft's files, which omit the adapter's own name."""
+    """Return the name of an adapter tensor in peft's files, which omit the adapter's name."""
     return _PREFIX + name.removesuffix(f".{ADAPTER}.weight") + ".weight"
 
 
 def _own_name(name: str) -> str:
-    """Return the name of a tensor in peft's files with the adapter's own name."""
+    """Invert `_peft_name`."""
     return f"{name.removeprefix(_PREFIX).removesuffix('.weight')}.{ADAPTER}.weight"
 
 

@@ -1,8 +1,8 @@
-"""Assembles a version: decodes its shards onto the base version, then verifies every hash.
+"""Assembles a weight version from the version's shards and its base version.
 
 manifest + base tensors + shards --assemble--> tensors --verify--> tensors as published
 
-Several readers may share the work. Each of them then takes a part of the pieces.
+Several readers may share the work. Each reader then decodes and verifies a part of the pieces.
 """
 
 import time
@@ -20,15 +20,15 @@ from awares_platform.weights.shards import raw
 
 State = Mapping[str, Tensor]
 Job = tuple[TensorEntry, Piece]
-"""A piece, and the tensor that it belongs to."""
+"""A piece to decode or verify, after the entry of its tensor in the manifest."""
 
 
 def targets(manifest: Manifest, base: State, readers: Readers) -> dict[str, Tensor]:
-    """Return the tensors that will hold the version, which all readers share.
+    """Return the tensors that will hold the version, by name. All readers share these tensors.
 
-    The tensors of `base` without a changed element are in the result. The other tensors are new and
-    uninitialised. Raises WeightsError if the version is a delta to other tensors than those of
-    `base`.
+    If no element of a tensor changes, the result holds the tensor of `base` itself. All other
+    tensors are new and uninitialised. Every reader must call this function. Raises WeightsError if
+    the version takes elements from a tensor that `base` lacks, or has in another dtype or shape.
     """
     kept = {entry.name: _kept(entry, base.get(entry.name)) for entry in manifest.tensors}
     changed = [entry for entry in manifest.tensors if kept[entry.name] is None]
@@ -49,8 +49,8 @@ def assemble(
 
     Deltas are applied to the tensors of `base`. `fetch` downloads spans of the version's shards.
     Return the number of fetched bytes and the seconds spent on decoding. The function does not
-    modify `base` and does not verify hashes. Raises WeightsError for a damaged piece. The function
-    does not catch errors of the iterator that `fetch` returns.
+    modify `base` and does not verify hashes. Raises WeightsError for a damaged piece. Errors of
+    `fetch` reach the caller unchanged.
     """
     jobs = [(entry, piece) for entry in manifest.tensors for piece in entry.pieces]
     same = [
@@ -117,7 +117,7 @@ def _kept(entry: TensorEntry, base: Tensor | None) -> Tensor | None:
 
 
 def _stored(jobs: list[Job]) -> list[Job]:
-    """Return the pieces that are stored in shards, shard by shard, in the order of their bytes."""
+    """Return the pieces that have bytes in a shard, sorted by shard and then by offset."""
     stored = [(entry, piece) for entry, piece in jobs if piece.length]
     order = {shard: index for index, shard in enumerate(dict.fromkeys(p.shard for _, p in stored))}
     return sorted(stored, key=lambda job: (order[job[1].shard], job[1].offset))
@@ -134,7 +134,7 @@ def _elements(job: Job) -> int:
 def _decode(
     entry: TensorEntry, piece: Piece, base: State, state: State, data: memoryview, first: int
 ) -> None:
-    """Decode a piece of the shard whose bytes from `first` on are `data`."""
+    """Decode a piece into `state`. `data` holds the bytes of its shard from offset `first` on."""
     blob = data[piece.offset - first :][: piece.length]
     below, new = base.get(entry.name), state[entry.name]
     if below is not None and (below.shape, below.dtype) != (new.shape, new.dtype):

@@ -1,4 +1,7 @@
-"""Decides when the writer publishes an anchor, from settings and from the sizes of past forms."""
+"""Decides when the writer publishes an anchor.
+
+The decision depends on settings and on the sizes of the versions that are already published.
+"""
 
 from dataclasses import dataclass, field
 
@@ -10,9 +13,10 @@ _USELESS = 0.7
 
 @dataclass(frozen=True, slots=True)
 class PublicationPlan:
-    """Rank 0's decision on the forms of one version.
+    """Rank 0's decision on the forms of the version `version`.
 
-    The version gets a delta to `base` unless `base` is None. It gets an anchor if `anchor` is true.
+    `epoch` is the number of the writer. The version gets a delta to version `base`, unless `base`
+    is None. The version gets an anchor if `anchor` is true.
 
     Example:
         PublicationPlan(version=12, epoch=1, base=11, anchor=False)
@@ -26,10 +30,10 @@ class PublicationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Identifies the policy of a run's weights. All versions of a run have the same identity.
+    """Identifies the policy to which the weights of a run belong.
 
-    `processor` and `template` are the blake3 hashes of the image processor and the chat template.
-    `adapter` is the LoRA scale if the run publishes only an adapter. Otherwise it is None.
+    `processor` and `template` are the two blake3 digests that `training.policy.interface` returns.
+    `adapter` is the LoRA scale if the run publishes only an adapter. Otherwise `adapter` is None.
 
     Example:
         Identity(processor="5d1c...", template="77b0...", adapter=2.0)
@@ -45,8 +49,8 @@ class Cadence:
     """How often the writer publishes anchors, and how long it keeps old versions.
 
     `anchor_every` is the maximum number of versions from one anchor to the next. The `keep` newest
-    versions always stay in the store. A version that the writer drops from HEAD is deleted
-    `grace_s` seconds later.
+    versions always stay in the store. The writer first drops an older version from HEAD, and
+    deletes the version at least `grace_s` seconds later.
 
     Example:
         Cadence(anchor_every=16, keep=4, grace_s=60.0)
@@ -59,7 +63,7 @@ class Cadence:
 
 @dataclass(slots=True)
 class ChainCost:
-    """The number of bytes of the last anchor, and of each delta after this anchor.
+    """The size of the last anchor, and the sizes of the deltas after this anchor, in bytes.
 
     A new reader downloads the anchor and all these deltas.
     """
@@ -68,11 +72,11 @@ class ChainCost:
     deltas: list[int] = field(default_factory=list)
 
     def want_anchor(self, every: int) -> bool:
-        """Whether the next version needs an anchor.
+        """Return whether the next version needs an anchor.
 
-        An anchor is due if the last anchor is `every` versions old. An anchor is also due if the
-        deltas since the last anchor would together exceed the size of that anchor. This sum
-        includes the next delta, which is assumed to be as large as the last delta.
+        An anchor is due if the next version is `every` versions after the last anchor. An anchor is
+        also due if the deltas since the last anchor would together exceed the size of that anchor.
+        This sum includes the next delta, which is assumed to be as large as the last delta.
         """
         return len(self.deltas) + 1 >= every or sum(self.deltas) + self.last > self.anchor
 
@@ -85,12 +89,12 @@ class ChainCost:
     def delta_is_useless(self) -> bool:
         """Whether the last delta is nearly as large as the last anchor.
 
-        If this is true, a version with an anchor needs no delta.
+        If so, a version with an anchor needs no delta.
         """
         return self.last > _USELESS * self.anchor
 
     def add(self, entry: PublishedVersion) -> None:
-        """Record the sizes of a published version."""
+        """Record the size of the anchor or the delta of a version that has just been published."""
         if entry.anchor is not None:
             self.anchor, self.deltas = entry.anchor.size, []
         else:

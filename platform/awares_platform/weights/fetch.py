@@ -1,4 +1,4 @@
-"""Downloads weight shards with parallel range reads, a few ahead of the decoder."""
+"""Downloads weight shards by parallel range reads, a few shards ahead of the decoder."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -10,10 +10,10 @@ from awares_platform.weights.manifest import WeightsError, version_folder
 
 RANGE_BYTES = 8 << 20
 _AHEAD = 2
-"""Number of spans that are downloaded while one span is decoded."""
+"""Number of spans of weight shards that are downloaded while another span is decoded."""
 
 Span = tuple[int, int]
-"""The first byte of a part of a weight shard, and the byte after its last one."""
+"""Two offsets in a weight shard: the first byte to download, and the byte after the last one."""
 
 
 def fetch_spans(
@@ -21,9 +21,9 @@ def fetch_spans(
 ) -> Iterator[tuple[str, memoryview]]:
     """Yield the name and the bytes of each span, in the order of `spans`.
 
-    `spans` maps the names of weight shards to the bytes to download. At most three spans are in
-    memory at once. Raises WeightsError for a shard that is missing or truncated, and StoreError if
-    the store fails.
+    `spans` maps the name of each weight shard to the span to download. While the caller uses one
+    span, the function downloads at most two further spans. Raises WeightsError for a shard that is
+    missing or truncated, and StoreError if the store fails.
     """
     folder = version_folder(run, version)
     waiting = deque(spans.items())

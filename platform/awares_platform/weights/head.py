@@ -1,4 +1,7 @@
-"""HEAD lists the published versions of a run and their forms. The writer overwrites this object."""
+"""Defines HEAD, the object that lists the published versions of a run, and their forms.
+
+The writer overwrites HEAD at every publication.
+"""
 
 import json
 from collections.abc import Collection
@@ -51,7 +54,9 @@ class PublishedVersion:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One form that a reader loads on its way to a version.
+    """One step of a reader towards a target version.
+
+    The reader loads `form`. After this step, the reader holds the version `version`.
 
     Example:
         Hop(12, Form("manifest.json", 11, 135000, "9c0e..."))
@@ -63,7 +68,10 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The writer's epoch and the versions that can be fetched, newest first.
+    """The content of HEAD.
+
+    `epoch` is the epoch of the writer. `published` lists the versions that can be fetched, newest
+    first.
 
     Example:
         Head(1, (PublishedVersion(12, ...), PublishedVersion(11, ...)))
@@ -86,9 +94,9 @@ class Head:
     ) -> tuple[Hop, ...] | None:
         """Return the hops to `target` with the fewest bytes, in loading order.
 
-        The result is None if no hops lead to `target`. `have` is the version that the reader holds,
-        or None. If `target` equals `have`, the result is empty. `avoid` lists damaged hops, which
-        the result must not contain.
+        `have` is the version that the reader holds, or None. If `target` equals `have`, the result
+        is empty. The result is None if no hops lead to `target`. The result contains no hop of
+        `avoid`, which lists the damaged hops.
         """
         cheapest: dict[int, tuple[int, tuple[Hop, ...]]] = {} if have is None else {have: (0, ())}
         for entry in reversed(self.published):  # Oldest first, because a delta's base is older.

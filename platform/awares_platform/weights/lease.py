@@ -37,7 +37,7 @@ def lease(
             try:
                 store.put(key, json.dumps({"versions": sorted(versions), "beat": number}).encode())
             except AwaresError:
-                continue  # The download meets the same failure and reports it.
+                continue  # The download also meets this failure, and raises an error.
 
     thread = threading.Thread(target=beat, name="weights-lease", daemon=True)
     thread.start()

@@ -1,7 +1,7 @@
-"""Rank 0 decides on the forms of a publication, writes their manifests, and moves HEAD.
+"""Lets rank 0 choose the forms of each version, write the forms' manifests, and overwrite HEAD.
 
 plan()    delta or anchor?  ->  the ranks upload their pieces
-commit()  merge the uploads -> write the manifests -> move HEAD -> delete old versions
+commit()  merge the uploads -> write the manifests -> overwrite HEAD -> delete old versions
 """
 
 import logging
@@ -47,8 +47,9 @@ class Ledger:
     def plan(self, version: int | None, held: int | None) -> PublicationPlan:
         """Decide how to publish `version`, or the next version if `version` is None.
 
-        `held` is the version that the ranks hold. A delta is possible only if `held` is HEAD's
-        newest version. Raises WeightsError if `version` is not newer than HEAD's newest version.
+        `held` is the version that the ranks still have in memory, or None. A delta is possible only
+        if `held` is HEAD's newest version. Raises WeightsError if `version` is not newer than
+        HEAD's newest version.
         Raises WriterFenced if another writer has claimed the run, and StoreError if the store
         fails.
         """
@@ -77,11 +78,12 @@ class Ledger:
         extra: Mapping[str, Any],
         step: int,
     ) -> tuple[Manifest, int]:
-        """Write the manifests, move HEAD to the version, then delete old versions.
+        """Write the manifests, add the version to HEAD, then delete old versions.
 
-        `uploads` has one mapping per rank. The mapping's keys are the kinds of forms, and its
-        values are the rank's uploads. Return the manifest of the first form, and the total number
-        of bytes of all forms.
+        `uploads` has one mapping per rank. The mapping has the key "delta", the key "anchor", or
+        both. Each value is the rank's upload for this form. `extra` and `step` become part of the
+        manifests. Return the manifest of the first form, and the total number of bytes of all
+        forms.
         """
         manifests = [self._manifest(plan, kind, uploads, extra, step) for kind in uploads[0]]
         names = (FIRST, ANCHOR)
@@ -99,7 +101,8 @@ class Ledger:
     def repair(self, uploads: Sequence[Mapping[str, RankUpload]]) -> None:
         """Publish a new anchor of the newest version.
 
-        If the version already has an anchor, the new anchor replaces it.
+        If the version already has an anchor, the new anchor replaces the old one. `uploads` has one
+        mapping per rank, with the key "anchor".
         """
         assert self._newest is not None, "a writer repairs only versions that it has published"
         tensors = merge([upload["anchor"] for upload in uploads], self._newest.version)
@@ -140,7 +143,7 @@ class Ledger:
         return Form(name, manifest.base, manifest.size, digest(data))
 
     def _delete_old(self, newest: PublishedVersion) -> None:
-        """Delete fulfilled anchor requests and old versions.
+        """Delete old versions. If `newest` has an anchor, also delete all requests for anchors.
 
         After a failure of the store, the next publication tries the deletion again.
         """

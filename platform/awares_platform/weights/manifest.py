@@ -1,7 +1,8 @@
-"""The manifest lists the tensors of a published version, their pieces and the pieces' hashes.
+"""Defines the manifest, which lists the tensors of a form, their pieces and the pieces' hashes.
 
-A chain of hashes verifies a download. HEAD names the blake3 of each manifest, and the manifest
-names the blake3 of each decoded piece. A reader rejects a manifest or a piece with a wrong hash.
+A chain of hashes verifies a download. HEAD contains the blake3 hash of each manifest, and a
+manifest contains the blake3 hash of each decoded piece. A reader rejects a manifest or a piece with
+a wrong hash.
 """
 
 import json
@@ -15,7 +16,7 @@ from blake3 import blake3
 from awares.errors import AwaresError
 
 _SHOWN = 3
-"""Maximum number of differences of one kind that an error message lists."""
+"""Maximum number of tensors that an error message lists for each kind of difference."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Maps the name of each tensor to its shape."""
@@ -45,8 +46,8 @@ class Piece:
     """Elements `start` to `end` (exclusive) of a flattened tensor, and their place in a shard.
 
     The encoded elements are `length` bytes at `offset` in the weight shard `shard`. `length` is 0
-    if the base version has equal elements. `kind` is the result of `codec.kind`. `blake3` is the
-    hash of the decoded elements in little-endian order.
+    if the base version has equal elements. `kind` names the encoding that takes the most of these
+    bytes (see codec.kind). `blake3` is the hash of the decoded elements in little-endian order.
 
     Example:
         Piece(0, 40960, "e1-r00000-00000.bin", 0, 1311, "ulp", "af13...")
@@ -63,7 +64,9 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor. Its pieces cover its elements in row-major order, from the first to the last.
+    """The description of one tensor in a manifest.
+
+    `pieces` cover the tensor's elements in row-major order, from the first to the last.
 
     Example:
         TensorEntry("lm_head.weight", "bfloat16", (320, 128), (piece,))
@@ -78,8 +81,8 @@ class TensorEntry:
     def hashes(self) -> tuple[tuple[int, str], ...]:
         """The end and the hash of each piece.
 
-        Two equal tensors have equal `hashes`, even if one comes from a delta and the other from an
-        anchor.
+        Equal tensors that are cut into the same pieces have equal `hashes`. This is true even if
+        one tensor comes from a delta and the other from an anchor.
         """
         return tuple((piece.end, piece.blake3) for piece in self.pieces)
 
@@ -89,10 +92,9 @@ class Manifest:
     """One form of a published version: a delta to version `base`, or an anchor if `base` is None.
 
     `epoch` is the epoch of the writer, and `step` is the optimizer step. `changed_ratio` is the
-    share of elements that differ from the base; it is None for an anchor. `processor` and
-    `template` are the blake3 hashes of the policy's image processor and chat template. They are ""
-    if the writer had none. If `adapter` is a number, the tensors belong to a LoRA adapter with this
-    scale. `extra` is additional JSON for the readers, such as the canary.
+    share of elements that differ from the base; it is None for an anchor. `processor`, `template`
+    and `adapter` have the same meaning as in `cadence.Identity`. `extra` is additional JSON for the
+    readers, such as the canary.
 
     Example:
         Manifest(12, 1, (entry,), base=11, step=12, changed_ratio=0.031)
@@ -116,7 +118,7 @@ class Manifest:
 
     @property
     def shards(self) -> dict[str, int]:
-        """Maps the name of each weight shard to its length in bytes, in the pieces' order."""
+        """The length of each weight shard in bytes, by name, in the order of the pieces."""
         lengths: dict[str, int] = {}
         for piece in self.pieces():
             if piece.length:
@@ -133,7 +135,7 @@ class Manifest:
         return [piece for entry in self.tensors for piece in entry.pieces]
 
     def changed_tensors(self, other: "Manifest | None") -> set[str]:
-        """Return the names of the tensors that differ from the tensors of equal name in `other`.
+        """Return the names of the tensors that have other hashes in `other`, or are absent from it.
 
         If `other` is None, return the names of all tensors.
         """
@@ -181,7 +183,8 @@ def _entry(name: str, dtype: str, shape: list[int], rows: list[list[Any]]) -> Te
 def check_fit(expected: Shapes, received: Shapes, version: int, policy: str) -> None:
     """Raise WeightsError if `received` and `expected` differ in the names or shapes of tensors.
 
-    `expected` belongs to the engine's policy. `version` and `policy` appear only in the message.
+    `expected` holds the shapes of the engine's policy, and `received` those of the version
+    `version`. `version` and `policy` appear only in the message.
     """
     if expected == received:
         return

@@ -13,9 +13,9 @@ def parallel_map(
 ) -> list[Result]:
     """Apply `function` to every item and return the results in the order of the items.
 
-    If `threads` is 1, the function runs in the caller's thread. An item often takes only 100
-    microseconds, and passing the item to another thread would take another 100 microseconds. Raises
-    the error of the first failed item.
+    Raises the error of the first failed item. If `threads` is 1, `function` runs in the caller's
+    thread. An item often takes only 100 microseconds, and passing the item to another thread would
+    take another 100 microseconds.
     """
     if threads == 1:
         return [function(item) for item in items]

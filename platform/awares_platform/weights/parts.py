@@ -1,11 +1,11 @@
 """Cuts the weights into the parts that each learner rank publishes. Parts are flat CPU tensors.
 
-With ZeRO 0 to 2 every rank holds every tensor. The concatenation of all tensors is then cut into
-equal slices, one for each rank:
+At ZeRO stages 0 to 2, every rank holds every tensor. The concatenation of all tensors is then cut
+into equal slices, one for each rank:
 
     |-- rank 0 --|-- rank 1 --|-- rank 2 --|
 
-With ZeRO 3 each rank owns a slice of each tensor, and publishes the slices that it owns.
+At ZeRO stage 3, each rank holds a slice of each tensor, and publishes the slices that it holds.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 PIECE_ELEMENTS = 16 << 20
-"""Maximum number of elements of a piece. Pieces are encoded, hashed and decoded one by one."""
+"""Maximum number of elements of a piece. Each piece is encoded, hashed and decoded separately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ def whole_parts(state: Mapping[str, Tensor]) -> list[Part]:
 def even_parts(
     named: Sequence[tuple[str, Tensor]], rank: int, ranks: int, dtype: torch.dtype
 ) -> Iterator[Part]:
-    """Yield the parts of `rank` for tensors that every rank holds.
+    """Yield the parts that rank `rank` publishes of the tensors `named`, which every rank holds.
 
-    The numbers of elements of any two ranks differ by at most one. The parts are copies.
+    Every rank gets the same number of elements, or one element more. The parts are copies.
     Floating-point values are cast to `dtype`.
     """
     total = sum(tensor.numel() for _, tensor in named)

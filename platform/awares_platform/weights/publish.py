@@ -1,17 +1,19 @@
-"""Every rank encodes and uploads its parts, and rank 0 then writes the manifest and HEAD.
+"""Publishes weight versions: all ranks upload their parts, then rank 0 writes manifests and HEAD.
 
     rank r   begin(parts) -> [ encode as delta or anchor -> *.bin -> index of rank r ]
     rank 0   begin(parts) -> [ the same -> wait for all indexes -> ledger: manifests -> HEAD ]
 
     A background thread does the work in brackets, while the next training step runs.
+    The index of a rank is a JSON object that lists the pieces that the rank uploaded.
 
-During a publication the ranks communicate through the store and not by collectives. A publication
-thus cannot disturb the order of training's collectives. Rank 0 times out if a rank has died. A
+The background threads of the ranks communicate through the store and not by collectives. They thus
+cannot disturb the order of the collectives of training. Rank 0 times out if a rank has died. A
 reader sees a version only after HEAD names it, so the death of a rank never exposes an incomplete
 version.
 
-Most versions have one form, a delta to the previous version. A version also gets an anchor in three
+Most versions have one form, a delta to the previous version. A version gets an anchor in four
 cases:
+- The ranks do not hold the newest version of HEAD, for example because the job has just started.
 - The deltas since the last anchor are together larger than an anchor. An anchor is then cheaper for
   a new reader.
 - The last anchor is `anchor_every` versions old.
@@ -56,10 +58,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """The record of a finished publication. Only rank 0 has it.
+    """The record of a finished publication. Only rank 0 has such a record.
 
     `manifest` belongs to the version's first form. `size` is the number of bytes of all forms.
-    `seconds` is the time from `begin` to the write of HEAD.
+    `seconds` is the time that the background thread took.
 
     Example:
         Publication(manifest, size=135000, seconds=0.2)
@@ -89,7 +91,7 @@ class Publication:
 
 
 def _single_rank(value: T) -> T:
-    """Return `value`. A single rank uses this function as `agree`, without a collective."""
+    """Return `value`. This is the default of `agree`, for a run with a single rank."""
     return value
 
 
@@ -101,7 +103,8 @@ class Publisher:
 
     The publisher holds this rank's parts of the last version in memory. During a publication it
     also holds the new parts and one weight shard of `shard_bytes`. `agree` is a collective that
-    returns rank 0's value on every rank.
+    returns rank 0's value on every rank. Rank 0 waits at most `timeout_s` seconds for the uploads
+    of the other ranks.
 
     Example:
         publisher = Publisher(store, "mini")
@@ -129,7 +132,7 @@ class Publisher:
         if rank == 0:
             self._ledger = Ledger(store, run, identity or Identity(), cadence or Cadence())
         self._version: int | None = agree(self._ledger.version if self._ledger else None)
-        # The pieces and the plan of the last published version.
+        # `_held` and `_plan` are this rank's pieces and the plan of the last published version.
         self._held: list[Part] = []
         self._plan: PublicationPlan | None = None
         self._last: Publication | None = None
@@ -285,11 +288,11 @@ class Publisher:
     def _gather(
         self, plan: PublicationPlan, kind: str, own: dict[str, RankUpload], timeout_s: float
     ) -> list[dict[str, RankUpload]] | None:
-        """Exchange the ranks' uploads through the store.
+        """Return the indexes of all ranks on rank 0, and None on the other ranks.
 
-        Rank 0 waits for the uploads of all ranks and returns them. Any other rank stores its own
-        uploads for rank 0 and returns None. Rank 0 raises WeightsError after `timeout_s` seconds.
-        The error names the late ranks.
+        An index describes a rank's uploads, by the kind of the form. Rank 0 waits until every other
+        rank has written its index to the store. Rank 0 raises WeightsError if this takes more than
+        `timeout_s` seconds. The error names the late ranks.
         """
         prefix = f"{version_folder(self._run, plan.version)}/e{plan.epoch}-{kind}"
         if self._rank:

@@ -20,7 +20,10 @@ from awares.errors import AwaresError
 from awares_platform.weights.manifest import WeightsError
 
 _BATCH = 64
-"""The number of tensors that are allocated at once. Each of them takes a file descriptor then."""
+"""The number of tensors that are allocated at once.
+
+Each tensor takes a file descriptor until all processes have mapped the tensor's memory.
+"""
 
 Layout = tuple[torch.dtype, tuple[int, ...]]
 """The data type and the shape of a tensor."""
@@ -30,19 +33,22 @@ Result = TypeVar("Result")
 
 
 class Readers(Protocol):
-    """A group of processes that read a version together, seen from one of them."""
+    """One process's view of the group of processes that read a version together."""
 
     rank: int
-    """The number of this process in the group."""
+    """The number of this process in the group, counted from 0."""
     ranks: int
     """The number of processes in the group."""
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values that all processes pass, by rank. All processes must call this."""
+        """Return the value of every process, by rank. All processes must call this method."""
         ...
 
     def empty(self, layouts: Sequence[Layout]) -> list[Tensor]:
-        """Return new tensors that all processes share. All processes must call this method."""
+        """Return one new tensor for each layout. All processes share the tensors' memory.
+
+        All processes must call this method.
+        """
         ...
 
 
@@ -57,11 +63,11 @@ class Alone:
     ranks = 1
 
     def gather(self, value: Any) -> list[Any]:
-        """Return a list of this value alone."""
+        """Return a list that holds only `value`."""
         return [value]
 
     def empty(self, layouts: Sequence[Layout]) -> list[Tensor]:
-        """Return new tensors."""
+        """Return one new tensor for each layout."""
         return [torch.empty(shape, dtype=dtype) for dtype, shape in layouts]
 
 
@@ -69,31 +75,33 @@ ALONE = Alone()
 
 
 class HostReaders:
-    """The processes of a torch process group, which all run on this host.
+    """The processes of torch's default process group. All of them must run on this host.
 
-    The object makes its own gloo group, so a thread can use it beside the group's other work.
+    The object has a gloo group of its own. A thread can therefore use the object while other
+    threads use the default group.
 
     Example:
         HostReaders()  # in every process, after torch.distributed.init_process_group
     """
 
     def __init__(self) -> None:
-        # torch's annotation also lists the result for processes outside the group.
+        # The type is Any, because torch also declares the result for processes outside the group.
         self._group: Any = torch.distributed.new_group(backend="gloo")
         self.rank = torch.distributed.get_rank(self._group)
         self.ranks = torch.distributed.get_world_size(self._group)
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values that all processes pass, by rank. All processes must call this."""
+        """Return the value of every process, by rank. All processes must call this method."""
         values: list[Any] = [None] * self.ranks
         torch.distributed.all_gather_object(values, value, self._group)
         return values
 
     def empty(self, layouts: Sequence[Layout]) -> list[Tensor]:
-        """Return new tensors that all processes share. All processes must call this method.
+        """Return one new tensor for each layout. All processes share the tensors' memory.
 
-        The memory of each tensor has no name. The kernel frees it when no process has the tensor.
-        It does not count against the size of /dev/shm.
+        All processes must call this method. The memory of a tensor is an anonymous file (memfd).
+        The kernel frees this memory when no process uses the tensor any more. The memory does not
+        count against the size of /dev/shm.
         """
         found: list[Tensor] = []
         for start in range(0, len(layouts), _BATCH):
@@ -101,7 +109,7 @@ class HostReaders:
         return found
 
     def _shared(self, layouts: Sequence[Layout]) -> list[Tensor]:
-        """Return tensors in memory that process 0 allocates."""
+        """Return a few shared tensors. Process 0 allocates the memory of these tensors."""
         own: list[int] = []
         try:
             if self.rank == 0:
@@ -109,7 +117,8 @@ class HostReaders:
             else:
                 together(self, lambda: None)
             paths = self.gather([f"/proc/{os.getpid()}/fd/{descriptor}" for descriptor in own])[0]
-            # Process 0 closes its descriptors after all processes have mapped the memory.
+            # `together` returns when all processes have mapped the memory. Process 0 then closes
+            # its descriptors.
             return together(self, lambda: [*map(_mapped, paths, layouts)])
         finally:
             for descriptor in own:
@@ -117,10 +126,10 @@ class HostReaders:
 
 
 def together(readers: Readers, work: Callable[[], Result]) -> Result:
-    """Run `work` in every process. If it fails in one process, raise that error in every process.
+    """Run `work` in every process. If `work` fails in one process, raise its error in all of them.
 
-    Without this function, the other processes would wait for the failed process. An error that is
-    not an AwaresError becomes a WeightsError.
+    Every process must call this function. Without it, the other processes would wait for the failed
+    process. An error that is not an AwaresError becomes a WeightsError.
     """
     result: Any = None
     error: AwaresError | None = None
@@ -138,9 +147,10 @@ def together(readers: Readers, work: Callable[[], Result]) -> Result:
 
 
 def part(items: Sequence[Item], size: Callable[[Item], int], readers: Readers) -> list[Item]:
-    """Return the items of this process: a run of `items` with about an equal sum of sizes.
+    """Return this process's share of `items`, which consists of consecutive items.
 
-    The parts of all processes together hold every item once, except items of size 0.
+    The shares of all processes have about the same total size. Each item belongs to exactly one
+    share. Items of size 0 may be left out.
     """
     if readers.ranks == 1:
         return [*items]
@@ -148,14 +158,15 @@ def part(items: Sequence[Item], size: Callable[[Item], int], readers: Readers) -
     found: list[Item] = []
     for item in items:
         start, end = end, end + size(item)
-        # The middle of the item decides, so that parts differ by less than one item.
+        # The position of an item's middle decides which process gets the item. The size of a share
+        # thus differs from the mean by at most one item.
         if end > start and (start + end) * readers.ranks // (2 * total) == readers.rank:
             found.append(item)
     return found
 
 
 def _allocated(layout: Layout) -> int:
-    """Return a descriptor of new memory for a tensor. The memory has no name."""
+    """Return the descriptor of a new anonymous file, which is the memory of a tensor."""
     descriptor = os.memfd_create("awares-weights")
     dtype, shape = layout
     os.ftruncate(descriptor, dtype.itemsize * prod(shape))

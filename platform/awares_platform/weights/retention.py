@@ -1,14 +1,14 @@
 """Decides which versions of a run's weights stay in the store, and deletes the others.
 
-The newest, the pinned and the leased versions stay. The versions that their deltas build on stay as
-well. The writer removes every further version in two steps. First it drops the version from HEAD,
-and no reader then begins to load the version. After another `grace_s` seconds the writer deletes
-the version. This delay protects readers that still use the older HEAD.
+The newest, the pinned and the leased versions stay. If such a version is a delta, the versions that
+it builds on stay as well. The writer removes every other version in two steps. First it drops the
+version from HEAD, so that readers of the new HEAD do not choose the version. After another
+`grace_s` seconds the writer deletes the version. This delay protects readers of the older HEAD.
 
 A reader whose download may take longer than the grace period holds a lease. A lease is an object
-that the reader rewrites every few seconds. It expires if it does not change for `lease_s` seconds.
-The collector measures this time with its own monotonic clock. The clocks of two machines are thus
-never compared.
+that the reader rewrites every few seconds. The lease expires if it does not change for `lease_s`
+seconds. The writer measures this time with its own monotonic clock. The clocks of two machines are
+thus never compared.
 """
 
 import json
@@ -42,7 +42,7 @@ def pinned(store: ObjectStore, run: str) -> set[int]:
 def request_anchor(store: ObjectStore, run: str, version: int) -> None:
     """Ask the writer for an anchor of `version`.
 
-    A reader calls this if damage blocks every path to the version.
+    A reader calls this function if damage blocks every path to the version.
     """
     store.put(f"{folder(run)}/wanted/{version:08d}", b"")
 
@@ -64,7 +64,8 @@ def _listed(store: ObjectStore, prefix: str) -> set[int]:
 class Collector:
     """Decides which versions HEAD names, and deletes the versions that HEAD no longer names.
 
-    Only the current writer of a run may use a collector.
+    Only the current writer of a run may use a collector. `keep` and `grace_s` have the same meaning
+    as in `cadence.Cadence`.
     """
 
     def __init__(
@@ -81,13 +82,13 @@ class Collector:
         self._grace_s, self._lease_s, self._clock = grace_s, lease_s, clock
         # Maps the key of each lease to its etag and to the time of its last change.
         self._leases: dict[str, tuple[str, float]] = {}
-        # The versions that HEAD named at the last collection.
+        # The versions that HEAD named at the last collection, or None before the first collection.
         self._named: set[int] | None = None
         # Maps each version that HEAD no longer names to the time when a collection noticed this.
         self._dropped: dict[int, float] = {}
 
     def kept(self, head: Head) -> tuple[PublishedVersion, ...]:
-        """Return the versions of `head` that must stay, newest first."""
+        """Return the versions of `head` that must stay in HEAD, newest first."""
         roots = [entry.version for entry in head.published[: self._keep]]
         needed = _closure(head, {*roots, *pinned(self._store, self._run), *self._leased()})
         return tuple(entry for entry in head.published if entry.version in needed)
@@ -95,8 +96,9 @@ class Collector:
     def collect(self, head: Head) -> list[int]:
         """Delete the versions that HEAD has not named for `grace_s` seconds.
 
-        Return the numbers of the deleted versions. The first call also finds versions that a
-        crashed writer left in the store.
+        Leased versions and versions newer than HEAD's newest version stay. Return the numbers of
+        the deleted versions. The first call also finds versions that a crashed writer left in the
+        store.
         """
         named = {entry.version for entry in head.published}
         now, leased = self._clock(), self._leased()

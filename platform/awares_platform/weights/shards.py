@@ -5,7 +5,7 @@ uploads many small tensors. A shard has no header, because the manifest names th
 piece.
 
     pieces --codec.encode--> bytes --ShardWriter--> e<epoch>-<form>-r<rank>-<number>.bin
-                                    \\-> RankUpload, which the rank stores for rank 0
+                                    \\-> RankUpload, which the rank puts in its index for rank 0
 """
 
 import json
@@ -84,7 +84,7 @@ class ShardWriter:
         self._data, self._count = bytearray(), 0
 
     def write(self, parts: Iterable[Part], base_pieces: BasePieces) -> RankUpload:
-        """Encode and upload the parts. A part must not be larger than a piece.
+        """Encode and upload the parts. A part may have at most PIECE_ELEMENTS elements.
 
         A part is encoded as a delta if `base_pieces` has the part's values in the base version.
         Raises StoreError if the store fails.
@@ -133,7 +133,7 @@ def raw(values: Tensor) -> memoryview:
 
 
 def _count_changed(base: Tensor, new: Tensor) -> int:
-    """Return the number of elements whose bits differ.
+    """Return the number of elements whose bits differ between `base` and `new`.
 
     The elements are compared as integers, because NaN != NaN and -0 == 0 for floats.
     """
@@ -142,7 +142,7 @@ def _count_changed(base: Tensor, new: Tensor) -> int:
 
 
 def merge(uploads: Sequence[RankUpload], version: int) -> tuple[TensorEntry, ...]:
-    """Merge the pieces of all ranks into the tensors of a manifest.
+    """Return the tensors of a manifest, made from the pieces that all ranks uploaded.
 
     Raises WeightsError if the pieces of a tensor leave a gap, overlap, or disagree in dtype or
     shape.
@@ -172,11 +172,11 @@ def _entry(name: str, items: list[UploadedPiece], version: int) -> TensorEntry:
 
 
 def index_bytes(uploads: Mapping[str, RankUpload]) -> bytes:
-    """Serialise a mapping from forms to a rank's uploads. The rank stores the result for rank 0."""
+    """Return the index of a rank as JSON. `uploads` has the rank's upload for each kind of form."""
     values = {form: upload.to_json() for form, upload in uploads.items()}
     return json.dumps(values, separators=(",", ":")).encode()
 
 
 def read_index(data: bytes) -> dict[str, RankUpload]:
-    """Restore the mapping from forms to uploads from a result of `index_bytes`."""
+    """Return the mapping `uploads` from which `index_bytes` made `data`."""
     return {form: RankUpload.from_json(values) for form, values in json.loads(data).items()}

@@ -1,6 +1,6 @@
-"""The subscriber reads HEAD, downloads the cheapest hops to a version, and decodes them.
+"""Reads HEAD, downloads the forms that lead to a version with the fewest bytes, and decodes them.
 
-It returns a version only after it has verified the hash of every tensor.
+The subscriber returns a version only after it has verified the hashes of every tensor.
 """
 
 import logging
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A verified version. `state` holds its tensors on the CPU, in the manifest's order.
+    """A verified version. `state` holds the version's tensors on the CPU, in the manifest's order.
 
     `hops` is the number of downloaded forms. `size` is the number of bytes of weight shards that
-    this process downloaded.
-    `fetch_s`, `decode_s` and `verify_s` are the seconds of waiting for bytes, of decoding and of
-    hashing. `detours` is the number of attempts that failed because of damaged data.
+    this process downloaded. `fetch_s`, `decode_s` and `verify_s` are the seconds that this process
+    waited for bytes, decoded, and hashed. `detours` is the number of attempts that failed because
+    of damaged data.
 
     Example:
         state = {"lm_head.weight": tensor}
@@ -61,9 +61,10 @@ class _Damaged(WeightsError):
 
 
 class Subscriber:
-    """A reader of a run's weights. It holds no tensors, so it can be pickled.
+    """A reader of a run's weights. A subscriber holds no tensors, so it can be pickled.
 
-    `seen` is the HEAD that the subscriber read last.
+    `seen` is the HEAD that the subscriber read last. `connections` is the number of parallel
+    downloads. `threads` is the number of threads that decode and hash.
 
     Example:
         subscriber = Subscriber(store, "mini")
@@ -118,8 +119,8 @@ class Subscriber:
         `held`. If no hops are left, the method requests an anchor from the writer and raises
         WeightsError. Raises StoreError if the store fails.
 
-        Several `readers` can share the work and the tensors. All of them must call the method at
-        the same time, with equal versions held. If one of them fails, all raise its error.
+        Several `readers` can share the work and the tensors. All of them must hold the same version
+        and call this method at the same time. If one reader fails, all readers raise its error.
         """
         together(readers, partial(self._find, version))
         avoid: set[Hop] = set()

@@ -1,6 +1,6 @@
-"""Grants one writer the right to write a run's weights.
+"""Ensures that only one writer at a time can publish a run's weights.
 
-A writer claims the right by raising the epoch in HEAD. Later the writer overwrites HEAD only if
+A writer claims the run by raising the epoch in HEAD. Later the writer overwrites HEAD only if
 HEAD still holds the writer's own last write. This condition fails if another writer has claimed the
 run meanwhile. The older writer is then fenced: it can no longer publish. Shard names contain the
 epoch, so a fenced writer cannot overwrite the shards of its successor.
@@ -29,7 +29,7 @@ class WriterFenced(WeightsError):
 class HeadWriter:
     """Reads and overwrites HEAD for one writer.
 
-    Creating a HeadWriter claims the run and fences all other writers.
+    Creating a HeadWriter claims the run and fences all earlier writers.
     """
 
     def __init__(self, store: ObjectStore, run: str) -> None:
@@ -76,7 +76,10 @@ class HeadWriter:
                 raise self._fenced() from error
 
     def _claim(self) -> tuple[Head, str]:
-        """Raise the epoch in HEAD. If another writer claims the run meanwhile, try again."""
+        """Raise the epoch in HEAD, and return the new HEAD and its etag.
+
+        If another writer claims the run meanwhile, the method tries again.
+        """
         while True:
             with contextlib.suppress(PreconditionFailed):
                 try:
@@ -108,8 +111,8 @@ class HeadWriter:
 def rebuilt(store: ObjectStore, run: str) -> Head:
     """Build a HEAD from the manifests in the store.
 
-    The HEAD gets the newest epoch of all manifests. It names every version that has a readable
-    manifest.
+    The epoch of this HEAD is the highest epoch of all manifests. The HEAD names every version that
+    has a readable manifest.
     """
     epoch, found = 0, dict[int, list[Form]]()
     for info in store.list(f"{folder(run)}/v"):

@@ -1,29 +1,31 @@
 """The codec of the weight bus: a lossless encoding of one tensor, alone or as a delta to a base.
 
-    blob = encode(base, new)        # learner: choose the smallest kind for each span of the tensor
+    blob = encode(base, new)        # learner: encode the tensor `new` as a delta to `base`
     new = decode(base, blob)        # reader: restore the same bits
 
 The codec reads a tensor's elements as words: signed integers of the element's size (words.py). It
-cuts the words into spans of 4 MiB. Each span has one of five kinds:
+cuts the words into spans of 4 MiB, and encodes each span as the smallest of five kinds:
 
     same   No word changed. The span takes no bytes.
     ulp    The positions of the few changed words, and the number of steps by which each word moved.
            One step is the distance to the next representable value (sparse.py).
     steps  The number of steps of every word, in byte planes.
-    xor    The XOR of every word with its base, in byte planes.
+    xor    The XOR of every word with the same word of the base, in byte planes.
     dense  The words themselves, in byte planes. This kind needs no base.
 
-A byte plane holds one byte of every word. Each byte stream is raw or compressed with zstd. If few
-byte values are frequent, two or four values are first packed into one byte (alphabet.py).
+A byte plane holds one byte of every word. Each plane is a byte stream, which is raw or compressed
+with zstd. If most bytes of a stream have one of a few values, two or four bytes are first packed
+into one byte (alphabet.py).
 
-A blob has this format, in which a field is one byte or a LEB128 number:
+The encoding of a tensor is called a blob. A blob has this format, in which a field is one byte or a
+LEB128 number:
 
-    format 1 | dtype | number of axes | each axis | for each span: kind, length, streams
+    format 1 | dtype | number of axes | length of each axis | for each span: kind, length, streams
 
 A blob exceeds the size of its tensor by at most 3 bytes, 9 bytes per axis, and s bytes per span.
 Here s is 5 + 4 * (bytes of the dtype), which is 13 for bfloat16.
 
-The caller must verify the decoded tensor with its hash in the manifest. If a delta is decoded onto
+The caller must verify the decoded tensor with the hash in the manifest. If a delta is decoded onto
 a wrong base of the same shape, no error is raised, but the result is a wrong tensor.
 """
 
@@ -61,7 +63,7 @@ def decode(
 
 
 def kind(blob: bytes | memoryview) -> str:
-    """Return the span kind that takes the most bytes of the blob.
+    """Return the span kind that takes the most bytes of the blob, or "same" for an empty blob.
 
     Raises WeightsError if `blob` is not a result of `encode`.
     """

@@ -36,8 +36,8 @@ class Alphabet:
         """Return the smallest alphabet that leaves few bytes of `data` without a code.
 
         `outsiders` is the largest allowed share of bytes without a code. The result is None if
-        every alphabet exceeds this share. It is also None if all bytes are equal,
-        because zstd compresses such bytes well.
+        every alphabet exceeds this share. The result is also None if all bytes are equal, because
+        zstd compresses such bytes well.
         """
         counts = np.bincount(data, minlength=256)
         order = np.argsort(-counts, kind="stable").astype(np.uint8)

@@ -20,7 +20,7 @@ _FORMAT = 1
 _MOST_DIMENSIONS = 64
 """The maximum number of axes of a torch tensor."""
 _EXPANSION = 1 << 18
-"""Largest possible number of decoded bytes per encoded byte.
+"""Upper bound of the number of decoded bytes per encoded byte.
 
 With this bound, a blob with an impossible shape is rejected before memory is allocated.
 
@@ -32,8 +32,8 @@ holds at most four packed values."""
 class Blob:
     """A blob that is parsed but not decoded.
 
-    Each item of `spans` holds the kind and the bytes of one span. `size` is the length of the blob
-    in bytes.
+    `word` is the dtype of the tensor, and `shape` is its shape. Each item of `spans` holds the kind
+    and the encoded bytes of one span. `size` is the length of the blob in bytes.
 
     Example:
         Blob(WordType.of(torch.bfloat16), (320, 128), (("ulp", memoryview(b"...")),), 1204)

@@ -1,4 +1,7 @@
-"""Encodes a span, which is 4 MiB of a tensor's words, in the kind that needs the fewest bytes."""
+"""Encodes and decodes a span, which is 4 MiB of a tensor's words.
+
+The encoder estimates on samples which kind needs the fewest bytes.
+"""
 
 from collections.abc import Callable
 
@@ -12,11 +15,14 @@ from awares_platform.weights.manifest import WeightsError
 BYTES = 1 << 22
 """Number of bytes of a span. The last span of a tensor may be shorter."""
 KINDS = ("same", "ulp", "steps", "xor", "dense")
-"""The kinds. A blob stores the index of a kind, so new kinds must come at the end."""
+"""The kinds of spans, which the package's docstring explains.
+
+A blob stores the index of a kind, so new kinds must come at the end.
+"""
 _SAMPLES, _SAMPLE = 8, 512
 """`encode` compares the kinds for a large span on 8 samples of 512 words each."""
 _SPARSE = 1 / 8
-"""Up to this share of changed words, "ulp" is smaller than the kinds that store every word."""
+"""Up to this share of changed words, "ulp" is usually smaller than the other kinds."""
 _SLOW_PENALTY = 1.05
 """The comparison of kinds multiplies the size of the slow kind "ulp" by this factor.
 
@@ -33,7 +39,7 @@ ENCODERS: dict[str, Encoder] = {
 
 
 def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
-    """Return the smallest kind of a span, and the span's streams in this kind.
+    """Return the kind that probably needs the fewest bytes, and the span's streams in this kind.
 
     The streams are larger than the words by at most 4 bytes per byte plane. Without a base the kind
     is "dense".
@@ -49,7 +55,7 @@ def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
 
 
 def decode(word: WordType, name: str, data: memoryview, base: Words | None, out: Words) -> None:
-    """Write the span's words into `out`, which may be `base`.
+    """Decode the bytes `data` of a span of the kind `name` into `out`, which may be `base` itself.
 
     Raises WeightsError for damaged streams. The content of `out` is then undefined.
     """

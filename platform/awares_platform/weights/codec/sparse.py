@@ -1,5 +1,6 @@
-"""The kind "ulp" stores which words changed, and by how many steps. A small change takes one byte.
+"""Encodes and decodes the kind "ulp", which stores the changed words and their numbers of steps.
 
+Most changes take one byte.
 The gap of a changed word is the number of unchanged words directly before it. There are four
 streams:
 
@@ -11,7 +12,7 @@ streams:
     wide gaps    One byte per wide gap: the next six bits of the gap | move << 6.
                  If the six bits are zero, the next far gap holds the high bits.
     far gaps     Two bytes per far gap: the bits of the gap above the lowest six.
-    other steps  The steps of the words with move 2, zigzag coded.
+    other steps  The numbers of steps of the words with move 2, zigzag coded.
 
 If the changes are spread at random, the gaps are geometrically distributed. The low bits of a gap
 are then independent of its high bits, and zstd's Huffman code comes near the entropy of the
@@ -126,7 +127,9 @@ def _changed(old: Words, now: Words) -> Positions:
 def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, NDArray[np.uint16]]:
     """Return the streams "changes", "wide gaps" and "far gaps".
 
-    `moved` holds the moves. The function overwrites it with the stream "changes".
+    `changed` holds the positions of the changed words. `last` is the position of the change before
+    these words, or -1. `moved` holds the move of each changed word in the top two bits. The
+    function overwrites `moved` with the stream "changes".
     """
     gaps = np.empty_like(changed)
     gaps[0] = changed[0] - last
@@ -143,8 +146,9 @@ def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, ND
 def _positions(changes: Bytes, last: int, wide: _Queue, far: _Queue) -> tuple[Positions, Bytes]:
     """Return the positions of the changed words, and one byte per changed word.
 
-    The positions increase strictly. The top two bits of each byte hold the move. If the move is 2
-    or 3, the number of steps is in the stream "other steps".
+    `last` is the position of the change before these changes, or -1. The positions increase
+    strictly. The top two bits of each byte hold the move. If the move is 2 or 3, the number of
+    steps is in the stream "other steps".
     """
     gaps = (changes & _GAP).astype(np.int64)
     where = np.flatnonzero(changes >= _WIDE)

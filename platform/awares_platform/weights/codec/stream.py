@@ -107,7 +107,7 @@ def pack(data: Bytes) -> Parts:
 
 
 def unpack(cursor: Cursor, length: int) -> Bytes:
-    """Decode the next stream, which holds `length` bytes. The result is read-only.
+    """Decode the next stream into `length` bytes. The result may be read-only.
 
     The caller must bound `length`, because the function allocates this number of bytes.
     """
@@ -156,7 +156,7 @@ def unpack_words(cursor: Cursor, most: int, dtype: DTypeLike) -> np.ndarray:
 
 def _pack_plain(data: Bytes) -> Parts:
     if len(data) > _FRAME:
-        # asbytes=True, because the memoryview of a pyarrow buffer includes its unused capacity.
+        # Ask for bytes, because the memoryview of a pyarrow buffer includes unused capacity.
         body = _ZSTD.compress(data, asbytes=True)
         if len(body) < len(data):
             return [number(len(body) << 2 | _COMPRESSED), body]

@@ -1,7 +1,7 @@
 """Converts tensors to words. A word holds the bits of one element as a signed integer.
 
-`ordered` maps the words of floats to integers in the order of the floats. The integers of two
-neighbouring floats differ by one. This difference is called one step.
+WordType.ordered maps the words of floats to integers in the order of the floats. The integers of
+two neighbouring floats differ by one. This difference is called one step.
 """
 
 from dataclasses import dataclass
