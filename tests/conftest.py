@@ -75,9 +75,10 @@ def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreCo
 
 @pytest.fixture(scope="module")
 def seaweed(seaweed_server: StoreConfig, request: pytest.FixtureRequest) -> ObjectStore:
-    """Return a client of the shared server. Every test file gets a different prefix.
+    """Return a client of the server that all test files share.
 
-    Tests of one file share the prefix, so each of them names its own runs and keys.
+    Each test file gets a different prefix for its keys. The tests of one file share this prefix, so
+    each test must choose its own names of runs and keys.
     """
     url = f"{seaweed_server.url}/{request.path.stem}"
     return ObjectStore.from_config(seaweed_server.model_copy(update={"url": url}))

@@ -27,7 +27,10 @@ s3 =
 
 
 class RefusingProxy(http.server.ThreadingHTTPServer):
-    """A proxy that answers every request with 403. `asked` records the requests."""
+    """A proxy that answers every request with 403.
+
+    `asked` lists the method and the target of each request.
+    """
 
     asked: list[str]
 
@@ -62,7 +65,7 @@ def proxy() -> Iterator[RefusingProxy]:
 
 
 def proxies(port: int) -> dict[str, str]:
-    """Return environment variables that send all requests to the proxy at `port`.
+    """Return environment variables that send all requests to a proxy at `port` on this machine.
 
     Each variable is set in lower case and in upper case. The value of no_proxy is empty, so
     requests to this machine also go to the proxy.
@@ -74,7 +77,7 @@ def proxies(port: int) -> dict[str, str]:
 
 
 def aws(directory: Path) -> dict[str, dict[str, str]]:
-    """Return a map from topics to AWS variables with values that are wrong for the tests.
+    """Return environment variables that could misdirect an AWS client of the tests, by topic.
 
     Also write an AWS config file to `directory`. The variables of the topic "files" name this file.
     """

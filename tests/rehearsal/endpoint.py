@@ -1,7 +1,7 @@
-"""Answer the requests of curation to a judge and to a grounding model, without a model.
+"""Serves an endpoint that stands in for the judge and the grounding model of curation.
 
-A request with an image is for grounding, and gets one box. Any other request is for the judge, and
-gets a verdict that depends on the text only.
+The endpoint runs no model. A request with an image is for the grounding model, and always gets the
+reply BOXES. Any other request is for the judge, and gets a verdict computed from its text.
 """
 
 import json
@@ -27,11 +27,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Write no log."""
+        """Suppress the server's log of its requests."""
 
 
 def reply(messages: list[dict[str, Any]]) -> str:
-    """Return boxes for a message with an image, and else the verdict 0 or 2."""
+    """Return BOXES if the last message has an image, and otherwise the verdict 0 or 2.
+
+    The content of a message with an image is a list.
+    """
     content = messages[-1]["content"]
     if isinstance(content, list):
         return BOXES
@@ -40,7 +43,7 @@ def reply(messages: list[dict[str, Any]]) -> str:
 
 @contextmanager
 def endpoint() -> Iterator[str]:
-    """Serve on a free port, and yield the base URL."""
+    """Run the endpoint on a free port, and yield its base URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -1,7 +1,8 @@
-"""Makes each engine record its memory before it loads the model.
+"""Makes each engine process record its memory before it loads the model.
 
-The server that forks the engines imports this file in place of vLLM's module of Qwen2.5-VL. The
-file therefore imports that module, too.
+The forkserver of the engines preloads the module that the model family names. For ProbedQwen this
+is the present file instead of vLLM's module of Qwen2.5-VL. This file imports vLLM's module itself,
+so the engines still find that module preloaded.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Sample the memory of all processes that a job starts."""
+"""Samples the memory of all processes that a job starts."""
 
 import math
 import threading
@@ -10,7 +10,9 @@ from pathlib import Path
 import psutil
 
 EVERY_S = 0.05
+"""The number of seconds between two samples of a process."""
 STEP = 4_000_000
+"""The smallest change in bytes for which a sample is kept."""
 
 
 def anonymous_bytes(pid: int) -> int:
@@ -26,10 +28,11 @@ def anonymous_bytes(pid: int) -> int:
 
 @dataclass(slots=True)
 class ProcessMemory:
-    """The samples of a process's anonymous memory, as pairs of a time in seconds and bytes.
+    """The sampled anonymous memory of one process.
 
-    The times are those of time.time. A sample is left out if it differs from its neighbour before
-    it by less than STEP bytes.
+    `name` is the start of the process's command line. Each of the `samples` is a pair of a Unix
+    time in seconds and a number of bytes. A new sample is left out if it differs from the last kept
+    sample by less than STEP bytes.
 
     Example:
         ProcessMemory("VLLM::EngineCore", [(1.75e9, 500_000_000), (1.75e9 + 2, 9_000_000_000)])
@@ -44,13 +47,18 @@ class ProcessMemory:
             self.samples.append((time.time(), memory))
 
     def peak(self, start: float = 0.0, end: float = math.inf) -> int:
-        """Return the largest number of bytes between two times."""
+        """Return the largest memory in bytes between two Unix times.
+
+        The last sample before `start` counts, too, because it holds until the next sample.
+        """
         before = [memory for at, memory in self.samples if at < start][-1:]
         return max([*before, *(memory for at, memory in self.samples if start <= at <= end)])
 
 
 class Sampler:
     """Samples the descendants of the process `root` in a thread, until `close`.
+
+    `seen` maps process ids to samples.
 
     Example:
         sampler = Sampler(process.pid)
@@ -82,7 +90,10 @@ class Sampler:
                     process.add(anonymous_bytes(pid))
 
     def _find(self) -> None:
-        """Add new descendants, and read all names again, because processes change theirs."""
+        """Add new descendants, and read the names of all descendants again.
+
+        A process can change its name, and a name that is empty now does not replace an earlier one.
+        """
         with suppress(psutil.Error, OSError):
             for child in psutil.Process(self._root).children(recursive=True):
                 with suppress(psutil.Error, OSError):

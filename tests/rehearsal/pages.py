@@ -1,4 +1,7 @@
-"""Generate pages of 1,700 x 2,200 pixels with questions: mini pages, enlarged on white paper."""
+"""Generates pages of 1,700 x 2,200 pixels with questions.
+
+A page shows one page of AwaRes-Mini, enlarged to the full width of a white sheet.
+"""
 
 import hashlib
 import io
@@ -14,6 +17,7 @@ from awares.sample import Sample
 
 WIDTH, HEIGHT = 1700, 2200
 TOP = (HEIGHT - WIDTH) // 2
+"""The height of the white strip above the enlarged mini page, in pixels."""
 
 
 def pages(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:

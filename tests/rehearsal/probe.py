@@ -1,7 +1,8 @@
-"""Record what trainers and engines do: their memory, forward passes and recomputations.
+"""Records the memory, forward passes and recomputations of trainers, and the memory of engines.
 
 A setup uses the probe with policy.family = "tests.rehearsal.probe:ProbedQwen". The probe appends
-one JSON object per event to the file that the environment variable FILE names.
+one JSON object per event to a file. The environment variable AWARES_REHEARSAL_EVENTS names the
+file.
 """
 
 import json
@@ -20,26 +21,34 @@ FILE = "AWARES_REHEARSAL_EVENTS"
 
 
 def record(event: str, **values: Any) -> None:
-    """Append one event with this process's id, the time and the process's memory in bytes."""
+    """Append one event to the file.
+
+    The event has `values`, this process's id, the time, and the process's memory in bytes.
+    """
     process = {"pid": os.getpid(), "time": time.time(), "memory": anonymous_bytes(os.getpid())}
     with Path(os.environ[FILE]).open("a") as file:
         file.write(json.dumps({"event": event, **process, **values}) + "\n")
 
 
 class ProbedQwen(Qwen25VL):
-    """Qwen2.5-VL whose training model records its passes.
+    """Qwen2.5-VL whose trainers and engines record events.
 
-    The events are "load" and "loaded" around the loading of a model, "pass" at the start of a
-    forward pass, "head" with the number of scored positions, and "layer" for each run of the first
-    decoder layer. Recomputation runs the layer a second time. "loaded" has the size of the weights
-    that the model reads from a mapped file. An engine records "engine" before it loads the model.
+    A trainer records these events:
+
+    - "load" before it loads its model;
+    - "loaded" after that, with the bytes of weights that the process maps from files;
+    - "pass" at the start of each forward pass, with the sizes of the batch;
+    - "head" after the head has run, with the number of scored positions;
+    - "layer" at each run of the first decoder layer, which recomputation runs a second time.
+
+    An engine records the event "engine" before it loads its model.
     """
 
-    # Engines are forked from a server that imports this module. All engines therefore record.
+    # The forkserver of the engines imports this module, so every engine records its event.
     vllm_module = "tests.rehearsal.engine_probe"
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
-        """Load the model, and add the hooks that record."""
+        """Load the model, and add the hooks that record events."""
         record("load")
         model, report = super().load_model(path, **options)
         model.register_forward_pre_hook(_pass, with_kwargs=True)
@@ -50,7 +59,7 @@ class ProbedQwen(Qwen25VL):
 
 
 def mapped_weights() -> int:
-    """Return the bytes of the files of weights that this process maps into its memory."""
+    """Return how many bytes of safetensors files this process maps into its memory."""
     lines = Path("/proc/self/maps").read_text("utf-8").splitlines()
     places = [line.split()[0] for line in lines if line.endswith(".safetensors")]
     edges = [[int(edge, 16) for edge in place.split("-")] for place in places]

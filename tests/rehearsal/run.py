@@ -1,8 +1,9 @@
-"""Run the five jobs on the shallow 7B, and keep what each job did in seen/<job>.json.
+"""Runs the five jobs on the 7B model with few layers, and writes seen/<job>.json for each job.
 
     PYTHONPATH=.:platform python -m tests.rehearsal.run [--directory runs/rehearsal] [JOB ...]
 
-Without names, all jobs run in order. A job needs the results of the jobs before it.
+Without a JOB, all jobs run in order. A job needs the results of the jobs before it. A file
+seen/<job>.json holds the job's duration, memory, events, metrics and replies.
 """
 
 import argparse
@@ -41,7 +42,7 @@ QUESTIONS = 2
 
 
 def options(directory: Path) -> list[str]:
-    """Return the overrides that name the places of this rehearsal."""
+    """Return overrides that place the run's files and the policy in `directory`."""
     place = directory.resolve()
     return [f"run.directory={place}", f"policy.base={place / 'policy'}"]
 
@@ -50,7 +51,7 @@ def prepare(directory: Path, overrides: Sequence[str]) -> None:
     """Write the policy and the data set, unless an earlier call has written them."""
     if not (directory / "policy" / "config.json").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        # The jobs need this memory, and only the end of a process frees all of it.
+        # Build the policy in another process. When that process ends, all its memory is free.
         script = [sys.executable, "-m", "tests.rehearsal.shallow_model"]
         subprocess.run([*script, str(directory / "policy")], check=True)
     config = load(SETUP, [*options(directory), *overrides])
@@ -61,7 +62,7 @@ def prepare(directory: Path, overrides: Sequence[str]) -> None:
 
 
 def write_pages(config: PlatformConfig) -> None:
-    """Write the splits train and test to the store."""
+    """Write the pages of the splits train and test to the store."""
     store, data = ObjectStore.from_config(config.store), config.data
     splits: dict[SplitName, int] = {"train": data.train_samples, "test": data.test_samples}
     for split, count in splits.items():
@@ -73,16 +74,19 @@ def write_pages(config: PlatformConfig) -> None:
 
 
 def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
-    """Run one job, and write what the probe and the sampler saw."""
+    """Run one job, and write what the probe and the sampler saw to seen/<job>.json.
+
+    Raises SystemExit if the job fails, or if an earlier run has already finished a training job.
+    """
     events = directory / f"{job}.events"
     events.unlink(missing_ok=True)
     environment = {
         **os.environ,
         probe.FILE: str(events.resolve()),
-        # The C library then returns the memory of a freed tensor to the kernel.
+        # With this threshold, the C library returns a freed tensor's memory to the kernel at once.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
-        # Ray's memory monitor counts the pages of mapped weights as used, and would end a process.
-        # The kernel can drop these pages.
+        # Switch off Ray's memory monitor. It counts the pages of mapped weights as used memory, and
+        # would kill a process, although the kernel can drop these pages.
         "RAY_memory_monitor_refresh_ms": "0",
         "JUDGE_API_KEY": "none",
         "GROUNDING_API_KEY": "none",
@@ -119,7 +123,7 @@ def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
 
 
 def metrics_file(directory: Path, job: str) -> Path:
-    """Return the file with a job's metrics."""
+    """Return the path of a job's metrics."""
     return directory / "rehearsal" / job / "metrics.jsonl"
 
 
@@ -138,7 +142,7 @@ def free_port() -> Iterator[int]:
 
 
 def ask(port: int, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
-    """Ask the served policy about pages, and then end the job. Return its replies."""
+    """Ask the served policy about some pages, end the job, and return the policy's replies."""
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until_ready(url, process)

@@ -1,14 +1,14 @@
-"""Make a Qwen2.5-VL with every size of the 7B except its depth, and with random weights.
+"""Makes a Qwen2.5-VL with every size of the 7B model except its depth, and with random weights.
 
     PYTHONPATH=.:platform python -m tests.rehearsal.shallow_model DIRECTORY
 
 The language model has 1 of 28 layers, and the vision tower 2 of 32 blocks: one with window
 attention and one with full attention. The tokenizer has the 7B's vocabulary size and the 7B's ids
-of all special tokens. Its merges are learned from the text of this repository, because the 7B's
-merges cannot be downloaded everywhere.
+of all special tokens. The tokenizer learns its merges from the text of this repository, because
+some machines cannot download the merges of the 7B model.
 
-A random policy would never write a request or end an answer. `plant` therefore writes a few
-successions of tokens into the random weights: a turn is a request for a crop, or one word.
+A policy with random weights would never write a request or end an answer. `plant` therefore changes
+the weights, so that each turn is one of a few texts: a request for a crop, or a short answer.
 """
 
 import json
@@ -61,20 +61,23 @@ SPECIAL = (
 )
 """The special tokens of the 7B, in the order of their ids."""
 PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 16_384}
-"""The limits in the 7B's own processor files, as areas in pixels."""
+"""The limits of an image's area in the 7B's own processor files, in pixels."""
 MERGED = 12_000
-"""The number of tokens that are learned from text."""
+"""The size of the vocabulary that is learned from text. It includes the 256 single bytes."""
 WORDS = Regex(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""Qwen's pattern of the pieces of text that no merge crosses."""
+"""Qwen's pattern, which splits a text into pieces. No merge joins tokens of two pieces."""
 TURNS = ("GET_CROPS: ['0']", "GET_CROPS: ['8']", "red", "circle", "7")
-"""The texts of the policy's turns."""
+"""The texts that the planted policy writes, one in each turn."""
 LOUD, QUIET = 100.0, 0.1
-"""The embeddings are multiplied by LOUD, and the output matrices of each layer by QUIET."""
+"""Factors of the embeddings (LOUD) and of the output matrices of each layer (QUIET).
+
+They keep the last hidden state close to the embedding of the last token.
+"""
 PLANTED = 17.0
-"""The logit of a planted successor. All other tokens together have a logit of about 12.7."""
+"""The logit of a planted successor. The log-sum-exp of all other logits is about 12.7."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}"
@@ -92,8 +95,8 @@ CHAT_TEMPLATE = (
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer with the 7B's layout of ids.
 
-    No text encodes to the ids between the learned tokens and the special tokens. A random policy
-    samples these ids, and they decode to words of four letters.
+    No text encodes to the ids between the learned tokens and the special tokens. These ids decode
+    to words of four letters, because a policy with random weights can sample them.
     """
     learned = Tokenizer(models.BPE())
     pieces = [
@@ -139,7 +142,7 @@ def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """Return the configuration of Qwen2.5-VL-7B-Instruct with fewer layers."""
+    """Return the configuration of Qwen2.5-VL-7B-Instruct with LAYERS layers and BLOCKS blocks."""
     ids: Any = tokenizer.convert_tokens_to_ids
     return Qwen2_5_VLConfig(
         text_config={
@@ -183,7 +186,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 
 def plant(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Make the policy's turns be TURNS, with about equal probabilities.
+    """Change the weights, so that the policy writes each text of TURNS about equally often.
 
     The last hidden state is close to the embedding of the last token. A row of the head that is
     parallel to this embedding therefore makes the row's token the successor.
@@ -203,7 +206,7 @@ def plant(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
 def successions(tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, int]]:
     """Return the pairs of neighbouring tokens in TURNS, each pair once.
 
-    A turn begins after a newline and ends with the token that ends a turn.
+    The text of a turn follows a newline and is followed by <|im_end|>.
     """
     encoded = [tokenizer.encode(f"\n{text}<|im_end|>") for text in TURNS]
     return list(dict.fromkeys(pair for ids in encoded for pair in pairwise(ids)))

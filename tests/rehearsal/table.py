@@ -1,12 +1,13 @@
-"""Write what the rehearsal saw beside what `awares plan` states, as a Markdown table.
+"""Prints a table of what the rehearsal measured beside what `awares plan` states.
 
     PYTHONPATH=.:platform python -m tests.rehearsal.table [--directory runs/rehearsal]
 
-The script reads the reports of run.py and prints the file README.md of this folder.
+The script reads the reports of run.py and prints the whole text of this folder's README.md.
 
-Memory is anonymous resident memory: the peak during the passes, less the memory of the same process
-before it loads the model. The plan gets the geometry of the shallow model and the sizes of the
-passes that ran. Its overhead is 0, because the difference already leaves out the libraries.
+A process's memory is its peak of anonymous resident memory, less the memory before it loads the
+model. A trainer's memory also includes the weights that it maps from a file. The plan gets the
+geometry of the shallow model and the sizes of the passes that ran. The plan's overhead for
+libraries is set to 0, because the subtraction already leaves this memory out.
 """
 
 import argparse
@@ -30,14 +31,17 @@ from tests.rehearsal.memory import ProcessMemory
 from tests.rehearsal.run import JOBS, SETUP, TRAINERS, options
 
 FULL_ENGINES = ("curate", "grpo")
-"""Jobs with enough requests in flight to fill the passes of their engine, as the plan assumes."""
+"""The jobs that send enough requests to fill each pass of their engine, as the plan assumes."""
 TEMPLATE = Path(__file__).with_name("template.md")
-"""The text around the table, with the places TABLE and SECONDS to fill."""
+"""The text of README.md, in which TABLE and SECONDS are placeholders."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. `planned` is None if the plan has no figure for a CPU.
+    """One line of the table.
+
+    `what` names the figure. `found` is the measured value and `planned` the plan's value, both in
+    `unit`. `planned` is None if the plan has no figure for a CPU.
 
     Example:
         Row("grpo", "trainer, peak memory", "GB", 7.61, 7.9)
@@ -67,7 +71,10 @@ class Row:
 class Pass:
     """One forward pass of a trainer, as the probe recorded it.
 
-    `layers` is the number of runs of the first decoder layer, recomputation included.
+    `rows` and `width` are the shape of the batch, and `tokens` is its number of tokens without
+    padding. `scored` is the number of positions that the head scores. `gradient` is true for a pass
+    with gradients. `layers` is the number of runs of the first decoder layer, including
+    recomputations.
 
     Example:
         Pass(rows=2, width=1290, tokens=2025, scored=21, gradient=True, layers=2)
@@ -82,7 +89,7 @@ class Pass:
 
 
 def passes(events: Sequence[dict[str, Any]]) -> list[Pass]:
-    """Return the passes of a trainer's events. A pass lasts until the next one begins."""
+    """Return the passes that a trainer's events describe. A pass ends where the next one begins."""
     starts = [place for place, event in enumerate(events) if event["event"] == "pass"]
     found = []
     for start, end in zip(starts, [*starts[1:], len(events)], strict=True):
@@ -95,14 +102,15 @@ def passes(events: Sequence[dict[str, Any]]) -> list[Pass]:
 
 
 def padding(done: Sequence[Pass]) -> float:
-    """Return the share of the computed tokens that are padding."""
+    """Return the share of padding among all tokens that some passes compute."""
     return 1 - sum(one.tokens for one in done) / sum(one.rows * one.width for one in done)
 
 
 def trainer_peak(report: dict[str, Any]) -> int:
-    """Return the bytes that a trainer uses at its peak, from its first pass to its last event.
+    """Return a trainer's peak memory in bytes, from its first pass to its last event.
 
-    The sampled memory leaves out the weights that the trainer reads from a mapped file.
+    The memory before the trainer loads its model does not count. The weights that it maps from a
+    file are added, because sampled memory is anonymous memory only.
     """
     events = [event for event in report["events"] if event["event"] != "engine"]
     first = {event["event"]: event for event in reversed(events)}
@@ -112,7 +120,10 @@ def trainer_peak(report: dict[str, Any]) -> int:
 
 
 def engine_peak(report: dict[str, Any]) -> int | None:
-    """Return the bytes that an engine uses at its peak, or None if the job has no engine."""
+    """Return the largest peak memory of a job's engines in bytes, or None without an engine.
+
+    The memory before an engine loads its model does not count.
+    """
     starts = [event for event in report["events"] if event["event"] == "engine"]
     peaks = [
         ProcessMemory(**report["processes"][str(event["pid"])]).peak() - event["memory"]
@@ -124,7 +135,7 @@ def engine_peak(report: dict[str, Any]) -> int | None:
 def planned_trainer(
     config: PlatformConfig, job: SftConfig | GrpoConfig, shape: Geometry, done: Sequence[Pass]
 ) -> float:
-    """Return the bytes that the plan states for the largest of some passes."""
+    """Return the bytes that the plan states for the largest pass with gradients in `done`."""
 
     def need(one: Pass) -> float:
         rank = trainer(config.policy, job, shape, one.width, one.scored)
@@ -138,8 +149,8 @@ def planned_trainer(
 def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scores: bool) -> float:
     """Return the bytes that the plan states for an engine on a CPU.
 
-    `scores` is true if the engine scores canaries. vLLM packs every matrix for oneDNN. It keeps the
-    original of the embedding and of the head.
+    `scores` is true if the engine scores canaries. On a CPU, vLLM packs every matrix for oneDNN and
+    keeps the originals of the embedding and of the head. The function adds these originals.
     """
     kept = 2 * element_bytes(dtype) * shape.vocab * shape.hidden
     return (engine if scores else replace(engine, scoring=0.0)).total + kept
@@ -215,7 +226,7 @@ def _last(metrics: Sequence[dict[str, Any]], name: str) -> float:
 
 
 def main() -> None:
-    """Print the document."""
+    """Print the text of README.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--directory", type=Path, default=Path("runs/rehearsal"))
     directory = parser.parse_args().directory
