@@ -1,23 +1,28 @@
-"""Measure how an engine of the 7B model's width takes the versions of a LoRA run.
+"""Measures how an engine with the 7B model's width loads the versions of a LoRA run.
 
     PYTHONPATH=.:platform python tests/benchmarks/adapters.py [--layers N ...] [--json PATH]
 
 The policy is a Qwen2.5-VL in bfloat16 with the widths of the 7B model (hidden 3,584, MLP 18,944, 28
-heads, 4 KV heads), and the vision tower and vocabulary of the bundled policy. Its weights are
-zeros, which take the same time as others. The file of the weights is sparse. SeaweedFS runs on the
-same machine. For each way and number of layers the script publishes some versions, and loads each
-one while the engine is idle or generates. It reports medians:
+heads, 4 KV heads), and the vision tower and vocabulary of the bundled policy. All its weights are
+zero: the values do not change the times, and a file of zeros takes no space on the disk. SeaweedFS
+runs on the same machine.
 
-- load: the time from HEAD to the applied version of an idle engine, without a canary. It consists
-  of fetching, decoding and verifying, of writing the adapter's files, and of the pause;
-- pause: the part of it in which generation waits, of an idle engine and of one that generates. The
-  latter includes the generation step in flight;
-- memory: the growth of the proportional set size of the engine and of this process, from the time
-  before the first version to its peak. The publisher's own memory counts, too.
+The script measures two ways of loading an adapter. In the way "adapter" the engine keeps the
+adapter beside its weights, as it does in bfloat16. In the way "folded" the engine adds the adapter
+to its weights, as it does in float32. For each way and number of layers, the script publishes some
+versions. The engine loads them alternately while it is idle and while it generates. The script
+reports medians:
 
-The way "adapter" is the engine's own in bfloat16. The way "folded" adds the adapter to the weights,
-as an engine in float32 does. A way that is measured with two numbers of layers gets a row for 28
-layers, on the line through the two.
+- load: the time that an idle engine takes from reading HEAD to the applied version, without a
+  canary. The load consists of fetching, decoding, verifying, writing the adapter's files, and the
+  pause;
+- pause: the part of the load in which generation waits, once for an idle engine and once for an
+  engine that generates. The second pause includes the generation step in flight;
+- memory: the growth of the proportional set size (PSS) of this process and the engine, from the
+  time before the first load to the peak. It includes the publisher, which runs in this process.
+
+If a way is measured with two numbers of layers, the table also has a row for 28 layers. This row is
+the linear extrapolation of the two measurements.
 """
 
 import asyncio
@@ -56,7 +61,9 @@ from tests.benchmarks.command import Screen, parser, save
 from tests.benchmarks.local_store import local_store
 
 WHOLE = 28
+"""The number of layers of the 7B model."""
 VERSIONS = 6
+"""The number of versions that an engine loads in one measurement."""
 LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=64 * 28 * 28)
 WIDTHS = {
     "hidden_size": 3584,
@@ -67,7 +74,7 @@ WIDTHS = {
 
 
 def write_wide(directory: Path, layers: int) -> ChatFormat:
-    """Write the policy to `directory`, and return its chat format."""
+    """Write a policy with `layers` layers to `directory`, and return its chat format."""
     tokenizer = train_tokenizer()
     config: Any = build_config(tokenizer)
     config.text_config.update({**WIDTHS, "num_hidden_layers": layers})
@@ -100,7 +107,7 @@ def write_zeros(file: Path, shaped: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def adapter(shapes: dict[str, tuple[int, ...]], rank: int, seed: int) -> dict[str, Tensor]:
-    """Return a random adapter of every linear layer of the language model, in bfloat16."""
+    """Return random LoRA matrices in bfloat16 for each linear layer of the language model."""
     torch.manual_seed(seed)
     tensors = {}
     for name, shape in shapes.items():
@@ -113,7 +120,7 @@ def adapter(shapes: dict[str, tuple[int, ...]], rank: int, seed: int) -> dict[st
 
 
 class Memory(threading.Thread):
-    """Samples the memory of this process and its descendants, and keeps the peak in bytes."""
+    """Samples the memory of this process and its engine, and keeps the peak in bytes."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -125,14 +132,14 @@ class Memory(threading.Thread):
             self.peak = max(self.peak, used_bytes())
 
     def stop(self) -> int:
-        """Return the growth from the start to the peak."""
+        """Stop sampling, and return the growth from the start to the peak in bytes."""
         self._ended.set()
         self.join()
         return self.peak - self.start_bytes
 
 
 def used_bytes() -> int:
-    """Return the memory of this process and of its engine."""
+    """Return the proportional set size of this process and its engine in bytes."""
     total = 0
     for process in [os.getpid(), *engines()]:
         try:
@@ -145,7 +152,7 @@ def used_bytes() -> int:
 
 
 def engines() -> Iterator[int]:
-    """Yield the ids of the descendants of this process that run vLLM's engine."""
+    """Yield the ids of all descendants of this process that run an engine of vLLM."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -175,7 +182,7 @@ def published(
 async def measure(
     store: ObjectStore, policy: Path, chat: ChatFormat, way: str, rank: int, threads: int
 ) -> dict[str, Any]:
-    """Start an engine, load some versions, and return the medians."""
+    """Start an engine, load VERSIONS versions, and return the medians of the figures."""
     config = EngineConfig(
         dtype="bfloat16",
         kv_cache_gib=0.25,
@@ -190,7 +197,7 @@ async def measure(
         policy, config, chat, family=QWEN2_5_VL, limits=LIMITS, lora_rank=lora_rank
     )
     if way == "folded":
-        # The engine refuses to fold in bfloat16. This measures what it would cost.
+        # An engine in bfloat16 refuses to fold an adapter. Without its check, it folds.
         engine._check_form = lambda manifest: None  # type: ignore[method-assign]
     loads: dict[bool, list[tuple[float, LoadReport]]] = {True: [], False: []}
     shapes = dict(Checkpoint(policy).shapes)
@@ -225,7 +232,10 @@ async def measure(
 async def load(
     engine: Engine, chat: ChatFormat, subscriber: Subscriber, version: int, busy: bool
 ) -> tuple[float, LoadReport]:
-    """Load a version, and return the seconds since HEAD was asked for. `busy` generates."""
+    """Load a version, and return the seconds since the request for HEAD and the engine's report.
+
+    If `busy` is true, the engine generates during the load.
+    """
     ids = chat.first_turn("what is the digit?")
     ids = tuple(token for token in ids if token != chat.image_token_id)
     request = GenerateRequest(ids, (), Sampling(max_tokens=8 if busy else 1), f"{version}")
@@ -244,7 +254,7 @@ FIGURES = ("load_s", "receive_s", "pause_s", "busy_pause_s", "memory")
 
 
 def extended(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add a row for 28 layers to each way that was measured with two other numbers of layers."""
+    """Return `rows`, with a row for 28 layers for each way with two smaller numbers of layers."""
     found = []
     for way in dict.fromkeys(row["way"] for row in rows):
         measured = [row for row in rows if row["way"] == way]

@@ -1,4 +1,4 @@
-"""Measure the size and the speed of weight deltas, for our codec and four simpler encodings.
+"""Measures the size and the speed of weight deltas, for our codec and four simpler encodings.
 
     PYTHONPATH=.:platform python tests/benchmarks/codec.py [--quick] [--json PATH]
 
@@ -8,10 +8,11 @@ Updates. A synthetic update adds noise to float32 weights, such that a given sha
 rounds to other bfloat16 values. A real update is the change between consecutive bfloat16 copies of
 a Qwen2.5-VL. This script trains that model with AdamW in float32, on random tokens and pixels.
 
-Sizes. A size is the number of encoded bytes divided by the number of unencoded bytes. The floor is
-the size that an ideal encoder would reach if the steps of all weights were independent draws from
-one distribution. The script computes the floor from the entropy of the steps between representable
-values. A codec may get below the floor, because the distribution differs from tensor to tensor.
+Sizes. A size is the number of encoded bytes divided by the number of unencoded bytes. The step of a
+weight is the number of representable values by which the weight moves. The floor is the size that
+an ideal encoder would reach if the steps of all weights were independent draws from one
+distribution. The script computes the floor from the entropy of the steps. A codec may get below the
+floor, because the distribution differs from tensor to tensor.
 
 Speeds. A speed is the number of unencoded bytes divided by the CPU seconds of one thread. The
 script reports the best of several repetitions, so other processes hardly matter. Decoding writes
@@ -42,10 +43,11 @@ from tests.benchmarks.weight_update import Update, updates
 class Row:
     """The figures of one codec on one update.
 
-    `changed` is the share of the weights that change. `one_step` is the share of the changed
-    weights that move to a neighbouring value. `ratio` is the encoded size divided by the unencoded
-    size. `floor` is the ratio of an ideal encoder, as the top of this file explains. `encode` and
-    `decode` are in GB/s.
+    `update` and `codec` are names. `megabytes` is the unencoded size of the update. `changed` is
+    the share of the weights that change. `one_step` is the share of the changed weights that move
+    to a neighbouring value. `ratio` is the encoded size divided by the unencoded size. `floor` is
+    the ratio of an ideal encoder, as the top of this file explains. `encode` and `decode` are
+    speeds in GB/s.
 
     Example:
         Row(
@@ -86,7 +88,10 @@ def floor(update: Update) -> tuple[float, float, float]:
 
 
 def length(blob: object) -> int:
-    """Return the number of bytes of a blob or of a nested list. A number counts as four bytes."""
+    """Return the number of bytes of an encoding: a blob, a number, or a nested list of these.
+
+    A number counts as four bytes.
+    """
     if isinstance(blob, bytes):
         return len(blob)
     return sum(map(length, blob)) if isinstance(blob, list | tuple) else 4

@@ -1,4 +1,4 @@
-"""The command line of a benchmark: its options, its screen, and the files that it writes."""
+"""Provides what all benchmarks share: command-line options, progress output, and saved figures."""
 
 import argparse
 import json
@@ -10,7 +10,11 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 
 def parser(description: str | None, quick: str, passage: str) -> argparse.ArgumentParser:
-    """Return a parser of the options that all benchmarks have."""
+    """Return a parser of the options that all benchmarks have.
+
+    `quick` is the help text of --quick. `passage` is the name of the marks in the document that
+    --readme names.
+    """
     raw = argparse.RawDescriptionHelpFormatter
     marks = f"document whose passage between the {passage} marks is replaced by the figures"
     options = argparse.ArgumentParser(description=description, formatter_class=raw)
@@ -51,7 +55,10 @@ class Screen:
 
 
 def save(given: argparse.Namespace, passage: str, text: str, figures: Any) -> None:
-    """Write the figures to the file of --json, and the text into the document of --readme."""
+    """Write `figures` to the file of --json, and `text` into the document of --readme.
+
+    Without these options, write nothing.
+    """
     if given.json:
         given.json.write_text(json.dumps(figures, indent=1))
     if given.readme:

@@ -1,10 +1,11 @@
-"""Measure how long the engine takes in bfloat16, relative to float32, on this processor.
+"""Measures how long the engine takes in bfloat16, relative to float32, on this processor.
 
     PYTHONPATH=.:platform python tests/benchmarks/dtypes.py [--quick] [--json PATH]
 
-The main result is the ratio of two durations: that of the same questions in bfloat16 and in
-float32. engine.dtype "auto" takes bfloat16 only if the processor has bfloat16 instructions, where
-the ratio should be below 1. Elsewhere it should be above 1. --quick measures fewer questions.
+The main result is a ratio: the time for a number of questions in bfloat16, divided by the time for
+as many questions in float32. The ratio should be below 1 on a processor with bfloat16 instructions.
+There engine.dtype "auto" takes bfloat16. On another processor "auto" takes float32, and the ratio
+should be above 1. --quick measures fewer questions.
 
 Both engines run side by side in one process and serve the bundled policy. One of them answers while
 the other one waits. Four windows form a block in the order A B B A, where A is float32 and B is

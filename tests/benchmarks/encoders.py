@@ -1,4 +1,4 @@
-"""Our codec and four simpler encodings of a weight delta, behind one interface."""
+"""Wraps our codec and four simpler encodings of a weight delta in one interface."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from awares_platform.weights.codec.words import WordType
 Words = NDArray[np.uint16]
 
 CHUNK = 1 << 21
-"""Number of words that the other encodings compress at once. A span of our codec has this size."""
+"""The number of words that the simpler encodings compress at once, as our codec does in a span."""
 
 ZSTD = pa.Codec("zstd", compression_level=1)
 
@@ -88,7 +88,10 @@ class Gap(Chunked):
     name = "u16 gap + bf16, zstd-1"
 
     def chunk(self, base: Words, new: Words) -> tuple:
-        """Encode a gap of 65,535 or more as several numbers. All but the last number are 65,535."""
+        """Encode the gaps, which are the numbers of unchanged words before each changed word.
+
+        A gap of 65,535 or more becomes several numbers. All but the last of them are 65,535.
+        """
         changed = np.flatnonzero(base != new)
         gaps = np.diff(changed, prepend=-1) - 1
         ends = np.cumsum(gaps // 65535 + 1)

@@ -1,10 +1,10 @@
-"""Sends the requests of a GRPO run to an engine, without Ray, learner, reward and store.
+"""Measures an engine alone with the requests of a GRPO run, without Ray, learner and reward.
 
     python tests/benchmarks/engine_alone.py SETUP OUTPUT
 
-SETUP is the setup of a finished run, as JSON. The requests come from the run's journal: the prompts
-and views of each turn. As many groups as in the run are in flight at once. The script writes the
-episodes per second to OUTPUT.
+SETUP is the setup of a finished run, as JSON. The script reads the prompt and the views of each
+turn from the run's journal before the measurement. It then keeps as many groups in flight as the
+run did, and writes the episodes per second to OUTPUT.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ from awares_platform.runtime.session import store_session
 from awares_platform.store import ObjectStore
 
 Groups = list[list[list[GenerateRequest]]]
-"""The requests of each turn of each episode of each group."""
+"""Groups of episodes. An episode is the list of its turns' requests."""
 WARM_UP = 16
-"""Groups that are sent before the measurement."""
+"""The number of groups that the engine answers before the measurement."""
 
 
 def recorded(config: PlatformConfig, chat: ChatFormat) -> Groups:
-    """Return the requests of the run, with rendered views."""
+    """Return the requests that the run recorded, with rendered views."""
     store = ObjectStore.from_config(config.store)
     images = Images.of(store, config.data)
     grpo = config.grpo
@@ -58,7 +58,10 @@ def recorded(config: PlatformConfig, chat: ChatFormat) -> Groups:
 
 
 async def send(engine: Engine, groups: Groups, grpo: GrpoConfig) -> float:
-    """Send all requests. A turn starts when the turn before it has ended. Return the seconds."""
+    """Send all requests, and return the seconds until the last reply.
+
+    A turn of an episode starts when the episode's turn before it has ended.
+    """
     slots = asyncio.Semaphore(grpo.groups_in_flight)
 
     async def episode(turns: list[GenerateRequest]) -> None:

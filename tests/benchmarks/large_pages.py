@@ -1,15 +1,16 @@
-"""Measure whether a policy beats full resolution on pages whose small print it cannot read.
+"""Measures whether a policy with crops beats full resolution on pages with small print.
 
     PYTHONPATH=.:platform python tests/benchmarks/large_pages.py [section.key=value ...]
 
 The script writes AwaRes-Mini's pages (awares/mini/pages.py) with their labels to a local store.
-It then runs sft, grpo and evaluate with the mini policy, twice: with method.crop_scale 2 and 1. It
-prints accuracy beside RTR, and writes runs/<run>/evaluate/results.json. The overrides apply to both
-runs, for example run.seed=1 or policy.train_vision=true.
+It then runs sft, grpo and evaluate twice with the mini policy: with method.crop_scale 2, and then
+with 1. It prints accuracy beside RTR, and writes runs/<run>/evaluate/results.json. Overrides, such
+as run.seed=1 or policy.train_vision=true, apply to both runs.
 
-How to read it: full resolution shows 112 of a page's 224 px, at an RTR of 1. With crop_scale 2 the
-policy reads small print from crops at native pixels. Its accuracy can then exceed that of full
-resolution. With crop_scale 1 a crop shows no more than full resolution, at a quarter of the price.
+How to read it: at full resolution, the processor halves a page of 224 px to 112 px. This is an RTR
+of 1. With crop_scale 2, a crop shows the page's native pixels, so the policy can read small print.
+The policy's accuracy can then exceed the accuracy of full resolution. With crop_scale 1, a crop
+shows no more detail than full resolution, for a quarter of the tokens.
 """
 
 import importlib
@@ -63,7 +64,7 @@ def write_pages(config: PlatformConfig) -> None:
 
 
 def measure(config: PlatformConfig, write: bool) -> dict[str, Any]:
-    """Train and evaluate the policy of `config`, and return its metrics by policy."""
+    """Train and evaluate the policy of `config`, and return the metrics of each of POLICIES."""
     with session.session(config) as resolved:
         if write:
             write_pages(resolved)
@@ -74,7 +75,7 @@ def measure(config: PlatformConfig, write: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run both scales, and print one line per policy."""
+    """Run the jobs with both scales of crops, and print one line per scale and policy."""
     logs.configure()
     found = {
         scale: measure(setup(scale, sys.argv[1:]), write=scale == SCALES[0]) for scale in SCALES

@@ -11,7 +11,10 @@ from awares_platform.store import ObjectStore, seaweed
 
 @contextmanager
 def local_store(directory: Path) -> Iterator[ObjectStore]:
-    """Run a SeaweedFS in `directory`, and put its credentials into the environment variables."""
+    """Run a SeaweedFS server in `directory`, and yield a client of it.
+
+    The server's credentials become environment variables, which child processes inherit.
+    """
     with seaweed.serve(directory / "store", "awares") as server:
         os.environ["AWS_ACCESS_KEY_ID"] = server.access_key
         os.environ["AWS_SECRET_ACCESS_KEY"] = server.secret_key

@@ -1,11 +1,11 @@
-"""Measure how much generation slows down while weights stream in.
+"""Measures how much generation slows down while weights stream in.
 
     PYTHONPATH=.:platform python tests/benchmarks/streaming.py [--quick] [--step-s S] [--json PATH]
 
 The main result is the ratio of two speeds of generation in tokens per second. The first speed is
 measured with a new version at each learner step, and the second speed without updates. The script
-also reports the pause of each update, and the time from the learner's `begin` to the loaded
-weights. --quick measures fewer windows.
+also reports the pause per update, and the time from the publisher's `begin` of a version until the
+engine has loaded it. --quick measures fewer windows.
 
 One vLLM engine serves the bundled policy and always has enough groups of requests. SeaweedFS runs
 on the same machine. The script measures in windows of equal length. Four windows form a block in
@@ -18,7 +18,7 @@ publisher in its own process encodes and uploads the weights. The engine polls, 
 applies the weights, and scores the canary. The publisher works in all windows, because it shares
 the cores with the engine. In the windows A it publishes for a run that no engine follows.
 
-How to read it: streaming costs the share (1 - ratio) of the tokens per second. Here the publisher
+How to read it: updates cost the share (1 - ratio) of the tokens per second. Here the publisher
 slows the windows A and B equally. On a cluster the publisher runs on other nodes.
 """
 
@@ -83,16 +83,16 @@ State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 @dataclass(slots=True)
 class Load:
-    """Keeps the engine busy with requests, and counts the tokens that it returns."""
+    """Keeps the engine busy with requests. `tokens` counts the tokens that the engine returns."""
 
     engine: Engine
     tokens: int = 0
 
     async def run(self, groups: Iterator[GenerateRequest]) -> None:
-        """Send one group of requests after another.
+        """Send one group of GROUP equal requests after another.
 
-        All concurrent calls share the iterator `groups`. Every group has a new prompt, so the
-        prefix cache does not hold the prompt yet.
+        Each item of `groups` is the request of one group. Concurrent calls of this function share
+        the iterator. Every group has a new prompt, so the prefix cache does not hold it yet.
         """
         for request in groups:
             generations = await asyncio.gather(*(self.engine(request) for _ in range(GROUP)))
@@ -124,7 +124,10 @@ def learner(
 
 @dataclass(slots=True)
 class Follower:
-    """Polls HEAD and loads new weight versions, as a rollout actor does."""
+    """Polls HEAD and loads new weight versions, as a rollout actor does.
+
+    `loads` holds the report and the Unix time of each load.
+    """
 
     engine: Engine
     subscriber: Subscriber
@@ -152,6 +155,7 @@ async def measure(
     """Measure all windows and return the tokens per second of each window.
 
     The first list is for windows without updates, and the second list is for windows with updates.
+    `target` is a shared integer, by which the function tells the publisher's process the run.
     """
     rates: tuple[list[float], list[float]] = ([], [])
     tasks = [
@@ -176,9 +180,10 @@ async def measure(
 
 
 def versions(canary: Canary, processor: Any, number: int) -> list[State]:
-    """Return `number` successive states of the policy, each with its canary.
+    """Return `number` successive states of the policy, each with the log-probs of the canary.
 
-    Between two states some weights move by one representable value.
+    Between two states the share MOVED of the language model's weights moves by one representable
+    value.
     """
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.bfloat16).eval()
     generator, found = torch.Generator().manual_seed(0), []

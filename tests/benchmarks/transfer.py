@@ -1,8 +1,8 @@
-"""Measure the time from `publish` to verified weights in a reader's memory.
+"""Measures the time from `publish` to verified weights in a reader's memory.
 
     PYTHONPATH=.:platform python tests/benchmarks/transfer.py [--quick] [--json PATH]
 
---quick uses smaller tensors and fewer repetitions. A SeaweedFS runs on the same machine.
+--quick uses smaller tensors and fewer repetitions. A SeaweedFS server runs on the same machine.
 The script sends each update in three ways, one after another:
 
     the bus        encode, upload, manifest, HEAD, poll, download, decode, verify
@@ -10,8 +10,8 @@ The script sends each update in three ways, one after another:
     a checkpoint   the whole model as safetensors, through upload_file and download_file
 
 The results are medians. One run measures all three ways, so the machine's load hardly changes the
-ratios of the results. Then 1 to 8 readers in their own processes receive one version at the same
-time.
+ratios of the results. After that, the script measures how long 1, 2, 4 and 8 readers take to
+receive the same version at once. Each reader is a process.
 
 How to read it: the time of the bus divided by the time of boto3 shows the price of encoding and
 verifying. The time of the bus divided by the time of the checkpoint shows the gain of deltas. The
@@ -45,9 +45,10 @@ READERS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Median seconds of an update in each of the three ways.
+    """The median seconds of one update in each of the three ways.
 
-    `full` is the size of the model and `size` is the size of the sent update, both in bytes.
+    `update` is the update's name. `full` is the size of the model and `size` is the size of the
+    sent update, both in bytes. The other fields are seconds.
 
     Example:
         Transfer(
@@ -76,7 +77,7 @@ def state(megabytes: int) -> dict[str, Tensor]:
 
 
 def changed(before: dict[str, Tensor], share: float, seed: int) -> dict[str, Tensor]:
-    """Return a copy in which `share` of the weights moved by one representable value."""
+    """Return a copy of `before` in which `share` of the weights move by one representable value."""
     generator, after = torch.Generator().manual_seed(seed), {}
     for name, tensor in before.items():
         words = tensor.clone().view(torch.int16)

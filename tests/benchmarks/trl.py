@@ -1,18 +1,20 @@
-"""Measure GRPO of this project beside TRL's GRPOTrainer, on the same two-turn episodes.
+"""Measures this project's GRPO beside TRL's GRPOTrainer, on the same two-turn episodes.
 
     PYTHONPATH=.:platform .venv/bin/python tests/benchmarks/trl.py [--quick] [--json PATH]
 
 The main result is the ratio of episodes per second in the steady state: this project over TRL. Both
-start from the same SFT policy of AwaRes-Mini, take the same questions in the same order, and have
-the same group size, lengths, reward, optimizer settings and data type (float32). Each run gets all
-cores of this machine. TRL uses them as torch threads, and generates with transformers. This project
-uses one thread for the engine and one for the learner.
+sides start from the same SFT policy of AwaRes-Mini and take the same questions in the same order.
+They have the same group size, lengths, reward, optimizer settings and data type (float32). Each run
+gets all cores of this machine. TRL uses them as torch threads, and generates with transformers.
+This project uses one thread for the engine and one for the learner.
 
-The runs alternate: TRL, this project, this project with staleness 0, and the engine alone. Then the
-order is reversed. A run starts when the run before it has ended. --quick runs fewer steps, once.
+A round is four runs: TRL, this project, this project with staleness 0, and the engine alone. Every
+second round has the reverse order. A run starts when the run before it has ended. --quick makes one
+round with fewer steps.
 
-TRL has an environment of its own, which the first call installs from trl.txt. The first call also
-labels questions and trains the SFT policy, in a few minutes. Both are kept for the next call.
+TRL has a Python environment of its own, which the first call installs from trl.txt. The first call
+also labels questions and trains the SFT policy, in a few minutes. Later calls use the environment
+and the policy again.
 """
 
 import argparse
@@ -38,14 +40,17 @@ GOALS = {
     "episodes/s, asynchronous over synchronous": 1.3,
     "episodes/s, the loop over its engine alone": 0.9,
 }
+"""The smallest value that the project aims at for each ratio."""
 SKIPPED = 3
-"""The first steps are no part of the steady state. The buffer is full before the first step."""
+"""The number of first steps that do not count as the steady state.
+
+The buffer is full before the first step, so the first steps wait less than later steps."""
 
 Figures = dict[str, float]
 
 
 class Bench:
-    """The runs of one benchmark, each with a name of its own in `directory`."""
+    """Makes the runs of the benchmark, and keeps their files in `directory`."""
 
     def __init__(self, directory: Path, environment: Path, steps: int, tell: Any) -> None:
         self._directory, self._tell = directory, tell
@@ -60,7 +65,7 @@ class Bench:
         return trl_work.started_from(self._policy, config)
 
     def measure(self, kind: str) -> Figures:
-        """Run one of ORDER to its end, and return its figures."""
+        """Make one run of a kind that ORDER names, and return its figures."""
         self._run += 1
         self._tell(f"run {self._run}: {kind}")
         runs: dict[str, Callable[[], Figures]] = {
@@ -81,11 +86,11 @@ class Bench:
             self._directory / "trl.log",
         )
         steps = [json.loads(line) for line in rows.read_text("utf-8").splitlines()]
-        # The last line sums up the run.
+        # TRL's last line sums up the run and has no reward.
         return self._figures(ran, [row["time"] for row in steps if "reward" in row])
 
     def _loop(self, **grpo: Any) -> Figures:
-        # A run with the name of an earlier run would resume it.
+        # Take a new name, because a run with the name of an earlier run would resume that run.
         name = f"loop-{time.time_ns() // 10**9}"
         config = self._setup(name, **grpo)
         command = trl_work.command("grpo", config, self._directory)
@@ -184,7 +189,7 @@ def main() -> None:
     with Screen() as screen:
         bench = Bench(given.directory.resolve(), given.environment.resolve(), steps, screen.tell)
         for number in range(rounds):
-            # The engine alone replays a run, so it must not come before the first run.
+            # "alone" replays the last run of the kind "loop". It must not come first in round 0.
             order = [*found] if number % 2 == 0 else [*found][::-1]
             for kind in order:
                 found[kind].append(bench.measure(kind))

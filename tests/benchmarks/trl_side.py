@@ -5,10 +5,12 @@
 This script runs in the environment of tests/benchmarks/trl.txt. WORK is the directory that
 trl_work.py writes. The script appends a line to WORK/trl.jsonl after each step.
 
-TRL runs its own loop. It asks for crops through `environment_factory`, and the environment returns
-the crops as images. Two things are replaced. The policy writes requests in its own grammar, so its
-parser takes the place of TRL's. The chat template writes the reply of a tool as a user message,
-because the policy is trained on that.
+TRL runs its own loop. It gets crops from the class that is passed as `environment_factory`, which
+returns the crops as images. This script replaces two parts of TRL:
+
+- The parser of replies, because the policy writes requests in the grammar of this project.
+- The chat template. The new template writes the reply of a tool as a user message, because SFT
+  trains the policy on such messages.
 """
 
 import io
@@ -54,7 +56,7 @@ LONGEST = 800
 
 
 class Scenes:
-    """The samples of the work by their index, their decoded images, and the crops on offer."""
+    """The samples of the work, their decoded images by name, and the crops on offer."""
 
     def __init__(self, place: Path, work: dict[str, Any]) -> None:
         self.crops, self.low_ratio = TenCrops(rule=ViewRule(**work["rule"])), work["low_ratio"]
@@ -71,7 +73,7 @@ class Scenes:
 
 
 def environment(scenes: Scenes) -> type:
-    """Return the class of an environment that shows the images of `scenes`."""
+    """Return the class from which TRL makes an environment for each episode about `scenes`."""
 
     offered = scenes.crops
 
@@ -97,7 +99,7 @@ def environment(scenes: Scenes) -> type:
             return [{"type": "image", "image": render(self._image, view)} for view in views]
 
         def _episode(self, text: str) -> Episode:
-            """Return the episode that ends with `text`, as far as the reward looks at it."""
+            """Return an episode that ends with `text`, with the fields that the reward reads."""
             parsed, asked, size = offered.parse(text), self._asked, self._image.size
             stop = StopReason.ANSWER
             if isinstance(parsed, Malformed):
@@ -122,7 +124,7 @@ def parser(offered: TenCrops, end_id: int) -> Any:
         text = tokenizer.decode(ids, skip_special_tokens=True).strip()
         message: dict[str, Any] = {"role": "assistant", "content": text}
         parsed = offered.parse(text)
-        # A request that the token limit cuts does not count.
+        # Ignore a request that is cut off by the token limit.
         if isinstance(parsed, Request) and ids[-1] == end_id:
             call = {"name": "get_crops", "arguments": {"regions": list(parsed.regions)}}
             message["tool_calls"] = [{"type": "function", "function": call}]
@@ -144,7 +146,7 @@ def rewards(reward: CropReward) -> Any:
 
 
 class Steps(TrainerCallback):
-    """Writes the Unix time and the metrics of each step."""
+    """Appends a line of JSON with the Unix time and the metrics of each step to a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -163,7 +165,7 @@ class Steps(TrainerCallback):
 
 
 def settings(work: dict[str, Any], blocked: tuple[int, ...], output: Path) -> GRPOConfig:
-    """Return TRL's settings for the work. Each value that is not named is TRL's own."""
+    """Return TRL's settings for the work. All settings not named here keep TRL's defaults."""
     episodes = work["groups_per_step"] * work["group_size"]
     return GRPOConfig(
         output_dir=str(output),
@@ -203,7 +205,7 @@ def main() -> None:
     processor = AutoProcessor.from_pretrained(work["policy"])
     processor.chat_template = TEMPLATE
     processor.tokenizer.chat_template = TEMPLATE
-    # TRL looks for a description of the replies' grammar. The replaced parser does not read it.
+    # TRL requires a description of the replies' grammar, which this script's parser ignores.
     processor.tokenizer.response_template = {}
     chat = ChatFormat(processor.tokenizer)
     scenes = Scenes(place, work)

@@ -1,9 +1,9 @@
-"""The work of tests/benchmarks/trl.py, and the environment in which TRL does it.
+"""Prepares the work of tests/benchmarks/trl.py, and the Python environment of TRL.
 
-    curate, sft --> DIRECTORY/policy                  the policy that both start from
+    curate, sft --> DIRECTORY/policy                  the policy that both sides start from
                     DIRECTORY/work.json, images/      settings and questions in order, for TRL
 
-Curation and SFT run once in a directory.
+Curation and SFT run only if DIRECTORY/policy does not exist yet.
 """
 
 import json
@@ -48,9 +48,10 @@ _GRPO = (
 
 
 def python(environment: Path) -> Path:
-    """Return the Python of TRL's environment. Make the environment if it does not fit the lock.
+    """Return the path of the Python program in TRL's environment.
 
-    The installation needs uv and a package index. A later call needs neither.
+    Install the environment first if it does not match the lock file. The installation needs uv and
+    a package index. A later call needs neither.
     """
     made, lock = environment / "installed", LOCK.read_text("utf-8")
     program = environment / "bin" / "python"
@@ -93,7 +94,7 @@ def started_from(policy: Path, config: PlatformConfig) -> PlatformConfig:
 
 
 def command(job: str, config: PlatformConfig, directory: Path) -> list[str]:
-    """Return the command that runs the job with the setup, which is written to `directory`."""
+    """Write the setup to `directory`, and return the command that runs the job with this setup."""
     file = directory / f"{config.run.name}-{job}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(config.model_dump_json(indent=1), "utf-8")
@@ -101,7 +102,10 @@ def command(job: str, config: PlatformConfig, directory: Path) -> list[str]:
 
 
 def prepare(directory: Path, tell: Any) -> Path:
-    """Label questions and train the policy from which both start. Return the policy's directory."""
+    """Label questions, and train the policy from which both sides start.
+
+    Do nothing if the policy exists. Return the policy's directory.
+    """
     policy, config = directory / "policy", setup(directory, "prepared", 1)
     if policy.exists():
         return policy
@@ -116,7 +120,7 @@ def prepare(directory: Path, tell: Any) -> Path:
 
 
 def write_work(directory: Path, policy: Path, config: PlatformConfig, threads: int) -> None:
-    """Write the settings, the questions in the order of the run, and their images."""
+    """Write work.json and images/ for TRL: settings, questions in the run's order, and images."""
     count = config.grpo.steps * config.grpo.groups_per_step
     with store_session(config) as local:
         store = ObjectStore.from_config(local.store)

@@ -18,11 +18,11 @@ _TAIL = 2000
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A finished command.
+    """The measurements of a command that has ended.
 
-    `started` is a Unix time in seconds. `peak_gib` is the largest memory of the process and its
-    descendants; memory that processes share counts once. `cpu_s` is the CPU time by kind of
-    process.
+    `started` is a Unix time in seconds, and `seconds` is the duration. `peak_gib` is the largest
+    memory of the process and its descendants. Memory that processes share counts once. `cpu_s` maps
+    each kind of process to its CPU time in seconds.
 
     Example:
         Watched(1763800000.0, 140.2, peak_gib=3.1, cpu_s={"engine": 50.2})

@@ -14,7 +14,9 @@ IMAGE = 8
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One or more consecutive updates of weights. `pairs` holds (base, new) for every tensor.
+    """One or more consecutive updates of weights.
+
+    `pairs` holds the tensors (base, new) for every tensor and update.
 
     Example:
         Update("3.3 %", [(base, new)])
@@ -88,7 +90,7 @@ def configuration(quick: bool) -> Qwen2_5_VLConfig:
 def trained(rate: float, quick: bool, tell: Callable[[str], None]) -> Update:
     """Train for nine steps, and return the two updates between the last three versions.
 
-    The first six steps warm up the optimizer.
+    `rate` is the learning rate of AdamW. The first six steps warm up the optimizer.
     """
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(configuration(quick))
