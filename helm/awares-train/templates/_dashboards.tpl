@@ -1,6 +1,6 @@
-{{/* Dashboards of monitoring/dashboards.yaml as JSON for Grafana. */}}
+{{/* Render the dashboards of monitoring/dashboards.yaml as JSON for Grafana. */}}
 
-{{/* One dashboard, with two panels in a row. Input: name, dashboard. */}}
+{{/* One dashboard as JSON, with two panels in each row. Input: name, dashboard. */}}
 {{- define "awares.dashboard" -}}
 {{- $panels := list -}}
 {{- range $index, $panel := .dashboard.panels -}}
@@ -22,7 +22,8 @@
     "templating" (dict "list" (list $source $namespace)) "panels" $panels | toPrettyJson -}}
 {{- end }}
 
-{{/* The queries of a panel: metrics by legend (`series`) and whole queries (`expressions`). */}}
+{{/* The queries of a panel, as a JSON list. There is one query for each metric in `series`, and one
+for each query in `expressions`. Input: a panel. */}}
 {{- define "awares.dashboardTargets" -}}
 {{- $panel := . -}}{{ $targets := list -}}
 {{- $select := `namespace="$namespace"` -}}

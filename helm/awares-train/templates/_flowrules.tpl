@@ -1,8 +1,9 @@
-{{/* Rules of the flows to DNS, to heads and to the endpoint, and of the flow from Prometheus. Their
-input is the root unless a comment names another. */}}
+{{/* NetworkPolicies for DNS, heads, the Kubernetes API, the endpoint and Prometheus, and the rules
+of these policies. The input of a template is the root, unless its comment names another input. */}}
 
-{{/* Flows to the Jobs API and the dashboard of heads (8265), from the operator, submitters and
-tests. */}}
+{{/* Policies for traffic to the Jobs API and the dashboard of heads (8265), from the operator,
+submitter pods and test pods. Also policies for traffic from heads to the Kubernetes API and to
+Redis. */}}
 {{- define "awares.headFlows" }}
 {{- $heads := dict "ray.io/node-type" "head" }}
 {{- include "awares.flow" (dict "root" . "flow" "dashboard" "select" $heads "rules"
@@ -26,8 +27,8 @@ tests. */}}
 {{- range $component := include "awares.clusters" . | fromJsonArray }}
 {{- $settings := eq $component "endpoint" | ternary $.Values.endpoint $.Values.cluster }}
 {{- if $settings.gcsFaultTolerance.enabled }}
-{{- /* Select all pods of the component, because the operator's Redis clean-up pod is one of them.
-*/}}
+{{- /* Select all pods of the component, not only heads. The pod with which the operator cleans up
+Redis is not a head. */}}
 {{- $port := regexFind "[0-9]+$" $settings.gcsFaultTolerance.redisAddress | default "6379" }}
 {{- $rules := printf "policyTypes: [Egress]\negress:\n  - ports: [{port: %s, protocol: TCP}]"
     $port }}
@@ -37,7 +38,7 @@ tests. */}}
 {{- end }}
 {{- end }}
 
-{{/* The components that send requests to heads, as a JSON list. */}}
+{{/* The components whose pods send requests to heads, as a JSON list. */}}
 {{- define "awares.clients" -}}
 {{- $clients := list -}}
 {{- if include "awares.submits" . }}{{ $clients = append $clients "submitter" }}{{ end -}}
@@ -70,8 +71,8 @@ ingress:
   {{- end }}
 {{- end }}
 
-{{/* The rules of submitters and tests. Input: root, endpoint (whether they also ask the endpoint).
-*/}}
+{{/* Rules for traffic from submitter pods or test pods. Input: root, endpoint (whether the pods
+also send requests to the endpoint). */}}
 {{- define "awares.clientRules" }}
 policyTypes: [Egress]
 egress:
@@ -91,7 +92,8 @@ egress:
   {{- end }}
 {{- end }}
 
-{{/* The flow to the Kubernetes API. The autoscaler changes its RayCluster there. */}}
+{{/* Rules for traffic to the Kubernetes API, through which the autoscaler changes its RayCluster.
+*/}}
 {{- define "awares.apiServerRules" }}
 policyTypes: [Egress]
 egress:
@@ -105,7 +107,7 @@ egress:
       {{- end }}
 {{- end }}
 
-{{/* The flow to port 8000 of the endpoint's workers. */}}
+{{/* Policy for traffic to port 8000 of the endpoint's workers. */}}
 {{- define "awares.endpointFlow" }}
 {{- $select := dict "app.kubernetes.io/component" "endpoint" "ray.io/node-type" "worker" }}
 {{ include "awares.flow" (dict "root" . "flow" "endpoint" "select" $select "rules"
@@ -131,7 +133,7 @@ ingress:
       - {port: 8000, protocol: TCP}
 {{- end }}
 
-{{/* The flow to the cluster's DNS. Input: networkPolicy.dns. */}}
+{{/* Rules for traffic to the cluster's DNS. Input: networkPolicy.dns. */}}
 {{- define "awares.dnsRules" }}
 policyTypes: [Egress]
 egress:
@@ -148,8 +150,8 @@ egress:
       - {port: 53, protocol: TCP}
 {{- end }}
 
-{{/* The flow from Prometheus to every Ray pod. A head also has metrics of its autoscaler and
-dashboard. */}}
+{{/* Rules for traffic from Prometheus to every Ray pod. A head also exposes metrics of its
+autoscaler and of its dashboard. */}}
 {{- define "awares.metricsRules" }}
 policyTypes: [Ingress]
 ingress:

@@ -1,7 +1,8 @@
-{{/* NetworkPolicies. Each one allows a named flow of the pods that it selects by labels. */}}
+{{/* NetworkPolicies. Each policy selects pods by labels and allows one kind of their traffic, which
+is called a flow. The name of the policy contains the name of the flow. */}}
 
-{{/* One NetworkPolicy. Input: root, flow (its name), select (additional labels), expressions
-(matchExpressions), rules (ingress and egress, as YAML). */}}
+{{/* One NetworkPolicy. Input: root, flow (name of the flow), select (additional labels),
+expressions (matchExpressions), rules (policyTypes, ingress and egress, as YAML). */}}
 {{- define "awares.flow" -}}
 ---
 apiVersion: networking.k8s.io/v1
@@ -23,8 +24,8 @@ spec:
   {{- .rules | nindent 2 }}
 {{ end }}
 
-{{/* The pods of one component of the release, as a peer. Input: root, component, type (head or
-worker; empty for both). */}}
+{{/* The pods of one component of the release, as a NetworkPolicy peer. Input: root, component, type
+(head or worker; empty for both). */}}
 {{- define "awares.peer" -}}
 podSelector:
   matchLabels:
@@ -34,7 +35,8 @@ podSelector:
     {{- end }}
 {{- end }}
 
-{{/* "yes" if a job is enabled, so that there are submitter pods. */}}
+{{/* "yes" if at least one job is enabled, because only jobs have submitter pods. Otherwise empty.
+*/}}
 {{- define "awares.submits" -}}
 {{- $found := false -}}
 {{- range .Values.jobs -}}
@@ -44,7 +46,8 @@ podSelector:
 {{- if $found }}yes{{ end -}}
 {{- end }}
 
-{{/* The components that are Ray clusters, as a JSON list. */}}
+{{/* The components of the release that are Ray clusters, as a JSON list: cluster, endpoint, and
+job-<name> for each job with a cluster of its own. */}}
 {{- define "awares.clusters" -}}
 {{- $found := list -}}
 {{- if .Values.cluster.enabled }}{{ $found = append $found "cluster" }}{{ end -}}

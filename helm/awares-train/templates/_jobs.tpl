@@ -1,18 +1,19 @@
-{{/* RayJobs: their commands, their clusters, and the clean-up of both. */}}
+{{/* Specs of RayJobs: the command, the cluster, the submitter pod, and the clean-up after the job.
+*/}}
 
-{{/* A job's values over jobDefaults, as YAML. Input: root, job. */}}
+{{/* A job's values merged over jobDefaults, as YAML. Input: root, job. */}}
 {{- define "awares.job" -}}
 {{ include "awares.over" (dict "defaults" .root.Values.jobDefaults "given" .job) }}
 {{- end }}
 
-{{/* Input: root, name, job, kind (RayJob or RayCronJob). */}}
+{{/* The name of a job's object. Input: root, name, job, kind (RayJob or RayCronJob). */}}
 {{- define "awares.jobName" -}}
 {{ include "awares.name" (dict "root" .root "part" (list .name .job.suffix | compact | join "-")
     "kind" .kind) }}
 {{- end }}
 
-{{/* The command line. KubeRay copies it into a shell script without quoting, so several commands
-must be one quoted argument. Input: name, job. */}}
+{{/* The command line of a job. KubeRay copies it into a shell script without quotes. Several
+commands must therefore be one quoted argument of `sh -c`. Input: name, job. */}}
 {{- define "awares.entrypoint" -}}
 {{- $job := .job -}}
 {{- $commands := list -}}
@@ -60,8 +61,8 @@ submitterPodTemplate:
   {{- include "awares.submitter" $root | nindent 2 }}
 {{- end }}
 
-{{/* The clean-up of the cluster and the RayJob: either rules or a time to live, because KubeRay
-accepts only one of them. A shared cluster stays. Input: job. */}}
+{{/* The fields that tell KubeRay how to clean up after the job: either deletion rules or a time to
+live, because KubeRay accepts only one of the two. A shared cluster stays. Input: job. */}}
 {{- define "awares.jobEnd" -}}
 {{- if .job.deletionRules }}
 deletionStrategy:
@@ -74,8 +75,8 @@ ttlSecondsAfterFinished: {{ kindIs "invalid" .job.ttlSecondsAfterFinished | tern
 {{- end }}
 {{- end }}
 
-{{/* The pod that submits the job. KubeRay adds the command and Ray's token to its first container.
-*/}}
+{{/* The template of the pod that submits the job. KubeRay adds the command and Ray's token to the
+pod's first container. */}}
 {{- define "awares.submitter" -}}
 metadata:
   labels:

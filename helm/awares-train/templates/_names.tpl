@@ -1,4 +1,4 @@
-{{/* Names, labels, the image, and service accounts. */}}
+{{/* Names of objects, labels, the container image, and names of service accounts. */}}
 
 {{- define "awares.fullname" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name -}}
@@ -12,9 +12,10 @@
 {{- end }}
 
 {{/*
-The name <fullname>-<part>. Refuse it if it is too long for `kind`. Never shorten it, because two
-releases could then share a name. KubeRay shortens the names of a cluster's and a service's own
-Services to 50 characters, and that limits those two kinds. Input: root, part, kind.
+The name <fullname>-<part> of an object. Fail if the name is too long for the object's `kind`, or is
+not a DNS-1035 name. Never shorten the name, because two releases could then share it. KubeRay cuts
+the names of the Services that it creates to 50 characters, which limits the names of RayClusters
+and RayServices. Input: root, part, kind.
 */}}
 {{- define "awares.name" -}}
 {{- $limits := dict "RayCluster" 41 "RayService" 40 "RayJob" 47 "RayCronJob" 36 "Service" 63
@@ -62,8 +63,9 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version | replace "+" "_" }
 
 {{/*
 The labels that select a pod. Input: root, component. They omit app.kubernetes.io/name,
-because KubeRay's Services select heads by its own value of that label. They omit the version,
-because KubeRay builds a second endpoint if the pod template changes.
+because KubeRay sets its own value of that label, and its Services select heads by this value. They
+omit the version, because a new version would then change the pod template, and KubeRay would create
+a second cluster for the endpoint.
 */}}
 {{- define "awares.podLabels" -}}
 app.kubernetes.io/instance: {{ .root.Release.Name }}

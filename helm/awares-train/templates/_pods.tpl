@@ -40,7 +40,8 @@ seccompProfile:
 {{- end }}
 {{- end }}
 
-{{/* Ray's authentication for the test pods. KubeRay sets it for Ray's own pods. */}}
+{{/* Ray's authentication for the test pods, as environment variables. KubeRay sets these variables
+for Ray's own pods. */}}
 {{- define "awares.authEnv" -}}
 - name: RAY_AUTH_MODE
   value: {{ .Values.auth.mode }}
@@ -51,15 +52,15 @@ seccompProfile:
 {{- end }}
 {{- end }}
 
-{{/* Environment of every container that runs the image. */}}
+{{/* Environment variables of every container that runs the project's image. */}}
 {{- define "awares.homeEnv" -}}
 - {name: HOME, value: /home/awares}
 - {name: PYTHONPATH, value: "/opt/awares:/opt/awares/platform"}
 - {name: PYTHONDONTWRITEBYTECODE, value: "1"}
 {{- end }}
 
-{{/* Environment of every Ray container. OMP_NUM_THREADS stops each process from using all cores.
-*/}}
+{{/* Environment variables of every Ray container. OMP_NUM_THREADS keeps each process from using all
+cores. */}}
 {{- define "awares.env" -}}
 {{ include "awares.homeEnv" . }}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
@@ -70,8 +71,8 @@ seccompProfile:
 {{- include "awares.storeEnv" . }}
 {{- end }}
 
-{{/* The volumes of a pod that runs the image. Input: root, shm (a size or empty), setup (whether it
-reads setup.toml). */}}
+{{/* The volumes of a pod that runs the project's image. Input: root, shm (size of /dev/shm, or
+empty), setup (whether the pod reads setup.toml). */}}
 {{- define "awares.volumes" -}}
 - {name: tmp, emptyDir: {}}
 - {name: home, emptyDir: {}}
@@ -96,7 +97,7 @@ reads setup.toml). */}}
 {{- end }}
 {{- end }}
 
-{{/* The common part of pod specs. Such a pod has no token of the Kubernetes API. */}}
+{{/* The part that all pod specs share. It gives a pod no token of the Kubernetes API. */}}
 {{- define "awares.plainPod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false

@@ -32,8 +32,8 @@ kueue.x-k8s.io/podset-{{ $topology.mode }}-topology: {{ $topology.level }}
 {{- end }}
 {{- end }}
 
-{{/* The priority class of the pods. Only YuniKorn needs it, because it has no other priority.
-Input: the input of awares.rayPod. */}}
+{{/* The priority class of the pods in a YuniKorn queue, because YuniKorn has no priority classes of
+its own. For other queues it is empty. Input: the input of awares.rayPod. */}}
 {{- define "awares.queuePodPriority" -}}
 {{- if and .queued (eq .root.Values.queue.kind "yunikorn") -}}
 {{ .root.Values.queue.priorityClass }}

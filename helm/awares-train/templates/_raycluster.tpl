@@ -1,4 +1,5 @@
-{{/* The spec of a RayCluster: the permanent one, a job's own, or the endpoint's. */}}
+{{/* The spec of a RayCluster: the permanent cluster, a job's own cluster, or the endpoint's
+cluster. */}}
 
 {{/* A group's values merged over groupDefaults, as YAML. Input: root, group. */}}
 {{- define "awares.group" -}}
@@ -7,8 +8,8 @@
 {{ set $group "nodeSelector" (include "awares.present" $group.nodeSelector | fromYaml) | toYaml }}
 {{- end }}
 
-{{/* The entries of a map that are not null, as YAML. A user removes an entry of a preset by null.
-*/}}
+{{/* The entries of a map that are not null, as YAML. A user sets an entry of a preset to null to
+remove it. */}}
 {{- define "awares.present" -}}
 {{- $kept := dict -}}
 {{- range $key, $value := . -}}
@@ -32,17 +33,19 @@ Input: defaults, given. */}}
 {{- end }}
 
 {{/*
-The spec of a RayCluster. It has `suspend` only if it is true: a queue sets it, and an upgrade must
-not reset it. Input:
+The spec of a RayCluster, without `suspend`. Callers add `suspend` only if it is true. A queue may
+set this field itself, and an upgrade must not reset it. Input:
   root, component
   settings   .Values.cluster or .Values.endpoint
-  groups     names of the groups to include; empty for all
+  groups     names of the worker groups to include; empty for all
   account    service account: runs or endpoint
-  autoscaler, setup, queued   whether it has an autoscaler, reads setup.toml, waits in the queue
-  serve      whether it serves on port 8000
+  autoscaler whether the cluster has an autoscaler
+  setup      whether the pods read setup.toml
+  queued     whether a queue admits the cluster
+  serve      whether the pods serve on port 8000
   env        additional environment variables, as YAML
-  grace      terminationGracePeriodSeconds
-  live       name of the RayCluster that may already run
+  grace      terminationGracePeriodSeconds of the pods
+  live       name of the RayCluster, if an upgrade may find it running
 */}}
 {{- define "awares.clusterSpec" -}}
 {{- $root := .root -}}
@@ -81,7 +84,7 @@ workerGroupSpecs:
 {{- end }}
 {{- end }}
 
-{{/* A worker group. Input: the input of awares.clusterSpec, with name and group. */}}
+{{/* The spec of a worker group. Input: the input of awares.clusterSpec, with name and group. */}}
 {{- define "awares.workerGroup" -}}
 groupName: {{ .name }}
 replicas: {{ include "awares.replicas" . }}
@@ -111,8 +114,9 @@ template:
   {{- include "awares.rayPod" . | nindent 2 }}
 {{- end }}
 
-{{/* The number of workers. With an autoscaler it is the number that runs now, because an upgrade
-must not remove workers from a running job. Input: the input of awares.workerGroup. */}}
+{{/* The number of workers of a group. If the cluster already runs with an autoscaler, keep the
+number that the autoscaler has set. An upgrade must not remove workers from a running job. Input:
+the input of awares.workerGroup. */}}
 {{- define "awares.replicas" -}}
 {{- $start := .autoscaler | ternary .group.minReplicas .group.maxReplicas -}}
 {{- $replicas := kindIs "invalid" .group.replicas | ternary $start .group.replicas -}}
@@ -127,7 +131,8 @@ must not remove workers from a running job. Input: the input of awares.workerGro
 {{ int $replicas }}
 {{- end }}
 
-{{/* The autoscaler's options. They omit restartPolicy, because version 2 accepts only Never. */}}
+{{/* The autoscaler's options. They omit restartPolicy, because version 2 of the autoscaler accepts
+only Never. */}}
 {{- define "awares.autoscaler" -}}
 version: v2
 idleTimeoutSeconds: {{ int64 .settings.autoscaler.idleTimeoutSeconds }}

@@ -64,7 +64,8 @@ spec:
     {{- include "awares.volumes" (dict "root" $root "shm" .group.shm "setup" .setup) | nindent 4 }}
 {{- end }}
 
-{{/* The ports. KubeRay and the PodMonitors find them by these names. Input: role, serve. */}}
+{{/* The ports of a Ray container. KubeRay and the PodMonitors find the ports by these names. Input:
+role, serve. */}}
 {{- define "awares.rayPorts" -}}
 - {name: metrics, containerPort: 8080}
 {{- if .serve }}

@@ -1,7 +1,7 @@
 {{/*
 Refuse wrong values before anything is installed. Each message names the value and the remedy, and
-helm prints all messages at once. configmap.yaml includes this template first. A message is one
-line, and an indented line continues it.
+helm prints all messages at once. configmap.yaml includes awares.refuse. In the templates below, a
+message starts on an unindented line, and indented lines continue it.
 */}}
 
 {{- define "awares.refuse" -}}
@@ -47,7 +47,7 @@ this cluster's CRDs are of a KubeRay before 1.6, because they have no RayCronJob
 {{- end }}
 {{- end }}
 
-{{/* The chart fills in addresses itself, so a setup must not name them. */}}
+{{/* Refuse the keys of setup that the chart sets itself. */}}
 {{- define "awares.refuseSetup" }}
 {{- $owners := dict "store.url" "store.bucket and store.prefix" "store.endpoint" "store.endpoint"
     "store.region" "store.region"

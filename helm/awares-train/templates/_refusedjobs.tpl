@@ -19,7 +19,8 @@ tests.doctor.enabled=true needs the RayCluster: set cluster.enabled=true, or run
 {{- end }}
 {{- end }}
 
-{{/* Input: root, path, name, given (the job's values), job (the same over the defaults). */}}
+{{/* Refuse one job. Input: root, path (of the job in values.yaml), name, given (the job's values),
+job (the values merged over jobDefaults). */}}
 {{- define "awares.refuseJob" }}
 {{- $root := .root }}{{ $job := .job }}{{ $path := .path }}
 {{- $policies := list }}{{ range $job.deletionRules }}{{ $policies = append $policies
@@ -64,7 +65,8 @@ tests.doctor.enabled=true needs the RayCluster: set cluster.enabled=true, or run
 {{- end }}
 {{- end }}
 
-{{/* Input: root, path, given, job, policies. */}}
+{{/* Refuse a job on the shared cluster. Input: root, path, given and job as in awares.refuseJob, and
+policies (of the job's deletion rules). */}}
 {{- define "awares.refuseSharedJob" }}
 {{- if not .root.Values.cluster.enabled }}
 {{ .path }}.cluster=shared needs the RayCluster: set cluster.enabled=true, or

@@ -1,7 +1,8 @@
-{{/* Refuse values without Secrets, and Secrets that do not exist. */}}
+{{/* Refuse values that name no Secret, and Secrets that do not exist. Also refuse service accounts
+without a name, and labels and environment variables that the chart sets. */}}
 
-{{/* "yes" if Helm can ask a cluster. Without one, lookup returns nothing, not even an empty list.
-*/}}
+{{/* "yes" if Helm can ask a cluster. Without a cluster, lookup returns nothing, not even an empty
+list. */}}
 {{- define "awares.live" -}}
 {{- if lookup "v1" "Secret" .Release.Namespace "" }}yes{{ end -}}
 {{- end }}
@@ -53,7 +54,7 @@ store.externalSecret.remoteRefs.{{ $key }}.key is empty: name the remote secret 
 {{- end }}
 {{- end }}
 
-{{/* Refuse Secrets that do not exist or lack a key, if Helm can ask the cluster. */}}
+{{/* Refuse Secrets that do not exist or lack a key. This works only if Helm can ask a cluster. */}}
 {{- define "awares.refuseMissing" }}
 {{- $wanted := list }}
 {{- if not .Values.store.externalSecret.enabled }}
@@ -80,7 +81,8 @@ store.externalSecret.remoteRefs.{{ $key }}.key is empty: name the remote secret 
 {{- end }}
 {{- end }}
 
-{{/* Input: root, value (the key of values.yaml), name (of the Secret), keys. */}}
+{{/* Refuse one Secret that does not exist or lacks a key. Input: root, value (the key of values.yaml
+that names the Secret), name (of the Secret), keys. */}}
 {{- define "awares.refuseMissingKeys" }}
 {{- $place := .root.Release.Namespace }}
 {{- $data := dict }}
@@ -105,8 +107,8 @@ serviceAccounts.{{ $who }}.create=false without serviceAccounts.{{ $who }}.name:
 {{- end }}
 {{- end }}
 
-{{/* Refuse labels and variables that the chart or KubeRay sets. The user's copy would replace them.
-*/}}
+{{/* Refuse labels and environment variables in `pods` that the chart or KubeRay sets. The user's
+value would replace the chart's value. */}}
 {{- define "awares.refusePods" }}
 {{- range $key := keys .Values.pods.labels | sortAlpha }}
 {{- if regexMatch "^(ray[.]io/.*|app[.]kubernetes[.]io/(instance|part-of|component))$" $key }}

@@ -1,4 +1,5 @@
-{{/* Refuse jobs and replicas that need more than their groups offer. They would wait for ever. */}}
+{{/* Refuse jobs that need more GPUs or CPUs than their groups offer. Such a job would wait for
+ever. */}}
 
 {{/* The enabled groups, merged over groupDefaults, as YAML. Input: root, groups, names (of the
 groups to include; empty for all). */}}
@@ -12,8 +13,9 @@ groups to include; empty for all). */}}
 {{ toYaml $found }}
 {{- end }}
 
-{{/* The GPUs or CPUs of groups with all their workers. Without numCpus KubeRay counts the CPU
-limit, or the request if there is no limit. Input: groups, kind. */}}
+{{/* The number of GPUs or CPUs that groups offer with maxReplicas workers each. If numCpus is null,
+KubeRay counts the CPU limit, or the CPU request if there is no limit. Input: groups, kind (GPU or
+CPU). */}}
 {{- define "awares.offered" -}}
 {{- $sum := 0.0 -}}
 {{- range .groups -}}
@@ -29,7 +31,8 @@ limit, or the request if there is no limit. Input: groups, kind. */}}
 {{ $sum }}
 {{- end }}
 
-{{/* GPUs and CPUs that each job occupies at the same time, as YAML. Input: the root. */}}
+{{/* The number of GPUs and of CPUs that each job needs at the same time, as YAML. Input: the root.
+*/}}
 {{- define "awares.taken" -}}
 {{- range $kind := list "gpus" "cpus" }}
 {{ $kind }}:
@@ -51,7 +54,8 @@ limit, or the request if there is no limit. Input: groups, kind. */}}
 {{- end }}
 {{- end }}
 
-{{/* Refuse a job that its groups cannot hold. Input: root, path, name, job. */}}
+{{/* Refuse a job that needs more GPUs or CPUs than its groups offer. Input: root, path, name, job.
+*/}}
 {{- define "awares.refuseSize" }}
 {{- $taken := include "awares.taken" .root | fromYaml }}
 {{- $names := eq .job.cluster "shared" | ternary list .job.groups }}
@@ -81,8 +85,8 @@ limit, or the request if there is no limit. Input: groups, kind. */}}
 {{- printf "%.3f" (mulf (trimSuffix $unit $text | float64) (get $units $unit | default 1.0)) -}}
 {{- end }}
 
-{{/* Refuse requests above limits, and memory-backed volumes larger than their limit. Input: path,
-and resources, shm and objectStoreMemory of a group or head. */}}
+{{/* Refuse a request above its limit, a /dev/shm that uses up the memory limit, and an object store
+larger than /dev/shm. Input: path, and resources, shm and objectStoreMemory of a group or head. */}}
 {{- define "awares.refuseSizes" }}
 {{- $limits := .resources.limits | default dict }}
 {{- range $resource, $request := .resources.requests | default dict }}

@@ -13,8 +13,9 @@ applications:
       {{- include "awares.serveArgs" . | nindent 6 }}
 {{- end }}
 
-{{/* The settings that a replica reads, and no others: a changed sft.learning_rate must not replace
-replicas. A replica that follows a run also reads the settings of that run's data. */}}
+{{/* The settings that a replica reads, and no others. A changed sft.learning_rate, for example,
+must not replace replicas. A replica that follows a run also reads data.name, data.image_cache and
+grpo.start. */}}
 {{- define "awares.serveArgs" -}}
 {{- $setup := include "awares.setup" . | fromYaml -}}
 {{- $read := pick $setup "run" "store" "policy" "method" "engine" "serve" -}}

@@ -1,7 +1,7 @@
 {{/* The setup: the user's values, the values that the chart fills in, and the TOML of both. */}}
 
-{{/* One value of the setup, or the configuration's default. .ci/chart.py writes the defaults into
-setup.defaults.json. Input: a list of root, section, key. */}}
+{{/* One value of the setup, or its default from setup.defaults.json, which .ci/chart.py writes.
+Input: a list of root, section, key. */}}
 {{- define "awares.setting" -}}
 {{- $root := index . 0 -}}{{- $section := index . 1 -}}{{- $key := index . 2 -}}
 {{- $defaults := get ($root.Files.Get "setup.defaults.json" | fromJson) $section | default dict -}}
@@ -12,7 +12,7 @@ setup.defaults.json. Input: a list of root, section, key. */}}
 {{ dig $section $key (get $defaults $key) $root.Values.setup }}
 {{- end }}
 
-{{/* The whole setup as YAML. */}}
+{{/* The whole setup as YAML: the user's values and the values that the chart fills in. */}}
 {{- define "awares.setup" -}}
 {{- $setup := deepCopy .Values.setup -}}
 {{- $store := get $setup "store" | default dict -}}
@@ -51,8 +51,8 @@ downscale_delay_s: {{ .downscaleDelaySeconds }}
 {{- end -}}
 {{- end }}
 
-{{/* A section and its subsections as TOML. toToml is no choice: it writes 4 as 4.0, and integer
-keys refuse that. Input: path, keys. */}}
+{{/* A section of the setup and its subsections, as TOML. Helm's toToml would write 4 as 4.0, which
+integer keys refuse. Input: path, keys. */}}
 {{- define "awares.tomlSection" -}}
 [{{ .path }}]
 {{- range $key, $value := .keys }}

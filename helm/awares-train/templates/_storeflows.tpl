@@ -1,6 +1,7 @@
-{{/* Flows to the store. Their input is the root. */}}
+{{/* NetworkPolicies for traffic to the store. The input of each template is the root. */}}
 
-{{/* The flows from Ray's pods and the tests to S3 and to the servers of models. */}}
+{{/* The policies for traffic from Ray's pods and the test pods to S3 and to the servers from which
+models are downloaded. */}}
 {{- define "awares.storeFlows" }}
 {{- $clients := append (include "awares.clusters" . | fromJsonArray) "test" }}
 {{- $expressions := list (dict "key" "app.kubernetes.io/component" "operator" "In" "values"
@@ -40,7 +41,7 @@ egress:
       {{- include "awares.storePorts" . | trim | nindent 6 }}
 {{- end }}
 
-{{/* The ports of the S3 server and of the servers of models. */}}
+{{/* The ports of S3 and of the servers from which models are downloaded. */}}
 {{- define "awares.storePorts" -}}
 {{- $ports := .Values.networkPolicy.store.ports -}}
 {{- $address := .Values.store.endpoint | default "" -}}
