@@ -1,15 +1,15 @@
-# The image for machines without a GPU: trials, CI, the cpu worker group. `make images` builds it
-# with the repository as its context.
+# The container image for machines without a GPU: trials, CI and the cpu worker group. `make images`
+# builds it with the repository as its context.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
-# The digest of the tag, sha256:..., makes the build use the same base image again:
-# make images PYTHON_DIGEST=sha256:...
+# A tag may point to a newer image later. To build on exactly the same base image again, pass its
+# digest: make images PYTHON_DIGEST=sha256:...
 ARG PYTHON_DIGEST=
 
 FROM ${PYTHON_IMAGE}${PYTHON_DIGEST:+@${PYTHON_DIGEST}} AS base
 
 FROM base AS build
-# Debian keeps only one version of a package, so pin the base image instead. The final stage copies
-# only /opt from this one.
+# Debian's archive keeps only one version of a package, so apt-get cannot pin versions here. Pin the
+# base image instead. The final stage copies only /opt from this stage.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
@@ -24,8 +24,8 @@ COPY awares awares
 COPY platform/awares_platform platform/awares_platform
 COPY jobs jobs
 COPY platform/images/development.py /tmp/development.py
-# An editable install makes `awares` import the tree that jobs/*.py put on sys.path. Then remove the
-# packages that only development or builds need.
+# With an editable install, the command `awares` imports the same source tree that jobs/*.py put on
+# sys.path. Then remove the packages that only development or builds need.
 RUN uv pip install --no-deps --no-build-isolation --editable . \
     && python /tmp/development.py pyproject.toml > /tmp/development.txt \
     && uv pip uninstall --requirement /tmp/development.txt \
