@@ -49,8 +49,8 @@ from awares_platform.weights.manifest import WeightsError
 pytestmark = pytest.mark.slow
 
 WIDTH, WORDS = 64, 96
-# The class stands for a configuration. Only attention layers read the configuration, and
-# the model of this file has no attention layer.
+# `apply` takes a model configuration, which only attention layers read. The model of this file has
+# no attention layer, so the class itself can stand for a configuration.
 CONFIG: Any = ModelConfig
 CPUS = ["closure", "packed", "native"]
 
@@ -95,7 +95,7 @@ class Model(nn.Module):
 
 @pytest.fixture(scope="module", autouse=True)
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Create a tensor-parallel group with one rank, which vLLM's layers need."""
+    """Create the tensor-parallel group that vLLM's layers need, with a single rank."""
     rendezvous: Path = tmp_path_factory.mktemp("group") / "rendezvous"
     with set_current_vllm_config(VllmConfig()):
         init_distributed_environment(1, 0, f"file://{rendezvous}", 0, "gloo")
@@ -160,8 +160,8 @@ def outputs(model: Any, x: Tensor) -> list[Tensor]:
     """
 
     def compute(module: Any) -> Tensor:
-        # vLLM's CPU build calls the attribute cpu_linear. A layer has this attribute only after
-        # vLLM has processed the layer.
+        # On CPUs a layer computes with its attribute cpu_linear. The layer has this attribute only
+        # after vLLM has processed the layer.
         if "cpu_linear" not in vars(module):
             return linear(x, module.weight, module.bias)
         return module.quant_method.apply(module, x, module.bias)

@@ -1,7 +1,4 @@
-"""Tests the canary's prompts, the tokens whose logprobs it compares, and the bound.
-
-The bound limits the mean absolute difference of the logprobs.
-"""
+"""Tests the canary's prompts, its compared tokens, and the bound on the difference of logprobs."""
 
 import math
 from dataclasses import replace
@@ -58,7 +55,7 @@ def test_a_prompt_holds_both_turns_and_their_images(canary: Canary, chat: ChatFo
 
 
 def test_a_question_fits_if_the_engine_can_score_its_longest_item(chat: ChatFormat) -> None:
-    """The engine also samples one token after the item."""
+    """Check the limit, which includes one token that the engine samples after the item."""
     sample, limits = replace(SAMPLES[0], question="why " * 40), VisionLimits(min_pixels=784)
     items = Canary.build([sample] * 4, picture, chat, limits, 0.5).items
     longest = max(sequence_length(item, limits, 0.5) for item in items)
@@ -77,7 +74,7 @@ def test_text_after_the_first_image_is_compared(canary: Canary, chat: ChatFormat
 
 
 def test_the_head_computes_only_the_compared_tokens() -> None:
-    """The logits of every position of a page would take gigabytes."""
+    """Check the number of computed logits, because those of a whole page would take gigabytes."""
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY).eval()
     processor = Qwen2_5_VLProcessor.from_pretrained(POLICY)
     canary = Canary.build(

@@ -1,4 +1,4 @@
-"""Tests the slope of the engine's change on the learner's, with simulated rounding errors."""
+"""Tests the slope of the engine's over the learner's change, with simulated rounding errors."""
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ TOKENS = 160
 def measured(played: float, size: float, noise: float, seed: int = 0) -> Change:
     """Return the change of an engine that plays the share `played` of an update.
 
-    `size` and `noise` are the deviations of the learner's change and of the engine's errors.
+    `size` is the standard deviation of the learner's change over the tokens. `noise` is the
+    standard deviation of the engine's rounding errors.
     """
     torch.manual_seed(seed)
     start, update = torch.randn(TOKENS) - 2, torch.randn(TOKENS) * size

@@ -1,4 +1,4 @@
-"""Tests the metrics of episodes that the tests construct, and the table of results."""
+"""Tests the metrics of hand-made episodes, and the table of results."""
 
 import io
 from typing import Any

@@ -1,4 +1,4 @@
-"""Fixtures that construct episodes, groups, and a controller with fake actors."""
+"""Defines fixtures that construct episodes, groups, and a controller with fake actors."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
-"""A fake rollout actor without an engine, and a fake weight bus.
+"""Defines a fake rollout actor without an engine, and a fake weight bus.
 
-The actor loads the versions that are published on the bus.
+The actor loads the versions that a test publishes on the bus.
 """
 
 import asyncio
@@ -29,7 +29,8 @@ class Bus:
 class FakeActor:
     """A fake rollout actor, which plays every prompt with the weight version that it has loaded.
 
-    The actor dies while it plays prompt number `dies_at`.
+    The actor dies while it plays prompt number `dies_at`. At version `mismatch_at` it raises an
+    error, as an actor does after a canary mismatch.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A controller with fake actors and a fake journal. Tests call the controller like a learner."""
+"""Connects a controller with fake actors and a fake journal. A test plays the learner's part."""
 
 import asyncio
 import threading
@@ -48,7 +48,12 @@ class SlowJournal(MemoryJournal):
 
 
 class Stage:
-    """A controller with its settings, its fake actors and its fake journal."""
+    """A controller with its settings, its fake actors and its fake journal.
+
+    `dies_at` holds one value for each actor that will start: the prompt number at which the actor
+    dies, or None. `mismatch_at` is the version at which the actors report a canary mismatch.
+    `outcome` is the outcome of all groups that can be played.
+    """
 
     def __init__(
         self,
@@ -73,7 +78,7 @@ class Stage:
         self.mismatch_at: int | None = None
         self.episode = episode
         self.outcome = Outcome.READY
-        # The ids of the samples with questions that do not fit the context.
+        # The ids of the samples that cannot be played, because the question is too long.
         self.unplayable: set[str] = set()
         buffer = EpisodeBuffer(
             Prompts(samples, 0), self.settings.groups_per_step, self.settings.staleness_bound
@@ -104,9 +109,9 @@ class Stage:
 
     @property
     def finished(self) -> int:
-        """Return the number of groups that the controller has received.
+        """The number of groups that the controller has received.
 
-        The number includes groups that the controller has not yet written to the journal.
+        This number includes groups that the controller has not yet written to the journal.
         """
         return len(self.controller._unwritten) + len(self.journal.groups)
 

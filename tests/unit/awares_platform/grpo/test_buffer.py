@@ -93,7 +93,7 @@ def test_groups_beyond_the_bound_are_dropped_and_their_prompts_issued_again(
     assert (buffer.dropped, len(buffer)) == (1, 1)
     again = buffer.issue()
     assert (again.number, again.attempt) == (0, 1)
-    # The buffer refuses a late group of the first attempt, which was dropped.
+    # The group of the first attempt was dropped, so the buffer refuses a late copy of it.
     assert not buffer.add(make_group(first, version=2))
     assert buffer.add(make_group(again, version=2))
     assert numbers(buffer.take(0, version=2)) == [1, 0]
@@ -139,10 +139,10 @@ def test_position_is_a_watermark_and_what_lies_beyond() -> None:
 def test_restart_loses_nothing_and_counts_nothing_twice(
     make_buffer: Callable[..., EpisodeBuffer], make_group: Make
 ) -> None:
-    """Check which groups a new learner gets after the learner dies.
+    """Check which groups a new learner gets after the first learner has died.
 
-    The dead learner has taken two steps, but the checkpoint contains only the first step. The
-    groups of prompts 4 and 5 are ready, and prompt 6 is in flight.
+    The dead learner took two steps, but its checkpoint contains only the first step. At its death
+    the groups of prompts 4 and 5 were ready, and prompt 6 was in flight.
     """
     buffer = make_buffer(bound=4)
     buffer.restore(Position(), [], version=0)

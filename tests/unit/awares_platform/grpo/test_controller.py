@@ -16,7 +16,7 @@ def test_rollouts_run_ahead_by_the_bound_and_no_further(stage: Callable[..., Sta
         assert acted.played() == []
         await acted.controller.attach(0, Position())
         await asyncio.sleep(0.1)
-        assert acted.played() == [0, 1, 2, 3]  # A bound of 1 allows two batches.
+        assert acted.played() == [0, 1, 2, 3]  # A staleness bound of 1 allows two batches.
         assert await acted.step(0, 0) == [0, 1]
         await asyncio.sleep(0.1)
         assert acted.played() == [0, 1, 2, 3, 4, 5]

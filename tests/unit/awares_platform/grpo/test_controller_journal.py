@@ -43,7 +43,8 @@ def test_a_group_that_finishes_while_the_journal_is_read_is_kept(
         journal.reading.clear()
         attaching = asyncio.create_task(acted.controller.attach(0, Position()))
         await asyncio.to_thread(journal.reading.wait, 10)
-        # A bound of 3 allows eight groups. All eight groups finish while the journal is read.
+        # A staleness bound of 3 allows four batches of two groups. All eight groups finish while
+        # the controller reads the journal.
         await until(lambda: acted.finished == 8)
         journal.may_return.set()
         await attaching
@@ -75,8 +76,8 @@ def test_no_group_starts_before_the_journal_of_the_last_job_is_read(
         await attaching
         assert await acted.step(0, 0) == [0, 1]
         await until(lambda: len(acted.played()) == 3)
-        # The next batch has prompts 2 and 3, and the journal holds prompt 2. The bound also
-        # allows the batch of prompts 4 and 5.
+        # The journal holds the groups of prompts 0 to 2. The actor plays prompt 3 for the next
+        # batch. The staleness bound also allows the batch of prompts 4 and 5.
         assert acted.played() == [3, 4, 5]
         await acted.controller.close()
         await running

@@ -57,7 +57,7 @@ def test_groups_that_all_fail_stop_the_run_with_their_cause(stage: Callable[...,
 def test_questions_that_cannot_be_played_are_left_out(
     stage: Callable[..., Stage], samples: list[Sample], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The prompts of several epochs in a row cannot be played, and the run goes on."""
+    """Check that a run goes on over several epochs if one of its five samples can be played."""
 
     async def scene() -> None:
         acted = stage()
