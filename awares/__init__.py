@@ -1,8 +1,8 @@
 """The AwaRes method: a policy sees a low-resolution view, asks for crops if needed, and answers.
 
 `__all__` lists the public names of the package. A name that needs torch is loaded on first use, so
-`import awares` does not load torch. The function `demonstration` has the name of its module, so the
-package does not export it. Import it from `awares.demonstration`.
+`import awares` does not load torch. The function `demonstration` has the same name as its module,
+so the package does not export the function. Import the function from `awares.demonstration`.
 """
 
 from importlib import import_module

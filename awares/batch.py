@@ -1,4 +1,4 @@
-"""Collate episodes and demonstrations into tensors.
+"""Collates episodes and demonstrations into tensors.
 
     turns -- ids, one placeholder per view --------------------------+
                                                                      v
@@ -42,10 +42,19 @@ Item = Episode | Demonstration
 class Batch:
     """The input tensors of a forward pass and of a loss.
 
-    `action_mask_BT` marks the sampled tokens of episodes and the target tokens of demonstrations.
-    At all unmarked tokens the logprobs and weights are 0, and the versions are -1.
-    `image_views_I` numbers the distinct views from 0 to U - 1, in order of appearance. Images with
-    equal numbers have equal pixel values.
+    input_ids_BT           token ids
+    attention_mask_BT      1 at real tokens, 0 at padding
+    mm_token_type_ids_BT   1 at image tokens, 0 elsewhere
+    pixel_values_ND        normalised pixels of each patch
+    image_grid_thw_I3      number of frames, patch rows and patch columns of each image
+    image_views_I          number of the view that each image shows; equal numbers mean equal pixels
+    action_mask_BT         true at sampled tokens of episodes and target tokens of demonstrations
+    behaviour_logprobs_BT  logprob of each sampled token under the policy that sampled it
+    weights_BT             weight of each token in the SFT loss
+    versions_BT            version of the weights that sampled each token
+
+    The numbers of the views are 0 to U - 1, in order of appearance. Where the action mask is false,
+    the logprobs and weights are 0, and the versions are -1.
 
     Example:
         batch = collate(episodes, images, processor, limits).to("cuda")
@@ -82,7 +91,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One expanded sequence. Each field holds one value per token.
+    """One sequence, in which each image has one placeholder per visual token.
+
+    Each field holds one value per token. The fields become one row of the tensors `input_ids_BT`,
+    `action_mask_BT`, `behaviour_logprobs_BT`, `weights_BT` and `versions_BT` of a `Batch`.
 
     Example:
         _Row(
@@ -112,13 +124,14 @@ def collate(
     """Collate episodes or demonstrations into one batch.
 
     `images` maps the hash of an image to the original image. `processor` is the policy's processor.
-    `limits` replaces the processor's own bounds on an image's area. `tool_weight` is the paper's
-    w_t: the weight of each sampled token in a turn that requests crops. All other sampled tokens
-    have the weight 1. Every item must have at least one view, so that no rank skips the vision
-    tower.
+    `limits` replaces the processor's own bounds on an image's area. `low_ratio` is the side of a
+    low-resolution view with the scale 1, divided by the side of the image. `tool_weight` is the
+    paper's w_t: the weight of each sampled token in a turn that requests crops. All other sampled
+    tokens have the weight 1. Every item must have at least one view, so that the vision tower runs
+    on every rank.
 
-    Raises PolicyError if an item has no view, or if the item, its image and the processor disagree
-    on image sizes or token counts.
+    Raises PolicyError if an item has no view, or if the tokenizer has no pad token. Also raises
+    PolicyError if the item, its image and the processor disagree on image sizes or token counts.
     """
     assert items, "a batch holds at least one item"
     rendered: dict[tuple[str, View], Image] = {}
@@ -136,9 +149,9 @@ def collate(
 
 
 def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) -> int:
-    """Return an item's number of tokens, after each image placeholder is expanded.
+    """Return the length of an item's sequence in tokens, including its visual tokens.
 
-    No image is decoded.
+    The recorded image size determines the number, so the function decodes no image.
     """
     written = sum(len(turn.context_ids) + len(turn.sampled_ids) for turn in item.turns)
     sizes = [
@@ -150,7 +163,11 @@ def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) ->
 def _render(
     item: Item, image: Image, low_ratio: float, rendered: dict[tuple[str, View], Image]
 ) -> list[Image]:
-    """Return the item's views. Take a view from `rendered` if another item has shown it."""
+    """Return the pixels of the item's views, in order.
+
+    `rendered` holds the views of the earlier items, by image hash and view. The function renders a
+    view only if it is missing there, and then adds it.
+    """
     if image.size != item.image_size:
         raise PolicyError(
             f"{item.sample_id}: image {item.image} is {image.size}, the episode saw "
@@ -176,7 +193,10 @@ def _process(views: Sequence[Image], processor: Any, limits: VisionLimits) -> tu
 
 
 def _numbers(views: Sequence[Image]) -> Tensor:
-    """Return a number per view (I,). A view that several items show is one object."""
+    """Return `Batch.image_views_I` for the views of all items.
+
+    `_render` returns the same object for the same view, so the object's id identifies the view.
+    """
     numbers: dict[int, int] = {}
     return torch.tensor([numbers.setdefault(id(view), len(numbers)) for view in views])
 

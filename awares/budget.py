@@ -8,10 +8,10 @@ class Budget:
     """The bounds of one episode.
 
     `visual_tokens` bounds the visual tokens of all views, including the first view. `crops` bounds
-    the views that requests return. `context` is the longest sequence that the engine accepts, in
-    tokens. A request over the budget is malformed. If `fit` is true, it is answered within the
-    budget instead: the first `crops` regions are shown, in a lower resolution if necessary. Serving
-    sets `fit`, because a user wants an answer.
+    the number of views that requests return. `context` is the longest sequence that the engine
+    accepts, in tokens. If `fit` is false, a request over the budget is malformed. If `fit` is true,
+    the request gets its first regions, in a lower resolution if necessary, so that they fit the
+    budget. Serving sets `fit`, because a user wants an answer.
 
     Example:
         Budget(visual_tokens=4096, crops=4, context=8192)

@@ -1,20 +1,20 @@
-"""The chat layout as token ids.
+"""Builds the token ids of prompts and replies.
 
 A prompt is a concatenation of token ids. Sampled ids are therefore never decoded and encoded again.
 
-If the system prompt is empty, the system message is left out:
+The first turn has this layout. If the system prompt is empty, the first line is left out.
 
     <|im_start|>system\\n{system}<|im_end|>\\n
     <|im_start|>user\\n{images}{question}<|im_end|>\\n
     <|im_start|>assistant\\n{sampled ... <|im_end|>}
 
-The tool's reply holds crops and no text:
+The reply to a request for crops is a user message with the crops and without text:
 
     \\n<|im_start|>user\\n{images}<|im_end|>\\n
     <|im_start|>assistant\\n{sampled ... <|im_end|>}
 
 Each image is <|vision_start|><|image_pad|><|vision_end|>. ONE <|image_pad|> stands for one image.
-Engines and `awares.batch` repeat this placeholder once for each visual token.
+Engines and `awares.batch` replace this placeholder by one <|image_pad|> for each visual token.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ from awares.family import ChatTokens
 class ChatFormat:
     """Builds the token ids of prompts and replies with a transformers fast tokenizer.
 
-    `tokens` are the model family's special tokens. Each id in `stop_ids` ends a turn; the first id
-    is the id of <|im_end|>. The ids in `blocked_ids` must never be sampled. Raises PolicyError if
-    the tokenizer lacks a special token.
+    `tokens` are the model family's special tokens. Each id in `stop_ids` ends a turn; the first of
+    these ids is the id of <|im_end|>. The ids in `blocked_ids` must never be sampled. Raises
+    PolicyError if the tokenizer lacks a special token.
 
     Example:
         chat = ChatFormat(tokenizer, SYSTEM_PROMPT)
@@ -104,7 +104,7 @@ class ChatFormat:
 
         If the text contains the name of a special token, the name is encoded as ordinary tokens. A
         question therefore cannot forge a turn or an image. Raises DataError if the tokenizer
-        returns a special token in spite of this rule.
+        nevertheless returns the id of <|im_end|> or a blocked id.
         """
         ids = self._literal(text)
         forged = {self.end_id, *self.blocked_ids}.intersection(ids)
@@ -131,9 +131,9 @@ _PROBE = "awares"
 def template_prompt(tokenizer: Any, tokens: ChatTokens = QWEN2_5_VL.chat) -> str:
     """Return the system message that the tokenizer's chat template adds, or "" if it adds none.
 
-    `ChatFormat` with this system message gives the ids that the template gives for a question about
-    one image. Raises PolicyError if the tokenizer has no template, or if the template writes
-    another layout than `ChatFormat`.
+    With this system message, `ChatFormat` writes the same ids as the template for a question about
+    one image. Raises PolicyError if there is no template, if the template fails, or if its layout
+    differs from the layout of `ChatFormat`.
     """
     if not tokenizer.chat_template:
         raise PolicyError(

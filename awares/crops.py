@@ -1,4 +1,4 @@
-"""Compute the boxes of the ten crops of an image, and map evidence boxes to crops.
+"""Computes the boxes of the ten crops of an image, and maps evidence boxes to crops.
 
 All boxes are in native pixels of the ORIGINAL image. Half of an odd side is rounded up. Opposite
 crops then share one row or column of pixels, and no pixel is left out. Right crops end at the right
@@ -112,7 +112,7 @@ def clamp(box: Box, size: tuple[int, int]) -> Box:
 
 
 def pad(box: Box, size: tuple[int, int], padding: float) -> Box:
-    """Add `padding` times the width or height of `box` on each side, and clamp the result."""
+    """Return `box`, enlarged on each side by `padding` times its width or height, and clamped."""
     grow_x, grow_y = round((box[2] - box[0]) * padding), round((box[3] - box[1]) * padding)
     return clamp((box[0] - grow_x, box[1] - grow_y, box[2] + grow_x, box[3] + grow_y), size)
 
@@ -175,7 +175,7 @@ def min_cover(
     If several sets of crops have the same area, the set with the fewest crops wins. If several such
     sets have equally few crops, the order of `CropId` decides. Without boxes the evidence is
     unknown, and the result is `all`. If `allow_all` is false, top and bottom together replace
-    `all`.
+    `all`. Top and bottom are also the result if no single crop covers one of the boxes.
 
     Example:
         min_cover([(4, 4, 20, 20)], (112, 112))  # (CropId.TOP_LEFT,)
@@ -210,7 +210,7 @@ def target_crops(
     - `min_cover` calls the function `min_cover`, which always returns at least one crop.
     - `iou` is the paper's literal rule. It selects every crop whose IoU with the bounding box of
       all boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter of the
-      image. If the bounding box is smaller than `tau` / 4 of the image, no crop is selected.
+      image. The rule therefore selects no crop if the bounding box is under `tau` / 4 of the image.
     - `coverage` selects every crop that contains at least the share `tau` of a box's area. If it
       selects a quadrant, it also selects the halves that contain the quadrant. It selects `all`
       only for a box that no smaller crop covers.

@@ -3,8 +3,8 @@
 LR:  prompt + first view -> answer
 HR:  prompt + first view -> request -> views -> answer
 
-`ChatFormat` builds the ids. These ids equal the ids of an episode in which the policy samples the
-same text.
+`ChatFormat` builds the token ids of these turns. An episode in which the policy samples the same
+text has the same ids.
 """
 
 from dataclasses import dataclass

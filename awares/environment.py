@@ -55,7 +55,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A turn that attempts a request, but cannot be parsed as a request.
+    """A turn that attempts a request, but cannot be parsed or exceeds the budget.
+
+    `reason` says what is wrong.
 
     Example:
         Malformed("text after the request")
@@ -144,7 +146,7 @@ class Environment(Protocol):
         ...
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """Return the views, at least one, that an image of `size` gives for the request."""
+        """Return the views that answer the request on an image of `size`: at least one view."""
         ...
 
     def cost(self, request: Request, size: Size) -> float:

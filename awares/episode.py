@@ -9,10 +9,10 @@
                   prompt ids + sampled ids + tool_reply ids + views ------+        |
                                                  ^--- cut from the original image -+
 
-The environment parses the turns and chooses the views. Ids are only appended, never changed: the
+The environment parses the turns and chooses the views. Ids are only appended, never changed. The
 prompt of turn 2 is the prompt of turn 1, then the sampled ids, then the tool's reply. After any
-failure `run_episode` returns an episode with StopReason.ERROR. The other episodes of the group
-therefore go on.
+failure `run_episode` returns an episode with StopReason.ERROR, so the other episodes of the group
+go on.
 """
 
 from collections.abc import Sequence
@@ -36,8 +36,8 @@ class StopReason(StrEnum):
     """How an episode ended."""
 
     ANSWER = "answer"
-    # The turn attempts a request that cannot be parsed, that exceeds the budget, or that the token
-    # limit cuts.
+    # The turn attempts a request, but the request cannot be parsed, exceeds the budget, or reaches
+    # the token limit.
     MALFORMED = "malformed"
     # The last turn is a request, but only an answer was allowed.
     TURN_LIMIT = "turn_limit"
@@ -53,9 +53,11 @@ class Turn:
 
     `context_ids` are the ids before the sampled ids: the whole prompt in turn 1, the tool's reply
     in a later turn. `views` are the views that this turn adds. `context_ids` holds ONE image
-    placeholder for each view. `sampled_ids`, `logprobs` and `versions` have one entry per sampled
-    token. `crops` are the regions that the turn requests, if the request is granted. `area` is the
-    cost of these regions as a share of the image's area. If `stop` is None, the episode went on.
+    placeholder for each of these views. `sampled_ids`, `logprobs` and `versions` have one entry per
+    sampled token: the id, the behaviour logprob, and the version of the weights. `text` is the
+    decoded text of the sampled ids. `crops` are the regions that the turn requests, if the request
+    is granted. `area` is the cost of these regions as a share of the image's area. `stop` says how
+    the turn ended the episode, or is None if the episode went on.
 
     Example:
         Turn((1, 9, 2), (View(),), (17, 151645), (-0.1, 0.0), (3, 3), "7", (), StopReason.ANSWER)
@@ -76,10 +78,12 @@ class Turn:
 class Episode:
     """A finished episode. It holds token ids and descriptions of views, but no pixels.
 
-    `image_size` is width and height. `visual_tokens` is the number of visual tokens of all views.
-    `rtr_token` is `visual_tokens` divided by the visual tokens of the full image. `rtr_pixel` is
-    the same ratio for pixels. If an answer reaches the token limit, `answer` holds the part before
-    the limit, and `stop` is LENGTH. If an episode ends without an answer, `answer` is None.
+    `image` is the hash of the image file, and `image_size` is the image's width and height.
+    `visual_tokens` is the number of visual tokens of all views. `rtr_token` is `visual_tokens`
+    divided by the visual tokens of the full image. `rtr_pixel` is the same ratio for pixels. If an
+    answer reaches the token limit, `answer` holds the part before the limit, and `stop` is LENGTH.
+    If an episode ends without an answer, `answer` is None. If `stop` is ERROR, `error` describes
+    the failure.
 
     Example:
         Episode(
@@ -120,9 +124,9 @@ async def run_episode(
 ) -> Episode:
     """Run one episode on the original `image` (RGB).
 
-    Episodes on the same image can share a Gallery, which renders each view once.
-    A failure raises no exception: the returned episode then has StopReason.ERROR. The engine gets
-    `session` with every turn, so that the engine can recognise the turns of one episode.
+    To run several episodes on one image, pass the same Gallery as `image`; it renders each view
+    once. A failure raises no exception: the returned episode then has StopReason.ERROR. The engine
+    gets `session` with every turn, so that the engine can recognise the turns of one episode.
     """
     turns: list[Turn] = []
     gallery = image if isinstance(image, Gallery) else Gallery(image)
@@ -147,7 +151,7 @@ def finish(
     spec: EpisodeSpec,
     error: str = "",
 ) -> Episode:
-    """Return an episode made of `turns`, with its number of visual tokens and its two ratios."""
+    """Return the episode of these turns, with its number of visual tokens and both RTRs."""
     sizes = [view_size(view, size, spec.low_ratio) for turn in turns for view in turn.views]
     return Episode(
         sample_id=sample.sample_id,
@@ -211,7 +215,10 @@ async def _play(
 def _read(
     text: str, seen: Sequence[View], size: Size, spec: EpisodeSpec, last_turn: bool
 ) -> tuple[Parsed, tuple[View, ...]]:
-    """Return the parsed turn, and the views of its request if the budget allows them."""
+    """Return the parsed turn, and the views that answer its request.
+
+    An answer or a refused request gets no views. In the last turn, no request gets views.
+    """
     parsed = spec.environment.parse(text)
     if not isinstance(parsed, Request) or last_turn:
         return parsed, ()
@@ -220,11 +227,11 @@ def _read(
 
 
 def _stop(parsed: Parsed, generation: Generation, last_turn: bool) -> StopReason | None:
-    """Return how a turn ends the episode, or None if the turn makes a request that is allowed."""
+    """Return how a turn ends the episode, or None if its request is granted."""
     cut = generation.finish is FinishReason.LENGTH
     if isinstance(parsed, Answer):
         return StopReason.LENGTH if cut else StopReason.ANSWER
-    # If a cut request ended as LENGTH, the reward would not charge the cost of a malformed call.
+    # A cut request does not end as LENGTH, because the reward charges no malformed_cost for LENGTH.
     if cut or isinstance(parsed, Malformed):
         return StopReason.MALFORMED
     return StopReason.TURN_LIMIT if last_turn else None
@@ -233,7 +240,8 @@ def _stop(parsed: Parsed, generation: Generation, last_turn: bool) -> StopReason
 def _check(generation: Generation, chat: ChatFormat) -> None:
     """Raise PolicyError for a generation that would spoil training.
 
-    Such a generation has misaligned fields, blocked ids, or FinishReason.STOP without a stop token.
+    Such a generation is empty, has fields of unequal lengths or blocked ids, or has
+    FinishReason.STOP without a stop token.
     """
     count = len(generation.token_ids)
     if count == 0 or count != len(generation.logprobs) or count != len(generation.versions):

@@ -1,10 +1,10 @@
-"""The settings of an episode, and the room that they leave for requests and for the question.
+"""Defines the settings of an episode, and keeps its tokens within the engine's context.
 
     text + first view + requested views + sampled tokens of all turns <= Budget.context
            +---- Budget.visual_tokens ----+
 
-`grant` bounds the requested views. `check_room` bounds the question. Together they ensure that no
-turn of a policy exceeds the engine's context.
+`grant` bounds the requested views, and `check_room` bounds the question. Both functions together
+ensure that no turn of a policy exceeds the engine's context.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class EpisodeSpec:
     budget: Budget | None = None
 
     def tokens(self, views: Sequence[View], size: Size) -> int:
-        """Return the number of visual tokens of views of an image of `size`."""
+        """Return the number of visual tokens that `views` of an image of `size` cost."""
         sizes = [view_size(view, size, self.low_ratio) for view in views]
         return sum(visual_tokens(view, self.limits) for view in sizes)
 
@@ -52,7 +52,7 @@ def grant(
     """Return the request and its views if they are within the budget, and Malformed otherwise.
 
     `shown` are the views of the earlier turns. If `Budget.fit` is true, a request over the budget
-    is reduced until it fits. It is Malformed only if not even its smallest view fits.
+    is reduced until it fits. The result is then Malformed only if not even one region fits.
     """
     views = spec.environment.views(request, size)
     budget = spec.budget
@@ -75,8 +75,8 @@ def _fit(
 ) -> tuple[Request, tuple[View, ...]] | None:
     """Return the first regions of the request, in the highest resolution that fits, or None.
 
-    All regions are shrunk alike. If the last regions were dropped instead, the evidence might be
-    among them.
+    All regions are shrunk alike, because a dropped region might hold the evidence. The last regions
+    are dropped only if there are too many of them, or if no resolution fits.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])
@@ -95,7 +95,7 @@ def longest(spec: EpisodeSpec, question: str, size: Size, chat: ChatFormat) -> i
     """Return the largest number of tokens that an episode about `question` can reach.
 
     The number includes the sampled tokens of all turns. Each turn samples `Sampling.max_tokens`
-    tokens at most.
+    tokens at most. Without a budget, the number does not include requested views.
     """
     turns = spec.environment.max_turns
     text = len(chat.first_turn(question)) - 1
@@ -108,7 +108,10 @@ def longest(spec: EpisodeSpec, question: str, size: Size, chat: ChatFormat) -> i
 
 
 def check_room(spec: EpisodeSpec, question: str, size: Size, chat: ChatFormat) -> None:
-    """Raise DataError if an episode about `question` can exceed the engine's context."""
+    """Raise DataError if an episode about `question` can exceed the engine's context.
+
+    Without a budget, the function checks nothing.
+    """
     if spec.budget is None:
         return
     needed = longest(spec, question, size, chat)

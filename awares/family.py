@@ -71,15 +71,15 @@ class ModelFamily(Protocol):
     name: str
     """The family's name, for messages."""
     model_type: str
-    """`model_type` in config.json."""
+    """The value of `model_type` in config.json."""
     architecture: str
     """The name of the model class in transformers, in vLLM and in config.json (`architectures`)."""
     vllm_module: str
     """The module in which vLLM defines the model class."""
     tower: str
-    """The path of the vision tower's module within transformers' model."""
+    """The module path of the vision tower in the transformers model."""
     lora_targets: tuple[str, ...]
-    """The linear layers that may get a LoRA adapter. A layer's name is the end of its path."""
+    """The linear layers that may get a LoRA adapter, each by the last part of its module path."""
     chat: ChatTokens
     """The special tokens of the chat layout."""
     token_keys: Mapping[str, str]

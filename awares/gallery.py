@@ -1,4 +1,4 @@
-"""Renders the views of one image, each view once, beside the event loop."""
+"""Renders each view of an image once. Large images are rendered beside the event loop."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from PIL.Image import Image
 from awares.images import render
 from awares.view import View
 
-# A smaller image renders in less time than a thread takes to start work.
+# An image with fewer pixels is rendered without a thread, because starting a thread takes longer.
 _THREAD_PIXELS = 1 << 18
 
 
@@ -27,9 +27,9 @@ class Gallery:
         self._rendered: dict[tuple[View, float], asyncio.Future[Image] | Image] = {}
 
     async def show(self, views: Sequence[View], ratio: float) -> tuple[Image, ...]:
-        """Return the pixels of the views, as `awares.images.render` computes them.
+        """Return the pixels of the views, as `awares.images.render` computes them with this ratio.
 
-        The views of a large image are rendered in a thread, while the event loop goes on.
+        A thread renders the views of a large image, while the event loop goes on.
         """
         return tuple([await self._show(view, ratio) for view in views])
 
@@ -37,7 +37,8 @@ class Gallery:
         if (view, ratio) not in self._rendered:
             self._rendered[view, ratio] = self._render(view, ratio)
         rendered = self._rendered[view, ratio]
-        # Several episodes may wait for a view, so the end of one of them must not cancel it.
+        # Several episodes may wait for one rendering. If one episode is cancelled, the rendering
+        # goes on.
         return rendered if isinstance(rendered, Image) else await asyncio.shield(rendered)
 
     def _render(self, view: View, ratio: float) -> asyncio.Future[Image] | Image:

@@ -1,4 +1,4 @@
-"""The interface of the engine that the method uses.
+"""Defines the interface of an engine, which samples the turns of a policy.
 
 An engine takes token ids and images, and returns sampled token ids. For each sampled id, the engine
 also returns a logprob and a version. The version names the weights that sampled the id.
@@ -21,6 +21,8 @@ class FinishReason(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Sampling settings. A `temperature` of 0 is greedy sampling.
+
+    `max_tokens` is the largest number of tokens that one turn may sample.
 
     Example:
         Sampling(temperature=1.0, top_p=1.0, max_tokens=32, seed=7)

@@ -1,4 +1,4 @@
-"""Decode image files safely, and render views of the decoded images."""
+"""Decodes image files safely, and renders views of the decoded images."""
 
 import io
 import struct
@@ -31,7 +31,10 @@ _CORRUPT = (
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """The limits on an image file: the number of its pixels, and its format as Pillow names it.
+    """The limits on an image file that may be decoded.
+
+    `max_pixels` is the largest number of pixels. `formats` lists the allowed formats by the names
+    that Pillow gives them.
 
     A small file can decode to billions of pixels. The size in the file's header is therefore
     checked before decoding.

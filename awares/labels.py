@@ -30,6 +30,9 @@ class Verdict(IntEnum):
 class Case:
     """The texts that a judge compares.
 
+    `truth` is the true answer. `low_answer` and `full_answer` are the policy's answers at low and
+    at full resolution.
+
     Example:
         Case("digit on the red circle?", truth="7", low_answer="1", full_answer="7")
     """
@@ -42,7 +45,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict. For the verdict TIE, `both_wrong` tells two wrong answers from two right ones.
+    """A verdict. `both_wrong` is true if the verdict is TIE and both answers are wrong.
 
     Example:
         Judgement(Verdict.FULL)
@@ -56,9 +59,9 @@ class Judge(Protocol):
     """Judges whether the low-resolution answer to a case is good enough.
 
     Curation calls the judge for every sample, with many concurrent calls. The judge sees texts,
-    never the image. It raises DataError for a case that cannot be judged, and the sample then gets
-    no label. A judge may be an async context manager. Curation then enters this context before the
-    first call and leaves it after the last.
+    never the image. The judge raises DataError for a case that it cannot judge, and the sample then
+    gets no label. A judge may be an async context manager. Curation then enters this context before
+    the first call and leaves it after the last.
 
     To use a judge of your own, set `curate.judge = "module:attribute"`. Curation calls this
     attribute with all settings of the table [curate.judge_settings]. If the attribute's signature

@@ -1,4 +1,4 @@
-"""Run the forward pass of a policy over a batch, and turn its logits into logprobs.
+"""Runs the forward pass of a policy over a batch, and turns the logits into logprobs.
 
 Axes of the tensors:
     B  sequences
@@ -68,10 +68,11 @@ def sampled_logits(
 
 
 def _packed_inputs(model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the inputs of one row of all sequences, without padding and without attention mask.
+    """Return the inputs of a packed pass: one row of all sequences, without an attention mask.
 
-    The model sees where a sequence starts, because its first text position is 0. transformers
-    expects this position as the first of four axes, before the three axes of M-RoPE.
+    The text position counts the tokens of a sequence from 0, so the model sees where each sequence
+    starts. transformers expects the text position as the first of four axes. The other three axes
+    are the M-RoPE positions.
     """
     real_BT = inputs.pop("attention_mask").bool()
     names = ("input_ids", "mm_token_type_ids")

@@ -38,9 +38,10 @@ class GrpoStats:
 
     `kl` is the k3 estimate of the KL divergence from the reference policy. `ratio` is a token's
     probability under the policy, divided by its probability under the proximal policy.
-    `clip_fraction` is the share of tokens whose ratio is clipped. `truncated_share` is the share of
-    tokens whose importance weight is above the cap. `behaviour_gap` is the absolute difference
-    between the proximal and the behaviour logprob, in nats. `surprise` is the negative logprob.
+    `clip_fraction` is the share of tokens at which the clipping reduces the objective.
+    `truncated_share` is the share of tokens whose importance weight is cut to the cap.
+    `behaviour_gap` is the absolute difference between the proximal and the behaviour logprob, in
+    nats. `surprise` is the negative logprob of a token under the policy.
 
     Example:
         GrpoStats(

@@ -44,5 +44,5 @@ class OneTurn:
         return self._environment.cost(request, size)
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return the wrapped environment's request that covers `boxes`, or None without one."""
+        """Return the request of `environment` that covers `boxes`, or None if there is none."""
         return self._environment.cover(boxes, size)

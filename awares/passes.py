@@ -2,7 +2,7 @@
 
     sequences --longest first--> cut into passes of equal cost --deal--> ranks
 
-Neighbours in the order have similar lengths, so a pass has little padding. The n-th passes of all
+Neighbours in this order have similar lengths, so a pass has little padding. The n-th passes of all
 ranks are neighbours too, so no rank waits long for another rank.
 """
 
@@ -16,8 +16,9 @@ Indices = tuple[int, ...]
 class PassBudget:
     """The limits of one forward pass: at most `rows` sequences and `tokens` tokens.
 
-    A packed pass has no padding. Otherwise every sequence costs as many tokens as the longest. A
-    single sequence may exceed `tokens`.
+    If `tokens` is None, the number of tokens has no limit. If `packed` is true, a pass has no
+    padding. Otherwise every sequence costs as many tokens as the longest sequence of its pass. A
+    sequence with more than `tokens` tokens gets a pass of its own.
 
     Example:
         PassBudget(rows=8, tokens=16_384, packed=False)
@@ -32,7 +33,7 @@ def deal(lengths: Sequence[int], budget: PassBudget, ranks: int) -> list[list[In
     """Return the passes of each rank. A pass holds indices into `lengths`.
 
     All ranks get the same number of passes if there are enough sequences. Otherwise the last ranks
-    get one pass less.
+    get one pass fewer.
     """
     if not lengths:
         return [[] for _ in range(ranks)]
@@ -41,7 +42,8 @@ def deal(lengths: Sequence[int], budget: PassBudget, ranks: int) -> list[list[In
     limit = min(budget.tokens or most, most)
     passes = _cut(order, lengths, budget, limit)
     wanted = min(-(-len(passes) // ranks) * ranks, len(order))
-    # Find the smallest cost of a pass that needs no more than `wanted` passes.
+    # Find the smallest limit with which `_cut` makes at most `wanted` passes. With this limit, the
+    # passes have similar costs.
     low, high = 1, limit
     while low < high:
         middle = (low + high) // 2
@@ -58,7 +60,11 @@ def deal(lengths: Sequence[int], budget: PassBudget, ranks: int) -> list[list[In
 def _cut(
     order: Sequence[int], lengths: Sequence[int], budget: PassBudget, limit: int
 ) -> list[Indices]:
-    """Cut `order` into as few passes of at most `limit` tokens as possible."""
+    """Cut `order` into as few passes as possible.
+
+    A pass has at most `budget.rows` sequences. If it has more than one sequence, it has at most
+    `limit` tokens.
+    """
     passes: list[list[int]] = []
     held = 0
     for index in order:
@@ -72,7 +78,7 @@ def _cut(
 
 
 def _split(passes: list[Indices]) -> None:
-    """Split the pass with the most sequences into two neighbours."""
+    """Split the pass with the most sequences into two passes."""
     place = max(range(len(passes)), key=lambda index: len(passes[index]))
     whole = passes[place]
     middle = (len(whole) + 1) // 2

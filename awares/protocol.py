@@ -1,9 +1,9 @@
 """The grammar of the ten crops: a turn is an answer, or a request like `GET_CROPS: ['0', '5']`.
 
 The parser accepts deviations from this form only in the colon, spaces, quotes and letter case. The
-parser also accepts names of crops, such as top-left, in place of ids. A turn that names the tool,
-but is not exactly one request, is Malformed. The parser never guesses. The parser returns only
-crops that the turn names, and never replaces an unreadable request by the whole image.
+parser also accepts names of crops, such as top-left, instead of ids. A turn that contains
+GET_CROPS, but is not exactly one request, is Malformed. The parser never guesses: it returns only
+crops that the turn names. It never replaces an unreadable request by the whole image.
 """
 
 import re
@@ -79,7 +79,7 @@ def parse_turn(text: str, *, allow_all: bool = True) -> Parsed:
 
 
 def _diagnose(text: str) -> str:
-    """Return why `text`, which names the tool, does not match the grammar."""
+    """Return why `text`, which contains GET_CROPS, does not match the grammar."""
     if not _MARKER.match(text):
         return "text before the request"
     return "no list of regions" if "[" not in text else "the list of regions is not readable"

@@ -47,12 +47,12 @@ class RewardValue:
 
 
 class Reward(Protocol):
-    """Returns one RewardValue for each of the aligned episodes and samples.
+    """Returns one RewardValue for each pair of an episode and its sample.
 
     GRPO calls the reward with the G episodes of one sample. Evaluation calls it with all episodes
     of a policy. A reward that runs a model can therefore score many answers in one batch. A failed
     episode (StopReason.ERROR) has no answer. The caller ignores or replaces the value of a failed
-    episode. An exception stops the job.
+    episode. If the reward raises an exception, the job stops.
 
     To use a reward of your own, set `method.reward = "module:attribute"`. If a parameter of the
     attribute has the name of a setting in [method], the parameter gets the value of this setting.
@@ -81,8 +81,9 @@ class CropReward:
     """The paper's reward with the parts `answer` and `cost`, as defined at the top of this module.
 
     The argument `answer` is an answer reward, or a name that `answer_reward` knows. The defaults
-    are the paper's. The answer weight of 10 appears only in the paper's supplement. Raises
-    ConfigError if the answer reward is unknown or the sentence encoder cannot be loaded.
+    are the paper's, except `malformed_cost`, for which the paper has no value. The answer weight of
+    10 appears only in the paper's supplement. Raises ConfigError if the answer reward is unknown or
+    the sentence encoder cannot be loaded.
 
     Example:
         CropReward("exact", alpha_miss=1.0)([episode], [sample])

@@ -7,7 +7,7 @@ from awares.crops import Box
 
 
 class Label(StrEnum):
-    """Whether the low-resolution view suffices (paper, section 3.2)."""
+    """Whether the low-resolution view suffices (LR) or not (HR); see section 3.2 of the paper."""
 
     LR = "LR"
     HR = "HR"
@@ -17,9 +17,10 @@ class Label(StrEnum):
 class Sample:
     """One question about one image.
 
-    `image` is the hex SHA-256 of the image file's bytes. `evidence` holds boxes in pixels of the
-    original image. Curation sets `label`. For an HR sample, curation also sets `crops`: the regions
-    of the target request, by their names in the environment.
+    `image` is the hex SHA-256 of the image file's bytes. `kind` is the kind of question, by which
+    reports group samples. `evidence` holds boxes in pixels of the original image. Curation sets
+    `label`. For an HR sample, curation also sets `crops`: the regions of the target request, by
+    their names in the environment.
 
     Example:
         Sample("mini/train/17", "9f2c...", "digit on the red circle?", "7", label=Label.LR)

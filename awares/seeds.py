@@ -1,4 +1,4 @@
-"""Derive each seed only from the run's seed and the seed's purpose.
+"""Derives each seed only from the run's seed and the seed's purpose.
 
 A run therefore has the same data and the same order of prompts on any machine.
 """

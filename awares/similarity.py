@@ -1,6 +1,6 @@
 """Answer similarity: the cosine of sentence embeddings (paper, section 3.4).
 
-The paper does not name its sentence encoder.
+The paper does not name its sentence encoder. The default here is all-MiniLM-L6-v2.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,8 +19,9 @@ so loading needs no network."""
 class SentenceSimilarity:
     """Computes the cosine similarity of the embeddings of two texts.
 
-    The same answers recur, so a bounded cache keeps their embeddings. `model` is "minilm", a
-    Hugging Face model id or a directory. Raises ConfigError if the model cannot be loaded.
+    The same answers recur, so a cache keeps the embeddings of up to `remember` texts. `model` is
+    "minilm", a Hugging Face model id or a directory. Raises ConfigError if the model cannot be
+    loaded.
 
     Example:
         SentenceSimilarity()(["seven"], ["7"])  # [0.6...]

@@ -1,4 +1,4 @@
-"""The environment of the paper: the policy sees a half-size view and may request crops."""
+"""The environment of the paper: the policy sees a low-resolution view and may request crops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,13 +65,17 @@ class TenCrops:
         return format_request(request.regions)
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """Return one view per crop, or the whole of a small image."""
+        """Return one view per crop, or one view of the whole image if `small_images` demands it."""
         if self._returns_whole(size):
             return (full_view(size),)
         return tuple(self.rule.crop(CropId(region), size) for region in request.regions)
 
     def cost(self, request: Request, size: Size) -> float:
-        """Return `awares.crops.area_fraction` of the requested crops, or 1 for a whole image."""
+        """Return the share of the image's area that the request costs.
+
+        The share is 1 if `views` returns the whole of a small image. Otherwise
+        `awares.crops.area_fraction` computes it.
+        """
         if self._returns_whole(size):
             return 1.0
         return area_fraction([CropId(region) for region in request.regions])
@@ -90,4 +94,4 @@ class TenCrops:
 
 
 TEN_CROPS = TenCrops()
-"""The ten crops with the paper's settings."""
+"""The environment of the ten crops with its default settings."""

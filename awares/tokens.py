@@ -1,4 +1,4 @@
-"""Count the visual tokens of a view, and compute the retained token ratio (RTR).
+"""Counts the visual tokens of a view, and computes the retained token ratio (RTR).
 
 The counts follow the image processor of Qwen2.5-VL, whose rule is `smart_resize` in transformers'
 image_processing_qwen2_vl.py. `smart_resize` rounds both sides to multiples of patch * merge. It
@@ -26,8 +26,8 @@ class VisionLimits:
     """The limits of the processor: patch size, merge size, and bounds of the area in pixels.
 
     `patch` is the side of a patch in pixels. `merge` x `merge` patches become one token. The
-    defaults come from the authors' released evaluation script. Raises ConfigError if no image can
-    satisfy the bounds.
+    defaults come from the authors' released evaluation script. Raises ConfigError if a value is
+    below 1, or if `max_pixels` is below `min_pixels` or below the area of one token.
 
     Example:
         VisionLimits(min_pixels=28 * 28, max_pixels=448 * 448)

@@ -1,11 +1,11 @@
-"""Runs a frozen vision tower once for all forward passes over a batch, on each distinct view once.
+"""Runs a frozen vision tower once per batch, on each distinct view once, for several models.
 
     policy's forward ----+                      +--> first call: tower(U distinct views)
                          +--> tower.forward ----+
     reference's forward -+                      +--> other calls: the same features
 
-The policy and the reference have the same tower if no step trains it. The G episodes of a group
-share the low-resolution view, and often share crops.
+If no step trains the tower, the policy and the reference have the same tower. The G episodes of a
+group share the low-resolution view, and often share crops.
 
 Axes of the tensors:
     I  images of the batch, in order of appearance
@@ -26,10 +26,10 @@ from awares.batch import Batch
 
 
 class SharedTower:
-    """The features of the current batch, for `models` whose vision towers have equal weights.
+    """Shares the vision features of a batch among `models` whose vision towers have equal weights.
 
-    `path` is the path of the tower within each model. A tower with a trained weight computes as
-    usual, and so does any tower outside a `batch` block.
+    `path` is the module path of the tower in each model. Outside a `batch` block, each tower
+    computes as usual. If any weight of the towers is trained, nothing is shared at all.
 
     Example:
         tower = SharedTower([policy, reference], "model.visual")
@@ -56,7 +56,11 @@ class SharedTower:
             self._views_I = self._output = None
 
     def _sharing(self, original: Any) -> Any:
-        """Return a method that calls the tower's method `original` once in a `batch` block."""
+        """Return a method that replaces the tower's method `original`.
+
+        In a `batch` block, the first pass of any model calls `original`, and all passes use its
+        output.
+        """
 
         def forward(tower: Any, pixel_values: Tensor, grid_thw: Tensor, **options: Any) -> Any:
             if self._views_I is None:
@@ -77,11 +81,11 @@ class SharedTower:
 
 
 def repeated(output: Any, patches: Sequence[int], views: Sequence[int]) -> Any:
-    """Return the output of a tower for images that show the views `views`, in order.
+    """Return the output of a tower for all images, from its output for the distinct views.
 
     `output` is the tower's output for each distinct view once, and `patches` holds the number of
-    patches of each distinct view. The tensors of `output` have one row per patch, or one row per
-    group of merged patches.
+    patches of each distinct view. `views` holds the index of the view that each image shows. The
+    tensors of `output` have one row per patch, or one row per group of merged patches.
     """
 
     def repeat(value: Any) -> Any:

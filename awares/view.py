@@ -37,7 +37,8 @@ def full_view(size: tuple[int, int]) -> View:
 def view_size(view: View, size: tuple[int, int], low_ratio: float = 0.5) -> tuple[int, int]:
     """Return the width and height of a view in pixels, before the processor resizes the view.
 
-    `size` is the size of the original image. Sides are rounded down, but are at least 1.
+    `size` is the size of the original image. `low_ratio` is the side of a low-resolution view with
+    the scale 1, divided by the side of the image. Sides are rounded down, but are at least 1.
     """
     if view.box is None:
         return _scaled(size, low_ratio * view.scale)

@@ -3,11 +3,13 @@
     full resolution  the processor shrinks an image above max_pixels by a scale s per side, s <= 1
     "relative"       the low view has the scale low_ratio * s, a crop the scale crop_scale * s
     "paper"          the low view has the scale low_ratio, a crop keeps native pixels
-    "released"       like "paper", with the crop boxes of the authors' script
+    "released"       like "paper", with the crop boxes of the authors' script; an image with a side
+                     above 20,000 pixels is first reduced to this side
 
 The scales refer to the ORIGINAL image, from which every view is cut. By the rule "relative", the
-low view and the crops cost fixed shares of the full image's tokens. By the other rules, the
-processor shrinks a large image, its low view and its crops to the same number of tokens.
+low view and the crops cost fixed shares of the full image's tokens. By the other rules, a crop can
+cost as many tokens as the full image. If an image is very large, the processor shrinks the image,
+its low view and its crops to about the same number of tokens.
 """
 
 import math
@@ -30,9 +32,9 @@ class ViewRule:
     """Chooses the resolution of the low view and of each region.
 
     `max_pixels` is the processor's bound on the area of a view. `crop_scale` belongs to the rule
-    "relative". With the value 1, a region has the resolution that full resolution shows: a quarter
-    costs a quarter of the full image's tokens. A larger value shows more detail than full
-    resolution, at the square of its price. A value of None keeps native pixels. A region is never
+    "relative". If it is 1, a region has the same resolution as in the full image, so a quarter
+    costs a quarter of the full image's tokens. A larger value shows more detail, and the tokens
+    grow with the square of the value. A value of None keeps native pixels. A region is never
     enlarged beyond native pixels.
 
     Example:
@@ -64,7 +66,7 @@ class ViewRule:
         return self.region(box, size)
 
     def _scale(self, size: Size) -> float:
-        """Return the scale per side of the image before it is halved or cut."""
+        """Return the scale of the image's sides before the rule halves or cuts the image."""
         if self.views == "relative":
             return min(1.0, math.sqrt(self.max_pixels / (size[0] * size[1])))
         return min(1.0, _SCRIPT_SIDE / max(size)) if self.views == "released" else 1.0

@@ -1,4 +1,4 @@
-"""VisionThink's environment: the policy sees a half-size view, and may request the whole image."""
+"""VisionThink's environment: the policy sees a low view, and may request the whole image."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ SYSTEM_PROMPT = (
 
 
 class WholeImage:
-    """Any request returns the whole image at full resolution (VisionThink, arXiv 2507.13348).
+    """Answers any request with the whole image at full resolution (VisionThink, arXiv 2507.13348).
 
     The policy writes `GET_CROPS: ['all']`.
 

@@ -1,1 +1,1 @@
-"""Score answers, measure the decisions to crop, and summarise with confidence intervals."""
+"""Scores answers, measures the decisions to crop, and summarises with confidence intervals."""

@@ -36,8 +36,8 @@ def difference(
     """Return the 95 % interval of mean(first) - mean(second) from paired values.
 
     A pair holds the scores of two policies on one question. The difficulty of a question affects
-    both scores of a pair and cancels in their difference. The interval of the paired differences is
-    therefore narrower than the two separate intervals suggest.
+    both scores of a pair and cancels in their difference. The interval of the differences is
+    therefore usually narrower than the intervals of the two means suggest.
     """
     pairs = zip(first, second, strict=True)
     return interval([left - right for left, right in pairs], seed=seed, resamples=resamples)

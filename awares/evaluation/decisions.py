@@ -1,7 +1,7 @@
-"""Diagnostics of the coupled decision (paper, supplement 4).
+"""Measures when and where a policy requests crops (paper, supplement 4).
 
-The diagnostics measure two things: whether the policy requests crops when crops are needed, and
-whether it requests the right regions. A call is a request for crops.
+The first question is whether the policy requests crops when crops are needed. The second question
+is whether the policy requests the right regions. A call is a request for crops.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,24 +20,24 @@ _NOMINAL = (1000, 1000)
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """The diagnostics of a set of episodes. A figure is None if its denominator is 0.
+    """The figures of a set of episodes. A figure is None if its denominator is 0.
 
     call_rate            share of the episodes with a call
-    valid_parse_rate     share of the attempted calls that can be parsed
-    mean_area            mean cost of a call, as a share of the image's area
+    valid_parse_rate     share of the episodes with an attempted call whose first call is granted
+    mean_area            mean area that an episode with a call requests, as a share of the image
     histogram            number of requests for each region; "none" counts episodes without a call
 
-    The next figures cover episodes of labelled samples. A call is needed for HR samples only.
+    The next figures cover episodes of labelled samples. Only an HR sample needs a call.
 
-    precision            share of the calls that were needed
-    recall               share of the needed calls that were made
+    precision            share of the episodes with a call that needed the call
+    recall               share of the HR samples with a call
     f1                   harmonic mean of precision and recall
     false_positive_rate  share of the LR samples with a call
 
-    The last figures cover episodes of HR samples that have a call and target regions.
+    The last figures cover episodes that have a call and an HR sample with target regions.
 
-    region_exact         share of the calls that name exactly the target regions
-    region_match         share of the calls whose IoU with the target regions is at least 0.25
+    region_exact         share of the episodes that request exactly the target regions
+    region_match         share of the episodes whose IoU with the target regions is at least 0.25
 
     Example:
         decisions(zip(episodes, samples)).f1
@@ -115,7 +115,7 @@ def _boxes(regions: Sequence[str], environment: Environment) -> list[Box]:
 
 
 def _refused(episode: Episode) -> bool:
-    """Return whether the first turn attempts a call that cannot be parsed."""
+    """Return whether the episode ended with a malformed request in its first turn."""
     return len(episode.turns) == 1 and episode.stop is StopReason.MALFORMED
 
 

@@ -1,9 +1,9 @@
-"""Score a prediction against the accepted answers, by lmms-eval's rules for the benchmark.
+"""Scores a prediction against the accepted answers, by lmms-eval's rules for the benchmark.
 
-The rules changed over time, so a scorer has a name and a version. The paper's figures follow the
-version "2026-03". The present version is "2026-08". The scorers keep the oddities of lmms-eval: in
-ChartQA "5%" does not match "5", and in POPE "Yes." is wrong. If a scorer repaired these oddities,
-its scores could not be compared with published scores.
+lmms-eval changed its rules over time, so a scorer has a name and a version. The paper's figures
+follow the version "2026-03". The present version is "2026-08". The scorers keep the oddities of
+lmms-eval: in ChartQA "5%" does not match "5", and in POPE "Yes." is wrong. If a scorer repaired
+these oddities, its scores could not be compared with published scores.
 
     exact          equal to an answer after `awares.labels.normalise` (AwaRes-Mini)
     chartqa        a number within 5 % of the answer, or the same text, ignoring case
@@ -107,7 +107,7 @@ def ocrbench(
 ) -> float:
     """Return 1 if the prediction contains an accepted answer, ignoring case.
 
-    Since 2026-07-30 the rules replace each full-width character by its ASCII equivalent.
+    The version "2026-08" first replaces each full-width character by its ASCII equivalent.
     """
     return float(any(_flat(answer, version) in _flat(prediction, version) for answer in answers))
 
@@ -122,8 +122,8 @@ def ocrbench_math(
 ) -> float:
     """Return 1 if the prediction contains an accepted formula, ignoring spaces (for HME100k).
 
-    Upper and lower case must match. Before 2026-04-10 the rules lower-cased the prediction but not
-    the answers.
+    Upper and lower case must match. The version "2026-03" lower-cases the prediction, but not the
+    answers.
     """
     said = prediction.lower() if version == "2026-03" else prediction
     return float(any(_squeezed(answer) in _squeezed(said) for answer in answers))

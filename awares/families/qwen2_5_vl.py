@@ -9,7 +9,8 @@ from typing import Any
 from awares.family import ChatTokens
 from awares.tokens import VisionLimits
 
-# Checkpoints of the first releases write "visual." and "model." for these prefixes.
+# Each pattern matches a prefix of the weight names in early checkpoints. The text beside the
+# pattern is the present prefix.
 _OLDER = (
     (re.compile(r"^visual\."), "model.visual."),
     (re.compile(r"^model\.(?!language_model\.|visual\.)"), "model.language_model."),
