@@ -21,9 +21,10 @@ Projection = Callable[[Point], Point]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One metric of one job, with the title and the note of its chart.
+    """One metric of one job, with the title and the note of the metric's chart.
 
-    `span` is the range of the value axis. If `span` is None, the values determine the range.
+    `key` is the metric's key in metrics.jsonl. `span` is the range of the value axis. If `span` is
+    None, the values determine the range.
 
     Example:
         Measure("grpo", "rtr/token", "RTR", "visual tokens over the full image's")
@@ -57,7 +58,7 @@ MEASURES = (
 def curves(metrics: dict[str, tuple[Row, ...]]) -> str:
     """Draw a figure for every measure that the run recorded.
 
-    `metrics` maps the name of a job to the rows of its metrics.
+    `metrics` maps the name of a job to the rows of the job's metrics.
     """
     figures = []
     for measure in MEASURES:
@@ -120,8 +121,8 @@ def trend(points: Sequence[Point]) -> list[Point]:
 def number(value: float, digits: int = 3) -> str:
     """Format a number with `digits` significant digits.
 
-    A number below 0.001 gets one digit less and an exponent. By default, a number of at least 1000
-    is rounded to a whole number.
+    A number that is closer to 0 than 0.001 gets an exponent and one digit less. By default, a
+    number of at least 1000 becomes a whole number with commas.
     """
     if value != 0 and abs(value) < 0.001:
         mantissa, power = f"{value:.{digits - 2}e}".split("e")
@@ -139,7 +140,10 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def tick_labels(values: Sequence[float]) -> list[str]:
-    """Return a label for each of the evenly spaced ticks, with the digits that tell them apart."""
+    """Return a label for each of the evenly spaced ticks.
+
+    The labels have enough digits to tell the ticks apart.
+    """
     step = values[1] - values[0] if len(values) > 1 else math.inf
     labels = [number(value) for value in values]
     digits = 3
@@ -153,7 +157,10 @@ def tick_labels(values: Sequence[float]) -> list[str]:
 
 
 def _span(values: list[float]) -> tuple[float, float]:
-    """Return the range of the axis. It is at least 2 % of the values, so that noise looks small."""
+    """Return the range of the value axis.
+
+    The range covers at least 2 % of the largest value, so that noise in equal values looks small.
+    """
     low, high = min(values), max(values)
     margin = max((high - low) * 0.08, abs(low) * 0.01, abs(high) * 0.01) or 1.0
     return (low - margin if low < 0 or low - margin > 0 else 0.0), high + margin

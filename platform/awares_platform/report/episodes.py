@@ -16,15 +16,15 @@ from awares_platform.report.records import EpisodeRecord
 from awares_platform.report.shift import region_name
 
 CALLS, DIRECT, WRONG = 7, 3, 2
-"""Numbers of episodes to draw from each of three groups.
+"""The numbers of episodes that the report draws from three groups.
 
 The groups are right answers after a request, right answers without a request, and wrong answers."""
 
 LONGEST_SIDE = 640
-"""Maximum width and height of a stored image in pixels. Larger images are reduced."""
+"""Maximum width and height in pixels of an image in the page. Larger images are reduced."""
 
 LOSSLESS_SIDE = 256
-"""Images of at most this width and height are stored without loss, to keep small text legible."""
+"""Maximum width and height of an image that is stored without loss, to keep small text legible."""
 
 Fetch = Callable[[str], Image]
 """Returns the image with the given content hash. Raises DataError or StoreError."""
@@ -34,8 +34,8 @@ def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
     """Choose up to twelve varied episodes from three groups.
 
     The groups are right answers after a request, right answers without a request, and wrong
-    answers. If one group is too small, the other groups fill its places. The choice depends only on
-    the episodes and their order.
+    answers. If one group is too small, episodes of the other groups fill the free places. The
+    choice depends only on the episodes and their order.
     """
     calls = [episode for episode in episodes if episode.crops and episode.correct]
     direct = [episode for episode in episodes if not episode.crops and episode.correct]
@@ -48,9 +48,9 @@ def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
 def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord]:
     """Choose `count` varied episodes.
 
-    The function takes one episode from each group in turn, and begins with the largest group. The
-    episodes of a group request the same crops. Episodes without a request form one group per kind
-    of question.
+    Here the episodes of a group request the same crops. Episodes without a request form one group
+    per kind of question. The function takes one episode from each group in turn, and begins with
+    the largest group.
     """
     groups: dict[object, list[EpisodeRecord]] = {}
     for episode in episodes:
@@ -61,15 +61,18 @@ def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord
 
 
 def episode_cards(episodes: Sequence[EpisodeRecord], fetch: Fetch, method: MethodConfig) -> str:
-    """Draw a card for each chosen episode, whose views follow the settings of `method`."""
+    """Choose up to twelve episodes and draw a card for each.
+
+    `fetch` returns the image of an episode. `method` determines the low-resolution view on a card.
+    """
     return "\n".join(card(episode, fetch(episode.image), method) for episode in choose(episodes))
 
 
 def card(episode: EpisodeRecord, image: Image, method: MethodConfig) -> str:
-    """Draw one episode: its low-resolution view, and `image` with the requested boxes.
+    """Draw the card of one episode: its low-resolution view, and `image` with the requested boxes.
 
-    Below the pictures the card shows the question, the answer and the cost. If the answer is wrong,
-    the card also shows the right answer.
+    Below these pictures, the card shows the question, the answer and the cost. If the answer is
+    wrong, the card also shows the right answer.
     """
     verdict, mark = ("right", "✓") if episode.correct else ("wrong", "✗")
     names = [region_name(region) for region in episode.crops]
@@ -119,8 +122,8 @@ def _picture(
 ) -> str:
     """Stretch `image` over a canvas of `size`, and draw frames around boxes.
 
-    All boxes are in pixels of the canvas. `boxes` get a solid frame, and a mask with the id `mask`
-    dims the rest of the image. `evidence` gets a dashed frame.
+    All boxes are in pixels of the canvas. Each box in `boxes` gets a solid frame, and a mask with
+    the id `mask` dims the rest of the image. Each box in `evidence` gets a dashed frame.
     """
     width, height = size
     whole = f'width="{width}" height="{height}"'
@@ -141,7 +144,7 @@ def _rect(box: Box, fill: str) -> str:
 
 
 def _frame(box: Box, stroke: float, kind: str) -> str:
-    """Draw a frame inside the box. A frame at the image's edge is thus not cut off."""
+    """Draw a frame inside the box, so that the image's edge does not cut the frame off."""
     left, top, right, bottom = box
     dash = f' stroke-dasharray="{3 * stroke:.1f} {2 * stroke:.1f}"' if kind == "evidence" else ""
     return (

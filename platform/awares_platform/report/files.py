@@ -12,7 +12,9 @@ JOBS = ("curate", "evaluate", "grpo", "serve", "sft")
 
 
 class RunFiles:
-    """Finds a file by its path within the run. Files that are only in the store go to `cache`.
+    """Finds a file by its path within the run.
+
+    If only the store has the file, the object downloads it to the directory `cache`.
 
     Example:
         RunFiles(store, Path("runs"), "mini", cache)("evaluate/results.json")
@@ -41,7 +43,7 @@ class RunFiles:
 
 
 def require_run(store: ObjectStore, run: RunConfig) -> None:
-    """Raise DataError if the run does not exist. The error lists the existing runs."""
+    """Raise DataError if the run does not exist. The error lists the runs that exist."""
     if _is_run(run.directory / run.name) or any(store.list(f"runs/{run.name}/")):
         return
     local = {path.name for path in run.directory.glob("*") if _is_run(path)}

@@ -1,4 +1,4 @@
-"""Places the names of a chart's marks beside the marks, and avoids overlaps."""
+"""Places the name of each mark of a chart beside the mark, without overlaps where possible."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Anchor = Literal["start", "middle", "end"]
 LINE, LETTER, GAP = 17.0, 8.1, 6.0
 """Height of a line, mean width of a letter, and smallest gap between names, in SVG units.
 
-The width is that of DejaVu Sans Bold, the widest of the usual system fonts.
+LETTER is measured in DejaVu Sans Bold, the widest of the usual system fonts.
 """
 
 SPOTS: tuple[tuple[float, float, Anchor], ...] = (
@@ -24,7 +24,10 @@ SPOTS: tuple[tuple[float, float, Anchor], ...] = (
     (0, 2.25 * LINE, "middle"),
     (0, -2.25 * LINE, "middle"),
 )
-"""Offset (dx, dy) of a name from its mark, and its alignment. The preferred place comes first."""
+"""Possible places of a name. The preferred place comes first.
+
+A place is the offset (dx, dy) of the name from its mark, and the alignment of the name.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,12 @@ class NamePlate:
         return self.left + self.width
 
     def overlaps(self, other: "NamePlate") -> bool:
-        """Whether the two texts overlap, or are on one line with less than GAP between them."""
+        """Return whether the texts overlap, or are on one line with less than GAP between them."""
         apart = self.left > other.right + GAP or other.left > self.right + GAP
         return not apart and abs(self.y - other.y) < LINE
 
     def within(self, frame: tuple[float, float, float, float]) -> bool:
-        """Whether the text lies inside `frame`, which is (left, top, right, bottom)."""
+        """Return whether the text lies inside `frame`, which is (left, top, right, bottom)."""
         return frame[0] < self.left and self.right < frame[2] and frame[1] < self.y < frame[3]
 
 
@@ -68,8 +71,8 @@ def place(
     """Choose a place for the name of each mark. A mark is (name, x, y).
 
     The function places the names in order, and tries SPOTS in order for each name. A spot is free
-    if it is inside `frame` and overlaps neither another mark nor an earlier name. A name without a
-    free spot takes the first spot inside `frame`.
+    if it is inside `frame` and overlaps neither another mark nor an earlier name. If no spot is
+    free, the name takes the first spot inside `frame`.
     """
     dots = [NamePlate(x, y, "middle", 14) for _, x, y in marks]
     placed: dict[str, NamePlate] = {}

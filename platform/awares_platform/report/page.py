@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 def run(config: PlatformConfig) -> Path:
     """Write <run.directory>/<run.name>/report.html from the run's files, and return its path.
 
-    The images come from the store. Files that are not in the local directory also come from the
-    store. Raises DataError for an unknown run and for a damaged file.
+    The images come from the store. So do the files that the run's local directory lacks. Raises
+    DataError for an unknown run and for a damaged file.
     """
     store, name = ObjectStore.from_config(config.store), config.run.name
     require_run(store, config.run)
@@ -49,7 +49,7 @@ def run(config: PlatformConfig) -> Path:
 
 
 def render(record: RunRecord, fetch: Fetch, method: MethodConfig) -> str:
-    """Return the report as one HTML document, without the sections of jobs that have not run."""
+    """Return the report as one HTML document. It has no sections for jobs that have not run."""
     style = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
     sections = [
         _headline(record),
@@ -85,9 +85,9 @@ def _headline(record: RunRecord) -> str:
 
 
 def _tiles(policies: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return up to four results of the run as pairs of a value and a note.
+    """Return up to four results of the policy "awares", each as a value and a note.
 
-    The note on the accuracy also gives the accuracy of the baselines.
+    The note on the accuracy also gives the accuracy at full and at low resolution.
     """
     awares = policies.get("awares")
     if awares is None:

@@ -1,6 +1,6 @@
 """Reads the files of a run.
 
-A missing file is no error. If a job has not run, the fields for this job's data stay empty.
+A missing file is no error. If a job has not run, the fields with this job's data stay empty.
 """
 
 import json
@@ -18,14 +18,17 @@ from awares_platform.report.files import JOBS
 from awares_platform.runtime.metrics import Row, read
 
 DRAWN = ("awares", "sft")
-"""Policies in order of preference. The report draws the first policy with recorded episodes."""
+"""Policies in order of preference. The report draws episodes of the first policy that has any."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeRecord:
     """One evaluated question: a row of episodes-<policy>.parquet.
 
-    `image` is a content hash, `size` is (width, height), and boxes are in pixels of the image.
+    `image` is a content hash, and `size` is (width, height). `truth` is the reference answer, and
+    `answer` is the policy's answer or None. `crops` are the names of the requested regions, and
+    `boxes` are the boxes of these regions. `evidence` has the annotated boxes that hold the
+    evidence. All boxes are in pixels of the image. `stop` says how the episode ended.
 
     Example:
         EpisodeRecord(
@@ -56,9 +59,10 @@ class EpisodeRecord:
 class RunRecord:
     """All data of a run that the report shows.
 
-    `metrics` maps a job to the rows of its metrics. `wall_s` maps a job to its wall-clock seconds.
-    `cpu_s` maps a job to its CPU seconds by kind of process. `policies` and `labels` are the values
-    of the keys "policies" and "labels" in evaluate/results.json.
+    `metrics` maps a job to the rows of the job's metrics. `policies` and `labels` are the values of
+    the keys "policies" and "labels" in evaluate/results.json. `episodes` maps a policy to its
+    recorded episodes. `versions` maps a package to its version. `wall_s` maps a job to its
+    wall-clock seconds. `cpu_s` maps a job to its CPU seconds by kind of process.
 
     Example:
         RunRecord(
@@ -80,7 +84,7 @@ class RunRecord:
 
 
 def read_run(find: Callable[[str], Path], name: str, seed: int) -> RunRecord:
-    """Read a run's files. `find` returns the path of a file, given its path within the run.
+    """Read a run's files. `find` turns a path within the run into the path of the file.
 
     Raises DataError if a file is damaged. The error names the file.
 

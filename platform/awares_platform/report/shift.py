@@ -28,10 +28,11 @@ LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels ca
 def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) -> str:
     """Draw a row for episodes without a request, and a row for each requested region.
 
-    The first bar of a row shows the row's share of the episodes after SFT. The second bar shows
-    this share after GRPO. If there are labels, a third bar shows the share that the labels call
-    for. `policies` and `labels` are the values of the keys "policies" and "labels" in results.json.
-    The result is "" if the policy after SFT or the policy after GRPO was not evaluated.
+    Each row has a bar for the policy after SFT, and a bar for the policy after GRPO. A bar shows
+    the share of this policy's episodes that belong to the row. If there are labels, a third bar
+    shows the share that the labels call for. `policies` and `labels` are the values of the keys
+    "policies" and "labels" in results.json. The result is "" if the policy after SFT or the policy
+    after GRPO was not evaluated.
     """
     if not all(name in policies for name in ("sft", "awares")):
         return ""
@@ -67,9 +68,9 @@ def _regions(bars: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _labelled(labels: Mapping[str, Any]) -> dict[str, float]:
-    """Return the share of episodes with each request, for a policy that follows the labels exactly.
+    """Return the share of each request if a policy followed the labels exactly.
 
-    The result is empty if there are no labels.
+    The key "direct" stands for no request. The result is empty if there are no labels.
     """
     counts = {label: labels.get("counts", {}).get(label, 0) for label in ("LR", "HR")}
     total = sum(counts.values())

@@ -60,8 +60,8 @@ def results_table(policies: dict[str, dict[str, Any]]) -> str:
 def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
     """Return a table with the accuracy and the RTR of each policy on each kind of question.
 
-    The table has the form of the paper's table 1, but transposed. Kinds of question take the place
-    of the paper's benchmarks.
+    The table is the paper's table 1, transposed. It has kinds of question where the paper has
+    benchmarks.
     """
     kinds = sorted({kind for row in policies.values() for kind in row["by_kind"]})
     rows = [
@@ -83,7 +83,7 @@ def labels_table(policies: dict[str, dict[str, Any]]) -> str:
     """Return a table with the accuracy and the RTR of each policy on the questions of each label.
 
     LR means that the low-resolution view suffices. HR means that the question needs detail. The
-    result is "" without labels.
+    result is "" if no question has a label.
     """
     labels = {
         label: name

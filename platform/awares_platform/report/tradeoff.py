@@ -16,8 +16,8 @@ FREE = (LEFT, TOP - 8, WIDTH, HEIGHT - BOTTOM - 8)
 def tradeoff(policies: dict[str, dict[str, Any]]) -> str:
     """Draw each policy as a mark with the 95 % interval of its accuracy.
 
-    Marks further up and further left are better. `policies` is the value of the key "policies" in
-    results.json.
+    A mark is better if it is further up or further left. `policies` is the value of the key
+    "policies" in results.json.
     """
     most = max(1.0, *(row["rtr_token"] for row in policies.values())) * 1.06
     floor = min(row["accuracy_ci95"][0] for row in policies.values())

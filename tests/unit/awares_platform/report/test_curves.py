@@ -12,8 +12,8 @@ def test_trend_starts_at_the_first_value_and_is_exact_on_a_constant():
     assert trend([(0, 4.0)]) == [(0, 4.0)]
     constant = trend([(step, 3.0) for step in range(5)])
     assert [value for _, value in constant] == pytest.approx([3.0] * 5)
-    # The first value has the weight 0.25 * 0.75, and the second value has the weight 0.25. The sum
-    # of the weights is 0.4375.
+    # The first value has the weight 0.25 * 0.75 = 0.1875, and the second value has the weight 0.25.
+    # The sum of these weights is 0.4375.
     assert trend([(0, 0.0), (1, 1.0)])[1][1] == pytest.approx(0.25 / 0.4375)
 
 
@@ -66,7 +66,7 @@ def test_almost_equal_values_have_short_labels():
 
 @pytest.mark.parametrize("values", [[2e-6, 2.8e-6], [1000.1, 1025.0], [0.99999, 1.00001]])
 def test_labels_fit_between_the_edge_and_the_axis(values):
-    """In DejaVu Sans a character takes 6.8 of the chart's units."""
+    """Check labels in DejaVu Sans, where a character is 6.8 of the chart's units wide."""
     chart = xml.fromstring(line_chart(list(enumerate(values)), "Canary"))
     ticks = [text for text in chart.iter("text") if text.get("text-anchor") == "end"][:-1]
     assert len(ticks) > 1
@@ -91,7 +91,10 @@ def test_a_missing_value_has_no_point_and_an_absent_measure_no_chart():
 
 
 def test_the_share_of_the_update_that_the_engine_plays_is_plotted_over_steps():
-    """A version whose change the canary does not see yet has no slope, and thus no point."""
+    """Check that a version without a slope has no point.
+
+    A version has no slope if its weights change too little for the canary to see.
+    """
     slopes = {1: None, 2: 0.98, 3: 1.01}
     rows = tuple(
         Row(step, 0.0, {} if slope is None else {"canary/slope": slope})

@@ -1,4 +1,4 @@
-"""Tests that names in a chart never overlap each other and never leave the frame."""
+"""Tests that the names of a chart's marks do not overlap and do not leave the frame."""
 
 import itertools
 from dataclasses import replace
@@ -49,7 +49,7 @@ def test_edges_follow_the_anchor():
 
 
 def test_names_keep_apart_in_a_wide_font():
-    """The widths were measured in a rendered report whose font was DejaVu Sans Bold."""
+    """Check names with the widths that a rendered report has in DejaVu Sans Bold."""
     measured = {"AwaRes, SFT only": 129.0, "confidence threshold": 154.0}
     marks = [
         ("full resolution", 621.0, 52.0),

@@ -1,4 +1,4 @@
-"""Tests the chart of how often the policy makes each request after SFT and after GRPO."""
+"""Tests the chart that shows how often a policy makes each request, after SFT and after GRPO."""
 
 import re
 
