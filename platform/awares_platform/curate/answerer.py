@@ -1,4 +1,4 @@
-"""The Ray Data actor of curation. It answers questions at low and at full resolution."""
+"""Defines the Ray Data actor that answers questions at low and at full resolution."""
 
 import asyncio
 import pickle
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 
 class Answerer:
-    """Adds the low and the full answer to each sample of a shard. Called by `map_batches`.
+    """Adds the low-resolution and the full-resolution answer to each sample of a shard.
 
-    A batch is one shard: its "key", and its parquet table in "rows". The table in the result has
-    additional columns with the answers. If the engine fails, the result holds a pickled AwaresError
-    as "failure". The error is not raised, because Ray Data would wrap it in long tracebacks. The
-    engine runs on its own event loop, from the first shard until the actor ends.
+    `map_batches` calls the actor with a batch of one shard. "key" holds the store key of the shard,
+    and "rows" holds its parquet file. In the result, the parquet file has additional columns with
+    the answers. "failure" is empty, or holds a pickled AwaresError if the engine fails. The actor
+    does not raise the error, because Ray Data would wrap it in long tracebacks. The engine runs on
+    an event loop of the actor, from the first shard until the actor ends.
     """
 
     def __init__(self, config: PlatformConfig) -> None:
@@ -72,7 +73,11 @@ class Answerer:
         )
 
     async def _start(self) -> None:
-        """Start the engine. The constructor does not, because its errors never reach the driver."""
+        """Start the engine.
+
+        The constructor does not start the engine, because the driver never sees an error that the
+        constructor of an actor raises.
+        """
         from awares_platform.engine.engine import Engine
         from awares_platform.training.policy import load_processor
         from awares_platform.training.source import resolve

@@ -1,14 +1,14 @@
-"""Curation labels which samples need crops, and which crops (paper, section 3.2).
+"""Labels which samples need crops, and which crops (paper, section 3.2).
 
     train split --shards--> Answerer       an actor with one engine: low and full answers
                                |
                                v
                             label_shard    a task: judge, grounding, crops --> curated shard
 
-Ray Data runs the two stages concurrently over shards. The driver only adds up the counts. The
-fingerprint of a shard is a digest of its samples, the policy and the settings. If the store holds a
-shard with the same fingerprint, the shard is not labelled again. A killed job therefore resumes
-from the finished shards. The manifest is written last.
+Ray Data runs the two stages concurrently over shards. The driver only adds up the counts. Each
+shard has a fingerprint: a digest of its samples, the policy and the settings. If the store holds a
+shard with the same fingerprint, the job does not label the shard again. A restarted job therefore
+keeps the finished shards. The job writes the manifest of the split last.
 """
 
 import hashlib
@@ -60,16 +60,19 @@ log = logging.getLogger(__name__)
 SPLIT = "train"
 COUNTED = ("lr", "hr", "dropped", "unusable")
 EXPECTED = "has constructor arguments in the object store and max_restarts > 0"
-"""Part of an error that Ray prints when Ray Data creates an actor. The driver keeps the arguments
-for as long as the actor runs, so a restart of the actor finds them."""
+"""Part of a message that Ray prints when Ray Data creates an actor. The job hides this message,
+because it warns of no real danger: the driver keeps the constructor arguments while the actor runs.
+A restarted actor therefore finds them."""
 LABEL_CPUS = 0.1
-"""The number of CPUs that a labelling task reserves. A labelling task mostly waits.
-"""
+"""The number of CPUs that Ray reserves for a labelling task, which mostly waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A part of the split. `fingerprint` is a digest of everything that its labels depend on.
+    """A part of the split, which becomes one parquet file of the curated split.
+
+    `key` is the store key of this file. `samples` have no labels yet. `fingerprint` is a digest of
+    everything on which the labels of the samples depend.
 
     Example:
         Shard("datasets/awares-mini-curated/train/part-00003.parquet", (sample,), "ab12...")
@@ -84,10 +87,12 @@ class Shard:
 class CurateResult:
     """Statistics of the curated split.
 
-    `crops` counts the target crops of the HR samples by crop id. `left_out` is the number of
-    samples without a label. A sample gets no label if both answers are wrong, or if the sample is
-    unusable. `source_faults` is the number of unreadable rows in the source split. The job took
-    `wall_s` seconds.
+    `dataset` is the store prefix of the split. `samples` is the number of labelled samples, of
+    which `lr` have the label LR and `hr` the label HR. `crops` counts the target crops of the HR
+    samples by crop id. `left_out` is the number of samples without a label. A sample gets no label
+    if both answers are wrong, or if the sample is unusable. `source_faults` is the number of
+    unreadable rows in the source split. An earlier job has finished `shards_resumed` of all
+    `shards`. The job took `wall_s` seconds.
 
     Example:
         CurateResult(
@@ -191,7 +196,11 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
 
 
 def plan(data: DataConfig, samples: Sequence[Sample], settings: str) -> list[Shard]:
-    """Cut `samples` into shards. Each fingerprint covers `settings` (from label_settings)."""
+    """Cut `samples` into shards.
+
+    The fingerprint of a shard is a digest of its samples and of `settings`, which is the result of
+    `label_settings`.
+    """
     size = data.shard_rows
     shards = []
     for index, start in enumerate(range(0, len(samples), size)):
@@ -206,10 +215,10 @@ def label_settings(
 ) -> str:
     """Return the settings that labels depend on, as JSON.
 
-    The settings include those that decide which questions fit the context. Labels do not depend on
-    the reward or on the policy's system prompt. If a longer prompt leaves no room for a question,
-    grpo and evaluate leave the question out. `policy` is the digest of the policy that answers the
-    questions.
+    `policy` is the digest of the policy that answers the questions. The result includes the
+    settings that decide which questions fit the engine's context. The result excludes the reward
+    and the policy's system prompt, because labels do not depend on them. If a longer prompt leaves
+    no room for a question, grpo and evaluate leave the question out.
     """
     method_settings = method.model_dump(
         include={
@@ -254,9 +263,9 @@ def is_finished(store: ObjectStore, shard: Shard) -> bool:
 
 
 def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
-    """Run the pipeline and yield the counts of each finished shard (see label_shard).
+    """Run both stages, and yield the result of `label_shard` for each finished shard.
 
-    If a stage fails, its AwaresError is raised.
+    Raises the AwaresError of a stage that fails.
     """
     if not shards:
         return

@@ -1,4 +1,4 @@
-"""The second stage of curation labels one answered shard and writes it to the store."""
+"""Labels one answered shard and writes it to the store: the second stage of curation."""
 
 import asyncio
 import json
@@ -22,11 +22,13 @@ Columns = dict[str, np.ndarray]
 
 
 def label_shard(batch: Columns, config: PlatformConfig) -> Columns:
-    """Label the samples of an answered shard, and write the shard. Called by `map_batches`.
+    """Label the samples of an answered shard, and write the shard to the store.
 
-    The batch has one row with "key", "fingerprint", "rows" and "failure". The result has one row
-    with "key", the counts "lr", "hr", "dropped" and "unusable", and with "faults" and "failure".
-    "faults" is a JSON list of reasons. "failure" is a pickled AwaresError, or empty.
+    `map_batches` calls this function. The batch has one row with "key", "fingerprint", "rows" and
+    "failure" (see `Answerer`). The result has one row with "key", "faults", "failure", and the
+    counts "lr", "hr", "dropped" and "unusable". "faults" is a JSON list. Each entry holds the id of
+    an unusable sample and the reason why the sample has no label. "failure" is a pickled
+    AwaresError, or empty.
     """
     failure: bytes = batch["failure"][0]
     none = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "faults": "[]"}
@@ -79,7 +81,7 @@ async def _label_all(
 
 
 def encode_shard(labelled: Sequence[Labelled], fingerprint: str) -> bytes:
-    """Encode the labelled samples, with additional columns for answers, confidence and verdict."""
+    """Encode the samples that have a label, with their answers, confidence and verdict."""
     usable = [(one.sample, one) for one in labelled if one.sample]
     columns = {
         "low_answer": [one.answers.low for _, one in usable],

@@ -5,8 +5,8 @@
     images/<sha-256 of the file>                       shared by all data sets
     images/packs/, images/indexes/                     many images in one object (packs.py)
 
-A split without a manifest is unfinished. Unusable rows and files are skipped, and logged with their
-key and row. DataError is raised if a split is missing or has no usable row.
+A split without a manifest is unfinished. A reader skips unusable rows and files, and logs the key
+and the row of each. It raises DataError if a split is missing or has no usable row.
 """
 
 import logging
@@ -61,7 +61,10 @@ REPORTED_FAULTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A split: its usable samples, their additional columns in the same order, and its faults.
+    """The content of a split.
+
+    `samples` are the usable samples. `columns` has one dict for each sample, with the values for
+    which a Sample has no field. `faults` lists the unusable rows and files.
 
     Example:
         fault = Fault("datasets/x/train/part-00000.parquet", 3, "question: empty")
@@ -89,8 +92,8 @@ def write_samples(
 ) -> None:
     """Write a split: first its parquet files and its packs, then the manifest.
 
-    `recipe` holds JSON values that describe how the split was made. The manifest records them.
-    `packs` holds the images of the samples, except those stored with `put_image`.
+    `recipe` is a JSON value that describes how the split was made. The manifest records it. `packs`
+    holds the images of the samples, except images that `put_image` has stored.
     """
     withdraw_manifest(store, name, split)
     keys, rows = [], 0

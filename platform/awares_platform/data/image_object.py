@@ -1,4 +1,4 @@
-"""An image that is an object of its own in the store, under the hash of its bytes."""
+"""Stores an image file as a separate object, whose key holds the hash of the file."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ from awares_platform.store.errors import PreconditionFailed
 
 
 def image_key(digest: str) -> str:
-    """Return the key of an image file in the store."""
+    """Return the store key of the image file with the hash `digest`."""
     return f"images/{digest}"
 
 

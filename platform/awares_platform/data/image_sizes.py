@@ -26,11 +26,11 @@ _UNREADABLE = (DataError, OSError, ValueError, SyntaxError, Image.DecompressionB
 def sample_sizes(
     images: Images, digests: Sequence[str], most: int = 512, seed: int = 0
 ) -> list[Size]:
-    """Return the width and height of up to `most` images, drawn with `seed`.
+    """Return the width and height of up to `most` images, drawn at random with `seed`.
 
-    `digests` are the hashes of the images. A repeated hash counts each time. An image whose size
-    cannot be read is left out. The rotation that a file asks for is ignored. Raises StoreError if
-    the store fails.
+    `digests` are the hashes of all images. A hash that occurs twice can be drawn twice. The result
+    leaves out an image whose size cannot be read, and ignores the EXIF rotation of a file. Raises
+    StoreError if the store fails.
     """
     drawn = random.Random(seed).sample(list(digests), min(most, len(digests)))
     with ThreadPoolExecutor(_READERS) as readers:
@@ -39,7 +39,10 @@ def sample_sizes(
 
 
 def train_sizes(store: ObjectStore, data: DataConfig) -> list[Size]:
-    """Return the sizes of some images of the train split. Raises DataError if it is missing."""
+    """Return the sizes of some images of the train split.
+
+    Raises DataError if the split is missing.
+    """
     samples = read_split(store, data.name, "train").samples
     return sample_sizes(Images.of(store, data), [sample.image for sample in samples])
 
@@ -49,7 +52,7 @@ def _size(images: Images, digest: str) -> Size | None:
         try:
             return _parse(images.head(digest, _HEADER))
         except OSError:
-            # A long colour profile or preview may come before the size.
+            # A long colour profile or preview may precede the size, so read the whole file.
             return _parse(images.read(digest))
     except (NotFound, *_UNREADABLE) as error:
         log.debug("no size of image %s: %s", digest, error)

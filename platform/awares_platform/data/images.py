@@ -35,10 +35,11 @@ _WRITE_SPLIT = "delete the manifest.json of the split and write the split again"
 
 
 class Images:
-    """A callable that maps the hash of an image to the RGB image. Callers must not modify it.
+    """A callable that maps the hash of an image to the RGB image.
 
-    `splits` holds pairs of a data set and a split. An image is searched in their packs before it is
-    searched as an object of its own. The callable is thread-safe and picklable. A copy in another
+    Callers must not modify the image, because the cache returns it again. `splits` holds pairs of a
+    data set's name and a split's name. The callable first looks for an image in the packs of these
+    splits, and then for a separate object. It is thread-safe and picklable. A copy in another
     process has the same settings and its own memory cache. All copies on one machine share the disk
     cache.
 
@@ -68,7 +69,7 @@ class Images:
 
     @classmethod
     def of(cls, store: ObjectStore, data: "DataConfig") -> "Images":
-        """Return the images of a data set: of its splits and of its curated split."""
+        """Return an Images for a data set, with its splits train and test and its curated split."""
         splits = [(data.name, "train"), (data.name, "test"), (data.curated, "train")]
         return cls(store, data.image_cache, splits=splits)
 
@@ -127,7 +128,7 @@ class Images:
         return self._store.get_range(place.pack, place.offset, end)
 
     def _indexed(self) -> dict[str, PackPlace]:
-        """Return the places of all images in packs. The first call reads the splits' indexes."""
+        """Map the hash of each packed image to its place. The first call reads the pack indexes."""
         with self._index_lock:
             if self._places is None:
                 places: dict[str, PackPlace] = {}

@@ -1,9 +1,11 @@
-"""The manifest of a split, which is written last and marks the split as finished.
+"""Reads and writes the manifest of a split.
 
     datasets/<name>/<split>/manifest.json    {"format", "shards", "rows", "recipe", "images"}
 
-`shards` lists the keys of the parquet files. `images` is the key of the split's pack index
-(packs.py), or null if each image is an object of its own.
+A writer writes the manifest after all other files of the split. It thus marks the split as
+finished. `shards` lists the keys of the parquet files. `recipe` describes how the split was made.
+`images` is the key of the split's pack index (packs.py), or null if each image is a separate
+object.
 """
 
 import json
@@ -30,7 +32,11 @@ def write_manifest(
     recipe: object = None,
     images: str | None = None,
 ) -> None:
-    """Write the manifest, which marks a split as finished. `recipe` tells how it was made."""
+    """Write the manifest, which marks the split as finished.
+
+    `keys` are the keys of the parquet files. `rows` and `recipe` are recorded only. `images` is the
+    key of the pack index, or None.
+    """
     manifest = {
         "format": 1,
         "shards": list(keys),
@@ -66,7 +72,7 @@ def read_manifest(store: ObjectStore, name: str, split: str) -> dict[str, Any]:
 
 
 def pack_indexes(store: ObjectStore, splits: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Yield the key of each pack index of `splits`. A split without a manifest has none."""
+    """Yield the key of each pack index of `splits`. Skip a split without a manifest."""
     found: set[str] = set()
     for name, split in splits:
         if not store.exists(_key(name, split)):

@@ -19,7 +19,7 @@ _LOCKS = 16
 
 
 class ObjectCache:
-    """Reads objects from a local directory, or else from the store. The hash is always verified.
+    """Reads objects from a local directory, or else from the store, and always verifies the hash.
 
     The cache is thread-safe. If several threads need the same object, one of them fetches it. All
     processes on one machine share the directory.
@@ -37,10 +37,10 @@ class ObjectCache:
     def read(
         self, key: str, digest: str, *, remedy: str, offset: int = 0, length: int = -1
     ) -> bytes:
-        """Return the whole object, or `length` bytes from `offset` on. These bytes have the digest.
+        """Return the whole object, or only its `length` bytes from `offset` on.
 
-        Raises DataError with the remedy if the bytes have another digest. Raises NotFound if the
-        object is missing.
+        `digest` is the SHA-256 of the returned bytes. Raises DataError, which names the remedy, if
+        the bytes have another digest. Raises NotFound if the object is missing.
         """
         data = self._local(key, digest, offset, length)
         if data is None:
@@ -55,7 +55,7 @@ class ObjectCache:
         return data
 
     def _local(self, key: str, digest: str, offset: int, length: int) -> bytes | None:
-        """Return the bytes from the local copy, or None if it is missing or damaged."""
+        """Return the bytes from the local copy, or None if the copy is missing or damaged."""
         try:
             with self._path(key).open("rb") as file:
                 file.seek(offset)
@@ -65,7 +65,10 @@ class ObjectCache:
         return data if hashlib.sha256(data).hexdigest() == digest else None
 
     def _fetch(self, key: str, offset: int, length: int) -> bytes:
-        """Return the bytes from the store. Fetch only these if a local copy has no room."""
+        """Return the bytes from the store, and keep a local copy of the whole object.
+
+        If the disk has no room for a copy, fetch only the requested bytes.
+        """
         if length >= 0 and not self._has_room(key, 0):
             return self._store.get_range(key, offset, offset + length)
         data = self._store.get(key)
@@ -82,7 +85,10 @@ class ObjectCache:
             return False
 
     def _admit(self, key: str, data: bytes) -> None:
-        """Write a local copy atomically. A failed write only costs time later."""
+        """Write a local copy atomically.
+
+        Ignore a failed write, because the next read then fetches the object again.
+        """
         if not self._has_room(key, len(data)):
             return
         path = self._path(key)

@@ -1,10 +1,11 @@
-"""Packs hold many small image files in one object, so that few requests write and read them all.
+"""Stores many small image files in one object, called a pack, to save requests to the store.
 
     images/packs/<sha-256>      image files, one after the other
     images/indexes/<sha-256>    parquet rows: an image's hash, its pack, its offset and its length
 
-The manifest of a split names its index, and several splits can share one. The keys are the hashes
-of the objects' bytes. A writer therefore never changes an object that a finished split uses.
+The manifest of a split names the index of the split. Several splits can share an index. The key of
+a pack or an index ends in the hash of its bytes. A writer therefore never changes an object that a
+finished split uses.
 """
 
 import hashlib
@@ -19,9 +20,9 @@ from awares_platform.data.image_object import put_image
 from awares_platform.store import ObjectStore
 
 PACK_BYTES = 8 << 20
-"""A pack is stored when it has at least this number of bytes."""
+"""A writer stores a pack as soon as the pack has at least this number of bytes."""
 LARGE_BYTES = 1 << 20
-"""An image of at least this number of bytes is stored as an object of its own."""
+"""A writer stores an image of at least this number of bytes as a separate object."""
 _SCHEMA = pa.schema(
     [
         pa.field("image", pa.string()),
@@ -94,7 +95,7 @@ class PackWriter:
 
 
 def encode_index(places: Mapping[str, PackPlace]) -> bytes:
-    """Encode the place of each image, by its hash, as a parquet file."""
+    """Encode `places`, which maps the hash of each image to its place, as a parquet file."""
     rows = [
         {"image": digest, "pack": place.pack, "offset": place.offset, "length": place.length}
         for digest, place in places.items()
@@ -105,7 +106,7 @@ def encode_index(places: Mapping[str, PackPlace]) -> bytes:
 
 
 def decode_index(data: bytes) -> dict[str, PackPlace]:
-    """Return the place of each image, by its hash, from the bytes of an index."""
+    """Decode an index, and return a mapping from the hash of each image to its place."""
     columns = pq.read_table(io.BytesIO(data)).to_pydict()
     places = zip(columns["pack"], columns["offset"], columns["length"], strict=True)
     return {

@@ -1,8 +1,8 @@
 """Encodes samples as parquet rows, and decodes files in which some rows are damaged.
 
 A damaged file or row raises no exception. It becomes a `Fault`, which names the key and the row.
-One bad row therefore costs only one sample. Page checksums are written and verified, so that a
-flipped bit becomes a fault and does not change a sample.
+One bad row therefore costs only one sample. The parquet files have page checksums, which a reader
+verifies. A flipped bit in a page therefore becomes a fault, and does not change a sample.
 """
 
 import io
@@ -31,7 +31,9 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An unusable row. If `row` is None, the whole file is unusable.
+    """An unusable row of the file with the store key `key`, and the reason.
+
+    If `row` is None, the whole file is unusable.
 
     Example:
         Fault("datasets/awares-mini/train/part-00003.parquet", 17, "image: not a hex SHA-256")
