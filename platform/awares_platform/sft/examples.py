@@ -21,8 +21,8 @@ from awares_platform.method.environment import environment
 
 log = logging.getLogger(__name__)
 
-# The lengths of samples are needed only to sort a batch. So every image is assumed to have this
-# size.
+# The lengths of samples only decide how a batch is cut into micro-batches. Rough lengths suffice
+# for this, so `prepare` assumes this size for every image.
 _NOMINAL_SIZE = (1024, 768)
 _BLANK_SIZE = (56, 56)
 _REPORTED = 5
@@ -30,7 +30,7 @@ _REPORTED = 5
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Usable samples, with the approximate length and the weight of each sample.
+    """The usable samples, with the approximate length and the weight of each sample.
 
     `lengths` and `weights` have the order of `samples`. A length is in tokens. A sample's weight is
     the sum of the weights of its target tokens. `skipped` is the number of unusable samples.
@@ -52,9 +52,11 @@ def prepare(
     limits: VisionLimits,
     tool_weight: float,
 ) -> Examples:
-    """Keep the samples that have a demonstration in `environment`. Count and log all others.
+    """Keep the samples that have a demonstration in `environment`. Count the other samples.
 
-    Raises DataError if no sample is left.
+    `tool_weight` is the weight of a target token in a request for crops. Every other target token
+    has the weight 1. The function logs the first few unusable samples. Raises DataError if no
+    sample is left.
     """
     kept: list[Sample] = []
     lengths: list[int] = []
@@ -84,7 +86,7 @@ def prepare(
 class Collator:
     """Reads the images of samples, and collates their demonstrations into micro-batches.
 
-    Samples with unreadable images are counted and left out.
+    The collator leaves out samples with unreadable images, and counts them in `unreadable`.
     """
 
     def __init__(

@@ -59,9 +59,10 @@ _OPERATION = {
 
 @dataclass(frozen=True, slots=True)
 class SftResult:
-    """The result of the sft job: the key of the policy in the store, and facts about the training.
+    """The result of the sft job.
 
-    The job began at step `resumed_from` and took `wall_s` seconds. `metrics` holds the metrics of
+    `policy` is the key of the trained policy in the store. The whole training has `steps` steps.
+    This job began at step `resumed_from` and took `wall_s` seconds. `metrics` holds the metrics of
     the last step, or is empty if an earlier job finished the policy.
 
     Example:
@@ -138,7 +139,7 @@ def _follow(
 ) -> tuple[int, int, dict[str, float]]:
     """Record the metrics in the workers' messages until training ends.
 
-    Returns the step at which the job began, the number of steps, and the metrics of the last step.
+    Return the step at which the job began, the number of steps, and the metrics of the last step.
     """
     first, steps, metrics = None, 0, {}
     progress.say("starting trainer processes")
@@ -187,7 +188,7 @@ class FitActor:
     """
 
     def fit(self, config: PlatformConfig, recipe: dict[str, Any], queue: Queue) -> None:
-        """Train to the end. Raises TrainingFailedError or ControllerError."""
+        """Train to the end. If training fails, raise TrainingFailedError or ControllerError."""
         _trainer(config, recipe, queue).fit()
 
 

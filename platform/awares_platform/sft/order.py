@@ -40,7 +40,7 @@ class SampleOrder:
         return self.count * self.epochs // self.batch_size
 
     def batch(self, step: int) -> tuple[int, ...]:
-        """Return the indices of the `batch_size` samples of step `step`, counted from 0."""
+        """Return the indices of the `batch_size` samples of a step. The first step is step 0."""
         places = range(step * self.batch_size, (step + 1) * self.batch_size)
         return tuple(
             _permutation(self.count, self.seed, place // self.count)[place % self.count]
@@ -61,7 +61,8 @@ def micro_batches(
     """Return the micro-batches of each worker, in the order in which they run.
 
     A micro-batch holds indices of samples. `lengths[i]` is the length of sample i in tokens. The
-    batch must hold at least one sample per worker, so that all workers make equally many passes.
+    batch must hold at least one sample per worker, so that all workers run the same number of
+    forward passes.
     """
     assert len(batch) >= workers, (len(batch), workers)
     ordered = sorted(batch)

@@ -1,4 +1,4 @@
-"""The learning-rate schedule of SFT. The rate depends only on the step."""
+"""Computes the learning rate of each SFT step."""
 
 import math
 

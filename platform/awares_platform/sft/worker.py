@@ -1,11 +1,11 @@
-"""The SFT worker is one rank of Ray Train's worker group.
+"""Runs one rank of the SFT job, as a worker of Ray Train.
 
     restore -> [ micro-batches -> forward, backward -> step -> (checkpoint) ] x steps -> export
 
 Every rank derives the samples of a step from the step's number (see order.py). The ranks therefore
 exchange no samples. A resumed run needs only the number of the next step.
 
-Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens of all sequences.
+Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens in all B sequences.
 """
 
 import time
@@ -107,7 +107,7 @@ class SftWorker:
             self._messages.put(message)
 
     def _step(self, step: int) -> dict[str, float]:
-        """Take one optimizer step on this rank's share. Return metrics over all ranks."""
+        """Take one optimizer step on this rank's share of a batch. Return metrics of all ranks."""
         started = time.monotonic()
         settings, examples = self._settings, self._examples
         batch = self._order.batch(step)
@@ -124,10 +124,10 @@ class SftWorker:
     def _losses(
         self, mine: list[tuple[int, ...]], total: float, counts: "_Counts"
     ) -> Iterator[Tensor]:
-        """Yield the loss of each micro-batch.
+        """Yield the loss of each micro-batch of this rank.
 
-        The losses of a rank are summed, and the sums are averaged over ranks. The result is the
-        weighted mean loss of the batch.
+        `total` is the sum of the weights of the whole batch. `zero.step` sums the losses of a rank,
+        and averages the sums over ranks. The average is the weighted mean loss of the whole batch.
         """
         for batch, tool_BT in one_ahead(self._prepare, mine):
             rows_K, positions_K, logits_KV = sampled_logits(
@@ -137,7 +137,7 @@ class SftWorker:
             ids_K, weights_K = batch.input_ids_BT[places], batch.weights_BT[places]
             correct = ((logits_KV.argmax(1) == ids_K) & (weights_K > 0)).sum()
             logprobs_K = chosen_logprobs(logits_KV, ids_K)
-            del logits_KV  # A generator keeps its variables during the backward pass.
+            del logits_KV  # Free the logits: a generator keeps them during the backward pass.
             logprobs_BT = torch.zeros_like(batch.weights_BT).index_put(places, logprobs_K)
             counts.add(logprobs_BT.detach(), batch, tool_BT, correct, total)
             yield sft_loss(logprobs_BT, batch.weights_BT, normaliser=total) * self._workers
@@ -165,17 +165,21 @@ class SftWorker:
 
 
 class _Counts:
-    """Sums the loss and token counts of a step over micro-batches, and then over ranks."""
+    """Sums the loss and the token counts of a step, over micro-batches and then over ranks."""
 
     def __init__(self, device: torch.device) -> None:
-        # The six sums are the loss, the NLL of tool-turn tokens, the number of tool-turn tokens,
-        # and the numbers of correct targets, of all targets and of all tokens.
+        # The first two sums are the loss, and the negative logprob of the target tokens in requests
+        # for crops. The other four are counts: target tokens in requests for crops, correct target
+        # tokens, all target tokens, and all tokens.
         self._sums = torch.zeros(6, dtype=torch.float64, device=device)
 
     def add(
         self, logprobs_BT: Tensor, batch: Batch, tool_BT: Tensor, correct: Tensor, total: float
     ) -> None:
-        """Add the loss and token counts of a micro-batch. `total` is the batch's weight."""
+        """Add the loss and the token counts of a micro-batch.
+
+        `total` is the sum of the weights of the whole batch.
+        """
         loss = sft_loss(logprobs_BT, batch.weights_BT, normaliser=total)
         tool = -logprobs_BT[tool_BT].sum()
         targets = (batch.weights_BT > 0).sum()

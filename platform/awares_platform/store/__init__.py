@@ -1,13 +1,13 @@
 """The object store: one prefix of an S3 bucket, and the S3 server of local runs.
 
-object_store.py   ObjectStore(Bucket): also transfers files and directories
+object_store.py   ObjectStore: a Bucket that also transfers files and directories
 multipart.py      transfers large files to and from a Bucket in parallel parts
-bucket.py         Bucket: get, put, list and delete single objects, with retries
+bucket.py         Bucket: reads, writes, lists and deletes single objects, with retries
 client.py         creates the boto3 client for a private server or for the user's own server
 keys.py           the keys of a private server, for all processes of its run
 errors.py         the errors that the store raises
-s3_errors.py      decides which S3 errors are retried, and translates them to those of errors.py
-s3_handlers.py    boto3 event handlers that close two gaps in botocore
+s3_errors.py      decides which S3 errors are retried, and translates S3's errors to StoreErrors
+s3_handlers.py    boto3 event handlers that work around two faults of botocore
 seaweed.py        a private S3 server (SeaweedFS) for runs on one machine
 directory_lock.py the lock of the private server's directory
 """

@@ -44,13 +44,19 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket and a prefix, picklable and thread-safe. Each process opens its own connections."""
+    """Gives access to the objects below one prefix of a bucket.
+
+    A Bucket can be pickled and is thread-safe. Each process opens its own connections.
+    """
 
     config: StoreConfig
 
     @classmethod
     def from_config(cls, config: StoreConfig) -> Self:
-        """Return the store of `config`. The first operation connects to the server."""
+        """Return the store of `config`. The first operation connects to the server.
+
+        Raises ConfigError if store.endpoint is still "local", which names no running server.
+        """
         if config.endpoint == "local":
             raise ConfigError(
                 'store.endpoint="local" names no server yet: call within '
@@ -179,7 +185,7 @@ class Bucket:
         return deleted
 
     def call(self, key: str, operation: Callable[[], T]) -> T:
-        """Run one S3 call with retries. Raises a StoreError that names `key`."""
+        """Run one S3 call with retries. If the call fails, raise a StoreError that names `key`."""
         try:
             for attempt in stamina.retry_context(
                 on=is_transient, attempts=None, timeout=self.config.retry_budget_s
@@ -220,7 +226,7 @@ class Bucket:
         return client
 
     def date(self) -> str | None:
-        """Return the Date header of one reply of the store, or None if it has none.
+        """Return the Date header of a reply of the store, or None if the reply has no such header.
 
         A reply that denies access also has the header. Raises botocore's BotoCoreError if the store
         does not answer.
@@ -255,6 +261,6 @@ class Bucket:
 
 
 def condition(if_none_match: bool, if_match: str | None) -> dict[str, str]:
-    """Return the boto3 parameters for the conditions of a call."""
+    """Return the boto3 parameters for the two conditions that `Bucket.put` describes."""
     none_match = {"IfNoneMatch": "*"} if if_none_match else {}
     return none_match | ({"IfMatch": if_match} if if_match else {})

@@ -45,7 +45,7 @@ def _private(keys: StoreKeys) -> Session:
     }
     for files in ("config_file", "credentials_file"):
         settings[files] = (None, None, os.devnull, None)
-    # Set both tables, because botocore would read them from the environment and files.
+    # Set these two tables as well. Otherwise botocore reads them from the environment and files.
     for table in ("s3", "proxies_config"):
         settings[table] = (None, None, None, None)
     core = CoreSession(session_vars=settings)

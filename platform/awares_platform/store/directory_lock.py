@@ -31,9 +31,10 @@ def _create(directory: Path) -> None:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[IO[str]]:
-    """Create and lock the directory, and yield the lock file. A child process may inherit it.
+    """Create and lock the directory, and yield the lock file.
 
-    Raises LaunchError if the directory cannot be written, or if another run has locked it.
+    A child process that inherits the open file also holds the lock. Raises LaunchError if the
+    directory cannot be written, or if another run has locked the directory.
     """
     _create(directory)
     with (directory / "lock").open("a+", encoding="ascii") as lock:

@@ -5,11 +5,11 @@ The message of a StoreError names s3://bucket/key and the remedy.
 StoreError
 +-- NotFound             The object does not exist.
 +-- MissingBucket        The bucket does not exist.
-+-- PreconditionFailed   Another writer was first.
++-- PreconditionFailed   Another writer has created or changed the object.
 +-- AccessDenied         The credentials are absent, wrong or insufficient.
 +-- StoreUnavailable     The store gave no answer within the retry budget.
 
-LaunchError              A part of a run did not start, such as the store, Ray or a port.
+LaunchError              Something that a run needs did not start, such as the store or Ray.
 
 MissingBucket is not a NotFound, because callers handle NotFound as a normal case. A missing bucket
 is never normal.
@@ -31,7 +31,7 @@ class MissingBucket(StoreError):
 
 
 class PreconditionFailed(StoreError):
-    """A conditional write failed because another writer was first."""
+    """The condition of a call is not met: another writer has created or changed the object."""
 
 
 class AccessDenied(StoreError):
@@ -43,4 +43,4 @@ class StoreUnavailable(StoreError):
 
 
 class LaunchError(AwaresError):
-    """A part that a run needs did not start."""
+    """Something that a run needs did not start."""

@@ -38,13 +38,16 @@ class StoreKeys:
             return None
         try:
             keys = cls(**json.loads(Path(path).read_text("utf-8")))
-        except FileNotFoundError:  # The server has stopped.
+        except FileNotFoundError:  # The session deletes the file when the server stops.
             return None
         return keys if keys.endpoint == endpoint else None
 
     @contextmanager
     def shared(self, directory: Path) -> Iterator[dict[str, str]]:
-        """Write the keys to a file in `directory`. Yield the environment variable with its path."""
+        """Write the keys to a file in `directory`, and delete the file at the end of the block.
+
+        Yield the environment variable that holds the path of the file.
+        """
         path = directory.resolve() / "keys.json"
         path.unlink(missing_ok=True)  # A killed run may have left this file.
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)

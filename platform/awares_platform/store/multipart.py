@@ -132,7 +132,10 @@ def _complete(
 
 
 def _etag(parts: list[dict[str, Any]]) -> str:
-    """Return S3's etag for an object of `parts`, or "" if the parts' etags are no MD5 digests."""
+    """Return S3's etag of an object that consists of `parts`.
+
+    The result is "" if the etags of the parts are not MD5 digests.
+    """
     digests = [part["ETag"].strip('"') for part in parts]
     if not all(re.fullmatch(r"[0-9a-f]{32}", digest) for digest in digests):
         return ""

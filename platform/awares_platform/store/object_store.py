@@ -1,4 +1,4 @@
-"""The object store of a run. It adds transfers of files and directories to Bucket."""
+"""Defines the object store of a run: a Bucket that also transfers files and directories."""
 
 from pathlib import Path
 
@@ -8,12 +8,14 @@ from awares_platform.store.errors import NotFound, StoreError
 
 
 class ObjectStore(Bucket):
-    """A bucket and a prefix, picklable and thread-safe. Each process opens its own connections.
+    """Gives access to the objects below one prefix of a bucket, and transfers files.
+
+    An ObjectStore can be pickled and is thread-safe. Each process opens its own connections.
 
     Example:
         store = ObjectStore.from_config(config.store)
         etag = store.put("runs/mini/HEAD", b"1", if_none_match=True)
-        store.put("runs/mini/HEAD", b"2", if_match=etag)  # PreconditionFailed after another write
+        store.put("runs/mini/HEAD", b"2", if_match=etag)  # fails after another write
     """
 
     def upload_file(
@@ -45,8 +47,8 @@ class ObjectStore(Bucket):
     def download_directory(self, prefix: str, directory: str | Path) -> int:
         """Download every object below `prefix`/ into `directory`. Return the number of objects.
 
-        Raises NotFound if there is no object. Raises StoreError if a key would be written outside
-        `directory`.
+        Raises NotFound if there is no object. Raises StoreError if the name of an object leads out
+        of `directory`.
         """
         folder = f"{prefix.rstrip('/')}/"
         entries = [*self.list(folder)]

@@ -64,7 +64,10 @@ def code(error: Failure) -> str:
 
 
 def translate(error: Failure, key: str, config: StoreConfig) -> StoreError:
-    """Return the StoreError for a failed call on `key`. It names s3://bucket/key and the remedy."""
+    """Return the StoreError for a failed call on `key`.
+
+    The message of the error names s3://bucket/key and the remedy.
+    """
     where = f"{config.url}/{key}".rstrip("/")
     server = config.endpoint or "AWS S3"
     reason = code(error)

@@ -1,4 +1,7 @@
-"""Defines two boto3 event handlers: one for writes, and one that detects truncated replies."""
+"""Defines two boto3 event handlers.
+
+One handler sends the body of a write at once, and the other one detects truncated replies.
+"""
 
 import re
 from io import BytesIO
@@ -12,8 +15,9 @@ _RANGE = re.compile(r"bytes (\d+)-(\d+)/")
 def send_at_once(params: dict[str, Any], **_: object) -> None:
     """Send the body of a write together with its headers. This is a `before-call` handler.
 
-    botocore sends the headers, waits for "100 Continue", then sends the body. If the process is
-    killed during this wait, SeaweedFS stores an empty object. The wait also costs a round trip.
+    Without this handler, botocore sends the headers, waits for "100 Continue", then sends the body.
+    If the process is killed during this wait, SeaweedFS stores an empty object. The wait also costs
+    a round trip.
     """
     if isinstance(params.get("body"), BytesIO):
         params["body"] = params["body"].getvalue()
@@ -22,9 +26,9 @@ def send_at_once(params: dict[str, Any], **_: object) -> None:
 def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
     """Raise ResponseStreamingError, a transient error, for a truncated reply.
 
-    This is a `before-parse` handler. botocore does not check the length of bodies that are not
-    streamed. It parses a truncated listing as an empty listing. A streamed body is read later, so
-    this handler checks only the headers of its reply.
+    This is a `before-parse` handler. botocore does not check the length of a body that is not
+    streamed. botocore even parses a truncated listing as an empty listing. A streamed body is read
+    later, so this handler then checks only the headers of the reply.
     """
     headers, body = response_dict["headers"], response_dict["body"]
     status = response_dict["status_code"]
@@ -44,7 +48,7 @@ def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: obje
 
 
 def _has_result_in_body(operation_model: Any) -> bool:
-    """Return whether the body of the reply holds a result, besides its headers."""
+    """Return whether a reply to the operation holds a result in its body, and not only headers."""
     output = operation_model.output_shape
     return output is not None and any(
         "location" not in member.serialization for member in output.members.values()

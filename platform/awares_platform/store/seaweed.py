@@ -1,4 +1,4 @@
-"""A private S3 server for one machine: SeaweedFS ("weed mini") on free loopback ports.
+"""Runs a private S3 server on this machine: SeaweedFS ("weed mini") on free loopback ports.
 
 The credentials are random. The server's data lie in a directory that only one run at a time may
 use. The server ends when the process that started it ends.
@@ -31,7 +31,10 @@ from awares_platform.store.s3_errors import FAILURES
 _SERVICES: tuple[str, ...] = ("s3", "master", "volume", "filer", "admin")
 _GRPC_OFFSET = 10_000
 _PORTS = range(20_000, 22_700)
-"""These ports and their gRPC ports are outside the ranges of Ray's workers and of ephemeral ports.
+"""The ports that the server may use.
+
+These ports are outside the port ranges of Ray's workers and of ephemeral ports. The same is true of
+the gRPC ports, which are _GRPC_OFFSET higher.
 """
 _START_S = 30.0
 _STOP_S = 5.0
@@ -67,7 +70,7 @@ class _Running:
 
 @contextlib.contextmanager
 def serve(directory: Path, bucket: str) -> Iterator[Server]:
-    """Run a server with data in `directory`, and create `bucket`.
+    """Run a server while the block runs, with data in `directory`. Create `bucket` on the server.
 
     Raises LaunchError if the server does not start, or if another run uses the directory.
     """
@@ -128,7 +131,7 @@ def _binary() -> str:
 
 
 def _spawn(directory: Path, bucket: str, ports: dict[str, int], lock: IO[str]) -> _Running:
-    """Start the server in its own process group, so that Ctrl-C does not end it before the run."""
+    """Start the server in its own session, so that Ctrl-C does not reach the server."""
     (directory / "data").mkdir(exist_ok=True)
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
@@ -142,7 +145,7 @@ def _spawn(directory: Path, bucket: str, ports: dict[str, int], lock: IO[str]) -
     environment = {
         "AWS_ACCESS_KEY_ID": access_key,
         "AWS_SECRET_ACCESS_KEY": secret_key,
-        # The server holds about 260 MiB. A lower limit makes it collect garbage all the time.
+        # The server uses about 260 MiB. With a lower limit, Go would collect garbage all the time.
         "GOMEMLIMIT": "512MiB",
         "HOME": str(directory),
     }

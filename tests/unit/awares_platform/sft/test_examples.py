@@ -86,8 +86,8 @@ def test_items_with_one_two_and_three_images_share_a_micro_batch(
     assert batch.weights_BT[tool_BT].unique().tolist() == [5.0]
     assert batch.weights_BT[batch.action_mask_BT & ~tool_BT].unique().tolist() == [1.0]
     examples = prepare([TWO, DIRECT, ONE], chat, environment(METHOD), LIMITS, tool_weight=5.0)
-    # `prepare` computes the same sums without the images. The normaliser of the loss is therefore
-    # known before images are read.
+    # `prepare` computes the same sums of weights without the images. The normaliser of the loss is
+    # therefore known before the images are read.
     assert batch.weights_BT.sum(1).tolist() == list(examples.weights)
 
 

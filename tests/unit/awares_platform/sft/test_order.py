@@ -55,8 +55,8 @@ def test_fewer_samples_than_a_batch_is_an_error() -> None:
 def test_micro_batches_are_equal_in_number_and_alike_in_length() -> None:
     lengths = [10, 80, 30, 70, 20, 60, 40, 50]
     plan = micro_batches(range(8), lengths, PassBudget(2), workers=2)
-    # The samples are sorted by length, from long to short. Each micro-batch therefore contains
-    # samples of similar length.
+    # `micro_batches` sorts the samples by length, from long to short. Each micro-batch therefore
+    # contains samples of similar length.
     assert plan == [[(1, 3), (6, 2)], [(5, 7), (4, 0)]]
 
 

@@ -1,4 +1,4 @@
-"""Tests learning rates against values computed by hand."""
+"""Tests the learning rates of SFT against values that were computed by hand."""
 
 import pytest
 

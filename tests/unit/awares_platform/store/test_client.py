@@ -78,7 +78,7 @@ def private(
 ) -> Iterator[StoreConfig]:
     """Yield the store settings for a private server.
 
-    The access keys of the server are in environment variables.
+    The file with the server's keys is named by an environment variable.
     """
     config = store(server)
     assert config.endpoint
@@ -133,9 +133,9 @@ def test_no_variable_reaches_the_checkpoints_of_a_private_server(
     proxy: http.server.HTTPServer,
     tmp_path: Path,
 ) -> None:
-    """Check that pyarrow's S3 client ignores the variables, too.
+    """Check that pyarrow's S3 client also ignores the variables for AWS and for proxies.
 
-    pyarrow reads the environment at its import, so the test starts a new process.
+    pyarrow reads the environment when it is imported, so the test starts a new process.
     """
     environment = {**os.environ, **hostile.everything(proxy.server_port, tmp_path)}
     command = [sys.executable, "-c", LIST, private.model_dump_json()]

@@ -90,7 +90,7 @@ def test_neighbouring_floats_are_one_step_apart() -> None:
     up = torch.nextafter(values[:-1], torch.tensor(float("inf")))
     steps = words.steps(words.words(values[:-1]), words.words(up))
     # The codec counts -0.0 and 0.0 as two numbers, but nextafter counts them as one number. The
-    # codec therefore counts two steps from -0.0 to the next number.
+    # codec therefore counts two steps from -0.0 to the next number above zero.
     assert [*steps] == [1, 2, 1, 1, 1]
 
 
@@ -144,7 +144,7 @@ def test_numbers_are_leb128() -> None:
         Cursor(memoryview(b"\xff" * 12)).number()
 
 
-# Tests that encode a tensor and decode the blob
+# Tests that encode a tensor, decode the blob, and compare the two tensors
 
 ZEROS_NANS_INFINITY = b"\x00\x80\xff\x7f\xff\xff\x80\x7f"
 PATTERNS = st.sampled_from(["none", "one", "few", "half", "all", "random bits", "unrelated"])
@@ -246,8 +246,8 @@ def test_the_most_compressible_tensor_is_not_taken_for_damage(dtype: torch.dtype
     blob = encode(None, new)
     assert len(blob) < new.nbytes / 20_000
     assert same(decode(None, blob), new)
-    # The encoder chooses the layout of a byte stream from the bytes in its middle. These elements
-    # are the middle of the first stream.
+    # The encoder chooses the layout of a byte stream from the bytes in the middle of the stream. The
+    # elements that change here are the middle of the first stream.
     new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1
     assert same(decode(None, encode(None, new)), new)
 

@@ -1,6 +1,6 @@
 """Tests the decoder on damaged, truncated and hostile blobs.
 
-The decoder must refuse a damaged blob or return a tensor of the right shape. The decoder must not
+The decoder must either refuse a damaged blob or return a tensor of the right shape. It must never
 allocate more memory than the content of a blob can fill.
 """
 
@@ -38,9 +38,10 @@ def samples() -> list[tuple[Tensor | None, bytes]]:
 
 
 def survives(base: Tensor | None, blob: bytes) -> bool:
-    """Return whether the blob can be decoded. Return False if the decoder raises WeightsError.
+    """Return True if the blob can be decoded, and False if the decoder raises WeightsError.
 
-    The decoded tensor must have the dtype and shape of `base`. Other exceptions are not caught.
+    The test fails if the decoder raises another exception. It also fails if the decoded tensor does
+    not have the dtype and shape of `base`.
     """
     try:
         result = decode(base, blob)
@@ -78,7 +79,7 @@ def test_garbage_is_refused_or_harmless(tail: bytes, which: int) -> None:
 
 
 def test_no_word_is_written_beyond_the_end() -> None:
-    """Check that the decoder refuses damaged streams, and writes only to the 100 given words."""
+    """Check that the decoder refuses damaged streams, and writes only to the first 100 words."""
     words = np.zeros(200, np.int16)
     for streams in (
         [2, 8, 63, 40, 0, 0, 0],  # The second change is at word 104.

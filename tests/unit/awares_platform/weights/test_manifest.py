@@ -1,4 +1,4 @@
-"""Tests the JSON of manifests, the list of changed tensors, and which manifests are refused."""
+"""Tests the JSON of manifests, the set of changed tensors, and the refusal of manifests."""
 
 import json
 from dataclasses import replace

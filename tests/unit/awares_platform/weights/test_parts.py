@@ -1,4 +1,4 @@
-"""Tests the split of the weights into parts. Each rank publishes its own parts."""
+"""Tests how the weights are split into the parts that the ranks publish."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Tests how processes share the work on a version, and the version's memory."""
+"""Tests how processes share the work on a weight version, and the memory of its tensors."""
 
 import multiprocessing
 import os
@@ -82,7 +82,7 @@ def read(rank: int, meeting: str, found: "Queue[tuple[int, dict[str, Any]]]") ->
 
 
 def shared() -> int:
-    """Return the number of mappings and descriptors of shared weights in this process."""
+    """Return how many memory mappings and file descriptors of shared weights this process has."""
     lines = Path("/proc/self/maps").read_text("utf-8").splitlines()
     open_files = [
         os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()
