@@ -13,8 +13,8 @@ def costs(anchor: int, *deltas: int) -> ChainCost:
 
 
 def test_an_anchor_is_due_when_the_deltas_exceed_it() -> None:
-    # The anchor has 100 bytes, and each delta has 30 bytes. A third delta makes the sum of the deltas
-    # 90 bytes, and a fourth delta makes the sum 120 bytes.
+    # The anchor has 100 bytes, and each delta has 30 bytes. Three deltas have 90 bytes, and four
+    # deltas have 120 bytes.
     assert not costs(100, 30, 30).want_anchor(every=16)
     assert costs(100, 30, 30, 30).want_anchor(every=16)
 

@@ -246,8 +246,8 @@ def test_the_most_compressible_tensor_is_not_taken_for_damage(dtype: torch.dtype
     blob = encode(None, new)
     assert len(blob) < new.nbytes / 20_000
     assert same(decode(None, blob), new)
-    # The encoder chooses the layout of a byte stream from the bytes in the middle of the stream. The
-    # elements that change here are the middle of the first stream.
+    # The encoder chooses the layout of a byte stream from the bytes in the middle of the stream.
+    # The elements that change here are the middle of the first stream.
     new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1
     assert same(decode(None, encode(None, new)), new)
 
