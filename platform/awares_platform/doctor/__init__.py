@@ -1,23 +1,30 @@
-"""The command `awares doctor`: checks of a cluster before a run, and the remedy of each fault.
+"""Implements `awares doctor`: checks a cluster before a run, and names the remedy of each fault.
 
-    driver      nodes --> learner actors, one per rank    machine, all-reduce, load, update
-                      +-> one engine actor                machine, store, endpoints, load, update
+    process                           checks that run there
+    driver                            nodes
+    one actor for each learner rank   machine, all-reduce, load, update
+    one actor for the engine          machine, store, endpoints, load, update
 
-    update      learners --publish--> weight bus --load, relative canary--> engine
+    update:  learner --publish--> object store --load--> engine --logprobs--> relative canary
 
-job.py         runs the checks in this order, and collects their findings
-diagnosis.py   all findings of a visit, as a table and as JSON
-finding.py     the finding of one check
+One run of `awares doctor` is called a visit.
+
+job.py         runs all checks of a visit
+visit.py       collects the findings of a visit, and keeps its time limit
+loop.py        checks the all-reduce, the trainer, the engine and the updates
+diagnosis.py   presents all findings of a visit, as a table and as JSON
+finding.py     defines the finding of one check
 examine.py     runs one check within a time limit
 redaction.py   removes secrets from texts
 placement.py   reserves the nodes that a run would use
+node.py        runs all checks of one node
 machine.py     checks GPUs, disks and shared memory of one node
 clock.py       compares a node's clock with the store's clock
 storage.py     checks reads, writes, conditions and rates of the object store
 endpoints.py   asks the judge and the grounding
 collective.py  checks an all-reduce over the learner's ranks
-questions.py   the prompts of the update, which need no data set
-trainee.py     the base policy in the trainer, and its update
-learner.py     the actor of one learner rank
-player.py      the actor of the engine
+questions.py   generates the prompts of the update
+trainee.py     loads the base policy into the trainer, and trains the update
+learner.py     defines the actor of one learner rank
+player.py      defines the actor of the engine
 """

@@ -18,7 +18,8 @@ _ELEMENTS = {"nccl": 64 << 20, "gloo": 4 << 20}
 """The number of float32 elements that a measurement exchanges, by backend."""
 _REPEATS = 3
 LOWEST_NCCL_GB_PER_S = 1.0
-"""GPUs of one node and RDMA networks are well above this rate, TCP at 10 Gbit/s is just below."""
+"""The smallest bus bandwidth without a warning. GPUs of one node and RDMA networks are well above
+it. TCP at 10 Gbit/s is just below it."""
 FASTER = (
     "Find NCCL's path between the ranks with NCCL_DEBUG=INFO. Put the learner's ranks on one node, "
     "or give their pods the fast network."
@@ -27,7 +28,10 @@ FASTER = (
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The all-reduce of one rank: whether the sum is right, its bytes, and its median seconds.
+    """The all-reduce of one rank.
+
+    `right` is true if every sum was right. `size` is the size of the tensor in bytes. `seconds` is
+    the median duration.
 
     Example:
         Exchange(right=True, size=16777216, seconds=0.02)
@@ -48,8 +52,8 @@ def free_port() -> int:
 def join(address: str, rank: int, ranks: int, backend: str) -> None:
     """Join a process group. `address` is host:port of rank 0. Every rank must call this function.
 
-    The environment variables are those that DeepSpeed reads. Ray shows each process its own GPUs
-    only, so the local rank is 0.
+    Set the environment variables that DeepSpeed reads. Ray hides the GPUs of other processes, so
+    the local rank is 0.
     """
     import torch.distributed
 
@@ -92,7 +96,8 @@ def exchange(backend: str, device: Any) -> Exchange:
 def judged(exchanges: Sequence[Exchange], backend: str) -> list[Finding]:
     """Return the finding on the exchanges of all ranks.
 
-    The bus bandwidth is 2 (n - 1) / n times the bytes per second, as NCCL's own tests define it.
+    The bandwidth is the bus bandwidth of NCCL's own tests. For n ranks, it is 2 (n - 1) / n times
+    the tensor's bytes per second of the slowest rank.
     """
     ranks, slowest = len(exchanges), max(one.seconds for one in exchanges)
     rate = 2 * (ranks - 1) / ranks * exchanges[0].size / slowest / 1e9

@@ -1,4 +1,4 @@
-"""All findings of a visit: as a table for the terminal, as JSON, and as an exit status."""
+"""Presents all findings of a visit: as a table for the terminal, as JSON and as one status."""
 
 import json
 import os
@@ -13,12 +13,14 @@ from awares_platform.runtime.run import versions
 
 FORMAT = 1
 _WIDEST = 60
-"""The largest number of characters of a finding in the table. The lines below it have all."""
+"""The table cuts a finding to this number of characters. The texts below the table are whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """The findings of one visit, in the order of the checks.
+
+    `run` is the value of run.name. The visit took `seconds`.
 
     Example:
         Diagnosis("mini", (Finding("clock", "pass", "agrees with the store's clock"),), 31.0)
@@ -46,7 +48,7 @@ class Diagnosis:
         return "\n".join([lines[0], _row(["-" * width for width in widths], widths), *lines[1:]])
 
     def remedies(self) -> str:
-        """Return the findings that are warnings or failures, with their remedies."""
+        """Return the warnings and failures with their remedies, and a line with all counts."""
         faults = [one for one in self.findings if one.status in ("warn", "fail")]
         lines = [f"{one.status}: {one.check}: {one.found}\n  {one.remedy}" for one in faults]
         total = f"{len(self.findings)} checks in {self.seconds:.0f} s: "
@@ -72,7 +74,7 @@ class Diagnosis:
 
 
 def write(text: str, path: Path) -> None:
-    """Write a file whole. Raises OSError if it cannot be written."""
+    """Write a file atomically. Raises OSError if the file cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -24,7 +24,11 @@ _UNREADABLE = "Use a model that follows the instructions, or raise max_tokens of
 
 
 def check_judge_endpoint(curate: CurateConfig) -> list[Finding]:
-    """Ask the judge about two answers. Raises ConfigError or EndpointError."""
+    """Ask the judge about two answers.
+
+    Raises ConfigError if curate.judge cannot be used. Raises EndpointError if the endpoint does
+    not answer or refuses the request.
+    """
     check_judge(curate)
     if curate.judge != "endpoint":
         return [Finding(JUDGE, "skip", f"the judge {curate.judge!r} has no endpoint")]
@@ -37,7 +41,11 @@ def check_judge_endpoint(curate: CurateConfig) -> list[Finding]:
 
 
 def check_grounding_endpoint(curate: CurateConfig) -> list[Finding]:
-    """Ask the grounding about a generated scene. Raises ConfigError or EndpointError."""
+    """Ask the grounding about a generated scene.
+
+    Raises ConfigError if curate.grounding cannot be used. Raises EndpointError if the endpoint does
+    not answer or refuses the request.
+    """
     check_grounding(curate)
     if curate.grounding != "endpoint":
         return [Finding(GROUNDING, "skip", f"the grounding {curate.grounding!r} has no endpoint")]
@@ -64,7 +72,10 @@ def _hurried(endpoint: EndpointConfig) -> EndpointConfig:
 def _asked(
     check: str, endpoint: EndpointConfig, ask: Callable[[], Coroutine[Any, Any, None]]
 ) -> list[Finding]:
-    """Ask once. A reply that cannot be read is a warning, because other replies may be better."""
+    """Call `ask` once, and return the finding of the check `check`.
+
+    An unreadable reply is only a warning, because other replies may be readable.
+    """
     who = f"{endpoint.model} at {endpoint.url}"
     try:
         asyncio.run(ask())

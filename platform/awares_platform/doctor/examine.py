@@ -20,9 +20,9 @@ _LONGEST = 600
 
 
 def caught(check: str, work: Work, remedy: str) -> list[Finding]:
-    """Run `work` and return its findings with their time, and without secrets.
+    """Run `work` and return its findings with their duration and without secrets.
 
-    If `work` fails, the finding states the error. `remedy` is the remedy of such an error.
+    If `work` raises an error, the finding states this error and the remedy `remedy`.
     """
     started = time.perf_counter()
     try:
@@ -42,10 +42,10 @@ def examine(
     remedy: str,
     tell: Callable[[str], Any] = lambda text: None,
 ) -> list[Finding]:
-    """Run `work` for at most `limit_s` seconds. If it takes longer, the finding is a failure.
+    """Run `work` for at most `limit_s` seconds, and return its findings.
 
-    `work` runs in a thread, which is abandoned after the limit. `tell` gets a message about every
-    ten seconds while the check runs.
+    If `work` takes longer, the finding is a failure. `work` runs in a thread, which continues in
+    the background after the limit. While the check runs, `tell` gets a message every ten seconds.
     """
     results: list[list[Finding]] = []
     thread = threading.Thread(
@@ -66,7 +66,7 @@ def examine(
 
 
 def explained(error: BaseException) -> str:
-    """Return one line about an error. An error of a Ray task is replaced by its cause."""
+    """Return one line about an error. For an error of a Ray task, the line is about its cause."""
     if isinstance(error, GetTimeoutError):
         return "the actor did not answer in time"
     if isinstance(error, RayTaskError):

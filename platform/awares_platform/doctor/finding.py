@@ -1,4 +1,4 @@
-"""The finding of one check, and the worst of several findings."""
+"""Defines the finding of a check, and selects the worst finding of several nodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +13,9 @@ SEVERITY: tuple[Status, ...] = ("skip", "pass", "warn", "fail")
 class Finding:
     """The result of one check.
 
-    `found` states what the check has seen. `remedy` is one sentence, and is empty if nothing has to
-    be done. `seconds` is the time of the check. `figures` holds the measured values by name.
+    `check` is the name of the check. `found` states what the check has seen. `remedy` is one
+    sentence, and is empty if nothing has to be done. `seconds` is the duration of the check.
+    `figures` holds the measured values by name.
 
     Example:
         Finding("clock", "warn", "7 s behind the store", "Synchronise the clock with NTP.", 0.1)
@@ -29,10 +30,10 @@ class Finding:
 
 
 def worst(findings: Sequence[Finding]) -> list[Finding]:
-    """Return one finding per check: the most severe one of all nodes, with all nodes' figures.
+    """Return the most severe finding of each check, with the figures of all nodes.
 
-    Several findings of one check come from several nodes. Their figures must then hold the key
-    "node". The order of the checks is kept.
+    If a check has several findings, they come from several nodes. The figures of each must then
+    hold the key "node". The result keeps the order of the checks.
     """
     grouped: dict[str, list[Finding]] = {}
     for finding in findings:

@@ -3,7 +3,8 @@
     nodes --> node checks --> store --> endpoints --> all-reduce --> trainer --+--> own update
               (each place)    (on the engine's node)                 engine  --+--> other update
 
-The own update is the one that the setup trains: an adapter or whole weights.
+The own update is of the kind that the setup trains: an adapter or whole weights. The other update
+is of the other kind.
 
 A check that fails does not stop the others. A check is left out only if it needs the result of a
 check that has failed. All checks share one time limit, which does not include the wait for nodes.
@@ -40,15 +41,15 @@ FILE = "doctor.json"
 RUN_DIRECTORY = "run directory"
 _UPLOAD_S = 5.0
 _HERE_S = 5.0
-"""The longest wait for nodes if Ray runs on this machine, where no node can be added."""
+"""The longest wait for nodes if the session starts Ray on this machine, where no node can join."""
 _STOP_S = 5.0
 
 
 def run(config: PlatformConfig, limit_s: float, wait_s: float, copy: Path | None = None) -> bool:
     """Run all checks, print and write the findings, and return whether a check has failed.
 
-    Ray must be initialised. `limit_s` is the time limit of all checks together, and `wait_s` that
-    of the wait for the nodes of a cluster. `copy` is a further file for the findings.
+    Ray must be initialised. `limit_s` is the time limit of all checks together. `wait_s` is the
+    time limit of the wait for the nodes of a cluster. `copy` is a further file for the findings.
     """
     diagnosis = diagnose(config, limit_s, wait_s)
     print(f"{diagnosis.table()}\n\n{diagnosis.remedies()}", flush=True)
@@ -118,9 +119,10 @@ def _examine_all(visit: Visit, config: PlatformConfig, store: ObjectStore, wait_
 def _actors(
     config: PlatformConfig, wanted: list[placement.Bundle], group: Any
 ) -> Iterator[tuple[list[Any], Any]]:
-    """Start the learner's ranks and the engine's actor, and kill them at the end.
+    """Start one actor for each learner rank and one for the engine, and kill them after the block.
 
-    Without nodes there are no ranks, and the second actor runs on any node.
+    If `group` is None, no nodes are reserved. Then no rank starts, and the engine's actor may run
+    on any node.
     """
     last = len(wanted) - 1
     ranks: list[Any] = [

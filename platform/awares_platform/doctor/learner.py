@@ -1,4 +1,4 @@
-"""The actor of one learner rank. It runs in the place of a rank of the grpo job."""
+"""The actor of one learner rank. It runs on a node where the grpo job would run such a rank."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from awares_platform.training.source import resolve
 
 
 class LearnerRank:
-    """One rank, in an actor of its own. All ranks must get the same calls."""
+    """One rank of the learner, as a Ray actor. The driver must make the same calls to all ranks."""
 
     def __init__(self, config: PlatformConfig, rank: int, ranks: int) -> None:
         self._config, self._rank, self._ranks = config, rank, ranks
@@ -25,7 +25,7 @@ class LearnerRank:
         return check_node(self._config.policy.base, self._config.grpo.learner_gpus, store)
 
     def address(self) -> str:
-        """Return host:port for the process group. Only rank 0 is asked."""
+        """Return host:port for the process group. The driver asks only rank 0."""
         import ray.util
 
         return f"{ray.util.get_node_ip_address()}:{collective.free_port()}"
@@ -36,7 +36,10 @@ class LearnerRank:
         return collective.exchange(self._backend, self._device())
 
     def load(self, adapter: bool) -> int:
-        """Load the base policy, and return the number of trained parameters."""
+        """Load the base policy, and return the number of trained parameters.
+
+        If `adapter` is true, only an adapter is trained, and otherwise the weights themselves.
+        """
         import torch
 
         from awares_platform.doctor.trainee import Trainee
@@ -52,7 +55,7 @@ class LearnerRank:
         return self._trainee.load(adapter)
 
     def update(self, store: ObjectStore, run: str) -> Any:
-        """Train and publish. Return the Update of this rank."""
+        """Train the policy, publish its weights in the run `run`, and return this rank's Update."""
         return self._trainee.update(store, run)
 
     def _device(self) -> Any:

@@ -1,4 +1,4 @@
-"""Checks the loop of a run: the ranks' all-reduce, trainer, engine and both kinds of update."""
+"""Checks the loop of the grpo job: all-reduce, trainer, engine and both kinds of update."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ TRAINER, ENGINE = "trainer", "engine"
 FORMS = {True: "update of an adapter", False: "update of whole weights"}
 CHECKS = (collective.ALL_REDUCE, TRAINER, ENGINE, *FORMS.values())
 _ENOUGH_S = 10.0
-"""The second update starts only if at least this time is left."""
+"""The second update starts only if at least this number of seconds is left."""
 _LOAD = (
     "Correct the fault in the finding, compare the memory with `awares plan`, or raise --seconds "
     "if the policy was still being downloaded."
@@ -33,7 +33,8 @@ def check_loop(
 ) -> None:
     """Check the loop. `store` is None if the store cannot be used.
 
-    The trainer and the engine load at the same time, as in the grpo job.
+    `ranks` are the actors of all learner ranks, and `player` is the engine's actor. The trainer and
+    the engine load the policy at the same time, as in the grpo job.
     """
     own = bool(config.policy.lora_rank)
     joined = visit.run(collective.ALL_REDUCE, lambda: _all_reduce(ranks, config), collective.REMEDY)
@@ -75,7 +76,11 @@ def _start(player: Any, adapter: bool) -> list[Finding]:
 def _update(
     check: str, store: ObjectStore, ranks: list[Any], player: Any, adapter: bool, other: bool
 ) -> Callable[[], list[Finding]]:
-    """Return the check of one update. If `other` is true, trainer and engine first load again."""
+    """Return the work of the check of one update.
+
+    `other` is true for the kind of update that the setup does not train. Trainer and engine then
+    load the policy again before the update.
+    """
 
     def work() -> list[Finding]:
         if other:
@@ -91,7 +96,7 @@ def _update(
 
 
 def _judged(check: str, sent: Any, loaded: Any) -> Finding:
-    """Return the finding on an update that was loaded without a mismatch."""
+    """Return the finding on an update that the engine has loaded without a CanaryMismatch."""
     figures = {
         "bytes": sent.size,
         "publish_s": sent.seconds,

@@ -12,17 +12,18 @@ from awares_platform.doctor.finding import Finding
 GPU, DISK, SHM = "GPU", "disk", "shared memory"
 GIB = 1 << 30
 SHM_FAIL_GIB, SHM_WARN_GIB = 0.2, 1.0
-"""Less than this is a failure or a warning. The first also bounds the free part."""
+"""Bounds of the size of shared memory. Below the first the check fails, below the second it warns.
+The check also fails if the free part is below the first bound."""
 DISK_FAIL_GIB, DISK_UNKNOWN_GIB = 1.0, 50.0
 _POLICY_COPIES = 3
-"""A node may hold the base policy, an exported policy and a checkpoint at one time."""
+"""A node may hold the base policy, an exported policy and a checkpoint at the same time."""
 _WRITTEN = 4 << 20
 _BUSY = 0.1
-"""The largest share of a GPU's memory that other processes may use."""
+"""The share of a GPU's memory that other processes may use without a warning."""
 
 
 def check_gpus(wanted: float, node: str) -> list[Finding]:
-    """Check the GPUs that Ray gives to this process. `wanted` is their number, or 0 for none."""
+    """Check the GPUs that Ray gives to this process. `wanted` is their expected number."""
     if not wanted:
         return [Finding(GPU, "skip", "the setup uses no GPU", figures={"node": node})]
     import torch

@@ -13,7 +13,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.training.identity import cache_directory
 
 Check = tuple[Callable[[], list[Finding]], str]
-"""A check, and the remedy of an unexpected error in it."""
+"""The function of a check, and the remedy to name if this function raises an error."""
 
 
 def check_node(base: str, gpus: float, store: ObjectStore) -> list[Finding]:
@@ -47,7 +47,7 @@ def _places() -> dict[str, Path]:
 
 
 def _policy_gib(base: str) -> float | None:
-    """Return the size of policy.base in GiB, or None if it is not on this node."""
+    """Return the size of policy.base in GiB, or None if it is no directory on this node."""
     if base == "mini":
         from awares.mini import POLICY
 

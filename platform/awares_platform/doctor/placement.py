@@ -1,4 +1,4 @@
-"""Reserves the nodes on which the learner's ranks and one rollout engine would run."""
+"""Reserves nodes for the learner's ranks and one rollout engine, as the grpo job would."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ _REMEDY = (
     "lower the workers, GPUs and CPUs of [grpo]."
 )
 _LEAST_CPU = 0.001
-"""The reservation of a process without CPUs and GPUs, because Ray refuses an empty one."""
+"""The CPUs to reserve for a process without CPUs and GPUs. Ray refuses an empty reservation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Bundle:
 
 
 def bundles(grpo: GrpoConfig) -> list[Bundle]:
-    """Return the place of each learner rank, and then the place of one rollout engine."""
+    """Return one bundle for each learner rank, and then the bundle of one rollout engine."""
     learner = Bundle.of(grpo.learner_cpus, grpo.learner_gpus, grpo.learner_selector)
     rollout = Bundle.of(grpo.rollout_cpus, grpo.rollout_gpus, grpo.rollout_selector)
     return [*[learner] * grpo.learner_workers, rollout]
@@ -62,7 +62,10 @@ def bundles(grpo: GrpoConfig) -> list[Bundle]:
 
 @contextmanager
 def requested(wanted: list[Bundle]) -> Iterator[PlacementGroup]:
-    """Ask Ray for the places while the block runs. `check_nodes` waits for them."""
+    """Ask Ray to reserve the bundles `wanted`, and release them after the block.
+
+    `check_nodes` waits until Ray has reserved the bundles.
+    """
     labels = [place.labels for place in wanted] if any(one.labels for one in wanted) else None
     group = placement_group(
         [place.resources for place in wanted],
@@ -76,7 +79,10 @@ def requested(wanted: list[Bundle]) -> Iterator[PlacementGroup]:
 
 
 def check_nodes(group: PlacementGroup, wanted: list[Bundle], wait_s: float) -> list[Finding]:
-    """Wait until Ray has reserved all places. An autoscaler may first start nodes."""
+    """Wait up to `wait_s` seconds until Ray has reserved all bundles, and return the finding.
+
+    During the wait, an autoscaler may start nodes.
+    """
     kinds = {str(place): wanted.count(place) for place in wanted}
     text = " and ".join(f"{count} x ({kind})" for kind, count in kinds.items())
     figures = {"nodes": sum(node["Alive"] for node in ray.nodes())}

@@ -1,4 +1,4 @@
-"""The actor of one engine. It runs in the place of a rollout actor of the grpo job."""
+"""The actor of one engine. It runs on a node where the grpo job would run a rollout actor."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,7 +22,10 @@ from awares_platform.weights import Subscriber
 
 
 class Player:
-    """An engine, and the checks of its node. Checks of the node run in threads."""
+    """A Ray actor with one engine, which also runs checks on its node.
+
+    These checks run in threads, because they would block the event loop of the engine.
+    """
 
     def __init__(self, config: PlatformConfig) -> None:
         self._config = config
@@ -39,10 +42,11 @@ class Player:
         return await asyncio.to_thread(check, *arguments)
 
     async def start(self, adapter: bool) -> None:
-        """Start an engine for an adapter or for whole weights, unless it already runs.
+        """Start an engine for an adapter or for whole weights, unless such an engine already runs.
 
-        The engine compiles nothing, so that it starts sooner. Its memory and its other settings are
-        those of the setup. Raises PolicyError or EngineError.
+        The engine compiles nothing, so that it starts sooner. All other settings, such as the
+        memory, come from the setup. Raises PolicyError if the policy cannot be used, and
+        EngineError if the engine does not start.
         """
         config, method = self._config, self._config.method
         rank = policy_of(config.policy, adapter).lora_rank
@@ -70,10 +74,10 @@ class Player:
         self._plays_adapters = plays
 
     async def load(self, store: ObjectStore, run: str, version: int) -> LoadReport:
-        """Load a published version under the canary.
+        """Load a published version, and check it with the canary.
 
-        Raises CanaryMismatch if the engine does not play the version. The engine must then start
-        again, as after an EngineError.
+        Raises CanaryMismatch if the logprobs show that the engine does not play the version. After
+        any error, the engine is stopped, and `start` must start it again.
         """
         assert self._engine is not None
         subscriber = Subscriber(store, run, threads=self._config.engine.threads)

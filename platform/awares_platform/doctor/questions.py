@@ -1,4 +1,4 @@
-"""The prompts of the doctor's update. They are generated, so the doctor needs no data set."""
+"""Generates the prompts of the doctor's update, so that the doctor needs no data set."""
 
 import hashlib
 import io
@@ -18,9 +18,9 @@ _CHECKED, _TRAINED = 4, 4
 def two_canaries(
     chat: ChatFormat, family: ModelFamily, method: MethodConfig
 ) -> tuple[Canary, Canary]:
-    """Return the canary that compares learner and engine, and the questions to train on.
+    """Return the canary that compares learner and engine, and a canary with questions to train on.
 
-    Learner and engine build equal canaries, because the scenes depend on the seed only.
+    Learner and engine build equal canaries, because the generated scenes depend on the seed only.
     """
     pictures = [
         (hashlib.sha256(data).hexdigest(), data, sample)

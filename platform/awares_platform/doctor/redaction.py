@@ -9,15 +9,16 @@ from awares_platform.doctor.finding import Finding
 HIDDEN = "***"
 _NAMES = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 _SHORTEST = 6
-"""A shorter value of a variable is not hidden, because it may also be a common word."""
+"""The fewest characters of a secret. A shorter value is not hidden, because it may be a word."""
 _USER = re.compile(r"(?<=://)[^/\s@]+@")
 _BEARER = re.compile(r"(?<=Bearer )\S+")
 
 
 def redacted(finding: Finding) -> Finding:
-    """Return the finding without the values of secret environment variables and without passwords.
+    """Return the finding without secrets in its texts.
 
-    A variable is secret if its name contains a word such as KEY or TOKEN.
+    Secrets are bearer tokens, passwords in URLs, and the values of secret environment variables. A
+    variable is secret if its name contains a word such as KEY or TOKEN.
     """
     return replace(finding, found=hidden(finding.found), remedy=hidden(finding.remedy))
 

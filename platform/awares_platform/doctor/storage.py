@@ -1,6 +1,7 @@
 """Checks the object store: round trips, conditional writes and rates.
 
-Each check writes below a prefix of its own visit, and `clean` deletes this prefix.
+All checks of a visit write below one prefix, which no other visit uses. `clean` deletes all objects
+below this prefix.
 """
 
 import os
@@ -27,7 +28,7 @@ LOWEST_MB_PER_S = 20.0
 LOWEST_REQUESTS_PER_S = 20.0
 _RETRY_S = 10.0
 _LARGE, _MOST, _STREAMS = 4 << 20, 64, 4
-"""The size of a large object, its largest number per thread, and the number of threads."""
+"""The bandwidth test: bytes per object, largest number of transfers per thread, and threads."""
 _THREADS = 8
 _MEASURED_S = 1.5
 TWO_WRITERS = (
@@ -37,7 +38,7 @@ TWO_WRITERS = (
 
 
 def patient(config: StoreConfig, prefix: str) -> ObjectStore:
-    """Return a client for the keys below `prefix`, which retries a call for ten seconds at most."""
+    """Return a client for the keys below `prefix`. It retries a call for at most ten seconds."""
     budget = min(_RETRY_S, config.retry_budget_s)
     url = f"{config.url}/{prefix}"
     return ObjectStore.from_config(config.model_copy(update={"url": url, "retry_budget_s": budget}))

@@ -1,7 +1,8 @@
-"""The base policy in the trainer of one rank: it loads, takes an update and publishes the update.
+"""Loads the base policy into the trainer of one rank, trains an update and publishes it.
 
-An update is a number of optimizer steps towards the answers of a few questions. The learning rate
-grows until the canary's logprobs have changed enough for the relative canary to see it.
+An update consists of a few optimizer steps on demonstrations of a few questions. The learning rate
+grows from step to step, until the canary's logprobs have changed enough. The relative canary, which
+compares the changes of learner and engine (engine/canary_change.py), can then judge the update.
 """
 
 import gc
@@ -37,9 +38,11 @@ _FIRST_RATE, _GROWTH, _STEPS = 1e-5, 4.0, 8
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A published update. Only rank 0's size is the size of the whole version.
+    """An update that one rank has published.
 
-    `moved` is the root mean square of the canary's changes, in nats. `size` is in bytes.
+    `moved` is the root mean square of the changes of the canary's logprobs, in nats. `steps` is the
+    number of optimizer steps. `size` is in bytes, and covers the whole version on rank 0 only.
+    `seconds` is the duration of the publication.
 
     Example:
         Update(version=1, moved=0.3, steps=4, size=135000, seconds=0.4)
@@ -53,9 +56,9 @@ class Update:
 
 
 def policy_of(policy: PolicyConfig, adapter: bool) -> PolicyConfig:
-    """Return the settings of a policy that trains an adapter, or of one that trains all weights.
+    """Return the settings of a policy that trains an adapter, or whole weights without `adapter`.
 
-    The setup's own settings are kept if they already do so.
+    If `policy` already trains this kind, the result is `policy` itself.
     """
     if adapter == bool(policy.lora_rank):
         return policy
@@ -77,7 +80,10 @@ class Trainee:
         self._engine: Any = None
 
     def load(self, adapter: bool) -> int:
-        """Load the base policy into DeepSpeed, and return the number of trained parameters."""
+        """Load the base policy into DeepSpeed, and return the number of trained parameters.
+
+        If `adapter` is true, only an adapter is trained, and otherwise the weights themselves.
+        """
         self._engine = None
         gc.collect()
         config, settings = self._config, self._config.grpo
@@ -126,7 +132,7 @@ class Trainee:
             return learner_logprobs(self._engine, self._processor, self._canary, self._device)
 
     def _loss(self) -> Tensor:
-        """Return the negative mean logprob of the questions' answers."""
+        """Return the negative mean logprob of the target tokens of the questions to train on."""
         asked = self._questions
         images = asked.originals.__getitem__
         batch = collate(asked.items, images, self._processor, asked.limits, asked.low_ratio)

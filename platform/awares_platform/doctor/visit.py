@@ -1,4 +1,4 @@
-"""Collects the findings of a visit, and divides its time among the checks."""
+"""Collects the findings of a visit, which is one run of the doctor, and keeps its time limit."""
 
 import time
 from dataclasses import replace
@@ -20,11 +20,11 @@ class Visit:
 
     @property
     def left_s(self) -> float:
-        """The seconds that are left."""
+        """The seconds until the time limit, which can be negative."""
         return self._started + self._waited + self._limit_s - time.monotonic()
 
     def wait(self, check: str, work: Work, limit_s: float, remedy: str) -> bool:
-        """Run a check whose time does not count. Return whether nothing failed."""
+        """Run a check outside the time limit. Return whether no finding is a failure."""
         before = time.monotonic()
         passed = self._add(examine(check, work, limit_s, remedy, self._progress.say))
         self._waited += time.monotonic() - before
@@ -33,9 +33,10 @@ class Visit:
     def run(
         self, check: str, work: Work, remedy: str, limit_s: float = 60.0, *, needed: bool = True
     ) -> bool:
-        """Run a check, and return whether nothing failed.
+        """Run a check, and return whether no finding is a failure.
 
-        If the setup does not need what the check tests, a failure is only a warning.
+        `needed` is false if a run of this setup does not need what the check tests. A failure then
+        becomes a warning.
         """
         if self.left_s <= 0:
             return self._add([Finding(check, "fail", "no time was left for it", MORE_TIME)])
@@ -46,7 +47,7 @@ class Visit:
         return self._add(findings)
 
     def skip(self, check: str, reason: str) -> None:
-        """Leave out a check."""
+        """Record that the check is left out for this reason."""
         self._add([Finding(check, "skip", reason)])
 
     def _add(self, findings: list[Finding]) -> bool:

@@ -28,11 +28,10 @@ ANSWER = {
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):
-    """A handler that replies with the server's `script`.
+    """A handler that replies with the server's `script`: a status, a body and headers.
 
-    If `script` is None, the handler replies with a valid answer.
-
-    The handler records the headers and the body of the last POST request.
+    If `script` is None, the handler replies with a valid answer. It records the headers and the
+    body of the last POST request.
     """
 
     def do_GET(self) -> None:

@@ -42,7 +42,7 @@ def test_help_answers_without_the_heavy_packages() -> None:
 def _processor_s() -> float:
     """Return the total CPU time of all ended child processes, in seconds.
 
-    CPU time does not depend on other load on the machine, but elapsed time does.
+    A test compares CPU time, because elapsed time depends on other load on the machine.
     """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

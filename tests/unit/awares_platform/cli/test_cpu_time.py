@@ -1,4 +1,4 @@
-"""Tests that the CPU time of real processes is counted, by kind and after their end."""
+"""Tests that CPU time is counted by kind of process, also after the end of a process."""
 
 import subprocess
 import sys

@@ -16,10 +16,10 @@ JOBS = ("curate", "sft", "grpo", "evaluate", "serve")
 RECORD = Path(__file__).with_name("quickstart_series.txt")
 QUIET_S = {"curate": 237, "sft": 213, "grpo": 321, "evaluate": 124, "serve": 36}
 BUSY_S = {"curate": 12, "sft": 264, "grpo": 410, "evaluate": 179, "serve": 50}
-"""The measured duration of each job in two further runs, in seconds.
+"""QUIET_S and BUSY_S map each job to its measured seconds in two further runs.
 
-The first run shared the machine with little work. The second run shared it with more, and its
-labels existed already.
+During the quiet run, the machine had little other work. During the busy run, it had more. The busy
+run found finished labels.
 """
 
 Series = list[tuple[float, str, str]]

@@ -1,4 +1,4 @@
-"""Tests a table as wide as the one that `awares evaluate` prints."""
+"""Tests that a table like that of `awares evaluate` is fitted to narrower terminals."""
 
 import pytest
 

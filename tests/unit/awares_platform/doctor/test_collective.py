@@ -1,4 +1,4 @@
-"""Tests the all-reduce over two processes, and the places of the ranks."""
+"""Tests the all-reduce over two processes, and the bundles of the ranks and of the engine."""
 
 import subprocess
 import sys

@@ -18,7 +18,7 @@ KEY = "sk-the-key-of-the-judge"
 
 
 class Chat(http.server.BaseHTTPRequestHandler):
-    """An endpoint that replies with the server's `reply`, or never if the reply is None."""
+    """A handler that replies with the server's `reply`: a status and a text. None is no reply."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))

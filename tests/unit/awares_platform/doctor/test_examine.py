@@ -1,4 +1,4 @@
-"""Tests that errors, hanging checks and secrets become findings, and that the visit goes on."""
+"""Tests that errors and hanging checks become findings, and that findings hide secrets."""
 
 import io
 import json

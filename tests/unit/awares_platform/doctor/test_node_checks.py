@@ -1,4 +1,4 @@
-"""Tests the checks of a node: its disk is full or read-only, or its clock is wrong."""
+"""Tests the checks of a node with a full or read-only disk, or with a wrong clock."""
 
 import http.server
 import subprocess
@@ -28,7 +28,10 @@ print(check_shared_memory('here', Path(sys.argv[1]))[0])
 
 
 def on_a_mount(directory: Path, options: str, before: str = "true") -> str:
-    """Return the findings on a small file system, after the command `before` has run in it."""
+    """Mount a small file system on `directory`, and return the findings on it as text.
+
+    The shell command `before` runs in the file system before the checks.
+    """
     command = ["unshare", "-rm", "sh", "-c", MOUNTED.format(options=options, before=before)]
     try:
         done = subprocess.run(
@@ -62,7 +65,7 @@ def test_a_small_disk_is_a_warning_that_names_the_needed_space(tmp_path: Path) -
 
 
 def test_full_shared_memory_fails(tmp_path: Path) -> None:
-    """The size alone would pass."""
+    """Check that full shared memory fails, although its size alone would pass."""
     _, memory = on_a_mount(tmp_path, "size=1100m", "head -c 1000M /dev/zero > full").splitlines()
     assert "status='fail'" in memory and "of which 0.1 are free" in memory
     assert f"Stop the process that fills {tmp_path}" in memory
@@ -83,7 +86,7 @@ def test_a_setup_without_gpus_skips_them_and_a_missing_gpu_fails() -> None:
 
 
 class Dated(http.server.BaseHTTPRequestHandler):
-    """An S3 server with the clock of the test. It denies every request."""
+    """A handler that denies every request, and sends the server's `date` as its time."""
 
     def do_GET(self) -> None:
         self.send_response_only(403)
@@ -125,7 +128,7 @@ def dated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ObjectSto
 def test_a_wrong_clock_is_found(
     dated: Callable[[str], ObjectStore], ahead: float, status: str, side: str
 ) -> None:
-    """`ahead` is the time by which the store's clock is ahead of this node's clock."""
+    """Check the finding if the store's clock is `ahead` seconds ahead of this node's clock."""
     store = dated(formatdate(time.time() + ahead, usegmt=True))
     [found] = check_clock(store, "here")
     assert found.status == status
