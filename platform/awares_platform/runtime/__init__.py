@@ -1,1 +1,1 @@
-"""Provides a job's session, run directory, metrics, progress and logs."""
+"""Provides what every job needs: session, run directory, metrics, progress and logs."""

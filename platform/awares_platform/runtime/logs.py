@@ -14,10 +14,11 @@ _RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
 
 
 def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> None:
-    """Send this process's log records to stderr: ours from `level`, others only from WARNING.
+    """Send this process's log records to stderr.
 
-    If `json_lines` is true, each record is a JSON object on one line. If `json_lines` is None, JSON
-    is used only on Kubernetes.
+    Records of this project appear from `level` up. Records of other packages appear from WARNING
+    up, and records of a few noisy packages only from ERROR up. If `json_lines` is true, each record
+    is a JSON object on one line. If `json_lines` is None, records are JSON only on Kubernetes.
     """
     if json_lines is None:
         json_lines = "KUBERNETES_SERVICE_HOST" in os.environ
@@ -26,8 +27,8 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     for name in _OURS:
         logging.getLogger(name).setLevel(level)
-    # Without a UTF-8 locale, Ray Data cannot write some characters to its own log file. Python
-    # would print a traceback for each of these lines.
+    # Without a UTF-8 locale, Ray Data cannot write some characters to its own log file. By default,
+    # Python prints a traceback for each line with such a character.
     logging.raiseExceptions = False
     logging.getLogger(_RAY_TOKEN).addFilter(_is_no_token_notice)
     for name in _NOISY:
@@ -35,12 +36,19 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
 
 
 def _is_no_token_notice(record: logging.LogRecord) -> bool:
-    """Return false for Ray's notice about token authentication, which needs no action."""
+    """Return false for Ray's notice about token authentication, so that the log drops it.
+
+    The notice needs no action.
+    """
     return not record.getMessage().startswith("Token authentication is enabled")
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as JSON: time (Unix seconds), level, logger, message, process, error."""
+    """Formats a record as a JSON object.
+
+    The keys are time (Unix seconds), level, logger, message, process (the process id), and error
+    (the traceback, if there is one).
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {

@@ -26,7 +26,9 @@ _KEY = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_.@-]+)+")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One report: its step, its Unix time in seconds, and its values. None replaces inf and nan.
+    """The values that a job reported for one step. None replaces inf and nan.
+
+    `time` is the Unix time of the report, in seconds.
 
     Example:
         Row(12, 1763800000.0, {"reward/mean": 8.4, "policy/rtr_token": 0.41})
@@ -38,7 +40,10 @@ class Row:
 
 
 class MetricsWriter:
-    """Appends rows to `<directory>/metrics.jsonl`, and sets the `gauges` if they are given."""
+    """Appends rows to `<directory>/metrics.jsonl`, and copies their values to other exporters.
+
+    These exporters are TensorBoard, if it is installed, and `gauges`, if they are given.
+    """
 
     def __init__(self, directory: Path, gauges: Gauges | None = None) -> None:
         self.path = directory / "metrics.jsonl"
@@ -71,9 +76,10 @@ class MetricsWriter:
 
 
 def read(path: Path) -> list[Row]:
-    """Return the rows of a metrics.jsonl file in order of step. Skip incomplete lines.
+    """Return the rows of a metrics.jsonl file in order of their steps.
 
-    If a resumed run reports a step again, the later values replace the earlier values.
+    The function skips incomplete lines. If a resumed run reports a step again, the later values
+    replace the earlier values.
     """
     merged: dict[int, Row] = {}
     for line in path.read_text("utf-8").splitlines():

@@ -18,10 +18,10 @@ def on_cpu() -> bool:
 
 
 def resolved(engine: EngineConfig) -> EngineConfig:
-    """Return `engine` with the dtype "auto" replaced by the data type for this machine.
+    """Return `engine` with the data type for this machine if engine.dtype is "auto".
 
-    Every GPU, and every CPU with bfloat16 instructions, computes in bfloat16. Any other CPU
-    computes in float32. There, a linear layer takes 11 to 18 times as long in bfloat16 as in
+    The data type is bfloat16 for a GPU, and for a CPU with bfloat16 instructions. It is float32 for
+    any other CPU. On such a CPU, a linear layer takes 11 to 18 times as long in bfloat16 as in
     float32.
 
     Example:
@@ -35,7 +35,7 @@ def resolved(engine: EngineConfig) -> EngineConfig:
 
 
 def _has_bfloat16() -> bool:
-    """Return whether torch finds bfloat16 instructions on this processor. Imports torch."""
+    """Return whether torch finds bfloat16 instructions on this CPU. Import torch for this."""
     import torch
 
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # pyright: ignore[reportPrivateUsage]

@@ -14,7 +14,10 @@ _QUIET_S = 5.0
 
 
 class Progress:
-    """A context manager that shows a job's progress. `total` is the number of all units.
+    """A context manager that shows a job's progress.
+
+    `unit` names what the job counts, such as steps. `total` is the number of all units, or None if
+    it is unknown.
 
     Example:
         with Progress("grpo", total=40, unit="steps") as progress:
@@ -86,7 +89,10 @@ def _bar(stream: TextIO) -> Bar:
 
 
 class _Count(MofNCompleteColumn):
-    """A column with the numbers of finished and of all units, or no text if both are 0."""
+    """A column with the number of finished units and the number of all units.
+
+    The column is empty while no unit is finished and the number of all units is 0 or unknown.
+    """
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.total or task.completed else Text()

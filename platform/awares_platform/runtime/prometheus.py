@@ -1,12 +1,12 @@
 """Exports metrics to Prometheus through the metrics agent of this process's Ray node.
 
-    Run.metrics({"reward/mean": 8.4}) -- Gauges --+-- Ray's agent -- :8080/metrics
-    an answered request -------- the serve room --+
+    Run.metrics({"reward/mean": 8.4}) -- Gauges ----------+-- Ray's agent -- :8080/metrics
+    a request to the endpoint -- serve/metrics.py --------+
 
     ray_awares_reward_mean{job="grpo", run="awares-7b"} 8.4
 
-If this process is not connected to Ray, nothing is exported, and Ray is not imported. The first
-failure of an exporter is logged, and the run continues.
+If this process is not connected to Ray, this module exports nothing and does not import Ray. It
+logs the first failure of an exporter, and the run continues.
 """
 
 import logging
@@ -37,13 +37,16 @@ def metric_name(key: str) -> str:
 
 
 class Quiet:
-    """Calls exporters while this process is connected to Ray, until the first failure."""
+    """Calls functions that export metrics, and never raises their errors.
+
+    After the first error, or without a connection to Ray, the object calls no function.
+    """
 
     def __init__(self) -> None:
         self._failed = False
 
     def __call__(self, export: Callable[[], None]) -> None:
-        """Run `export`, and log its first exception."""
+        """Run `export`. Log an exception instead of raising it."""
         if self._failed or not connected():
             return
         try:
@@ -63,7 +66,7 @@ class Gauges:
         self._quietly = Quiet()
 
     def report(self, values: Mapping[str, float]) -> None:
-        """Set one gauge per key, such as "reward/mean". Skip values that are not finite."""
+        """Set the gauge of each key, such as "reward/mean". Skip values that are not finite."""
         self._quietly(lambda: self._set(values))
 
     def _set(self, values: Mapping[str, float]) -> None:

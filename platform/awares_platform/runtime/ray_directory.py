@@ -1,7 +1,9 @@
-"""Chooses the directory for the files and Unix sockets of a Ray that a session starts.
+"""Chooses the directory for the files and Unix sockets of the Ray that a session starts.
 
 <parent>/awares-ray-xxxxxxxx/session_<time>_<pid>/sockets/plasma_store
-+- TMPDIR if such a path fits into a socket's address, else /tmp or /var/tmp
+
+<parent> is TMPDIR if the path of such a socket is then short enough for Linux. Otherwise <parent>
+is /tmp or /var/tmp.
 """
 
 import logging
@@ -24,19 +26,18 @@ SOCKET_BYTES = 107
 """The largest number of bytes in the path of a Unix socket on Linux."""
 _LONGEST = f"/{PREFIX}xxxxxxxx/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
 PARENT_BYTES = SOCKET_BYTES - len(_LONGEST)
-"""The largest number of bytes in the path of the directory in which Ray's directory is created.
-"""
+"""The largest number of bytes in the path of <parent>, so that the paths of Ray's sockets fit."""
 TEMPORARY_BYTES = 70
 """vLLM and multiprocessing cannot create sockets if TMPDIR has more than this number of bytes."""
 _SHORT = (Path("/tmp"), Path("/var/tmp"))
 
 
 def python(directory: Path) -> str:
-    """Return a path of this Python that a shell reads as one word without quotes.
+    """Return a path of the running Python that a shell reads as one word without quotes.
 
     Ray starts its workers with an unquoted shell command. If sys.executable needs quotes, the
-    function creates a symlink in `directory` to this Python's environment. It then returns the path
-    of this Python below the symlink.
+    function creates a symlink in `directory` to the Python environment. It then returns the path of
+    the Python executable below the symlink.
     """
     if _is_plain(sys.executable):
         return sys.executable
@@ -48,7 +49,10 @@ def python(directory: Path) -> str:
 
 @contextmanager
 def plain_executable(directory: Path) -> Iterator[None]:
-    """Set sys.executable to `python(directory)` within the block. Start Ray within the block."""
+    """Set sys.executable to `python(directory)` within the block.
+
+    The caller must start Ray within the block, because Ray starts its workers with sys.executable.
+    """
     before, sys.executable = sys.executable, python(directory)
     try:
         yield
@@ -57,10 +61,10 @@ def plain_executable(directory: Path) -> Iterator[None]:
 
 
 def parent(others: Sequence[Path] = _SHORT) -> Path:
-    """Return the directory in which to create Ray's directory, without creating anything.
+    """Return the directory in which the caller can create Ray's directory. Create nothing.
 
-    The candidates are TMPDIR and `others`. Raises LaunchError if no candidate is writable, short
-    and without spaces.
+    The candidates are TMPDIR and `others`. A candidate must be writable, and its path must be short
+    and need no quotes in a shell. Raises LaunchError if no candidate is suitable.
     """
     temporary = Path(tempfile.gettempdir())
     for candidate in (temporary, *others):
@@ -84,10 +88,10 @@ def create(parent: Path) -> Path:
 
 
 def variables(directory: Path) -> dict[str, str]:
-    """Return environment variables for Ray's processes where the defaults would fail.
+    """Return the environment variables that this session must set for Ray's processes.
 
-    TMPDIR is replaced if it is too long for sockets. A token is set if Ray cannot keep its own
-    token in the home directory.
+    The result has TMPDIR if the present TMPDIR is too long for sockets. It has RAY_AUTH_TOKEN if
+    Ray finds no token and cannot save one in the home directory.
 
     Example:
         variables(Path("/tmp/awares-ray-a1b2c3d4"))  # {} on most machines
@@ -113,7 +117,10 @@ def _has_token() -> bool:
 
 @cache
 def _token() -> str:
-    """Return a random token. Every call returns the same token, because Ray reads it only once."""
+    """Return a random token. Every call in this process returns the same token.
+
+    Ray reads the token only once, so a later token would not match.
+    """
     return secrets.token_hex(32)
 
 

@@ -1,7 +1,7 @@
 """Keeps the record of one job of a run: its configuration, package versions and metrics.
 
 <run.directory>/<run.name>/<job>/      config.json, versions.json, metrics.jsonl
-  +-- copied to runs/<run.name>/<job>/ in the store, at the start, every minute and at the end
+  +-- copied to runs/<run.name>/<job>/ in the store: at the start, at most every minute, at the end
 """
 
 import importlib.metadata
@@ -87,7 +87,7 @@ class Run:
             self.mirror()
 
     def mirror(self) -> None:
-        """Copy the files to the store. A failure is logged and does not stop the run."""
+        """Copy the job's files to the store. A failure is logged and does not stop the run."""
         self._mirrored = time.monotonic()
         try:
             for name in _FILES:

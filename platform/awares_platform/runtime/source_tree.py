@@ -1,8 +1,8 @@
-"""Checks that all nodes run the same source files, and import both packages from one tree.
+"""Checks that all nodes run the same source files, and that both packages come from one tree.
 
-Ray adds an uploaded working directory to a worker's sys.path. The project may also be installed in
-the image. A worker could then import `awares` from the upload and `awares_platform` from the image,
-without an error.
+Ray adds an uploaded working directory to a worker's sys.path. The container image may have the
+project installed, too. Without this check, a worker could import `awares` from the upload and
+`awares_platform` from the container image.
 """
 
 import hashlib
@@ -15,7 +15,9 @@ from awares_platform.store.errors import LaunchError
 
 @dataclass(frozen=True, slots=True)
 class SourceTree:
-    """The directories of the two packages in a process, and a digest of their Python files.
+    """The directories of the packages `awares` and `awares_platform`, as one process imports them.
+
+    `digest` is a digest of the Python files in both directories.
 
     Example:
         SourceTree("/app/awares", "/app/platform/awares_platform", "9f2c...")
@@ -27,14 +29,17 @@ class SourceTree:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The directories in sys.path from which the two packages are imported."""
+        """The directories in sys.path from which the process imports the two packages."""
         return tuple(
             dict.fromkeys((str(Path(self.awares).parent), str(Path(self.platform).parent)))
         )
 
 
 def here() -> SourceTree:
-    """Return this process's source tree. Raises LaunchError if its packages come from two trees."""
+    """Return the source tree of this process.
+
+    Raises LaunchError if the two packages come from different trees.
+    """
     awares, platform = _directory("awares"), _directory("awares_platform")
     if platform.parent not in (awares.parent, awares.parent / "platform"):
         raise LaunchError(

@@ -1,8 +1,8 @@
-"""Keeps single lines of C++ libraries off the terminal.
+"""Keeps chosen lines that C++ libraries print off the terminal.
 
-our log, progress, tracebacks --> sys.stderr --> a copy of descriptor 2 --> terminal
-lines of C++ libraries --------> descriptor 2 --> file, only within `without_line`
-                                                   +-- all other lines --> terminal
+log, progress, tracebacks of Python --> sys.stderr --> a copy of descriptor 2 --> terminal
+lines of C++ libraries --> descriptor 2 --> a file, within the block of `without_line`
+                                              +-- lines to show, after the block --> terminal
 """
 
 import os
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 
 def separate_stderr() -> None:
-    """Give sys.stderr a descriptor of its own, so that `without_line` does not delay its lines."""
+    """Give sys.stderr its own descriptor, so that `without_line` does not delay Python's lines."""
     if sys.stderr is sys.__stderr__:
         descriptor = os.dup(sys.stderr.fileno())
         sys.stderr = os.fdopen(

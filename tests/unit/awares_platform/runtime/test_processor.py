@@ -1,4 +1,4 @@
-"""Tests which data type the setting "auto" selects on GPUs and on CPUs.
+"""Tests which data type the setting engine.dtype = "auto" selects on GPUs and on CPUs.
 
 Only some CPUs have instructions for bfloat16.
 """
@@ -14,7 +14,7 @@ from awares_platform.runtime import processor
     [
         (True, True, "bfloat16"),
         (True, False, "float32"),
-        (False, False, "bfloat16"),  # On a GPU, the CPU does not matter.
+        (False, False, "bfloat16"),  # The engine uses a GPU, so the CPU does not matter.
     ],
 )
 def test_auto_is_float32_only_where_bfloat16_has_no_instructions(

@@ -1,7 +1,4 @@
-"""Tests that metrics become Ray gauges, and that nothing is exported if Ray is not connected.
-
-An integration test reads Ray's metrics page.
-"""
+"""Tests that metrics become Ray gauges, and that nothing is exported without a connected Ray."""
 
 import logging
 import subprocess
@@ -20,7 +17,7 @@ def ray_connected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeGauge:
-    """A fake gauge that records its last value in `kept`, under the metric name, job and run."""
+    """A fake gauge that stores its last value in `kept`, by metric name, job and run."""
 
     kept: dict[tuple[str, str, str], float]
 

@@ -1,6 +1,6 @@
-"""Tests the choice of Ray's temporary directory.
+"""Tests the choice of the directory for Ray's files.
 
-The paths of Ray's sockets must not exceed the maximum length of a Unix socket address.
+The paths of Ray's sockets are below this directory, and Linux limits their length to 107 bytes.
 """
 
 import os

@@ -1,4 +1,7 @@
-"""Tests the redirection of descriptor 2 in a separate process, because pytest uses it too."""
+"""Tests the redirection of descriptor 2.
+
+The tests use a separate process, because pytest redirects its own descriptor 2.
+"""
 
 import subprocess
 import sys
