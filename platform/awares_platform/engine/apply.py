@@ -12,7 +12,7 @@
                 modules are linears on CPUs with oneDNN, and quantised layers. `apply` runs vLLM's
                 layerwise reload on this module only.
 
-`load_mode` chooses the way by a look at the module, and not at the platform. If a fused module
+To choose the way, `load_mode` inspects the module and not the platform. If a fused module
 (qkv_proj, gate_up_proj) gets only some of its tensors, vLLM silently leaves uninitialised memory
 where the others belong. `apply` therefore loads all tensors of a module, even if only one changed.
 

@@ -49,7 +49,7 @@ _CROPS = (CropId.TOP_LEFT, CropId.CENTER, CropId.BOTTOM, CropId.RIGHT)
 
 
 class CanaryMismatch(WeightsError):
-    """The logprobs of engine and learner differ too much, or their changes since version 0 do."""
+    """The engine's logprobs, or their change since version 0, differ too much from the learner's."""
 
 
 @dataclass(frozen=True)

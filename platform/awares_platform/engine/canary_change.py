@@ -1,7 +1,7 @@
 """Compares the engine's change of the canary's logprobs with the learner's change.
 
     learner:  version 0, version v --> change --\\
-                                                 slope of the engine's over the learner's change
+                                                 slope: engine's change / learner's change
     engine:   version 0, version v --> change --/
 
 An engine that still plays version 0 has slope 0. An engine that plays half of an update has a slope
@@ -20,7 +20,7 @@ SLOPE_BOUND = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How far the engine's logprobs of the canary follow the learner's since version 0.
+    """The engine's change of the canary's logprobs since version 0, compared with the learner's.
 
     Each token's logprob changes in the engine and in the learner. `slope` is the slope of a line
     through the origin, fitted by least squares: engine's change = slope * learner's change. The

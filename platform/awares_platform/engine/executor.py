@@ -1,4 +1,4 @@
-"""Runs the workers of a tensor-parallel engine, and ends if the process that started it dies.
+"""Runs the workers of a tensor-parallel engine, and ends the engine with its parent process.
 
     this project's process --starts--> engine process --starts--> one worker process per rank
 

@@ -2,7 +2,7 @@
 
 Most of the start time goes into imports, because the caller's process and the engine process both
 import vLLM. On CPUs a server process therefore imports vLLM at the same time as the caller's
-process. The engine process is then forked from this server. On CPUs the engine process also runs
+process. vLLM then forks the engine process from this server. On CPUs the engine process also runs
 the worker, which saves the start of another process. With engine.enforce_eager the engine compiles
 nothing. If engine.kv_cache_gib is set, the engine does not profile its memory. On GPUs vLLM starts
 its processes in its own way.

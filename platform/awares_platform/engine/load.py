@@ -49,9 +49,9 @@ class LoadReport:
     pause. `prefetched` is the cost of the prefetch, which runs before the pause.
 
     `canary_dlogp` is the mean absolute difference between the learner's and the engine's logprobs
-    of the canary, or None without a canary. `canary_slope` is the slope of canary_change.Change, or
-    None. It is None if the engine or the learner has no logprobs of version 0, and if the change
-    since version 0 is too small to be measured.
+    of the canary, or None without a canary. `canary_slope` is the slope of canary_change.Change. It
+    is None if the engine or the learner has no logprobs of version 0, or if the change since
+    version 0 is too small to be measured.
 
     Example:
         LoadReport(12, Prefetched(...), apply_s=0.05, pause_s=0.08, canary_dlogp=0.0011)

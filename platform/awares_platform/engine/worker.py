@@ -114,8 +114,8 @@ class PrefetchReport(TypedDict):
 class Staged:
     """A version that is ready to be applied.
 
-    `units` are the parts of the model that must be loaded (apply.py). `state` maps the name of a
-    tensor in the checkpoint to the tensor. It holds all tensors of these units, and may hold more.
+    `units` are the parts of the model that must be loaded (apply.py). `state` holds all tensors of
+    these units, under their names in the checkpoint. It may hold further tensors.
 
     Example:
         Staged(manifest, (unit,), {"lm_head.weight": tensor})
@@ -171,8 +171,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def begin_prefetch(self, version: int, head: Head) -> None:
         """Start to stage `version` in a thread. `report` tells when the version is staged.
 
-        `head` is a content of HEAD that names the version. Raises WeightsError if another prefetch
-        is running or the model is half updated.
+        `head` must name the version. Raises WeightsError if another prefetch is running or the
+        model is half updated.
         """
         if self._broken:
             raise WeightsError(self._broken)
@@ -277,9 +277,9 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
         """Return all tensors of the version, and the names of the tensors that must be loaded.
 
-        The method folds an adapter into the policy that the engine started with. Only an engine in
-        float32 gets this far with an adapter. Raises WeightsError if the version belongs to another
-        model.
+        The method folds an adapter into the policy that the engine started with. An engine in 16
+        bits refuses such a version before the prefetch. Raises WeightsError if the version belongs
+        to another model.
         """
         manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:

@@ -1,4 +1,4 @@
-"""Runs the Ray actor that plays the evaluated policies on an engine, one policy at a time."""
+"""Defines the Ray actor that plays the evaluated policies, one after the other, on an engine."""
 
 import asyncio
 from collections.abc import Sequence

@@ -90,8 +90,8 @@ def _play(
 ) -> list[Played]:
     """Play `samples`, and return their episodes in the same order.
 
-    The latency subset `alone` runs first, one question at a time. All chunks of the other samples
-    are submitted at once.
+    The latency subset `alone` runs first, one question at a time. The function then submits all
+    chunks of the other samples at once.
     """
     import ray
 

@@ -1,4 +1,4 @@
-"""Disaggregated GRPO: rollout actors sample episodes while a learner trains the policy.
+"""Trains a policy by disaggregated GRPO: rollout actors sample episodes while a learner trains.
 
 The docstring of `job` has a diagram of both loops.
 
@@ -12,6 +12,8 @@ The docstring of `job` has a diagram of both loops.
     journal       the finished groups, stored durably
     scoring       rewards and advantages
     shard         splits a batch evenly over ranks and forward passes
+    objective     the losses of forward passes
+    reference     the frozen starting policy, for the KL term
     pixels        caches the image processor's output for each view
     step_metrics, loss_metrics    the metrics of a step
 """

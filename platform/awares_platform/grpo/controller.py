@@ -32,7 +32,7 @@ _RESTART_PAUSE_S = 1.0
 
 
 class ActorLost(Exception):
-    """The actor's process has ended, and its groups in flight are lost."""
+    """The actor's process or engine has failed, and the actor's groups in flight are lost."""
 
 
 class Actor(Protocol):

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 _TURN = pa.struct(
     [
         ("context_ids", pa.list_(pa.int32())),
-        ("boxes", pa.list_(pa.list_(pa.int32()))),  # A null box is the low-resolution view.
+        # A null box stands for the low-resolution view.
+        ("boxes", pa.list_(pa.list_(pa.int32()))),
         ("sampled_ids", pa.list_(pa.int32())),
         ("logprobs", pa.list_(pa.float64())),
         ("versions", pa.list_(pa.int64())),
@@ -94,11 +95,11 @@ class Journal:
         self._segment += 1
 
     def read(self) -> list[Group]:
-        """Return the latest attempt of each prompt of the run, in the order of prompt numbers.
+        """Return the group of the latest attempt at each prompt, in the order of prompt numbers.
 
-        Later calls of `append` write after the last segment that `read` found. A damaged segment is
-        logged and skipped. Prompts of a damaged segment are sampled again, unless they are settled
-        in a checkpoint.
+        Later calls of `append` write after the last segment that `read` found. The method logs and
+        skips a damaged segment. The run then samples the segment's prompts again, unless a
+        checkpoint has settled these prompts.
         """
         groups: list[Group] = []
         for key in sorted(

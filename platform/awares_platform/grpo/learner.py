@@ -10,8 +10,8 @@ the object store. A killed learner resumes from its last checkpoint. The checkpo
 trained weights, the optimizer's state, the step and the position in the prompts. Versions never
 repeat: a resumed learner publishes the next free version.
 
-The learner computes logprobs of the distribution from which the engine samples. Both therefore use
-the same temperature and the same blocked ids, and top_p is 1.
+The learner computes logprobs of the distribution from which the engine samples. Learner and engine
+therefore use the same temperature and the same blocked ids, and top_p is 1.
 """
 
 import time

@@ -59,10 +59,10 @@ class RolloutActor:
         self._mismatch: CanaryMismatch | None = None
 
     async def start(self) -> None:
-        """Start the engine.
+        """Start the engine, and build the canary.
 
         Raises PolicyError if the starting policy cannot be used. Raises EngineError if the engine
-        does not start.
+        does not start. Raises DataError if no sample is usable for the canary.
         """
         config, method = self._config, self._config.method
         start, base = config.grpo.start, config.policy.base

@@ -55,7 +55,7 @@ class StepMetrics:
         self._restarts = 0
 
     def loaded(self, actor: int, load: Loaded) -> None:
-        """Count a version that an actor loaded."""
+        """Record that an actor loaded a version."""
         self._loads.append(load)
         self._versions[actor] = load.version
 

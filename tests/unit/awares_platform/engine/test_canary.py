@@ -55,7 +55,7 @@ def test_a_prompt_holds_both_turns_and_their_images(canary: Canary, chat: ChatFo
 
 
 def test_a_question_fits_if_the_engine_can_score_its_longest_item(chat: ChatFormat) -> None:
-    """Check the limit, which includes one token that the engine samples after the item."""
+    """Check the limit of tokens, which includes one token that the engine samples itself."""
     sample, limits = replace(SAMPLES[0], question="why " * 40), VisionLimits(min_pixels=784)
     items = Canary.build([sample] * 4, picture, chat, limits, 0.5).items
     longest = max(sequence_length(item, limits, 0.5) for item in items)
@@ -74,7 +74,7 @@ def test_text_after_the_first_image_is_compared(canary: Canary, chat: ChatFormat
 
 
 def test_the_head_computes_only_the_compared_tokens() -> None:
-    """Check the number of computed logits, because those of a whole page would take gigabytes."""
+    """Check that the head skips all other tokens. Logits of a whole page would take gigabytes."""
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY).eval()
     processor = Qwen2_5_VLProcessor.from_pretrained(POLICY)
     canary = Canary.build(

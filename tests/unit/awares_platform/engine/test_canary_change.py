@@ -1,4 +1,4 @@
-"""Tests the slope of the engine's over the learner's change, with simulated rounding errors."""
+"""Tests the comparison of the engine's and the learner's change, with simulated rounding errors."""
 
 import pytest
 import torch

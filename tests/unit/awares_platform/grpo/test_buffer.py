@@ -30,7 +30,7 @@ def test_the_gate_lets_bound_plus_one_batches_start_before_the_first_step(
     issued = []
     while buffer.room(0) > 0:
         issued.append(buffer.issue().number)
-    # The bound is 1. The gate admits bound + 1 = 2 batches of 2 prompts each.
+    # The bound is 1. The capacity gate admits bound + 1 = 2 batches of 2 prompts each.
     assert issued == [0, 1, 2, 3]
 
 
