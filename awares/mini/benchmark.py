@@ -33,7 +33,10 @@ def ask_about(
     count: int,
     seed: int,
 ) -> Iterator[tuple[bytes, Sample]]:
-    """Yield `count` scenes that `scenes` samples, each with one question.
+    """Yield `count` scenes as PNG files, each with one question.
+
+    `scenes` is the function that draws a scene at random. The ids of the samples begin with `name`,
+    and the seeds of the scenes depend on `name`.
 
     The ids of the samples begin with `name`, which also seeds the scenes.
     """

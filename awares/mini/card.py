@@ -1,4 +1,4 @@
-"""Write the model card of the tiny policy from the figures of its pre-training run."""
+"""Writes the model card of the tiny policy from the figures of its pre-training run."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Conversations about scenes. They teach the tiny policy to see and to answer, before SFT.
+"""Makes conversations about scenes, which teach the tiny policy to see and to answer before SFT.
 
 A conversation has one of five forms:
 
@@ -9,10 +9,10 @@ A conversation has one of five forms:
     command  the low-resolution view, and a command that names the places to request
 
 A command teaches the policy how to write a request, but not when to write one or which crops to
-request. The forms without a command ask one question, or ask for a description of the whole scene,
-by place or by colour. A description lists the items in random order. To predict the next word, the
-model must therefore look up the item that the previous word names. Descriptions teach the model to
-find items. Single questions alone do not teach this skill.
+request. The other forms ask questions. Instead of a question, the forms "full" and "low" may ask
+for a description of the whole scene, by place or by colour. A description lists the items in random
+order. To predict the next word, the model must therefore look up the item that the previous word
+names. Descriptions teach the model to find items. Single questions alone do not teach this skill.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ class Conversation:
         self.learned.extend([learned] * len(ids))
 
     def show(self, ids: Sequence[int], images: Sequence[Image], placeholder: int) -> None:
-        """Append `ids`, and put an image's tokens in the place of each placeholder among them."""
+        """Append `ids`, and repeat each image's placeholder once for each of its visual tokens."""
         shown = iter(images)
         for token in ids:
             if token != placeholder:
@@ -104,7 +104,10 @@ def converse(
     lesson: Lesson,
     rng: np.random.Generator,
 ) -> Conversation:
-    """Make a conversation of the given form about `image`, which shows `scene`."""
+    """Make a conversation of the given form about `image`, which shows `scene`.
+
+    If the crop of the form "crop" contains no item, the form is "full" instead.
+    """
     talk = Conversation()
     if form == "crop":
         crop = ONE_CROP[int(rng.integers(5))]
@@ -183,10 +186,11 @@ def _look_closer(
     requests: bool,
     rng: np.random.Generator,
 ) -> None:
-    """Show the low-resolution view, then crops of the evidence, in one message or in two.
+    """Append the question with the low-resolution view, then crops of the evidence, and the answer.
 
-    One conversation in ten shows the whole image instead of these crops. Almost one in ten shows an
-    additional random crop.
+    The low-resolution view and the crops come in one message or in two. One conversation in ten
+    shows the whole image instead of the crops. Almost one in ten shows an additional random crop.
+    Up to two further questions ask for digits inside the crops.
     """
     crops = list(min_cover([item.box for item in question.items], SIZE))
     if rng.random() < 0.1:

@@ -1,4 +1,4 @@
-"""The glyph stage: the vision tower learns to classify items. Word embeddings stand for classes.
+"""Trains the vision tower to classify items. The word embedding of a class stands for the class.
 
 The features of an item are the mean of the merged tokens under the item's box. These features are
 compared with the word embeddings of the item's colour, shape and digit. In a view of the whole
@@ -6,9 +6,9 @@ scene, the features are also compared with the embedding of the item's place. In
 learns to read digits within minutes. If a model of this size trains only on conversations, it
 learns to read digits late or never.
 
-After this stage, the features of a red circle contain the embeddings of " red" and " circle".
-Attention can therefore find the item of a question by comparing embeddings. The model can answer by
-copying an embedding.
+After this training, which is the glyph stage, the features of a red circle contain the embeddings
+of " red" and " circle". Attention can therefore find the item of a question by comparing
+embeddings. The model can answer by copying an embedding.
 
 Axes: R items (records), T merged tokens, D width, K values of an attribute.
 """
@@ -43,11 +43,15 @@ FAINT, LEGIBLE = 0.2, 14
 is mostly noise. Small means less than LEGIBLE px high at full resolution."""
 
 SHARPNESS = 1.0
-"""Initial scale of the logits. A word embedding has a squared norm of about 7."""
+"""The initial scale of the logits.
+
+A word embedding has a squared norm of about 7. The logit of an item is therefore about 7 if its
+features equal the embedding.
+"""
 
 CENTRAL = 3.0
-"""Factor of the loss weight of a digit in the centre. Central items are rarer, and only they lie
-across four tokens.
+"""Factor of the loss weight of a digit in the centre. Central items are rarer than other items. In
+the low-resolution view, only central items lie across four tokens.
 """
 
 
@@ -149,8 +153,8 @@ def _overlap(cells: int, start: int, end: int, low: int, high: int) -> np.ndarra
 class GlyphReader:
     """The vision tower as a classifier of items.
 
-    A logit is the dot product of the item's features with a fixed word embedding, times the
-    learned `sharpness` of the attribute.
+    A logit is the dot product of the item's features with a fixed word embedding, times the learned
+    `sharpness` of the attribute: colour, shape, digit or place.
     """
 
     def __init__(self, visual: nn.Module, words: Callable[[str], Tensor]) -> None:
@@ -163,7 +167,7 @@ class GlyphReader:
         }
 
     def loss(self, sights: Sequence[Sight]) -> Tensor:
-        """Return the sum of the cross-entropies of all attributes over all views.
+        """Return the weighted sum of the mean cross-entropies of the four attributes.
 
         The digit has the factor 2. Colour, shape and place have the factor 0.5 each.
         """

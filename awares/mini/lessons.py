@@ -1,4 +1,4 @@
-"""Turn conversations into batches of tensors, and compute the loss of a batch.
+"""Turns conversations into batches of tensors, and computes the loss of a batch.
 
 Axes: B conversations, L positions, N images of one size, P patches, F values of a patch.
 """
@@ -27,7 +27,11 @@ BUCKETS = 3
 
 @dataclass(frozen=True, slots=True)
 class ImageGroup:
-    """Images of one size. `positions` indexes the image tokens in the flattened batch."""
+    """Images of one size.
+
+    `grid` is (rows, columns) of the merged tokens of each image. `positions` holds the indices of
+    the image tokens in the flattened batch of token ids.
+    """
 
     grid: tuple[int, int]
     patches_NPF: Tensor
@@ -36,9 +40,10 @@ class ImageGroup:
 
 @dataclass(frozen=True, slots=True)
 class TalkBatch:
-    """Right-padded conversations.
+    """A batch of conversations, padded on the right.
 
     `targets_BL` holds the next id at each position, or IGNORED if the next id is not learned.
+    `rope_3BL` holds the M-RoPE positions. `groups` holds the images of all conversations.
     """
 
     ids_BL: Tensor

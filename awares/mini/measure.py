@@ -1,4 +1,4 @@
-"""The accuracy of the tiny policy on held-out questions, in three views.
+"""Measures the accuracy of the tiny policy on held-out questions, in three views.
 
 The views are the full view, the low-resolution view, and the low-resolution view with the crops of
 the evidence.

@@ -1,4 +1,4 @@
-"""AwaRes-Mini's pages: scenes with small print that full resolution cannot read.
+"""Generates pages: scenes with small print that full resolution cannot show.
 
     page        224 px square
     full view   112 px: the processor halves a page, if method.max_pixels is 12,544
@@ -6,8 +6,9 @@
     crop        112 px of a quadrant at native pixels, if method.crop_scale is 2
 
 The shapes and the large digits are twice as large as in a scene. The low and the full view of a
-page therefore look like those of a scene. The small print keeps the height of a scene's small
-digits. The full view halves it, below the height that the policy can read. Only a crop shows it.
+page therefore look like the views of a scene. The small print is about as high as the small digits
+of a scene. The full view halves this height, so that the policy cannot read the small print. Only a
+crop shows small print at a legible size.
 """
 
 from collections.abc import Iterator
@@ -23,15 +24,15 @@ from awares.sample import Sample
 ZOOM = 2
 PAGE_SIDE = ZOOM * SIDE
 FULL_PIXELS = SIDE * SIDE
-"""The value of method.max_pixels by which the processor shows a page as large as a scene."""
+"""With this value of method.max_pixels, the processor reduces a page to the size of a scene."""
 
 
 def generate_pages(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` pages as PNG files, each with one labelled question.
 
-    Questions and labels are those of `awares.mini.benchmark.generate_split`. A question has the
-    label HR if its answer needs small print, and LR otherwise. Curation cannot find these labels,
-    because it compares the low answer with the full answer, and both are wrong.
+    The questions are the same as in `awares.mini.benchmark.generate_split`. A question has the
+    label HR if its answer needs small print, and LR otherwise. Curation cannot find the label HR,
+    because both the low and the full answer to such a question are wrong.
 
     Example:
         data, sample = next(generate_pages("train", 1, seed=0))
@@ -40,7 +41,10 @@ def generate_pages(split: SplitName, count: int, seed: int) -> Iterator[tuple[by
 
 
 def page(split: SplitName, rng: np.random.Generator) -> Scene:
-    """Sample a page: a scene with all lengths doubled, except those of the small print."""
+    """Sample a page: a scene with all lengths doubled, except the height of the small print.
+
+    Every digit of the scene that is not large becomes small print.
+    """
     scene = sample_scene(split, rng)
     return replace(scene, items=tuple(_enlarged(item, rng) for item in scene.items), side=PAGE_SIDE)
 

@@ -1,4 +1,4 @@
-"""Build the tiny Qwen2.5-VL, and write its files.
+"""Builds the tiny Qwen2.5-VL, and writes its files.
 
 The tiny policy and the 7B policy have the same model class. The tiny policy has 2 million
 parameters.

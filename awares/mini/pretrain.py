@@ -1,15 +1,15 @@
-"""Pre-train the tiny policy: python -m awares.mini.pretrain --out awares/mini/policy_weights
+"""Pre-trains the tiny policy: python -m awares.mini.pretrain --out awares/mini/policy_weights
 
     stage      lesson                                              conversations
     glyphs     The vision tower classifies the items of a view.    low views, crops, full views
     words      The language model finds items in frozen features.  descriptions of scenes
     questions  The language model finds the item of a question.    questions about one item
     answers    The whole model answers from its view.              all views, all kinds
-    guesses    The model guesses digits that it cannot see.        the same, also illegible digits
-    sums       The model adds and compares digits.                 the same, more sums
-    practice   The model sees crops after any kind of question.    the same
-    requests   The model ignores the request before the crops.     the same, with requests
-    commands   The model writes a request on command.              the same, and commands
+    guesses    The model guesses digits that it cannot see.        as before, and illegible digits
+    sums       The model adds and compares digits.                 as before, with more sums
+    practice   The model sees crops after any kind of question.    as before, fewer illegible digits
+    requests   The model ignores the request before the crops.     as before, and requests
+    commands   The model writes a request on command.              as before, and commands
 
 Fine-tuning then teaches the model when to request crops, and which crops. Every batch depends only
 on (seed, stage, step). An interrupted run therefore resumes from its last checkpoint with the same
@@ -53,8 +53,8 @@ class Stage:
 
     `forms` maps each form of conversation to its count in a batch, and is empty for the glyph
     stage. The learning rate of the vision tower is `vision` * `learning_rate`. After the glyph
-    stage, two stages freeze the tower, because the gradients of an untrained language model would
-    damage it.
+    stage, two stages freeze the tower. Otherwise the gradients of an untrained language model would
+    damage the tower.
     """
 
     name: str
@@ -180,7 +180,7 @@ class Pretraining:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Return AdamW, and Muon for the language model's matrices.
 
-        With Muon, the model learns to attend to a question's item in a fraction of the steps.
+        With Muon, the model learns to attend to a question's item in a fraction of AdamW's steps.
         """
         vision = list(self.reader.visual.parameters())
         layers = self.model.model.language_model.layers

@@ -59,7 +59,10 @@ NOISE = 10
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A shape with a digit on it. `box` bounds the shape; `height` is the digit's height in pixels.
+    """A shape with a digit on it.
+
+    `scan` is the index of the digit's handwritten scan in the split. `height` is the height of the
+    digit in pixels. `box` bounds the shape.
 
     Example:
         Item("northwest", "red", "circle", 7, 412, 11, (3, 2, 37, 36))
@@ -78,8 +81,8 @@ class Item:
 class Scene:
     """The description of a scene.
 
-    `split` selects the scans. `seed` determines the background, the warping of the digits and the
-    noise. `side` is the side of the image in pixels.
+    `split` names the split from which the handwritten scans come. `seed` determines the background,
+    the warping of the digits and the noise. `side` is the side of the image in pixels.
 
     Example:
         Scene("train", 17, (item,))

@@ -7,8 +7,8 @@
         the policy's logprobs, and the frozen reference's --> grpo_loss --> AdamW -+
 
 The tiny policy answers questions about small scenes, and may first ask for crops. The functions of
-`awares` are the method (arXiv 2603.16932); the distributed jobs call the same ones. There, parts of
-this loop run at the same time (rollout.py, scoring.py and learner.py in awares_platform/grpo).
+`awares` are the method (arXiv 2603.16932). The distributed jobs call the same functions, but run
+parts of this loop at the same time (rollout.py, scoring.py, learner.py in awares_platform/grpo).
 
 Axes: B episodes of a step, G episodes of a question, T tokens, V vocabulary.
 """
@@ -86,7 +86,7 @@ class BatchSampler:
     async def __call__(self, request: awares.GenerateRequest) -> awares.Generation:
         """Wait for the requests of all running episodes, sample once, and answer `request`."""
         if not self._waiting:
-            # The event loop first runs all episodes that are ready, and only then this task.
+            # The event loop starts this task after all episodes that are ready have asked.
             self._round = asyncio.create_task(self._sample())
         self._waiting.append(request)
         place, turns = len(self._waiting) - 1, self._round
@@ -114,7 +114,7 @@ class BatchSampler:
         return [_turn(ids, logprobs, chat.stop_ids) for ids, logprobs in rows]
 
     def _inputs(self, requests: Sequence[awares.GenerateRequest]) -> dict[str, Tensor]:
-        """Repeat each placeholder once for each token of its image, and pad on the left."""
+        """Return the model's inputs: one placeholder per visual token, and padding on the left."""
         chat, placeholder = self._policy.chat, self._policy.chat.image_token_id
         rows: list[list[int]] = []
         for request in requests:
@@ -169,12 +169,12 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def warm_up(policy: TinyPolicy, pool: Samples, steps: int) -> None:
-    """Fine-tune on demonstrations (section 3.3), which teach how to request and which crops."""
+    """Fine-tune on demonstrations (section 3.3): they teach how to ask and which crops to name."""
     optimizer = torch.optim.AdamW(policy.model.parameters(), SFT_RATE, weight_decay=0.0)
     for _ in range(steps):
         samples = [_tossed(sample) for sample in random.sample(pool, 2 * QUESTIONS)]
         batch = policy.batch([demonstration(one, policy.chat, (SIDE, SIDE)) for one in samples])
-        # The tokens of a request have the weight w_t, and the tokens of an answer have 1.
+        # A token of a request has the weight w_t, and a token of an answer has the weight 1.
         loss = awares.sft_loss(policy.logprobs(batch, policy.model), batch.weights_BT)
         descend(optimizer, loss)
 
@@ -219,7 +219,7 @@ def step_loss(
     return awares.grpo_loss(
         policy.logprobs(batch, policy.model),
         batch.behaviour_logprobs_BT,
-        # The proximal policy is the policy that sampled the tokens: the behaviour policy.
+        # The proximal policy here is the behaviour policy, which sampled the tokens.
         batch.behaviour_logprobs_BT,
         reference_BT,
         torch.tensor(advantages_B),
@@ -229,7 +229,7 @@ def step_loss(
 
 
 def main() -> None:
-    """Train. For seeds 0, 1, 2 the test reward rises from 6.4, 5.5, 6.9 to 7.8, 8.1, 8.2 (92 s)."""
+    """Train. In 92 s, seeds 0, 1, 2 lift the test reward from 6.4, 5.5, 6.9 to 7.8, 8.1, 8.2."""
     parser = argparse.ArgumentParser(description="Train the tiny policy with GRPO.")
     parser.add_argument("--steps", type=int, default=20, help="steps of GRPO")
     parser.add_argument("--seed", type=int, default=0, help="seed of questions and sampling")

@@ -1,9 +1,9 @@
-"""Run the vision tower of Qwen2.5-VL on a batch of small images of one size.
+"""Runs the vision tower of Qwen2.5-VL on a batch of small images of one size.
 
 transformers computes attention in a loop over images. For small images the loop costs more than the
-arithmetic. An image whose sides are at most 112 px lies within one attention window. Sorting the
-patches by window then keeps the raster order, and every block attends to the whole image. This
-module can therefore compute the same function for all images of a batch at once.
+arithmetic. An image whose sides are at most 112 px lies within one attention window. With one
+window, the sorting of patches by window changes nothing, and every block attends to the whole
+image. This module can therefore compute the same function for all images of a batch at once.
 
 Axes: N images, P patches (14 px), T = P / 4 merged tokens, D hidden, H heads.
 """
@@ -64,7 +64,7 @@ def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _patch_positions(rows: int, columns: int) -> Tensor:
-    """Return the row and the column of every patch, (P, 2), in merge order."""
+    """Return the row and the column of every patch, (P, 2), in the order of `patchify`."""
     grid = np.moveaxis(np.indices((rows * MERGE, columns * MERGE)), 0, -1)
     ordered = grid.reshape(rows, MERGE, columns, MERGE, 2).transpose(0, 2, 1, 3, 4)
     return torch.from_numpy(np.ascontiguousarray(ordered.reshape(-1, 2)))
