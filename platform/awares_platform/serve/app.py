@@ -35,7 +35,7 @@ from awares_platform.store.errors import LaunchError
 APP = "awares"
 POLL_S = 0.5
 BEAT_S = 15.0
-"""Seconds between two progress messages during the start."""
+"""Seconds between two progress messages while the endpoint starts."""
 ASK_TOKEN = "AWARES_TOKEN"
 """The environment variable from which `awares ask` takes the token by default."""
 
@@ -56,7 +56,7 @@ def build(config: PlatformConfig) -> Application:
 
 
 def run(config: PlatformConfig) -> None:
-    """Run the endpoint until SIGTERM or Ctrl-C, then let the requests in flight finish.
+    """Run the endpoint until SIGTERM or Ctrl-C. Then wait until the requests in flight finish.
 
     Before the call, Ray must be initialised and the store must be reachable.
     """
@@ -80,7 +80,7 @@ def run(config: PlatformConfig) -> None:
 
 
 def announcement(settings: ServeConfig, run: str, url: str) -> str:
-    """Return the message that the endpoint is ready, with the commands to ask it and to stop it."""
+    """Return the message that the endpoint is ready, and how to ask it and to stop it."""
     options = "" if url == "http://127.0.0.1:8000" else f" --url {url}"
     if settings.token_env not in (None, ASK_TOKEN):
         options += f" --token-env {settings.token_env}"
@@ -99,9 +99,9 @@ def serving(
 ) -> Iterator[str]:
     """Start the endpoint, yield its base URL when it is ready, and drain it at the end.
 
-    The function calls `say` with a line of text at each step of the start. Ray Serve's own log
-    lines go to the run's serve.log. The function checks the settings, the policy and the port
-    before it starts an engine.
+    Before it starts an engine, the function checks the settings, the policy and the port. It calls
+    `say` with a line of text at each step of the start. If `stop` is set, it no longer waits until
+    the endpoint is ready. Ray Serve's own log lines go to the run's serve.log.
 
     Raises ConfigError for a wrong setting. Raises PolicyError if the run does not have the policy
     that serve.policy names. Raises LaunchError if Ray Serve already runs, if the port is taken, or
@@ -130,8 +130,8 @@ def serving(
 def _drain() -> None:
     """Delete the application, then shut down Serve.
 
-    The proxies still deliver the replicas' last answers while the application is deleted. A
-    shutdown alone would kill the proxies before the replicas have finished.
+    While Serve deletes the application, the proxies still deliver the last answers of the replicas.
+    A shutdown alone would kill the proxies before the replicas have finished.
     """
     try:
         if APP in serve.status().applications:
@@ -141,7 +141,7 @@ def _drain() -> None:
 
 
 def base_url(settings: ServeConfig) -> str:
-    """Return the endpoint's base URL for a client on this machine."""
+    """Return the base URL at which a client on this machine reaches the endpoint."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
     return f"http://{host}:{settings.port}"
 
@@ -149,7 +149,7 @@ def base_url(settings: ServeConfig) -> str:
 def check_port(host: str, port: int) -> None:
     """Raise LaunchError if this machine cannot listen on `port`.
 
-    Without this check, Ray Serve reports the failure after minutes and only in a proxy's log.
+    Without this check, Ray Serve would report the failure only after minutes, in a proxy's log.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -193,8 +193,8 @@ def _wait_until_running(
 
     While the application starts, the function calls `say` every `BEAT_S` seconds.
 
-    Raises LaunchError if the replica fails or does not start in time. The error quotes the
-    replica's last message.
+    Raises LaunchError if the application fails or does not start within `timeout_s` seconds. The
+    error quotes the last message that Serve has for the application.
     """
     deadline = time.monotonic() + timeout_s
     beat = time.monotonic() + BEAT_S
@@ -218,6 +218,6 @@ def _wait_until_running(
 
 
 def last_line(text: str) -> str:
-    """Return the last line that is not blank, or "". A traceback names its error in this line."""
+    """Return the last line that is not blank, or "". In a traceback, this line names the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""

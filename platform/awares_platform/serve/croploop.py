@@ -1,6 +1,6 @@
-"""The crop loop behind the endpoint turns an encoded image and a question into a ServedAnswer.
+"""Answers a question about an encoded image with one episode, for the endpoint.
 
-The crop loop needs neither HTTP nor Ray.
+This crop loop needs neither HTTP nor Ray.
 """
 
 import asyncio
@@ -22,9 +22,10 @@ from awares.sample import Sample
 class ServedAnswer:
     """A finished episode with its token counts.
 
-    `boxes` are the regions that the policy saw at full resolution, in pixels. `prompt_tokens`
+    `boxes` are the regions that the policy saw as crops, in pixels of the image. `prompt_tokens`
     counts the text and visual tokens of all turns. A token that several turns share counts once.
-    `version` is the weight version that sampled the last token. `latency_s` is in seconds.
+    `completion_tokens` counts the sampled tokens. `version` is the weight version that sampled the
+    last token. `latency_s` is the number of seconds that the crop loop took.
 
     Example:
         ServedAnswer(
@@ -56,7 +57,7 @@ class CropLoop:
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The names of the regions that the metrics count separately."""
+        """The names of the regions for which the metrics have separate counts."""
         return self._spec.environment.regions
 
     async def __call__(self, data: bytes, question: str, sampling: Sampling) -> ServedAnswer:

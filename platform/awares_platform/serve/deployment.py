@@ -1,4 +1,4 @@
-"""Defines the replica class of the endpoint and the deployment options of the replicas."""
+"""Defines the class of the endpoint's replicas, and their deployment options in Ray Serve."""
 
 import asyncio
 import os
@@ -100,7 +100,7 @@ class Replica:
 
 
 def build_application(config: PlatformConfig) -> Application:
-    """Build the Serve application of a setup, without starting it.
+    """Build the Serve application of a setup, but do not start it.
 
     Raises ConfigError for a wrong setting.
     """
@@ -128,9 +128,10 @@ def build_application(config: PlatformConfig) -> Application:
 
 
 def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
-    """Return Ray's autoscaling settings, or None if there is always one replica.
+    """Return Ray's autoscaling settings. Without options, return None, which means one replica.
 
-    Raises ConfigError for an unknown key, because Ray would ignore such a key silently.
+    Raises ConfigError for a wrong value. Also raises ConfigError for an unknown key, because Ray
+    would ignore such a key silently.
     """
     for key in options:
         if key not in AutoscalingConfig.model_fields:

@@ -1,4 +1,4 @@
-"""Keeps a serving replica at the newest weight version while the run still trains.
+"""Keeps a replica of the endpoint at the newest weight version while the run still trains.
 
 Requests wait only during the short pause in which the replica's engine swaps the weights.
 """
@@ -25,7 +25,7 @@ POLL_S = 2.0
 
 
 class Following:
-    """A background task that keeps one engine at the newest published version."""
+    """Keeps one engine at the newest published version, with a background task."""
 
     def __init__(self, engine: Engine, subscriber: Subscriber, canary: Canary) -> None:
         self._engine, self._subscriber, self._canary = engine, subscriber, canary
@@ -37,9 +37,9 @@ class Following:
     ) -> Self:
         """Load the newest published version, then start the task that loads later versions.
 
-        If the newest version cannot be fetched, the replica serves the engine's present version.
-        Raises DataError if there is no curated data. Raises CanaryMismatch and EngineError in the
-        same cases as Engine.load_version.
+        If the newest version cannot be fetched, the engine keeps its present version. Raises
+        DataError if there is no curated data. Raises CanaryMismatch and EngineError in the same
+        cases as Engine.load_version.
         """
         images, family = Images.of(store, config.data), model_family(config.policy)
         canary = await asyncio.to_thread(
@@ -79,7 +79,10 @@ class Following:
                 )
 
     def check(self) -> None:
-        """Raise the error that ended the background task, if any. The engine is then unusable."""
+        """Raise the error that ended the background task, if an error ended it.
+
+        After such an error the engine is unusable.
+        """
         if self._task is not None and self._task.done():
             self._task.result()
 

@@ -1,8 +1,8 @@
 """Redirects Ray Serve's log lines from the terminal to a file.
 
-Ray Serve logs its own steps to stderr. When Ray Serve stops, Ray also prints that the controller's
-last call failed, although the controller ends as intended. A thread of Ray prints this line at an
-unknown later time. The redirection therefore lasts until the process ends.
+Ray Serve logs its own steps to stderr. When Ray Serve stops, Ray also prints that the last call of
+Serve's controller failed, although the controller ends as intended. A thread of Ray prints this
+line at an unknown later time. The redirection therefore lasts until the process ends.
 """
 
 import logging
@@ -47,7 +47,8 @@ class ServeLog(logging.FileHandler):
 class _Printer:
     """Replaces the function with which Ray prints lines of other processes.
 
-    The printer writes the expected line about the controller to the log. It prints all other lines.
+    The printer writes the expected line about Serve's controller to `log`, and prints all other
+    lines.
     """
 
     def __init__(self, log: ServeLog) -> None:

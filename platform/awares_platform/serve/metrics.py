@@ -1,6 +1,8 @@
-"""The endpoint's metrics for Prometheus: requests by outcome, latency, visual tokens, crops.
+"""Exports the endpoint's metrics to Prometheus.
 
-Without a connection to Ray this module counts nothing. This query gives the retained token ratio:
+The metrics are requests by outcome, latency, visual tokens, answers by how they ended, and crops.
+
+Without a connection to Ray, this module counts nothing. A query for the retained token ratio is:
 
     rate(ray_awares_serve_visual_tokens_total) / rate(ray_awares_serve_full_tokens_total)
 """
@@ -26,7 +28,8 @@ GONE = 499
 class EndpointMetrics:
     """The metrics of one replica.
 
-    Each region in `regions` has its own count of crops. All other regions share one count.
+    The metrics count the crops of each region in `regions` separately. All other regions share one
+    count.
     """
 
     def __init__(self, regions: Sequence[str] = ()) -> None:
@@ -92,7 +95,7 @@ class EndpointMetrics:
 def full_tokens(answer: ServedAnswer) -> int:
     """Return the number of visual tokens that the whole image has at full resolution.
 
-    The number is the episode's `visual_tokens` divided by its `rtr_token`.
+    The number is the episode's `visual_tokens` divided by the episode's `rtr_token`.
     """
     ratio = answer.episode.rtr_token
     return round(answer.episode.visual_tokens / ratio) if ratio > 0 else 0

@@ -1,7 +1,7 @@
-"""The part of OpenAI's chat completions API that the endpoint supports.
+"""Defines the part of OpenAI's chat completions API that the endpoint supports.
 
-A request is one user message with one image and one question. The endpoint refuses unsupported
-fields. The error names the refused field.
+A request is one user message with one image and one question. The endpoint refuses a request with
+an unsupported field, and the error names this field.
 """
 
 import base64
@@ -20,8 +20,8 @@ from awares_platform.serve.croploop import ServedAnswer
 class RequestError(DataError):
     """An error that the endpoint returns to the client.
 
-    `status` is the HTTP status, `param` is the wrong field, and `code` is a stable name of the
-    error for programs.
+    `status` is the HTTP status, and `param` is the wrong field. `code` is a name of the error that
+    never changes, so that programs can rely on it.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class _Part(BaseModel):
 
 
 class TextPart(_Part):
-    """A text part of a message. The text parts together form the question."""
+    """A text part of a message. All text parts together form the question."""
 
     type: Literal["text"]
     text: str
 
 
 class ImageUrl(_Part):
-    """A data: URL, or a URL on an allowlisted host.
+    """The URL of an image: a data: URL, or a URL on an allowlisted host.
 
     The endpoint accepts `detail` but ignores it, because the policy chooses the resolution.
     """

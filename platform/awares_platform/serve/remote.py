@@ -1,9 +1,9 @@
 """Fetches images from URLs, with a guard against server-side request forgery.
 
-A URL is fetched only if its host is allowlisted and all addresses of the host are public. The
-connection uses the checked address itself. A second DNS lookup with another result (DNS rebinding)
-is therefore impossible. Redirects are not followed, and the environment's proxies are not used.
-Limits apply to the time and the bytes of a fetch.
+This module fetches a URL only if the host is allowlisted and all addresses of the host are public.
+The connection goes to an address that was checked, without a second DNS lookup. An attacker
+therefore cannot give another address after the check (DNS rebinding). The module follows no
+redirects and ignores the proxies in the environment. It limits the time and the bytes of a fetch.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ async def resolve(host: str, port: int) -> list[Address]:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is on the public internet.
+    """Return whether an address is on the public internet.
 
     For an IPv4-mapped IPv6 address, the function checks the IPv4 address.
     """
@@ -43,7 +43,10 @@ def refused(message: str, code: str = "image_refused") -> RequestError:
 
 @dataclass(frozen=True, slots=True)
 class RemoteImages:
-    """Fetches images from the hosts in `hosts`. If `hosts` is empty, every URL is refused.
+    """Fetches images from the hosts in `hosts`. If `hosts` is empty, it refuses every URL.
+
+    An image has at most `max_bytes` bytes, and a fetch takes at most `timeout_s` seconds. `resolve`
+    looks up the addresses of a host. `permitted` says whether an address may be used.
 
     Example:
         RemoteImages(hosts=("images.example.com",), max_bytes=2**24, timeout_s=5.0)

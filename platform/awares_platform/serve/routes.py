@@ -1,6 +1,6 @@
-"""The HTTP application of the endpoint: routes, bearer token, size limit and errors.
+"""Builds the HTTP application of the endpoint: routes, bearer token, size limit and errors.
 
-The application is plain ASGI, so tests can run the application without Ray.
+The application is plain ASGI, so tests can run it without Ray.
 """
 
 import asyncio
@@ -59,10 +59,10 @@ class Routes:
         self._metrics = EndpointMetrics(loop.regions)
 
     async def health(self, request: Request) -> Response:
-        """Answer GET /healthz. The route requires no token, so probes need no secret."""
+        """Answer GET /healthz. This route requires no token, so that probes need no secret."""
         try:
             await self._healthy()
-        # Every error of the engine's check must become a status that the probe can read.
+        # Whatever error the check raises, the probe must get a status that it can read.
         except Exception as error:
             raise RequestError(f"not healthy: {error}", status=503, code="unhealthy") from error
         return JSONResponse({"status": "ok"})
@@ -148,7 +148,7 @@ def _error(error: RequestError) -> JSONResponse:
 
 
 def _as_request_error(error: DataError) -> RequestError:
-    """Return the RequestError for a refused request or an unusable image."""
+    """Return `error` as a RequestError. Any other DataError becomes a refusal of the image."""
     return (
         error
         if isinstance(error, RequestError)
@@ -157,9 +157,9 @@ def _as_request_error(error: DataError) -> RequestError:
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:
-    """Return the HTTP status and the error code for a request that ends without an answer.
+    """Return the HTTP status and the error code for a request that ends with `error`.
 
-    The metrics count the request under this status and code. If the client is still connected, its
+    The metrics count the request under this status and code. If the client is still connected, the
     response has the same status and code.
     """
     if isinstance(error, DataError):

@@ -35,9 +35,9 @@ SPECIAL = [
 
 
 class ScriptedEngine:
-    """An engine that returns the next line of `script` and records its requests.
+    """An engine that answers each request with the next line of `script`.
 
-    If the line is an exception, the engine raises it.
+    If the line is an exception, the engine raises it. The engine records all requests.
     """
 
     def __init__(self, chat: ChatFormat) -> None:
@@ -55,10 +55,7 @@ class ScriptedEngine:
 
 @pytest.fixture(scope="session")
 def chat() -> ChatFormat:
-    """Return a chat format.
-
-    The tokenizer has one token per byte and Qwen's special tokens.
-    """
+    """Return a chat format whose tokenizer has one token per byte, and Qwen's special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(
         models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[])

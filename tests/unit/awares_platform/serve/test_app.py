@@ -1,6 +1,6 @@
-"""Tests the checks before the endpoint starts, its messages, and its import path.
+"""Tests the checks before the endpoint starts, the messages, and the import path.
 
-A RayService builds the endpoint from the import path.
+A RayService builds the endpoint from the import path `awares_platform.serve.app:build`.
 """
 
 import socket

@@ -14,7 +14,10 @@ CHAT = "/v1/chat/completions"
 
 
 class Ledger(Tally[tuple[str, str]]):
-    """The sum of reported values for each pair of metric name and tag values."""
+    """The reported values by metric name and tag values.
+
+    The value of a counter is its sum. The value of a histogram is its number of observations.
+    """
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ MEMORY = "A worker was killed, because the node is low on memory."
 def kept(tmp_path: Path) -> Iterator[Path]:
     logger, shown = logging.getLogger("ray.serve"), worker.print_to_stdstream
     before = list(logger.handlers)
-    # `import ray.serve` installs a similar handler. This handler writes to the stderr of the test.
+    # This handler replaces the handler that `import ray.serve` installs. That handler would not
+    # write to the stderr of this test.
     logger.handlers = [logging.StreamHandler(_Stderr())]
     logger.setLevel(logging.INFO)
     ServeLog(tmp_path / "run" / "serve.log").take_over()

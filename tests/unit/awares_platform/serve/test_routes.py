@@ -1,4 +1,4 @@
-"""Tests the endpoint's responses to valid HTTP requests, and to each kind of invalid request."""
+"""Tests how the endpoint responds to valid HTTP requests and to each kind of invalid request."""
 
 import io
 import logging
@@ -202,7 +202,7 @@ def test_a_question_beyond_the_context_is_refused(client_for, engine, chat_body)
 
 
 def test_a_request_over_the_budget_is_answered_within_it(client_for, engine, chat_body):
-    """Check that no request of a policy turns into an error of the endpoint."""
+    """Check that the endpoint answers, even if the policy requests more crops than are allowed."""
     engine.script = ["GET_CROPS: ['all', '0', '1', '2', '3', '4']", "7"]
     reply = client_for().post(CHAT, json=chat_body())
     assert reply.status_code == 200
