@@ -49,7 +49,7 @@ _CROPS = (CropId.TOP_LEFT, CropId.CENTER, CropId.BOTTOM, CropId.RIGHT)
 
 
 class CanaryMismatch(WeightsError):
-    """The engine's logprobs, or their change since version 0, differ too much from the learner's."""
+    """Engine and learner differ too much in their logprobs, or in the change since version 0."""
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class EpisodeBuffer:
         return prompt
 
     def reissue(self, prompt: Prompt) -> None:
-        """Queue `prompt` again because its rollout failed. Ignore a prompt that is not in flight."""
+        """Queue `prompt` again after a failed rollout. Ignore a prompt that is not in flight."""
         if self._in_flight.get(prompt.number) == prompt:
             del self._in_flight[prompt.number]
             heapq.heappush(self._again, (prompt.number, prompt.attempt))
