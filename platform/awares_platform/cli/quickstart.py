@@ -66,7 +66,7 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
         with state.timed(job):
             run_job(job, config, directory, pace)
     for seconds in (state.wall_s, state.cpu_s):
-        seconds.pop("serve", None)  # Every quickstart serves again.
+        seconds.pop("serve", None)  # Every quickstart measures serve anew.
     with state.timed("serve"):
         question, reply = serve_and_ask(config, directory, pace)
     results = write_results(directory, state, config.run.seed)

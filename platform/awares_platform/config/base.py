@@ -44,7 +44,7 @@ class Section(BaseModel):
     def values_have_the_kind_of_their_key(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse a value that pydantic would silently convert to the type of the key.
 
-        Refuse also infinite numbers, and an empty text unless the key's default is an empty text.
+        Also refuse an infinite number. Refuse an empty text unless the key's default is one.
         """
         assert info.field_name is not None, "a field validator has a field"
         if right := _refusal(cls.model_fields[info.field_name], value):

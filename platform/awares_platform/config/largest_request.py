@@ -3,7 +3,7 @@
     prompt + max_visual_tokens + replies + max_turns * max_tokens <= engine.max_model_len
     low-resolution view + max_crops                               <= engine.max_images
 
-A reply is the message that answers a request with crops. The tokenizer is not loaded yet, so the
+A reply is the message that returns the crops of a request. The tokenizer is not loaded yet, so the
 length of the prompt is an estimate. A job checks each question exactly, and leaves out a question
 that is too long.
 """

@@ -43,7 +43,8 @@ class PolicyConfig(Section):
     def packed(self) -> bool:
         """Whether a forward pass packs its sequences without padding.
 
-        Only flash attention skips the pairs of tokens from different sequences.
+        Packing needs flash attention, because only flash attention skips the pairs of tokens from
+        different sequences.
         """
         return self.attn == "flash_attention_2"
 

@@ -81,7 +81,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
 
 
 def shipped() -> dict[str, Path]:
-    """Return the paths of the setups that come with the package, by name."""
+    """Map the name of each setup that comes with the package to its path."""
     directory = Path(__file__).parent.parent / "setups"
     return {path.stem: path for path in sorted(directory.glob("*.toml"), key=lambda at: at.stem)}
 

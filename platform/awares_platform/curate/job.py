@@ -1,4 +1,4 @@
-"""Labels which samples need crops, and which crops (paper, section 3.2).
+"""Labels which samples need crops, and chooses the crops (paper, section 3.2).
 
     train split --shards--> Answerer       an actor with one engine: low and full answers
                                |

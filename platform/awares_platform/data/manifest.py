@@ -2,9 +2,9 @@
 
     datasets/<name>/<split>/manifest.json    {"format", "shards", "rows", "recipe", "images"}
 
-A writer writes the manifest after all other files of the split. It thus marks the split as
-finished. `shards` lists the keys of the parquet files. `recipe` describes how the split was made.
-`images` is the key of the split's pack index (packs.py), or null if each image is a separate
+A writer writes the manifest after all other files of the split. The manifest thus marks the split
+as finished. `shards` lists the keys of the parquet files. `recipe` describes how the split was
+made. `images` is the key of the split's pack index (packs.py), or null if each image is a separate
 object.
 """
 

@@ -56,7 +56,7 @@ class Update:
 
 
 def policy_of(policy: PolicyConfig, adapter: bool) -> PolicyConfig:
-    """Return the settings of a policy that trains an adapter, or whole weights without `adapter`.
+    """Return settings that train an adapter if `adapter` is true, and otherwise whole weights.
 
     If `policy` already trains this kind, the result is `policy` itself.
     """
