@@ -27,7 +27,10 @@ def errors(
     turn: int,
     **sampling: Any,
 ) -> Tensor:
-    """Return a logprob difference, engine minus transformers, for each token sampled in `turn`."""
+    """Return the logprob differences, engine minus transformers, of the tokens of one turn.
+
+    `turn` is the index of the turn in each episode. `sampling` goes to `policy_logprobs`.
+    """
     batch = collate(episodes, policy.images.__getitem__, policy.processor, LIMITS, 0.5)
     with torch.no_grad():
         wanted_BT = policy_logprobs(model, batch, **sampling)
@@ -49,9 +52,9 @@ def distance(
     episodes: list[Episode],
     turn: int = 0,
 ) -> Tensor:
-    """Return the mean |dlogp| between engine and transformers for the tokens sampled in `turn`.
+    """Return the mean |dlogp| between engine and transformers over the tokens of one turn.
 
-    Transformers masks the blocked ids, as the engine does.
+    The logprobs of transformers mask the blocked ids, as those of the engine do.
     """
     return errors(policy, model, episodes, turn, blocked_ids=policy.chat.blocked_ids).abs().mean()
 

@@ -10,7 +10,10 @@ from awares_platform.store import ObjectStore
 
 
 class CountingStore(ObjectStore):
-    """Appends a line to the file `log` for each range: the process and the number of bytes."""
+    """A store client that appends a line to the file `log` for each range that it reads.
+
+    The line holds the process id and the number of bytes.
+    """
 
     def __init__(self, config: StoreConfig, log: Path) -> None:
         super().__init__(config)

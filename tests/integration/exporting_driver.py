@@ -40,7 +40,7 @@ def page(port: int) -> list[str]:
 def main(directory: str, port: int) -> None:
     """Report metrics once. Then print the lines about this project from Ray's metrics page.
 
-    Before it prints, the driver waits up to PATIENCE_S seconds for all wanted lines.
+    Before that, wait up to PATIENCE_S seconds until the page has all lines of WANTED.
     """
     ray.init(
         address="local",

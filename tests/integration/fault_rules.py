@@ -17,6 +17,9 @@ class Rule:
     is None, every HTTP method matches. Requests about the bucket (listing, delete_objects) have
     an empty key. The pattern `?*` therefore matches only requests about objects.
 
+    At most `times` requests receive the fault, or all matching requests if `times` is None.
+    `cleared` is set when the rule is deleted.
+
     Example:
         Rule("runs/*/HEAD", "PUT", "*", Status(503), times=2)
     """

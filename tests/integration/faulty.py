@@ -43,7 +43,7 @@ class Breaking(Bending):
 
 
 class Dying(Bending):
-    """A subscriber whose versions kill the engine's process when it reads one tensor."""
+    """A subscriber whose versions kill the engine's process when the engine reads one tensor."""
 
     def receive(
         self, version: int, held: Received | None = None, readers: Readers = ALONE

@@ -1,9 +1,10 @@
-"""Runs one rank that loads a policy, trains it and resumes, with ZeRO-3.
+"""Runs one rank that loads a policy, trains it, and resumes from a checkpoint, with ZeRO-3.
 
 Usage: `python loading_rank.py <rank> <ranks> <directory> <out> <base> <lora rank> <dtype> <family>
 <whole|partitioned>`
 
-The policy is in <directory>/<base>, and a small policy of its kind is in <directory>/small-<base>.
+The policy is in <directory>/<base>. A small policy of the same family is in
+<directory>/small-<base>.
 Each rank writes its measurements to <out>/<rank>.json, and rank 0 writes the weights before and
 after training to <out>/before.pt and <out>/after.pt.
 """
@@ -41,7 +42,7 @@ def held() -> int:
 
 @contextmanager
 def peak(measured: dict[str, Any], name: str) -> Iterator[None]:
-    """Measure by how much this process's memory grows within the block, at its peak."""
+    """Write the largest growth of this process's memory within the block to `measured[name]`."""
     gc.collect()
     before, highest, ended = held(), [0], threading.Event()
 
@@ -83,7 +84,8 @@ def run(
             return frozen_reference(model, lambda: load(name), grpo, policy)
         return copy.deepcopy(model).requires_grad_(False).eval()
 
-    # The first load and the first engine import modules, whose memory must not be measured.
+    # The first load and the first DeepSpeed engine import modules. Let a small policy import them,
+    # so that the measurements leave out their memory.
     small = f"small-{base}"
     freeze(load(small), small)
     with peak(measured, "load"):

@@ -1,4 +1,4 @@
-"""Starts a tensor-parallel engine, says so on stdout, and waits until it is killed.
+"""Starts a tensor-parallel engine, prints "ready", and waits until a test kills this process.
 
 Usage: `python -m tests.integration.parallel_engine <policy>`
 """

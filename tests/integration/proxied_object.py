@@ -3,7 +3,7 @@
 from tests.integration.fault_rules import Faults
 
 BODY = bytes(range(256)) * 4
-"""The content of the object "key"."""
+"""The content of the object "key", which the fixture `faults` stores."""
 
 
 def raw_get(faults: Faults, **request: str) -> bytes:

@@ -84,7 +84,7 @@ def scenes(count: int) -> tuple[tuple[Sample, ...], dict[str, Image.Image]]:
 
 
 def two_canaries(chat: ChatFormat) -> tuple[Canary, Canary]:
-    """Return a canary of 4 questions to check the engine, and one of 8 to train on."""
+    """Return a canary of 4 questions that checks the engine, and one of 8 others for training."""
     samples, images = scenes(12)
     check, train = (
         Canary.build(some, images.__getitem__, chat, LIMITS, 0.5)

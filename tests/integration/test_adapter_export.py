@@ -52,7 +52,7 @@ def trained() -> TrainedAdapter:
 def directory(
     trained: TrainedAdapter, seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Return a download of the exported directory."""
+    """Export the trained adapter, and return a directory with the downloaded files."""
     named = (seaweed, "lora", "awares", QWEN2_5_VL, MethodConfig(), {"step": 10})
     key = export_adapter(trained.published(), trained.scale, POLICY, "base", *named)
     assert key == adapter_key("lora", "awares") == "runs/lora/policies/awares-adapter"
@@ -116,7 +116,10 @@ def test_an_engine_in_bfloat16_starts_with_the_adapter(
 def test_the_adapter_of_another_export_is_not_played(
     trained: TrainedAdapter, directory: Path, seaweed: ObjectStore
 ) -> None:
-    """In float32 the merged policy is played, and a later export without an adapter removes it."""
+    """An export of whole weights hides an adapter that was exported before it.
+
+    A float32 engine plays the merged policy. An adapter of another base policy is an error.
+    """
     state = trained.merged()
     named = (seaweed, "lora", "awares", QWEN2_5_VL, MethodConfig())
     export_policy(state, POLICY, *named)

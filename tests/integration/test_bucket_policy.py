@@ -24,6 +24,7 @@ OBJECT = {
     "POST": "s3:PutObject",
     "DELETE": "s3:DeleteObject",
 }
+"""Maps the method of a request about an object to the permission that the request needs."""
 BUCKET = {
     "GET": "s3:ListBucket",
     "HEAD": "s3:ListBucket",
@@ -31,9 +32,10 @@ BUCKET = {
     "POST": "s3:DeleteObject",
     "DELETE": "s3:DeleteBucket",
 }
-"""A POST to the bucket deletes the objects that the request body lists.
+"""Maps the method of a request about the bucket to the permission that the request needs.
 
-The proxy does not record the body, so other tests check the prefix of these objects.
+A POST to the bucket deletes the objects that the request body lists. The proxy does not record the
+body, so other tests check the prefix of these objects.
 """
 
 
@@ -121,7 +123,10 @@ def test_the_store_makes_no_other_request(faults: Faults, tmp_path: Path) -> Non
 
 
 def test_checkpoints_make_no_other_request(faults: Faults, tmp_path: Path) -> None:
-    """The prefix has two levels, as "team/project" has. A training run finds its data set there."""
+    """The store's prefix has two levels, like "team/project".
+
+    As in a real run, the store already holds a data set below this prefix.
+    """
     config = faults.store.config
     faults.store.put("datasets/manifest.json", b"{}")
     use_filesystem(filesystem(config), f"{config.bucket}/{config.prefix}/policy", tmp_path)

@@ -1,6 +1,6 @@
 """Tests that the quickstart's setup passes `awares doctor` with a real store, engine and learner.
 
-A second test runs it where the store is down and the cluster has no GPU.
+A second test runs `awares doctor` where the store is down and the cluster has no GPU.
 """
 
 import json
@@ -31,7 +31,7 @@ PASSED = {
     "update of an adapter",
     "clean-up",
 }
-"""The checks that must pass. The rates of the store depend on the load of the machine."""
+"""The checks that must pass. "store rates" may warn, because rates depend on the machine's load."""
 SKIPPED = {"GPU", "judge", "grounding"}
 
 

@@ -50,10 +50,11 @@ def test_a_store_that_refuses_conditional_writes_fails(store: ObjectStore) -> No
 
 @pytest.mark.parametrize("ignored", ["If-None-Match", "If-Match", "If-None-Match and If-Match"])
 def test_a_store_that_ignores_conditions_fails(store: ObjectStore, ignored: str) -> None:
-    """The check's third write must be stopped by If-None-Match, and its fourth by If-Match.
+    """A sound store refuses the check's third write by If-None-Match, and the fourth by If-Match.
 
-    Before such a write, the test makes its condition true. The write then succeeds, as at a server
-    that ignores the condition. The etag of an object depends on its content only.
+    Before such a write, the test makes the write's condition true. The write then succeeds, as it
+    does on a store that ignores the condition. Writing the first content again makes If-Match true,
+    because the etag of an object depends on its content only.
     """
     count = itertools.count(1)
 

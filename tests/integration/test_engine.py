@@ -48,9 +48,9 @@ def setup(policy: RandomPolicy, seaweed: ObjectStore) -> Iterator[Running]:
 def test_logprobs_are_those_of_the_distribution_sampled_from(
     setup: Running, policy: RandomPolicy
 ) -> None:
-    """The engine's logprobs include the temperature and the mask of blocked ids.
+    """The engine applies the temperature and the mask of blocked ids before it computes logprobs.
 
-    If a learner did not mask the blocked ids, its logprobs would be lower than the engine's.
+    The logprobs of a learner that does not mask the blocked ids are lower than the engine's.
     """
     episodes = setup.run(play(policy, setup.engine, Sampling(temperature=0.7, max_tokens=12), 32))
     masked = errors(

@@ -1,7 +1,10 @@
 """Tests that a bfloat16 engine plays the whole update of a LoRA run, and never mixes versions.
 
 One engine runs the bundled policy in bfloat16. The learner holds the adapter in float32 on the
-float32 weights of the same policy. Its steps are steps of Adam on answers outside the canary.
+float32 weights of the same policy. The learner takes steps of Adam on answers outside the canary.
+
+The tests measure the slope of engine/canary_change.py, which compares the engine's change of the
+canary's logprobs with the learner's change. The slope is 1 if the engine plays the whole update.
 """
 
 import asyncio
@@ -33,7 +36,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32)
 STEPS = {1: 1e-4, 10: 1e-4, 100: 3e-5}
-"""The steps after which the slope is measured, and the size of each of these steps."""
+"""Maps each number of steps after which the slope is measured to the size of the steps before it.
+
+Each size applies to the steps since the number before it.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Setup(Running):
     start: Logprobs
     """The learner's canary logprobs of version 0."""
     engine_start: Logprobs
+    """The engine's canary logprobs of version 0."""
     store: ObjectStore
 
     def publish(
@@ -56,17 +63,20 @@ class Setup(Running):
         return Subscriber(self.store, run)
 
     def load(self, run: str, adapter: dict[str, Tensor], learned: Logprobs) -> LoadReport:
-        """Publish an adapter with the learner's logprobs, and load it under the canary."""
+        """Publish an adapter with the learner's logprobs. Load it, and check it with the canary."""
         version = self.engine.version + 1
         subscriber = self.publish(run, version, adapter, learned)
         return self.run(self.engine.load_version(subscriber, version, self.canary))
 
     def change(self, learned: Logprobs) -> canary_change.Change:
-        """Compare the change of the engine's present version with the learner's change."""
+        """Compare the engine's change of the canary logprobs with the learner's change.
+
+        Both changes begin at version 0. `learned` holds the learner's present logprobs.
+        """
         return canary_change.change(learned, self.start, self.run(self.score()), self.engine_start)
 
     def ask(self, session: str, tokens: int = 24) -> GenerateRequest:
-        """Return the same question for every `session`."""
+        """Return a request with the same question for every `session`."""
         sample = self.batch.items[0]
         ids = tuple(sample.turns[0].context_ids)
         image = self.batch.prompts[0][1][0]
@@ -103,9 +113,9 @@ def test_the_engine_plays_the_whole_update(setup: Setup) -> None:
 
 
 def test_a_version_that_is_not_played_is_a_mismatch(setup: Setup) -> None:
-    """The engine holds an adapter that adds nothing, and then an adapter without half its layers.
+    """The engine loads an adapter that adds nothing, and then an adapter without the MLP layers.
 
-    The mean |dlogp| alone would accept both while the update is small.
+    A check of the mean |dlogp| alone would accept both adapters while the update is small.
     """
     learned, adapter = setup.trained.logprobs(), setup.trained.published()
     nothing = {name: tensor * (0 if name.endswith(UP) else 1) for name, tensor in adapter.items()}

@@ -58,8 +58,9 @@ POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32, stage_on_device=True)
 STEP = 0.05
 STEPS = {1: 1e-3, 10: 3e-4, 100: 5e-5}
-"""The steps after which the slope is measured. The value is the size of each step, relative to a
-tensor's root mean square."""
+"""Maps each number of steps after which the slope is measured to the size of the steps before it.
+
+The size is relative to a tensor's root mean square. engine/canary_change.py explains the slope."""
 FAMILIES = {
     "untied head": ("lm_head",),
     "embedding": ("embed_tokens",),
@@ -128,8 +129,8 @@ def setup(seaweed: ObjectStore) -> Iterator[Setup]:
 def test_the_engine_plays_the_whole_change_of_whole_weights(setup: Setup) -> None:
     """The learner computes in float32 with the published bfloat16 weights, as in the quickstart.
 
-    Its steps are steps of Adam on answers outside the canary, and it keeps them in float32. The
-    engine still has version 0, so this test must be the first one.
+    The learner takes steps of Adam on answers outside the canary, and keeps its weights in float32.
+    This test must be the first one, because it needs an engine with version 0.
     """
     processor = AutoProcessor.from_pretrained(POLICY)
     model, published = (

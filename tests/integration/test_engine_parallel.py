@@ -58,7 +58,10 @@ def pair(policy: RandomPolicy) -> Iterator[tuple[Running, Running]]:
 def load(
     pair: tuple[Running, Running], subscribers: tuple[Subscriber, Subscriber], version: int
 ) -> LoadReport:
-    """Load a version into both engines under the canary. Return the report of two processes."""
+    """Load a version into both engines, and check it with the canary.
+
+    Return the report of the engine with two processes.
+    """
     reports = [
         running.run(running.engine.load_version(subscriber, version, running.canary))
         for running, subscriber in zip(pair, subscribers, strict=True)
@@ -74,20 +77,20 @@ def answers(running: Running, policy: RandomPolicy) -> list[Generation]:
 
 
 def assert_same(pair: tuple[Running, Running], policy: RandomPolicy) -> None:
-    """Both engines sample the same tokens, with the same logprobs but for rounding."""
+    """Check that both engines sample the same tokens, and the same logprobs except for rounding."""
     for one, two in zip(*(answers(running, policy) for running in pair), strict=True):
         assert one.token_ids == two.token_ids and one.versions == two.versions
         assert two.logprobs == pytest.approx(one.logprobs, abs=1e-3)
 
 
 def assert_shared(store: CountingStore, manifest: Manifest, report: LoadReport) -> None:
-    """The processes together read the version once, and each of them reads about a half."""
+    """Check that the two processes read a version once together, and about half of it each."""
     read = store.read()
     store.log.unlink()
     print(read, manifest.size)
     assert len(read) == 2
     assert read.total() == manifest.size == report.prefetched.size
-    # A process reads whole pieces, and the largest piece of a delta is a quarter of it.
+    # A process reads whole pieces, and the largest piece of a delta is a quarter of the delta.
     assert max(read.values()) < 0.7 * manifest.size
 
 

@@ -78,7 +78,10 @@ def setup(tmp_path_factory: pytest.TempPathFactory, seaweed: ObjectStore) -> Ite
 
 
 def model(seed: int, *, tied: bool = True) -> Qwen2_5_VLForConditionalGeneration:
-    """Return a model with random weights. `tied` ties the output head to the embedding."""
+    """Return a model with random weights.
+
+    If `tied` is true, the output head and the embedding are the same tensor.
+    """
     config = build_config(train_tokenizer())
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
     torch.manual_seed(seed)

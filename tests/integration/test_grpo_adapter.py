@@ -1,8 +1,8 @@
 """Tests a LoRA run whose engine computes in bfloat16, from training to evaluation.
 
-The run has real Ray, vLLM, DeepSpeed and SeaweedFS. The learning rate is large, so that the canary
-sees the change of the first versions. Three of four questions do not fit the engine's context, and
-the run leaves them out.
+The run has real Ray, vLLM, DeepSpeed and SeaweedFS. The learning rate is large, so that the first
+versions change the canary's logprobs by more than rounding does. Three of four questions do not fit
+the engine's context, and the run leaves them out.
 """
 
 import asyncio

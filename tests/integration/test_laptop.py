@@ -74,12 +74,12 @@ latency_questions = 1
 OUR_LINE = re.compile(
     r"(data|curate|sft|grpo|evaluate) \[ *\d+ s\]: |[IW] \d\d:\d\d:\d\d awares_platform\."
 )
-"""The beginnings of the lines that a job may print to stderr: progress and our log."""
+"""Matches the beginning of each line that a job may print to stderr: progress and our log."""
 OUR_RESULT = re.compile(
     r"$|\| |\d+ held-out questions|(curate|sft|grpo|evaluate|labels|policy|results|next): "
     r"|page with all results: |.*/report\.html$"
 )
-"""The beginnings of the lines that a job may print to stdout."""
+"""Matches the beginning of each line that a job may print to stdout."""
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_a_session_works_with_everything_hostile(
 def test_the_jobs_work_and_print_only_our_lines(
     project: Path, python: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """Foreign lines are those of Ray and of the packages that load models, for example."""
+    """Ray and the packages that load models, for example, must print no lines."""
     setup = tmp_path / "small setup.toml"
     setup.write_text(SMALL.format(directory=tmp_path / "all runs"), "utf-8-sig")
     for job in ("curate", "sft", "grpo", "evaluate", "report"):

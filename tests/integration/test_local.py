@@ -149,7 +149,7 @@ def test_the_logs_of_ray_are_named_unless_the_input_is_at_fault(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ray itself does not start here: its directory and the message are what the test reads."""
+    """Ray does not start in this test. The test checks Ray's directory and the log message."""
     monkeypatch.setattr(sessions, "_initialise", lambda *_, **__: None)
     with pytest.raises(type(error)), sessions._started(False, tmp_path):
         raise error

@@ -1,6 +1,6 @@
 """Tests how a rollout actor loads versions from the weight bus, and handles damaged versions.
 
-The last test is about prompts that the data do not allow to be played.
+The last test is about prompts that faulty data make unplayable.
 """
 
 import asyncio
@@ -42,7 +42,10 @@ POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 
 
 class FakeEngine:
-    """An engine without a model. It receives versions as the real engine does."""
+    """An engine without a model, which receives versions as the real engine does.
+
+    The load of version `mismatch_at` raises CanaryMismatch.
+    """
 
     def __init__(self) -> None:
         self.version, self.held, self.mismatch_at = 0, cast(Received | None, None), -1
@@ -154,7 +157,7 @@ def test_a_mismatch_is_not_missed_but_ends_the_actor(seaweed: ObjectStore) -> No
 def test_a_fault_of_the_data_is_no_fault_of_the_engine(
     seaweed: ObjectStore, question: str, image: str, fault: str
 ) -> None:
-    """The actor returns the fault without a call of its engine, and the group is left out."""
+    """The actor reports the fault without calling its engine, and the run leaves the group out."""
 
     def read(name: str) -> Image.Image:
         if name == "damaged":

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 TOKEN = "integration-secret"
 STOP_S = 90
 OUR_LOG = re.compile(r"I \d\d:\d\d:\d\d awares_platform\.runtime\.")
-"""The beginning of the log lines about this machine, such as the chosen engine.dtype."""
+"""Matches the beginning of a log line about this machine, such as the chosen engine.dtype."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
 
 @pytest.fixture
 def polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make Ray Train poll the workers of new processes often.
+    """Make Ray Train poll its workers often, in processes that start after this call.
 
     Ray Train records a checkpoint only when it polls. With the default interval of 2 s, all ten
     steps would end before the first poll.
@@ -334,7 +334,10 @@ def _named(config: PlatformConfig, name: str) -> PlatformConfig:
 
 
 def _with_own_store(config: PlatformConfig, directory: Path) -> PlatformConfig:
-    """Return a job that starts its own SeaweedFS in `directory`, which already holds the data."""
+    """Return a job that starts its own SeaweedFS on files in `directory`.
+
+    Write the curated samples to these files before.
+    """
     job = config.model_copy(
         update={
             "run": config.run.model_copy(update={"directory": directory / "runs"}),

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train with one rank and with three. Return the directory of the results."""
+    """Train with one rank, and again with three ranks. Return the directory of the results."""
     directory, tokenizer = tmp_path_factory.mktemp("uneven"), train_tokenizer()
     (directory / "base").mkdir()
     save_policy(build_model(tokenizer, seed=0), tokenizer, directory / "base")
@@ -39,5 +39,5 @@ def test_three_ranks_do_what_one_rank_does(trained: Path, stage: int) -> None:
     assert shared[0] == pytest.approx(alone[0], rel=1e-4)
     assert shared[1].keys() == alone[1].keys()
     for name, tensor in alone[1].items():
-        # AdamW's first step changes every weight by RATE, however small its gradient is.
+        # AdamW's first step changes every weight by about RATE, however small the gradient is.
         assert (shared[1][name] - tensor).abs().mean() < 0.01 * RATE, name

@@ -1,6 +1,6 @@
 """Tests that `awares weights merge` writes the policy that peft's own merge gives.
 
-peft adds the adapter to the base in float32. The test then rounds its weights to bfloat16 once.
+peft adds the adapter to the base in float32. The test then rounds the sum to bfloat16.
 """
 
 import json
@@ -48,7 +48,10 @@ def tied_policy(directory: Path) -> Path:
 
 
 def random_adapter(base: Path) -> dict[str, Tensor]:
-    """Return the adapter of each linear layer of the language model, with a random B."""
+    """Return LoRA matrices A and B for each linear layer of the language model.
+
+    The values of B are random, because an update by the initial B would be zero.
+    """
     model: Any = Policy.from_pretrained(base, dtype=torch.float32)
     lora.attach(model, FAMILY, 8, 8 * SCALE, (), seed=0)
     torch.manual_seed(1)

@@ -23,7 +23,7 @@ Found = dict[str, Any]
 
 
 class DamagingStore(CountingStore):
-    """Flips a bit of the first range that it reads, `damaged` times."""
+    """A store client that flips a bit in each of the next `damaged` ranges that it reads."""
 
     damaged = 0
 
@@ -36,7 +36,10 @@ class DamagingStore(CountingStore):
 
 
 def states() -> list[dict[str, Tensor]]:
-    """Return three versions. The later ones change some elements of half of the tensors."""
+    """Return the states of three versions.
+
+    Versions 2 and 3 each change some elements in about half of the tensors.
+    """
     torch.manual_seed(0)
     found = [{f"layer.{index}": torch.randn(ELEMENTS).bfloat16() for index in range(8)}]
     for version in (1, 2):
@@ -54,7 +57,10 @@ def read(
     damaged: dict[int, int],
     found: "Queue[tuple[int, Found]]",
 ) -> None:
-    """Read version 1, and version 3 with two deltas. Ranks in `damaged` damage reads of it."""
+    """Read version 1, and then version 3 by two deltas, as one rank of a process group.
+
+    `damaged` maps a rank to its number of damaged reads of deltas. Put the results into `found`.
+    """
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=RANKS
     )

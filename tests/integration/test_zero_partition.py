@@ -1,7 +1,7 @@
 """Tests that two ranks load a policy in parts under ZeRO-3, with unchanged results.
 
-The policies are large enough for their memory to stand out. The largest tensor of a policy is a
-twelfth of it.
+The policies are so large that their weights dominate the memory of a rank. The largest tensor has a
+twelfth of a policy's bytes.
 """
 
 import json
@@ -48,7 +48,10 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the policies of CASES, and a small policy of each family with which ranks warm up."""
+    """Write the policies of CASES, and a small policy of each family.
+
+    The ranks load the small policy first, before they measure memory.
+    """
     found, tokenizer = tmp_path_factory.mktemp("ranks"), train_tokenizer()
     for name, width in (("base", 32_768), ("small-base", 64)):
         config: Any = build_config(tokenizer)
@@ -62,7 +65,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save_tied(path: Path, width: int, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write a Qwen3-VL in bfloat16, in several files. It has one tensor as embeddings and head."""
+    """Write a Qwen3-VL in bfloat16, in several files. Embeddings and head share one tensor."""
     base = build_config(tokenizer)
     text: Any = base.text_config
     config = Qwen3VLConfig(
@@ -125,7 +128,7 @@ def test_each_rank_loads_its_part_and_trains_as_before(directory: Path, name: st
     for before, now in zip(whole, parts, strict=True):
         # In bfloat16, transformers only maps the file, whose pages do not count here.
         assert case.dtype == "bfloat16" or before["load"] > 0.95 * size
-        # A rank holds its half. The largest tensor is whole for a moment, in two data types.
+        # A rank holds its half. During the load, it also holds one whole tensor in two data types.
         assert now["load"] < 0.75 * size
         assert now["reference"] < 0.75 * size
         assert case.lora_rank or before["reference"] > 0.95 * size

@@ -39,7 +39,7 @@ LIMITS = VisionLimits(min_pixels=28 * 28, max_pixels=1_605_632)
 
 
 def episodes(placeholder: int) -> list[Episode]:
-    """Return episodes of different tokens. `placeholder` is the id that stands for an image."""
+    """Return episodes with different tokens. `placeholder` is the id that stands for an image."""
     made = []
     for number, count in enumerate(SAMPLED):
         ids = tuple(20 + (7 * number + 3 * place) % 40 for place in range(count))
@@ -51,7 +51,7 @@ def episodes(placeholder: int) -> list[Episode]:
 
 
 def step_shards(placeholder: int, ranks: int) -> list[StepShard]:
-    """Deal the episodes as the controller does."""
+    """Deal the episodes to the ranks, as the controller does."""
     members = tuple(
         Member(episode, RewardValue(0.0, {}), True, 1.0 - 0.3 * number)
         for number, episode in enumerate(episodes(placeholder))
@@ -74,7 +74,8 @@ def main(rank: int, ranks: int, directory: Path) -> None:
     (minibatch,) = step_shards(processor.image_token_id, ranks)[rank].minibatches
     for stage in STAGES:
         model = load_policy(directory / "base", PolicyConfig(), 0)
-        # The reference differs from the policy, so the KL term of a filler would be seen.
+        # A rank with too few passes trains on a filler, whose loss must not count. The reference
+        # differs from the policy, so the KL term of a filler would change the result.
         frozen = load_policy(directory / "base", PolicyConfig(), 0).requires_grad_(False)
         for parameter in frozen.parameters():
             parameter.mul_(1.1)
@@ -86,7 +87,7 @@ def main(rank: int, ranks: int, directory: Path) -> None:
             collated,
             GrpoConfig(),
             ranks,
-            # The two towers differ, so they share no features.
+            # The vision towers of policy and reference differ, so they share no features.
             tower=SharedTower([], ""),
             blocked_ids=(),
             packed=False,
