@@ -3,11 +3,16 @@
 source      finds a policy and returns its local directory
 identity    computes the digest of a policy's content
 policy      loads the model and its processor
+partition   loads a model for ZeRO-3, so that no rank ever holds the whole model
 fit         checks that the files of a policy agree with each other
+inputs      records the settings that decide what a policy sees, and refuses other settings
 lora        attaches adapters to a model, switches them off and merges them
-zero        trains a model with DeepSpeed ZeRO, and gathers its full state
+rounding    adds an adapter's output to a layer's output, without losing small changes
+zero        trains a model with DeepSpeed ZeRO, and gathers the model's full state
+ahead       prepares the next forward pass while the current one computes
 checkpoint  saves the state of all ranks, and restores it after a restart
 export      publishes a policy with its lineage
-lineage     refuses a policy whose starting policy has changed since
+merge       merges an exported adapter into the weights of its policy
+lineage     refuses a policy if the policy from which its training started has changed since
 failure     decides which failures Ray Train retries, and unwraps Ray's errors
 """

@@ -9,10 +9,10 @@ Made = TypeVar("Made")
 
 
 def one_ahead(make: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
-    """Yield `make(item)` of each item, in order.
+    """Yield `make(item)` for each item, in order.
 
-    A second thread makes the next value while the caller works on the current value. An exception
-    of `make` is raised at its item's turn.
+    A second thread makes the next value while the caller works on the current value. If `make`
+    fails for an item, its exception is raised when the caller asks for this item's value.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
         coming = None

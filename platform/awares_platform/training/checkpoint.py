@@ -4,18 +4,19 @@
                --report (barrier)--> runs/<run>/checkpoints/<job>/step-00000050/
                --last--> Ray Train's snapshot file
 
-Ray Train writes the snapshot after the last shard. A run resumes from the checkpoint that the
-snapshot names, so this checkpoint is always complete. Ray Train reads the snapshot when it restarts
-its workers after losing one, and when a user starts a killed job again.
+The snapshot file names the newest checkpoint, and Ray Train writes it after the last shard. A run
+resumes from the checkpoint that the snapshot names, so this checkpoint is always complete. Ray
+Train reads the snapshot when it restarts its workers after the loss of a worker. It also reads the
+snapshot when a user starts a killed job again.
 
 Ray Train's controller writes the snapshot when it next polls the workers. It polls every 2 seconds
 (RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before this poll, the snapshot still names
 the previous checkpoint.
 
-ZeRO shards its state over the workers. A checkpoint can therefore be restored only with the same
-number of workers and the same ZeRO stage. Otherwise `restore` raises an error. Exports and the
-weight bus work with any number of workers and any stage. Frozen weights are not saved, because a
-resumed run loads them from the policy that it started from.
+ZeRO shards the training state over the workers. A checkpoint can therefore be restored only with
+the same number of workers and the same ZeRO stage. Otherwise `restore` raises an error. Exports and
+the weight bus work with any number of workers and any stage. Frozen weights are not saved. A
+resumed run loads the frozen weights from the policy from which it started.
 """
 
 import hashlib
@@ -39,7 +40,8 @@ from awares_platform.training.failure import FailFast
 
 _TAG = "zero"
 _META = "awares.json"
-# Eight attempts, with exponentially growing waits between them, take about store.retry_budget_s.
+# Eight attempts with exponentially growing waits take about as long as the default of
+# store.retry_budget_s.
 _ATTEMPTS = 8
 
 
@@ -47,8 +49,9 @@ _ATTEMPTS = 8
 class Saved:
     """The description that is stored in a checkpoint.
 
-    `state` holds JSON values that only the job reads. `identity` holds the settings that must be
-    the same when the run resumes.
+    The checkpoint was saved after `step` steps, by `workers` workers at ZeRO stage `stage`.
+    `parameters` is the result of `parameter_digest`. `identity` holds the settings that must be the
+    same when the run resumes. `state` holds JSON values that only the job reads.
 
     Example:
         Saved(step=50, workers=1, stage=2, parameters="9f2c...", identity={"seed": 0}, state={})
@@ -87,8 +90,10 @@ def filesystem(store: StoreConfig) -> pyarrow.fs.S3FileSystem:
     For the private server, the function uses the keys of that server. For any other store, the keys
     come from the environment.
 
-    Arrow writes an empty object for each missing parent directory. A role that may write only below
-    store.url cannot do so above it. The check finds the data set below it, and stops there.
+    By default, Arrow creates an empty object for each parent directory of a file. Credentials that
+    may write only below store.url cannot create such objects above store.url. The option
+    check_directory_existence_before_creation makes Arrow stop at a directory that exists. The
+    directory store.url exists, because it contains the data set.
     """
     options: dict[str, Any] = {
         "region": store.region,
@@ -128,9 +133,9 @@ def save(
 def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
     """Load the newest complete checkpoint into `engine`, and return its description.
 
-    Every rank must call this function. The result is None on a fresh start. Raises PolicyError if
-    the checkpoint has another model, topology or identity. The error names the value in the
-    checkpoint and the value of this run.
+    Every rank must call this function. The result is None if there is no checkpoint yet. Raises
+    PolicyError if the checkpoint has another model, number of workers, ZeRO stage or identity. The
+    error names the value in the checkpoint and the value of this run.
     """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -155,7 +160,10 @@ def _read_meta(path: Path, checkpoint: str) -> Saved:
 
 
 def write(engine: Any, directory: Path) -> None:
-    """Write this rank's shards to a directory. Rank 0 also writes all unsharded state."""
+    """Write this rank's shards to a directory. Frozen weights are not written.
+
+    Rank 0 also writes the state that is not sharded.
+    """
     frozen = _partly_frozen(engine)
     engine.save_checkpoint(
         str(directory), tag=_TAG, save_latest=False, exclude_frozen_parameters=frozen

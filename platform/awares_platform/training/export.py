@@ -1,8 +1,8 @@
 """Exports policies to runs/<run>/policies/<name>/ in the store, and reads their manifests.
 
-A policy that was trained with LoRA is exported twice. The policy `name` holds the merged weights,
-added in float32 and rounded once. The policy `name`-adapter is a PEFT directory, from which
-merge.py makes the merged weights again.
+A policy that was trained with LoRA is exported twice. The directory <name> holds the merged
+weights, which are added in float32 and rounded once. The directory <name>-adapter is a PEFT
+directory, from which merge.py can make the merged weights again.
 
     manifest.json   {"files": {name: blake3}, "meta": {"digest", "trained_from", ...the job's own}}
 
@@ -64,8 +64,8 @@ def export_policy(
 ) -> str:
     """Publish a policy with the weights `state` (from zero.full_state). Return its key.
 
-    `source` is the directory of the policy from which training started, and `method` holds the
-    settings of the training. The JSON values in `meta` become part of the manifest.
+    `source` is the directory of the policy from which training started. `method` is the section
+    [method] of the training's configuration. The JSON values in `meta` become part of the manifest.
     """
     key = policy_key(run, name)
     # The adapter of an older export does not belong to these weights.
@@ -126,8 +126,8 @@ def write_policy(
 ) -> None:
     """Write the weights `state` to an empty directory, and copy the other files from `source`.
 
-    A weight gets the name that it has in `source`, so that other tools load the policy like its
-    base. The processor's files get the bounds on an image's area of `method` (see inputs.py).
+    A weight gets the name that it has in `source`, so that other tools can load the policy like its
+    base. The function also records `method` in the directory (see `inputs.write`).
     """
     from safetensors.torch import save_file
 

@@ -22,8 +22,8 @@ FINAL = (ConfigError, DataError, PolicyError)
 class FailFast(UserCallback):
     """Ends training when a worker raises an error of a type in FINAL.
 
-    If a callback raises an error, Ray Train treats it as a failure of the controller. Ray Train
-    never retries a failure of the controller.
+    If a callback raises an error, Ray Train treats the error as a failure of its controller. Ray
+    Train never retries such a failure.
     """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
@@ -56,9 +56,9 @@ def unwrapped() -> Iterator[None]:
 def cause(error: Exception) -> Exception:
     """Return the error of the Ray task or Ray Train worker that `error` wraps.
 
-    If `error` wraps nothing, the function returns `error` itself. If a task's error is no
-    AwaresError, it stays wrapped, because Ray's text contains the remote traceback. If Ray Train
-    failed because of the object store, the function returns StoreUnavailable.
+    If `error` wraps nothing, the function returns `error` itself. If the error of a task is not an
+    AwaresError, this error stays wrapped, because Ray's wrapper contains the remote traceback. If
+    Ray Train failed because of the object store, the function returns a StoreUnavailable.
     """
     inner: Exception | None = None
     if isinstance(error, RayTaskError):

@@ -15,7 +15,7 @@ from awares.family import ModelFamily, check_kind, read_config
 def check_directory(path: Path, family: ModelFamily) -> None:
     """Raise PolicyError unless `path` holds a complete policy of `family`.
 
-    The configuration, tokenizer, processor and weights must come from the same model.
+    The tokenizer and the processor must fit the configuration, and the directory must hold weights.
     """
     if not path.is_dir():
         raise PolicyError(

@@ -63,8 +63,8 @@ def file_digest(path: Path) -> str:
     cached = _cached(entry, stamp)
     if cached is not None:
         return cached
-    # Two writes within one clock tick leave the same mtime. So the digest of a very new file is not
-    # cached.
+    # Two writes within one tick of the clock leave the same mtime. The digest of a file is
+    # therefore not cached until the file is a few seconds old.
     settled = time.time_ns() - max(stamp["mtime_ns"], stamp["ctime_ns"]) > _SETTLED_NS
     digest = blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
     if settled and _stamp(path) == stamp:
@@ -98,7 +98,8 @@ def _can_be_written(directory: Path) -> bool:
 def _temporary() -> Path:
     """Create a cache in the temporary directory, and return its path.
 
-    Raises PolicyError if other users can write to the path.
+    Raises PolicyError if the path is a symbolic link, belongs to another user, or can be written by
+    other users.
     """
     directory = Path(tempfile.gettempdir(), f"awares-cache-{os.getuid()}")
     directory.mkdir(mode=0o700, exist_ok=True)

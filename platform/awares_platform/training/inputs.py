@@ -4,8 +4,8 @@
     preprocessor_config.json, processor_config.json
                             the bounds on an image's area, where other tools read them
 
-A policy that sees other inputs than in training answers worse, and no error tells so. `check`
-therefore refuses a configuration that differs from awares.json.
+A policy that sees other inputs than in training answers worse, without any error. `check` therefore
+refuses a configuration that differs from awares.json.
 """
 
 import json
@@ -19,12 +19,15 @@ from awares_platform.config.method import MethodConfig
 FILE = "awares.json"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 BOUNDS = ("size", "min_pixels", "max_pixels")
-"""The keys of an image processor that bound an image's area. The latter two are older names."""
+"""The keys of an image processor's configuration that bound the area of an image.
+
+The keys min_pixels and max_pixels are older than the key size.
+"""
 _FORMAT = 1
 
 
 def write(directory: Path, family: ModelFamily, method: MethodConfig) -> None:
-    """Write awares.json, and the bounds of `method` into the processor's files."""
+    """Write awares.json, and write the bounds of `method` into the processor's files."""
     content = {"format": _FORMAT, "method": method.inputs()}
     (directory / FILE).write_text(json.dumps(content, indent=1))
     bounds = {
@@ -40,12 +43,15 @@ def write(directory: Path, family: ModelFamily, method: MethodConfig) -> None:
 
 
 def image_processor(file: Path, content: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the image processor's part of a processor's file, or None if there is none."""
+    """Return the image processor's settings in the content of a processor's file.
+
+    The result is None if the file has no such settings.
+    """
     return content if file.name == PROCESSOR_FILES[1] else content.get("image_processor")
 
 
 def recorded(directory: Path, method: MethodConfig) -> MethodConfig:
-    """Return `method` with the values of awares.json, or `method` itself without such a file.
+    """Return `method` with the values of awares.json, or unchanged if there is no such file.
 
     Raises PolicyError if the file is damaged.
     """
@@ -61,7 +67,7 @@ def recorded(directory: Path, method: MethodConfig) -> MethodConfig:
 
 
 def check(directory: Path, method: MethodConfig) -> None:
-    """Raise PolicyError if the policy was trained with other inputs than those of `method`.
+    """Raise PolicyError if awares.json has other values than `method`.
 
     A directory without awares.json was not exported by this project and is not checked.
     """

@@ -20,7 +20,7 @@ def check_lineage(
 ) -> None:
     """Raise PolicyError if the policy `name` is stale, or if its starting policy is stale.
 
-    `base` is policy.base. `start` is grpo.start, the name of the policy that GRPO starts from. A
+    `base` is policy.base. `start` is grpo.start, the name of the policy from which GRPO starts. A
     policy that does not exist is not stale.
     """
     if name == "base":

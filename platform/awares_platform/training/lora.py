@@ -2,7 +2,7 @@
 
 A layer with an adapter computes y = base(x) + scale * B(A(x)), where `base` is frozen. peft
 replaces layers of the model in place. Each peft layer contains linear layers, which ZeRO-3 gathers
-and partitions like any other layer. With its adapters off, the model is the reference policy of
+and partitions like any other layer. With the adapters off, the model is the reference policy of
 GRPO's KL term. Source: Hu et al., arXiv 2106.09685.
 """
 
@@ -32,10 +32,10 @@ def attach(
 ) -> int:
     """Freeze `model`, attach adapters to its linear layers, and return the number of adapters.
 
-    Every linear layer whose name is in `targets` gets an adapter, except layers of the vision
-    tower. If `targets` is empty, the family's lora_targets are used. B starts at zero, so new
-    adapters do not change the output. The same seed gives the same adapters on every rank. Raises
-    PolicyError if no layer matches.
+    A linear layer gets an adapter if the last part of its name is in `targets`. Layers of the
+    vision tower get no adapter. If `targets` is empty, the family's lora_targets are used. The
+    matrix B starts at zero, so new adapters do not change the output. The same seed gives the same
+    adapters on every rank. Raises PolicyError if no layer matches.
     """
     import peft
 
@@ -69,7 +69,8 @@ def attach(
 def _forward(layer: Any, x: Tensor) -> Tensor:
     """Compute the output of a layer with an adapter.
 
-    peft's own method would lose small updates in 16 bits, and learner and engine would differ.
+    peft's own method would lose small updates in 16 bits. The learner would then differ from the
+    engine, which keeps such updates.
     """
     output = layer.base_layer(x)
     if layer.disable_adapters:
@@ -93,15 +94,15 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 
 def scale(model: nn.Module) -> float | None:
-    """Return the scale alpha / rank of the adapters of `model`, or None if it has no adapters."""
+    """Return the scale alpha / rank of the adapters of `model`, or None without adapters."""
     return next((layer.scaling[ADAPTER] for _, layer in _layers(model)), None)
 
 
 def merged(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return `state` under the base model's names, with the adapters folded into the weights.
 
-    `state` holds the full tensors of `model`. The function only reads from `model` which layers
-    have adapters, so the tensors of `model` may be partitioned.
+    `state` holds the full tensors of `model`. The function does not read the tensors of `model`, so
+    these tensors may be partitioned.
     """
     state = dict(state)
     for name, layer in _layers(model):

@@ -1,10 +1,11 @@
-"""Merges the exported adapter of a LoRA run into the weights of the policy that it belongs to.
+"""Merges the exported adapter of a LoRA run into the weights of the adapter's base policy.
 
     policies/<name>-adapter  (PEFT) --+-- fold in float32, round once --> a policy directory
     base or policies/sft -------------+
 
-Engines and trainers without LoRA load the result. An engine in 16 bits plays an unmerged adapter
-more exactly, because rounding loses small updates (see engine/adapters.py).
+The result is for engines and trainers that do not support LoRA. In 16 bits, an engine with an
+unmerged adapter is more exact, because the merge rounds away small updates (see
+engine/adapters.py).
 """
 
 from pathlib import Path
@@ -23,12 +24,13 @@ from awares_platform.weights.checkpoint import Checkpoint
 def write_merged(
     store: ObjectStore, run: str, base: str, family: ModelFamily, method: MethodConfig, out: Path
 ) -> None:
-    """Write the policy that `run` trained with LoRA to the empty directory `out`, merged.
+    """Merge the policy that `run` trained with LoRA, and write it to the empty directory `out`.
 
     The sums are computed in float32 and rounded once to the data type of the weights. Tensors have
-    the names of the base policy, and the files of the processor are as in training. `base` is
-    policy.base. `method` is used if the export has no awares.json. Raises PolicyError if the run
-    has exported no adapter, or if the adapter belongs to another policy.
+    the names that they have in the base policy. `out` also gets the input settings of the training,
+    which come from the adapter's awares.json. If there is no such file, they come from `method`.
+    `base` is policy.base. Raises PolicyError if the run has exported no adapter, or if the adapter
+    belongs to another policy.
     """
     name = "awares"
     found = resolve_adapter(store, run, name, base, family)

@@ -3,13 +3,13 @@
     config.json --meta device--> shapes --+
     safetensors --rank 0, one tensor------+--> broadcast --> each rank keeps its slice
 
-The largest tensor is thus the only whole tensor in the memory of a rank. GRPO's frozen reference
-policy is partitioned in the same way.
+During loading, a rank thus holds only one whole tensor at a time. GRPO's frozen reference policy is
+partitioned in the same way.
 
-transformers also loads by partition, while an HfDeepSpeedConfig lives. Three faults of its version
-5.19 rule it out here. In bfloat16 it rounds the rotary frequencies, although they must be float32.
-It reports no unexpected and no misshapen tensors. An error on rank 0 leaves the other ranks
-waiting.
+transformers has its own partitioned loading, which an HfDeepSpeedConfig switches on. Three faults
+of transformers 5.19 rule this loading out here. It rounds the rotary frequencies to bfloat16,
+although they must be float32. It does not report unexpected tensors or tensors of a wrong shape. An
+error on rank 0 leaves the other ranks waiting.
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,8 +55,8 @@ def load_partitioned(
 def frozen_engine(model: nn.Module, settings: ZeroSettings, gpu: bool) -> Any:
     """Return a DeepSpeedEngine that evaluates `model` without training it.
 
-    `model` comes from `load_partitioned`. Each rank holds its slices, and gathers a layer only
-    while it computes that layer.
+    `model` comes from `load_partitioned`. Each rank holds its slices of the weights. It gathers the
+    weights of a layer only while it computes that layer.
     """
     import deepspeed
 
@@ -65,7 +65,7 @@ def frozen_engine(model: nn.Module, settings: ZeroSettings, gpu: bool) -> Any:
     elements = sum(cast(Any, parameter).ds_numel for parameter in model.parameters())
     config = deepspeed_config(settings, elements, text.hidden_size, gpu)
     engine, *_ = deepspeed.initialize(model=model, config=config)
-    # Unlike torch's method, DeepSpeed's returns None.
+    # Do not return the result of `eval`: unlike torch, DeepSpeed returns None there.
     engine.eval()
     return engine
 
@@ -73,7 +73,7 @@ def frozen_engine(model: nn.Module, settings: ZeroSettings, gpu: bool) -> Any:
 class _Partition:
     """Partitions parameters one by one, over the ranks of the default process group."""
 
-    # DeepSpeed gives partitioned parameters further methods.
+    # The first partitioned parameter. DeepSpeed adds a method to it that partitions others.
     _first: Any = None
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -93,9 +93,9 @@ class _Partition:
 def _place(
     model: nn.Module, aliases: list[str], partition: _Partition, stored: Checkpoint, name: str
 ) -> None:
-    """Replace the parameter with the names `aliases` by a partitioned one.
+    """Replace the parameter with the names `aliases` by a partitioned parameter.
 
-    Its values are those of the tensor `name` in `stored`.
+    The new parameter has the values of the tensor `name` in `stored`.
     """
     empty = model.get_parameter(aliases[0])
     if torch.distributed.get_rank() == 0:
@@ -119,9 +119,11 @@ def _parameters(model: nn.Module) -> Iterator[list[str]]:
 
 
 def _fill_buffers(model: Any, stored: Checkpoint, names: Mapping[str, str]) -> None:
-    """Give each buffer its values. Call this function while the parameters have no values.
+    """Give each buffer of `model` its values, from `stored` or from transformers.
 
-    Buffers that are in no checkpoint, such as rotary frequencies, are computed by transformers.
+    transformers computes the buffers that are in no checkpoint, such as the rotary frequencies.
+    Call this function while the parameters have no values, because transformers may initialise
+    parameters, too.
     """
     for path, module in model.named_modules():
         own = [name for name, _ in module.named_buffers(recurse=False)]

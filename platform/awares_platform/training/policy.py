@@ -30,15 +30,16 @@ _TEXT_FILES = (
 def load_policy(
     path: Path, policy: PolicyConfig, seed: int, *, partitioned: bool = False, gpu: bool = False
 ) -> "nn.Module":
-    """Load the model in policy.dtype, on the CPU, ready to train.
+    """Load the model of the policy in `path` in policy.dtype, ready to train.
 
-    If `partitioned` is true, the model is loaded for ZeRO-3. Every rank must then call this
-    function, and each rank holds its slice of each weight, on the GPU if `gpu` is true.
+    If `partitioned` is false, the result is the whole model on the CPU. If `partitioned` is true,
+    the model is loaded for ZeRO-3. Every rank must then call this function, and each rank holds its
+    slice of each weight. The slices are on the GPU if `gpu` is true.
 
     If policy.lora_rank > 0, only LoRA adapters are trained, and `seed` initialises them. Otherwise
-    the language model is trained. The vision tower is also trained if policy.train_vision is true.
-    Raises PolicyError if the weights do not fit the architecture in config.json. The error names
-    the tensors.
+    the language model is trained, and also the vision tower if policy.train_vision is true. Raises
+    PolicyError if the weights do not fit the architecture in config.json. The error names the
+    tensors that do not fit.
     """
     import torch
 
@@ -66,8 +67,8 @@ def load_policy(
         lora.attach(model, family, policy.lora_rank, policy.lora_alpha, policy.lora_targets, seed)
     if policy.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        # transformers can make inputs need gradients, which this kind of checkpointing does not
-        # need. A frozen vision tower would then have a backward pass.
+        # The call above makes the inputs of layers require gradients. Non-reentrant checkpointing
+        # does not need this, and a frozen vision tower would then have a backward pass.
         model.disable_input_require_grads()
     return _in_training_mode(model)
 
@@ -75,8 +76,8 @@ def load_policy(
 def _in_training_mode(model: Any) -> "nn.Module":
     """Set training mode, and switch all dropout off.
 
-    `from_pretrained` sets evaluation mode, in which transformers does not checkpoint. Dropout would
-    make the logprobs of the learner differ from the logprobs of the engine.
+    `from_pretrained` sets evaluation mode, in which transformers ignores gradient checkpointing.
+    Dropout would make the logprobs of the learner differ from the logprobs of the engine.
     """
     from torch import nn
 
@@ -109,8 +110,9 @@ def load_processor(path: Path, family: ModelFamily, min_pixels: int, max_pixels:
 def interface(path: Path) -> tuple[str, str]:
     """Return two blake3 hex digests, one of the image processor's files and one of the text files.
 
-    The text files are the files of the tokenizer and the chat template. Policies with the same two
-    digests turn images into the same pixels and text into the same ids.
+    The text files are the files of the tokenizer and the chat template. The bounds on the area of
+    an image are left out of the digests. Under equal bounds, policies with the same two digests
+    turn images into the same pixels and text into the same ids.
     """
     processor = [
         (name, _without_bounds(path / name))
@@ -124,7 +126,8 @@ def interface(path: Path) -> tuple[str, str]:
 def _without_bounds(file: Path) -> bytes:
     """Return the content of a processor's file without the bounds on an image's area.
 
-    The trainer and the engine take these bounds from [method], and an export has its own.
+    The trainer and the engine take these bounds from [method]. In the file of an exported policy,
+    the bounds differ from those of its base.
     """
     content = json.loads(file.read_text("utf-8"))
     for key in inputs.BOUNDS:

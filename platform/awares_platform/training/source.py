@@ -57,10 +57,10 @@ def resolve(store: ObjectStore, run: str, name: PolicyName, base: str, family: M
 def resolve_adapter(
     store: ObjectStore, run: str, name: PolicyName, base: str, family: ModelFamily
 ) -> tuple[Path, Path] | None:
-    """Return the directories of a LoRA policy's base and of its adapter, both verified.
+    """Return two verified directories: the starting policy of the LoRA training, and the adapter.
 
-    Return None if the policy `name` has no adapter. Raises PolicyError if the adapter belongs to
-    another base than the present one.
+    Return None if the policy `name` has no adapter. Raises PolicyError if the starting policy has
+    changed since the training.
     """
     key = adapter_key(run, name)
     manifest = policy_manifest(store, f"{key}/")
@@ -80,7 +80,8 @@ def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None
     """Return the digest of the files of policy.base. The digest is part of a job's identity.
 
     An s3:// base is read with the endpoint and credentials of `store`. If an s3:// base has a
-    manifest, its files are not downloaded. Raises the same errors as `resolve`.
+    manifest, its files are not downloaded. If `family` is given, the function checks the files of
+    any other base like `resolve`. Raises the same errors as `resolve`.
     """
     if base.startswith("s3://"):
         manifest = policy_manifest(_store_of(store, base), "")
@@ -139,8 +140,8 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
     """Download a stored policy into the cache, and return its directory there.
 
     An incomplete download leaves no directory. If `foreign` is true, the policy was not exported by
-    a run, and may lack a manifest. Without a manifest, the name of the policy's directory is
-    derived from the etags of its files.
+    a run, and may lack a manifest. Without a manifest, the name of the directory in the cache
+    depends on the etags of the policy's files.
     """
     prefix = f"{key}/" if key else ""
     files = _named(store, prefix) or (_listed(store, prefix) if foreign else {})
@@ -166,7 +167,7 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
 
 
 def _fetch(store: ObjectStore, prefix: str, name: str, digest: str, directory: Path) -> None:
-    """Download one file. Raise PolicyError if its digest differs from the manifest."""
+    """Download one file. Raise PolicyError if the digest of the file is not the manifest's."""
     store.download_file(f"{prefix}{name}", directory / name)
     if not digest.startswith(_ETAG) and file_digest(directory / name) != digest:
         raise PolicyError(

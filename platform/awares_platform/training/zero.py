@@ -1,8 +1,8 @@
 """Trains with DeepSpeed ZeRO on GPUs (NCCL) or CPUs (gloo).
 
-Call `initialize` inside Ray Train's train_loop_per_worker, once the process group is up. Do not
-also use ray.train.torch.prepare_model or a prepared data loader, because DeepSpeed already does
-their work.
+Call `initialize` inside Ray Train's train_loop_per_worker, after the process group has been
+initialised. Do not also use ray.train.torch.prepare_model or a prepared data loader, because
+DeepSpeed already does their work.
 
 `step` takes any number of micro-batches of any size. Every worker must run the same number of
 micro-batches, because ZeRO's collectives run once per micro-batch.
@@ -23,8 +23,8 @@ from awares_platform.training import lora
 from awares_platform.weights.adapter import is_adapter
 from awares_platform.weights.parts import Part, copy_to_cpu, even_parts
 
-# The largest size of a bucket, in elements. DeepSpeed's default of 5e8 reserves 2 GB per worker,
-# even for a small model.
+# The largest size of DeepSpeed's communication buckets, in elements. DeepSpeed's default of 5e8
+# reserves 2 GB per worker, even for a small model.
 _BUCKET = 50_000_000
 
 
@@ -62,8 +62,8 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """Return DeepSpeed's configuration.
 
-    `elements` is the number of trainable elements. No bucket holds more elements than that.
-    `hidden` is the width of the language model.
+    `elements` is the number of trainable elements, which is also an upper bound for the size of a
+    bucket. `hidden` is the width of the language model.
     """
     bucket = max(1, min(_BUCKET, elements))
     return {
@@ -144,7 +144,7 @@ def _shape(parameter: Any) -> tuple[int, ...]:
 def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> float:
     """Take one optimizer step on the sum of `losses`. Gradients are averaged over workers.
 
-    Each loss is computed when the iterator advances to it. Returns the global gradient norm before
+    Each loss is computed when the iterator advances to it. Return the global gradient norm before
     clipping. At stage 0 in float32, DeepSpeed records no norm, and the result is nan.
     """
     for group in engine.optimizer.param_groups:
@@ -191,9 +191,9 @@ def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
     """Return this rank's share of the weights on the CPU. Float weights are cast to `dtype`.
 
     The shares of all ranks together hold every weight once. The ranks do not communicate. At ZeRO
-    stage 3, the share is the slices that the rank holds. At other stages, the share is an equal
-    part of all weights. If the model has adapters, only the adapters are returned, under the names
-    of their layers.
+    stage 3, the share consists of the slices that the rank holds. At other stages, the share is an
+    equal part of all weights. If the model has adapters, only the weights of the adapters are
+    returned, under the names of the model's parameters.
     """
     rank, ranks = engine.global_rank, engine.dp_world_size
     named = _named(engine.module)
@@ -211,9 +211,9 @@ def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
 def rounded(engine: Any, dtype: torch.dtype) -> Iterator[None]:
     """Round the weights to values of `dtype` within the block, as the engine does.
 
-    The tensors keep their own data type. Every rank rounds its own slices. Only tensors of a wider
-    data type than `dtype` are rounded. The exact values are kept on the CPU and restored at the end
-    of the block.
+    The tensors keep their own data type. Every rank rounds its own slices. Only tensors whose data
+    type is wider than `dtype` are rounded. The function keeps the exact values on the CPU, and
+    restores them at the end of the block.
     """
     held = [
         tensor
@@ -240,7 +240,7 @@ def _narrows(tensor: Tensor, dtype: torch.dtype) -> bool:
 def _storage(tensor: Tensor) -> list[Tensor]:
     """Return the tensors that hold a parameter's values on this rank.
 
-    For a small parameter, ZeRO-3 keeps the whole tensor in addition to the slice.
+    For a small parameter, ZeRO-3 keeps the whole tensor on every rank in addition to the slice.
     """
     if not hasattr(tensor, "ds_tensor"):
         return [tensor.data]

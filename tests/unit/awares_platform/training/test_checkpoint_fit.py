@@ -1,4 +1,4 @@
-"""Tests the checks of a checkpoint, its place in the store, and the errors that end training."""
+"""Tests the checks of checkpoints, their key in the store, and the errors that end training."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -20,8 +20,8 @@ from awares_platform.training.identity import cache_directory, content_digest, f
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the directory of an empty digest cache.
 
-    Outside of tests, the digest of a file is cached only if the file is at least 2 seconds old.
-    This fixture removes the limit.
+    Normally, the digest of a file is cached only if the file is more than 2 seconds old. This
+    fixture removes that limit.
     """
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(identity, "_SETTLED_NS", -1)
@@ -160,7 +160,7 @@ def test_processes_share_the_cache(cache: Path, policy: Path) -> None:
 def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Set a home directory that cannot be written.
 
-    Return the directory that the cache uses in place of the home directory.
+    Return the directory that the cache then uses instead.
     """
     monkeypatch.delenv("AWARES_CACHE", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

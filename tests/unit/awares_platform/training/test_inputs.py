@@ -1,4 +1,4 @@
-"""Tests that an exported policy reads its inputs as it did in training."""
+"""Tests that an exported policy gets its inputs in the same form as in training."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests how a loaded policy runs while it trains."""
+"""Tests which layers gradient checkpointing computes twice when a policy is trained."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from awares_platform.training.policy import load_policy
 
 
 def inputs(model: Any) -> dict[str, torch.Tensor]:
-    """Return a sequence of an image with 4 tokens and 2 tokens of text."""
+    """Return the inputs of one sequence, which has an image of 4 tokens and 2 text tokens."""
     config = model.config
     ids = [config.vision_start_token_id, *[config.image_token_id] * 4, config.vision_end_token_id]
     ids_BT = torch.tensor([[*ids, 20, 21]])
@@ -39,7 +39,7 @@ def inputs(model: Any) -> dict[str, torch.Tensor]:
 def test_checkpointing_recomputes_only_what_has_a_backward_pass(
     settings: dict[str, Any], tower: int, layer: int
 ) -> None:
-    """A frozen vision tower has no backward pass."""
+    """Check that a frozen vision tower, which has no backward pass, is computed only once."""
     model: Any = load_policy(Path(POLICY), PolicyConfig(**settings), seed=0)
     runs: Counter[str] = Counter()
 

@@ -1,7 +1,7 @@
-"""Tests that a layer in 16 bits keeps an adapter's update that is smaller than its rounding error.
+"""Tests that a layer in 16 bits keeps an adapter's update that is smaller than the layer's ulp.
 
-The layer has the width of the 7B model, and the adapter has the shipped initialisation. After k
-steps, every element of `up` has moved by k learning rates.
+The layer has the width of the 7B model, and the adapter is initialised as in training. After k
+steps, every element of `up` (the matrix B of LoRA) has moved by k learning rates.
 """
 
 import math
@@ -21,7 +21,10 @@ WIDTH, RANK, TOKENS, SCALE, RATE = 3584, 8, 64, 2.0, 1e-5
 
 @pytest.fixture(scope="module")
 def layer() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return a weight, the inputs of some tokens, `down`, and the signs of the steps of `up`."""
+    """Return a weight, the inputs of a few tokens, `down`, and the sign of each step of `up`.
+
+    `down` and `up` are the matrices A and B of LoRA.
+    """
     torch.manual_seed(0)
     return (
         (torch.randn(WIDTH, WIDTH) * 0.02).bfloat16(),
@@ -32,7 +35,7 @@ def layer() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def share(found: Tensor, wanted: Tensor) -> float:
-    """Return the share of the change `wanted` that the change `found` holds."""
+    """Return how much of the change `wanted` the change `found` contains, as a fraction."""
     return float((found.double() * wanted.double()).sum() / wanted.double().square().sum())
 
 
@@ -40,7 +43,10 @@ def share(found: Tensor, wanted: Tensor) -> float:
 def test_an_early_update_is_played_whole(
     layer: tuple[Tensor, Tensor, Tensor, Tensor], steps: int, kept_by_others: float
 ) -> None:
-    """Folding into 16 bits loses the update, and so does adding after rounding."""
+    """Check that `add_once` keeps the update.
+
+    The update is lost if it is folded into a weight of 16 bits, or added to a rounded output.
+    """
     weight, inputs, down, signs = layer
     up = (signs * RATE * steps).bfloat16()
     output = (inputs.float() @ weight.float().T).bfloat16()
@@ -86,7 +92,7 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
 
 
 class _Largest(TorchDispatchMode):
-    """Notes the number of elements of the largest 32-bit tensor that an operation returns."""
+    """Records the number of elements of the largest 32-bit tensor that an operation returns."""
 
     elements = 0
 
@@ -103,7 +109,7 @@ class _Largest(TorchDispatchMode):
 def test_parts_give_the_whole_sum_and_bound_the_memory(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows are added a few at a time, so the 32-bit tensors stay small."""
+    """Check that `add_once` adds a few rows at a time, so that the 32-bit tensors stay small."""
     torch.manual_seed(5)
     output, change = torch.randn(shape).bfloat16(), torch.randn(shape).bfloat16() * 1e-3
     whole = add_once(output, change)

@@ -1,4 +1,4 @@
-"""Tests how the trainer's settings determine the configuration of DeepSpeed."""
+"""Tests the DeepSpeed configuration that follows from the settings of a training job."""
 
 import pytest
 
