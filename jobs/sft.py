@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Import both packages from this clone, even if they are installed as well.
+# Import awares and awares_platform from this clone, even if they are installed as well.
 sys.path[:1] = [str(ROOT), str(ROOT / "platform")]
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ class Question:
 
     @property
     def height(self) -> int:
-        """Height in pixels of the smallest digit that the answer needs, or LARGE[1] without one."""
+        """Height in pixels of the smallest digit that the answer needs.
+
+        If the answer needs no digit, the height is LARGE[1].
+        """
         return min(item.height for item in self.items) if self.reads else LARGE[1]
 
 
