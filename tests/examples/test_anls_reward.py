@@ -1,4 +1,4 @@
-"""Tests that GRPO and the evaluation compute the example reward AnlsReward.
+"""Tests that GRPO and the evaluation use the example reward AnlsReward.
 
 test_grpo.py also trains a policy with this reward.
 """

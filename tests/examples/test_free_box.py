@@ -54,7 +54,7 @@ SAMPLE = Sample("s", "a" * 64, "digit on the red circle?", "7", evidence=((28, 2
 
 
 def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A free box passes from the label to the demonstration, the episode, the reward and metrics.
+    """Check that one box reaches the demonstration, the episode, the reward and the metrics.
 
     A fake engine returns the demonstration's tokens, because the mini policy cannot write requests
     of the form LOOK [...].
@@ -129,7 +129,7 @@ def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.integration
 @pytest.mark.slow
 def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
-    """Curation, SFT, GRPO, the evaluation and the report run with FreeBox.
+    """Check that curation, SFT, GRPO, the evaluation and the report run with FreeBox.
 
     SFT overfits a few demonstrations. Otherwise the policy would not ask for boxes in GRPO and in
     the evaluation.
@@ -151,7 +151,8 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
     losses = [row.values["loss/tool_turn"] for row in taught if "loss/tool_turn" in row.values]
     assert (losses[-1] or 0) < 0.1 * (losses[0] or 0)
     for row in metrics.read(directory / "grpo" / "metrics.jsonl"):
-        # The gap would be large if the engine and the learner rendered different crops.
+        # The gap between the logprobs of the engine and of the learner would be large if the engine
+        # and the learner rendered different crops.
         assert (row.values["importance/gap"] or 0) < 0.03
     assert results["questions"] == config.data.test_samples
     assert set(results["labels"]["crops"]) == {"other"}

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 def commands(target: str, **variables: str) -> str:
     """Return the commands that `make -n` prints for `target` with these environment variables.
 
-    The pretended change of pyproject.toml makes an earlier installation out of date.
+    `make` is told that pyproject.toml has changed, so it prints the commands that install.
     """
     environment = {
         name: value

@@ -1,4 +1,4 @@
-"""Tests that a process which ends between two looks at it disturbs no caller."""
+"""Tests that code for stopping processes tolerates processes that have already ended."""
 
 import subprocess
 import sys

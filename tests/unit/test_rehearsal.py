@@ -38,7 +38,7 @@ MB = 1_000_000
 
 
 def grey(data: bytes, box: tuple[int, int, int, int]) -> np.ndarray:
-    """Return a box of an image in 64 x 64 grey values."""
+    """Return the part of an image inside `box`, as 64 x 64 grey values."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("L").crop(box).resize((64, 64)), dtype=float)
 
@@ -163,7 +163,7 @@ def test_a_row_is_a_line_of_markdown(row: Row, line: str) -> None:
 
 
 def test_the_setup_changes_only_counts_the_data_type_and_places() -> None:
-    """The widths, limits and the method are those of the shipped setup."""
+    """Check that the rehearsal keeps the method, the limits and the policy of the shipped setup."""
     shipped = load(ROOT / "jobs/configs/awares-7b.toml")
     rehearsed = load(SETUP)
     assert rehearsed.method.model_copy(update={"similarity_model": ""}) == (

@@ -27,7 +27,8 @@ def tracked(*suffixes: str) -> list[str]:
 def long_lines(name: str) -> list[int]:
     """Return the numbers of the lines with more than 100 bytes in UTF-8.
 
-    A line of ASCII has as many bytes as columns, so drawings are in ASCII.
+    A line of ASCII has as many bytes as columns. A drawing with other characters is therefore
+    refused if its lines are long.
     """
     lines = (ROOT / name).read_text("utf-8").splitlines()
     return [number for number, line in enumerate(lines, 1) if len(line.encode()) > MOST_COLUMNS]

@@ -1,4 +1,4 @@
-"""Tests that base policies read a question as the model's own chat template writes it."""
+"""Tests that a base policy gets the same prompt as from the model's own chat template."""
 
 import pytest
 

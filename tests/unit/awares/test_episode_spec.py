@@ -42,7 +42,10 @@ ENVIRONMENTS = st.one_of(
 
 
 def prompts(spec, size, request, chat):
-    """Return the tokens and images of turn 2's prompt, or None if the request is malformed."""
+    """Return how many tokens and images turn 2's prompt has, or None for a malformed request.
+
+    The prompt consists of the first turn, the request and the reply.
+    """
     first = spec.environment.first_view(size)
     granted = grant(spec, request, [first], size)
     if isinstance(granted, Malformed):
@@ -83,7 +86,10 @@ def test_serving_answers_every_request_within_the_budget(size, crops, views):
 
 
 def test_four_crops_of_a_page_are_malformed_if_they_exceed_the_budget(chat):
-    """Check the paper's rule, by which a low view and four crops of a page exceed 8,192 tokens."""
+    """Check that the budget refuses four halves of a page, which exceed 8,192 tokens.
+
+    The views follow the paper's rule, by which a half of a page costs about as much as the page.
+    """
     spec = replace(SPEC, environment=TenCrops(rule=ViewRule("paper")))
     halves = Request(("5", "6", "7", "8"))
     unbounded = replace(spec, budget=None)

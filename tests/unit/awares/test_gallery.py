@@ -1,4 +1,4 @@
-"""Tests that a view is rendered once for all episodes, and beside the event loop."""
+"""Tests that a view is rendered once for all episodes, and which thread renders the view."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ def page(side: int) -> Image.Image:
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
-    """Return a list of the threads that render, one for each rendered view."""
+    """Return a list. Each rendering of a view appends its thread to the list."""
     used: list[threading.Thread] = []
 
     def recorded(image: Image.Image, view: View, ratio: float) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Tests that passes hold every sequence once, keep their budget and keep all ranks busy."""
+"""Tests that each sequence is in one pass, and that all ranks get passes of similar cost."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +36,7 @@ def test_all_ranks_make_equally_many_passes_unless_sequences_lack(
     counts = [len(hand) for hand in deal(lengths, budget, ranks)]
     assert max(counts) - min(counts) <= 1
     if max(counts) != min(counts):
-        # Every sequence then has a pass of its own.
+        # If the ranks have different numbers of passes, every sequence has a pass of its own.
         assert sum(counts) == len(lengths)
 
 
@@ -44,7 +44,7 @@ def test_one_long_sequence_does_not_fill_a_pass_with_padding() -> None:
     lengths = [2000, 100, 100, 100, 100]
     assert deal(lengths, PassBudget(rows=5), 1) == [[(0, 1, 2, 3, 4)]]
     assert deal(lengths, PassBudget(rows=5, tokens=2100), 1) == [[(0,), (1, 2, 3, 4)]]
-    # Without padding, one pass holds what two padded passes hold.
+    # A packed pass has no padding, so three sequences fit in one pass instead of two.
     assert deal([30, 10, 10], PassBudget(rows=5, tokens=50), 1) == [[(0,), (1, 2)]]
     assert deal([30, 10, 10], PassBudget(rows=5, tokens=50, packed=True), 1) == [[(0, 1, 2)]]
 

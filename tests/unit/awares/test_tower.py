@@ -1,4 +1,4 @@
-"""Tests that passes which share a vision tower compute what separate passes compute."""
+"""Tests that a shared vision tower gives the same logprobs and gradients as separate towers."""
 
 import copy
 from typing import Any
@@ -91,7 +91,7 @@ def test_a_trained_tower_gets_its_gradient(
 
 
 def test_every_feature_is_repeated() -> None:
-    # Two views of 4 and 8 patches. The tower merges 4 patches.
+    # The two views have 4 and 8 patches. The tower merges 4 patches into one row.
     rows = torch.tensor([[0.0], [1.0], [2.0]])
     output = Deepstack(
         last_hidden_state=torch.zeros(12, 1),  # type: ignore[arg-type]

@@ -46,7 +46,7 @@ def ratio(rule, size, limits, *crops):
     ],
 )
 def test_the_papers_rule_costs_what_the_released_settings_cost(views, size, limits, figures):
-    """Check the ratios of a low view alone, with a quadrant, and with the whole image."""
+    """Check the RTR of a low view alone, with a quadrant, and with the whole image."""
     rule = ViewRule(views, max_pixels=limits.max_pixels)
     asked = ((), ("0",), ("all",))
     found = [ratio(rule, size, limits, *crops) for crops, _ in zip(asked, figures, strict=False)]
@@ -88,7 +88,7 @@ def test_an_image_within_the_limit_has_the_same_views_by_the_papers_rule():
 
 
 def test_a_crop_is_cut_from_the_original_pixels():
-    """Check that a crop holds detail that the full view at the processor's limit loses."""
+    """Check that a crop shows detail that the full view loses at the processor's limit."""
     image = Image.effect_noise((400, 400), 80).convert("RGB")
     rule = ViewRule(crop_scale=2.0, max_pixels=200 * 200)
     crop = render(image, rule.crop(CropId.CENTER, image.size))

@@ -52,7 +52,7 @@ def case(
     if request.param == QWEN2_5_VL.name:
         return Case(QWEN2_5_VL, processor, policy, ChatFormat(tokenizer, "Look."))
     family = Qwen3VL()
-    # The released Qwen3-VL models have the same values in their preprocessor_config.json.
+    # The preprocessor_config.json of the released Qwen3-VL models has the same three sizes.
     images = Qwen2VLImageProcessor(patch_size=16, merge_size=2, temporal_patch_size=2)
     own = Qwen3VLProcessor(images, tokenizer, Qwen3VLVideoProcessor())
     return Case(family, own, qwen3(tokenizer), ChatFormat(tokenizer, "Look.", family.chat))

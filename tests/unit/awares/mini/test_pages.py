@@ -1,4 +1,4 @@
-"""Tests that only a crop of a page shows its small print, and what the crop costs."""
+"""Tests that only a crop shows the small print of a page, and what the crop costs."""
 
 import io
 from dataclasses import replace
@@ -47,7 +47,7 @@ def test_pages_depend_on_split_seed_and_index_alone():
 
 
 def test_small_print_has_too_few_pixels_in_the_full_view():
-    """Check that digits differ in a crop, and are almost the same in the full view."""
+    """Check that two different small digits differ more in the crop than in the full view."""
     seen = 0
     for seed in range(40):
         scene = page("test", np.random.default_rng(seed))
@@ -66,5 +66,8 @@ def test_small_print_has_too_few_pixels_in_the_full_view():
 
 
 def _gap(first, second):
-    """Return the largest difference of two images that have the same noise."""
+    """Return the largest difference between the pixels of two images.
+
+    The images have the same noise, so the noise cancels.
+    """
     return int(np.abs(np.asarray(first, int) - np.asarray(second, int)).max())

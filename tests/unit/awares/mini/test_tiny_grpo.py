@@ -33,9 +33,9 @@ def pool(pool_and_asker):
 
 @pytest.fixture
 def asker(pool_and_asker, monkeypatch):
-    """Return a copy of the policy, which a test may train.
+    """Return a fresh copy of the policy, so that a test may train it.
 
-    Each training step then uses QUESTIONS questions and GROUP episodes per question.
+    The fixture also sets the QUESTIONS and the GROUP of a step to the small values of this file.
     """
     monkeypatch.setattr(tiny_grpo, "QUESTIONS", QUESTIONS)
     monkeypatch.setattr(tiny_grpo, "GROUP", GROUP)
@@ -51,9 +51,9 @@ def episodes_of(policy, samples):
 
 
 class Preference:
-    """A reward that is 1 if an episode asks for crops, and 0 if not.
+    """A reward of 1 for each episode that asks for crops, and of 0 for all other episodes.
 
-    If `asks` is false, the reward is 0 if an episode asks for crops, and 1 if not.
+    If `asks` is false, the two values are exchanged.
     """
 
     def __init__(self, asks: bool) -> None:
