@@ -112,10 +112,11 @@ def _text(response: httpx.Response, url: str) -> str:
 
 
 def _client(config: EndpointConfig) -> httpx.AsyncClient:
-    """Return a client that asks an endpoint on this machine directly, not through a proxy.
+    """Return an HTTP client for the endpoint that `config` names.
 
-    The client asks any other endpoint through the proxy that the environment names, unless NO_PROXY
-    lists the endpoint's host. Raises ConfigError if httpx cannot use this proxy.
+    The client asks an endpoint on this machine directly. It asks any other endpoint through the
+    proxy that the environment names, unless NO_PROXY lists the endpoint's host. Raises ConfigError
+    if httpx cannot use this proxy.
     """
     host = httpx.URL(config.url).host
     try:

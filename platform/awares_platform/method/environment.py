@@ -72,8 +72,8 @@ def episode_spec(
 ) -> EpisodeSpec:
     """Return the settings of episodes that are played in the environment `played`.
 
-    If `played` is None, the episodes use method.environment. If `budget` is None, they have no
-    bounds.
+    If `played` is None, the episodes use method.environment. If `budget` is None, the episodes have
+    no bounds.
     """
     return EpisodeSpec(
         limits=vision_limits(method, family),

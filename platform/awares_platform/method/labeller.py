@@ -129,6 +129,6 @@ class Labeller:
         )
 
     def _allows(self, request: Request, size: Size) -> bool:
-        """Return whether the budget allows `request`. SFT must teach no other requests."""
+        """Return whether the budget allows `request`. SFT must not teach any other request."""
         first = self._environment.first_view(size)
         return not isinstance(grant(self._spec, request, [first], size), Malformed)

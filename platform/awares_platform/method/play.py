@@ -15,7 +15,7 @@ from awares.generate import Generate
 from awares.sample import Sample
 
 FAILED_SHARE = 0.05
-"""The results are rejected if a larger share of the episodes fails."""
+"""The results are rejected if more than this share of the episodes fail."""
 
 
 class EngineFailure(AwaresError):

@@ -1,4 +1,4 @@
-"""The assumptions of a plan. Each assumption is an option of `awares plan`."""
+"""Defines the assumptions of a plan. Each assumption is an option of `awares plan`."""
 
 import re
 from dataclasses import dataclass, fields, replace
@@ -103,7 +103,7 @@ class Assumptions:
         return any(getattr(self, f"rollout_{name}") is not None for name in _GPU)
 
     def rollout(self) -> "Assumptions":
-        """Return a copy of the assumptions in which all GPUs are like those of rollout engines."""
+        """Return a copy of the assumptions that describes the GPUs of the rollout engines."""
         other = {name: getattr(self, f"rollout_{name}") for name in _GPU}
         return replace(self, **{name: value for name, value in other.items() if value is not None})
 

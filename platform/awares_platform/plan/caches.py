@@ -6,11 +6,11 @@ from awares_platform.plan.geometry import Geometry
 from awares_platform.plan.lengths import Lengths
 
 VIEWS = 1 << 30
-"""Most bytes of views that a learner rank keeps. awares_platform.grpo.pixels has this number."""
+"""The size limit of a learner rank's view cache in bytes, as in awares_platform.grpo.pixels."""
 IMAGES = 256 << 20
-"""Most bytes of images that a process keeps. awares_platform.data.images has this number."""
+"""The size limit of a process's image cache in bytes, as in awares_platform.data.images."""
 PROCESSED = 4 << 30
-"""Most bytes of views that an engine keeps. vLLM's mm_processor_cache_gb has this default."""
+"""The size limit of an engine's view cache in bytes: the default of mm_processor_cache_gb."""
 
 
 @dataclass(frozen=True, slots=True)

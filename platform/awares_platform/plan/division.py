@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from awares_platform.config.grpo import GrpoConfig
 
 TOLERANCE = 0.02
-"""Divisions whose hours exceed the fewest hours by at most this share count as equally short."""
+"""A run that takes longer than the shortest run by at most this share counts as equally short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class Advice:
     def followed(self) -> bool:
         """Whether the setup follows the advice.
 
-        It does not if `best` is shorter by more than TOLERANCE. It does not either if `best` is as
-        short with the same learners and fewer actors.
+        The result is false if `best` is shorter by more than TOLERANCE. It is also false if `best`
+        is as short with the same number of learners and fewer actors.
         """
         if self.best is None:
             return True

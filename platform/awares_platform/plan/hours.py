@@ -67,8 +67,8 @@ class JobHours:
     - `rollout_s`: rollouts, including `load_s`.
     - `load_s`: the pause in which an engine adds the adapter of a new version.
     - `views_s`: the time in which a rollout actor prepares images, while the engine generates.
-    - `step_s`: the whole step. If learning and rollouts overlap, this is the longer of the two.
-      Otherwise it is their sum.
+    - `step_s`: the whole step. This is the longer of learning and rollouts if they overlap, and
+      their sum otherwise.
 
     Example:
         JobHours(

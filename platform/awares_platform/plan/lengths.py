@@ -21,7 +21,7 @@ from awares_platform.plan.geometry import Geometry
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Numbers of tokens of an episode.
+    """Numbers of tokens in the parts of an episode.
 
     - `text`: the prompt without its image.
     - `reply`: the tool's reply without the visual tokens of its crop.

@@ -10,7 +10,7 @@ from awares_platform.plan.trainer import TrainerMemory
 
 _SHOWN = 6
 _NAMES = {"layer": "one layer's backward pass", "logits": "or logits, at another time"}
-"""The printed names of rows that are not called like their fields of TrainerMemory."""
+"""The printed names of the fields of TrainerMemory that have another name in the table."""
 
 
 def render(sheet: Sheet) -> str:

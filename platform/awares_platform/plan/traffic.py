@@ -40,7 +40,7 @@ anchor.
 USELESS = 0.7
 """A delta is useless if its size exceeds this share of an anchor's size.
 
-A version with an anchor gets no useless delta. awares_platform.weights.cadence has this number.
+A version with an anchor gets no useless delta. awares_platform.weights.cadence sets this number.
 """
 DENSE = 0.78
 """Bytes of an anchor divided by the unencoded bytes, from the same table as CHANGED.

@@ -216,7 +216,8 @@ def logits(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes of the logits. Only scored positions have logits.
 
     The backward pass of awares.logprobs.chosen_logprobs holds four fp32 tensors with one element
-    per logit: the input of logsumexp, its distance to the result, the softmax, and the gradient.
+    per logit. These are the input of logsumexp, this input minus the result of logsumexp, the
+    softmax, and the gradient.
     """
     return float(rank.batch * rank.scored * shape.vocab * 4 * 4)
 

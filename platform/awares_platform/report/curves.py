@@ -159,7 +159,7 @@ def tick_labels(values: Sequence[float]) -> list[str]:
 def _span(values: list[float]) -> tuple[float, float]:
     """Return the range of the value axis.
 
-    The range covers at least 2 % of the largest value, so that noise in equal values looks small.
+    The range covers at least 2 % of the largest value, so that noise looks small.
     """
     low, high = min(values), max(values)
     margin = max((high - low) * 0.08, abs(low) * 0.01, abs(high) * 0.01) or 1.0

@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 def run(config: PlatformConfig) -> Path:
     """Write <run.directory>/<run.name>/report.html from the run's files, and return its path.
 
-    The images come from the store. So do the files that the run's local directory lacks. Raises
-    DataError for an unknown run and for a damaged file.
+    The images come from the store. Files that the run's local directory lacks also come from the
+    store. Raises DataError for an unknown run and for a damaged file.
     """
     store, name = ObjectStore.from_config(config.store), config.run.name
     require_run(store, config.run)

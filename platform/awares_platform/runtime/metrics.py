@@ -40,9 +40,10 @@ class Row:
 
 
 class MetricsWriter:
-    """Appends rows to `<directory>/metrics.jsonl`, and copies their values to other exporters.
+    """Appends rows to `<directory>/metrics.jsonl`.
 
-    These exporters are TensorBoard, if it is installed, and `gauges`, if they are given.
+    The writer also copies the values of a row to TensorBoard, if TensorBoard is installed, and to
+    `gauges`, if they are given.
     """
 
     def __init__(self, directory: Path, gauges: Gauges | None = None) -> None:

@@ -51,7 +51,8 @@ class Quiet:
             return
         try:
             export()
-        except Exception as error:  # Ray documents no exception; telemetry must not stop a run.
+        # Ray does not document its exceptions, and a failed export must not stop a run.
+        except Exception as error:
             self._failed = True
             message = "values for Prometheus are not exported (%s: %s); the run goes on"
             log.warning(message, type(error).__name__, error)

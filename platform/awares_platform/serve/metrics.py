@@ -61,7 +61,7 @@ class EndpointMetrics:
     def _counters(self) -> dict[str, Any]:
         from ray.serve import metrics
 
-        # Any, because Counter's type annotation wrongly accepts only tuples with exactly one tag.
+        # The type is Any, because Counter's own annotation wrongly demands exactly one tag.
         Counter: Any = metrics.Counter
         return {
             "requests": Counter(

@@ -148,7 +148,7 @@ def _error(error: RequestError) -> JSONResponse:
 
 
 def _as_request_error(error: DataError) -> RequestError:
-    """Return `error` as a RequestError. Any other DataError becomes a refusal of the image."""
+    """Return `error` as a RequestError. Any other DataError gets the code "invalid_image"."""
     return (
         error
         if isinstance(error, RequestError)
@@ -170,7 +170,7 @@ def _outcome(error: BaseException) -> tuple[int, str]:
 
 
 async def on_data_error(request: Request, error: Exception) -> Response:
-    """Answer a refused request or an unusable image."""
+    """Answer a request that the endpoint refuses, for example because of a damaged image."""
     assert isinstance(error, DataError)
     return _error(_as_request_error(error))
 

@@ -1,4 +1,4 @@
-"""Fixtures that connect a scripted engine to the real crop loop and HTTP application."""
+"""Provides fixtures that connect a scripted engine to the real crop loop and HTTP application."""
 
 import base64
 import io
