@@ -31,7 +31,7 @@ REQUIREMENTS = ROOT / "platform" / "requirements" / "tools.txt"
 
 
 class ToolError(Exception):
-    """A tool cannot be installed on this machine."""
+    """Raised if a tool cannot be installed on this machine."""
 
 
 @dataclass(frozen=True, slots=True)

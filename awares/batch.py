@@ -5,7 +5,7 @@
     images --render--> views --image processor--> image_grid_thw --expand--> input_ids
                                               +-> pixel_values
 
-`input_ids` holds exactly one image token for each image feature.
+`input_ids` holds exactly one image token for each feature vector that the vision tower returns.
 
 Axes of the tensors:
     B  sequences

@@ -152,7 +152,7 @@ def coverage(box: Box, crop: Box) -> float:
 
 
 def iou(first: Box, second: Box) -> float:
-    """Return the intersection over union of two boxes, 0 to 1. They must not both be empty."""
+    """Return the intersection over union of two boxes, 0 to 1. One box must not be empty."""
     shared = overlap(first, second)
     return shared / (area(first) + area(second) - shared)
 

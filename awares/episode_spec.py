@@ -1,4 +1,4 @@
-"""Defines the settings of an episode, and keeps its tokens within the engine's context.
+"""Defines the settings of an episode, and keeps an episode within the engine's context.
 
     text + first view + requested views + sampled tokens of all turns <= Budget.context
            +---- Budget.visual_tokens ----+

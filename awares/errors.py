@@ -15,12 +15,12 @@ class AwaresError(Exception):
 
 
 class ConfigError(AwaresError, ValueError):
-    """A setting is wrong."""
+    """Raised if a setting is wrong."""
 
 
 class DataError(AwaresError):
-    """An image, row or file is unreadable or incomplete."""
+    """Raised if an image, row or file is unreadable or incomplete."""
 
 
 class PolicyError(AwaresError):
-    """A model, processor or checkpoint is unsuitable for the run."""
+    """Raised if a model, processor or checkpoint is unsuitable for the run."""

@@ -69,7 +69,7 @@ class ModelFamily(Protocol):
     """
 
     name: str
-    """The family's name, for messages."""
+    """The family's name in messages to users."""
     model_type: str
     """The value of `model_type` in config.json."""
     architecture: str

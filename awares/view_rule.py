@@ -32,9 +32,9 @@ class ViewRule:
     """Chooses the resolution of the low view and of each region.
 
     `max_pixels` is the processor's bound on the area of a view. `crop_scale` belongs to the rule
-    "relative". If it is 1, a region has the same resolution as in the full image, so a quarter
-    costs a quarter of the full image's tokens. A larger value shows more detail, and the tokens
-    grow with the square of the value. A value of None keeps native pixels. A region is never
+    "relative". If `crop_scale` is 1, a region has the same resolution as in the full image, so a
+    quarter costs a quarter of the full image's tokens. A larger value shows more detail, and the
+    tokens grow with the square of the value. A value of None keeps native pixels. A region is never
     enlarged beyond native pixels.
 
     Example:

@@ -23,13 +23,13 @@ class Decisions:
     """The figures of a set of episodes. A figure is None if its denominator is 0.
 
     call_rate            share of the episodes with a call
-    valid_parse_rate     share of the episodes with an attempted call whose first call is granted
+    valid_parse_rate     share of the attempted first calls that are granted
     mean_area            mean area that an episode with a call requests, as a share of the image
     histogram            number of requests for each region; "none" counts episodes without a call
 
     The next figures cover episodes of labelled samples. Only an HR sample needs a call.
 
-    precision            share of the episodes with a call that needed the call
+    precision            share of the episodes with a call whose sample is HR
     recall               share of the HR samples with a call
     f1                   harmonic mean of precision and recall
     false_positive_rate  share of the LR samples with a call

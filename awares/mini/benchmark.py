@@ -37,8 +37,6 @@ def ask_about(
 
     `scenes` is the function that draws a scene at random. The ids of the samples begin with `name`,
     and the seeds of the scenes depend on `name`.
-
-    The ids of the samples begin with `name`, which also seeds the scenes.
     """
     for index in range(count):
         rng = np.random.default_rng(derive(seed, f"{name}/{split}", str(index)))

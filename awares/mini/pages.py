@@ -30,9 +30,9 @@ FULL_PIXELS = SIDE * SIDE
 def generate_pages(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` pages as PNG files, each with one labelled question.
 
-    The questions are the same as in `awares.mini.benchmark.generate_split`. A question has the
-    label HR if its answer needs small print, and LR otherwise. Curation cannot find the label HR,
-    because both the low and the full answer to such a question are wrong.
+    The questions are of the same kinds as in `awares.mini.benchmark.generate_split`. A question has
+    the label HR if its answer needs small print, and LR otherwise. Curation cannot find the label
+    HR, because both the low and the full answer to such a question are wrong.
 
     Example:
         data, sample = next(generate_pages("train", 1, seed=0))

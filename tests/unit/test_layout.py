@@ -107,7 +107,7 @@ def test_the_simulator_holds_no_tests_and_its_rooms_import_one_way() -> None:
 
 
 def test_no_two_public_classes_share_a_name() -> None:
-    """Check that no two modules of awares and awares_platform define a public class of one name."""
+    """Check that no public class name occurs in two modules of awares and awares_platform."""
     places: dict[str, list[str]] = {}
     for root in (ROOT / "awares", ROOT / "platform" / "awares_platform"):
         for path in sorted(root.rglob("*.py")):
