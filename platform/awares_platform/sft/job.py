@@ -162,7 +162,7 @@ def _follow(
 
 
 def _messages(config: PlatformConfig, recipe: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield the messages of rank 0 until training ends. If training fails, its error is raised."""
+    """Yield the messages of rank 0 until training ends. If training fails, raise the error."""
     queue = Queue(actor_options={"num_cpus": 0})
     trainer: Any = ray.remote(num_cpus=0)(FitActor).remote()
     try:

@@ -207,7 +207,7 @@ class Bucket:
 
     @cached_property
     def client(self) -> Any:
-        """This process's boto3 client."""
+        """The boto3 client of this process."""
         options = ClientConfig(
             connect_timeout=5,
             read_timeout=SILENCE_S,

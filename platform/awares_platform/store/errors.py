@@ -19,7 +19,7 @@ from awares.errors import AwaresError
 
 
 class StoreError(AwaresError):
-    """An object store operation failed."""
+    """An operation of the object store failed."""
 
 
 class NotFound(StoreError):

@@ -16,8 +16,8 @@ Failure = boto.BotoCoreError | boto.ClientError
 FAILURES = (boto.BotoCoreError, boto.ClientError)
 
 _TRANSIENT = (
-    boto.ConnectionError,  # refused, closed, or timed out while connecting
-    boto.HTTPClientError,  # timed out or broken while reading
+    boto.ConnectionError,  # The connection was refused or closed, or timed out.
+    boto.HTTPClientError,  # The reply timed out or broke off.
     boto.IncompleteReadError,
 )
 _TRANSIENT_CODES = {

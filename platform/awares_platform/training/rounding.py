@@ -73,9 +73,9 @@ def _sum(output: Tensor, change: Tensor) -> Tensor:
 
 
 def _remainder(output: Tensor) -> Tensor:
-    """Return a number in (-0.5, 0.5) for each element, made from its value and its column.
+    """Return a number in (-0.5, 0.5) for each element, made from the element's value and column.
 
-    The number has as few bits as needed for an exact sum with the element in float32.
+    The number has so few bits that its sum with the element is exact in float32.
     """
     bits = 22 - _MANTISSA[output.dtype]
     columns = torch.arange(output.shape[-1], device=output.device, dtype=torch.int32)

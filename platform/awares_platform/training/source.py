@@ -1,4 +1,4 @@
-"""Finds a policy by its name, and returns a verified local directory with its files.
+"""Finds a policy by its name, and returns a verified local directory with the policy's files.
 
     base          mini | local directory | s3:// directory | Hugging Face model id
     sft, awares   runs/<run>/policies/<name>/ in the store, where the run's jobs export them
@@ -81,7 +81,7 @@ def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None
 
     An s3:// base is read with the endpoint and credentials of `store`. If an s3:// base has a
     manifest, its files are not downloaded. If `family` is given, the function checks the files of
-    any other base like `resolve`. Raises the same errors as `resolve`.
+    any other base as `resolve` does. Raises the same errors as `resolve`.
     """
     if base.startswith("s3://"):
         manifest = policy_manifest(_store_of(store, base), "")

@@ -30,7 +30,10 @@ _BUCKET = 50_000_000
 
 @dataclass(frozen=True, slots=True)
 class ZeroSettings:
-    """Settings of the optimizer and of ZeRO. A `max_grad_norm` of 0 switches clipping off.
+    """Settings of ZeRO and of the optimizer, which is AdamW.
+
+    `stage` is the ZeRO stage, and `dtype` is the data type of the weights. A `max_grad_norm` of 0
+    switches the clipping of gradients off.
 
     Example:
         ZeroSettings(stage=2, dtype="float32", learning_rate=5e-4)
@@ -125,9 +128,9 @@ def prepare_process(gpu: bool) -> None:
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return parameter groups: matrices with weight decay, and vectors without.
+    """Return the optimizer's parameter groups.
 
-    Norms and biases are vectors.
+    Matrices have weight decay. Vectors, such as norms and biases, have none.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trainable if len(_shape(parameter)) >= 2]

@@ -20,7 +20,7 @@ from awares_platform.weights.shards import raw
 
 State = Mapping[str, Tensor]
 Job = tuple[TensorEntry, Piece]
-"""A piece to decode or verify, after the entry of its tensor in the manifest."""
+"""The manifest's entry of a tensor, and one piece of this tensor."""
 
 
 def targets(manifest: Manifest, base: State, readers: Readers) -> dict[str, Tensor]:
@@ -28,7 +28,7 @@ def targets(manifest: Manifest, base: State, readers: Readers) -> dict[str, Tens
 
     If no element of a tensor changes, the result holds the tensor of `base` itself. All other
     tensors are new and uninitialised. Every reader must call this function. Raises WeightsError if
-    the version takes elements from a tensor that `base` lacks, or has in another dtype or shape.
+    the version needs elements of a tensor that `base` lacks, or that has another dtype or shape.
     """
     kept = {entry.name: _kept(entry, base.get(entry.name)) for entry in manifest.tensors}
     changed = [entry for entry in manifest.tensors if kept[entry.name] is None]
@@ -105,7 +105,10 @@ def verify(
 
 
 def _kept(entry: TensorEntry, base: Tensor | None) -> Tensor | None:
-    """Return `base` if no element changes, or None if the version needs a new tensor."""
+    """Return `base` if no element of the tensor changes, or None if the version needs a new tensor.
+
+    Raises WeightsError if the version needs elements of a base tensor that is not there.
+    """
     dtype = getattr(torch, entry.dtype)
     fits = base is not None and base.dtype == dtype and tuple(base.shape) == entry.shape
     if any(piece.length == 0 and piece.end > piece.start for piece in entry.pieces) and not fits:
@@ -134,7 +137,7 @@ def _elements(job: Job) -> int:
 def _decode(
     entry: TensorEntry, piece: Piece, base: State, state: State, data: memoryview, first: int
 ) -> None:
-    """Decode a piece into `state`. `data` holds the bytes of its shard from offset `first` on."""
+    """Decode a piece into `state`. `data` holds the piece's shard from the offset `first` on."""
     blob = data[piece.offset - first :][: piece.length]
     below, new = base.get(entry.name), state[entry.name]
     if below is not None and (below.shape, below.dtype) != (new.shape, new.dtype):

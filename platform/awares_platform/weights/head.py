@@ -21,8 +21,8 @@ def head_key(run: str) -> str:
 class Form:
     """One form of a version: a delta to version `base`, or an anchor if `base` is None.
 
-    `name` is the manifest's name in the version's folder, and `digest` is the manifest's blake3.
-    `size` is the total number of bytes of the form's weight shards.
+    `name` is the name of the form's manifest in the version's folder. `digest` is the blake3 hash
+    of this manifest. `size` is the total number of bytes of the form's weight shards.
 
     Example:
         Form("manifest.json", 11, 135000, "9c0e...")
@@ -99,7 +99,7 @@ class Head:
         `avoid`, which lists the damaged hops.
         """
         cheapest: dict[int, tuple[int, tuple[Hop, ...]]] = {} if have is None else {have: (0, ())}
-        for entry in reversed(self.published):  # Oldest first, because a delta's base is older.
+        for entry in reversed(self.published):  # From old to new, as each delta follows its base.
             for form in entry.forms:
                 hop = Hop(entry.version, form)
                 before = (0, ()) if form.base is None else cheapest.get(form.base)

@@ -49,9 +49,8 @@ class Ledger:
 
         `held` is the version that the ranks still have in memory, or None. A delta is possible only
         if `held` is HEAD's newest version. Raises WeightsError if `version` is not newer than
-        HEAD's newest version.
-        Raises WriterFenced if another writer has claimed the run, and StoreError if the store
-        fails.
+        HEAD's newest version. Raises WriterFenced if another writer has claimed the run, and
+        StoreError if the store fails.
         """
         newest = self.version
         version = (newest or 0) + 1 if version is None else version

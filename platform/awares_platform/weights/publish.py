@@ -290,8 +290,8 @@ class Publisher:
     ) -> list[dict[str, RankUpload]] | None:
         """Return the indexes of all ranks on rank 0, and None on the other ranks.
 
-        An index describes a rank's uploads, by the kind of the form. Rank 0 waits until every other
-        rank has written its index to the store. Rank 0 raises WeightsError if this takes more than
+        An index maps each kind of form to the rank's upload. Rank 0 waits until every other rank
+        has written its index to the store. Rank 0 raises WeightsError if this takes more than
         `timeout_s` seconds. The error names the late ranks.
         """
         prefix = f"{version_folder(self._run, plan.version)}/e{plan.epoch}-{kind}"

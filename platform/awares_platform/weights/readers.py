@@ -126,7 +126,7 @@ class HostReaders:
 
 
 def together(readers: Readers, work: Callable[[], Result]) -> Result:
-    """Run `work` in every process. If `work` fails in one process, raise its error in all of them.
+    """Run `work` in every process. If it fails in any process, raise the error in every process.
 
     Every process must call this function. Without it, the other processes would wait for the failed
     process. An error that is not an AwaresError becomes a WeightsError.

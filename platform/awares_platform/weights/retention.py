@@ -53,7 +53,7 @@ def requested_anchors(store: ObjectStore, run: str) -> set[int]:
 
 
 def clear_anchor_requests(store: ObjectStore, run: str) -> None:
-    """Delete all requests for anchors. The writer calls this after it publishes an anchor."""
+    """Delete all requests for anchors. The writer does this after the publication of an anchor."""
     store.delete_prefix(f"{folder(run)}/wanted/")
 
 

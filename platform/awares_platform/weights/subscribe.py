@@ -111,8 +111,9 @@ class Subscriber:
     ) -> Received:
         """Download a version as deltas to `held` or from an anchor, whichever takes fewer bytes.
 
-        The method does not modify `held`. It needs memory for the version, for the tensors of
-        `held` that differ from the version, and for a few weight shards.
+        `held` is the version that the caller already has, or None. The method does not modify
+        `held`. The method needs memory for the version, for the tensors of `held` that differ from
+        the version, and for a few weight shards.
 
         If the result is damaged, the method downloads the same hops once more. After a second
         failure it tries other hops. If the damage may be in `held`, these hops start without

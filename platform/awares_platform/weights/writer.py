@@ -42,7 +42,10 @@ class HeadWriter:
         return self._head
 
     def advance(self, published: Sequence[PublishedVersion]) -> None:
-        """Write a HEAD that names the versions `published`, newest first. Raises WriterFenced."""
+        """Write a HEAD that names the versions `published`, newest first.
+
+        Raises WriterFenced if another writer has claimed the run.
+        """
         head = Head(self._head.epoch, tuple(published))
         try:
             self._etag = self._store.put(self._key, head.to_bytes(), if_match=self._etag)

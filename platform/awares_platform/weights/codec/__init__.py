@@ -4,7 +4,7 @@
     new = decode(base, blob)        # reader: restore the same bits
 
 The codec reads a tensor's elements as words: signed integers of the element's size (words.py). It
-cuts the words into spans of 4 MiB, and encodes each span as the smallest of five kinds:
+cuts the words into spans of 4 MiB, and encodes each span in one of five ways, called kinds:
 
     same   No word changed. The span takes no bytes.
     ulp    The positions of the few changed words, and the number of steps by which each word moved.

@@ -63,7 +63,7 @@ class Alphabet:
     def pack(self, data: Bytes) -> tuple[Bytes, Bytes]:
         """Return the packed codes, and the outsiders in their order in `data`.
 
-        The first code of a packed byte is in its lowest bits.
+        The lowest bits of a packed byte hold its first code.
         """
         table = np.full(256, self.outsider, np.uint8)
         table[self.values] = np.arange(self.outsider)

@@ -1,4 +1,4 @@
-"""Encodes and decodes the kind "ulp", which stores the changed words and their numbers of steps.
+"""Encodes and decodes the kind "ulp": the positions of the changed words, and their steps.
 
 Most changes take one byte.
 The gap of a changed word is the number of unchanged words directly before it. There are four

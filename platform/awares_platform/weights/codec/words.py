@@ -36,7 +36,7 @@ _PLAIN = (
     torch.uint16,
     torch.uint32,
     torch.uint64,
-    torch.float8_e8m0fnu,  # an exponent without a sign
+    torch.float8_e8m0fnu,  # This dtype has an exponent, but no sign.
 )
 # A blob stores the index of a dtype, so new dtypes must come at the end of this tuple.
 _DTYPES = _SIGN_MAGNITUDE + _PLAIN

@@ -97,7 +97,7 @@ def test_targets_that_match_nothing_are_named(model: Tiny) -> None:
 
 
 def test_a_layer_in_bfloat16_keeps_a_small_update(model: Tiny) -> None:
-    """Check that a small update stays. With peft's method, which rounds first, it would vanish."""
+    """Check that a small update is kept. peft's own method would round it away."""
     model = model.bfloat16()
     lora.attach(model, QWEN2_5_VL, 2, 2.0, ("q_proj",), seed=0)
     layer: Any = model.language_model["q_proj"]

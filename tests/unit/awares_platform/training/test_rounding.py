@@ -1,4 +1,4 @@
-"""Tests that a layer in 16 bits keeps an adapter's update that is smaller than the layer's ulp.
+"""Tests that a layer in 16 bits keeps adapter updates below the rounding error of the layer.
 
 The layer has the width of the 7B model, and the adapter is initialised as in training. After k
 steps, every element of `up` (the matrix B of LoRA) has moved by k learning rates.
