@@ -61,7 +61,7 @@ def all_of(objects: Objects, name: str) -> list[Body]:
 
 
 def preset(name: str) -> list[str]:
-    """Return helm's arguments for a preset, with each value that the preset's comment requires."""
+    """Return helm's arguments for a preset, with the bucket that most presets leave to the user."""
     path = CHART / "presets" / f"{name}.yaml"
     given = [] if name == "trial" else ["--set", "store.bucket=awares"]
     return ["-f", str(path), *given]

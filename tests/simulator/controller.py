@@ -1,6 +1,6 @@
 """Simulates a Kubernetes cluster with KubeRay. Each container runs as a process of this machine.
 
-    helm --> ApiServer --> Objects <-- Controller: one thread, each round reconciles in this order
+    helm --> ApiServer --> Objects <-- Controller: one thread, which in each round runs
                                          Services      loopback addresses that forward to pods
                                          Workloads     Deployment, StatefulSet, Job -> Pods
                                          RayClusters   RayCluster -> Pods that run `ray start`
@@ -38,8 +38,10 @@ _LOOK_S = 0.4
 class Controller:
     """Reconciles all objects until `stop` is called.
 
-    `faults` holds the traceback of each exception that a reconciler raises. The context manager
-    `simulator` fails if `faults` is not empty.
+    `mark` identifies the processes of this simulator. `job_logs` maps the namespace and name of a
+    RayJob to the output of its last driver. `faults` holds the traceback of each exception that a
+    reconciler raises. The context manager `simulator` raises AssertionError if `faults` is not
+    empty.
     """
 
     def __init__(self, objects: Objects, base: Path) -> None:

@@ -16,7 +16,7 @@ from tests.simulator.api.kinds import Kind
 
 
 class Invalid(Exception):
-    """The API server refuses the object. Helm prints the message of this exception.
+    """Raised if the API server refuses an object. Helm prints the message of this exception.
 
     `status` is the HTTP status: 400 for unknown fields, and 422 for all other faults.
     """
@@ -27,10 +27,10 @@ class Invalid(Exception):
 
 
 def admit(kind: Kind, body: dict[str, Any], strict: bool) -> dict[str, Any]:
-    """Return the object as the API server stores it.
+    """Return the object as the API server stores it: with defaults and without unknown fields.
 
-    Raises Invalid if the object breaks the schema. If `strict` is set, also raises Invalid for
-    unknown fields.
+    A kind without a schema is not checked. Raises Invalid if the object breaks the schema. If
+    `strict` is set, also raises Invalid for unknown fields.
     """
     if kind.schema is None:
         return body
@@ -82,7 +82,7 @@ def _prune(value: Any, schema: dict[str, Any], path: str) -> Iterator[str]:
 
 
 def _fill(value: Any, schema: dict[str, Any]) -> None:
-    """Set the schema's defaults for missing fields."""
+    """Set each missing field of `value` for which the schema has a default."""
     if isinstance(value, list):
         for item in value:
             _fill(item, schema.get("items", {}))

@@ -15,7 +15,10 @@ VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of one API version. A built-in kind has no `schema` (openAPIV3Schema).
+    """One kind of object in one version of an API group.
+
+    `group` is empty for the core group. `plural` is the kind's name in URLs. `schema` is the CRD's
+    openAPIV3Schema, or None for a built-in kind.
 
     Example:
         Kind("apps", "v1", "Deployment", "deployments")

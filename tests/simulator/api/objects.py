@@ -31,6 +31,9 @@ class Conflict(Exception):
 class Event:
     """One change of an object.
 
+    `version` is the object's resourceVersion after the change. `type` is ADDED, MODIFIED or
+    DELETED. `body` is the object after the change, or the deleted object.
+
     Example:
         Event(17, "MODIFIED", kind, {"metadata": {"name": "grpo"}})
     """
@@ -52,7 +55,11 @@ def now() -> str:
 
 
 class Objects:
-    """Stores all objects by kind, namespace and name."""
+    """Stores all objects by kind, namespace and name.
+
+    `events` lists all changes in order. `changed` is notified of each change. `applied` holds what
+    each field manager of server-side apply has applied last.
+    """
 
     def __init__(self, kinds: Kinds) -> None:
         self.kinds = kinds
@@ -98,9 +105,9 @@ class Objects:
     def create(self, kind: Kind, namespace: str, body: Body) -> Body:
         """Store a new object.
 
-        If the object has owners and none of the owners exists, the object is removed at once.
-        Kubernetes' garbage collector does the same. A controller may create an object just after
-        the deletion of the object's owner.
+        A controller may create an object just after the deletion of the object's owner. If the
+        object has owners and none of the owners exists, remove the object at once. Kubernetes'
+        garbage collector does the same.
 
         Raises Conflict if the object already exists. Raises NotFound if its namespace does not
         exist.

@@ -54,9 +54,10 @@ class Workloads:
                 self._run(body)
 
     def _replicas(self, kind: Kind, owner: Body, body: Body) -> list[Body]:
-        """Return the owner's pods.
+        """Make the pods of `owner` match the spec of `body`, and return these pods.
 
-        First delete surplus pods and pods of another template. Then create the missing pods.
+        `owner` is a ReplicaSet or StatefulSet. `body` is the Deployment or StatefulSet with the
+        spec. First delete surplus pods and pods of another template. Then create missing pods.
         """
         namespace, spec = owner["metadata"]["namespace"], body["spec"]
         digest = hashlib.sha256(json.dumps(spec["template"], sort_keys=True).encode()).hexdigest()[

@@ -1,4 +1,4 @@
-"""Finds the objects that the API server accepts but the operator refuses.
+"""Finds the objects that the API server accepts but the KubeRay operator refuses.
 
 The rules are in tests/unit/helm/operator_rules.py. The chart's static checks use the same rules.
 """

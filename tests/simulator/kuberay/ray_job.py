@@ -1,9 +1,11 @@
 """Turns a RayJob into a RayCluster and a submitted job, and copies the job's status.
 
-    "" -- Initializing -- Running --+-- Complete -+- then the TTL or the deletion rules apply
-            (cluster)    (job)      +-- Failed ---+
-               ^                    +-- Retrying --- on a new cluster, at most backoffLimit times
-               +------------------------+
+The phase of a RayJob is the value of jobDeploymentStatus:
+
+    Initializing ---> Running ---+--> Complete --+--> the TTL and the deletion rules apply
+    (the cluster      (the job   +--> Failed ----+
+     starts)           runs)     +--> Retrying -----> Initializing, with a new cluster, at most
+                                                      backoffLimit times
 
 With `suspend: true` the phase is Suspended, and the RayJob has no cluster of its own.
 

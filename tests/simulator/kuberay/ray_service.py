@@ -1,6 +1,7 @@
 """Turns a RayService into a RayCluster, its Serve applications, and the head and serve Services.
 
-    serveConfigV2 changed -----> PUT to the active cluster, which replaces its replicas
+    serveConfigV2 changed -----> a PUT request sends it to the active cluster, which replaces its
+                                 replicas
     rayClusterConfig changed --> with upgradeStrategy None: nothing happens
                                  otherwise: a second cluster starts. When it serves, the Services
                                  select it. The first cluster is deleted after a delay,

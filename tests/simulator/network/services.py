@@ -31,8 +31,8 @@ class _Listening:
 class Services:
     """Runs all Services of the cluster.
 
-    `endpoint` takes a Pod and a target port. It returns the address and the actual port, or None
-    until the Pod is ready.
+    `endpoint` takes a Pod and a target port. It returns the Pod's address and the actual port, or
+    None if the Pod is not ready.
     """
 
     def __init__(self, objects: Objects, addresses: Addresses, endpoint: Endpoint) -> None:

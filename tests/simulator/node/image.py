@@ -1,4 +1,4 @@
-"""Provides the contents of images: the project at /opt/awares, Python packages and `weed`.
+"""Provides what container images contain: the project at /opt/awares, Python packages and `weed`.
 
 The simulator pulls no image. In each pod, a directory of links to this checkout replaces
 /opt/awares. Jobs can write files beside the links.
@@ -32,7 +32,7 @@ def lay_out(root: Path) -> Path:
 
 
 def variables() -> dict[str, str]:
-    """Return the environment variables of an image: the paths of programs and packages.
+    """Return the environment variables that an image sets: the paths of programs and packages.
 
     All other variables come from the pod.
     """

@@ -11,15 +11,15 @@ from tests.simulator.network.forwarder import Target
 from tests.simulator.network.services import Services
 from tests.simulator.node.running_pod import Place, RunningPod
 
-# Replaces terminationGracePeriodSeconds, because a test cannot wait for minutes.
+# This time replaces terminationGracePeriodSeconds, because a test cannot wait for minutes.
 _GRACE_S = 8.0
 
 
 class Kubelet:
     """The kubelet of the only node.
 
-    Other threads may call only `logs` and `endpoint`. Only the controller's thread may start pods,
-    because the kernel ends a process when the thread that started this process ends.
+    Only the controller's thread may start pods, because the kernel ends a process when the thread
+    that started this process ends. All other threads may call only `logs` and `endpoint`.
     """
 
     def __init__(self, objects: Objects, base: Path, mark: str) -> None:

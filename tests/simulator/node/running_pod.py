@@ -15,7 +15,7 @@ from tests.simulator.network.addresses import TWIN_OFFSET
 from tests.simulator.node import environment, image, probe, volumes
 from tests.simulator.node.process import MARK, Process
 
-# The annotation that maps declared ports to actual ports: "8265=12345,8000=12346".
+# This annotation of a Pod maps declared ports to actual ports, as in "8265=12345,8000=12346".
 PORTS = "simulator/ports"
 _PROBE_S = 3.0
 _LONGEST_BACKOFF_S = 30.0
@@ -25,8 +25,10 @@ _LONGEST_BACKOFF_S = 30.0
 class Place:
     """Where a pod runs: its loopback address and its directories.
 
+    `root` is the pod's own directory. `claims` is the directory of the volumes of
+    PersistentVolumeClaims, which all pods share. `mark` identifies the processes of the simulator.
     `names` takes a text and a namespace, and replaces the names of Services with addresses. `twin`
-    returns a free port, as Addresses.twin does.
+    returns a free port p such that port p + 10000 is free too.
 
     Example:
         Place(
@@ -66,7 +68,7 @@ class RunningPod:
             body, self._places, volumes.Paths({**paths, image.HOME: self._opt}).rewrite
         )
         volumes.rewrite_files(body, self._places, self._named)
-        # Raise NotFound before any process starts.
+        # If a Secret or ConfigMap is missing, this loop raises NotFound before any process starts.
         for container in everything:
             environment.resolve(objects, self._located(), container)
         self._weed: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Sends one request after another to the endpoint, so that a test sees failures of an upgrade."""
+"""Sends requests to the endpoint one after another, so that a test sees failed requests."""
 
 import threading
 from collections.abc import Iterator

@@ -11,7 +11,9 @@ from tests.simulator.kuberay.dashboard import Unanswered
 class FakeDashboard:
     """A fake dashboard that all fake clusters share.
 
-    `statuses` holds the final status of each job, in the order of submission.
+    `statuses` holds the final status of each job, in the order of submission. `serves` is the
+    status of the Serve application. `deployed` and `submitted` record the requests of deploy and
+    submit.
 
     Example:
         FakeDashboard(["FAILED", "SUCCEEDED"])

@@ -22,7 +22,7 @@ def binary(name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The result of a command.
+    """The exit status, standard output and standard error of a command.
 
     Example:
         Ended(0, "STATUS: deployed\\n", "")

@@ -26,7 +26,10 @@ _SECRETS = {
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The Helm release "trial": the chart with the values of presets/trial.yaml."""
+    """The Helm release "trial": the chart with the values of presets/trial.yaml.
+
+    `keys` maps the name of each Secret that the preset needs to the Secret's data.
+    """
 
     helm: Helm
     controller: Controller
