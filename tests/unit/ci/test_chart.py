@@ -61,9 +61,10 @@ def faults(values: dict[str, Any]) -> list[str]:
 
 
 def setup_of(path: Path) -> dict[str, Any]:
-    """Return the setup from a preset or from a TOML file, with the setup that the file extends.
+    """Return the setup in a preset or in a TOML file.
 
-    The chart sets `serve.autoscaling` itself, so a TOML file's setup is returned without this key.
+    The setup of a TOML file includes the keys of the file that it extends. It leaves out
+    `serve.autoscaling`, because the chart sets this key itself.
     """
     if path.suffix == ".yaml":
         return yaml.safe_load(path.read_text())["setup"]

@@ -1,4 +1,7 @@
-"""Runs checkov on documents, and lists the accepted findings with the reasons to accept them."""
+"""Runs the linter checkov on Kubernetes documents.
+
+ACCEPTED maps each of checkov's findings that the project accepts to the reason.
+"""
 
 import json
 import os

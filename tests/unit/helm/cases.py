@@ -1,7 +1,7 @@
 """Lists the cases for which the tests render the chart. Each case covers a feature of the chart.
 
-A case has a preset, values that override the preset, and the objects that the user creates, such
-as Secrets and service accounts.
+A case has values, which may override a preset, and the objects that the user creates, such as
+Secrets and service accounts.
 """
 
 import copy
@@ -35,8 +35,8 @@ REDIS = {"enabled": True, "redisAddress": "redis.example.org:6379", "existingSec
 class Case:
     """One set of values with which the chart is rendered.
 
-    `given` maps each object that the user creates to the object's keys. The Secrets of SECRETS are
-    not in this map.
+    `preset` is the name of the preset that `values` override, or None. `given` maps objects that
+    the user creates to their keys. The map leaves out the Secrets in SECRETS, which every case has.
 
     Example:
         Case("trial", preset="trial")

@@ -1,11 +1,11 @@
 """Checks custom resources against their CRDs as a strict API server does.
 
-    AWARES_CRDS/*.yaml -- per (apiVersion, kind): schema, closed -- jsonschema -+
-                                        +-- x-kubernetes-validations -- celpy --+-- faults
+    AWARES_CRDS/*.yaml --> schema of a kind --+-- closed schema -- jsonschema --+--> faults
+                                              +-- CEL rules ------ celpy -------+
 
-Faults are unknown fields, wrong types and broken CEL rules. CEL rules about the previous object
-(oldSelf) are not evaluated. A closed schema refuses unknown fields. Each CRD is parsed once per
-test session.
+A fault is an unknown field, a wrong type or a broken CEL rule (x-kubernetes-validations). A closed
+schema is a schema that refuses unknown fields. CEL rules about the previous object (oldSelf) are
+not evaluated. Each CRD is parsed once per test session.
 """
 
 import copy

@@ -1,8 +1,8 @@
 """Decides whether NetworkPolicies let a source connect to a port of a target.
 
 The source's egress policies and the target's ingress policies must both allow the connection. If
-no policy selects a pod for a direction, all traffic in this direction is allowed. Pods and IP
-addresses outside the release's namespace have no policies of their own.
+no policy selects a pod for a direction, all traffic in this direction is allowed. The module
+assumes that pods and IP addresses outside the release's namespace have no policies of their own.
 """
 
 import ipaddress
@@ -17,6 +17,9 @@ from tests.unit.helm.selectors import matches, port_of
 @dataclass(frozen=True, slots=True)
 class Peer:
     """One end of a connection: a pod of the release, another pod, or an outside IP address.
+
+    `namespace` is empty for an outside IP address. `pod` is the document of a pod of the release,
+    in which the module finds ports by name.
 
     Example:
         Peer("DNS", {"k8s-app": "kube-dns"}, "kube-system")
@@ -62,7 +65,7 @@ def _passes(
     port: int,
     protocol: str,
 ) -> bool:
-    """Whether the policies that select `subject` for a direction allow a flow from or to `other`.
+    """Whether the policies of `subject` for one direction allow traffic from or to `other`.
 
     `port` is a port of `target`, which is `subject` or `other`.
     """

@@ -16,7 +16,7 @@ COMMAND = ".venv/bin/python -m tests.unit.helm.golden"
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Writes multi-line texts as YAML blocks, so that a diff shows only their changed lines."""
+    """Writes texts of several lines as YAML blocks, so that a diff shows only changed lines."""
 
 
 def _text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:

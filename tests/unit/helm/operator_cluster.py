@@ -1,4 +1,7 @@
-"""Holds KubeRay's rules for a RayClusterSpec in a RayCluster, a RayJob or a RayService."""
+"""Holds the rules that KubeRay's operator has for the spec of a Ray cluster (RayClusterSpec).
+
+A RayCluster, a RayJob or a RayService contains such a spec.
+"""
 
 import re
 from collections.abc import Collection, Iterator

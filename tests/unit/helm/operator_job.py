@@ -1,4 +1,4 @@
-"""Holds KubeRay's rules for a RayJobSpec, in a RayJob or in a RayCronJob's jobTemplate."""
+"""Holds the rules that KubeRay's operator has for the spec of a RayJob, and for a RayCronJob."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator

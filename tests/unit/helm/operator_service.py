@@ -1,4 +1,4 @@
-"""Holds KubeRay's rules for the spec of a RayService."""
+"""Holds the rules that KubeRay's operator has for the spec of a RayService."""
 
 import re
 from collections.abc import Collection, Iterator

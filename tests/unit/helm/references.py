@@ -1,7 +1,6 @@
-"""Finds references to missing objects. Neither the release nor its user creates these objects.
+"""Finds references to objects that neither the release nor its user creates.
 
-    docs -- World: ConfigMaps, Secrets, ServiceAccounts, Services (also KubeRay's), expanded pods
-         -- one function per kind of reference -- messages
+    documents --> World (documents, pods) --> one function for each kind of reference --> messages
 
 A reference names a Secret, a key of a ConfigMap, a port, a pod (by a selector) or a path. `outside`
 maps each object that the user creates, such as "Secret/<name>", to the object's keys.
@@ -40,6 +39,8 @@ OPERATOR_ENV |= {
 @dataclass(frozen=True, slots=True)
 class World:
     """The rendered objects, and the objects that exist outside the release.
+
+    `pods` holds the pods of `docs`, including pods that controllers create from templates.
 
     Example:
         World.of(render(values), {"Secret/ray-token": {"auth_token"}})

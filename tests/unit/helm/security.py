@@ -80,9 +80,9 @@ def restricted(pod: Doc, container: Doc) -> Iterator[str]:
 
 
 def _writable(pod: Doc, container: Doc) -> Iterator[str]:
-    """Yield a message for each writable directory without a volume.
+    """Yield a message for each directory that needs a volume but has none.
 
-    The image's programs write to $HOME and /tmp, and the root file system is read-only.
+    Programs in the container write to $HOME and /tmp, but the root file system is read-only.
     """
     mounted = {mount["mountPath"] for mount in container.get("volumeMounts") or ()}
     home = {entry["value"] for entry in container.get("env") or () if entry["name"] == "HOME"}

@@ -1,4 +1,4 @@
-"""Tests that each check accepts a valid document and refuses invalid documents."""
+"""Tests that each check of this folder accepts a valid document and refuses invalid documents."""
 
 import copy
 from typing import Any
@@ -40,7 +40,7 @@ POD = {
 
 
 def pod(**changes: Any) -> dict[str, Any]:
-    """Return a copy of POD with `changes` merged into the keys of the container."""
+    """Return a copy of POD in which `changes` replace keys of the container."""
     changed = copy.deepcopy(POD)
     changed["spec"]["containers"][0] |= changes
     return changed

@@ -1,4 +1,7 @@
-"""Tests values below `endpoint`. Each test covers a feature that no golden preset uses."""
+"""Tests values below `endpoint`, and what the chart renders for the endpoint.
+
+Most tests cover features that no preset uses, so no golden file shows these features.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Tests values of clusters and jobs. Each test covers a feature that no golden preset uses."""
+"""Tests values of clusters, jobs and queues.
+
+Most tests cover features that no preset uses, so no golden file shows these features.
+"""
 
 from typing import Any
 
@@ -222,7 +225,8 @@ def test_helm_test_submits_the_doctor_after_the_other_tests(major: int) -> None:
         "--wait",
         "400",
     ]
-    # The pod has Ray's token as its only secret, and no other rights than the test of Ray.
+    # The doctor's pod has the same rights as the pod that tests Ray. Its only secret is Ray's
+    # token.
     for key in ("env", "securityContext", "resources", "volumeMounts"):
         assert container[key] == theirs[key]
     for key in ("securityContext", "serviceAccountName", "automountServiceAccountToken"):

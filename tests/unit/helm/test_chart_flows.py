@@ -199,7 +199,7 @@ def test_other_flows_are_blocked(case: Case) -> None:
 
 
 def test_every_policy_selects_a_pod() -> None:
-    """In at least one case, each podSelector of a NetworkPolicy or of its rules matches a pod.
+    """Each podSelector of a NetworkPolicy and of its rules matches a pod in at least one case.
 
     A selector that never matches has wrong labels.
     """

@@ -1,4 +1,7 @@
-"""Tests that NOTES.txt names existing objects, and that the umbrella chart forwards its values."""
+"""Tests that NOTES.txt names existing objects, and that the umbrella chart forwards its values.
+
+The umbrella chart is awares-train-with-operator.
+"""
 
 import re
 import shutil
@@ -59,7 +62,7 @@ def test_notes_warn_of_open_ports() -> None:
 
 @pytest.fixture(scope="module")
 def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the path of a copy of the umbrella chart whose only dependency is this chart.
+    """Return the path of a copy of the umbrella chart whose only dependency is awares-train.
 
     The copy drops the dependency on the operator's chart, which would have to be downloaded.
     """

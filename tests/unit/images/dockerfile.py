@@ -1,7 +1,7 @@
-"""Parses a Dockerfile into stages, and checks the rules of this project's images.
+"""Parses a Dockerfile into stages, and checks the rules of this project's container images.
 
-A linter checks the style. This module checks what the chart relies on: the user, the writable
-directories, and the contents of the image.
+The linter hadolint checks the style. This module checks what the chart relies on: the user, the
+writable directories, and the contents of the container image.
 """
 
 import re
@@ -42,7 +42,8 @@ _SECRET = re.compile(r"(SECRET|PASSWORD|TOKEN|ACCESS_KEY|CREDENTIAL)", re.IGNORE
 class Stage:
     """One stage of a Dockerfile: a FROM and the instructions after it.
 
-    `steps` holds the name and the argument text of each instruction.
+    `base` is the image or stage that the FROM names. `steps` holds the name and the argument text
+    of each instruction.
 
     Example:
         Stage("final", "base", [("USER", "1000:1000")])
