@@ -92,7 +92,7 @@ class Controller:
 
 @contextmanager
 def simulator(kinds: Kinds) -> Iterator[tuple[Controller, ApiServer]]:
-    """Start an empty cluster. At the end of the block, end all processes of the cluster.
+    """Start an empty cluster. At the end of the `with` block, end all processes of the cluster.
 
     Raises AssertionError if a process survives or if the controller's `faults` is not empty.
     """

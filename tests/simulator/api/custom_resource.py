@@ -1,8 +1,8 @@
 """Checks and completes a custom resource before it is stored, as an API server does.
 
 This module fills in the CRD's defaults, prunes or refuses unknown fields, and checks the schema.
-Unlike an API server, this module ignores CEL rules and webhooks. The chart's static checks evaluate
-CEL rules. No test needs webhooks.
+Unlike an API server, this module ignores CEL rules and webhooks. The unit tests of the chart
+evaluate the CEL rules (tests/unit/helm/crd.py). No test needs webhooks.
 """
 
 import copy

@@ -134,8 +134,8 @@ class Objects:
     def replace(self, kind: Kind, namespace: str, name: str, body: Body) -> Body:
         """Store a changed object and keep its old status.
 
-        Raises NotFound if the object does not exist. Raises Conflict if the resourceVersion in
-        `body` differs from the stored object's resourceVersion.
+        Raises NotFound if the object does not exist. Raises Conflict if `body` has a
+        resourceVersion and it differs from the stored object's resourceVersion.
         """
         with self.changed:
             old = self.get(kind, namespace, name)

@@ -1,4 +1,4 @@
-"""Applies the four patch formats: merge, JSON, strategic merge and server-side apply.
+"""Applies Kubernetes' four patch formats: merge, JSON, strategic merge and server-side apply.
 
 Helm 3 sends strategic merge patches. Helm 4 uses server-side apply. This module's server-side apply
 merges objects, and removes fields that the same manager applied before and now omits. Unlike a real

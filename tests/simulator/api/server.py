@@ -85,7 +85,7 @@ class ApiServer(ThreadingHTTPServer):
 def running(
     objects: Objects, logs: Callable[[str, str], str] = lambda namespace, pod: ""
 ) -> Iterator[ApiServer]:
-    """Run an API server in a thread until the end of the block."""
+    """Run an API server in a thread until the end of the `with` block."""
     server = ApiServer(objects, logs)
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True

@@ -85,7 +85,7 @@ class Workloads:
     def _run(self, job: Body) -> None:
         """Create the Job's next pod if all earlier pods have failed. Then write the Job's status.
 
-        No pod is created after a pod has succeeded or backoffLimit is exceeded.
+        No pod is created if a pod has succeeded, or if more than backoffLimit pods have failed.
         """
         metadata, spec = job["metadata"], job["spec"]
         pods = self._objects.list(self._pods, metadata["namespace"], lambda pod: belongs(job, pod))
@@ -113,7 +113,7 @@ class Workloads:
 
 
 def ready(pod: Body) -> bool:
-    """Whether the pod's status says that it is ready."""
+    """Whether the pod's status says that the pod is ready."""
     return any(
         item["type"] == "Ready" and item["status"] == "True"
         for item in pod.get("status", {}).get("conditions", [])

@@ -1,6 +1,6 @@
 """Finds the objects that the API server accepts but the KubeRay operator refuses.
 
-The rules are in tests/unit/helm/operator_rules.py. The chart's static checks use the same rules.
+The rules are in tests/unit/helm/operator_rules.py. The unit tests of the chart use the same rules.
 """
 
 from tests.simulator.api.objects import Body

@@ -42,7 +42,7 @@ class Services:
         self._kind, self._pods = objects.kinds.of("v1", "Service"), objects.kinds.of("v1", "Pod")
 
     def reconcile(self) -> None:
-        """Start to listen for new Services and ports. Stop listening for deleted Services."""
+        """Open the ports of new Services, and close the ports of deleted Services."""
         bodies = {
             (body["metadata"]["namespace"], body["metadata"]["name"]): body
             for body in self._objects.list(self._kind)

@@ -187,7 +187,10 @@ class RunningPod:
         )
 
     def text(self, text: str, container: Body) -> str:
-        """Replace mount paths with this pod's directories, and names of Services with addresses."""
+        """Return `text` with its mount paths and its names of Services replaced.
+
+        The pod's directories replace mount paths, and addresses replace the names of Services.
+        """
         return self._named(self._paths(container).rewrite(text))
 
     def _move(self, command: list[str]) -> None:

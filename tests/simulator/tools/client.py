@@ -28,7 +28,7 @@ class Asked:
 
 @contextmanager
 def asking(url: str, image: bytes, question: str, token: str) -> Iterator[Asked]:
-    """Start a thread that sends one request after another, until the end of the block."""
+    """Start a thread that sends one request after another until the end of the `with` block."""
     asked, stop = Asked(), threading.Event()
 
     def run() -> None:

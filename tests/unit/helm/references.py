@@ -224,7 +224,7 @@ def accounts(world: World) -> Iterator[str]:
 
 
 def cluster_specs(doc: Doc) -> list[Doc]:
-    """Return the RayClusterSpecs in a document, or [] if it is no KubeRay resource."""
+    """Return the RayClusterSpecs in a document, or [] if the document has none."""
     spec = doc.get("spec") or {}
     if doc["kind"] == "RayCluster":
         return [spec]

@@ -124,7 +124,10 @@ def _backends(doc: Doc) -> Iterator[tuple[str, int | str]]:
 
 
 def monitors(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """Yield a message for each PodMonitor that selects no pod, and for each port no pod has."""
+    """Yield a message for each PodMonitor that selects no pod.
+
+    Also yield a message for each port of a PodMonitor that no selected pod has.
+    """
     for doc in of_kind(docs, "PodMonitor"):
         behind = selected(pods, doc["spec"]["selector"])
         if not behind:
@@ -177,7 +180,7 @@ def addresses(
     """Yield a message for each cluster address that belongs to no Service of this namespace.
 
     The addresses come from variables, commands, arguments and TOML files. Hosts in `outside` are
-    accepted.
+    accepted. Also yield a message for each port that the addressed Service lacks.
     """
     known = service_ports(docs)
     for where, text in _texts(docs, pods):

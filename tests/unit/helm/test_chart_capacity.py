@@ -101,7 +101,7 @@ def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
 
 
 def jobs(case: Case, setup: Path) -> Iterator[tuple[str, list[Bundle], Doc]]:
-    """Yield each job script that the case's RayJobs run: its name, bundles and cluster spec.
+    """Yield the name, bundles and cluster spec of each job script that the case's RayJobs run.
 
     The function writes the case's setup.toml to the path `setup`.
     """

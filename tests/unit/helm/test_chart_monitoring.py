@@ -170,7 +170,7 @@ def test_overlapping_panels_would_be_seen() -> None:
 def test_the_canary_alert_fires_before_the_run_stops() -> None:
     """The threshold of the alert is below the default of engine.canary_bound.
 
-    The run stops when the canary reaches engine.canary_bound.
+    The run stops when the canary's logprobs differ by more than engine.canary_bound.
     """
     [expression] = [rule["expr"] for rule in alerts() if rule["alert"] == "AwaresCanaryNearBound"]
     assert float(expression.rpartition(">")[2]) < EngineConfig().canary_bound

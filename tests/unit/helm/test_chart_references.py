@@ -25,7 +25,7 @@ def test_every_reference_leads_somewhere(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_jobs_accept_every_setup(case: Case, tmp_path: Path) -> None:
-    """The setup.toml in the ConfigMap is valid, on its own and with each job's arguments."""
+    """The setup.toml in the ConfigMap is valid, both alone and with the arguments of each job."""
     setup = tmp_path / "setup.toml"
     texts = [
         doc["data"]["setup.toml"]

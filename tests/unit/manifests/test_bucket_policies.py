@@ -122,7 +122,7 @@ class Recorded:
 
 
 def wait_for(store: Any, action: str) -> None:
-    """Wait until the last recorded write is `action`, but at most 30 s."""
+    """Wait until the last recorded write is `action`, but for at most 30 s."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and [name for name, _ in store.written][-1:] != [action]:
         time.sleep(0.01)
