@@ -22,8 +22,8 @@ from awares_platform.report.tradeoff import tradeoff
 
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "http://www.w3.org/2000/svg"
-USED = r":root|@media \(prefers|\}|  |svg|\.(policy-|grid|whisker)"
-"""A pattern for the lines of the report's style sheet that the picture needs."""
+USED = r":root|@media \(prefers|svg( text(\.name)?)? \{|\.(policy-|grid|whisker|mark)"
+"""Matches the beginnings of the rules of the report's style sheet that the picture needs."""
 
 PROCESSOR = "two cores of a processor with AVX2 and without bfloat16 instructions"
 """The processor of the published runs. The table's caption names it beside the run time."""
@@ -88,7 +88,9 @@ def _caption(runs: Sequence[Mapping[str, Any]]) -> str:
 def picture(policies: Mapping[str, Any]) -> str:
     """Return the report's figure as the text of an SVG file with the report's colours."""
     css = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
-    used = [line for line in css.partition("@media (max")[0].splitlines() if re.match(USED, line)]
+    # A rule begins at a line without indentation.
+    rules = re.split(r"\n+(?=[^\s}])", css.partition("@media (max")[0])
+    used = [rule.rstrip() for rule in rules if re.match(USED, rule)]
     style = f"<style>\n{chr(10).join(used)}\n</style>"
     drawn = tradeoff(dict(policies)).replace("<svg ", f'<svg xmlns="{NAMESPACE}" ', 1)
     return drawn.replace(">", f">{style}", 1) + "\n"

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MOST_COLUMNS = 100
 TEXT = (".py", ".md", ".toml", ".yaml", ".yml", ".tpl", ".cfg", ".sh", ".Dockerfile", "Makefile")
+SHORT = (*TEXT, ".css", ".ci/run", "NOTES.txt")
+"""The ends of the names of files that people write, in which all lines are short.
+
+Other text files hold data (*.json, *.jinja, *.svg) or locked packages (*.txt).
+"""
+RENDERED = "tests/unit/helm/golden/"
+"""The directory of the manifests that helm renders. Their lines may be long."""
 OUTSIDE = re.compile(
     r"\b(?:style|design)\.md\b|(?<![\w./-])shared/(?:design|style|facts)|\bissues? #?\d+", re.I
 )
@@ -28,15 +36,38 @@ def long_lines(name: str) -> list[int]:
     """Return the numbers of the lines with more than 100 bytes in UTF-8.
 
     A line of ASCII has as many bytes as columns. A drawing with other characters is therefore
-    refused if its lines are long.
+    refused if its lines are long. In Markdown, only the lines that `prose` keeps count.
     """
     lines = (ROOT / name).read_text("utf-8").splitlines()
-    return [number for number, line in enumerate(lines, 1) if len(line.encode()) > MOST_COLUMNS]
+    kept = prose(lines) if name.endswith(".md") else lines
+    return [number for number, line in enumerate(kept, 1) if len(line.encode()) > MOST_COLUMNS]
 
 
-def test_no_line_of_python_is_longer_than_100_columns() -> None:
-    long = {name: long_lines(name) for name in tracked(".py")}
+def prose(lines: Sequence[str]) -> list[str]:
+    """Return the lines of a Markdown file, with an empty line for each line that may be long.
+
+    A line may be long if Markdown cannot break it (a table row), if it quotes a message, or if a
+    command writes it. A command's output is in a fenced block, or between the marks
+    `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
+    """
+    kept, fenced, filled = [], False, False
+    for line in lines:
+        fenced ^= line.startswith("```")
+        filled = (filled or ":begin -->" in line) and ":end -->" not in line
+        kept.append("" if fenced or filled or line.startswith(("|", "> ")) else line)
+    return kept
+
+
+def test_no_line_is_longer_than_100_columns() -> None:
+    names = [name for name in tracked(*SHORT) if not name.startswith(RENDERED)]
+    long = {name: long_lines(name) for name in names}
     assert not {name: numbers for name, numbers in long.items() if numbers}
+
+
+def test_only_lines_of_prose_count_in_markdown() -> None:
+    text = "prose\n| row |\n> message\n```\noutput\n```\n<!-- a:begin -->\nfilled\n<!-- a:end -->"
+    kept = [line for line in prose(text.splitlines()) if line]
+    assert kept == ["prose", "```", "<!-- a:end -->"]
 
 
 @pytest.mark.parametrize("text", ["style.md, rule 10", "see design.md", "Issue 4", "shared/facts"])

@@ -65,8 +65,8 @@ job (the values merged over jobDefaults). */}}
 {{- end }}
 {{- end }}
 
-{{/* Refuse a job on the shared cluster. Input: root, path, given and job as in awares.refuseJob, and
-policies (of the job's deletion rules). */}}
+{{/* Refuse a job on the shared cluster. Input: root, path, given and job as in awares.refuseJob,
+and policies (of the job's deletion rules). */}}
 {{- define "awares.refuseSharedJob" }}
 {{- if not .root.Values.cluster.enabled }}
 {{ .path }}.cluster=shared needs the RayCluster: set cluster.enabled=true, or

@@ -81,8 +81,8 @@ store.externalSecret.remoteRefs.{{ $key }}.key is empty: name the remote secret 
 {{- end }}
 {{- end }}
 
-{{/* Refuse one Secret that does not exist or lacks a key. Input: root, value (the key of values.yaml
-that names the Secret), name (of the Secret), keys. */}}
+{{/* Refuse one Secret that does not exist or lacks a key. Input: root, value (the key of
+values.yaml that names the Secret), name (of the Secret), keys. */}}
 {{- define "awares.refuseMissingKeys" }}
 {{- $place := .root.Release.Namespace }}
 {{- $data := dict }}
