@@ -74,7 +74,7 @@ class Turn:
     area: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
     """A finished episode. It holds token ids and descriptions of views, but no pixels.
 

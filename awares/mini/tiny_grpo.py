@@ -43,7 +43,7 @@ LIMITS = QWEN2_5_VL.limits(min_pixels=28 * 28, max_pixels=SIDE * SIDE)
 
 Samples = Sequence[awares.Sample]
 Means = dict[str, float]
-Rollout = tuple[list[awares.Episode], list[float], Means]  # Episodes, rewards, figures.
+Sampled = tuple[list[awares.Episode], list[float], Means]  # Episodes, rewards, metrics.
 
 
 class TinyPolicy:
@@ -134,7 +134,7 @@ def _turn(ids: list[int], logprobs: list[float], stops: Sequence[int]) -> awares
     return awares.Generation(tuple(ids[:end]), tuple(logprobs[:end]), (0,) * len(ids[:end]), finish)
 
 
-def rollout(policy: TinyPolicy, samples: Samples, reward: awares.Reward) -> Rollout:
+def rollout(policy: TinyPolicy, samples: Samples, reward: awares.Reward) -> Sampled:
     """Run and reward an episode for each sample. A policy may request crops before it answers."""
     spec = awares.EpisodeSpec(LIMITS, sampling=awares.Sampling(temperature=1.0, max_tokens=16))
     sampler, images = BatchSampler(policy), policy.images

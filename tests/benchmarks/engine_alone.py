@@ -24,7 +24,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.data.dataset import Images
 from awares_platform.engine.engine import Engine
-from awares_platform.grpo.journal import Journal
+from awares_platform.grpo.job import journal_of
 from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.runtime.session import store_session
@@ -53,7 +53,7 @@ def recorded(config: PlatformConfig, chat: ChatFormat) -> Groups:
             ids += turn.sampled_ids
         return found
 
-    groups = Journal(store, config.run.name).read()
+    groups = journal_of(config, store).read()
     return [[requests(member.episode) for member in group.members] for group in groups]
 
 

@@ -107,10 +107,30 @@ def environment(scenes: Scenes) -> type:
             elif isinstance(parsed, Request):
                 stop = StopReason.TURN_LIMIT if asked else StopReason.MALFORMED
             crops, area = (asked.regions, offered.cost(asked, size)) if asked else ((), 0.0)
-            turn = Turn((), (), (), (), (), text, crops, stop, area)
+            turn = Turn(
+                context_ids=(),
+                views=(),
+                sampled_ids=(),
+                logprobs=(),
+                versions=(),
+                text=text,
+                crops=crops,
+                stop=stop,
+                area=area,
+            )
             answer = text if stop is StopReason.ANSWER else None
             name, image = self._sample.sample_id, self._sample.image
-            return Episode(name, image, size, (turn,), answer, stop, 0, 0.0, 0.0)
+            return Episode(
+                sample_id=name,
+                image=image,
+                image_size=size,
+                turns=(turn,),
+                answer=answer,
+                stop=stop,
+                visual_tokens=0,
+                rtr_token=0.0,
+                rtr_pixel=0.0,
+            )
 
     return Crops
 

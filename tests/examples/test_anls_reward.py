@@ -37,7 +37,16 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
 def episode(answer: str | None, crops: int = 0) -> Episode:
     stop = StopReason.ANSWER if answer else StopReason.MALFORMED
     asked = tuple(str(number) for number in range(crops))
-    turn = Turn((1,), (), (2,), (-0.1,), (0,), answer or "", asked, stop)  # pyright: ignore
+    turn = Turn(
+        context_ids=(1,),
+        views=(),
+        sampled_ids=(2,),
+        logprobs=(-0.1,),
+        versions=(0,),
+        text=answer or "",
+        crops=asked,
+        stop=stop,
+    )  # pyright: ignore
     return Episode(
         sample_id="s",
         image="ab" * 32,

@@ -33,7 +33,7 @@ from awares_platform.evaluate import job as evaluate
 from awares_platform.evaluate.results import policy_metrics
 from awares_platform.evaluate.scored import Scored
 from awares_platform.grpo import job as grpo
-from awares_platform.grpo.journal import Journal
+from awares_platform.grpo.job import journal_of
 from awares_platform.method.answers import Answers
 from awares_platform.method.environment import environment, episode_spec, greedy, vision_limits
 from awares_platform.method.family import model_family
@@ -205,9 +205,7 @@ def check_rollouts(store: ObjectStore, config: PlatformConfig, asked: Environmen
     Also check that the cost in the reward depends on the crop's area.
     """
     images = Images.of(store, config.data)
-    members = [
-        member for group in Journal(store, config.run.name).read() for member in group.members
-    ]
+    members = [member for group in journal_of(config, store).read() for member in group.members]
     assert len(members) >= 2 * 4 * 4 and not any(member.failed for member in members)
     asking = [member for member in members if member.episode.crops]
     assert asking

@@ -56,12 +56,12 @@ def test_the_setup_of_the_quickstart_passes(store: ObjectStore, tmp_path: Path) 
     assert {check for check, status in statuses.items() if status == "pass"} >= PASSED
     assert {check for check, status in statuses.items() if status == "skip"} == SKIPPED
     assert content["status"] in ("pass", "warn")
-    figures = {one["check"]: one["figures"] for one in content["findings"]}
+    metrics = {one["check"]: one["metrics"] for one in content["findings"]}
     for check in ("update of whole weights", "update of an adapter"):
-        assert figures[check]["canary_slope"] == pytest.approx(1, abs=0.05)
-        assert figures[check]["canary_change_nats"] > 0.2
-        assert figures[check]["bytes"] > 0
-    assert figures["store rates"]["put_mb_per_s"] > 0
+        assert metrics[check]["canary_slope"] == pytest.approx(1, abs=0.05)
+        assert metrics[check]["canary_change_nats"] > 0.2
+        assert metrics[check]["bytes"] > 0
+    assert metrics["store rates"]["put_mb_per_s"] > 0
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr + str(content)
     assert [info.key for info in store.list()] == ["runs/mini/doctor.json"]
     assert json.loads(store.get("runs/mini/doctor.json")) == content

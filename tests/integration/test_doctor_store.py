@@ -26,7 +26,7 @@ def test_a_sound_store_passes_and_is_left_clean(store: ObjectStore) -> None:
     checks = (storage.round_trip, storage.conditional_writes, storage.rates)
     found = [checked(check, visited) for check in checks]
     assert [one.status for one in found[:2]] == ["pass", "pass"]
-    assert found[2].figures.keys() == {
+    assert found[2].metrics.keys() == {
         "put_mb_per_s",
         "get_mb_per_s",
         "requests_per_s",

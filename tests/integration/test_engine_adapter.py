@@ -93,7 +93,15 @@ def setup(seaweed: ObjectStore) -> Iterator[Setup]:
         running = Running(runner, engine, chat, canary)
         before = runner.run(running.score())
         yield Setup(
-            runner, engine, chat, canary, trained, batch, trained.logprobs(), before, seaweed
+            runner=runner,
+            engine=engine,
+            chat=chat,
+            canary=canary,
+            trained=trained,
+            batch=batch,
+            start=trained.logprobs(),
+            engine_start=before,
+            store=seaweed,
         )
 
 

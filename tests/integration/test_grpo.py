@@ -21,14 +21,13 @@ from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.mini import generate_split
 from awares.sample import Label
 from awares_platform.cli.ask import ask
-from awares_platform.cli.quickstart import free_port
 from awares_platform.config import PlatformConfig
 from awares_platform.config.serve import ServeConfig
 from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
 from awares_platform.grpo.group import Outcome
-from awares_platform.grpo.job import run
-from awares_platform.grpo.journal import Journal
+from awares_platform.grpo.job import journal_of, run
 from awares_platform.runtime import metrics
+from awares_platform.runtime.ports import free_port
 from awares_platform.runtime.session import session as open_session
 from awares_platform.serve.app import serving
 from awares_platform.store import ObjectStore
@@ -201,7 +200,7 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     ]
     position = json.loads(store.get(saved))["state"]
     useless = [
-        group for group in Journal(store, "grpo-test").read() if group.outcome is not Outcome.READY
+        group for group in journal_of(config, store).read() if group.outcome is not Outcome.READY
     ]
     assert position["watermark"] + len(position["beyond"]) == STEPS * GROUPS + len(useless)
 

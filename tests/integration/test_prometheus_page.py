@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from awares_platform.cli.quickstart import free_port
+from awares_platform.runtime.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]

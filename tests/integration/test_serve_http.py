@@ -24,7 +24,7 @@ import pytest
 
 from awares.mini import generate_split
 from awares_platform.cli.ask import ask
-from awares_platform.cli.quickstart import free_port
+from awares_platform.runtime.ports import free_port
 from tests.processes import descendants, family, gone
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

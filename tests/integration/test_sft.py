@@ -89,14 +89,14 @@ def _curated(store: ObjectStore) -> Iterator[Sample]:
         crops = targets[index % 3]
         image = put_image(store, png)
         yield Sample(
-            sample.sample_id,
-            image,
-            sample.question,
-            sample.answer,
-            sample.kind,
-            sample.evidence,
-            Label.HR if crops else Label.LR,
-            crops,
+            sample_id=sample.sample_id,
+            image=image,
+            question=sample.question,
+            answer=sample.answer,
+            kind=sample.kind,
+            evidence=sample.evidence,
+            label=Label.HR if crops else Label.LR,
+            crops=crops,
         )
 
 

@@ -45,8 +45,29 @@ def episodes(placeholder: int) -> list[Episode]:
         ids = tuple(20 + (7 * number + 3 * place) % 40 for place in range(count))
         context, behaviour = (20, placeholder, 21), (-3.0,) * count
         versions, answered = (0,) * count, StopReason.ANSWER
-        turn = Turn(context, (View(None),), ids, behaviour, versions, "7", (), answered)
-        made.append(Episode("s0", "ab" * 32, (112, 112), (turn,), "7", answered, 4, 0.25, 0.25))
+        turn = Turn(
+            context_ids=context,
+            views=(View(None),),
+            sampled_ids=ids,
+            logprobs=behaviour,
+            versions=versions,
+            text="7",
+            crops=(),
+            stop=answered,
+        )
+        made.append(
+            Episode(
+                sample_id="s0",
+                image="ab" * 32,
+                image_size=(112, 112),
+                turns=(turn,),
+                answer="7",
+                stop=answered,
+                visual_tokens=4,
+                rtr_token=0.25,
+                rtr_pixel=0.25,
+            )
+        )
     return made
 
 

@@ -11,14 +11,12 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from awares.mini.digits import SplitName
 from awares_platform.config import PlatformConfig, load
 from awares_platform.data.dataset import put_image, write_samples
 from awares_platform.runtime import session
+from awares_platform.runtime.ports import free_port
 from awares_platform.store import ObjectStore
 from tests.rehearsal import probe
 from tests.rehearsal.endpoint import endpoint
@@ -92,7 +91,8 @@ def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
         "GROUNDING_API_KEY": "none",
     }
     started = time.monotonic()
-    with endpoint() as url, free_port() as port:
+    port = free_port()
+    with endpoint() as url:
         places = [f"curate.{name}_endpoint.url={url}" for name in ("judge", "grounding")]
         settings = [*options(directory), *places, f"serve.port={port}", *overrides]
         command = [sys.executable, "-c", AWARES, job, "--config", str(SETUP)]
@@ -130,15 +130,6 @@ def metrics_file(directory: Path, job: str) -> Path:
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a file, or no lines if the file does not exist."""
     return path.read_text("utf-8").splitlines() if path.exists() else []
-
-
-@contextmanager
-def free_port() -> Iterator[int]:
-    """Yield the number of a port that is free now."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    yield port
 
 
 def ask(port: int, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:

@@ -20,6 +20,8 @@ from typing import Any
 from awares_platform.config import PlatformConfig, load
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.sft import SftConfig
+from awares_platform.method.environment import vision_limits
+from awares_platform.method.family import model_family
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.engine import EngineMemory, engine_memory
 from awares_platform.plan.geometry import Geometry, geometry
@@ -158,10 +160,11 @@ def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scores: bo
 
 def rows(config: PlatformConfig, reports: dict[str, dict[str, Any]]) -> Iterator[Row]:
     """Yield the rows of all jobs that ran."""
-    shape = geometry(config.policy.base)
+    family = model_family(config.policy)
+    shape, limits = geometry(config.policy.base, family), vision_limits(config.method, family)
     calls = _last(reports["grpo"]["metrics"], "call/rate") if "grpo" in reports else 0.0
     assumed = Assumptions(call_rate=calls, overhead_gib=0.0, gpu_gib=1000.0)
-    tokens = lengths(config.method, config.engine, config.grpo.max_tokens, shape, assumed)
+    tokens = lengths(config.method, config.engine, config.grpo.max_tokens, limits, assumed)
     wanted = config.grpo.groups_in_flight * config.grpo.group_size
     # Without chunked prefill, an engine on a CPU computes up to max_model_len tokens in a pass.
     most = max(config.engine.max_batched_tokens, config.engine.max_model_len)

@@ -12,7 +12,6 @@ again.
 import hashlib
 import json
 import shutil
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images
 from awares_platform.method.family import model_family
 from awares_platform.report.records import EpisodeRecord, read_run
+from awares_platform.runtime.ports import free_port
 from awares_platform.runtime.run import versions
 from awares_platform.store import ObjectStore
 
@@ -150,13 +150,6 @@ def held_out_question(config: RunConfig, directory: Path) -> EpisodeRecord:
     """Return a test question. Prefer a question that awares answered correctly with crops."""
     episodes = read_run(directory.joinpath, config.name, config.seed).episodes["awares"]
     return max(episodes, key=lambda it: (bool(it.crops) and it.correct, it.correct))
-
-
-def free_port() -> int:
-    """Return a loopback port on which no process listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def write_results(directory: Path, state: QuickstartState, seed: int) -> dict[str, Any]:

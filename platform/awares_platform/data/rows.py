@@ -159,14 +159,14 @@ def _sample(row: dict[str, Any]) -> Sample:
     if len(image) != 64 or not set(image) <= set("0123456789abcdef"):
         raise ValueError("image: not a hex SHA-256")
     return Sample(
-        row["sample_id"],
-        image,
-        row["question"],
-        row["answer"],
-        row["kind"] or "",
-        tuple(_box(box) for box in row["evidence"] or ()),
-        None if row["label"] is None else _label(row["label"]),
-        _crops(row["crops"] or ()),
+        sample_id=row["sample_id"],
+        image=image,
+        question=row["question"],
+        answer=row["answer"],
+        kind=row["kind"] or "",
+        evidence=tuple(_box(box) for box in row["evidence"] or ()),
+        label=None if row["label"] is None else _label(row["label"]),
+        crops=_crops(row["crops"] or ()),
     )
 
 

@@ -22,18 +22,18 @@ def check_clock(store: ObjectStore, node: str) -> list[Finding]:
     sent = time.time()
     date = _date(store)
     received = time.time()
-    figures: dict[str, Any] = {"node": node}
+    metrics: dict[str, Any] = {"node": node}
     if date is None:
-        return [Finding(CLOCK, "skip", "the store has sent no time", figures=figures)]
+        return [Finding(CLOCK, "skip", "the store has sent no time", metrics=metrics)]
     skew = (sent + received) / 2 - (parsedate_to_datetime(date).timestamp() + 0.5)
-    figures["skew_s"] = round(skew, 1)
+    metrics["skew_s"] = round(skew, 1)
     error = max(0.0, abs(skew) - 0.5 - (received - sent) / 2)
     if error < WARN_S:
-        return [Finding(CLOCK, "pass", "agrees with the store's clock", figures=figures)]
+        return [Finding(CLOCK, "pass", "agrees with the store's clock", metrics=metrics)]
     side = "ahead of" if skew > 0 else "behind"
     found = f"{abs(skew):.0f} s {side} the store's clock"
     status = "fail" if error >= FAIL_S else "warn"
-    return [Finding(CLOCK, status, found, _REMEDY, figures=figures)]
+    return [Finding(CLOCK, status, found, _REMEDY, metrics=metrics)]
 
 
 def _date(store: ObjectStore) -> str | None:

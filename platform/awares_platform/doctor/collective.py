@@ -1,7 +1,6 @@
 """Joins the learner's ranks in a process group, and checks an all-reduce."""
 
 import os
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,13 +39,6 @@ class Exchange:
     right: bool
     size: int
     seconds: float
-
-
-def free_port() -> int:
-    """Return a port of this node on which no process listens."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
 
 
 def join(address: str, rank: int, ranks: int, backend: str) -> None:
@@ -101,14 +93,14 @@ def judged(exchanges: Sequence[Exchange], backend: str) -> list[Finding]:
     """
     ranks, slowest = len(exchanges), max(one.seconds for one in exchanges)
     rate = 2 * (ranks - 1) / ranks * exchanges[0].size / slowest / 1e9
-    figures = {"ranks": ranks, "backend": backend, "seconds": slowest, "gb_per_s": rate}
+    metrics = {"ranks": ranks, "backend": backend, "seconds": slowest, "gb_per_s": rate}
     wrong = [rank for rank, one in enumerate(exchanges) if not one.right]
     if wrong:
         found = f"{backend} computed a wrong sum on the ranks {wrong}"
         remedy = "Update the driver and NCCL, or set NCCL_P2P_DISABLE=1 to find the faulty path."
-        return [Finding(ALL_REDUCE, "fail", found, remedy, figures=figures)]
+        return [Finding(ALL_REDUCE, "fail", found, remedy, metrics=metrics)]
     speed = f"{rate:.2f} GB/s" if ranks > 1 else "no other rank to talk to"
     found = f"{backend} over {ranks} rank{'s' * (ranks > 1)}: {speed}"
     if backend == "nccl" and ranks > 1 and rate < LOWEST_NCCL_GB_PER_S:
-        return [Finding(ALL_REDUCE, "warn", found, FASTER, figures=figures)]
-    return [Finding(ALL_REDUCE, "pass", found, figures=figures)]
+        return [Finding(ALL_REDUCE, "warn", found, FASTER, metrics=metrics)]
+    return [Finding(ALL_REDUCE, "pass", found, metrics=metrics)]

@@ -57,7 +57,7 @@ class Diagnosis:
         return "\n".join([*lines, f"{total}{summary}"])
 
     def as_json(self) -> str:
-        """Return the findings with their figures, and the versions of the packages."""
+        """Return the findings with their metrics, and the versions of the packages."""
         content = {
             "format": FORMAT,
             "run": self.run,

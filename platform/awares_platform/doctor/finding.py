@@ -15,7 +15,7 @@ class Finding:
 
     `check` is the name of the check. `found` states what the check has seen. `remedy` is one
     sentence, and is empty if nothing has to be done. `seconds` is the duration of the check.
-    `figures` holds the measured values by name.
+    `metrics` maps names to measured values.
 
     Example:
         Finding("clock", "warn", "7 s behind the store", "Synchronise the clock with NTP.", 0.1)
@@ -26,13 +26,13 @@ class Finding:
     found: str
     remedy: str = ""
     seconds: float = 0.0
-    figures: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 def worst(findings: Sequence[Finding]) -> list[Finding]:
-    """Return the most severe finding of each check, with the figures of all nodes.
+    """Return the most severe finding of each check, with the metrics of all nodes.
 
-    If a check has several findings, they come from several nodes. The figures of each must then
+    If a check has several findings, they come from several nodes. The metrics of each must then
     hold the key "node". The result keeps the order of the checks.
     """
     grouped: dict[str, list[Finding]] = {}
@@ -45,11 +45,11 @@ def _joint(group: list[Finding]) -> Finding:
     if len(group) == 1:
         return group[0]
     chosen = max(group, key=lambda finding: SEVERITY.index(finding.status))
-    node = chosen.figures.get("node")
+    node = chosen.metrics.get("node")
     where = f"{node}: " if node and chosen.status in ("warn", "fail") else ""
     return replace(
         chosen,
         found=f"{where}{chosen.found}",
         seconds=max(finding.seconds for finding in group),
-        figures={"nodes": [finding.figures for finding in group]},
+        metrics={"nodes": [finding.metrics for finding in group]},
     )

@@ -23,6 +23,7 @@ import ray
 from ray.exceptions import RayError
 
 from awares_platform.config import PlatformConfig
+from awares_platform.config.curate import CurateConfig
 from awares_platform.config.store import StoreConfig
 from awares_platform.doctor import endpoints, loop, machine, placement, storage
 from awares_platform.doctor.diagnosis import Diagnosis, write
@@ -107,7 +108,7 @@ def _examine_all(visit: Visit, config: PlatformConfig, store: ObjectStore, wait_
             "Check `ray status` on the head.",
         )
         with _actors(config, wanted, group if nodes else None) as (ranks, player):
-            stored = _check_surroundings(visit, config, store, ranks, player)
+            stored = _check_surroundings(visit, config.curate, store, ranks, player)
             if nodes:
                 loop.check_loop(visit, config, store if stored else None, ranks, player)
             else:
@@ -142,7 +143,7 @@ def _actors(
 
 
 def _check_surroundings(
-    visit: Visit, config: PlatformConfig, store: ObjectStore, ranks: list[Any], player: Any
+    visit: Visit, curate: CurateConfig, store: ObjectStore, ranks: list[Any], player: Any
 ) -> bool:
     """Check the nodes, the store and the endpoints. Return whether the store can be used."""
     visit.run(
@@ -166,5 +167,5 @@ def _check_surroundings(
         (endpoints.JUDGE, endpoints.check_judge_endpoint),
         (endpoints.GROUNDING, endpoints.check_grounding_endpoint),
     ):
-        visit.run(check, call(ask, config.curate), endpoints.REACHABLE, 30.0)
+        visit.run(check, call(ask, curate), endpoints.REACHABLE, 30.0)
     return usable

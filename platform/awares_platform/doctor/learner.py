@@ -7,6 +7,7 @@ from awares_platform.doctor import collective
 from awares_platform.doctor.collective import Exchange
 from awares_platform.doctor.finding import Finding
 from awares_platform.doctor.node import check_node
+from awares_platform.runtime.ports import free_port
 from awares_platform.store import ObjectStore
 from awares_platform.training.source import resolve
 
@@ -28,7 +29,7 @@ class LearnerRank:
         """Return host:port for the process group. The driver asks only rank 0."""
         import ray.util
 
-        return f"{ray.util.get_node_ip_address()}:{collective.free_port()}"
+        return f"{ray.util.get_node_ip_address()}:{free_port('')}"
 
     def all_reduce(self, address: str) -> Exchange:
         """Join the process group, and sum a tensor over all ranks."""

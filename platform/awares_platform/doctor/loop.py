@@ -37,7 +37,8 @@ def check_loop(
     the engine load the policy at the same time, as in the grpo job.
     """
     own = bool(config.policy.lora_rank)
-    joined = visit.run(collective.ALL_REDUCE, lambda: _all_reduce(ranks, config), collective.REMEDY)
+    gpu = config.grpo.learner_gpus > 0
+    joined = visit.run(collective.ALL_REDUCE, lambda: _all_reduce(ranks, gpu), collective.REMEDY)
     with ThreadPoolExecutor(1) as pool:
         engine = pool.submit(visit.run, ENGINE, lambda: _start(player, own), _LOAD, visit.left_s)
         trains = joined and visit.run(TRAINER, lambda: _load(ranks, own), _LOAD, visit.left_s)
@@ -56,8 +57,8 @@ def check_loop(
             visit.run(check, work, remedy, visit.left_s, needed=adapter == own)
 
 
-def _all_reduce(ranks: list[Any], config: PlatformConfig) -> list[Finding]:
-    backend = "nccl" if config.grpo.learner_gpus > 0 else "gloo"
+def _all_reduce(ranks: list[Any], gpu: bool) -> list[Finding]:
+    backend = "nccl" if gpu else "gloo"
     address = ray.get(ranks[0].address.remote())
     return collective.judged(call_all(ranks, "all_reduce", address), backend)
 
@@ -65,7 +66,7 @@ def _all_reduce(ranks: list[Any], config: PlatformConfig) -> list[Finding]:
 def _load(ranks: list[Any], adapter: bool) -> list[Finding]:
     trained = call_all(ranks, "load", adapter)[0]
     found = f"DeepSpeed has loaded the base policy, {trained:,} parameters are trained"
-    return [Finding(TRAINER, "pass", found, figures={"trained_parameters": trained})]
+    return [Finding(TRAINER, "pass", found, metrics={"trained_parameters": trained})]
 
 
 def _start(player: Any, adapter: bool) -> list[Finding]:
@@ -97,7 +98,7 @@ def _update(
 
 def _judged(check: str, sent: Any, loaded: Any) -> Finding:
     """Return the finding on an update that the engine has loaded without a CanaryMismatch."""
-    figures = {
+    metrics = {
         "bytes": sent.size,
         "publish_s": sent.seconds,
         "apply_s": loaded.apply_s,
@@ -109,12 +110,12 @@ def _judged(check: str, sent: Any, loaded: Any) -> Finding:
     if loaded.canary_slope is None:
         found = f"the update of {sent.moved:.3g} nats was too small for the relative canary"
         remedy = "Report this setup as an error of awares doctor, which trains until it is larger."
-        return Finding(check, "warn", found, remedy, figures=figures)
+        return Finding(check, "warn", found, remedy, metrics=metrics)
     found = (
         f"the engine plays {loaded.canary_slope:.1%} of the change ({sent.size / 1e6:.1f} MB, "
         f"published in {sent.seconds:.1f} s, pause {loaded.pause_s:.2f} s)"
     )
-    return Finding(check, "pass", found, figures=figures)
+    return Finding(check, "pass", found, metrics=metrics)
 
 
 def call_all(actors: list[Any], method: str, *arguments: Any) -> list[Any]:

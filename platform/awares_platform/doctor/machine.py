@@ -25,28 +25,28 @@ _BUSY = 0.1
 def check_gpus(wanted: float, node: str) -> list[Finding]:
     """Check the GPUs that Ray gives to this process. `wanted` is their expected number."""
     if not wanted:
-        return [Finding(GPU, "skip", "the setup uses no GPU", figures={"node": node})]
+        return [Finding(GPU, "skip", "the setup uses no GPU", metrics={"node": node})]
     import torch
 
-    figures: dict[str, Any] = {"node": node, "driver": _driver(), "cuda": torch.version.cuda}
+    metrics: dict[str, Any] = {"node": node, "driver": _driver(), "cuda": torch.version.cuda}
     if not torch.cuda.is_available() or torch.cuda.device_count() < wanted:
         found = (
             f"torch {torch.__version__} sees {torch.cuda.device_count()} of {wanted:g} GPUs "
-            f"(driver {figures['driver']}, CUDA of torch {figures['cuda']})"
+            f"(driver {metrics['driver']}, CUDA of torch {metrics['cuda']})"
         )
         remedy = "Use the image for GPUs, and install a driver that supports this version of CUDA."
-        return [Finding(GPU, "fail", found, remedy, figures=figures)]
+        return [Finding(GPU, "fail", found, remedy, metrics=metrics)]
     gpus = [_gpu(index) for index in range(torch.cuda.device_count())]
-    figures["gpus"] = gpus
+    metrics["gpus"] = gpus
     names = {f"{gpu['name']}, {gpu['memory_gib']:.0f} GiB" for gpu in gpus}
-    found = f"{len(gpus)} x {' / '.join(sorted(names))}, driver {figures['driver']}"
+    found = f"{len(gpus)} x {' / '.join(sorted(names))}, driver {metrics['driver']}"
     busy = [gpu for gpu in gpus if gpu["free_gib"] < (1 - _BUSY) * gpu["memory_gib"]]
     if busy:
         free = min(gpu["free_gib"] for gpu in busy)
         remedy = "Stop the other processes on this GPU, or let Ray reserve whole GPUs."
         found = f"{found}; only {free:.0f} GiB of one GPU are free"
-        return [Finding(GPU, "warn", found, remedy, figures=figures)]
-    return [Finding(GPU, "pass", found, figures=figures)]
+        return [Finding(GPU, "warn", found, remedy, metrics=metrics)]
+    return [Finding(GPU, "pass", found, metrics=metrics)]
 
 
 def _gpu(index: int) -> dict[str, Any]:
@@ -83,22 +83,22 @@ def check_disks(
     of the base policy in GiB, or None if it is unknown.
     """
     free: dict[str, float] = {}
-    figures: dict[str, Any] = {"node": node, "free_gib": free}
+    metrics: dict[str, Any] = {"node": node, "free_gib": free}
     for name, place in places.items():
         try:
             free[name] = _free_gib(place)
         except OSError as error:
             found = f"the {name} {place} cannot be written: {error.strerror}"
             remedy = f"Free space, or let the user of the process write to {place}."
-            return [Finding(check, "fail", found, remedy, figures=figures)]
+            return [Finding(check, "fail", found, remedy, metrics=metrics)]
     name = min(free, key=free.__getitem__)
     wanted = DISK_UNKNOWN_GIB if policy is None else DISK_FAIL_GIB + _POLICY_COPIES * policy
     found = f"{free[name]:.1f} GiB are free in the {name} {places[name]}"
     if free[name] >= wanted:
-        return [Finding(check, "pass", found, figures=figures)]
+        return [Finding(check, "pass", found, metrics=metrics)]
     status = "fail" if free[name] < DISK_FAIL_GIB else "warn"
     remedy = f"Give {places[name]} {wanted:.0f} GiB, for the policy, its export and a checkpoint."
-    return [Finding(check, status, found, remedy, figures=figures)]
+    return [Finding(check, status, found, remedy, metrics=metrics)]
 
 
 def _free_gib(place: Path) -> float:
@@ -117,15 +117,15 @@ def check_shared_memory(node: str, place: Path = Path("/dev/shm")) -> list[Findi
         usage = shutil.disk_usage(place)
     except OSError as error:
         found, remedy = f"{place}: {error.strerror}", f"Mount a tmpfs at {place}."
-        return [Finding(SHM, "fail", found, remedy, figures={"node": node})]
+        return [Finding(SHM, "fail", found, remedy, metrics={"node": node})]
     total, free = usage.total / GIB, usage.free / GIB
-    figures = {"node": node, "total_gib": total, "free_gib": free}
+    metrics = {"node": node, "total_gib": total, "free_gib": free}
     found = f"{place} has {total:.1f} GiB, of which {free:.1f} are free"
     if total >= SHM_FAIL_GIB > free:
         remedy = f"Stop the process that fills {place}, or delete what an earlier one left there."
-        return [Finding(SHM, "fail", found, remedy, figures=figures)]
+        return [Finding(SHM, "fail", found, remedy, metrics=metrics)]
     if total >= SHM_WARN_GIB:
-        return [Finding(SHM, "pass", found, figures=figures)]
+        return [Finding(SHM, "pass", found, metrics=metrics)]
     status = "fail" if total < SHM_FAIL_GIB else "warn"
     remedy = "Raise shm of the node's group in the chart, or start the container with --shm-size."
-    return [Finding(SHM, status, found, remedy, figures=figures)]
+    return [Finding(SHM, status, found, remedy, metrics=metrics)]

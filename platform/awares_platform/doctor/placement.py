@@ -85,12 +85,12 @@ def check_nodes(group: PlacementGroup, wanted: list[Bundle], wait_s: float) -> l
     """
     kinds = {str(place): wanted.count(place) for place in wanted}
     text = " and ".join(f"{count} x ({kind})" for kind, count in kinds.items())
-    figures = {"nodes": sum(node["Alive"] for node in ray.nodes())}
+    metrics = {"nodes": sum(node["Alive"] for node in ray.nodes())}
     if group.wait(timeout_seconds=max(1, int(wait_s))):
-        return [Finding(NODES, "pass", f"reserved {text}", figures=figures)]
+        return [Finding(NODES, "pass", f"reserved {text}", metrics=metrics)]
     total, free = ray.cluster_resources(), ray.available_resources()
     has = " and ".join(
         f"{total.get(name, 0):g} {name} ({free.get(name, 0):g} free)" for name in ("CPU", "GPU")
     )
     found = f"no room for {text} within {wait_s:.0f} s; the cluster has {has}"
-    return [Finding(NODES, "fail", found, _REMEDY, figures=figures)]
+    return [Finding(NODES, "fail", found, _REMEDY, metrics=metrics)]

@@ -93,22 +93,22 @@ def _is_stopped(write: Callable[[], str]) -> bool:
 
 def rates(store: ObjectStore) -> list[Finding]:
     """Measure MB/s and requests/s. Each measurement takes a few seconds at most."""
-    figures = {
+    metrics = {
         "put_mb_per_s": _bandwidth(lambda key, data: store.put(key, data)),
         "get_mb_per_s": _bandwidth(lambda key, data: store.get(key)),
         **_requests(store),
         "conditional_puts_per_s": _conditional_puts(store),
     }
     found = (
-        f"put {figures['put_mb_per_s']:.0f} MB/s, get {figures['get_mb_per_s']:.0f} MB/s, "
-        f"{figures['requests_per_s']:.0f} requests/s, "
-        f"{figures['conditional_puts_per_s']:.0f} conditional puts/s"
+        f"put {metrics['put_mb_per_s']:.0f} MB/s, get {metrics['get_mb_per_s']:.0f} MB/s, "
+        f"{metrics['requests_per_s']:.0f} requests/s, "
+        f"{metrics['conditional_puts_per_s']:.0f} conditional puts/s"
     )
-    slow = min(figures["put_mb_per_s"], figures["get_mb_per_s"]) < LOWEST_MB_PER_S
-    rare = figures["requests_per_s"] < LOWEST_REQUESTS_PER_S
+    slow = min(metrics["put_mb_per_s"], metrics["get_mb_per_s"]) < LOWEST_MB_PER_S
+    rare = metrics["requests_per_s"] < LOWEST_REQUESTS_PER_S
     if not (slow or rare):
-        return [Finding(RATES, "pass", found, figures=figures)]
-    return [Finding(RATES, "warn", found, FASTER, figures=figures)]
+        return [Finding(RATES, "pass", found, metrics=metrics)]
+    return [Finding(RATES, "warn", found, FASTER, metrics=metrics)]
 
 
 def _bandwidth(transfer: Callable[[str, bytes], object]) -> float:

@@ -40,6 +40,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import read_split
 from awares_platform.grpo.buffer import EpisodeBuffer
@@ -55,7 +56,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
 from awares_platform.training.export import policy_key, read_meta
 from awares_platform.training.failure import unwrapped
-from awares_platform.training.lineage import check_lineage
+from awares_platform.training.lineage import check_lineage, policy_digest
 from awares_platform.training.source import resolve
 
 log = logging.getLogger(__name__)
@@ -196,12 +197,21 @@ class ControllerActor(Controller):
                 settings.groups_per_step,
                 settings.staleness_bound,
             ),
-            Journal(store, config.run.name),
+            journal_of(config, store),
             Scoring(build_reward(config.method), settings),
             lambda index: RemoteActor(config, index),
             packed=config.policy.packed,
         )
         return len(samples), len(split.samples) - len(samples) + len(split.faults)
+
+
+def journal_of(config: PlatformConfig, store: ObjectStore) -> Journal:
+    """Return the run's journal. Raises PolicyError if the starting policy does not exist."""
+    run, start = config.run.name, config.grpo.start
+    digest = policy_digest(store, run, start, config.policy.base)
+    if digest is None:
+        raise PolicyError(f"run {run!r} has no policy {start!r} (grpo.start): train it first")
+    return Journal(store, run, digest)
 
 
 class TrainerActor:

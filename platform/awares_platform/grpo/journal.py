@@ -4,14 +4,15 @@
 
 A segment is one file. The store writes it atomically, under a unique number. If two controllers
 write segments with the same number, the second write fails. The journal stores no pixels, because
-every view can be cut again from the image.
+every view can be cut again from the image. The metadata of a segment holds the digest of the policy
+from which GRPO started. If that policy changes, a new job does not learn from its old episodes.
 """
 
 import io
 import json
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,6 +43,7 @@ _TURN = pa.struct(
         ("area", pa.float64()),
     ]
 )
+_START = "start"
 _SCHEMA = pa.schema(
     [
         ("prompt", pa.int64()),
@@ -69,12 +71,30 @@ _SCHEMA = pa.schema(
 )
 
 
-class Journal:
-    """Appends the groups of one run to the store, and reads them back."""
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The content of one file of the journal.
 
-    def __init__(self, store: ObjectStore, run: str) -> None:
+    `start` is the digest of the policy from which GRPO started when it wrote the file.
+
+    Example:
+        Segment("9c0e...", (group,))
+    """
+
+    start: str
+    groups: tuple[Group, ...]
+
+
+class Journal:
+    """Appends the groups of one run to the store, and reads them back.
+
+    `start` is the digest of the policy from which GRPO starts.
+    """
+
+    def __init__(self, store: ObjectStore, run: str, start: str) -> None:
         self._store = store
         self._prefix = f"runs/{run}/episodes/"
+        self._start = start
         self._segment = 0
 
     def append(self, groups: Sequence[Group]) -> None:
@@ -86,7 +106,7 @@ class Journal:
             return
         key = f"{self._prefix}{self._segment:08d}.parquet"
         try:
-            self._store.put(key, encode(groups), if_none_match=True)
+            self._store.put(key, encode(Segment(self._start, tuple(groups))), if_none_match=True)
         except PreconditionFailed as error:
             raise PreconditionFailed(
                 f"{key} exists: another grpo job writes this run; "
@@ -98,23 +118,32 @@ class Journal:
         """Return the group of the latest attempt at each prompt, in the order of prompt numbers.
 
         Later calls of `append` write after the last segment that `read` found. The method logs and
-        skips a damaged segment. The run then samples the segment's prompts again, unless a
-        checkpoint has settled these prompts.
+        skips a damaged segment, and a segment with another `start`. The run then samples the
+        segment's prompts again, unless a checkpoint has settled these prompts.
         """
         groups: list[Group] = []
-        for key in sorted(
-            info.key for info in self._store.list(self._prefix) if info.key.endswith(".parquet")
-        ):
-            groups += self._segment_groups(key)
-            self._segment = int(key.rsplit("/", 1)[-1].removesuffix(".parquet")) + 1
+        others = 0
+        for segment in self._segments():
+            if segment.start == self._start:
+                groups += segment.groups
+            else:
+                others += len(segment.groups)
+        if others:
+            log.warning(
+                "%s: %d groups come from another starting policy; they are not learned from",
+                self._prefix,
+                others,
+            )
         return latest_attempts(groups)
 
-    def _segment_groups(self, key: str) -> list[Group]:
-        try:
-            return decode(self._store.get(key), key)
-        except DataError as error:
-            log.warning("%s", error)
-            return []
+    def _segments(self) -> Iterator[Segment]:
+        names = (info.key for info in self._store.list(self._prefix))
+        for key in sorted(name for name in names if name.endswith(".parquet")):
+            self._segment = int(key.rsplit("/", 1)[-1].removesuffix(".parquet")) + 1
+            try:
+                yield decode(self._store.get(key), key)
+            except DataError as error:
+                log.warning("%s", error)
 
 
 def latest_attempts(groups: Iterable[Group]) -> list[Group]:
@@ -131,14 +160,16 @@ def latest_attempts(groups: Iterable[Group]) -> list[Group]:
     return [latest[number] for number in sorted(latest)]
 
 
-def encode(groups: Sequence[Group]) -> bytes:
-    """Encode `groups` as a parquet file, and return the file's content."""
+def encode(segment: Segment) -> bytes:
+    """Encode a segment as a parquet file, and return the file's content."""
     rows = [
-        _row(group, index, member) for group in groups for index, member in enumerate(group.members)
+        _row(group, index, member)
+        for group in segment.groups
+        for index, member in enumerate(group.members)
     ]
     sink = io.BytesIO()
     pq.write_table(
-        pa.Table.from_pylist(rows, schema=_SCHEMA),
+        pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({_START: segment.start})),
         sink,
         compression="zstd",
         write_page_checksum=True,
@@ -146,8 +177,8 @@ def encode(groups: Sequence[Group]) -> bytes:
     return sink.getvalue()
 
 
-def decode(data: bytes, key: str) -> list[Group]:
-    """Return the groups of the segment `key`. Raises DataError if the segment is damaged."""
+def decode(data: bytes, key: str) -> Segment:
+    """Decode the segment `key`. Raises DataError if the segment is damaged."""
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         if not table.schema.equals(_SCHEMA):
@@ -155,7 +186,8 @@ def decode(data: bytes, key: str) -> list[Group]:
         groups: dict[tuple[int, int], list[dict]] = {}
         for row in table.to_pylist():
             groups.setdefault((row["prompt"], row["attempt"]), []).append(row)
-        return [_group(members) for members in groups.values()]
+        start = table.schema.metadata[_START.encode()].decode()
+        return Segment(start, tuple(_group(members) for members in groups.values()))
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(
             f"{key}: not an episode segment ({error}); skipped, its prompts are sampled again"

@@ -4,7 +4,6 @@ The figures are the number of parameters, the number of adapter parameters, and 
 cache per token.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from awares.errors import ConfigError, PolicyError
 from awares.families.qwen2_5_vl import QWEN2_5_VL
-from awares.tokens import VisionLimits
+from awares.family import ModelFamily, check_kind, read_config
 
 _REPOSITORY = re.compile(r"(?:[^/]+/)?Qwen2\.5-VL-(\d+B)(?:-Instruct)?")
 
@@ -43,10 +42,6 @@ class Geometry:
     patch: int = 14
     merge: int = 2
     v_temporal: int = 2
-
-    def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """Return the limits of the image processor. The arguments are in pixels per image."""
-        return VisionLimits(self.patch, self.merge, min_pixels, max_pixels)
 
     @property
     def head_dim(self) -> int:
@@ -158,19 +153,24 @@ of the vision MLP.
 """
 
 
-def geometry(base: str) -> Geometry:
+def geometry(base: str, family: ModelFamily) -> Geometry:
     """Return the geometry of `base`, the setting policy.base.
 
     `base` is "mini", a local directory with a config.json, or the Hugging Face id of a release.
-    Raises ConfigError if no geometry is known for `base`. Raises PolicyError as `read` does.
+    Raises ConfigError if no geometry is known for `family` or for `base`, and PolicyError if
+    config.json cannot be read or describes another family.
     """
+    if family.model_type != QWEN2_5_VL.model_type:
+        raise ConfigError(
+            f"policy.family is {family.name}, but a plan can be made for {QWEN2_5_VL.name} only"
+        )
     if base == "mini":
         from awares.mini import POLICY
 
-        return read(Path(POLICY))
+        return _read(Path(POLICY), family)
     path = Path(base).expanduser()
     if path.is_dir():
-        return read(path)
+        return _read(path, family)
     match = _REPOSITORY.fullmatch(base)
     if match is None or match[1] not in KNOWN:
         names = ", ".join(f"Qwen/Qwen2.5-VL-{size}-Instruct" for size in KNOWN)
@@ -181,30 +181,20 @@ def geometry(base: str) -> Geometry:
     return KNOWN[match[1]]
 
 
-def read(directory: Path) -> Geometry:
+def _read(directory: Path, family: ModelFamily) -> Geometry:
     """Read the geometry from the config.json of a directory.
 
     transformers writes the language model's sizes under `text_config`. In older files these sizes
-    are at the top level. Raises PolicyError if the file is missing or describes another model
-    family.
+    are at the top level.
     """
-    path = directory / "config.json"
+    config = read_config(directory)
+    check_kind(family, directory, config)
     try:
-        config = json.loads(path.read_text("utf-8"))
-        if config["model_type"] != QWEN2_5_VL.model_type:
-            raise PolicyError(
-                f"{path} has model_type {config['model_type']!r}; "
-                f"a plan can be made for {QWEN2_5_VL.model_type!r} only"
-            )
         return _geometry(config, config.get("text_config", config), config["vision_config"])
-    except OSError as error:
-        raise PolicyError(
-            f"{path}: {error.strerror}; "
-            "policy.base must be a Hugging Face directory of a Qwen2.5-VL"
-        ) from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise PolicyError(
-            f"{path} is not the config.json of a Qwen2.5-VL ({type(error).__name__}: {error})"
+            f"{directory}/config.json lacks a size of a {family.name}, or the size is no number "
+            f"({type(error).__name__}: {error})"
         ) from error
 
 

@@ -258,4 +258,14 @@ def _job(
     gpus: int,
 ) -> JobHours:
     hours = steps * step / 3600
-    return JobHours(steps, ranks, rollout, load, views, step, gpus, hours, hours * gpus)
+    return JobHours(
+        steps=steps,
+        ranks=ranks,
+        rollout_s=rollout,
+        load_s=load,
+        views_s=views,
+        step_s=step,
+        gpus=gpus,
+        hours=hours,
+        gpu_hours=hours * gpus,
+    )

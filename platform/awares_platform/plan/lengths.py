@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from awares.crops import CropId
-from awares.tokens import visual_tokens
+from awares.tokens import VisionLimits, visual_tokens
 from awares.view import View, full_view, view_size
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.largest_request import (
@@ -16,7 +16,6 @@ from awares_platform.config.largest_request import (
 from awares_platform.config.method import MethodConfig
 from awares_platform.method.environment import system_prompt
 from awares_platform.plan.assumptions import Assumptions
-from awares_platform.plan.geometry import Geometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +89,14 @@ def lengths(
     method: MethodConfig,
     engine: EngineConfig,
     max_tokens: int,
-    shape: Geometry,
+    limits: VisionLimits,
     assumed: Assumptions,
 ) -> Lengths:
     """Count the tokens of an episode.
 
-    `max_tokens` is grpo.max_tokens, the maximum number of sampled tokens per turn.
+    `max_tokens` is grpo.max_tokens, the maximum number of sampled tokens per turn. `limits` are
+    those of the policy's image processor.
     """
-    limits = shape.limits(method.min_pixels, method.max_pixels)
     size, rule = assumed.image_size, method.rule
 
     def tokens(view: View) -> int:

@@ -9,6 +9,7 @@ from awares.tokens import Size
 from awares_platform.config import PlatformConfig
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.sft import SftConfig
+from awares_platform.method.environment import vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.method.ratios import Ratios, ratios
 from awares_platform.plan.assumptions import Assumptions
@@ -128,8 +129,9 @@ def make(config: PlatformConfig, assumed: Assumptions, sizes: Sequence[Size] = (
     assumed.check()
     _check_gpus(config.sft, config.grpo)
     policy, grpo = config.policy, config.grpo
-    shape = geometry(policy.base)
-    tokens = lengths(config.method, config.engine, grpo.max_tokens, shape, assumed)
+    family = model_family(policy)
+    shape, limits = geometry(policy.base, family), vision_limits(config.method, family)
+    tokens = lengths(config.method, config.engine, grpo.max_tokens, limits, assumed)
     trained, frozen = trained_parameters(policy, shape)
     wanted = grpo.groups_in_flight * grpo.group_size
     engine = engine_memory(
@@ -151,7 +153,7 @@ def make(config: PlatformConfig, assumed: Assumptions, sizes: Sequence[Size] = (
         trained=trained,
         frozen=frozen,
         lengths=tokens,
-        ratios=ratios(sizes or [assumed.image_size], config.method, model_family(policy)),
+        ratios=ratios(sizes or [assumed.image_size], config.method, family),
         trainers={job: memory(rank, shape, assumed.overhead_gib) for job, rank in longest.items()},
         typical={job: memory(rank, shape, assumed.overhead_gib) for job, rank in typical.items()},
         stages={job: _by_stage(rank, shape, assumed) for job, rank in longest.items()},

@@ -36,7 +36,7 @@ def _check_link(
     meta = read_meta(store, run, name)
     if meta is None:
         return
-    now = _digest(store, run, before, base)
+    now = policy_digest(store, run, before, base)
     if now is None or now == meta["trained_from"]:
         return
     origin = f"policy.base={base!r}" if before == "base" else f"its policy {before!r}"
@@ -46,7 +46,7 @@ def _check_link(
     )
 
 
-def _digest(store: ObjectStore, run: str, name: PolicyName, base: str) -> str | None:
+def policy_digest(store: ObjectStore, run: str, name: PolicyName, base: str) -> str | None:
     """Return the current digest of the policy `name`, or None if the run has no such policy."""
     if name == "base":
         return base_digest(store.config, base)

@@ -55,7 +55,15 @@ def as_episode(item: Demonstration) -> Episode:
         for number, turn in enumerate(item.turns)
     )
     return Episode(
-        item.sample_id, item.image, item.image_size, turns, "7", StopReason.ANSWER, 0, 0.0, 0.0
+        sample_id=item.sample_id,
+        image=item.image,
+        image_size=item.image_size,
+        turns=turns,
+        answer="7",
+        stop=StopReason.ANSWER,
+        visual_tokens=0,
+        rtr_token=0.0,
+        rtr_pixel=0.0,
     )
 
 
@@ -278,7 +286,17 @@ def test_disagreement_of_placeholders_and_views_is_one_clear_error(
 def test_an_image_of_another_size_and_an_episode_without_views_are_refused(chat, processor, limits):
     with pytest.raises(PolicyError, match="s0: image blue is"):
         collate([direct(chat)], lambda _: BLUE.resize((10, 10)), processor, limits)
-    empty = Episode("s9", "blue", BLUE.size, (), None, StopReason.ERROR, 0, 0.0, 0.0)
+    empty = Episode(
+        sample_id="s9",
+        image="blue",
+        image_size=BLUE.size,
+        turns=(),
+        answer=None,
+        stop=StopReason.ERROR,
+        visual_tokens=0,
+        rtr_token=0.0,
+        rtr_pixel=0.0,
+    )
     with pytest.raises(PolicyError, match="s9: no view"):
         collate([empty], IMAGES.__getitem__, processor, limits)
 

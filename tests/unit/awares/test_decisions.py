@@ -10,12 +10,43 @@ C, S = CropId, StopReason
 
 
 def pair(label, target, asked, stop=S.ANSWER, rtr=0.25):
-    turns = (Turn((), (), (), (), (), "", asked, None if asked else stop, area_fraction(asked)),)
-    if asked:
-        turns += (Turn((), (), (), (), (), "", (), stop),)
-    return Episode("s", "h", (8, 8), turns, "7", stop, 4, rtr, rtr), Sample(
-        "s", "h", "?", "7", label=label, crops=target
+    turns = (
+        Turn(
+            context_ids=(),
+            views=(),
+            sampled_ids=(),
+            logprobs=(),
+            versions=(),
+            text="",
+            crops=asked,
+            stop=None if asked else stop,
+            area=area_fraction(asked),
+        ),
     )
+    if asked:
+        turns += (
+            Turn(
+                context_ids=(),
+                views=(),
+                sampled_ids=(),
+                logprobs=(),
+                versions=(),
+                text="",
+                crops=(),
+                stop=stop,
+            ),
+        )
+    return Episode(
+        sample_id="s",
+        image="h",
+        image_size=(8, 8),
+        turns=turns,
+        answer="7",
+        stop=stop,
+        visual_tokens=4,
+        rtr_token=rtr,
+        rtr_pixel=rtr,
+    ), Sample("s", "h", "?", "7", label=label, crops=target)
 
 
 PAIRS = [

@@ -21,8 +21,28 @@ def paper(answer=same) -> CropReward:
 def episode(
     answer: str | None, crops: tuple[CropId, ...] = (), stop: StopReason = S.ANSWER
 ) -> Episode:
-    turn = Turn((), (), (), (), (), "", crops, None if crops else stop, area_fraction(crops))
-    return Episode("s", "hash", (112, 112), (turn,), answer, stop, 0, 0.0, 0.0)
+    turn = Turn(
+        context_ids=(),
+        views=(),
+        sampled_ids=(),
+        logprobs=(),
+        versions=(),
+        text="",
+        crops=crops,
+        stop=None if crops else stop,
+        area=area_fraction(crops),
+    )
+    return Episode(
+        sample_id="s",
+        image="hash",
+        image_size=(112, 112),
+        turns=(turn,),
+        answer=answer,
+        stop=stop,
+        visual_tokens=0,
+        rtr_token=0.0,
+        rtr_pixel=0.0,
+    )
 
 
 def sample(label: Label | None) -> Sample:

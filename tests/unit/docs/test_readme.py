@@ -162,8 +162,26 @@ def test_lines_have_at_most_100_columns() -> None:
 
 
 def episode(answer: str, crops: tuple) -> Episode:
-    first = Turn((), (), (), (), (), "", crops, None if crops else StopReason.ANSWER)
-    last = Turn((), (), (), (), (), answer, (), StopReason.ANSWER)
+    first = Turn(
+        context_ids=(),
+        views=(),
+        sampled_ids=(),
+        logprobs=(),
+        versions=(),
+        text="",
+        crops=crops,
+        stop=None if crops else StopReason.ANSWER,
+    )
+    last = Turn(
+        context_ids=(),
+        views=(),
+        sampled_ids=(),
+        logprobs=(),
+        versions=(),
+        text=answer,
+        crops=(),
+        stop=StopReason.ANSWER,
+    )
     return Episode(
         sample_id="q",
         image="h",

@@ -217,5 +217,17 @@ def test_the_words_fit_the_end_of_the_episode(
     answer: str, stop: str, crops: tuple[str, ...], words: list[str]
 ) -> None:
     boxes = ((0, 0, 56, 56),) * len(crops)
-    reply = Reply(answer, crops, boxes, 8, 0.5, 31, 18, 1, stop, 0.12, 0)
+    reply = Reply(
+        answer=answer,
+        crops=crops,
+        boxes=boxes,
+        visual_tokens=8,
+        rtr_token=0.5,
+        prompt_tokens=31,
+        completion_tokens=18,
+        turns=1,
+        stop=stop,
+        latency_s=0.12,
+        weight_version=0,
+    )
     assert reply.lines().splitlines()[:2] == words

@@ -132,7 +132,18 @@ def test_the_summary_by_hand() -> None:
         wall_s=7.0,
     )
     crops = {"0": 2, "3": 1}
-    assert result == CurateResult("d/", 4, 2, 2, crops, 2, 1, 3, shards_resumed=1, wall_s=7.0)
+    assert result == CurateResult(
+        dataset="d/",
+        samples=4,
+        lr=2,
+        hr=2,
+        crops=crops,
+        left_out=2,
+        source_faults=1,
+        shards=3,
+        shards_resumed=1,
+        wall_s=7.0,
+    )
     assert result.hr_share == 0.5
 
 
@@ -160,7 +171,18 @@ def test_progress_names_the_start_of_the_engine_before_any_count(
 
 
 def test_the_summary_names_questions_shares_faults_seconds_and_place() -> None:
-    result = CurateResult("datasets/m/train/", 11801, 9680, 2121, {}, 487, 3, 24, 0, wall_s=389.6)
+    result = CurateResult(
+        dataset="datasets/m/train/",
+        samples=11801,
+        lr=9680,
+        hr=2121,
+        crops={},
+        left_out=487,
+        source_faults=3,
+        shards=24,
+        shards_resumed=0,
+        wall_s=389.6,
+    )
     counts = "2,121 HR (18.0%), 9,680 LR, 487 without a label, 3 unreadable rows"
     assert result.summary("s3://awares/mini").splitlines() == [
         f"curate: 12,288 questions in 390 s: {counts}",

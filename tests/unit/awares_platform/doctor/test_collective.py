@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from awares_platform.config.grpo import GrpoConfig
-from awares_platform.doctor.collective import Exchange, free_port, judged
+from awares_platform.doctor.collective import Exchange, judged
 from awares_platform.doctor.placement import bundles
+from awares_platform.runtime.ports import free_port
 
 RANK = """
 import sys
@@ -38,7 +39,7 @@ def test_the_slowest_rank_sets_the_rate_and_a_wrong_sum_fails() -> None:
     fast, slow = Exchange(True, 10**9, 0.5), Exchange(True, 10**9, 1.0)
     [found] = judged([fast, slow, fast, fast], "nccl")
     assert found.status == "pass"
-    assert found.figures["gb_per_s"] == pytest.approx(1.5)
+    assert found.metrics["gb_per_s"] == pytest.approx(1.5)
     [found] = judged([fast, Exchange(True, 10**9, 2.0)], "nccl")
     assert found.status == "warn" and "0.50 GB/s" in found.found and "NCCL_DEBUG" in found.remedy
     assert judged([slow, Exchange(True, 10**9, 2.0)], "gloo")[0].status == "pass"

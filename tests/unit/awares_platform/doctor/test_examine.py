@@ -96,16 +96,16 @@ def test_a_failure_of_what_the_setup_does_not_need_is_a_warning() -> None:
 def test_the_worst_node_speaks_for_a_check() -> None:
     found = worst(
         [
-            Finding("disk", "pass", "90 GiB", figures={"node": "a", "free_gib": 90}),
-            Finding("clock", "pass", "agrees", figures={"node": "a"}),
-            Finding("disk", "fail", "0 GiB", "Free space.", figures={"node": "b", "free_gib": 0}),
+            Finding("disk", "pass", "90 GiB", metrics={"node": "a", "free_gib": 90}),
+            Finding("clock", "pass", "agrees", metrics={"node": "a"}),
+            Finding("disk", "fail", "0 GiB", "Free space.", metrics={"node": "b", "free_gib": 0}),
         ]
     )
     assert [(one.check, one.status, one.found) for one in found] == [
         ("disk", "fail", "b: 0 GiB"),
         ("clock", "pass", "agrees"),
     ]
-    assert found[0].figures == {
+    assert found[0].metrics == {
         "nodes": [{"node": "a", "free_gib": 90}, {"node": "b", "free_gib": 0}]
     }
 
@@ -130,5 +130,5 @@ def test_the_table_the_remedies_and_the_json_hold_all_findings() -> None:
     ]
     content = json.loads(found.as_json())
     assert (content["status"], content["seconds"], content["run"]) == ("warn", 12.3, "mini")
-    assert content["findings"][2]["figures"] == {"free_gib": 2.0}
+    assert content["findings"][2]["metrics"] == {"free_gib": 2.0}
     assert Diagnosis("mini", (*FINDINGS, Finding("store", "fail", "")), 1.0).status == "fail"

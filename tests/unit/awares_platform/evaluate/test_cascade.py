@@ -22,7 +22,17 @@ WHOLE = full_view(SIZE)
 
 def turn(view: View, text: str, logprob: float = 0.0, crops: tuple[str, ...] = ()) -> Turn:
     stop, area = (None, 0.25) if crops else (StopReason.ANSWER, 0.0)
-    return Turn((1,), (view,), (2,), (logprob,), (0,), text, crops, stop, area)
+    return Turn(
+        context_ids=(1,),
+        views=(view,),
+        sampled_ids=(2,),
+        logprobs=(logprob,),
+        versions=(0,),
+        text=text,
+        crops=crops,
+        stop=stop,
+        area=area,
+    )
 
 
 def played(index: int, turns: tuple[Turn, ...], latency_s: float = 0.02) -> Played:

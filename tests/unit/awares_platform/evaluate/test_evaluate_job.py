@@ -47,7 +47,17 @@ def sample(index: int, annotation: Label | None = None) -> Sample:
 
 def played(index: int, answer: str | None, latency_s: float = 0.02) -> Played:
     stop = StopReason.ANSWER if answer is not None else StopReason.MALFORMED
-    episode = Episode(f"s{index}", "a" * 64, (112, 112), (), answer, stop, 4, 0.25, 0.25)
+    episode = Episode(
+        sample_id=f"s{index}",
+        image="a" * 64,
+        image_size=(112, 112),
+        turns=(),
+        answer=answer,
+        stop=stop,
+        visual_tokens=4,
+        rtr_token=0.25,
+        rtr_pixel=0.25,
+    )
     return Played(sample(index), episode, latency_s, "")
 
 
@@ -64,7 +74,16 @@ def test_a_question_without_an_image_is_left_out_for_all() -> None:
 def sampled(index: int, answer: str | None, logprob: float = 0.0) -> Played:
     one = played(index, answer)
     assert one.episode is not None
-    turn = Turn((1,), (View(None),), (2,), (logprob,), (0,), answer or "", (), one.episode.stop)
+    turn = Turn(
+        context_ids=(1,),
+        views=(View(None),),
+        sampled_ids=(2,),
+        logprobs=(logprob,),
+        versions=(0,),
+        text=answer or "",
+        crops=(),
+        stop=one.episode.stop,
+    )
     return replace(one, episode=replace(one.episode, turns=(turn,)))
 
 

@@ -41,29 +41,38 @@ def scored(
     )
     views = tuple(crop_view(crop, SIZE) for crop in crops)
     first = Turn(
-        (1,),
-        (View(None),),
-        (2,),
-        (0.0,),
-        (0,),
-        "GET_CROPS" if crops else "7",
-        crops,
-        None if crops else StopReason.ANSWER,
-        area_fraction(crops),
+        context_ids=(1,),
+        views=(View(None),),
+        sampled_ids=(2,),
+        logprobs=(0.0,),
+        versions=(0,),
+        text="GET_CROPS" if crops else "7",
+        crops=crops,
+        stop=None if crops else StopReason.ANSWER,
+        area=area_fraction(crops),
     )
-    second = Turn((1,), views, (2,), (0.0,), (0,), "7", (), StopReason.ANSWER)
+    second = Turn(
+        context_ids=(1,),
+        views=views,
+        sampled_ids=(2,),
+        logprobs=(0.0,),
+        versions=(0,),
+        text="7",
+        crops=(),
+        stop=StopReason.ANSWER,
+    )
     ratio = 0.25 + area_fraction(crops)
     turns = (first, second) if crops else (first,)
     episode = Episode(
-        sample.sample_id,
-        sample.image,
-        SIZE,
-        turns,
-        "7",
-        StopReason.ANSWER,
-        int(16 * ratio),
-        ratio,
-        ratio,
+        sample_id=sample.sample_id,
+        image=sample.image,
+        image_size=SIZE,
+        turns=turns,
+        answer="7",
+        stop=StopReason.ANSWER,
+        visual_tokens=int(16 * ratio),
+        rtr_token=ratio,
+        rtr_pixel=ratio,
     )
     return Scored(sample, sample, episode, score, latency_s, 10 * score)
 

@@ -29,16 +29,26 @@ def make_episode() -> Callable[..., Episode]:
         extra: int = 0,
     ) -> Episode:
         turn = Turn(
-            (1, 9, *[4] * extra, 2),
-            (View(None),),
-            (5, 6),
-            (-0.1, -0.25),
-            (version, version + 1),
-            answer or "",
-            (),
-            stop,
+            context_ids=(1, 9, *[4] * extra, 2),
+            views=(View(None),),
+            sampled_ids=(5, 6),
+            logprobs=(-0.1, -0.25),
+            versions=(version, version + 1),
+            text=answer or "",
+            crops=(),
+            stop=stop,
         )
-        return Episode("s0", "ab" * 32, (112, 112), (turn,), answer, stop, 4, 0.25, 0.25)
+        return Episode(
+            sample_id="s0",
+            image="ab" * 32,
+            image_size=(112, 112),
+            turns=(turn,),
+            answer=answer,
+            stop=stop,
+            visual_tokens=4,
+            rtr_token=0.25,
+            rtr_pixel=0.25,
+        )
 
     return make
 
@@ -47,28 +57,36 @@ def make_episode() -> Callable[..., Episode]:
 def call_episode() -> Episode:
     """Return an episode that asks for two crops in turn 1, and answers in turn 2."""
     asks = Turn(
-        (1, 9, 2),
-        (View(None),),
-        (5,),
-        (-0.5,),
-        (3,),
-        "GET_CROPS: ['0', '5']",
-        ("0", "5"),
-        None,
-        0.75,
+        context_ids=(1, 9, 2),
+        views=(View(None),),
+        sampled_ids=(5,),
+        logprobs=(-0.5,),
+        versions=(3,),
+        text="GET_CROPS: ['0', '5']",
+        crops=("0", "5"),
+        stop=None,
+        area=0.75,
     )
     answers = Turn(
-        (3, 9, 9),
-        (View((0, 0, 56, 56)), View((0, 0, 112, 56))),
-        (6, 7),
-        (-0.1, -1e-9),
-        (3, 4),
-        "7",
-        (),
-        StopReason.ANSWER,
+        context_ids=(3, 9, 9),
+        views=(View((0, 0, 56, 56)), View((0, 0, 112, 56))),
+        sampled_ids=(6, 7),
+        logprobs=(-0.1, -1e-9),
+        versions=(3, 4),
+        text="7",
+        crops=(),
+        stop=StopReason.ANSWER,
     )
     return Episode(
-        "s0", "ab" * 32, (112, 112), (asks, answers), "7", StopReason.ANSWER, 4 + 4 + 8, 1.0, 1.0
+        sample_id="s0",
+        image="ab" * 32,
+        image_size=(112, 112),
+        turns=(asks, answers),
+        answer="7",
+        stop=StopReason.ANSWER,
+        visual_tokens=4 + 4 + 8,
+        rtr_token=1.0,
+        rtr_pixel=1.0,
     )
 
 

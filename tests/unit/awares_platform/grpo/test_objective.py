@@ -18,16 +18,16 @@ def test_every_episode_keeps_its_own_behaviour_logprobs_on_the_shared_row(
     mask_ST = torch.tensor([[0, 0, 1, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0, 0]], dtype=torch.bool)
     nothing = torch.zeros(2, 7)
     batch = Batch(
-        torch.ones(2, 7, dtype=torch.long),
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        mask_ST,
-        nothing,
-        nothing,
-        nothing,
+        input_ids_BT=torch.ones(2, 7, dtype=torch.long),
+        attention_mask_BT=nothing,
+        mm_token_type_ids_BT=nothing,
+        pixel_values_ND=nothing,
+        image_grid_thw_I3=nothing,
+        image_views_I=nothing,
+        action_mask_BT=mask_ST,
+        behaviour_logprobs_BT=nothing,
+        weights_BT=nothing,
+        versions_BT=nothing,
     )
     rows_B, behaviour_BT, advantages_B = spread(trained, batch)
     assert rows_B.tolist() == [0, 1, 1]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from awares.errors import ConfigError, PolicyError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
+from awares.families.qwen3_vl import Qwen3VL
 from awares.mini import POLICY
 from awares_platform.plan.geometry import KNOWN, geometry
 
@@ -23,7 +25,7 @@ from awares_platform.plan.geometry import KNOWN, geometry
     ],
 )
 def test_released_sizes_have_their_published_parameters(size: str, parameters: int) -> None:
-    assert geometry(f"Qwen/Qwen2.5-VL-{size}-Instruct").parameters == parameters
+    assert geometry(f"Qwen/Qwen2.5-VL-{size}-Instruct", QWEN2_5_VL).parameters == parameters
 
 
 def test_the_shipped_policy_has_the_parameters_of_its_file() -> None:
@@ -31,7 +33,7 @@ def test_the_shipped_policy_has_the_parameters_of_its_file() -> None:
 
     with safe_open(Path(POLICY) / "model.safetensors", "pt") as file:
         stored = {name: file.get_tensor(name).numel() for name in file.keys()}
-    shape = geometry("mini")
+    shape = geometry("mini", QWEN2_5_VL)
     assert shape.parameters == sum(stored.values())
     assert shape.vision_parameters == sum(size for name, size in stored.items() if "visual" in name)
 
@@ -52,7 +54,7 @@ def test_the_flat_layout_of_older_files_is_read_too(tmp_path: Path) -> None:
     config = json.loads((Path(POLICY) / "config.json").read_text())
     flat = {**config.pop("text_config"), **config}
     (tmp_path / "config.json").write_text(json.dumps(flat))
-    assert geometry(str(tmp_path)) == geometry("mini")
+    assert geometry(str(tmp_path), QWEN2_5_VL) == geometry("mini", QWEN2_5_VL)
 
 
 def test_an_unknown_base_or_a_broken_directory_is_named(tmp_path: Path) -> None:
@@ -61,17 +63,21 @@ def test_an_unknown_base_or_a_broken_directory_is_named(tmp_path: Path) -> None:
         match=r"policy.base=Qwen/Qwen2.5-VL-5B-Instruct: no geometry is known for it; "
         "give a local directory",
     ):
-        geometry("Qwen/Qwen2.5-VL-5B-Instruct")
+        geometry("Qwen/Qwen2.5-VL-5B-Instruct", QWEN2_5_VL)
     with pytest.raises(ConfigError, match=r"policy.base=s3://awares/base"):
-        geometry("s3://awares/base")
-    with pytest.raises(PolicyError, match=r"config.json: No such file"):
-        geometry(str(tmp_path))
+        geometry("s3://awares/base", QWEN2_5_VL)
+    with pytest.raises(PolicyError, match="config.json is missing"):
+        geometry(str(tmp_path), QWEN2_5_VL)
     (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
-    with pytest.raises(PolicyError, match="model_type 'qwen3_vl'; a plan can be made for 'qwen2"):
-        geometry(str(tmp_path))
-    (tmp_path / "config.json").write_text('{"hidden_size": 8}')
-    with pytest.raises(PolicyError, match=r"not the config.json of a Qwen2.5-VL"):
-        geometry(str(tmp_path))
+    with pytest.raises(
+        PolicyError, match="model_type 'qwen3_vl', but policy.family expects 'qwen2_5_vl'"
+    ):
+        geometry(str(tmp_path), QWEN2_5_VL)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl", "hidden_size": 8}')
+    with pytest.raises(PolicyError, match="config.json lacks a size of a Qwen2.5-VL"):
+        geometry(str(tmp_path), QWEN2_5_VL)
+    with pytest.raises(ConfigError, match="policy.family is Qwen3-VL, but a plan can be made for"):
+        geometry("mini", Qwen3VL())
     with pytest.raises(
         ConfigError,
         match=r"policy.lora_targets names 'proj', which no decoder layer has; choose from q_proj",

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from awares.errors import ConfigError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares_platform.config import PlatformConfig
+from awares_platform.method.environment import vision_limits
 from awares_platform.plan import engine as plan_engine
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.caches import caches
@@ -44,7 +46,8 @@ RANK = Trainer(
 
 def tokens_of(config: PlatformConfig) -> Lengths:
     max_tokens = config.grpo.max_tokens
-    return lengths(config.method, config.engine, max_tokens, KNOWN["7B"], Assumptions())
+    limits = vision_limits(config.method, QWEN2_5_VL)
+    return lengths(config.method, config.engine, max_tokens, limits, Assumptions())
 
 
 def engine_of(config: PlatformConfig) -> EngineMemory:

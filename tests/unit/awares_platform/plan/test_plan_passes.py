@@ -92,16 +92,16 @@ def batch(scored: int) -> Batch:
     action_BT[:, -scored:] = True
     zeros_BT = torch.zeros(1, WIDTH)
     return Batch(
-        ids_BT,
-        torch.ones_like(ids_BT),
-        (ids_BT == IMAGE).int(),
-        torch.randn(GRID[1] * GRID[2], 3 * 2 * 14**2),
-        torch.tensor([GRID]),
-        torch.tensor([0]),
-        action_BT,
-        zeros_BT,
-        zeros_BT,
-        zeros_BT.long(),
+        input_ids_BT=ids_BT,
+        attention_mask_BT=torch.ones_like(ids_BT),
+        mm_token_type_ids_BT=(ids_BT == IMAGE).int(),
+        pixel_values_ND=torch.randn(GRID[1] * GRID[2], 3 * 2 * 14**2),
+        image_grid_thw_I3=torch.tensor([GRID]),
+        image_views_I=torch.tensor([0]),
+        action_mask_BT=action_BT,
+        behaviour_logprobs_BT=zeros_BT,
+        weights_BT=zeros_BT,
+        versions_BT=zeros_BT.long(),
     )
 
 

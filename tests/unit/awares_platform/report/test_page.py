@@ -58,9 +58,27 @@ def _scored(
         label=Label.HR,
     )
     last = None if crops else StopReason.ANSWER
-    first = Turn((1, 2), (View(None),), (3,), (0.0,), (0,), "GET_CROPS", crops, last)
+    first = Turn(
+        context_ids=(1, 2),
+        views=(View(None),),
+        sampled_ids=(3,),
+        logprobs=(0.0,),
+        versions=(0,),
+        text="GET_CROPS",
+        crops=crops,
+        stop=last,
+    )
     views = tuple(crop_view(crop, SIZE) for crop in crops)
-    second = Turn((4,), views, (5,), (0.0,), (0,), "7", (), StopReason.ANSWER)
+    second = Turn(
+        context_ids=(4,),
+        views=views,
+        sampled_ids=(5,),
+        logprobs=(0.0,),
+        versions=(0,),
+        text="7",
+        crops=(),
+        stop=StopReason.ANSWER,
+    )
     episode = Episode(
         sample_id=sample.sample_id,
         image=sample.image,

@@ -24,7 +24,16 @@ NORM = TensorEntry(
 
 def test_a_manifest_survives_json() -> None:
     manifest = Manifest(
-        12, 3, (HEAD, NORM), {"canary": {"logprobs": [[-0.25]]}}, 11, 9, 0.03125, "5d", "77", 2.0
+        version=12,
+        epoch=3,
+        tensors=(HEAD, NORM),
+        extra={"canary": {"logprobs": [[-0.25]]}},
+        base=11,
+        step=9,
+        changed_ratio=0.03125,
+        processor="5d",
+        template="77",
+        adapter=2.0,
     )
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
     anchor = Manifest(12, 3, (HEAD,))
