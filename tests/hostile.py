@@ -77,7 +77,7 @@ def proxies(port: int) -> dict[str, str]:
 
 
 def aws(directory: Path) -> dict[str, dict[str, str]]:
-    """Return environment variables that could misdirect an AWS client of the tests, by topic.
+    """Return environment variables, grouped by topic, that could misdirect a test's AWS client.
 
     Also write an AWS config file to `directory`. The variables of the topic "files" name this file.
     """

@@ -14,7 +14,7 @@ from awares_platform.weights.codec.words import WordType
 Words = NDArray[np.uint16]
 
 CHUNK = 1 << 21
-"""The number of words that the simpler encodings compress at once, as our codec does in a span."""
+"""The simpler encodings compress this number of words at once. A span of our codec has as many."""
 
 ZSTD = pa.Codec("zstd", compression_level=1)
 

@@ -155,7 +155,7 @@ async def measure(
     """Measure all windows and return the tokens per second of each window.
 
     The first list is for windows without updates, and the second list is for windows with updates.
-    `target` is a shared integer, by which the function tells the publisher's process the run.
+    `target` is a shared integer, the index in RUNS of the run for which the learner publishes.
     """
     rates: tuple[list[float], list[float]] = ([], [])
     tasks = [

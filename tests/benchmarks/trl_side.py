@@ -56,7 +56,10 @@ LONGEST = 800
 
 
 class Scenes:
-    """The samples of the work, their decoded images by name, and the crops on offer."""
+    """The samples of work.json, their decoded images by name, and the crops that TRL may request.
+
+    `place` is the directory of the work, and `work` is the content of work.json.
+    """
 
     def __init__(self, place: Path, work: dict[str, Any]) -> None:
         self.crops, self.low_ratio = TenCrops(rule=ViewRule(**work["rule"])), work["low_ratio"]
@@ -73,7 +76,7 @@ class Scenes:
 
 
 def environment(scenes: Scenes) -> type:
-    """Return the class from which TRL makes an environment for each episode about `scenes`."""
+    """Return the class of TRL's environments, each of which plays one episode about a scene."""
 
     offered = scenes.crops
 

@@ -36,9 +36,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32)
 STEPS = {1: 1e-4, 10: 1e-4, 100: 3e-5}
-"""Maps each number of steps after which the slope is measured to the size of the steps before it.
+"""The keys are the numbers of steps after which the slope is measured.
 
-Each size applies to the steps since the number before it.
+A value is the size of each step since the previous key.
 """
 
 
@@ -210,7 +210,7 @@ def pair(layer: str, above: int, below: int, rank: int) -> dict[str, Tensor]:
 
 
 def distance(one: Generation, other: Generation) -> float:
-    """Return the mean |dlogp| over the tokens before the first token that differs."""
+    """Return the mean |dlogp| over the tokens up to the first token that differs, inclusive."""
     pairs = []
     for mine, theirs, a, b in zip(
         one.token_ids, other.token_ids, one.logprobs, other.logprobs, strict=False

@@ -58,9 +58,11 @@ POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32, stage_on_device=True)
 STEP = 0.05
 STEPS = {1: 1e-3, 10: 3e-4, 100: 5e-5}
-"""Maps each number of steps after which the slope is measured to the size of the steps before it.
+"""The keys are the numbers of steps after which the slope is measured.
 
-The size is relative to a tensor's root mean square. engine/canary_change.py explains the slope."""
+A value is the size of each step since the previous key, relative to a tensor's root mean square.
+engine/canary_change.py explains the slope.
+"""
 FAMILIES = {
     "untied head": ("lm_head",),
     "embedding": ("embed_tokens",),

@@ -84,7 +84,7 @@ def assert_same(pair: tuple[Running, Running], policy: RandomPolicy) -> None:
 
 
 def assert_shared(store: CountingStore, manifest: Manifest, report: LoadReport) -> None:
-    """Check that the two processes read a version once together, and about half of it each."""
+    """Check that two processes together read a version once, and that each reads about half."""
     read = store.read()
     store.log.unlink()
     print(read, manifest.size)

@@ -107,8 +107,8 @@ def test_a_lease_keeps_versions_until_it_expires(seaweed: ObjectStore, run: str)
     for beat in range(3):
         seaweed.put(key, b'{"versions":[1,2],"beat":%d}' % beat)
         assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4, 2, 1]
-        # A lease expires when the collector sees the same content for too long. The collector
-        # uses only its own clock, and never the reader's clock.
+        # A lease expires when its object keeps the same content for too long. The collector
+        # measures this time with its own clock, and never reads the reader's clock.
         clock.now += 50
     clock.now += 50
     assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4]

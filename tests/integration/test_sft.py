@@ -334,9 +334,9 @@ def _named(config: PlatformConfig, name: str) -> PlatformConfig:
 
 
 def _with_own_store(config: PlatformConfig, directory: Path) -> PlatformConfig:
-    """Return a job that starts its own SeaweedFS on files in `directory`.
+    """Return a job that starts its own SeaweedFS on the files in `directory`.
 
-    Write the curated samples to these files before.
+    The function runs this SeaweedFS once, and writes the curated samples to it.
     """
     job = config.model_copy(
         update={

@@ -105,8 +105,8 @@ def run(directory: Path, case: Case, mode: str) -> list[dict[str, Any]]:
     out = directory / f"{case.base}-{case.lora_rank}-{mode}"
     out.mkdir()
     settings = [case.base, str(case.lora_rank), case.dtype, case.family, mode]
-    # The C library then returns each freed tensor to the kernel at once, so that the process's
-    # memory is the memory of its live tensors.
+    # With this threshold, the C library returns each freed tensor to the kernel at once. The
+    # process's memory is then the memory of its live tensors.
     memory = {"MALLOC_MMAP_THRESHOLD_": "65536"}
     run_ranks("loading_rank.py", RANKS, str(directory), str(out), *settings, **memory)
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(RANKS)]

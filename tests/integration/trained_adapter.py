@@ -1,4 +1,4 @@
-"""A LoRA adapter of the bundled policy, trained towards some answers by steps of one size."""
+"""A LoRA adapter of the bundled policy, trained by steps that move all elements equally far."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ RANK = 8
 
 @dataclass
 class TrainedAdapter:
-    """A float32 model with adapters, as the learner holds it, and its canary.
+    """A learner's float32 model with adapters, its processor, and a canary.
 
     `publish_as` is the data type of the published adapter.
     """
