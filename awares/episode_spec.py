@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from awares.budget import Budget
 from awares.chat import ChatFormat
 from awares.environment import Environment, Malformed, Request
-from awares.errors import DataError
+from awares.errors import TooLong
 from awares.generate import Sampling
 from awares.ten_crops import TEN_CROPS
 from awares.tokens import Size, VisionLimits, visual_tokens
@@ -108,7 +108,7 @@ def longest(spec: EpisodeSpec, question: str, size: Size, chat: ChatFormat) -> i
 
 
 def check_room(spec: EpisodeSpec, question: str, size: Size, chat: ChatFormat) -> None:
-    """Raise DataError if an episode about `question` can exceed the engine's context.
+    """Raise TooLong if an episode about `question` can exceed the engine's context.
 
     Without a budget, the function checks nothing.
     """
@@ -116,7 +116,7 @@ def check_room(spec: EpisodeSpec, question: str, size: Size, chat: ChatFormat) -
         return
     needed = longest(spec, question, size, chat)
     if needed > spec.budget.context:
-        raise DataError(
+        raise TooLong(
             f"question, views and sampled tokens may need {needed} tokens of "
             f"{spec.budget.context} (engine.max_model_len); shorten the question"
         )

@@ -3,6 +3,7 @@
 AwaresError
 +-- ConfigError      A setting is wrong. This error is a ValueError, too.
 +-- DataError        An image, a row or a file is unreadable or incomplete.
+|   +-- TooLong      A question does not fit the engine's context.
 +-- PolicyError      A model, a processor or a checkpoint is unsuitable for the run.
 
 The platform defines further subclasses, for example in store/errors.py, weights/manifest.py and
@@ -20,6 +21,10 @@ class ConfigError(AwaresError, ValueError):
 
 class DataError(AwaresError):
     """Raised if an image, row or file is unreadable or incomplete."""
+
+
+class TooLong(DataError):
+    """Raised if an episode about a question can exceed the engine's context."""
 
 
 class PolicyError(AwaresError):

@@ -26,8 +26,11 @@ from awares_platform.engine import canary_change
 from awares_platform.engine.canary import Canary, CanaryMismatch, Logprobs, to_extra
 from awares_platform.engine.load import LoadReport
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import StoreError
 from awares_platform.weights import Identity, Publisher, Subscriber, WeightsError
 from awares_platform.weights.adapter import DOWN, UP
+from tests.integration.fault import Status
+from tests.integration.fault_proxy import proxy
 from tests.integration.running_engine import Running, started, two_canaries
 from tests.integration.trained_adapter import RANK, TrainedAdapter
 
@@ -166,6 +169,22 @@ def test_a_request_keeps_its_version_and_new_requests_take_the_new_one(setup: Se
     assert gap > 0
     assert max(distance(one, alone) for one in old) < gap / 4
     assert max(distance(one, after) for one in new) < gap / 4
+
+
+def test_an_outage_of_the_store_leaves_the_engine_as_it_is(setup: Setup) -> None:
+    """The engine reads HEAD and the manifest, but the store refuses the adapter's bytes."""
+    before = setup.engine.version
+    setup.publish("outage", before + 1, setup.trained.published(), setup.start)
+    with proxy(setup.store, retry_budget_s=0.2) as faults:
+        faults.on(match="*.bin", method="GET", fault=Status(500))
+        subscriber = Subscriber(faults.store, "outage")
+        with pytest.raises(StoreError):
+            setup.run(setup.engine.load_version(subscriber, before + 1))
+        assert setup.engine.version == before
+        setup.run(setup.engine(setup.ask("during the outage")))
+        faults.clear()
+        setup.run(setup.engine.load_version(subscriber, before + 1))
+    assert setup.engine.version == before + 1
 
 
 def test_versions_that_no_request_plays_are_removed(setup: Setup) -> None:

@@ -162,7 +162,8 @@ def run(config: PlatformConfig) -> CurateResult:
         recipe = {"fingerprint": _digest(shard.fingerprint for shard in shards)}
         keys = [shard.key for shard in shards]
         images = read_manifest(store, config.data.name, SPLIT).get("images")
-        write_manifest(store, name, SPLIT, keys, len(source.samples), recipe, images)
+        rows = sum(len(decode_rows(store.get(key), key).samples) for key in keys)
+        write_manifest(store, name, SPLIT, keys, rows, recipe, images)
         curated = read_split(store, name, SPLIT)
         result = summarise(
             source,

@@ -42,6 +42,7 @@ from awares_platform.engine.launch import EngineError
 from awares_platform.engine.load import Loader, LoadReport
 from awares_platform.engine.requests import Requests
 from awares_platform.runtime.processor import resolved
+from awares_platform.store.errors import StoreError
 from awares_platform.training.policy import interface
 from awares_platform.weights.manifest import Manifest, WeightsError
 from awares_platform.weights.subscribe import Subscriber
@@ -296,8 +297,8 @@ class Engine:
     ) -> T:
         """Await `work` and return its result.
 
-        Raises the WeightsErrors of `work` unchanged. Raises EngineError for every other failure,
-        and after `timeout_s` seconds. `what` names the work in the error message.
+        Raises each WeightsError and StoreError of `work` unchanged. Raises EngineError for every
+        other failure, and after `timeout_s` seconds. `what` names the work in the error message.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -306,7 +307,7 @@ class Engine:
             raise EngineError(
                 f"{what} took longer than engine.load_timeout_s = {self._config.load_timeout_s:g} s"
             ) from error
-        except WeightsError:
+        except (WeightsError, StoreError):
             raise
         except Exception as error:
             raise EngineError(f"{what} failed: {error}") from error

@@ -96,7 +96,7 @@ class ChatEndpoint:
         if response.status_code != 200:
             raise EndpointError(
                 f"{url} refused model {config.model!r} with {response.status_code}: "
-                f"{response.text[:200]}"
+                f"{response.text[:200]}; check the endpoint's model and api_key_variable"
             )
         return _text(response, url)
 
@@ -106,7 +106,8 @@ def _text(response: httpx.Response, url: str) -> str:
         text = response.json()["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError) as error:
         raise EndpointError(
-            f"{url} does not speak the OpenAI chat protocol: {response.text[:200]}"
+            f"{url} does not speak the OpenAI chat protocol: {response.text[:200]}; "
+            "set the endpoint's url to the base of its API, such as http://host:8000/v1"
         ) from error
     return text or ""
 

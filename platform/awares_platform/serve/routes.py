@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from awares.episode import StopReason
-from awares.errors import DataError
+from awares.errors import DataError, TooLong
 from awares.generate import Sampling
 from awares_platform.config.serve import ServeConfig
 from awares_platform.serve.croploop import CropLoop, ServedAnswer
@@ -148,12 +148,11 @@ def _error(error: RequestError) -> JSONResponse:
 
 
 def _as_request_error(error: DataError) -> RequestError:
-    """Return `error` as a RequestError. Any other DataError gets the code "invalid_image"."""
-    return (
-        error
-        if isinstance(error, RequestError)
-        else RequestError(str(error), param="messages.0.content", code="invalid_image")
-    )
+    """Return `error` as a RequestError. Its code is about the question or about the image."""
+    if isinstance(error, RequestError):
+        return error
+    code = "context_length_exceeded" if isinstance(error, TooLong) else "invalid_image"
+    return RequestError(str(error), param="messages.0.content", code=code)
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:

@@ -198,6 +198,7 @@ def test_a_question_beyond_the_context_is_refused(client_for, engine, chat_body)
         and "of 512 (engine.max_model_len); shorten the question"
         in reply.json()["error"]["message"]
     )
+    assert reply.json()["error"]["code"] == "context_length_exceeded"
     assert engine.requests == []
 
 
