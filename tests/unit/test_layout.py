@@ -128,3 +128,71 @@ def public_classes(module: ast.Module) -> list[str]:
         and isinstance(node.value, ast.Subscript)
     ]
     return [name for name in (*classes, *aliases) if not name.startswith("_") and name[0].isupper()]
+
+
+MOST_POSITIONAL = 7
+"""The largest number of positional arguments with which a class is called."""
+
+
+def test_large_records_are_built_with_keywords() -> None:
+    """A reader cannot match a long list of positional arguments with the fields of a class."""
+    found = [
+        f"{path}:{call.lineno}"
+        for path, tree in modules()
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and len(call.args) > MOST_POSITIONAL and is_class(call.func)
+        if not any(isinstance(argument, ast.Starred) for argument in call.args)
+    ]
+    assert not found, f"name the arguments of these calls: {found}"
+
+
+def is_class(function: ast.expr) -> bool:
+    """Return whether the called name has the form of a class name."""
+    name = getattr(function, "id", None) or getattr(function, "attr", "")
+    return name[:1].isupper()
+
+
+FEWEST_SECTIONS = 3
+"""A function that uses fewer sections of the configuration takes these sections."""
+
+
+def test_functions_take_the_sections_that_they_use() -> None:
+    """A function may take the whole configuration to pass it on, or to use several sections."""
+    found = []
+    for path, tree in modules():
+        for function in ast.walk(tree) if path.parts[0] == "platform" else ():
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                found += [
+                    f"{path}:{function.lineno} {function.name} uses only {sorted(sections)}"
+                    for sections in narrow_uses(function)
+                ]
+    assert not found, f"give these functions their sections: {found}"
+
+
+def narrow_uses(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[set[str]]:
+    """Return the used sections of each whole configuration of which `function` uses few."""
+    narrow = []
+    for argument in [*function.args.args, *function.args.kwonlyargs]:
+        if argument.annotation is None or ast.unparse(argument.annotation) != "PlatformConfig":
+            continue
+        names = [
+            node
+            for node in ast.walk(function)
+            if isinstance(node, ast.Name) and node.id == argument.arg
+        ]
+        owners = {
+            id(node.value): node.attr
+            for node in ast.walk(function)
+            if isinstance(node, ast.Attribute)
+        }
+        sections = {owners.get(id(name), "") for name in names}
+        passed_on = any(not section or section.startswith("model_") for section in sections)
+        if not passed_on and len(sections) < FEWEST_SECTIONS:
+            narrow.append(sections)
+    return narrow
+
+
+def modules() -> list[tuple[Path, ast.Module]]:
+    """Return the path and the syntax tree of each Python file of the repository."""
+    paths = [path for path in tracked() if path.suffix == ".py"]
+    return [(path, ast.parse((ROOT / path).read_text("utf-8"))) for path in paths]

@@ -110,7 +110,14 @@ def _examine_all(visit: Visit, config: PlatformConfig, store: ObjectStore, wait_
         with _actors(config, wanted, group if nodes else None) as (ranks, player):
             stored = _check_surroundings(visit, config.curate, store, ranks, player)
             if nodes:
-                loop.check_loop(visit, config, store if stored else None, ranks, player)
+                loop.check_loop(
+                    visit,
+                    store if stored else None,
+                    ranks,
+                    player,
+                    own=config.policy.lora_rank > 0,
+                    gpu=config.grpo.learner_gpus > 0,
+                )
             else:
                 for check in loop.CHECKS:
                     visit.skip(check, "there are no nodes for it")

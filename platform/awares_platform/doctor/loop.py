@@ -6,7 +6,6 @@ from typing import Any
 
 import ray
 
-from awares_platform.config import PlatformConfig
 from awares_platform.doctor import collective
 from awares_platform.doctor.finding import Finding
 from awares_platform.doctor.visit import Visit
@@ -29,15 +28,20 @@ _OTHER = (
 
 
 def check_loop(
-    visit: Visit, config: PlatformConfig, store: ObjectStore | None, ranks: list[Any], player: Any
+    visit: Visit,
+    store: ObjectStore | None,
+    ranks: list[Any],
+    player: Any,
+    *,
+    own: bool,
+    gpu: bool,
 ) -> None:
     """Check the loop. `store` is None if the store cannot be used.
 
     `ranks` are the actors of all learner ranks, and `player` is the engine's actor. The trainer and
-    the engine load the policy at the same time, as in the grpo job.
+    the engine load the policy at the same time, as in the grpo job. `own` is true if the setup
+    trains an adapter, and `gpu` is true if the learner uses GPUs.
     """
-    own = bool(config.policy.lora_rank)
-    gpu = config.grpo.learner_gpus > 0
     joined = visit.run(collective.ALL_REDUCE, lambda: _all_reduce(ranks, gpu), collective.REMEDY)
     with ThreadPoolExecutor(1) as pool:
         engine = pool.submit(visit.run, ENGINE, lambda: _start(player, own), _LOAD, visit.left_s)
