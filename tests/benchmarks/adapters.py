@@ -1,4 +1,4 @@
-"""Measures how an engine with the 7B model's width loads the versions of a LoRA run.
+"""Measures the time and memory of loading LoRA adapters into an engine with the 7B model's width.
 
     PYTHONPATH=.:platform python tests/benchmarks/adapters.py [--layers N ...] [--json PATH]
 
@@ -11,18 +11,18 @@ The script measures two ways of loading an adapter. In the way "adapter" the eng
 adapter beside its weights, as it does in bfloat16. In the way "folded" the engine adds the adapter
 to its weights, as it does in float32. For each way and number of layers, the script publishes some
 versions. The engine loads them alternately while it is idle and while it generates. The script
-reports medians:
+reports three figures, of which the times are medians:
 
 - load: the time that an idle engine takes from reading HEAD to the applied version, without a
-  canary. The load consists of fetching, decoding, verifying, writing the adapter's files, and the
-  pause;
+  canary. The load consists of fetching, decoding, verifying, and the pause. In the way "adapter" it
+  also includes writing the adapter's files;
 - pause: the part of the load in which generation waits, once for an idle engine and once for an
   engine that generates. The second pause includes the generation step in flight;
 - memory: the growth of the proportional set size (PSS) of this process and the engine, from the
   time before the first load to the peak. It includes the publisher, which runs in this process.
 
-If a way is measured with two numbers of layers, the table also has a row for 28 layers. This row is
-the linear extrapolation of the two measurements.
+If a way is measured with two numbers of layers below 28, the table also has a row for 28 layers.
+This row is the linear extrapolation of the two measurements.
 """
 
 import asyncio
@@ -182,7 +182,7 @@ def published(
 async def measure(
     store: ObjectStore, policy: Path, chat: ChatFormat, way: str, rank: int, threads: int
 ) -> dict[str, Any]:
-    """Start an engine, load VERSIONS versions, and return the medians of the figures."""
+    """Start an engine, load VERSIONS versions, and return the figures of the table as a dict."""
     config = EngineConfig(
         dtype="bfloat16",
         kv_cache_gib=0.25,
@@ -197,7 +197,7 @@ async def measure(
         policy, config, chat, family=QWEN2_5_VL, limits=LIMITS, lora_rank=lora_rank
     )
     if way == "folded":
-        # An engine in bfloat16 refuses to fold an adapter. Without its check, it folds.
+        # Remove the check by which an engine in bfloat16 refuses to fold an adapter.
         engine._check_form = lambda manifest: None  # type: ignore[method-assign]
     loads: dict[bool, list[tuple[float, LoadReport]]] = {True: [], False: []}
     shapes = dict(Checkpoint(policy).shapes)
@@ -232,7 +232,7 @@ async def measure(
 async def load(
     engine: Engine, chat: ChatFormat, subscriber: Subscriber, version: int, busy: bool
 ) -> tuple[float, LoadReport]:
-    """Load a version, and return the seconds since the request for HEAD and the engine's report.
+    """Load a version. Return the seconds from reading HEAD to the load's end, and its report.
 
     If `busy` is true, the engine generates during the load.
     """

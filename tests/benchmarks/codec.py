@@ -74,7 +74,7 @@ def entropy(counts: NDArray[np.integer]) -> float:
 
 
 def floor(update: Update) -> tuple[float, float, float]:
-    """Return the share of changed weights, the share of changes by one step, and the floor.
+    """Return the share of weights that change, the share of changes by one step, and the floor.
 
     The floor is the entropy of a weight's step in bits, divided by the 16 bits of a weight.
     """
@@ -157,7 +157,7 @@ def table(rows: list[Row]) -> str:
 
 
 def readme(rows: list[Row]) -> str:
-    """Return the table of the README, with a row for each update and a column for each codec."""
+    """Return the table for the document: a row for each update, and the sizes of each codec."""
     names = dict.fromkeys(row.update for row in rows)
     found = {update: [row for row in rows if row.update == update] for update in names}
     others = " | ".join(codec.name for codec in CODECS[1:])

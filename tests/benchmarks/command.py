@@ -1,4 +1,4 @@
-"""Provides what all benchmarks share: command-line options, progress output, and saved figures."""
+"""Provides what most benchmarks share: command-line options, progress output, and saved figures."""
 
 import argparse
 import json
@@ -10,10 +10,10 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 
 def parser(description: str | None, quick: str, passage: str) -> argparse.ArgumentParser:
-    """Return a parser of the options that all benchmarks have.
+    """Return a parser of the options that most benchmarks share.
 
-    `quick` is the help text of --quick. `passage` is the name of the marks in the document that
-    --readme names.
+    `quick` is the help text of --quick. The option --readme takes a document. `passage` is the name
+    of the two marks in this document between which the figures go.
     """
     raw = argparse.RawDescriptionHelpFormatter
     marks = f"document whose passage between the {passage} marks is replaced by the figures"

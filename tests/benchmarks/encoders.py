@@ -14,7 +14,7 @@ from awares_platform.weights.codec.words import WordType
 Words = NDArray[np.uint16]
 
 CHUNK = 1 << 21
-"""The simpler encodings compress this number of words at once. A span of our codec has as many."""
+"""The number of words that the simpler encodings compress at once, as many as in our codec."""
 
 ZSTD = pa.Codec("zstd", compression_level=1)
 
@@ -42,7 +42,7 @@ class Ours:
 
 
 class Chunked(Ours):
-    """An encoding in numpy. Like our codec, it works on chunks that fit the CPU's caches."""
+    """A simpler encoding in numpy. Like our codec, it works on chunks of limited size."""
 
     def chunk(self, base: Words, new: Words) -> tuple:
         raise NotImplementedError

@@ -1,10 +1,11 @@
-"""Measures an engine alone with the requests of a GRPO run, without Ray, learner and reward.
+"""Measures the speed of an engine with the requests of a GRPO run, but without the other parts.
 
     python tests/benchmarks/engine_alone.py SETUP OUTPUT
 
-SETUP is the setup of a finished run, as JSON. The script reads the prompt and the views of each
-turn from the run's journal before the measurement. It then keeps as many groups in flight as the
-run did, and writes the episodes per second to OUTPUT.
+The parts that do not run are Ray, the learner and the reward. SETUP is the setup of a finished run,
+as JSON. Before the measurement, the script reads the prompt and the views of each turn from the
+run's journal. It then keeps as many groups in flight as one actor of the run did. It writes the
+number of episodes and the episodes per second to OUTPUT, as JSON.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ WARM_UP = 16
 
 
 def recorded(config: PlatformConfig, chat: ChatFormat) -> Groups:
-    """Return the requests that the run recorded, with rendered views."""
+    """Return the requests of the groups in the run's journal, with rendered views."""
     store = ObjectStore.from_config(config.store)
     images = Images.of(store, config.data)
     grpo = config.grpo
@@ -60,7 +61,7 @@ def recorded(config: PlatformConfig, chat: ChatFormat) -> Groups:
 async def send(engine: Engine, groups: Groups, grpo: GrpoConfig) -> float:
     """Send all requests, and return the seconds until the last reply.
 
-    A turn of an episode starts when the episode's turn before it has ended.
+    An episode sends the request of its next turn when it has the reply to the turn before.
     """
     slots = asyncio.Semaphore(grpo.groups_in_flight)
 
@@ -78,7 +79,7 @@ async def send(engine: Engine, groups: Groups, grpo: GrpoConfig) -> float:
 
 
 async def measure(config: PlatformConfig) -> dict[str, float]:
-    """Return the number of episodes and the episodes per second."""
+    """Return the number of measured episodes, and the episodes per second."""
     method, policy = config.method, Path(config.policy.base)
     family = model_family(config.policy)
     chat = ChatFormat(

@@ -7,10 +7,10 @@ It then runs sft, grpo and evaluate twice with the mini policy: with method.crop
 with 1. It prints accuracy beside RTR, and writes runs/<run>/evaluate/results.json. Overrides, such
 as run.seed=1 or policy.train_vision=true, apply to both runs.
 
-How to read it: at full resolution, the processor halves a page of 224 px to 112 px. This is an RTR
-of 1. With crop_scale 2, a crop shows the page's native pixels, so the policy can read small print.
-The policy's accuracy can then exceed the accuracy of full resolution. With crop_scale 1, a crop
-shows no more detail than full resolution, for a quarter of the tokens.
+How to read it: at full resolution, the processor halves the side of a page from 224 px to 112 px.
+Full resolution has an RTR of 1. With crop_scale 2, a crop shows the page's native pixels, so the
+policy can read small print. The policy's accuracy can then exceed the accuracy of full resolution.
+With crop_scale 1, a crop shows no more detail than full resolution, but takes fewer tokens.
 """
 
 import importlib

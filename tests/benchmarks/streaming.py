@@ -4,8 +4,8 @@
 
 The main result is the ratio of two speeds of generation in tokens per second. The first speed is
 measured with a new version at each learner step, and the second speed without updates. The script
-also reports the pause per update, and the time from the publisher's `begin` of a version until the
-engine has loaded it. --quick measures fewer windows.
+also reports the pause per update, and the time from the return of `Publisher.begin` until the
+engine has loaded the version. --quick measures fewer windows.
 
 One vLLM engine serves the bundled policy and always has enough groups of requests. SeaweedFS runs
 on the same machine. The script measures in windows of equal length. Four windows form a block in
@@ -13,13 +13,16 @@ the order A B B A. The engine loads updates in the windows B, and no updates in 
 steady drift of the machine's speed cancels within a block. The reported ratio is the median over
 the blocks.
 
-An update goes through the same steps as in GRPO. Some weights move by one representable value. A
-publisher in its own process encodes and uploads the weights. The engine polls, prefetches, pauses,
-applies the weights, and scores the canary. The publisher works in all windows, because it shares
-the cores with the engine. In the windows A it publishes for a run that no engine follows.
+An update goes through the same steps as in GRPO. A publisher in its own process encodes and uploads
+the weights. The engine polls, prefetches, pauses, applies the weights, and scores the canary. The
+published states are four states in turn. From each state to the next, some weights move by one
+representable value. Every fourth update returns to the first state.
 
-How to read it: updates cost the share (1 - ratio) of the tokens per second. Here the publisher
-slows the windows A and B equally. On a cluster the publisher runs on other nodes.
+The publisher shares the cores with the engine. It therefore publishes in all windows, so that it
+slows the windows A and B equally. In the windows A it publishes for a run that no engine follows.
+
+How to read it: updates cost the share (1 - ratio) of the tokens per second. The ratio leaves out
+the cost of the publisher, because the publisher runs on other nodes on a cluster.
 """
 
 import argparse
@@ -89,10 +92,10 @@ class Load:
     tokens: int = 0
 
     async def run(self, groups: Iterator[GenerateRequest]) -> None:
-        """Send one group of GROUP equal requests after another.
+        """Send groups one after another, each as GROUP equal requests at once.
 
         Each item of `groups` is the request of one group. Concurrent calls of this function share
-        the iterator. Every group has a new prompt, so the prefix cache does not hold it yet.
+        the iterator. Every group has a new prompt, which the prefix cache does not contain yet.
         """
         for request in groups:
             generations = await asyncio.gather(*(self.engine(request) for _ in range(GROUP)))
@@ -104,8 +107,8 @@ def learner(
 ) -> None:
     """Publish a version for the run RUNS[target] every `step_s` seconds, until the process dies.
 
-    This function is the body of the publisher's process. For each `begin` of the followed run, the
-    function puts the version and the time into the queue `begun`.
+    This function is the body of the publisher's process. After each `begin` for the followed run,
+    the function puts the version and the Unix time into the queue `begun`.
     """
     torch.set_num_threads(1)
     publishers = [Publisher(store, run) for run in RUNS]
@@ -126,7 +129,7 @@ def learner(
 class Follower:
     """Polls HEAD and loads new weight versions, as a rollout actor does.
 
-    `loads` holds the report and the Unix time of each load.
+    `loads` has a pair for each load: its report, and the Unix time of its end.
     """
 
     engine: Engine
@@ -182,8 +185,8 @@ async def measure(
 def versions(canary: Canary, processor: Any, number: int) -> list[State]:
     """Return `number` successive states of the policy, each with the log-probs of the canary.
 
-    Between two states the share MOVED of the language model's weights moves by one representable
-    value.
+    From each state to the next, the share MOVED of the language model's weights moves by one
+    representable value.
     """
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.bfloat16).eval()
     generator, found = torch.Generator().manual_seed(0), []

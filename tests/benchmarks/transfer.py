@@ -45,10 +45,10 @@ READERS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """The median seconds of one update in each of the three ways.
+    """The median seconds of sending an update in each of the three ways.
 
-    `update` is the update's name. `full` is the size of the model and `size` is the size of the
-    sent update, both in bytes. The other fields are seconds.
+    `update` is the update's name. `full` is the size of the model, and `size` is the size of the
+    delta that the bus sends, both in bytes. The other fields are seconds.
 
     Example:
         Transfer(
@@ -143,8 +143,9 @@ def _through_checkpoint(store: ObjectStore, values: dict[str, Tensor], directory
 def read(store: ObjectStore, start: Any, ready: Any, seconds: Any) -> None:
     """Receive version 2 as a delta to version 1, and put the seconds into the queue `seconds`.
 
-    The measurement begins when the event `start` is set. Before this event, the process receives
-    version 2 once without a measurement, because newly allocated memory is slow at its first use.
+    The process first receives version 2 once without a measurement, because newly allocated memory
+    is slow at its first use. It then releases the semaphore `ready`. The measurement begins when
+    the event `start` is set.
     """
     torch.set_num_threads(1)
     subscriber = Subscriber(store, "scaling")
@@ -177,7 +178,7 @@ def scale(store: ObjectStore, readers: int) -> float:
 
 
 def line(row: Transfer) -> str:
-    """Return the measured times of one update as a line of text."""
+    """Return the measurements of one update as a line of text."""
     boto3, checkpoint = row.bus_s / row.boto3_s, row.bus_s / row.checkpoint_s
     return (
         f"{row.update}: {row.size / row.full:.2%} of {row.full / 1e6:.0f} MB; "
@@ -188,7 +189,7 @@ def line(row: Transfer) -> str:
 
 
 def readme(rows: list[Transfer], scaling: dict[int, float]) -> str:
-    """Return the README's passage: the table of updates, and the line about parallel readers."""
+    """Return the document's passage: the table of updates, and the line about parallel readers."""
     lines = [
         "| changed | bytes sent | publish to loaded | over boto3, the same bytes "
         "| over a whole checkpoint |",

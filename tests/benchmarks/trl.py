@@ -9,8 +9,8 @@ gets all cores of this machine. TRL uses them as torch threads, and generates wi
 This project uses one thread for the engine and one for the learner.
 
 A round is four runs: TRL, this project, this project with staleness 0, and the engine alone. Every
-second round has the reverse order. A run starts when the run before it has ended. --quick makes one
-round with fewer steps.
+second round has the reverse order. Only one run uses the machine at a time. --quick makes one round
+with fewer steps.
 
 TRL has a Python environment of its own, which the first call installs from trl.txt. The first call
 also labels questions and trains the SFT policy, in a few minutes. Later calls use the environment
@@ -145,7 +145,7 @@ def ratios(found: dict[str, list[Figures]]) -> dict[str, float]:
 
 
 def lines(found: dict[str, list[Figures]], steps: int) -> list[str]:
-    """Return the figures of runs with `steps` steps as text."""
+    """Return the tables and goals as lines of text. Each run has `steps` steps."""
     names = {
         "trl": "TRL",
         "loop": "this project",

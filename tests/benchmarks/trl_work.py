@@ -1,6 +1,6 @@
 """Prepares the work of tests/benchmarks/trl.py, and the Python environment of TRL.
 
-    curate, sft --> DIRECTORY/policy                  the policy that both sides start from
+    curate, sft --> DIRECTORY/policy                  the policy from which both runs start
                     DIRECTORY/work.json, images/      settings and questions in order, for TRL
 
 Curation and SFT run only if DIRECTORY/policy does not exist yet.
@@ -102,9 +102,9 @@ def command(job: str, config: PlatformConfig, directory: Path) -> list[str]:
 
 
 def prepare(directory: Path, tell: Any) -> Path:
-    """Label questions, and train the policy from which both sides start.
+    """Return the directory of the SFT policy from which TRL and this project start.
 
-    Do nothing if the policy exists. Return the policy's directory.
+    If the policy does not exist yet, label questions and train the policy first.
     """
     policy, config = directory / "policy", setup(directory, "prepared", 1)
     if policy.exists():
@@ -120,7 +120,7 @@ def prepare(directory: Path, tell: Any) -> Path:
 
 
 def write_work(directory: Path, policy: Path, config: PlatformConfig, threads: int) -> None:
-    """Write work.json and images/ for TRL: settings, questions in the run's order, and images."""
+    """Write work.json (settings, and questions in this project's order) and images/ for TRL."""
     count = config.grpo.steps * config.grpo.groups_per_step
     with store_session(config) as local:
         store = ObjectStore.from_config(local.store)

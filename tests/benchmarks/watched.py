@@ -21,8 +21,8 @@ class Watched:
     """The measurements of a command that has ended.
 
     `started` is a Unix time in seconds, and `seconds` is the duration. `peak_gib` is the largest
-    memory of the process and its descendants. Memory that processes share counts once. `cpu_s` maps
-    each kind of process to its CPU time in seconds.
+    sampled memory of the process and its descendants together. Memory that processes share counts
+    once. `cpu_s` maps a kind of process, such as "engine", to its CPU time in seconds.
 
     Example:
         Watched(1763800000.0, 140.2, peak_gib=3.1, cpu_s={"engine": 50.2})
@@ -69,7 +69,7 @@ def watch(command: Sequence[str], environment: Mapping[str, str], log: Path) -> 
 
 
 def memory(root: psutil.Process) -> float:
-    """Return the bytes of a process and its descendants. Shared memory counts once."""
+    """Return the memory of a process and its descendants in bytes. Shared memory counts once."""
     total = 0
     try:
         tree = [root, *root.children(recursive=True)]

@@ -16,7 +16,7 @@ IMAGE = 8
 class Update:
     """One or more consecutive updates of weights.
 
-    `pairs` holds one pair (base, new) for each tensor of each update.
+    `pairs` has one pair (base, new) for each tensor of each update.
 
     Example:
         Update("3.3 %", [(base, new)])
