@@ -1,4 +1,4 @@
-"""Serves an endpoint that stands in for the judge and the grounding model of curation.
+"""Serves an endpoint that stands in for two models of curation, the judge and the grounding model.
 
 The endpoint runs no model. A request with an image is for the grounding model, and always gets the
 reply BOXES. Any other request is for the judge, and gets a verdict computed from its text.

@@ -56,9 +56,9 @@ class ProcessMemory:
 
 
 class Sampler:
-    """Samples the descendants of the process `root` in a thread, until `close`.
+    """Samples the memory of the descendants of the process `root` in a thread, until `close`.
 
-    `seen` maps process ids to samples.
+    `seen` maps the id of each descendant to its samples. The process `root` has no samples.
 
     Example:
         sampler = Sampler(process.pid)

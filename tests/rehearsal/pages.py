@@ -21,9 +21,10 @@ TOP = (HEIGHT - WIDTH) // 2
 
 
 def pages(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
-    """Yield `count` pages as JPEG files, each with one question and its evidence.
+    """Yield `count` pages, each as the bytes of a JPEG file and a sample with one question.
 
-    A sample has no label, because curation labels it.
+    The sample's evidence is moved to its place on the page. The sample has no label, because
+    curation labels it.
     """
     for data, sample in generate_pages(split, count, seed):
         page = Image.new("RGB", (WIDTH, HEIGHT), "white")

@@ -23,7 +23,8 @@ FILE = "AWARES_REHEARSAL_EVENTS"
 def record(event: str, **values: Any) -> None:
     """Append one event to the file.
 
-    The event has `values`, this process's id, the time, and the process's memory in bytes.
+    The event has `values`, the id of this process, the Unix time, and the process's anonymous
+    memory in bytes.
     """
     process = {"pid": os.getpid(), "time": time.time(), "memory": anonymous_bytes(os.getpid())}
     with Path(os.environ[FILE]).open("a") as file:
@@ -36,15 +37,15 @@ class ProbedQwen(Qwen25VL):
     A trainer records these events:
 
     - "load" before it loads its model;
-    - "loaded" after that, with the bytes of weights that the process maps from files;
+    - "loaded" after it has loaded its model, with the bytes of weights that it maps from files;
     - "pass" at the start of each forward pass, with the sizes of the batch;
-    - "head" after the head has run, with the number of scored positions;
-    - "layer" at each run of the first decoder layer, which recomputation runs a second time.
+    - "head" after the output head has run, with the number of scored positions;
+    - "layer" at each run of the first decoder layer. Checkpointing runs this layer a second time.
 
     An engine records the event "engine" before it loads its model.
     """
 
-    # The forkserver of the engines imports this module, so every engine records its event.
+    # The forkserver of the engines imports engine_probe, so every engine records its event.
     vllm_module = "tests.rehearsal.engine_probe"
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:

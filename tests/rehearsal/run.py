@@ -75,17 +75,18 @@ def write_pages(config: PlatformConfig) -> None:
 def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
     """Run one job, and write what the probe and the sampler saw to seen/<job>.json.
 
-    Raises SystemExit if the job fails, or if an earlier run has already finished a training job.
+    Raises SystemExit if the job fails. Also raises it if a training job runs no pass, because an
+    earlier call has finished this job.
     """
     events = directory / f"{job}.events"
     events.unlink(missing_ok=True)
     environment = {
         **os.environ,
         probe.FILE: str(events.resolve()),
-        # With this threshold, the C library returns a freed tensor's memory to the kernel at once.
+        # The C library returns the memory of freed tensors above this size to the kernel at once.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
-        # Switch off Ray's memory monitor. It counts the pages of mapped weights as used memory, and
-        # would kill a process, although the kernel can drop these pages.
+        # Switch off Ray's memory monitor. It counts the pages of mapped weights as used memory,
+        # although the kernel can drop these pages. It could therefore kill a process needlessly.
         "RAY_memory_monitor_refresh_ms": "0",
         "JUDGE_API_KEY": "none",
         "GROUNDING_API_KEY": "none",

@@ -70,14 +70,17 @@ WORDS = Regex(
 )
 """Qwen's pattern, which splits a text into pieces. No merge joins tokens of two pieces."""
 TURNS = ("GET_CROPS: ['0']", "GET_CROPS: ['8']", "red", "circle", "7")
-"""The texts that the planted policy writes, one in each turn."""
+"""The texts that the policy writes after `plant`. Each turn of an episode is one of them."""
 LOUD, QUIET = 100.0, 0.1
-"""Factors of the embeddings (LOUD) and of the output matrices of each layer (QUIET).
+"""Factors by which `plant` multiplies the embeddings (LOUD) and each layer's outputs (QUIET).
 
-They keep the last hidden state close to the embedding of the last token.
+The factors keep the last hidden state close to the embedding of the last token.
 """
 PLANTED = 17.0
-"""The logit of a planted successor. The log-sum-exp of all other logits is about 12.7."""
+"""The logit that `plant` gives to a token that may come next.
+
+The log-sum-exp of the logits of all other tokens is about 12.7.
+"""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}"
@@ -129,7 +132,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _texts() -> Iterator[str]:
-    """Yield the source files and the documents of this repository."""
+    """Yield the texts of the Python and Markdown files in the four directories named below."""
     root = Path(__file__).parents[2]
     for directory in ("awares", "platform", "helm", "jobs"):
         for pattern in ("*.py", "*.md"):
@@ -142,7 +145,7 @@ def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """Return the configuration of Qwen2.5-VL-7B-Instruct with LAYERS layers and BLOCKS blocks."""
+    """Return the 7B model's configuration, with LAYERS decoder layers and BLOCKS vision blocks."""
     ids: Any = tokenizer.convert_tokens_to_ids
     return Qwen2_5_VLConfig(
         text_config={
@@ -188,8 +191,9 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 def plant(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     """Change the weights, so that the policy writes each text of TURNS about equally often.
 
-    The last hidden state is close to the embedding of the last token. A row of the head that is
-    parallel to this embedding therefore makes the row's token the successor.
+    The last hidden state is close to the embedding of the last token. For each pair of tokens in
+    TURNS, the function adds the first token's direction to the second token's row of the head. The
+    second token is then likely after the first token.
     """
     with torch.no_grad():
         embeddings_VD, head_VD = model.get_input_embeddings().weight, model.lm_head.weight
@@ -206,7 +210,7 @@ def plant(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
 def successions(tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, int]]:
     """Return the pairs of neighbouring tokens in TURNS, each pair once.
 
-    The text of a turn follows a newline and is followed by <|im_end|>.
+    A text of TURNS stands between a newline and <|im_end|>, so the pairs include these two tokens.
     """
     encoded = [tokenizer.encode(f"\n{text}<|im_end|>") for text in TURNS]
     return list(dict.fromkeys(pair for ids in encoded for pair in pairwise(ids)))

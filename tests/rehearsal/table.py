@@ -4,10 +4,11 @@
 
 The script reads the reports of run.py and prints the whole text of this folder's README.md.
 
-A process's memory is its peak of anonymous resident memory, less the memory before it loads the
-model. A trainer's memory also includes the weights that it maps from a file. The plan gets the
-geometry of the shallow model and the sizes of the passes that ran. The plan's overhead for
-libraries is set to 0, because the subtraction already leaves this memory out.
+The measured memory of a process is its peak of anonymous resident memory, less its memory before it
+loads the model. A trainer's memory also includes the weights that it maps from a file.
+
+The planned memory is for the shallow model and for the sizes of the passes that ran. Its overhead
+for libraries is 0, because the measured memory leaves the libraries out.
 """
 
 import argparse
@@ -42,8 +43,8 @@ TEMPLATE = Path(__file__).with_name("template.md")
 class Row:
     """One line of the table.
 
-    `what` names the figure. `found` is the measured value and `planned` the plan's value, both in
-    `unit`. `planned` is None if the plan has no figure for a CPU.
+    `what` is the name of the figure. `found` is the measured value and `planned` the plan's value,
+    both in `unit`. `planned` is None if the plan has no value to compare.
 
     Example:
         Row("grpo", "trainer, peak memory", "GB", 7.61, 7.9)
@@ -104,7 +105,7 @@ def passes(events: Sequence[dict[str, Any]]) -> list[Pass]:
 
 
 def padding(done: Sequence[Pass]) -> float:
-    """Return the share of padding among all tokens that some passes compute."""
+    """Return the share of padding among all positions that the passes compute."""
     return 1 - sum(one.tokens for one in done) / sum(one.rows * one.width for one in done)
 
 
@@ -149,10 +150,10 @@ def planned_trainer(
 
 
 def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scores: bool) -> float:
-    """Return the bytes that the plan states for an engine on a CPU.
+    """Return the bytes that the plan states for an engine, corrected for a CPU.
 
-    `scores` is true if the engine scores canaries. On a CPU, vLLM packs every matrix for oneDNN and
-    keeps the originals of the embedding and of the head. The function adds these originals.
+    `scores` is true if the engine scores canaries. On a CPU, vLLM packs every matrix for oneDNN,
+    but also keeps the originals of the embedding and of the head. The function adds the originals.
     """
     kept = 2 * element_bytes(dtype) * shape.vocab * shape.hidden
     return (engine if scores else replace(engine, scoring=0.0)).total + kept
