@@ -12,10 +12,14 @@ from awares_platform.store import ObjectStore
 from awares_platform.store import seaweed as server
 
 LONGEST_FIRST = ("test_trial", "test_sft", "test_grpo_faults", "test_grpo", "test_engine")
-"""The slowest test files, in the order in which they start. Other slow tests start later."""
+"""The slowest test files in the order in which they start, after all fast tests.
+
+Slow tests of other files start later.
+"""
 
 
-# On a busy machine, a correct test can exceed Hypothesis's time limit for one example.
+# On a busy machine, a correct test can exceed Hypothesis's time limit for one example. This profile
+# has no limit.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
@@ -44,8 +48,8 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the fast tests first, then the slow tests, starting with the longest file.
 
-    Failures of fast tests then appear early. A worker of pytest-xdist takes one file at a time. If
-    the longest file came last, one worker would run this file while the other workers are idle.
+    Failures of fast tests then appear early. Each worker of pytest-xdist runs one file at a time.
+    If the longest file came last, one worker would still run it while the other workers are idle.
     """
     items.sort(key=_place)
 
@@ -60,9 +64,9 @@ def _place(item: pytest.Item) -> int:
 
 @pytest.fixture(scope="session")
 def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreConfig]:
-    """Run a private SeaweedFS server, and yield the settings of its clients.
+    """Run a SeaweedFS server for this test process, and yield the settings of a client.
 
-    The store's credentials are in this process's environment, which child processes inherit.
+    The server's credentials are in this process's environment, which child processes inherit.
     """
     with (
         pytest.MonkeyPatch.context() as environment,
@@ -75,10 +79,10 @@ def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreCo
 
 @pytest.fixture(scope="module")
 def seaweed(seaweed_server: StoreConfig, request: pytest.FixtureRequest) -> ObjectStore:
-    """Return a client of the server that all test files share.
+    """Return a client of the server that `seaweed_server` runs.
 
     Each test file gets a different prefix for its keys. The tests of one file share this prefix, so
-    each test must choose its own names of runs and keys.
+    they must use different names for their runs and keys.
     """
     url = f"{seaweed_server.url}/{request.path.stem}"
     return ObjectStore.from_config(seaweed_server.model_copy(update={"url": url}))

@@ -12,7 +12,10 @@ SOURCES = {
     "prometheus-operator/prometheus-operator": "example/prometheus-operator-crd",
     "kedacore/keda": "config/crd/bases",
 }
-"""Maps each GitHub repository to the directory of its custom resource definitions."""
+"""Maps GitHub repositories to the directories of their custom resource definitions.
+
+KubeRay has the release that the chart is tested with.
+"""
 
 
 def crd_directory() -> Path:

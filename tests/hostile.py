@@ -1,6 +1,7 @@
 """Builds environment variables that keep clients from reaching the test servers on this machine.
 
-A company may set such variables on its laptops. They configure HTTP proxies and AWS clients.
+The variables configure HTTP proxies and AWS clients. A company may set such variables on its
+laptops.
 """
 
 import http.server
@@ -77,9 +78,9 @@ def proxies(port: int) -> dict[str, str]:
 
 
 def aws(directory: Path) -> dict[str, dict[str, str]]:
-    """Return environment variables, grouped by topic, that could misdirect a test's AWS client.
+    """Return environment variables, grouped by topic, that could break a test's AWS client.
 
-    Also write an AWS config file to `directory`. The variables of the topic "files" name this file.
+    Also write an AWS config file to `directory`. Two variables of the topic "files" name this file.
     """
     config = directory / "aws-config"
     config.write_text(CONFIG, "utf-8")

@@ -1,4 +1,4 @@
-"""Finds, awaits and kills real processes, any of which may end at any moment."""
+"""Finds, awaits and kills processes of the operating system, which may end at any moment."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress

@@ -8,9 +8,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def commands(target: str, **variables: str) -> str:
-    """Return the commands that `make -n` prints for `target` with these environment variables.
+    """Return the commands that `make -n` prints for `target`.
 
-    `make` is told that pyproject.toml has changed, so it prints the commands that install.
+    `variables` are added to the environment. The option --what-if makes `make` treat pyproject.toml
+    as changed. The output therefore includes the commands that install packages.
     """
     environment = {
         name: value

@@ -163,7 +163,10 @@ def test_a_row_is_a_line_of_markdown(row: Row, line: str) -> None:
 
 
 def test_the_setup_changes_only_counts_the_data_type_and_places() -> None:
-    """Check that the rehearsal keeps the method, the limits and the policy of the shipped setup."""
+    """Check that the rehearsal keeps the shipped settings of method, engine limits and policy.
+
+    Only the paths of models, the data type and the policy's family may differ.
+    """
     shipped = load(ROOT / "jobs/configs/awares-7b.toml")
     rehearsed = load(SETUP)
     assert rehearsed.method.model_copy(update={"similarity_model": ""}) == (

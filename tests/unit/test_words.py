@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 MOST_COLUMNS = 100
 TEXT = (".py", ".md", ".toml", ".yaml", ".yml", ".tpl", ".cfg", ".sh", ".Dockerfile", "Makefile")
 SHORT = (*TEXT, ".css", ".ci/run", "NOTES.txt")
-"""The ends of the names of files that people write, in which all lines are short.
+"""The endings of the names of files in which all lines must be short. People write these files.
 
 Other text files hold data (*.json, *.jinja, *.svg) or locked packages (*.txt).
 """
@@ -35,8 +35,9 @@ def tracked(*suffixes: str) -> list[str]:
 def long_lines(name: str) -> list[int]:
     """Return the numbers of the lines with more than 100 bytes in UTF-8.
 
-    A line of ASCII has as many bytes as columns. A drawing with other characters is therefore
-    refused if its lines are long. In Markdown, only the lines that `prose` keeps count.
+    A line of ASCII has as many bytes as columns. Other characters have more bytes than columns, so
+    a drawing with such characters may be too long below 100 columns. In Markdown, only the lines
+    that `prose` keeps count.
     """
     lines = (ROOT / name).read_text("utf-8").splitlines()
     kept = prose(lines) if name.endswith(".md") else lines
