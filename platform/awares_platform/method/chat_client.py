@@ -116,8 +116,9 @@ def _client(config: EndpointConfig) -> httpx.AsyncClient:
     """Return an HTTP client for the endpoint that `config` names.
 
     The client asks an endpoint on this machine directly. It asks any other endpoint through the
-    proxy that the environment names, unless NO_PROXY lists the endpoint's host. Raises ConfigError
-    if httpx cannot use this proxy.
+    proxy that environment variables name, if there is one. NO_PROXY lists the hosts for which it
+    uses no proxy. Raises ConfigError if httpx cannot use the proxy, or if the variable
+    `config.api_key_variable` is not set.
     """
     host = httpx.URL(config.url).host
     try:

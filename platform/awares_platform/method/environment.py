@@ -42,7 +42,8 @@ def base_prompt(method: MethodConfig, tokenizer: Any, family: ModelFamily) -> st
     The result is method.base_prompt. If this setting is "", the result is the system message of the
     model's chat template. If the setting is None, the result is "", which sends no system message.
 
-    Raises PolicyError if the template is missing or does not write the family's layout.
+    Raises PolicyError if the template is missing, fails, or does not write the family's chat
+    format.
     """
     if method.base_prompt is None:
         return ""
@@ -57,8 +58,8 @@ def vision_limits(method: MethodConfig, family: ModelFamily) -> VisionLimits:
 def episode_budget(method: MethodConfig, context: int, *, fit: bool = False) -> Budget:
     """Return the bounds of an episode on an engine that accepts `context` tokens.
 
-    If `fit` is true, a request over the budget still gets views, as many as the budget allows.
-    Otherwise such a request is malformed.
+    If `fit` is true, a request over the budget gets fewer regions or a lower resolution. Otherwise
+    such a request is malformed.
     """
     return Budget(method.max_visual_tokens, method.max_crops, context, fit)
 

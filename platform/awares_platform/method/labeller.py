@@ -62,8 +62,8 @@ class Labeller:
         images: Callable[[str], Image],
     ) -> None:
         self._method, self._environment = method, environment(method)
-        # This budget only decides whether a request is allowed. That needs no context, and the
-        # questions have already been checked against the engine's context.
+        # The labeller only asks whether the budget allows a request. `context` does not matter for
+        # this, and `answer_both` has already checked that each question fits the engine.
         budget = episode_budget(method, context=0)
         self._spec = episode_spec(method, family, Sampling(), self._environment, budget)
         self._config = curate
@@ -129,6 +129,6 @@ class Labeller:
         )
 
     def _allows(self, request: Request, size: Size) -> bool:
-        """Return whether the budget allows `request`. SFT must not teach any other request."""
+        """Return whether the budget allows `request`. SFT must not teach larger requests."""
         first = self._environment.first_view(size)
         return not isinstance(grant(self._spec, request, [first], size), Malformed)

@@ -15,7 +15,7 @@ from awares.generate import Generate
 from awares.sample import Sample
 
 FAILED_SHARE = 0.05
-"""The results are rejected if more than this share of the episodes fail."""
+"""The results are rejected if the episodes of more than this share of the samples fail."""
 
 
 class EngineFailure(AwaresError):
@@ -27,8 +27,8 @@ class Played:
     """A sample with its episode.
 
     `episode` is None if the image cannot be read or the question is too long. `fault` says why
-    there is no episode or why the episode failed, and is "" otherwise. `latency_s` is the number of
-    seconds from the decoded image to the end of the episode.
+    there is no episode or why the episode failed, and is "" otherwise. `latency_s` is the duration
+    of the episode in seconds, without the decoding of the image. It is 0 without an episode.
 
     Example:
         Played(sample, episode, latency_s=0.021, fault="")
@@ -50,8 +50,8 @@ async def play(
 ) -> list[Played]:
     """Play one episode per sample, and return the results in the order of `samples`.
 
-    `limit` bounds the episodes in flight. If an image cannot be read, or if the question does not
-    fit the engine's context, the sample gets a fault and no episode.
+    `limit` bounds the episodes in flight. If an image cannot be read, or if the question is too
+    long for the engine's context, the sample gets a fault and no episode.
     """
 
     async def one(sample: Sample) -> Played:
@@ -69,7 +69,7 @@ async def play(
 
 
 def check_engine(played: Sequence[Played]) -> None:
-    """Raise EngineFailure if more than 5 % of the episodes ended in an error.
+    """Raise EngineFailure if the episodes of more than 5 % of the samples ended in an error.
 
     Without this check, the failures of an engine would look like failures of the policy.
     """

@@ -4,7 +4,7 @@
 
 The computation needs only the sizes of the images, and runs before any policy plays.
 
-If the low view alone costs almost as much as the full image, no policy can save visual tokens.
+If the low view alone costs almost as much as the full image, no policy can save many visual tokens.
 """
 
 import logging
@@ -32,9 +32,9 @@ class Ratios:
     """The retained token ratio of each image, for three ways to play.
 
     - `low`: the policy answers from the low view alone.
-    - `crop`: the policy also sees the environment's first region, by default a quarter of the
-      image.
-    - `whole`: the policy also sees the whole image.
+    - `crop`: the policy sees the low view and the environment's first region, by default a quarter
+      of the image.
+    - `whole`: the policy sees the low view and the whole image.
 
     Example:
         Ratios(low=(0.25, 0.26), crop=(0.5, 0.52), whole=(1.25, 1.26))
@@ -94,7 +94,8 @@ def log_ratios(sizes: Sequence[Size], method: MethodConfig, family: ModelFamily)
 def _one(asked: Environment, size: Size) -> Request | None:
     """Return a request for the environment's first region.
 
-    If the environment names no regions, the request covers the top left quarter of the image.
+    If the environment lists no regions, the request covers the top left quarter of the image. The
+    result is None if the environment maps this quarter to no region.
     """
     corner = (0, 0, max(1, size[0] // 2), max(1, size[1] // 2))
     return readable(asked, asked.regions[:1]) or asked.cover([corner], size)

@@ -78,9 +78,10 @@ def test_both_wrong_can_be_dropped() -> None:
     ("confidence", "want"), [(0.89, Label.HR), (0.9, Label.LR), (1.0, Label.LR)]
 )
 def test_a_right_but_unsure_answer_is_labelled_hr(confidence: float, want: Label) -> None:
-    """Check that a right low-resolution answer with a confidence below 0.9 gives the label HR.
+    """Check that two right answers give the label HR if the confidence is below 0.9.
 
-    0.9 is the default of min_confidence.
+    0.9 is the default of min_confidence. If only the low-resolution answer is right, the label is
+    LR at any confidence.
     """
     labelled = label("7", "7", confidence=confidence, curate={})
     assert (
@@ -156,7 +157,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
     """Check that `label_shard` does not raise a failure, but returns it in the column "failure".
 
-    In the first call, the engine has failed. In the second call, the store has no server.
+    In the first call, the engine has failed. In the second call, no local store is running.
     """
     rows = encode_rows(
         [SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "confidence": [0.5], "fault": [""]}

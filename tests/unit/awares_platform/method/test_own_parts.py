@@ -27,9 +27,10 @@ OPENED: list[str] = []
 
 
 class LongerIsBetter:
-    """A judge that prefers a longer full-resolution answer.
+    """A judge that prefers the full-resolution answer if it is longer by more than `margin`.
 
-    The judge is an async context manager, so the labeller must open it and close it.
+    `margin` is a number of characters. Otherwise the judge prefers the low-resolution answer. The
+    judge is an async context manager, so the labeller must open it and close it.
     """
 
     def __init__(self, margin: int) -> None:
