@@ -10,7 +10,7 @@ VIEWS = 1 << 30
 IMAGES = 256 << 20
 """The size limit of a process's image cache in bytes, as in awares_platform.data.images."""
 PROCESSED = 4 << 30
-"""The size limit of an engine's view cache in bytes: the default of mm_processor_cache_gb."""
+"""The size limit of an engine's view cache in bytes: vLLM's default of mm_processor_cache_gb."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
     every division of the same GPUs --valid? fits?--> hours of the run --shortest--> advice
 
 If learners and engines have GPUs of different kinds, no GPU can move from one side to the other.
-The advice is then the smallest number of rollout actors that does not slow the run down.
+The advice is then the smallest number of rollout actors that slows the run down by at most 2 %.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,8 +37,9 @@ class Division:
 class Advice:
     """The division of a setup, and the divisions of the same GPUs that can run.
 
-    `chosen` is the division of the setup, and may be unable to run. `divisions` are all divisions
-    that can run. `best` is the division that the plan advises, or None if no division can run.
+    `chosen` is the division of the setup. This division may be unable to run. `divisions` are the
+    divisions that can run. `best` is the division that the plan advises, or None if `divisions` is
+    empty.
 
     Example:
         Advice(chosen=Division(4, 4, 4.7), best=Division(7, 1, 3.1), divisions=(...))
@@ -60,8 +61,8 @@ class Advice:
     def followed(self) -> bool:
         """Whether the setup follows the advice.
 
-        The result is false if `best` is shorter by more than TOLERANCE. It is also false if `best`
-        is as short with the same number of learners and fewer actors.
+        The result is false if `excess` is larger than TOLERANCE. It is also false if `best` has the
+        same number of learners and fewer actors. It is true if `best` is None.
         """
         if self.best is None:
             return True
@@ -96,7 +97,10 @@ def advise(
 
 
 def _setups(grpo: GrpoConfig, parallel: int, pools: bool) -> Iterator[GrpoConfig]:
-    """Yield the section [grpo] of each division of the GPUs that the configuration accepts."""
+    """Yield the section [grpo] of each division of the GPUs, if the section is valid.
+
+    If `pools` is true, only the number of actors changes, and it does not grow.
+    """
     gpus = grpo.learner_workers + grpo.rollout_actors * parallel
     for actors in range(1, (gpus - 1) // parallel + 1):
         learners = grpo.learner_workers if pools else gpus - actors * parallel

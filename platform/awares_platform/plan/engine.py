@@ -10,14 +10,14 @@ from awares_platform.plan.lengths import Lengths
 from awares_platform.plan.trainer import GIB, element_bytes
 
 SLOTS = 2
-"""Number of adapters that an engine holds. awares_platform.engine.adapters has this number."""
+"""Number of adapters that an engine holds. awares_platform.engine.adapters sets the same number."""
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The ranks for which vLLM has slots. awares_platform.engine.adapters has the same list."""
+"""The LoRA ranks for which vLLM has slots. awares_platform.engine.adapters has the same list."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineMemory:
-    """The memory of one GPU of an engine, and the numbers of episodes that fit into its KV cache.
+    """The memory of one GPU of an engine, and the limits of the engine's concurrent episodes.
 
     These fields are sizes in bytes:
 
@@ -25,7 +25,7 @@ class EngineMemory:
     - `adapters`: vLLM's slots for LoRA adapters.
     - `encoder`: the cache of image features.
     - `workspace`: the peak of the temporary tensors of a forward pass.
-    - `scoring`: the peak of the temporary tensors that give a canary's logprobs.
+    - `scoring`: the peak of the temporary tensors while the engine computes a canary's logprobs.
     - `overhead`: the memory that CUDA, NCCL, libraries and fragmentation take.
     - `kv`: the KV cache. All parts together may take the share engine.gpu_memory_utilization of
       the GPU's memory. The KV cache gets what the other parts leave, at most engine.kv_cache_gib.
@@ -93,13 +93,13 @@ def engine_memory(
     lengths: Lengths,
     assumed: Assumptions,
 ) -> EngineMemory:
-    """Compute the memory of one GPU of an engine that gets `wanted` episodes at once.
+    """Compute the memory of one GPU of an engine that receives `wanted` episodes at once.
 
-    `rank` is policy.lora_rank. The engine divides the weights and the KV cache among
-    engine.tensor_parallel GPUs. Thanks to the prefix cache, the episodes of a group share the
-    blocks of their prompt. The plan does not count this saving, so a real engine holds more
-    episodes. Raises ConfigError if the number of attention heads is not a multiple of
-    engine.tensor_parallel.
+    `rank` is policy.lora_rank. The engine divides the weights and the KV heads among
+    engine.tensor_parallel GPUs, but each GPU has at least one KV head. Thanks to the prefix cache,
+    the episodes of a group share the blocks of their prompt. The plan does not count this saving,
+    so a real engine holds more episodes. Raises ConfigError if the number of attention heads is not
+    a multiple of engine.tensor_parallel.
     """
     parallel = settings.tensor_parallel
     if shape.heads % parallel:
@@ -108,9 +108,9 @@ def engine_memory(
             "attention heads; choose a divisor of them"
         )
     element = element_bytes(settings.dtype)
-    # A pass of the image encoder takes as many visual tokens as a pass of the language model takes
-    # tokens. The encoder splits no image, so a larger image raises this number. The encoder's cache
-    # has room for the same number of visual tokens.
+    # One pass of the image encoder computes up to engine.max_batched_tokens visual tokens, or one
+    # larger image, because the encoder splits no image. The encoder's cache has room for the same
+    # number of visual tokens.
     images = max(settings.max_batched_tokens, lengths.full)
     uncached = EngineMemory(
         weights=element * shape.parameters / parallel,
@@ -164,11 +164,12 @@ def _workspace(settings: EngineConfig, shape: Geometry, element: int, images: in
 
 
 def _scoring(settings: EngineConfig, shape: Geometry, element: int, lengths: Lengths) -> float:
-    """Return the peak bytes of the temporary tensors that give a canary's logprobs.
+    """Return the peak bytes of temporary tensors while the engine computes a canary's logprobs.
 
     The longest prompt of a canary is an episode with one crop of half an image. Half an image has
     twice the tokens of the usual crop, which is a quarter. vLLM holds the logits and the fp32
-    logprobs of two such prompts. It also holds one byte per logit, to rank the tokens.
+    logprobs of two such prompts. It also holds one byte per logit of one prompt, to rank the
+    tokens. The engine computes the logits of at most engine.max_batched_tokens tokens at once.
     """
     rows = min(settings.max_batched_tokens, lengths.called + lengths.crop)
     return float(rows * shape.vocab * (2 * (element + 4) + 1))

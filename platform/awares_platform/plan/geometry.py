@@ -1,4 +1,4 @@
-"""Reads the sizes of a Qwen2.5-VL and computes figures from them.
+"""Reads the sizes of a Qwen2.5-VL model and computes figures from these sizes.
 
 The figures are the number of parameters, the number of adapter parameters, and the bytes of KV
 cache per token.
@@ -22,8 +22,9 @@ class Geometry:
     """Sizes of the language model and of the vision tower.
 
     The names are short forms of the names in config.json. The prefix `v_` marks the vision tower.
-    `tied` is true if the embedding and the output head share one matrix. A patch has `patch` x
-    `patch` pixels of `v_temporal` frames. `merge` x `merge` patches become one visual token.
+    `tied` is true if the embedding and the output head share one matrix. A patch of the vision
+    tower has `patch` x `patch` pixels of `v_temporal` frames. `merge` x `merge` patches become one
+    visual token.
 
     Example:
         KNOWN["7B"].parameters  # 8292166656
@@ -88,7 +89,7 @@ class Geometry:
     def embedding_parameters(self) -> int:
         """The number of parameters of the embedding and the output head.
 
-        A matrix that both share counts once.
+        If the embedding and the output head share one matrix, the matrix counts once.
         """
         return self.vocab * self.hidden * (1 if self.tied else 2)
 

@@ -23,14 +23,14 @@ class Lengths:
     """Numbers of tokens in the parts of an episode.
 
     - `text`: the prompt without its image.
-    - `reply`: the tool's reply without the visual tokens of its crop.
+    - `reply`: the reply to a crop request, without the visual tokens of the crop.
     - `low`, `crop` and `full`: the visual tokens of the low-resolution view, of a typical crop, and
       of the whole image.
     - `answer`: the sampled tokens of one assistant turn.
     - `widest`: the longest episode within the budget, at most engine.max_model_len.
 
-    `largest` describes this longest episode. `call_rate` is the share of episodes that ask for a
-    crop.
+    `largest` describes the longest episode within the budget, even if engine.max_model_len is
+    smaller. `call_rate` is the share of episodes that ask for a crop.
 
     Example:
         Lengths(text=140, reply=18, low=520, crop=520, full=1989, answer=16, call_rate=0.29, ...)
@@ -94,8 +94,8 @@ def lengths(
 ) -> Lengths:
     """Count the tokens of an episode.
 
-    `max_tokens` is grpo.max_tokens, the maximum number of sampled tokens per turn. `limits` are
-    those of the policy's image processor.
+    `max_tokens` is grpo.max_tokens, the maximum number of sampled tokens per turn. `limits` are the
+    size limits of the policy's image processor.
     """
     size, rule = assumed.image_size, method.rule
 

@@ -1,10 +1,11 @@
 """Computes how long the ranks of a trainer work on one step, and how long they wait.
 
     typical episodes --deal--> passes of each rank --longest rank--> seconds of a pass
-    images of a pass --one thread, one pass ahead--> seconds that the first pass waits
+    images of a pass --one thread, one pass ahead--> seconds that a pass waits for its images
 
-The plan deals episodes to ranks with the function of the trainers (awares/passes.py), so any number
-of ranks is possible. All ranks end a pass together, because ZeRO's collectives run once per pass.
+The plan and the trainers deal episodes to ranks with the same function (awares/passes.py), so any
+number of ranks is possible. All ranks end a pass together, because ZeRO's collectives run once per
+pass.
 """
 
 import math
@@ -35,12 +36,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class RankTime:
-    """The time of one step of a trainer, and the shares that do no useful work.
+    """The time of one training step, and how much of it the ranks waste.
 
     - `seconds`: the time of the whole step.
     - `images_s`: the seconds of the step in which the ranks wait for their images.
     - `padding`: the share of the computed tokens that are padding.
-    - `waiting`: the share of the time of the passes in which ranks wait for a slower rank.
+    - `waiting`: the mean share of its passes' time that a rank waits for a slower rank.
     - `passes`: the number of passes of each rank.
 
     Example:
@@ -70,9 +71,9 @@ def rank_time(
 ) -> RankTime:
     """Compute the time of one update on `episodes` typical episodes.
 
-    `sharing` is the number of episodes with the same image. Such episodes have similar lengths, so
-    they are neighbours in the same pass. The plan does not merge episodes with equal tokens or
-    equal crops, so a real step may be shorter.
+    `sharing` is the number of episodes with the same image. The plan assumes that such episodes are
+    in the same pass, because their lengths are similar. The plan does not merge episodes with equal
+    tokens or equal crops, so a real step may be shorter.
     """
     called = round(lengths.call_rate * episodes)
     sizes = [lengths.called] * called + [lengths.plain] * (episodes - called)

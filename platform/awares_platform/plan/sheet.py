@@ -41,7 +41,8 @@ class Sheet:
     `trained` and `frozen` are numbers of parameters. `trainers` and `typical` map "sft" and "grpo"
     to the memory of one rank. `trainers` assumes the longest sequences, and `typical` assumes
     sequences of typical length. `stages` maps a job and a ZeRO stage to the bytes of one rank with
-    the longest sequences. `hours` maps a job to the time that it takes.
+    the longest sequences. `hours` maps a job to the time that the job takes. The classes of the
+    other fields describe these fields.
 
     Example:
         make(load("jobs/configs/awares-7b.toml"), Assumptions()).hours["grpo"].gpu_hours
@@ -73,7 +74,7 @@ class Sheet:
 
     @property
     def exports(self) -> dict[str, int]:
-        """The bytes of the directories that a finished run exports, by name."""
+        """The bytes of each directory that a finished run exports, by the directory's name."""
         policy = self.config.policy
         element = element_bytes(policy.dtype)
         whole = {"policy": element * self.shape.parameters}

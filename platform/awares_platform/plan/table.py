@@ -10,7 +10,7 @@ from awares_platform.plan.trainer import TrainerMemory
 
 _SHOWN = 6
 _NAMES = {"layer": "one layer's backward pass", "logits": "or logits, at another time"}
-"""The printed names of the fields of TrainerMemory that have another name in the table."""
+"""Maps a field of TrainerMemory to its name in the table, if the two names differ."""
 
 
 def render(sheet: Sheet) -> str:

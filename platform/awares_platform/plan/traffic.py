@@ -1,4 +1,4 @@
-"""Computes how many bytes a learner step writes to the bucket and reads from it.
+"""Computes how many bytes a learner step writes to the S3 bucket and reads from it.
 
 The bytes belong to weights, images and checkpoints. Weights travel as deltas and anchors. A delta
 encodes the weights that changed since the previous version. An anchor encodes all weights.
@@ -32,7 +32,7 @@ ENCODED: Points = (
     (0.43, 0.144),
     (1.0, 0.78),
 )
-"""Points (share of changed weights, bytes of a delta divided by the unencoded bytes).
+"""Points (share of changed weights, bytes of a delta divided by the bytes of unencoded weights).
 
 The points come from the same table as CHANGED. A delta that changes every weight is as large as an
 anchor.
@@ -40,17 +40,18 @@ anchor.
 USELESS = 0.7
 """A delta is useless if its size exceeds this share of an anchor's size.
 
-A version with an anchor gets no useless delta. awares_platform.weights.cadence sets this number.
+A version that has an anchor gets no delta if the delta would be useless. The same number is in
+awares_platform.weights.cadence.
 """
 DENSE = 0.78
-"""Bytes of an anchor divided by the unencoded bytes, from the same table as CHANGED.
+"""Bytes of an anchor divided by the bytes of the unencoded weights.
 
-An anchor consists of spans of the kind "dense", which zstd compresses."""
+The number comes from the same table as CHANGED. zstd compresses the weights in an anchor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The bytes of one delta, the bytes of one anchor, and the mean bytes per learner step.
+    """The sizes of the published weights, and the S3 traffic of a learner step.
 
     `changed` is the share of the published weights that a step changes. `delta` and `anchor` are
     the bytes of one delta and of one anchor. The other fields are mean bytes per step:
@@ -105,8 +106,8 @@ def traffic(
     """Compute the traffic of a run that publishes `trained` parameters in `dtype` (engine.dtype).
 
     Every engine downloads the delta of every version. The plan assumes that the deltas of a LoRA
-    adapter are as large as its anchors. The adapter is small, so this error hardly matters. An
-    engine and a learner rank both read the image of each group, so each image counts twice. A
+    adapter are as large as its anchors. The adapter is small, so this error hardly matters. One
+    engine and one learner rank read the image of each group, so each image counts twice. A
     checkpoint holds the trained weights and the optimizer's state.
     """
     full = float(trained * element_bytes(dtype))

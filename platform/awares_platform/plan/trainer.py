@@ -25,7 +25,9 @@ GIB = 2**30
 BUCKET = 50_000_000
 """Number of elements of a DeepSpeed bucket. awares_platform.training.zero sets the same number."""
 MERGER = 7
-"""Elements per patch that patch embedding and merger keep, divided by the vision width."""
+"""Elements per patch that the patch embedding and the merger keep for the backward pass.
+
+The number is in units of the vision width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def trained_parameters(policy: PolicyConfig, shape: Geometry) -> tuple[int, int]
 def trainer(
     policy: PolicyConfig, job: SftConfig | GrpoConfig, shape: Geometry, width: int, scored: int
 ) -> Trainer:
-    """Describe a rank of `job`. A sequence has `width` tokens, of which `scored` are sampled."""
+    """Describe a rank of `job`. A sequence has `width` tokens, and logits for `scored` of them."""
     trained, frozen = trained_parameters(policy, shape)
     learner = isinstance(job, GrpoConfig)
     return Trainer(

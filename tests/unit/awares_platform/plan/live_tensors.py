@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations make within the block.
+    """Counts the bytes of all tensors that operations create within a `with` block.
 
     `peak` is the largest number of bytes that existed at the same time. Tensors in `known` exist
     before the block and do not count.

@@ -131,7 +131,8 @@ def test_the_towers_time(
     """Check how often the vision tower runs.
 
     With two minibatches, the proximal policy adds a run of the tower. With stage 3 or a trained
-    tower, the reference needs its own run, and every sequence needs its own low view.
+    tower, the reference needs its own run, and every sequence needs its own low view. The two
+    gradients of a trained tower each cost as much as a run.
     """
     whole = ("policy.lora_rank=0", "grpo.micro_tokens=none", "grpo.micro_batch=64")
     config = setup(*whole, "grpo.learner_workers=1", override)

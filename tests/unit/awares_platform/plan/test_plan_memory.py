@@ -198,9 +198,9 @@ def test_the_encoder_cache_holds_the_tokens_of_a_pass() -> None:
 
 
 def test_temporary_tensors_are_those_of_a_pass_or_of_a_canary() -> None:
-    """Check both peaks. A canary's longest prompt is an episode whose crop has 1,040 tokens.
+    """Check that only the larger of the two peaks counts.
 
-    A typical crop has 520 tokens.
+    A canary's longest prompt is an episode whose crop has 1,040 tokens. A typical crop has 520.
     """
     tokens, wide = tokens_of(setup()), engine_of(setup())
     prompt = tokens.called + 520

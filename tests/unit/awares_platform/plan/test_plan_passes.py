@@ -37,7 +37,10 @@ SHAPE = Geometry(
 GRID = (1, 28, 32)
 """The patches of the image: frames, rows, columns."""
 VISUAL, WIDTH = 224, 256
-"""Visual tokens and all tokens of the sequence. Most tokens are visual, as the plan assumes."""
+"""The numbers of visual tokens and of all tokens in the sequence.
+
+Most tokens are visual, because the plan assumes that all tokens are.
+"""
 IMAGE, VIDEO, START, END = 6, 7, 3, 4
 
 
@@ -121,8 +124,8 @@ def batch(scored: int) -> Batch:
 def test_the_plan_is_within_a_tenth_of_a_pass(
     directory: Path, settings: dict[str, Any], scored: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # `add_once` adds at most CHUNK elements at a time. The tensors here are far smaller than the
-    # 7B's, so CHUNK must be smaller too.
+    # The LoRA layers add at most CHUNK elements at a time. The tensors here are far smaller than
+    # the 7B's, so CHUNK must be smaller too.
     monkeypatch.setattr(rounding, "CHUNK", rounding.CHUNK // 256)
     policy = PolicyConfig(base=str(directory), **settings)
     model: Any = load_policy(directory, policy, seed=0)
@@ -141,7 +144,7 @@ def test_the_plan_is_within_a_tenth_of_a_pass(
         reference=False,
     )
     inputs = batch(scored)
-    # The plan counts the gradients as model states, so they exist before the measured pass.
+    # The plan counts the gradients as model states, so the test creates them before it measures.
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

@@ -66,8 +66,8 @@ def test_the_first_pass_waits_for_its_images_and_others_only_for_slow_ones() -> 
     assert hidden.images_s == pytest.approx(3 + 1)
     assert hidden.seconds == pytest.approx(4 + computing)
     longer = slow(30_000)
-    # The second group's image is ready 30 s after the first group's, and the first pass computes
-    # for 22 s.
+    # The first pass waits 31 s for an image and a crop. Then it computes for 22 s, while the thread
+    # prepares the image of the second pass for 30 s. The second pass waits for the remaining 8 s.
     assert longer.images_s == pytest.approx(31 + (30 - 22))
 
 
