@@ -79,7 +79,8 @@ def _figure(measure: Measure, points: list[Point]) -> str:
 def line_chart(points: Sequence[Point], label: str, span: tuple[float, float] | None = None) -> str:
     """Draw `points` as an SVG.
 
-    A point is (step, value). The points must be in ascending order of their steps.
+    A point is (step, value). The points must be in ascending order of their steps. `label` names
+    the chart for screen readers. `span` is the range of the value axis, or None to fit the values.
     """
     low, high = span or _span([value for _, value in points])
     first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
@@ -121,8 +122,8 @@ def trend(points: Sequence[Point]) -> list[Point]:
 def number(value: float, digits: int = 3) -> str:
     """Format a number with `digits` significant digits.
 
-    A number that is closer to 0 than 0.001 gets an exponent and one digit less. By default, a
-    number of at least 1000 becomes a whole number with commas.
+    A number below 0.001 in magnitude gets an exponent and one digit less, except 0. By default, a
+    number of at least 1000 in magnitude becomes a whole number with commas.
     """
     if value != 0 and abs(value) < 0.001:
         mantissa, power = f"{value:.{digits - 2}e}".split("e")
@@ -159,7 +160,7 @@ def tick_labels(values: Sequence[float]) -> list[str]:
 def _span(values: list[float]) -> tuple[float, float]:
     """Return the range of the value axis.
 
-    The range covers at least 2 % of the largest value, so that noise looks small.
+    The range covers at least 2 % of the largest absolute value, so that noise looks small.
     """
     low, high = min(values), max(values)
     margin = max((high - low) * 0.08, abs(low) * 0.01, abs(high) * 0.01) or 1.0

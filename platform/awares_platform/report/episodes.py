@@ -46,11 +46,11 @@ def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
 
 
 def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord]:
-    """Choose `count` varied episodes.
+    """Choose up to `count` varied episodes.
 
-    Here the episodes of a group request the same crops. Episodes without a request form one group
-    per kind of question. The function takes one episode from each group in turn, and begins with
-    the largest group.
+    The function groups the episodes by their requested crops, and episodes without a request by
+    the kind of question. It then takes one episode from each group in turn, and begins with the
+    largest group.
     """
     groups: dict[object, list[EpisodeRecord]] = {}
     for episode in episodes:

@@ -7,7 +7,7 @@ from typing import Literal
 Anchor = Literal["start", "middle", "end"]
 
 LINE, LETTER, GAP = 17.0, 8.1, 6.0
-"""Height of a line, mean width of a letter, and smallest gap between names, in SVG units.
+"""Height of a line, mean width of a letter, and smallest gap beside a name, in SVG units.
 
 LETTER is measured in DejaVu Sans Bold, the widest of the usual system fonts.
 """
@@ -34,7 +34,8 @@ A place is the offset (dx, dy) of the name from its mark, and the alignment of t
 class NamePlate:
     """The place of a text in a chart. `width` is the width of the text in SVG units.
 
-    `anchor` tells whether the start, the middle or the end of the text is at (x, y).
+    `anchor` tells whether the start, the middle or the end of the text is at `x`. `y` is the height
+    of the text's middle.
 
     Example:
         NamePlate(212.0, 48.0, "start", 120.0)
@@ -56,12 +57,18 @@ class NamePlate:
         return self.left + self.width
 
     def overlaps(self, other: "NamePlate") -> bool:
-        """Return whether the texts overlap, or are on one line with less than GAP between them."""
+        """Return whether the texts overlap, or nearly do.
+
+        They are at most GAP apart horizontally, and their `y` differ by less than LINE.
+        """
         apart = self.left > other.right + GAP or other.left > self.right + GAP
         return not apart and abs(self.y - other.y) < LINE
 
     def within(self, frame: tuple[float, float, float, float]) -> bool:
-        """Return whether the text lies inside `frame`, which is (left, top, right, bottom)."""
+        """Return whether the text's left edge, its right edge and `y` lie inside `frame`.
+
+        `frame` is (left, top, right, bottom). The height of the text does not matter.
+        """
         return frame[0] < self.left and self.right < frame[2] and frame[1] < self.y < frame[3]
 
 
@@ -72,7 +79,8 @@ def place(
 
     The function places the names in order, and tries SPOTS in order for each name. A spot is free
     if it is inside `frame` and overlaps neither another mark nor an earlier name. If no spot is
-    free, the name takes the first spot inside `frame`.
+    free, the name takes the first spot inside `frame`. If no spot is inside `frame`, the function
+    ignores `frame`.
     """
     dots = [NamePlate(x, y, "middle", 14) for _, x, y in marks]
     placed: dict[str, NamePlate] = {}

@@ -31,10 +31,11 @@ log = logging.getLogger(__name__)
 
 
 def run(config: PlatformConfig) -> Path:
-    """Write <run.directory>/<run.name>/report.html from the run's files, and return its path.
+    """Write <run.directory>/<run.name>/report.html, and return the path of this file.
 
-    The images come from the store. Files that the run's local directory lacks also come from the
-    store. Raises DataError for an unknown run and for a damaged file.
+    The page shows the files that the run's jobs wrote. Files that the run's local directory lacks
+    come from the store, and so do all images. Raises DataError for an unknown run and for a damaged
+    file.
     """
     store, name = ObjectStore.from_config(config.store), config.run.name
     require_run(store, config.run)
@@ -49,7 +50,7 @@ def run(config: PlatformConfig) -> Path:
 
 
 def render(record: RunRecord, fetch: Fetch, method: MethodConfig) -> str:
-    """Return the report as one HTML document. It has no sections for jobs that have not run."""
+    """Return the report as one HTML document, without sections for jobs that have not run."""
     style = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
     sections = [
         _headline(record),
@@ -85,9 +86,11 @@ def _headline(record: RunRecord) -> str:
 
 
 def _tiles(policies: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return up to four results of the policy "awares", each as a value and a note.
+    """Return the figures at the top of the page, each as a value and a note.
 
-    The note on the accuracy also gives the accuracy at full and at low resolution.
+    Three figures are results of the policy "awares". The note on its accuracy also gives the
+    accuracy at full and at low resolution. The RTR of the policy "escalate" follows, if it was
+    evaluated. Without results of "awares", there are no figures.
     """
     awares = policies.get("awares")
     if awares is None:

@@ -26,7 +26,7 @@ LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels ca
 
 
 def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) -> str:
-    """Draw a row for episodes without a request, and a row for each requested region.
+    """Draw a row for episodes without a request, and a row for each region.
 
     Each row has a bar for the policy after SFT, and a bar for the policy after GRPO. A bar shows
     the share of this policy's episodes that belong to the row. If there are labels, a third bar
@@ -60,7 +60,7 @@ def region_name(region: str) -> str:
 def _regions(bars: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Return the regions that get a row, in the order of the rows.
 
-    The ten crops come first if any of them was requested. Other requested regions follow.
+    If the results count any of the ten crops, all ten come first. The other counted regions follow.
     """
     counted = dict.fromkeys(key for shares in bars.values() for key in shares if key != "direct")
     crops = [crop.value for crop in CropId] if any(key in NAMES for key in counted) else []
@@ -68,7 +68,7 @@ def _regions(bars: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _labelled(labels: Mapping[str, Any]) -> dict[str, float]:
-    """Return the share of each request if a policy followed the labels exactly.
+    """Return the share of episodes with each request, for a policy that follows the labels exactly.
 
     The key "direct" stands for no request. The result is empty if there are no labels.
     """

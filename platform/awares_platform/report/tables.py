@@ -1,8 +1,8 @@
 """Formats the results as HTML tables.
 
 The first table shows accuracy and cost. Two further tables show accuracy and RTR by kind of
-question and by label. The last table rates the requests for crops. `policies` is the value of the
-key "policies" in results.json. It maps each policy to its results.
+question and by label. The last table rates the requests for crops. The argument `policies` of each
+function maps each policy to its results, as the key "policies" in results.json does.
 """
 
 from collections.abc import Sequence

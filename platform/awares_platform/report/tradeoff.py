@@ -10,11 +10,11 @@ from awares_platform.report.labels import NamePlate, place
 WIDTH, HEIGHT = 680, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 26, 46
 FREE = (LEFT, TOP - 8, WIDTH, HEIGHT - BOTTOM - 8)
-"""The area in which names may stand, as (left, top, right, bottom)."""
+"""The area in which the names of the policies may stand, as (left, top, right, bottom)."""
 
 
 def tradeoff(policies: dict[str, dict[str, Any]]) -> str:
-    """Draw each policy as a mark with the 95 % interval of its accuracy.
+    """Draw each policy as a mark, with the 95 % interval of the policy's accuracy.
 
     A mark is better if it is further up or further left. `policies` is the value of the key
     "policies" in results.json.
