@@ -3,7 +3,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV = $(or $(shell command -v uv),.tools/uv/bin/uv)
-# uv stops if it cannot write to its cache, for example in a read-only home directory.
+# uv stops if it cannot write to its cache, for example in a read-only home directory. In this case,
+# UV_PIP runs uv without a cache.
 CACHE = $(or $(UV_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/uv)
 UV_PIP = $(UV) pip $(shell mkdir -p "$(CACHE)" 2>/dev/null && test -w "$(CACHE)" || echo --no-cache)
 COMPILE = $(UV_PIP) compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -26,8 +27,9 @@ results: $(INSTALLED)
 	done
 	$(BIN)/python .ci/results_table.py $(SEEDS:%=runs/quickstart-%/results.json)
 
-# Runs the 7B setup at its real widths with one layer, and compares the measurements with the plan.
-# An engine alone takes up to 15 GB of memory. ARGS="sft grpo" runs only these two jobs.
+# Runs the jobs of the 7B setup with one layer of the model at its real widths, and compares the
+# measurements with the output of `awares plan`. An engine alone takes up to 15 GB of memory.
+# ARGS="sft grpo" runs only these two jobs.
 rehearse: $(INSTALLED)
 	PYTHONPATH=.:platform $(BIN)/python -m tests.rehearsal.run $(ARGS)
 	PYTHONPATH=.:platform $(BIN)/python -m tests.rehearsal.table > runs/rehearsal/table.md
@@ -55,8 +57,8 @@ format: $(INSTALLED)
 tools:
 	$(PYTHON) .ci/tools.py
 
-# Locks the packages for CPUs and for GPUs. gpu.txt may add packages to cpu.txt, but never changes a
-# version. checkov has a venv of its own, and therefore a lock file of its own.
+# Locks the packages for machines with and without GPUs. If both lock files contain a package, its
+# version is the same. checkov has a venv of its own, and therefore a lock file of its own.
 lock: | $(UV)
 	$(LOCK) --extra cpu --output-file platform/requirements/cpu.txt > /dev/null
 	$(LOCK) --extra gpu -c platform/requirements/cpu.txt \

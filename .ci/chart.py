@@ -1,11 +1,12 @@
-"""Generates the chart's values schema, the table in the README, and the defaults of a setup.
+"""Generates three files of a Helm chart from its values and from the project's settings.
 
     values.yaml        defaults, `# --` and `# @schema` lines -+           +- README.md
     schema.types.yaml  types not visible in a default ---------+- files() -+- values.schema.json
     PlatformConfig     sections, keys, defaults of a setup ----+           +- setup.defaults.json
 
-`.venv/bin/python .ci/chart.py helm/awares-train` writes the three files on the right. A test
-compares the committed files with the result of `files()`.
+A setup is the TOML file with the settings of a run. Its sections and keys are the fields of
+PlatformConfig. `.venv/bin/python .ci/chart.py helm/awares-train` writes the files on the right. A
+test compares the committed files with the result of `files()`.
 """
 
 import json
@@ -34,9 +35,9 @@ SETTINGS = {
     "evaluate": ("engine_cpus", "engine_gpus"),
     "serve": ("policy", "follow", "replica_cpus", "replica_gpus", "shutdown_timeout_s"),
 }
-"""The keys of a setup that templates read with `awares.setting`, by section.
+"""The keys of a setup that the chart's templates read with `awares.setting`, by section.
 
-Templates need the defaults of these keys.
+If a user sets no value for such a key, the templates take its default from setup.defaults.json.
 """
 SHORT = 60
 _KINDS = {bool: "boolean", str: "string", int: "integer", float: "number"}
@@ -46,8 +47,9 @@ _KINDS = {bool: "boolean", str: "string", int: "integer", float: "number"}
 class Value:
     """One key of values.yaml, with its default, its help text and its annotated schema.
 
-    `path` joins the keys with dots. `schema` is None if the key has no annotation. If the default
-    is a map in block style, `below` holds the keys of this map.
+    `path` is the key's dotted path from the top of the file. `schema` comes from the key's
+    `@schema` comment, and is None without this comment. If the default is a map in block style,
+    `below` holds the keys of this map.
 
     Example:
         Value("store.bucket", "", "S3 bucket of all state.", {"type": "string"}, ())
@@ -109,7 +111,11 @@ def _comments(lines: list[str], line: int) -> tuple[str, dict[str, Any] | None]:
 
 
 def schema(values: tuple[Value, ...], types: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON schema of all values. The schema refuses unknown keys."""
+    """Return the JSON schema of all values.
+
+    The schema refuses unknown keys, except where `types`, an `@schema` comment or PlatformConfig
+    allows them.
+    """
     definitions = dict(types) | setup_definitions()
     properties: dict[str, Any] = {}
     for value in values:

