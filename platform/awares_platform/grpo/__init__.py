@@ -5,7 +5,7 @@ The docstring of `job` has a diagram of both loops.
     job           starts all parts and records each step
     controller    keeps the actors running, and serves batches to the learner
     rollout       an actor that runs episodes on one engine and loads new weights
-    learner       one rank that trains, publishes weights and saves checkpoints
+    learner       one rank of the trainer, which publishes weights and saves checkpoints
     group         the prompts, groups and batches that these parts exchange
     prompts       the run's order of prompts
     buffer        the prompts to roll out, and the groups that wait for the learner

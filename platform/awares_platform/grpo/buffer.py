@@ -62,9 +62,9 @@ class EpisodeBuffer:
 
         `groups` are all groups that are known to be finished. The method ignores a group if its
         prompt is settled in `position` or is in flight. A remaining group becomes ready if its
-        outcome is READY. Otherwise its prompt is settled. Groups in flight stay in flight. All
-        other prompts that were issued before must be issued again. From now on, no group starts
-        with weights older than `version`.
+        outcome is READY. Otherwise its prompt is settled. Groups in flight stay in flight. An
+        issued prompt that is neither settled, ready nor in flight must be issued again. From now
+        on, no group starts with weights older than `version`.
         """
         self.position = position
         self._floor = self._version = version
@@ -138,9 +138,10 @@ class EpisodeBuffer:
         return len(self._ready) >= self._groups_per_step
 
     def take(self, step: int, version: int) -> StepBatch:
-        """Remove the oldest groups, and return them as the batch that updates `version`.
+        """Remove the groups with the oldest tokens, and return them as a batch.
 
-        The batch must be ready: `full(version)` must be true.
+        The step `step` trains on the batch and updates the weights of `version`. Before this call,
+        `full(version)` must be true.
         """
         assert self.full(version), (
             f"step {step} has {len(self._ready)} of {self._groups_per_step} groups"

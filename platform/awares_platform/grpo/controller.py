@@ -4,8 +4,9 @@
                            ^                           |
                            +-- requeue its prompts <---+ the actor dies
 
-The death of an actor does not stop the run. Any other error, such as a canary mismatch, stops the
-run. `batch` then returns None, so that the learner returns, and `run` raises the error.
+The run survives the deaths of up to grpo.actor_restarts actors. Any other error, such as a canary
+mismatch, stops the run. `batch` then returns None, so that the learner returns, and `run` raises
+the error.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ class ActorLost(Exception):
 class Actor(Protocol):
     """The interface through which the controller uses a rollout actor.
 
-    Once the actor's process is gone, every method except `kill` raises ActorLost.
+    If the actor's process or engine is lost, every method except `kill` raises ActorLost.
     """
 
     async def start(self) -> None:
@@ -46,7 +47,7 @@ class Actor(Protocol):
         ...
 
     def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Yield Loaded for each version that the actor loads, and Missed for each failed load."""
+        """Yield Loaded for each version that the actor loads, and Missed for a failed attempt."""
         ...
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
@@ -150,7 +151,7 @@ class Controller:
             ) from error
 
     async def _drive(self, actor: Actor, index: int) -> None:
-        """Follow the weights, issue prompts and roll out groups at once, until a task fails."""
+        """Concurrently follow the weights, issue prompts and roll out groups, until one fails."""
         loaded = [-1]
         try:
             async with asyncio.TaskGroup() as group:
@@ -182,7 +183,10 @@ class Controller:
             task.add_done_callback(lambda _: slots.release())
 
     async def _roll(self, actor: Actor, prompt: Prompt) -> None:
-        """Roll out and score one group. After an error, return the prompt to the buffer."""
+        """Roll out one group, score it, and add it to the buffer.
+
+        After an error, return the prompt to the buffer, and raise the error.
+        """
         try:
             rollout = await actor.rollout(prompt)
             group = await asyncio.to_thread(self._score, prompt, rollout)
@@ -203,7 +207,7 @@ class Controller:
         self._metrics.overlap.change(self._buffer.in_flight, time.monotonic())
 
     def _leave_out(self, group: Group) -> None:
-        """Count a sample that cannot be played, and log the first few such samples.
+        """Count the group's sample if it cannot be played, and log the first few such samples.
 
         Raises DataError if no sample of the run can be played, because no batch would become ready.
         """
@@ -241,7 +245,7 @@ class Controller:
     async def attach(self, version: int, position: Position) -> None:
         """Accept a learner that has started or restarted.
 
-        The learner resumes at `position` and has published its weights as `version`.
+        The learner resumes at `position`, and publishes its present weights as `version`.
         """
         # The new number makes `_assemble` stop waiting for the batch of the former learner.
         self._session += 1
@@ -266,11 +270,11 @@ class Controller:
         await self._notify()
 
     async def batch(self, step: int, version: int, rank: int, ranks: int) -> StepShard | None:
-        """Return one rank's shard of the batch of `step`, which updates `version`.
+        """Return the part of a batch that the rank `rank` trains on in the step `step`.
 
-        Return None if the run has stopped or another learner attaches. The first call for a step
-        assembles the batch for all ranks. If no batch becomes ready within grpo.batch_timeout_s,
-        the run stops.
+        The step updates the weights of `version`. The first call for a step assembles the batch for
+        all `ranks` ranks. Return None if the run has stopped or another learner attaches. If no
+        batch becomes ready within grpo.batch_timeout_s, the run stops.
         """
         if self._batch is None or self._batch[0].step != step:
             if self._shards is None or self._shards.done():
@@ -326,7 +330,7 @@ class Controller:
         await self._notify()
 
     async def record(self) -> tuple[int, dict[str, float]] | None:
-        """Return the metrics of the next finished step, or None after the last step."""
+        """Return the number and the metrics of the next finished step, or None after the last."""
         return await self._records.get()
 
     # -- waiting and writing

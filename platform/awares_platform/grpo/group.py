@@ -2,7 +2,7 @@
 
     Prompt --actor--> GroupRollout --scoring--> Group of Members --buffer--> StepBatch --> learner
 
-Axes: G episodes of a group, P prompts (groups) of a batch.
+Axes: G episodes of a group.
 """
 
 from dataclasses import dataclass
@@ -30,8 +30,9 @@ class Outcome(StrEnum):
 class Prompt:
     """A sample at one place in the run's order of prompts.
 
-    `number` is this place. `epoch` counts the passes over all samples before it. `attempt` counts
-    the groups of this prompt that became stale before the learner used them.
+    `number` is this place. `epoch` is the number of complete passes over all samples before this
+    place. `attempt` is the number of groups of this prompt that were dropped, because they became
+    stale before the learner used them.
 
     Example:
         Prompt(17, 0, Sample("mini/train/3", "9f2c...", "colour top left?", "red"))

@@ -1,4 +1,4 @@
-"""Runs the grpo job. The diagram shows its actors and the data that they exchange.
+"""Runs the grpo job. The diagram shows the parts of the job and the data that they exchange.
 
                   prompts, while the buffer has room
     Controller -----------------------------------------------> RolloutActor x N
@@ -98,8 +98,8 @@ def run(config: PlatformConfig) -> GrpoResult:
     - ConfigError if a part of the method cannot be built;
     - PolicyError if the starting policy cannot be used;
     - DataError if the data cannot be used;
-    - CanaryMismatch if the logprobs of an engine and the learner differ on the canary;
-    - LaunchError if no actor starts or no batch becomes ready;
+    - CanaryMismatch if an engine fails the canary check of a version;
+    - LaunchError if actors die too often, episodes keep failing, or no batch becomes ready in time;
     - ray.train.TrainingFailedError if the learner fails more than grpo.learner_restarts times.
     """
     started = time.monotonic()
@@ -178,8 +178,9 @@ class ControllerActor(Controller):
     async def open(self, config: PlatformConfig) -> tuple[int, int]:
         """Read the data and build the reward.
 
-        Return the number of samples and the number of unusable rows. Raises DataError or StoreError
-        if the data cannot be read, and ConfigError if the reward cannot be built.
+        Return the number of usable samples and the number of unusable rows. Raises DataError or
+        StoreError if the data cannot be used, and ConfigError if the reward cannot be built. Raises
+        PolicyError if the starting policy does not exist.
         """
         import torch
 

@@ -5,7 +5,7 @@
 A segment is one file. The store writes it atomically, under a unique number. If two controllers
 write segments with the same number, the second write fails. The journal stores no pixels, because
 every view can be cut again from the image. The metadata of a segment holds the digest of the policy
-from which GRPO started. If that policy changes, a new job does not learn from its old episodes.
+from which GRPO started. A job that starts from another policy does not learn from the segment.
 """
 
 import io
@@ -178,7 +178,7 @@ def encode(segment: Segment) -> bytes:
 
 
 def decode(data: bytes, key: str) -> Segment:
-    """Decode the segment `key`. Raises DataError if the segment is damaged."""
+    """Decode `data`, the content of the file `key`. Raises DataError if the data are damaged."""
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         if not table.schema.equals(_SCHEMA):

@@ -172,7 +172,8 @@ class Learner:
     def _next(self, step: int, version: int) -> StepShard | None:
         """Return this rank's shard of the next batch, or None if the run has stopped.
 
-        While the rank waits, it also uploads the anchors that readers of the weights request.
+        While the rank waits, it also repairs the newest published version. It does so only if a
+        reader of the weights has found damage and asks for a complete copy.
         """
         coming = self._controller.batch.remote(step, version, self._rank, self._ranks)
         while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:

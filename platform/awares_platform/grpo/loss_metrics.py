@@ -1,4 +1,8 @@
-"""Computes the learner's metrics of one step: token-weighted means over passes and ranks."""
+"""Computes the learner's metrics of one step from the statistics of all passes and ranks.
+
+The metric policy/loss is the sum of the losses of all passes on all ranks. Every other metric is a
+mean over the sampled tokens.
+"""
 
 import torch
 import torch.distributed
@@ -16,7 +20,7 @@ _NAMES = {
 
 
 class LossMetrics:
-    """Sums the statistics over all passes of one rank."""
+    """Sums the statistics over the passes of one rank, and finally over all ranks."""
 
     def __init__(self) -> None:
         self._sums = torch.zeros(len(_NAMES), dtype=torch.float64)
@@ -24,14 +28,14 @@ class LossMetrics:
         self._loss = 0.0
 
     def add(self, stats: GrpoStats) -> None:
-        """Add the statistics of one pass. The losses of all passes add up to the step's loss."""
+        """Add the statistics of one pass."""
         values = torch.tensor([getattr(stats, name) for name in _NAMES], dtype=torch.float64)
         self._sums += values * stats.tokens
         self._tokens += stats.tokens
         self._loss += stats.loss
 
     def reduced(self) -> dict[str, float]:
-        """Return the metrics over all ranks. Every rank must call this method."""
+        """Return the metrics of the step over all ranks. Every rank must call this method."""
         counts = torch.tensor([self._tokens, self._loss], dtype=torch.float64)
         totals = torch.cat([self._sums, counts]).float()
         if torch.distributed.get_backend() == "nccl":

@@ -54,10 +54,10 @@ class Objective:
         )
 
     def proximal(self, shard: StepShard) -> list[list[Tensor]]:
-        """Return the logprobs of every pass, computed before the step's first update.
+        """Return the logprobs of every pass of every minibatch.
 
-        A step with only one update does not need this method. The forward pass of that update
-        already computes the same logprobs.
+        Call this method before the first update of the step. A step with only one update does not
+        need this method: the forward passes of that update already compute the same logprobs.
         """
         with torch.no_grad():
             return [

@@ -92,10 +92,11 @@ class RolloutActor:
         )
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Load each new version into the engine. Yield a Loaded or a Missed for each version.
+        """Load the newest version into the engine whenever there is a new one.
 
-        Raises CanaryMismatch if the engine's logprobs of the canary differ too much from the
-        learner's. Raises EngineError if the engine must be restarted.
+        Yield Loaded after each load, and Missed after each failed attempt. Raises CanaryMismatch if
+        the engine fails the canary check of a version. Raises EngineError if the engine must be
+        restarted.
         """
         try:
             async for load in follow(
@@ -109,9 +110,9 @@ class RolloutActor:
     async def rollout(self, prompt: Prompt) -> GroupRollout:
         """Run the G episodes of `prompt` concurrently. A failed episode has StopReason.ERROR.
 
-        The rollout has a fault if the image cannot be read or the question is too long. Raises
-        EngineError if the engine itself is lost. Raises CanaryMismatch if a canary mismatch stopped
-        the engine.
+        If the image cannot be read or the question is too long, no episode runs, and the `fault` of
+        the result says why. Raises EngineError if the engine itself is lost. Raises CanaryMismatch
+        if an episode failed after the engine had failed the canary check.
         """
         started = time.time()
         size, spec = self._config.grpo.group_size, self._spec()

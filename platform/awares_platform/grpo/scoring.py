@@ -74,7 +74,7 @@ class Scoring:
 def correct(episode: Episode, sample: Sample) -> bool:
     """Return whether the answer equals the true answer after both are normalised.
 
-    The share of correct episodes is the metric accuracy/train. The evaluate job scores answers by
-    the rules of a benchmark instead.
+    The metric accuracy/train averages this value. The evaluate job scores answers by the rules of a
+    benchmark instead.
     """
     return episode.answer is not None and normalise(episode.answer) == normalise(sample.answer)

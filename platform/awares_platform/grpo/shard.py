@@ -3,8 +3,8 @@
     episodes --merge equal sequences--> longest first --deal--> minibatches
              --deal--> ranks and passes (awares/passes.py)
 
-Episodes of a group often sample the same tokens after the same prompt. The learner then computes
-the logprobs of their common sequence only once.
+Some episodes of a group have exactly the same tokens and views. The learner computes the logprobs
+of such equal sequences only once.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ from awares_platform.grpo.group import Member, Position, StepBatch
 class TrainSequence:
     """A token sequence, with all episodes that share its tokens, image and views.
 
-    `advantages` has one value per episode. A rank with too few passes gets fillers, so that all
-    ranks make equally many passes. The learner multiplies the loss of a filler by 0.
+    `advantages` has one value per episode. If `filler` is true, the sequence only gives its rank
+    one more pass, so that all ranks make equally many passes. The learner multiplies the loss of
+    such a sequence by 0.
 
     Example:
         TrainSequence((episode, twin), advantages=(0.5, 0.5))
@@ -60,9 +61,10 @@ class StepShard:
 
 
 def shards(batch: StepBatch, ranks: int, minibatches: int, budget: PassBudget) -> list[StepShard]:
-    """Split `batch` into one shard per rank, in order of rank.
+    """Split `batch` into one shard for each rank, and return the shard of rank r at index r.
 
-    Episodes without an advantage or without sampled tokens are left out.
+    `minibatches` is the number of optimizer steps. `budget` limits each forward pass. Episodes
+    without an advantage or without sampled tokens are left out.
     """
     sequences = sorted(_merged(batch), key=lambda item: length(item.episodes[0]), reverse=True)
     cuts = [_cut(sequences[index::minibatches], ranks, budget) for index in range(minibatches)]
@@ -90,7 +92,7 @@ def _sequence(members: list[Member]) -> TrainSequence:
 
 
 def length(episode: Episode) -> int:
-    """Return the number of tokens of an episode, with its images expanded."""
+    """Return the number of tokens of an episode: text tokens and visual tokens, no placeholders."""
     text = sum(
         len(turn.context_ids) - len(turn.views) + len(turn.sampled_ids) for turn in episode.turns
     )

@@ -1,7 +1,7 @@
 """Collects the metrics of rollouts that each learner step reports.
 
-The metrics describe the rewards and behaviour of the batch, the actors' loads of new weights, and
-the overlap of rollouts with learning.
+The metrics describe the rewards and behaviour of the batch's episodes, the actors' loads of new
+weights, and the overlap of rollouts with learning.
 """
 
 from collections import Counter
@@ -14,7 +14,10 @@ from awares_platform.grpo.group import Group, Member, StepBatch
 
 
 class Overlap:
-    """Records when at least one group is in flight. The calls of `change` must be in time order."""
+    """Records when an actor rolls out at least one group.
+
+    The calls of `change` must be in the order of time.
+    """
 
     def __init__(self) -> None:
         self._active = 0
@@ -22,7 +25,7 @@ class Overlap:
         self._spans: list[tuple[float, float]] = []
 
     def change(self, active: int, now: float) -> None:
-        """Record that `active` groups are in flight from `now` on."""
+        """Record that actors roll out `active` groups from the time `now` on."""
         if self._active == 0 and active > 0:
             self._since = now
         elif self._active > 0 and active == 0:
@@ -30,10 +33,11 @@ class Overlap:
         self._active = active
 
     def fraction(self, start: float, end: float) -> float:
-        """Return the share of the time from `start` to `end` in which a group was in flight.
+        """Return the share of the time from `start` to `end` in which an actor rolled out a group.
 
-        `start` and `end` are times in seconds. The method then forgets the spans that ended before
-        `start`. Every call must therefore have a later `start` than the call before.
+        `start` and `end` are in seconds, on the clock of `change`. The method then forgets the
+        spans of rollouts that ended before `start`. The `start` of the next call must therefore not
+        be earlier.
         """
         spans = [*self._spans, (self._since, end)] if self._active else self._spans
         self._spans = [span for span in self._spans if span[1] > start]
@@ -118,8 +122,8 @@ class StepMetrics:
 def _loading(loads: Iterable[Loaded]) -> dict[str, float]:
     """Return metrics of `loads`: times in seconds, the size in bytes, and canary differences.
 
-    The times and the size are means. canary/dlogp is the largest difference, and canary/slope is
-    the slope that is furthest from 1.
+    The times and the size are means. canary/dlogp is the largest LoadReport.canary_dlogp.
+    canary/slope is the LoadReport.canary_slope that is furthest from 1.
     """
     reports = [load.report for load in loads]
     staged = [report.prefetched for report in reports]

@@ -94,7 +94,7 @@ def call_episode() -> Episode:
 def make_group(make_episode: Callable[..., Episode]) -> Callable[..., Group]:
     """Return a factory for groups of two episodes.
 
-    The oldest token of a group has the weight version `version`.
+    The factory's argument `version` is the weight version of the group's oldest token.
     """
 
     def make(prompt: Prompt, version: int = 0, outcome: Outcome = Outcome.READY) -> Group:
@@ -112,9 +112,9 @@ def make_group(make_episode: Callable[..., Episode]) -> Callable[..., Group]:
 def stage(
     monkeypatch: pytest.MonkeyPatch, samples: list[Sample], make_episode: Callable[..., Episode]
 ) -> Callable[..., Stage]:
-    """Return a factory that builds a Stage from settings of the [grpo] section.
+    """Return a factory that builds a Stage (see stage.py) from settings of the [grpo] section.
 
-    The controller of the Stage restarts a dead actor without a pause.
+    The controller of the Stage replaces a dead actor without a pause.
     """
     monkeypatch.setattr("awares_platform.grpo.controller._RESTART_PAUSE_S", 0.0)
     return lambda **settings: Stage(samples, make_episode, **settings)

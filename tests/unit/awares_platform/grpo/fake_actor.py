@@ -1,6 +1,6 @@
-"""Defines a fake rollout actor without an engine, and a fake weight bus.
+"""Defines a fake rollout actor without an engine, and a fake Bus that carries weight versions.
 
-The actor loads the versions that a test publishes on the bus.
+The fake actor loads the versions that a test publishes on the Bus.
 """
 
 import asyncio
@@ -14,7 +14,10 @@ from awares_platform.grpo.group import GroupRollout, Prompt
 
 
 class Bus:
-    """A fake weight bus, which notifies actors of a published version at once."""
+    """A stand-in for the store to which the learner publishes weights.
+
+    A new version wakes the waiting actors at once.
+    """
 
     def __init__(self) -> None:
         self.head = 0

@@ -12,11 +12,11 @@ def test_rollouts_run_ahead_by_the_bound_and_no_further(stage: Callable[..., Sta
         acted = stage()
         running = asyncio.create_task(acted.controller.run())
         await asyncio.sleep(0.05)
-        # Before a learner attaches, the controller does not know the current weight version.
+        # No group starts before a learner attaches and states the position of the run.
         assert acted.played() == []
         await acted.controller.attach(0, Position())
         await asyncio.sleep(0.1)
-        assert acted.played() == [0, 1, 2, 3]  # A staleness bound of 1 allows two batches.
+        assert acted.played() == [0, 1, 2, 3]  # The bound 1 allows two batches of two groups.
         assert await acted.step(0, 0) == [0, 1]
         await asyncio.sleep(0.1)
         assert acted.played() == [0, 1, 2, 3, 4, 5]

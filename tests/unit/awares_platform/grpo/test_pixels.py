@@ -73,8 +73,8 @@ def test_the_oldest_views_are_forgotten() -> None:
     processor = remembering(counting, cache_bytes=2 * 4 * PATCH_BYTES)
     for value in (1, 2, 1, 3, 1, 2):
         processor.image_processor([square(value)], SIZE, "pt")
-    # Image 2 is processed twice, because image 3 evicted it from the cache. Image 2 was then the
-    # least recently used image.
+    # Image 3 evicts image 2, which is the least recently used image then. Image 2 is therefore
+    # processed twice, and the other images once.
     assert counting.given == [1] * 4
 
 
