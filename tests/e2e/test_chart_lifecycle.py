@@ -61,7 +61,10 @@ def all_of(objects: Objects, name: str) -> list[Body]:
 
 
 def preset(name: str) -> list[str]:
-    """Return helm's arguments for a preset, with the bucket that most presets leave to the user."""
+    """Return helm's arguments for a preset.
+
+    All presets but `trial` leave the bucket to the user, so their arguments also set a bucket.
+    """
     path = CHART / "presets" / f"{name}.yaml"
     given = [] if name == "trial" else ["--set", "store.bucket=awares"]
     return ["-f", str(path), *given]

@@ -1,4 +1,4 @@
-"""Tests the documentation's kubectl commands against the simulator's API server."""
+"""Tests that the simulator's API server answers kubectl commands like those in the documents."""
 
 import json
 import subprocess

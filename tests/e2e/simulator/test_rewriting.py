@@ -1,4 +1,4 @@
-"""Tests that the simulator replaces mount paths by directories, and Service names by addresses."""
+"""Tests that directories replace mount paths, and that addresses replace names of Services."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -111,8 +111,8 @@ def cluster(
 
 def test_a_rendered_chart_runs_and_ends(cluster: tuple[helm.Helm, Controller], chart: Path) -> None:
     cli, controller = cluster
-    # The hook is a Job. Its first pod writes a file and fails. Its second pod finds this file and
-    # succeeds.
+    # The chart's pre-install hook is a Job. The Job's first pod writes a file and fails. The second
+    # pod finds this file and succeeds.
     cli.do("install", "r", str(chart), "--wait", "--timeout", "60s")
     address = controller.kubelet.services.address("default", "pages", 8080)
     assert (

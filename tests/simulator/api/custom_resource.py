@@ -1,8 +1,8 @@
 """Checks and completes a custom resource before it is stored, as an API server does.
 
-This module fills in the CRD's defaults, prunes or refuses unknown fields, and checks the schema.
-Unlike an API server, this module ignores CEL rules and webhooks. The unit tests of the chart
-evaluate the CEL rules (tests/unit/helm/crd.py). No test needs webhooks.
+This module prunes or refuses unknown fields, fills in the CRD's defaults, and checks the object
+against the CRD's schema. Unlike an API server, this module ignores CEL rules and webhooks. The unit
+tests of the chart evaluate the CEL rules (tests/unit/helm/crd.py). No test needs webhooks.
 """
 
 import copy
@@ -29,8 +29,8 @@ class Invalid(Exception):
 def admit(kind: Kind, body: dict[str, Any], strict: bool) -> dict[str, Any]:
     """Return the object as the API server stores it: with defaults and without unknown fields.
 
-    A kind without a schema is not checked. Raises Invalid if the object breaks the schema. If
-    `strict` is set, also raises Invalid for unknown fields.
+    If the kind has no schema, return `body` unchanged. Raises Invalid if the object breaks the
+    schema. If `strict` is set, also raises Invalid for unknown fields.
     """
     if kind.schema is None:
         return body
@@ -63,7 +63,7 @@ def _root(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prune(value: Any, schema: dict[str, Any], path: str) -> Iterator[str]:
-    """Remove the fields that the schema does not list, and yield the path of each removed field."""
+    """Remove the fields that the schema does not allow, and yield the path of each of them."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from _prune(item, schema.get("items", {}), f"{path}[{index}]")
@@ -107,8 +107,8 @@ def _validator(kind: Kind) -> Draft202012Validator:
 def _plain(schema: Any) -> Any:
     """Convert a structural schema of Kubernetes to JSON Schema.
 
-    Nullable fields accept null, and int-or-string fields accept integers and strings. The keyword
-    `format` is removed.
+    Nullable fields accept null, and int-or-string fields accept integers and strings. The keywords
+    `format` and `x-kubernetes-*` are removed.
     """
     if isinstance(schema, list):
         return [_plain(item) for item in schema]

@@ -12,7 +12,11 @@ Body = dict[str, Any]
 
 
 def answer(kinds: Kinds, parts: list[str], version: str) -> Body | None:
-    """Return the document at a discovery path, or None for any other path."""
+    """Return the document at a discovery path, or None for any other path.
+
+    `parts` are the components of the path. `version` is the version of Kubernetes, such as
+    "v1.36.0".
+    """
     match parts:
         case ["version"]:
             major, minor, _ = version.removeprefix("v").split(".")

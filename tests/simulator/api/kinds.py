@@ -72,7 +72,7 @@ _CLUSTERED = {
 
 
 def builtin() -> Iterator[Kind]:
-    """Yield the built-in kinds that a chart may render."""
+    """Yield the built-in kinds of Kubernetes that the simulator supports."""
     for namespaced, table in ((True, _NAMESPACED), (False, _CLUSTERED)):
         for api_version, names in table.items():
             group, _, version = api_version.rpartition("/")
@@ -115,7 +115,7 @@ class Kinds:
         self._by_name = {(kind.api_version, kind.name): kind for kind in self.all}
 
     def at(self, group: str, version: str, plural: str) -> Kind | None:
-        """Return the kind at /apis/<group>/<version>/<plural>, or None for an unknown path."""
+        """Return the kind with this group, version and plural name, or None if there is none."""
         return self._by_path.get((group, version, plural))
 
     def of(self, api_version: str, name: str) -> Kind:

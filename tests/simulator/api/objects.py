@@ -57,14 +57,15 @@ def now() -> str:
 class Objects:
     """Stores all objects by kind, namespace and name.
 
-    `events` lists all changes in order. `changed` is notified of each change. `applied` holds what
-    each field manager of server-side apply has applied last.
+    `changed` is the lock of all objects, and a condition that is notified of each change. `events`
+    lists all changes in order. `version` is the resourceVersion of the last change. `applied` maps
+    an object's uid and a field manager to the body that this manager has applied last.
     """
 
     def __init__(self, kinds: Kinds) -> None:
         self.kinds = kinds
         self.changed = threading.Condition(threading.RLock())
-        self.applied: dict[tuple[str, str], Body] = {}  # (uid, field manager) -> last applied body
+        self.applied: dict[tuple[str, str], Body] = {}
         self.events: list[Event] = []
         self.version = 1
         self._items: dict[Key, tuple[Kind, Body]] = {}
@@ -103,11 +104,11 @@ class Objects:
         ]
 
     def create(self, kind: Kind, namespace: str, body: Body) -> Body:
-        """Store a new object.
+        """Store a new object, and return it.
 
-        A controller may create an object just after the deletion of the object's owner. If the
-        object has owners and none of the owners exists, remove the object at once. Kubernetes'
-        garbage collector does the same.
+        If the object has owners and none of the owners exists, remove the object at once.
+        Kubernetes' garbage collector does the same. A controller may create such an object just
+        after the owner's deletion.
 
         Raises Conflict if the object already exists. Raises NotFound if its namespace does not
         exist.

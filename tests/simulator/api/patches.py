@@ -61,8 +61,9 @@ def strategic(target: Any, patch: Any, field: str = "") -> Any:
     """Apply a strategic merge patch.
 
     If _MERGE_KEYS contains the name of a list field, the lists are merged item by item. Otherwise
-    the patch replaces the whole list. The directives `$patch`, `$retainKeys` and
-    `$deleteFromPrimitiveList` are supported.
+    the patch replaces the whole list. The supported directives are `$patch: replace` in an object,
+    `$patch: delete` in an item of a list, `$retainKeys` and `$deleteFromPrimitiveList`. All other
+    directives are ignored.
     """
     if isinstance(patch, dict):
         return _strategic_object(target, patch)
@@ -109,7 +110,8 @@ def _strategic_list(target: list[Any], patch: list[Any], keys: tuple[str, ...]) 
 def json_patch(document: Any, operations: list[dict[str, Any]]) -> Any:
     """Apply a JSON patch (RFC 6902) with the operations add, remove, replace and test.
 
-    Raises KeyError or IndexError if a path does not exist. Raises ValueError if a `test` fails.
+    Raises KeyError or IndexError if a path does not exist. Raises ValueError if a `test` fails, or
+    for any other operation.
     """
     document = copy.deepcopy(document)
     for operation in operations:

@@ -1,6 +1,6 @@
 """Decodes Secrets, ConfigMaps and Namespaces from Kubernetes' protobuf encoding.
 
-Helm sends only its release records in this encoding.
+Helm uses this encoding for its release records. `kubectl create` uses it for all three kinds.
 """
 
 import base64

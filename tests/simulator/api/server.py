@@ -40,7 +40,8 @@ class ApiServer(ThreadingHTTPServer):
     """An API server on a free loopback port.
 
     `logs` takes the namespace and the name of a pod, and returns the pod's log. The commands
-    `kubectl logs` and `helm test --logs` request this log.
+    `kubectl logs` and `helm test --logs` request this log. `stopping` is set when the server stops,
+    and ends all watch requests.
     """
 
     daemon_threads = True

@@ -36,7 +36,7 @@ def ensure(objects: Objects, deployment: Body) -> Body:
 
 
 def report(objects: Objects, deployment: Body, ready: int) -> None:
-    """Write the status of a Deployment and of its ReplicaSet."""
+    """Write the status of a Deployment and of its ReplicaSet. `ready` counts the ready pods."""
     current = ensure(objects, deployment)
     metadata, wanted = deployment["metadata"], deployment["spec"].get("replicas", 1)
     replica_sets, deployments = (

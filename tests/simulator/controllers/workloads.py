@@ -57,7 +57,7 @@ class Workloads:
         """Make the pods of `owner` match the spec of `body`, and return these pods.
 
         `owner` is a ReplicaSet or StatefulSet. `body` is the Deployment or StatefulSet with the
-        spec. First delete surplus pods and pods of another template. Then create missing pods.
+        spec. First delete surplus pods, and pods from an older template. Then create missing pods.
         """
         namespace, spec = owner["metadata"]["namespace"], body["spec"]
         digest = hashlib.sha256(json.dumps(spec["template"], sort_keys=True).encode()).hexdigest()[
@@ -85,7 +85,8 @@ class Workloads:
     def _run(self, job: Body) -> None:
         """Create the Job's next pod if all earlier pods have failed. Then write the Job's status.
 
-        No pod is created if a pod has succeeded, or if more than backoffLimit pods have failed.
+        No pod is created if a pod has succeeded, if more than backoffLimit pods have failed, or
+        while the Job is suspended.
         """
         metadata, spec = job["metadata"], job["spec"]
         pods = self._objects.list(self._pods, metadata["namespace"], lambda pod: belongs(job, pod))

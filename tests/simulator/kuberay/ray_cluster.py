@@ -1,8 +1,8 @@
 """Turns a RayCluster into a head Service, a head pod and worker pods.
 
 Workers start after the head's dashboard answers. New pods replace pods that have ended. Autoscaling
-is not simulated: each worker group has `replicas` workers, limited by minReplicas and maxReplicas.
-A changed pod template affects only new pods, as in KubeRay without `upgradeStrategy: Recreate`.
+is not simulated: the spec alone decides how many workers a group has. A changed pod template
+affects only new pods, as in KubeRay without `upgradeStrategy: Recreate`.
 """
 
 import base64
@@ -246,6 +246,7 @@ def _wanted(group: Body) -> int:
     """Return the number of worker pods that a group must have.
 
     The number is `replicas`, limited by minReplicas and maxReplicas, and multiplied by numOfHosts.
+    A suspended group has no pods.
     """
     if group.get("suspend"):
         return 0

@@ -7,7 +7,8 @@ The phase of a RayJob is the value of jobDeploymentStatus:
      starts)           runs)     +--> Retrying -----> Initializing, with a new cluster, at most
                                                       backoffLimit times
 
-With `suspend: true` the phase is Suspended, and the RayJob has no cluster of its own.
+If `suspend` becomes true before the job has ended, the phase becomes Suspended. The RayJob's own
+cluster is then deleted.
 
 The RayJob owns its cluster, unless clusterSelector selects an existing cluster. The submitter pod
 of K8sJobMode is not simulated. Instead, the controller submits the job with the same command and
@@ -56,7 +57,7 @@ class RayJobs:
                     self._kind, job["metadata"]["namespace"], job["metadata"]["name"], status
                 )
             except NotFound:
-                continue  # A deletion rule has removed the RayJob.
+                continue  # A deletion rule or a client has deleted the RayJob.
 
     def _step(self, job: Body, status: Body) -> None:
         phase, spec = status.get("jobDeploymentStatus", ""), job["spec"]

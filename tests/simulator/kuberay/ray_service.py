@@ -1,10 +1,9 @@
 """Turns a RayService into a RayCluster, its Serve applications, and the head and serve Services.
 
-    serveConfigV2 changed -----> a PUT request sends it to the active cluster, which replaces its
-                                 replicas
+    serveConfigV2 changed -----> the new configuration is sent to Serve on the active cluster
     rayClusterConfig changed --> with upgradeStrategy None: nothing happens
                                  otherwise: a second cluster starts. When it serves, the Services
-                                 select it. The first cluster is deleted after a delay,
+                                 select it. The first cluster is deleted after
                                  rayClusterDeletionDelaySeconds.
 
 The simulator has no Gateway, so even an incremental upgrade moves all traffic at once. Several
@@ -120,10 +119,10 @@ class RayServices:
         )
 
     def _deploy(self, service: Body, cluster: Body) -> tuple[dict[str, Body], str]:
-        """Deploy the configuration if it is new.
+        """Deploy the RayService's configuration, unless the cluster already has it.
 
         Return the statuses of Serve's applications, and a message. The message is empty, unless the
-        cluster is not ready or refuses the configuration.
+        cluster is not ready, does not answer or refuses the configuration.
         """
         dashboard = (
             self._clusters.dashboard(cluster)
@@ -142,7 +141,11 @@ class RayServices:
             return {}, str(error)
 
     def _config(self, service: Body, cluster: Body) -> str:
-        """Return serveConfigV2 as JSON, with the addresses, paths and port on this machine."""
+        """Return serveConfigV2 as JSON, adapted to this machine.
+
+        Addresses replace the names of Services, and local directories replace mount paths. The HTTP
+        port is the port on which the cluster's Serve proxies listen.
+        """
         head = self._clusters.head(cluster)
         pod = self._clusters.kubelet.pod(head) if head else None
         text = service["spec"]["serveConfigV2"]

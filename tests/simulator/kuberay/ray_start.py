@@ -1,7 +1,7 @@
-"""Builds the pod of a Ray node as KubeRay does: labels, token and the `ray start` command.
+"""Builds the pod of a Ray node as KubeRay does, with labels, token and the `ray start` command.
 
-The command contains all of rayStartParams except addresses and ports. Several Ray nodes share this
-machine, so each Ray node gets different ports.
+The command contains rayStartParams, except for the flags in _OWN. Several Ray nodes share this
+machine, so the simulator chooses their addresses, ports and directories itself.
 """
 
 import json
@@ -86,7 +86,7 @@ def pod(
 def _listening(
     addresses: Addresses, serve_port: int, head: tuple[str, int] | None
 ) -> tuple[Flags, dict[int, int]]:
-    """Return the flags for addresses and ports, and a map from default ports to actual ports."""
+    """Return the flags that the simulator chooses, and a map from default to actual ports."""
     first, last = addresses.range()
     agent, metrics = addresses.port(), addresses.port()
     flags = {
@@ -116,9 +116,10 @@ def _listening(
 
 
 def _capacity(group: Body, container: Body) -> Flags:
-    """Return the flags for CPUs, GPUs, memory, custom resources and labels.
+    """Return the flags for CPUs, GPUs, memory, object store, custom resources and labels.
 
-    KubeRay reads these values from the same fields of the RayCluster.
+    The values come from fields of the RayCluster that KubeRay reads, too. Unlike KubeRay, this
+    function ignores the GPU limits of containers, and limits the object store to _STORE_BYTES.
     """
     params, own = group.get("rayStartParams") or {}, dict(group.get("resources") or {})
     resources = container.get("resources", {})
@@ -158,7 +159,7 @@ def quantity(value: Any) -> float:
 
 
 def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
-    """Return the environment variables that the operator sets in every Ray container.
+    """Return the environment variables that the simulator adds to every Ray container.
 
     `gcs` holds the IP address and the port of the head's GCS.
     """
@@ -169,8 +170,8 @@ def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
         {"name": "RAY_CLUSTER_NAME", "value": name},
         {"name": "FQ_RAY_IP", "value": f"{name}-head-svc.{namespace}.svc.cluster.local"},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
-        # KubeRay does not set this variable. By default, Ray gives its workers a low priority.
-        # Other processes on this machine would then slow the workers down.
+        # KubeRay does not set this variable. Without it, Ray would give its workers a low priority,
+        # and other processes on this machine would slow the workers down.
         {"name": "RAY_worker_niceness", "value": "0"},
     ]
 

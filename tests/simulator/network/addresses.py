@@ -1,8 +1,8 @@
 """Hands out loopback addresses and free ports. Every pod and every Service has its own address.
 
-Ray binds some of its ports on all addresses of the machine. This module therefore hands out only
-ports that are free on all addresses. Each Ray node gets a range of 100 ports for its workers. All
-ports lie outside the kernel's range of ephemeral ports.
+Ray binds some of its ports on all addresses of the machine. This module therefore checks that a
+port is free on all addresses. Each Ray node gets a range of 100 ports for its workers. All ports
+lie outside the kernel's default range of ephemeral ports.
 """
 
 import random
@@ -47,7 +47,10 @@ class Addresses:
         return next(self._twins)
 
     def range(self) -> tuple[int, int]:
-        """Return the first and the last port of a new range of 100 ports."""
+        """Return the first and the last port of a new range of 100 ports.
+
+        Only the first port is known to be free.
+        """
         first = next(self._starts)
         return first, first + 99
 

@@ -50,7 +50,8 @@ def entrypoint(image: str) -> list[str]:
 def weed_ports(command: list[str], free: Callable[[], int]) -> dict[str, int]:
     """Map each port flag of SeaweedFS to a free port, or return {} if `command` is not `weed`.
 
-    SeaweedFS refuses a port that is in use on any address of the machine.
+    `free` must return ports that are free on all addresses of the machine, because SeaweedFS
+    refuses other ports.
     """
     if not command or Path(command[0]).name != "weed":
         return {}

@@ -19,7 +19,7 @@ class Kubelet:
     """The kubelet of the only node.
 
     Only the controller's thread may start pods, because the kernel ends a process when the thread
-    that started this process ends. All other threads may call only `logs` and `endpoint`.
+    that started this process ends. All other threads may call only `pod`, `endpoint` and `logs`.
     """
 
     def __init__(self, objects: Objects, base: Path, mark: str) -> None:
@@ -46,9 +46,10 @@ class Kubelet:
         return self._running.get(body["metadata"]["uid"])
 
     def endpoint(self, body: Body, port: Any) -> Target | None:
-        """Return the address and actual port for a pod's target port.
+        """Return the pod's address and the actual number of `port`.
 
-        Return None if the pod is not ready.
+        Return None if the pod is not ready. `port` is the targetPort of a Service: the name or the
+        declared number of a port.
         """
         pod = self.pod(body)
         if pod is None or {"type": "Ready", "status": "True"} not in body.get("status", {}).get(
@@ -58,14 +59,17 @@ class Kubelet:
         return pod.place.address, pod.port(port)
 
     def logs(self, namespace: str, name: str) -> str:
-        """Return the output of a pod's containers, even after the pod's processes have ended."""
+        """Return the output of a pod's containers, including containers that have ended.
+
+        Return "" if the Pod has not started, or has been deleted.
+        """
         for pod in list(self._running.values()):
             if (pod.namespace, pod.body["metadata"]["name"]) == (namespace, name):
                 return pod.log()
         return ""
 
     def stop(self) -> None:
-        """End all pods."""
+        """End all pods, and stop the forwarding of all Services."""
         self._end(list(self._running.values()))
         self.services.stop()
 

@@ -19,9 +19,9 @@ def passes(
 ) -> bool:
     """Whether the probe succeeds now.
 
-    `port` takes the name or declared number of a port, and returns its actual number. `command`
-    takes the probe's command, and returns the command line, environment and working directory for
-    the probe's process.
+    `port` takes the name or declared number of a port, and returns the port's actual number.
+    `command` takes the probe's command, and returns the command line, environment and working
+    directory of the probe's process. A gRPC probe always succeeds.
     """
     if "httpGet" in probe:
         return _http(address, port(probe["httpGet"]["port"]), probe["httpGet"].get("path", "/"))

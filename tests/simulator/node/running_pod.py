@@ -169,7 +169,7 @@ class RunningPod:
             process.terminate()
 
     def wait(self, deadline: float) -> None:
-        """Wait until every container ends.
+        """Wait until every container ends. Then remove the socket files of SeaweedFS.
 
         Kill the processes that still run at `deadline`, a value of time.monotonic().
         """

@@ -92,7 +92,7 @@ def mounted(container: Body, places: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def rewrite_files(pod: Body, places: Mapping[str, Path], rewrite: Rewrite) -> None:
-    """Apply `rewrite` to every file that comes from a ConfigMap.
+    """Apply `rewrite` to every file in the volumes that contain a ConfigMap.
 
     Such a file, for example setup.toml, may contain mount paths and names of Services.
     """

@@ -1,4 +1,4 @@
-"""Sends requests to the endpoint one after another, so that a test sees failed requests."""
+"""Sends requests to the endpoint in a thread, so that a test sees whether an upgrade fails any."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Fake RayClusters for tests of RayJobs and RayServices. A fake cluster runs no process."""
+"""Provides fake RayClusters for tests of RayJobs and RayServices. They run no processes."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +11,9 @@ from tests.simulator.kuberay.dashboard import Unanswered
 class FakeDashboard:
     """A fake dashboard that all fake clusters share.
 
-    `statuses` holds the final status of each job, in the order of submission. `serves` is the
-    status of the Serve application. `deployed` and `submitted` record the requests of deploy and
-    submit.
+    `statuses` holds the status of each job, in the order of submission. `serves` is the status of
+    the Serve application. `deployed` holds the configurations that `deploy` has accepted.
+    `submitted` holds the requests that `submit` has received.
 
     Example:
         FakeDashboard(["FAILED", "SUCCEEDED"])

@@ -85,7 +85,8 @@ class Release:
     def on_head(self, command: str) -> str:
         """Return `command` with paths and addresses that are valid on this machine.
 
-        Paths and Service names are replaced as in the head pod of the permanent RayCluster.
+        The function replaces mount paths and Service names as the simulator does in the head pod of
+        the permanent RayCluster.
         """
         heads = [
             body
