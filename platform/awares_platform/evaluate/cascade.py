@@ -7,7 +7,8 @@ The second pass starts with an empty context. If a question takes two passes, th
 the latencies of the two passes are added.
 
 `escalate` makes a second pass if the trained policy requests crops (as in VisionThink, arXiv
-2507.13348). `threshold` makes a second pass if the base policy's own answer has a low probability.
+2507.13348). `threshold` makes a second pass if the base policy's first answer has a low
+probability.
 These functions need no engine, because they combine episodes of other policies.
 """
 
@@ -29,7 +30,8 @@ def join(
     """Return `played` with the two-pass policies added.
 
     `decision_s` maps the id of a sample to the measured seconds of escalate's first turn. `spec`
-    holds the settings with which the episodes of awares were played.
+    holds the settings with which the episodes of awares were played. The mean RTR of awares is the
+    budget of threshold.
     """
     joined = dict(played)
     if "escalate" in policies:

@@ -47,7 +47,7 @@ class ColdEngine(Engine):
 class Evaluator:
     """Plays episodes of the evaluated policies. Call `start` first.
 
-    Every method is a coroutine, so that Ray can run many calls at once.
+    Every public method is a coroutine, so that Ray can run many calls at once.
     """
 
     def __init__(self, config: PlatformConfig) -> None:

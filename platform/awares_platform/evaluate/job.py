@@ -64,7 +64,7 @@ SPLIT = "test"
 class EvaluateResult:
     """The result of the evaluate job.
 
-    `results` is the content of results.json (see results.py), and `path` is that file's local path.
+    `results` is the content of results.json (see results.py). `path` is the file's local path.
     `table` is a Markdown table of the results. The directory `key` in the store holds all files of
     the job. `wall_s` is the duration of the job in seconds.
 
@@ -95,8 +95,8 @@ class EvaluateResult:
 def run(config: PlatformConfig) -> EvaluateResult:
     """Evaluate evaluate.policies and write the results to the store.
 
-    Raises PolicyError at once if a policy is not trained. Raises DataError if no question is
-    usable. Raises EngineFailure if the engine fails for too many questions.
+    Raises PolicyError at once if a policy is stale or not trained. Raises DataError if no question
+    is usable. Raises EngineFailure if the engine fails for too many questions.
     """
     started = time.monotonic()
     asked = environment(config.method)

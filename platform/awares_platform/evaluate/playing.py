@@ -19,7 +19,7 @@ from awares_platform.method.play import Played, check_engine
 from awares_platform.runtime.progress import Progress
 
 PROBES = 32
-"""The number of questions from which the canary is taken when the engine loads new weights."""
+"""The number of questions among which the canary for new weights looks for usable ones."""
 
 CHUNK = 256
 """The number of questions per call of the actor. Each call updates the shown progress."""
@@ -111,6 +111,6 @@ def _play(
 
 
 def latency_subset(evaluate: EvaluateConfig, seed: int, samples: Sequence[Sample]) -> list[Sample]:
-    """Draw evaluate.latency_questions samples with `seed`. Every policy gets the same samples."""
+    """Draw at most evaluate.latency_questions samples. Every policy gets the same samples."""
     count = min(evaluate.latency_questions, len(samples))
     return random.Random(seed).sample(list(samples), count)

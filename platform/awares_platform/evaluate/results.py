@@ -1,7 +1,7 @@
 """Turns scored episodes into metrics, and metrics into a Markdown table.
 
-results.json holds {"policies": {name: policy_metrics}, "questions", "unusable", "labels",
-"latency", "comparisons", "scorer", "run", "seed"}.
+results.json has the keys "policies", "questions", "unusable", "labels", "latency", "comparisons",
+"scorer", "run" and "seed". The value of "policies" maps each policy to its `policy_metrics`.
 """
 
 from collections import Counter

@@ -90,7 +90,8 @@ def sampled(index: int, answer: str | None, logprob: float = 0.0) -> Played:
 def test_labels_come_from_the_low_and_full_answers() -> None:
     """Check the labels of four samples.
 
-    A right but unsure low-resolution answer gives the label HR. Two wrong answers give no label.
+    Two right answers give the label HR if the low-resolution answer is unsure. Two wrong answers
+    give no label.
     """
     low = [sampled(0, "7"), sampled(1, "1"), sampled(2, None), sampled(3, "7", logprob=-1.0)]
     rows = {"low": low, "full": [sampled(index, answer) for index, answer in enumerate("7727")]}
