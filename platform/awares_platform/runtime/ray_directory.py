@@ -2,8 +2,8 @@
 
 <parent>/awares-ray-xxxxxxxx/session_<time>_<pid>/sockets/plasma_store
 
-<parent> is TMPDIR if the path of such a socket is then short enough for Linux. Otherwise <parent>
-is /tmp or /var/tmp.
+<parent> is TMPDIR if TMPDIR is writable, needs no quotes in a shell, and is short enough. Linux
+limits the length of a socket's path. Otherwise <parent> is /tmp or /var/tmp.
 """
 
 import logging
@@ -28,7 +28,7 @@ _LONGEST = f"/{PREFIX}xxxxxxxx/session_2026-01-31_23-59-59_999999_4194304/socket
 PARENT_BYTES = SOCKET_BYTES - len(_LONGEST)
 """The largest number of bytes in the path of <parent>, so that the paths of Ray's sockets fit."""
 TEMPORARY_BYTES = 70
-"""vLLM and multiprocessing cannot create sockets if TMPDIR has more than this number of bytes."""
+"""vLLM and multiprocessing cannot create sockets if the path in TMPDIR has more bytes than this."""
 _SHORT = (Path("/tmp"), Path("/var/tmp"))
 
 

@@ -106,7 +106,7 @@ class Run:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that affect the results."""
+    """Return the versions of Python and of important packages, and a text about the machine."""
     found = {
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

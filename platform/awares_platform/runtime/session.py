@@ -64,7 +64,9 @@ _MISTAKES = (ConfigError, DataError, PolicyError)
 
 @contextmanager
 def session(config: PlatformConfig, *, check_store: bool = True) -> Iterator[PlatformConfig]:
-    """Connect to the store and to Ray. Yield `config` with the store's address and engine.dtype.
+    """Connect to the store and to Ray. Yield `config` with the address of the store.
+
+    If engine.dtype is "auto", the yielded configuration has the data type for this machine.
 
     Raises LaunchError if a server does not start. Raises StoreError if the bucket cannot be used,
     unless `check_store` is false.
@@ -78,7 +80,7 @@ def session(config: PlatformConfig, *, check_store: bool = True) -> Iterator[Pla
         store = stack.enter_context(_store(config.store, config.run.directory, check=check_store))
         config = config.model_copy(update={"store": store, "engine": resolved(config.engine)})
         stack.enter_context(_ray(config.run, variables, parent))
-        # Ray has installed its own handler, which aborts the process with a C++ stack trace.
+        # Ray has installed its own SIGTERM handler, which aborts with a C++ stack trace.
         handle_sigterm()
         yield config
 
@@ -312,7 +314,7 @@ def _sigterm_unwinds() -> Iterator[Callable[[], object]]:
     try:
         yield install
     except SystemExit as error:
-        # A call into Ray replaces the exit status that the handler chose.
+        # A call into Ray may replace the exit status that the handler chose.
         raise SystemExit(TERMINATED if received.is_set() else error.code) from error
     finally:
         signal.signal(signal.SIGTERM, before)

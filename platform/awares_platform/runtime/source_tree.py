@@ -1,4 +1,4 @@
-"""Checks that all nodes run the same source files, and that both packages come from one tree.
+"""Checks that all nodes run the same source files, and that these files come from one tree.
 
 Ray adds an uploaded working directory to a worker's sys.path. The container image may have the
 project installed, too. Without this check, a worker could import `awares` from the upload and

@@ -1,4 +1,4 @@
-"""Keeps chosen lines that C++ libraries print off the terminal.
+"""Hides chosen lines of C++ libraries from the terminal.
 
 log, progress, tracebacks of Python --> sys.stderr --> a copy of descriptor 2 --> terminal
 lines of C++ libraries --> descriptor 2 --> a file, within the block of `without_line`
