@@ -5,8 +5,8 @@
     RayService -- serveConfigV2: import_path, args ----------------+       SIGTERM -- drain
 
 `serving` checks the token, the autoscaling keys, the policy and the port. A RayService does not
-call `serving`. It names `awares_platform.serve.app:build` as import_path and passes the setup's
-sections as args.
+call `serving`. The import_path of a RayService is `awares_platform.serve.app:build`, and its args
+are the setup's sections.
 """
 
 import errno
@@ -41,7 +41,7 @@ ASK_TOKEN = "AWARES_TOKEN"
 
 
 def build(config: PlatformConfig) -> Application:
-    """Build the Serve application. A RayService's serveConfigV2 names this function.
+    """Build the Serve application. The serveConfigV2 of a RayService refers to this function.
 
     The `args` of serveConfigV2 are the sections of a setup. Serve parses `args` into `config`.
 
@@ -194,7 +194,7 @@ def _wait_until_running(
     While the application starts, the function calls `say` every `BEAT_S` seconds.
 
     Raises LaunchError if the application fails or does not start within `timeout_s` seconds. The
-    error quotes the last message that Serve has for the application.
+    error quotes the last line of Serve's messages about the application.
     """
     deadline = time.monotonic() + timeout_s
     beat = time.monotonic() + BEAT_S

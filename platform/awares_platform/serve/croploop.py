@@ -1,6 +1,6 @@
 """Answers a question about an encoded image with one episode, for the endpoint.
 
-This crop loop needs neither HTTP nor Ray.
+This module needs neither HTTP nor Ray.
 """
 
 import asyncio

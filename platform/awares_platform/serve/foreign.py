@@ -1,4 +1,4 @@
-"""Redirects Ray Serve's log lines from the terminal to a file.
+"""Writes Ray Serve's log lines to a file, so that the terminal shows only warnings and errors.
 
 Ray Serve logs its own steps to stderr. When Ray Serve stops, Ray also prints that the last call of
 Serve's controller failed, although the controller ends as intended. A thread of Ray prints this

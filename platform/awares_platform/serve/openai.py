@@ -20,8 +20,8 @@ from awares_platform.serve.croploop import ServedAnswer
 class RequestError(DataError):
     """An error that the endpoint returns to the client.
 
-    `status` is the HTTP status, and `param` is the wrong field. `code` is a name of the error that
-    never changes, so that programs can rely on it.
+    `status` is the HTTP status. `param` is the wrong field, or None. `code` is a name of the error
+    that never changes, so that programs can rely on it.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ def _question(messages: list[Message], config: ServeConfig) -> ChatQuestion:
 
 
 def decode_data_url(url: str) -> bytes:
-    """Decode the content of a base64 data: URL. Raises RequestError for any other URL."""
+    """Decode an image in a base64 data: URL. Raises RequestError for any other or broken URL."""
     header, comma, payload = url.partition(",")
     if not comma or not header.startswith("data:image/") or not header.endswith(";base64"):
         raise RequestError(
@@ -188,7 +188,7 @@ def chat_completion(
 ) -> dict[str, Any]:
     """Return the response body in OpenAI's format.
 
-    The additional key `awares` holds the answer's crops, token counts and weight version.
+    The additional key `awares` describes the episode: crops, token counts, weight version and more.
     """
     episode = answer.episode
     message: dict[str, Any] = {"role": "assistant", "content": episode.answer or ""}

@@ -2,7 +2,7 @@
 
 This module fetches a URL only if the host is allowlisted and all addresses of the host are public.
 The connection goes to an address that was checked, without a second DNS lookup. An attacker
-therefore cannot give another address after the check (DNS rebinding). The module follows no
+therefore cannot substitute another address after the check (DNS rebinding). The module follows no
 redirects and ignores the proxies in the environment. It limits the time and the bytes of a fetch.
 """
 
@@ -61,7 +61,7 @@ class RemoteImages:
     async def fetch(self, url: str) -> bytes:
         """Fetch the content of `url`.
 
-        Raises RequestError if the URL is refused or the fetch fails. The error names the reason.
+        Raises RequestError if the URL is refused or the fetch fails. The error states the reason.
         """
         parts = self._check(url)
         try:

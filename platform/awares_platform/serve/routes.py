@@ -148,7 +148,11 @@ def _error(error: RequestError) -> JSONResponse:
 
 
 def _as_request_error(error: DataError) -> RequestError:
-    """Return `error` as a RequestError. Its code is about the question or about the image."""
+    """Return `error` as a RequestError.
+
+    The code of a RequestError stays. For any other error, the code tells whether the question is
+    too long or the image is unusable.
+    """
     if isinstance(error, RequestError):
         return error
     code = "context_length_exceeded" if isinstance(error, TooLong) else "invalid_image"

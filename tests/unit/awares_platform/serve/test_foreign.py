@@ -24,8 +24,8 @@ MEMORY = "A worker was killed, because the node is low on memory."
 def kept(tmp_path: Path) -> Iterator[Path]:
     logger, shown = logging.getLogger("ray.serve"), worker.print_to_stdstream
     before = list(logger.handlers)
-    # This handler replaces the handler that `import ray.serve` installs. That handler would not
-    # write to the stderr of this test.
+    # `import ray.serve` installs a handler that would not write to the stderr of this test. The
+    # handler below replaces it.
     logger.handlers = [logging.StreamHandler(_Stderr())]
     logger.setLevel(logging.INFO)
     ServeLog(tmp_path / "run" / "serve.log").take_over()
