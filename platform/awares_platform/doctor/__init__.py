@@ -7,7 +7,8 @@
 
     update:  learner --publish--> object store --load--> engine --logprobs--> relative canary
 
-One run of `awares doctor` is called a visit.
+An update is a few training steps of the base policy. The relative canary compares how the update
+changes logprobs in the learner and in the engine. One run of `awares doctor` is called a visit.
 
 job.py         runs all checks of a visit
 visit.py       collects the findings of a visit, and keeps its time limit
@@ -23,7 +24,7 @@ clock.py       compares a node's clock with the store's clock
 storage.py     checks reads, writes, conditions and rates of the object store
 endpoints.py   asks the judge and the grounding
 collective.py  checks an all-reduce over the learner's ranks
-questions.py   generates the prompts of the update
+questions.py   generates the questions that train and check the update
 trainee.py     loads the base policy into the trainer, and trains the update
 learner.py     defines the actor of one learner rank
 player.py      defines the actor of the engine

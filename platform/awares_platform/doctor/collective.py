@@ -17,8 +17,8 @@ _ELEMENTS = {"nccl": 64 << 20, "gloo": 4 << 20}
 """The number of float32 elements that a measurement exchanges, by backend."""
 _REPEATS = 3
 LOWEST_NCCL_GB_PER_S = 1.0
-"""The smallest bus bandwidth without a warning. GPUs of one node and RDMA networks are well above
-it. TCP at 10 Gbit/s is just below it."""
+"""The smallest bus bandwidth without a warning. GPUs of one node and RDMA networks are far above
+this bandwidth, and TCP at 10 Gbit/s is close to it."""
 FASTER = (
     "Find NCCL's path between the ranks with NCCL_DEBUG=INFO. Put the learner's ranks on one node, "
     "or give their pods the fast network."
@@ -27,10 +27,10 @@ FASTER = (
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The all-reduce of one rank.
+    """The all-reduces of one rank.
 
     `right` is true if every sum was right. `size` is the size of the tensor in bytes. `seconds` is
-    the median duration.
+    the median duration of an all-reduce.
 
     Example:
         Exchange(right=True, size=16777216, seconds=0.02)
@@ -44,8 +44,8 @@ class Exchange:
 def join(address: str, rank: int, ranks: int, backend: str) -> None:
     """Join a process group. `address` is host:port of rank 0. Every rank must call this function.
 
-    Set the environment variables that DeepSpeed reads. Ray hides the GPUs of other processes, so
-    the local rank is 0.
+    The function also sets the environment variables that DeepSpeed reads. The local rank is 0,
+    because Ray hides the GPUs of other processes.
     """
     import torch.distributed
 
@@ -69,7 +69,10 @@ def join(address: str, rank: int, ranks: int, backend: str) -> None:
 
 
 def exchange(backend: str, device: Any) -> Exchange:
-    """Sum a tensor over all ranks, and check the sum. Every rank must call this function."""
+    """Sum a tensor over all ranks three times, and check each sum.
+
+    Every rank must call this function.
+    """
     import torch
     import torch.distributed
 
@@ -88,8 +91,8 @@ def exchange(backend: str, device: Any) -> Exchange:
 def judged(exchanges: Sequence[Exchange], backend: str) -> list[Finding]:
     """Return the finding on the exchanges of all ranks.
 
-    The bandwidth is the bus bandwidth of NCCL's own tests. For n ranks, it is 2 (n - 1) / n times
-    the tensor's bytes per second of the slowest rank.
+    The bandwidth is the bus bandwidth that NCCL's own tests report. For n ranks, it is
+    2 (n - 1) / n times the bytes of the tensor, divided by the seconds of the slowest rank.
     """
     ranks, slowest = len(exchanges), max(one.seconds for one in exchanges)
     rate = 2 * (ranks - 1) / ranks * exchanges[0].size / slowest / 1e9

@@ -48,7 +48,7 @@ class Diagnosis:
         return "\n".join([lines[0], _row(["-" * width for width in widths], widths), *lines[1:]])
 
     def remedies(self) -> str:
-        """Return the warnings and failures with their remedies, and a line with all counts."""
+        """Return the warnings and failures with their remedies, and the counts of all statuses."""
         faults = [one for one in self.findings if one.status in ("warn", "fail")]
         lines = [f"{one.status}: {one.check}: {one.found}\n  {one.remedy}" for one in faults]
         total = f"{len(self.findings)} checks in {self.seconds:.0f} s: "
@@ -57,7 +57,7 @@ class Diagnosis:
         return "\n".join([*lines, f"{total}{summary}"])
 
     def as_json(self) -> str:
-        """Return the findings with their metrics, and the versions of the packages."""
+        """Return the findings with their metrics, and the versions of the packages, as JSON."""
         content = {
             "format": FORMAT,
             "run": self.run,

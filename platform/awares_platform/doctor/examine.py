@@ -45,7 +45,8 @@ def examine(
     """Run `work` for at most `limit_s` seconds, and return its findings.
 
     If `work` takes longer, the finding is a failure. `work` runs in a thread, which continues in
-    the background after the limit. While the check runs, `tell` gets a message every ten seconds.
+    the background after the limit. Meanwhile, `examine` calls `tell` with a message every ten
+    seconds.
     """
     results: list[list[Finding]] = []
     thread = threading.Thread(
@@ -66,7 +67,7 @@ def examine(
 
 
 def explained(error: BaseException) -> str:
-    """Return one line about an error. For an error of a Ray task, the line is about its cause."""
+    """Return one line about an error, or about the cause of the error of a Ray task."""
     if isinstance(error, GetTimeoutError):
         return "the actor did not answer in time"
     if isinstance(error, RayTaskError):

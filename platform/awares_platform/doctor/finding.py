@@ -32,8 +32,8 @@ class Finding:
 def worst(findings: Sequence[Finding]) -> list[Finding]:
     """Return the most severe finding of each check, with the metrics of all nodes.
 
-    If a check has several findings, they come from several nodes. The metrics of each must then
-    hold the key "node". The result keeps the order of the checks.
+    If a check has several findings, the findings come from several nodes. Their metrics then have
+    the key "node". The result keeps the order of the checks.
     """
     grouped: dict[str, list[Finding]] = {}
     for finding in findings:

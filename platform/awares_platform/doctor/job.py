@@ -1,13 +1,13 @@
 """Runs the checks of `awares doctor` in a session, and collects their findings.
 
     nodes --> node checks --> store --> endpoints --> all-reduce --> trainer --+--> own update
-              (each place)    (on the engine's node)                 engine  --+--> other update
+              (each node)     (on the engine's node)                 engine  --+--> other update
 
 The own update is of the kind that the setup trains: an adapter or whole weights. The other update
 is of the other kind.
 
-A check that fails does not stop the others. A check is left out only if it needs the result of a
-check that has failed. All checks share one time limit, which does not include the wait for nodes.
+A check that fails does not stop the others. A check is left out if it needs the result of a check
+that has failed. All checks share one time limit, which does not include the wait for nodes.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""The actor of one learner rank. It runs on a node where the grpo job would run such a rank."""
+"""Defines the doctor's actor with a learner rank.
+
+The actor runs on a node where the grpo job would run such a rank.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Checks the loop of the grpo job: all-reduce, trainer, engine and both kinds of update."""
+"""Checks the loop of the grpo job: all-reduce, trainer, engine, and updates of the weights.
+
+One update trains an adapter, and another update trains the weights themselves.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -81,7 +84,7 @@ def _start(player: Any, adapter: bool) -> list[Finding]:
 def _update(
     check: str, store: ObjectStore, ranks: list[Any], player: Any, adapter: bool, other: bool
 ) -> Callable[[], list[Finding]]:
-    """Return the work of the check of one update.
+    """Return the function that checks one update.
 
     `other` is true for the kind of update that the setup does not train. Trainer and engine then
     load the policy again before the update.

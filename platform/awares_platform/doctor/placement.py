@@ -23,7 +23,7 @@ _LEAST_CPU = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The resources and the node labels of one process.
+    """The resources and the node labels that one process needs.
 
     Example:
         Bundle({"CPU": 8.0, "GPU": 1.0}, {"awares/group": "learner"})

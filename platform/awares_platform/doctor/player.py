@@ -1,4 +1,7 @@
-"""The actor of one engine. It runs on a node where the grpo job would run a rollout actor."""
+"""Defines the doctor's actor with an engine.
+
+The actor runs on a node where the grpo job would run a rollout actor.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -38,7 +41,7 @@ class Player:
         return await asyncio.to_thread(check_node, base, gpus, store)
 
     async def call(self, check: Callable[..., list[Finding]], *arguments: Any) -> list[Finding]:
-        """Run a check of the store or of an endpoint on this node."""
+        """Run a check of the store or of an endpoint on this engine's node."""
         return await asyncio.to_thread(check, *arguments)
 
     async def start(self, adapter: bool) -> None:

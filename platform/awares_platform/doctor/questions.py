@@ -1,4 +1,7 @@
-"""Generates the prompts of the doctor's update, so that the doctor needs no data set."""
+"""Generates the questions with which the doctor trains and checks an update of the policy.
+
+The doctor therefore needs no data set.
+"""
 
 import hashlib
 import io

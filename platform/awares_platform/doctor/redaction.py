@@ -18,7 +18,8 @@ def redacted(finding: Finding) -> Finding:
     """Return the finding without secrets in its texts.
 
     Secrets are bearer tokens, passwords in URLs, and the values of secret environment variables. A
-    variable is secret if its name contains a word such as KEY or TOKEN.
+    variable is secret if its name contains a word such as KEY or TOKEN. Short values and existing
+    paths are no secrets.
     """
     return replace(finding, found=hidden(finding.found), remedy=hidden(finding.remedy))
 

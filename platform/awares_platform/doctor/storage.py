@@ -1,7 +1,7 @@
 """Checks the object store: round trips, conditional writes and rates.
 
-All checks of a visit write below one prefix, which no other visit uses. `clean` deletes all objects
-below this prefix.
+A visit is one run of the doctor. All checks of a visit write below one prefix, which no other visit
+uses. `clean` deletes all objects below this prefix.
 """
 
 import os
@@ -28,7 +28,7 @@ LOWEST_MB_PER_S = 20.0
 LOWEST_REQUESTS_PER_S = 20.0
 _RETRY_S = 10.0
 _LARGE, _MOST, _STREAMS = 4 << 20, 64, 4
-"""The bandwidth test: bytes per object, largest number of transfers per thread, and threads."""
+"""Bytes per object, most transfers per thread, and number of threads of the bandwidth test."""
 _THREADS = 8
 _MEASURED_S = 1.5
 TWO_WRITERS = (
@@ -38,7 +38,7 @@ TWO_WRITERS = (
 
 
 def patient(config: StoreConfig, prefix: str) -> ObjectStore:
-    """Return a client for the keys below `prefix`. It retries a call for at most ten seconds."""
+    """Return a client for keys below `prefix`. The client retries a call for at most 10 seconds."""
     budget = min(_RETRY_S, config.retry_budget_s)
     url = f"{config.url}/{prefix}"
     return ObjectStore.from_config(config.model_copy(update={"url": url, "retry_budget_s": budget}))
@@ -92,7 +92,7 @@ def _is_stopped(write: Callable[[], str]) -> bool:
 
 
 def rates(store: ObjectStore) -> list[Finding]:
-    """Measure MB/s and requests/s. Each measurement takes a few seconds at most."""
+    """Measure MB/s and requests/s. A measurement begins no further call after 1.5 seconds."""
     metrics = {
         "put_mb_per_s": _bandwidth(lambda key, data: store.put(key, data)),
         "get_mb_per_s": _bandwidth(lambda key, data: store.get(key)),
@@ -118,7 +118,7 @@ def _bandwidth(transfer: Callable[[str, bytes], object]) -> float:
     def move(thread: int) -> int:
         count = 0
         while not count or (count < _MOST and time.perf_counter() < end):
-            # Another round reads or writes the thread's one object again.
+            # All transfers of a thread read or write the same object.
             transfer(f"large-{thread}", data)
             count += 1
         return count
@@ -147,7 +147,7 @@ def _requests(store: ObjectStore) -> dict[str, float]:
 
 
 def _conditional_puts(store: ObjectStore) -> float:
-    """Return the rate at which one writer replaces an object under If-Match."""
+    """Return how often per second one writer replaces an object under If-Match."""
     etag, count, started = store.put("replaced", b"0"), 0, time.perf_counter()
     while time.perf_counter() - started < _MEASURED_S:
         count += 1

@@ -1,8 +1,8 @@
 """Loads the base policy into the trainer of one rank, trains an update and publishes it.
 
 An update consists of a few optimizer steps on demonstrations of a few questions. The learning rate
-grows from step to step, until the canary's logprobs have changed enough. The relative canary, which
-compares the changes of learner and engine (engine/canary_change.py), can then judge the update.
+grows from step to step, until the canary's logprobs have changed enough. The relative canary can
+then compare how these logprobs change in the learner and in the engine (engine/canary_change.py).
 """
 
 import gc
@@ -41,8 +41,8 @@ class Update:
     """An update that one rank has published.
 
     `moved` is the root mean square of the changes of the canary's logprobs, in nats. `steps` is the
-    number of optimizer steps. `size` is in bytes, and covers the whole version on rank 0 only.
-    `seconds` is the duration of the publication.
+    number of optimizer steps. `size` is the number of published bytes on rank 0, and 0 on any other
+    rank. `seconds` is the duration of the publication.
 
     Example:
         Update(version=1, moved=0.3, steps=4, size=135000, seconds=0.4)
@@ -97,7 +97,10 @@ class Trainee:
         return trained
 
     def update(self, store: ObjectStore, run: str) -> Update:
-        """Train until the canary's logprobs have changed enough, and publish the weights."""
+        """Train until the canary's logprobs have changed enough, and publish the weights.
+
+        The training ends after eight steps at the latest.
+        """
         start = changed = self._logprobs()
         rate, steps, moved = _FIRST_RATE, 0, 0.0
         while moved < MOVED_NATS and steps < _STEPS:

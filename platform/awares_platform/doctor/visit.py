@@ -24,7 +24,10 @@ class Visit:
         return self._started + self._waited + self._limit_s - time.monotonic()
 
     def wait(self, check: str, work: Work, limit_s: float, remedy: str) -> bool:
-        """Run a check outside the time limit. Return whether no finding is a failure."""
+        """Run a check, and return whether no finding is a failure.
+
+        The check may take `limit_s` seconds, which do not count towards the visit's time limit.
+        """
         before = time.monotonic()
         passed = self._add(examine(check, work, limit_s, remedy, self._progress.say))
         self._waited += time.monotonic() - before

@@ -1,4 +1,4 @@
-"""Tests the all-reduce over two processes, and the bundles of the ranks and of the engine."""
+"""Tests the all-reduce over two processes, and the resources that the doctor asks Ray for."""
 
 import subprocess
 import sys

@@ -18,7 +18,10 @@ KEY = "sk-the-key-of-the-judge"
 
 
 class Chat(http.server.BaseHTTPRequestHandler):
-    """A handler that replies with the server's `reply`: a status and a text. None is no reply."""
+    """A handler that replies with the status and the text in the server's attribute `reply`.
+
+    If `reply` is None, the handler sends no reply.
+    """
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))

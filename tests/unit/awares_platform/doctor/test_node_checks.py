@@ -86,7 +86,11 @@ def test_a_setup_without_gpus_skips_them_and_a_missing_gpu_fails() -> None:
 
 
 class Dated(http.server.BaseHTTPRequestHandler):
-    """A handler that denies every request, and sends the server's `date` as its time."""
+    """A handler that denies every request.
+
+    The attribute `date` of the server is the Date header of the replies. If `date` is empty, the
+    replies have no such header.
+    """
 
     def do_GET(self) -> None:
         self.send_response_only(403)
