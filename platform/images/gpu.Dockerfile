@@ -1,16 +1,16 @@
-# The container image for GPU nodes: learner, rollout actors, endpoint and their heads. `make
-# images` builds it with the repository as its context. The locked packages contain CUDA and the
-# node has the driver, so the base image is plain Python.
+# This image is for GPU nodes: learner, rollout actors, endpoint and their heads. `make images`
+# builds it, with the repository as the build context. The locked packages contain CUDA and the node
+# has the driver, so the base image is plain Python.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
-# A tag may point to a newer image later. To build on exactly the same base image again, pass its
-# digest: make images PYTHON_DIGEST=sha256:...
+# The tag of the base image may point to a newer image later. To build on the same base image again,
+# pass its digest: make images PYTHON_DIGEST=sha256:...
 ARG PYTHON_DIGEST=
 
 FROM ${PYTHON_IMAGE}${PYTHON_DIGEST:+@${PYTHON_DIGEST}} AS base
 
 FROM base AS build
 # Debian's archive keeps only one version of a package, so apt-get cannot pin versions here. Pin the
-# base image instead. The final stage copies only /opt from this stage.
+# base image instead. The final stage copies only /opt from this stage, and so leaves out g++.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
@@ -25,14 +25,14 @@ COPY awares awares
 COPY platform/awares_platform platform/awares_platform
 COPY jobs jobs
 COPY platform/images/development.py /tmp/development.py
-# With an editable install, the command `awares` imports the same source tree that jobs/*.py put on
-# sys.path. Then remove the packages that only development or builds need.
+# The install is editable. The command `awares` therefore imports the same source tree as jobs/*.py,
+# which put this tree on sys.path. Then remove the packages that only development or builds need.
 RUN uv pip install --no-deps --no-build-isolation --editable . \
     && python /tmp/development.py pyproject.toml > /tmp/development.txt \
     && uv pip uninstall --requirement /tmp/development.txt \
     && python -m compileall -q awares platform jobs
-# At run time Triton would compile one C file on every node. The file never changes, so compile it
-# here.
+# At run time Triton would compile one C file on every node. The result is always the same, so
+# compile the file here.
 COPY platform/images/prebuild_triton.py /tmp/prebuild_triton.py
 RUN /opt/venv/bin/python /tmp/prebuild_triton.py /opt/triton
 
@@ -50,7 +50,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 wge
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/triton /opt/triton
 COPY --from=build /opt/awares /opt/awares
-# LD_LIBRARY_PATH names the directories in which GKE and NVIDIA's container toolkit put the driver's
+# LD_LIBRARY_PATH lists the directories in which GKE and NVIDIA's container toolkit put the driver's
 # libraries. FlashInfer's sampler is off, because the sampler would need nvcc on the node. The root
 # file system may be read-only, so programs write only below /home/awares and /tmp.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
