@@ -142,7 +142,7 @@ def test_a_default_without_a_clear_type_needs_an_annotation() -> None:
 
 
 def test_every_value_is_described() -> None:
-    """Every value of values.yaml has a comment.
+    """Every value of values.yaml has a comment, or is below a key with a comment.
 
     The values of single groups and jobs need no comments. The comments of groupDefaults and
     jobDefaults describe the same keys.

@@ -13,7 +13,11 @@ ROUTES = ROOT / "platform/awares_platform/serve"
 
 
 def sources() -> str:
-    """Return the text of the project's Python files, with adjacent string literals joined."""
+    """Return the text of the project's Python files, with the messages in the code as one line.
+
+    String literals that continue on the next line are joined. The placeholder {_VARIABLES} is
+    replaced by its value.
+    """
     text = "\n".join(
         path.read_text()
         for folder in ("awares", "platform/awares_platform")
@@ -100,7 +104,8 @@ def test_documented_files_exist(page: Path) -> None:
 def test_documented_values_exist(page: Path) -> None:
     """Every documented key of the chart's values exists in values.yaml.
 
-    A documented key is in backticks, contains a dot, and starts with a section of values.yaml.
+    A documented key is in backticks, contains a dot, and starts with a section of values.yaml. Keys
+    below `setup` and `jobs` are not checked.
     """
     import yaml
 

@@ -1,6 +1,6 @@
 """Runs the linter checkov on Kubernetes documents.
 
-ACCEPTED maps each of checkov's findings that the project accepts to the reason.
+ACCEPTED lists the checks that the chart may fail, and says why the project accepts each failure.
 """
 
 import json

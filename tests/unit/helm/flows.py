@@ -19,7 +19,7 @@ class Peer:
     """One end of a connection: a pod of the release, another pod, or an outside IP address.
 
     `namespace` is empty for an outside IP address. `pod` is the document of a pod of the release,
-    in which the module finds ports by name.
+    or None for any other end. The module looks up named ports in this document.
 
     Example:
         Peer("DNS", {"k8s-app": "kube-dns"}, "kube-system")
@@ -122,7 +122,8 @@ def unused(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
     """Yield a message for each NetworkPolicy that selects none of `pods`.
 
     Also yield a message for each podSelector of a rule, if the selector matches none of `pods`. A
-    selector that matches no pod in any test case has wrong labels.
+    selector that matches no pod in any test case has wrong labels. Peers with a namespaceSelector
+    are not checked, because their pods may be outside the release.
     """
     labels = [pod["metadata"].get("labels") or {} for pod in pods]
     for policy in of_kind(docs, "NetworkPolicy"):

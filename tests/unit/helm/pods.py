@@ -51,8 +51,8 @@ def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
     """Yield the pods of a Ray cluster.
 
     KubeRay adds a random suffix to the name of a RayJob's or RayService's cluster. This function
-    adds a suffix to such a name, too. Selectors in the chart therefore cannot match the cluster by
-    name.
+    adds a fixed suffix. A selector in the chart that expects a name without a suffix therefore
+    selects no pod, and a test fails.
     """
     name = doc["metadata"]["name"] + ("" if doc["kind"] == "RayCluster" else "-x7k2p")
     labels = {

@@ -76,7 +76,7 @@ class World:
 
 
 def faults(world: World) -> list[str]:
-    """Return one message for each reference to an object that does not exist."""
+    """Return the messages of all rules of this module and of selectors.py."""
     docs, pods = world.docs, world.pods
     found = [
         sentence
@@ -171,7 +171,10 @@ def _claim_templates(world: World, pod: Doc) -> list[str]:
 
 
 def environment(world: World) -> Iterator[str]:
-    """Yield a message for each variable that is set twice or refers to a missing key."""
+    """Yield a message for each variable that is set twice.
+
+    Also yield a message for each missing Secret, ConfigMap or key that the environment refers to.
+    """
     for pod in world.pods:
         for container in containers(pod):
             where = f"{name_of(pod)}: {container['name']}"

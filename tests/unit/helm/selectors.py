@@ -177,7 +177,7 @@ def clusters(docs: Sequence[Doc]) -> Iterator[str]:
 def addresses(
     docs: Sequence[Doc], pods: Sequence[Doc], outside: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield a message for each cluster address that belongs to no Service of this namespace.
+    """Yield a message for each cluster address that no Service of the release's namespace has.
 
     The addresses come from variables, commands, arguments and TOML files. Hosts in `outside` are
     accepted. Also yield a message for each port that the addressed Service lacks.

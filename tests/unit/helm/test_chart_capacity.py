@@ -1,4 +1,4 @@
-"""Tests that each job's actors and the endpoint's replicas fit on their Ray cluster's workers."""
+"""Tests that a Ray cluster's workers have room for the job's actors or the endpoint's replicas."""
 
 import re
 import shlex
@@ -101,9 +101,10 @@ def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
 
 
 def jobs(case: Case, setup: Path) -> Iterator[tuple[str, list[Bundle], Doc]]:
-    """Yield the name, bundles and cluster spec of each job script that the case's RayJobs run.
+    """Yield the name, bundles and cluster spec of each job script that the case's jobs run.
 
-    The function writes the case's setup.toml to the path `setup`.
+    The jobs are RayJobs and RayCronJobs. The function writes the case's setup.toml to the path
+    `setup`.
     """
     docs = case.docs()
     setup.write_text(

@@ -47,8 +47,8 @@ def test_the_endpoints_scale_reaches_serve() -> None:
 def test_a_new_setup_changes_the_application_and_not_the_pods() -> None:
     """A new setup changes serveConfigV2 and leaves rayClusterConfig unchanged.
 
-    Ray Serve applies serveConfigV2 in place. After a change of rayClusterConfig, the operator
-    would start a second cluster.
+    Ray Serve applies serveConfigV2 in place. A change of rayClusterConfig takes effect only
+    in a new cluster.
     """
     first, second = (
         of_kind(render(on_base({"setup": {"serve": {"policy": policy}}})), "RayService")[0]["spec"]

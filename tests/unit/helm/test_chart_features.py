@@ -225,8 +225,8 @@ def test_helm_test_submits_the_doctor_after_the_other_tests(major: int) -> None:
         "--wait",
         "400",
     ]
-    # The doctor's pod has the same rights as the pod that tests Ray. Its only secret is Ray's
-    # token.
+    # The doctor's pod has the same rights as the pod that tests Ray. Both pods have only one
+    # secret, Ray's token.
     for key in ("env", "securityContext", "resources", "volumeMounts"):
         assert container[key] == theirs[key]
     for key in ("securityContext", "serviceAccountName", "automountServiceAccountToken"):

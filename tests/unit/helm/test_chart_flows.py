@@ -131,7 +131,10 @@ def _endpoint(docs: tuple[Doc, ...], others: list[Peer]) -> Iterator[Flow]:
 
 
 def refused(case: Case) -> Iterator[Flow]:
-    """Yield flows that the policies must block: into, out of and between the Ray clusters."""
+    """Yield flows that the policies must block.
+
+    These flows go into, out of or between the Ray clusters, or into SeaweedFS.
+    """
     clusters = ray_pods(case.docs())
     for peers in clusters.values():
         for source in (STRANGER, FOREIGNER):
@@ -199,7 +202,7 @@ def test_other_flows_are_blocked(case: Case) -> None:
 
 
 def test_every_policy_selects_a_pod() -> None:
-    """Each podSelector of a NetworkPolicy and of its rules matches a pod in at least one case.
+    """Each NetworkPolicy selects a pod in at least one case, and so does each rule's podSelector.
 
     A selector that never matches has wrong labels.
     """

@@ -1,4 +1,4 @@
-"""Tests that NOTES.txt names existing objects, and that the umbrella chart forwards its values.
+"""Tests that NOTES.txt names existing objects, and that the umbrella chart renders this chart.
 
 The umbrella chart is awares-train-with-operator.
 """

@@ -42,8 +42,8 @@ _SECRET = re.compile(r"(SECRET|PASSWORD|TOKEN|ACCESS_KEY|CREDENTIAL)", re.IGNORE
 class Stage:
     """One stage of a Dockerfile: a FROM and the instructions after it.
 
-    `base` is the image or stage that the FROM names. `steps` holds the name and the argument text
-    of each instruction.
+    `base` is the image or the stage from which this stage starts. `steps` holds the name and the
+    argument text of each instruction.
 
     Example:
         Stage("final", "base", [("USER", "1000:1000")])

@@ -198,7 +198,8 @@ def test_hadolint_finds_nothing() -> None:
 def test_triton_finds_its_file_without_a_compiler(tmp_path: Path) -> None:
     """Triton loads the file that the build stage compiled, so the image needs no C compiler.
 
-    The test replaces libcuda with a stub library that has the CUDA driver's symbols.
+    The test replaces libcuda with a stub library. The stub defines the symbols of libcuda that the
+    compiled file uses.
     """
     pytest.importorskip("triton.backends.nvidia.driver")
     for needed in ("gcc", "nm"):

@@ -1,7 +1,7 @@
 """Tests that the bucket policies allow exactly the S3 calls that the code makes.
 
-The first line of each AWS manifest shows the command that applies the manifest. Also tests that
-this command accepts the manifest.
+Also tests that each AWS manifest is valid input for the AWS command in its first line. The command
+applies the manifest.
 """
 
 import ast
