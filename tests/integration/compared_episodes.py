@@ -52,9 +52,9 @@ def distance(
     episodes: list[Episode],
     turn: int = 0,
 ) -> Tensor:
-    """Return the mean |dlogp| between engine and transformers over the tokens of one turn.
+    """Return the mean absolute logprob difference of one turn, engine against transformers.
 
-    The logprobs of transformers mask the blocked ids, as those of the engine do.
+    As in the engine, the logprobs of transformers leave out the blocked ids.
     """
     return errors(policy, model, episodes, turn, blocked_ids=policy.chat.blocked_ids).abs().mean()
 

@@ -1,4 +1,4 @@
-"""Fixtures that provide a store for each test, a proxy that injects faults, and a large file."""
+"""Provides fixtures: a store for each test, a proxy that injects faults, and a large file."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A client of the store that counts the bytes that each process reads."""
+"""Provides a store client that counts the bytes that each process reads by ranges."""
 
 import os
 from collections import Counter
@@ -29,7 +29,7 @@ class CountingStore(ObjectStore):
         return data
 
     def read(self) -> Counter[int]:
-        """Return the number of bytes that each process has read."""
+        """Return the number of bytes by process id, summed over the lines of `log`."""
         found: Counter[int] = Counter()
         for line in self.log.read_text().splitlines():
             process, size = map(int, line.split())

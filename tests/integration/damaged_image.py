@@ -1,4 +1,4 @@
-"""Damages one image of a data set whose images are in packs."""
+"""Damages one image of a data set whose images are in packs, objects with many images each."""
 
 from awares_platform.data.dataset import read_manifest
 from awares_platform.data.packs import PackPlace, decode_index

@@ -1,6 +1,6 @@
-"""A driver that starts its own Ray and reports the metrics of a job and of an endpoint.
+"""Starts Ray, reports metrics of a job and of an endpoint, and prints them as Ray exports them.
 
-The driver prints every line of Ray's metrics page that starts with `ray_awares_`.
+The output is every line of Ray's metrics page that starts with `ray_awares_`.
 
 Usage: `python exporting_driver.py <directory for metrics.jsonl> <port of the metrics page>`
 """
@@ -38,9 +38,9 @@ def page(port: int) -> list[str]:
 
 
 def main(directory: str, port: int) -> None:
-    """Report metrics once. Then print the lines about this project from Ray's metrics page.
+    """Report metrics once, and print the lines about this project from Ray's metrics page.
 
-    Before that, wait up to PATIENCE_S seconds until the page has all lines of WANTED.
+    The function first waits up to PATIENCE_S seconds until the page has all metrics of WANTED.
     """
     ray.init(
         address="local",

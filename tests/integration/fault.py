@@ -1,4 +1,4 @@
-"""The faults that fault_proxy.py injects between a client and an S3 server."""
+"""Defines the faults that fault_proxy.py injects between a client and an S3 server."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,14 +45,14 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """The proxy inverts the byte at `offset` of the reply's body."""
+    """The proxy inverts all bits of the byte at `offset` of the reply's body."""
 
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """The proxy limits the rate of request and reply bodies to `bytes_per_s`."""
+    """The proxy passes the bodies of the request and the reply at no more than `bytes_per_s`."""
 
     bytes_per_s: float
 
@@ -79,7 +79,10 @@ class LostReply:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The proxy calls `function` before it forwards the request, or after the server's reply.
+    """The proxy calls `function` at the moment that `when` selects.
+
+    The value `before` is the moment before the proxy forwards the request. The value `after` is the
+    moment at which the proxy has the head of the server's reply.
 
     Example:
         Call(lambda: os.kill(server.pid, signal.SIGKILL))

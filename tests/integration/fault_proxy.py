@@ -1,4 +1,4 @@
-"""A reverse proxy that injects faults into the requests from boto3 to a real S3 server.
+"""Runs a reverse proxy that injects faults into the requests from boto3 to a real S3 server.
 
     ObjectStore -- boto3 --> proxy --> SeaweedFS
 
@@ -8,8 +8,8 @@
     faulty_body.py    functions that cut, change or slow down a body
     http_message.py   heads and bodies of HTTP/1.1 messages
 
-The proxy passes bodies piece by piece. If several rules match a request, the oldest rule applies.
-The proxy keeps the Host header of each request, because the SigV4 signature covers this header.
+The proxy passes bodies piece by piece. It keeps the Host header of each request, because the SigV4
+signature covers this header.
 """
 
 import threading

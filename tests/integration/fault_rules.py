@@ -1,4 +1,4 @@
-"""The rules that assign faults to requests, and the record of all requests to the proxy."""
+"""Defines the rules that assign faults to requests, and records all requests to the proxy."""
 
 import fnmatch
 import threading
@@ -17,8 +17,8 @@ class Rule:
     is None, every HTTP method matches. Requests about the bucket (listing, delete_objects) have
     an empty key. The pattern `?*` therefore matches only requests about objects.
 
-    At most `times` requests receive the fault, or all matching requests if `times` is None.
-    `cleared` is set when the rule is deleted.
+    At most `times` requests receive the fault, or all matching requests if `times` is None. The
+    event `cleared` is set when the rule is deleted.
 
     Example:
         Rule("runs/*/HEAD", "PUT", "*", Status(503), times=2)
@@ -69,7 +69,7 @@ class Faults:
         self.closing = threading.Event()
         self._bucket = bucket
         self._lock = threading.Lock()
-        # The integer counts the requests to which the rule was applied.
+        # Each integer counts the requests that have received the rule's fault.
         self._rules: list[tuple[Rule, int]] = []
         self._requests: list[Request] = []
 

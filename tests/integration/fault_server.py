@@ -1,4 +1,4 @@
-"""The server of the fault proxy. It forwards requests and injects the faults of the rules."""
+"""Runs the server of the fault proxy, which forwards requests and injects faults by rules."""
 
 import socket
 import socketserver
@@ -136,7 +136,7 @@ def _exchange(client: Connection) -> None:
 
 
 def _answer(client: Connection, head: Head, request: Request, fault: Status) -> None:
-    """Send the S3 error of `fault` as the reply, and close the connection."""
+    """Send the S3 error of `fault` as the reply, and raise Closed."""
     if not head.header(b"expect"):
         # The proxy reads the whole body, because a close with unread bytes sends a TCP reset.
         for piece in pieces(head, cast("Reader", client.rfile)):

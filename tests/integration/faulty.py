@@ -1,4 +1,4 @@
-"""Subscribers that damage a version after the version has passed all checks of the weight bus.
+"""Provides subscribers that damage a version after it has passed all checks of the weight bus.
 
 The engine's process imports this module when it unpickles a subscriber.
 """
@@ -16,7 +16,7 @@ from awares_platform.weights.subscribe import Received, Subscriber
 
 
 class Bending(Subscriber):
-    """A subscriber that drops the last row of one tensor, so the tensor has a wrong shape."""
+    """A subscriber that drops the last row of the tensor `tensor`, so its shape is wrong."""
 
     def __init__(self, store: ObjectStore, run: str, tensor: str) -> None:
         super().__init__(store, run)
@@ -33,7 +33,7 @@ class Bending(Subscriber):
 
 
 class Breaking(Bending):
-    """A subscriber whose versions raise MemoryError when the engine reads one tensor."""
+    """A subscriber whose versions raise MemoryError when the engine reads the tensor `tensor`."""
 
     def receive(
         self, version: int, held: Received | None = None, readers: Readers = ALONE
@@ -43,7 +43,7 @@ class Breaking(Bending):
 
 
 class Dying(Bending):
-    """A subscriber whose versions kill the engine's process when the engine reads one tensor."""
+    """A subscriber whose versions kill the engine process when it reads the tensor `tensor`."""
 
     def receive(
         self, version: int, held: Received | None = None, readers: Readers = ALONE

@@ -1,4 +1,4 @@
-"""Functions that apply a fault to the head and the body of an HTTP message."""
+"""Applies a fault to the head and the body of an HTTP message."""
 
 import threading
 import time

@@ -41,7 +41,10 @@ class Head:
         return self.start.decode("latin-1").split()
 
     def header(self, name: bytes) -> bytes:
-        """Return a header's value in lower case, or b"" if it is absent."""
+        """Return a header's value in lower case, or b"" without the header.
+
+        `name` must be in lower case.
+        """
         values = [
             line.partition(b":")[2].strip().lower()
             for line in self.lines
@@ -60,7 +63,7 @@ class Head:
 
 
 def pieces(head: Head, source: Reader, to_end: bool = False) -> Iterator[bytes]:
-    """Yield the body that follows `head` in pieces, without the framing of a chunked body.
+    """Yield the pieces of the body that follows `head`, without the framing of a chunked body.
 
     If `to_end` is true, a body without a stated length ends when the peer closes the connection.
     """

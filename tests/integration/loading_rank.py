@@ -3,10 +3,10 @@
 Usage: `python loading_rank.py <rank> <ranks> <directory> <out> <base> <lora rank> <dtype> <family>
 <whole|partitioned>`
 
-The policy is in <directory>/<base>. A small policy of the same family is in
-<directory>/small-<base>.
-Each rank writes its measurements to <out>/<rank>.json, and rank 0 writes the weights before and
-after training to <out>/before.pt and <out>/after.pt.
+In the mode `whole`, each rank loads the whole policy. In the mode `partitioned`, each rank loads
+only its part. The policy is in <directory>/<base>, and a small policy of the same family in
+<directory>/small-<base>. Each rank writes its measurements to <out>/<rank>.json. Rank 0 also writes
+the weights before and after training to <out>/before.pt and <out>/after.pt.
 """
 
 import copy
@@ -84,8 +84,8 @@ def run(
             return frozen_reference(model, lambda: load(name), grpo, policy)
         return copy.deepcopy(model).requires_grad_(False).eval()
 
-    # The first load and the first DeepSpeed engine import modules. Let a small policy import them,
-    # so that the measurements leave out their memory.
+    # The first load and the first DeepSpeed engine import modules. Load a small policy first, so
+    # that the measurements leave out the memory of these modules.
     small = f"small-{base}"
     freeze(load(small), small)
     with peak(measured, "load"):

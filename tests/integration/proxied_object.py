@@ -1,4 +1,4 @@
-"""Helpers that read an object through the fault proxy, and list the HTTP statuses of requests."""
+"""Reads an object through the fault proxy, and lists the HTTP statuses of requests."""
 
 from tests.integration.fault_rules import Faults
 
@@ -7,7 +7,7 @@ BODY = bytes(range(256)) * 4
 
 
 def raw_get(faults: Faults, **request: str) -> bytes:
-    """Read the object "key" directly with boto3, in a single attempt."""
+    """Read the object "key" through the proxy with boto3 alone, so no retry hides a fault."""
     return faults.store.client.get_object(**faults.store.address("key"), **request)["Body"].read()
 
 

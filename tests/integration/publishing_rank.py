@@ -1,4 +1,4 @@
-"""Runs one rank of a small learner, which trains and publishes weights with each ZeRO stage.
+"""Runs one rank of a small learner, which trains and publishes weights at ZeRO stages 1, 2 and 3.
 
 Usage: `python publishing_rank.py <rank> <ranks> <setup.json>`
 

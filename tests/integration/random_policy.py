@@ -1,4 +1,4 @@
-"""A small Qwen2.5-VL with random weights. A test can publish the weights as a learner does."""
+"""Provides a small Qwen2.5-VL with random weights, which a test can publish as a learner does."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -93,10 +93,10 @@ class RandomPolicy:
 def sharpened(
     model: Qwen2_5_VLForConditionalGeneration, blocked: tuple[int, ...]
 ) -> Qwen2_5_VLForConditionalGeneration:
-    """Change the random model so that its output depends on every tensor, and return it.
+    """Change the random model so that its output depends on every tensor, and return the model.
 
     Norm weights of one and biases of zero do not affect the output, so noise is added to them.
-    The changed model also prefers the blocked ids.
+    The logits of the blocked ids become three times as large, so that a missing mask shows.
     """
     torch.manual_seed(0)
     with torch.no_grad():

@@ -12,7 +12,8 @@ def run_ranks(script: str, ranks: int, *arguments: str, **variables: str) -> Non
     """Run `script` of this directory once per rank, with one thread each, until all have ended.
 
     The arguments of the script are the rank, the number of ranks, and `arguments`. `variables` are
-    further environment variables. Fails with the output of all ranks if one of them fails.
+    further environment variables. Raises AssertionError with the output of all ranks if a rank
+    fails.
     """
     path = str(Path(__file__).with_name(script))
     shared = {**os.environ, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1", **variables}

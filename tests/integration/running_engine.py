@@ -1,4 +1,4 @@
-"""Helpers that start a real engine, so that all tests of one file can share the engine."""
+"""Starts a real engine that all tests of one file can share."""
 
 import asyncio
 import hashlib
@@ -84,7 +84,10 @@ def scenes(count: int) -> tuple[tuple[Sample, ...], dict[str, Image.Image]]:
 
 
 def two_canaries(chat: ChatFormat) -> tuple[Canary, Canary]:
-    """Return a canary of 4 questions that checks the engine, and one of 8 others for training."""
+    """Return 4 questions that check the engine, and 8 other questions to train on.
+
+    Both have the class Canary.
+    """
     samples, images = scenes(12)
     check, train = (
         Canary.build(some, images.__getitem__, chat, LIMITS, 0.5)

@@ -1,6 +1,6 @@
-"""Helpers that run a job as an `awares` process, which starts its own Ray and SeaweedFS.
+"""Runs a job as an `awares` process, which starts its own Ray and SeaweedFS.
 
-The tests open the store of this SeaweedFS before the job starts and after the job ends.
+Tests can start the same SeaweedFS themselves, before the job starts and after the job ends.
 """
 
 import os
@@ -60,7 +60,10 @@ def kill_store(process: subprocess.Popen[str]) -> None:
 
 
 def last_words(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Wait for the job. Return its exit status, its whole output and the last line of stderr."""
+    """Wait for the job. Return its exit status, its whole output and the last line of stderr.
+
+    Raises AssertionError if stderr has a traceback.
+    """
     shown, said = process.communicate(timeout=600)
     assert "Traceback" not in said, said
     return process.returncode, shown + said, (said.strip().splitlines() or [""])[-1]

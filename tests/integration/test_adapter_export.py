@@ -116,9 +116,9 @@ def test_an_engine_in_bfloat16_starts_with_the_adapter(
 def test_the_adapter_of_another_export_is_not_played(
     trained: TrainedAdapter, directory: Path, seaweed: ObjectStore
 ) -> None:
-    """An export of whole weights hides an adapter that was exported before it.
+    """An export of whole weights hides an adapter that was exported before these weights.
 
-    A float32 engine plays the merged policy. An adapter of another base policy is an error.
+    A float32 engine gets the merged policy. An adapter of another base policy is an error.
     """
     state = trained.merged()
     named = (seaweed, "lora", "awares", QWEN2_5_VL, MethodConfig())

@@ -1,4 +1,4 @@
-"""Tests the doctor's checks of a store that refuses, ignores or delays conditional writes."""
+"""Tests the doctor's checks of a store that works, and of stores with different faults."""
 
 import itertools
 from collections.abc import Callable

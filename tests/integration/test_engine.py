@@ -31,7 +31,7 @@ from tests.integration.running_engine import Running, started
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 TOLERANCE = 0.01
-"""The largest accepted mean |dlogp| between the engine and transformers in float32."""
+"""The largest accepted mean absolute logprob difference between engine and transformers."""
 
 
 @pytest.fixture(scope="module")

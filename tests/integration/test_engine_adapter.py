@@ -1,7 +1,8 @@
 """Tests that a bfloat16 engine plays the whole update of a LoRA run, and never mixes versions.
 
-One engine runs the bundled policy in bfloat16. The learner holds the adapter in float32 on the
-float32 weights of the same policy. The learner takes steps of Adam on answers outside the canary.
+To play an adapter is to compute it beside the weights in every forward pass. One engine runs the
+bundled policy in bfloat16. The learner has the policy and the adapter in float32. It takes steps
+like Adam's first step, on answers outside the canary.
 
 The tests measure the slope of engine/canary_change.py, which compares the engine's change of the
 canary's logprobs with the learner's change. The slope is 1 if the engine plays the whole update.
@@ -47,7 +48,10 @@ A value is the size of each step since the previous key.
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """An engine for adapters, the learner's adapter, and the answers on which it trains."""
+    """An engine that plays adapters, and the learner's adapter.
+
+    `batch` has the answers on which the learner trains.
+    """
 
     trained: TrainedAdapter
     batch: Canary
@@ -126,7 +130,8 @@ def test_the_engine_plays_the_whole_update(setup: Setup) -> None:
 def test_a_version_that_is_not_played_is_a_mismatch(setup: Setup) -> None:
     """The engine loads an adapter that adds nothing, and then an adapter without the MLP layers.
 
-    A check of the mean |dlogp| alone would accept both adapters while the update is small.
+    While an update is small, both adapters change the logprobs less than rounding does. A check of
+    the mean logprob difference alone would then accept them.
     """
     learned, adapter = setup.trained.logprobs(), setup.trained.published()
     nothing = {name: tensor * (0 if name.endswith(UP) else 1) for name, tensor in adapter.items()}
@@ -229,7 +234,7 @@ def pair(layer: str, above: int, below: int, rank: int) -> dict[str, Tensor]:
 
 
 def distance(one: Generation, other: Generation) -> float:
-    """Return the mean |dlogp| over the tokens up to the first token that differs, inclusive."""
+    """Return the mean absolute logprob difference up to the first differing token, inclusive."""
     pairs = []
     for mine, theirs, a, b in zip(
         one.token_ids, other.token_ids, one.logprobs, other.logprobs, strict=False

@@ -1,15 +1,16 @@
 """Tests that the canary detects a family of modules that is one training step behind.
 
-One engine runs the bundled policy in bfloat16. The learner computes the canary's logprobs with
-weights that include a training step. Each test publishes these weights with one exception: one
-family of modules has the weights from before the step.
+One engine runs the bundled policy in bfloat16. The learner computes the canary's logprobs with the
+bundled weights. A test publishes these weights with one exception: it takes back one training step
+in one family of modules, such as all q_proj. The canary must then report a mismatch.
 
 The step is the first step of Adam on a batch that is not in the canary. The step moves all elements
 of a tensor by the same amount: `STEP` times the tensor's root mean square.
 
-The table shows the measured mean |dlogp| of versions in which one family is a step behind. The
-canary's bound is 0.06. The measurement ran on a CPU in bfloat16 with 4 prompts, which have 137
-tokens in total. The value of `STEP` was 0.03 in the measurement, and is 0.05 in the tests.
+The table shows the mean |dlogp|, the mean absolute logprob difference between engine and learner,
+of versions in which one family is a step behind. The canary's bound is 0.06. The measurement ran on
+a CPU in bfloat16 with 4 prompts, which have 137 tokens in total. The value of `STEP` was 0.03 in
+the measurement, and is 0.05 in the tests.
 
     none (exact)        0.030
     text families       0.33 to 2.3

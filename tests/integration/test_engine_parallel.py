@@ -1,7 +1,7 @@
 """Tests engines of two tensor-parallel processes on the CPU, with weights from SeaweedFS.
 
 An engine of one process, or transformers, gives the expected values. A float32 engine loads whole
-weights and folds adapters. A bfloat16 engine plays adapters.
+weights, and adds adapters to its weights. A bfloat16 engine computes adapters beside its weights.
 """
 
 import subprocess
@@ -58,7 +58,7 @@ def pair(policy: RandomPolicy) -> Iterator[tuple[Running, Running]]:
 def load(
     pair: tuple[Running, Running], subscribers: tuple[Subscriber, Subscriber], version: int
 ) -> LoadReport:
-    """Load a version into both engines, and check it with the canary.
+    """Load a version into both engines, and check both with the canary.
 
     Return the report of the engine with two processes.
     """
@@ -77,7 +77,7 @@ def answers(running: Running, policy: RandomPolicy) -> list[Generation]:
 
 
 def assert_same(pair: tuple[Running, Running], policy: RandomPolicy) -> None:
-    """Check that both engines sample the same tokens, and the same logprobs except for rounding."""
+    """Check that both engines return the same tokens, and equal logprobs except for rounding."""
     for one, two in zip(*(answers(running, policy) for running in pair), strict=True):
         assert one.token_ids == two.token_ids and one.versions == two.versions
         assert two.logprobs == pytest.approx(one.logprobs, abs=1e-3)

@@ -45,7 +45,10 @@ EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """An engine whose policy has a tied output head, with a publisher and a subscriber."""
+    """An engine whose policy has a tied output head, with a publisher and a subscriber.
+
+    `batch` has the answers from which the tests compute a training step.
+    """
 
     processor: Any
     batch: Canary
@@ -114,9 +117,9 @@ def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
 
 @pytest.mark.parametrize("stale", [HEAD, EMBEDDING])
 def test_one_of_the_two_left_behind_is_a_mismatch(setup: Setup, stale: str) -> None:
-    """The head or the embedding of the engine is one training step behind the learner.
+    """The head or the embedding differs by one training step between engine and learner.
 
-    The canary must detect both cases. vLLM's own reload of a model does not detect a stale head.
+    The canary must detect both cases. vLLM's own reload of a model does not report a stale head.
     """
     now, learner = model(3), model(3, tied=False)
     step = first_step(model(3, tied=False), setup.processor, setup.batch)[stale]

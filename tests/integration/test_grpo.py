@@ -141,7 +141,7 @@ def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[in
 
 
 def served_while_published(session: PlatformConfig, store: ObjectStore, image: Path) -> None:
-    """Check that an endpoint serves the run's newest version, and later the next version."""
+    """Check that an endpoint serves the newest version, and then a version published meanwhile."""
     config = session.model_copy(
         update={"serve": ServeConfig(policy="base", follow=True, port=free_port())}
     )

@@ -1,4 +1,4 @@
-"""Tests the grpo job with damaged data, with a killed store, and with a wrong checkpoint."""
+"""Tests the grpo job with damaged data, a killed store, and a checkpoint of another model."""
 
 import json
 import re

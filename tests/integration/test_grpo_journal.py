@@ -63,7 +63,7 @@ def test_a_successor_reads_everything_and_goes_on_behind_it(seaweed: ObjectStore
     first = Journal(seaweed, "journal-a", START)
     assert first.read() == []
     first.append([group(1), group(0)])
-    first.append([])  # An empty list adds no segment.
+    first.append([])  # An empty list writes no file.
     first.append([group(2), group(1, attempt=1)])
     second = Journal(seaweed, "journal-a", START)
     assert second.read() == [group(0), group(1, attempt=1), group(2)]
@@ -124,7 +124,7 @@ def test_a_run_does_not_learn_from_the_episodes_of_another_start(
     )
 
     async def ready() -> int:
-        """Return the number of groups that a new learner can take at once."""
+        """Return the number of groups that are ready when a new learner attaches."""
         controller = ControllerActor()
         await controller.open(config)
         with caplog.at_level(logging.INFO):

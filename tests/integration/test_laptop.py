@@ -1,6 +1,7 @@
 """Tests a session and small jobs in a hostile environment, as on a company's laptop.
 
-Paths contain spaces, and TMPDIR is too long. Proxy and AWS variables are set for other servers.
+Paths contain spaces, and TMPDIR is too long for a Unix socket. The proxy and AWS variables would
+send requests to other servers.
 """
 
 import os
@@ -130,9 +131,9 @@ def environment(
 
 @pytest.fixture
 def proxy() -> Iterator[hostile.RefusingProxy]:
-    """Yield a running proxy, and check its requests afterwards.
+    """Yield a running proxy. Afterwards, check that it got no request for 127.0.0.1.
 
-    Ray may send requests for cloud metadata to the proxy, but no requests for 127.0.0.1.
+    Ray may send requests for cloud metadata to the proxy.
     """
     with hostile.proxy() as running:
         yield running
@@ -161,7 +162,7 @@ def test_a_session_works_with_everything_hostile(
 def test_the_jobs_work_and_print_only_our_lines(
     project: Path, python: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """Ray and the packages that load models, for example, must print no lines."""
+    """Libraries such as Ray must not print lines of their own to the terminal."""
     setup = tmp_path / "small setup.toml"
     setup.write_text(SMALL.format(directory=tmp_path / "all runs"), "utf-8-sig")
     for job in ("curate", "sft", "grpo", "evaluate", "report"):

@@ -102,7 +102,7 @@ def test_a_session_leaves_nothing_running(
         shown = held.stderr.read()
         assert held.wait() == 128 + number, shown
         assert "received" not in shown
-    # After a raylet is killed, Ray's agents take about a minute to end.
+    # If SIGKILL ends the session, Ray's agents take about a minute to end.
     assert not gone(processes, within_s=120 if number == signal.SIGKILL else 40)
     with sessions.store_session(
         load(ROOT / "jobs/configs/mini.toml", [f"run.directory={tmp_path / 'runs'}"])
@@ -149,7 +149,7 @@ def test_the_logs_of_ray_are_named_unless_the_input_is_at_fault(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ray does not start in this test. The test checks Ray's directory and the log message."""
+    """Check whether the session keeps Ray's directory and logs its path. Ray does not start."""
     monkeypatch.setattr(sessions, "_initialise", lambda *_, **__: None)
     with pytest.raises(type(error)), sessions._started(False, tmp_path):
         raise error
@@ -208,8 +208,8 @@ def test_an_address_of_the_jobs_api_is_refused(
 class Cluster:
     """A Ray head node with token authentication.
 
-    `jobs` is the URL of the Jobs API. `environment` is the environment of a client process. `logs`
-    is the temporary directory of Ray.
+    `jobs` is the URL of the Jobs API. `environment` has the environment variables of the head node
+    and of its clients. `logs` is Ray's temporary directory, which includes the logs.
     """
 
     jobs: str

@@ -27,9 +27,10 @@ def run() -> str:
 
 
 def head(newest: int, anchors: tuple[int, ...]) -> Head:
-    """Return a HEAD that names the versions from 1 to `newest`.
+    """Return a HEAD that lists the versions from 1 to `newest`.
 
-    The versions in `anchors` are anchors. Every other version is a delta on its predecessor.
+    The versions in `anchors` are anchors, which need no base. Every other version is a delta on its
+    predecessor.
     """
     forms = {
         version: Form("manifest.json", None if version in anchors else version - 1, 1, "")

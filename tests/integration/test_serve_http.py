@@ -37,9 +37,10 @@ OUR_LOG = re.compile(r"I \d\d:\d\d:\d\d awares_platform\.runtime\.")
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running `awares serve` process with its descendants, its URL, an image and a question.
+    """A running `awares serve` process, its URL, and an image with a question for it.
 
-    `printed` holds the lines that the process printed until it was ready.
+    `family` has this process and its descendants. `printed` lists the lines that the process
+    printed until it was ready.
     """
 
     process: subprocess.Popen[str]
@@ -193,10 +194,10 @@ def test_a_full_queue_says_come_back_later(served: Served) -> None:
 
 
 def _exported(served: Served) -> dict[tuple[str, str], float]:
-    """Return the project's counters from the metrics page of the endpoint's Ray node.
+    """Return the endpoint's metrics from the metrics page of its Ray node.
 
-    Each key is a pair of metric name and HTTP status. The status is "" if the metric has no status.
-    Each value is the sum over all other labels.
+    Each key is a pair: the name after `ray_awares_serve_`, and the HTTP status. The status is "" if
+    the metric has no status. Each value is the sum over all other labels.
     """
     agents = descendants(
         lambda command: command.startswith("ray::DashboardAgent"), served.process.pid

@@ -63,7 +63,7 @@ def config(
 ) -> PlatformConfig:
     """Write curated samples, and return the configuration of a job that trains on the samples.
 
-    Every batch mixes samples without a crop, with one crop and with two crops.
+    The samples have no crop, one crop or two crops in turn.
     """
     store = ObjectStore.from_config(seaweed.config.model_copy(update={"url": "s3://awares/sft"}))
     write_samples(store, "tiny-curated", "train", list(_curated(store)))
@@ -111,7 +111,7 @@ def polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make Ray Train poll its workers often, in processes that start after this call.
 
     Ray Train records a checkpoint only when it polls. With the default interval of 2 s, all ten
-    steps would end before the first poll.
+    steps could end before the first poll.
     """
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
 
@@ -334,9 +334,9 @@ def _named(config: PlatformConfig, name: str) -> PlatformConfig:
 
 
 def _with_own_store(config: PlatformConfig, directory: Path) -> PlatformConfig:
-    """Return a job that starts its own SeaweedFS on the files in `directory`.
+    """Return the configuration of a job that starts its own SeaweedFS in `directory`.
 
-    The function runs this SeaweedFS once, and writes the curated samples to it.
+    The function runs this SeaweedFS once, and writes the curated samples and images to it.
     """
     job = config.model_copy(
         update={

@@ -323,7 +323,7 @@ def test_a_writer_fenced_in_mid_publication_leaves_its_successor_alone(
     Publisher(seaweed, run).publish(1, state())
 
     class Overtaken(ObjectStore):
-        """A client that publishes version 2 with another writer before it uploads a shard."""
+        """A store client. Before it uploads a shard, another writer publishes version 2."""
 
         def put(
             self, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None

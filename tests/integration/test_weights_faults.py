@@ -294,7 +294,7 @@ def test_a_full_store_is_named_and_publishing_goes_on_when_there_is_space(
 
 
 def test_two_writers_at_once_publish_one_history(seaweed: ObjectStore, run: str) -> None:
-    """Two writers publish at once. One writer is fenced, and no version is published twice."""
+    """Two writers publish at once. One writer is shut out, and no version is published twice."""
     fenced, versions = [], []
 
     def write(first: int) -> None:

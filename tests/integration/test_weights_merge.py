@@ -50,7 +50,7 @@ def tied_policy(directory: Path) -> Path:
 def random_adapter(base: Path) -> dict[str, Tensor]:
     """Return LoRA matrices A and B for each linear layer of the language model.
 
-    The values of B are random, because an update by the initial B would be zero.
+    The values of B are random. LoRA starts with B = 0, and such an adapter would change nothing.
     """
     model: Any = Policy.from_pretrained(base, dtype=torch.float32)
     lora.attach(model, FAMILY, 8, 8 * SCALE, (), seed=0)

@@ -1,4 +1,4 @@
-"""Tests that two processes read the versions of a real SeaweedFS together."""
+"""Tests that two processes share the reading of weight versions from a real SeaweedFS."""
 
 import multiprocessing
 from multiprocessing.queues import Queue
@@ -59,7 +59,8 @@ def read(
 ) -> None:
     """Read version 1, and then version 3 by two deltas, as one rank of a process group.
 
-    `damaged` maps a rank to its number of damaged reads of deltas. Put the results into `found`.
+    `damaged` maps a rank to the number of its reads of deltas that are damaged. The function puts
+    the rank and its results into the queue `found`.
     """
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=RANKS

@@ -73,7 +73,7 @@ def _plain(model: Any, steps: Sequence[int]) -> dict[str, Tensor]:
     """Train `model` with plain PyTorch for the given steps, and return the trained weights.
 
     AdamW minimizes the sum of a step's losses, without weight decay for norms and biases.
-    Gradients are clipped to norm 1.
+    The gradient's norm is clipped to 1. LoRA adapters are merged into the returned weights.
     """
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -153,7 +153,7 @@ def test_steps_do_what_plain_pytorch_does(base: Path, stage: int, lora_rank: int
     assert found.keys() == wanted.keys()
     off = torch.cat([(found[name] - wanted[name]).abs().flatten() for name in wanted])
     # Rounding errors matter only where gradients are as small as AdamW's epsilon, for example in
-    # key biases. The affected weights are rare, and differ by far less than one training step.
+    # key biases. The affected weights are rare, and differ by less than a tenth of a training step.
     assert off.max() < RATE / 10 and (off > 2e-5).float().mean() < 1e-4
 
 

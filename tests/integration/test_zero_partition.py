@@ -1,7 +1,7 @@
-"""Tests that two ranks load a policy in parts under ZeRO-3, with unchanged results.
+"""Tests that two ranks can each load a part of a policy under ZeRO-3, with unchanged results.
 
-The policies are so large that their weights dominate the memory of a rank. The largest tensor has a
-twelfth of a policy's bytes.
+The policies are so large that their weights dominate the memory of a rank. The largest tensor has
+about a twelfth of a policy's bytes.
 """
 
 import json
@@ -105,8 +105,8 @@ def run(directory: Path, case: Case, mode: str) -> list[dict[str, Any]]:
     out = directory / f"{case.base}-{case.lora_rank}-{mode}"
     out.mkdir()
     settings = [case.base, str(case.lora_rank), case.dtype, case.family, mode]
-    # With this threshold, the C library returns each freed tensor to the kernel at once. The
-    # process's memory is then the memory of its live tensors.
+    # The C library returns the memory of freed tensors above this size to the kernel at once. The
+    # process's memory is then close to the memory of its live tensors.
     memory = {"MALLOC_MMAP_THRESHOLD_": "65536"}
     run_ranks("loading_rank.py", RANKS, str(directory), str(out), *settings, **memory)
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(RANKS)]

@@ -1,4 +1,4 @@
-"""A LoRA adapter of the bundled policy, trained by steps that move all elements equally far."""
+"""Provides a LoRA adapter of the bundled policy. A training step moves all elements equally far."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ class TrainedAdapter:
     def attach(
         cls, policy: Path, processor: Any, canary: Canary, publish_as: torch.dtype
     ) -> "TrainedAdapter":
-        """Load the policy in float32 and attach adapters with the shipped initialisation."""
+        """Load the policy in float32, and attach new adapters as a learner does."""
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(policy, dtype=torch.float32)
         lora.attach(model.eval(), QWEN2_5_VL, RANK, 16.0, (), seed=0)
         return cls(model, processor, canary, publish_as)
@@ -46,9 +46,9 @@ class TrainedAdapter:
         return value
 
     def step(self, batch: Canary, size: float) -> None:
-        """Move each element of the adapters by `size` against its gradient, as Adam's first step.
+        """Move each element of the adapters by `size` against its gradient, like Adam's first step.
 
-        The loss is the cross-entropy of the answers of `batch`.
+        The loss is the cross-entropy of the answers in `batch`.
         """
         inputs = collate(
             batch.items, batch.originals.__getitem__, self.processor, batch.limits, batch.low_ratio
@@ -71,7 +71,7 @@ class TrainedAdapter:
         }
 
     def logprobs(self) -> Logprobs:
-        """Return the learner's canary logprobs, computed with the adapter as published."""
+        """Return the learner's canary logprobs, with the adapter rounded as in `published`."""
         exact = {name: tensor.detach().clone() for name, tensor in self.model.named_parameters()}
         with torch.no_grad():
             for name, tensor in self.model.named_parameters():
@@ -83,7 +83,7 @@ class TrainedAdapter:
         return found
 
     def merged(self) -> dict[str, Tensor]:
-        """Return the weights with the adapters folded in, in bfloat16."""
+        """Return the policy's weights in bfloat16, with the adapters added to them."""
         named = {name: tensor.detach() for name, tensor in self.model.named_parameters()}
         return {
             name: tensor.bfloat16().contiguous()

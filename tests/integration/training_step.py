@@ -1,4 +1,4 @@
-"""Computes and takes steps of Adam on the whole weights of a policy."""
+"""Computes Adam's first step on all weights of a policy, and applies the step."""
 
 from typing import Any
 
@@ -13,8 +13,9 @@ from awares_platform.engine.canary import Canary
 def first_step(model: Any, processor: Any, batch: Canary) -> dict[str, Tensor]:
     """Return the direction of Adam's first step towards the answers of `batch`, for each tensor.
 
-    The value of an element is the sign of its gradient times the tensor's root mean square.
-    Callers multiply this value by a step size. The call converts `model` to float32.
+    The result has one value per element: the sign of the element's gradient, times the root mean
+    square of its tensor. Callers multiply this value by a step size. The call converts `model` to
+    float32.
     """
     model = model.float()
     inputs = collate(

@@ -1,4 +1,4 @@
-"""Runs one rank of a GRPO learner whose number of ranks does not divide the number of sequences.
+"""Runs one rank of a GRPO learner on eight sequences, which three ranks cannot share evenly.
 
 Usage: `python uneven_rank.py <rank> <ranks> <directory>`
 
@@ -72,7 +72,7 @@ def episodes(placeholder: int) -> list[Episode]:
 
 
 def step_shards(placeholder: int, ranks: int) -> list[StepShard]:
-    """Deal the episodes to the ranks, as the controller does."""
+    """Return each rank's share of the episodes, as the controller deals them."""
     members = tuple(
         Member(episode, RewardValue(0.0, {}), True, 1.0 - 0.3 * number)
         for number, episode in enumerate(episodes(placeholder))
@@ -95,8 +95,8 @@ def main(rank: int, ranks: int, directory: Path) -> None:
     (minibatch,) = step_shards(processor.image_token_id, ranks)[rank].minibatches
     for stage in STAGES:
         model = load_policy(directory / "base", PolicyConfig(), 0)
-        # A rank with too few passes trains on a filler, whose loss must not count. The reference
-        # differs from the policy, so the KL term of a filler would change the result.
+        # A rank with too few passes gets a filler, an extra pass whose loss must not count. The
+        # reference differs from the policy, so a filler that counts would change the result.
         frozen = load_policy(directory / "base", PolicyConfig(), 0).requires_grad_(False)
         for parameter in frozen.parameters():
             parameter.mul_(1.1)
