@@ -10,7 +10,7 @@
 Axes of the tensors:
     B  sequences
     T  tokens, padded on the right
-    I  images of the whole batch, in order of appearance
+    I  images in the prompts of all sequences, in order of appearance
     U  distinct views among these images
     N  patches of all images
     D  pixel values of one patch
@@ -93,8 +93,9 @@ class Batch:
 class _Row:
     """One sequence, in which each image has one placeholder per visual token.
 
-    Each field holds one value per token. The fields become one row of the tensors `input_ids_BT`,
-    `action_mask_BT`, `behaviour_logprobs_BT`, `weights_BT` and `versions_BT` of a `Batch`.
+    Each field holds one value per token, and becomes a row of one tensor of a `Batch`. In the order
+    of the fields, these tensors are `input_ids_BT`, `action_mask_BT`, `behaviour_logprobs_BT`,
+    `weights_BT` and `versions_BT`.
 
     Example:
         _Row(
@@ -123,7 +124,7 @@ def collate(
 ) -> Batch:
     """Collate episodes or demonstrations into one batch.
 
-    `images` maps the hash of an image to the original image. `processor` is the policy's processor.
+    `images` returns the original image with a given hash. `processor` is the policy's processor.
     `limits` replaces the processor's own bounds on an image's area. `low_ratio` is the side of a
     low-resolution view with the scale 1, divided by the side of the image. `tool_weight` is the
     paper's w_t: the weight of each sampled token in a turn that requests crops. All other sampled
@@ -131,7 +132,8 @@ def collate(
     on every rank.
 
     Raises PolicyError if an item has no view, or if the tokenizer has no pad token. Also raises
-    PolicyError if the item, its image and the processor disagree on image sizes or token counts.
+    PolicyError if the item, its image and the processor disagree on image sizes or token counts, or
+    if a sampled token is an image placeholder.
     """
     assert items, "a batch holds at least one item"
     rendered: dict[tuple[str, View], Image] = {}

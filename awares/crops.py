@@ -174,8 +174,10 @@ def min_cover(
 
     If several sets of crops have the same area, the set with the fewest crops wins. If several such
     sets have equally few crops, the order of `CropId` decides. Without boxes the evidence is
-    unknown, and the result is `all`. If `allow_all` is false, top and bottom together replace
-    `all`. Top and bottom are also the result if no single crop covers one of the boxes.
+    unknown, and the result is `all`.
+
+    If `allow_all` is false, the crop `all` is never selected. The result is then top and bottom if
+    there are no boxes, or if only `all` would cover some box.
 
     Example:
         min_cover([(4, 4, 20, 20)], (112, 112))  # (CropId.TOP_LEFT,)

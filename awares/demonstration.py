@@ -3,8 +3,8 @@
 LR:  prompt + first view -> answer
 HR:  prompt + first view -> request -> views -> answer
 
-`ChatFormat` builds the token ids of these turns. An episode in which the policy samples the same
-text has the same ids.
+`ChatFormat` builds the token ids of these turns, and also the prompts of episodes. Training and
+sampling therefore use the same layout.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Demonstration:
     """The target tokens of one sample, stored as the turns of an episode.
 
     The `sampled_ids` of the turns are the target tokens. The logprobs and versions of these tokens
-    are 0. `image_size` is the width and height of the image.
+    are 0. `image` is the hash of the image file, and `image_size` is the image's width and height.
 
     Example:
         Demonstration("mini/train/17", "9f2c...", (112, 112), (turn,))

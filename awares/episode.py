@@ -10,9 +10,9 @@
                                                  ^--- cut from the original image -+
 
 The environment parses the turns and chooses the views. Ids are only appended, never changed. The
-prompt of turn 2 is the prompt of turn 1, then the sampled ids, then the tool's reply. After any
-failure `run_episode` returns an episode with StopReason.ERROR, so the other episodes of the group
-go on.
+prompt of turn 2 is the prompt of turn 1, then the sampled ids, then the tool's reply. The tool's
+reply is the user message that contains the requested views. After any failure `run_episode` returns
+an episode with StopReason.ERROR, so the other episodes of the group go on.
 """
 
 from collections.abc import Sequence
@@ -105,12 +105,12 @@ class Episode:
 
     @property
     def crops(self) -> tuple[str, ...]:
-        """The regions requested in all turns, in order. Without a request, the tuple is empty."""
+        """The regions of all granted requests, in order. Without such a request, it is empty."""
         return tuple(region for turn in self.turns for region in turn.crops)
 
     @property
     def area(self) -> float:
-        """The cost of all requests, as a share of the image's area; overlaps count twice."""
+        """The cost of all granted requests, as a share of the image's area."""
         return sum(turn.area for turn in self.turns)
 
 
@@ -227,11 +227,12 @@ def _read(
 
 
 def _stop(parsed: Parsed, generation: Generation, last_turn: bool) -> StopReason | None:
-    """Return how a turn ends the episode, or None if its request is granted."""
+    """Return how a turn ends the episode, or None if the turn is a request that is granted."""
     cut = generation.finish is FinishReason.LENGTH
     if isinstance(parsed, Answer):
         return StopReason.LENGTH if cut else StopReason.ANSWER
-    # A cut request does not end as LENGTH, because the reward charges no malformed_cost for LENGTH.
+    # A request at the token limit is MALFORMED and not LENGTH, because the reward charges no
+    # malformed_cost for LENGTH.
     if cut or isinstance(parsed, Malformed):
         return StopReason.MALFORMED
     return StopReason.TURN_LIMIT if last_turn else None
@@ -240,8 +241,8 @@ def _stop(parsed: Parsed, generation: Generation, last_turn: bool) -> StopReason
 def _check(generation: Generation, chat: ChatFormat) -> None:
     """Raise PolicyError for a generation that would spoil training.
 
-    Such a generation is empty, has fields of unequal lengths or blocked ids, or has
-    FinishReason.STOP without a stop token.
+    Such a generation is empty, has fields of unequal lengths, contains blocked ids, or has
+    FinishReason.STOP without a stop token at its end.
     """
     count = len(generation.token_ids)
     if count == 0 or count != len(generation.logprobs) or count != len(generation.versions):

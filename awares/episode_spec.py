@@ -73,10 +73,11 @@ def grant(
 def _fit(
     spec: EpisodeSpec, request: Request, size: Size, crops: int, tokens: int
 ) -> tuple[Request, tuple[View, ...]] | None:
-    """Return the first regions of the request, in the highest resolution that fits, or None.
+    """Return the request and its views, reduced to the budget, or None if no region fits.
 
-    All regions are shrunk alike, because a dropped region might hold the evidence. The last regions
-    are dropped only if there are too many of them, or if no resolution fits.
+    `crops` and `tokens` are the views and the visual tokens that are left. The function shrinks all
+    views alike, in steps of 10 %, because a dropped region might hold the evidence. It drops the
+    last regions only if there are too many views, or if no step fits.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])

@@ -1,4 +1,4 @@
-"""Renders each view of an image once. Large images are rendered beside the event loop."""
+"""Renders each view of an image once. A thread renders the views of a large image."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ from PIL.Image import Image
 from awares.images import render
 from awares.view import View
 
-# An image with fewer pixels is rendered without a thread, because starting a thread takes longer.
+# An image with fewer pixels is rendered without a thread, because rendering it takes less time than
+# starting a thread.
 _THREAD_PIXELS = 1 << 18
 
 

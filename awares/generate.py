@@ -1,7 +1,7 @@
 """Defines the interface of an engine, which samples the turns of a policy.
 
 An engine takes token ids and images, and returns sampled token ids. For each sampled id, the engine
-also returns a logprob and a version. The version names the weights that sampled the id.
+also returns a logprob and a version. The version is the number of the weights that sampled the id.
 """
 
 from dataclasses import dataclass
@@ -36,10 +36,11 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """A prompt: ids with ONE placeholder for each image, and the images in the same order.
+    """A prompt and its sampling settings.
 
-    All turns of an episode have the same `session`. An engine can therefore route each turn to the
-    replica whose cache holds the earlier turns.
+    `token_ids` contains ONE placeholder for each image. `images` are in the order of these
+    placeholders. All turns of an episode have the same `session`. An engine can therefore route
+    each turn to the replica whose cache holds the earlier turns.
 
     Example:
         GenerateRequest((151644, ...), (low_view,), Sampling(), session="ep-17")

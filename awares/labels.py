@@ -1,6 +1,6 @@
 """Labels say whether low resolution suffices for a sample (paper, section 3.2).
 
-A judge compares the true answer with the answers at low and at full resolution.
+A judge compares the policy's answers at low and at full resolution with the true answer.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Divides sequences among ranks and forward passes, within a budget of rows and tokens.
 
-    sequences --longest first--> cut into passes of equal cost --deal--> ranks
+    sequences --longest first--> cut into passes of similar cost --deal--> ranks
 
 Neighbours in this order have similar lengths, so a pass has little padding. The n-th passes of all
 ranks are neighbours too, so no rank waits long for another rank.
@@ -32,8 +32,8 @@ class PassBudget:
 def deal(lengths: Sequence[int], budget: PassBudget, ranks: int) -> list[list[Indices]]:
     """Return the passes of each rank. A pass holds indices into `lengths`.
 
-    All ranks get the same number of passes if there are enough sequences. Otherwise the last ranks
-    get one pass fewer.
+    `lengths` holds the number of tokens of each sequence. All ranks get the same number of passes
+    if there are enough sequences. Otherwise the last ranks get one pass fewer.
     """
     if not lengths:
         return [[] for _ in range(ranks)]

@@ -1,4 +1,8 @@
-"""A question about an image, with the label and the target request that curation adds."""
+"""A question about an image, and what curation adds to it.
+
+Curation labels whether the low-resolution view suffices. If it does not, curation also names the
+regions that the policy should request.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,9 +22,9 @@ class Sample:
     """One question about one image.
 
     `image` is the hex SHA-256 of the image file's bytes. `kind` is the kind of question, by which
-    reports group samples. `evidence` holds boxes in pixels of the original image. Curation sets
-    `label`. For an HR sample, curation also sets `crops`: the regions of the target request, by
-    their names in the environment.
+    reports group samples. `evidence` holds the boxes around the evidence for the answer, in pixels
+    of the original image. Curation sets `label`. For an HR sample, curation also sets `crops`: the
+    names of the regions that the policy should request. The environment defines these names.
 
     Example:
         Sample("mini/train/17", "9f2c...", "digit on the red circle?", "7", label=Label.LR)

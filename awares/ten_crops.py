@@ -14,7 +14,7 @@ SMALL_SIDE = 100
 """The authors' script shows no crops of an image with a side below this number of pixels."""
 
 SmallImages = Literal["crops", "whole"]
-"""What a request returns for an image with a side below `SMALL_SIDE`."""
+"""What a request returns for an image with a side below `SMALL_SIDE`: its crops, or all of it."""
 
 PAPER_IOU = 0.5
 """The smallest IoU at which the paper's literal mapping selects a crop (supplement 7.3)."""
@@ -24,12 +24,12 @@ PAPER_IOU = 0.5
 class TenCrops:
     """Offers the ten crops. A request is `GET_CROPS: ['0', '5']`, for example (paper, section 3.1).
 
-    If `allow_all` is false, a request for the whole image is refused. `mapping` names the
-    rule by which `awares.crops.target_crops` maps evidence boxes to target crops. `coverage_tau` is
-    the share of a box's area that a crop must hold to cover the box. If `small_images` is "whole",
-    any request returns the whole of an image with a side below 100 pixels, as in the authors'
-    script. If it is "crops", such an image has crops like any other image. `rule` chooses the
-    resolution of the views.
+    If `allow_all` is false, a request for the whole image is malformed. `mapping` names the rule by
+    which `awares.crops.target_crops` maps evidence boxes to target crops. `coverage_tau` is the
+    share of a box's area that a crop must hold to cover the box. If `small_images` is "whole", any
+    request returns the whole of an image with a side below 100 pixels, as in the authors' script.
+    If it is "crops", such an image has crops like any other image. `rule` chooses the resolution of
+    the views.
 
     Example:
         TenCrops(allow_all=False).parse("GET_CROPS: ['0']")  # Request(("0",))

@@ -1,11 +1,13 @@
-"""Runs a frozen vision tower once per batch, on each distinct view once, for several models.
+"""Shares the output of a frozen vision tower among several models, such as policy and reference.
+
+The tower runs once per batch, and computes each distinct view once.
 
     policy's forward ----+                      +--> first call: tower(U distinct views)
                          +--> tower.forward ----+
     reference's forward -+                      +--> other calls: the same features
 
-If no step trains the tower, the policy and the reference have the same tower. The G episodes of a
-group share the low-resolution view, and often share crops.
+If training leaves the tower frozen, the towers of the policy and the reference have equal weights.
+The G episodes of a group share the low-resolution view, and often share crops.
 
 Axes of the tensors:
     I  images of the batch, in order of appearance
@@ -97,7 +99,7 @@ def repeated(output: Any, patches: Sequence[int], views: Sequence[int]) -> Any:
         parts = value.split([count // merged for count in patches])
         return torch.cat([parts[view] for view in views])
 
-    # The language model does not read this tensor, which is the largest one.
+    # The language model does not read `last_hidden_state`, the largest tensor of the output.
     unread = {"last_hidden_state"}
     return type(output)(
         **{name: repeat(value) for name, value in output.items() if name not in unread}

@@ -1,4 +1,4 @@
-"""A view describes one picture that a policy saw: a region of an image, and its resolution.
+"""A view describes one picture that a policy sees: a region of an image, and a resolution.
 
 An episode records views without pixels. The pixels are cut from the original image on demand.
 """
@@ -10,7 +10,7 @@ from awares.crops import Box, CropId, clamp, crop_box
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Describes one picture that the policy saw, by a region of the original image and a scale.
+    """Describes one picture that the policy sees, by a region of the original image and a scale.
 
     If `box` is None, the view is the low-resolution view: the whole image, with each side scaled by
     the method's low ratio and by `scale`. Otherwise the view is the region `box`, with each side

@@ -6,10 +6,10 @@
     "released"       like "paper", with the crop boxes of the authors' script; an image with a side
                      above 20,000 pixels is first reduced to this side
 
-The scales refer to the ORIGINAL image, from which every view is cut. By the rule "relative", the
-low view and the crops cost fixed shares of the full image's tokens. By the other rules, a crop can
-cost as many tokens as the full image. If an image is very large, the processor shrinks the image,
-its low view and its crops to about the same number of tokens.
+The scales refer to the ORIGINAL image, from which every view is cut. By the rule "relative" with a
+crop_scale of 1, a crop costs about its share of the full image's tokens. By the other rules, a crop
+can cost as many tokens as the full image. If an image is very large, the processor then shrinks the
+image, its low view and its crops to about the same number of tokens.
 """
 
 import math
@@ -66,7 +66,7 @@ class ViewRule:
         return self.region(box, size)
 
     def _scale(self, size: Size) -> float:
-        """Return the scale of the image's sides before the rule halves or cuts the image."""
+        """Return the scale by which the rule reduces the original image before it forms views."""
         if self.views == "relative":
             return min(1.0, math.sqrt(self.max_pixels / (size[0] * size[1])))
         return min(1.0, _SCRIPT_SIDE / max(size)) if self.views == "released" else 1.0

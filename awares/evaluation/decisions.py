@@ -1,7 +1,7 @@
 """Measures when and where a policy requests crops (paper, supplement 4).
 
 The first question is whether the policy requests crops when crops are needed. The second question
-is whether the policy requests the right regions. A call is a request for crops.
+is whether the policy requests the right regions. A call is a granted request for crops.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,8 @@ class Decisions:
     """The figures of a set of episodes. A figure is None if its denominator is 0.
 
     call_rate            share of the episodes with a call
-    valid_parse_rate     share of the attempted first calls that are granted
+    valid_parse_rate     share of the granted requests among the granted and the malformed
+                         requests of first turns
     mean_area            mean area that an episode with a call requests, as a share of the image
     histogram            number of requests for each region; "none" counts episodes without a call
 
@@ -37,7 +38,8 @@ class Decisions:
     The last figures cover episodes that have a call and an HR sample with target regions.
 
     region_exact         share of the episodes that request exactly the target regions
-    region_match         share of the episodes whose IoU with the target regions is at least 0.25
+    region_match         share of the episodes whose requested regions have an IoU of at least 0.25
+                         with the target regions
 
     Example:
         decisions(zip(episodes, samples)).f1
@@ -102,7 +104,7 @@ def decisions(
 def region_iou(
     first: Sequence[str], second: Sequence[str], environment: Environment = TEN_CROPS
 ) -> float:
-    """Return the intersection over union, 0 to 1, of the areas that two requests show."""
+    """Return the intersection over union, 0 to 1, of the areas that two lists of regions show."""
     left, right = _boxes(first, environment), _boxes(second, environment)
     union = union_area([*left, *right])
     return (union_area(left) + union_area(right) - union) / union

@@ -1,4 +1,4 @@
-"""Scores a prediction against the accepted answers, by lmms-eval's rules for the benchmark.
+"""Scores a prediction against the accepted answers, by the rules of the benchmark suite lmms-eval.
 
 lmms-eval changed its rules over time, so a scorer has a name and a version. The paper's figures
 follow the version "2026-03". The present version is "2026-08". The scorers keep the oddities of

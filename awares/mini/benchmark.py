@@ -17,11 +17,11 @@ from awares.seeds import derive
 def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` scenes as PNG files, each with one question.
 
-    The two splits share no handwritten digit. A sample's `kind` names the kind of question and the
-    size of the smallest digit that must be read, as in "sum/small". A question has the label LR if
-    its answer needs no digit, or only large digits. A question has the label HR if its answer needs
-    a digit that is illegible at low resolution. The target crops of an HR question cover the
-    evidence. All remaining questions have no label.
+    The two splits share no handwritten digit. The function `kind` returns the `kind` of a sample,
+    such as "sum/small". A question has the label LR if its answer needs no digit, or only large
+    digits. A question has the label HR if its answer needs a digit that is illegible at low
+    resolution. The target crops of an HR question cover the evidence. All remaining questions have
+    no label.
     """
     return ask_about(sample_scene, "mini", split, count, seed)
 
@@ -69,14 +69,21 @@ def encode(scene: Scene) -> bytes:
 
 
 def annotation(question: Question) -> Label | None:
-    """Return LR or HR, or None if the smallest digit is neither large nor illegible."""
+    """Return the label of a question, or None if it is uncertain.
+
+    The label is LR if the answer needs no digit or only large ones. It is HR if the answer needs a
+    digit that is illegible at low resolution.
+    """
     if not question.reads or question.height >= LARGE[0]:
         return Label.LR
     return Label.HR if question.height <= ILLEGIBLE else None
 
 
 def kind(question: Question) -> str:
-    """Return the kind of question and the size of its smallest digit, as in "sum/small"."""
+    """Return the kind of question and the size of the smallest digit to read, as in "sum/small".
+
+    If the answer needs no digit, the result is the kind alone.
+    """
     if not question.reads:
         return question.kind
     if question.height >= LARGE[0]:

@@ -81,9 +81,10 @@ class Lesson:
     `described` is the share of conversations that ask for a description. The other conversations
     ask one question, whose kind is in `kinds`. About the low-resolution view, a question asks only
     for digits that are at least `legible` pixels high at full resolution. Conversations of the form
-    "closer" ask questions of the kinds in `closer`. If `requests` is true, these conversations
-    contain a real request before the crops. The digits in a request are ids of crops, and the model
-    learns not to read them as answers.
+    "closer" ask questions of the kinds in `closer`. If the crops come in a second message, a turn
+    of the policy stands before them. This turn is a real request if `requests` is true, and
+    otherwise the text "Look closer." The digits in a request are ids of crops, and the model learns
+    not to read them as answers.
 
     Example:
         Lesson(described=0.2, legible=16)
@@ -167,7 +168,7 @@ def _describe(
 def _command(
     talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, rng: np.random.Generator
 ) -> None:
-    """Append a command that names one or two places, and a request whose crops cover the places."""
+    """Append a command that names one or two places, and a request for crops of their items."""
     order = rng.permutation(len(scene.items))
     count = 1 + int(rng.random() < 0.3)
     chosen = [scene.items[int(index)] for index in order[:count]]

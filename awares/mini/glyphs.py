@@ -1,16 +1,17 @@
-"""Trains the vision tower to classify items. The word embedding of a class stands for the class.
+"""Trains the vision tower to classify the items of a scene by colour, shape, digit and place.
 
-The features of an item are the mean of the merged tokens under the item's box. These features are
-compared with the word embeddings of the item's colour, shape and digit. In a view of the whole
-scene, the features are also compared with the embedding of the item's place. In this way the tower
-learns to read digits within minutes. If a model of this size trains only on conversations, it
-learns to read digits late or never.
+The features of an item are the mean of the merged tokens under the item's box, weighted by area. A
+logit is the product of these features with the word embedding of a class, such as " red". The place
+is classified only in views of the whole scene. In this way the tower learns to read digits within
+minutes. If a model of this size trains only on conversations, it learns to read digits late or
+never.
 
 After this training, which is the glyph stage, the features of a red circle contain the embeddings
 of " red" and " circle". Attention can therefore find the item of a question by comparing
 embeddings. The model can answer by copying an embedding.
 
-Axes: R items (records), T merged tokens, D width, K values of an attribute.
+Axes: R items (records), T merged tokens, D width, K values of an attribute, N views of one size, P
+patches of a view, F values of a patch.
 """
 
 from collections import defaultdict

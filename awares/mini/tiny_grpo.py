@@ -37,7 +37,8 @@ from awares.mini.scenes import SIDE
 from awares.mini.tokenizer import SYSTEM_PROMPT
 
 GROUP, TOOL_WEIGHT, KL_BETA = 8, 5.0, 0.05  # The paper's G, w_t and beta (sections 3.3, 3.4).
-QUESTIONS, UPDATES, GRPO_RATE, SFT_RATE = 16, 4, 5e-4, 2e-3  # Counts per step, learning rates.
+# The numbers of questions and of optimizer updates in a step of GRPO, and the learning rates.
+QUESTIONS, UPDATES, GRPO_RATE, SFT_RATE = 16, 4, 5e-4, 2e-3
 WARM_UP, POOL, HELD_OUT = 24, 128, 64  # SFT steps, training questions, held-out questions.
 LIMITS = QWEN2_5_VL.limits(min_pixels=28 * 28, max_pixels=SIDE * SIDE)
 
@@ -128,7 +129,7 @@ class BatchSampler:
 
 
 def _turn(ids: list[int], logprobs: list[float], stops: Sequence[int]) -> awares.Generation:
-    """Cut a row after its first stop token. No token is stale, so all weight versions are 0."""
+    """Cut the sampled ids after the first stop token. All versions are 0, as no token is stale."""
     end = next((count for count, token in enumerate(ids, 1) if token in stops), None)
     finish = awares.FinishReason.STOP if end else awares.FinishReason.LENGTH
     return awares.Generation(tuple(ids[:end]), tuple(logprobs[:end]), (0,) * len(ids[:end]), finish)
@@ -169,7 +170,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def warm_up(policy: TinyPolicy, pool: Samples, steps: int) -> None:
-    """Fine-tune on demonstrations (section 3.3): they teach how to ask and which crops to name."""
+    """Fine-tune on demonstrations (section 3.3), which teach how to ask and which crops to name."""
     optimizer = torch.optim.AdamW(policy.model.parameters(), SFT_RATE, weight_decay=0.0)
     for _ in range(steps):
         samples = [_tossed(sample) for sample in random.sample(pool, 2 * QUESTIONS)]
@@ -204,7 +205,7 @@ def grpo(policy: TinyPolicy, pool: Samples, reward: awares.Reward, steps: int) -
 
 
 def group_advantages(rewards_B: list[float]) -> list[float]:
-    """Return A = (R - mean) / std for each group of G episodes. The mean replaces a critic."""
+    """Return each episode's advantage in its group. The group's mean reward replaces a critic."""
     groups = [rewards_B[start : start + GROUP] for start in range(0, len(rewards_B), GROUP)]
     return [advantage for rewards_G in groups for advantage in awares.advantages(rewards_G)]
 
@@ -229,7 +230,7 @@ def step_loss(
 
 
 def main() -> None:
-    """Train. In 92 s, seeds 0, 1, 2 lift the test reward from 6.4, 5.5, 6.9 to 7.8, 8.1, 8.2."""
+    """Train. In 92 s, the test reward rises from 6.4 to 7.8 (seed 0), or 5.5 to 8.1 (seed 1)."""
     parser = argparse.ArgumentParser(description="Train the tiny policy with GRPO.")
     parser.add_argument("--steps", type=int, default=20, help="steps of GRPO")
     parser.add_argument("--seed", type=int, default=0, help="seed of questions and sampling")
