@@ -10,7 +10,7 @@ objects in the store.
       -> codec.encode    v00000012/manifest.json   a delta or anchor     choose the cheapest hops
       -> upload          v00000012/anchor.json     an anchor             fetch, decode, verify
       -> HEAD            HEAD                      written last          hand out the tensors
-                         leases/  pins/  wanted/   notes to the writer
+                         leases/  pins/  wanted/   requests to the writer
 
     write: parts -> shards -> publish -> ledger (cadence, manifest, retention) -> writer (HEAD)
     read:  head (hops) -> fetch -> assemble (codec, verification) -> subscribe
@@ -19,11 +19,12 @@ awares_platform.engine loads received tensors into vLLM and checks vLLM's logpro
 
 Terms:
     version   The weights of one publication. Versions are numbered upwards from 1.
-    form      An encoding of a version in the store. A version has one or two forms.
-    anchor    A form that needs no other version.
+    form      An encoding of a version in the store, which is a delta or an anchor. A version has a
+              delta, an anchor, or both.
+    anchor    A form that holds all weights, and needs no other version.
     delta     A form that holds the difference from an older version, its base.
     manifest  The JSON object that lists a form's tensors, their pieces and the pieces' hashes.
-    HEAD      The object that names the versions that can be fetched. Every publication overwrites
+    HEAD      The object that lists the versions that can be fetched. Every publication overwrites
               HEAD.
     epoch     The number of a writer. A new writer raises the epoch in HEAD. Older writers can then
               no longer publish.

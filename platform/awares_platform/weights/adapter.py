@@ -46,8 +46,8 @@ def fold(
 ) -> Tensor:
     """Return weight + scale * up @ down, computed in float32 and then rounded once to `dtype`.
 
-    The default of `dtype` is the weight's dtype. In bfloat16 an element changes only if its update
-    exceeds half a unit in the last place of the element.
+    The default of `dtype` is the weight's dtype. If that is bfloat16, an update that is smaller
+    than about half a unit in the last place of its element has no effect.
     """
     return (weight.float() + scale * (up.float() @ down.float())).to(dtype or weight.dtype)
 
@@ -125,7 +125,7 @@ def write_peft(
         "lora_alpha": scale * rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        # List full paths, because layers of the vision tower may have the same last name.
+        # List full paths, because a last name such as "q_proj" may also occur in the vision tower.
         "target_modules": _layers(adapter),
         "inference_mode": True,
     }

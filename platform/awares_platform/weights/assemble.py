@@ -2,7 +2,7 @@
 
 manifest + base tensors + shards --assemble--> tensors --verify--> tensors as published
 
-Several readers may share the work. Each reader then decodes and verifies a part of the pieces.
+Several readers may share the work. Each reader then decodes and verifies some of the pieces.
 """
 
 import time
@@ -26,9 +26,10 @@ Job = tuple[TensorEntry, Piece]
 def targets(manifest: Manifest, base: State, readers: Readers) -> dict[str, Tensor]:
     """Return the tensors that will hold the version, by name. All readers share these tensors.
 
-    If no element of a tensor changes, the result holds the tensor of `base` itself. All other
-    tensors are new and uninitialised. Every reader must call this function. Raises WeightsError if
-    the version needs elements of a tensor that `base` lacks, or that has another dtype or shape.
+    `base` holds the tensors of the base version. If the version changes no element of a tensor, the
+    result contains the tensor object of `base`. All other tensors are new and uninitialised. Every
+    reader must call this function. Raises WeightsError if a piece is unchanged, but `base` has no
+    tensor of its name, dtype and shape.
     """
     kept = {entry.name: _kept(entry, base.get(entry.name)) for entry in manifest.tensors}
     changed = [entry for entry in manifest.tensors if kept[entry.name] is None]
@@ -45,12 +46,12 @@ def assemble(
     threads: int,
     readers: Readers = ALONE,
 ) -> tuple[int, float]:
-    """Decode this reader's part of a version into `state`, the result of `targets`.
+    """Decode this reader's share of the pieces of a version into `state`, the result of `targets`.
 
-    Deltas are applied to the tensors of `base`. `fetch` downloads spans of the version's shards.
-    Return the number of fetched bytes and the seconds spent on decoding. The function does not
-    modify `base` and does not verify hashes. Raises WeightsError for a damaged piece. Errors of
-    `fetch` reach the caller unchanged.
+    Deltas are applied to the tensors of `base`. `fetch` downloads one span of bytes from each shard
+    that this reader needs. Return the number of fetched bytes and the seconds spent on decoding.
+    The function does not modify `base` and does not verify hashes. Raises WeightsError for a
+    damaged piece. Errors of `fetch` reach the caller unchanged.
     """
     jobs = [(entry, piece) for entry in manifest.tensors for piece in entry.pieces]
     same = [
@@ -89,7 +90,7 @@ def verify(
 ) -> None:
     """Raise WeightsError unless `state` has the hashes that `manifest` lists.
 
-    Each reader checks its part of the pieces. `proven` holds tensors that were verified earlier
+    Each reader checks its share of the pieces. `proven` holds tensors that were verified earlier
     against the manifest `known`. The function skips a tensor that is the same object in `state` and
     `proven` and has the same hashes in both manifests.
     """
@@ -107,7 +108,8 @@ def verify(
 def _kept(entry: TensorEntry, base: Tensor | None) -> Tensor | None:
     """Return `base` if no element of the tensor changes, or None if the version needs a new tensor.
 
-    Raises WeightsError if the version needs elements of a base tensor that is not there.
+    `base` is the tensor in the base version, or None. Raises WeightsError if a piece is unchanged,
+    but `base` is None or has another dtype or shape.
     """
     dtype = getattr(torch, entry.dtype)
     fits = base is not None and base.dtype == dtype and tuple(base.shape) == entry.shape
@@ -137,7 +139,7 @@ def _elements(job: Job) -> int:
 def _decode(
     entry: TensorEntry, piece: Piece, base: State, state: State, data: memoryview, first: int
 ) -> None:
-    """Decode a piece into `state`. `data` holds the piece's shard from the offset `first` on."""
+    """Decode a piece into `state`. `data` begins at the byte `first` of the piece's shard."""
     blob = data[piece.offset - first :][: piece.length]
     below, new = base.get(entry.name), state[entry.name]
     if below is not None and (below.shape, below.dtype) != (new.shape, new.dtype):

@@ -1,6 +1,7 @@
 """Decides when the writer publishes an anchor.
 
-The decision depends on settings and on the sizes of the versions that are already published.
+An anchor holds all weights. A delta holds only the difference from the previous version. The
+decision depends on settings and on the sizes of the anchors and deltas that were published before.
 """
 
 from dataclasses import dataclass, field
@@ -13,10 +14,10 @@ _USELESS = 0.7
 
 @dataclass(frozen=True, slots=True)
 class PublicationPlan:
-    """Rank 0's decision on the forms of the version `version`.
+    """Rank 0's decision to publish the version `version` as a delta, as an anchor, or as both.
 
-    `epoch` is the number of the writer. The version gets a delta to version `base`, unless `base`
-    is None. The version gets an anchor if `anchor` is true.
+    `epoch` is the number of the writer. The ranks upload a delta to version `base`, unless `base`
+    is None. They upload an anchor if `anchor` is true.
 
     Example:
         PublicationPlan(version=12, epoch=1, base=11, anchor=False)
@@ -32,8 +33,9 @@ class PublicationPlan:
 class Identity:
     """Identifies the policy to which the weights of a run belong.
 
-    `processor` and `template` are the two blake3 digests that `training.policy.interface` returns.
-    `adapter` is the LoRA scale if the run publishes only an adapter. Otherwise `adapter` is None.
+    `processor` is the digest of the image processor's files. `template` is the digest of the files
+    of the tokenizer and the chat template. `training.policy.interface` returns both. `adapter` is
+    the LoRA scale if the run publishes only an adapter. Otherwise `adapter` is None.
 
     Example:
         Identity(processor="5d1c...", template="77b0...", adapter=2.0)
@@ -49,8 +51,9 @@ class Cadence:
     """How often the writer publishes anchors, and how long it keeps old versions.
 
     `anchor_every` is the maximum number of versions from one anchor to the next. The `keep` newest
-    versions always stay in the store. The writer first drops an older version from HEAD, and
-    deletes the version at least `grace_s` seconds later.
+    versions always stay in the store. The writer drops an older version from HEAD when nothing
+    needs the version any more (retention.py). At least `grace_s` seconds later it deletes the
+    version.
 
     Example:
         Cadence(anchor_every=16, keep=4, grace_s=60.0)
@@ -87,14 +90,17 @@ class ChainCost:
 
     @property
     def delta_is_useless(self) -> bool:
-        """Whether the last delta is nearly as large as the last anchor.
+        """Whether the last delta is larger than 0.7 times the last anchor.
 
-        If so, a version with an anchor needs no delta.
+        If so, the next version with an anchor is published without a delta.
         """
         return self.last > _USELESS * self.anchor
 
     def add(self, entry: PublishedVersion) -> None:
-        """Record the size of the anchor or the delta of a version that has just been published."""
+        """Record the size of the version that was just published.
+
+        This is the size of its anchor or, if the version has no anchor, the size of its delta.
+        """
         if entry.anchor is not None:
             self.anchor, self.deltas = entry.anchor.size, []
         else:

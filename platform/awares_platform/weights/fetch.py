@@ -10,7 +10,7 @@ from awares_platform.weights.manifest import WeightsError, version_folder
 
 RANGE_BYTES = 8 << 20
 _AHEAD = 2
-"""Number of spans of weight shards that are downloaded while another span is decoded."""
+"""Maximum number of spans that are downloaded while the caller decodes another span."""
 
 Span = tuple[int, int]
 """Two offsets in a weight shard: the first byte to download, and the byte after the last one."""
@@ -19,7 +19,7 @@ Span = tuple[int, int]
 def fetch_spans(
     store: ObjectStore, run: str, version: int, spans: Mapping[str, Span], connections: int
 ) -> Iterator[tuple[str, memoryview]]:
-    """Yield the name and the bytes of each span, in the order of `spans`.
+    """Yield the name of each weight shard and the bytes of its span, in the order of `spans`.
 
     `spans` maps the name of each weight shard to the span to download. While the caller uses one
     span, the function downloads at most two further spans. Raises WeightsError for a shard that is

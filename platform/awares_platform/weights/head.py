@@ -1,6 +1,7 @@
-"""Defines HEAD, the object that lists the published versions of a run, and their forms.
+"""Defines HEAD, the object in the store that lists the versions of a run that can be fetched.
 
-The writer overwrites HEAD at every publication.
+HEAD also lists the forms of each version. A form is an anchor, which holds all weights, or a delta,
+which holds the difference from an older version. The writer overwrites HEAD at every publication.
 """
 
 import json
@@ -36,7 +37,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class PublishedVersion:
-    """One published version with its one or two forms.
+    """One published version with its forms.
 
     Example:
         delta = Form("manifest.json", 11, 135000, "9c0e...")
@@ -95,8 +96,8 @@ class Head:
         """Return the hops to `target` with the fewest bytes, in loading order.
 
         `have` is the version that the reader holds, or None. If `target` equals `have`, the result
-        is empty. The result is None if no hops lead to `target`. The result contains no hop of
-        `avoid`, which lists the damaged hops.
+        is empty. The result is None if no hops lead to `target`, or if HEAD does not list `target`.
+        The result contains no hop of `avoid`, which lists the damaged hops.
         """
         cheapest: dict[int, tuple[int, tuple[Hop, ...]]] = {} if have is None else {have: (0, ())}
         for entry in reversed(self.published):  # From old to new, as each delta follows its base.

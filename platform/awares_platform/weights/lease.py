@@ -1,6 +1,7 @@
 """Holds a lease on the versions that a reader downloads.
 
-retention.py decides when a lease expires.
+A lease is an object in the store that asks the writer to keep these versions. retention.py decides
+when a lease expires.
 """
 
 import json
@@ -37,7 +38,7 @@ def lease(
             try:
                 store.put(key, json.dumps({"versions": sorted(versions), "beat": number}).encode())
             except AwaresError:
-                continue  # The download also meets this failure, and raises an error.
+                continue  # If the store stays down, the download raises the error.
 
     thread = threading.Thread(target=beat, name="weights-lease", daemon=True)
     thread.start()

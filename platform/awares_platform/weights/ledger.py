@@ -1,4 +1,4 @@
-"""Lets rank 0 choose the forms of each version, write the forms' manifests, and overwrite HEAD.
+"""Lets rank 0 plan each publication, write the version's manifests, and overwrite HEAD.
 
 plan()    delta or anchor?  ->  the ranks upload their pieces
 commit()  merge the uploads -> write the manifests -> overwrite HEAD -> delete old versions
@@ -80,9 +80,9 @@ class Ledger:
         """Write the manifests, add the version to HEAD, then delete old versions.
 
         `uploads` has one mapping per rank. The mapping has the key "delta", the key "anchor", or
-        both. Each value is the rank's upload for this form. `extra` and `step` become part of the
-        manifests. Return the manifest of the first form, and the total number of bytes of all
-        forms.
+        both. Each value is what the rank uploaded for this delta or anchor. `extra` and `step`
+        become part of the manifests. Return the manifest of the delta, or of the anchor if there is
+        no delta. Also return the total number of bytes of both.
         """
         manifests = [self._manifest(plan, kind, uploads, extra, step) for kind in uploads[0]]
         names = (FIRST, ANCHOR)
@@ -144,7 +144,7 @@ class Ledger:
     def _delete_old(self, newest: PublishedVersion) -> None:
         """Delete old versions. If `newest` has an anchor, also delete all requests for anchors.
 
-        After a failure of the store, the next publication tries the deletion again.
+        If the store fails, log the failure. The next publication then tries the deletion again.
         """
         try:
             if newest.anchor is not None:

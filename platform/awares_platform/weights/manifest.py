@@ -1,4 +1,7 @@
-"""Defines the manifest, which lists the tensors of a form, their pieces and the pieces' hashes.
+"""Defines the manifest, the JSON object that describes one delta or one anchor of a version.
+
+An anchor holds all weights. A delta holds the difference from an older version. The manifest lists
+the tensors, the pieces into which each tensor is cut, and the hash of each piece.
 
 A chain of hashes verifies a download. HEAD contains the blake3 hash of each manifest, and a
 manifest contains the blake3 hash of each decoded piece. A reader rejects a manifest or a piece with
@@ -23,11 +26,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class WeightsError(AwaresError):
-    """A weight version is absent, damaged, or belongs to another model."""
+    """A weight version cannot be published, read or loaded.
+
+    For example, the version is absent, damaged, or belongs to another model.
+    """
 
 
 def digest(data: bytes | bytearray | memoryview) -> str:
-    """Return the blake3 of the bytes in hexadecimal."""
+    """Return the blake3 hash of the bytes in hexadecimal."""
     return blake3(data).hexdigest()
 
 
@@ -46,8 +52,8 @@ class Piece:
     """Elements `start` to `end` (exclusive) of a flattened tensor, and their place in a shard.
 
     The encoded elements are `length` bytes at `offset` in the weight shard `shard`. `length` is 0
-    if the base version has equal elements. `kind` names the encoding that takes the most of these
-    bytes (see codec.kind). `blake3` is the hash of the decoded elements in little-endian order.
+    if the base version has equal elements. `kind` is the encoding to which most of these bytes
+    belong (see codec.kind). `blake3` is the hash of the decoded elements in little-endian order.
 
     Example:
         Piece(0, 40960, "e1-r00000-00000.bin", 0, 1311, "ulp", "af13...")
@@ -89,12 +95,12 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One form of a published version: a delta to version `base`, or an anchor if `base` is None.
+    """The manifest of a delta to version `base`, or of an anchor if `base` is None.
 
-    `epoch` is the epoch of the writer, and `step` is the optimizer step. `changed_ratio` is the
-    share of elements that differ from the base; it is None for an anchor. `processor`, `template`
-    and `adapter` have the same meaning as in `cadence.Identity`. `extra` is additional JSON for the
-    readers, such as the canary.
+    `version` is the version that the manifest describes. `epoch` is the number of the writer, and
+    `step` is the optimizer step. `changed_ratio` is the share of elements that differ from the
+    base. It is None for an anchor. `processor`, `template` and `adapter` have the same meaning as
+    in `cadence.Identity`. `extra` is additional JSON for the readers, such as the canary.
 
     Example:
         Manifest(12, 1, (entry,), base=11, step=12, changed_ratio=0.031)
@@ -183,8 +189,8 @@ def _entry(name: str, dtype: str, shape: list[int], rows: list[list[Any]]) -> Te
 def check_fit(expected: Shapes, received: Shapes, version: int, policy: str) -> None:
     """Raise WeightsError if `received` and `expected` differ in the names or shapes of tensors.
 
-    `expected` holds the shapes of the engine's policy, and `received` those of the version
-    `version`. `version` and `policy` appear only in the message.
+    `expected` maps the name of each tensor of the engine's policy to its shape. `received` does the
+    same for the version `version`. `version` and `policy` appear only in the message.
     """
     if expected == received:
         return

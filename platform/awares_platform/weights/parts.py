@@ -1,7 +1,7 @@
 """Cuts the weights into the parts that each learner rank publishes. Parts are flat CPU tensors.
 
 At ZeRO stages 0 to 2, every rank holds every tensor. The concatenation of all tensors is then cut
-into equal slices, one for each rank:
+into one slice for each rank. The lengths of two slices differ by at most one element:
 
     |-- rank 0 --|-- rank 1 --|-- rank 2 --|
 
@@ -52,10 +52,10 @@ def whole_parts(state: Mapping[str, Tensor]) -> list[Part]:
 def even_parts(
     named: Sequence[tuple[str, Tensor]], rank: int, ranks: int, dtype: torch.dtype
 ) -> Iterator[Part]:
-    """Yield the parts that rank `rank` publishes of the tensors `named`, which every rank holds.
+    """Yield the parts that rank `rank` publishes.
 
-    Every rank gets the same number of elements, or one element more. The parts are copies.
-    Floating-point values are cast to `dtype`.
+    Every rank holds all the tensors in `named`. The numbers of elements that two ranks publish
+    differ by at most one. The parts are copies. Floating-point values are cast to `dtype`.
     """
     total = sum(tensor.numel() for _, tensor in named)
     first, last = total * rank // ranks, total * (rank + 1) // ranks

@@ -1,7 +1,7 @@
 """Publishes weight versions: all ranks upload their parts, then rank 0 writes manifests and HEAD.
 
     rank r   begin(parts) -> [ encode as delta or anchor -> *.bin -> index of rank r ]
-    rank 0   begin(parts) -> [ the same -> wait for all indexes -> ledger: manifests -> HEAD ]
+    rank 0   begin(parts) -> [ encode, *.bin -> wait for the other indexes -> manifests -> HEAD ]
 
     A background thread does the work in brackets, while the next training step runs.
     The index of a rank is a JSON object that lists the pieces that the rank uploaded.
@@ -11,12 +11,13 @@ cannot disturb the order of the collectives of training. Rank 0 times out if a r
 reader sees a version only after HEAD names it, so the death of a rank never exposes an incomplete
 version.
 
-Most versions have one form, a delta to the previous version. A version gets an anchor in four
-cases:
+A delta holds the difference from the previous version. An anchor holds all weights, and needs no
+other version. Most versions are published only as a delta. The next version is published as an
+anchor, with or without a delta, in four cases:
 - The ranks do not hold the newest version of HEAD, for example because the job has just started.
-- The deltas since the last anchor are together larger than an anchor. An anchor is then cheaper for
-  a new reader.
-- The last anchor is `anchor_every` versions old.
+- The deltas since the last anchor and the next delta would together be larger than that anchor.
+  An anchor is then cheaper for a new reader. The next delta is assumed to be as large as the last.
+- The next version would be `anchor_every` versions after the last anchor.
 - A reader found damage and requests an anchor.
 """
 
@@ -49,9 +50,10 @@ from awares_platform.weights.shards import (
 log = logging.getLogger(__name__)
 _POLL_S = 0.05
 _REPAIR_S = 20.0
-"""Seconds for which rank 0 waits for the other ranks' uploads during a repair.
+"""The longest time in seconds for which rank 0 waits for the other ranks' uploads in a repair.
 
-The next publication cannot start before the end of this wait.
+A repair publishes a new anchor after a reader found damage. The next publication cannot start
+before the end of the repair.
 """
 T = TypeVar("T")
 
@@ -60,8 +62,8 @@ T = TypeVar("T")
 class Publication:
     """The record of a finished publication. Only rank 0 has such a record.
 
-    `manifest` belongs to the version's first form. `size` is the number of bytes of all forms.
-    `seconds` is the time that the background thread took.
+    `manifest` belongs to the delta, or to the anchor if the version has no delta. `size` is the
+    number of bytes of both. `seconds` is the time that the background thread took.
 
     Example:
         Publication(manifest, size=135000, seconds=0.2)
@@ -74,7 +76,8 @@ class Publication:
     def metrics(self) -> dict[str, float]:
         """Return the publication's metrics by name.
 
-        `weights/share` is the size of the first form divided by the size of the unencoded weights.
+        `weights/share` is the size of the delta, or of the anchor if there is no delta, divided by
+        the size of the unencoded weights.
         """
         unencoded = sum(
             prod(entry.shape) * getattr(torch, entry.dtype).itemsize
@@ -102,9 +105,9 @@ class Publisher:
     raises WriterFenced. Publications run one at a time in a thread.
 
     The publisher holds this rank's parts of the last version in memory. During a publication it
-    also holds the new parts and one weight shard of `shard_bytes`. `agree` is a collective that
-    returns rank 0's value on every rank. Rank 0 waits at most `timeout_s` seconds for the uploads
-    of the other ranks.
+    also holds the new parts and one weight shard of `shard_bytes`. `threads` is the number of
+    threads that encode. `agree` is a collective that returns rank 0's value on every rank. Rank 0
+    waits at most `timeout_s` seconds for the uploads of the other ranks.
 
     Example:
         publisher = Publisher(store, "mini")
@@ -171,7 +174,7 @@ class Publisher:
 
         Raises WeightsError if `version` is not newer than HEAD's newest version. Raises
         WriterFenced if another publisher has claimed the run. Raises StoreError if the store fails.
-        After an error HEAD still names the previous version.
+        An error leaves HEAD unchanged.
         """
         assert self._ranks == 1, "publish is for a single rank; several ranks call begin"
         copy = {name: tensor.detach().clone() for name, tensor in state.items()}
@@ -224,7 +227,7 @@ class Publisher:
             raise
 
     def repair(self) -> None:
-        """Start to upload an anchor of the newest version if a reader has requested an anchor.
+        """Start to upload an anchor of the newest version if a reader has requested this anchor.
 
         Every rank must call this method regularly while it waits between publications. Without
         these calls a deadlock is possible: the readers wait for a version, and the learner waits
@@ -290,9 +293,9 @@ class Publisher:
     ) -> list[dict[str, RankUpload]] | None:
         """Return the indexes of all ranks on rank 0, and None on the other ranks.
 
-        An index maps each kind of form to the rank's upload. Rank 0 waits until every other rank
-        has written its index to the store. Rank 0 raises WeightsError if this takes more than
-        `timeout_s` seconds. The error names the late ranks.
+        An index maps "delta", "anchor" or both to what the rank uploaded. Rank 0 waits until every
+        other rank has written its index to the store. Rank 0 raises WeightsError if this takes more
+        than `timeout_s` seconds. The error names the late ranks.
         """
         prefix = f"{version_folder(self._run, plan.version)}/e{plan.epoch}-{kind}"
         if self._rank:

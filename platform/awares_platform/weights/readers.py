@@ -1,7 +1,7 @@
 """Lets the worker processes of one engine read a version together.
 
-    worker 0   fetch, decode and verify the pieces of part 0 --+
-    worker 1   fetch, decode and verify the pieces of part 1 --+--> tensors in shared memory
+    worker 0   fetch, decode and verify one half of the pieces ---+
+    worker 1   fetch, decode and verify the other half -----------+--> tensors in shared memory
 
 A tensor-parallel engine thus downloads a version once, and the host holds it once. All workers of
 the engine must run on one host.
@@ -20,7 +20,7 @@ from awares.errors import AwaresError
 from awares_platform.weights.manifest import WeightsError
 
 _BATCH = 64
-"""The number of tensors that are allocated at once.
+"""The maximum number of tensors that are allocated at once.
 
 Each tensor takes a file descriptor until all processes have mapped the tensor's memory.
 """
@@ -149,8 +149,8 @@ def together(readers: Readers, work: Callable[[], Result]) -> Result:
 def part(items: Sequence[Item], size: Callable[[Item], int], readers: Readers) -> list[Item]:
     """Return this process's share of `items`, which consists of consecutive items.
 
-    The shares of all processes have about the same total size. Each item belongs to exactly one
-    share. Items of size 0 may be left out.
+    The shares of all processes have about the same total size. Each item of a positive size belongs
+    to exactly one share. Items of size 0 may belong to no share.
     """
     if readers.ranks == 1:
         return [*items]
@@ -158,8 +158,8 @@ def part(items: Sequence[Item], size: Callable[[Item], int], readers: Readers) -
     found: list[Item] = []
     for item in items:
         start, end = end, end + size(item)
-        # The position of an item's middle decides which process gets the item. The size of a share
-        # thus differs from the mean by at most one item.
+        # The position of an item's middle decides to which share the item belongs. The size of a
+        # share thus differs from the mean by at most the size of the largest item.
         if end > start and (start + end) * readers.ranks // (2 * total) == readers.rank:
             found.append(item)
     return found

@@ -2,8 +2,8 @@
 
 The newest, the pinned and the leased versions stay. If such a version is a delta, the versions that
 it builds on stay as well. The writer removes every other version in two steps. First it drops the
-version from HEAD, so that readers of the new HEAD do not choose the version. After another
-`grace_s` seconds the writer deletes the version. This delay protects readers of the older HEAD.
+version from HEAD, so that readers of the new HEAD do not choose the version. At least `grace_s`
+seconds later the writer deletes the version. This delay protects readers of the older HEAD.
 
 A reader whose download may take longer than the grace period holds a lease. A lease is an object
 that the reader rewrites every few seconds. The lease expires if it does not change for `lease_s`
@@ -80,11 +80,12 @@ class Collector:
     ) -> None:
         self._store, self._run, self._keep = store, run, keep
         self._grace_s, self._lease_s, self._clock = grace_s, lease_s, clock
-        # Maps the key of each lease to its etag and to the time of its last change.
+        # Maps the key of each lease to the lease's etag, and to the time when the collector first
+        # saw this etag.
         self._leases: dict[str, tuple[str, float]] = {}
         # The versions that HEAD named at the last collection, or None before the first collection.
         self._named: set[int] | None = None
-        # Maps each version that HEAD no longer names to the time when a collection noticed this.
+        # Maps each version that HEAD no longer names to the time when `collect` first noticed this.
         self._dropped: dict[int, float] = {}
 
     def kept(self, head: Head) -> tuple[PublishedVersion, ...]:

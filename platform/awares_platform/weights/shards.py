@@ -1,11 +1,11 @@
 """Encodes one rank's pieces and uploads them in weight shards.
 
 A weight shard is a *.bin object of about `shard_bytes` with many encoded pieces. One request thus
-uploads many small tensors. A shard has no header, because the manifest names the offset of each
+uploads many small tensors. A shard has no header, because the manifest lists the offset of each
 piece.
 
     pieces --codec.encode--> bytes --ShardWriter--> e<epoch>-<form>-r<rank>-<number>.bin
-                                    \\-> RankUpload, which the rank puts in its index for rank 0
+                                    \\-> RankUpload: the list of these pieces, for rank 0
 """
 
 import json
@@ -43,7 +43,7 @@ class UploadedPiece:
 
 @dataclass(frozen=True, slots=True)
 class RankUpload:
-    """The pieces of one form that one rank uploaded.
+    """The pieces that one rank uploaded for one delta or one anchor.
 
     `elements` is the number of elements in these pieces. `changed` is the number of elements that
     differ from the base. Elements without a base count as changed.
@@ -72,10 +72,10 @@ class RankUpload:
 
 
 class ShardWriter:
-    """Writes one rank's weight shards of one form under keys that begin with `prefix`.
+    """Writes one rank's shards of one delta or one anchor, under keys that begin with `prefix`.
 
     The writer uploads a shard when the next piece would make the shard larger than `shard_bytes`.
-    The writer holds one shard and one encoded piece in memory.
+    It uploads the last shard at the end. It holds one shard and one encoded piece in memory.
     """
 
     def __init__(self, store: ObjectStore, prefix: str, shard_bytes: int, threads: int) -> None:
@@ -142,7 +142,7 @@ def _count_changed(base: Tensor, new: Tensor) -> int:
 
 
 def merge(uploads: Sequence[RankUpload], version: int) -> tuple[TensorEntry, ...]:
-    """Return the tensors of a manifest, made from the pieces that all ranks uploaded.
+    """Return the manifest's entries of all tensors, made from the pieces that the ranks uploaded.
 
     Raises WeightsError if the pieces of a tensor leave a gap, overlap, or disagree in dtype or
     shape.
@@ -172,7 +172,7 @@ def _entry(name: str, items: list[UploadedPiece], version: int) -> TensorEntry:
 
 
 def index_bytes(uploads: Mapping[str, RankUpload]) -> bytes:
-    """Return the index of a rank as JSON. `uploads` has the rank's upload for each kind of form."""
+    """Return a rank's index as JSON: `uploads`, which maps "delta", "anchor" or both to uploads."""
     values = {form: upload.to_json() for form, upload in uploads.items()}
     return json.dumps(values, separators=(",", ":")).encode()
 

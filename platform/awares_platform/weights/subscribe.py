@@ -1,4 +1,4 @@
-"""Reads HEAD, downloads the forms that lead to a version with the fewest bytes, and decodes them.
+"""Downloads a weight version: the deltas and anchors that lead to it with the fewest bytes.
 
 The subscriber returns a version only after it has verified the hashes of every tensor.
 """
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 class Received:
     """A verified version. `state` holds the version's tensors on the CPU, in the manifest's order.
 
-    `hops` is the number of downloaded forms. `size` is the number of bytes of weight shards that
-    this process downloaded. `fetch_s`, `decode_s` and `verify_s` are the seconds that this process
-    waited for bytes, decoded, and hashed. `detours` is the number of attempts that failed because
-    of damaged data.
+    `hops` is the number of downloaded deltas and anchors. `size` is the number of bytes of weight
+    shards that this process downloaded. `fetch_s`, `decode_s` and `verify_s` are the seconds that
+    this process waited for bytes, decoded, and hashed. `detours` is the number of attempts that
+    failed because of damaged data.
 
     Example:
         state = {"lm_head.weight": tensor}
@@ -49,7 +49,7 @@ class Received:
 
 
 class _Damaged(WeightsError):
-    """A download differs from the published version.
+    """Data of a version is missing, or differs from the published data.
 
     `hops` lists the damaged hops. If `hops` is empty, the damage may be in any hop or in the held
     version.
@@ -70,7 +70,7 @@ class Subscriber:
         subscriber = Subscriber(store, "mini")
         held = None
         while (version := subscriber.head()) is not None:
-            held = subscriber.receive(version, held)  # loads deltas if they are smaller
+            held = subscriber.receive(version, held)  # loads deltas if an anchor is larger
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class Subscriber:
         return self.seen.version
 
     def manifest(self, version: int) -> Manifest:
-        """Return a manifest of a published version, verified against HEAD.
+        """Return a manifest of a published version, verified with its hash in HEAD.
 
-        The manifest may belong to any form of the version. Raises WeightsError if HEAD does not
-        name the version. If all manifests of the version are damaged, the method requests an anchor
-        from the writer and raises WeightsError.
+        The manifest may belong to the version's delta or to its anchor. Raises WeightsError if HEAD
+        does not name the version. If all manifests of the version are damaged, the method requests
+        an anchor from the writer and raises WeightsError.
         """
         damage: WeightsError | None = None
         for form in self._find(version).forms:
@@ -115,10 +115,10 @@ class Subscriber:
         `held`. The method needs memory for the version, for the tensors of `held` that differ from
         the version, and for a few weight shards.
 
-        If the result is damaged, the method downloads the same hops once more. After a second
-        failure it tries other hops. If the damage may be in `held`, these hops start without
-        `held`. If no hops are left, the method requests an anchor from the writer and raises
-        WeightsError. Raises StoreError if the store fails.
+        A hop is the download of one delta or anchor. If the result is damaged, the method repeats
+        the same hops once. After a second failure it tries other hops. If the damage may be in
+        `held`, these hops start without `held`. If no hops are left, the method requests an anchor
+        from the writer and raises WeightsError. Raises StoreError if the store fails.
 
         Several `readers` can share the work and the tensors. All of them must hold the same version
         and call this method at the same time. If one reader fails, all readers raise its error.

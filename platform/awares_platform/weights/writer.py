@@ -6,8 +6,8 @@ run meanwhile. The older writer is then fenced: it can no longer publish. Shard 
 epoch, so a fenced writer cannot overwrite the shards of its successor.
 
 Some S3 servers leave an empty HEAD if a writer is killed while it writes HEAD. The next writer then
-rebuilds HEAD from the manifests. A manifest is written after all its shards, so every form that has
-a manifest is complete.
+rebuilds HEAD from the manifests. A manifest is written after all its shards, so every manifest in
+the store describes complete data.
 """
 
 import contextlib
@@ -65,8 +65,8 @@ class HeadWriter:
     def put_manifest(self, key: str, data: bytes) -> None:
         """Write a manifest.
 
-        The write may replace the manifest of a crashed publication. Raises WriterFenced if a newer
-        writer has claimed the run.
+        If a crashed publication left a manifest at `key`, replace that manifest. In this case,
+        raise WriterFenced if a newer writer has claimed the run.
         """
         try:
             self._store.put(key, data, if_none_match=True)

@@ -17,10 +17,11 @@ A byte plane holds one byte of every word. Each plane is a byte stream, which is
 with zstd. If most bytes of a stream have one of a few values, two or four bytes are first packed
 into one byte (alphabet.py).
 
-The encoding of a tensor is called a blob. A blob has this format, in which a field is one byte or a
-LEB128 number:
+The encoding of a tensor is called a blob. A blob has this format:
 
     format 1 | dtype | number of axes | length of each axis | for each span: kind, length, streams
+
+The lengths are LEB128 numbers. The format, the dtype, the number of axes and a kind take one byte.
 
 A blob exceeds the size of its tensor by at most 3 bytes, 9 bytes per axis, and s bytes per span.
 Here s is 5 + 4 * (bytes of the dtype), which is 13 for bfloat16.

@@ -80,7 +80,7 @@ class Alphabet:
     def unpack(self, packed: Bytes, outsiders: Bytes, length: int) -> Bytes | None:
         """Return the `length` bytes that `pack` packed.
 
-        The result is None if the number of outsiders is wrong.
+        The result is None if there are outsiders, but not as many as the packed codes need.
         """
         shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
         codes = np.arange(256, dtype=np.uint8)[:, None] >> shifts & self.outsider

@@ -1,6 +1,6 @@
 """Encodes and decodes a span, which is 4 MiB of a tensor's words.
 
-The encoder estimates on samples which kind needs the fewest bytes.
+The encoder estimates on samples which of the five kinds of encoding needs the fewest bytes.
 """
 
 from collections.abc import Callable
@@ -80,8 +80,8 @@ def decode(word: WordType, name: str, data: memoryview, base: Words | None, out:
 def _choose(word: WordType, base: Words, new: Words) -> str:
     """Return the kind that encodes samples of the span in the fewest bytes.
 
-    If few words changed, the result is "ulp" without a comparison. The exception is a span with
-    many repeated values, because "dense" may need fewer bytes for it.
+    If few words changed, the result is "ulp" without a comparison. The exception is a span in which
+    many words equal the word before them, because "dense" may need fewer bytes for it.
     """
     old, now = _sample(base), _sample(new)
     changed = np.count_nonzero(old != now)

@@ -127,9 +127,10 @@ def _changed(old: Words, now: Words) -> Positions:
 def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, NDArray[np.uint16]]:
     """Return the streams "changes", "wide gaps" and "far gaps".
 
-    `changed` holds the positions of the changed words. `last` is the position of the change before
-    these words, or -1. `moved` holds the move of each changed word in the top two bits. The
-    function overwrites `moved` with the stream "changes".
+    `changed` holds the positions of the changed words of a block. `last` is the position of the
+    change before this block, or of the word before the span if there is none. Both count from the
+    start of the block, so `last` is negative. `moved` holds the move of each changed word in the
+    top two bits. The function overwrites `moved` with the stream "changes".
     """
     gaps = np.empty_like(changed)
     gaps[0] = changed[0] - last
@@ -147,8 +148,8 @@ def _positions(changes: Bytes, last: int, wide: _Queue, far: _Queue) -> tuple[Po
     """Return the positions of the changed words, and one byte per changed word.
 
     `last` is the position of the change before these changes, or -1. The positions increase
-    strictly. The top two bits of each byte hold the move. If the move is 2 or 3, the number of
-    steps is in the stream "other steps".
+    strictly. The top two bits of each byte hold the real move. A move of 3 occurs only in damaged
+    streams. The caller treats it like 2.
     """
     gaps = (changes & _GAP).astype(np.int64)
     where = np.flatnonzero(changes >= _WIDE)

@@ -1,7 +1,7 @@
-"""Reads and writes the byte streams of a blob.
+"""Reads and writes the numbers, byte streams and words of a blob.
 
-The streams hold numbers, bytes in one of four layouts, and words in byte planes. The four layouts
-are raw bytes, zstd, codes of 4 bits and codes of 2 bits (alphabet.py).
+A byte stream has one of four layouts: raw bytes, zstd, codes of 4 bits, or codes of 2 bits
+(alphabet.py). Words are written as byte planes: one byte stream for each byte of a word.
 """
 
 import numpy as np
@@ -91,8 +91,8 @@ def size(parts: Parts) -> int:
 def pack(data: Bytes) -> Parts:
     """Encode bytes as a stream: the encoded length and the layout, then the encoded bytes.
 
-    The function chooses the smallest layout. For a long stream it compares the layouts on the
-    middle of the stream.
+    The function chooses the layout with the fewest bytes. For a long stream it compares the layouts
+    on the middle of the stream only.
     """
     middle = data[max(0, len(data) - _PROBE) // 2 :][:_PROBE]
     alphabet = Alphabet.of(middle, _OUTSIDERS) if len(data) >= _SHORT else None

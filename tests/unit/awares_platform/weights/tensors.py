@@ -20,7 +20,7 @@ def bits(tensor: Tensor) -> bytes:
 def same(left: Tensor, right: Tensor) -> bool:
     """Return whether two tensors have the same dtype, shape and bits.
 
-    Equal NaN values are the same. Zero and negative zero are not.
+    NaNs with equal bits are the same. Zero and negative zero are not.
     """
     return left.dtype == right.dtype and left.shape == right.shape and bits(left) == bits(right)
 

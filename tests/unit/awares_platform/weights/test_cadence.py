@@ -1,4 +1,7 @@
-"""Tests when the next weight version needs an anchor, and when deltas are useless."""
+"""Tests when the next weight version needs an anchor, and when deltas are useless.
+
+An anchor holds all weights. A delta holds the difference from the previous version.
+"""
 
 from awares_platform.weights.cadence import ChainCost
 from awares_platform.weights.head import Form, PublishedVersion
@@ -13,8 +16,8 @@ def costs(anchor: int, *deltas: int) -> ChainCost:
 
 
 def test_an_anchor_is_due_when_the_deltas_exceed_it() -> None:
-    # The anchor has 100 bytes, and each delta has 30 bytes. Three deltas have 90 bytes, and four
-    # deltas have 120 bytes.
+    # The anchor has 100 bytes, and each delta has 30 bytes. The next delta counts too. It is the
+    # third delta in the first case (90 bytes), and the fourth in the second case (120 bytes).
     assert not costs(100, 30, 30).want_anchor(every=16)
     assert costs(100, 30, 30, 30).want_anchor(every=16)
 

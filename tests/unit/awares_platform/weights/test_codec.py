@@ -50,11 +50,12 @@ def test_an_unchanged_tensor_is_no_bytes() -> None:
 
 def test_a_dense_blob_byte_by_byte() -> None:
     blob = encode(None, torch.tensor([[0x0201, 0x0403, 0x0605]], dtype=torch.int16))
-    # The header names format 1, dtype 10 (int16) and two axes of lengths 1 and 3.
+    # The header contains format 1, dtype 10 (int16), the number of axes, and their lengths 1 and 3.
     header = [1, 10, 2, 1, 3]
-    # The low bytes and the high bytes of the values are two raw streams of three bytes each.
+    # The low bytes and the high bytes of the values are two raw streams of three bytes each. The
+    # length, shifted by two bits, comes first.
     low, high = [3 << 2, 1, 3, 5], [3 << 2, 2, 4, 6]
-    # The code 4 means "dense". The two streams have 8 bytes in total.
+    # The code 4 means "dense". The two streams with their lengths have 8 bytes in total.
     assert [*blob] == [*header, 4, 8, *low, *high]
     assert kind(blob) == "dense"
 
@@ -247,7 +248,7 @@ def test_the_most_compressible_tensor_is_not_taken_for_damage(dtype: torch.dtype
     assert len(blob) < new.nbytes / 20_000
     assert same(decode(None, blob), new)
     # The encoder chooses the layout of a byte stream from the bytes in the middle of the stream.
-    # The elements that change here are the middle of the first stream.
+    # The next line changes elements in the middle of the first span, and thus of its streams.
     new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1
     assert same(decode(None, encode(None, new)), new)
 

@@ -85,7 +85,7 @@ def test_no_word_is_written_beyond_the_end() -> None:
         [2, 8, 63, 40, 0, 0, 0],  # The second change is at word 104.
         [1, 4, 192, 1, 4, 2, 0, 0],  # The change is at word 128.
         [1, 4, 192, 1, 4, 0, 1, *[4, 255] * 2, 0],  # The gap is the largest possible gap.
-        # The stream names 101 changes, but the decoder gets 100 words.
+        # The stream declares 101 changes, but the tensor has only 100 words.
         [101, 101 * 4 & 127 | 128, 101 * 4 >> 7, *[0] * 101, 0, 0, 0],
         [1, 4, 128, 0, 0, 0],  # A step is missing.
         [1, 4, 0, 0, 0, 1, *[4, 6], *[4, 0]],  # There is one step too many.

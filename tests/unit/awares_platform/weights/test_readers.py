@@ -105,7 +105,8 @@ def test_processes_share_tensors_and_errors(tmp_path: Path) -> None:
         assert one["layouts"] == LAYOUTS
         assert one["values"] == [[1.0] * 15, [], [3.0], [1.0] * 7]
         assert one["gathered"] == [0, 1]
-        # Each of the three tensors with elements has a mapping, and no descriptor stays open.
+        # Each of the three tensors with elements has one mapping and no open descriptor. After the
+        # tensors are deleted, no mapping is left.
         assert (one["shared"], one["shared after"]) == (3, 0)
         assert one["store"] == ("StoreUnavailable", "gone")
         assert one["other"] == ("WeightsError", "ValueError: odd")
