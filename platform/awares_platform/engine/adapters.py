@@ -1,16 +1,17 @@
-"""Plays the adapters of a run in vLLM without changing the base weights.
+"""Serves the adapters of a run with vLLM, without changing the base weights.
 
     subscriber --verified tensors--> PEFT directory of the version --add_lora--> engine process
     request --Adapters.playing--> LoRARequest of the current version, until the request ends
 
-An update that is smaller than half a unit in the last place vanishes when it is folded into
-bfloat16 weights. Most of an early LoRA update is that small, so vLLM keeps adapters and weights
-apart.
+An update that is smaller than half a unit in the last place of a bfloat16 weight vanishes when it
+is added to the weight. Most of an early LoRA update is that small, so vLLM keeps adapters and
+weights apart.
 
-A request plays the adapter that it started with, so each turn has one version. Every version has a
-name, an id and a directory of its own. The keys of vLLM's prefix cache contain the name and the
-directory, so versions never share cached prefixes. The vision tower has no adapters, so the encoder
-cache is valid for every version.
+A request "plays" an adapter if vLLM computes the request with this adapter. A request plays the
+adapter that it started with, so each turn has one version. Every version has a name, an id and a
+directory of its own. The keys of vLLM's prefix cache contain the name and the directory, so
+versions never share cached prefixes. The vision tower has no adapters, so the encoder cache is
+valid for every version.
 
 vLLM may evict an adapter that a request still needs, and then reads the adapter's directory again.
 The directory therefore stays as long as its version is current or a request plays the version. A
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 SLOTS = 2
-"""The number of adapters that one batch may mix: the current one, and one of older requests."""
+"""The number of adapters that one batch may mix: the current one, and one for older requests."""
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
@@ -106,7 +107,7 @@ class Adapters:
     def __init__(
         self, llm: "AsyncLLM", policy: Path, family: ModelFamily, rank: int, directory: Path
     ) -> None:
-        """Prepare to play adapters of at most `rank` on `policy`, a Hugging Face directory.
+        """Prepare to play adapters up to rank `rank` on `policy`, a Hugging Face directory.
 
         The constructor creates `directory`, which will hold the files of the adapters.
         """

@@ -14,7 +14,8 @@
 
 To choose the way, `load_mode` inspects the module and not the platform. If a fused module
 (qkv_proj, gate_up_proj) gets only some of its tensors, vLLM silently leaves uninitialised memory
-where the others belong. `apply` therefore loads all tensors of a module, even if only one changed.
+where the other tensors belong. `apply` therefore loads all tensors of a module, even if only one
+changed.
 
 vLLM's own reload of the whole model is not suitable here, for two reasons. First, the reload also
 processes modules that get no tensor. Second, the reload breaks a tied output head on CPUs. The
@@ -129,8 +130,8 @@ def apply(
     """Load the tensors of the units `found` into the model.
 
     `state` maps the name of a tensor in the checkpoint to the tensor. Raises WeightsError if the
-    model takes no tensor for some parameter. After any error the model is half updated and must not
-    be used.
+    model takes no tensor for one of the units' parameters. After any error the model may be half
+    updated, and must not be used.
     """
     found = tuple(found)
     modules = [module for unit in found for module in unit.modules]

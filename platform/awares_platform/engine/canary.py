@@ -14,7 +14,7 @@ compare the engine with the learner:
     change   The engine's logprobs have changed since version 0 in the same way as the learner's.
 
 The first check cannot see an update that is smaller than the rounding errors of 16 bits. The second
-check (canary_change.py) can, because these errors average out over the tokens.
+check (canary_change.py) can see smaller updates, because these errors average out over the tokens.
 
 Each prompt has two turns with one image each. The canary thus covers the vision tower and the
 positions of several images. Both checks compare the raw logprobs (temperature 1, no mask) of every
@@ -56,10 +56,10 @@ class CanaryMismatch(WeightsError):
 class Canary:
     """A fixed set of two-turn sequences with their original images.
 
-    The learner and every engine build their canaries from the same samples. `originals` maps a
-    content hash to the original image. `limits` are the pixel limits of the policy, and `low_ratio`
-    is the ratio of its low-resolution view. The object caches the prompts and the digest, because
-    every load needs both.
+    The learner and every engine build their canaries from the same samples. `items` are the
+    sequences. `originals` maps a content hash to the original image. `limits` are the pixel limits
+    of the policy, and `low_ratio` is method.low_ratio, the scale of the low view. The object caches
+    the prompts and the digest, because every load needs both.
 
     Example:
         canary = Canary.build(samples[:4], images, chat, limits, low_ratio=0.5)
@@ -82,8 +82,8 @@ class Canary:
     ) -> "Canary":
         """Build a canary with one item per sample.
 
-        `images` maps a content hash to the original image. An item holds the question, a request
-        for one crop, the crop, and the sample's answer.
+        `images` maps a content hash to the original image. An item consists of the low view, the
+        question, a request for one crop, the crop, and the sample's answer.
         """
         samples = tuple(samples)
         originals = {sample.image: images(sample.image) for sample in samples}
@@ -97,7 +97,7 @@ class Canary:
     def prompts(self) -> list[tuple[tuple[int, ...], tuple[Image, ...]]]:
         """For each item, the token ids of the whole sequence and the images that the policy sees.
 
-        The ids hold one placeholder per image.
+        The ids contain one placeholder per image.
         """
         return [(_ids(item), self._views(item)) for item in self.items]
 

@@ -4,9 +4,9 @@
                                                  slope: engine's change / learner's change
     engine:   version 0, version v --> change --/
 
-An engine that still plays version 0 has slope 0. An engine that plays half of an update has a slope
-near one half. If the update is smaller than the rounding errors, the mean difference of the
-logprobs shows neither fault.
+An engine that still computes with version 0 has a slope near 0. An engine that has loaded half of
+an update has a slope near one half. If the update is smaller than the rounding errors, the mean
+difference of the logprobs shows neither fault.
 """
 
 import math
@@ -23,8 +23,9 @@ class Change:
     """The engine's change of the canary's logprobs since version 0, compared with the learner's.
 
     Each token's logprob changes in the engine and in the learner. `slope` is the slope of a line
-    through the origin, fitted by least squares: engine's change = slope * learner's change. The
-    slope is 1 if the engine plays the whole update, and 0 if it plays version 0.
+    through the origin, fitted by least squares: engine's change = slope * learner's change. Without
+    rounding errors, the slope is 1 if the engine has loaded the whole update, and 0 if it still
+    computes with version 0.
 
     `size` is the root mean square of the learner's changes. `noise` is the root mean square of the
     difference between engine and learner at version 0. `tokens` is the number of compared tokens.
@@ -43,9 +44,10 @@ class Change:
     def tolerance(self) -> float:
         """The largest accepted distance of the slope from 1.
 
-        The tolerance is 0.05, plus what the rounding errors may add. The errors at both versions
-        give the slope a standard error of sqrt(2 / tokens) * noise / size. Three standard errors
-        are allowed. The learner's own errors lower the slope by at most (noise / size)^2.
+        The tolerance is the sum of three terms. The first is 0.05. The second is three standard
+        errors of the slope. One standard error is sqrt(2 / tokens) * noise / size, because the
+        engine rounds at both versions. The third is (noise / size)^2, by which the learner's own
+        rounding errors may lower the slope.
         """
         ratio = self.noise / self.size if self.size else math.inf
         return SLOPE_BOUND + 3 * math.sqrt(2 / self.tokens) * ratio + ratio**2
@@ -62,7 +64,7 @@ def change(
     """Compare the changes of the engine (`measured`) and the learner (`learned`) since version 0.
 
     `learned_start` and `measured_start` are the logprobs of version 0. All four arguments have one
-    row per prompt, and rows of equal lengths.
+    row per prompt. The four rows of a prompt have the same length.
     """
     columns = zip(*map(_flat, (learned, learned_start, measured, measured_start)), strict=True)
     rows = [(now - then, seen - before, before - then) for now, then, seen, before in columns]

@@ -28,10 +28,11 @@ class CanaryCheck:
         self._start: dict[str, Logprobs] = {}
 
     async def measure_start(self, canary: Canary, manifest: Manifest, version: int) -> None:
-        """Score the canary with version 0, so that `verify` can check the change since then.
+        """Score the canary with version 0, so that `verify` can check the change since version 0.
 
-        `version` is the version that the engine plays. The method does nothing unless `version` is
-        0 and `manifest` holds the learner's logprobs of version 0. It scores each canary once.
+        `version` is the version that the engine computes with. The method does nothing unless
+        `version` is 0 and `manifest` contains the learner's logprobs of version 0. It scores each
+        canary at most once.
         """
         comparable = canaries.start_of(canary, manifest) is not None
         if comparable and version == 0 and canary.digest not in self._start:

@@ -1,7 +1,8 @@
 """Chooses the samples of a run's canary.
 
 A sample is usable if its image is readable and its question fits the engine's context. The canary
-uses the first usable samples of the curated data, so learner and engine choose the same samples.
+uses the first four usable samples of the curated data. Learner and engine thus choose the same
+samples.
 `canary.py` builds prompts from the samples and compares the prompts' logprobs.
 """
 

@@ -36,7 +36,7 @@ def generation(
 ) -> Generation:
     """Convert vLLM's output to a Generation.
 
-    `spans` name the weight version of each token. Without spans, every token has `version`.
+    `spans` give the weight version of each token. Without spans, every token has `version`.
     """
     ids, entries = tuple(output.token_ids), output.logprobs or ()
     logprobs = tuple(

@@ -11,9 +11,9 @@ An engine in 16 bits plays the versions of a LoRA run as adapters beside its wei
 
 The engine returns the logprobs of the sampling distribution (vLLM's processed_logprobs). vLLM
 applies temperature, top_p and the mask of `ChatFormat.blocked_ids` before normalisation. The mask
-is a bias of minus infinity. A learner that recomputes the logprobs must mask the same ids and
-divide by the same temperature: `awares.logprobs.policy_logprobs(..., temperature=, blocked_ids=)`.
-At temperature 0 the engine returns the logprobs of temperature 1.
+is a bias of minus infinity. A learner that recomputes the logprobs must mask the same ids and use
+the same temperature: `awares.logprobs.policy_logprobs(..., temperature=, blocked_ids=)`. At
+temperature 0 the engine returns the logprobs of temperature 1.
 """
 
 import asyncio
@@ -203,8 +203,8 @@ class Engine:
 
         Raises EngineError if the engine fails or cannot apply the version. Raises CanaryMismatch if
         the engine's logprobs, or their change since version 0, differ too much from the learner's.
-        After these two errors the engine must be restarted. It refuses every request if it has
-        begun to apply the version.
+        After these two errors the engine must be restarted. If it has begun to apply the version,
+        it refuses every request.
         """
         async with self._loading:
             await self.check()
@@ -269,7 +269,7 @@ class Engine:
     def _check_reads(self, manifest: Manifest) -> None:
         """Raise WeightsError unless learner and engine have the same processor and tokenizer.
 
-        A tokenizer includes its chat template. A manifest that names neither is accepted.
+        A tokenizer includes its chat template. A digest that the manifest leaves empty is accepted.
         """
         theirs = (manifest.processor, manifest.template)
         for what, own, other in zip(

@@ -61,10 +61,10 @@ async def follow(
 ) -> AsyncIterator[Loaded | Missed]:
     """Load the newest version whenever HEAD names a new one, and skip the versions in between.
 
-    The function polls HEAD every `poll_s` seconds. It yields Missed if it cannot read HEAD or fetch
-    the version. Every consecutive failure doubles the wait, up to 15 s. Raises CanaryMismatch if
-    the engine's logprobs differ too much from the learner's logprobs. Raises EngineError if the
-    engine must be restarted.
+    The function waits `poll_s` seconds between two reads of HEAD. It yields Missed if it cannot
+    read HEAD or fetch the version. Every consecutive failure doubles the wait. The wait never
+    exceeds 15 s. Raises CanaryMismatch if the engine's logprobs differ too much from the learner's.
+    Raises EngineError if the engine must be restarted.
     """
     failures = 0
     while True:

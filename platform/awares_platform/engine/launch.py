@@ -3,9 +3,9 @@
 Most of the start time goes into imports, because the caller's process and the engine process both
 import vLLM. On CPUs a server process therefore imports vLLM at the same time as the caller's
 process. vLLM then forks the engine process from this server. On CPUs the engine process also runs
-the worker, which saves the start of another process. With engine.enforce_eager the engine compiles
-nothing. If engine.kv_cache_gib is set, the engine does not profile its memory. On GPUs vLLM starts
-its processes in its own way.
+a single worker itself, which saves the start of another process. With engine.enforce_eager the
+engine compiles nothing. If engine.kv_cache_gib is set, the engine does not profile its memory. On
+GPUs vLLM starts its processes in its own way.
 """
 
 import contextlib
@@ -124,11 +124,11 @@ def preloaded(family: ModelFamily) -> list[str]:
 
 @contextlib.contextmanager
 def importing_as_here() -> Iterator[None]:
-    """Make the server import from the same directories as this process.
+    """Make a server that starts in the `with` block import from the directories of this process.
 
-    Python 3.11 passes sys.path to the server, but the server ignores sys.path. Without this
-    function, a process that runs a checkout would fork engine processes with the code of an
-    installed package.
+    Engine processes are forked from this server. Python 3.11 passes sys.path to the server, but the
+    server ignores sys.path. Without this function, a process that runs a checkout would fork engine
+    processes with the code of an installed package.
     """
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
@@ -228,8 +228,8 @@ def launch(
     arguments = engine_args(policy, config, options, seed, logging_file, lora)
     settings = arguments.create_engine_config()
     if on_cpu():
-        # vLLM also chunks a prompt when the encoder budget is used up. This budget suffices for all
-        # requests of a batch.
+        # vLLM also chunks a prompt when the encoder budget is used up. The budget `ample` suffices
+        # for all requests of a batch.
         ample = settings.scheduler_config.max_num_seqs * settings.model_config.max_model_len
         settings.scheduler_config.max_num_encoder_input_tokens = (
             settings.scheduler_config.encoder_cache_size

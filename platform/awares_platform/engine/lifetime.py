@@ -1,4 +1,4 @@
-"""Ends the engine process when the process that started it dies."""
+"""Ends each process of an engine when the process that started it dies."""
 
 import multiprocessing
 import os

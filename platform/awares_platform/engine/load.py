@@ -1,6 +1,7 @@
 """Runs the client side of a weight load, in the process that holds vLLM's AsyncLLM.
 
-`worker.py` runs the worker side of the load, in the engine process.
+`worker.py` runs the worker side of the load, in the engine process. A version is staged if every
+worker has downloaded, verified and prepared it, so that the worker can apply it at once.
 """
 
 import asyncio
@@ -108,7 +109,8 @@ class Loader:
         """Pause generation, load the staged version and resume.
 
         Requests in flight are not aborted. Return the seconds of applying and the seconds of the
-        whole pause. Any exception leaves the engine paused with weights in an unknown state.
+        whole pause. After an exception, the engine may stay paused, and the state of its weights is
+        unknown.
         """
         paused = time.perf_counter()
         # AsyncLLM.pause_generation would also sleep for 20 ms, which is not needed here.

@@ -1,4 +1,4 @@
-"""Runs requests on vLLM's AsyncLLM, and holds or refuses them while the weights change."""
+"""Runs requests on vLLM's AsyncLLM. Holds them while weights change, or refuses them for good."""
 
 import asyncio
 import itertools
@@ -47,7 +47,7 @@ class Requests:
         self._open.clear()
 
     def release(self) -> None:
-        """Start the requests that wait."""
+        """Let the waiting requests start."""
         self._open.set()
 
     async def run(
@@ -62,7 +62,8 @@ class Requests:
         Raises EngineError if the engine refuses the request or fails. If `refuse` is called before
         the request ends, the error is raised at once.
         """
-        # Wait until the load ends. A request that starts earlier would get the old version's salt.
+        # Wait until the new weights are applied. A request that starts earlier would use the cache
+        # salt of the old version.
         await self._open.wait()
         self.check()
         task = asyncio.ensure_future(

@@ -277,9 +277,9 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
         """Return all tensors of the version, and the names of the tensors that must be loaded.
 
-        The method folds an adapter into the policy that the engine started with. An engine in 16
-        bits refuses such a version before the prefetch. Raises WeightsError if the version belongs
-        to another model.
+        The method folds an adapter into the policy that the engine started with. Only an engine in
+        float32 reaches this method with an adapter. Raises WeightsError if the version belongs to
+        another model.
         """
         manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:
@@ -301,9 +301,11 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return received.state, changed
 
     def _replaces(self, manifest: Manifest) -> bool:
-        """Return whether the adapter in `manifest` covers all weights that earlier loads changed.
+        """Return whether it suffices to load the weights whose adapter tensors changed.
 
-        If it does, all other weights in the model still have the values of the base policy.
+        The result is true for the first load. Later, the loaded version must be an adapter of the
+        same scale. The adapter in `manifest` must also cover all layers of the loaded adapter,
+        because the load leaves the weights of other layers as they are.
         """
         present = self._loaded
         return present is None or (

@@ -74,7 +74,10 @@ def test_text_after_the_first_image_is_compared(canary: Canary, chat: ChatFormat
 
 
 def test_the_head_computes_only_the_compared_tokens() -> None:
-    """Check that the head skips all other tokens. Logits of a whole page would take gigabytes."""
+    """Check that the language head computes logits of the compared tokens only.
+
+    The logits of all tokens of a whole page would take gigabytes.
+    """
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY).eval()
     processor = Qwen2_5_VLProcessor.from_pretrained(POLICY)
     canary = Canary.build(
