@@ -1,4 +1,4 @@
-"""Labels which samples need crops, and chooses the crops (paper, section 3.2).
+"""Decides which samples need crops, and chooses the crops (paper, section 3.2).
 
     train split --shards--> Answerer       an actor with one engine: low and full answers
                                |
@@ -89,10 +89,10 @@ class CurateResult:
 
     `dataset` is the store prefix of the split. `samples` is the number of labelled samples, of
     which `lr` have the label LR and `hr` the label HR. `crops` counts the target crops of the HR
-    samples by crop id. `left_out` is the number of samples without a label. A sample gets no label
-    if both answers are wrong, or if the sample is unusable. `source_faults` is the number of
-    unreadable rows in the source split. An earlier job has finished `shards_resumed` of all
-    `shards`. The job took `wall_s` seconds.
+    samples by crop id. `left_out` is the number of samples without a label. A sample has no label
+    if it is unusable. With curate.both_wrong = "drop", a sample with two wrong answers has no label
+    either. `source_faults` is the number of unusable rows and files in the source split. An earlier
+    job has finished `shards_resumed` of all `shards`. The job took `wall_s` seconds.
 
     Example:
         CurateResult(
@@ -132,8 +132,9 @@ class CurateResult:
 def run(config: PlatformConfig) -> CurateResult:
     """Curate the train split.
 
-    Raises DataError if no row is usable. Raises EngineFailure if too many episodes fail, and
-    EndpointError if an endpoint cannot be used.
+    Raises DataError if the split is missing or has no usable row. Raises EngineFailure if the
+    engine fails for more than 5 % of a shard's answers. Raises EndpointError if an endpoint cannot
+    be used.
     """
     started = time.monotonic()
     asked = environment(config.method)
@@ -255,7 +256,7 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def is_finished(store: ObjectStore, shard: Shard) -> bool:
-    """Return whether the store holds this shard with the same fingerprint and without faults."""
+    """Return whether the store holds this shard with the same fingerprint and no damaged row."""
     try:
         rows = decode_rows(store.get(shard.key), shard.key)
     except NotFound:

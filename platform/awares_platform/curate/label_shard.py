@@ -26,9 +26,9 @@ def label_shard(batch: Columns, config: PlatformConfig) -> Columns:
 
     `map_batches` calls this function. The batch has one row with "key", "fingerprint", "rows" and
     "failure" (see `Answerer`). The result has one row with "key", "faults", "failure", and the
-    counts "lr", "hr", "dropped" and "unusable". "faults" is a JSON list. Each entry holds the id of
-    an unusable sample and the reason why the sample has no label. "failure" is a pickled
-    AwaresError, or empty.
+    counts "lr", "hr", "dropped" and "unusable". "faults" is a JSON list of texts. Each text
+    consists of the id of an unusable sample and the reason. "failure" is a pickled AwaresError, or
+    empty.
     """
     failure: bytes = batch["failure"][0]
     none = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "faults": "[]"}

@@ -1,12 +1,13 @@
 """Reads and writes data sets in the object store.
 
     datasets/<name>/<split>/part-00000.parquet ...     rows of `Sample` (rows.py)
-    datasets/<name>/<split>/manifest.json              written last; names the parquet files
+    datasets/<name>/<split>/manifest.json              written last; lists the parquet files
     images/<sha-256 of the file>                       shared by all data sets
     images/packs/, images/indexes/                     many images in one object (packs.py)
 
-A split without a manifest is unfinished. A reader skips unusable rows and files, and logs the key
-and the row of each. It raises DataError if a split is missing or has no usable row.
+A split without a manifest is unfinished. A reader skips unusable rows and files. It logs their
+number, and the key and the row of the first ten. It raises DataError if a split is missing or has
+no usable row.
 """
 
 import logging

@@ -29,8 +29,8 @@ def sample_sizes(
     """Return the width and height of up to `most` images, drawn at random with `seed`.
 
     `digests` are the hashes of all images. A hash that occurs twice can be drawn twice. The result
-    leaves out an image whose size cannot be read, and ignores the EXIF rotation of a file. Raises
-    StoreError if the store fails.
+    leaves out an image whose size cannot be read. The sizes ignore the EXIF rotation of a file.
+    Raises StoreError if the store fails.
     """
     drawn = random.Random(seed).sample(list(digests), min(most, len(digests)))
     with ThreadPoolExecutor(_READERS) as readers:
@@ -39,9 +39,9 @@ def sample_sizes(
 
 
 def train_sizes(store: ObjectStore, data: DataConfig) -> list[Size]:
-    """Return the sizes of some images of the train split.
+    """Return the sizes of up to 512 images of the train split, drawn at random.
 
-    Raises DataError if the split is missing.
+    Raises DataError if the split is missing or has no usable row.
     """
     samples = read_split(store, data.name, "train").samples
     return sample_sizes(Images.of(store, data), [sample.image for sample in samples])

@@ -3,7 +3,7 @@
     hash --+-- in a pack index of the data set: read the pack (packs.py)
            +-- else: read the object images/<hash>
 
-The hash of an image file is verified before the image is used.
+The hash of an image file is verified before the image is decoded.
 """
 
 import os
@@ -117,8 +117,9 @@ class Images:
             ) from error
 
     def head(self, digest: str, length: int) -> bytes:
-        """Return the first `length` bytes of the image file, or fewer, without verifying its hash.
+        """Return the first `length` bytes of the image file, without verifying its hash.
 
+        The result is shorter if the file is shorter.
         Raises NotFound if the file is missing, and StoreError if the store fails.
         """
         place = self._indexed().get(digest)

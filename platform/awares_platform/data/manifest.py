@@ -3,9 +3,9 @@
     datasets/<name>/<split>/manifest.json    {"format", "shards", "rows", "recipe", "images"}
 
 A writer writes the manifest after all other files of the split. The manifest thus marks the split
-as finished. `shards` lists the keys of the parquet files. `recipe` describes how the split was
-made. `images` is the key of the split's pack index (packs.py), or null if each image is a separate
-object.
+as finished. `format` is 1. `shards` lists the keys of the parquet files, and `rows` is the total
+number of their rows. `recipe` describes how the split was made. `images` is the key of the split's
+pack index (packs.py), or null if each image is a separate object.
 """
 
 import json
@@ -34,8 +34,9 @@ def write_manifest(
 ) -> None:
     """Write the manifest, which marks the split as finished.
 
-    `keys` are the keys of the parquet files. `rows` and `recipe` are recorded only. `images` is the
-    key of the pack index, or None.
+    `keys` are the keys of the parquet files. `rows` is the total number of their rows. `recipe` is
+    a JSON value that describes how the split was made. `images` is the key of the pack index, or
+    None.
     """
     manifest = {
         "format": 1,

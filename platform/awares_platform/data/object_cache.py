@@ -39,8 +39,8 @@ class ObjectCache:
     ) -> bytes:
         """Return the whole object, or only its `length` bytes from `offset` on.
 
-        `digest` is the SHA-256 of the returned bytes. Raises DataError, which names the remedy, if
-        the bytes have another digest. Raises NotFound if the object is missing.
+        `digest` is the SHA-256 that these bytes must have. Raises DataError, whose message ends
+        with `remedy`, if the bytes have another digest. Raises NotFound if the object is missing.
         """
         data = self._local(key, digest, offset, length)
         if data is None:
@@ -67,7 +67,7 @@ class ObjectCache:
     def _fetch(self, key: str, offset: int, length: int) -> bytes:
         """Return the bytes from the store, and keep a local copy of the whole object.
 
-        If the disk has no room for a copy, fetch only the requested bytes.
+        If the disk is too full for a copy, fetch only the requested bytes.
         """
         if length >= 0 and not self._has_room(key, 0):
             return self._store.get_range(key, offset, offset + length)

@@ -63,7 +63,10 @@ class PackWriter:
         self._size = 0
 
     def put(self, data: bytes) -> str:
-        """Add an image file, and return its hash. The file is readable after `finish`."""
+        """Add an image file, and return its hash.
+
+        Readers find a packed file only when a manifest lists the index that `finish` returns.
+        """
         if len(data) >= LARGE_BYTES:
             return put_image(self._store, data)
         digest = hashlib.sha256(data).hexdigest()

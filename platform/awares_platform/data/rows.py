@@ -189,9 +189,9 @@ def _label(value: str) -> Label:
 
 
 def _crops(values: Sequence[str | None]) -> tuple[str, ...]:
-    """Return the regions of the target request.
+    """Return the names of the crops that the policy should request for the sample.
 
-    The job later checks that its environment offers these regions.
+    A job later checks that its environment offers these crops. Raises ValueError for an empty name.
     """
     if not all(value and value.strip() for value in values):
         raise ValueError(f"crops: {values} has an empty entry")
