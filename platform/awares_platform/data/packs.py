@@ -65,7 +65,7 @@ class PackWriter:
     def put(self, data: bytes) -> str:
         """Add an image file, and return its hash.
 
-        Readers find a packed file only when a manifest lists the index that `finish` returns.
+        Readers find a packed file only after a manifest contains the key that `finish` returns.
         """
         if len(data) >= LARGE_BYTES:
             return put_image(self._store, data)

@@ -46,8 +46,8 @@ class Change:
 
         The tolerance is the sum of three terms. The first is 0.05. The second is three standard
         errors of the slope. One standard error is sqrt(2 / tokens) * noise / size, because the
-        engine rounds at both versions. The third is (noise / size)^2, by which the learner's own
-        rounding errors may lower the slope.
+        engine rounds at both versions. The third is (noise / size)^2. The learner's own rounding
+        errors lower the slope by at most this amount.
         """
         ratio = self.noise / self.size if self.size else math.inf
         return SLOPE_BOUND + 3 * math.sqrt(2 / self.tokens) * ratio + ratio**2

@@ -269,7 +269,8 @@ class Engine:
     def _check_reads(self, manifest: Manifest) -> None:
         """Raise WeightsError unless learner and engine have the same processor and tokenizer.
 
-        A tokenizer includes its chat template. A digest that the manifest leaves empty is accepted.
+        A tokenizer includes its chat template. A digest that the manifest leaves empty is not
+        compared.
         """
         theirs = (manifest.processor, manifest.template)
         for what, own, other in zip(

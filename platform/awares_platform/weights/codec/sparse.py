@@ -1,8 +1,7 @@
 """Encodes and decodes the kind "ulp": the positions of the changed words, and their steps.
 
-Most changes take one byte.
-The gap of a changed word is the number of unchanged words directly before it. There are four
-streams:
+Most changes take one byte. The gap of a changed word is the number of unchanged words directly
+before it. The move of a changed word is its number of steps, in two bits. There are four streams:
 
     changes      One byte per changed word: low six bits of the gap | move << 6.
                  Move 0 is one step up, and move 1 is one step down.

@@ -52,8 +52,8 @@ def test_a_dense_blob_byte_by_byte() -> None:
     blob = encode(None, torch.tensor([[0x0201, 0x0403, 0x0605]], dtype=torch.int16))
     # The header contains format 1, dtype 10 (int16), the number of axes, and their lengths 1 and 3.
     header = [1, 10, 2, 1, 3]
-    # The low bytes and the high bytes of the values are two raw streams of three bytes each. The
-    # length, shifted by two bits, comes first.
+    # The low bytes and the high bytes of the values are two raw streams of three bytes each. Each
+    # stream begins with its length, shifted by two bits.
     low, high = [3 << 2, 1, 3, 5], [3 << 2, 2, 4, 6]
     # The code 4 means "dense". The two streams with their lengths have 8 bytes in total.
     assert [*blob] == [*header, 4, 8, *low, *high]
