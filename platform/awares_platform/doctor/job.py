@@ -66,7 +66,7 @@ def run(config: PlatformConfig, limit_s: float, wait_s: float, copy: Path | None
 
 
 def _upload(text: str, store: StoreConfig, key: str) -> None:
-    """Copy the findings to the store. If the store fails, a finding already says so."""
+    """Copy the findings to the store. Log a warning if the store fails."""
     hurried = store.model_copy(update={"retry_budget_s": min(_UPLOAD_S, store.retry_budget_s)})
     try:
         ObjectStore.from_config(hurried).put(key, text.encode())

@@ -23,7 +23,7 @@ _BUSY = 0.1
 
 
 def check_gpus(wanted: float, node: str) -> list[Finding]:
-    """Check the GPUs that Ray gives to this process. `wanted` is their expected number."""
+    """Check the GPUs that Ray gives to this process. `wanted` is the expected number of GPUs."""
     if not wanted:
         return [Finding(GPU, "skip", "the setup uses no GPU", metrics={"node": node})]
     import torch

@@ -25,7 +25,7 @@ from awares_platform.weights import Subscriber
 
 
 class Player:
-    """A Ray actor with one engine, which also runs checks on its node.
+    """A Ray actor with one engine. The actor also runs checks on the engine's node.
 
     These checks run in threads, because they would block the event loop of the engine.
     """

@@ -1,4 +1,4 @@
-"""Collects the findings of a visit, which is one run of the doctor, and keeps its time limit."""
+"""Collects the findings of one run of the doctor, called a visit, and limits its time."""
 
 import time
 from dataclasses import replace

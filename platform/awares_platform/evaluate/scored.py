@@ -15,8 +15,9 @@ class Scored:
     """One question answered by one policy.
 
     `sample` holds the benchmark's annotation. `labelled` holds the label and crops that this
-    evaluation derives from the answers of low and full. `latency_s` is None unless the question ran
-    alone on the engine. `reward` is None if `labelled` has no label or the episode failed.
+    evaluation derives from the answers of the policies low and full. `latency_s` is None unless the
+    question ran alone on the engine. `reward` is None if `labelled` has no label or the episode
+    failed.
 
     Example:
         Scored(sample, labelled, episode, score=1.0, latency_s=0.021, reward=10.0)

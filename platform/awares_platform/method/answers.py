@@ -55,8 +55,8 @@ async def answer_both(
     Decoding is greedy, with at most `max_tokens` tokens per answer. `limit` bounds the episodes in
     flight. `context` is the longest sequence of the engine, in tokens. `chat` is the chat format of
     the base policy, and `policy_chat` is the chat format of the policy that SFT trains. A sample
-    gets a fault if an episode of the latter policy could exceed the context. Raises EngineFailure
-    if the engine fails for too many episodes.
+    gets a fault if an episode in the format `policy_chat` could exceed the context. Raises
+    EngineFailure if the engine fails for too many episodes.
     """
     asks, budget = environment(method), episode_budget(method, context)
     specs = [

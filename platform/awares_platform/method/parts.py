@@ -1,4 +1,4 @@
-"""Checks the parts that a job uses, before the store, Ray or an engine starts."""
+"""Checks the parts that a job uses, such as the reward, before the job starts anything else."""
 
 from awares_platform.config import PlatformConfig
 from awares_platform.method.environment import environment

@@ -19,7 +19,7 @@ FAILED_SHARE = 0.05
 
 
 class EngineFailure(AwaresError):
-    """The engine failed for too many episodes, so their results are rejected."""
+    """The engine failed for too many episodes, so the results of all episodes are rejected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Builds a part of the method from a setting that names the part as `module:attribute`.
+"""Builds a part, such as the reward, from a setting that names the part as `module:attribute`.
 
 Such a setting is called a seam. Users can name their own parts, without a registry. `build` imports
 the attribute, calls it and checks that the result has all members of a Protocol. A mistake

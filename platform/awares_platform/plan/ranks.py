@@ -41,7 +41,7 @@ class RankTime:
     - `seconds`: the time of the whole step.
     - `images_s`: the seconds of the step in which the ranks wait for their images.
     - `padding`: the share of the computed tokens that are padding.
-    - `waiting`: the mean share of its passes' time that a rank waits for a slower rank.
+    - `waiting`: the share of the passes' duration that an average rank waits for a slower rank.
     - `passes`: the number of passes of each rank.
 
     Example:

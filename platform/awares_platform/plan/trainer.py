@@ -20,7 +20,7 @@ from awares_platform.config.sft import SftConfig
 from awares_platform.plan.geometry import Geometry
 
 OPTIMIZER = 12
-"""Number of bytes of optimizer state per trained parameter. The ZeRO paper calls it K."""
+"""Number of bytes of optimizer state per trained parameter. The ZeRO paper calls this number K."""
 GIB = 2**30
 BUCKET = 50_000_000
 """Number of elements of a DeepSpeed bucket. awares_platform.training.zero sets the same number."""

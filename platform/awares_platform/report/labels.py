@@ -59,7 +59,7 @@ class NamePlate:
     def overlaps(self, other: "NamePlate") -> bool:
         """Return whether the texts overlap, or nearly do.
 
-        They are at most GAP apart horizontally, and their `y` differ by less than LINE.
+        Such texts are at most GAP apart horizontally, and their `y` differ by less than LINE.
         """
         apart = self.left > other.right + GAP or other.left > self.right + GAP
         return not apart and abs(self.y - other.y) < LINE

@@ -88,9 +88,9 @@ def _headline(record: RunRecord) -> str:
 def _tiles(policies: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """Return the figures at the top of the page, each as a value and a note.
 
-    Three figures are results of the policy "awares". The note on its accuracy also gives the
-    accuracy at full and at low resolution. The RTR of the policy "escalate" follows, if it was
-    evaluated. Without results of "awares", there are no figures.
+    Three figures are results of the policy "awares". The note on the accuracy also gives the
+    accuracy at full and at low resolution. A fourth figure is the RTR of the policy "escalate", if
+    it was evaluated. Without results of "awares", there are no figures.
     """
     awares = policies.get("awares")
     if awares is None:

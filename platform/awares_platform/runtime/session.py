@@ -59,7 +59,7 @@ _STOP_S = 10.0
 TERMINATED = 128 + signal.SIGTERM
 """The exit status of a process that SIGTERM has ended."""
 _MISTAKES = (ConfigError, DataError, PolicyError)
-"""Errors of the user's input. Ray's logs tell nothing about them."""
+"""Errors of the user's input. Ray's logs tell nothing about such errors."""
 
 
 @contextmanager
@@ -247,7 +247,7 @@ def _no_ray(address: str, error: Exception) -> LaunchError:
 
 
 def _submitted_variables() -> Mapping[str, str]:
-    """Return the environment variables of `ray job submit`. Ray rejects a second value for them."""
+    """Return the variables that `ray job submit` sets. Ray rejects a second value for each."""
     submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     return (submitted.get("runtime_env") or {}).get("env_vars") or {}
 

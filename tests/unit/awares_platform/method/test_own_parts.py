@@ -27,10 +27,10 @@ OPENED: list[str] = []
 
 
 class LongerIsBetter:
-    """A judge that prefers the full-resolution answer if it is longer by more than `margin`.
+    """A judge that prefers the full-resolution answer if it is over `margin` characters longer.
 
-    `margin` is a number of characters. Otherwise the judge prefers the low-resolution answer. The
-    judge is an async context manager, so the labeller must open it and close it.
+    Otherwise the judge prefers the low-resolution answer. The judge is an async context manager, so
+    the labeller must open it and close it.
     """
 
     def __init__(self, margin: int) -> None:

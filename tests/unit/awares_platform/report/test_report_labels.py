@@ -49,7 +49,7 @@ def test_edges_follow_the_anchor():
 
 
 def test_names_keep_apart_in_a_wide_font():
-    """Check that names do not overlap with the widths that they have in DejaVu Sans Bold."""
+    """Check that names in DejaVu Sans Bold do not overlap. `measured` has their real widths."""
     measured = {"AwaRes, SFT only": 129.0, "confidence threshold": 154.0}
     marks = [
         ("full resolution", 621.0, 52.0),
