@@ -84,7 +84,7 @@ def prepare(
 
 
 class Collator:
-    """Reads the images of samples, and collates their demonstrations into micro-batches.
+    """Reads the images of samples, and collates the samples' demonstrations into micro-batches.
 
     The collator leaves out samples with unreadable images, and counts them in `unreadable`.
     """
@@ -106,8 +106,8 @@ class Collator:
     def __call__(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor]:
         """Return the batch, and a (B, T) mask of the target tokens in requests for crops.
 
-        If no image is readable, the batch holds one blank image with the weight 0. The number of
-        forward passes thus stays the same on all ranks.
+        If no image is readable, the batch holds one demonstration with a blank image, whose tokens
+        have the weight 0. The number of forward passes thus stays the same on all ranks.
         """
         items = [item for sample in samples if (item := self._demonstration(sample))]
         if not items:

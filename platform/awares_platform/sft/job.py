@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 # The recipe leaves out these settings of [sft], because they change results by rounding errors at
-# most. A checkpoint can still be restored only with the same number of workers and ZeRO stage.
+# most. Even so, a checkpoint fits only the number of workers and the ZeRO stage that saved it.
 _OPERATION = {
     "micro_batch",
     "workers",
@@ -63,7 +63,7 @@ class SftResult:
 
     `policy` is the key of the trained policy in the store. The whole training has `steps` steps.
     This job began at step `resumed_from` and took `wall_s` seconds. `metrics` holds the metrics of
-    the last step, or is empty if an earlier job finished the policy.
+    the last step, or is empty if an earlier job finished all steps.
 
     Example:
         SftResult("runs/mini/policies/sft", 120, 0, metrics={"loss/sft": 0.1}, wall_s=61.0)
@@ -137,7 +137,7 @@ def recipe_of(config: PlatformConfig, base: str, data: dict[str, Any]) -> dict[s
 def _follow(
     config: PlatformConfig, recipe: dict[str, Any], record: Run, progress: Progress
 ) -> tuple[int, int, dict[str, float]]:
-    """Record the metrics in the workers' messages until training ends.
+    """Record the metrics that rank 0 sends, until training ends.
 
     Return the step at which the job began, the number of steps, and the metrics of the last step.
     """

@@ -1,8 +1,8 @@
 """Chooses the samples of each step from (seed, count, batch size, step) alone.
 
 A run can therefore resume from a step number. A batch may hold the end of one epoch and the start
-of the next. Every sample appears exactly once per epoch. Only an incomplete batch at the end of the
-last epoch is left out.
+of the next. Every epoch contains each sample once. Only the samples after the last full batch are
+left out.
 """
 
 import random

@@ -3,7 +3,7 @@
     restore -> [ micro-batches -> forward, backward -> step -> (checkpoint) ] x steps -> export
 
 Every rank derives the samples of a step from the step's number (see order.py). The ranks therefore
-exchange no samples. A resumed run needs only the number of the next step.
+exchange no samples. A resumed run finds its place in the data from the number of the next step.
 
 Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens in all B sequences.
 """
@@ -43,7 +43,7 @@ def train(loop: dict[str, Any]) -> None:
     """Run one rank, as Ray Train's train_loop_per_worker.
 
     `loop` holds "config" (PlatformConfig as JSON), "messages" (a Ray queue to the driver) and
-    "recipe". The recipe must be the same when a run resumes.
+    "recipe" (the result of job.recipe_of). A checkpoint with another recipe is refused.
     """
     config = PlatformConfig.model_validate_json(loop["config"])
     torch.set_num_threads(config.sft.threads)
@@ -137,7 +137,7 @@ class SftWorker:
             ids_K, weights_K = batch.input_ids_BT[places], batch.weights_BT[places]
             correct = ((logits_KV.argmax(1) == ids_K) & (weights_K > 0)).sum()
             logprobs_K = chosen_logprobs(logits_KV, ids_K)
-            del logits_KV  # Free the logits: a generator keeps them during the backward pass.
+            del logits_KV  # Otherwise this generator keeps the logits during the backward pass.
             logprobs_BT = torch.zeros_like(batch.weights_BT).index_put(places, logprobs_K)
             counts.add(logprobs_BT.detach(), batch, tool_BT, correct, total)
             yield sft_loss(logprobs_BT, batch.weights_BT, normaliser=total) * self._workers
@@ -190,9 +190,9 @@ class _Counts:
     def reduced(self, unreadable: int) -> dict[str, float]:
         """Return the step's metrics over all ranks.
 
-        `unreadable` is the number of images that this rank skipped. Without a crop request in the
-        step, the result has no "loss/tool_turn". Raises DataError if no image of the batch is
-        readable.
+        `unreadable` is the number of images that this rank skipped in the step. Without a crop
+        request in the step, the result has no "loss/tool_turn". Raises DataError if no image of the
+        step's batch is readable.
         """
         sums = torch.cat([self._sums, self._sums.new_tensor([unreadable])])
         torch.distributed.all_reduce(sums)
