@@ -4,19 +4,19 @@
                --report (barrier)--> runs/<run>/checkpoints/<job>/step-00000050/
                --last--> Ray Train's snapshot file
 
-The snapshot file names the newest checkpoint, and Ray Train writes it after the last shard. A run
-resumes from the checkpoint that the snapshot names, so this checkpoint is always complete. Ray
-Train reads the snapshot when it restarts its workers after the loss of a worker. It also reads the
-snapshot when a user starts a killed job again.
+Ray Train writes the snapshot file after the last shard. The file states which checkpoint is the
+newest, so this checkpoint is always complete. Ray Train reads the snapshot when a user starts a
+killed job again. After the loss of a worker, the workers restart from the same checkpoint, which
+Ray Train's controller still knows.
 
-Ray Train's controller writes the snapshot when it next polls the workers. It polls every 2 seconds
-(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before this poll, the snapshot still names
+The controller writes the snapshot when it next polls the workers. It polls every 2 seconds
+(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before this poll, the snapshot still states
 the previous checkpoint.
 
 ZeRO shards the training state over the workers. A checkpoint can therefore be restored only with
-the same number of workers and the same ZeRO stage. Otherwise `restore` raises an error. Exports and
-the weight bus work with any number of workers and any stage. Frozen weights are not saved. A
-resumed run loads the frozen weights from the policy from which it started.
+the same number of workers and the same ZeRO stage. Otherwise `restore` raises an error. Exported
+policies and published versions do not depend on the number of workers or the stage. Frozen weights
+are not saved. A resumed run loads them from the policy from which training started.
 """
 
 import hashlib

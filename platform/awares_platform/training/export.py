@@ -1,8 +1,8 @@
 """Exports policies to runs/<run>/policies/<name>/ in the store, and reads their manifests.
 
-A policy that was trained with LoRA is exported twice. The directory <name> holds the merged
-weights, which are added in float32 and rounded once. The directory <name>-adapter is a PEFT
-directory, from which merge.py can make the merged weights again.
+The directory <name> always holds complete weights. If training used LoRA, these are the merged
+weights, which are added in float32 and rounded once. The grpo job then also exports <name>-adapter.
+This is a PEFT directory, from which merge.py can make the merged weights again.
 
     manifest.json   {"files": {name: blake3}, "meta": {"digest", "trained_from", ...the job's own}}
 
@@ -48,7 +48,7 @@ def policy_key(run: str, name: str) -> str:
 
 
 def adapter_key(run: str, name: str) -> str:
-    """Return the key of the PEFT directory of an exported policy that was trained with LoRA."""
+    """Return the key of the PEFT directory that belongs to the policy `name`."""
     return policy_key(run, f"{name}-adapter")
 
 
@@ -91,9 +91,10 @@ def export_adapter(
 ) -> str:
     """Publish the LoRA adapter of the policy `name` as a PEFT directory. Return its key.
 
-    peft and vLLM load the directory on top of the policy in `source`. `start` is the name of this
-    policy: base or sft. Call `export_policy` first, because it deletes an older adapter. See
-    `export_policy` for `method` and `meta`.
+    peft and vLLM load the directory on top of the policy in `source`, from which training started.
+    `start` is the name of this starting policy: base or sft. Call `export_policy` before this
+    function, because `export_policy` deletes the adapter. See `export_policy` for `method` and
+    `meta`.
     """
     key = adapter_key(run, name)
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:

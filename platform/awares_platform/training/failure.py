@@ -27,7 +27,7 @@ class FailFast(UserCallback):
     """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise the first error of a worker whose type is in FINAL.
+        """Raise the first of the workers' errors that has a type in FINAL, if there is one.
 
         Ray Train's controller calls this method after workers have failed.
         """

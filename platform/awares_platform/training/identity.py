@@ -113,7 +113,10 @@ def _temporary() -> Path:
 
 
 def _stamp(path: Path) -> dict[str, int]:
-    """Return metadata of a file. At least one value changes if the file's content changes."""
+    """Return metadata of a file.
+
+    At least one value changes if the file's content changes, except within one tick of the clock.
+    """
     status = path.stat()
     return {
         "device": status.st_dev,

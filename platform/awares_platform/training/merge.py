@@ -24,11 +24,12 @@ from awares_platform.weights.checkpoint import Checkpoint
 def write_merged(
     store: ObjectStore, run: str, base: str, family: ModelFamily, method: MethodConfig, out: Path
 ) -> None:
-    """Merge the policy that `run` trained with LoRA, and write it to the empty directory `out`.
+    """Merge the adapter that `run` trained into its base policy, and write the result to `out`.
 
-    The sums are computed in float32 and rounded once to the data type of the weights. Tensors have
-    the names that they have in the base policy. `out` also gets the input settings of the training,
-    which come from the adapter's awares.json. If there is no such file, they come from `method`.
+    `out` is an empty directory, or does not exist yet. The sums are computed in float32 and rounded
+    once to the data type of the weights. Tensors have the names that they have in the base policy.
+    `out` also gets the input settings of the training, which come from the adapter's awares.json.
+    If there is no such file, they come from `method`.
     `base` is policy.base. Raises PolicyError if the run has exported no adapter, or if the adapter
     belongs to another policy.
     """

@@ -6,10 +6,10 @@
 During loading, a rank thus holds only one whole tensor at a time. GRPO's frozen reference policy is
 partitioned in the same way.
 
-transformers has its own partitioned loading, which an HfDeepSpeedConfig switches on. Three faults
-of transformers 5.19 rule this loading out here. It rounds the rotary frequencies to bfloat16,
-although they must be float32. It does not report unexpected tensors or tensors of a wrong shape. An
-error on rank 0 leaves the other ranks waiting.
+transformers has its own partitioned loading, which an HfDeepSpeedConfig switches on. In version
+5.19 this loading has three faults, so it is not used here. It rounds the rotary frequencies to
+bfloat16, although they must be float32. It does not report unexpected tensors or tensors of a wrong
+shape. After an error on rank 0, the other ranks wait forever.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ def load_partitioned(
 
     `options` are transformers' arguments for `family.load_model`. Every rank must call this
     function. Rank 0 reads the weights, and DeepSpeed sends them to the other ranks. Raises
-    PolicyError if a tensor of the model is not in the files.
+    PolicyError if a parameter of the model is not in the files.
     """
     prepare_process(gpu)
     model, report = family.load_model(path, device_map="meta", **options)
@@ -55,8 +55,8 @@ def load_partitioned(
 def frozen_engine(model: nn.Module, settings: ZeroSettings, gpu: bool) -> Any:
     """Return a DeepSpeedEngine that evaluates `model` without training it.
 
-    `model` comes from `load_partitioned`. Each rank holds its slices of the weights. It gathers the
-    weights of a layer only while it computes that layer.
+    `model` comes from `load_partitioned`. Each rank holds its slices of the weights. DeepSpeed
+    gathers the whole weights of a layer while the ranks compute that layer.
     """
     import deepspeed
 
@@ -73,7 +73,8 @@ def frozen_engine(model: nn.Module, settings: ZeroSettings, gpu: bool) -> Any:
 class _Partition:
     """Partitions parameters one by one, over the ranks of the default process group."""
 
-    # The first partitioned parameter. DeepSpeed adds a method to it that partitions others.
+    # This is the first partitioned parameter. DeepSpeed adds a method to it, which can partition
+    # the other parameters.
     _first: Any = None
 
     def __init__(self, dtype: torch.dtype) -> None:

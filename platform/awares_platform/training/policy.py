@@ -30,16 +30,17 @@ _TEXT_FILES = (
 def load_policy(
     path: Path, policy: PolicyConfig, seed: int, *, partitioned: bool = False, gpu: bool = False
 ) -> "nn.Module":
-    """Load the model of the policy in `path` in policy.dtype, ready to train.
+    """Load the model of the policy in the directory `path`, ready to train.
 
-    If `partitioned` is false, the result is the whole model on the CPU. If `partitioned` is true,
+    The weights get the data type policy.dtype. If `partitioned` is false, the result is the whole
+    model on the CPU. If `partitioned` is true,
     the model is loaded for ZeRO-3. Every rank must then call this function, and each rank holds its
     slice of each weight. The slices are on the GPU if `gpu` is true.
 
     If policy.lora_rank > 0, only LoRA adapters are trained, and `seed` initialises them. Otherwise
     the language model is trained, and also the vision tower if policy.train_vision is true. Raises
-    PolicyError if the weights do not fit the architecture in config.json. The error names the
-    tensors that do not fit.
+    PolicyError if the policy's files cannot be loaded, or if the weights do not fit the
+    architecture in config.json.
     """
     import torch
 

@@ -35,8 +35,8 @@ def add_once(output: Tensor, change: Tensor) -> Tensor:
     if output.dtype not in _MANTISSA:
         return output + change
     if torch.compiler.is_compiling():
-        # The compiler fuses the steps of `_sum`, so no float32 tensor reaches the memory. It cannot
-        # compile a loop over an unknown number of rows.
+        # The compiler fuses the steps of `_sum`, so no float32 tensor is written to memory. The
+        # compiler could not compile the loop of `_AddOnce` over an unknown number of rows.
         return _sum(output, change)
     return cast(Tensor, _AddOnce.apply(output, change))
 
@@ -63,9 +63,10 @@ class _AddOnce(torch.autograd.Function):
 
 
 def _sum(output: Tensor, change: Tensor) -> Tensor:
-    """Return the sum of all rows at once, as `add_once` describes it."""
+    """Return what `add_once` describes, computed for all rows at once."""
     exact = output.detach().float()
-    # The ulp just below a power of two is half of the ulp just above it. The smaller ulp is safe.
+    # The ulp below a power of two is half of the ulp above it. At a power of two, take the smaller
+    # ulp. Without a change, the sum then rounds to `output` again.
     power = ((exact.abs().view(torch.int32) - 1).clamp(min=0) & _EXPONENT).view(torch.float32)
     ulp = power * 2.0 ** -_MANTISSA[output.dtype]
     remainder = _remainder(output.detach()) * ulp
@@ -75,7 +76,7 @@ def _sum(output: Tensor, change: Tensor) -> Tensor:
 def _remainder(output: Tensor) -> Tensor:
     """Return a number in (-0.5, 0.5) for each element, made from the element's value and column.
 
-    The number has so few bits that its sum with the element is exact in float32.
+    The number has so few bits that the element plus this number of ulps is exact in float32.
     """
     bits = 22 - _MANTISSA[output.dtype]
     columns = torch.arange(output.shape[-1], device=output.device, dtype=torch.int32)

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 PolicyName = Literal["base", "sft", "awares"]
 
 JOBS = {"sft": "awares sft", "awares": "awares grpo"}
-"""The command that trains each policy."""
+"""Maps the name of each trained policy to the command that trains it."""
 
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 _ETAG = "etag "
@@ -80,8 +80,8 @@ def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None
     """Return the digest of the files of policy.base. The digest is part of a job's identity.
 
     An s3:// base is read with the endpoint and credentials of `store`. If an s3:// base has a
-    manifest, its files are not downloaded. If `family` is given, the function checks the files of
-    any other base as `resolve` does. Raises the same errors as `resolve`.
+    manifest, its files are neither downloaded nor checked. The files of any other base are checked
+    as in `resolve`, if `family` is given. Raises the same errors as `resolve`.
     """
     if base.startswith("s3://"):
         manifest = policy_manifest(_store_of(store, base), "")
@@ -167,7 +167,10 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
 
 
 def _fetch(store: ObjectStore, prefix: str, name: str, digest: str, directory: Path) -> None:
-    """Download one file. Raise PolicyError if the digest of the file is not the manifest's."""
+    """Download one file. Raise PolicyError if the file does not have the digest `digest`.
+
+    `digest` may also be an etag, which is not checked.
+    """
     store.download_file(f"{prefix}{name}", directory / name)
     if not digest.startswith(_ETAG) and file_digest(directory / name) != digest:
         raise PolicyError(

@@ -65,8 +65,9 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """Return DeepSpeed's configuration.
 
-    `elements` is the number of trainable elements, which is also an upper bound for the size of a
-    bucket. `hidden` is the width of the language model.
+    `elements` is the number of elements of the trainable parameters, or of all parameters of a
+    frozen model. A communication bucket has at most this many elements. `hidden` is the width of
+    the language model.
     """
     bucket = max(1, min(_BUCKET, elements))
     return {
@@ -112,10 +113,10 @@ def initialize(model: nn.Module, settings: ZeroSettings, gpu: bool = False) -> A
 
 
 def prepare_process(gpu: bool) -> None:
-    """If there is no GPU, make DeepSpeed use the CPU and skip the build of its shared-memory op.
+    """Unless `gpu` is true, make DeepSpeed use the CPU, and skip the build of an op for the CPU.
 
-    Only tensor-parallel inference needs this op. By default, DeepSpeed compiles the op in every new
-    home directory, which takes about a minute.
+    Only tensor-parallel inference needs this shared-memory op. By default, DeepSpeed compiles the
+    op in every new home directory, which takes about a minute.
     """
     if gpu:
         return
@@ -193,10 +194,10 @@ def _whole(engine: Any, named: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
 def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
     """Return this rank's share of the weights on the CPU. Float weights are cast to `dtype`.
 
-    The shares of all ranks together hold every weight once. The ranks do not communicate. At ZeRO
-    stage 3, the share consists of the slices that the rank holds. At other stages, the share is an
-    equal part of all weights. If the model has adapters, only the weights of the adapters are
-    returned, under the names of the model's parameters.
+    If the model has adapters, the weights are only the weights of the adapters. The names are the
+    names of the model's parameters. The shares of all ranks together hold each weight once. The
+    ranks do not communicate. Of a weight that ZeRO-3 has partitioned, the share holds the slice
+    that this rank has. All other weights are divided evenly over the ranks.
     """
     rank, ranks = engine.global_rank, engine.dp_world_size
     named = _named(engine.module)
@@ -212,11 +213,12 @@ def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
 
 @contextmanager
 def rounded(engine: Any, dtype: torch.dtype) -> Iterator[None]:
-    """Round the weights to values of `dtype` within the block, as the engine does.
+    """Round the weights to values of `dtype` within the block.
 
-    The tensors keep their own data type. Every rank rounds its own slices. Only tensors whose data
-    type is wider than `dtype` are rounded. The function keeps the exact values on the CPU, and
-    restores them at the end of the block.
+    The vLLM engine computes with such weights. The tensors keep their own data type. Only tensors
+    whose data type is wider than `dtype` are rounded. Every rank rounds the weights or slices that
+    it holds. The function keeps the exact values on the CPU, and restores them at the end of the
+    block.
     """
     held = [
         tensor

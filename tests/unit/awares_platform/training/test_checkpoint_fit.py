@@ -1,4 +1,4 @@
-"""Tests the checks of checkpoints, their key in the store, and the errors that end training."""
+"""Tests which checkpoints fit a run, where they are stored, and which errors end training."""
 
 from dataclasses import replace
 from pathlib import Path

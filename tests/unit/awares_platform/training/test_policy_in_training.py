@@ -14,7 +14,7 @@ from awares_platform.training.policy import load_policy
 
 
 def inputs(model: Any) -> dict[str, torch.Tensor]:
-    """Return the inputs of one sequence, which has an image of 4 tokens and 2 text tokens."""
+    """Return the inputs of one sequence: an image of 4 tokens, 2 delimiters and 2 text tokens."""
     config = model.config
     ids = [config.vision_start_token_id, *[config.image_token_id] * 4, config.vision_end_token_id]
     ids_BT = torch.tensor([[*ids, 20, 21]])

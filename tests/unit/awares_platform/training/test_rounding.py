@@ -1,4 +1,4 @@
-"""Tests that a layer in 16 bits keeps adapter updates below the rounding error of the layer.
+"""Tests that a layer in 16 bits does not lose updates of its adapter to rounding errors.
 
 The layer has the width of the 7B model, and the adapter is initialised as in training. After k
 steps, every element of `up` (the matrix B of LoRA) has moved by k learning rates.
@@ -21,9 +21,10 @@ WIDTH, RANK, TOKENS, SCALE, RATE = 3584, 8, 64, 2.0, 1e-5
 
 @pytest.fixture(scope="module")
 def layer() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return a weight, the inputs of a few tokens, `down`, and the sign of each step of `up`.
+    """Return a weight, the inputs of a few tokens, `down`, and the signs of the elements of `up`.
 
-    `down` and `up` are the matrices A and B of LoRA.
+    `down` and `up` are the matrices A and B of LoRA. The sign of an element says whether each step
+    raises or lowers this element.
     """
     torch.manual_seed(0)
     return (
@@ -35,7 +36,7 @@ def layer() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def share(found: Tensor, wanted: Tensor) -> float:
-    """Return how much of the change `wanted` the change `found` contains, as a fraction."""
+    """Return the fraction of the change `wanted` that the change `found` contains."""
     return float((found.double() * wanted.double()).sum() / wanted.double().square().sum())
 
 
@@ -45,7 +46,8 @@ def test_an_early_update_is_played_whole(
 ) -> None:
     """Check that `add_once` keeps the update.
 
-    The update is lost if it is folded into a weight of 16 bits, or added to a rounded output.
+    Most of the update is lost if it is folded into a weight of 16 bits, or added to a rounded
+    output and rounded again.
     """
     weight, inputs, down, signs = layer
     up = (signs * RATE * steps).bfloat16()
