@@ -1,8 +1,8 @@
 """Reads and writes single objects below one prefix of an S3 bucket, with boto3.
 
-A call is retried after transient errors until store.retry_budget_s is spent. A failed call raises
-an error from store/errors.py. The error names s3://bucket/key and the remedy. Keys are relative to
-the prefix.
+After a transient error, a call is retried until store.retry_budget_s is spent. A failed call raises
+an error from store/errors.py, which states the object's s3:// address. Only `date` neither retries
+nor translates errors. Keys are relative to the prefix.
 """
 
 import logging
@@ -185,7 +185,7 @@ class Bucket:
         return deleted
 
     def call(self, key: str, operation: Callable[[], T]) -> T:
-        """Run one S3 call with retries. If the call fails, raise a StoreError that names `key`."""
+        """Run one S3 call with retries. If all attempts fail, raise a StoreError about `key`."""
         try:
             for attempt in stamina.retry_context(
                 on=is_transient, attempts=None, timeout=self.config.retry_budget_s

@@ -45,7 +45,8 @@ def _private(keys: StoreKeys) -> Session:
     }
     for files in ("config_file", "credentials_file"):
         settings[files] = (None, None, os.devnull, None)
-    # Set these two tables as well. Otherwise botocore reads them from the environment and files.
+    # These two settings are tables of further settings, which botocore would otherwise read from
+    # the environment and the files.
     for table in ("s3", "proxies_config"):
         settings[table] = (None, None, None, None)
     core = CoreSession(session_vars=settings)

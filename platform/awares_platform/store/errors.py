@@ -1,15 +1,15 @@
 """Defines the errors of the object store, and LaunchError.
 
-The message of a StoreError names s3://bucket/key and the remedy.
+The message of a StoreError states the s3:// address of the object and, if one is known, a remedy.
 
 StoreError
 +-- NotFound             The object does not exist.
 +-- MissingBucket        The bucket does not exist.
 +-- PreconditionFailed   Another writer has created or changed the object.
 +-- AccessDenied         The credentials are absent, wrong or insufficient.
-+-- StoreUnavailable     The store gave no answer within the retry budget.
++-- StoreUnavailable     The store gave no usable answer within the retry budget.
 
-LaunchError              Something that a run needs did not start, such as the store or Ray.
+LaunchError              A part that a run needs, such as the store or Ray, did not start or fails.
 
 MissingBucket is not a NotFound, because callers handle NotFound as a normal case. A missing bucket
 is never normal.
@@ -43,4 +43,4 @@ class StoreUnavailable(StoreError):
 
 
 class LaunchError(AwaresError):
-    """Something that a run needs did not start."""
+    """A part that a run needs, such as the store, Ray or an engine, did not start or fails."""

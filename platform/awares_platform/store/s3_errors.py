@@ -1,4 +1,4 @@
-"""Decides which S3 errors are retried, and translates S3 errors to those of store/errors.py."""
+"""Decides which S3 errors are retried, and translates S3 errors to errors of store/errors.py."""
 
 from botocore import exceptions as boto
 
@@ -55,7 +55,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def code(error: Failure) -> str:
-    """Return S3's error code, or the name of the exception if the call got no reply."""
+    """Return S3's error code, or the type name of an exception that carries no reply of S3."""
     return (
         error.response.get("Error", {}).get("Code", "")
         if isinstance(error, boto.ClientError)
@@ -66,7 +66,7 @@ def code(error: Failure) -> str:
 def translate(error: Failure, key: str, config: StoreConfig) -> StoreError:
     """Return the StoreError for a failed call on `key`.
 
-    The message of the error names s3://bucket/key and the remedy.
+    The message of the error states the s3:// address of the object and, if one is known, a remedy.
     """
     where = f"{config.url}/{key}".rstrip("/")
     server = config.endpoint or "AWS S3"

@@ -83,7 +83,10 @@ def serve(directory: Path, bucket: str) -> Iterator[Server]:
 
 
 def _start(directory: Path, bucket: str, lock: IO[str]) -> _Running:
-    """Start the server and wait until it answers. Retry if another process takes a port first."""
+    """Start the server and wait until it answers.
+
+    Try three times with new ports, because another process may take a free port first.
+    """
     for _ in range(3):
         running = _spawn(directory, bucket, _free_ports(), lock)
         try:

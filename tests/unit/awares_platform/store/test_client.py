@@ -78,7 +78,7 @@ def private(
 ) -> Iterator[StoreConfig]:
     """Yield the store settings for a private server.
 
-    An environment variable names the file that holds the server's keys.
+    An environment variable holds the path of the file with the server's keys.
     """
     config = store(server)
     assert config.endpoint
