@@ -33,11 +33,11 @@ _ENDS: dict[str, str] = {
 class Reply:
     """The endpoint's reply to one question.
 
-    `crops` holds the ids of the requested crops. `boxes` holds their boxes in the original image,
-    in pixels. `rtr_token` is `visual_tokens` divided by the visual tokens of the full image.
-    `prompt_tokens` includes the visual tokens. `completion_tokens` counts the sampled tokens.
-    `stop` is the StopReason of the episode. `latency_s` is in seconds. `weight_version` is the
-    version of the weights that sampled the last token.
+    `crops` holds the ids of the requested crops. `boxes` holds the boxes of the returned views, in
+    pixels of the original image. `rtr_token` is `visual_tokens` divided by the visual tokens of the
+    full image. `prompt_tokens` includes the visual tokens. `completion_tokens` counts the sampled
+    tokens. `stop` is the StopReason of the episode. `latency_s` is the duration of the episode in
+    seconds. `weight_version` is the version of the weights that sampled the last token.
 
     Example:
         Reply("7", ("0",), ((0, 0, 56, 56),), 8, 0.5, 31, 18, 2, "answer", 0.12, 0)
@@ -73,7 +73,7 @@ class Reply:
 
 
 def _name(crop: str) -> str:
-    """Return a readable name for the id of one of the ten crops. Return any other id unchanged."""
+    """Return a readable name for the id of one of the ten crops, and any other id unchanged."""
     return CropId(crop).name.lower().replace("_", " ") if crop in set(CropId) else crop
 
 
@@ -87,7 +87,7 @@ def run(
 
 
 def ask(image: Path, question: str, url: str, token_env: str = "AWARES_TOKEN") -> Reply:
-    """Send the question to the first model of the endpoint at `url` (http://host:port).
+    """Ask the first model of the endpoint at `url` (http://host:port), and return its reply.
 
     If the endpoint needs a bearer token, the environment variable `token_env` must hold it. Raises
     DataError if the image file is unreadable. Raises EndpointError if the endpoint gives no usable

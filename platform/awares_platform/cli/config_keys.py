@@ -32,7 +32,7 @@ class ConfigKey:
     value. `help` is the help text.
 
     Example:
-        ConfigKey("grpo.steps", "whole number > 0", 120, "Learner steps. ...")
+        ConfigKey("grpo.steps", "whole number > 0", 120, "Number of learner steps. ...")
     """
 
     key: str

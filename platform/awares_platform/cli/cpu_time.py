@@ -45,10 +45,11 @@ _PROGRAMS = {
 
 @dataclass(slots=True)
 class ProcessTime:
-    """The CPU time of one process, which has the kind `kind`.
+    """The CPU time of one process.
 
-    `seconds` is the whole CPU time of the process at its last sample. `before` is the part of
-    `seconds` that the process had used before the measurement began.
+    `kind` is the kind of the process, one of KINDS. `seconds` is the whole CPU time of the process
+    at its last sample. `before` is the part of `seconds` that the process had used before the
+    measurement began.
 
     Example:
         ProcessTime("engine", before=0.0, seconds=50.2)

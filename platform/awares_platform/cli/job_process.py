@@ -1,6 +1,6 @@
-"""Runs a job in a separate process, which uses the session's Ray and store.
+"""Runs a job in a separate process, which uses the Ray and the store of the open session.
 
-Shows the progress of the job, and writes the output of the job to a log.
+This process shows the progress of the job, and writes the output of the job to a log file.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 STOP_S = 30.0
 """Seconds that a job gets to stop after SIGTERM, before it is killed."""
 BEAT_S = 10.0
-"""Seconds of silence after which the last progress note of a job is shown again."""
+"""Seconds without a new progress note after which the last note of a job is shown again."""
 TAIL_LINES = 15
 _PROGRESS = re.compile(r"^(?P<job>\w+) \[ *\d+ s\]: (?P<note>.*)$")
 
@@ -57,7 +57,7 @@ def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> No
 def _notes(output: IO[str], kept: Path) -> Iterator[str]:
     """Copy a job's output to the log file `kept`, and yield the progress notes in the output.
 
-    Yield the last note again whenever the job is silent for `BEAT_S` seconds.
+    Yield the last note again whenever no new note comes for `BEAT_S` seconds.
     """
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
     thread = threading.Thread(target=_listen, args=(output, kept, said), daemon=True)

@@ -2,9 +2,9 @@
 
 Each command imports its module only after the arguments are parsed, so that --help is fast.
 
-The exit status is 0 after success, 2 after a user error, 130 after Ctrl-C and 143 after SIGTERM. A
-user error is printed as one line. After Ctrl-C or SIGTERM, the session stops the servers that it
-has started.
+The exit status is 0 after success, 2 after a user error, 130 after Ctrl-C and 143 after SIGTERM. If
+a check of `awares doctor` fails, its status is 1. A user error is printed without a traceback.
+After Ctrl-C or SIGTERM, the session stops the servers that it has started.
 """
 
 import importlib
@@ -330,7 +330,8 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
     """Run a command and return its exit status.
 
     The status is 0 after success, 2 after a user error, 130 after Ctrl-C and 143 after SIGTERM. A
-    user error is printed as one line.
+    user error is printed without a traceback, unless AWARES_TRACEBACK is set. All other exceptions
+    pass through.
     """
     from awares_platform.runtime import logs, terminal
 
@@ -360,7 +361,8 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
 def _user_error(error: BaseException | None) -> AwaresError | None:
     """Return the AwaresError behind `error`, or None.
 
-    It is the first AwaresError in the chain of causes whose own cause is no AwaresError.
+    The function follows the chain of causes from `error` on. It returns the first AwaresError whose
+    own cause is no AwaresError.
     """
     while error is not None:
         inner = getattr(error, "cause", None) or error.__cause__

@@ -3,10 +3,10 @@
     note of a job -- phase, share done -- measured seconds / typical seconds = slowness
     time left = rest of this phase + slowness * typical seconds of all later phases
 
-The typical seconds come from a quickstart on two cores. The slowness of this machine is
-measured while the jobs run. Until the slowness is known, a line states at most the time left in the
-current job. For this the job must be in its last phase, and its notes must contain a count such as
-12/80.
+The typical seconds come from a quickstart on two cores. The slowness of this machine is measured
+while the jobs run. Until the slowness is known, a line states the time left in the current job
+only, or no time. The time left in a job is known in its last phase, if its notes contain a count
+such as 12/80.
 """
 
 import re
@@ -20,9 +20,9 @@ from typing import TextIO
 from awares_platform.config import PlatformConfig
 
 KNOWN = 0.03
-"""The total time left is stated after phases with this share of the typical time are measured."""
+"""Share of the typical total time that telling phases must cover before the total is estimated."""
 COUNTED = 0.1
-"""The time left in a job is stated after this share of its last phase is measured."""
+"""Share of a job's last phase that must be measured before the time left in the job is stated."""
 _COUNT = re.compile(r"^(?P<done>\d+)/(?P<total>\d+)\b")
 
 
@@ -81,7 +81,10 @@ def typical(config: PlatformConfig) -> Phases:
 
 
 def _sizes(config: PlatformConfig) -> tuple[int, int, int, int, int]:
-    """Return the numbers of test questions, train questions, SFT samples, episodes and answers."""
+    """Return the numbers of test and train questions, SFT samples, GRPO episodes and answers.
+
+    The answers are those of all evaluated policies.
+    """
     grpo, data = config.grpo, config.data
     return (
         data.test_samples,
@@ -120,7 +123,8 @@ class Pace:
         self._stream = stream
         self._now = now
         self._began = self._started = now()
-        # The measured and the typical seconds of the telling phases that are over.
+        # The first number sums the measured seconds of the telling phases that are over. The second
+        # sums their typical seconds.
         self._measured = (0.0, 0.0)
         self._enter(0.0)
 
@@ -147,7 +151,7 @@ class Pace:
         self._line(job, f"done in {self.clock(self._now() - self._started)}")
 
     def _stated(self, job: str) -> str:
-        """Return a text with the time left for all jobs, or only for `job` if no more is known."""
+        """Return a text that states the time left in all jobs or in `job`, if it is known."""
         left = self.remaining(job)
         if left is not None:
             return f"about {rounded(left)} left"
@@ -157,7 +161,10 @@ class Pace:
         return f"about {rounded(self._rest(phase))} of {job} left, the rest is not known yet"
 
     def remaining(self, job: str) -> float | None:
-        """Return the estimated seconds until all jobs end, or None if there is no estimate yet."""
+        """Return the estimated seconds until all jobs end, or None if there is no estimate yet.
+
+        `job` is the job that runs now.
+        """
         phase, *later = self._pending[job]
         measured, weight = self._so_far(phase)
         if weight <= 0 or weight < KNOWN * self._total:
@@ -171,10 +178,15 @@ class Pace:
     def _rest(self, phase: Phase, slowness: float | None = None) -> float:
         """Return the estimated seconds until the phase ends.
 
-        The duration of the whole phase is estimated twice: as its typical seconds times `slowness`,
-        and by extrapolation of the part that is done. The two estimates are averaged. The weight of
-        the second estimate is the share that is done. Without `slowness`, only the second estimate
-        is used.
+        First, the function estimates the duration of the WHOLE phase in two ways: as its typical
+        seconds times `slowness`, and by extrapolation from the measured part. `slowness` is the
+        measured time of the telling phases divided by their typical time. The duration is the
+        weighted mean of both estimates. The weight of the extrapolation is the share of the phase
+        that is done. Without `slowness`, the extrapolation alone is the duration. Before any part
+        is measured, `slowness` alone decides.
+
+        The result is the duration times the share that is not done, minus the time since the last
+        count. It is never negative.
         """
         done = self._share - self._first_share
         own = (self._counted_at - self._entered) / done if done > 0 else 0.0
@@ -187,7 +199,10 @@ class Pace:
         return max((1 - self._share) * seconds - since, 0.0)
 
     def _so_far(self, phase: Phase) -> tuple[float, float]:
-        """Return the measured and the typical seconds of all telling phases so far."""
+        """Return the measured and the typical seconds of all telling phases so far.
+
+        `phase` is the current phase. If it is telling, its measured part counts as well.
+        """
         measured, weight = self._measured
         if phase.telling:
             measured += self._counted_at - self._entered

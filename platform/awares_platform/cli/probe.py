@@ -86,9 +86,10 @@ def check_store(config: Path, wait: float) -> str:
 
 
 def check_ray(address: str) -> str:
-    """Raise LaunchError if the Jobs API does not answer, or if it answers without the token.
+    """Check that Ray's Jobs API answers with the token only, and return one line about it.
 
-    With RAY_AUTH_MODE=disabled, the API must answer without a token.
+    With RAY_AUTH_MODE=disabled, check instead that the API answers without a token. Raises
+    LaunchError if the check fails.
     """
     url = f"{address.rstrip('/')}/api/jobs/"
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
@@ -102,9 +103,10 @@ def check_ray(address: str) -> str:
 
 
 def check_endpoint(url: str) -> str:
-    """Raise EndpointError or LaunchError if the endpoint does not answer.
+    """Ask the endpoint at `url` a question, and return one line about its reply.
 
-    If AWARES_SERVE_TOKEN is set, an endpoint that answers without the token is a LaunchError too.
+    Raises EndpointError or LaunchError if the endpoint does not answer. If AWARES_SERVE_TOKEN is
+    set, also raises LaunchError if the endpoint answers without the token.
     """
     from PIL import Image
 
@@ -146,7 +148,10 @@ def expect(url: str, got: int, expected: tuple[int, ...], what: str) -> None:
 
 
 def patient(check: Callable[[], str], wait: float) -> str:
-    """Repeat `check` until it raises no AwaresError, for at most `wait` seconds."""
+    """Repeat `check` until it raises no AwaresError, and return its result.
+
+    After `wait` seconds, the last AwaresError is raised.
+    """
     deadline = time.monotonic() + wait
     while True:
         try:

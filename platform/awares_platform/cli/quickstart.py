@@ -49,7 +49,7 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
     """Run the unfinished jobs, serve the policy, ask it a question and write the report.
 
     The caller must have opened a session. `fresh` discards an earlier run and its labels. Raises
-    ConfigError if evaluate.policies lacks awares. Also raises the errors of `prepare`.
+    ConfigError if evaluate.policies lacks "awares". Also raises the errors of `prepare`.
     """
     if "awares" not in config.evaluate.policies:
         raise ConfigError(
@@ -78,9 +78,9 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
     """Return the state of the earlier quickstart of this run, or a new state.
 
     The state is new if there is no earlier quickstart, if the setup differs, or if `fresh` is true.
-    In these cases, the function deletes the files of the run. If `fresh` is true, it also deletes
-    the labels. If `fresh` is false, it raises ConfigError in two cases: progress.json is damaged,
-    or the run was not made by a quickstart.
+    In these cases, the function deletes the files and the objects of the run. If `fresh` is true,
+    it also deletes the curated data set. If `fresh` is false, it raises ConfigError in two cases:
+    progress.json is damaged, or the run was not made by a quickstart.
     """
     path = directory / "progress.json"
     state = QuickstartState(path, fingerprint(config))
@@ -147,7 +147,10 @@ def serve_and_ask(
 
 
 def held_out_question(config: RunConfig, directory: Path) -> EpisodeRecord:
-    """Return a test question. Prefer a question that awares answered correctly with crops."""
+    """Return a test question, if possible one that the policy awares answers right after a request.
+
+    The second choice is a question that the policy answers right without a request.
+    """
     episodes = read_run(directory.joinpath, config.name, config.seed).episodes["awares"]
     return max(episodes, key=lambda it: (bool(it.crops) and it.correct, it.correct))
 

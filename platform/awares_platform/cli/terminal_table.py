@@ -1,10 +1,10 @@
-"""Fits a Markdown table to the terminal: it leaves out the least important columns."""
+"""Fits a Markdown table to the terminal. The least important columns are left out first."""
 
 import shutil
 import sys
 
 LEFT_OUT = ("p95", "RTR (pixels)", "reward", "95 % interval", "latency p50", "call rate")
-"""The columns to leave out, in this order. The files of the run always have all columns."""
+"""The columns that may be left out, least important first. The run's files have all columns."""
 
 
 def for_terminal(text: str) -> str:
@@ -14,6 +14,8 @@ def for_terminal(text: str) -> str:
 
 def fit(text: str, width: int) -> str:
     """Leave out columns of LEFT_OUT until the table in `text` is at most `width` characters wide.
+
+    If the table is still wider without all of these columns, it stays so.
 
     Example:
         fit("| policy | p95   |\\n| ------ | ----: |\\n| AwaRes | 42 ms |", 12)

@@ -1,4 +1,8 @@
-"""Implements `awares weights ls|show|verify|pull|merge|pin|unpin` for the weights of a run."""
+"""Implements `awares weights ls|show|verify|pull|merge|pin|unpin` for the weights of a run.
+
+A version is published as an anchor, as a delta, or as both. An anchor holds all of its weights. A
+delta holds the changes from an earlier version, its base.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -61,7 +65,7 @@ def listing(subscriber: Subscriber, pins: set[int]) -> Iterator[str]:
 
 
 def details(subscriber: Subscriber, version: int) -> Iterator[str]:
-    """Yield lines about a version: its anchor and delta, its policy and its tensors' encoding."""
+    """Yield lines about a version: its anchor and delta, its processor, and how it is encoded."""
     manifest = subscriber.manifest(version)
     published, hops = subscriber.seen.find(version), subscriber.seen.path(version)
     assert published is not None, "its manifest was found through HEAD"
@@ -95,8 +99,9 @@ def details(subscriber: Subscriber, version: int) -> Iterator[str]:
 def verify(subscriber: Subscriber, version: int | None) -> None:
     """Download and verify all published anchors and deltas.
 
-    If `version` is given, check only the anchor and the deltas that lead to this version. Raises
-    WeightsError after all downloads if an anchor or a delta is damaged.
+    If `version` is given, check only the anchor and the deltas that lead to this version. A delta
+    is skipped if its base is damaged or no longer kept. Raises WeightsError after all downloads if
+    an anchor or a delta is damaged.
     """
     hops, damaged = _hops(subscriber, version), []
     states: dict[int, Received] = {}

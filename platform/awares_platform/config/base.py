@@ -21,9 +21,9 @@ Table = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "additionalP
 
 
 class Section(BaseModel):
-    """A frozen set of settings. An attribute's docstring is its help text.
+    """A frozen set of settings. It refuses unknown keys.
 
-    A section refuses unknown keys.
+    The docstring of an attribute is the help text of the setting.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -44,7 +44,8 @@ class Section(BaseModel):
     def values_have_the_kind_of_their_key(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse a value that pydantic would silently convert to the type of the key.
 
-        Also refuse an infinite number. Refuse an empty text unless the key's default is one.
+        Also refuse an infinite number. Refuse an empty text, unless the default of the key is empty
+        as well.
         """
         assert info.field_name is not None, "a field validator has a field"
         if right := _refusal(cls.model_fields[info.field_name], value):

@@ -59,10 +59,9 @@ class CurateConfig(Section):
     """What happens to a sample that the base policy answers wrongly at both resolutions. "drop"
     leaves the sample out; "LR" labels it LR, as the paper does."""
     min_confidence: float = Field(default=0.9, ge=0, le=1)
-    """Smallest probability of a low-resolution answer that is no guess. If a right answer is less
-    probable, the label is HR, provided that the full-resolution answer is also right. The
-    probability is that of the whole greedy answer, so this key suits short answers only. The paper
-    uses 0."""
+    """Probability below which a right low-resolution answer counts as a guess. The label is then
+    HR, provided that the full-resolution answer is also right. The probability is that of the whole
+    greedy answer, so this key suits short answers only. The paper uses 0."""
     in_flight: int = Field(default=64, ge=1)
     """Number of concurrent requests per engine."""
     max_tokens: int = Field(default=32, ge=1)

@@ -24,7 +24,7 @@ class EngineConfig(Section):
     a share of the machine's memory."""
     max_model_len: int = Field(default=1024, ge=32)
     """Maximum length of a sequence in tokens. It covers the text, the visual tokens and the sampled
-    tokens of both turns."""
+    tokens of all turns."""
     max_images: int = Field(default=11, ge=1)
     """Maximum number of images in one prompt. The default covers the low-resolution view and all
     ten crops."""

@@ -1,7 +1,6 @@
 """The section [grpo]: rollouts, the learner and the queue between them.
 
-The default of a key is the paper's value if the paper states one. Otherwise the default is the mini
-setup's value.
+The defaults are the values of the mini setup. jobs/configs/awares-7b.toml holds the paper's values.
 """
 
 from typing import Literal, Self
