@@ -14,7 +14,7 @@ SOURCES = {
 }
 """Maps GitHub repositories to the directories of their custom resource definitions.
 
-KubeRay has the release that the chart is tested with.
+The name of KubeRay's repository is followed by a release.
 """
 
 

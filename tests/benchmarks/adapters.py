@@ -232,7 +232,7 @@ async def measure(
 async def load(
     engine: Engine, chat: ChatFormat, subscriber: Subscriber, version: int, busy: bool
 ) -> tuple[float, LoadReport]:
-    """Load a version. Return the seconds from reading HEAD to the load's end, and its report.
+    """Load a version. Return the seconds from reading HEAD to the end, and the engine's report.
 
     If `busy` is true, the engine generates during the load.
     """
@@ -254,7 +254,7 @@ FIGURES = ("load_s", "receive_s", "pause_s", "busy_pause_s", "memory")
 
 
 def extended(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return `rows`, with a row for 28 layers for each way with two smaller numbers of layers."""
+    """Return `rows` grouped by way, with the extrapolated rows for 28 layers."""
     found = []
     for way in dict.fromkeys(row["way"] for row in rows):
         measured = [row for row in rows if row["way"] == way]

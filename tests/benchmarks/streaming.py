@@ -15,7 +15,7 @@ the blocks.
 
 An update goes through the same steps as in GRPO. A publisher in its own process encodes and uploads
 the weights. The engine polls, prefetches, pauses, applies the weights, and scores the canary. The
-published states are four states in turn. From each state to the next, some weights move by one
+publisher publishes four states in turn. From each state to the next, some weights move by one
 representable value. Every fourth update returns to the first state.
 
 The publisher shares the cores with the engine. It therefore publishes in all windows, so that it
@@ -269,7 +269,7 @@ async def benchmark(store: ObjectStore, given: argparse.Namespace, tell: Any) ->
 
 
 def lines(figures: dict[str, Any], step_s: float) -> list[str]:
-    """Return the README's passage about streaming, as lines."""
+    """Return the figures as lines of text."""
     pause, rates = figures["pause_s"], figures["tokens_per_s"]
     low, high = min(figures["blocks"]), max(figures["blocks"])
     seconds = pause["p50"], pause["p95"], figures["apply_s"]

@@ -44,7 +44,8 @@ GOALS = {
 SKIPPED = 3
 """The number of first steps that do not count as the steady state.
 
-The buffer is full before the first step, so the first steps wait less than later steps."""
+This project's buffer of groups is full before the first step. The first steps therefore wait less
+than later steps."""
 
 Figures = dict[str, float]
 

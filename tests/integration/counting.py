@@ -1,4 +1,4 @@
-"""Provides a store client that counts the bytes that each process reads by ranges."""
+"""Provides a store client that counts the bytes of the ranges that each process reads."""
 
 import os
 from collections import Counter

@@ -67,7 +67,7 @@ def refused(requests: list[Request], prefix: str) -> list[str]:
 
 
 def use_store(store: ObjectStore, scratch: Path) -> None:
-    """Call methods of `store` that together send requests with every HTTP method."""
+    """Call methods of `store` that together send requests with all HTTP methods of OBJECT."""
     large = scratch / "large"
     large.write_bytes(b"x" * (9 * 2**20))
     store.check()

@@ -130,10 +130,10 @@ def setup(seaweed: ObjectStore) -> Iterator[Setup]:
 
 
 def test_the_engine_plays_the_whole_change_of_whole_weights(setup: Setup) -> None:
-    """The learner computes in float32 with the published bfloat16 weights, as in the quickstart.
+    """The learner trains float32 weights, with steps of Adam on answers outside the canary.
 
-    The learner takes steps of Adam on answers outside the canary, and keeps its weights in float32.
-    This test must be the first one, because it needs an engine with version 0.
+    As in the quickstart, the learner computes the canary's logprobs in float32 with the published
+    bfloat16 weights. This test must be the first one, because it needs an engine with version 0.
     """
     processor = AutoProcessor.from_pretrained(POLICY)
     model, published = (

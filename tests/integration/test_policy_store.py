@@ -92,7 +92,7 @@ def test_an_exported_policy_comes_back_with_its_bases_files(
     assert key == "runs/r/policies/sft"
     assert load_file(path / "model.safetensors")["w"].tolist() == [0, 1, 2]
     assert (path / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
-    # config.json states the dtype of the stored weights.
+    # config.json states the dtype of the exported weights, not the dtype of the base.
     assert json.loads((path / "config.json").read_text())["dtype"] == "float32"
 
 

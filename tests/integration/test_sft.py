@@ -294,7 +294,7 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
 
 
 def test_ctrl_c_ends_the_job_with_one_line(session: PlatformConfig, tmp_path: Path) -> None:
-    """A terminal sends Ctrl-C to all processes of the job at once."""
+    """Like a terminal, the test sends SIGINT to the whole process group of the job at once."""
     job = _with_own_store(session, tmp_path)
     command = start("sft", job)
     rows = job.run.directory / job.run.name / "sft" / "metrics.jsonl"

@@ -39,5 +39,6 @@ def test_three_ranks_do_what_one_rank_does(trained: Path, stage: int) -> None:
     assert shared[0] == pytest.approx(alone[0], rel=1e-4)
     assert shared[1].keys() == alone[1].keys()
     for name, tensor in alone[1].items():
-        # AdamW's first step changes every weight by about RATE, however small the gradient is.
+        # AdamW's first step moves a weight by about RATE, even if the gradient is tiny. Rounding
+        # can flip the sign of a tiny gradient, so the test bounds only the mean difference.
         assert (shared[1][name] - tensor).abs().mean() < 0.01 * RATE, name

@@ -1,4 +1,4 @@
-"""Tests that `awares weights merge` writes the policy that peft's own merge gives.
+"""Tests that `awares weights merge` writes the same policy as peft's own merge.
 
 peft adds the adapter to the base in float32. The test then rounds the sum to bfloat16.
 """

@@ -32,7 +32,7 @@ def first_step(model: Any, processor: Any, batch: Canary) -> dict[str, Tensor]:
 
 
 def take_step(model: Any, processor: Any, batch: Canary, size: float) -> None:
-    """Move each element of `model` by `size` times the element's value in `first_step`."""
+    """Move each element of `model` by `size` times its value in the result of `first_step`."""
     model.zero_grad()
     step = first_step(model, processor, batch)
     with torch.no_grad():

@@ -23,7 +23,7 @@ TOP = (HEIGHT - WIDTH) // 2
 def pages(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` pages, each as the bytes of a JPEG file and a sample with one question.
 
-    The sample's evidence is moved to its place on the page. The sample has no label, because
+    The boxes of the sample's evidence fit the enlarged page. The sample has no label, because
     curation labels it.
     """
     for data, sample in generate_pages(split, count, seed):

@@ -7,8 +7,8 @@ The script reads the reports of run.py and prints the whole text of this folder'
 The measured memory of a process is its peak of anonymous resident memory, less its memory before it
 loads the model. A trainer's memory also includes the weights that it maps from a file.
 
-The planned memory is for the shallow model and for the sizes of the passes that ran. Its overhead
-for libraries is 0, because the measured memory leaves the libraries out.
+The planned memory is for the shallow model. For a trainer, it is for the largest pass that ran. The
+plan's overhead for libraries is 0 here, because the measured memory leaves the libraries out.
 """
 
 import argparse

@@ -131,7 +131,7 @@ def public_classes(module: ast.Module) -> list[str]:
 
 
 MOST_POSITIONAL = 7
-"""The largest number of positional arguments with which a class is called."""
+"""The largest number of positional arguments in a call of a class."""
 
 
 def test_large_records_are_built_with_keywords() -> None:
@@ -153,7 +153,7 @@ def is_class(function: ast.expr) -> bool:
 
 
 FEWEST_SECTIONS = 3
-"""A function that uses fewer sections of the configuration takes these sections."""
+"""A function that uses fewer sections must take these sections, not the whole configuration."""
 
 
 def test_functions_take_the_sections_that_they_use() -> None:
@@ -170,7 +170,11 @@ def test_functions_take_the_sections_that_they_use() -> None:
 
 
 def narrow_uses(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[set[str]]:
-    """Return the used sections of each whole configuration of which `function` uses few."""
+    """Return a set of sections for each PlatformConfig argument of which `function` uses few.
+
+    The set has the names of the sections that the function uses. An argument that the function
+    passes on whole does not count.
+    """
     narrow = []
     for argument in [*function.args.args, *function.args.kwonlyargs]:
         if argument.annotation is None or ast.unparse(argument.annotation) != "PlatformConfig":
