@@ -80,9 +80,9 @@ class GrpoResult:
     wall_s: float
 
     def summary(self, store: str) -> str:
-        """Return the number of steps and the address of the policy, as two lines of text.
+        """Return the number of steps, the duration and the policy's address, as two lines of text.
 
-        `store` is the address of the store.
+        The text also states how many questions were left out. `store` is the address of the store.
         """
         took = f"in {self.wall_s:.0f} s" if self.metrics else "by an earlier job"
         if unplayable := self.metrics.get("data/unplayable"):

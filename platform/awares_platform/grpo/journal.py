@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _TURN = pa.struct(
     [
         ("context_ids", pa.list_(pa.int32())),
-        # A null box stands for the low-resolution view.
+        # The turn has one box per view. A null box stands for the low-resolution view.
         ("boxes", pa.list_(pa.list_(pa.int32()))),
         ("sampled_ids", pa.list_(pa.int32())),
         ("logprobs", pa.list_(pa.float64())),

@@ -150,7 +150,8 @@ class Learner:
             asked = time.monotonic()
             shard = self._next(step, version)
             if shard is None:
-                # The controller has stopped the run, and raises the cause itself.
+                # The controller has stopped the run and raises the cause itself, or a newer
+                # learner has replaced this one.
                 return
             started = time.monotonic()
             metrics = self._update(shard)
@@ -170,7 +171,7 @@ class Learner:
         self._tell("close")
 
     def _next(self, step: int, version: int) -> StepShard | None:
-        """Return this rank's shard of the next batch, or None if the run has stopped.
+        """Return this rank's shard of the next batch, or None if this learner must stop.
 
         While the rank waits, it also repairs the newest published version. It does so only if a
         reader of the weights has found damage and asks for a complete copy.
@@ -200,7 +201,7 @@ class Learner:
     # -- one step
 
     def _update(self, shard: StepShard) -> dict[str, float]:
-        """Take one optimizer step per minibatch. Return metrics over all ranks."""
+        """Take one optimizer step per minibatch with episodes. Return metrics over all ranks."""
         metrics = LossMetrics()
         proximal = self._objective.proximal(shard) if len(shard.minibatches) > 1 else None
         norms = []

@@ -76,7 +76,7 @@ class SftResult:
     wall_s: float
 
     def summary(self, store: str) -> str:
-        """Return the number of steps and the address of the policy, as two lines of text.
+        """Return the number of steps, the duration and the policy's address, as two lines of text.
 
         `store` is the address of the store.
         """
@@ -89,7 +89,7 @@ def run(config: PlatformConfig) -> SftResult:
 
     Ray must be initialised, and the store must be reachable. Raises PolicyError if the policy or
     the checkpoint cannot be used. Raises DataError if the data cannot be used, and StoreError if
-    the store fails. If the workers fail too often, their last error is raised.
+    the store fails. If the workers fail too often, the last error of a worker is raised.
     """
     started = time.monotonic()
     config = config.model_copy(update={"policy": pinned(config.policy)})

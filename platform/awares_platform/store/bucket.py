@@ -112,8 +112,8 @@ class Bucket:
     def get_range(self, key: str, start: int, end: int, *, if_match: str | None = None) -> bytes:
         """Return the bytes from `start` to `end` (exclusive), or fewer if the object is shorter.
 
-        Raises NotFound if there is no object. Raises PreconditionFailed if the object's etag is not
-        `if_match`.
+        Raises NotFound if there is no object. If `if_match` is given and is not the object's etag,
+        the method raises PreconditionFailed.
         """
         if not 0 <= start <= end:
             raise ValueError(f"{key}: no such byte range: {start} to {end}")

@@ -46,8 +46,7 @@ class StoreKeys:
     def shared(self, directory: Path) -> Iterator[dict[str, str]]:
         """Write the keys to a file in `directory`, and delete the file at the end of the block.
 
-        Yield the environment variable for other processes, as a dict from its name to its value,
-        the path of the file.
+        Yield the environment variable that other processes must inherit: {VARIABLE: path}.
         """
         path = directory.resolve() / "keys.json"
         path.unlink(missing_ok=True)  # A killed run may have left this file.

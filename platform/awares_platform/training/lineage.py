@@ -2,9 +2,9 @@
 
     policy.base <--trained_from-- policies/sft <--trained_from-- policies/awares
 
-The manifest of a policy records the digest of the policy from which its training started. If that
-starting policy is trained again, or policy.base changes, the recorded digest no longer matches. The
-trained policy is then stale.
+The manifest of a trained policy records the digest of the starting policy, from which training
+started. If the starting policy is trained again, or policy.base changes, the recorded digest no
+longer matches. The trained policy is then stale.
 """
 
 from awares.errors import PolicyError

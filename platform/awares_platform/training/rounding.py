@@ -83,5 +83,5 @@ def _remainder(output: Tensor) -> Tensor:
     mixed = output.view(torch.int16).to(torch.int32) * 40503 + columns * 1597334677
     for shift, factor in ((15, 739982445), (12, 695872825)):
         mixed = (mixed ^ ((mixed >> shift) & ((1 << (32 - shift)) - 1))) * factor
-    # The upper bits are mixed best.
+    # The upper bits of `mixed` are the most random.
     return ((mixed >> 16) & ((1 << bits) - 1)).float() / (1 << bits) - 0.5 + 0.5 / (1 << bits)

@@ -163,9 +163,9 @@ def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> float:
 def full_state(engine: Any) -> dict[str, Tensor]:
     """Return the full weights on the CPU, with transformers' names and merged adapters.
 
-    Every rank must call this function, because ZeRO-3 gathers one parameter at a time. Rank 0 gets
-    the weights, and the other ranks get an empty dict. The tensors are copies, so further training
-    does not change them. Tied weights appear once, under their first name.
+    Every rank must call this function, because all ranks take part when ZeRO-3 gathers a parameter.
+    Rank 0 gets the weights, and the other ranks get an empty dict. The tensors are copies, so
+    further training does not change them. Tied weights appear once, under their first name.
     """
     state = _whole(engine, _named(engine.module))
     return lora.merged(engine.module, state) if engine.global_rank == 0 else {}
