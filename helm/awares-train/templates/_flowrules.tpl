@@ -1,8 +1,8 @@
-{{/* NetworkPolicies for DNS, heads, the Kubernetes API, the endpoint and Prometheus, and the rules
-of these policies. The input of a template is the root, unless its comment names another input. */}}
+{{/* NetworkPolicies for heads and the endpoint, and rules of policies for DNS and Prometheus. The
+input of a template is the chart's root context ($), unless its comment names another input. */}}
 
-{{/* Policies for traffic to the Jobs API and the dashboard of heads (8265), from the operator,
-submitter pods and test pods. Also policies for traffic from heads to the Kubernetes API and to
+{{/* Policies for traffic between heads (port 8265) and their clients: the operator, submitter pods
+and test pods. Also policies for traffic from heads to the Kubernetes API, and from Ray clusters to
 Redis. */}}
 {{- define "awares.headFlows" }}
 {{- $heads := dict "ray.io/node-type" "head" }}

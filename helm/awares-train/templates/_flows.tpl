@@ -1,5 +1,6 @@
-{{/* NetworkPolicies. Each policy selects pods by labels and allows one kind of their traffic, which
-is called a flow. The name of the policy contains the name of the flow. */}}
+{{/* Build NetworkPolicies. Each policy selects pods by labels and allows one kind of their traffic,
+which is called a flow. The name of the policy contains the name of the flow. In the inputs, root is
+the chart's root context ($). */}}
 
 {{/* One NetworkPolicy. Input: root, flow (name of the flow), select (additional labels),
 expressions (matchExpressions), rules (policyTypes, ingress and egress, as YAML). */}}

@@ -1,5 +1,5 @@
 {{/* Specs of RayJobs: the command, the cluster, the submitter pod, and the clean-up after the job.
-*/}}
+In the inputs, root is the chart's root context ($). */}}
 
 {{/* A job's values merged over jobDefaults, as YAML. Input: root, job. */}}
 {{- define "awares.job" -}}

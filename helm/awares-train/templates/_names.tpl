@@ -1,4 +1,5 @@
-{{/* Names of objects, labels, the container image, and names of service accounts. */}}
+{{/* Names of objects, labels, the container image, and names of service accounts. In the inputs,
+root is the chart's root context ($). */}}
 
 {{- define "awares.fullname" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name -}}
@@ -62,10 +63,10 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version | replace "+" "_" }
 {{- end }}
 
 {{/*
-The labels that select a pod. Input: root, component. They omit app.kubernetes.io/name,
-because KubeRay sets its own value of that label, and its Services select heads by this value. They
-omit the version, because a new version would then change the pod template, and KubeRay would create
-a second cluster for the endpoint.
+The labels that select a pod. Input: root, component. The labels omit app.kubernetes.io/name,
+because KubeRay sets a value of its own, by which its Services select heads. The labels omit the
+version, because each new version would change the pod template. KubeRay could then create a second
+cluster for the endpoint.
 */}}
 {{- define "awares.podLabels" -}}
 app.kubernetes.io/instance: {{ .root.Release.Name }}

@@ -1,4 +1,5 @@
-{{/* Labels and annotations that assign objects to a queue of Kueue, Volcano or YuniKorn. */}}
+{{/* Labels and annotations that assign objects to a queue of Kueue, Volcano or YuniKorn. In the
+inputs, root is the chart's root context ($). */}}
 
 {{/* The queue labels of a RayCluster, RayJob or RayService. Input: root, name (of the object). */}}
 {{- define "awares.queueLabels" -}}
@@ -32,8 +33,8 @@ kueue.x-k8s.io/podset-{{ $topology.mode }}-topology: {{ $topology.level }}
 {{- end }}
 {{- end }}
 
-{{/* The priority class of the pods in a YuniKorn queue, because YuniKorn has no priority classes of
-its own. For other queues it is empty. Input: the input of awares.rayPod. */}}
+{{/* The value queue.priorityClass for a YuniKorn queue, and empty for other queues. YuniKorn has no
+priority classes of its own, so the pods get the class. Input: the input of awares.rayPod. */}}
 {{- define "awares.queuePodPriority" -}}
 {{- if and .queued (eq .root.Values.queue.kind "yunikorn") -}}
 {{ .root.Values.queue.priorityClass }}

@@ -1,5 +1,5 @@
 {{/* The spec of a RayCluster: the permanent cluster, a job's own cluster, or the endpoint's
-cluster. */}}
+cluster. In the inputs, root is the chart's root context ($). */}}
 
 {{/* A group's values merged over groupDefaults, as YAML. Input: root, group. */}}
 {{- define "awares.group" -}}
@@ -84,7 +84,8 @@ workerGroupSpecs:
 {{- end }}
 {{- end }}
 
-{{/* The spec of a worker group. Input: the input of awares.clusterSpec, with name and group. */}}
+{{/* The spec of a worker group. Input: the input of awares.clusterSpec, and also role (worker),
+name and group. */}}
 {{- define "awares.workerGroup" -}}
 groupName: {{ .name }}
 replicas: {{ include "awares.replicas" . }}
@@ -131,8 +132,8 @@ the input of awares.workerGroup. */}}
 {{ int $replicas }}
 {{- end }}
 
-{{/* The autoscaler's options. They omit restartPolicy, because version 2 of the autoscaler accepts
-only Never. */}}
+{{/* The autoscaler's options. Version 2 of the autoscaler accepts only the restartPolicy Never, so
+the pod templates of the cluster set no restartPolicy. */}}
 {{- define "awares.autoscaler" -}}
 version: v2
 idleTimeoutSeconds: {{ int64 .settings.autoscaler.idleTimeoutSeconds }}

@@ -1,5 +1,5 @@
-{{/* The pod template of a head or worker. Input: the input of awares.clusterSpec, with role (head
-or worker) and group. */}}
+{{/* The pod template of a head or worker. Input: the input of awares.clusterSpec, and also role
+(head or worker), group, and for a worker name (of the group). */}}
 
 {{- define "awares.rayPod" -}}
 {{- $root := .root -}}

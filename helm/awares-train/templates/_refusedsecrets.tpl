@@ -1,5 +1,5 @@
-{{/* Refuse values that name no Secret, and Secrets that do not exist. Also refuse service accounts
-without a name, and labels and environment variables that the chart sets. */}}
+{{/* Refuse a missing name of a Secret, and a Secret that does not exist. Also refuse a service
+account without a name, and labels and environment variables that the chart sets. */}}
 
 {{/* "yes" if Helm can ask a cluster. Without a cluster, lookup returns nothing, not even an empty
 list. */}}
@@ -107,8 +107,8 @@ serviceAccounts.{{ $who }}.create=false without serviceAccounts.{{ $who }}.name:
 {{- end }}
 {{- end }}
 
-{{/* Refuse labels and environment variables in `pods` that the chart or KubeRay sets. The user's
-value would replace the chart's value. */}}
+{{/* Refuse labels and environment variables in the user's `pods` that the chart or KubeRay sets,
+because the user's value would replace the other value. */}}
 {{- define "awares.refusePods" }}
 {{- range $key := keys .Values.pods.labels | sortAlpha }}
 {{- if regexMatch "^(ray[.]io/.*|app[.]kubernetes[.]io/(instance|part-of|component))$" $key }}

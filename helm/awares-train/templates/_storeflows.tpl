@@ -1,4 +1,5 @@
-{{/* NetworkPolicies for traffic to the store. The input of each template is the root. */}}
+{{/* NetworkPolicies for traffic to the store. The input of each template is the chart's root
+context ($). */}}
 
 {{/* The policies for traffic from Ray's pods and the test pods to S3 and to the servers from which
 models are downloaded. */}}
