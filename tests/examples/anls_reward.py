@@ -28,8 +28,8 @@ class AnlsReward:
     def __call__(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
         """Return one value for each episode.
 
-        This reward ignores the samples' labels. Only a penalty for missing crop requests would need
-        labels.
+        This reward ignores the labels of the samples. A reward needs them only if it punishes a
+        missing request for crops.
         """
         return [self._value(*pair) for pair in zip(episodes, samples, strict=True)]
 

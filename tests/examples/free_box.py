@@ -42,9 +42,10 @@ class FreeBox:
         return self._rule.low(size)
 
     def parse(self, text: str) -> Parsed:
-        """Classify the text of one turn as an answer, a request or malformed text.
+        """Parse the text of one turn as an answer, a request or a malformed request.
 
-        Only text that matches `LOOK [x0, y0, x1, y1]` exactly is a request.
+        Text without "LOOK" and "[" is an answer. Text of the exact form `LOOK [x0, y0, x1, y1]` is
+        a request, unless the box is empty or out of range. All other text is malformed.
         """
         if "LOOK" not in text and "[" not in text:
             return Answer(text.strip())
@@ -74,7 +75,7 @@ class FreeBox:
         return (right - left) * (bottom - top) / 1_000_000
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return a request for the smallest box around all padded evidence boxes.
+        """Return a request for the smallest box around all evidence boxes, which are padded first.
 
         If there is no evidence box, return a request for the whole image.
         """

@@ -1,6 +1,6 @@
 """Tests that GRPO and the evaluation use the example reward AnlsReward.
 
-test_grpo.py also trains a policy with this reward.
+tests/integration/test_grpo.py also trains a policy with this reward.
 """
 
 from pathlib import Path

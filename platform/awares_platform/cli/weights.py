@@ -1,6 +1,6 @@
 """Implements `awares weights ls|show|verify|pull|merge|pin|unpin` for the weights of a run.
 
-A version is published as an anchor, as a delta, or as both. An anchor holds all of its weights. A
+A version is published as an anchor, as a delta, or as both. An anchor holds the whole version. A
 delta holds the changes from an earlier version, its base.
 """
 

@@ -63,7 +63,8 @@ def limits() -> VisionLimits:
 def processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
     """Return a processor with the default pixel limits of transformers.
 
-    `collate` must override these limits.
+    These limits differ from the fixture `limits`, so tests notice if `collate` does not replace
+    them.
     """
     return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor())
 

@@ -1,4 +1,4 @@
-"""Tests bootstrap intervals against the binomial distribution."""
+"""Tests bootstrap intervals, for example against the interval of a binomial share."""
 
 import numpy as np
 import pytest

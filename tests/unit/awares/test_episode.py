@@ -25,9 +25,10 @@ IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
 
 @dataclass
 class Script:
-    """An engine that returns the given turns in order.
+    """An engine that returns the given turns in order, and raises those that are exceptions.
 
-    The first turn has weight version 1, the second turn has version 2, and so on.
+    A turn is a text, a Generation or an exception. The weight version of a text is the number of
+    its turn: 1 in the first turn, 2 in the second.
     """
 
     chat: ChatFormat
@@ -80,7 +81,7 @@ def test_two_turns_only_ever_append_ids(chat, spec):
 
     The appended ids are the sampled ids of turn 1 and the ids of the tool's reply.
     """
-    # If these ids are decoded and the text is encoded again, the result is different ids.
+    # These ids end with <|endoftext|>. If their text were encoded again, the ids would differ.
     odd = tuple(chat.encode("GET_CROPS: ['0', '8']")) + (
         chat.tokenizer.convert_tokens_to_ids("<|endoftext|>"),
     )

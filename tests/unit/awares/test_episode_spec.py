@@ -44,7 +44,8 @@ ENVIRONMENTS = st.one_of(
 def prompts(spec, size, request, chat):
     """Return how many tokens and images turn 2's prompt has, or None for a malformed request.
 
-    The prompt consists of the first turn, the request and the reply.
+    The prompt consists of turn 1's prompt, the request and the reply. The request counts with the
+    token limit of a turn.
     """
     first = spec.environment.first_view(size)
     granted = grant(spec, request, [first], size)
@@ -59,7 +60,7 @@ def prompts(spec, size, request, chat):
 @settings(max_examples=300, deadline=None)
 @given(environment=ENVIRONMENTS, size=SIZES, crops=CROPS, fit=st.booleans())
 def test_every_legal_request_fits_the_context(chat, environment, size, crops, fit):
-    """Check the prompt of the second turn for any image size, environment and request."""
+    """Check the length of turn 2's prompt for any image size, environment and request."""
     spec = replace(SPEC, environment=environment, budget=replace(BUDGET, fit=fit))
     try:
         check_room(spec, "?", size, chat)
@@ -88,7 +89,8 @@ def test_serving_answers_every_request_within_the_budget(size, crops, views):
 def test_four_crops_of_a_page_are_malformed_if_they_exceed_the_budget(chat):
     """Check that the budget refuses four halves of a page, which exceed 8,192 tokens.
 
-    The views follow the paper's rule, by which a half of a page costs about as much as the page.
+    The views follow the paper's rule, by which a half of a page costs about as much as the page. By
+    the rule "relative", four quarters of the page stay below 8,192 tokens.
     """
     spec = replace(SPEC, environment=TenCrops(rule=ViewRule("paper")))
     halves = Request(("5", "6", "7", "8"))

@@ -88,9 +88,9 @@ def test_grpo_clips_by_hand():
     assert loss == pytest.approx(-0.275)
     assert stats.loss == pytest.approx(-0.275)
     assert stats.clip_fraction == 0.5 and stats.ratio == pytest.approx(1.0) and stats.tokens == 4
-    # The gradient d loss / d logprob is 0 if the ratio r is clipped. Otherwise, the gradient is
-    # -A * r / (T * B). T = 2 is the number of tokens of each episode. B = 2 is the number of
-    # episodes.
+    # The gradient d loss / d logprob is 0 if the minimum is the clipped term. Otherwise it is
+    # -A * r / (T * B), where r is the ratio. T = 2 is the number of tokens of each episode, and
+    # B = 2 is the number of episodes.
     assert gradient.tolist() == [[0.0, pytest.approx(-2 * 0.5 / 4)], [pytest.approx(1.5 / 4), 0.0]]
 
 

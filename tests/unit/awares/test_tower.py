@@ -35,7 +35,7 @@ def batch(chat, processor, limits) -> Batch:
 
 
 class Counted:
-    """Counts the patches that a model's patch embedding gets."""
+    """Records how many patches a model's patch embedding gets in each call."""
 
     def __init__(self, model: Any) -> None:
         self.patches: list[int] = []
@@ -74,7 +74,7 @@ def test_shared_passes_equal_separate_passes(
     patches = batch.image_grid_thw_I3.prod(1)
     assert counted[1].patches == [int(patches[[0, 1, 3]].sum())] and counted[0].patches == []
     torch.testing.assert_close(shared, expected, rtol=1e-4, atol=1e-5)
-    # Outside the block, the towers compute as usual.
+    # Outside the block, each tower computes its own features again.
     torch.testing.assert_close(compute(), expected)
     assert [len(model.patches) for model in counted] == [1, 2]
 

@@ -66,8 +66,8 @@ def test_small_print_has_too_few_pixels_in_the_full_view():
 
 
 def _gap(first, second):
-    """Return the largest difference between the pixels of two images.
+    """Return the largest difference between the pixel values of two images.
 
-    The images have the same noise, so the noise cancels.
+    Both scenes have the same seed and thus the same noise, so the noise cancels.
     """
     return int(np.abs(np.asarray(first, int) - np.asarray(second, int)).max())

@@ -1,4 +1,4 @@
-"""Tests that CPU time is counted by kind of process, also after the end of a process."""
+"""Tests that CPU time is counted by kind of process, also for processes that have ended."""
 
 import subprocess
 import sys

@@ -76,7 +76,8 @@ def serve() -> Iterator[Callable[..., tuple[http.server.HTTPServer, str]]]:
 class Bucket:
     """A fake store in memory.
 
-    `get` returns the bytes `wrong` if they are given. If `sticky` is true, `delete` does nothing.
+    If `wrong` is given, `get` returns these bytes for any key. If `sticky` is true, `delete` does
+    nothing.
     """
 
     def __init__(self, wrong: bytes | None = None, sticky: bool = False) -> None:
