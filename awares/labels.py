@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from awares.sample import Label
 
 BothWrong = Literal["LR", "drop"]
-"""What to do with a sample if its answers at low and at full resolution are both wrong. "LR" labels
+"""What to do with a sample if the policy answers it wrongly at both resolutions. "LR" labels
 the sample LR, as the paper does. "drop" leaves the sample out."""
 
 

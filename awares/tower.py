@@ -10,7 +10,7 @@ If training leaves the tower frozen, the towers of the policy and the reference 
 The G episodes of a group share the low-resolution view, and often share crops.
 
 Axes of the tensors:
-    I  images of the batch, in order of appearance
+    I  images in the prompts of the batch, in order of appearance
     U  distinct views among these images
     N  patches of all images
     D  pixel values of one patch

@@ -180,7 +180,7 @@ class Pretraining:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Return AdamW, and Muon for the language model's matrices.
 
-        With Muon, the model learns to attend to a question's item in a fraction of AdamW's steps.
+        With Muon, the model learns in fewer steps to attend to the item that a question is about.
         """
         vision = list(self.reader.visual.parameters())
         layers = self.model.model.language_model.layers

@@ -1,6 +1,6 @@
 """Runs a job in a separate process, which uses the Ray and the store of the open session.
 
-This process shows the progress of the job, and writes the output of the job to a log file.
+The calling process shows the progress of the job, and writes the job's output to a log file.
 """
 
 import logging

@@ -27,9 +27,9 @@ class EvaluateConfig(Section):
     )
     """Policies to evaluate. "full" and "low" are the base policy at full and at low resolution.
     "sft" and "awares" are the trained policies. "escalate" takes the answer of full where awares
-    asks for crops, and the answer of awares elsewhere. "threshold" takes the answer of full where
-    low is least confident, and the answer of low elsewhere. It does so as long as its mean RTR does
-    not exceed the mean RTR of awares."""
+    asks for crops, and the answer of awares elsewhere. "threshold" takes the answer of full for the
+    questions on which low is least confident, and the answer of low elsewhere. The number of these
+    questions is the largest at which threshold's mean RTR does not exceed the one of awares."""
     questions: int = Field(default=2048, ge=1)
     """Number of held-out questions, which are the first questions of the test split."""
     in_flight: int = Field(default=64, ge=1)

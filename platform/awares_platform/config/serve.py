@@ -14,7 +14,7 @@ class ServeConfig(Section):
     """
 
     policy: Literal["base", "sft", "awares"] = "awares"
-    """Policy of the run to serve."""
+    """Policy to serve: the base model, or a policy that the run has trained."""
 
     follow: bool = False
     """Load new weight versions of the run's GRPO while serving. `policy` must then equal

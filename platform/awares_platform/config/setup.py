@@ -207,11 +207,11 @@ def _shown(value: Any) -> str:
 
 
 def _candidates(loc: tuple[int | str, ...]) -> list[str]:
-    """Return the valid keys to suggest in place of the unknown key `loc`.
+    """Return the valid keys from which the error for an unknown key chooses its suggestion.
 
-    If `loc` is an unknown section, the result holds all sections, and all keys whose last part
-    equals the unknown name. If `loc` is an unknown key, the result holds all keys of its section,
-    and the keys of other sections whose last part is the same.
+    `loc` holds the parts of the unknown key. If its only part is an unknown section, the result
+    holds all sections, and all keys whose last part equals this name. Otherwise the result holds
+    all keys of its section, and all keys whose last part equals the last part of `loc`.
     """
     if len(loc) == 1:
         sections = list(PlatformConfig.model_fields)

@@ -1,4 +1,4 @@
-"""Tests that the configuration has the defaults of the classes in `awares` that read it."""
+"""Tests that a key of the configuration has the default of the parameter that gets its value."""
 
 import inspect
 
@@ -25,7 +25,10 @@ from awares_platform.config.method import MethodConfig
 def test_a_setting_has_the_default_of_its_parameter(
     built: type, section: type[Section], shared: int
 ) -> None:
-    """`shared` is the number of parameters that the section offers under the same name."""
+    """Check the parameters of `built` that have the name of a key in the section.
+
+    `shared` is the number of these parameters.
+    """
     offered = {name: field.default for name, field in section.model_fields.items()}
     defaults = {
         name: parameter.default
