@@ -36,7 +36,7 @@ podSelector:
     {{- end }}
 {{- end }}
 
-{{/* "yes" if at least one job is enabled, because only jobs have submitter pods. Otherwise empty.
+{{/* "yes" if the release has submitter pods, which means that a job is enabled. Otherwise empty.
 */}}
 {{- define "awares.submits" -}}
 {{- $found := false -}}

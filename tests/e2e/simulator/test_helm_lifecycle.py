@@ -1,4 +1,4 @@
-"""Tests that helm 4 and helm 3 install, upgrade and uninstall a release of a small chart.
+"""Tests that helm 4 and helm 3 install, upgrade, roll back and uninstall a small chart.
 
 The tests run against the simulator's API server. No pod runs.
 """

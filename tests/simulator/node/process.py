@@ -13,7 +13,8 @@ import psutil
 
 from tests.processes import kill
 
-# Every process of a simulator has this environment variable. `leftovers` looks for the variable.
+# The simulator sets this environment variable for each process that it starts. `leftovers` finds
+# processes by this variable.
 MARK = "AWARES_SIMULATOR"
 _GONE_S = 5.0
 _PR_SET_PDEATHSIG = 1

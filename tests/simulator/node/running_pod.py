@@ -23,7 +23,7 @@ _LONGEST_BACKOFF_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a pod runs: its loopback address and its directories.
+    """The loopback address, the directories and the helpers that one pod uses.
 
     `root` is the pod's own directory. `claims` is the directory of the volumes of
     PersistentVolumeClaims, which all pods share. `mark` identifies the processes of the simulator.

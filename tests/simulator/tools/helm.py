@@ -40,7 +40,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Helm:
-    """A helm binary, the kubeconfig of its cluster, and its home directory."""
+    """A helm binary, with the kubeconfig file and the home directory that it uses."""
 
     path: Path
     kubeconfig: Path
