@@ -47,14 +47,14 @@ class Batch:
     mm_token_type_ids_BT   1 at image tokens, 0 elsewhere
     pixel_values_ND        normalised pixels of each patch
     image_grid_thw_I3      number of frames, patch rows and patch columns of each image
-    image_views_I          number of the view that each image shows; equal numbers mean equal pixels
+    image_views_I          index of the view that each image shows; equal indices mean equal pixels
     action_mask_BT         true at sampled tokens of episodes and target tokens of demonstrations
     behaviour_logprobs_BT  logprob of each sampled token under the policy that sampled it
     weights_BT             weight of each token in the SFT loss
-    versions_BT            version of the weights that sampled each token
+    versions_BT            version of the policy that sampled each token
 
-    The numbers of the views are 0 to U - 1, in order of appearance. Where the action mask is false,
-    the logprobs and weights are 0, and the versions are -1.
+    The U distinct views have the indices 0 to U - 1, in order of first appearance. Where the action
+    mask is false, the logprobs and the loss weights are 0, and the versions are -1.
 
     Example:
         batch = collate(episodes, images, processor, limits).to("cuda")

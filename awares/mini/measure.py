@@ -31,8 +31,8 @@ GROUPS = ("all", "LR", "uncertain", "HR")
 class Exam:
     """The accuracy by view ("full", "low", "closer") and by group of questions.
 
-    The groups are "all", the labels ("LR", "uncertain", "HR"), and each kind of question. A group
-    such as "9 px" holds the questions about a single digit that is 9 px high.
+    Every question belongs to "all", to its label ("LR", "uncertain" or "HR"), and to its kind. A
+    question about a single digit also belongs to the group of the digit's height, such as "9 px".
 
     Example:
         Exam({"full": {"all": 0.95}})

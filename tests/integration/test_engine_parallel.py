@@ -1,7 +1,8 @@
 """Tests engines of two tensor-parallel processes on the CPU, with weights from SeaweedFS.
 
-An engine of one process, or transformers, gives the expected values. A float32 engine loads whole
-weights, and adds adapters to its weights. A bfloat16 engine computes adapters beside its weights.
+An engine of one process, or transformers, gives the expected values. A float32 engine loads all
+weights of a version, or folds the version's adapter into its weights. A bfloat16 engine keeps the
+adapter separate, and adds the adapter's output to the output of the layer.
 """
 
 import subprocess

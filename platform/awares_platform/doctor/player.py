@@ -27,7 +27,7 @@ from awares_platform.weights import Subscriber
 class Player:
     """A Ray actor with one engine. The actor also runs checks on the engine's node.
 
-    These checks run in threads, because they would block the event loop of the engine.
+    These checks run in threads, because they would otherwise block the engine's event loop.
     """
 
     def __init__(self, config: PlatformConfig) -> None:

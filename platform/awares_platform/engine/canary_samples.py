@@ -20,7 +20,7 @@ from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
 
 _SAMPLES = 4
-# `build` looks for usable samples among this number of samples.
+# `build` looks for usable samples among the first _PROBES samples.
 _PROBES = 64
 
 

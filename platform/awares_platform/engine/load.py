@@ -125,7 +125,8 @@ class Loader:
             # other part.
             await self._llm.reset_encoder_cache()
         applied = time.perf_counter()
-        # gather starts the two calls in this order, so the version is set before the resume.
+        # gather sends the two calls in this order, and the engine process handles them in order.
+        # The version is therefore set before generation resumes.
         await asyncio.gather(
             self._llm.update_weight_version(str(version)), self._llm.resume_generation()
         )

@@ -34,7 +34,10 @@ class EvaluatedPolicy:
 
     @property
     def may_call(self) -> bool:
-        """Whether the policy may request crops. The base policy is not trained to request crops."""
+        """Whether the policy's way of playing allows it to request crops.
+
+        In POLICIES, the base weights only answer, because they are not trained to request crops.
+        """
         return self.play in ("asks", "decides")
 
     def spec(

@@ -182,10 +182,11 @@ def activations(rank: Trainer, shape: Geometry) -> float:
 def layer(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes of temporary tensors in the backward pass of one layer.
 
-    With checkpointing the backward pass first recomputes the tensors that a layer keeps without
-    checkpointing. The gradients then take two MLP widths per token. A trained vision tower has its
-    backward pass after the decoder layers, so only the larger of a vision block and a decoder layer
-    counts. A frozen tower needs less memory, because it runs before other layers keep anything.
+    With checkpointing, the backward pass first recomputes the tensors that the layer did not keep.
+    The gradients then take two MLP widths per token. A trained vision tower has its backward pass
+    after the decoder layers. These passes do not overlap, so only the larger of a vision block and
+    a decoder layer counts. A frozen tower adds nothing. It has no backward pass, and its forward
+    pass ends before the decoder layers keep any tensors.
     """
     decoder, block = 2 * rank.weight * shape.intermediate, 2 * rank.weight * shape.v_intermediate
     if rank.checkpointing:

@@ -1,4 +1,4 @@
-"""Tests what the low view and the crops cost by each rule, and which pixels they show."""
+"""Tests the token cost and the pixels of the low view and the crops under each view rule."""
 
 import itertools
 

@@ -1,6 +1,6 @@
-"""Tests values of clusters, jobs and queues.
+"""Tests the chart's values that configure clusters, jobs and queues.
 
-Most tests cover features that no preset uses, so no golden file shows these features.
+No preset sets most of these values, so no golden file covers them.
 """
 
 from typing import Any

@@ -126,9 +126,10 @@ def _changed(old: Words, now: Words) -> Positions:
 def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, NDArray[np.uint16]]:
     """Return the streams "changes", "wide gaps" and "far gaps".
 
-    `changed` holds the positions of the changed words of a block. `last` is the position of the
-    change before this block, or of the word before the span if there is none. Both count from the
-    start of the block, so `last` is negative. `moved` holds the move of each changed word in the
+    `changed` holds the positions of the changed words, counted from the start of the block. `last`
+    is the position of the previous changed word, counted in the same way. This word lies in an
+    earlier block, so `last` is negative. If no earlier word changed, `last` is the position just
+    before the first word that `encode` received. `moved` holds the move of each changed word in the
     top two bits. The function overwrites `moved` with the stream "changes".
     """
     gaps = np.empty_like(changed)
