@@ -3,10 +3,10 @@
 import io
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from awares.errors import DataError
 from awares.tokens import Size
@@ -19,7 +19,10 @@ from awares_platform.store.errors import NotFound
 log = logging.getLogger(__name__)
 
 _HEADER = 64 * 1024
-_READERS = 16
+# The store's connection pool has this size.
+_READERS = 32
+_SIDEWAYS = (5, 6, 7, 8)
+"""The EXIF orientations with which `awares.images.decode` swaps width and height."""
 _UNREADABLE = (DataError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
@@ -29,13 +32,31 @@ def sample_sizes(
     """Return the width and height of up to `most` images, drawn at random with `seed`.
 
     `digests` are the hashes of all images. A hash that occurs twice can be drawn twice. The result
-    leaves out an image whose size cannot be read. The sizes ignore the EXIF rotation of a file.
-    Raises StoreError if the store fails.
+    leaves out an image whose size cannot be read. Raises StoreError if the store fails.
     """
     drawn = random.Random(seed).sample(list(digests), min(most, len(digests)))
+    found = read_sizes(images, drawn)
+    return [found[digest] for digest in drawn if digest in found]
+
+
+def read_sizes(
+    images: Images, digests: Iterable[str], finished: Callable[[], object] = lambda: None
+) -> dict[str, Size]:
+    """Return the width and height of each image that `awares.images.decode` will return, by hash.
+
+    Several threads read the sizes. Each distinct image is read once, and `finished` is called after
+    each of them. The result lacks an image whose size cannot be read. Raises StoreError if the
+    store fails.
+    """
+    found: dict[str, Size] = {}
+    distinct = list(dict.fromkeys(digests))
     with ThreadPoolExecutor(_READERS) as readers:
-        found = dict(readers.map(lambda digest: (digest, _size(images, digest)), set(drawn)))
-    return [size for digest in drawn if (size := found[digest])]
+        sizes = readers.map(lambda digest: _size(images, digest), distinct)
+        for digest, size in zip(distinct, sizes, strict=True):
+            if size:
+                found[digest] = size
+            finished()
+    return found
 
 
 def train_sizes(store: ObjectStore, data: DataConfig) -> list[Size]:
@@ -61,4 +82,13 @@ def _size(images: Images, digest: str) -> Size | None:
 
 def _parse(data: bytes) -> Size:
     with Image.open(io.BytesIO(data)) as image:
-        return image.size
+        width, height = image.size
+        # Pillow has already swapped the sides of a TIFF file. For a PNG file, the subclass's
+        # `getexif` would decode the pixels.
+        if image.format != "TIFF" and _orientation(image) in _SIDEWAYS:
+            return height, width
+        return width, height
+
+
+def _orientation(image: Image.Image) -> int | None:
+    return Image.Image.getexif(image).get(ExifTags.Base.Orientation)

@@ -7,9 +7,10 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from awares_platform.data.image_sizes import sample_sizes
+from awares.images import decode
+from awares_platform.data.image_sizes import read_sizes, sample_sizes
 from awares_platform.data.images import Images, image_key
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound, StoreUnavailable
@@ -72,6 +73,27 @@ def test_images_in_packs_have_sizes(tmp_path: Path) -> None:
 def test_missing_and_broken_images_are_left_out() -> None:
     store = MemoryStore()
     assert sizes(store, [store.put(b"no image"), "absent", store.put(encoded((8, 9)))]) == [(8, 9)]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_size_is_that_of_the_decoded_image(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data, store = encoded((300, 200), kind, exif=exif), MemoryStore()
+    digest, images = store.put(data), Images(cast(ObjectStore, store), tmp_path)
+    size = (200, 300) if orientation > 4 else (300, 200)
+    assert decode(data).size == size and read_sizes(images, [digest]) == {digest: size}
+
+
+def test_each_distinct_image_is_read_once(tmp_path: Path) -> None:
+    store, finished = MemoryStore(), []
+    data = encoded((8, 9))
+    digests = [store.put(data), store.put(data), "absent"]
+    images = Images(cast(ObjectStore, store), tmp_path)
+    found = read_sizes(images, digests, lambda: finished.append(1))
+    assert found == {digests[0]: (8, 9)}
+    assert store.sent == len(data) and len(finished) == 2
 
 
 def test_a_sample_is_bounded_and_repeats_count() -> None:
