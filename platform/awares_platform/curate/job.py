@@ -324,8 +324,8 @@ def summarise(
 ) -> CurateResult:
     """Return statistics of the whole curated split, including shards of an earlier job.
 
-    `planned` is the number of samples before labelling. `asked` is the environment to which the
-    target crops belong.
+    `planned` is the number of samples before labelling. `asked` is the configured environment,
+    which defines the regions by which the target crops are counted.
     """
     labels = Counter(sample.label for sample in curated.samples)
     crops = [crop for sample in curated.samples for crop in sample.crops]

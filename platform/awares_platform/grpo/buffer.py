@@ -60,11 +60,14 @@ class EpisodeBuffer:
     def restore(self, position: Position, groups: list[Group], version: int) -> None:
         """Set the run's position after the learner has started or restarted.
 
-        `groups` are all groups that are known to be finished. The method ignores a group if its
-        prompt is settled in `position` or is in flight. A remaining group becomes ready if its
-        outcome is READY. Otherwise its prompt is settled. Groups in flight stay in flight. An
-        issued prompt that is neither settled, ready nor in flight must be issued again. From now
-        on, no group starts with weights older than `version`.
+        `groups` are all groups that are known to be finished. The class Position says what
+        "settled" means. The method ignores a group if its prompt is settled in `position` or is in
+        flight. It makes every other group ready if the group's outcome is READY. If the outcome is
+        another one, the method marks the group's prompt as settled.
+
+        Groups in flight stay in flight. The method queues every other issued prompt that is neither
+        settled nor ready, and `issue` returns these prompts first. From now on, no group starts
+        with weights older than `version`.
         """
         self.position = position
         self._floor = self._version = version

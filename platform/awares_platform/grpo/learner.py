@@ -5,13 +5,17 @@
     a step:  batch --> update --> publish --> learned --> (checkpoint)
                ^ the only place where the learner waits for rollouts
 
+`attach` tells the controller which version this learner starts from, and at which position in the
+prompts. `learned` sends the metrics of a step to the controller.
+
 The learner never talks to the actors. It gets batches from the controller, and publishes weights to
 the object store. A killed learner resumes from its last checkpoint. The checkpoint holds the
 trained weights, the optimizer's state, the step and the position in the prompts. Versions never
 repeat: a resumed learner publishes the next free version.
 
-The learner computes logprobs of the distribution from which the engine samples. Learner and engine
-therefore use the same temperature and the same blocked ids, and top_p is 1.
+The learner computes logprobs of the distribution from which the engine samples. Both therefore
+use the same temperature, and top_p is 1. Both also exclude the blocked ids, which are the tokens
+that must never be sampled.
 """
 
 import time

@@ -156,10 +156,11 @@ def _numbers(box: Any) -> tuple[float, float, float, float]:
 def pixel_boxes(
     boxes: Sequence[tuple[float, float, float, float]], size: tuple[int, int]
 ) -> tuple[Box, ...]:
-    """Convert the oracle's `boxes` to pixels of an image of `size` (width, height).
+    """Convert `boxes` to pixels of an image of `size` (width, height).
 
-    The function clamps the boxes to the image, and makes each box at least one pixel wide and high.
-    The oracle may give the corners of a box in any order.
+    The boxes come from the oracle, the model that EndpointGrounding asks. Their coordinates run
+    from 0 to SCALE, and their corners may come in any order. The function clamps each box to the
+    image, and makes it at least one pixel wide and high.
     """
     spans = [(_span(x0, x1, size[0]), _span(y0, y1, size[1])) for x0, y0, x1, y1 in boxes]
     return tuple((left, top, right, bottom) for (left, right), (top, bottom) in spans)

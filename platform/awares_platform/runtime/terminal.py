@@ -1,8 +1,10 @@
 """Hides chosen lines of C++ libraries from the terminal.
 
-log, progress, tracebacks of Python --> sys.stderr --> a copy of descriptor 2 --> terminal
-lines of C++ libraries --> descriptor 2 --> a file, within the block of `without_line`
-                                              +-- lines to show, after the block --> terminal
+C++ libraries write to descriptor 2, which normally leads to the terminal. In a block of
+`without_line`, descriptor 2 leads to a file. After the block, the lines to show go to the terminal.
+
+Python's log, progress and tracebacks use a copy of descriptor 2, which `separate_stderr` makes.
+They therefore appear at once, even within the block.
 """
 
 import os

@@ -4,7 +4,8 @@ The metrics are requests by outcome, latency, visual tokens, answers by how they
 
 Without a connection to Ray, this module counts nothing. A query for the retained token ratio is:
 
-    rate(ray_awares_serve_visual_tokens_total) / rate(ray_awares_serve_full_tokens_total)
+    sum(rate(ray_awares_serve_visual_tokens_total[5m]))
+        / sum(rate(ray_awares_serve_full_tokens_total[5m]))
 """
 
 from collections.abc import Sequence

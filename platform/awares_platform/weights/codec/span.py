@@ -55,9 +55,11 @@ def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
 
 
 def decode(word: WordType, name: str, data: memoryview, base: Words | None, out: Words) -> None:
-    """Decode the bytes `data` of a span of the kind `name` into `out`, which may be `base` itself.
+    """Decode one span from `data` into `out`. `name` is the span's kind, such as "dense" or "ulp".
 
-    Raises WeightsError for damaged streams. The content of `out` is then undefined.
+    `base` holds the same words of the base tensor. Every kind except "dense" needs it. `out` may be
+    `base` itself. Raises WeightsError if `data` is damaged or a needed base is missing. The content
+    of `out` is then undefined.
     """
     cursor = Cursor(data)
     if name == "dense":
