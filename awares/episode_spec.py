@@ -75,9 +75,9 @@ def _fit(
 ) -> tuple[Request, tuple[View, ...]] | None:
     """Return the request and its views, reduced to the budget, or None if no region fits.
 
-    `crops` and `tokens` are the views and the visual tokens that are left of the budget. The function shrinks all
-    views alike, in steps of 10 %, because a dropped region might hold the evidence. It drops the
-    last regions only if there are too many views, or if no step fits.
+    `crops` and `tokens` are the views and the visual tokens that the budget leaves. The function
+    shrinks all views alike, in steps of 10 %, because a dropped region might hold the evidence. It
+    drops the last regions only if there are too many views, or if no step fits.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])

@@ -29,7 +29,7 @@ from awares_platform.grpo.job import journal_of, run
 from awares_platform.runtime import metrics
 from awares_platform.runtime.ports import free_port
 from awares_platform.runtime.session import session as open_session
-from awares_platform.serve.app import serving
+from awares_platform.serve.job import serving
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import read_meta
 from awares_platform.training.policy import load_policy

@@ -98,7 +98,7 @@ def evaluate(overrides: Overrides = (), /, config: Setup = MINI) -> int:
 @commands.command
 def serve(overrides: Overrides = (), /, config: Setup = MINI) -> int:
     """Serve a policy over HTTP until SIGTERM or Ctrl-C."""
-    return _run("serve", "awares_platform.serve.app", config, overrides)
+    return _run("serve", "awares_platform.serve.job", config, overrides)
 
 
 @commands.command

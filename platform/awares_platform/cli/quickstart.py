@@ -128,7 +128,7 @@ def serve_and_ask(
     config: PlatformConfig, directory: Path, pace: Pace
 ) -> tuple[EpisodeRecord, Reply]:
     """Start the endpoint on a free port, ask it one held-out question, and stop it."""
-    from awares_platform.serve.app import serving
+    from awares_platform.serve.job import serving
 
     pace.start("serve")
     question = held_out_question(config.run, directory)

@@ -12,5 +12,5 @@ The endpoint takes one image and one question. It returns the answer and the tok
                                       |
         engine/engine.py              vLLM, at most max_ongoing_requests episodes in flight
 
-`awares serve` and a RayService's serveConfigV2 both build the application with `app.py`.
+`awares serve` (job.py) and a RayService (app.py) build the same application.
 """

@@ -12,8 +12,9 @@ from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from awares_platform.config.serve import ServeConfig
-from awares_platform.serve import app
-from awares_platform.serve.app import announcement, base_url, build, check_port, last_line
+from awares_platform.serve import job
+from awares_platform.serve.app import build
+from awares_platform.serve.job import announcement, base_url, check_port, last_line
 from awares_platform.store.errors import LaunchError
 
 
@@ -91,7 +92,7 @@ def test_a_long_start_is_said_again(monkeypatch: pytest.MonkeyPatch):
         application = SimpleNamespace(status=state, deployments={}, message="")
         return SimpleNamespace(applications={"awares": application})
 
-    monkeypatch.setattr(app.serve, "status", status)
-    monkeypatch.setattr(app.time, "monotonic", lambda: now[0])
-    app._wait_until_running(300.0, Stop(), lambda text: said.append((now[0], text)))
+    monkeypatch.setattr(job.serve, "status", status)
+    monkeypatch.setattr(job.time, "monotonic", lambda: now[0])
+    job._wait_until_running(300.0, Stop(), lambda text: said.append((now[0], text)))
     assert said == [(16.0, "the engine still starts"), (32.0, "the engine still starts")]

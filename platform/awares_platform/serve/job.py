@@ -1,0 +1,207 @@
+"""Starts, watches and stops the endpoint.
+
+    awares serve -- run -- serving -- checks -- Serve proxies -- build -- replicas -- ready
+                                                                   |                    |
+    RayService -- serveConfigV2: import_path, args ----------------+       SIGTERM -- drain
+
+`serving` checks the token, the autoscaling keys, the policy and the port. A RayService does not
+call `serving`. The import_path of a RayService is `awares_platform.serve.app:build`, and its args
+are the setup's sections.
+"""
+
+import errno
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.schema import ApplicationStatus
+
+from awares.errors import PolicyError
+from awares_platform.config import PlatformConfig
+from awares_platform.config.serve import ServeConfig
+from awares_platform.runtime.progress import Progress
+from awares_platform.runtime.run import Run
+from awares_platform.serve.deployment import build_application, read_token
+from awares_platform.serve.foreign import ServeLog
+from awares_platform.store import ObjectStore
+from awares_platform.store.errors import LaunchError
+
+APP = "awares"
+POLL_S = 0.5
+BEAT_S = 15.0
+"""Seconds between two progress messages while the endpoint starts."""
+ASK_TOKEN = "AWARES_TOKEN"
+"""The environment variable from which `awares ask` takes the token by default."""
+
+
+def run(config: PlatformConfig) -> None:
+    """Run the endpoint until SIGTERM or Ctrl-C. Then wait until the requests in flight finish.
+
+    Before the call, Ray must be initialised and the store must be reachable.
+    """
+    started, stop = time.monotonic(), threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        with Run(config, "serve") as record, ExitStack() as endpoint:
+            with Progress("serve") as progress:
+                url = endpoint.enter_context(serving(config, stop, progress.say))
+            record.metrics(0, {"time/start": time.monotonic() - started})
+            if not stop.is_set():
+                print(announcement(config.serve, config.run.name, url), flush=True)
+            stop.wait()
+            print("stopping: no new requests, those in flight finish", flush=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def announcement(settings: ServeConfig, run: str, url: str) -> str:
+    """Return the message that the endpoint is ready, and how to ask it and to stop it."""
+    options = "" if url == "http://127.0.0.1:8000" else f" --url {url}"
+    if settings.token_env not in (None, ASK_TOKEN):
+        options += f" --token-env {settings.token_env}"
+    return (
+        f"serving {settings.policy} of run {run} at {url}/v1/chat/completions\n"
+        f"ask it:   awares ask IMAGE 'QUESTION'{options}\n"
+        "stop it:  Ctrl-C"
+    )
+
+
+@contextmanager
+def serving(
+    config: PlatformConfig,
+    stop: threading.Event | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[str]:
+    """Start the endpoint, yield its base URL when it is ready, and drain it at the end.
+
+    Before it starts an engine, the function checks the settings, the policy and the port. It calls
+    `say` with a line of text at each step of the start. If `stop` is set, it no longer waits until
+    the endpoint is ready. Ray Serve's own log lines go to the run's serve.log.
+
+    Raises ConfigError for a wrong setting. Raises PolicyError if the run does not have the policy
+    that serve.policy names. Raises LaunchError if Ray Serve already runs, if the port is taken, or
+    if the replica does not start.
+    """
+    application = build_application(config)
+    read_token(config.serve)
+    _check_policy(ObjectStore.from_config(config.store), config.run.name, config.serve.policy)
+    _check_serve_is_ours()
+    check_port(config.serve.host, config.serve.port)
+    ServeLog(config.run.directory / config.run.name / "serve.log").take_over()
+    say("starting Ray Serve")
+    serve.start(http_options=HTTPOptions(host=config.serve.host, port=config.serve.port))
+    try:
+        serve.run_many(
+            [serve.RunTarget(application, name=APP, route_prefix="/")],
+            wait_for_applications_running=False,
+        )
+        say(f"starting the engine with policy {config.serve.policy} of run {config.run.name}")
+        _wait_until_running(config.serve.start_timeout_s, stop or threading.Event(), say)
+        yield base_url(config.serve)
+    finally:
+        _drain()
+
+
+def _drain() -> None:
+    """Delete the application, then shut down Serve.
+
+    While Serve deletes the application, the proxies still deliver the last answers of the replicas.
+    A shutdown alone would kill the proxies before the replicas have finished.
+    """
+    try:
+        if APP in serve.status().applications:
+            serve.delete(APP)
+    finally:
+        serve.shutdown()
+
+
+def base_url(settings: ServeConfig) -> str:
+    """Return the base URL at which a client on this machine reaches the endpoint."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    return f"http://{host}:{settings.port}"
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise LaunchError if this machine cannot listen on `port`.
+
+    Without this check, Ray Serve would report the failure only after minutes, in a proxy's log.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = (
+                "another process listens there"
+                if error.errno == errno.EADDRINUSE
+                else error.strerror
+            )
+            raise LaunchError(
+                f"serve.port={port} on {host} cannot be used: {reason}; "
+                "stop it or choose another serve.port"
+            ) from error
+
+
+def _check_policy(store: ObjectStore, run: str, name: str) -> None:
+    from awares_platform.training.export import read_meta
+
+    if name != "base" and read_meta(store, run, name) is None:
+        job = "grpo" if name == "awares" else name
+        raise PolicyError(
+            f"run {run!r} has no complete policy {name!r} to serve: finish `awares {job}` first"
+        )
+
+
+def _check_serve_is_ours() -> None:
+    if serve.status().proxies:
+        raise LaunchError(
+            "Ray Serve runs on this cluster already: deploy there with import_path "
+            "awares_platform.serve.app:build, or stop it first"
+        )
+
+
+def _wait_until_running(
+    timeout_s: float, stop: threading.Event, say: Callable[[str], None]
+) -> None:
+    """Wait until the application runs or `stop` is set.
+
+    While the application starts, the function calls `say` every `BEAT_S` seconds.
+
+    Raises LaunchError if the application fails or does not start within `timeout_s` seconds. The
+    error quotes the last line of Serve's messages about the application.
+    """
+    deadline = time.monotonic() + timeout_s
+    beat = time.monotonic() + BEAT_S
+    while not stop.is_set():
+        status = serve.status().applications[APP]
+        if status.status is ApplicationStatus.RUNNING:
+            return
+        messages = (deployment.message for deployment in status.deployments.values())
+        said = last_line("\n".join([status.message, *messages]))
+        if status.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+            raise LaunchError(f"the endpoint did not start: {said}")
+        if time.monotonic() > deadline:
+            limit = f"serve.start_timeout_s={timeout_s:g} s"
+            raise LaunchError(
+                f"the endpoint did not start within {limit}: {said or 'no replica was placed'}"
+            )
+        if time.monotonic() > beat:
+            beat += BEAT_S
+            say("the engine still starts")
+        stop.wait(POLL_S)
+
+
+def last_line(text: str) -> str:
+    """Return the last line that is not blank, or "". In a traceback, this line names the error."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
