@@ -10,6 +10,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from results_table import picture, published
@@ -32,6 +33,8 @@ CODE = "\n".join([*re.findall(r"`([^`\n]+)`", TEXT), *re.findall(r"^    (.+)$", 
 
 RUNS = sorted((Path(__file__).parent / "quickstarts").glob("*.json"))
 """The paths of the published results, one JSON file for each quickstart run."""
+ADAPTER_RUNS = Path(__file__).with_name("lora_runs.json")
+"""The results of three quickstarts that trained adapters, with the slopes of their canaries."""
 
 FOLDERS = ("awares", "helm", "jobs", "manifests", "platform", "tests")
 COMMANDS = (ROOT / "platform/awares_platform/cli/main.py").read_text()
@@ -142,6 +145,24 @@ def test_the_results_are_those_of_the_published_runs() -> None:
     passage = re.search(r"<!-- results:begin -->\n(.*?)\n<!-- results:end -->", README, re.DOTALL)
     assert passage and passage[1] == published(runs)
     assert (DOCS / "results.svg").read_text("utf-8") == picture(runs[0]["policies"])
+
+
+def test_the_table_of_adapters_is_that_of_the_published_runs() -> None:
+    whole = [json.loads(path.read_text("utf-8"))["policies"]["awares"] for path in RUNS]
+    lines = []
+    for before, run in zip(whole, json.loads(ADAPTER_RUNS.read_text("utf-8")), strict=True):
+        adapter, slopes = run["policies"]["awares"], run["canary_slope"]
+        slope = f"{fmean(slopes):.2f} ({min(slopes):.2f} to {max(slopes):.2f})"
+        lines.append(f"| {run['seed']} | {scores(before)} | {scores(adapter)} | {slope} |")
+        assert abs(before["accuracy"] - adapter["accuracy"]) < 0.01
+        assert 0.95 < min(slopes) < max(slopes) < 1.05
+    table = re.search(r"<!-- lora:begin -->\n(.*?)\n<!-- lora:end -->", PAGES["weights.md"], re.S)
+    assert table and table[1].splitlines()[2:] == lines
+
+
+def scores(policy: dict[str, float]) -> str:
+    """Return the cells of a policy's accuracy and RTR."""
+    return f"{100 * policy['accuracy']:.1f} % | {policy['rtr_token']:.3f}".replace("| 0", "| ")
 
 
 def test_what_the_text_says_of_the_results_holds() -> None:
