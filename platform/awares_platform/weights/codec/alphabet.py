@@ -80,21 +80,30 @@ class Alphabet:
     def unpack(self, packed: Bytes, outsiders: Bytes, length: int) -> Bytes | None:
         """Return the `length` bytes that `pack` packed.
 
-        The result is None if there are outsiders, but not as many as the packed codes need.
+        The result is None if there are not as many outsiders as the packed codes need.
         """
         shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
         codes = np.arange(256, dtype=np.uint8)[:, None] >> shifts & self.outsider
         data = _look_up(np.append(self.values, np.uint8(0))[codes], packed)[:length]
-        if len(outsiders):
-            outside = codes == self.outsider
-            has_outsider = packed.tobytes().translate(outside.any(axis=1).tobytes())
-            hit = np.flatnonzero(np.frombuffer(has_outsider, bool))
-            row, digit = np.nonzero(outside[packed[hit]])
-            places = hit[row] * self.digits + digit
-            if len(places) != len(outsiders) or places[-1] >= length:
-                return None
-            data[places] = outsiders
+        if not len(outsiders):
+            return None if self._has_outsider(packed) else data
+        outside = codes == self.outsider
+        has_outsider = packed.tobytes().translate(outside.any(axis=1).tobytes())
+        hit = np.flatnonzero(np.frombuffer(has_outsider, bool))
+        row, digit = np.nonzero(outside[packed[hit]])
+        places = hit[row] * self.digits + digit
+        if len(places) != len(outsiders) or places[-1] >= length:
+            return None
+        data[places] = outsiders
         return data
+
+    def _has_outsider(self, packed: Bytes) -> bool:
+        """Return whether a code in `packed` is the outsiders' code, whose bits are all set."""
+        ones = packed & packed >> 1
+        if self.bits == 4:
+            ones &= ones >> 2
+        lowest_bits = np.uint8(0x55 if self.bits == 2 else 0x11)
+        return bool((ones & lowest_bits).any())
 
 
 def _look_up(table: NDArray[np.generic], packed: Bytes) -> Bytes:

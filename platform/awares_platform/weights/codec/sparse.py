@@ -148,8 +148,8 @@ def _positions(changes: Bytes, last: int, wide: _Queue, far: _Queue) -> tuple[Po
     """Return the positions of the changed words, and one byte per changed word.
 
     `last` is the position of the change before these changes, or -1. The positions increase
-    strictly. The top two bits of each byte hold the real move. A move of 3 occurs only in damaged
-    streams. The caller treats it like 2.
+    strictly. The top two bits of each byte hold the real move, which is at most 2. Raises
+    WeightsError for damaged streams.
     """
     gaps = (changes & _GAP).astype(np.int64)
     where = np.flatnonzero(changes >= _WIDE)
@@ -157,6 +157,8 @@ def _positions(changes: Bytes, last: int, wide: _Queue, far: _Queue) -> tuple[Po
     if len(where):
         moved = changes.copy()
         moved[where] = entries = wide.pop(len(where))
+        if entries.max() >= _WIDE:
+            raise WeightsError("encoded tensor is damaged: the move of a wide gap is 3")
         high = (entries & _GAP).astype(np.int64)
         beyond = np.flatnonzero(high == 0)
         high[beyond] = far.pop(len(beyond))

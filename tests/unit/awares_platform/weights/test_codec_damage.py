@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from awares_platform.weights.codec import decode, encode, kind, sparse
+from awares_platform.weights.codec.alphabet import Alphabet
 from awares_platform.weights.codec.stream import Cursor, number
 from awares_platform.weights.manifest import WeightsError
 from tests.unit.awares_platform.weights.tensors import BF16, moved, weights
@@ -91,10 +92,26 @@ def test_no_word_is_written_beyond_the_end() -> None:
         [1, 4, 0, 0, 0, 1, *[4, 6], *[4, 0]],  # There is one step too many.
         [1, 4, 192, 0, 0, 0],  # A wide gap is missing.
         [1, 4, 0, 1, 4, 3, 0, 0],  # There is one wide gap too many.
+        [1, 4, 192, 1, 4, 193, 0, 1, *[4, 6], *[4, 0]],  # The wide gap's move is 3.
     ):
         with pytest.raises(WeightsError, match="damaged"):
             sparse.decode(BF16, Cursor(memoryview(bytes(streams))), words[:100])
         assert not words[100:].any()
+
+
+@given(st.sampled_from([2, 4]), st.binary(min_size=1, max_size=40), st.data())
+def test_codes_and_outsiders_must_agree(bits: int, content: bytes, drawn: st.DataObject) -> None:
+    """Check that one code for an outsider more or less than there are outsiders is refused."""
+    alphabet = Alphabet(bits, np.arange((1 << bits) - 1, dtype=np.uint8))
+    data = np.frombuffer(content, np.uint8)
+    packed, outsiders = alphabet.pack(data)
+    found = alphabet.unpack(packed, outsiders, len(data))
+    assert found is not None and np.array_equal(found, data)
+    at = drawn.draw(st.integers(0, len(data) - 1))
+    other = data.copy()
+    other[at] = 255 if data[at] < alphabet.outsider else 0
+    packed, _ = alphabet.pack(other)
+    assert alphabet.unpack(packed, outsiders, len(data)) is None
 
 
 def test_lengths_are_checked_before_anything_is_allocated() -> None:
