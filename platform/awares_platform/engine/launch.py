@@ -99,6 +99,9 @@ def set_environment(config: EngineConfig) -> None:
     )
     # This variable would override engine.kv_cache_gib, and it accepts whole GiB only.
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
+    # With this variable, vLLM computes an adapter's output on a second CUDA stream, and adds it
+    # without `rounding.add_once`. Small updates would then be lost.
+    os.environ.pop("VLLM_LORA_ENABLE_DUAL_STREAM", None)
     if config.enforce_eager:
         # Without this variable the first request compiles the sampler's helpers. The compilation
         # takes 10 s and needs a C++ compiler.

@@ -26,8 +26,11 @@ from awares_platform.engine.launch import (
     find_cause,
     importing_as_here,
     preloaded,
+    set_environment,
     write_logging,
 )
+
+_DUAL_STREAM = "VLLM_LORA_ENABLE_DUAL_STREAM"
 
 
 @pytest.fixture
@@ -99,6 +102,15 @@ def test_a_process_started_from_here_imports_from_here(
         listed = subprocess.run(show, capture_output=True, text=True, check=True)
     assert listed.stdout.splitlines()[1:3] == [str(tmp_path), os.getcwd()]
     assert os.environ["PYTHONPATH"] == "/elsewhere"
+
+
+def test_adapters_are_never_added_on_a_second_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With this variable, vLLM adds an adapter's output without `add_once`."""
+    for name in ("OMP_NUM_THREADS", "TORCHDYNAMO_DISABLE", "VLLM_ENGINE_READY_TIMEOUT_S"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv(_DUAL_STREAM, "1")
+    set_environment(EngineConfig())
+    assert _DUAL_STREAM not in os.environ
 
 
 def test_block_sizes_that_vllm_refuses_are_refused_first() -> None:
